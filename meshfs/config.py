@@ -1,0 +1,279 @@
+"""The cluster's one config file: what its keys mean, and which combinations make sense.
+
+The file is the same on every node, so nothing here asks whether a disk or a key exists on
+this machine; the node that owns it does. Relative paths are relative to the file.
+"""
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from meshfs.config_text import Source, Table, describe
+from meshfs.errors import ConfigError
+from meshfs.limits import (
+    IO_TIMEOUT_MAX_S,
+    IO_TIMEOUT_MIN_S,
+    IO_TIMEOUT_S,
+    NODE_WEIGHT_MAX,
+    UNIX_PATH_MAX_BYTES,
+)
+from meshfs.model import Access
+
+Claimed = TypeVar("Claimed", bound=Hashable)
+
+PORT_DEFAULT: Final = 4450
+PUBLIC_KEY_SIZE_BYTES: Final = 32
+
+# Node names become user names and key files, disk names the files of a share.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_RULE: Final = "a name of 1 to 63 of A-Z a-z 0-9 . _ - that starts with a letter or digit"
+
+_ROOT_KEYS: Final = ("cluster", "node")
+_CLUSTER_KEYS: Final = ("name", "keys", "security", "io_timeout_s")
+_NODE_KEYS: Final = ("name", "addresses", "port", "socket", "weight", "public_key", "disk")
+_DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes")
+
+
+class Security(StrEnum):
+    SIGN = "sign"
+    ENCRYPT = "encrypt"
+    NONE = "none"
+
+
+class Cache(StrEnum):
+    """Where a disk's writes may rest on the owner."""
+
+    NONE = "none"
+    WRITEBACK = "writeback"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    name: str
+    keys: Path
+    security: Security
+    io_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Disk:
+    """An image file or block device. `nodes` restricts single nodes below `access`."""
+
+    name: str
+    path: Path
+    cache: Cache
+    access: Access
+    nodes: Mapping[str, Access]
+
+    def access_of(self, node: str) -> Access:
+        """What the node (by its name in the config) may do with the disk."""
+        return self.nodes.get(node, self.access)
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+    socket: Path
+    weight: int
+    public_key: str | None
+    disks: tuple[Disk, ...]
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the node's exporter answers meshctl."""
+        return self.socket.with_suffix(".ctl")
+
+
+@dataclass(frozen=True)
+class Config:
+    path: Path
+    cluster: Cluster
+    nodes: tuple[Node, ...]
+
+    @cached_property
+    def _nodes_by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    def node(self, name: str) -> Node:
+        """Raises ConfigError for a name the config does not have."""
+        try:
+            return self._nodes_by_name[name]
+        except KeyError:
+            known = ", ".join(self._nodes_by_name)
+            raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
+
+
+def disk_id(node: str, disk: str) -> str:
+    """The stable, cluster-wide name of a disk: its name in /mesh/disk/by-id."""
+    return f"meshfs-{node}-{disk}"
+
+
+def load(path: Path | str) -> Config:
+    """Read and check the file. Raises ConfigError, whose text names the place."""
+    path = Path(path).absolute()
+    source = Source(path)
+    root = Table(source, (), source.root, _ROOT_KEYS)
+    if "cluster" not in root:
+        root.fail("cluster", "missing, expected a table with the cluster's name")
+    cluster = _cluster(root.table("cluster", _CLUSTER_KEYS), path.parent)
+    tables = root.tables("node", _NODE_KEYS)
+    if not tables:
+        root.fail("node", "missing, expected at least one [[node]]")
+    nodes = tuple(_node(table, path.parent) for table in tables)
+    _check_nodes(tables, nodes)
+    for table, node in zip(tables, nodes, strict=True):
+        _check_disks(table, node, {other.name for other in nodes})
+    _check_disk_ids(tables, nodes)
+    return Config(path, cluster, nodes)
+
+
+def _cluster(table: Table, base: Path) -> Cluster:
+    return Cluster(
+        name=_name(table),
+        keys=_path(base, table.text("keys", "keys")),
+        security=table.choice("security", Security, Security.SIGN),
+        io_timeout_s=table.number("io_timeout_s", IO_TIMEOUT_S, IO_TIMEOUT_MIN_S, IO_TIMEOUT_MAX_S),
+    )
+
+
+def _node(table: Table, base: Path) -> Node:
+    name = _name(table)
+    return Node(
+        name=name,
+        addresses=_addresses(table),
+        port=table.integer("port", PORT_DEFAULT, 1, 65535),
+        socket=_socket(table, base, name),
+        weight=table.integer("weight", 1, 1, NODE_WEIGHT_MAX),
+        public_key=_public_key(table),
+        disks=tuple(_disk(disk, base) for disk in _disk_tables(table)),
+    )
+
+
+def _disk_tables(table: Table) -> list[Table]:
+    if table.value("disk") == "discover":
+        table.fail("disk", '"discover" is not in this version, expected each disk as [[node.disk]]')
+    return table.tables("disk", _DISK_KEYS)
+
+
+def _disk(table: Table, base: Path) -> Disk:
+    access = table.choice("access", Access, Access.READ_WRITE, (Access.READ_WRITE, Access.READ_ONLY))
+    return Disk(
+        name=_name(table),
+        path=_path(base, table.text("path")),
+        cache=table.choice("cache", Cache, Cache.NONE),
+        access=access,
+        nodes=_restrictions(table.open_table("nodes"), access),
+    )
+
+
+def _restrictions(table: Table, access: Access) -> Mapping[str, Access]:
+    nodes = {name: table.choice(name, Access, access) for name in table.names()}
+    for name, allowed in nodes.items():
+        if access is Access.READ_ONLY and allowed is Access.READ_WRITE:
+            table.fail(name, 'found "rw", expected "ro" or "none", as the disk itself is "ro"')
+    return MappingProxyType(nodes)
+
+
+def _name(table: Table) -> str:
+    name = table.text("name")
+    if not _NAME.fullmatch(name):
+        table.fail("name", f"found {describe(name)}, expected {_NAME_RULE}")
+    return name
+
+
+def _path(base: Path, text: str) -> Path:
+    return Path(os.path.normpath(base / text))
+
+
+def _addresses(table: Table) -> tuple[str, ...]:
+    addresses = []
+    for text in table.texts("addresses"):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            table.fail("addresses", f"found {describe(text)}, expected an IPv4 or IPv6 address")
+        if address.is_unspecified or address.is_multicast:
+            table.fail("addresses", f"found {describe(text)}, expected an address of one network interface")
+        addresses.append(str(address))
+    return tuple(addresses)
+
+
+def _socket(table: Table, base: Path, name: str) -> Path:
+    path = _path(base, table.text("socket", f"run/{name}.sock"))
+    if path.suffix == ".ctl" or not path.name:
+        table.fail("socket", f"found {describe(str(path))}, expected a file name without the ending .ctl")
+    if max(len(os.fsencode(path)), len(os.fsencode(path.with_suffix(".ctl")))) > UNIX_PATH_MAX_BYTES:
+        table.fail("socket", f"{path} is longer than the {UNIX_PATH_MAX_BYTES} bytes a Unix socket may have")
+    return path
+
+
+def _public_key(table: Table) -> str | None:
+    if "public_key" not in table:
+        return None
+    text = table.text("public_key")
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != PUBLIC_KEY_SIZE_BYTES:
+        table.fail("public_key", f"found {describe(text)}, expected 32 bytes in base64, as in NODE.pub")
+    return text
+
+
+def _check_nodes(tables: list[Table], nodes: tuple[Node, ...]) -> None:
+    """No two nodes share a name, an address with port, or a socket."""
+    names: dict[str, str] = {}
+    endpoints: dict[tuple[str, int], str] = {}
+    sockets: dict[Path, str] = {}
+    for table, node in zip(tables, nodes, strict=True):
+        _claim(table, "name", names, [node.name.casefold()], node.name, "node names differ in more than case")
+        places = [(address, node.port) for address in node.addresses]
+        _claim(table, "addresses", endpoints, places, node.name, "an address with port is one exporter's")
+        paths = [node.socket, node.control_socket]
+        _claim(table, "socket", sockets, paths, node.name, "every node has a socket of its own")
+
+
+def _check_disks(table: Table, node: Node, known: set[str]) -> None:
+    """No two disks of a node share a name or a path; restrictions name nodes there are."""
+    names: dict[str, str] = {}
+    paths: dict[Path, str] = {}
+    for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
+        rule = "disk names of a node differ in more than case"
+        _claim(disk_table, "name", names, [disk.name.casefold()], disk.name, rule)
+        _claim(disk_table, "path", paths, [disk.path], disk.name, "a path is one disk")
+        for name in disk.nodes:
+            if name not in known:
+                nodes = disk_table.open_table("nodes")
+                nodes.fail(name, f"there is no node of this name, expected one of {', '.join(sorted(known))}")
+
+
+def _check_disk_ids(tables: list[Table], nodes: tuple[Node, ...]) -> None:
+    """Node "a" disk "b-c" and node "a-b" disk "c" would have one id."""
+    ids: dict[str, str] = {}
+    for table, node in zip(tables, nodes, strict=True):
+        for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
+            name = disk_id(node.name, disk.name)
+            rule = f"disk ids ({name}) are unique in the cluster"
+            _claim(disk_table, "name", ids, [name.casefold()], f"{node.name}/{disk.name}", rule)
+
+
+def _claim(
+    table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[Claimed], owner: str, rule: str
+) -> None:
+    """Enter what the owner claims, or fail at the key when it is claimed already."""
+    for item in wanted:
+        if item in taken:
+            shown = ":".join(map(str, item)) if isinstance(item, tuple) else str(item)
+            table.fail(key, f"{shown} of {owner} is taken by {taken[item]}; expected: {rule}")
+        taken[item] = owner

@@ -1,0 +1,213 @@
+"""Reading one TOML file so that every mistake is named: file, line, key, what was found, what was expected.
+
+A `Table` wraps one TOML table: it knows its keys beforehand, refuses others with the nearest known
+one, and hands out values of the asked type. It knows nothing of what the keys mean.
+"""
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from meshfs.errors import ConfigError
+from meshfs.limits import CONFIG_MAX_BYTES
+
+KeyPath = tuple[str | int, ...]
+Choice = TypeVar("Choice", bound=StrEnum)
+
+_HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_KEY: Final = re.compile(r"^\s*([\w\-.\"' ]+?)\s*=")
+_TYPE_NAMES: Final[dict[type, str]] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "a boolean",
+    list: "an array",
+    dict: "a table",
+}
+
+
+class Source:
+    """The text of one file and where each of its keys stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        text = _read(path)
+        self._lines = locate_keys(text)
+        try:
+            self.root: dict[str, Any] = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            # ValueError covers TOMLDecodeError and integers of more digits than Python reads.
+            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+    def fail(self, key: KeyPath, what: str) -> NoReturn:
+        """Raise ConfigError at the key, or at the nearest table around it that has a line."""
+        line = next((self._lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self._lines), None)
+        where = f"{self.path}:{line}" if line else str(self.path)
+        name = ".".join(str(part) for part in key if isinstance(part, str))
+        raise ConfigError(f"{where}: {name}: {what}" if name else f"{where}: {what}")
+
+
+class Table:
+    """One table of the file; every getter raises ConfigError for a value it cannot return."""
+
+    def __init__(self, source: Source, key: KeyPath, values: object, known: Sequence[str]) -> None:
+        if not isinstance(values, dict):
+            source.fail(key, f"found {describe(values)}, expected a table")
+        self._source = source
+        self._key = key
+        self._values: dict[str, Any] = values
+        for name in values:
+            if name not in known:
+                self.fail(name, _unknown_key(name, known))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def fail(self, name: str | int | None, what: str) -> NoReturn:
+        self._source.fail(self._key if name is None else (*self._key, name), what)
+
+    def value(self, name: str) -> object:
+        """The value as TOML gave it, or None."""
+        return self._values.get(name)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A string that is not empty and holds no NUL; without a default it has to be there."""
+        if name not in self._values and default is not None:
+            return default
+        value = self._value(name, "a string")
+        if not isinstance(value, str):
+            self.fail(name, f"found {describe(value)}, expected a string")
+        if not value or "\0" in value:
+            self.fail(name, f"found {describe(value)}, expected a string that is not empty and has no NUL")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """An array of at least one string."""
+        value = self._value(name, "an array of strings")
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            self.fail(name, f"found {describe(value)}, expected an array of at least one string")
+        return value
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self._values.get(name, default)
+        if type(value) is not int or not low <= value <= high:
+            self.fail(name, f"found {describe(value)}, expected an integer from {low} to {high}")
+        return value
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        value = self._values.get(name, default)
+        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+            self.fail(name, f"found {describe(value)}, expected a number from {low:g} to {high:g}")
+        return float(value)
+
+    def choice(self, name: str, kind: type[Choice], default: Choice, among: Sequence[Choice] = ()) -> Choice:
+        """One of the enum's values (or of those in `among`)."""
+        value = self._values.get(name, default.value)
+        allowed = [item.value for item in among or kind]
+        if not isinstance(value, str) or value not in allowed:
+            self.fail(name, f"found {describe(value)}, expected {one_of(allowed)}")
+        return kind(value)
+
+    def table(self, name: str, known: Sequence[str]) -> "Table":
+        """A table below this one; an absent one is empty."""
+        return Table(self._source, (*self._key, name), self._values.get(name, {}), known)
+
+    def open_table(self, name: str) -> "Table":
+        """A table whose keys are names the file chooses."""
+        values = self._values.get(name, {})
+        known = list(values) if isinstance(values, dict) else ()
+        return Table(self._source, (*self._key, name), values, known)
+
+    def names(self) -> list[str]:
+        return list(self._values)
+
+    def tables(self, name: str, known: Sequence[str]) -> "list[Table]":
+        """An array of tables; an absent one is empty."""
+        values = self._values.get(name, [])
+        if not isinstance(values, list):
+            self.fail(name, f"found {describe(values)}, expected an array of tables: [[{name}]]")
+        key = (*self._key, name)
+        return [Table(self._source, (*key, index), value, known) for index, value in enumerate(values)]
+
+    def _value(self, name: str, expected: str) -> object:
+        if name not in self._values:
+            self.fail(name, f"missing, expected {expected}")
+        return self._values[name]
+
+
+def locate_keys(text: str) -> dict[KeyPath, int]:
+    """The line, from 1, of each table header and key that stands on a line of its own.
+
+    Elements of an array of tables are numbered from 0, as in ("node", 1, "disk", 0, "path").
+    Keys inside inline tables and multi-line strings are not found; a caller falls back to the
+    table around them.
+    """
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    current: KeyPath = ()
+    quote = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if quote:
+            quote = "" if line.count(quote) % 2 else quote
+            continue
+        if header := _HEADER.match(line):
+            current = _enter(_split_key(header[2]), header[1] == "[[", counts)
+            lines.setdefault(current, number)
+        elif key := _KEY.match(line):
+            lines.setdefault(current + _split_key(key[1]), number)
+            quote = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), "")
+    return lines
+
+
+def _enter(names: KeyPath, is_array: bool, counts: dict[KeyPath, int]) -> KeyPath:
+    """The path of the table a header opens: arrays on the way are entered at their last element."""
+    path: KeyPath = ()
+    for position, name in enumerate(names):
+        path = (*path, name)
+        if is_array and position == len(names) - 1:
+            counts[path] = counts.get(path, -1) + 1
+        if path in counts:
+            path = (*path, counts[path])
+    return path
+
+
+def _split_key(text: str) -> KeyPath:
+    return tuple(part.strip().strip("\"'") for part in text.split("."))
+
+
+def describe(value: object) -> str:
+    """A found value, short enough for a message."""
+    if isinstance(value, list | dict):
+        return _TYPE_NAMES[type(value)] if value else f"an empty {_TYPE_NAMES[type(value)].split()[1]}"
+    shown = repr(value) if not isinstance(value, bool) else str(value).lower()
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def one_of(words: Sequence[str]) -> str:
+    return " or ".join(f'"{word}"' for word in words)
+
+
+def _unknown_key(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f', did you mean "{near[0]}"?' if near else ""
+    return f"unknown key in this version{meant}; known here: {', '.join(known) or 'none'}"
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the config: {error.strerror}") from error
+    if len(data) > CONFIG_MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes, that is no config")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text, expected a TOML file") from error
