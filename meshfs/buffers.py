@@ -1,0 +1,81 @@
+"""Page-aligned, pooled memory for payloads.
+
+Layout of a buffer (``HEADROOM_BYTES`` = one page):
+
+    |<---- headroom: message header ends here ---->|<---- payload, page-aligned ---->|
+    0                                        HEADROOM_BYTES                    size_bytes
+
+A READ reply is built in place: the disk writes the payload at HEADROOM_BYTES, the header
+is packed right before it, and header and payload leave as one contiguous memory. A large
+WRITE is received so that its payload lands at HEADROOM_BYTES, where O_DIRECT can take it.
+
+Buffers come in a few size classes and go back to the pool they came from; memory fresh
+from mmap is touched once and then stays warm (last in, first out).
+"""
+
+import ctypes
+import mmap
+from typing import Final
+
+from meshfs import limits
+
+PAGE_BYTES: Final = mmap.PAGESIZE
+HEADROOM_BYTES: Final = PAGE_BYTES
+# Room behind the payload: padding, and the block an unaligned O_DIRECT request is widened by.
+TAILROOM_BYTES: Final = 2 * PAGE_BYTES
+
+_CLASSES_BYTES: Final = (4096, 16384, 65536, 262144, 1 << 20, 2 << 20, 4 << 20, 8 << 20)
+
+
+class Buffer:
+    """Memory of one payload and its headroom; ``release()`` exactly once when done."""
+
+    __slots__ = ("_memory", "_pool", "_size_class", "address", "capacity_bytes", "view")
+
+    def __init__(self, pool: "BufferPool", size_class: int) -> None:
+        self.capacity_bytes = _CLASSES_BYTES[size_class]
+        self._pool = pool
+        self._size_class = size_class
+        self._memory = mmap.mmap(-1, HEADROOM_BYTES + self.capacity_bytes + TAILROOM_BYTES)
+        #: All of the memory, headroom included; writable.
+        self.view = memoryview(self._memory)
+        #: Address of ``view[0]``; page-aligned.
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+
+    def release(self) -> None:
+        """Give the memory back to its pool; nothing may touch it afterwards."""
+        self._pool.put_back(self, self._size_class)
+
+
+class BufferPool:
+    """Size-classed free lists; never refuses, and keeps at most ``idle_max_bytes`` unused."""
+
+    def __init__(self, idle_max_bytes: int = limits.BUFFER_POOL_IDLE_MAX_BYTES) -> None:
+        self._free: list[list[Buffer]] = [[] for _ in _CLASSES_BYTES]
+        self._idle_bytes = 0
+        self._idle_max_bytes = idle_max_bytes
+        #: Bytes of payload capacity handed out and not yet released.
+        self.used_bytes = 0
+
+    def acquire(self, payload_bytes: int) -> Buffer:
+        """A buffer with room for ``payload_bytes`` behind its headroom.
+
+        Raises ValueError above ``limits.IO_SIZE_MAX_BYTES``: callers check sizes first.
+        """
+        for size_class, capacity_bytes in enumerate(_CLASSES_BYTES):
+            if payload_bytes <= capacity_bytes:
+                break
+        else:
+            raise ValueError(f"no buffer holds {payload_bytes} bytes (at most {limits.IO_SIZE_MAX_BYTES})")
+        self.used_bytes += capacity_bytes
+        free = self._free[size_class]
+        if free:
+            self._idle_bytes -= capacity_bytes
+            return free.pop()
+        return Buffer(self, size_class)
+
+    def put_back(self, buffer: Buffer, size_class: int) -> None:
+        self.used_bytes -= buffer.capacity_bytes
+        if self._idle_bytes + buffer.capacity_bytes <= self._idle_max_bytes:
+            self._idle_bytes += buffer.capacity_bytes
+            self._free[size_class].append(buffer)

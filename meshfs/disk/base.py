@@ -1,0 +1,125 @@
+"""What a disk is to the exporter: asynchronous requests in batches, completions by callback.
+
+Data flow (one event loop, no await between message and submission):
+
+    dispatch -> scheduler queue -> runner -> Disk.submit([requests])
+    engine's completion fd readable -> Disk sets request.result -> request.on_done(request)
+
+``submit`` never blocks and never raises for an I/O error; the result of every submitted
+request is delivered exactly once, possibly before ``submit`` returns.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from meshfs.buffers import Buffer
+
+
+class Op(enum.IntEnum):
+    READ = 0
+    WRITE = 1
+    FLUSH = 2
+
+
+class DiskRequest:
+    """One request, from the wire to the disk and back.
+
+    op, offset, length   what to do; ``length`` in bytes, any alignment
+    buffer, start        the payload's memory is ``buffer.view[start:start + length]``;
+                         the request keeps the buffer until it is done (None for FLUSH)
+    write_through        the write must be stable before it is done
+    flow                 the scheduler's flow key: (initiator node, IoClass)
+    on_done              called once with the request when ``result`` is set
+    result               bytes done (short only at the end of the disk), or -errno
+    context              the caller's own
+    tag                  the scheduler's own
+    """
+
+    __slots__ = (
+        "buffer", "context", "flow", "length", "offset", "on_done", "op", "result", "start", "tag",
+        "write_through",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        op: Op,
+        offset: int,
+        length: int,
+        buffer: Buffer | None,
+        start: int,
+        on_done: Callable[["DiskRequest"], None],
+        *,
+        flow: object = None,
+        write_through: bool = False,
+        context: Any = None,
+    ) -> None:
+        self.op = op
+        self.offset = offset
+        self.length = length
+        self.buffer = buffer
+        self.start = start
+        self.on_done = on_done
+        self.flow = flow
+        self.write_through = write_through
+        self.context = context
+        self.result = 0
+        self.tag: Any = None
+
+
+class Disk(Protocol):
+    """A disk's backend. Offsets and lengths are checked against ``size_bytes`` by the caller."""
+
+    size_bytes: int
+    logical_block_size_bytes: int
+    physical_block_size_bytes: int
+    rotational: bool
+    read_only: bool
+    #: Changes when acknowledged, unflushed writes may have been lost (design: write verifier).
+    verifier: str
+
+    def submit(self, requests: Sequence[DiskRequest]) -> None: ...
+
+    def close(self) -> None:
+        """End it; requires that nothing is in flight."""
+
+
+#: How an engine tells a result: bytes done (>= 0, possibly short), or -errno.
+Done = Callable[[int], object]
+
+
+class Engine(Protocol):
+    """How I/O on file descriptors is done: io_uring, Linux AIO, or threads.
+
+    One engine serves all disks of a process. ``queue_*`` only records; ``flush`` hands
+    everything recorded to the kernel in one call (submission order is not completion
+    order) and delivers what completed meanwhile. ``done`` is called exactly once each,
+    never from ``queue_*``, always in the event loop's thread; it may queue and flush more.
+    The memory at ``address`` belongs to the engine until then. Short results and -EAGAIN
+    are passed on as they come: the disk knows where its end is.
+
+    Create and use it in the thread (and process) of the event loop only.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def buffered(self) -> "Engine":
+        """The engine to use for files in the page cache (not ``self`` where those would block)."""
+
+    def queue_read(self, fd: int, address: int, length: int, offset: int, done: Done) -> None: ...
+
+    def queue_write(
+        self, fd: int, address: int, length: int, offset: int, done: Done, *, dsync: bool
+    ) -> None: ...
+
+    def queue_fdatasync(self, fd: int, done: Done) -> None: ...
+
+    def flush(self) -> None: ...
+
+    async def run(self) -> None:
+        """Deliver completions until cancelled."""
+
+    def close(self) -> None:
+        """End it; requires that nothing is in flight."""

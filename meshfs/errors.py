@@ -1,0 +1,50 @@
+"""Errors by whose fault they are; translated at each boundary, the cause kept.
+
+ConfigError            the administrator's: file, key, line, what was expected (exit status 2)
+KeyFileError           the administrator's: a key file is missing, malformed or readable by others
+LocalProtocolError     ours: a caller broke this module's rules (a bug)
+RemoteProtocolError    the peer's: it broke the protocol; the connection ends
+AuthenticationError    the peer's: it is not who it says, or not of the cluster
+ChannelLost            nobody's: the connection ended; what was in flight may go again
+StatusError            an SMB request was answered with an NTSTATUS that is an error
+"""
+
+
+class MeshfsError(Exception):
+    """The root of every error meshfs raises on purpose."""
+
+
+class ConfigError(MeshfsError):
+    """A mistake in the configuration."""
+
+
+class KeyFileError(ConfigError):
+    """A key file is missing, malformed, or readable by others."""
+
+
+class ProtocolError(MeshfsError):
+    """The root of both protocol errors."""
+
+
+class LocalProtocolError(ProtocolError):
+    """A caller asked a protocol object for what its state does not allow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol does not allow."""
+
+
+class AuthenticationError(MeshfsError):
+    """A login failed; the text is for the log, never for the peer."""
+
+
+class ChannelLost(MeshfsError):
+    """The channel ended with the request unanswered."""
+
+
+class StatusError(MeshfsError):
+    """The peer answered with an error status."""
+
+    def __init__(self, status: int, what: str) -> None:
+        super().__init__(f"{what}: NTSTATUS 0x{status:08x}")
+        self.status = status

@@ -1,0 +1,107 @@
+"""Every limit of meshfs in one place, with the reason for its value.
+
+Units are the last word of a name. What a peer may ask for never exceeds these; a
+request above one gets its defined status or ends the connection.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- frames (exporter and initiator) -------------------------------------------------
+
+# One READ or WRITE. 8 MiB is what Windows and smbd offer.
+IO_SIZE_MAX_BYTES: Final = 8 * MIB
+# QUERY_DIRECTORY, QUERY_INFO, SET_INFO, IOCTL and CHANGE_NOTIFY buffers.
+TRANSACT_SIZE_MAX_BYTES: Final = 1 * MIB
+# Headers, transform header, and padding around the largest payload.
+FRAME_OVERHEAD_MAX_BYTES: Final = 64 * KIB
+FRAME_MAX_BYTES: Final = IO_SIZE_MAX_BYTES + FRAME_OVERHEAD_MAX_BYTES
+# Before a session is authenticated nothing large is legitimate: NEGOTIATE and SESSION_SETUP only.
+FRAME_MAX_UNAUTHENTICATED_BYTES: Final = 64 * KIB
+# Messages in one compound; more is an attack on the parser, not a workload.
+COMPOUND_MAX: Final = 64
+
+# What one NEGOTIATE or CREATE may list. MS-SMB2 defines 5 dialects, 8 negotiate contexts,
+# at most 4 algorithms in each and 13 create contexts; the rest is room for what comes.
+NEGOTIATE_DIALECTS_MAX: Final = 64
+NEGOTIATE_CONTEXTS_MAX: Final = 32
+NEGOTIATE_ALGORITHMS_MAX: Final = 64
+CREATE_CONTEXTS_MAX: Final = 32
+# Entries of one FSCTL_QUERY_NETWORK_INTERFACE_INFO answer; one per address.
+NETWORK_INTERFACES_MAX: Final = 256
+
+# --- credits --------------------------------------------------------------------------
+
+# One credit pays for 64 KiB (MS-SMB2 3.3.5.2.5).
+CREDIT_BYTES: Final = 64 * KIB
+# What one connection may have outstanding: 512 * 64 KiB = 32 MiB of payload.
+CREDITS_MAX: Final = 512
+CREDITS_UNAUTHENTICATED_MAX: Final = 16
+
+# --- exporter objects -----------------------------------------------------------------
+
+CONNECTIONS_MAX: Final = 1024
+CONNECTIONS_UNAUTHENTICATED_MAX: Final = 128
+UNAUTHENTICATED_TIMEOUT_S: Final = 15.0
+SESSIONS_PER_CONNECTION_MAX: Final = 16
+SESSIONS_MAX: Final = 2048
+CHANNELS_PER_SESSION_MAX: Final = 32
+TREES_PER_SESSION_MAX: Final = 64
+OPENS_PER_SESSION_MAX: Final = 4096
+LOCKS_PER_OPEN_MAX: Final = 1024
+# LOCK and CHANGE_NOTIFY requests that wait, per connection (each holds a credit as well).
+ASYNC_PER_CONNECTION_MAX: Final = 512
+# Replies a peer does not fetch: past this the exporter stops reading from it.
+SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
+
+# --- disks ----------------------------------------------------------------------------
+
+# Requests at the device at once; the scheduler keeps the rest.
+DISK_DEPTH_MAX: Final = 64
+# SQEs of the io_uring, filled once a batch (64 bytes each), and what it may have in flight
+# (16 bytes each; a power of two as the kernel wants it). More waits in the engine's backlog.
+URING_SQ_ENTRIES: Final = 256
+URING_CQ_ENTRIES: Final = 4096
+# In flight in a Linux AIO context; all contexts of a machine share fs.aio-max-nr (65536).
+AIO_IN_FLIGHT_MAX: Final = 1024
+# Threads of the last resort: as many requests block at once, of all disks together.
+DISK_THREADS_MAX: Final = 16
+# An exporter that was just killed holds its disks until its in-flight I/O ended.
+DISK_CLAIM_TIMEOUT_S: Final = 5.0
+DISK_CLAIM_RETRY_S: Final = 0.05
+# A request the kernel answers with EAGAIN goes again this often before that is its result.
+DISK_AGAIN_MAX: Final = 100
+# Free memory each buffer pool keeps for reuse instead of returning it.
+BUFFER_POOL_IDLE_MAX_BYTES: Final = 64 * MIB
+
+# --- initiator ------------------------------------------------------------------------
+
+IO_TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 5.0
+RECONNECT_DELAY_MIN_S: Final = 0.05
+RECONNECT_DELAY_MAX_S: Final = 2.0
+# A channel with requests outstanding that hears nothing for the first probes with ECHO,
+# and is given up after the second.
+CHANNEL_PROBE_AFTER_S: Final = 1.0
+CHANNEL_SILENCE_MAX_S: Final = 5.0
+# READ and WRITE requests of one FUSE mount being worked on at once.
+FUSE_WORKERS_MAX: Final = 64
+
+# --- config and keys ------------------------------------------------------------------
+
+# 416 disks take 60 KiB; a path to a device or a log file by mistake must not fill the memory.
+CONFIG_MAX_BYTES: Final = 4 * MIB
+IO_TIMEOUT_MIN_S: Final = 1.0
+IO_TIMEOUT_MAX_S: Final = 3600.0
+NODE_WEIGHT_MAX: Final = 1000
+# sun_path has 108 bytes with its NUL (unix(7)).
+UNIX_PATH_MAX_BYTES: Final = 107
+# A key file is 45 bytes.
+KEY_FILE_MAX_BYTES: Final = 1024
+# One SPNEGO token; NTLMv2's largest are below 4 KiB.
+AUTH_TOKEN_MAX_BYTES: Final = 16 * KIB
+# A control socket's or a mount's status: 64 nodes of 64 disks are below 4 MiB.
+STATUS_MAX_BYTES: Final = 16 * MIB
+CONTROL_TIMEOUT_S: Final = 5.0

@@ -1,0 +1,99 @@
+"""Words every part shares: classes of I/O, disks, what a node may do with one."""
+
+import enum
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+SHARE_DISKS: Final = "disks"
+SHARE_DISKS_SYSTEM: Final = "disks-system"
+
+
+class IoClass(enum.StrEnum):
+    """The class of an I/O; on the wire it is the share the disk was opened through."""
+
+    APP = "app"
+    SYSTEM = "system"
+
+    @property
+    def share(self) -> str:
+        return SHARE_DISKS if self is IoClass.APP else SHARE_DISKS_SYSTEM
+
+
+class Access(enum.StrEnum):
+    """What a node may do with a disk."""
+
+    NONE = "none"
+    READ_ONLY = "ro"
+    READ_WRITE = "rw"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskInfo:
+    """What an exporter tells of one disk, as seen by the asking node.
+
+    ``name`` is the file's name in the share; ``id`` the stable, cluster-wide name of
+    /mesh/disk/by-id. ``verifier`` changes when acknowledged, unflushed writes may be lost.
+    """
+
+    id: str
+    node: str
+    name: str
+    size_bytes: int
+    access: Access
+    verifier: str
+    state: str = "ok"
+    logical_block_size_bytes: int = 512
+    physical_block_size_bytes: int = 4096
+    rotational: bool = False
+    cache: str = "none"
+    model: str = ""
+    serial: str = ""
+    enclosure: str = ""
+    slot: str = ""
+
+
+def encode_disks(disks: list[DiskInfo]) -> bytes:
+    """The output of FSCTL_MESHFS_QUERY_DISKS: a UTF-8 JSON array of objects."""
+    return json.dumps([asdict(disk) for disk in disks], separators=(",", ":")).encode()
+
+
+def decode_disks(data: bytes | memoryview) -> list[DiskInfo]:
+    """The reverse; unknown keys are ignored. Raises ValueError for anything else."""
+    try:
+        items = json.loads(bytes(data).decode())
+        return [_disk_from(item) for item in items]
+    except (TypeError, KeyError, AttributeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"disk list is malformed: {error!r}") from error
+
+
+def _disk_from(item: dict[str, object]) -> DiskInfo:
+    known = {key: item[key] for key in DiskInfo.__slots__ if key in item}
+    for key, value in known.items():
+        expected = _FIELD_TYPES[key]
+        if type(value) is not expected:
+            raise ValueError(f"disk list: {key} is {type(value).__name__}, expected {expected.__name__}")
+    known["access"] = Access(str(known["access"]))
+    info = DiskInfo(**known)  # type: ignore[arg-type]
+    if not 0 <= info.size_bytes < 1 << 63:
+        raise ValueError(f"disk list: size_bytes {info.size_bytes} is out of range")
+    return info
+
+
+_FIELD_TYPES: Final[dict[str, type]] = {
+    "id": str,
+    "node": str,
+    "name": str,
+    "size_bytes": int,
+    "access": str,
+    "verifier": str,
+    "state": str,
+    "logical_block_size_bytes": int,
+    "physical_block_size_bytes": int,
+    "rotational": bool,
+    "cache": str,
+    "model": str,
+    "serial": str,
+    "enclosure": str,
+    "slot": str,
+}

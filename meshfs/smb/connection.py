@@ -1,0 +1,335 @@
+"""One SMB connection without I/O, the same for both ends: bytes in, messages out, and back.
+
+    received(n) -> [Message, ...]       decrypted, compounds split, signatures looked at
+    pack(command, body, ...) -> frame   signed or sealed, with its length prefix
+
+What a signature's state *means* (refuse, answer ACCESS_DENIED, close) is the caller's rule:
+it differs between the ends (MS-SMB2 3.2.5.1.3, 3.3.5.2.4). A connection knows the keys of
+the sessions that are bound to it (``security``), nothing else of them.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from meshfs import limits
+from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
+from meshfs.errors import RemoteProtocolError
+from meshfs.smb.constants import (
+    HEADER_BYTES,
+    PREFIX_BYTES,
+    PROTOCOL_ID,
+    PROTOCOL_ID_COMPRESSION,
+    PROTOCOL_ID_SMB1,
+    PROTOCOL_ID_TRANSFORM,
+    SESSION_ID_RELATED,
+    Cipher,
+    Command,
+    Dialect,
+    SigningAlgorithm,
+)
+from meshfs.smb.framing import Frame, FrameReceiver
+from meshfs.smb.security import (
+    NONCE_CANCEL,
+    NONCE_EXPORTER,
+    NONCE_INITIATOR,
+    ChannelSecurity,
+    PreauthHash,
+    parse_transform_header,
+)
+from meshfs.smb.wire import HEADER, READ_DATA_OFFSET, WRITE_DATA_OFFSET, pack_header, prefix
+
+_SIGNED: Final = 0x00000008
+_RESPONSE: Final = 0x00000001
+_CANCEL: Final = int(Command.CANCEL)
+
+
+class Role(enum.Enum):
+    INITIATOR = "initiator"
+    EXPORTER = "exporter"
+
+
+class Protection(enum.IntEnum):
+    """How a received message was protected."""
+
+    NONE = 0
+    #: Signed, and the signature is right.
+    SIGNED = 1
+    #: Came encrypted, and authentic.
+    SEALED = 2
+    #: Signed with a session this connection has no key of (yet).
+    UNKNOWN = 3
+    #: The signature is wrong.
+    BAD = 4
+
+
+class Message:
+    """One received message; ``view`` (header and body) is valid until the next receive.
+
+    A handler that wants to keep a payload takes ``frame``'s memory or copies it.
+    """
+
+    __slots__ = (
+        "command", "credit_charge", "credits", "flags", "frame", "message_id", "next", "protection",
+        "session_id", "status", "tail", "view",
+    )  # fmt: skip
+    credit_charge: int
+    status: int
+    command: int
+    credits: int
+    flags: int
+    message_id: int
+    tail: int
+    session_id: int
+
+    def __init__(self, view: memoryview, frame: Frame | None) -> None:
+        (
+            _, size, self.credit_charge, self.status, self.command, self.credits, self.flags, _, self.message_id,
+            self.tail, self.session_id, _,
+        ) = HEADER.unpack_from(view)  # fmt: skip
+        if size != HEADER_BYTES:
+            raise RemoteProtocolError(f"header says it is {size} bytes long, expected {HEADER_BYTES}")
+        self.view = view
+        #: The frame when this message is all of it, else None (a part of a compound).
+        self.frame = frame
+        self.protection = Protection.NONE
+        #: The next message of the same compound.
+        self.next: Message | None = None
+
+    @property
+    def body(self) -> memoryview:
+        return self.view[HEADER_BYTES:]
+
+    @property
+    def tree_id(self) -> int:
+        return self.tail >> 32
+
+    @property
+    def async_id(self) -> int:
+        return self.tail
+
+    @property
+    def channel_sequence(self) -> int:
+        return self.status & 0xFFFF
+
+
+@dataclass(slots=True)
+class Negotiated:
+    """What NEGOTIATE settled; the values before it are those of a new connection."""
+
+    dialect: Dialect | None = None
+    signing_algorithm: SigningAlgorithm = SigningAlgorithm.AES_CMAC
+    cipher: Cipher = Cipher.NONE
+    max_transact_bytes: int = limits.CREDIT_BYTES
+    max_read_bytes: int = limits.CREDIT_BYTES
+    max_write_bytes: int = limits.CREDIT_BYTES
+    large_mtu: bool = False
+    peer_guid: bytes = bytes(16)
+    peer_capabilities: int = 0
+    peer_security_mode: int = 0
+    peer_dialects: tuple[int, ...] = ()
+    preauth: PreauthHash = field(default_factory=PreauthHash)
+
+
+class Connection:
+    """Receives, protects and packs for one end of one transport."""
+
+    def __init__(self, role: Role, pool: BufferPool, frame_max_bytes: int = limits.FRAME_MAX_BYTES) -> None:
+        self.role = role
+        self.negotiated = Negotiated()
+        #: Session id -> its keys on this connection.
+        self.security: dict[int, ChannelSecurity] = {}
+        self._pool = pool
+        exporter = role is Role.EXPORTER
+        self._payload_offset = WRITE_DATA_OFFSET if exporter else READ_DATA_OFFSET
+        self._frames = FrameReceiver(pool, self._payload_offset, frame_max_bytes)
+        self.get_buffer = self._frames.get_buffer
+        self._peer = NONCE_INITIATOR if exporter else NONCE_EXPORTER
+        self._self = NONCE_EXPORTER if exporter else NONCE_INITIATOR
+        self._direction = 0 if exporter else _RESPONSE
+
+    @property
+    def frame_max_bytes(self) -> int:
+        return self._frames.frame_max_bytes
+
+    @frame_max_bytes.setter
+    def frame_max_bytes(self, value: int) -> None:
+        self._frames.frame_max_bytes = value
+
+    def close(self) -> None:
+        """Give all receive memory back."""
+        self._frames.close()
+
+    # --- receiving ---------------------------------------------------------------------
+
+    def received(self, count: int) -> list[Message]:
+        """``count`` bytes came into ``get_buffer()``: the messages (heads of compounds) they end.
+
+        Raises RemoteProtocolError when the peer broke the protocol; the connection is over.
+        """
+        return [self._parse(frame) for frame in self._frames.received(count)]
+
+    def _parse(self, frame: Frame) -> Message:
+        view = frame.view
+        protocol = bytes(view[:4])
+        if protocol == PROTOCOL_ID:
+            if len(view) < HEADER_BYTES:
+                raise RemoteProtocolError(f"message of {len(view)} bytes is shorter than a header")
+            return self._message(frame, None)
+        if protocol == PROTOCOL_ID_TRANSFORM:
+            return self._unseal(frame)
+        if protocol == PROTOCOL_ID_COMPRESSION:
+            raise RemoteProtocolError("compressed message, but compression was not negotiated")
+        if protocol == PROTOCOL_ID_SMB1:
+            raise RemoteProtocolError("SMB 1 is not spoken here")
+        raise RemoteProtocolError(f"message starts with {protocol.hex()}, not with an SMB 2 header")
+
+    def _unseal(self, frame: Frame) -> Message:
+        size, session_id = parse_transform_header(frame.view)
+        if size < HEADER_BYTES:
+            raise RemoteProtocolError(f"encrypted message of {size} bytes is shorter than a header")
+        security = self.security.get(session_id)
+        if security is None or security.opener is None:
+            raise RemoteProtocolError(f"encrypted message for session 0x{session_id:x}, which has no keys here")
+        buffer = self._pool.acquire(size)
+        start = HEADROOM_BYTES - self._payload_offset
+        plain = Frame(buffer.view, start, size, buffer)
+        self._frames.lend(plain)
+        security.opener.open(frame.memory, frame.start, len(frame.view), plain.view)
+        if bytes(plain.view[:4]) != PROTOCOL_ID:
+            raise RemoteProtocolError("encrypted message does not hold an SMB 2 header")
+        return self._message(plain, session_id)
+
+    def _message(self, frame: Frame, sealed_session: int | None) -> Message:
+        """The message of a frame, or the first of the chain when it is a compound."""
+        view = frame.view
+        if any(view[20:24]):
+            return self._compound(view, sealed_session)
+        message = Message(view, frame)
+        self._judge(message, sealed_session)
+        return message
+
+    def _compound(self, view: memoryview, sealed_session: int | None) -> Message:
+        """Split by NextCommand (MS-SMB2 3.3.5.2.7); the chain gets memory of its own.
+
+        Later parts are handled when earlier ones are done, after the receive buffer went on.
+        """
+        view = memoryview(bytearray(view))
+        first: Message | None = None
+        last: Message | None = None
+        for _ in range(limits.COMPOUND_MAX):
+            if len(view) < HEADER_BYTES or bytes(view[:4]) != PROTOCOL_ID:
+                raise RemoteProtocolError("compound holds no SMB 2 header where NextCommand points")
+            step = int.from_bytes(view[20:24], "little")
+            if step and (step % 8 or not HEADER_BYTES <= step <= len(view) - HEADER_BYTES):
+                raise RemoteProtocolError(f"NextCommand {step} points outside its compound of {len(view)} bytes")
+            message = Message(view[: step or len(view)], None)
+            self._judge(message, sealed_session)
+            if last is None:
+                first = message
+            else:
+                last.next = message
+            last = message
+            if not step:
+                assert first is not None
+                return first
+            view = view[step:]
+        raise RemoteProtocolError(f"compound of more than {limits.COMPOUND_MAX} messages")
+
+    def _judge(self, message: Message, sealed_session: int | None) -> None:
+        if (message.flags & _RESPONSE) != self._direction:
+            raise RemoteProtocolError("message flows in the wrong direction")
+        session_id = message.session_id
+        if sealed_session is not None:
+            if session_id not in (sealed_session, SESSION_ID_RELATED):
+                raise RemoteProtocolError("encrypted message names another session than its transform header")
+            message.protection = Protection.SEALED
+        elif message.flags & _SIGNED:
+            security = self.security.get(session_id)
+            message.protection = Protection.UNKNOWN if security is None else self.check(message, security)
+
+    def check(self, message: Message, security: ChannelSecurity) -> Protection:
+        """SIGNED or BAD: the signature of ``message`` by the key of ``security``."""
+        sender = self._peer | NONCE_CANCEL if message.command == _CANCEL else self._peer
+        good = security.signer.verify(message.view, message.message_id, sender)
+        return Protection.SIGNED if good else Protection.BAD
+
+    # --- sending -----------------------------------------------------------------------
+
+    def pack(
+        self,
+        command: int,
+        body: bytes,
+        *,
+        status: int = 0,
+        flags: int = 0,
+        credits: int = 0,
+        credit_charge: int = 0,
+        message_id: int = 0,
+        tree_id: int = 0,
+        async_id: int | None = None,
+        session_id: int = 0,
+        sign: ChannelSecurity | None = None,
+        seal: ChannelSecurity | None = None,
+    ) -> bytearray | memoryview:
+        """A whole frame of one message, signed by ``sign`` or encrypted by ``seal``."""
+        header = pack_header(
+            command, status=status, flags=flags | self._own_flags(sign), credits=credits, credit_charge=credit_charge,
+            message_id=message_id, tree_id=tree_id, async_id=async_id, session_id=session_id,
+        )  # fmt: skip
+        return self.protect([bytearray(header + body)], sign, seal)
+
+    def _own_flags(self, sign: ChannelSecurity | None) -> int:
+        direction = _RESPONSE if self.role is Role.EXPORTER else 0
+        return direction | (_SIGNED if sign is not None else 0)
+
+    def protect(
+        self, messages: Sequence[bytearray], sign: ChannelSecurity | None, seal: ChannelSecurity | None
+    ) -> bytearray | memoryview:
+        """One frame of messages (headers complete, signatures zero): chained, signed or sealed.
+
+        With ``sign``, their flags must say so already (``Flags.SIGNED``).
+        """
+        for message in messages[:-1]:
+            message.extend(bytes(-len(message) % 8))
+            message[20:24] = len(message).to_bytes(4, "little")
+        if seal is not None:
+            assert seal.sealer is not None
+            return seal.sealer.seal(b"".join(messages))
+        if sign is not None:
+            for message in messages:
+                self.sign(message, sign)
+        return bytearray(prefix(sum(map(len, messages)))) + b"".join(messages)
+
+    def sign(self, message: bytearray | memoryview, security: ChannelSecurity) -> None:
+        """Write the signature of a whole message (without prefix), its signature field zero."""
+        sender = self._self | NONCE_CANCEL if message[12] == _CANCEL else self._self
+        security.signer.sign(message, int.from_bytes(message[24:32], "little"), sender)
+
+
+def take_payload(message: Message, start: int, length: int, pool: BufferPool) -> tuple[Buffer, int]:
+    """Memory that holds ``message.view[start:start + length]`` beyond the next receive.
+
+    Returns (buffer, where in ``buffer.view`` the payload starts): the frame's own memory when
+    it has some, else a copy behind the headroom. The caller releases the buffer.
+    """
+    frame = message.frame
+    if frame is not None:
+        buffer = frame.take()
+        if buffer is not None:
+            return buffer, frame.start + start
+    buffer = pool.acquire(length)
+    buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + length] = message.view[start : start + length]
+    return buffer, HEADROOM_BYTES
+
+
+__all__ = [
+    "PREFIX_BYTES",
+    "Connection",
+    "Message",
+    "Negotiated",
+    "Protection",
+    "Role",
+    "take_payload",
+]

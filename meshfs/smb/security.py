@@ -1,0 +1,318 @@
+"""Signing, sealing, and the keys of both; pure but for the randomness of nonces.
+
+Keys are derived by SP800-108 in counter mode with HMAC-SHA256 (MS-SMB2 3.1.4.2). Signatures
+cover the whole message with a zero signature field (3.1.4.1); AES-GMAC is AES-GCM over no
+plaintext with the message as associated data. Sealing is AES-GCM or AES-CCM over the message
+with the transform header from its nonce on as associated data (3.1.4.3). Layout of the
+transform header (2.2.41): ProtocolId 4s, Signature 16s, Nonce 16s, OriginalMessageSize I,
+Reserved H, Flags H, SessionId Q.
+"""
+
+import hashlib
+import hmac
+import struct
+from typing import Final, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher as _Cipher
+from cryptography.hazmat.primitives.ciphers import algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
+from cryptography.hazmat.primitives.cmac import CMAC
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
+
+from meshfs.errors import LocalProtocolError, RemoteProtocolError
+from meshfs.smb.constants import (
+    PREFIX_BYTES,
+    PROTOCOL_ID_TRANSFORM,
+    TRANSFORM_HEADER_BYTES,
+    Cipher,
+    Dialect,
+    SigningAlgorithm,
+)
+
+_GMAC_NONCE: Final = struct.Struct("<QI")
+#: Third field of a GMAC nonce: who sends, and whether the message is a CANCEL (3.1.4.1).
+NONCE_INITIATOR: Final = 0
+NONCE_EXPORTER: Final = 1
+NONCE_CANCEL: Final = 2
+
+_SIGNATURE: Final = slice(48, 64)
+_NO_SIGNATURE: Final = bytes(16)
+_TAG_BYTES: Final = 16
+_TRANSFORM: Final = struct.Struct("<4s16s16sIHHQ")
+_FLAG_ENCRYPTED: Final = 0x0001
+#: From here on joining two memories costs more than an incremental GMAC's set-up.
+_JOIN_MAX_BYTES: Final = 32768
+
+Memory = memoryview | bytearray
+
+
+def derive_key(session_key: bytes, label: bytes, context: bytes, length: int = 16) -> bytes:
+    """SP800-108 counter mode, 32-bit counter and length (MS-SMB2 3.1.4.2)."""
+    return KBKDFHMAC(
+        algorithm=SHA256(), mode=Mode.CounterMode, length=length, rlen=4, llen=4,
+        location=CounterLocation.BeforeFixed, label=label, context=context, fixed=None,
+    ).derive(session_key)  # fmt: skip
+
+
+class PreauthHash:
+    """Pre-authentication integrity: SHA-512 over all messages so far (MS-SMB2 3.1.5.2)."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes = bytes(64)) -> None:
+        self.value = value
+
+    def update(self, message: bytes | Memory) -> None:
+        digest = hashlib.sha512(self.value)
+        digest.update(message)
+        self.value = digest.digest()
+
+    def copy(self) -> "PreauthHash":
+        return PreauthHash(self.value)
+
+
+class Signer(Protocol):
+    """One channel's signing key. Messages lie in writable memory without their prefix."""
+
+    algorithm: SigningAlgorithm
+
+    def sign(self, message: Memory, message_id: int, sender: int) -> None:
+        """Write the signature of a message whose signature field is zero."""
+
+    def sign_parts(self, head: bytearray, start: int, data: bytes | memoryview, message_id: int) -> None:
+        """Sign an initiator's message that is ``head[start:]`` followed by ``data``."""
+
+    def verify(self, message: memoryview, message_id: int, sender: int) -> bool:
+        """Whether the signature is right; the message is left as it was."""
+
+
+class GmacSigner:
+    """AES-128-GMAC."""
+
+    __slots__ = ("_encrypt", "_key")
+    algorithm = SigningAlgorithm.AES_GMAC
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._encrypt = AESGCM(key).encrypt
+
+    def sign(self, message: Memory, message_id: int, sender: int) -> None:
+        message[_SIGNATURE] = self._encrypt(_GMAC_NONCE.pack(message_id, sender), b"", message)
+
+    def sign_parts(self, head: bytearray, start: int, data: bytes | memoryview, message_id: int) -> None:
+        nonce = _GMAC_NONCE.pack(message_id, NONCE_INITIATOR)
+        if len(data) <= _JOIN_MAX_BYTES:
+            tag = self._encrypt(nonce, b"", b"".join((memoryview(head)[start:], data)))
+        else:
+            gmac = _Cipher(algorithms.AES(self._key), modes.GCM(nonce)).encryptor()
+            gmac.authenticate_additional_data(bytes(head[start:]))
+            gmac.authenticate_additional_data(data)
+            gmac.finalize()
+            tag = gmac.tag
+        head[start + 48 : start + 64] = tag
+
+    def verify(self, message: memoryview, message_id: int, sender: int) -> bool:
+        signature = bytes(message[_SIGNATURE])
+        message[_SIGNATURE] = _NO_SIGNATURE
+        expected = self._encrypt(_GMAC_NONCE.pack(message_id, sender), b"", message)
+        message[_SIGNATURE] = signature
+        return hmac.compare_digest(expected, signature)
+
+
+class _MacSigner:
+    """What CMAC and HMAC share: a MAC that takes its input in parts."""
+
+    __slots__ = ("_key",)
+    algorithm: SigningAlgorithm
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def _mac(self, *parts: bytes | Memory) -> bytes:
+        raise NotImplementedError
+
+    def sign(self, message: Memory, message_id: int, sender: int) -> None:
+        message[_SIGNATURE] = self._mac(message)
+
+    def sign_parts(self, head: bytearray, start: int, data: bytes | memoryview, message_id: int) -> None:
+        head[start + 48 : start + 64] = self._mac(memoryview(head)[start:], data)
+
+    def verify(self, message: memoryview, message_id: int, sender: int) -> bool:
+        expected = self._mac(message[:48], _NO_SIGNATURE, message[64:])
+        return hmac.compare_digest(expected, message[_SIGNATURE])
+
+
+class CmacSigner(_MacSigner):
+    """AES-128-CMAC."""
+
+    __slots__ = ()
+    algorithm = SigningAlgorithm.AES_CMAC
+
+    def _mac(self, *parts: bytes | Memory) -> bytes:
+        mac = CMAC(algorithms.AES(self._key))
+        for part in parts:
+            mac.update(part)  # type: ignore[arg-type]  # any buffer will do
+        return mac.finalize()
+
+
+class HmacSigner(_MacSigner):
+    """HMAC-SHA256, its first half; an SMB 3.1.1 peer may ask for it."""
+
+    __slots__ = ()
+    algorithm = SigningAlgorithm.HMAC_SHA256
+
+    def _mac(self, *parts: bytes | Memory) -> bytes:
+        mac = hmac.new(self._key, digestmod="sha256")
+        for part in parts:
+            mac.update(part)
+        return mac.digest()[:16]
+
+
+_SIGNERS: Final[dict[SigningAlgorithm, type[GmacSigner] | type[_MacSigner]]] = {
+    SigningAlgorithm.AES_GMAC: GmacSigner,
+    SigningAlgorithm.AES_CMAC: CmacSigner,
+    SigningAlgorithm.HMAC_SHA256: HmacSigner,
+}
+
+
+def _aead(cipher: Cipher, key: bytes) -> AESGCM | AESCCM:
+    if cipher in (Cipher.AES_128_GCM, Cipher.AES_256_GCM):
+        return AESGCM(key)
+    return AESCCM(key, tag_length=_TAG_BYTES)
+
+
+def _nonce_bytes(cipher: Cipher) -> int:
+    return 12 if cipher in (Cipher.AES_128_GCM, Cipher.AES_256_GCM) else 11
+
+
+class Sealer:
+    """One session's encryption key in one direction; nonces are counted, never repeated."""
+
+    __slots__ = ("_aead", "_counter", "_nonce_bytes", "_session_id")
+
+    def __init__(self, cipher: Cipher, key: bytes, session_id: int) -> None:
+        self._aead = _aead(cipher, key)
+        self._nonce_bytes = _nonce_bytes(cipher)
+        self._session_id = session_id
+        self._counter = 0
+
+    def seal(self, message: bytes | Memory) -> memoryview:
+        """The frame (prefix, transform header, ciphertext) of one message or compound."""
+        self._counter += 1
+        nonce = self._counter.to_bytes(16, "little")
+        size = len(message)
+        head = PREFIX_BYTES + TRANSFORM_HEADER_BYTES
+        out = memoryview(bytearray(head + size + _TAG_BYTES))
+        out[:PREFIX_BYTES] = (TRANSFORM_HEADER_BYTES + size).to_bytes(PREFIX_BYTES, "big")
+        _TRANSFORM.pack_into(
+            out, PREFIX_BYTES, PROTOCOL_ID_TRANSFORM, _NO_SIGNATURE, nonce, size, 0, _FLAG_ENCRYPTED, self._session_id
+        )
+        self._aead.encrypt_into(nonce[: self._nonce_bytes], message, bytes(out[PREFIX_BYTES + 20 : head]), out[head:])
+        out[PREFIX_BYTES + 4 : PREFIX_BYTES + 20] = out[head + size :]
+        return out[: head + size]
+
+
+class Opener:
+    """The other direction of a Sealer."""
+
+    __slots__ = ("_aead", "_nonce_bytes")
+
+    def __init__(self, cipher: Cipher, key: bytes) -> None:
+        self._aead = _aead(cipher, key)
+        self._nonce_bytes = _nonce_bytes(cipher)
+
+    def open(self, memory: memoryview, start: int, length: int, into: memoryview) -> None:
+        """Decrypt the transformed frame ``memory[start:start + length]`` into ``into``.
+
+        ``into`` is as long as the message. The 16 bytes behind the frame are borrowed for the
+        tag and put back. Raises RemoteProtocolError when the frame was not made with this key.
+        """
+        end = start + length
+        tag_room = memory[end : end + _TAG_BYTES]
+        behind = bytes(tag_room)
+        tag_room[:] = memory[start + 4 : start + 20]
+        aad = bytes(memory[start + 20 : start + TRANSFORM_HEADER_BYTES])
+        try:
+            self._aead.decrypt_into(
+                aad[: self._nonce_bytes], memory[start + TRANSFORM_HEADER_BYTES : end + _TAG_BYTES], aad, into
+            )
+        except InvalidTag as error:
+            raise RemoteProtocolError("encrypted message fails its authentication") from error
+        finally:
+            tag_room[:] = behind
+
+
+def parse_transform_header(view: memoryview) -> tuple[int, int]:
+    """(original message size, session id) of a frame that starts as a transform header.
+
+    Raises RemoteProtocolError (MS-SMB2 3.3.5.2.1.1).
+    """
+    if len(view) < TRANSFORM_HEADER_BYTES:
+        raise RemoteProtocolError("transform header is truncated")
+    _, _, _, size, _, flags, session_id = _TRANSFORM.unpack_from(view)
+    if flags != _FLAG_ENCRYPTED:
+        raise RemoteProtocolError(f"transform header has flags 0x{flags:04x}, expected 0x0001")
+    if size != len(view) - TRANSFORM_HEADER_BYTES:
+        raise RemoteProtocolError(f"transform header says {size} bytes, {len(view) - TRANSFORM_HEADER_BYTES} follow")
+    return size, session_id
+
+
+class ChannelSecurity:
+    """What protects one session on one connection: its signing key and the session's ciphers."""
+
+    __slots__ = ("opener", "sealer", "signer")
+
+    def __init__(self, signer: Signer, sealer: Sealer | None, opener: Opener | None) -> None:
+        self.signer = signer
+        self.sealer = sealer
+        self.opener = opener
+
+
+def _labels(dialect: Dialect, preauth: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """(label, context) of the signing key, of initiator-to-exporter and the reverse cipher key."""
+    if dialect is Dialect.SMB_3_1_1:
+        return (
+            (b"SMBSigningKey\0", preauth),
+            (b"SMBC2SCipherKey\0", preauth),
+            (b"SMBS2CCipherKey\0", preauth),
+        )
+    return (
+        (b"SMB2AESCMAC\0", b"SmbSign\0"),
+        (b"SMB2AESCCM\0", b"ServerIn \0"),
+        (b"SMB2AESCCM\0", b"ServerOut\0"),
+    )
+
+
+def signing_signer(
+    dialect: Dialect, algorithm: SigningAlgorithm, session_key: bytes, preauth: bytes
+) -> GmacSigner | _MacSigner:
+    """The signer of a channel (MS-SMB2 3.2.5.3.1, 3.3.5.5.3)."""
+    if dialect < Dialect.SMB_3_0:
+        raise LocalProtocolError(f"no signing key for dialect 0x{dialect:04x}")
+    label, context = _labels(dialect, preauth)[0]
+    return _SIGNERS[algorithm](derive_key(session_key[:16].ljust(16, b"\0"), label, context))
+
+
+def channel_security(
+    dialect: Dialect,
+    algorithm: SigningAlgorithm,
+    cipher: Cipher,
+    session_key: bytes,
+    preauth: bytes,
+    session_id: int,
+    *,
+    exporter: bool,
+) -> ChannelSecurity:
+    """All keys of a new session on its first channel; ``exporter`` says which end we are."""
+    signer = signing_signer(dialect, algorithm, session_key, preauth)
+    if cipher is Cipher.NONE:
+        return ChannelSecurity(signer, None, None)
+    length = 32 if cipher in (Cipher.AES_256_CCM, Cipher.AES_256_GCM) else 16
+    base = session_key if length == 32 else session_key[:16]
+    (label_in, context_in), (label_out, context_out) = _labels(dialect, preauth)[1:]
+    to_exporter = derive_key(base, label_in, context_in, length)
+    to_initiator = derive_key(base, label_out, context_out, length)
+    mine, theirs = (to_initiator, to_exporter) if exporter else (to_exporter, to_initiator)
+    return ChannelSecurity(signer, Sealer(cipher, mine, session_id), Opener(cipher, theirs))

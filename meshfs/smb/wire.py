@@ -1,0 +1,170 @@
+"""The hot messages by ``struct``: header, READ, WRITE, and the short bodies beside them.
+
+Header, 64 bytes (MS-SMB2 2.2.1.2, little-endian):
+
+     0  ProtocolId      4s     20  NextCommand   I
+     4  StructureSize   H 64   24  MessageId     Q
+     6  CreditCharge    H      32  TreeId        II (Reserved, TreeId), or AsyncId Q
+     8  Status          I      40  SessionId     Q
+    12  Command         H      48  Signature     16s
+    14  Credits         H
+    16  Flags           I
+
+In a request, Status is ChannelSequence (H) and Reserved (H).
+
+READ request body, 49 bytes (2.2.19): size 49, padding, flags, length, offset, file id
+(persistent, volatile), minimum count, channel, remaining bytes, channel info offset and
+length, one byte of buffer. READ response, 16 bytes + data (2.2.20): size 17, data offset,
+reserved, data length, remaining, reserved. WRITE request, 48 bytes + data (2.2.21): size 49,
+data offset, length, offset, file id, channel, remaining, channel info offset and length,
+flags. WRITE response, 16 bytes (2.2.22): size 17, reserved, count, remaining, channel info.
+"""
+
+import struct
+from typing import Final
+
+from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES
+
+HEADER: Final = struct.Struct("<4sHHIHHIIQQQ16s")
+HEADER_SYNC: Final = struct.Struct("<4sHHIHHIIQIIQ16s")
+READ_REQUEST: Final = struct.Struct("<HBBIQQQIIIHHB")
+READ_RESPONSE: Final = struct.Struct("<HBBIII")
+WRITE_REQUEST: Final = struct.Struct("<HHIQQQIIHHI")
+WRITE_RESPONSE: Final = struct.Struct("<HHIIHH")
+
+READ_REQUEST_BYTES: Final = HEADER_BYTES + READ_REQUEST.size
+#: Where our READ response's data starts, from the message's start.
+READ_DATA_OFFSET: Final = HEADER_BYTES + READ_RESPONSE.size
+#: Where our WRITE request's data starts, from the message's start.
+WRITE_DATA_OFFSET: Final = HEADER_BYTES + WRITE_REQUEST.size
+
+_PREFIX: Final = struct.Struct(">I")
+_NO_SIGNATURE: Final = bytes(16)
+_PROTOCOL: Final = b"\xfeSMB"
+
+#: prefix + header + body in one pack call each: the four messages of the hot path.
+_READ_REQUEST_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HBBIQQQIIIHHB")
+_READ_RESPONSE_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HBBIII")
+_WRITE_REQUEST_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HHIQQQIIHHI")
+_WRITE_RESPONSE_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HHIIHH")
+READ_REQUEST_FRAME_BYTES: Final = _READ_REQUEST_FRAME.size
+READ_RESPONSE_FRAME_BYTES: Final = _READ_RESPONSE_FRAME.size
+WRITE_REQUEST_FRAME_BYTES: Final = _WRITE_REQUEST_FRAME.size
+WRITE_RESPONSE_FRAME_BYTES: Final = _WRITE_RESPONSE_FRAME.size
+assert READ_RESPONSE_FRAME_BYTES == PREFIX_BYTES + READ_DATA_OFFSET
+
+_pack_prefix = _PREFIX.pack
+_READ, _WRITE = 8, 9
+_RESPONSE = 0x00000001
+
+
+def prefix(length: int) -> bytes:
+    """The length prefix of a message of ``length`` bytes (below 2**24)."""
+    return _pack_prefix(length)
+
+
+def pack_header(
+    command: int,
+    *,
+    status: int = 0,
+    flags: int = 0,
+    credits: int = 0,
+    credit_charge: int = 0,
+    message_id: int = 0,
+    tree_id: int = 0,
+    async_id: int | None = None,
+    session_id: int = 0,
+    next_command: int = 0,
+) -> bytes:
+    """A header with an empty signature; ``async_id`` takes the place of the tree id."""
+    tail = tree_id << 32 if async_id is None else async_id
+    return HEADER.pack(
+        _PROTOCOL, 64, credit_charge, status, command, credits, flags, next_command, message_id, tail,
+        session_id, _NO_SIGNATURE,
+    )  # fmt: skip
+
+
+def pack_read_request_frame(
+    frame: bytearray,
+    length: int,
+    offset: int,
+    persistent: int,
+    volatile: int,
+    *,
+    flags: int,
+    credits: int,
+    credit_charge: int,
+    channel_sequence: int,
+    message_id: int,
+    tree_id: int,
+    session_id: int,
+) -> None:
+    """A whole READ request frame (prefix included) into ``frame``; its signature left zero."""
+    _READ_REQUEST_FRAME.pack_into(
+        frame, 0, b"\x00\x00\x00\x71", _PROTOCOL, 64, credit_charge, channel_sequence, _READ, credits, flags, 0,
+        message_id, 0, tree_id, session_id, _NO_SIGNATURE,
+        49, READ_DATA_OFFSET, 0, length, offset, persistent, volatile, 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+
+
+def pack_write_request_frame(
+    frame: bytearray | memoryview,
+    length: int,
+    offset: int,
+    persistent: int,
+    volatile: int,
+    *,
+    flags: int,
+    credits: int,
+    credit_charge: int,
+    channel_sequence: int,
+    message_id: int,
+    tree_id: int,
+    session_id: int,
+    write_flags: int,
+) -> None:
+    """The head of a WRITE request frame (prefix to body); ``length`` bytes of data follow it."""
+    _WRITE_REQUEST_FRAME.pack_into(
+        frame, 0, _pack_prefix(WRITE_DATA_OFFSET + length), _PROTOCOL, 64, credit_charge, channel_sequence, _WRITE,
+        credits, flags, 0, message_id, 0, tree_id, session_id, _NO_SIGNATURE,
+        49, WRITE_DATA_OFFSET, length, offset, persistent, volatile, 0, 0, 0, 0, write_flags,
+    )  # fmt: skip
+
+
+def pack_read_response_frame(
+    memory: memoryview,
+    start: int,
+    length: int,
+    *,
+    flags: int,
+    credits: int,
+    credit_charge: int,
+    message_id: int,
+    tree_id: int,
+    session_id: int,
+) -> None:
+    """The head of a READ response frame at ``memory[start:]``; the data stands right behind it."""
+    _READ_RESPONSE_FRAME.pack_into(
+        memory, start, _pack_prefix(READ_DATA_OFFSET + length), _PROTOCOL, 64, credit_charge, 0, _READ, credits,
+        flags | _RESPONSE, 0, message_id, 0, tree_id, session_id, _NO_SIGNATURE,
+        17, READ_DATA_OFFSET, 0, length, 0, 0,
+    )  # fmt: skip
+
+
+def pack_write_response_frame(
+    frame: bytearray,
+    count: int,
+    *,
+    flags: int,
+    credits: int,
+    credit_charge: int,
+    message_id: int,
+    tree_id: int,
+    session_id: int,
+) -> None:
+    """A whole WRITE response frame into ``frame``; its signature left zero."""
+    _WRITE_RESPONSE_FRAME.pack_into(
+        frame, 0, b"\x00\x00\x00\x50", _PROTOCOL, 64, credit_charge, 0, _WRITE, credits, flags | _RESPONSE, 0,
+        message_id, 0, tree_id, session_id, _NO_SIGNATURE,
+        17, 0, count, 0, 0, 0,
+    )  # fmt: skip
