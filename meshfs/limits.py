@@ -86,8 +86,25 @@ RECONNECT_DELAY_MAX_S: Final = 2.0
 # and is given up after the second.
 CHANNEL_PROBE_AFTER_S: Final = 1.0
 CHANNEL_SILENCE_MAX_S: Final = 5.0
-# READ and WRITE requests of one FUSE mount being worked on at once.
-FUSE_WORKERS_MAX: Final = 64
+
+# --- mount ----------------------------------------------------------------------------
+
+# Disks one exporter may announce; the largest chassis hold about a hundred.
+DISKS_PER_NODE_MAX: Final = 4096
+# Paths whose inode numbers are remembered after they are gone.
+INODES_REMEMBERED_MAX: Final = 1 << 18
+# FUSE requests of one mount being worked on at once. Workers are started when all others are
+# busy, so this costs what the load costs; I/O that waits for a lost exporter holds one each,
+# which is why it is far more than a disk's depth.
+FUSE_WORKERS_MAX: Final = 512
+# Of those, asynchronous ones (readahead, libaio, io_uring). The rest is left to stat, open and
+# synchronous I/O, so that a disk that waits does not stop `ls`.
+FUSE_BACKGROUND_MAX: Final = 256
+# How long the kernel may keep names and attributes without asking again.
+FUSE_ATTRIBUTES_VALID_S: Final = 1.0
+FUSE_READ_AHEAD_KIB: Final = 1024
+# A starting mount waits this long for exporters to connect; those that are down come later.
+MOUNT_SETTLE_S: Final = 5.0
 
 # --- config and keys ------------------------------------------------------------------
 

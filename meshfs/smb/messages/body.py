@@ -1,0 +1,90 @@
+"""What all message bodies share: checked fixed parts, checked variable parts, padding.
+
+A body is what follows the 64-byte header; offsets on the wire count from the header's
+start (MS-SMB2 2.2). Every function that reads raises RemoteProtocolError and nothing else,
+and copies no more than the body holds.
+"""
+
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+from meshfs.errors import LocalProtocolError, RemoteProtocolError
+from meshfs.smb.constants import HEADER_BYTES
+
+Body = bytes | bytearray | memoryview
+
+
+class FileId(NamedTuple):
+    """SMB2_FILEID (MS-SMB2 2.2.14.1): 16 bytes on the wire, two u64."""
+
+    persistent: int
+    volatile: int
+
+
+# In a related compound: the file of the request before (MS-SMB2 3.3.5.2.7.2).
+RELATED_FILE: Final = FileId(0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def unpack_fixed(layout: Struct, structure_size: int, body: Body, what: str) -> tuple[Any, ...]:
+    """The fixed part without StructureSize, which must be the body's first field."""
+    if len(body) < layout.size:
+        raise RemoteProtocolError(f"{what}: body of {len(body)} bytes, at least {layout.size} expected")
+    fields = layout.unpack_from(body)
+    if fields[0] != structure_size:
+        raise RemoteProtocolError(f"{what}: StructureSize {fields[0]}, expected {structure_size}")
+    return fields[1:]
+
+
+def block(body: Body, offset: int, length: int, fixed_bytes: int, what: str) -> bytes:
+    """A variable part: ``offset`` from the header's start; behind the fixed part, inside the body.
+
+    Without length the offset means nothing; senders leave all sorts of values there.
+    """
+    if length == 0:
+        return b""
+    start = offset - HEADER_BYTES
+    if start < fixed_bytes or start + length > len(body):
+        raise RemoteProtocolError(
+            f"{what}: offset {offset} and length {length} reach outside a message of {HEADER_BYTES + len(body)} bytes"
+        )
+    return bytes(body[start : start + length])
+
+
+def text(data: bytes, what: str) -> str:
+    """UTF-16LE, whole and valid."""
+    try:
+        return data.decode("utf-16-le")
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError(f"{what}: not UTF-16: {error.reason}") from error
+
+
+def encode(value: str, what: str) -> bytes:
+    """UTF-16LE of a name of ours; LocalProtocolError when it cannot be one."""
+    try:
+        return value.encode("utf-16-le")
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"{what}: {value!r} has no UTF-16 form") from error
+
+
+def request_tail(data: bytes) -> bytes:
+    """The variable part of a request whose StructureSize is odd: at least one byte (MS-SMB2 2.2.13)."""
+    return data or b"\0"
+
+
+def padding(length: int) -> bytes:
+    """Zeros from ``length`` to the next multiple of 8."""
+    return bytes(-length % 8)
+
+
+class Empty:
+    """A body of StructureSize 4 and two reserved bytes; the base of those that say no more."""
+
+    __slots__ = ()
+    _LAYOUT = Struct("<HH")
+
+    def pack(self) -> bytes:
+        return b"\x04\x00\x00\x00"
+
+    @classmethod
+    def check(cls, body: Body) -> None:
+        unpack_fixed(cls._LAYOUT, 4, body, cls.__name__)
