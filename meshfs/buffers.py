@@ -13,6 +13,7 @@ Buffers come in a few size classes and go back to the pool they came from; memor
 from mmap is touched once and then stays warm (last in, first out).
 """
 
+import bisect
 import ctypes
 import mmap
 from typing import Final
@@ -24,7 +25,7 @@ HEADROOM_BYTES: Final = PAGE_BYTES
 # Room behind the payload: padding, and the block an unaligned O_DIRECT request is widened by.
 TAILROOM_BYTES: Final = 2 * PAGE_BYTES
 
-_CLASSES_BYTES: Final = (4096, 16384, 65536, 262144, 1 << 20, 2 << 20, 4 << 20, 8 << 20)
+_CLASSES_BYTES: Final = (4096, 16384, 65536, 262144, 1 << 20, 2 << 20, 4 << 20, limits.FRAME_MAX_BYTES)
 
 
 class Buffer:
@@ -60,13 +61,12 @@ class BufferPool:
     def acquire(self, payload_bytes: int) -> Buffer:
         """A buffer with room for ``payload_bytes`` behind its headroom.
 
-        Raises ValueError above ``limits.IO_SIZE_MAX_BYTES``: callers check sizes first.
+        Raises ValueError above ``limits.FRAME_MAX_BYTES``: callers check sizes first.
         """
-        for size_class, capacity_bytes in enumerate(_CLASSES_BYTES):
-            if payload_bytes <= capacity_bytes:
-                break
-        else:
-            raise ValueError(f"no buffer holds {payload_bytes} bytes (at most {limits.IO_SIZE_MAX_BYTES})")
+        size_class = bisect.bisect_left(_CLASSES_BYTES, payload_bytes)
+        if size_class == len(_CLASSES_BYTES):
+            raise ValueError(f"no buffer holds {payload_bytes} bytes (at most {_CLASSES_BYTES[-1]})")
+        capacity_bytes = _CLASSES_BYTES[size_class]
         self.used_bytes += capacity_bytes
         free = self._free[size_class]
         if free:
