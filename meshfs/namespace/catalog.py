@@ -1,0 +1,137 @@
+"""What the exporters announce, merged into the disks of the cluster; pure.
+
+Every exporter announces a list of disks. The catalog keeps the last list of each and
+derives one disk per id:
+
+    exporter                        its disks
+    connected, announces it         there
+    connected, no longer announces  gone
+    lost                            there, state "absent": their I/O waits for the exporter
+
+An id two exporters announce belongs to the first owner for as long as that one announces it;
+among equals the order of the config decides. The other one is a problem to report, never a
+second disk under the same name. The same holds for what cannot be a file name and for a list
+longer than ``limits.DISKS_PER_NODE_MAX``: an exporter that lies costs its own disks only.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from meshfs import limits
+from meshfs.model import DiskInfo
+
+STATE_ABSENT: Final = "absent"
+NAME_MAX_BYTES: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogDisk:
+    """One disk of the cluster; ``present`` is False while its exporter is away."""
+
+    info: DiskInfo
+    present: bool
+
+    @property
+    def state(self) -> str:
+        return self.info.state if self.present else STATE_ABSENT
+
+
+@dataclass(slots=True)
+class _Exporter:
+    disks: dict[str, DiskInfo] = field(default_factory=dict)
+    connected: bool = False
+    problems: tuple[str, ...] = ()
+
+
+class Catalog:
+    """The merge; ``nodes`` are the config's, in its order."""
+
+    def __init__(self, nodes: Sequence[str]) -> None:
+        self._exporters = {node: _Exporter() for node in nodes}
+        self._disks: dict[str, CatalogDisk] = {}
+        self._collisions: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(self._exporters)
+
+    @property
+    def disks(self) -> Mapping[str, CatalogDisk]:
+        """Every disk by its id, in the order of ids."""
+        return self._disks
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was refused and why, one line each; stays until the cause is gone."""
+        own = [problem for exporter in self._exporters.values() for problem in exporter.problems]
+        return (*own, *self._collisions)
+
+    def announce(self, node: str, disks: Iterable[DiskInfo]) -> None:
+        """The exporter of ``node`` is connected and offers exactly these disks."""
+        exporter = self._exporters[node]
+        exporter.disks, exporter.problems = _accepted(node, disks)
+        exporter.connected = True
+        self._merge()
+
+    def lost(self, node: str) -> None:
+        """The exporter of ``node`` is away; what it offered last stays, absent."""
+        self._exporters[node].connected = False
+        self._merge()
+
+    def _merge(self) -> None:
+        owners = {disk_id: disk.info.node for disk_id, disk in self._disks.items()}
+        merged: dict[str, CatalogDisk] = {}
+        collisions: list[str] = []
+        for node, exporter in self._exporters.items():
+            for disk_id, info in exporter.disks.items():
+                owner = owners.get(disk_id)
+                held = owner is not None and owner != node and disk_id in self._exporters[owner].disks
+                if held or disk_id in merged:
+                    keeper = owner if held else merged[disk_id].info.node
+                    collisions.append(f"disk id {disk_id!r} of node {node} is already node {keeper}'s")
+                    continue
+                merged[disk_id] = CatalogDisk(info, exporter.connected)
+        self._disks = dict(sorted(merged.items()))
+        self._collisions = tuple(collisions)
+
+
+def _accepted(node: str, disks: Iterable[DiskInfo]) -> tuple[dict[str, DiskInfo], tuple[str, ...]]:
+    """The announced disks that can be shown, by id, and a line for each that cannot."""
+    accepted: dict[str, DiskInfo] = {}
+    names: set[str] = set()
+    problems: list[str] = []
+    for info in disks:
+        if len(accepted) >= limits.DISKS_PER_NODE_MAX:
+            problems.append(f"node {node} announces more than {limits.DISKS_PER_NODE_MAX} disks")
+            break
+        reason = _refusal(node, info, accepted, names)
+        if reason is None:
+            accepted[info.id] = info
+            names.add(info.name)
+        else:
+            problems.append(f"node {node}: disk {info.id!r}: {reason}")
+    return accepted, tuple(problems)
+
+
+def _refusal(node: str, info: DiskInfo, accepted: Mapping[str, DiskInfo], names: set[str]) -> str | None:
+    if info.node != node:
+        return f"claims to be node {info.node!r}'s"
+    for what in ("id", "name"):
+        if not is_file_name(getattr(info, what)):
+            return f"its {what} {getattr(info, what)!r} cannot be a file name"
+    if info.id in accepted:
+        return "announced twice"
+    if info.name in names:
+        return f"a second disk named {info.name!r}"
+    return None
+
+
+def is_file_name(text: str) -> bool:
+    """Whether ``text`` can be one component of a path."""
+    if not text or text in (".", "..") or "/" in text or "\0" in text:
+        return False
+    try:
+        return len(text.encode()) <= NAME_MAX_BYTES
+    except UnicodeEncodeError:
+        return False

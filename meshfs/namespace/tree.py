@@ -1,0 +1,222 @@
+"""The tree of a mount: inodes, directories, symlinks; pure.
+
+    /disk/by-id/<id>                          the disks
+    /disk/by-node/<node>/<name>               -> ../../by-id/<id>
+    /disk/by-enclosure/<enclosure>/<slot>     -> ../../by-id/<id>
+    /enclosure/by-id, /enclosure/by-node      empty until enclosures are announced
+    /.meshfs/status                           found by name, listed by nobody (as in /proc: made when opened)
+
+``update`` brings the tree to what the catalog says. A path of one kind keeps its inode number
+for the mount's life, also over a time in which it is gone (the most recent
+``limits.INODES_REMEMBERED_MAX`` paths are remembered; numbers are never given twice, so an
+evicted path only gets a new one). A directory's mtime moves when its contents change.
+"""
+
+import stat
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from meshfs import limits
+from meshfs.model import Access
+from meshfs.namespace.catalog import CatalogDisk, is_file_name
+
+ROOT_INODE: Final = 1
+STATUS_PATH: Final = "/.meshfs/status"
+XATTR_PREFIX: Final = "user.meshfs."
+BLOCK_BYTES: Final = 4096
+
+_MODES: Final = {Access.READ_WRITE: 0o660, Access.READ_ONLY: 0o440, Access.NONE: 0}
+
+
+class Node:
+    """What every entry has; ``mode`` with the file type's bits, times in ns of the epoch."""
+
+    __slots__ = ("inode", "mode", "mtime_ns", "path")
+
+    def __init__(self, path: str, inode: int, mode: int, mtime_ns: int) -> None:
+        self.path = path
+        self.inode = inode
+        self.mode = mode
+        self.mtime_ns = mtime_ns
+
+
+class Directory(Node):
+    """``entries`` are found by lookup; those in ``hidden`` are not listed."""
+
+    __slots__ = ("entries", "hidden", "parent")
+
+    def __init__(self, path: str, inode: int, mtime_ns: int, parent: "Directory | None") -> None:
+        super().__init__(path, inode, stat.S_IFDIR | 0o755, mtime_ns)
+        self.parent = parent if parent is not None else self
+        self.entries: dict[bytes, Node] = {}
+        self.hidden: frozenset[bytes] = frozenset()
+
+    @property
+    def links(self) -> int:
+        return 2 + sum(isinstance(entry, Directory) for entry in self.entries.values())
+
+    def listed(self) -> Iterator[tuple[bytes, Node]]:
+        return ((name, node) for name, node in self.entries.items() if name not in self.hidden)
+
+
+class Symlink(Node):
+    __slots__ = ("target",)
+
+    def __init__(self, path: str, inode: int, mtime_ns: int, target: bytes) -> None:
+        super().__init__(path, inode, stat.S_IFLNK | 0o777, mtime_ns)
+        self.target = target
+
+
+class StatusFile(Node):
+    """Its content is made when it is opened; 0440 because it tells of every opener's I/O."""
+
+    __slots__ = ()
+
+    def __init__(self, path: str, inode: int, mtime_ns: int) -> None:
+        super().__init__(path, inode, stat.S_IFREG | 0o440, mtime_ns)
+
+
+class DiskFile(Node):
+    """A disk; ``disk`` is what the catalog said last."""
+
+    __slots__ = ("disk",)
+
+    def __init__(self, path: str, inode: int, mtime_ns: int, disk: CatalogDisk) -> None:
+        super().__init__(path, inode, stat.S_IFREG | _MODES[disk.info.access], mtime_ns)
+        self.disk = disk
+
+    def become(self, disk: CatalogDisk, now_ns: int) -> None:
+        if disk.info.size_bytes != self.disk.info.size_bytes:
+            self.mtime_ns = now_ns
+        self.mode = stat.S_IFREG | _MODES[disk.info.access]
+        self.disk = disk
+
+    def xattrs(self) -> dict[bytes, bytes]:
+        """The extended attributes; one that is not known (serial, slot, ...) is left out."""
+        info = self.disk.info
+        values = {
+            "id": info.id,
+            "node": info.node,
+            "name": info.name,
+            "model": info.model,
+            "serial": info.serial,
+            "logical_block_size": str(info.logical_block_size_bytes),
+            "physical_block_size": str(info.physical_block_size_bytes),
+            "rotational": str(int(info.rotational)),
+            "cache": info.cache,
+            "access": info.access.value,
+            "state": self.disk.state,
+            "enclosure": info.enclosure,
+            "slot": info.slot,
+        }
+        return {
+            (XATTR_PREFIX + name).encode(): value.encode(errors="replace") for name, value in values.items() if value
+        }
+
+
+class Tree:
+    """All nodes by inode number; changed by ``update`` only."""
+
+    def __init__(self, nodes: Sequence[str], now_ns: int) -> None:
+        self._cluster_nodes = tuple(nodes)
+        self._next_inode = ROOT_INODE
+        self._numbers: OrderedDict[tuple[type[Node], str], int] = OrderedDict()
+        self._by_inode: dict[int, Node] = {}
+        self.root = self._directory("/", None, now_ns)
+        hidden = self._directory("/.meshfs", self.root, now_ns)
+        status = StatusFile(STATUS_PATH, self._number(StatusFile, STATUS_PATH), now_ns)
+        hidden.entries[b"status"] = self._by_inode[status.inode] = status
+        self._hidden = hidden
+        self.update({}, now_ns)
+
+    def get(self, inode: int) -> Node | None:
+        """The node with that number, None when it is gone."""
+        return self._by_inode.get(inode)
+
+    def disk_files(self) -> Iterator[DiskFile]:
+        return (node for node in self._by_inode.values() if isinstance(node, DiskFile))
+
+    def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> None:
+        """Bring the tree to exactly these disks (the config's nodes stay)."""
+        by_id: dict[str, CatalogDisk | str] = dict(disks)
+        by_node: dict[str, dict[str, str]] = {node: {} for node in self._cluster_nodes}
+        by_enclosure: dict[str, dict[str, str]] = {}
+        for disk_id, disk in disks.items():
+            info = disk.info
+            by_node.setdefault(info.node, {})[info.name] = f"../../by-id/{disk_id}"
+            if is_file_name(info.enclosure) and is_file_name(info.slot):
+                by_enclosure.setdefault(info.enclosure, {}).setdefault(info.slot, f"../../by-id/{disk_id}")
+        wanted = {
+            "disk": {"by-id": by_id, "by-node": by_node, "by-enclosure": by_enclosure},
+            "enclosure": {"by-id": {}, "by-node": {}},
+        }
+        self._fill(self.root, wanted, now_ns)
+        self.root.entries[b".meshfs"] = self._hidden
+        self.root.hidden = frozenset((b".meshfs",))
+
+    def _fill(self, directory: Directory, wanted: Mapping[str, object], now_ns: int) -> None:
+        """Make ``directory`` hold exactly ``wanted``: mappings are directories, texts symlinks."""
+        before = dict(directory.listed())
+        prefix = directory.path.rstrip("/") + "/"
+        after: dict[bytes, Node] = {}
+        for name, what in wanted.items():
+            key = name.encode()
+            after[key] = self._entry(before.get(key), prefix + name, what, directory, now_ns)
+        for key, node in before.items():
+            if after.get(key) is not node:
+                self._drop(node)
+        if before.keys() != after.keys() or any(before[key] is not after[key] for key in before):
+            directory.mtime_ns = now_ns
+        directory.entries = after
+
+    def _entry(self, old: Node | None, path: str, what: object, directory: Directory, now_ns: int) -> Node:
+        node: Node
+        if isinstance(what, CatalogDisk):
+            if isinstance(old, DiskFile):
+                if old.disk != what:
+                    old.become(what, now_ns)
+                return old
+            node = DiskFile(path, self._number(DiskFile, path), now_ns, what)
+        elif isinstance(what, Mapping):
+            node = old if isinstance(old, Directory) else self._directory(path, directory, now_ns)
+            self._fill(node, what, now_ns)
+        else:
+            target = str(what).encode()
+            if isinstance(old, Symlink) and old.target == target:
+                return old
+            node = Symlink(path, self._number(Symlink, path), now_ns, target)
+        self._by_inode[node.inode] = node
+        return node
+
+    def _directory(self, path: str, parent: Directory | None, now_ns: int) -> Directory:
+        directory = Directory(path, self._number(Directory, path), now_ns, parent)
+        self._by_inode[directory.inode] = directory
+        return directory
+
+    def _drop(self, node: Node) -> None:
+        # A replaced symlink keeps its number, which then is the new node's.
+        if self._by_inode.get(node.inode) is node:
+            del self._by_inode[node.inode]
+        if isinstance(node, Directory):
+            for entry in node.entries.values():
+                self._drop(entry)
+
+    def _number(self, kind: type[Node], path: str) -> int:
+        key = (kind, path)
+        number = self._numbers.get(key)
+        if number is not None:
+            self._numbers.move_to_end(key)
+            return number
+        number = self._numbers[key] = self._next_inode
+        self._next_inode += 1
+        if len(self._numbers) > limits.INODES_REMEMBERED_MAX:
+            self._forget_oldest()
+        return number
+
+    def _forget_oldest(self) -> None:
+        """Forget the path that was made longest ago and is gone."""
+        for key, number in self._numbers.items():
+            if number not in self._by_inode:
+                del self._numbers[key]
+                return
