@@ -1,0 +1,146 @@
+"""Keys, signatures, sealing: known answers, both ends against each other, and tampering."""
+
+import random
+
+import pytest
+
+from meshfs.errors import LocalProtocolError, RemoteProtocolError
+from meshfs.smb.constants import TRANSFORM_HEADER_BYTES, Cipher, Dialect, SigningAlgorithm
+from meshfs.smb.security import (
+    NONCE_EXPORTER,
+    NONCE_INITIATOR,
+    ChannelSecurity,
+    CmacSigner,
+    PreauthHash,
+    Signer,
+    channel_security,
+    derive_key,
+    parse_transform_header,
+    signing_signer,
+)
+
+KEY = bytes(range(16))
+ROOM = 16
+
+
+def pair(
+    cipher: Cipher, algorithm: SigningAlgorithm = SigningAlgorithm.AES_GMAC
+) -> tuple[ChannelSecurity, ChannelSecurity]:
+    preauth = bytes(range(64))
+    initiator = channel_security(Dialect.SMB_3_1_1, algorithm, cipher, KEY, preauth, 7, exporter=False)
+    exporter = channel_security(Dialect.SMB_3_1_1, algorithm, cipher, KEY, preauth, 7, exporter=True)
+    return initiator, exporter
+
+
+def test_signing_key_of_smb_3_0_known_answer() -> None:
+    """From Microsoft's published walk through SMB 3.0's signing."""
+    session_key = bytes.fromhex("7cd451825d0450d235424e44ba6e78cc")
+    assert derive_key(session_key, b"SMB2AESCMAC\0", b"SmbSign\0").hex() == "0b7e9c5cac36c0f6ea9ab275298cedce"
+
+
+def test_cmac_known_answer() -> None:
+    """RFC 4493, example 3, through a message whose signature field is zero anyway."""
+    signer = CmacSigner(bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c"))
+    message = bytes.fromhex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411")
+    assert signer._mac(message).hex() == "dfa66747de9ae63030ca32611497c827"
+
+
+def test_preauth_hash_chains() -> None:
+    one = PreauthHash()
+    one.update(b"a")
+    copy = one.copy()
+    one.update(b"b")
+    assert copy.value != one.value
+    copy.update(memoryview(b"b"))
+    assert copy.value == one.value
+
+
+def test_no_key_below_smb_3() -> None:
+    with pytest.raises(LocalProtocolError):
+        signing_signer(Dialect.SMB_2_1, SigningAlgorithm.HMAC_SHA256, KEY, bytes(64))
+
+
+@pytest.mark.parametrize("algorithm", list(SigningAlgorithm))
+class TestSigning:
+    def signer(self, algorithm: SigningAlgorithm) -> Signer:
+        return pair(Cipher.NONE, algorithm)[0].signer
+
+    def test_every_flipped_byte_is_noticed(self, algorithm: SigningAlgorithm) -> None:
+        signer = self.signer(algorithm)
+        message = memoryview(bytearray(random.Random(1).randbytes(48) + bytes(16) + b"body" * 8))
+        signer.sign(message, 5, NONCE_INITIATOR)
+        signed = bytes(message)
+        assert signer.verify(message, 5, NONCE_INITIATOR)
+        assert bytes(message) == signed
+        for position in range(len(message)):
+            message[position] ^= 1
+            assert not signer.verify(message, 5, NONCE_INITIATOR), position
+            message[position] ^= 1
+
+    @pytest.mark.parametrize("size", [0, 1, 4096, 32768, 32769, 1 << 20])
+    def test_parts_and_whole_sign_alike(self, algorithm: SigningAlgorithm, size: int) -> None:
+        signer = self.signer(algorithm)
+        data = random.Random(size).randbytes(size)
+        head = bytearray(b"prefixed" + random.Random(2).randbytes(48) + bytes(16) + b"fixed part")
+        signer.sign_parts(head, 8, data, 9)
+        assert signer.verify(memoryview(head[8:] + data), 9, NONCE_INITIATOR)
+
+
+def test_gmac_binds_message_id_and_direction() -> None:
+    signer = pair(Cipher.NONE)[0].signer
+    message = memoryview(bytearray(80))
+    signer.sign(message, 5, NONCE_INITIATOR)
+    assert not signer.verify(message, 6, NONCE_INITIATOR)
+    assert not signer.verify(message, 5, NONCE_EXPORTER)
+
+
+CIPHERS = [cipher for cipher in Cipher if cipher is not Cipher.NONE]
+
+
+@pytest.mark.parametrize("cipher", CIPHERS)
+@pytest.mark.parametrize("dialect", [Dialect.SMB_3_0, Dialect.SMB_3_1_1])
+def test_sealed_both_ways(cipher: Cipher, dialect: Dialect) -> None:
+    ends = [
+        channel_security(dialect, SigningAlgorithm.AES_CMAC, cipher, KEY, bytes(64), 7, exporter=exporter)
+        for exporter in (False, True)
+    ]
+    for sender, receiver in (ends, ends[::-1]):
+        assert sender.sealer is not None
+        assert receiver.opener is not None
+        for size in (64, 100, 70_000):
+            plain = random.Random(size).randbytes(size)
+            memory = memoryview(bytearray(bytes(sender.sealer.seal(plain)) + b"\xaa" * ROOM))
+            frame = memory[4:-ROOM]
+            assert parse_transform_header(frame) == (size, 7)
+            into = memoryview(bytearray(size))
+            receiver.opener.open(memory, 4, len(frame), into)
+            assert into == plain
+            assert memory[-ROOM:] == b"\xaa" * ROOM
+
+
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_every_flipped_byte_of_a_sealed_frame_is_noticed(cipher: Cipher) -> None:
+    initiator, exporter = pair(cipher)
+    assert initiator.sealer is not None
+    assert exporter.opener is not None
+    sealed = bytes(initiator.sealer.seal(b"m" * 80)) + bytes(ROOM)
+    for position in range(8, len(sealed) - ROOM):
+        memory = memoryview(bytearray(sealed))
+        memory[position] ^= 1
+        with pytest.raises(RemoteProtocolError):
+            exporter.opener.open(memory, 4, len(sealed) - ROOM - 4, memoryview(bytearray(80)))
+
+
+def test_nonces_never_repeat() -> None:
+    sealer = pair(Cipher.AES_128_GCM)[0].sealer
+    assert sealer is not None
+    nonces = {bytes(sealer.seal(b"m" * 64)[24:40]) for _ in range(1000)}
+    assert len(nonces) == 1000
+
+
+@pytest.mark.parametrize("length", range(TRANSFORM_HEADER_BYTES))
+def test_truncated_transform_header(length: int) -> None:
+    sealer = pair(Cipher.AES_128_GCM)[0].sealer
+    assert sealer is not None
+    with pytest.raises(RemoteProtocolError):
+        parse_transform_header(sealer.seal(b"m" * 64)[4 : 4 + length])
