@@ -1,0 +1,65 @@
+# shellcheck shell=bash
+# What tools/demo, tools/test and tools/bench share: Debian packages and the virtual environment.
+#
+#   source tools/lib/setup.sh; meshfs_setup demo|test|bench     leaves the interpreter's path in $python
+#
+# Safe to run twice and by two at a time. A second run finds everything there and takes well under 10 s.
+
+# pyfuse3 comes as source: gcc, the Python headers, pkg-config and libfuse3-dev build it.
+packages_demo=(gcc python3-dev python3-venv pkg-config libfuse3-dev fuse3 fio)
+packages_bench=("${packages_demo[@]}" nbdkit libnbd-bin qemu-utils qemu-system-common)
+packages_test=("${packages_demo[@]}" attr e2fsprogs iproute2 nmap samba samba-testsuite smbclient tshark)
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+meshfs_setup() {
+    local kind=$1
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+    mkdir -p "$root/.cache"
+    exec 9>"$root/.cache/setup.lock"
+    flock -n 9 || { say "waiting for another set-up to end"; flock 9; }
+    local -n wanted="packages_$kind"
+    _debian_packages "${wanted[@]}"
+    _virtual_environment "$kind"
+    flock -u 9
+    exec 9>&-
+}
+
+_debian_packages() {
+    local package missing=()
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    [[ $EUID == 0 ]] || { say "needs the Debian packages ${missing[*]}: run as root, or install them"; exit 1; }
+    say "installing Debian packages: ${missing[*]}"
+    local log="$root/.cache/apt.log" apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
+    if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null 9>&-; then
+        tail -n 20 "$log" >&2
+        say "apt-get failed; the whole log: $log"
+        exit 1
+    fi
+}
+
+_virtual_environment() {
+    local venv="$root/.venv" base=${PYTHON:-/usr/bin/python3} extras="" log="$root/.cache/pip.log"
+    [[ $1 == test ]] && extras="[test]"
+    [[ $1 == bench ]] && extras="[bench]"
+    python="$venv/bin/python"
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "$base is older than Python 3.11; set PYTHON"; exit 1; }
+    if ! "$python" -c 'pass' 2>/dev/null; then
+        say "making the virtual environment .venv"
+        "$base" -m venv --clear "$venv"
+    fi
+    # One stamp per set of extras: installing again is needed only when pyproject.toml changed.
+    local stamp="$venv/meshfs-$1.stamp" want
+    want=$(sha256sum <"$root/pyproject.toml")
+    [[ -f $stamp && $(<"$stamp") == "$want" ]] && return 0
+    say "installing Python packages into .venv"
+    if ! "$python" -m pip install --disable-pip-version-check --no-input -q -e "$root$extras" >"$log" 2>&1 </dev/null 9>&-; then
+        tail -n 20 "$log" >&2
+        say "pip failed; the whole log: $log"
+        exit 1
+    fi
+    printf '%s\n' "$want" >"$stamp"
+}
