@@ -1,0 +1,27 @@
+"""The I/O priority of a process, as `ionice` sets it: ioprio_get(2), which libc does not wrap."""
+
+import ctypes
+import platform
+from typing import Final
+
+_WHO_PROCESS: Final = 1
+_CLASS_SHIFT: Final = 13
+_CLASS_IDLE: Final = 3
+
+# ioprio_get's number: asm/unistd_64.h, asm-generic/unistd.h.
+_NUMBERS: Final = {"x86_64": 252, "aarch64": 31, "riscv64": 31, "s390x": 283, "ppc64le": 274}
+_NUMBER: Final = _NUMBERS.get(platform.machine())
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def is_idle(pid: int) -> bool:
+    """Whether the process (or thread) runs in the idle class.
+
+    False when that cannot be told: the process is gone, lives in another pid namespace (FUSE
+    then says 0), or the machine's system call number is not known here.
+    """
+    if _NUMBER is None or pid <= 0:
+        return False
+    priority: int = _libc.syscall(_NUMBER, _WHO_PROCESS, pid)
+    return priority >= 0 and priority >> _CLASS_SHIFT == _CLASS_IDLE

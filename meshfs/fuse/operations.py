@@ -1,0 +1,353 @@
+"""FUSE requests -> namespace, ports and handles -> errno. No policy, no waiting of its own.
+
+What a disk's file does where a regular file and a block device differ:
+
+    open O_TRUNC            ignored, as on a block device. The kernel passes the flag to open
+                            (atomic_o_trunc, which libfuse asks for), so a size in setattr is
+                            always truncate(2) or ftruncate(2): EPERM unless it is the present size
+    read at the end         0 bytes
+    write past the end      what fits, then ENOSPC
+    chmod, chown            EPERM; utimens is accepted and changes nothing, as the times are the
+                            mount's (`touch`, `cp -p` and rsync on a device node succeed too)
+    create, unlink, rename, link, mkdir, setxattr, ...    EPERM
+    open for writing of a read-only disk                  EROFS
+
+Permission bits are the kernel's work (default_permissions). Every write has reached the owner
+when write(2) returns, there is no write-back cache; close(2) therefore has nothing to wait for
+and FLUSH is refused once (ENOSYS), after which the kernel does not send it.
+
+READ and WRITE are the hot path: one frame, one dictionary look-up, then the port's handle.
+"""
+
+import errno
+import functools
+import itertools
+import logging
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+import trio
+
+from meshfs import limits
+from meshfs.fuse import ioprio
+from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.namespace.tree import BLOCK_BYTES, Directory, DiskFile, Node, StatusFile, Symlink, Tree
+
+log = logging.getLogger(__name__)
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+_SECTOR_BYTES: Final = 512  # the unit of st_blocks, whatever the disk's is
+
+
+class Handle(Protocol):
+    """An open disk. Every method ends within the mount's I/O timeout; errors are OSError."""
+
+    async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview: ...
+
+    async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int: ...
+
+    async def flush(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Port(Protocol):
+    """One disk as the initiator sees it."""
+
+    async def open(self, io_class: IoClass, *, writable: bool) -> Handle: ...
+
+
+class _Open:
+    """One open file; ``info`` is None for the status."""
+
+    __slots__ = ("handle", "info", "size_bytes", "write_through")
+
+    def __init__(self, handle: Handle, info: DiskInfo | None, *, write_through: bool) -> None:
+        self.handle = handle
+        self.info = info
+        self.size_bytes = 0 if info is None else info.size_bytes
+        self.write_through = write_through
+
+
+class _StatusHandle:
+    """The status as it was at open, so that a reader in pieces gets one document."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._content[offset : offset + size]
+
+    async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    async def flush(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+def _guarded(
+    method: Callable[Parameters, Awaitable[Result]],
+) -> Callable[Parameters, Awaitable[Result]]:
+    """Any error but FUSEError becomes one: pyfuse3 ends the mount for all others."""
+
+    @functools.wraps(method)
+    async def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return await method(*args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as error:
+            raise _translated(method.__name__, error) from error
+
+    return guarded
+
+
+_seen_bugs: set[tuple[str, type[BaseException]]] = set()
+
+
+def _translated(operation: str, error: Exception) -> pyfuse3.FUSEError:
+    """OSError keeps its errno; anything else is our bug: EIO, the first of its kind with a traceback."""
+    if isinstance(error, OSError):
+        return pyfuse3.FUSEError(error.errno or errno.EIO)
+    first = (operation, type(error)) not in _seen_bugs
+    _seen_bugs.add((operation, type(error)))
+    log.error("%s failed: %r; the caller got EIO", operation, error, exc_info=error if first else None)
+    return pyfuse3.FUSEError(errno.EIO)
+
+
+class Operations:
+    """What pyfuse3 calls; not its subclass, as its own methods promise less (bytes, no buffers).
+
+    ``started`` is set when the kernel's first request was answered.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self,
+        tree: Tree,
+        port_of: Callable[[DiskInfo], Port],
+        status: Callable[[], bytes],
+        *,
+        io_class: IoClass = IoClass.APP,
+        page_cache: bool = True,
+        disk_gid: int = 0,
+    ) -> None:
+        self.started = trio.Event()
+        #: Open files by disk id, for the status.
+        self.opens: Counter[str] = Counter()
+        self._tree = tree
+        self._port_of = port_of
+        self._status = status
+        self._io_class = io_class
+        self._page_cache = page_cache
+        self._disk_gid = disk_gid
+        self._numbers = itertools.count(1)
+        self._open: dict[int, _Open] = {}
+        self._listings: dict[int, tuple[Directory, list[tuple[bytes, Node]]]] = {}
+
+    def init(self) -> None:
+        self.started.set()
+
+    # --- the hot path -----------------------------------------------------------------
+
+    async def read(self, fh: int, offset: int, size: int) -> bytes | bytearray | memoryview:
+        try:
+            return await self._open[fh].handle.read(offset, size)
+        except Exception as error:
+            raise _translated("read", error) from error
+
+    async def write(self, fh: int, offset: int, data: bytes | memoryview) -> int:
+        opened = self._open[fh]
+        room_bytes = opened.size_bytes - offset
+        if len(data) > room_bytes:
+            if room_bytes <= 0:
+                raise pyfuse3.FUSEError(errno.ENOSPC)
+            data = memoryview(data)[:room_bytes]
+        try:
+            return await opened.handle.write(offset, data, write_through=opened.write_through)
+        except Exception as error:
+            raise _translated("write", error) from error
+
+    # --- files ------------------------------------------------------------------------
+
+    @_guarded
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        node = self._node(inode)
+        number = next(self._numbers)
+        if isinstance(node, StatusFile):
+            self._open[number] = _Open(_StatusHandle(self._status()), None, write_through=False)
+            return pyfuse3.FileInfo(fh=number, direct_io=True, keep_cache=False)
+        if not isinstance(node, DiskFile):
+            raise pyfuse3.FUSEError(errno.EISDIR)
+        info = node.disk.info
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        if writable and info.access is not Access.READ_WRITE:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        idle = self._io_class is IoClass.SYSTEM or ioprio.is_idle(ctx.pid)
+        io_class = IoClass.SYSTEM if idle else IoClass.APP
+        handle = await self._port_of(info).open(io_class, writable=writable)
+        self._open[number] = _Open(handle, info, write_through=bool(flags & os.O_DSYNC))
+        self.opens[info.id] += 1
+        return pyfuse3.FileInfo(fh=number, direct_io=not self._page_cache, keep_cache=False)
+
+    @_guarded
+    async def release(self, fh: int) -> None:
+        opened = self._open.pop(fh)
+        if opened.info is not None:
+            self.opens[opened.info.id] -= 1
+        await opened.handle.close()
+
+    @_guarded
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._open[fh].handle.flush()
+
+    # --- names ------------------------------------------------------------------------
+
+    @_guarded
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        parent = self._directory(parent_inode)
+        node = parent.entries.get(name)
+        if node is None:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return self._attributes(node)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Inode numbers are kept by path, not by the kernel's references."""
+
+    @_guarded
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return self._attributes(self._node(inode))
+
+    @_guarded
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        node = self._node(inode)
+        present = self._attributes(node)
+        resized = fields.update_size and attr.st_size != present.st_size
+        if resized or fields.update_mode or fields.update_uid or fields.update_gid:
+            raise pyfuse3.FUSEError(errno.EPERM)
+        return present
+
+    @_guarded
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        node = self._node(inode)
+        if not isinstance(node, Symlink):
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        return node.target
+
+    @_guarded
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        number = next(self._numbers)
+        self._listings[number] = (self._directory(inode), [])
+        return number
+
+    @_guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        directory, entries = self._listings[fh]
+        if start_id == 0:
+            # Positions count in a listing taken at the start (and again at rewinddir), so a
+            # tree that changes meanwhile shows no name twice and skips none.
+            entries = [(b".", directory), (b"..", directory.parent), *directory.listed()]
+            self._listings[fh] = (directory, entries)
+        for position in range(start_id, len(entries)):
+            name, node = entries[position]
+            if not pyfuse3.readdir_reply(token, name, self._attributes(node), position + 1):
+                return
+
+    @_guarded
+    async def releasedir(self, fh: int) -> None:
+        del self._listings[fh]
+
+    @_guarded
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """A directory has nothing to make stable."""
+
+    # --- extended attributes and the file system --------------------------------------
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        # The kernel asks for security.capability at every write; this one must be cheap.
+        node = self._tree.get(inode)
+        if isinstance(node, DiskFile) and name.startswith(b"user."):
+            value = node.xattrs().get(name)
+            if value is not None:
+                return value
+        raise pyfuse3.FUSEError(errno.ENODATA)
+
+    @_guarded
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        node = self._node(inode)
+        return list(node.xattrs()) if isinstance(node, DiskFile) else []
+
+    @_guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Sizes of 0, as of /proc: nothing can be stored here, and `df` then leaves it out
+        instead of calling it full."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = BLOCK_BYTES
+        data.f_blocks = data.f_bfree = data.f_bavail = 0
+        data.f_files = data.f_ffree = data.f_favail = 0
+        data.f_namemax = 255
+        return data
+
+    # --- what the tree does not do ----------------------------------------------------
+
+    async def _refuse(self, *args: object) -> Any:
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    async def _not_implemented(self, *args: object) -> Any:
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    mknod = mkdir = unlink = rmdir = symlink = rename = link = create = _refuse
+    setxattr = removexattr = _refuse
+    # Answered so once, the kernel does these alone.
+    flush = poll = access = _not_implemented
+
+    # --- helpers ----------------------------------------------------------------------
+
+    def _node(self, inode: int) -> Node:
+        node = self._tree.get(inode)
+        if node is None:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return node
+
+    def _directory(self, inode: int) -> Directory:
+        node = self._node(inode)
+        if not isinstance(node, Directory):
+            raise pyfuse3.FUSEError(errno.ENOTDIR)
+        return node
+
+    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.entry_timeout = entry.attr_timeout = limits.FUSE_ATTRIBUTES_VALID_S
+        entry.st_ino = node.inode
+        entry.st_mode = node.mode
+        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = node.mtime_ns
+        entry.st_blksize = BLOCK_BYTES
+        if isinstance(node, DiskFile):
+            info = node.disk.info
+            entry.st_size = info.size_bytes
+            entry.st_blocks = -(-info.size_bytes // _SECTOR_BYTES)
+            entry.st_blksize = max(BLOCK_BYTES, info.physical_block_size_bytes)
+            entry.st_gid = self._disk_gid
+        elif isinstance(node, Symlink):
+            entry.st_size = len(node.target)
+        elif isinstance(node, Directory):
+            entry.st_nlink = node.links
+        return entry
