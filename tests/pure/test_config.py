@@ -1,0 +1,246 @@
+"""The config: what it means, and how each mistake in it is named."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from meshfs import config
+from meshfs.config import Cache, Security
+from meshfs.config_text import locate_keys
+from meshfs.errors import ConfigError
+from meshfs.limits import CONFIG_MAX_BYTES
+from meshfs.model import Access
+
+EXAMPLE = """\
+[cluster]
+name = "demo"
+keys = "keys"
+security = "sign"
+io_timeout_s = 30
+
+[[node]]
+name = "n1"
+addresses = ["10.0.1.1", "10.0.2.1"]
+port = 4450
+socket = "run/n1.sock"
+weight = 1
+
+  [[node.disk]]
+  name = "disk0"
+  path = "disks/n1-disk0.img"
+  cache = "none"
+  access = "rw"
+
+  [[node.disk]]
+  name = "disk1"
+  path = "/dev/sdb"
+  cache = "writeback"
+  nodes = { n2 = "ro" }
+
+[[node]]
+name = "n2"
+addresses = ["10.0.1.2"]
+"""
+
+
+def load(folder: Path, text: str) -> config.Config:
+    path = folder / "cluster.toml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def test_the_example(tmp_path: Path) -> None:
+    loaded = load(tmp_path, EXAMPLE)
+    assert loaded.path == tmp_path / "cluster.toml"
+    assert loaded.cluster == config.Cluster("demo", tmp_path / "keys", Security.SIGN, 30.0)
+    one, two = loaded.nodes
+    assert (one.name, one.addresses, one.port, one.weight) == ("n1", ("10.0.1.1", "10.0.2.1"), 4450, 1)
+    assert (one.socket, one.control_socket) == (tmp_path / "run/n1.sock", tmp_path / "run/n1.ctl")
+    disk0, disk1 = one.disks
+    assert (disk0.path, disk0.cache, disk0.access) == (tmp_path / "disks/n1-disk0.img", Cache.NONE, Access.READ_WRITE)
+    assert (disk1.path, disk1.cache) == (Path("/dev/sdb"), Cache.WRITEBACK)
+    assert [disk1.access_of(node) for node in ("n1", "n2")] == [Access.READ_WRITE, Access.READ_ONLY]
+    assert (two.disks, two.port, two.socket) == ((), 4450, tmp_path / "run/n2.sock")
+    assert loaded.node("n2") is two
+    assert config.disk_id("n1", "disk0") == "meshfs-n1-disk0"
+
+
+def test_defaults(tmp_path: Path) -> None:
+    loaded = load(tmp_path, '[cluster]\nname = "c"\n[[node]]\nname = "n"\naddresses = ["::1"]\n')
+    assert loaded.cluster == config.Cluster("c", tmp_path / "keys", Security.SIGN, 30.0)
+    assert loaded.nodes[0].addresses == ("::1",)
+
+
+def test_relative_to_the_file_not_to_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(tmp_path, EXAMPLE)
+    monkeypatch.chdir(tmp_path)
+    assert config.load("cluster.toml").cluster.keys == tmp_path / "keys"
+
+
+def test_an_unknown_node_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.toml: there is no node 'n9'; nodes here: n1, n2"):
+        load(tmp_path, EXAMPLE).node("n9")
+
+
+def test_sixteen_nodes_of_26_disks(tmp_path: Path) -> None:
+    text = '[cluster]\nname = "big"\n'
+    for node in range(16):
+        text += f'[[node]]\nname = "n{node}"\naddresses = ["10.0.0.{node + 1}"]\n'
+        text += "".join(f'[[node.disk]]\nname = "d{disk}"\npath = "d{node}-{disk}"\n' for disk in range(26))
+    assert sum(len(node.disks) for node in load(tmp_path, text).nodes) == 416
+
+
+# Each: what is replaced in the example, by what, the line of the mistake, and its text.
+MISTAKES = [
+    ('name = "demo"\n', "", 1, "cluster.name: missing, expected a string"),
+    ("[cluster]\n", "[Cluster]\n", 1, 'Cluster: unknown key in this version, did you mean "cluster"?'),
+    ('"demo"', "7", 2, "cluster.name: found 7, expected a string"),
+    ('"demo"', '""', 2, "cluster.name: found '', expected a string that is not empty"),
+    ('"demo"', '"a/b"', 2, "cluster.name: found 'a/b', expected a name of"),
+    ('keys = "keys"', 'keys = ["keys"]', 3, "cluster.keys: found an array, expected a string"),
+    ('"sign"', '"signed"', 4, """cluster.security: found 'signed', expected "sign" or "encrypt" or "none\""""),
+    ('"sign"', "true", 4, "cluster.security: found true, expected"),
+    ("= 30", "= 0.5", 5, "cluster.io_timeout_s: found 0.5, expected a number from 1 to 3600"),
+    ("= 30", "= nan", 5, "cluster.io_timeout_s: found nan, expected a number"),
+    ("= 30", "= true", 5, "cluster.io_timeout_s: found true, expected a number"),
+    ("= 30", '= "30"', 5, "cluster.io_timeout_s: found '30', expected a number"),
+    ("io_timeout_s", "io_timeout", 5, 'did you mean "io_timeout_s"?; known here: name, keys, security, io_timeout_s'),
+    ('"n1"', '"-n1"', 8, "node.name: found '-n1', expected a name of"),
+    ('"n1"', '"n 1"', 8, "node.name: found 'n 1', expected a name of"),
+    ('"n1"', '"' + "n" * 64 + '"', 8, "expected a name of 1 to 63"),
+    ('"n1"', '"../n1"', 8, "expected a name of"),
+    ('["10.0.1.1", "10.0.2.1"]', '"10.0.1.1"', 9, "node.addresses: found '10.0.1.1', expected an array"),
+    ('["10.0.1.1", "10.0.2.1"]', "[]", 9, "node.addresses: found an empty array, expected an array of at least"),
+    ('"10.0.2.1"', '"10.0.2.256"', 9, "found '10.0.2.256', expected an IPv4 or IPv6 address"),
+    ('"10.0.2.1"', '"0.0.0.0"', 9, "found '0.0.0.0', expected an address of one network interface"),
+    ('"10.0.2.1"', '"10.0.1.1"', 9, "10.0.1.1:4450 of n1 is taken by n1"),
+    ("4450", "0", 10, "node.port: found 0, expected an integer from 1 to 65535"),
+    ("4450", "65536", 10, "node.port: found 65536, expected an integer"),
+    ("4450", "4450.0", 10, "node.port: found 4450.0, expected an integer"),
+    ('"run/n1.sock"', '"run/n1.ctl"', 11, "node.socket: found"),
+    ('"run/n1.sock"', '"' + "r" * 120 + '"', 11, "is longer than the 107 bytes"),
+    ("weight = 1", "weight = 0", 12, "node.weight: found 0, expected an integer from 1 to 1000"),
+    ("weight = 1", "wieght = 1", 12, 'node.wieght: unknown key in this version, did you mean "weight"?'),
+    ("weight = 1", 'public_key = "abc"', 12, "node.public_key: found 'abc', expected 32 bytes in base64"),
+    ("weight = 1", "limit_iops = 5", 12, "node.limit_iops: unknown key in this version"),
+    ('"disk0"', '"disk 0"', 15, "node.disk.name: found 'disk 0', expected a name"),
+    ('  path = "disks/n1-disk0.img"\n', "", 14, "node.disk.path: missing, expected a string"),
+    ('"disks/n1-disk0.img"', '"a\\u0000b"', 16, "node.disk.path: found 'a\\x00b', expected a string that is not"),
+    ('cache = "none"', 'cache = "wb"', 17, """node.disk.cache: found 'wb', expected "none" or "writeback\""""),
+    ('access = "rw"', 'access = "none"', 18, """node.disk.access: found 'none', expected "rw" or "ro\""""),
+    ('"disk1"', '"disk0"', 21, "node.disk.name: disk0 of disk0 is taken by disk0"),
+    ('"disk1"', '"DISK0"', 21, "disk names of a node differ in more than case"),
+    ('"/dev/sdb"', '"disks/x/../n1-disk0.img"', 22, "node.disk.path: "),
+    ('n2 = "ro"', 'n3 = "ro"', 24, "node.disk.nodes.n3: there is no node of this name, expected one of n1, n2"),
+    ('n2 = "ro"', 'n2 = "r"', 24, """node.disk.nodes.n2: found 'r', expected "none" or "ro" or "rw\""""),
+    ('{ n2 = "ro" }', '"n2"', 24, "node.disk.nodes: found 'n2', expected a table"),
+    ('"n2"', '"n1"', 27, "node.name: n1 of n1 is taken by n1"),
+    ('"n2"', '"N1"', 27, "node names differ in more than case"),
+    ('"10.0.1.2"', '"10.0.1.1"', 28, "10.0.1.1:4450 of n2 is taken by n1"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "text"), MISTAKES)
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, line: int, text: str) -> None:
+    assert old in EXAMPLE
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, EXAMPLE.replace(old, new, 1))
+    message = str(error.value)
+    where = message.split(": ")[0]
+    # A key that is not there has no line of its own; its table has.
+    assert where == f"{tmp_path}/cluster.toml:{line}", message
+    assert text in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "cluster: missing, expected a table"),
+        ("cluster = 5", "cluster: found 5, expected a table"),
+        ('[cluster]\nname = "c"', "node: missing, expected at least one [[node]]"),
+        ('node = 3\n[cluster]\nname = "c"', "node: found 3, expected an array of tables: [[node]]"),
+        ('node = [3]\n[cluster]\nname = "c"', "node: found 3, expected a table"),
+        ("[cluster\n", "not valid TOML"),
+        ('[cluster]\nname = "a"\nname = "b"\n', "not valid TOML"),
+        ("x = " + "[" * 20000, "not valid TOML"),
+        ("x = " + "9" * 5000, "not valid TOML"),
+    ],
+)
+def test_whole_files(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    assert expected in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/cluster.toml")
+
+
+def test_discovered_disks_are_for_later(tmp_path: Path) -> None:
+    text = '[cluster]\nname = "c"\n[[node]]\nname = "n"\naddresses = ["::1"]\ndisk = "discover"\n'
+    with pytest.raises(ConfigError, match=r"cluster\.toml:6: node\.disk: .*discover.* not in this version"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", ["[scheduler]\nsystem_floor = 5", "[[enclosure]]\nname = 'e'"])
+def test_tables_of_other_versions(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key in this version; known here: cluster, node"):
+        load(tmp_path, EXAMPLE + key)
+
+
+def test_a_restriction_cannot_widen(tmp_path: Path) -> None:
+    text = EXAMPLE.replace('nodes = { n2 = "ro" }', 'access = "ro"\nnodes = { n2 = "rw" }')
+    with pytest.raises(ConfigError, match='the disk itself is "ro"'):
+        load(tmp_path, text)
+
+
+def test_disk_ids_of_two_nodes_may_not_meet(tmp_path: Path) -> None:
+    text = '[cluster]\nname = "c"\n'
+    for number, (node, disk) in enumerate([("a", "b-c"), ("a-b", "c")]):
+        text += f'[[node]]\nname = "{node}"\naddresses = ["10.0.0.{number + 1}"]\n'
+        text += f'[[node.disk]]\nname = "{disk}"\npath = "{number}"\n'
+    with pytest.raises(ConfigError, match=r":13: node\.disk\.name: meshfs-a-b-c of a-b/c is taken by a/b-c"):
+        load(tmp_path, text)
+
+
+def test_two_nodes_of_one_socket(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every node has a socket of its own"):
+        load(tmp_path, EXAMPLE + 'socket = "run/../run/n1.sock"\n')
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml: cannot read the config: No such file"):
+        config.load(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        config.load(tmp_path)
+    (tmp_path / "latin").write_bytes(b"a = 1\nb = '\xe9'\n")
+    with pytest.raises(ConfigError, match="latin:2: not UTF-8"):
+        config.load(tmp_path / "latin")
+    with pytest.raises(ConfigError, match=f"larger than {CONFIG_MAX_BYTES} bytes"):
+        config.load("/dev/zero")
+
+
+def test_a_file_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(EXAMPLE)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigError, match="Permission denied"):
+            config.load(path)
+    finally:
+        os.seteuid(user)
+
+
+def test_locating_keys() -> None:
+    text = 'a = """\nb = 1\n"""\n[[node]] # one\n "c" = 1\n[[node]]\n[[node.disk]]\npath=1\n[x.y]\nz = {\n'
+    assert locate_keys(text) == {
+        ("a",): 1,
+        ("node", 0): 4,
+        ("node", 0, "c"): 5,
+        ("node", 1): 6,
+        ("node", 1, "disk", 0): 7,
+        ("node", 1, "disk", 0, "path"): 8,
+        ("x", "y"): 9,
+        ("x", "y", "z"): 10,
+    }
