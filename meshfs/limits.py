@@ -86,6 +86,28 @@ RECONNECT_DELAY_MAX_S: Final = 2.0
 # and is given up after the second.
 CHANNEL_PROBE_AFTER_S: Final = 1.0
 CHANNEL_SILENCE_MAX_S: Final = 5.0
+# Deadlines, probes and silence are looked at this often, by one task per channel.
+CHANNEL_TICK_S: Final = 0.25
+# An idle channel is probed too, so that "connected" is never older than this.
+CHANNEL_IDLE_PROBE_S: Final = 5.0
+# Receives in a row before other tasks get their turn.
+CHANNEL_RECEIVES_MAX: Final = 16
+# A login, a tree connect or an open takes milliseconds; an exporter that is slower is away.
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+# A disk the exporter refuses to open is asked for again this often while it has users.
+REOPEN_DELAY_S: Final = 1.0
+# What a handle's close may wait for the last answers.
+CLOSE_TIMEOUT_S: Final = 5.0
+
+# --- sockets --------------------------------------------------------------------------
+
+# Unix sockets do not size their buffers by themselves; the default takes 208 KiB at a time.
+UNIX_SOCKET_BUFFER_BYTES: Final = 4 * MIB
+# A peer that died without a word: found after 5 + 3 * 2 s when idle, and when data is unacknowledged.
+TCP_KEEPALIVE_IDLE_S: Final = 5
+TCP_KEEPALIVE_INTERVAL_S: Final = 2
+TCP_KEEPALIVE_COUNT: Final = 3
+TCP_USER_TIMEOUT_MS: Final = 10_000
 
 # --- mount ----------------------------------------------------------------------------
 

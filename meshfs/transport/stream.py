@@ -1,0 +1,110 @@
+"""Stream sockets, TCP and Unix, as raw non-blocking sockets.
+
+trio only waits for them: its own streams cost a lock, a checkpoint and a copy per message.
+"""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import trio
+
+from meshfs import limits
+
+
+class StreamTransport:
+    """A connected stream socket; takes it over."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        tune(sock)
+        self._sock = sock
+        self.kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
+        self.local = address_text(sock.getsockname())
+        self.remote = address_text(sock.getpeername())
+        self.send = sock.sendmsg
+        self.receive_into = sock.recv_into
+
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.wait_readable(self._sock)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.wait_writable(self._sock)
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+async def connect_tcp(address: str, port: int) -> StreamTransport:
+    """Connect to an IPv4 or IPv6 address. OSError when it fails or takes CONNECT_TIMEOUT_S."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return await _connect(family, (address, port))
+
+
+async def connect_unix(path: Path) -> StreamTransport:
+    """Connect to a Unix socket, with the same bound."""
+    return await _connect(socket.AF_UNIX, os.fspath(path))
+
+
+async def _connect(family: socket.AddressFamily, address: tuple[str, int] | str) -> StreamTransport:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        with trio.move_on_after(limits.CONNECT_TIMEOUT_S) as scope:
+            await _finish_connect(sock, address)
+        if scope.cancelled_caught:
+            raise TimeoutError(errno.ETIMEDOUT, f"no connection within {limits.CONNECT_TIMEOUT_S:g} s")
+        return StreamTransport(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _finish_connect(sock: socket.socket, address: tuple[str, int] | str) -> None:
+    """connect(2), and its result when it is not there at once."""
+    number = sock.connect_ex(address)
+    while number == errno.EAGAIN:
+        # A Unix socket whose backlog is full has no readiness to wait for (connect(2)).
+        await trio.sleep(limits.RECONNECT_DELAY_MIN_S)
+        number = sock.connect_ex(address)
+    if number == errno.EINPROGRESS:
+        await trio.lowlevel.wait_writable(sock)
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def tune(sock: socket.socket) -> None:
+    """No delay, a dead peer found within seconds, room for large messages on Unix sockets.
+
+    TCP sizes its buffers by itself, and better than a fixed number would (tcp(7)).
+    """
+    if sock.family == socket.AF_UNIX:
+        for forced, plain in ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF)):
+            _set_buffer(sock, forced, plain)
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.TCP_KEEPALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.TCP_KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, limits.TCP_KEEPALIVE_COUNT)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.TCP_USER_TIMEOUT_MS)
+
+
+def _set_buffer(sock: socket.socket, forced: int, plain: int) -> None:
+    """SO_SNDBUFFORCE and SO_RCVBUFFORCE (socket(7); 32 and 33) where allowed, else the plain option."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, limits.UNIX_SOCKET_BUFFER_BYTES)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, plain, limits.UNIX_SOCKET_BUFFER_BYTES)
+
+
+def address_text(address: object) -> str:
+    """A socket's address as people write it; a nameless Unix socket is "-"."""
+    if isinstance(address, tuple):
+        host, port = address[0], address[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    text = os.fsdecode(address) if isinstance(address, str | bytes) else str(address)
+    return text or "-"
