@@ -148,6 +148,9 @@ class FileTimes:
         return self.creation_filetime, self.access_filetime, self.write_filetime, self.change_filetime
 
 
+NO_TIMES: Final = FileTimes()
+
+
 @dataclass(frozen=True, slots=True)
 class CreateResponse:
     """2.2.14. StructureSize 89, OplockLevel u8, Flags u8, CreateAction u32, four FILETIMEs,
@@ -217,7 +220,7 @@ class CloseResponse:
     u64, FileAttributes u32; all zero unless the request asked for them (POSTQUERY_ATTRIB)."""
 
     flags: int = 0
-    times: FileTimes = FileTimes()
+    times: FileTimes = NO_TIMES
     allocation_bytes: int = 0
     size_bytes: int = 0
     file_attributes: int = 0

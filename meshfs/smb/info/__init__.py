@@ -1,0 +1,53 @@
+"""Information classes of MS-FSCC for a flat share of disks, its root directory and its volume. Pure.
+
+QUERY_INFO is `query_file`, `query_filesystem` or `query_security`; SET_INFO is `parse_change`;
+QUERY_DIRECTORY is `NamePattern` and `pack_directory`. Each gives the NTSTATUS to answer with, so
+that a caller decides nothing.
+"""
+
+from meshfs.smb.info.change import (
+    Change,
+    SetAllocation,
+    SetBasic,
+    SetDisposition,
+    SetEndOfFile,
+    SetMode,
+    SetPosition,
+    SetRename,
+    parse_change,
+)
+from meshfs.smb.info.directory import Listing, dot_entries, is_directory_class, pack_directory
+from meshfs.smb.info.facts import FileFacts, FilesystemFacts, OpenFacts, Output
+from meshfs.smb.info.file import FileInfoClass, query_file
+from meshfs.smb.info.filesystem import FsInfoClass, query_filesystem
+from meshfs.smb.info.names import NamePattern, has_wildcards, name_matches
+from meshfs.smb.info.security import pack_descriptor, query_security
+
+__all__ = [
+    "Change",
+    "FileFacts",
+    "FileInfoClass",
+    "FilesystemFacts",
+    "FsInfoClass",
+    "Listing",
+    "NamePattern",
+    "OpenFacts",
+    "Output",
+    "SetAllocation",
+    "SetBasic",
+    "SetDisposition",
+    "SetEndOfFile",
+    "SetMode",
+    "SetPosition",
+    "SetRename",
+    "dot_entries",
+    "has_wildcards",
+    "is_directory_class",
+    "name_matches",
+    "pack_descriptor",
+    "pack_directory",
+    "parse_change",
+    "query_file",
+    "query_filesystem",
+    "query_security",
+]

@@ -1,0 +1,102 @@
+"""QUERY_DIRECTORY: a chain of entries, one class at a time (MS-FSCC 2.4)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from struct import Struct
+from typing import Final, NamedTuple
+
+from meshfs.smb.constants import NtStatus
+from meshfs.smb.info.facts import FileFacts
+from meshfs.smb.info.file import FileInfoClass
+
+
+class Listing(NamedTuple):
+    """The packed entries, and how many of those offered they are."""
+
+    status: NtStatus
+    data: bytes = b""
+    packed: int = 0
+
+
+# Common to all but NAMES: FileIndex, four times, EndOfFile, AllocationSize, FileAttributes, FileNameLength
+_COMMON = "I4QQQII"
+# Behind it EaSize, ShortNameLength, reserved, ShortName, reserved, FileId, as the class has them.
+# The first field of each is NextEntryOffset.
+_DIRECTORY: Final = Struct("<I" + _COMMON)
+_FULL: Final = Struct("<I" + _COMMON + "I")
+_ID_FULL: Final = Struct("<I" + _COMMON + "IIQ")
+_BOTH: Final = Struct("<I" + _COMMON + "IBB24s")
+_ID_BOTH: Final = Struct("<I" + _COMMON + "IBB24sHQ")
+_NAMES: Final = Struct("<III")
+
+_Fields = Callable[[FileFacts], tuple[int | bytes, ...]]
+_CLASSES: Final[dict[int, tuple[Struct, _Fields]]] = {
+    FileInfoClass.DIRECTORY: (_DIRECTORY, lambda file: ()),
+    FileInfoClass.FULL_DIRECTORY: (_FULL, lambda file: (0,)),
+    FileInfoClass.ID_FULL_DIRECTORY: (_ID_FULL, lambda file: (0, 0, file.index_number)),
+    FileInfoClass.BOTH_DIRECTORY: (_BOTH, lambda file: (0, 0, 0, b"")),
+    FileInfoClass.ID_BOTH_DIRECTORY: (_ID_BOTH, lambda file: (0, 0, 0, b"", 0, file.index_number)),
+}
+
+
+def is_directory_class(info_class: int) -> bool:
+    return info_class in _CLASSES or info_class == FileInfoClass.NAMES
+
+
+def _entry(info_class: int, file: FileFacts, following: int, name: bytes) -> bytes:
+    if info_class == FileInfoClass.NAMES:
+        return _NAMES.pack(following, 0, len(name)) + name
+    layout, extra = _CLASSES[info_class]
+    return (
+        layout.pack(
+            following,
+            0,
+            *file.times.numbers(),
+            file.size_bytes,
+            file.allocation_bytes,
+            file.attributes,
+            len(name),
+            *extra(file),
+        )
+        + name
+    )
+
+
+def _fixed_bytes(info_class: int) -> int:
+    return _NAMES.size if info_class == FileInfoClass.NAMES else _CLASSES[info_class][0].size
+
+
+def pack_directory(
+    info_class: int, files: Sequence[FileFacts], output_bytes_max: int, *, single: bool = False
+) -> Listing:
+    """As many of ``files`` (or one, if ``single``) as fit, each 8-byte aligned, the last unpadded.
+
+    INFO_LENGTH_MISMATCH when not even the first fits; SUCCESS with none when there is none: that
+    the caller answers NO_MORE_FILES or NO_SUCH_FILE (MS-SMB2 3.3.5.18). INVALID_INFO_CLASS.
+    """
+    if not is_directory_class(info_class):
+        return Listing(NtStatus.INVALID_INFO_CLASS)
+    fixed = _fixed_bytes(info_class)
+    fitting: list[tuple[FileFacts, bytes]] = []
+    end = 0
+    for file in files[:1] if single else files:
+        name = file.name.encode("utf-16-le")
+        start = end + -end % 8
+        if start + fixed + len(name) > output_bytes_max:
+            break
+        end = start + fixed + len(name)
+        fitting.append((file, name))
+    if files and not fitting:
+        return Listing(NtStatus.INFO_LENGTH_MISMATCH)
+    chain = bytearray()
+    for index, (file, name) in enumerate(fitting):
+        size = fixed + len(name)
+        gap = 0 if index == len(fitting) - 1 else -size % 8
+        following = 0 if index == len(fitting) - 1 else size + gap
+        chain += _entry(info_class, file, following, name) + bytes(gap)
+    return Listing(NtStatus.SUCCESS, bytes(chain), len(fitting))
+
+
+def dot_entries(root: FileFacts) -> tuple[FileFacts, FileFacts]:
+    """``.`` and ``..`` of the root directory, which every listing begins with (MS-FSCC 2.1.5.1)."""
+    return replace(root, name="."), replace(root, name="..")

@@ -1,0 +1,74 @@
+"""What the information classes are packed from, and what packing one gives."""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from meshfs.smb.constants import FileAttributes, NtStatus
+from meshfs.smb.messages.file import NO_TIMES, FileTimes
+
+# No file name of a share is longer; NTFS' and ext4's limit.
+NAME_MAX_CHARS: Final = 255
+
+
+class Output(NamedTuple):
+    """A status and the bytes that go with it: an error's data, or the (maybe truncated) class."""
+
+    status: NtStatus
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    r"""A file of a flat share, or its root directory, whose ``name`` is empty."""
+
+    name: str
+    size_bytes: int
+    allocation_bytes: int
+    index_number: int
+    is_directory: bool = False
+    read_only: bool = False
+    times: FileTimes = NO_TIMES
+    links: int = 1
+    volume_serial: int = 0
+
+    @property
+    def attributes(self) -> FileAttributes:
+        if self.is_directory:
+            return FileAttributes.DIRECTORY
+        return FileAttributes.READONLY if self.read_only else FileAttributes.NORMAL
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFacts:
+    """What belongs to an open instead of its file."""
+
+    granted_access: int = 0
+    position: int = 0
+    mode: int = 0
+    delete_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemFacts:
+    """A share as a volume."""
+
+    label: str
+    serial: int
+    total_bytes: int
+    available_bytes: int = 0
+    created_filetime: int = 0
+    object_id: bytes = bytes(16)
+    logical_sector_bytes: int = 512
+    physical_sector_bytes: int = 4096
+    read_only: bool = False
+    type_name: str = "meshfs"
+
+
+def fitted(fixed: bytes, variable: bytes, output_bytes_max: int) -> Output:
+    """The rule of MS-SMB2 3.3.5.20.1: the fixed part must fit, the variable one is cut."""
+    if output_bytes_max < len(fixed):
+        return Output(NtStatus.INFO_LENGTH_MISMATCH)
+    whole = fixed + variable
+    if output_bytes_max < len(whole):
+        return Output(NtStatus.BUFFER_OVERFLOW, whole[:output_bytes_max])
+    return Output(NtStatus.SUCCESS, whole)

@@ -1,0 +1,66 @@
+"""QUERY_INFO of a security descriptor (MS-DTYP 2.4.6, MS-SMB2 3.3.5.20.3).
+
+Rights come from the cluster's config, not from descriptors; this one only tells them: owner and
+group are the system, and whoever is logged in has the access it has.
+"""
+
+from struct import Struct
+from typing import Final
+
+from meshfs.smb.constants import AccessMask, NtStatus
+from meshfs.smb.info.facts import Output
+
+OWNER_SECURITY_INFORMATION: Final = 0x1
+GROUP_SECURITY_INFORMATION: Final = 0x2
+DACL_SECURITY_INFORMATION: Final = 0x4
+
+# Revision, Sbz1, Control, OffsetOwner, OffsetGroup, OffsetSacl, OffsetDacl
+_DESCRIPTOR: Final = Struct("<BBHIIII")
+# AclRevision, Sbz1, AclSize, AceCount, Sbz2
+_ACL: Final = Struct("<BBHHH")
+# AceType (0: allow), AceFlags, AceSize, Mask
+_ACE: Final = Struct("<BBHI")
+_SELF_RELATIVE: Final = 0x8000
+_DACL_PRESENT: Final = 0x0004
+# revision 1, number of sub-authorities, authority (6 bytes, big-endian), sub-authorities (u32)
+_SYSTEM: Final = bytes.fromhex("01 01 000000000005 12000000")  # S-1-5-18
+_AUTHENTICATED_USERS: Final = bytes.fromhex("01 01 000000000005 0b000000")  # S-1-5-11
+_FULL_ACCESS: Final = 0x001F_01FF
+
+
+def _allow(sid: bytes, mask: int) -> bytes:
+    return _ACE.pack(0, 0, _ACE.size + len(sid), mask) + sid
+
+
+def pack_descriptor(additional: int, granted_access: int) -> bytes:
+    """A self-relative descriptor with the parts ``additional`` asks for."""
+    parts = bytearray()
+    offsets = {}
+    aces = _allow(_SYSTEM, _FULL_ACCESS) + _allow(_AUTHENTICATED_USERS, granted_access)
+    acl = _ACL.pack(2, 0, _ACL.size + len(aces), 2, 0) + aces
+    for wanted, part in (
+        (OWNER_SECURITY_INFORMATION, _SYSTEM),
+        (GROUP_SECURITY_INFORMATION, _SYSTEM),
+        (DACL_SECURITY_INFORMATION, acl),
+    ):
+        if additional & wanted:
+            offsets[wanted] = _DESCRIPTOR.size + len(parts)
+            parts += part
+    head = _DESCRIPTOR.pack(
+        1,
+        0,
+        _SELF_RELATIVE | (_DACL_PRESENT if additional & DACL_SECURITY_INFORMATION else 0),
+        offsets.get(OWNER_SECURITY_INFORMATION, 0),
+        offsets.get(GROUP_SECURITY_INFORMATION, 0),
+        0,
+        offsets.get(DACL_SECURITY_INFORMATION, 0),
+    )
+    return head + bytes(parts)
+
+
+def query_security(additional: int, granted_access: int, output_bytes_max: int) -> Output:
+    """SUCCESS, or BUFFER_TOO_SMALL whose data is the size needed (u32), for the ERROR response."""
+    descriptor = pack_descriptor(additional, granted_access & ~AccessMask.MAXIMUM_ALLOWED)
+    if len(descriptor) > output_bytes_max:
+        return Output(NtStatus.BUFFER_TOO_SMALL, len(descriptor).to_bytes(4, "little"))
+    return Output(NtStatus.SUCCESS, descriptor)
