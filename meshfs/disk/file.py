@@ -1,0 +1,228 @@
+"""Image files and block devices as disks, past the page cache (O_DIRECT) or through it.
+
+    aligned, or cache = writeback   straight to the engine, from and to the request's buffer
+    read that O_DIRECT can't take   whole blocks into a bounce buffer, the part copied out
+    write of whole blocks from
+    unaligned memory                copied to a bounce buffer, then written
+    write of parts of blocks        read, merge, write (disk/merge.py), exclusive in WriteOrder
+    write that touches the last,    through the page cache by a second descriptor, on stable
+    incomplete block of an image    storage before it is done; exclusive in WriteOrder
+
+Direct reads are coherent with the page cache (the kernel writes back dirty pages of their
+range first), so they need no order; two writes through the two paths do.
+
+Errors are results (-errno) of the one request they happened to. A write beyond the end is
+-ENOSPC as a whole: it never extends an image.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
+from meshfs.disk.base import DiskRequest, Engine, Op
+from meshfs.disk.directio import Alignment
+from meshfs.disk.merge import BlockMerge
+from meshfs.disk.ranges import WriteOrder
+from meshfs.disk.scan import DiskFacts
+from meshfs.disk.transfer import Transfer
+
+# The page cache may hold the end of an image in one folio this large, and write it back as
+# a whole: a direct write elsewhere in it has to wait for a cached one (PMD size).
+_FOLIO_MAX_BYTES = 2 << 20
+
+
+class FileDisk:
+    """A disk.base.Disk on a file descriptor; made by disk.claim.open_disk.
+
+    ``fd`` is open (with O_DIRECT where ``alignment`` says so) and claimed; ``tail_fd`` is
+    the same file without O_DIRECT, where its size is no multiple of a block. ``close``
+    closes both.
+    """
+
+    def __init__(
+        self,
+        facts: DiskFacts,
+        fd: int,
+        engine: Engine,
+        alignment: Alignment,
+        *,
+        verifier: str,
+        read_only: bool,
+        tail_fd: int | None = None,
+        pool: BufferPool | None = None,
+    ) -> None:
+        self.size_bytes = facts.size_bytes
+        self.logical_block_size_bytes = facts.logical_block_size_bytes
+        self.physical_block_size_bytes = facts.physical_block_size_bytes
+        self.rotational = facts.rotational
+        self.read_only = read_only
+        self.verifier = verifier
+        self.engine = engine
+        self.fd = fd
+        self.pool = pool or BufferPool()
+        self._tail_fd = tail_fd
+        self._offset_mask = alignment.offset_bytes - 1
+        self._memory_mask = alignment.memory_bytes - 1
+        self._order: WriteOrder[DiskRequest] = WriteOrder()
+
+    def submit(self, requests: Sequence[DiskRequest]) -> None:
+        for request in requests:
+            if request.op == Op.READ:
+                self._read(request)
+            elif request.op == Op.WRITE:
+                self._write(request)
+            else:
+                self.engine.queue_fdatasync(self.fd, partial(self._flushed, request))
+        self.engine.flush()
+
+    def close(self) -> None:
+        if len(self._order):
+            raise RuntimeError("a disk was closed with writes in flight")
+        os.close(self.fd)
+        if self._tail_fd is not None:
+            os.close(self._tail_fd)
+
+    def _finish(self, request: DiskRequest, result: int) -> None:
+        request.result = result
+        request.on_done(request)
+
+    def _flushed(self, request: DiskRequest, result: int) -> None:
+        if result in (-errno.EAGAIN, -errno.EINTR):
+            self.engine.queue_fdatasync(self.fd, partial(self._flushed, request))
+            self.engine.flush()
+            return
+        self._finish(request, result)
+
+    # --- reads ------------------------------------------------------------------------
+
+    def _read(self, request: DiskRequest) -> None:
+        offset, length, buffer = request.offset, request.length, request.buffer
+        if offset + length > self.size_bytes:
+            length = max(self.size_bytes - offset, 0)
+        if not length or buffer is None:
+            self._finish(request, 0)
+            return
+        address = buffer.address + request.start
+        if (offset | length) & self._offset_mask or address & self._memory_mask:
+            self._read_bounced(request, length)
+            return
+        done = partial(self._read_done, request, length)
+        self.engine.queue_read(self.fd, address, length, offset, done)
+
+    def _read_done(self, request: DiskRequest, length: int, result: int) -> None:
+        if result != length and (result >= 0 or result in (-errno.EAGAIN, -errno.EINTR)):
+            assert request.buffer is not None
+            address = request.buffer.address + request.start
+            transfer = Transfer(self.engine, self.fd, address, length, request.offset, self._offset_mask)
+            transfer.go_on(partial(self._finish, request), result)
+            return
+        request.result = result
+        request.on_done(request)
+
+    def _read_bounced(self, request: DiskRequest, length: int) -> None:
+        first = request.offset & ~self._offset_mask
+        stop = (request.offset + length + self._offset_mask) & ~self._offset_mask
+        # Widened by at most two blocks, for which buffers have their tailroom.
+        bounce = self.pool.acquire(length)
+        transfer = Transfer(
+            self.engine, self.fd, bounce.address + HEADROOM_BYTES, stop - first, first, self._offset_mask,
+            needed=min(stop, self.size_bytes) - first,
+        )  # fmt: skip
+        transfer.start(partial(self._bounced_read_done, request, length, bounce, request.offset - first))
+
+    def _bounced_read_done(self, request: DiskRequest, length: int, bounce: Buffer, skip: int, result: int) -> None:
+        if result >= 0:
+            assert request.buffer is not None
+            begin = HEADROOM_BYTES + skip
+            request.buffer.view[request.start : request.start + length] = bounce.view[begin : begin + length]
+            result = length
+        bounce.release()
+        self._finish(request, result)
+
+    # --- writes -----------------------------------------------------------------------
+
+    def _write(self, request: DiskRequest) -> None:
+        offset, length = request.offset, request.length
+        stop = offset + length
+        if self.read_only:
+            self._finish(request, -errno.EROFS)
+        elif stop > self.size_bytes:
+            self._finish(request, -errno.ENOSPC)
+        elif not length or request.buffer is None:
+            self._finish(request, 0)
+        elif not (offset | length) & self._offset_mask:
+            if self._order.begin(request, offset, stop):
+                self._launch(request)
+        else:
+            first, stop = offset & ~self._offset_mask, (stop + self._offset_mask) & ~self._offset_mask
+            if stop > self.size_bytes:
+                first, stop = offset & ~(_FOLIO_MAX_BYTES - 1), stop + _FOLIO_MAX_BYTES
+            if self._order.begin(request, first, stop, exclusive=True):
+                self._launch(request)
+
+    def _launch(self, request: DiskRequest) -> None:
+        """Start a write whose turn it is."""
+        offset, length, buffer = request.offset, request.length, request.buffer
+        assert buffer is not None
+        address = buffer.address + request.start
+        mask = self._offset_mask
+        if (offset | length) & mask:
+            if (offset + length + mask) & ~mask > self.size_bytes:
+                self._write_tail(request, address)
+            else:
+                BlockMerge(self, request, mask + 1).start(partial(self._write_end, request))
+        elif address & self._memory_mask:
+            self._write_bounced(request)
+        else:
+            done = partial(self._write_done, request)
+            self.engine.queue_write(self.fd, address, length, offset, done, dsync=request.write_through)
+
+    def _write_done(self, request: DiskRequest, result: int) -> None:
+        length = request.length
+        if result != length and (result >= 0 or result in (-errno.EAGAIN, -errno.EINTR)):
+            assert request.buffer is not None
+            address = request.buffer.address + request.start
+            transfer = Transfer(
+                self.engine, self.fd, address, length, request.offset, self._offset_mask,
+                write=True, dsync=request.write_through,
+            )  # fmt: skip
+            transfer.go_on(partial(self._write_end, request), result)
+            return
+        self._write_end(request, result)
+
+    def _write_end(self, request: DiskRequest, result: int) -> None:
+        """The write is over: those that waited for it start, then its caller is told."""
+        ready = self._order.end(request)
+        if ready:
+            for waiter in ready:
+                self._launch(waiter)
+            self.engine.flush()
+        # A device switched to read-only under us says EPERM where a file system says EROFS.
+        request.result = -errno.EROFS if result == -errno.EPERM else result
+        request.on_done(request)
+
+    def _write_bounced(self, request: DiskRequest) -> None:
+        length = request.length
+        assert request.buffer is not None
+        bounce = self.pool.acquire(length)
+        source = request.buffer.view[request.start : request.start + length]
+        bounce.view[HEADROOM_BYTES : HEADROOM_BYTES + length] = source
+        transfer = Transfer(
+            self.engine, self.fd, bounce.address + HEADROOM_BYTES, length, request.offset, self._offset_mask,
+            write=True, dsync=request.write_through,
+        )  # fmt: skip
+        transfer.start(partial(self._bounced_write_done, request, bounce))
+
+    def _bounced_write_done(self, request: DiskRequest, bounce: Buffer, result: int) -> None:
+        bounce.release()
+        self._write_end(request, result)
+
+    def _write_tail(self, request: DiskRequest, address: int) -> None:
+        assert self._tail_fd is not None
+        transfer = Transfer(
+            self.engine.buffered, self._tail_fd, address, request.length, request.offset, 0,
+            write=True, dsync=True,
+        )  # fmt: skip
+        transfer.start(partial(self._write_end, request))

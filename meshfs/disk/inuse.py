@@ -1,0 +1,161 @@
+"""Is a disk used by something else on this machine, and by what.
+
+Two writers destroy a file system, so a disk is not exported while it is mounted, swapped
+to, or held (by LVM, MD, dm-crypt, a loop device, ...). ``gather`` reads what the kernel
+says, ``used_by`` decides; the exclusive claim in disk/file.py catches what the kernel
+doesn't say here (a multi-device file system, another exporter).
+
+Sources: proc(5) (/proc/self/mountinfo, /proc/swaps), sysfs (dev/block, holders,
+loop/backing_file).
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# What is compared: ("dev", st_rdev) of a block device, ("file", st_dev, st_ino) of a file.
+Identity = tuple[str, int] | tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class UseFacts:
+    """Everything on this machine that uses disks, by the identity of the disk used."""
+
+    # (identity, mount point), (identity, path), (identity, loop device)
+    mounts: tuple[tuple[Identity, str], ...] = ()
+    swaps: tuple[tuple[Identity, str], ...] = ()
+    loops: tuple[tuple[Identity, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """The disk itself, or for a block device a relative whose use is a use of the disk."""
+
+    identity: Identity
+    # "" for the disk itself, else as "partition sda1" or "whole disk sda".
+    relative: str = ""
+    holders: tuple[str, ...] = ()
+
+
+def used_by(family: tuple[Relation, ...], facts: UseFacts) -> str | None:
+    """By what the disk is used, for people; None when by nothing."""
+    for relation in family:
+        prefix = f"its {relation.relative} is " if relation.relative else ""
+        for uses, text in (
+            (facts.mounts, "mounted on {}"),
+            (facts.swaps, "swap space ({})"),
+            (facts.loops, "the backing file of {}"),
+        ):
+            for identity, what in uses:
+                if identity == relation.identity:
+                    return prefix + text.format(what)
+        if relation.holders:
+            return f"{prefix}held by {', '.join(relation.holders)}"
+    return None
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    if stat.S_ISBLK(status.st_mode):
+        return ("dev", status.st_rdev)
+    return ("file", status.st_dev, status.st_ino)
+
+
+def family_of(status: os.stat_result, sys_root: Path = Path("/sys")) -> tuple[Relation, ...]:
+    """The disk, its partitions, and the whole disk when it is a partition itself."""
+    if not stat.S_ISBLK(status.st_mode):
+        return (Relation(identity_of(status)),)
+    folder = sys_root / "dev/block" / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    family = [Relation(identity_of(status), holders=_names(folder / "holders"))]
+    if not folder.exists():
+        return tuple(family)
+    folder = folder.resolve()
+    relatives = [("partition", child.parent) for child in sorted(folder.glob("*/partition"))]
+    if (folder / "partition").exists():
+        relatives.append(("whole disk", folder.parent))
+    for kind, relative in relatives:
+        device = _device_number(relative / "dev")
+        if device is not None:
+            name = f"{kind} {relative.name}"
+            family.append(Relation(("dev", device), name, _names(relative / "holders")))
+    return tuple(family)
+
+
+def gather(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> UseFacts:
+    """What the kernel says now; sources that don't exist here are empty."""
+    return UseFacts(
+        mounts=tuple(parse_mounts(_text(proc_root / "self/mountinfo"))),
+        swaps=tuple(parse_swaps(_text(proc_root / "swaps"))),
+        loops=tuple(_loops(sys_root)),
+    )
+
+
+def parse_mounts(mountinfo: str) -> Iterator[tuple[Identity, str]]:
+    """Lines: id parent major:minor root mountpoint options ... - type source superoptions."""
+    for line in mountinfo.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields, source = left.split(), right.split()
+        if not separator or len(fields) < 5 or len(source) < 2:
+            continue
+        mount_point = unescape(fields[4])
+        major, _, minor = fields[2].partition(":")
+        yield ("dev", os.makedev(int(major), int(minor))), mount_point
+        # btrfs shows an anonymous number; its source tells one of its devices.
+        if source[1].startswith("/"):
+            for identity in _identity_at(unescape(source[1])):
+                if identity[0] == "dev":
+                    yield identity, mount_point
+
+
+def parse_swaps(swaps: str) -> Iterator[tuple[Identity, str]]:
+    """A heading, then lines: path type size used priority."""
+    for line in swaps.splitlines()[1:]:
+        fields = line.split()
+        if fields:
+            path = unescape(fields[0])
+            for identity in _identity_at(path):
+                yield identity, path
+
+
+def unescape(text: str) -> str:
+    r"""proc(5)'s octal escapes of blanks (``\040``)."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def _loops(sys_root: Path) -> Iterator[tuple[Identity, str]]:
+    for file in sorted(sys_root.glob("block/loop*/loop/backing_file")):
+        for identity in _identity_at(_text(file).rstrip("\n")):
+            yield identity, f"/dev/{file.parent.parent.name}"
+
+
+def _identity_at(path: str) -> Iterator[Identity]:
+    """The identity of what is at ``path``; nothing when it is gone or out of our sight."""
+    try:
+        yield identity_of(os.stat(path))
+    except OSError:
+        return
+
+
+def _device_number(file: Path) -> int | None:
+    major, separator, minor = _text(file).strip().partition(":")
+    return os.makedev(int(major), int(minor)) if separator else None
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(entry.name for entry in folder.iterdir()))
+    except FileNotFoundError:
+        return ()
+
+
+def _text(file: Path) -> str:
+    """A small file of proc or sysfs; "" when it is not there (any more)."""
+    try:
+        return file.read_text(errors="surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError:
+        # A loop device without a file, or a device on its way out, answers with an error.
+        return ""

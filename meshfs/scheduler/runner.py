@@ -1,0 +1,212 @@
+"""From the scheduler's queue to the disk and back; decides nothing itself.
+
+    add(request), add(request), ..., pump()      once per batch of messages
+      pump: queue.pop until it has nothing to send now  ->  disk.submit(batch)
+      completion: queue.done, the caller's on_done, then pump again
+
+No task and no Event per request. ``run`` is one task that sleeps until the time a queue
+named; a queue that never names one leaves it parked.
+
+Invariants: a request is known here from ``add`` until its ``on_done`` returned or ``cancel``
+gave it back; the depth at the disk is bounded by the queue; ``disk.submit`` is never
+called from within itself.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from meshfs.disk.base import Disk, DiskRequest, Op
+from meshfs.scheduler.queue import Queue
+
+OnDone = Callable[[DiskRequest], None]
+Predicate = Callable[[DiskRequest], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStatus:
+    """Counters since the start; ``queued`` and ``in_flight`` are now."""
+
+    queued: int
+    in_flight: int
+    reads: int
+    writes: int
+    flushes: int
+    read_bytes: int
+    written_bytes: int
+    errors: int
+
+
+class Runner:
+    """One disk's queue and the disk; ``now`` is the clock given to the queue, in seconds."""
+
+    def __init__(self, queue: Queue, disk: Disk, now: Callable[[], float] = trio.current_time) -> None:
+        self.queue = queue
+        self.disk = disk
+        self._now = now
+        # Every request known here, with the caller's on_done, which is ours meanwhile.
+        self._callers: dict[DiskRequest, OnDone] = {}
+        self._pumping = False
+        self._again = False
+        # When the queue wants to be asked again, and the task that waits for it.
+        self._wake_time = math.inf
+        self._wake_scope: trio.CancelScope | None = None
+        self._idle_waits: list[_IdleWait] = []
+        # Indexed by Op.
+        self._done_counts = [0, 0, 0]
+        self._done_bytes = [0, 0, 0]
+        self._errors = 0
+        self._completed = self._on_completed
+
+    def add(self, request: DiskRequest) -> None:
+        """Queue it; nothing reaches the disk before ``pump``."""
+        self._callers[request] = request.on_done
+        request.on_done = self._completed
+        self.queue.add(request, self._now())
+
+    def submit(self, request: DiskRequest) -> None:
+        """``add`` and ``pump`` for a single request."""
+        self.add(request)
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what the queue lets go now; from within a completion the outer call does it."""
+        if self._pumping:
+            self._again = True
+            return
+        self._pumping = True
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                batch = self._pop_all()
+                if batch:
+                    self.disk.submit(batch)
+        finally:
+            self._pumping = False
+
+    def _pop_all(self) -> list[DiskRequest]:
+        batch: list[DiskRequest] = []
+        now, pop = self._now(), self.queue.pop
+        while (popped := pop(now)) is not None:
+            if isinstance(popped, DiskRequest):
+                batch.append(popped)
+                continue
+            self._wake_at(popped)
+            break
+        return batch
+
+    def _on_completed(self, request: DiskRequest) -> None:
+        on_done = request.on_done = self._callers.pop(request)
+        op, result = request.op, request.result
+        self._done_counts[op] += 1
+        if result >= 0:
+            self._done_bytes[op] += result
+        else:
+            self._errors += 1
+        self.queue.done(request, self._now())
+        try:
+            on_done(request)
+        finally:
+            if self._idle_waits:
+                self._tell_idle_waits(request)
+            if self._pumping:
+                self._again = True
+            elif len(self.queue):
+                self.pump()
+
+    def cancel(self, request: DiskRequest) -> bool:
+        """Take back a request the disk does not have yet.
+
+        True: it is the caller's again, ``on_done`` will not be called. False: it is at the
+        disk (or done, or not known here).
+        """
+        if request not in self._callers or not self.queue.cancel(request):
+            return False
+        request.on_done = self._callers.pop(request)
+        if self._idle_waits:
+            self._tell_idle_waits(request)
+        return True
+
+    def cancel_queued(self, predicate: Predicate) -> list[DiskRequest]:
+        """``cancel`` every queued request for which ``predicate`` holds; those taken back."""
+        matching = [request for request in self._callers if predicate(request)]
+        return [request for request in matching if self.cancel(request)]
+
+    async def wait_idle(self, predicate: Predicate | None = None) -> None:
+        """Until every request known here now, for which ``predicate`` holds, is done.
+
+        Later ones don't count. Cancelling the wait leaves the requests as they are.
+        """
+        pending = {request for request in self._callers if predicate is None or predicate(request)}
+        if not pending:
+            await trio.lowlevel.checkpoint()
+            return
+        wait = _IdleWait(pending, trio.Event())
+        self._idle_waits.append(wait)
+        try:
+            await wait.event.wait()
+        finally:
+            self._idle_waits.remove(wait)
+
+    async def drain(self, predicate: Predicate | None = None) -> list[DiskRequest]:
+        """Take back what is queued, then wait for what is at the disk; those taken back.
+
+        Afterwards no request for which ``predicate`` holds can touch the disk any more.
+        """
+        everything = predicate or (lambda request: True)
+        cancelled = self.cancel_queued(everything)
+        await self.wait_idle(everything)
+        return cancelled
+
+    def _tell_idle_waits(self, request: DiskRequest) -> None:
+        for wait in self._idle_waits:
+            wait.pending.discard(request)
+            if not wait.pending:
+                wait.event.set()
+
+    def _wake_at(self, time: float) -> None:
+        if time == self._wake_time:
+            return
+        self._wake_time = time
+        if self._wake_scope is not None:
+            self._wake_scope.cancel()
+
+    async def run(self) -> None:
+        """Pump at the times the queue names, until cancelled."""
+        while True:
+            with trio.CancelScope() as scope:
+                self._wake_scope = scope
+                try:
+                    delay_s = max(self._wake_time - self._now(), 0.0)
+                    await trio.sleep(delay_s) if delay_s < math.inf else await trio.sleep_forever()
+                finally:
+                    self._wake_scope = None
+            if self._now() >= self._wake_time:
+                self._wake_time = math.inf
+                self.pump()
+
+    def status(self) -> RunnerStatus:
+        queued = len(self.queue)
+        return RunnerStatus(
+            queued=queued,
+            in_flight=len(self._callers) - queued,
+            reads=self._done_counts[Op.READ],
+            writes=self._done_counts[Op.WRITE],
+            flushes=self._done_counts[Op.FLUSH],
+            read_bytes=self._done_bytes[Op.READ],
+            written_bytes=self._done_bytes[Op.WRITE],
+            errors=self._errors,
+        )
+
+
+class _IdleWait:
+    """Somebody waits until ``pending`` is empty."""
+
+    __slots__ = ("event", "pending")
+
+    def __init__(self, pending: set[DiskRequest], event: trio.Event) -> None:
+        self.pending = pending
+        self.event = event
