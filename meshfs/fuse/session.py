@@ -24,6 +24,8 @@ Invariants, between any two checkpoints:
  4. Between poll saying "readable" and the read of the fd there is no checkpoint; yet the
     kernel may withdraw the request (its caller was killed). The fd is therefore non-blocking,
     and a worker that finds nothing starts over.
+ 5. Requests that need no waiting (a flood of stat calls) are served without a checkpoint, but
+    never more than ``_STREAK_MAX`` in a row: channels, timers and other workers get their turn.
 
 The hook is private to pyfuse3, so the version is checked; any other falls back to its own loop.
 """
@@ -40,6 +42,7 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import MeshfsError
+from meshfs.fuse.handshake import handshake
 from meshfs.fuse.operations import Operations
 from meshfs.fuse.tuning import tune
 
@@ -47,6 +50,7 @@ log = logging.getLogger(__name__)
 
 _VERSION_KNOWN: Final = "3.5.0"
 _DEVICE: Final = "/dev/fuse"
+_STREAK_MAX: Final = 32
 
 # What its stubs do not tell of.
 _private: Any = pyfuse3
@@ -111,15 +115,27 @@ async def _loop(fd: int) -> None:
         log.warning("pyfuse3 %s is not %s: using its own, slower loop", pyfuse3.__version__, _VERSION_KNOWN)
         await pyfuse3.main(max_tasks=limits.FUSE_WORKERS_MAX)
         return
-    os.set_blocking(fd, False)
     original = _private._wait_fuse_readable
     try:
+        await handshake(fd, _answer_one)
+        os.set_blocking(fd, False)
         async with trio.open_nursery() as nursery:
             workers = _Workers(fd, nursery)
             _private._wait_fuse_readable = workers.wait
             workers.start()
     finally:
         _private._wait_fuse_readable = original
+
+
+async def _answer_one() -> None:
+    """Let pyfuse3 serve the one request that is there."""
+    turns = iter((True, False))
+
+    async def wait() -> bool:
+        return next(turns)
+
+    _private._wait_fuse_readable = wait
+    await _private._session_loop(None, 0, 0)
 
 
 class _Workers:
@@ -135,6 +151,7 @@ class _Workers:
         self._watched = False
         self._coming = False
         self._count = 0
+        self._streak = 0
 
     def start(self) -> None:
         """Start one more worker, on its way to watch the fd."""
@@ -144,6 +161,10 @@ class _Workers:
 
     async def wait(self) -> bool:
         """pyfuse3's hook: True when the calling worker shall read a request now."""
+        self._streak += 1
+        if self._streak >= _STREAK_MAX:
+            self._streak = 0
+            await trio.lowlevel.checkpoint()
         while not self._poll(0):
             if self._watched or self._coming:
                 await self._park()
