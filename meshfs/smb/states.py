@@ -76,7 +76,8 @@ class Event(enum.Enum):
 
     @property
     def by(self) -> Role | None:
-        return self.value[1]
+        role: Role | None = self.value[1]
+        return role
 
 
 _C = ConnectionState
