@@ -1,0 +1,1 @@
+"""meshctl: asks mounts and exporters how they are, and makes keys. One module per verb."""

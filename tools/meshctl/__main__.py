@@ -1,0 +1,40 @@
+"""The command line of meshctl.
+
+Exit status: 0 all is well; 1 something is degraded or does not answer; 2 the command line,
+the config or a key is wrong.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from meshctl import disks, keygen, password, paths, status
+from meshfs.errors import ConfigError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="meshctl", description="Look after a mesh of disks.", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for module in (status, disks, paths, keygen, password):
+        module.add_parser(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = build_parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(f"meshctl: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python must not complain at exit again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Reading the JSON of a mount or an exporter, which may be older, newer, or broken.
+
+Nothing here raises: a field that is missing or of another type is empty, as a program that
+shows what is wrong must not fail on it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class Fields:
+    """One JSON object."""
+
+    def __init__(self, value: object) -> None:
+        self.raw: dict[str, Any] = value if isinstance(value, dict) else {}
+
+    def text(self, name: str) -> str:
+        value = self.raw.get(name)
+        return value if isinstance(value, str) else ""
+
+    def integer(self, name: str) -> int | None:
+        value = self.raw.get(name)
+        return value if type(value) is int else None
+
+    def number(self, name: str) -> float | None:
+        value = self.raw.get(name)
+        # JSON knows no infinity and no NaN, Python's reader does.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
+            return None
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        return self.raw.get(name) is True
+
+    def texts(self, name: str) -> list[str]:
+        value = self.raw.get(name)
+        return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+    def items(self, name: str) -> "Iterator[Fields]":
+        """The objects of an array."""
+        value = self.raw.get(name)
+        for item in value if isinstance(value, list) else []:
+            if isinstance(item, dict):
+                yield Fields(item)

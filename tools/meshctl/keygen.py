@@ -1,0 +1,30 @@
+"""meshctl keygen: make the key pairs of nodes that have none."""
+
+import argparse
+from pathlib import Path
+
+from meshctl.main_types import Subparsers
+from meshfs import config as cluster_config
+from meshfs import keys
+from meshfs.keys import Generated
+
+
+def add_parser(verbs: Subparsers) -> None:
+    parser = verbs.add_parser("keygen", help="make the missing key pairs of nodes; never overwrites")
+    parser.add_argument("config", type=Path, help="the cluster's config file")
+    parser.add_argument("--node", action="append", metavar="NAME", help="only this node (may be repeated)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = cluster_config.load(arguments.config)
+    nodes = [config.node(name) for name in arguments.node] if arguments.node else config.nodes
+    folder = config.cluster.keys
+    for node in nodes:
+        has_private = keys.private_path(folder, node.name).exists()
+        if node.public_key is not None and not has_private:
+            made = Generated.ELSEWHERE
+        else:
+            made = keys.generate(folder, node.name)
+        print(f"{node.name}: {made.value} ({keys.private_path(folder, node.name).with_suffix('.*')})")
+    return 0

@@ -1,0 +1,30 @@
+"""meshctl password: print the password with which one node logs in to another, for smbclient."""
+
+import argparse
+import os
+from pathlib import Path
+
+from meshctl.main_types import Subparsers
+from meshfs import config as cluster_config
+from meshfs.keys import Keyring, private_path
+
+
+def add_parser(verbs: Subparsers) -> None:
+    parser = verbs.add_parser("password", help="print the password of one node at another's exporter")
+    parser.add_argument("config", type=Path, help="the cluster's config file")
+    parser.add_argument("--node", required=True, metavar="A", help="the node that logs in")
+    parser.add_argument("--to", required=True, metavar="B", help="the node whose exporter it logs in to")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Either node's private key will do: both ends derive the same."""
+    config = cluster_config.load(arguments.config)
+    initiator, exporter = config.node(arguments.node).name, config.node(arguments.to).name
+    folder = config.cluster.keys
+    here = os.path.lexists(private_path(folder, initiator))
+    if here or not os.path.lexists(private_path(folder, exporter)):
+        print(Keyring(config, initiator).password_to(exporter))
+    else:
+        print(Keyring(config, exporter).password_from(initiator))
+    return 0

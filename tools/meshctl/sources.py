@@ -1,0 +1,158 @@
+"""Where meshctl's truth comes from: the status file of a mount, the control socket of an exporter.
+
+Neither may hang the asker: a mount whose process is stuck blocks open(2) for good, so each
+answer is waited for a bounded time.
+"""
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from meshctl.fields import Fields
+from meshfs import config as cluster_config
+from meshfs.errors import ConfigError
+from meshfs.limits import CONTROL_TIMEOUT_S, STATUS_MAX_BYTES
+
+MOUNTINFO: Final = Path("/proc/self/mountinfo")
+STATUS_FILE: Final = ".meshfs/status"
+FILESYSTEM_TYPES: Final = ("fuse.meshfs", "meshfs")
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+
+T = TypeVar("T")
+
+
+class NoAnswer(Exception):
+    """A mount or an exporter did not tell how it is; the text says why."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one mount or exporter said, or why it said nothing."""
+
+    source: str
+    fields: Fields
+    error: str = ""
+
+
+def mount_points(mountinfo: Path = MOUNTINFO) -> list[Path]:
+    """Where meshes are mounted, in the order of their mounting (proc(5), mountinfo)."""
+    found = []
+    for line in mountinfo.read_text(errors="surrogateescape").splitlines():
+        head, _, tail = line.partition(" - ")
+        if tail.split(" ")[0] in FILESYSTEM_TYPES:
+            found.append(Path(_OCTAL.sub(lambda match: chr(int(match[1], 8)), head.split(" ")[4])))
+    return list(dict.fromkeys(found))
+
+
+def ask_mounts(chosen: list[Path]) -> list[Answer]:
+    """The status of the chosen mounts, or of all there are. Raises ConfigError when there are none."""
+    points = chosen or mount_points()
+    if not points:
+        raise ConfigError("no mesh is mounted here; mount one, or name an exporter with --config and --node")
+    return [_answer(str(point), lambda point=point: read_mount(point)) for point in points]  # type: ignore[misc]
+
+
+def ask_exporter(config_path: str, node: str) -> Answer:
+    """The status of the node's exporter on this machine. Raises ConfigError for a bad config."""
+    path = cluster_config.load(config_path).node(node).control_socket
+    return _answer(f"{node} at {path}", lambda: read_control(path))
+
+
+def read_mount(point: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
+    """Raises NoAnswer."""
+    path = point / STATUS_FILE
+    try:
+        return _parse(within(timeout_s, lambda: _read_file(path)))
+    except FileNotFoundError as error:
+        raise NoAnswer(f"{point} is not a mounted mesh") from error
+    except OSError as error:
+        raise NoAnswer(f"{path}: {error.strerror or error}") from error
+
+
+def read_control(path: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
+    """One line of JSON each way. Raises NoAnswer."""
+    deadline = time.monotonic() + timeout_s
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(timeout_s)
+            connection.connect(os.fspath(path))
+            connection.sendall(b'{"verb": "status"}\n')
+            return _parse(_receive_line(connection, deadline))
+        except TimeoutError as error:
+            raise NoAnswer(f"no answer within {timeout_s:g} s") from error
+        except FileNotFoundError as error:
+            raise NoAnswer("the exporter is not running") from error
+        except ConnectionRefusedError as error:
+            raise NoAnswer("the exporter is not running; it ended without removing its socket") from error
+        except OSError as error:
+            raise NoAnswer(error.strerror or str(error)) from error
+
+
+def within(timeout_s: float, work: Callable[[], T]) -> T:
+    """Do the work in a thread that is left behind when it takes too long.
+
+    A signal does not end an open(2) that a FUSE process is to answer; the end of this process
+    does, and daemon threads do not delay it.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise NoAnswer(f"no answer within {timeout_s:g} s; its process may be stuck")
+    return results[0]
+
+
+def _answer(source: str, ask: Callable[[], Fields]) -> Answer:
+    try:
+        return Answer(source, ask())
+    except NoAnswer as error:
+        return Answer(source, Fields(None), str(error))
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(STATUS_MAX_BYTES + 1)
+
+
+def _receive_line(connection: socket.socket, deadline: float) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n") and len(received) <= STATUS_MAX_BYTES:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        part = connection.recv(1 << 16)
+        if not part:
+            break
+        received += part
+    return bytes(received)
+
+
+def _parse(data: bytes) -> Fields:
+    if len(data) > STATUS_MAX_BYTES:
+        raise NoAnswer(f"its answer is larger than {STATUS_MAX_BYTES} bytes")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NoAnswer(f"its answer is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise NoAnswer("its answer is not a status")
+    fields = Fields(value)
+    if error_text := fields.text("error"):
+        raise NoAnswer(error_text)
+    return fields

@@ -1,0 +1,114 @@
+"""meshctl status: is all well, and if not, what is not."""
+
+import argparse
+from pathlib import Path
+
+from meshctl import output, table
+from meshctl.fields import Fields
+from meshctl.main_types import Subparsers
+from meshctl.sources import Answer, ask_exporter, ask_mounts
+from meshfs.errors import ConfigError
+
+
+def add_parser(verbs: Subparsers) -> None:
+    parser = verbs.add_parser("status", help="how the mounts and this node's exporter are")
+    output.add_arguments(parser)
+    parser.add_argument("--config", type=Path, help="ask an exporter of this config instead of the mounts")
+    parser.add_argument("--node", metavar="NAME", help="whose exporter to ask (with --config)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if (arguments.config is None) != (arguments.node is None):
+        raise ConfigError("--config and --node belong together")
+    if arguments.config is not None:
+        mounts, exporters = [], [ask_exporter(str(arguments.config), arguments.node)]
+    else:
+        mounts = ask_mounts(arguments.mountpoint)
+        exporters = own_exporters(mounts)
+    problems = [line for mount in mounts for line in output.mount_problems(mount)]
+    problems += [line for exporter in exporters for line in exporter_problems(exporter)]
+    if arguments.json:
+        shown = {"mounts": [output.as_json(m) for m in mounts], "exporters": [output.as_json(e) for e in exporters]}
+        output.print_json(shown, problems)
+    else:
+        blocks = [mount_block(mount) for mount in mounts] + [exporter_block(item) for item in exporters]
+        output.print_blocks(blocks, problems)
+    return 1 if problems else 0
+
+
+def own_exporters(mounts: list[Answer]) -> list[Answer]:
+    """The exporters of the nodes the mounts belong to; a node without disks need not run one."""
+    answers = {}
+    for mount in mounts:
+        path, node = mount.fields.text("config"), mount.fields.text("node")
+        own_disks = any(disk.text("node") == node for disk in mount.fields.items("disks"))
+        own_session = any(item.text("node") == node for item in mount.fields.items("exporters"))
+        if path and node and (own_disks or own_session) and (path, node) not in answers:
+            try:
+                answers[path, node] = ask_exporter(path, node)
+            except ConfigError as error:
+                answers[path, node] = Answer(node, Fields(None), str(error))
+    return list(answers.values())
+
+
+def exporter_problems(answer: Answer) -> list[str]:
+    if answer.error:
+        return [f"exporter {answer.source}: {answer.error}"]
+    return [
+        f"exporter {answer.fields.text('node')}: disk {disk.text('name')} is {disk.text('state') or 'unknown'}"
+        for disk in answer.fields.items("disks")
+        if disk.text("state") != "ok"
+    ]
+
+
+def mount_block(answer: Answer) -> str:
+    if answer.error:
+        return f"mount {table.printable(answer.source)}: {table.printable(answer.error)}"
+    fields = answer.fields
+    head = (
+        f"mount {table.printable(answer.source)} of node {table.printable(fields.text('node')) or table.UNKNOWN}, "
+        f"pid {table.count(fields.integer('pid'))}, up {table.duration(fields.number('uptime_s'))}"
+    )
+    rows = []
+    for exporter in fields.items("exporters"):
+        node = exporter.text("node")
+        disks = sum(disk.text("node") == node and disk.flag("present") for disk in fields.items("disks"))
+        channels = sum(1 for _ in exporter.items("channels"))
+        since = table.duration(exporter.number("since_s"))
+        rows.append([node, exporter.text("state"), since, str(disks), str(channels), exporter.text("why")])
+    columns = ("EXPORTER", "STATE", "SINCE", "DISKS", "CHANNELS", "WHY")
+    return head + "\n" + table.render(columns, rows, right=("SINCE", "DISKS", "CHANNELS"))
+
+
+def exporter_block(answer: Answer) -> str:
+    if answer.error:
+        return f"exporter {table.printable(answer.source)}: {table.printable(answer.error)}"
+    fields = answer.fields
+    listening = table.printable(", ".join(fields.texts("listening"))) or "nothing"
+    head = (
+        f"exporter {table.printable(fields.text('node')) or table.UNKNOWN}, pid {table.count(fields.integer('pid'))}, "
+        f"up {table.duration(fields.number('uptime_s'))}, {sum(1 for _ in fields.items('sessions'))} sessions, "
+        f"listening on {listening}"
+    )
+    rows = [
+        [
+            disk.text("name"),
+            table.size(disk.integer("size_bytes")),
+            disk.text("access"),
+            disk.text("cache"),
+            disk.text("engine"),
+            disk.text("state"),
+            table.count(disk.integer("queued")),
+            table.count(disk.integer("in_flight")),
+            table.size(disk.integer("read_bytes")),
+            table.size(disk.integer("written_bytes")),
+            table.count(disk.integer("errors")),
+        ]
+        for disk in fields.items("disks")
+    ]
+    columns = (
+        *("DISK", "SIZE", "ACCESS", "CACHE", "ENGINE", "STATE"),
+        *("QUEUED", "FLYING", "READ", "WRITTEN", "ERRORS"),
+    )
+    return head + "\n" + table.render(columns, rows, right=("SIZE", *columns[6:]))

@@ -1,0 +1,53 @@
+"""Tables for people, after lsblk: aligned columns, sizes in powers of 1024, `-` for what is not known."""
+
+from collections.abc import Sequence
+from typing import Final
+
+UNKNOWN: Final = "-"
+_UNITS: Final = "BKMGTPE"
+
+
+def render(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """Columns named in `right` are aligned to the right."""
+    cells = [list(head), *([printable(cell) or UNKNOWN for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = []
+    for row in cells:
+        padded = [
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, width, name in zip(row, widths, head, strict=True)
+        ]
+        lines.append(" ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """What a disk calls itself must not steer the terminal."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def size(size_bytes: int | None) -> str:
+    """3.5T, as lsblk shows it."""
+    if size_bytes is None or size_bytes < 0:
+        return UNKNOWN
+    value, unit = float(size_bytes), 0
+    while value >= 999.95 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f}".removesuffix(".0") + _UNITS[unit]
+
+
+def duration(seconds: float | None) -> str:
+    """12.3s, 4min 5s, 3h 20min, 12d 3h."""
+    if seconds is None or seconds < 0:
+        return UNKNOWN
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    for name, unit, lower, lower_unit in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= unit:
+            return f"{whole // unit}{name} {whole % unit // lower_unit}{lower}"
+    return f"{whole // 60}min {whole % 60}s"
+
+
+def count(value: int | None) -> str:
+    return UNKNOWN if value is None else str(value)
