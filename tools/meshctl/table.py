@@ -31,7 +31,7 @@ def size(size_bytes: int | None) -> str:
     if size_bytes is None or size_bytes < 0:
         return UNKNOWN
     value, unit = float(size_bytes), 0
-    while value >= 999.95 and unit < len(_UNITS) - 1:
+    while value >= 1023.95 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return f"{value:.1f}".removesuffix(".0") + _UNITS[unit]
 
