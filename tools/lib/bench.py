@@ -1,0 +1,134 @@
+"""tools/bench: meshfs beside nbdkit with nbdfuse and nbdkit with qemu-storage-daemon's FUSE export.
+
+All subjects serve disks of the same make over loopback TCP and stay up; fio (libaio, direct=1)
+measures one after the other, round by round, so that neighbours in time are compared. The table
+has medians, the median of each round's ratio to either peer, and the CPU time per operation of
+the process that mounts and the one that serves.
+
+    tools/bench                                  everything: both disks, every security
+    tools/bench --quick --only 'loop/*4k*'       some rows, shorter
+    tools/bench --profile --only loop/randread-4k-qd16 --security sign
+    tools/bench scale                            16 nodes of 26 disks
+"""
+
+import argparse
+import json
+import sys
+import time
+from contextlib import ExitStack
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Final
+
+from benchmark import fio, report
+from benchmark.profile import profile
+from benchmark.scale import scale
+from benchmark.subjects import DISKS, Subject, scratch_folder, start
+from meshfs.limits import MIB
+from meshfs.testing.cluster import terminated_as_interrupt
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    options = _parse()
+    with terminated_as_interrupt():
+        if options.what == "scale":
+            with scratch_folder("meshfs-scale-") as folder:
+                result = scale(folder)
+            print(json.dumps(result, indent=2))
+            _write(options.json, {"machine": report.machine(), "scale": result})
+        elif options.profile:
+            _profile(options)
+        else:
+            _compare(options)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=["compare", "scale"], default="compare")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 1.5 s each instead of 5 of 4 s")
+    parser.add_argument("--rounds", type=int, metavar="N")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length of one measurement")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="rows by name, e.g. 'loop/*' or '*/read-1m-qd4'")
+    parser.add_argument("--security", default="none,sign,encrypt", metavar="LIST", help="of meshfs (default: all)")
+    parser.add_argument("--peers", default="nbdfuse,qsd", metavar="LIST", help="beside meshfs; empty for none")
+    parser.add_argument("--size-mib", type=int, default=512, help="of each disk")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples there")
+    parser.add_argument("--profile", action="store_true", help="tell where the time of the chosen rows goes (py-spy)")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.seconds = options.seconds or (1.5 if options.quick else 4.0)
+    return options
+
+
+def _names(options: argparse.Namespace, *, peers: bool = True) -> list[str]:
+    chosen = [f"meshfs-{security}" for security in options.security.split(",") if security]
+    return chosen + ([peer for peer in options.peers.split(",") if peer] if peers else [])
+
+
+def _workloads(options: argparse.Namespace, disk: str) -> list[fio.Workload]:
+    return [each for each in fio.WORKLOADS if fnmatch(f"{disk}/{each.name}", options.only)]
+
+
+def _compare(options: argparse.Namespace) -> None:
+    rows: list[report.Row] = []
+    with scratch_folder("meshfs-bench-") as folder:
+        for disk, make in DISKS.items():
+            workloads = _workloads(options, disk)
+            if not workloads:
+                continue
+            with ExitStack() as stack:
+                _say(f"{disk}: starting {', '.join(_names(options))}")
+                subjects = start(stack, folder, make, _names(options), options.size_mib * MIB)
+                for workload in workloads:
+                    rows.append(_row(disk, workload, subjects, options))
+                    print(report.table(rows[-1]) + "\n", flush=True)
+    settings = {"rounds": options.rounds, "seconds": options.seconds, "size_mib": options.size_mib}
+    _write(options.json, report.document(rows, settings))
+
+
+def _row(disk: str, workload: fio.Workload, subjects: list[Subject], options: argparse.Namespace) -> report.Row:
+    row = report.Row(disk, workload, {subject.name: [] for subject in subjects})
+    for subject in subjects:
+        _warm(subject)
+    for number in range(options.rounds):
+        _say(f"{row.name}: round {number + 1} of {options.rounds}")
+        for subject in subjects:
+            row.samples[subject.name].append(fio.measure(subject.path, workload, subject.pids, options.seconds))
+    return row
+
+
+def _warm(subject: Subject) -> None:
+    """Read the disk once whole: whoever caches has it cached, also the peers, before anything counts."""
+    fio.run(subject.path, fio.Workload("warm", "read", "1m", 4), runtime_s=1.0)
+
+
+def _profile(options: argparse.Namespace) -> None:
+    kept = ROOT / ".cache/profile" / time.strftime("%Y%m%d-%H%M%S")
+    kept.mkdir(parents=True)
+    with scratch_folder("meshfs-bench-") as folder:
+        for disk, make in DISKS.items():
+            workloads = _workloads(options, disk)
+            with ExitStack() as stack:
+                names = _names(options, peers=False) if workloads else []
+                for subject in start(stack, folder, make, names, options.size_mib * MIB):
+                    for workload in workloads:
+                        profile(subject, workload, options.seconds, kept)
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        _say(f"wrote {path}")
+
+
+def _say(text: str) -> None:
+    print(f"tools/bench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

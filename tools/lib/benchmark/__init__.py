@@ -1,0 +1,1 @@
+"""The parts of tools/bench: subjects (what is measured), fio (by what), report, profile, scale."""
