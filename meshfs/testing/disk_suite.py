@@ -1,0 +1,244 @@
+"""What every disk backend must do; one suite, run against each of them.
+
+A backend registers by a subclass of DiskSuite with a pytest fixture ``case``, an async
+context in which the disk is open and its engine runs:
+
+    class TestMemoryDisk(DiskSuite):
+        @pytest.fixture
+        def case(self): return DiskCase(disk, contents=lambda: bytes(disk.data))
+"""
+
+import errno
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
+from meshfs.disk.base import Disk, DiskRequest, Op
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCase:
+    """A disk of at least 2 MiB, all zeros; ``contents`` reads it past the backend, after FLUSH."""
+
+    disk: Disk
+    contents: Callable[[], bytes]
+
+
+class Batch:
+    """Requests and their results; every result is counted, so that a second one is seen."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.pool = BufferPool()
+        self._disk = disk
+        self._open = 0
+        self._counts: dict[DiskRequest, int] = {}
+        self._changed = trio.Event()
+
+    def make(self, op: Op, offset: int, length: int, *, start: int = HEADROOM_BYTES) -> DiskRequest:
+        buffer = None if op == Op.FLUSH else self.pool.acquire(length)
+        request = DiskRequest(op, offset, length, buffer, start, self._on_done)
+        self._counts[request] = 0
+        self._open += 1
+        return request
+
+    def write(self, offset: int, data: bytes, *, start: int = HEADROOM_BYTES, through: bool = False) -> DiskRequest:
+        request = self.make(Op.WRITE, offset, len(data), start=start)
+        memory_of(request)[:] = data
+        request.write_through = through
+        return request
+
+    def _on_done(self, request: DiskRequest) -> None:
+        self._counts[request] += 1
+        assert self._counts[request] == 1, "a result was delivered twice"
+        self._open -= 1
+        if not self._open:
+            self._changed.set()
+
+    async def do(self, requests: Sequence[DiskRequest]) -> list[int]:
+        """Submit all in one call and wait for every result, also of earlier submissions."""
+        self._disk.submit(requests)
+        await self.finished()
+        return [request.result for request in requests]
+
+    async def finished(self) -> None:
+        while self._open:
+            self._changed = trio.Event()
+            with trio.fail_after(20):
+                await self._changed.wait()
+
+
+def memory_of(request: DiskRequest) -> memoryview:
+    buffer = request.buffer
+    assert isinstance(buffer, Buffer)
+    return buffer.view[request.start : request.start + request.length]
+
+
+async def read(disk: Disk, offset: int, length: int, *, start: int = HEADROOM_BYTES) -> bytes | int:
+    """The bytes read, or -errno."""
+    batch = Batch(disk)
+    request = batch.make(Op.READ, offset, length, start=start)
+    (result,) = await batch.do([request])
+    return result if result < 0 else bytes(memory_of(request)[:result])
+
+
+async def write(disk: Disk, offset: int, data: bytes, *, start: int = HEADROOM_BYTES, through: bool = False) -> int:
+    batch = Batch(disk)
+    (result,) = await batch.do([batch.write(offset, data, start=start, through=through)])
+    return result
+
+
+async def flush(disk: Disk) -> int:
+    batch = Batch(disk)
+    (result,) = await batch.do([batch.make(Op.FLUSH, 0, 0)])
+    return result
+
+
+# (offset, length): whole sectors, whole pages, and every way of missing them.
+_SHAPES: Final = (
+    (0, 512), (512, 512), (0, 4096), (4096, 4096), (3584, 1024), (65536, MIB),
+    (0, 1), (1, 1), (511, 2), (513, 510), (4095, 2), (100, 4096), (1000, 9000), (4097, 65535), (12345, MIB - 1),
+)  # fmt: skip
+
+
+class DiskSuite:
+    async def test_reads_back_what_was_written(self, case: DiskCase) -> None:
+        model = bytearray(case.disk.size_bytes)
+        generator = random.Random(1)
+        for offset, length in _SHAPES:
+            for start in (HEADROOM_BYTES, HEADROOM_BYTES + 512, HEADROOM_BYTES + 1):
+                data = generator.randbytes(length)
+                assert await write(case.disk, offset, data, start=start) == length
+                model[offset : offset + length] = data
+                assert await read(case.disk, offset, length, start=start) == data, (offset, length, start)
+        assert await flush(case.disk) == 0
+        assert case.contents() == bytes(model)
+
+    async def test_serves_the_last_bytes(self, case: DiskCase) -> None:
+        size = case.disk.size_bytes
+        model = bytearray(size)
+        generator = random.Random(2)
+        for length in (1, 2, 511, 512, 513, 4095, 4096, 4097, 70000):
+            data = generator.randbytes(length)
+            assert await write(case.disk, size - length, data) == length
+            model[size - length :] = data
+            assert await read(case.disk, size - length, length) == data
+            assert await read(case.disk, size - length - 1, length + 1) == bytes(model[size - length - 1 :])
+        assert await flush(case.disk) == 0
+        assert case.contents() == bytes(model)
+
+    async def test_reads_are_short_at_the_end_only(self, case: DiskCase) -> None:
+        size = case.disk.size_bytes
+        assert await write(case.disk, size - 100, b"e" * 100) == 100
+        assert await read(case.disk, size - 100, 4096) == b"e" * 100
+        assert await read(case.disk, size - 4096, 8192) == bytes(3996) + b"e" * 100
+        assert await read(case.disk, size, 4096) == b""
+        assert await read(case.disk, size + MIB, 4096) == b""
+
+    async def test_writes_beyond_the_end_change_nothing(self, case: DiskCase) -> None:
+        size = case.disk.size_bytes
+        for offset, length in ((size, 1), (size, 4096), (size - 1, 2), (size - 512, 4096), (size + MIB, 512)):
+            assert await write(case.disk, offset, b"x" * length) == -errno.ENOSPC
+        assert await flush(case.disk) == 0
+        assert case.contents() == bytes(size)
+
+    async def test_nothing_is_done_for_nothing(self, case: DiskCase) -> None:
+        assert await read(case.disk, 0, 0) == b""
+        assert await write(case.disk, 0, b"") == 0
+
+    async def test_write_through_and_flush(self, case: DiskCase) -> None:
+        for offset, length in ((0, 4096), (8192, 100), (20000, 5000)):
+            assert await write(case.disk, offset, b"t" * length, through=True) == length
+            assert await read(case.disk, offset, length) == b"t" * length
+        batch = Batch(case.disk)
+        requests = [batch.write(index * 4096, b"f" * 4096) for index in range(8)]
+        assert await batch.do([*requests, batch.make(Op.FLUSH, 0, 0)]) == [4096] * 8 + [0]
+
+    async def test_more_requests_than_the_engine_has_room_for(self, case: DiskCase) -> None:
+        batch = Batch(case.disk)
+        count = 1500
+        requests = [
+            batch.write(index * 512, index.to_bytes(2, "big") * 256, start=HEADROOM_BYTES) for index in range(count)
+        ]
+        assert await batch.do(requests) == [512] * count
+        batch = Batch(case.disk)
+        requests = [batch.make(Op.READ, index * 512, 512) for index in range(count)]
+        assert await batch.do(requests) == [512] * count
+        for index, request in enumerate(requests):
+            assert bytes(memory_of(request)) == index.to_bytes(2, "big") * 256
+
+    async def test_a_completion_may_submit_more(self, case: DiskCase) -> None:
+        """A chain far longer than the stack is deep."""
+        left = 3000
+        ended = trio.Event()
+
+        def again(request: DiskRequest) -> None:
+            nonlocal left
+            assert request.result == 4096
+            left -= 1
+            if left:
+                case.disk.submit([request])
+            else:
+                ended.set()
+
+        request = DiskRequest(Op.READ, 0, 4096, BufferPool().acquire(4096), HEADROOM_BYTES, again)
+        case.disk.submit([request])
+        with trio.fail_after(20):
+            await ended.wait()
+
+    async def test_a_refused_request_leaves_its_neighbours_alone(self, case: DiskCase) -> None:
+        batch = Batch(case.disk)
+        requests = [
+            batch.write(0, b"a" * 4096),
+            batch.write(case.disk.size_bytes, b"b" * 4096),
+            batch.write(4096, b"c" * 1000),
+        ]
+        assert await batch.do(requests) == [4096, -errno.ENOSPC, 1000]
+        assert await read(case.disk, 0, 5096) == b"a" * 4096 + b"c" * 1000
+
+    async def test_writes_to_parts_of_one_block_lose_nothing(self, case: DiskCase) -> None:
+        """Writes of disjoint bytes in shared blocks, all at once, in any order: each must last.
+
+        Reads meanwhile see of every byte its old or its new value.
+        """
+        for seed in range(20):
+            await self._race(case, random.Random(seed))
+
+    async def _race(self, case: DiskCase, generator: random.Random) -> None:
+        disk = case.disk
+        base = generator.choice((0, 512 * generator.randrange(1000), disk.size_bytes - 40000))
+        stop = base + 40000
+        before = await read(disk, base, stop - base)
+        assert isinstance(before, bytes)
+        cuts = {base, stop} | {generator.randrange(base, stop) for _ in range(30)}
+        cuts |= {generator.randrange(base, stop) // 512 * 512 for _ in range(20)}
+        edges = sorted(cut for cut in cuts if cut >= base)
+        after = generator.randbytes(stop - base)
+        batch = Batch(disk)
+        writes = []
+        for begin, end in itertools.pairwise(edges):
+            start = HEADROOM_BYTES + generator.choice((0, 0, 512, 7))
+            writes.append(batch.write(begin, after[begin - base : end - base], start=start))
+        reads = [batch.make(Op.READ, generator.randrange(base, stop - 9000), 9000) for _ in range(5)]
+        requests = writes + reads
+        generator.shuffle(requests)
+        while requests:
+            count = generator.randrange(1, 12)
+            disk.submit(requests[:count])
+            requests = requests[count:]
+            if generator.random() < 0.3:
+                await trio.lowlevel.checkpoint()
+        await batch.finished()
+        assert [request.result for request in writes] == [request.length for request in writes]
+        assert await read(disk, base, stop - base) == after
+        for request in reads:
+            skip = request.offset - base
+            for index, value in enumerate(memory_of(request)):
+                assert value in (before[skip + index], after[skip + index])

@@ -1,0 +1,172 @@
+"""Image files: the disk suite on every engine and cache, and what only files have."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs.disk import engine as engines
+from meshfs.disk.claim import open_disk
+from meshfs.disk.engine import choose_engine
+from meshfs.disk.file import FileDisk
+from meshfs.disk.threads import ThreadEngine
+from meshfs.errors import ConfigError
+from meshfs.testing.disk_suite import MIB, DiskCase, DiskSuite, read, write
+from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
+
+
+def make_image(folder: Path, size_bytes: int) -> Path:
+    path = folder / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    return path
+
+
+@pytest.mark.parametrize("size_bytes", [3 * MIB, 3 * MIB + 1234, 3 * MIB + 512], ids=["even", "odd", "sectors"])
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("engine_name", SMALL_ENGINES)
+class TestImage(DiskSuite):
+    @pytest.fixture
+    async def case(self, tmp_path: Path, engine_name: str, cache, size_bytes: int) -> AsyncIterator[DiskCase]:
+        path = make_image(tmp_path, size_bytes)
+        async with opened(path, engine_name, cache) as disk:
+            yield case_of(disk, path)
+
+
+@pytest.fixture(params=CACHES)
+async def disk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FileDisk]:
+    async with opened(make_image(tmp_path, MIB + 100), "io_uring", request.param) as disk:
+        yield disk
+
+
+async def test_an_image_cut_behind_our_back_is_an_error_not_data(disk: FileDisk, tmp_path: Path) -> None:
+    os.truncate(tmp_path / "disk.img", 10000)
+    assert await read(disk, 0, 4096) == bytes(4096)
+    assert await read(disk, 8192, 4096) == -errno.EIO
+    assert await read(disk, 8192, 4000) == -errno.EIO
+    assert await read(disk, 65536, 4096) == -errno.EIO
+
+
+@pytest.mark.parametrize("cache", CACHES)
+async def test_read_only_refuses_writes(tmp_path: Path, cache) -> None:
+    async with opened(make_image(tmp_path, MIB), "io_uring", cache, read_only=True) as disk:
+        assert disk.read_only
+        assert await write(disk, 0, b"x" * 512) == -errno.EROFS
+        assert await read(disk, 0, 3) == bytes(3)
+
+
+async def test_the_verifier_names_the_disk_and_the_boot(tmp_path: Path) -> None:
+    path = make_image(tmp_path, MIB)
+    async with opened(path, "io_uring", "none") as disk:
+        first = disk.verifier
+    async with opened(path, "threads", "writeback") as disk:
+        assert disk.verifier == first
+    (tmp_path / "other").mkdir()
+    async with opened(make_image(tmp_path / "other", MIB), "io_uring", "none") as disk:
+        assert disk.verifier != first
+
+
+async def test_closing_with_a_write_in_flight_is_refused(tmp_path: Path) -> None:
+    async with opened(make_image(tmp_path, MIB), "io_uring", "none") as disk:
+        disk._order.begin(None, 0, 1)  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="in flight"):
+            disk.close()
+        disk._order.end(None)  # type: ignore[arg-type]
+
+
+# --- the claim ------------------------------------------------------------------------
+
+
+async def test_a_disk_has_one_owner(tmp_path: Path) -> None:
+    path = make_image(tmp_path, MIB)
+    async with opened(path, "io_uring", "none"), running(ThreadEngine()) as engine:
+        with pytest.raises(ConfigError, match=r"disk\.img: is claimed by another exporter"):
+            await open_disk(path, engine=engine, claim_timeout_s=0.1)
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Another process that has the claim on the image and keeps it."""
+    script = "import fcntl,sys; f=open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", script, make_image(tmp_path, MIB)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+async def test_a_killed_owner_is_waited_for(tmp_path: Path, owner: "subprocess.Popen[bytes]") -> None:
+    async with running(ThreadEngine()) as engine, trio.open_nursery() as nursery:
+        nursery.start_soon(_kill_soon, owner)
+        disk = await open_disk(tmp_path / "disk.img", engine=engine, claim_timeout_s=10)
+        assert owner.poll() == -signal.SIGKILL
+        disk.close()
+
+
+async def _kill_soon(owner: "subprocess.Popen[bytes]") -> None:
+    await trio.sleep(0.2)
+    owner.kill()
+    await trio.to_thread.run_sync(owner.wait)
+
+
+async def test_a_failed_open_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_image(tmp_path, MIB)
+    monkeypatch.setattr("meshfs.disk.claim.alignment_of", lambda fd, block: 1 / 0)
+    async with running(ThreadEngine()) as engine:
+        with pytest.raises(ZeroDivisionError):
+            await open_disk(path, engine=engine)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# --- what is no disk ------------------------------------------------------------------
+
+
+async def test_what_is_no_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "empty").touch()
+    cases = {
+        "missing": "No such file",
+        "folder": "is a directory",
+        "fifo": "neither an image file nor a block device",
+        "empty": "is empty",
+    }
+    async with running(ThreadEngine()) as engine:
+        for name, reason in cases.items():
+            with pytest.raises(ConfigError, match=f"{name}: .*{reason}"):
+                await open_disk(tmp_path / name, engine=engine)
+
+
+# --- the engine's choice --------------------------------------------------------------
+
+
+def test_the_best_engine_that_works_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused() -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    caplog.set_level("INFO")
+    chosen = []
+    for name in ("io_uring", "aio", "threads"):
+        engine = choose_engine()
+        chosen.append(engine.name)
+        engine.close()
+        monkeypatch.setitem(engines._ENGINES, name, refused)
+    assert chosen == ["io_uring", "aio", "threads"]
+    assert "io_uring: Operation not permitted; aio: Operation not permitted" in caplog.text
+    with pytest.raises(ConfigError, match="no I/O engine works"):
+        choose_engine()
+    with pytest.raises(ConfigError, match="I/O engine aio cannot be used"):
+        choose_engine("aio")
+    with pytest.raises(ConfigError, match="expected one of auto, io_uring, aio, threads"):
+        choose_engine("posix")
