@@ -16,6 +16,7 @@ from spnego._spnego import NegState, NegTokenInit, NegTokenResp, unpack_token
 
 from meshfs.errors import AuthenticationError, LocalProtocolError
 from meshfs.limits import AUTH_TOKEN_MAX_BYTES
+from meshfs.smb import auth
 from meshfs.smb.auth import Acceptor, Accounts, Initiator, negotiate_hint
 
 PASSWORD = "tGzr3y0T-_uYc8Q0yS3bqk1zjP7wV5aGm2fXnL9oHdE"
@@ -391,6 +392,45 @@ def test_mutated_challenges_raise_nothing_else() -> None:
             client.step(NegTokenResp(NegState.accept_incomplete, NTLM_OID, changed).pack())
         except AuthenticationError:
             continue
+
+
+def test_fuzzed_logins_raise_nothing_else(fuzz_cases: int) -> None:
+    """Either token of a login, changed, cut and spliced at random."""
+    source = random.Random(71)
+    acceptor, last = client_tokens()
+    state = dict(vars(acceptor))
+    first, _ = Initiator("n1", PASSWORD, "").step()
+    assert first is not None
+    for case in range(fuzz_cases):
+        is_last = case % 2 == 1
+        token = bytearray(last if is_last else first)
+        for _ in range(source.randrange(1, 6)):
+            start = source.randrange(len(token) + 1)
+            end = min(len(token), start + source.choice((0, 1, 2, 4, 40)))
+            token[start:end] = source.choice((source.randbytes(end - start), b"\0", b"\xff" * 4, b"", token[:start]))
+        attempt = new_acceptor()
+        if is_last:
+            vars(attempt).update(state)
+        try:
+            _, done = attempt.step(bytes(token))
+        except AuthenticationError:
+            continue
+        assert not done or is_last
+
+
+def test_an_unknown_user_costs_what_a_wrong_password_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same computations in the same order, so that time tells no names."""
+    work: dict[str, list[str]] = {}
+    for user in ("n1", "stranger"):
+        acceptor, last = client_tokens("no", user)
+        calls = work.setdefault(user, [])
+        for name in ("ntowfv2", "hmac_md5"):
+            real = getattr(auth, name)
+            monkeypatch.setattr(auth, name, lambda *a, n=name, r=real, c=calls: (c.append(n), r(*a))[1])
+        with pytest.raises(AuthenticationError):
+            acceptor.step(last)
+        monkeypatch.undo()
+    assert work["n1"] == work["stranger"] == ["ntowfv2", "hmac_md5"]
 
 
 def test_refusals_reach_the_initiator() -> None:

@@ -1,7 +1,7 @@
 """The command line of meshctl.
 
 Exit status: 0 all is well; 1 something is degraded or does not answer; 2 the command line,
-the config or a key is wrong.
+the config or a key is wrong; 130 interrupted.
 """
 
 import argparse
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"meshctl: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # The reader (head, less) has seen enough; Python must not complain at exit again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from meshctl.sources import Answer
+from meshctl.sources import STATUS_VERSION, Answer
 from meshctl.table import printable
 
 
@@ -34,11 +34,20 @@ def print_blocks(blocks: Sequence[str], problems: Sequence[str]) -> None:
         print(f"meshctl: {printable(problem)}", file=sys.stderr)
 
 
+def version_problems(who: str, answer: Answer) -> list[str]:
+    """Nothing is called well that this meshctl may have read wrong."""
+    version = answer.fields.integer("version")
+    if version == STATUS_VERSION:
+        return []
+    found = "no version" if version is None else f"version {version}"
+    return [f"{who}: its status has {found}, expected {STATUS_VERSION}"]
+
+
 def mount_problems(answer: Answer) -> list[str]:
     """Everything at a mount that is not as it should be."""
     if answer.error:
         return [f"mount {answer.source}: {answer.error}"]
-    found = []
+    found = version_problems(f"mount {answer.source}", answer)
     for exporter in answer.fields.items("exporters"):
         state, why = exporter.text("state") or "unknown", exporter.text("why")
         if state != "connected":

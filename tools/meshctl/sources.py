@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,6 +23,7 @@ from meshfs.limits import CONTROL_TIMEOUT_S, STATUS_MAX_BYTES
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
 STATUS_FILE: Final = ".meshfs/status"
+STATUS_VERSION: Final = 1
 FILESYSTEM_TYPES: Final = ("fuse.meshfs", "meshfs")
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
@@ -56,13 +58,13 @@ def ask_mounts(chosen: list[Path]) -> list[Answer]:
     points = chosen or mount_points()
     if not points:
         raise ConfigError("no mesh is mounted here; mount one, or name an exporter with --config and --node")
-    return [_answer(str(point), lambda point=point: read_mount(point)) for point in points]  # type: ignore[misc]
+    return [_answer(str(point), partial(read_mount, point)) for point in points]
 
 
 def ask_exporter(config_path: str, node: str) -> Answer:
     """The status of the node's exporter on this machine. Raises ConfigError for a bad config."""
     path = cluster_config.load(config_path).node(node).control_socket
-    return _answer(f"{node} at {path}", lambda: read_control(path))
+    return _answer(f"{node} at {path}", partial(read_control, path))
 
 
 def read_mount(point: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:

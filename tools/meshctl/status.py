@@ -21,6 +21,8 @@ def add_parser(verbs: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if (arguments.config is None) != (arguments.node is None):
         raise ConfigError("--config and --node belong together")
+    if arguments.config is not None and arguments.mountpoint:
+        raise ConfigError("--config asks an exporter, a mount point a mount: give one of the two")
     if arguments.config is not None:
         mounts, exporters = [], [ask_exporter(str(arguments.config), arguments.node)]
     else:
@@ -55,7 +57,7 @@ def own_exporters(mounts: list[Answer]) -> list[Answer]:
 def exporter_problems(answer: Answer) -> list[str]:
     if answer.error:
         return [f"exporter {answer.source}: {answer.error}"]
-    return [
+    return output.version_problems(f"exporter {answer.source}", answer) + [
         f"exporter {answer.fields.text('node')}: disk {disk.text('name')} is {disk.text('state') or 'unknown'}"
         for disk in answer.fields.items("disks")
         if disk.text("state") != "ok"

@@ -1,0 +1,15 @@
+"""The membership a config file gives."""
+
+from pathlib import Path
+
+from meshfs import config
+from meshfs.membership.base import Membership
+from meshfs.membership.static import StaticMembership
+
+
+async def test_static(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text('[cluster]\nname = "c"\n[[node]]\nname = "n"\naddresses = ["::1"]\n')
+    membership: Membership = StaticMembership(config.load(path))
+    assert [node.name for node in membership.nodes] == ["n"]
+    assert [nodes async for nodes in membership.changes()] == []
