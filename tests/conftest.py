@@ -1,11 +1,23 @@
-"""Options of the whole suite, and the rule that a test is skipped only where its skip is expected."""
+"""Options of the whole suite, clusters of real processes, and the rule that skips are expected ones."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster, tracebacks
 
 FUZZ_CASES_DEFAULT = 100_000
 # Node ids (or their beginnings) that may be skipped on a machine that lacks what they need,
 # each with the reason. Any other skip fails the run, so that nothing is left out silently.
 SKIPS_EXPECTED: dict[str, str] = {}
+
+# Room for the largest blocks (8 MiB) at some depth.
+MESH_DISK_BYTES = 128 * MIB
 
 _skipped: list[str] = []
 
@@ -44,3 +56,51 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("unexpected skips", red=True)
         for nodeid in _skipped:
             terminalreporter.line(nodeid)
+
+
+@pytest.fixture
+def new_cluster(tmp_path: Path) -> Iterator[Callable[..., LocalCluster]]:
+    """Make a cluster of the test's own, with the keyword arguments of LocalCluster; ended after the test."""
+    with ExitStack() as stack:
+
+        def make(label: str = "c", **settings: Any) -> LocalCluster:
+            return stack.enter_context(_checked(tmp_path / label, **settings))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Three nodes that stay up for all tests that break nothing, each with its mount; n3 has no disks.
+
+    n1: direct (image, cache none), cached (image, cache writeback), device (loop device)
+    n2: direct
+    """
+    folder = tmp_path_factory.mktemp("mesh")
+    with _checked(folder) as cluster:
+        backing = cluster.image("device", MESH_DISK_BYTES).path
+        cached = cluster.image("cached", MESH_DISK_BYTES, cache="writeback")
+        direct = [cluster.image("direct", MESH_DISK_BYTES, file=str(folder / f"disks/{n}.img")) for n in ("n1", "n2")]
+        cluster.add_node("n1", [direct[0], cached, cluster.loop("device", backing)])
+        cluster.add_node("n2", [direct[1]])
+        cluster.add_node("n3")
+        cluster.write()
+        cluster.keygen()
+        for node in ("n1", "n2"):
+            cluster.launch_exporter(node)
+        for node in ("n1", "n2"):
+            cluster.await_exporter(node)
+        for node in ("n1", "n2", "n3"):
+            cluster.mount(node)
+        yield cluster
+
+
+@contextmanager
+def _checked(folder: Path, **settings: Any) -> Iterator[LocalCluster]:
+    """End it all, keep the logs, and fail when one of them has a traceback."""
+    try:
+        with LocalCluster(folder, **settings) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(folder / "disks", ignore_errors=True)
+    assert not list(tracebacks(folder / "log"))

@@ -167,14 +167,9 @@ def _json(text: str) -> Any:
 
 def _show_state(cluster: LocalCluster) -> None:
     for verb in ("status", "disks", "paths"):
-        command = ["meshctl", verb, *state_arguments(cluster, verb)]
+        command = ["meshctl", verb, str(cluster.mountpoint("n3"))]
         print(f"\n    $ {shlex.join(command)}")
         print("    " + cluster.meshctl(*command[1:]).stdout.rstrip().replace("\n", "\n    "))
-
-
-def state_arguments(cluster: LocalCluster, verb: str) -> list[str]:
-    """`status` asks the exporters by the config, `disks` and `paths` a mount."""
-    return [str(cluster.config)] if verb == "status" else [str(cluster.mountpoint("n3"))]
 
 
 def _show(what: str, *command: str) -> None:
@@ -204,7 +199,7 @@ def _keep(cluster: LocalCluster) -> None:
 The cluster is up. Try:
     ls -l {cluster.mountpoint("n3")}/disk/by-node/*/
     dd if={_disk(cluster, "n3", "n1", "disk0")} of=/dev/null bs=1M iflag=direct
-    {BIN}/meshctl status {cluster.config}
+    {BIN}/meshctl status {cluster.mountpoint("n3")}
     {BIN}/meshctl paths {cluster.mountpoint("n3")}
 Logs: {cluster.logs}
 Stop and remove it:

@@ -1,0 +1,64 @@
+"""A load that knows what every block must hold: the number of its last acknowledged write.
+
+One thread writes blocks stamped with rising numbers and reads them back at once, so a write
+that was lost, came twice late, or landed over a newer one is found, whatever happened to the
+exporter meanwhile.
+"""
+
+import mmap
+import os
+import random
+import struct
+import threading
+from pathlib import Path
+
+BLOCK_BYTES = 4096
+_STAMP = struct.Struct("<QQ")
+
+
+class StampedLoad(threading.Thread):
+    """Runs until `finish`; `errors` has what went wrong, `writes` how many were acknowledged."""
+
+    def __init__(self, path: Path, blocks: range, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+        self._buffer = mmap.mmap(-1, BLOCK_BYTES)
+        self._blocks = blocks
+        self._random = random.Random(seed)
+        self._stopping = threading.Event()
+        self.expected: dict[int, int] = {}
+        self.writes = 0
+        self.errors: list[str] = []
+
+    def run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._write(self._random.choice(self._blocks))
+                self._check(self._random.choice(self._blocks))
+        except (OSError, AssertionError) as error:
+            self.errors.append(f"after {self.writes} writes: {error!r}")
+
+    def finish(self, timeout_s: float) -> None:
+        """Stop, then read every block once more."""
+        self._stopping.set()
+        self.join(timeout_s)
+        assert not self.is_alive(), "an I/O of the load hangs"
+        assert not self.errors, self.errors
+        for block in self._blocks:
+            self._check(block)
+        os.close(self._fd)
+
+    def _write(self, block: int) -> None:
+        stamp = _STAMP.pack(block, self.writes + 1)
+        self._buffer[:] = stamp * (BLOCK_BYTES // _STAMP.size)
+        written = os.pwritev(self._fd, [self._buffer], block * BLOCK_BYTES)
+        assert written == BLOCK_BYTES, f"short write of {written} bytes"
+        self.writes += 1
+        self.expected[block] = self.writes
+
+    def _check(self, block: int) -> None:
+        if block not in self.expected:
+            return
+        assert os.preadv(self._fd, [self._buffer], block * BLOCK_BYTES) == BLOCK_BYTES
+        want = _STAMP.pack(block, self.expected[block]) * (BLOCK_BYTES // _STAMP.size)
+        assert self._buffer[:] == want, f"block {block}: not its last write"
