@@ -1,0 +1,293 @@
+"""Composition root of the mount process: options, config and keys, initiator, tree, FUSE.
+
+    initiator --on_change--> catalog -> tree <-- operations <-- FUSE loop
+    ports of the initiator <--------------------'
+
+The command returns when the tree serves: every exporter has been tried, or has had
+``limits.MOUNT_SETTLE_S`` to answer. An exporter that is down stops nothing; its disks come
+with it. The process ends with umount(8), or unmounts at SIGTERM, SIGINT and SIGHUP.
+"""
+
+import errno
+import grp
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import trio
+
+from meshfs import config as cluster_config
+from meshfs import limits
+from meshfs.background import Ready, notify_systemd, run_in_background
+from meshfs.config import Config
+from meshfs.errors import ConfigError
+from meshfs.fuse.operations import Operations, Port
+from meshfs.fuse.session import MountFailed, serve
+from meshfs.keys import Keyring
+from meshfs.model import DiskInfo
+from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options, parse_arguments
+from meshfs.namespace.catalog import Catalog
+from meshfs.namespace.tree import Tree
+
+log = logging.getLogger(__name__)
+
+# mount(8), "EXIT STATUS"; 2 is also what every command of meshfs gives for a bad config.
+EXIT_USAGE: Final = 1
+EXIT_CONFIG: Final = 2
+EXIT_FAILURE: Final = 32
+
+STATUS_VERSION: Final = 1
+_SYSLOG: Final = "/dev/log"
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_SYSLOG_FORMAT: Final = "meshfs[%(process)d]: %(levelname)s %(name)s: %(message)s"
+
+
+class Exporter(Protocol):
+    """What the mount reads of the session to one exporter."""
+
+    @property
+    def state(self) -> str:
+        """connected, connecting (not tried yet) or down."""
+
+    @property
+    def disks(self) -> tuple[DiskInfo, ...]:
+        """What it announced last."""
+
+
+class Exporters(Protocol):
+    """The initiator, as the mount uses it."""
+
+    on_change: Callable[[], None]
+
+    @property
+    def exporters(self) -> Mapping[str, Exporter]: ...
+
+    def port(self, disk_id: str) -> Port: ...
+
+    def status(self) -> list[dict[str, Any]]: ...
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All a mount needs, checked before anything is started."""
+
+    config: Config
+    node: str
+    keyring: Keyring
+    mountpoint: str
+    options: MountOptions
+
+    @property
+    def io_timeout_s(self) -> float:
+        chosen = self.options.io_timeout_s
+        return self.config.cluster.io_timeout_s if chosen is None else chosen
+
+
+class Mesh:
+    """The tree and what keeps it true to the exporters."""
+
+    def __init__(self, settings: Settings, initiator: Exporters) -> None:
+        self._settings = settings
+        self._initiator = initiator
+        self._started_s = time.monotonic()
+        self._catalog = Catalog([node.name for node in settings.config.nodes])
+        self._tree = Tree(self._catalog.nodes, time.time_ns())
+        self._seen: dict[str, tuple[bool, tuple[DiskInfo, ...]]] = {}
+        self._reported: frozenset[str] = frozenset()
+        #: Set when every exporter was reached or given up once.
+        self.settled = trio.Event()
+        self.operations = Operations(
+            self._tree,
+            lambda info: initiator.port(info.id),
+            self.status,
+            io_class=settings.options.io_class,
+            page_cache=settings.options.page_cache,
+            disk_gid=_group("disk"),
+        )
+        initiator.on_change = self.refresh
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the tree to what the exporters' sessions say now."""
+        changed = False
+        for node, exporter in self._initiator.exporters.items():
+            seen = (exporter.state == "connected", exporter.disks)
+            if seen == self._seen.get(node):
+                continue
+            self._seen[node] = seen
+            changed = True
+            if seen[0]:
+                self._catalog.announce(node, exporter.disks)
+            else:
+                self._catalog.lost(node)
+        if changed:
+            self._tree.update(self._catalog.disks, time.time_ns())
+            self._report()
+        if all(exporter.state != "connecting" for exporter in self._initiator.exporters.values()):
+            self.settled.set()
+
+    def _report(self) -> None:
+        problems = frozenset(self._catalog.problems)
+        for problem in sorted(problems - self._reported):
+            log.warning("not shown: %s", problem)
+        self._reported = problems
+
+    def status(self) -> bytes:
+        """The document of the status file."""
+        opens = self.operations.opens
+        disks = [
+            {**asdict(disk.info), "state": disk.state, "present": disk.present, "opens": opens[disk_id]}
+            for disk_id, disk in self._catalog.disks.items()
+        ]
+        document = {
+            "version": STATUS_VERSION,
+            "mountpoint": self._settings.mountpoint,
+            "config": str(self._settings.config.path),
+            "node": self._settings.node,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started_s, 3),
+            "io_timeout_s": self._settings.io_timeout_s,
+            "exporters": self._initiator.status(),
+            "disks": disks,
+            "problems": sorted(self._reported),
+        }
+        return json.dumps(document).encode() + b"\n"
+
+
+async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None:
+    """Mount and serve until the unmount or a signal. Raises MountFailed."""
+    mesh = Mesh(settings, initiator)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        await nursery.start(initiator.run)
+        with trio.move_on_after(limits.MOUNT_SETTLE_S):
+            await mesh.settled.wait()
+        options = kernel_options(settings.options, root=os.geteuid() == 0)
+        await serve(mesh.operations, settings.mountpoint, options, on_ready=on_ready)
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            scope.cancel()
+
+
+def main() -> int:
+    """The command ``meshfs``, and mount(8)'s helper when called ``mount.meshfs``."""
+    if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
+        print(USAGE, end="")
+        return 0
+    try:
+        settings = prepare(parse_arguments(sys.argv[0], sys.argv[1:]))
+    except UsageError as error:
+        print(f"meshfs: {error}\n{USAGE.splitlines()[0]}", file=sys.stderr)
+        return EXIT_USAGE
+    except ConfigError as error:
+        print(f"meshfs: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except MountFailed as error:
+        print(f"meshfs: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    if settings.options.fake:
+        return 0
+    if settings.options.foreground:
+        return _work(settings, lambda: notify_systemd("READY=1"))
+    return run_in_background(lambda on_ready: _work(settings, on_ready), EXIT_FAILURE)
+
+
+def prepare(options: MountOptions) -> Settings:
+    """Check everything that can be checked at once. Raises ConfigError and MountFailed."""
+    config = cluster_config.load(options.config)
+    node = config.node(options.node).name if options.node else _own_node(config)
+    if options.log_path is not None:
+        options = replace(options, log_path=os.path.abspath(options.log_path))
+    return Settings(config, node, Keyring(config, node), _mountpoint(options.mountpoint), options)
+
+
+def _own_node(config: Config) -> str:
+    """The node named as this host, with or without its domain."""
+    host = socket.gethostname()
+    known = {node.name for node in config.nodes}
+    for name in (host, host.partition(".")[0]):
+        if name in known:
+            return name
+    raise ConfigError(f"{config.path}: no node is named as this host ({host}); say which with -o node=NAME")
+
+
+def _mountpoint(text: str) -> str:
+    """The directory without symlinks, as the kernel will list it."""
+    try:
+        path = Path(text).resolve(strict=True)
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        dead = "; a mount whose process died is still there: umount it first"
+        raise MountFailed(f"{text}: {error.strerror}{dead if error.errno == errno.ENOTCONN else ''}") from error
+    if not is_directory:
+        raise MountFailed(f"{text}: not a directory")
+    return str(path)
+
+
+def _work(settings: Settings, on_ready: Ready) -> int:
+    """Everything from here runs in the process that serves; the exit status."""
+    status = 0
+    try:
+        _start_logging(settings.options)
+        trio.run(run, settings, _initiator(settings), on_ready)
+    except* (MountFailed, OSError) as group:
+        status = EXIT_FAILURE
+        for error in _leaves(group):
+            log.error("%s", error)
+            print(f"meshfs: {error}", file=sys.stderr)
+    return status
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _initiator(settings: Settings) -> Exporters:
+    from meshfs.initiator import Initiator
+
+    return Initiator(settings)
+
+
+def _start_logging(options: MountOptions) -> None:
+    handler: logging.Handler
+    if options.log_path is not None:
+        handler = logging.FileHandler(options.log_path)
+    elif options.foreground:
+        handler = logging.StreamHandler()
+    elif os.path.exists(_SYSLOG):
+        handler = logging.handlers.SysLogHandler(_SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
+        handler.append_nul = False
+    else:
+        print(f"meshfs: there is no {_SYSLOG}: nothing will be logged (-o log=FILE)", file=sys.stderr)
+        handler = logging.NullHandler()
+    syslog = isinstance(handler, logging.handlers.SysLogHandler)
+    handler.setFormatter(logging.Formatter(_SYSLOG_FORMAT if syslog else _LOG_FORMAT))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if options.debug else logging.INFO)
+
+
+def _group(name: str) -> int:
+    """The group's number; root's where this system has no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return 0

@@ -1,0 +1,51 @@
+"""FUSE_INIT's answer as amended, and the mount's place in mountinfo."""
+
+import struct
+
+from meshfs import limits
+from meshfs.fuse.handshake import amended
+from meshfs.fuse.tuning import device_of
+
+AUTO_INVAL_DATA = 1 << 12
+KILLPRIV_V2 = 1 << 28
+
+
+def request(flags: int, opcode: int = 26) -> bytes:
+    return struct.pack("<IIQQIIIHHIIII", 104, opcode, 2, 0, 0, 0, 0, 0, 0, 7, 45, 131072, flags) + bytes(48)
+
+
+def answer(flags: int, error: int = 0) -> bytes:
+    return struct.pack("<IiQIIIIHH", 80, error, 2, 7, 31, 131072, flags, 0, 0) + bytes(range(44))
+
+
+def test_flags_and_background_are_set() -> None:
+    amended_answer = amended(request(KILLPRIV_V2 | AUTO_INVAL_DATA | 1), answer(AUTO_INVAL_DATA | 1))
+    fields = struct.unpack_from("<IiQIIIIHH", amended_answer)
+    assert fields[:6] == (80, 0, 2, 7, 31, 131072)
+    assert fields[6] == KILLPRIV_V2 | 1
+    assert fields[7:] == (limits.FUSE_BACKGROUND_MAX, limits.FUSE_BACKGROUND_MAX * 3 // 4)
+    assert amended_answer[36:] == answer(0)[36:]
+
+
+def test_what_the_kernel_does_not_offer_is_not_claimed() -> None:
+    assert struct.unpack_from("<I", amended(request(1), answer(1)), 28)[0] == 1
+
+
+def test_anything_else_stays_as_it_is() -> None:
+    for before, after in (
+        (request(1, opcode=3), answer(1)),
+        (request(1), answer(1, error=-71)),
+        (request(1)[:20], answer(1)),
+        (request(1), answer(1)[:16]),
+    ):
+        assert amended(before, after) == after
+
+
+def test_the_topmost_mount_is_found() -> None:
+    text = (
+        "36 35 98:0 / / rw - ext3 /dev/root rw\n"
+        "40 36 0:40 / /mnt/a\\040b rw - fuse.meshfs c rw\n"
+        "41 40 0:41 / /mnt/a\\040b rw - fuse.meshfs c rw\n"
+    )
+    assert device_of("/mnt/a b", text) == "0:41"
+    assert device_of("/mnt", text) is None
