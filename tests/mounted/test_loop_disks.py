@@ -1,0 +1,187 @@
+"""Block devices (loop devices) and file systems made for the test: needs root."""
+
+import errno
+import os
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from meshfs.disk.base import Op
+from meshfs.disk.claim import Cache, open_disk
+from meshfs.disk.scan import scan_disk
+from meshfs.disk.threads import ThreadEngine
+from meshfs.errors import ConfigError
+from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, flush, read, write
+from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
+
+pytestmark = pytest.mark.mounted
+
+SIZE_BYTES = 3 * MIB + 1536
+
+
+def run(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def loop_device(image: Path, *options: str) -> Iterator[Path]:
+    """A loop device on ``image``; gone at the end."""
+    device = run("losetup", "--find", "--show", *options, image)
+    try:
+        yield Path(device)
+    finally:
+        run("losetup", "--detach", device)
+
+
+@contextmanager
+def mounted(*arguments: str | Path, at: Path) -> Iterator[Path]:
+    at.mkdir()
+    run("mount", *arguments, at)
+    try:
+        yield at
+    finally:
+        run("umount", at)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(SIZE_BYTES)
+    return path
+
+
+@pytest.fixture
+def device(image: Path) -> Iterator[Path]:
+    with loop_device(image) as device:
+        yield device
+
+
+@pytest.mark.parametrize("block_bytes", [512, 4096])
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("engine_name", SMALL_ENGINES)
+class TestBlockDevice(DiskSuite):
+    @pytest.fixture
+    async def case(self, image: Path, engine_name: str, cache: Cache, block_bytes: int) -> AsyncIterator[DiskCase]:
+        with loop_device(image, "--sector-size", str(block_bytes)) as device:
+            async with opened(device, engine_name, cache) as disk:
+                assert disk.logical_block_size_bytes == block_bytes
+                assert disk.size_bytes == SIZE_BYTES // block_bytes * block_bytes
+                yield case_of(disk, device)
+
+
+def test_the_facts_of_a_block_device(device: Path) -> None:
+    facts = scan_disk(device)
+    assert facts.is_block_device
+    assert facts.size_bytes == SIZE_BYTES
+    assert facts.logical_block_size_bytes == 512
+    assert facts.identity == f"dev {device.stat().st_rdev}"
+
+
+async def test_a_block_device_has_one_owner(device: Path) -> None:
+    async with opened(device, "io_uring", "none"), running(ThreadEngine()) as engine:
+        with pytest.raises(ConfigError, match="is claimed by another exporter or file system"):
+            await open_disk(device, engine=engine, claim_timeout_s=0.1)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+async def test_a_read_only_device_is_served_read_only(image: Path, cache: Cache) -> None:
+    with loop_device(image, "--read-only") as device:
+        async with opened(device, "io_uring", cache) as disk:
+            assert disk.read_only
+            assert await read(disk, 0, 512) == bytes(512)
+            assert await write(disk, 0, b"x" * 512) == -errno.EROFS
+
+
+async def test_an_image_on_a_read_only_file_system_is_served_read_only(image: Path, tmp_path: Path) -> None:
+    with mounted("--bind", "-o", "ro", image.parent, at=tmp_path.parent / f"{tmp_path.name}-ro") as folder:
+        async with opened(folder / image.name, "io_uring", "none") as disk:
+            assert disk.read_only
+
+
+@pytest.mark.parametrize("engine_name", SMALL_ENGINES)
+async def test_a_device_set_read_only_under_us_says_so(device: Path, engine_name: str) -> None:
+    async with opened(device, engine_name, "none") as disk:
+        run("blockdev", "--setro", device)
+        try:
+            assert await write(disk, 0, b"x" * 512) == -errno.EROFS
+            assert await write(disk, 1, b"x" * 512) == -errno.EROFS
+            assert await read(disk, 0, 512) == bytes(512)
+        finally:
+            # A loop device keeps it for its next image.
+            run("blockdev", "--setrw", device)
+
+
+@pytest.mark.parametrize("engine_name", SMALL_ENGINES)
+async def test_an_io_error_reaches_its_request_alone(device: Path, image: Path, engine_name: str) -> None:
+    """A loop device whose backing file was cut answers EIO past the cut."""
+    async with opened(device, engine_name, "none") as disk:
+        os.truncate(image, MIB)
+        batch = Batch(disk)
+        requests = [batch.make(Op.READ, offset, 4096) for offset in (0, 2 * MIB, MIB - 4096)]
+        requests.append(batch.write(2 * MIB + 100, b"x" * 100))
+        assert await batch.do(requests) == [4096, -errno.EIO, 4096, -errno.EIO]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("engine_name", SMALL_ENGINES)
+async def test_a_full_file_system_gives_enospc(tmp_path: Path, engine_name: str, cache: Cache) -> None:
+    with mounted("-t", "tmpfs", "-o", "size=1M", "meshfs-test", at=tmp_path / "small") as folder:
+        with (folder / "disk.img").open("wb") as file:
+            file.truncate(4 * MIB)
+        async with opened(folder / "disk.img", engine_name, cache) as disk:
+            batch = Batch(disk)
+            results = await batch.do([batch.write(index * 65536, b"x" * 65536) for index in range(64)])
+            assert -errno.ENOSPC in results
+            assert set(results) <= {65536, -errno.ENOSPC}
+            written = results.index(65536) * 65536
+            assert await read(disk, written, 65536) == b"x" * 65536
+            assert await flush(disk) == 0
+
+
+# --- used by this machine -------------------------------------------------------------
+
+
+def test_a_mounted_device_and_its_image_are_in_use(device: Path, image: Path, tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", device)
+    with mounted(device, at=tmp_path / "ext4") as folder:
+        with pytest.raises(ConfigError, match=f"{device}: is used on this machine: mounted on {folder}"):
+            scan_disk(device)
+        with pytest.raises(ConfigError, match=f"is used on this machine: the backing file of {device}"):
+            scan_disk(image)
+
+
+def test_swap_is_in_use(device: Path, image: Path) -> None:
+    run("mkswap", device)
+    run("swapon", device)
+    try:
+        with pytest.raises(ConfigError, match="swap space"):
+            scan_disk(device)
+    finally:
+        run("swapoff", device)
+
+
+def test_a_device_with_a_mounted_partition_is_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "parted.img"
+    with path.open("wb") as file:
+        # An MBR with one Linux partition: start and size in sectors.
+        file.write(struct.pack("<446s BBHBBHII 48s 2s", b"", 0, 0, 0, 0x83, 0, 0, 2048, 28672, b"", b"\x55\xaa"))
+        file.truncate(16 * MIB)
+    with loop_device(path) as device:
+        partition = Path(f"{device}p1")
+        # partx reads the table itself: some kernels can't.
+        run("partx", "--add", device)
+        try:
+            run("mkfs.ext4", "-q", partition)
+            with mounted(partition, at=tmp_path / "part"):
+                with pytest.raises(ConfigError, match=f"its partition {partition.name} is mounted on"):
+                    scan_disk(device)
+                with pytest.raises(ConfigError, match="used on this machine: mounted on"):
+                    scan_disk(partition)
+            assert scan_disk(partition).rotational == scan_disk(device).rotational
+        finally:
+            run("partx", "--delete", device)
