@@ -300,6 +300,9 @@ class Initiator:
     """
 
     def __init__(self, user: str, password: str, domain: str) -> None:
+        # pyspnego would offer NTLMv1, which tells an impostor the password's hash.
+        if os.environ.get("LM_COMPAT_LEVEL", "3") not in ("3", "4", "5"):
+            raise AuthenticationError("LM_COMPAT_LEVEL in the environment asks for NTLMv1: unset it")
         # A hash, as pyspnego can use it for NTLM only: never Kerberos behind our back.
         credential = NTLMHash(username=f"{domain}\\{user}", nt_hash=ntowfv1(password).hex())
         self._context = spnego.client(

@@ -440,3 +440,10 @@ def test_refusals_reach_the_initiator() -> None:
         client.step(NegTokenResp(NegState.reject).pack())
     with pytest.raises(LocalProtocolError):
         _ = client.session_key
+
+
+@pytest.mark.parametrize("level", ["0", "1", "2"])
+def test_initiator_never_sends_ntlmv1(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setenv("LM_COMPAT_LEVEL", level)
+    with pytest.raises(AuthenticationError, match="LM_COMPAT_LEVEL"):
+        Initiator("n1", "secret", "demo")
