@@ -20,6 +20,7 @@ class StreamTransport:
         sock.setblocking(False)
         tune(sock)
         self._sock = sock
+        self._fd = sock.fileno()
         self.kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
         self.local = address_text(sock.getsockname())
         self.remote = address_text(sock.getpeername())
@@ -27,14 +28,14 @@ class StreamTransport:
         self.receive_into = sock.recv_into
 
     async def wait_readable(self) -> None:
-        await trio.lowlevel.wait_readable(self._sock)
+        await trio.lowlevel.wait_readable(self._fd)
 
     async def wait_writable(self) -> None:
-        await trio.lowlevel.wait_writable(self._sock)
+        await trio.lowlevel.wait_writable(self._fd)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._sock)
+            trio.lowlevel.notify_closing(self._fd)
             self._sock.close()
 
 
@@ -70,7 +71,7 @@ async def _finish_connect(sock: socket.socket, address: tuple[str, int] | str) -
         await trio.sleep(limits.RECONNECT_DELAY_MIN_S)
         number = sock.connect_ex(address)
     if number == errno.EINPROGRESS:
-        await trio.lowlevel.wait_writable(sock)
+        await trio.lowlevel.wait_writable(sock.fileno())
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))

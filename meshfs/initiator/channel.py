@@ -1,0 +1,646 @@
+"""One bound connection: requests out, replies back to the tasks that wait for them.
+
+The hot path. A request costs its caller one park and one wake-up, nothing else:
+
+    start_read, start_write   pack, sign and send at once (one sendmsg), enter the slot into the
+                              table of requests in flight; the caller parks on the slot
+    reader task               one wait per batch: receive, parse, check, reschedule the callers
+    writer task               awake only after a send that the socket did not take whole
+    ticker task               deadlines, probes, silence; there is no timer per request
+
+Message ids go out in their order: ids are taken and frames are sent without a yield between.
+A caller that finds no credits parks all the same, and its request is sent by whoever brings
+the credits, first come first served.
+
+A slot ends with its reply or with the channel, never earlier: a call that was cancelled or
+whose deadline passed leaves its slot behind with no task, so that the late reply is known.
+The last credit is kept for probing a peer whose every other credit is in use by slow I/O.
+
+What the peer sends is checked here against what was asked: any reply that was never asked
+for, is protected less than agreed, or has a length that cannot be, ends the channel.
+"""
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
+
+import trio
+from outcome import Error, Outcome, Value
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from meshfs import limits
+from meshfs.buffers import Buffer, BufferPool
+from meshfs.errors import ChannelLost, LocalProtocolError, RemoteProtocolError, StatusError
+from meshfs.smb.connection import Connection, Message, Protection, Role
+from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES, Command, Flags, NtStatus, WriteFlags
+from meshfs.smb.credits import CreditAccount, charge_for
+from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES
+from meshfs.smb.messages import CancelRequest, EchoRequest, FileId
+from meshfs.smb.security import NONCE_INITIATOR, ChannelSecurity, PreauthHash
+from meshfs.smb.status import status_text
+from meshfs.smb.wire import (
+    READ_DATA_OFFSET,
+    READ_REQUEST_FRAME_BYTES,
+    READ_RESPONSE,
+    WRITE_REQUEST_FRAME_BYTES,
+    WRITE_RESPONSE,
+    pack_read_request_frame,
+    pack_write_request_frame,
+)
+from meshfs.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+ReadData = bytes | memoryview
+
+# Plain ints: comparing with enum members costs a call per message.
+_READ: Final = int(Command.READ)
+_WRITE: Final = int(Command.WRITE)
+_CHANGE_NOTIFY: Final = int(Command.CHANGE_NOTIFY)
+_PENDING: Final = int(NtStatus.PENDING)
+_END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
+_ASYNC: Final = int(Flags.ASYNC_COMMAND)
+_SIGNED: Final = int(Flags.SIGNED)
+_WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
+_NOT_SENT: Final = -1
+
+_ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
+_ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
+_ACCEPT_SIGNED: Final = (Protection.SIGNED, Protection.SEALED)
+_ACCEPT_SEALED: Final = (Protection.SEALED,)
+
+
+class Slot:
+    """One request from its start to its reply; the caller parks on it with ``abandon``."""
+
+    __slots__ = ("async_id", "command", "deadline", "length", "message_id", "signed", "task")
+
+    def __init__(self, command: int, length: int, deadline: float) -> None:
+        self.command = command
+        #: Bytes asked for or sent.
+        self.length = length
+        self.deadline = deadline
+        #: Who waits; None once that one has its answer or is gone.
+        self.task: Task | None = current_task()
+        self.message_id = _NOT_SENT
+        self.async_id: int | None = None
+        #: The reply has to be signed even where the channel's policy does not say so.
+        self.signed = False
+
+    @property
+    def sent(self) -> bool:
+        """Whether the peer may act on it."""
+        return self.message_id != _NOT_SENT
+
+    def abandon(self, _: object = None) -> Abort:
+        """The abort function of the caller's park."""
+        self.task = None
+        return Abort.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply to anything but READ and WRITE, in memory of its own."""
+
+    status: int
+    session_id: int
+    tree_id: int
+    protection: Protection
+    #: The whole message, header included.
+    raw: bytearray
+
+    @property
+    def body(self) -> memoryview:
+        return memoryview(self.raw)[HEADER_BYTES:]
+
+
+class Channel:
+    """``run`` it in a nursery, then log in (`login.py`), then use it until it ends."""
+
+    def __init__(self, transport: Transport, pool: BufferPool) -> None:
+        self.transport = transport
+        self.connection = Connection(Role.INITIATOR, pool)
+        self.credits = CreditAccount()
+        self.session_id = 0
+        #: Why the channel ended; empty while it is alive.
+        self.why = ""
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        #: Nothing can be sent any more, and all callers have been told.
+        self.closed = False
+        self._slots: dict[int, Slot] = {}
+        self._waiting: deque[tuple[int, Slot, Callable[[int, int], None]]] = deque()
+        self._unsent: deque[memoryview] = deque()
+        self._writer: Task | None = None
+        self._scope = trio.CancelScope()
+        # READ payloads handed out, by batch; see _recycle.
+        self._lent: list[Buffer] = []
+        self._lent_before: list[Buffer] = []
+        self._security: ChannelSecurity | None = None
+        self._sign = False
+        self._seal = False
+        self._flags = 0
+        self._accepted: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
+        self._accepted_interim: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
+        self._reserve = 0
+        self._heard = False
+        self._probed = False
+        self._last_heard = 0.0
+        self._busy_since: float | None = None
+
+    # --- life --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until the channel ends; ``why`` tells then. Cancelling ends it too."""
+        self._last_heard = trio.current_time()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read_loop)
+                    nursery.start_soon(self._write_loop)
+                    nursery.start_soon(self._tick_loop)
+        finally:
+            self._close()
+            with trio.CancelScope(shield=True):
+                # Those who were just given lent memory run before it goes back.
+                for _ in range(2):
+                    await trio.lowlevel.checkpoint()
+                    self._recycle()
+
+    def fail(self, why: str) -> None:
+        """End the channel; who waits is told by ``run`` as it returns."""
+        if not self.why:
+            self.why = why
+            self._scope.cancel()
+
+    def _close(self) -> None:
+        self.why = self.why or "closed"
+        self.closed = True
+        self.transport.close()
+        slots = [*self._slots.values(), *(slot for _, slot, _ in self._waiting)]
+        self._slots.clear()
+        self._waiting.clear()
+        self._unsent.clear()
+        for slot in slots:
+            _finish(slot, Error(ChannelLost(self.why)))
+        self.connection.close()
+
+    def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
+        """From now on: the session's keys, and what every message has to be."""
+        if seal and security.sealer is None:
+            raise LocalProtocolError("encryption without a negotiated cipher")
+        self.session_id = session_id
+        self.connection.security[session_id] = security
+        self._security = security
+        self._seal = seal
+        self._sign = sign and not seal
+        self._flags = _SIGNED if self._sign else 0
+        self._accepted = _ACCEPT_SEALED if seal else _ACCEPT_SIGNED if sign else _ACCEPT_ANY
+        # Interim replies are never checked for a signature (MS-SMB2 3.2.5.1.3).
+        self._accepted_interim = _ACCEPT_SEALED if seal else _ACCEPT_ANY
+        self._reserve = 1
+
+    @property
+    def sealed(self) -> bool:
+        return self._seal
+
+    @property
+    def signed(self) -> bool:
+        return self._sign
+
+    @property
+    def outstanding(self) -> int:
+        """Requests in flight or waiting for credits; a CHANGE_NOTIFY waits by its nature."""
+        return sum(slot.command != _CHANGE_NOTIFY for slot in self._slots.values()) + len(self._waiting)
+
+    # --- requests ----------------------------------------------------------------------
+
+    def start_read(self, tree_id: int, file_id: FileId, offset: int, length: int, deadline: float) -> Slot:
+        """Ask for ``length`` bytes; park on the slot for bytes (b"" at the end) or a memoryview.
+
+        A memoryview is valid until the parked task yields again. The park raises StatusError,
+        ChannelLost, or TimeoutError at the deadline; this raises ChannelLost.
+        """
+        slot = Slot(_READ, length, deadline)
+        charge = charge_for(length)
+        if self._waiting or self.credits.available - self._reserve < charge or self.closed:
+            self._enqueue(slot, charge, lambda mid, cost: self._send_read(slot, mid, cost, tree_id, file_id, offset))
+        else:
+            self._send_read(slot, self.credits.take(charge), charge, tree_id, file_id, offset)
+        return slot
+
+    def start_write(
+        self,
+        tree_id: int,
+        file_id: FileId,
+        offset: int,
+        data: bytes | memoryview,
+        deadline: float,
+        *,
+        write_through: bool,
+    ) -> Slot:
+        """The same for a write; the park gives the count written. ``data`` stays the caller's."""
+        slot = Slot(_WRITE, len(data), deadline)
+        charge = charge_for(len(data))
+        flags = _WRITE_THROUGH if write_through else 0
+        if self._waiting or self.credits.available - self._reserve < charge or self.closed:
+            self._enqueue(
+                slot, charge, lambda mid, cost: self._send_write(slot, mid, cost, tree_id, file_id, offset, data, flags)
+            )
+        else:
+            self._send_write(slot, self.credits.take(charge), charge, tree_id, file_id, offset, data, flags)
+        return slot
+
+    def start_request(
+        self,
+        command: Command,
+        body: bytes,
+        *,
+        tree_id: int = 0,
+        session_id: int | None = None,
+        deadline: float = inf,
+        signed: bool = False,
+        preauth: PreauthHash | None = None,
+        charge: int = 1,
+    ) -> Slot:
+        """Any other request; the park gives its `Reply`, whatever its status."""
+        slot = Slot(int(command), 0, deadline)
+        slot.signed = signed
+
+        def send(message_id: int, cost: int) -> None:
+            self._send_request(slot, message_id, cost, body, tree_id, session_id, preauth)
+
+        if self._waiting or self.credits.available - self._reserve < charge or self.closed:
+            self._enqueue(slot, charge, send)
+        else:
+            send(self._take(charge), charge)
+        return slot
+
+    async def request(
+        self,
+        command: Command,
+        body: bytes,
+        *,
+        tree_id: int = 0,
+        session_id: int | None = None,
+        deadline: float = inf,
+        signed: bool = False,
+        preauth: PreauthHash | None = None,
+        charge: int = 1,
+        accept: tuple[int, ...] = (NtStatus.SUCCESS,),
+    ) -> Reply:
+        """A request and its reply. StatusError when its status is none of ``accept``."""
+        slot = self.start_request(
+            command, body, tree_id=tree_id, session_id=session_id, deadline=deadline, signed=signed,
+            preauth=preauth, charge=charge,
+        )  # fmt: skip
+        reply: Reply = await wait_task_rescheduled(slot.abandon)
+        if reply.status not in accept:
+            raise StatusError(reply.status, f"{command.name} ({status_text(reply.status)})")
+        return reply
+
+    # --- sending -----------------------------------------------------------------------
+
+    def _take(self, charge: int) -> int:
+        message_id = self.credits.take(charge)
+        assert message_id is not None, "asked for without looking"
+        return message_id
+
+    def _enqueue(self, slot: Slot, charge: int, send: Callable[[int, int], None]) -> None:
+        if self.closed:
+            raise ChannelLost(self.why)
+        self._waiting.append((charge, slot, send))
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what waits, in its order, as far as the credits reach."""
+        waiting = self._waiting
+        while waiting:
+            charge, slot, send = waiting[0]
+            if slot.task is not None:
+                # With nothing in flight no credits would ever come: then the last one goes too.
+                reserve = self._reserve if self._slots else 0
+                if self.credits.available - reserve < charge:
+                    return
+                send(self._take(charge), charge)
+            waiting.popleft()
+
+    def _send_read(
+        self, slot: Slot, message_id: int | None, charge: int, tree_id: int, file_id: FileId, offset: int
+    ) -> None:
+        assert message_id is not None
+        slot.message_id = message_id
+        self._slots[message_id] = slot
+        frame = bytearray(READ_REQUEST_FRAME_BYTES)
+        pack_read_request_frame(
+            frame, slot.length, offset, file_id[0], file_id[1], flags=self._flags, credits=self.credits.ask(charge),
+            credit_charge=charge, channel_sequence=0, message_id=message_id, tree_id=tree_id,
+            session_id=self.session_id,
+        )  # fmt: skip
+        security = self._security
+        if self._sign:
+            security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message_id, NONCE_INITIATOR)  # type: ignore[union-attr]
+        elif self._seal:
+            self._send((security.sealer.seal(memoryview(frame)[PREFIX_BYTES:]),))  # type: ignore[union-attr]
+            return
+        self._send((frame,))
+
+    def _send_write(
+        self,
+        slot: Slot,
+        message_id: int | None,
+        charge: int,
+        tree_id: int,
+        file_id: FileId,
+        offset: int,
+        data: bytes | memoryview,
+        write_flags: int,
+    ) -> None:
+        assert message_id is not None
+        slot.message_id = message_id
+        self._slots[message_id] = slot
+        head = bytearray(WRITE_REQUEST_FRAME_BYTES)
+        pack_write_request_frame(
+            head, slot.length, offset, file_id[0], file_id[1], flags=self._flags, credits=self.credits.ask(charge),
+            credit_charge=charge, channel_sequence=0, message_id=message_id, tree_id=tree_id,
+            session_id=self.session_id, write_flags=write_flags,
+        )  # fmt: skip
+        security = self._security
+        if self._sign:
+            security.signer.sign_parts(head, PREFIX_BYTES, data, message_id)  # type: ignore[union-attr]
+        elif self._seal:
+            message = b"".join((memoryview(head)[PREFIX_BYTES:], data))
+            self._send((security.sealer.seal(message),))  # type: ignore[union-attr]
+            return
+        self._send((head, data))
+
+    def _send_request(
+        self,
+        slot: Slot,
+        message_id: int,
+        charge: int,
+        body: bytes,
+        tree_id: int,
+        session_id: int | None,
+        preauth: PreauthHash | None,
+    ) -> None:
+        slot.message_id = message_id
+        self._slots[message_id] = slot
+        security = self._security
+        sign = security if self._sign or (slot.signed and not self._seal) else None
+        frame = self.connection.pack(
+            slot.command, body, credits=self.credits.ask(charge), credit_charge=charge, message_id=message_id,
+            tree_id=tree_id, session_id=self.session_id if session_id is None else session_id,
+            sign=sign, seal=security if self._seal else None,
+        )  # fmt: skip
+        if preauth is not None:
+            preauth.update(memoryview(frame)[PREFIX_BYTES:])
+        self._send((frame,))
+
+    def _send(self, parts: tuple[bytes | bytearray | memoryview, ...]) -> None:
+        """Send, or queue what the socket does not take. Never raises: a dead socket ends the channel."""
+        if self._unsent:
+            self._queue(parts, 0)
+            return
+        try:
+            sent = self.transport.send(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.fail(f"sending failed: {error.strerror or error}")
+            return
+        self.sent_bytes += sent
+        self._queue(parts, sent)
+
+    def _queue(self, parts: tuple[bytes | bytearray | memoryview, ...], sent: int) -> None:
+        """Keep what is left of ``parts`` after ``sent`` bytes; credits bound how much that can be."""
+        for index, part in enumerate(parts):
+            size = len(part)
+            if sent >= size:
+                sent -= size
+                continue
+            rest = memoryview(part)[sent:]
+            sent = 0
+            # A caller's own memory (the second part) may change once its call is cancelled.
+            if index and type(rest.obj) is not bytes:
+                rest = memoryview(bytes(rest))
+            self._unsent.append(rest)
+        if self._unsent and self._writer is not None:
+            task, self._writer = self._writer, None
+            reschedule(task)
+
+    async def _write_loop(self) -> None:
+        unsent = self._unsent
+        while True:
+            if not unsent:
+                self._writer = current_task()
+                await wait_task_rescheduled(self._stop_writing)
+            try:
+                await self.transport.wait_writable()
+                sent = self.transport.send([unsent[i] for i in range(min(len(unsent), 64))])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self.fail(f"sending failed: {error.strerror or error}")
+                return
+            self.sent_bytes += sent
+            # What the peer takes is a sign of life as good as an answer.
+            self._heard = True
+            while sent:
+                part = unsent.popleft()
+                if sent < len(part):
+                    unsent.appendleft(part[sent:])
+                    break
+                sent -= len(part)
+
+    def _stop_writing(self, _: object) -> Abort:
+        self._writer = None
+        return Abort.SUCCEEDED
+
+    # --- receiving ---------------------------------------------------------------------
+
+    async def _read_loop(self) -> None:
+        try:
+            while True:
+                await self.transport.wait_readable()
+                self._recycle()
+                self._receive()
+        except RemoteProtocolError as error:
+            logger.warning("%s broke the protocol: %s", self.transport.remote, error)
+            self.fail(f"the exporter broke the protocol: {error}")
+        except OSError as error:
+            self.fail(f"connection lost: {error.strerror or error}")
+
+    def _receive(self) -> None:
+        """One batch: what the socket holds. ConnectionError at its end."""
+        receive, connection, handle = self.transport.receive_into, self.connection, self._handle
+        for _ in range(limits.CHANNEL_RECEIVES_MAX):
+            memory = connection.get_buffer()
+            try:
+                count = receive(memory)
+            except BlockingIOError:
+                return
+            if not count:
+                raise ConnectionResetError(errno.ECONNRESET, "closed by the exporter")
+            self._heard = True
+            self.received_bytes += count
+            for message in connection.received(count):
+                handle(message)
+                while message.next is not None:
+                    message = message.next
+                    handle(message)
+            if count < len(memory):
+                return
+
+    def _recycle(self) -> None:
+        """Give lent memory back one whole batch later.
+
+        A caller woken by a batch runs before or beside this task's next turn, in any order, and
+        is done with the memory by the one after it.
+        """
+        for buffer in self._lent_before:
+            buffer.release()
+        self._lent_before = self._lent
+        self._lent = []
+
+    def _handle(self, message: Message) -> None:
+        slots = self._slots
+        slot = slots.get(message.message_id)
+        if slot is None:
+            raise RemoteProtocolError(f"reply to request {message.message_id}, which was never sent")
+        if message.command != slot.command:
+            raise RemoteProtocolError(f"reply of command {message.command} to a request of command {slot.command}")
+        if message.status == _PENDING:
+            self._take_interim(slot, message)
+            return
+        if message.protection not in self._accepted or (slot.signed and message.protection not in _ACCEPT_SIGNED):
+            raise RemoteProtocolError(f"reply protected less than agreed: {message.protection.name}")
+        result: Outcome[Any]
+        if slot.command == _READ:
+            result = self._read_result(slot, message)
+        elif slot.command == _WRITE:
+            result = _write_result(slot, message)
+        else:
+            result = Value(
+                Reply(message.status, message.session_id, message.tree_id, message.protection, bytearray(message.view))
+            )
+        del slots[message.message_id]
+        self.credits.grant(message.credits)
+        if self._waiting:
+            self._pump()
+        _finish(slot, result)
+
+    def _take_interim(self, slot: Slot, message: Message) -> None:
+        """STATUS_PENDING: the reply comes later, the credits now (MS-SMB2 3.2.5.1.5)."""
+        if message.protection not in self._accepted_interim or not message.flags & _ASYNC:
+            raise RemoteProtocolError(f"interim reply that is {message.protection.name} or not asynchronous")
+        if slot.async_id is not None:
+            raise RemoteProtocolError(f"second interim reply to request {message.message_id}")
+        slot.async_id = message.async_id
+        self.credits.grant(message.credits)
+        if self._waiting:
+            self._pump()
+
+    def _read_result(self, slot: Slot, message: Message) -> Outcome[Any]:
+        if message.status:
+            if message.status == _END_OF_FILE:
+                return Value(b"")
+            return Error(StatusError(message.status, f"READ ({status_text(message.status)})"))
+        view = message.view
+        if len(view) < READ_DATA_OFFSET:
+            raise RemoteProtocolError(f"READ response of {len(view)} bytes")
+        size, offset, _, length, _, _ = READ_RESPONSE.unpack_from(view, HEADER_BYTES)
+        end = offset + length
+        if size != 17 or length > slot.length or (length and (offset < READ_DATA_OFFSET or end > len(view))):
+            raise RemoteProtocolError(
+                f"READ response: {length} bytes at {offset} in a message of {len(view)}, {slot.length} asked for"
+            )
+        if length > SMALL_FRAME_MAX_BYTES and slot.task is not None and message.frame is not None:
+            buffer = message.frame.take()
+            if buffer is not None:
+                self._lent.append(buffer)
+                return Value(view[offset:end])
+        return Value(bytes(view[offset:end]))
+
+    # --- time --------------------------------------------------------------------------
+
+    async def _tick_loop(self) -> None:
+        while True:
+            await trio.sleep(limits.CHANNEL_TICK_S)
+            now = trio.current_time()
+            self._expire(now)
+            self._watch(now)
+
+    def _expire(self, now: float) -> None:
+        """End the wait of those whose deadline passed; requests already sent keep their slot."""
+        for slot in list(self._slots.values()):
+            if slot.deadline <= now and slot.task is not None:
+                _finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time")))
+                self._cancel(slot)
+        for _, slot, _ in self._waiting:
+            if slot.deadline <= now:
+                _finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time")))
+        self._pump()
+
+    def _watch(self, now: float) -> None:
+        """Probe a silent peer, and give it up (MS-SMB2 leaves both to us)."""
+        if self._heard:
+            self._heard, self._probed, self._last_heard = False, False, now
+        busy = self.outstanding > 0
+        if not busy:
+            self._busy_since = None
+        elif self._busy_since is None:
+            self._busy_since = now
+        if not self._reserve:
+            # Logging in has a timeout of its own.
+            return
+        if self._busy_since is None:
+            if now - self._last_heard >= limits.CHANNEL_IDLE_PROBE_S:
+                self._probe()
+            return
+        silent_s = now - max(self._last_heard, self._busy_since)
+        if silent_s >= limits.CHANNEL_SILENCE_MAX_S:
+            self.fail(f"silent for {silent_s:.1f} s")
+        elif silent_s >= limits.CHANNEL_PROBE_AFTER_S and not self._probed:
+            self._probe()
+
+    def _probe(self) -> None:
+        """ECHO on the credit kept for it; nobody waits for the reply but the silence counter."""
+        if self.credits.available:
+            self._probed = True
+            slot = Slot(int(Command.ECHO), 0, inf)
+            slot.task = None
+            self._send_request(slot, self._take(1), 1, EchoRequest().pack(), 0, None, None)
+
+    def _cancel(self, slot: Slot) -> None:
+        """Tell the exporter that nobody waits any more (MS-SMB2 3.2.4.24); uses no credit."""
+        security = self._security
+        frame = self.connection.pack(
+            Command.CANCEL, CancelRequest().pack(), message_id=slot.message_id, session_id=self.session_id,
+            flags=0 if slot.async_id is None else _ASYNC, async_id=slot.async_id,
+            sign=security if self._sign else None, seal=security if self._seal else None,
+        )  # fmt: skip
+        self._send((frame,))
+
+
+def _finish(slot: Slot, result: Outcome[Any]) -> None:
+    task = slot.task
+    if task is not None:
+        slot.task = None
+        reschedule(task, result)
+
+
+def _write_result(slot: Slot, message: Message) -> Outcome[Any]:
+    if message.status:
+        return Error(StatusError(message.status, f"WRITE ({status_text(message.status)})"))
+    view = message.view
+    if len(view) < HEADER_BYTES + WRITE_RESPONSE.size:
+        raise RemoteProtocolError(f"WRITE response of {len(view)} bytes")
+    size, _, count, _, _, _ = WRITE_RESPONSE.unpack_from(view, HEADER_BYTES)
+    if size != 17 or not 0 < count <= slot.length:
+        raise RemoteProtocolError(f"WRITE response: {count} bytes written, {slot.length} sent")
+    return Value(count)

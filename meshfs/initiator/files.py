@@ -1,0 +1,104 @@
+"""What is asked of a tree by name: open, close, the list of disks, news of changes."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from meshfs.errors import RemoteProtocolError
+from meshfs.initiator.channel import Channel
+from meshfs.initiator.login import Tree
+from meshfs.model import DiskInfo, decode_disks
+from meshfs.smb.constants import (
+    AccessMask,
+    Command,
+    CreateDisposition,
+    CreateOptions,
+    Fsctl,
+    NtStatus,
+    ShareAccess,
+)
+from meshfs.smb.credits import charge_for
+from meshfs.smb.messages import (
+    ChangeNotifyRequest,
+    CloseRequest,
+    CreateRequest,
+    CreateResponse,
+    FileId,
+    FlushRequest,
+    IoctlRequest,
+    IoctlResponse,
+)
+
+_READ: Final = AccessMask.READ_DATA | AccessMask.READ_ATTRIBUTES | AccessMask.READ_CONTROL | AccessMask.SYNCHRONIZE
+_WRITE: Final = AccessMask.WRITE_DATA | AccessMask.APPEND_DATA | AccessMask.WRITE_ATTRIBUTES
+_SHARE_ALL: Final = ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE
+# FILE_NOTIFY_CHANGE_FILE_NAME, _ATTRIBUTES, _SIZE (MS-SMB2 2.2.35): what a disk list is made of.
+_CHANGES: Final = 0x0001 | 0x0004 | 0x0008
+_NOTIFY_OUTPUT_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """An SMB open."""
+
+    tree: Tree
+    file_id: FileId
+    size_bytes: int
+
+
+async def open_file(
+    channel: Channel,
+    tree: Tree,
+    name: str,
+    *,
+    writable: bool = False,
+    directory: bool = False,
+    disposition: CreateDisposition = CreateDisposition.OPEN,
+    deadline: float = inf,
+) -> OpenFile:
+    """CREATE; share access read, write and delete. StatusError when refused."""
+    request = CreateRequest(
+        name=name,
+        desired_access=_READ | _WRITE if writable else _READ,
+        share_access=_SHARE_ALL,
+        disposition=disposition,
+        options=CreateOptions.DIRECTORY_FILE if directory else CreateOptions.NON_DIRECTORY_FILE,
+    )
+    reply = await channel.request(Command.CREATE, request.pack(), tree_id=tree.tree_id, deadline=deadline)
+    response = CreateResponse.unpack(reply.body)
+    return OpenFile(tree, response.file_id, response.size_bytes)
+
+
+async def close_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
+    """CLOSE; an open the exporter no longer knows is closed."""
+    await channel.request(
+        Command.CLOSE, CloseRequest(file.file_id).pack(), tree_id=file.tree.tree_id, deadline=deadline,
+        accept=(NtStatus.SUCCESS, NtStatus.FILE_CLOSED),
+    )  # fmt: skip
+
+
+async def flush_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
+    body = FlushRequest(file.file_id).pack()
+    await channel.request(Command.FLUSH, body, tree_id=file.tree.tree_id, deadline=deadline)
+
+
+async def query_disks(channel: Channel, file: OpenFile, deadline: float = inf) -> tuple[DiskInfo, ...]:
+    """FSCTL_MESHFS_QUERY_DISKS: all disks of a share's root, or the open's own."""
+    size = channel.connection.negotiated.max_transact_bytes
+    body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file.file_id, b"", size).pack()
+    reply = await channel.request(
+        Command.IOCTL, body, tree_id=file.tree.tree_id, deadline=deadline, charge=charge_for(size)
+    )
+    try:
+        return tuple(decode_disks(IoctlResponse.unpack(reply.body).output))
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from error
+
+
+async def wait_for_change(channel: Channel, root: OpenFile) -> None:
+    """CHANGE_NOTIFY: returns when something in the share changed. StatusError where it is unsupported."""
+    body = ChangeNotifyRequest(root.file_id, _NOTIFY_OUTPUT_BYTES, _CHANGES).pack()
+    await channel.request(
+        Command.CHANGE_NOTIFY, body, tree_id=root.tree.tree_id,
+        accept=(NtStatus.SUCCESS, NtStatus.NOTIFY_ENUM_DIR),
+    )  # fmt: skip
