@@ -1,0 +1,179 @@
+"""What a FileDisk makes of an engine's results; the engine is scripted."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from meshfs.buffers import HEADROOM_BYTES
+from meshfs.disk.base import Done, Op
+from meshfs.disk.directio import Alignment
+from meshfs.disk.file import FileDisk
+from meshfs.disk.scan import DiskFacts
+from meshfs.limits import DISK_AGAIN_MAX
+from meshfs.testing.disk_suite import Batch
+
+SIZE_BYTES = 1 << 20
+# (kind, offset, length, dsync) of what was queued
+Call = tuple[str, int, int, bool]
+
+
+class ScriptedEngine:
+    """Records; ``answer`` gives the oldest unanswered call its result."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._open: list[tuple[Call, Done]] = []
+
+    @property
+    def buffered(self) -> "ScriptedEngine":
+        return self
+
+    def queue_read(self, fd: int, address: int, length: int, offset: int, done: Done) -> None:
+        self._record(("read", offset, length, False), done)
+
+    def queue_write(self, fd: int, address: int, length: int, offset: int, done: Done, *, dsync: bool) -> None:
+        self._record(("write", offset, length, dsync), done)
+
+    def queue_fdatasync(self, fd: int, done: Done) -> None:
+        self._record(("sync", 0, 0, False), done)
+
+    def _record(self, call: Call, done: Done) -> None:
+        self.calls.append(call)
+        self._open.append((call, done))
+
+    def flush(self) -> None:
+        """Everything recorded is with the kernel already."""
+
+    def answer(self, result: int | None = None) -> None:
+        call, done = self._open.pop(0)
+        done(call[2] if result is None else result)
+
+    @property
+    def unanswered(self) -> list[Call]:
+        return [call for call, _ in self._open]
+
+    async def run(self) -> None:
+        """Nothing comes by itself."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def disk(engine: ScriptedEngine) -> FileDisk:
+    facts = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1")
+    return FileDisk(facts, -1, engine, Alignment(512, 512), verifier="v", read_only=False)
+
+
+@pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
+def test_a_short_result_goes_on_at_a_whole_block(disk: FileDisk, engine: ScriptedEngine, op: Op) -> None:
+    batch = Batch(disk)
+    request = batch.make(op, 4096, 4096)
+    request.write_through = op == Op.WRITE
+    disk.submit([request])
+    engine.answer(1300)
+    engine.answer(512)
+    engine.answer()
+    kind, through = op.name.lower(), request.write_through
+    assert engine.calls == [
+        (kind, 4096, 4096, through),
+        (kind, 4096 + 1024, 3072, through),
+        (kind, 4096 + 1536, 2560, through),
+    ]
+    assert request.result == 4096
+
+
+@pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
+def test_a_request_that_gets_nowhere_is_an_error(disk: FileDisk, engine: ScriptedEngine, op: Op) -> None:
+    request = Batch(disk).make(op, 0, 4096)
+    disk.submit([request])
+    engine.answer(2048)
+    engine.answer(100)
+    assert request.result == -errno.EIO
+    assert not engine.unanswered
+
+
+@pytest.mark.parametrize("op", list(Op))
+def test_eagain_and_eintr_go_again(disk: FileDisk, engine: ScriptedEngine, op: Op) -> None:
+    request = Batch(disk).make(op, 0, 0 if op == Op.FLUSH else 512)
+    disk.submit([request])
+    engine.answer(-errno.EAGAIN)
+    engine.answer(-errno.EINTR)
+    engine.answer()
+    assert len(engine.calls) == 3
+    assert request.result == request.length
+
+
+def test_eagain_without_end_becomes_the_result(disk: FileDisk, engine: ScriptedEngine) -> None:
+    request = Batch(disk).make(Op.READ, 0, 512)
+    disk.submit([request])
+    while engine.unanswered:
+        engine.answer(-errno.EAGAIN)
+    assert request.result == -errno.EAGAIN
+    assert len(engine.calls) == DISK_AGAIN_MAX + 1
+
+
+def test_a_partial_block_is_read_merged_and_written(disk: FileDisk, engine: ScriptedEngine) -> None:
+    request = Batch(disk).write(1000, b"x" * 1000, through=True)
+    disk.submit([request])
+    assert engine.calls == [("read", 512, 512, False), ("read", 1536, 512, False)]
+    engine.answer()
+    engine.answer()
+    assert engine.unanswered == [("write", 512, 1536, True)]
+    engine.answer()
+    assert request.result == 1000
+
+
+def test_other_writes_to_its_blocks_wait_for_the_merge(disk: FileDisk, engine: ScriptedEngine) -> None:
+    batch = Batch(disk)
+    merge, over, beside = batch.write(600, b"x"), batch.write(512, b"y" * 512), batch.write(1024, b"z" * 512)
+    disk.submit([merge, over, beside])
+    assert engine.unanswered == [("read", 512, 512, False), ("write", 1024, 512, False)]
+    engine.answer()
+    assert engine.unanswered == [("write", 1024, 512, False), ("write", 512, 512, False)]
+    engine.answer()
+    engine.answer()
+    assert engine.unanswered == [("write", 512, 512, False)]
+    engine.answer()
+    assert [merge.result, over.result, beside.result] == [1, 512, 512]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_within_a_merge_is_its_requests(disk: FileDisk, engine: ScriptedEngine, failing: int) -> None:
+    batch = Batch(disk)
+    merge, waiting = batch.write(1000, b"x" * 1000), batch.write(512, b"y" * 512)
+    disk.submit([merge, waiting])
+    for index in range(2 if failing < 2 else 3):
+        engine.answer(-errno.EIO if index == failing else None)
+    assert merge.result == -errno.EIO
+    assert engine.unanswered == [("write", 512, 512, False)]
+    engine.answer()
+    assert waiting.result == 512
+    assert disk.pool.used_bytes == 0
+
+
+def test_unaligned_memory_takes_a_bounce_but_no_merge(disk: FileDisk, engine: ScriptedEngine) -> None:
+    batch = Batch(disk)
+    requests = [batch.write(512, b"x" * 512, start=HEADROOM_BYTES + 4), batch.make(Op.READ, 0, 512, start=100)]
+    disk.submit(requests)
+    assert engine.calls == [("write", 512, 512, False), ("read", 0, 512, False)]
+    assert disk.pool.used_bytes == 2 * 4096
+    engine.answer()
+    engine.answer(-errno.EIO)
+    assert [request.result for request in requests] == [512, -errno.EIO]
+    assert disk.pool.used_bytes == 0
+
+
+def test_eperm_of_a_write_means_read_only(disk: FileDisk, engine: ScriptedEngine) -> None:
+    request = Batch(disk).write(0, b"x" * 512)
+    disk.submit([request])
+    engine.answer(-errno.EPERM)
+    assert request.result == -errno.EROFS

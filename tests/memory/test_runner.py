@@ -1,0 +1,174 @@
+import errno
+
+import pytest
+import trio
+import trio.testing
+
+from meshfs.buffers import HEADROOM_BYTES, BufferPool
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.runner import Runner, RunnerStatus
+from meshfs.testing.disk_suite import MIB
+from meshfs.testing.memory_disk import MemoryDisk
+
+POOL = BufferPool()
+
+
+def make(done: list[DiskRequest], op: Op = Op.READ, offset: int = 0, *, context: object = None) -> DiskRequest:
+    length = 0 if op == Op.FLUSH else 512
+    buffer = None if op == Op.FLUSH else POOL.acquire(length)
+    return DiskRequest(op, offset, length, buffer, HEADROOM_BYTES, done.append, context=context)
+
+
+def make_runner(depth: int) -> tuple[Runner, MemoryDisk]:
+    disk = MemoryDisk(MIB)
+    return Runner(FifoQueue(depth), disk), disk
+
+
+async def test_nothing_reaches_the_disk_before_the_pump() -> None:
+    runner, _ = make_runner(4)
+    done: list[DiskRequest] = []
+    requests = [make(done, offset=index * 512) for index in range(10)]
+    for request in requests:
+        runner.add(request)
+    assert not done
+    assert runner.status().queued == 10
+    runner.pump()
+    assert done == requests
+    assert all(request.on_done == done.append for request in requests)
+
+
+async def test_the_depth_at_the_disk_is_bounded() -> None:
+    runner, disk = make_runner(4)
+    disk.stall()
+    done: list[DiskRequest] = []
+    for _ in range(10):
+        runner.submit(make(done))
+    assert disk.stalled == 4
+    assert runner.status().queued == 6
+    assert runner.status().in_flight == 4
+    disk.release()
+    assert len(done) == 10
+
+
+async def test_counters() -> None:
+    runner, disk = make_runner(4)
+    disk.fail(512, 1024, errno.EIO, {Op.READ})
+    done: list[DiskRequest] = []
+    for request in (make(done), make(done, offset=512), make(done, Op.WRITE), make(done, Op.FLUSH)):
+        runner.add(request)
+    runner.pump()
+    assert [request.result for request in done] == [512, -errno.EIO, 512, 0]
+    assert runner.status() == RunnerStatus(
+        queued=0, in_flight=0, reads=2, writes=1, flushes=1, read_bytes=512, written_bytes=512, errors=1
+    )
+
+
+async def test_completions_that_submit_do_not_recurse() -> None:
+    runner, _ = make_runner(1)
+    left = 5000
+
+    def again(request: DiskRequest) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            runner.submit(request)
+
+    runner.submit(DiskRequest(Op.READ, 0, 512, POOL.acquire(512), HEADROOM_BYTES, again))
+    assert left == 0
+
+
+async def test_cancel_takes_back_what_the_disk_does_not_have() -> None:
+    runner, disk = make_runner(1)
+    disk.stall()
+    done: list[DiskRequest] = []
+    first, second, stranger = make(done), make(done), make(done)
+    runner.submit(first)
+    runner.submit(second)
+    assert not runner.cancel(first)
+    assert not runner.cancel(stranger)
+    assert runner.cancel(second)
+    assert not runner.cancel(second)
+    assert second.on_done == done.append
+    disk.release()
+    assert done == [first]
+
+
+async def test_drain_takes_back_the_queued_and_waits_for_the_rest() -> None:
+    runner, disk = make_runner(2)
+    disk.stall()
+    done: list[DiskRequest] = []
+    mine = [make(done, context="mine") for _ in range(2)]
+    others = [make(done, context="other") for _ in range(2)]
+    for request in (mine[0], others[0], mine[1], others[1]):
+        runner.add(request)
+    runner.pump()
+    drained: list[DiskRequest] = []
+
+    async def drain() -> None:
+        drained.extend(await runner.drain(lambda request: request.context == "mine"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not done
+        assert runner.status().queued == 1
+        disk.release()
+    assert drained == [mine[1]]
+    assert done == [mine[0], *others]
+
+
+async def test_waiting_for_idle_ignores_later_requests_and_may_be_cancelled() -> None:
+    runner, disk = make_runner(4)
+    disk.stall(lambda request: request.context == "stalled")
+    done: list[DiskRequest] = []
+    runner.submit(make(done, context="stalled"))
+    with trio.move_on_after(0) as scope:
+        await runner.wait_idle()
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.wait_idle)
+        await trio.testing.wait_all_tasks_blocked()
+        disk.release()
+        disk.stall()
+        runner.submit(make(done))
+    await runner.wait_idle(lambda request: request.context == "nobody's")
+    assert len(done) == 1
+    disk.release()
+    assert len(done) == 2
+
+
+class PacedQueue(FifoQueue):
+    """One request a second."""
+
+    next_time = 0.0
+
+    def pop(self, now: float) -> DiskRequest | float | None:
+        if not len(self):
+            return None
+        if now < self.next_time:
+            return self.next_time
+        self.next_time = now + 1.0
+        return super().pop(now)
+
+
+async def test_a_queue_is_asked_again_at_the_time_it_names(autojump_clock: trio.testing.MockClock) -> None:
+    times: list[float] = []
+    runner = Runner(PacedQueue(8), MemoryDisk(MIB))
+    finished = trio.Event()
+
+    def note(request: DiskRequest) -> None:
+        times.append(trio.current_time())
+        if len(times) == 4:
+            finished.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(4):
+            runner.add(DiskRequest(Op.READ, 0, 512, POOL.acquire(512), HEADROOM_BYTES, note))
+        runner.pump()
+        assert len(times) == 1
+        await finished.wait()
+        nursery.cancel_scope.cancel()
+    assert times == pytest.approx([times[0] + index for index in range(4)])

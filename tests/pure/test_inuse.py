@@ -1,0 +1,83 @@
+import os
+from pathlib import Path
+
+from meshfs.disk.inuse import Relation, UseFacts, family_of, gather, parse_mounts, parse_swaps, unescape, used_by
+
+SDA = ("dev", os.makedev(8, 0))
+SDA1 = ("dev", os.makedev(8, 1))
+IMAGE = ("file", 64769, 12)
+
+
+def test_nothing_uses_an_unused_disk() -> None:
+    facts = UseFacts(mounts=((SDA1, "/boot"),), swaps=((("file", 64769, 13), "/swap"),))
+    assert used_by((Relation(IMAGE),), facts) is None
+
+
+def test_each_use_is_named() -> None:
+    image, disk = (Relation(IMAGE),), (Relation(SDA),)
+    assert used_by(disk, UseFacts(mounts=((SDA, "/mnt"),))) == "mounted on /mnt"
+    assert used_by(image, UseFacts(swaps=((IMAGE, "/swapfile"),))) == "swap space (/swapfile)"
+    assert used_by(image, UseFacts(loops=((IMAGE, "/dev/loop3"),))) == "the backing file of /dev/loop3"
+    assert used_by((Relation(SDA, holders=("dm-0", "md1")),), UseFacts()) == "held by dm-0, md1"
+
+
+def test_a_relatives_use_is_a_use() -> None:
+    family = (Relation(SDA), Relation(SDA1, "partition sda1"))
+    assert used_by(family, UseFacts(mounts=((SDA1, "/boot"),))) == "its partition sda1 is mounted on /boot"
+    held = (Relation(SDA1), Relation(SDA, "whole disk sda", ("md0",)))
+    assert used_by(held, UseFacts()) == "its whole disk sda is held by md0"
+
+
+def test_mounts_are_found_by_number_and_by_source() -> None:
+    text = (
+        "36 25 8:1 / /mnt/with\\040blank rw shared:1 - ext4 /dev/nowhere rw\n"
+        "40 25 0:44 /sub /btrfs rw - btrfs /dev/null rw\n"
+        "garbage\n"
+    )
+    mounts = list(parse_mounts(text))
+    assert (SDA1, "/mnt/with blank") in mounts
+    assert (("dev", os.makedev(0, 44)), "/btrfs") in mounts
+    assert len(mounts) == 2  # /dev/null is no block device
+
+
+def test_swaps_name_files_and_devices(tmp_path: Path) -> None:
+    swap = tmp_path / "swap file"
+    swap.touch()
+    text = f"Filename Type Size Used Priority\n{str(swap).replace(' ', chr(92) + '040')} file 1024 0 -2\n"
+    status = swap.stat()
+    assert list(parse_swaps(text)) == [(("file", status.st_dev, status.st_ino), str(swap))]
+    assert list(parse_swaps("Filename\n/gone/swap file 1 0 -2\n")) == []
+
+
+def test_octal_escapes() -> None:
+    assert unescape("a\\011b\\134c") == "a\tb\\c"
+
+
+def test_a_family_is_the_disk_its_partitions_and_its_whole(tmp_path: Path) -> None:
+    disk = tmp_path / "devices/sda"
+    for folder, number in ((disk, "8:0"), (disk / "sda1", "8:1"), (disk / "sda2", "8:2")):
+        (folder / "holders").mkdir(parents=True)
+        (folder / "dev").write_text(f"{number}\n")
+    (disk / "sda1/partition").write_text("1\n")
+    (disk / "sda2/partition").write_text("2\n")
+    (disk / "sda2/holders/dm-0").mkdir()
+    links = tmp_path / "dev/block"
+    links.mkdir(parents=True)
+    for folder in (disk, disk / "sda1"):
+        (links / (folder / "dev").read_text().strip()).symlink_to(folder)
+    whole = family_of(block_status(8, 0), tmp_path)
+    assert [relation.relative for relation in whole] == ["", "partition sda1", "partition sda2"]
+    assert whole[2].holders == ("dm-0",)
+    part = family_of(block_status(8, 1), tmp_path)
+    assert [relation.relative for relation in part] == ["", "whole disk sda"]
+    assert family_of(block_status(9, 9), tmp_path) == (Relation(("dev", os.makedev(9, 9))),)
+
+
+def test_gathering_on_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    assert gather(tmp_path, tmp_path) == UseFacts()
+
+
+def block_status(major: int, minor: int) -> os.stat_result:
+    """os.stat_result of a block device: mode first, then the positional fields, st_rdev at the end."""
+    fields = [0o060660, 1, 5, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, 4096, 0, os.makedev(major, minor)]
+    return os.stat_result(fields)
