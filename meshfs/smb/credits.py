@@ -15,7 +15,8 @@ bounds hold whatever the peer does: what it holds and what it has in flight are 
 id gets no more grants instead of a longer list of early ones.
 
 `CreditAccount` is the initiator's side (3.2.4.1.6). It uses the lowest id always, so a counter is
-enough; a caller that finds no credit waits for the next grant, it does not fail.
+enough; a caller that finds no credit waits for the next grant, it does not fail. With nothing in
+flight no grant will come: whoever needs more credits than there are then asks for them by an ECHO.
 """
 
 from typing import Final

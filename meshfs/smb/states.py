@@ -160,9 +160,7 @@ SESSION: Final[Mapping[SessionState, Mapping[Event, SessionState]]] = {
 }
 
 
-def next_state(
-    table: Mapping[_State, Mapping[Event, _State]], state: _State, event: Event, role: Role
-) -> _State:
+def next_state(table: Mapping[_State, Mapping[Event, _State]], state: _State, event: Event, role: Role) -> _State:
     """The state after ``event``, seen by ``role``.
 
     Raises RemoteProtocolError when the peer caused an event that ``state`` does not allow, and

@@ -1,0 +1,79 @@
+"""States: every event in every state, by both roles; and the ways a connection and a session go."""
+
+from typing import Any
+
+import pytest
+
+from meshfs.errors import LocalProtocolError, RemoteProtocolError
+from meshfs.smb.connection import Role
+from meshfs.smb.states import CONNECTION, SESSION, ConnectionState, Event, SessionState, next_state
+
+TABLES: tuple[Any, ...] = (CONNECTION, SESSION)
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("event", Event)
+def test_every_event_in_every_state(event: Event, role: Role) -> None:
+    """Allowed, or an error that says whose fault it is: the same event blames each end for its own."""
+    for table in TABLES:
+        for state in table:
+            if event in table[state]:
+                assert next_state(table, state, event, role) in table
+            else:
+                peers = event.by not in (None, role)
+                with pytest.raises(RemoteProtocolError if peers else LocalProtocolError, match=state.name):
+                    next_state(table, state, event, role)
+
+
+def test_tables_are_complete() -> None:
+    assert set(CONNECTION) == set(ConnectionState)
+    assert set(SESSION) == set(SessionState)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_state_is_reached_and_can_end(table: Any) -> None:
+    start, *_, end = table
+    reached = {start}
+    while more := {after for state in reached for after in table[state].values()} - reached:
+        reached |= more
+    assert reached == set(table)
+    assert all(end in table[state].values() for state in table)
+
+
+def go(table: Any, state: Any, *events: Event) -> Any:
+    for event in events:
+        for role in Role:
+            after = next_state(table, state, event, role)
+        state = after
+    return state
+
+
+def test_a_connection() -> None:
+    ready = go(CONNECTION, ConnectionState.NEW, Event.NEGOTIATE, Event.NEGOTIATED, Event.REQUEST, Event.RESPONSE)
+    assert ready is ConnectionState.READY
+    with pytest.raises(RemoteProtocolError):
+        next_state(CONNECTION, ready, Event.NEGOTIATE, Role.EXPORTER)
+    assert go(CONNECTION, ready, Event.CLOSE, Event.CLOSE) is ConnectionState.CLOSED
+
+
+def test_a_request_before_negotiate() -> None:
+    with pytest.raises(RemoteProtocolError):
+        next_state(CONNECTION, ConnectionState.NEW, Event.REQUEST, Role.EXPORTER)
+    with pytest.raises(LocalProtocolError):
+        next_state(CONNECTION, ConnectionState.NEW, Event.REQUEST, Role.INITIATOR)
+
+
+def test_a_session() -> None:
+    login = (Event.SETUP, Event.MORE, Event.SETUP, Event.GRANTED)
+    valid = go(SESSION, SessionState.NEW, *login)
+    assert valid is SessionState.VALID
+    assert go(SESSION, valid, Event.EXPIRE, Event.REQUEST, Event.RESPONSE) is SessionState.EXPIRED
+    assert go(SESSION, valid, Event.EXPIRE, *login, Event.REQUEST) is SessionState.VALID
+    assert go(SESSION, valid, Event.SETUP, Event.REQUEST, Event.MORE, Event.SETUP, Event.DENIED) is SessionState.ENDED
+    assert go(SESSION, valid, Event.LOGOFF, Event.RESPONSE, Event.LOGGED_OFF) is SessionState.ENDED
+
+
+@pytest.mark.parametrize("state", [SessionState.NEW, SessionState.AUTHENTICATING, SessionState.CHALLENGED])
+def test_no_request_before_the_login(state: SessionState) -> None:
+    with pytest.raises(RemoteProtocolError):
+        next_state(SESSION, state, Event.REQUEST, Role.EXPORTER)
