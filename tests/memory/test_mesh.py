@@ -1,0 +1,136 @@
+"""The tree of a mount, kept true to the sessions of an initiator."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshfs import config as cluster_config
+from meshfs.errors import ConfigError, KeyFileError
+from meshfs.fuse.session import MountFailed
+from meshfs.keys import Keyring, generate
+from meshfs.model import DiskInfo
+from meshfs.mount import Mesh, Settings, prepare
+from meshfs.mount_options import MountOptions, parse_arguments
+from meshfs.namespace.tree import Directory, DiskFile
+from meshfs.testing.fake_port import FakePort, fake_disk
+
+CONFIG = """
+[cluster]
+name = "demo"
+io_timeout_s = 7
+[[node]]
+name = "n1"
+addresses = ["127.0.0.1"]
+socket = "n1.sock"
+  [[node.disk]]
+  name = "a"
+  path = "a.img"
+[[node]]
+name = "n2"
+addresses = ["127.0.0.2"]
+socket = "n2.sock"
+"""
+
+
+class FakeExporter:
+    def __init__(self) -> None:
+        self.state = "connecting"
+        self.disks: tuple[DiskInfo, ...] = ()
+
+
+class FakeInitiator:
+    def __init__(self, *nodes: str) -> None:
+        self.exporters = {node: FakeExporter() for node in nodes}
+        self.on_change: Callable[[], None] = lambda: None
+
+    def port(self, disk_id: str) -> FakePort:
+        raise AssertionError("nothing is opened here")
+
+    def status(self) -> list[dict[str, Any]]:
+        return [{"node": node, "state": exporter.state} for node, exporter in self.exporters.items()]
+
+    async def run(self, *, task_status: Any) -> None:
+        raise AssertionError("nothing is run here")
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.toml"
+    path.write_text(CONFIG)
+    (tmp_path / "keys").mkdir()
+    for node in ("n1", "n2"):
+        generate(tmp_path / "keys", node)
+    return path
+
+
+def disk_files(mesh: Mesh) -> dict[str, str]:
+    by_id = mesh._tree.root.entries[b"disk"]
+    assert isinstance(by_id, Directory)
+    files = by_id.entries[b"by-id"]
+    assert isinstance(files, Directory)
+    return {name.decode(): file.disk.state for name, file in files.entries.items() if isinstance(file, DiskFile)}
+
+
+async def test_disks_come_and_go_with_their_exporters(config_path: Path) -> None:
+    config = cluster_config.load(config_path)
+    settings = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
+    initiator = FakeInitiator("n1", "n2")
+    mesh = Mesh(settings, initiator)
+    assert not mesh.settled.is_set()
+    info = fake_disk("n1", "a", 4096)
+    first, second = initiator.exporters.values()
+    first.state, first.disks = "connected", (info,)
+    initiator.on_change()
+    assert disk_files(mesh) == {info.id: "ok"}
+    assert not mesh.settled.is_set()
+    second.state = "down"
+    initiator.on_change()
+    assert mesh.settled.is_set()
+    first.state = "down"
+    initiator.on_change()
+    assert disk_files(mesh) == {info.id: "absent"}
+    first.state, first.disks = "connected", ()
+    initiator.on_change()
+    assert disk_files(mesh) == {}
+
+
+async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
+    config = cluster_config.load(config_path)
+    settings = Settings(config, "n2", Keyring(config, "n2"), "/mesh", MountOptions("c", "/mesh"))
+    initiator = FakeInitiator("n1", "n2")
+    info = fake_disk("n1", "a", 4096)
+    initiator.exporters["n1"].state, initiator.exporters["n1"].disks = "connected", (info, info)
+    status = json.loads(Mesh(settings, initiator).status())
+    assert (status["version"], status["node"], status["io_timeout_s"]) == (1, "n2", 7)
+    assert status["exporters"] == [
+        {"node": "n1", "state": "connected"}, {"node": "n2", "state": "connecting"},
+    ]  # fmt: skip
+    (disk,) = status["disks"]
+    assert (disk["id"], disk["access"], disk["present"], disk["opens"]) == (info.id, "rw", True, 0)
+    assert len(status["problems"]) == 1
+
+
+def test_mistakes_are_found_before_anything_starts(config_path: Path, tmp_path: Path) -> None:
+    def attempt(config: object, mountpoint: object, options: str) -> Settings:
+        return prepare(parse_arguments("meshfs", [str(config), str(mountpoint), "-o", options]))
+
+    settings = attempt(config_path, tmp_path, "node=n1,io_timeout=3,log=x")
+    assert settings.io_timeout_s == 3
+    assert settings.mountpoint == str(tmp_path)
+    assert settings.options.log_path == str(Path("x").absolute())
+    with pytest.raises(ConfigError, match="no node 'n9'"):
+        attempt(config_path, tmp_path, "node=n9")
+    with pytest.raises(ConfigError, match="-o node=NAME"):
+        attempt(config_path, tmp_path, "ro")
+    with pytest.raises(ConfigError):
+        attempt(tmp_path / "missing.toml", tmp_path, "node=n1")
+    with pytest.raises(MountFailed, match="not a directory"):
+        attempt(config_path, config_path, "node=n1")
+    with pytest.raises(MountFailed, match="No such file"):
+        attempt(config_path, tmp_path / "missing", "node=n1")
+    (tmp_path / "keys" / "n1.key").chmod(0o644)
+    with pytest.raises(KeyFileError):
+        attempt(config_path, tmp_path, "node=n1")

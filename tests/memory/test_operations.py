@@ -1,0 +1,242 @@
+"""FUSE operations on a tree with ports of memory, called as pyfuse3 calls them."""
+
+import errno
+import logging
+import os
+from collections.abc import Awaitable
+from typing import Any, cast
+
+import pyfuse3
+import pytest
+
+from meshfs.fuse import ioprio
+from meshfs.fuse.operations import Operations
+from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.namespace.catalog import Catalog
+from meshfs.namespace.tree import Tree
+from meshfs.testing.fake_port import FakePort, fake_disk
+
+SIZE = 64 * 1024
+
+
+class Caller:
+    pid = 0
+    uid = gid = umask = 0
+
+
+CTX = cast(pyfuse3.RequestContext, Caller())
+
+
+class Bench:
+    """Operations on two disks, and the short ways of a test to them."""
+
+    def __init__(self, **options: Any) -> None:
+        self.info = fake_disk("n1", "a", SIZE)
+        self.read_only = fake_disk("n1", "b", SIZE, access=Access.READ_ONLY)
+        self.ports = {info.id: FakePort(info) for info in (self.info, self.read_only)}
+        self.port = self.ports[self.info.id]
+        self.catalog = Catalog(["n1"])
+        self.catalog.announce("n1", [self.info, self.read_only])
+        self.tree = Tree(["n1"], 1)
+        self.tree.update(self.catalog.disks, 2)
+        self.operations = Operations(self.tree, lambda info: self.ports[info.id], lambda: b"{}", **options)
+
+    async def inode(self, path: str) -> int:
+        inode = pyfuse3.ROOT_INODE
+        for name in filter(None, path.split("/")):
+            inode = (await self.operations.lookup(inode, name.encode(), CTX)).st_ino
+        return int(inode)
+
+    async def open(self, flags: int = os.O_RDWR, info: DiskInfo | None = None) -> int:
+        inode = await self.inode(f"/disk/by-id/{(info or self.info).id}")
+        return int((await self.operations.open(inode, flags, CTX)).fh)
+
+
+async def refused(awaitable: Awaitable[object]) -> int:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await awaitable
+    return caught.value.errno
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_what_was_written_is_read(bench: Bench) -> None:
+    fh = await bench.open()
+    assert await bench.operations.write(fh, 100, b"hello") == 5
+    assert bytes(await bench.operations.read(fh, 99, 7)) == b"\0hello\0"
+    await bench.operations.fsync(fh, True)
+    assert bench.port.calls == [("write", 100, 5, False), ("read", 99, 7, None), ("flush", 0, 0, None)]
+    assert bench.operations.opens[bench.info.id] == 1
+    await bench.operations.release(fh)
+    assert bench.operations.opens[bench.info.id] == 0
+    assert bench.port.handles == 0
+
+
+async def test_the_end_of_the_disk(bench: Bench) -> None:
+    fh = await bench.open()
+    assert bytes(await bench.operations.read(fh, SIZE, 10)) == b""
+    assert await bench.operations.write(fh, SIZE - 3, b"abcdef") == 3
+    assert bytes(bench.port.data[-3:]) == b"abc"
+    assert await refused(bench.operations.write(fh, SIZE, b"x")) == errno.ENOSPC
+    assert await refused(bench.operations.write(fh, SIZE + 5, b"x")) == errno.ENOSPC
+    assert len(bench.port.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "write_through"), [(0, False), (os.O_DSYNC, True), (os.O_SYNC, True), (os.O_DIRECT, False)]
+)
+async def test_synchronous_opens_write_through(bench: Bench, flags: int, write_through: bool) -> None:
+    fh = await bench.open(os.O_WRONLY | flags)
+    await bench.operations.write(fh, 0, b"x")
+    assert bench.port.calls == [("write", 0, 1, write_through)]
+
+
+async def test_o_trunc_is_ignored_and_truncate_is_refused(bench: Bench) -> None:
+    bench.port.data[:4] = b"data"
+    fh = await bench.open(os.O_RDWR | os.O_TRUNC)
+    assert bytes(await bench.operations.read(fh, 0, 4)) == b"data"
+    inode = await bench.inode(f"/disk/by-id/{bench.info.id}")
+
+    class Fields:
+        update_size = True
+        update_mode = update_uid = update_gid = update_mtime = update_atime = update_ctime = False
+
+    fields = cast(pyfuse3.SetattrFields, Fields())
+    wanted = pyfuse3.EntryAttributes()
+    for size in (0, SIZE - 1, SIZE + 1):
+        wanted.st_size = size
+        assert await refused(bench.operations.setattr(inode, wanted, fields, fh, CTX)) == errno.EPERM
+    wanted.st_size = SIZE
+    assert (await bench.operations.setattr(inode, wanted, fields, None, CTX)).st_size == SIZE
+
+
+async def test_modes_and_owners_stay_and_times_are_taken_in_silence(bench: Bench) -> None:
+    inode = await bench.inode(f"/disk/by-id/{bench.info.id}")
+    before = await bench.operations.getattr(inode, CTX)
+
+    class Fields:
+        update_size = update_mode = update_uid = update_gid = update_ctime = False
+        update_mtime = update_atime = True
+
+    wanted = pyfuse3.EntryAttributes()
+    after = await bench.operations.setattr(inode, wanted, cast(pyfuse3.SetattrFields, Fields()), None, CTX)
+    assert after.st_mtime_ns == before.st_mtime_ns
+    for name in ("update_mode", "update_uid", "update_gid"):
+        fields = Fields()
+        setattr(fields, name, True)
+        changed = bench.operations.setattr(inode, wanted, cast(pyfuse3.SetattrFields, fields), None, CTX)
+        assert await refused(changed) == errno.EPERM
+
+
+async def test_a_read_only_disk(bench: Bench) -> None:
+    for flags in (os.O_RDWR, os.O_WRONLY):
+        assert await refused(bench.open(flags, bench.read_only)) == errno.EROFS
+    await bench.open(os.O_RDONLY, bench.read_only)
+    assert bench.ports[bench.read_only.id].opened == [(IoClass.APP, False)]
+
+
+@pytest.mark.parametrize(("idle", "mount", "expected"), [
+    (False, IoClass.APP, IoClass.APP),
+    (True, IoClass.APP, IoClass.SYSTEM),
+    (False, IoClass.SYSTEM, IoClass.SYSTEM),
+])  # fmt: skip
+async def test_the_class_is_chosen_at_open(
+    monkeypatch: pytest.MonkeyPatch, idle: bool, mount: IoClass, expected: IoClass
+) -> None:
+    monkeypatch.setattr(ioprio, "is_idle", lambda pid: idle)
+    bench = Bench(io_class=mount)
+    await bench.open(os.O_RDONLY)
+    assert bench.port.opened == [(expected, False)]
+
+
+async def test_the_page_cache_is_dropped_at_open_or_never_used() -> None:
+    for page_cache in (True, False):
+        bench = Bench(page_cache=page_cache)
+        info = await bench.operations.open(await bench.inode(f"/disk/by-id/{bench.info.id}"), os.O_RDONLY, CTX)
+        assert bool(info.direct_io) is not page_cache
+        assert not info.keep_cache
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.ENOSPC, errno.EROFS])
+async def test_errors_of_the_port_reach_the_caller(bench: Bench, number: int) -> None:
+    fh = await bench.open()
+    bench.port.error = bench.port.open_error = number
+    assert await refused(bench.operations.read(fh, 0, 1)) == number
+    assert await refused(bench.operations.write(fh, 0, b"x")) == number
+    assert await refused(bench.operations.fsync(fh, False)) == number
+    assert await refused(bench.open()) == number
+
+
+async def test_a_bug_is_eio_with_one_traceback(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    fh = await bench.open()
+    bench.port.bug = ZeroDivisionError("bug")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            assert await refused(bench.operations.read(fh, 0, 1)) == errno.EIO
+    assert len(caplog.records) == 3
+    assert [record.exc_info is not None for record in caplog.records] == [True, False, False]
+
+
+async def test_attributes_of_a_disk(bench: Bench) -> None:
+    attributes = await bench.operations.getattr(await bench.inode(f"/disk/by-id/{bench.info.id}"), CTX)
+    assert (attributes.st_size, attributes.st_blocks, attributes.st_blksize) == (SIZE, SIZE // 512, 4096)
+    assert attributes.st_nlink == 1
+    root = await bench.operations.getattr(pyfuse3.ROOT_INODE, CTX)
+    assert root.st_nlink == 5  # itself, its name, disk, enclosure and the hidden one
+
+
+async def test_extended_attributes(bench: Bench) -> None:
+    inode = await bench.inode(f"/disk/by-id/{bench.info.id}")
+    names = await bench.operations.listxattr(inode, CTX)
+    assert b"user.meshfs.id" in names
+    for name in names:
+        assert await bench.operations.getxattr(inode, name, CTX)
+    assert await bench.operations.getxattr(inode, b"user.meshfs.state", CTX) == b"ok"
+    assert await refused(bench.operations.getxattr(inode, b"user.other", CTX)) == errno.ENODATA
+    assert await refused(bench.operations.getxattr(inode, b"security.capability", CTX)) == errno.ENODATA
+    assert await bench.operations.listxattr(pyfuse3.ROOT_INODE, CTX) == []
+    assert await refused(bench.operations.setxattr(inode, b"user.x", b"", CTX)) == errno.EPERM
+
+
+async def test_names_that_are_not_there_and_files_that_are_gone(bench: Bench) -> None:
+    inode = await bench.inode(f"/disk/by-id/{bench.info.id}")
+    link = await bench.inode("/disk/by-node/n1/a")
+    assert await bench.operations.readlink(link, CTX) == b"../../by-id/meshfs-n1-a"
+    assert await refused(bench.operations.readlink(inode, CTX)) == errno.EINVAL
+    assert await refused(bench.operations.lookup(inode, b"x", CTX)) == errno.ENOTDIR
+    assert await refused(bench.inode("/disk/nothing")) == errno.ENOENT
+    fh = await bench.open()
+    bench.tree.update({}, 3)
+    assert await refused(bench.operations.getattr(inode, CTX)) == errno.ENOENT
+    assert await refused(bench.operations.open(inode, os.O_RDONLY, CTX)) == errno.ENOENT
+    assert await bench.operations.write(fh, 0, b"still open") == 10
+
+
+async def test_the_status_is_one_document_per_open(bench: Bench) -> None:
+    inode = await bench.inode("/.meshfs/status")
+    info = await bench.operations.open(inode, os.O_RDONLY, CTX)
+    assert info.direct_io
+    assert await bench.operations.read(info.fh, 0, 1) == b"{"
+    assert await bench.operations.read(info.fh, 1, 100) == b"}"
+    assert await refused(bench.operations.write(info.fh, 0, b"x")) == errno.ENOSPC
+    await bench.operations.release(info.fh)
+    assert bench.operations.opens.total() == 0
+
+
+async def test_the_tree_cannot_be_changed(bench: Bench) -> None:
+    operations = bench.operations
+    for refusal in (
+        operations.unlink(1, b"disk", CTX),
+        operations.rmdir(1, b"disk", CTX),
+        operations.mkdir(1, b"x", 0o755, CTX),
+        operations.mknod(1, b"x", 0o644, 0, CTX),
+        operations.create(1, b"x", 0o644, os.O_WRONLY, CTX),
+        operations.symlink(1, b"x", b"y", CTX),
+        operations.rename(1, b"disk", 1, b"x", 0, CTX),
+        operations.link(2, 1, b"x", CTX),
+        operations.removexattr(2, b"user.meshfs.id", CTX),
+    ):
+        assert await refused(refusal) == errno.EPERM
