@@ -79,13 +79,23 @@ class Running:
 class LocalCluster:
     """Nodes, their disks, and the processes started so far."""
 
-    def __init__(self, folder: Path, *, name: str = "local", security: str = "sign", io_timeout_s: float = 30):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str = "local",
+        security: str = "sign",
+        io_timeout_s: float = 30,
+        prefix: Sequence[str] = (),
+    ):
+        """`prefix` goes before every process started, as nsenter of a network namespace does."""
         self.folder = folder
         self.config = folder / "cluster.toml"
         self.logs = folder / "log"
         self.name = name
         self.security = security
         self.io_timeout_s = io_timeout_s
+        self._prefix = list(prefix)
         self.nodes: dict[str, LocalNode] = {}
         self.exporters: dict[str, Running] = {}
         self.mounts: dict[str, Running] = {}
@@ -233,7 +243,11 @@ class LocalCluster:
         with log.open("ab") as output:
             # A session of its own: Ctrl-C at a terminal is the caller's, who then ends these in order.
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                [*self._prefix, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         return Running(name, process, log)
 

@@ -1,0 +1,139 @@
+"""mount(8), fstab, umount(8), and who may open a disk."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from meshfs.limits import MIB
+from meshfs.testing.cluster import BIN, LocalCluster
+from support.commands import run, until
+
+pytestmark = pytest.mark.mounted
+
+NewCluster = Callable[..., LocalCluster]
+NOBODY = "65534"
+
+
+@pytest.fixture(scope="module")
+def mount_environment() -> Iterator[dict[str, str]]:
+    """mount(8) finds helpers in /sbin and commands in PATH: put ours there for a while."""
+    helper = Path("/sbin/mount.meshfs")
+    ours = not os.path.lexists(helper)
+    if ours:
+        helper.symlink_to(BIN / "meshfs")
+    try:
+        yield {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    finally:
+        if ours:
+            helper.unlink()
+
+
+@pytest.fixture
+def cluster(new_cluster: NewCluster) -> LocalCluster:
+    cluster = new_cluster()
+    cluster.add_node("n1", [cluster.image("disk0", 8 * MIB)])
+    cluster.add_node("n2")
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    return cluster
+
+
+def serves(point: Path) -> None:
+    """At once, as the command returns only when the tree serves."""
+    assert os.listdir(point / "disk/by-id") == ["meshfs-n1-disk0"]
+
+
+def gone(cluster: LocalCluster) -> None:
+    until(lambda: not cluster.control("n1")["sessions"], "the mount's process ended its session")
+
+
+@pytest.mark.parametrize("kind", ["meshfs", "fuse.meshfs"])
+def test_mount_by_type(cluster: LocalCluster, tmp_path: Path, mount_environment: dict[str, str], kind: str) -> None:
+    point = tmp_path / "mesh"
+    point.mkdir()
+    run("mount", "-t", kind, cluster.config, point, "-o", "node=n2", env=mount_environment)
+    try:
+        serves(point)
+        line = run("findmnt", "--noheadings", "--output", "SOURCE,FSTYPE", point).split()
+        assert line == [str(cluster.config), "fuse.meshfs"]
+    finally:
+        run("umount", point)
+    gone(cluster)
+
+
+@pytest.mark.parametrize("kind", ["meshfs", "fuse.meshfs"])
+@pytest.mark.parametrize("options", ["node=n2", "_netdev,nofail,node=n2,noatime,x-systemd.automount,auto,rw"])
+def test_fstab(
+    cluster: LocalCluster, tmp_path: Path, mount_environment: dict[str, str], kind: str, options: str
+) -> None:
+    point = tmp_path / "mesh"
+    point.mkdir()
+    fstab = tmp_path / "fstab"
+    fstab.write_text(f"{cluster.config} {point} {kind} {options} 0 0\n")
+    run("mount", "--fstab", fstab, point, env=mount_environment)
+    try:
+        serves(point)
+    finally:
+        run("umount", point)
+    gone(cluster)
+
+
+def test_the_command_itself_daemonises(cluster: LocalCluster, tmp_path: Path) -> None:
+    point = tmp_path / "mesh"
+    point.mkdir()
+    run(BIN / "meshfs", cluster.config, point, "-o", "node=n2")
+    try:
+        serves(point)
+    finally:
+        run("umount", point)
+    gone(cluster)
+
+
+def test_mistakes_of_mounting(cluster: LocalCluster, tmp_path: Path) -> None:
+    point = tmp_path / "mesh"
+    point.mkdir()
+    assert "node" in run(BIN / "meshfs", cluster.config, point, status=2)
+    assert "nonsense" in run(BIN / "meshfs", cluster.config, point, "-o", "node=n2,nonsense=1", status=2)
+    assert "absent" in run(BIN / "meshfs", cluster.config, tmp_path / "absent", "-o", "node=n2", status=2)
+    assert not os.path.ismount(point)
+
+
+def test_the_tree_and_its_attributes(cluster: LocalCluster) -> None:
+    point = cluster.mount("n2")
+    disk = point / "disk/by-id/meshfs-n1-disk0"
+    status = disk.stat()
+    assert stat.S_ISREG(status.st_mode)
+    assert stat.S_IMODE(status.st_mode) == 0o660
+    assert status.st_size == 8 * MIB
+    assert disk.owner() == "root"
+    assert disk.group() == "disk"
+    assert (point / "disk/by-node/n1/disk0").resolve() == disk.resolve()
+    attributes = run("getfattr", "--dump", disk)
+    assert 'user.meshfs.node="n1"' in attributes
+    for refused in (["rm", disk], ["mv", disk, point / "x"], ["truncate", "-s", "1", disk]):
+        assert "Operation not permitted" in run(*refused, status=1)
+    disk.write_bytes(b"O_TRUNC is ignored")
+    assert disk.stat().st_size == 8 * MIB
+
+
+def test_who_may_open_a_disk(cluster: LocalCluster) -> None:
+    """0660 root:disk, as a block device's node: the kernel checks, so a group is enough."""
+    point = cluster.mount("n2")
+    disk = Path("disk/by-node/n1/disk0")
+    # Relative to the mount, as the folders above it are closed to others.
+    read = ["dd", f"if={disk}", "of=/dev/null", "bs=4k", "count=1"]
+    nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}"]
+    assert "Permission denied" in run(*nobody, "--clear-groups", *read, cwd=point, status=1)
+    run(*nobody, f"--groups={(point / disk).stat().st_gid}", *read, cwd=point)
+
+
+def test_umount_while_in_use_is_refused_and_harmless(cluster: LocalCluster) -> None:
+    point = cluster.mount("n2")
+    with (point / "disk/by-node/n1/disk0").open("rb") as file:
+        assert "busy" in run("umount", point, status=32)
+        assert len(file.read(4096)) == 4096
+    cluster.unmount("n2")
