@@ -55,6 +55,18 @@ LOCKS_PER_OPEN_MAX: Final = 1024
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # Replies a peer does not fetch: past this the exporter stops reading from it.
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
+# A batch ends here at the latest, so that its I/O starts and other connections get their turn.
+RECEIVE_BATCH_MAX_BYTES: Final = 4 * MIB
+# A connection whose peer acknowledges nothing for this long is dead (TCP_USER_TIMEOUT).
+CONNECTION_DEAD_AFTER_S: Final = 20.0
+# A stopping exporter lets requests in flight end for this long.
+DRAIN_TIMEOUT_S: Final = 10.0
+# Log lines that peers can cause at will; the rest is counted.
+PEER_LOG_LINES_PER_S: Final = 2.0
+PEER_LOG_LINES_BURST: Final = 50
+# meshctl connections at once, and the longest line of one.
+CONTROL_CONNECTIONS_MAX: Final = 16
+CONTROL_LINE_MAX_BYTES: Final = 64 * KIB
 
 # --- disks ----------------------------------------------------------------------------
 

@@ -1,0 +1,68 @@
+"""Which function handles which command (MS-SMB2 3.3.5.2.12 and the sections of each command).
+
+A handler is a plain function that gets a checked request. It answers by ``request.reply``, at
+once or later, or raises StatusError; a body it cannot read raises RemoteProtocolError, which
+is answered with INVALID_PARAMETER.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+from meshfs.errors import StatusError
+from meshfs.exporter import files, ioctl, locking, query, read_write, session, trees
+from meshfs.exporter.request import Request
+from meshfs.smb.constants import Command, NtStatus
+from meshfs.smb.messages import EchoRequest, EchoResponse, unpack_break_acknowledgment
+
+
+class Needs(enum.IntEnum):
+    """What has to be valid before a handler is called."""
+
+    NOTHING = 0
+    SESSION = 1
+    TREE = 2
+
+
+def _echo(request: Request) -> None:
+    EchoRequest.unpack(request.message.body)
+    mine = request.peer.sessions.get(request.session_id)
+    if mine is not None and mine.serving:
+        request.protect_by(mine)
+    elif request.session_id:
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
+    request.reply(EchoResponse().pack())
+
+
+def _oplock_break(request: Request) -> None:
+    """No oplock or lease is ever granted, so none can be acknowledged (3.3.5.22)."""
+    unpack_break_acknowledgment(request.message.body)
+    raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no oplock to acknowledge")
+
+
+def _unknown(request: Request) -> None:
+    raise StatusError(NtStatus.INVALID_PARAMETER, f"command {request.message.command} does not exist")
+
+
+Handler = Callable[[Request], None]
+
+UNKNOWN: Final[tuple[Handler, Needs]] = (_unknown, Needs.NOTHING)
+HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
+    Command.SESSION_SETUP: (session.session_setup, Needs.NOTHING),
+    Command.LOGOFF: (session.logoff, Needs.SESSION),
+    Command.TREE_CONNECT: (trees.connect, Needs.SESSION),
+    Command.TREE_DISCONNECT: (trees.disconnect, Needs.TREE),
+    Command.CREATE: (files.create, Needs.TREE),
+    Command.CLOSE: (files.close, Needs.TREE),
+    Command.FLUSH: (read_write.flush, Needs.TREE),
+    Command.READ: (read_write.read, Needs.TREE),
+    Command.WRITE: (read_write.write, Needs.TREE),
+    Command.LOCK: (locking.lock, Needs.TREE),
+    Command.IOCTL: (ioctl.ioctl, Needs.TREE),
+    Command.ECHO: (_echo, Needs.NOTHING),
+    Command.QUERY_DIRECTORY: (query.query_directory, Needs.TREE),
+    Command.CHANGE_NOTIFY: (query.change_notify, Needs.TREE),
+    Command.QUERY_INFO: (query.query_info, Needs.TREE),
+    Command.SET_INFO: (query.set_info, Needs.TREE),
+    Command.OPLOCK_BREAK: (_oplock_break, Needs.TREE),
+}

@@ -1,0 +1,180 @@
+"""The exporter itself: what all its connections share. No I/O of its own.
+
+    Peer.received -> dispatch -> runner.add     ``touch`` notes the runner, ``pump`` starts it
+    runner -> on_done -> Peer.send              notes the peer in ``dirty``; its replies leave
+                                                once per batch, by whoever runs the batch
+
+A batch is what one readable socket or one round of disk completions brings. Inside
+``begin_batch`` .. ``end_batch`` nothing is sent; outside, ``on_dirty`` is told once.
+"""
+
+import logging
+import secrets
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.config import Security
+from meshfs.exporter.opens import RootOpen
+from meshfs.exporter.session import Session
+from meshfs.exporter.shares import OfferedDisk, Runner, Shares
+from meshfs.smb.auth import Accounts
+from meshfs.smb.states import Event, SessionState
+
+if TYPE_CHECKING:
+    from meshfs.exporter.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+#: 1601-01-01 to 1970-01-01 in units of 100 ns (MS-DTYP 2.3.3).
+_FILETIME_OF_EPOCH: Final = 116444736000000000
+
+
+def filetime(now_s: float) -> int:
+    return int(now_s * 10_000_000) + _FILETIME_OF_EPOCH
+
+
+class LogLimit:
+    """A bucket of log lines for what peers can cause at will; counts what it holds back."""
+
+    def __init__(self, rate_per_s: float, burst: int) -> None:
+        self._rate = rate_per_s
+        self._burst = burst
+        self._tokens = float(burst)
+        self._last = 0.0
+        self.held_back = 0
+
+    def allows(self, now: float) -> bool:
+        self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
+        self._last = now
+        if self._tokens < 1:
+            self.held_back += 1
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Exporter:
+    """One node's exporter; ``accounts`` and ``security`` may be exchanged while it runs."""
+
+    def __init__(
+        self,
+        name: str,
+        accounts: Accounts,
+        security: Security = Security.SIGN,
+        *,
+        shares: Shares | None = None,
+        pool: BufferPool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.accounts = accounts
+        self.security = security
+        self.shares = shares or Shares()
+        self.pool = pool or BufferPool()
+        self.clock = clock
+        self.guid = uuid.uuid4().bytes_le
+        self.started_filetime = filetime(time.time())
+        self.peers: set[Peer] = set()
+        self.sessions: dict[int, Session] = {}
+        self.counters: Counter[str] = Counter()
+        self.log_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
+        #: Told when a reply waits to be sent and no batch is under way.
+        self.on_dirty: Callable[[], None] = _nobody
+        self.dirty: list[Peer] = []
+        self._touched: list[Runner] = []
+        self._batches = 0
+        # Never 0 and never all ones, and different from those of an earlier run.
+        self._last_session_id = secrets.randbits(56) << 4
+        self._last_file_id = secrets.randbits(24) << 32
+        self.shares.on_change.append(self._tell_watchers)
+
+    def count(self, what: str) -> None:
+        self.counters[what] += 1
+
+    def new_session_id(self) -> int:
+        self._last_session_id += 1
+        return self._last_session_id
+
+    def new_file_id(self) -> int:
+        self._last_file_id += 1
+        return self._last_file_id
+
+    # --- batches -----------------------------------------------------------------------
+
+    def begin_batch(self) -> None:
+        self._batches += 1
+
+    def end_batch(self) -> None:
+        """Start the I/O of the batch and send the replies that are there."""
+        self.pump()
+        self._batches -= 1
+        if not self._batches:
+            self.flush()
+
+    def touch(self, runner: Runner) -> None:
+        if runner not in self._touched:
+            self._touched.append(runner)
+
+    def pump(self) -> None:
+        while self._touched:
+            self._touched.pop().pump()
+
+    def flush(self) -> None:
+        """Send what every peer has to send."""
+        while self.dirty:
+            dirty, self.dirty = self.dirty, []
+            for peer in dirty:
+                peer.dirty = False
+                peer.flush()
+
+    def mark_dirty(self, peer: "Peer") -> None:
+        self.dirty.append(peer)
+        if not self._batches:
+            self.on_dirty()
+
+    # --- sessions and disks ------------------------------------------------------------
+
+    def end_session(self, session: Session, then: Callable[[], object]) -> None:
+        """Nobody can use it from now on; ``then`` when nothing of it is at a disk any more."""
+        if self.sessions.pop(session.id, None) is None:
+            then()
+            return
+        if session.state not in (SessionState.LOGGING_OFF, SessionState.ENDED):
+            session.happened(Event.LOST)
+        for peer in {session.peer, *session.channels}:
+            peer.forget(session)
+        session.end(then)
+
+    def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
+        """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""
+        disk = self.shares.remove(name)
+        opens = [opened for session in self.sessions.values() for opened in session.opens.values()]
+        mine = [opened for opened in opens if getattr(opened, "disk", None) is disk]
+        left = len(mine) + 1
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then(disk)
+
+        for opened in mine:
+            opened.close(one_less)
+        one_less()
+
+    def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
+        self.begin_batch()
+        for session in list(self.sessions.values()):
+            for opened in list(session.opens.values()):
+                if isinstance(opened, RootOpen):
+                    opened.changed(action, disk)
+        self.end_batch()
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,102 @@
+"""IOCTL (MS-SMB2 3.3.5.15)."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from meshfs.errors import StatusError
+from meshfs.exporter.negotiate import DIALECTS, security_mode
+from meshfs.exporter.opens import DiskOpen, PipeOpen, RootOpen
+from meshfs.exporter.request import Request
+from meshfs.model import encode_disks
+from meshfs.smb.constants import IOCTL_IS_FSCTL, AccessMask, Capabilities, Cipher, Dialect, Fsctl, NtStatus
+from meshfs.smb.messages import (
+    IoctlRequest,
+    IoctlResponse,
+    ValidateNegotiateRequest,
+    ValidateNegotiateResponse,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def ioctl(request: Request) -> None:
+    body = IoctlRequest.unpack(request.message.body)
+    request.check_charge(max(len(body.input), body.output_bytes_max, body.input_bytes_max))
+    if body.flags != IOCTL_IS_FSCTL:
+        raise StatusError(NtStatus.NOT_SUPPORTED, "IOCTL that is no FSCTL")
+    handler = _HANDLERS.get(body.ctl_code)
+    if handler is not None:
+        handler(request, body)
+    elif body.ctl_code in _NOT_SUPPORTED:
+        raise StatusError(_NOT_SUPPORTED[body.ctl_code], f"FSCTL 0x{body.ctl_code:08x}")
+    else:
+        request.find_open(body.file_id.volatile)
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"FSCTL 0x{body.ctl_code:08x}")
+
+
+def _reply(request: Request, body: IoctlRequest, output: bytes, status: int = NtStatus.SUCCESS) -> None:
+    request.reply(IoctlResponse(body.ctl_code, body.file_id, output).pack(), status)
+
+
+def _validate_negotiate(request: Request, body: IoctlRequest) -> None:
+    """3.3.5.15.12: a NEGOTIATE that was changed on its way ends the connection."""
+    peer = request.peer
+    negotiated = peer.connection.negotiated
+    asked = ValidateNegotiateRequest.unpack(body.input)
+    seen = (negotiated.peer_capabilities, negotiated.peer_guid, negotiated.peer_security_mode)
+    dialect = next((dialect for dialect in DIALECTS if dialect in asked.dialects), None)
+    if (asked.capabilities, asked.guid, asked.security_mode) != seen or dialect is not negotiated.dialect:
+        peer.exporter.count("negotiations_changed")
+        peer.log_warning("what NEGOTIATE asked for is not what arrived: closed")
+        peer.abort()
+        return
+    assert dialect is not None
+    capabilities = int(Capabilities.LARGE_MTU)
+    if dialect is not Dialect.SMB_3_1_1 and negotiated.cipher is not Cipher.NONE:
+        capabilities |= Capabilities.ENCRYPTION
+    mode = security_mode(peer.exporter.security)
+    reply = ValidateNegotiateResponse(capabilities, peer.exporter.guid, mode, dialect).pack()
+    if len(reply) > body.output_bytes_max:
+        raise StatusError(NtStatus.BUFFER_TOO_SMALL, "VALIDATE_NEGOTIATE_INFO")
+    _reply(request, body, reply)
+
+
+def _query_disks(request: Request, body: IoctlRequest) -> None:
+    opened = request.find_open(body.file_id.volatile)
+    if not opened.access & AccessMask.READ_DATA:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
+    user = request.session.user
+    if isinstance(opened, DiskOpen):
+        disks = [opened.disk]
+    elif isinstance(opened, RootOpen):
+        disks = request.peer.exporter.shares.visible(user)
+    else:
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "a pipe has no disks")
+    output = encode_disks([disk.info_for(user) for disk in disks])
+    if len(output) > body.output_bytes_max:
+        raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"{len(output)} bytes of disks")
+    _reply(request, body, output)
+
+
+def _pipe_transceive(request: Request, body: IoctlRequest) -> None:
+    opened = request.find_open(body.file_id.volatile)
+    if not isinstance(opened, PipeOpen):
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "not a pipe")
+    opened.write(body.input)
+    data, more = opened.read(body.output_bytes_max)
+    _reply(request, body, data, NtStatus.BUFFER_OVERFLOW if more else NtStatus.SUCCESS)
+
+
+_HANDLERS: Final[dict[int, Callable[[Request, IoctlRequest], None]]] = {
+    Fsctl.VALIDATE_NEGOTIATE_INFO: _validate_negotiate,
+    Fsctl.MESHFS_QUERY_DISKS: _query_disks,
+    Fsctl.PIPE_TRANSCEIVE: _pipe_transceive,
+}
+#: Known ones that concern no open.
+_NOT_SUPPORTED: Final[dict[int, NtStatus]] = {
+    Fsctl.DFS_GET_REFERRALS: NtStatus.FS_DRIVER_REQUIRED,
+    Fsctl.DFS_GET_REFERRALS_EX: NtStatus.FS_DRIVER_REQUIRED,
+    Fsctl.QUERY_NETWORK_INTERFACE_INFO: NtStatus.NOT_SUPPORTED,
+    Fsctl.PIPE_WAIT: NtStatus.NOT_SUPPORTED,
+}

@@ -1,0 +1,93 @@
+"""Byte-range locks of one disk (MS-FSA 2.1.4.10, 2.1.5.7, 2.1.5.8). Pure.
+
+Locks are mandatory: a READ or WRITE of another open inside an exclusive lock fails, a WRITE
+inside a shared lock fails whoever holds it. The owner is the open.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+OFFSET_MAX: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """``length`` may be 0: such a lock stands between two bytes."""
+
+    offset: int
+    length: int
+
+    @property
+    def valid(self) -> bool:
+        """The last byte has an offset of 64 bits."""
+        return self.length == 0 or self.offset + self.length - 1 <= OFFSET_MAX
+
+    def overlaps(self, offset: int, length: int) -> bool:
+        if not self.length and not length:
+            return False
+        if not self.length:
+            return offset < self.offset < offset + length
+        if not length:
+            return self.offset < offset < self.offset + self.length
+        return offset < self.offset + self.length and self.offset < offset + length
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    owner: object
+    range: ByteRange
+    exclusive: bool
+
+
+class LockTable:
+    """The granted locks of one disk."""
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks: list[Lock] = []
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+    def count(self, owner: object) -> int:
+        return sum(lock.owner is owner for lock in self._locks)
+
+    def can_read(self, owner: object, offset: int, length: int) -> bool:
+        return not any(
+            lock.exclusive and lock.owner is not owner and lock.range.overlaps(offset, length) for lock in self._locks
+        )
+
+    def can_write(self, owner: object, offset: int, length: int) -> bool:
+        return not any(
+            not (lock.exclusive and lock.owner is owner) and lock.range.overlaps(offset, length) for lock in self._locks
+        )
+
+    def try_lock(self, lock: Lock) -> bool:
+        """Grant it, or False when another one is in its way.
+
+        A shared lock may stand on shared ones and on its owner's exclusive ones; an exclusive
+        one on none, not even its owner's.
+        """
+        for held in self._locks:
+            if not held.range.overlaps(lock.range.offset, lock.range.length):
+                continue
+            if lock.exclusive or (held.exclusive and held.owner is not lock.owner):
+                return False
+        self._locks.append(lock)
+        return True
+
+    def unlock(self, owner: object, wanted: ByteRange) -> bool:
+        """Release the owner's newest lock of exactly that range; False when there is none."""
+        for index in range(len(self._locks) - 1, -1, -1):
+            lock = self._locks[index]
+            if lock.owner is owner and lock.range == wanted:
+                del self._locks[index]
+                return True
+        return False
+
+    def release(self, owner: object) -> bool:
+        """Drop all locks of an open that ends; whether it had any."""
+        before = len(self._locks)
+        self._locks = [lock for lock in self._locks if lock.owner is not owner]
+        return len(self._locks) != before

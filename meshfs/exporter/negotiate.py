@@ -1,0 +1,114 @@
+"""What an exporter agrees to in NEGOTIATE (MS-SMB2 3.3.5.4). Pure.
+
+Dialects 3.0 to 3.1.1; of the algorithms the cheapest first. AES-GMAC signs 4 KiB in a
+quarter of AES-CMAC's time, AES-128-GCM seals at several times AES-CCM's speed.
+"""
+
+import os
+from typing import Final, TypeVar
+
+from meshfs import limits
+from meshfs.config import Security
+from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.smb.connection import Negotiated
+from meshfs.smb.constants import (
+    Capabilities,
+    Cipher,
+    Dialect,
+    HashAlgorithm,
+    NtStatus,
+    SecurityMode,
+    SigningAlgorithm,
+)
+from meshfs.smb.messages import (
+    Encryption,
+    NegotiateContext,
+    NegotiateRequest,
+    NegotiateResponse,
+    PreauthIntegrity,
+    Signing,
+    only_context,
+)
+
+DIALECTS: Final = (Dialect.SMB_3_1_1, Dialect.SMB_3_0_2, Dialect.SMB_3_0)
+SIGNING: Final = (SigningAlgorithm.AES_GMAC, SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256)
+CIPHERS: Final = (Cipher.AES_128_GCM, Cipher.AES_256_GCM, Cipher.AES_128_CCM, Cipher.AES_256_CCM)
+_SALT_BYTES: Final = 32
+
+_T = TypeVar("_T", SigningAlgorithm, Cipher)
+
+
+def security_mode(security: Security) -> int:
+    required = 0 if security is Security.NONE else SecurityMode.SIGNING_REQUIRED
+    return int(SecurityMode.SIGNING_ENABLED | required)
+
+
+def negotiate(
+    request: NegotiateRequest, negotiated: Negotiated, *, security: Security, guid: bytes, hint: bytes, filetime: int
+) -> NegotiateResponse:
+    """Settle ``negotiated`` and make the response.
+
+    Raises StatusError with what the request is answered with instead.
+    """
+    if not request.dialects:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "NEGOTIATE lists no dialect")
+    dialect = next((dialect for dialect in DIALECTS if dialect in request.dialects), None)
+    if dialect is None:
+        raise StatusError(NtStatus.NOT_SUPPORTED, f"no dialect of {_texts(request.dialects)} is spoken here")
+    negotiated.peer_guid = request.client_guid
+    negotiated.peer_capabilities = request.capabilities
+    negotiated.peer_security_mode = request.security_mode
+    negotiated.peer_dialects = request.dialects
+    capabilities = int(Capabilities.LARGE_MTU)
+    contexts: tuple[NegotiateContext, ...] = ()
+    if dialect is Dialect.SMB_3_1_1:
+        contexts = _settle_contexts(request, negotiated)
+    elif request.capabilities & Capabilities.ENCRYPTION:
+        negotiated.cipher = Cipher.AES_128_CCM
+        capabilities |= Capabilities.ENCRYPTION
+    negotiated.dialect = dialect
+    negotiated.large_mtu = True
+    negotiated.max_transact_bytes = limits.TRANSACT_SIZE_MAX_BYTES
+    negotiated.max_read_bytes = negotiated.max_write_bytes = limits.IO_SIZE_MAX_BYTES
+    return NegotiateResponse(
+        security_mode=security_mode(security),
+        dialect=dialect,
+        server_guid=guid,
+        capabilities=capabilities,
+        max_transact_bytes=negotiated.max_transact_bytes,
+        max_read_bytes=negotiated.max_read_bytes,
+        max_write_bytes=negotiated.max_write_bytes,
+        system_time_filetime=filetime,
+        security_buffer=hint,
+        contexts=contexts,
+    )
+
+
+def _texts(dialects: tuple[int, ...]) -> str:
+    return ", ".join(f"0x{dialect:04x}" for dialect in dialects)
+
+
+def _settle_contexts(request: NegotiateRequest, negotiated: Negotiated) -> tuple[NegotiateContext, ...]:
+    try:
+        preauth = only_context(request.contexts, PreauthIntegrity)
+        encryption = only_context(request.contexts, Encryption)
+        signing = only_context(request.contexts, Signing)
+    except RemoteProtocolError as error:
+        raise StatusError(NtStatus.INVALID_PARAMETER, str(error)) from error
+    if preauth is None:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "NEGOTIATE of 3.1.1 without pre-authentication integrity")
+    if HashAlgorithm.SHA_512 not in preauth.hash_algorithms:
+        raise StatusError(NtStatus.SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP, "no common pre-authentication hash")
+    contexts: list[NegotiateContext] = [PreauthIntegrity((HashAlgorithm.SHA_512,), os.urandom(_SALT_BYTES))]
+    if encryption is not None:
+        negotiated.cipher = _first_common(CIPHERS, encryption.algorithms, Cipher.NONE)
+        contexts.append(Encryption((negotiated.cipher,)))
+    if signing is not None:
+        # Without a common one both ends sign with AES-CMAC.
+        negotiated.signing_algorithm = _first_common(SIGNING, signing.algorithms, SigningAlgorithm.AES_CMAC)
+        contexts.append(Signing((negotiated.signing_algorithm,)))
+    return tuple(contexts)
+
+
+def _first_common(ours: tuple[_T, ...], theirs: tuple[int, ...], otherwise: _T) -> _T:
+    return next((algorithm for algorithm in ours if algorithm in theirs), otherwise)

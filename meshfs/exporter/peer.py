@@ -1,0 +1,246 @@
+"""One connection, seen from the exporter: messages in, frames out. No I/O.
+
+    received(n)  the bytes a transport put into ``get_buffer()``: handled to the end, or queued
+                 at a disk, when it returns
+    out          frames to send, oldest first, each with the pooled memory it lies in
+
+RemoteProtocolError from ``received`` means that the connection is over.
+"""
+
+import logging
+from collections.abc import Callable
+
+from meshfs import limits
+from meshfs.buffers import Buffer
+from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.exporter.compound import Compound
+from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
+from meshfs.exporter.exporter import Exporter, filetime
+from meshfs.exporter.negotiate import negotiate
+from meshfs.exporter.opens import DiskOpen
+from meshfs.exporter.request import Request, Waiting, command_name
+from meshfs.exporter.session import Session
+from meshfs.smb.auth import negotiate_hint
+from meshfs.smb.connection import Connection, Message, Protection, Role
+from meshfs.smb.constants import Command, Dialect, Flags, NtStatus
+from meshfs.smb.credits import CreditWindow
+from meshfs.smb.messages import NegotiateRequest
+from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
+
+logger = logging.getLogger(__name__)
+
+_CANCEL = int(Command.CANCEL)
+
+
+class Peer:
+    """The other end of one connection.
+
+    flush            sends ``out`` (the transport's, set by it)
+    on_login_change  told when the first session is there, or the last one gone
+    """
+
+    def __init__(self, exporter: Exporter, remote: str, wall_clock: Callable[[], float]) -> None:
+        self.exporter = exporter
+        self.remote = remote
+        self.connection = Connection(Role.EXPORTER, exporter.pool, limits.FRAME_MAX_UNAUTHENTICATED_BYTES)
+        self.get_buffer = self.connection.get_buffer
+        self.window = CreditWindow()
+        self.state = ConnectionState.NEW
+        self.sessions: dict[int, Session] = {}
+        self.waiting: dict[int, Waiting] = {}
+        self.last_async_id = 0
+        self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
+        self.dirty = False
+        #: Nothing is received or sent any more.
+        self.closed = False
+        #: To be closed once ``out`` is sent.
+        self.closing = False
+        self.flush: Callable[[], None] = _nothing
+        self.on_login_change: Callable[[bool], None] = _ignored
+        self._wall_clock = wall_clock
+        exporter.peers.add(self)
+
+    # --- receiving ---------------------------------------------------------------------
+
+    def received(self, count: int) -> None:
+        """Handle what ``count`` new bytes complete. Raises RemoteProtocolError."""
+        for message in self.connection.received(count):
+            if self.closing:
+                return
+            self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        if message.command == _CANCEL and message.next is None:
+            self._cancel(message)
+            return
+        part: Message | None = message
+        while part is not None:
+            if not self.window.take(part.message_id, part.credit_charge):
+                raise RemoteProtocolError(
+                    f"message id {part.message_id} with charge {part.credit_charge} was not granted"
+                )
+            part = part.next
+        if message.command == Command.NEGOTIATE or self.state is not ConnectionState.READY:
+            self._negotiate(message)
+        elif message.next is None:
+            self.serve(Request(self, message))
+        else:
+            Compound(self, message).run()
+
+    def serve(self, request: Request) -> None:
+        """Hand a request to its handler; errors become its reply."""
+        try:
+            if request.compound is not None:
+                request.compound.inherit(request)
+            handler, needs = HANDLERS.get(request.message.command, UNKNOWN)
+            if needs:
+                session = self.sessions.get(request.session_id)
+                if session is None or not session.serving:
+                    raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
+                request.session = session
+                request.protect_by(session)
+                if needs is Needs.TREE:
+                    tree = session.trees.get(request.tree_id)
+                    if tree is None:
+                        raise StatusError(NtStatus.NETWORK_NAME_DELETED, "no such tree")
+                    request.tree = tree
+            handler(request)
+        except StatusError as error:
+            logger.debug("%s: %s: %s", self.remote, command_name(request.message.command), error)
+            request.fail(error.status)
+        except RemoteProtocolError as error:
+            self.exporter.count("malformed_requests")
+            self.log_warning("malformed %s: %s", command_name(request.message.command), error)
+            request.fail(NtStatus.INVALID_PARAMETER)
+
+    def _negotiate(self, message: Message) -> None:
+        """The first message, and only the first, is NEGOTIATE (MS-SMB2 3.3.5.2, 3.3.5.4)."""
+        event = Event.NEGOTIATE if message.command == Command.NEGOTIATE else Event.REQUEST
+        self.state = next_state(CONNECTION, self.state, event, Role.EXPORTER)
+        if message.next is not None:
+            raise RemoteProtocolError("NEGOTIATE in a compound")
+        request, negotiated = Request(self, message), self.connection.negotiated
+        try:
+            reply = negotiate(
+                NegotiateRequest.unpack(message.body), negotiated, security=self.exporter.security,
+                guid=self.exporter.guid, hint=negotiate_hint(), filetime=filetime(self._wall_clock()),
+            )  # fmt: skip
+        except (StatusError, RemoteProtocolError) as error:
+            status = error.status if isinstance(error, StatusError) else NtStatus.INVALID_PARAMETER
+            self.exporter.count("negotiations_refused")
+            self.log_warning("NEGOTIATE refused: %s", error)
+            self.state = next_state(CONNECTION, self.state, Event.REFUSED, Role.EXPORTER)
+            request.fail(status)
+            self.closing = True
+            return
+        self.state = next_state(CONNECTION, self.state, Event.NEGOTIATED, Role.EXPORTER)
+        frame = request.reply(reply.pack())
+        if negotiated.dialect is Dialect.SMB_3_1_1 and frame is not None:
+            negotiated.preauth.update(message.view)
+            negotiated.preauth.update(memoryview(frame)[4:])
+
+    def _cancel(self, message: Message) -> None:
+        """CANCEL has no reply; what it names is answered with CANCELLED, if it still waits (3.3.5.16)."""
+        session = self.sessions.get(message.session_id)
+        if message.protection in (Protection.BAD, Protection.UNKNOWN) or (
+            session is not None and session.signing_required and message.protection == Protection.NONE
+        ):
+            self.exporter.count("bad_signatures")
+            return
+        if message.flags & Flags.ASYNC_COMMAND:
+            waiting = self.waiting.get(message.async_id)
+            if waiting is not None:
+                waiting.end(NtStatus.CANCELLED)
+            return
+        for waiting in self.waiting.values():
+            if waiting.request.message.message_id == message.message_id:
+                waiting.end(NtStatus.CANCELLED)
+                return
+        self._cancel_queued(message.message_id)
+
+    def _cancel_queued(self, message_id: int) -> None:
+        for session in self.sessions.values():
+            for opened in session.opens.values():
+                if not isinstance(opened, DiskOpen):
+                    continue
+                for request in opened.requests:
+                    if request.context.peer is self and request.context.message.message_id == message_id:
+                        opened.cancel(request)
+                        return
+
+    # --- sending -----------------------------------------------------------------------
+
+    def send(self, frame: bytes | bytearray | memoryview, buffer: Buffer | None = None) -> None:
+        """Queue a frame; ``buffer`` is released when it is sent, or cannot be."""
+        if self.closed:
+            if buffer is not None:
+                buffer.release()
+            return
+        self.out.append((frame, buffer))
+        if not self.dirty:
+            self.dirty = True
+            self.exporter.mark_dirty(self)
+
+    # --- life --------------------------------------------------------------------------
+
+    def logged_in(self) -> None:
+        """A session is valid: larger frames and more credits from now on."""
+        self.connection.frame_max_bytes = limits.FRAME_MAX_BYTES
+        self.window.limit = limits.CREDITS_MAX
+        self.on_login_change(True)
+
+    def forget(self, session: Session) -> None:
+        """The session is not bound to this connection any more."""
+        self.sessions.pop(session.id, None)
+        self.connection.security.pop(session.id, None)
+        session.channels.pop(self, None)
+        if not any(other.user for other in self.sessions.values()):
+            self.on_login_change(False)
+
+    def abort(self) -> None:
+        """Close without an answer; what was answered before still goes out."""
+        self.closing = True
+        if not self.dirty:
+            self.dirty = True
+            self.exporter.mark_dirty(self)
+
+    def lost(self) -> None:
+        """The transport is gone: end everything; what is at the disks ends by itself."""
+        if self.closed:
+            return
+        self.closed = True
+        self.state = next_state(CONNECTION, self.state, Event.CLOSE, Role.EXPORTER)
+        self.exporter.peers.discard(self)
+        for waiting in list(self.waiting.values()):
+            waiting.end(NtStatus.CANCELLED)
+        for session in list(self.sessions.values()):
+            self.exporter.end_session(session, _nothing)
+        for _, buffer in self.out:
+            if buffer is not None:
+                buffer.release()
+        self.out.clear()
+        self.connection.close()
+
+    def log_warning(self, text: str, *arguments: object) -> None:
+        """A line for what the peer did wrong; a flood of them is held back and counted."""
+        limit = self.exporter.log_limit
+        if not limit.allows(self.exporter.clock()):
+            self.exporter.count("log_lines_held_back")
+            return
+        logger.warning("%s: " + text, self.remote, *arguments)
+
+    def protection_text(self, session: Session) -> str:
+        negotiated = self.connection.negotiated
+        dialect = negotiated.dialect.text if negotiated.dialect is not None else "?"
+        how = f"encrypted {negotiated.cipher.name}"
+        if not session.encrypt:
+            how = f"signing {negotiated.signing_algorithm.name}"
+        return f"SMB {dialect}, {how}"
+
+
+def _nothing() -> None:
+    """Nothing is left to do."""
+
+
+def _ignored(_: bool) -> None:
+    """Nobody wants to know."""

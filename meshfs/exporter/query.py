@@ -1,0 +1,217 @@
+"""QUERY_DIRECTORY, CHANGE_NOTIFY, QUERY_INFO and SET_INFO (MS-SMB2 3.3.5.18 to 3.3.5.21)."""
+
+import hashlib
+from typing import Final
+
+from meshfs.errors import StatusError
+from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen
+from meshfs.exporter.request import Request
+from meshfs.exporter.shares import OfferedDisk
+from meshfs.model import Access
+from meshfs.smb.constants import AccessMask, InfoType, NtStatus, QueryDirectoryFlags
+from meshfs.smb.info import (
+    FileFacts,
+    FilesystemFacts,
+    NamePattern,
+    OpenFacts,
+    Output,
+    SetAllocation,
+    SetBasic,
+    SetDisposition,
+    SetEndOfFile,
+    SetRename,
+    dot_entries,
+    is_directory_class,
+    pack_directory,
+    parse_change,
+    query_file,
+    query_filesystem,
+    query_security,
+)
+from meshfs.smb.messages import (
+    ChangeNotifyRequest,
+    ErrorResponse,
+    FileTimes,
+    QueryDirectoryRequest,
+    QueryDirectoryResponse,
+    QueryInfoRequest,
+    QueryInfoResponse,
+    SetInfoRequest,
+    SetInfoResponse,
+)
+
+_RESTART: Final = QueryDirectoryFlags.RESTART_SCANS | QueryDirectoryFlags.REOPEN
+_ERROR: Final = 0xC0000000
+_ROOT_INDEX: Final = 1
+
+
+def index_number(text: str) -> int:
+    """A stable file or volume number of 64 bits for a name; never 0 or all ones."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little") << 1 | 2
+
+
+def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
+    exporter = request.peer.exporter
+    return FileFacts(
+        name=disk.name,
+        size_bytes=disk.size_bytes,
+        allocation_bytes=disk.size_bytes,
+        index_number=index_number(disk.info.id),
+        read_only=disk.access_of(request.session.user) is Access.READ_ONLY,
+        times=FileTimes.same(exporter.started_filetime),
+        volume_serial=index_number(exporter.name) & 0xFFFFFFFF,
+    )
+
+
+def root_facts(request: Request) -> FileFacts:
+    exporter = request.peer.exporter
+    return FileFacts(
+        name="",
+        size_bytes=0,
+        allocation_bytes=0,
+        index_number=_ROOT_INDEX,
+        is_directory=True,
+        times=FileTimes.same(exporter.started_filetime),
+        volume_serial=index_number(exporter.name) & 0xFFFFFFFF,
+    )
+
+
+def facts_of(request: Request, opened: AnyOpen) -> FileFacts:
+    if isinstance(opened, DiskOpen):
+        return disk_facts(request, opened.disk)
+    if isinstance(opened, RootOpen):
+        return root_facts(request)
+    return FileFacts(opened.name, 0, 4096, index_number(opened.name))
+
+
+def query_directory(request: Request) -> None:
+    body = QueryDirectoryRequest.unpack(request.message.body)
+    opened = request.find_open(body.file_id.volatile)
+    request.check_charge(body.output_bytes_max)
+    if not isinstance(opened, RootOpen):
+        raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_DIRECTORY of a file")
+    if not opened.access & AccessMask.READ_DATA:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
+    if not is_directory_class(body.info_class):
+        raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
+    first = opened.pattern is None or bool(body.flags & _RESTART)
+    if first:
+        if not body.pattern:
+            raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
+        _begin_listing(request, opened, body.pattern)
+    if not opened.listing:
+        raise StatusError(NtStatus.NO_SUCH_FILE if first else NtStatus.NO_MORE_FILES, "nothing to list")
+    single = bool(body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
+    listing = pack_directory(body.info_class, opened.listing, body.output_bytes_max, single=single)
+    if listing.status != NtStatus.SUCCESS:
+        raise StatusError(listing.status, "QUERY_DIRECTORY")
+    del opened.listing[: listing.packed]
+    request.reply(QueryDirectoryResponse(listing.data).pack())
+
+
+def _begin_listing(request: Request, opened: RootOpen, text: str) -> None:
+    pattern = opened.pattern = NamePattern(text)
+    visible = request.peer.exporter.shares.visible(request.session.user)
+    entries = [*dot_entries(root_facts(request)), *(disk_facts(request, disk) for disk in visible)]
+    opened.listing = [facts for facts in entries if pattern.matches(facts.name)]
+
+
+def change_notify(request: Request) -> None:
+    """Answered when the list of disks changes; other changes a disk does not have."""
+    body = ChangeNotifyRequest.unpack(request.message.body)
+    opened = request.find_open(body.file_id.volatile)
+    request.check_charge(body.output_bytes_max)
+    if not isinstance(opened, RootOpen):
+        raise StatusError(NtStatus.INVALID_PARAMETER, "CHANGE_NOTIFY of a file")
+    if not opened.access & AccessMask.READ_DATA:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
+    if opened.has_changes():
+        opened.tell(request, body.output_bytes_max)
+        return
+
+    def tell() -> None:
+        abort()
+        opened.tell(request, body.output_bytes_max)
+
+    def abort() -> None:
+        opened.waits.discard(waiting)
+        opened.watchers.remove(tell)
+
+    waiting = request.wait(abort)
+    opened.waits.add(waiting)
+    opened.watchers.append(tell)
+
+
+def query_info(request: Request) -> None:
+    body = QueryInfoRequest.unpack(request.message.body)
+    opened = request.find_open(body.file_id.volatile)
+    request.check_charge(max(body.output_bytes_max, len(body.input)))
+    output = _output(request, opened, body)
+    if output.status & _ERROR == _ERROR:
+        data = ErrorResponse.with_context(output.data) if output.data else ErrorResponse()
+        request.reply(data.pack(), output.status)
+    else:
+        request.reply(QueryInfoResponse(output.data).pack(), output.status)
+
+
+def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output:
+    if body.info_type == InfoType.FILE:
+        opened_facts = OpenFacts(granted_access=opened.access)
+        return query_file(body.info_class, facts_of(request, opened), body.output_bytes_max, opened_facts)
+    if body.info_type == InfoType.FILESYSTEM:
+        return query_filesystem(body.info_class, _volume(request, opened), body.output_bytes_max)
+    if body.info_type == InfoType.SECURITY:
+        if not opened.access & AccessMask.READ_CONTROL:
+            return Output(NtStatus.ACCESS_DENIED)
+        return query_security(body.additional, opened.access, body.output_bytes_max)
+    return Output(NtStatus.NOT_SUPPORTED if body.info_type == InfoType.QUOTA else NtStatus.INVALID_PARAMETER)
+
+
+def _volume(request: Request, opened: AnyOpen) -> FilesystemFacts:
+    exporter = request.peer.exporter
+    disks = exporter.shares.visible(request.session.user)
+    disk = opened.disk if isinstance(opened, DiskOpen) else None
+    return FilesystemFacts(
+        label=exporter.name,
+        serial=index_number(exporter.name) & 0xFFFFFFFF,
+        total_bytes=sum(each.size_bytes for each in disks),
+        created_filetime=exporter.started_filetime,
+        object_id=exporter.guid,
+        logical_sector_bytes=disk.info.logical_block_size_bytes if disk else 512,
+        physical_sector_bytes=disk.info.physical_block_size_bytes if disk else 4096,
+        read_only=disk is not None and disk.access_of(request.session.user) is Access.READ_ONLY,
+    )
+
+
+def set_info(request: Request) -> None:
+    """A disk has nothing to set; what copying tools set without need is taken and ignored."""
+    body = SetInfoRequest.unpack(request.message.body)
+    opened = request.find_open(body.file_id.volatile)
+    request.check_charge(len(body.buffer))
+    if body.info_type != InfoType.FILE:
+        raise StatusError(NtStatus.ACCESS_DENIED, f"SET_INFO of type {body.info_type}")
+    change = parse_change(body.info_class, body.buffer)
+    if isinstance(change, NtStatus):
+        raise StatusError(change, f"SET_INFO class {body.info_class}")
+    match change:
+        case SetRename() | SetDisposition(delete=True):
+            raise StatusError(NtStatus.ACCESS_DENIED, "a disk is neither renamed nor deleted")
+        case SetBasic() if not opened.access & AccessMask.WRITE_ATTRIBUTES:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write attributes")
+        case SetEndOfFile(size_bytes):
+            _check_size(opened, size_bytes, exact=True)
+        case SetAllocation(allocation_bytes):
+            _check_size(opened, allocation_bytes, exact=False)
+    request.reply(SetInfoResponse().pack())
+
+
+def _check_size(opened: AnyOpen, size_bytes: int, *, exact: bool) -> None:
+    """Truncating to nothing is accepted and does nothing, as on a block device."""
+    if not isinstance(opened, DiskOpen):
+        raise StatusError(NtStatus.INVALID_PARAMETER, "only a disk has a size")
+    if not opened.writable:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+    if size_bytes > opened.disk.size_bytes:
+        raise StatusError(NtStatus.DISK_FULL, "a disk does not grow")
+    if exact and size_bytes not in (0, opened.disk.size_bytes):
+        raise StatusError(NtStatus.ACCESS_DENIED, "a disk does not shrink")

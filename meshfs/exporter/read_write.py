@@ -1,0 +1,242 @@
+"""READ, WRITE and FLUSH: the hot path, from the message to the disk's queue and back.
+
+No task, event or closure per request; a READ's reply is built in place around the payload the
+disk put into pooled memory, a large WRITE's payload goes to the disk from the memory it was
+received into. MS-SMB2 3.3.5.11 to 3.3.5.13.
+"""
+
+from struct import Struct
+from typing import Final
+
+from meshfs import limits
+from meshfs.buffers import HEADROOM_BYTES
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.errors import StatusError
+from meshfs.exporter.opens import DiskOpen, PipeOpen
+from meshfs.exporter.request import Request
+from meshfs.smb.connection import take_payload
+from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES, NtStatus, WriteFlags
+from meshfs.smb.messages import FlushRequest, FlushResponse
+from meshfs.smb.status import status_from_errno
+from meshfs.smb.wire import (
+    READ_DATA_OFFSET,
+    READ_RESPONSE,
+    READ_RESPONSE_FRAME_BYTES,
+    WRITE_DATA_OFFSET,
+    WRITE_REQUEST,
+    WRITE_RESPONSE,
+    WRITE_RESPONSE_FRAME_BYTES,
+    pack_read_response_frame,
+    pack_write_response_frame,
+)
+
+#: READ_REQUEST without its last byte, which some clients leave out.
+_READ_REQUEST: Final = Struct("<HBBIQQQIIIHH")
+_READ_FIXED_BYTES: Final = HEADER_BYTES + _READ_REQUEST.size
+_OFFSET_MAX: Final = (1 << 63) - 1
+_CREDIT_BYTES: Final = limits.CREDIT_BYTES
+_WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
+_SIGNED: Final = 0x00000008
+_REPLY_START: Final = HEADROOM_BYTES - READ_RESPONSE_FRAME_BYTES
+_MESSAGE_START: Final = _REPLY_START + PREFIX_BYTES
+
+
+def read(request: Request) -> None:
+    message = request.message
+    if len(message.view) < _READ_FIXED_BYTES:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "READ is too short")
+    size, _, _, length, offset, _, volatile, minimum, channel, _, _, _ = _READ_REQUEST.unpack_from(
+        message.view, HEADER_BYTES
+    )
+    opened = request.find_open(volatile)
+    if size != 49 or channel or length > limits.IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes at {offset}, channel {channel}")
+    if length > (message.credit_charge or 1) * _CREDIT_BYTES:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes is not paid for")
+    if not isinstance(opened, DiskOpen):
+        _read_other(request, length)
+        return
+    if not opened.readable:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
+    disk = opened.disk
+    available = disk.size_bytes - offset
+    if length > available:
+        length = max(available, 0)
+        if not length or length < minimum:
+            raise StatusError(NtStatus.END_OF_FILE, f"READ at {offset}")
+    if length < minimum:
+        raise StatusError(NtStatus.END_OF_FILE, f"READ of {length} bytes wants {minimum}")
+    if disk.locks and not disk.locks.can_read(opened, offset, length):
+        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
+    if not length:
+        request.reply(READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, 0, 0, 0))
+        return
+    exporter = request.peer.exporter
+    buffer = exporter.pool.acquire(length)
+    disk_request = DiskRequest(
+        Op.READ, offset, length, buffer, HEADROOM_BYTES, _read_done, flow=opened.flow, context=request
+    )
+    opened.requests.add(disk_request)
+    disk.reads += 1
+    disk.runner.add(disk_request)
+    exporter.touch(disk.runner)
+
+
+def _read_done(done: DiskRequest) -> None:
+    request: Request = done.context
+    opened = request.open
+    assert isinstance(opened, DiskOpen)
+    opened.requests.discard(done)
+    buffer, result = done.buffer, done.result
+    assert buffer is not None
+    if result > 0:
+        opened.disk.read_bytes += result
+        peer = request.peer
+        if request.compound is not None or request.seal or peer.closed:
+            body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, result, 0, 0)
+            data = buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + result]
+            request.reply(b"".join((body, data)))
+            buffer.release()
+        else:
+            message, view = request.message, buffer.view
+            pack_read_response_frame(
+                view, _REPLY_START, result, flags=_SIGNED if request.sign else 0,
+                credits=peer.window.grant(message.credits, message.credit_charge),
+                credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+                session_id=request.session_id,
+            )  # fmt: skip
+            end = HEADROOM_BYTES + result
+            if request.sign:
+                assert request.security is not None
+                peer.connection.sign(view[_MESSAGE_START:end], request.security)
+            peer.send(view[_REPLY_START:end], buffer)
+    else:
+        buffer.release()
+        _fail(request, opened, result)
+    if opened.closing and not opened.requests:
+        opened.drained()
+
+
+def _read_other(request: Request, length: int) -> None:
+    opened = request.open
+    if not isinstance(opened, PipeOpen):
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "READ of a directory")
+    data, more = opened.read(length)
+    body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, len(data), 0, 0) + data
+    request.reply(body, NtStatus.BUFFER_OVERFLOW if more else NtStatus.SUCCESS)
+
+
+def write(request: Request) -> None:
+    message = request.message
+    view = message.view
+    if len(view) < WRITE_DATA_OFFSET:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "WRITE is too short")
+    size, start, length, offset, _, volatile, channel, _, _, _, flags = WRITE_REQUEST.unpack_from(view, HEADER_BYTES)
+    opened = request.find_open(volatile)
+    if size != 49 or channel or length > limits.IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes at {offset}, channel {channel}")
+    if length and not WRITE_DATA_OFFSET <= start <= len(view) - length:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes from {start} of {len(view)}")
+    if length > (message.credit_charge or 1) * _CREDIT_BYTES:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes is not paid for")
+    if not isinstance(opened, DiskOpen):
+        _write_other(request, bytes(view[start : start + length]))
+        return
+    if not opened.writable:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+    disk = opened.disk
+    if offset + length > disk.size_bytes:
+        raise StatusError(NtStatus.DISK_FULL, f"WRITE of {length} bytes at {offset}")
+    if disk.locks and not disk.locks.can_write(opened, offset, length):
+        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
+    if not length:
+        request.reply(WRITE_RESPONSE.pack(17, 0, 0, 0, 0, 0))
+        return
+    exporter = request.peer.exporter
+    buffer, start = take_payload(message, start, length, exporter.pool)
+    disk_request = DiskRequest(
+        Op.WRITE, offset, length, buffer, start, _write_done, flow=opened.flow,
+        write_through=opened.write_through or bool(flags & _WRITE_THROUGH), context=request,
+    )  # fmt: skip
+    opened.requests.add(disk_request)
+    disk.writes += 1
+    disk.runner.add(disk_request)
+    exporter.touch(disk.runner)
+
+
+def _write_done(done: DiskRequest) -> None:
+    request: Request = done.context
+    opened = request.open
+    assert isinstance(opened, DiskOpen)
+    assert done.buffer is not None
+    opened.requests.discard(done)
+    done.buffer.release()
+    result = done.result
+    if result > 0:
+        opened.disk.written_bytes += result
+        peer = request.peer
+        if request.compound is not None or request.seal or peer.closed:
+            request.reply(WRITE_RESPONSE.pack(17, 0, result, 0, 0, 0))
+        else:
+            message, frame = request.message, bytearray(WRITE_RESPONSE_FRAME_BYTES)
+            pack_write_response_frame(
+                frame, result, flags=_SIGNED if request.sign else 0,
+                credits=peer.window.grant(message.credits, message.credit_charge),
+                credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+                session_id=request.session_id,
+            )  # fmt: skip
+            if request.sign:
+                assert request.security is not None
+                peer.connection.sign(memoryview(frame)[PREFIX_BYTES:], request.security)
+            peer.send(frame)
+    else:
+        _fail(request, opened, result)
+    if opened.closing and not opened.requests:
+        opened.drained()
+
+
+def _write_other(request: Request, data: bytes) -> None:
+    opened = request.open
+    if not isinstance(opened, PipeOpen):
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "WRITE of a directory")
+    opened.write(data)
+    request.reply(WRITE_RESPONSE.pack(17, 0, len(data), 0, 0, 0))
+
+
+def _fail(request: Request, opened: DiskOpen, result: int) -> None:
+    """``result`` is -errno; 0 where the disk ended before its size (it shrank under us)."""
+    status = status_from_errno(-result) if result else NtStatus.END_OF_FILE
+    if status != NtStatus.CANCELLED:
+        opened.disk.errors += 1
+    request.fail(status)
+
+
+def flush(request: Request) -> None:
+    """FLUSH goes through the queue, as everything that touches the disk does."""
+    body = FlushRequest.unpack(request.message.body)
+    opened = request.find_open(body.file_id.volatile)
+    if not isinstance(opened, DiskOpen):
+        request.reply(FlushResponse().pack())
+        return
+    if not opened.writable:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+    disk = opened.disk
+    disk_request = DiskRequest(Op.FLUSH, 0, 0, None, 0, _flush_done, flow=opened.flow, context=request)
+    opened.requests.add(disk_request)
+    disk.flushes += 1
+    disk.runner.add(disk_request)
+    request.peer.exporter.touch(disk.runner)
+
+
+def _flush_done(done: DiskRequest) -> None:
+    request: Request = done.context
+    opened = request.open
+    assert isinstance(opened, DiskOpen)
+    opened.requests.discard(done)
+    if done.result < 0:
+        _fail(request, opened, done.result)
+    else:
+        request.reply(FlushResponse().pack())
+    if opened.closing and not opened.requests:
+        opened.drained()
+

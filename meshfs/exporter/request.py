@@ -1,0 +1,201 @@
+"""One request on its way through the exporter, and how its reply is made.
+
+A request is created per message, answered exactly once (`reply`, `fail`), at once or whenever
+its disk is done; LOCK and CHANGE_NOTIFY that wait for an event go asynchronous first
+(MS-SMB2 3.3.4.2, 3.3.4.3). A reply is protected as its request was, or as the session demands
+(3.3.4.1.1, 3.3.4.1.4). Interim replies are not signed: they share their message id with the
+final reply, and a GMAC nonce must not be used twice.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.smb.connection import Message, Protection
+from meshfs.smb.constants import Command, Flags, NtStatus
+from meshfs.smb.credits import charge_covers
+from meshfs.smb.messages import ErrorResponse
+from meshfs.smb.wire import pack_header
+
+if TYPE_CHECKING:
+    from meshfs.exporter.compound import Compound
+    from meshfs.exporter.opens import AnyOpen
+    from meshfs.exporter.peer import Peer
+    from meshfs.exporter.session import Session, Tree
+    from meshfs.smb.security import ChannelSecurity
+
+ERROR_BODY: Final = ErrorResponse().pack()
+_RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
+_SIGNED: Final = int(Flags.SIGNED)
+_ASYNC: Final = int(Flags.ASYNC_COMMAND)
+_RELATED: Final = int(Flags.RELATED_OPERATIONS)
+
+
+class Request:
+    """``session``, ``tree`` and ``open`` are set as they are found out."""
+
+    __slots__ = (
+        "async_id", "compound", "message", "open", "peer", "seal", "security", "session", "session_id", "sign",
+        "tree", "tree_id",
+    )  # fmt: skip
+    session: "Session"
+    tree: "Tree"
+    open: "AnyOpen"
+
+    def __init__(self, peer: "Peer", message: Message, compound: "Compound | None" = None) -> None:
+        self.peer = peer
+        self.message = message
+        self.compound = compound
+        self.session_id = message.session_id
+        self.tree_id = 0 if message.flags & _ASYNC else message.tail >> 32
+        self.security: ChannelSecurity | None = None
+        self.sign = False
+        self.seal = False
+        self.async_id = 0
+
+    def find_open(self, volatile: int) -> "AnyOpen":
+        """The open of a file id (or of the request before, in a compound). Raises StatusError."""
+        compound = self.compound
+        if compound is not None:
+            if self.message.flags & _RELATED:
+                volatile = compound.related_file()
+            compound.file_id = volatile
+        opened = self.session.opens.get(volatile)
+        if opened is None or opened.tree is not self.tree:
+            raise StatusError(NtStatus.FILE_CLOSED, f"no open 0x{volatile:x}")
+        self.open = opened
+        return opened
+
+    def check_charge(self, payload_bytes: int) -> None:
+        """Raises StatusError unless the request pays for its larger payload (3.3.5.2.5)."""
+        if payload_bytes > limits.TRANSACT_SIZE_MAX_BYTES or not charge_covers(
+            self.message.credit_charge, payload_bytes
+        ):
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"{payload_bytes} bytes are not paid for")
+
+    def protect_by(self, session: "Session") -> None:
+        """Note how the reply is protected; check that the request is as the session demands.
+
+        Raises StatusError ACCESS_DENIED (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11).
+        """
+        message = self.message
+        protection = message.protection
+        security = self.security = session.channels.get(self.peer)
+        if protection == Protection.UNKNOWN and security is not None and self.compound is not None:
+            # A related request need not repeat the session's id its signature is checked by.
+            protection = self.peer.connection.check(message, security)
+        self.seal = session.encrypt or protection == Protection.SEALED
+        self.sign = not self.seal and (session.signing_required or protection == Protection.SIGNED)
+        if protection == Protection.SEALED:
+            return
+        if session.encrypt and message.command != Command.SESSION_SETUP:
+            # The peer does not seal yet, and a sealed refusal would not tell it why.
+            self.seal, self.sign = False, True
+            raise StatusError(NtStatus.ACCESS_DENIED, "request is not encrypted")
+        if protection == Protection.BAD:
+            self.peer.exporter.count("bad_signatures")
+            raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
+        if protection != Protection.SIGNED and session.signing_required:
+            raise StatusError(NtStatus.ACCESS_DENIED, "request is not signed")
+
+    def reply(self, body: bytes, status: int = 0) -> bytearray | memoryview | None:
+        """Answer it. Returns the frame that is sent, or None when there is none of its own."""
+        if self.async_id:
+            self.peer.waiting.pop(self.async_id, None)
+        if self.peer.closed:
+            return None
+        if self.compound is not None:
+            self.compound.answered(self, self.packed(body, status), status)
+            return None
+        frame = self.frame(body, status)
+        self.peer.send(frame)
+        return frame
+
+    def fail(self, status: int, data: bytes = b"") -> None:
+        self.reply(ErrorResponse(data).pack() if data else ERROR_BODY, status)
+
+    def frame(self, body: bytes, status: int) -> bytearray | memoryview:
+        message, connection = self.packed(body, status), self.peer.connection
+        if self.seal:
+            return connection.protect([message], None, self.security)
+        return connection.protect([message], self.security if self.signs(status) else None, None)
+
+    def packed(self, body: bytes, status: int) -> bytearray:
+        """Header and body, not protected yet; takes the credits the reply grants."""
+        message = self.message
+        # The credits of an asynchronous request went with its interim reply.
+        final = self.async_id and status != NtStatus.PENDING
+        credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
+        flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
+        header = pack_header(
+            message.command, status=status, flags=flags, credits=credits, credit_charge=message.credit_charge,
+            message_id=message.message_id, tree_id=self.tree_id, async_id=self.async_id or None,
+            session_id=self.session_id,
+        )  # fmt: skip
+        return bytearray(header + body)
+
+    def signs(self, status: int) -> bool:
+        return self.sign and not self.seal and status != NtStatus.PENDING
+
+    def wait(self, abort: Callable[[], None]) -> "Waiting":
+        """Go asynchronous: send the interim reply; the final one comes by ``reply`` later.
+
+        ``abort`` takes the request from where it waits (CANCEL, the open's or connection's end).
+        Raises StatusError where it cannot wait: too many do, or others of its compound follow.
+        """
+        peer = self.peer
+        if len(peer.waiting) >= limits.ASYNC_PER_CONNECTION_MAX:
+            raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")
+        if self.compound is not None and not self.compound.is_last(self):
+            raise StatusError(NtStatus.INTERNAL_ERROR, "only the last of a compound may wait")
+        peer.last_async_id += 1
+        self.async_id = peer.last_async_id
+        waiting = peer.waiting[self.async_id] = Waiting(self, abort)
+        compound, self.compound = self.compound, None
+        if compound is not None:
+            compound.answered(self, self.packed(ERROR_BODY, NtStatus.PENDING), NtStatus.PENDING)
+        else:
+            peer.send(self.frame(ERROR_BODY, NtStatus.PENDING))
+        return waiting
+
+
+class Waiting:
+    """An asynchronous request that was not answered yet."""
+
+    __slots__ = ("_abort", "request")
+
+    def __init__(self, request: Request, abort: Callable[[], None]) -> None:
+        self.request = request
+        self._abort = abort
+
+    def end(self, status: int) -> None:
+        """Give up waiting and answer with ``status``."""
+        self._abort()
+        self.request.fail(status)
+
+
+def chain(replies: list[tuple[Request, bytearray]]) -> bytearray | memoryview:
+    """The frame of a compound's replies; each signed by itself, or all sealed together."""
+    connection = replies[0][0].peer.connection
+    related = len(replies) > 1 and bool(replies[1][0].message.flags & _RELATED)
+    for index, (_, message) in enumerate(replies):
+        if related and index:
+            message[16] |= _RELATED
+        if index < len(replies) - 1:
+            message.extend(bytes(-len(message) % 8))
+            message[20:24] = len(message).to_bytes(4, "little")
+    sealer = next((request.security for request, _ in replies if request.seal), None)
+    if sealer is None:
+        for request, message in replies:
+            if message[16] & _SIGNED and request.security is not None:
+                connection.sign(message, request.security)
+    joined = bytearray().join(message for _, message in replies)
+    return connection.protect([joined], None, sealer)
+
+
+def command_name(command: int) -> str:
+    try:
+        return Command(command).name
+    except ValueError:
+        return f"command {command}"

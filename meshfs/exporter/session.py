@@ -1,0 +1,220 @@
+"""Sessions: who is logged in, and what it has open (MS-SMB2 3.3.1.8, 3.3.5.5, 3.3.5.6).
+
+A session is apart from the connection it was made on: ``channels`` holds the connections it
+is bound to (one, until channels are bound) and the keys on each.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from meshfs import limits
+from meshfs.config import Security
+from meshfs.errors import AuthenticationError, StatusError
+from meshfs.exporter.request import Request
+from meshfs.model import IoClass
+from meshfs.smb.auth import Acceptor
+from meshfs.smb.connection import Role
+from meshfs.smb.constants import (
+    Cipher,
+    Dialect,
+    NtStatus,
+    SecurityMode,
+    SessionFlags,
+    SessionSetupFlags,
+)
+from meshfs.smb.messages import LogoffRequest, LogoffResponse, SessionSetupRequest, SessionSetupResponse
+from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
+from meshfs.smb.states import SESSION, Event, SessionState, next_state
+
+if TYPE_CHECKING:
+    from meshfs.exporter.opens import AnyOpen
+    from meshfs.exporter.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+#: States in which requests of the session are served.
+SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
+
+
+class Tree:
+    """A connected share; ``io_class`` is None for IPC$."""
+
+    __slots__ = ("id", "io_class", "share")
+
+    def __init__(self, tree_id: int, share: str, io_class: IoClass | None) -> None:
+        self.id = tree_id
+        self.share = share
+        self.io_class = io_class
+
+
+class Session:
+    """One login of one node."""
+
+    __slots__ = (
+        "channels", "encrypt", "id", "last_tree_id", "login", "opens", "peer", "preauth", "serving",
+        "signing_required", "state", "trees", "user",
+    )  # fmt: skip
+
+    def __init__(self, session_id: int, peer: "Peer", preauth: PreauthHash) -> None:
+        self.id = session_id
+        #: The connection it was made on.
+        self.peer = peer
+        self.state = SessionState.NEW
+        #: Whether its requests are served; follows ``state``, for the hot path.
+        self.serving = False
+        self.user = ""
+        self.login: Acceptor | None = None
+        self.preauth = preauth
+        self.channels: dict[Peer, ChannelSecurity] = {}
+        self.signing_required = True
+        self.encrypt = False
+        self.trees: dict[int, Tree] = {}
+        self.last_tree_id = 0
+        self.opens: dict[int, AnyOpen] = {}
+
+    def happened(self, event: Event) -> None:
+        self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
+        self.serving = self.state in SERVING
+
+    def close_opens(self, opens: "list[AnyOpen]", then: Callable[[], object]) -> None:
+        """End these opens; ``then`` when nothing of them is at a disk any more."""
+        left = len(opens) + 1
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then()
+
+        for opened in opens:
+            opened.close(one_less)
+        one_less()
+
+    def end(self, then: Callable[[], object]) -> None:
+        """Forget everything it has; ``then`` when nothing of it is at a disk any more."""
+        self.serving = False
+        self.trees.clear()
+        self.close_opens(list(self.opens.values()), then)
+
+
+def session_setup(request: Request) -> None:
+    """SESSION_SETUP: a new login, the next step of one, or a login once more."""
+    body = SessionSetupRequest.unpack(request.message.body)
+    peer = request.peer
+    if body.flags & SessionSetupFlags.BINDING:
+        raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "sessions are not bound to more than one connection")
+    if peer.exporter.security is Security.ENCRYPT and peer.connection.negotiated.cipher is Cipher.NONE:
+        raise StatusError(NtStatus.ACCESS_DENIED, "the peer cannot encrypt")
+    session = _session_of(request)
+    session.happened(Event.SETUP)
+    request.session, request.session_id = session, session.id
+    if session.login is None:
+        session.login = Acceptor(peer.exporter.accounts, peer.exporter.name)
+    if not session.user:
+        session.preauth.update(request.message.view)
+    try:
+        token, done = session.login.step(body.security_buffer)
+    except AuthenticationError as error:
+        _deny(request, session, str(error))
+        return
+    reply = SessionSetupResponse(0, token or b"")
+    if not done:
+        session.happened(Event.MORE)
+        frame = request.reply(reply.pack(), NtStatus.MORE_PROCESSING_REQUIRED)
+        if frame is not None and not session.user:
+            session.preauth.update(memoryview(frame)[4:])
+        return
+    _logged_in(request, session, body, reply)
+
+
+def _session_of(request: Request) -> Session:
+    peer = request.peer
+    if request.session_id:
+        session = peer.sessions.get(request.session_id)
+        if session is None:
+            raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
+        if session.user:
+            request.protect_by(session)
+        return session
+    if len(peer.sessions) >= limits.SESSIONS_PER_CONNECTION_MAX or len(peer.exporter.sessions) >= limits.SESSIONS_MAX:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
+    session = Session(peer.exporter.new_session_id(), peer, peer.connection.negotiated.preauth.copy())
+    peer.sessions[session.id] = session
+    peer.exporter.sessions[session.id] = session
+    return session
+
+
+def _deny(request: Request, session: Session, why: str) -> None:
+    """A failed login ends its session, also one that was valid before (3.3.5.5.3)."""
+    peer = request.peer
+    peer.exporter.count("logins_denied")
+    peer.log_warning("login denied: %s", why)
+    session.happened(Event.DENIED)
+    peer.exporter.end_session(session, lambda: request.fail(NtStatus.LOGON_FAILURE))
+
+
+def _logged_in(request: Request, session: Session, body: SessionSetupRequest, reply: SessionSetupResponse) -> None:
+    peer, login = request.peer, session.login
+    assert login is not None
+    exporter = peer.exporter
+    if session.user and login.user != session.user:
+        _deny(request, session, f"session of {session.user} used to log in as {login.user}")
+        return
+    if not session.user:
+        _make_keys(request, session, body, login)
+    session.login = None
+    flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
+
+    def grant() -> None:
+        if session.id not in exporter.sessions:
+            request.fail(NtStatus.USER_SESSION_DELETED)
+            return
+        session.happened(Event.GRANTED)
+        peer.logged_in()
+        exporter.count("logins")
+        logger.info("%s: node %s logged in (%s)", peer.remote, session.user, peer.protection_text(session))
+        request.reply(SessionSetupResponse(flags, reply.security_buffer).pack())
+
+    previous = exporter.sessions.get(body.previous_session_id)
+    if previous is not None and previous is not session and previous.user == login.user:
+        # What the old session has at the disks must land before anything of the new one does.
+        logger.info("%s: node %s ends its previous session", peer.remote, session.user)
+        exporter.end_session(previous, grant)
+    else:
+        grant()
+
+
+def _make_keys(request: Request, session: Session, body: SessionSetupRequest, login: Acceptor) -> None:
+    """The keys of a session's first channel (3.3.5.5.3)."""
+    peer = request.peer
+    negotiated = peer.connection.negotiated
+    assert isinstance(negotiated.dialect, Dialect)
+    security = channel_security(
+        negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key,
+        session.preauth.value, session.id, exporter=True,
+    )  # fmt: skip
+    policy = peer.exporter.security
+    session.user = login.user
+    session.encrypt = policy is Security.ENCRYPT
+    session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
+    session.channels[peer] = security
+    peer.connection.security[session.id] = security
+    # The last reply of a login is signed whatever the policy.
+    request.security, request.sign = security, True
+
+
+def logoff(request: Request) -> None:
+    """LOGOFF: answered when nothing of the session is at a disk any more."""
+    LogoffRequest.unpack(request.message.body)
+    session, peer = request.session, request.peer
+    session.happened(Event.LOGOFF)
+    logger.info("%s: node %s logged off", peer.remote, session.user)
+
+    def ended() -> None:
+        session.happened(Event.LOGGED_OFF)
+        request.reply(LogoffResponse().pack())
+
+    peer.exporter.end_session(session, ended)
+
+

@@ -1,0 +1,195 @@
+"""What an exporter offers: its disks, who has them open, and which opens may stand together.
+
+The shares `disks` and `disks-system` show the same disks; they differ in the class of the
+I/O. An open of a disk excludes others by share access (MS-FSA 2.1.5.1.2.2) across both shares
+and all sessions.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Final, Protocol
+
+from meshfs.disk.base import Disk, DiskRequest
+from meshfs.exporter.locks import LockTable
+from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, IoClass
+from meshfs.smb.constants import AccessMask, ShareAccess
+
+SHARE_IPC: Final = "IPC$"
+#: Share name (in lower case, as they are found without regard to case) -> class of its I/O.
+CLASS_OF_SHARE: Final[Mapping[str, IoClass]] = {
+    SHARE_DISKS: IoClass.APP,
+    SHARE_DISKS_SYSTEM: IoClass.SYSTEM,
+}
+#: FILE_NOTIFY_INFORMATION actions (MS-FSCC 2.7.1).
+NOTIFY_ADDED: Final = 1
+NOTIFY_REMOVED: Final = 2
+NOTIFY_MODIFIED: Final = 3
+
+_M = AccessMask
+ATTRIBUTE_RIGHTS: Final = _M.READ_ATTRIBUTES | _M.READ_EA | _M.READ_CONTROL | _M.SYNCHRONIZE
+READ_RIGHTS: Final = ATTRIBUTE_RIGHTS | _M.READ_DATA | _M.EXECUTE
+#: Attributes may be "written" (copying tools do) without effect.
+WRITE_RIGHTS: Final = _M.WRITE_DATA | _M.APPEND_DATA | _M.WRITE_ATTRIBUTES | _M.WRITE_EA
+DISK_RIGHTS: Final[Mapping[Access, int]] = {
+    Access.NONE: 0,
+    Access.READ_ONLY: int(READ_RIGHTS),
+    Access.READ_WRITE: int(READ_RIGHTS | WRITE_RIGHTS),
+}
+_GENERIC: Final[tuple[tuple[int, int], ...]] = (
+    (_M.GENERIC_READ, READ_RIGHTS & ~_M.EXECUTE),
+    (_M.GENERIC_WRITE, WRITE_RIGHTS | _M.READ_CONTROL | _M.SYNCHRONIZE),
+    (_M.GENERIC_EXECUTE, _M.EXECUTE | _M.READ_ATTRIBUTES | _M.READ_CONTROL | _M.SYNCHRONIZE),
+    # What a disk has; a disk cannot be deleted and has no owner to change.
+    (_M.GENERIC_ALL, READ_RIGHTS | WRITE_RIGHTS),
+)
+_READS: Final = int(_M.READ_DATA | _M.EXECUTE)
+_WRITES: Final = int(_M.WRITE_DATA | _M.APPEND_DATA)
+
+
+def expand_access(desired: int, allowed: int) -> int:
+    """Desired access without generic rights and MAXIMUM_ALLOWED (MS-SMB2 2.2.13.1)."""
+    granted = desired
+    for generic, rights in _GENERIC:
+        if granted & generic:
+            granted = granted & ~generic | rights
+    if granted & _M.MAXIMUM_ALLOWED:
+        granted = granted & ~_M.MAXIMUM_ALLOWED | allowed
+    return int(granted)
+
+
+def shares_conflict(access: int, share: int, held: Iterable[tuple[int, int]]) -> bool:
+    """Whether an open (access, share) cannot stand beside those held.
+
+    Opens that touch no data (attributes only) neither exclude nor are excluded.
+    """
+    if not access & (_READS | _WRITES | _M.DELETE):
+        return False
+    for held_access, held_share in held:
+        if not held_access & (_READS | _WRITES | _M.DELETE):
+            continue
+        if not _permits(held_share, access) or not _permits(share, held_access):
+            return True
+    return False
+
+
+def _permits(share: int, access: int) -> bool:
+    return not (
+        (access & _READS and not share & ShareAccess.READ)
+        or (access & _WRITES and not share & ShareAccess.WRITE)
+        or (access & _M.DELETE and not share & ShareAccess.DELETE)
+    )
+
+
+class Runner(Protocol):
+    """What the exporter needs of `meshfs.scheduler.runner`: one disk behind its queue."""
+
+    @property
+    def disk(self) -> Disk: ...
+
+    def add(self, request: DiskRequest) -> None:
+        """Queue it; it goes to the disk with the next ``pump``."""
+
+    def pump(self) -> None:
+        """Hand to the disk what the queue lets go."""
+
+    def cancel(self, request: DiskRequest) -> bool:
+        """Take out a request that still waits; it is then the caller's again."""
+
+    @property
+    def queued(self) -> int: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+
+class OpenOfDisk(Protocol):
+    """What share access looks at; `meshfs.exporter.opens.DiskOpen` is one."""
+
+    access: int
+    share_access: int
+
+
+class OfferedDisk:
+    """One disk as it is offered; ``allow`` tells what a node may do with it."""
+
+    __slots__ = (
+        "allow", "cache", "errors", "flushes", "info", "lock_waiters", "locks", "opens", "path", "read_bytes",
+        "reads", "runner", "size_bytes", "writes", "written_bytes",
+    )  # fmt: skip
+
+    def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
+        self.info = info
+        self.runner = runner
+        self.allow = allow
+        self.path = path
+        self.size_bytes = info.size_bytes
+        self.opens: list[OpenOfDisk] = []
+        self.locks = LockTable()
+        #: Called one after the other when a lock went; those that got theirs return True.
+        self.lock_waiters: list[Callable[[], bool]] = []
+        self.reads = self.writes = self.flushes = self.errors = 0
+        self.read_bytes = self.written_bytes = 0
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    def access_of(self, node: str) -> Access:
+        """What the node may do, at most what the disk itself lets anybody do."""
+        allowed = self.allow(node)
+        if allowed is Access.READ_WRITE and self.info.access is not Access.READ_WRITE:
+            return self.info.access
+        return allowed
+
+    def info_for(self, node: str) -> DiskInfo:
+        """What the node is told of the disk."""
+        return replace(self.info, access=self.access_of(node))
+
+    def shares_with(self, access: int, share: int) -> bool:
+        return not shares_conflict(access, share, ((held.access, held.share_access) for held in self.opens))
+
+    def wake_lock_waiters(self) -> None:
+        """Locks went: try the waiting ones, the oldest first."""
+        self.lock_waiters = [waiter for waiter in self.lock_waiters if not waiter()]
+
+
+class Shares:
+    """The disks on offer, by name; names are found without regard to case, as SMB does."""
+
+    def __init__(self) -> None:
+        self._disks: dict[str, OfferedDisk] = {}
+        #: Called with (action, disk) after every change of the list.
+        self.on_change: list[Callable[[int, OfferedDisk], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._disks)
+
+    def add(self, disk: OfferedDisk) -> None:
+        self._disks[disk.name.casefold()] = disk
+        self._changed(NOTIFY_ADDED, disk)
+
+    def remove(self, name: str) -> OfferedDisk:
+        """Stop offering it. Its opens are the caller's to end."""
+        disk = self._disks.pop(name.casefold())
+        self._changed(NOTIFY_REMOVED, disk)
+        return disk
+
+    def modified(self, disk: OfferedDisk) -> None:
+        """Who may do what with it changed."""
+        self._changed(NOTIFY_MODIFIED, disk)
+
+    def find(self, name: str, node: str) -> OfferedDisk | None:
+        """The disk, or None when it is not there or the node may not know of it."""
+        disk = self._disks.get(name.casefold())
+        return disk if disk is not None and disk.access_of(node) is not Access.NONE else None
+
+    def visible(self, node: str) -> list[OfferedDisk]:
+        """The disks the node may know of, by name."""
+        return [disk for disk in self.all() if disk.access_of(node) is not Access.NONE]
+
+    def all(self) -> list[OfferedDisk]:
+        return sorted(self._disks.values(), key=lambda disk: disk.name)
+
+    def _changed(self, action: int, disk: OfferedDisk) -> None:
+        for call in list(self.on_change):
+            call(action, disk)

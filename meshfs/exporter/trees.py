@@ -1,0 +1,49 @@
+"""TREE_CONNECT and TREE_DISCONNECT (MS-SMB2 3.3.5.7, 3.3.5.8)."""
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.exporter.request import Request
+from meshfs.exporter.session import Tree
+from meshfs.exporter.shares import CLASS_OF_SHARE, READ_RIGHTS, SHARE_IPC, WRITE_RIGHTS
+from meshfs.smb.connection import Protection
+from meshfs.smb.constants import Dialect, NtStatus, ShareFlags, ShareType
+from meshfs.smb.messages import (
+    TreeConnectRequest,
+    TreeConnectResponse,
+    TreeDisconnectRequest,
+    TreeDisconnectResponse,
+)
+
+
+def connect(request: Request) -> None:
+    body = TreeConnectRequest.unpack(request.message.body)
+    session = request.session
+    if (
+        request.message.protection == Protection.NONE
+        and request.peer.connection.negotiated.dialect is Dialect.SMB_3_1_1
+    ):
+        # The first request behind the login proves by its signature that NEGOTIATE was not changed.
+        raise StatusError(NtStatus.ACCESS_DENIED, "TREE_CONNECT of 3.1.1 is neither signed nor encrypted")
+    share = body.share().lower()
+    io_class = CLASS_OF_SHARE.get(share)
+    if io_class is None and share != SHARE_IPC.lower():
+        raise StatusError(NtStatus.BAD_NETWORK_NAME, f"no share {share!r}")
+    if len(session.trees) >= limits.TREES_PER_SESSION_MAX:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many trees")
+    session.last_tree_id += 1
+    tree = Tree(session.last_tree_id, share, io_class)
+    session.trees[tree.id] = tree
+    request.tree_id = tree.id
+    kind, flags = (ShareType.PIPE, 0) if io_class is None else (ShareType.DISK, ShareFlags.NO_CACHING)
+    if session.encrypt:
+        flags |= ShareFlags.ENCRYPT_DATA
+    request.reply(TreeConnectResponse(kind, flags, 0, int(READ_RIGHTS | WRITE_RIGHTS)).pack())
+
+
+def disconnect(request: Request) -> None:
+    """Answered when nothing of the tree's opens is at a disk any more."""
+    TreeDisconnectRequest.unpack(request.message.body)
+    session, tree = request.session, request.tree
+    del session.trees[tree.id]
+    opens = [opened for opened in session.opens.values() if opened.tree is tree]
+    session.close_opens(opens, lambda: request.reply(TreeDisconnectResponse().pack()))
