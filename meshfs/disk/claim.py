@@ -8,7 +8,6 @@ here until nothing of its predecessor can land over its own writes.
 
 import errno
 import fcntl
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -70,20 +69,10 @@ async def open_disk(
         fd,
         engine if direct else engine.buffered,
         alignment,
-        verifier=make_verifier(facts.identity),
         read_only=not writable,
         tail_fd=tail_fd,
         pool=pool,
     )
-
-
-def make_verifier(identity: str, instance: str = "") -> str:
-    """The write verifier: changes with a boot of this machine, and with the disk.
-
-    ``instance`` is for a disk whose cache is the process's own, and dies with it.
-    """
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return hashlib.sha256(f"{boot_id}\0{identity}\0{instance}".encode()).hexdigest()
 
 
 async def _claim(facts: DiskFacts, direct: bool, read_only: bool, timeout_s: float) -> tuple[int, bool]:

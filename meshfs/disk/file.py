@@ -16,10 +16,12 @@ Errors are results (-errno) of the one request they happened to. A write beyond 
 """
 
 import errno
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
 
+from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
 from meshfs.disk.base import DiskRequest, Engine, Op
 from meshfs.disk.directio import Alignment
@@ -27,6 +29,9 @@ from meshfs.disk.merge import BlockMerge
 from meshfs.disk.ranges import WriteOrder
 from meshfs.disk.scan import DiskFacts
 from meshfs.disk.transfer import Transfer
+from meshfs.disk.verifier import make_verifier
+
+logger = logging.getLogger(__name__)
 
 # The page cache may hold the end of an image in one folio this large, and write it back as
 # a whole: a direct write elsewhere in it has to wait for a cached one (PMD size).
@@ -48,7 +53,6 @@ class FileDisk:
         engine: Engine,
         alignment: Alignment,
         *,
-        verifier: str,
         read_only: bool,
         tail_fd: int | None = None,
         pool: BufferPool | None = None,
@@ -58,7 +62,10 @@ class FileDisk:
         self.physical_block_size_bytes = facts.physical_block_size_bytes
         self.rotational = facts.rotational
         self.read_only = read_only
-        self.verifier = verifier
+        self.verifier = make_verifier(facts.identity)
+        self._path = facts.path
+        self._identity = facts.identity
+        self._losses = 0
         self.engine = engine
         self.fd = fd
         self.pool = pool or BufferPool()
@@ -74,7 +81,7 @@ class FileDisk:
             elif request.op == Op.WRITE:
                 self._write(request)
             else:
-                self.engine.queue_fdatasync(self.fd, partial(self._flushed, request))
+                self.engine.queue_fdatasync(self.fd, partial(self._flushed, request, 0))
         self.engine.flush()
 
     def close(self) -> None:
@@ -88,12 +95,23 @@ class FileDisk:
         request.result = result
         request.on_done(request)
 
-    def _flushed(self, request: DiskRequest, result: int) -> None:
-        if result in (-errno.EAGAIN, -errno.EINTR):
-            self.engine.queue_fdatasync(self.fd, partial(self._flushed, request))
+    def _flushed(self, request: DiskRequest, again: int, result: int) -> None:
+        if result in (-errno.EAGAIN, -errno.EINTR) and again < limits.DISK_AGAIN_MAX:
+            self.engine.queue_fdatasync(self.fd, partial(self._flushed, request, again + 1))
             self.engine.flush()
             return
+        if result < 0:
+            self._lose(result)
         self._finish(request, result)
+
+    def _lose(self, result: int) -> None:
+        """Writes of any initiator may be lost: the kernel tells only the first who asks.
+
+        A new verifier tells the others.
+        """
+        self._losses += 1
+        self.verifier = make_verifier(self._identity, f"losses {self._losses}")
+        logger.error("disk %s: acknowledged writes may be lost: %s", self._path, os.strerror(-result))
 
     # --- reads ------------------------------------------------------------------------
 
@@ -199,6 +217,8 @@ class FileDisk:
             for waiter in ready:
                 self._launch(waiter)
             self.engine.flush()
+        if result == -errno.EIO and request.write_through:
+            self._lose(result)
         # A device switched to read-only under us says EPERM where a file system says EROFS.
         request.result = -errno.EROFS if result == -errno.EPERM else result
         request.on_done(request)

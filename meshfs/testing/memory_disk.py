@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.disk.claim import make_verifier
+from meshfs.disk.verifier import make_verifier
 
 Predicate = Callable[[DiskRequest], bool]
 

@@ -70,7 +70,7 @@ def engine() -> ScriptedEngine:
 @pytest.fixture
 def disk(engine: ScriptedEngine) -> FileDisk:
     facts = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1")
-    return FileDisk(facts, -1, engine, Alignment(512, 512), verifier="v", read_only=False)
+    return FileDisk(facts, -1, engine, Alignment(512, 512), read_only=False)
 
 
 @pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
@@ -177,3 +177,22 @@ def test_eperm_of_a_write_means_read_only(disk: FileDisk, engine: ScriptedEngine
     disk.submit([request])
     engine.answer(-errno.EPERM)
     assert request.result == -errno.EROFS
+
+
+@pytest.mark.parametrize("op", [Op.FLUSH, Op.WRITE])
+def test_a_failed_flush_tells_everybody_by_the_verifier(disk: FileDisk, engine: ScriptedEngine, op: Op) -> None:
+    before = disk.verifier
+    request = Batch(disk).make(op, 0, 512 if op == Op.WRITE else 0)
+    request.write_through = True
+    disk.submit([request])
+    engine.answer(-errno.EIO)
+    assert request.result == -errno.EIO
+    assert disk.verifier != before
+
+
+def test_a_failed_plain_write_is_its_callers_alone(disk: FileDisk, engine: ScriptedEngine) -> None:
+    before = disk.verifier
+    request = Batch(disk).write(0, b"x" * 512)
+    disk.submit([request])
+    engine.answer(-errno.EIO)
+    assert disk.verifier == before
