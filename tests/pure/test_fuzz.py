@@ -8,6 +8,7 @@ that replays it.
 import random
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,8 +82,11 @@ def share(fuzz_cases: int, part: float) -> int:
 
 # --- decoders --------------------------------------------------------------------------
 
+_LINES = (Path(__file__).parent / "captured_messages.txt").read_text().splitlines()
+CAPTURED = [line.split() for line in _LINES if not line.startswith("#")]
 DECODERS: tuple[tuple[Callable[[bytes], object], bytes], ...] = (
     *((type(message).unpack, message.pack()) for message in MESSAGES),
+    *((getattr(m, kind).unpack, bytes.fromhex(body)) for who, kind, body in CAPTURED),
     (m.unpack_create_contexts, m.pack_create_contexts(CREATE_CONTEXTS)),
     (m.unpack_notifications, m.pack_notifications(((1, "disk0"), (2, "disk-1"), (3, "d")))),
     (m.unpack_interfaces, m.pack_interfaces(INTERFACES)),
