@@ -16,7 +16,6 @@ import logging.handlers
 import os
 import signal
 import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -232,7 +231,9 @@ def _mountpoint(text: str) -> str:
     """The directory without symlinks, as the kernel will list it."""
     try:
         path = Path(text).resolve(strict=True)
-        is_directory = stat.S_ISDIR(path.stat().st_mode)
+        is_directory = path.is_dir()
+        # Unlike stat's, its answer is never the kernel's memory of a process that died.
+        os.statvfs(path)
     except OSError as error:
         dead = "; a mount whose process died is still there: umount it first"
         raise MountFailed(f"{text}: {error.strerror}{dead if error.errno == errno.ENOTCONN else ''}") from error

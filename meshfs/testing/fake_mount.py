@@ -7,6 +7,7 @@ OPTIONS is one JSON object:
     read_only   the last disk of each node is read-only
     cache       "page" or "none"
     system      the mount's class is system
+    delay_s     every read, write and flush takes up to this long
 
 Prints "ready" when it serves; a line "KEY ERRNO" on stdin then makes the I/O of the disk with that id fail
 ("KEY 0": work again), and "KEY hang" makes it wait for good. "calls KEY" prints the recorded calls as JSON.
@@ -68,6 +69,8 @@ async def _main(mountpoint: str, options: dict[str, object]) -> None:
         raise SystemExit("nodes and size_bytes are required")
     disks = _disks(nodes, size_bytes, read_only=bool(options.get("read_only")))
     ports = fake_ports(disks)
+    for port in ports.values():
+        port.delay_s = float(str(options.get("delay_s", 0)))
     catalog = Catalog([*nodes, "down"])
     for node in nodes:
         catalog.announce(node, [info for info in disks if info.node == node])

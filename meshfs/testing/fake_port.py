@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 from collections.abc import Iterable
 
 import trio
@@ -15,6 +16,7 @@ class FakePort:
     error       errno of every later read, write and flush (None: they work)
     open_error  the same for open
     gate        an Event every later read and write waits for
+    delay_s     reads, writes and flushes take up to this long, in no order
     calls       (operation, offset, size, write_through or None) in order
     opened      (class, writable) of every open, in order
     """
@@ -25,6 +27,7 @@ class FakePort:
         self.error: int | None = None
         self.open_error: int | None = None
         self.gate: trio.Event | None = None
+        self.delay_s = 0.0
         self.calls: list[tuple[str, int, int, bool | None]] = []
         self.opened: list[tuple[IoClass, bool]] = []
         self.handles = 0
@@ -41,6 +44,8 @@ class FakePort:
         self.calls.append((operation, offset, size, write_through))
         if self.gate is not None:
             await self.gate.wait()
+        if self.delay_s:
+            await trio.sleep(random.uniform(0, self.delay_s))
         if self.bug is not None:
             raise self.bug
         if self.error is not None:

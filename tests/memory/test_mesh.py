@@ -1,9 +1,7 @@
 """The tree of a mount, kept true to the sessions of an initiator."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,11 +9,11 @@ from meshfs import config as cluster_config
 from meshfs.errors import ConfigError, KeyFileError
 from meshfs.fuse.session import MountFailed
 from meshfs.keys import Keyring, generate
-from meshfs.model import DiskInfo
 from meshfs.mount import Mesh, Settings, prepare
 from meshfs.mount_options import MountOptions, parse_arguments
 from meshfs.namespace.tree import Directory, DiskFile
-from meshfs.testing.fake_port import FakePort, fake_disk
+from meshfs.testing.fake_initiator import FakeInitiator
+from meshfs.testing.fake_port import fake_disk
 
 CONFIG = """
 [cluster]
@@ -33,27 +31,6 @@ name = "n2"
 addresses = ["127.0.0.2"]
 socket = "n2.sock"
 """
-
-
-class FakeExporter:
-    def __init__(self) -> None:
-        self.state = "connecting"
-        self.disks: tuple[DiskInfo, ...] = ()
-
-
-class FakeInitiator:
-    def __init__(self, *nodes: str) -> None:
-        self.exporters = {node: FakeExporter() for node in nodes}
-        self.on_change: Callable[[], None] = lambda: None
-
-    def port(self, disk_id: str) -> FakePort:
-        raise AssertionError("nothing is opened here")
-
-    def status(self) -> list[dict[str, Any]]:
-        return [{"node": node, "state": exporter.state} for node, exporter in self.exporters.items()]
-
-    async def run(self, *, task_status: Any) -> None:
-        raise AssertionError("nothing is run here")
 
 
 @pytest.fixture
@@ -77,7 +54,7 @@ def disk_files(mesh: Mesh) -> dict[str, str]:
 async def test_disks_come_and_go_with_their_exporters(config_path: Path) -> None:
     config = cluster_config.load(config_path)
     settings = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
-    initiator = FakeInitiator("n1", "n2")
+    initiator = FakeInitiator(settings)
     mesh = Mesh(settings, initiator)
     assert not mesh.settled.is_set()
     info = fake_disk("n1", "a", 4096)
@@ -100,7 +77,7 @@ async def test_disks_come_and_go_with_their_exporters(config_path: Path) -> None
 async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     config = cluster_config.load(config_path)
     settings = Settings(config, "n2", Keyring(config, "n2"), "/mesh", MountOptions("c", "/mesh"))
-    initiator = FakeInitiator("n1", "n2")
+    initiator = FakeInitiator(settings)
     info = fake_disk("n1", "a", 4096)
     initiator.exporters["n1"].state, initiator.exporters["n1"].disks = "connected", (info, info)
     status = json.loads(Mesh(settings, initiator).status())

@@ -246,7 +246,7 @@ def test_many_requests_that_wait_stop_nobody_else(mount: FakeMount) -> None:
 def fio(disk: Path, **job: object) -> None:
     arguments = [f"--{name}={value}" for name, value in job.items()]
     ok("fio", "--name=job", f"--filename={disk.resolve()}", f"--size={SIZE}", "--allow_file_create=0",
-       "--verify=crc32c", "--verify_fatal=1", *arguments)  # fmt: skip
+       "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", *arguments)  # fmt: skip
 
 
 @pytest.mark.parametrize("cache", ["page", "none"])
@@ -257,6 +257,12 @@ def test_fio_finds_what_it_wrote(start: Callable[..., FakeMount], cache: str, di
     fio(disk, rw="write", bs="1m", direct=direct, ioengine="psync")
     if not direct:
         fio(disk, rw="randwrite", bsrange="512-64k", bs_unaligned=1, ioengine="mmap" if cache == "page" else "psync")
+
+
+def test_fio_finds_what_it_wrote_when_every_request_waits(start: Callable[..., FakeMount]) -> None:
+    disk = start(delay_s=0.002).disk()
+    fio(disk, rw="randwrite", bsrange="4k-64k", direct=1, ioengine="libaio", iodepth=32, numjobs=1)
+    fio(disk, rw="randrw", bs="64k", direct=0, ioengine="psync")
 
 
 def test_a_file_system_on_a_loop_device(mount: FakeMount, tmp_path: Path) -> None:
