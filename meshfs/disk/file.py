@@ -63,8 +63,7 @@ class FileDisk:
         self.rotational = facts.rotational
         self.read_only = read_only
         self.verifier = make_verifier(facts.identity)
-        self._path = facts.path
-        self._identity = facts.identity
+        self.facts = facts
         self._losses = 0
         self.engine = engine
         self.fd = fd
@@ -110,8 +109,8 @@ class FileDisk:
         A new verifier tells the others.
         """
         self._losses += 1
-        self.verifier = make_verifier(self._identity, f"losses {self._losses}")
-        logger.error("disk %s: acknowledged writes may be lost: %s", self._path, os.strerror(-result))
+        self.verifier = make_verifier(self.facts.identity, f"losses {self._losses}")
+        logger.error("disk %s: acknowledged writes may be lost: %s", self.facts.path, os.strerror(-result))
 
     # --- reads ------------------------------------------------------------------------
 

@@ -63,6 +63,11 @@ def scan_disk(path: Path) -> DiskFacts:
     return facts
 
 
+def identity_of(status: os.stat_result) -> str:
+    """The file's or device's name while this machine is up."""
+    return " ".join(str(part) for part in inuse.identity_of(status))
+
+
 def _open(path: Path) -> int:
     """Open it for reading, having looked first: opening a FIFO waits, a tape drive rewinds."""
     mode = path.stat().st_mode
@@ -85,7 +90,7 @@ def _image_facts(path: Path, status: os.stat_result) -> DiskFacts:
         read_only=False,
         model="",
         serial="",
-        identity=f"file {status.st_dev} {status.st_ino}",
+        identity=identity_of(status),
     )
 
 
@@ -105,7 +110,7 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
         read_only=bool(_ioctl_int(fd, _BLKROGET)),
         model=_attribute(disk, "device/model"),
         serial=_serial(disk),
-        identity=f"dev {status.st_rdev}",
+        identity=identity_of(status),
     )
 
 
