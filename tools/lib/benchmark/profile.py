@@ -43,10 +43,10 @@ def profile(subject: Subject, workload: Workload, runtime_s: float, folder: Path
         _, errors = recorder.communicate(timeout=60)
         if not raw.exists():
             raise RuntimeError(f"py-spy recorded nothing of the {name}: {errors}")
-        _print(name, raw)
+        print_profile(name, raw)
 
 
-def _print(name: str, raw: Path) -> None:
+def print_profile(name: str, raw: Path) -> None:
     own: Counter[str] = Counter()
     inclusive: Counter[str] = Counter()
     for line in raw.read_text().splitlines():

@@ -1,0 +1,79 @@
+"""The tools' own arithmetic: ratios pair by pair, profiles folded by function, configs that load."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark import profile, report
+from benchmark.fio import WORKLOADS, Sample, cpu_s, rss_mib
+from meshfs import config
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster, tracebacks
+
+
+def samples(*rates: float) -> list[Sample]:
+    return [Sample(rate, {"mount": rate / 10, "exporter": 1.0}, 5.0, 9.0) for rate in rates]
+
+
+@pytest.fixture
+def row() -> report.Row:
+    # The machine halves its speed in the third round: of both.
+    return report.Row(
+        "loop",
+        WORKLOADS[0],
+        {"meshfs-sign": samples(90, 110, 50), "nbdfuse": samples(100, 100, 50), "qsd": samples(200, 220, 100)},
+    )
+
+
+def test_ratios_are_of_pairs_and_then_the_median(row: report.Row) -> None:
+    assert row.rate("meshfs-sign") == 90
+    assert row.ratio("meshfs-sign", "nbdfuse") == 1.0
+    assert row.ratio("meshfs-sign", "qsd") == 0.5
+    assert row.ratio("qsd", "qsd") is None
+
+
+def test_a_peer_that_did_not_run_has_no_ratio(row: report.Row) -> None:
+    del row.samples["qsd"]
+    assert row.ratio("meshfs-sign", "qsd") is None
+    assert "loop/randread-4k-qd1" in report.table(row)
+
+
+def test_the_document_is_json_with_every_sample(row: report.Row) -> None:
+    shown = json.loads(json.dumps(report.document([row], {"rounds": 3})))
+    (only,) = shown["rows"]
+    assert only["subjects"]["meshfs-sign"]["cpu_us_per_op"] == {"mount": 9.0, "exporter": 1.0}
+    assert len(only["subjects"]["qsd"]["samples"]) == 3
+
+
+def test_a_profile_is_folded_by_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / "x.stacks"
+    raw.write_text("main (a.py:1);read (b.py:7) 3\nmain (a.py:2);read (b.py:9) 1\nmain (a.py:2) 4\n")
+    profile.print_profile("mount", raw)
+    shown = capsys.readouterr().out
+    assert "50.0%  50.0%  read (b.py)" in shown
+    assert "50.0% 100.0%  main (a.py)" in shown
+
+
+def test_figures_of_a_process_are_read_from_proc() -> None:
+    assert cpu_s(1) >= 0
+    assert rss_mib(1) > 0
+
+
+def test_a_local_cluster_writes_a_config_that_loads(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path, security="encrypt", io_timeout_s=7)
+    cluster.add_node("n1", [cluster.image("disk0", 1 * MIB, cache="writeback")])
+    cluster.add_node("n2")
+    loaded = config.load(cluster.write())
+    assert loaded.cluster.io_timeout_s == 7
+    assert loaded.node("n1").disks[0].path.stat().st_size == 1 * MIB
+    assert loaded.node("n1").socket == tmp_path / "run/n1.sock"
+    assert loaded.node("n2").addresses == ("127.0.0.3",)
+
+
+def test_tracebacks_in_logs_are_found(tmp_path: Path) -> None:
+    (tmp_path / "good.log").write_text("all is well\n")
+    assert not list(tracebacks(tmp_path))
+    (tmp_path / "bad.log").write_text("Traceback (most recent call last):\n  x\n")
+    (found,) = tracebacks(tmp_path)
+    assert "bad.log" in found
