@@ -166,11 +166,39 @@ def test_create_contexts_are_aligned() -> None:
         start += following
 
 
-@pytest.mark.parametrize("following", [1, 8, 15, 17, 0xFFFFFFFF])
+NAME_OFFSET, NAME_LENGTH, DATA_OFFSET, DATA_LENGTH = 4, 6, 10, 12
+
+
+@pytest.mark.parametrize("following", [1, 8, 15, 49, 56, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_next_of_a_create_context(following: int) -> None:
+    """It neither points into the own head nor behind the chain of 24 and 20 bytes."""
     chain = bytearray(m.pack_create_contexts(((b"MxAc", b""), (b"QFid", b""))))
+    assert len(chain) == 24 + 20
     struct.pack_into("<I", chain, 0, following)
-    with pytest.raises(RemoteProtocolError):
+    with pytest.raises(RemoteProtocolError, match="Next"):
+        m.unpack_create_contexts(bytes(chain))
+
+
+@pytest.mark.parametrize(
+    ("field", "form", "number"),
+    [
+        (NAME_OFFSET, "<H", 15),
+        (NAME_OFFSET, "<H", 0),
+        (NAME_OFFSET, "<H", 29),
+        (NAME_LENGTH, "<H", 17),
+        (NAME_LENGTH, "<H", 0xFFFF),
+        (DATA_OFFSET, "<H", 15),
+        (DATA_OFFSET, "<H", 25),
+        (DATA_LENGTH, "<I", 9),
+        (DATA_LENGTH, "<I", 0xFFFFFFFF),
+    ],
+)
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_a_create_context_stays_within_its_element(field: int, form: str, number: int, contexts: int) -> None:
+    """Its parts lie behind its head and before the next one, which begins at 32."""
+    chain = bytearray(m.pack_create_contexts(((b"AlSi", b"12345678"), (b"QFid", b"12345678"))[:contexts]))
+    struct.pack_into(form, chain, field, number)
+    with pytest.raises(RemoteProtocolError, match="outside its element"):
         m.unpack_create_contexts(bytes(chain))
 
 
@@ -231,6 +259,9 @@ def test_notifications() -> None:
     for length in range(1, len(chain)):
         with pytest.raises(RemoteProtocolError):
             m.unpack_notifications(chain[:length])
+    for following in (1, 4, 11, 1 << 31):
+        with pytest.raises(RemoteProtocolError):
+            m.unpack_notifications(following.to_bytes(4, "little") + bytes(64))
 
 
 def test_interfaces() -> None:

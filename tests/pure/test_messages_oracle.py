@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from smbprotocol import change_notify, connection, create_contexts, exceptions, file_info, ioctl, open, session, tree
+from smbprotocol import change_notify, connection, create_contexts, exceptions, file_info, ioctl, session, tree
+from smbprotocol import open as smb_open
 from smbprotocol.structure import Structure
 
 from meshfs.smb import messages as m
@@ -118,7 +119,7 @@ CASES: list[tuple[Any, Structure]] = [
     (
         m.CreateRequest("disk0", 0x12019F, 7, 1, 0x42, 0x80, ((b"MxAc", b""), (b"AlSi", b"12345678"))),
         made(
-            open.SMB2CreateRequest,
+            smb_open.SMB2CreateRequest,
             impersonation_level=2,
             requested_oplock_level=0,
             desired_access=0x12019F,
@@ -133,7 +134,7 @@ CASES: list[tuple[Any, Structure]] = [
     (
         m.CreateResponse(FILE, 1, 4095, 4096, 0x80, FOUR, ((b"QFid", b"q" * 32),)),
         made(
-            open.SMB2CreateResponse,
+            smb_open.SMB2CreateResponse,
             oplock_level=0,
             create_action=1,
             creation_time=WHEN,
@@ -147,11 +148,11 @@ CASES: list[tuple[Any, Structure]] = [
             buffer=[create_context(b"QFid", b"q" * 32, 0)],
         ),
     ),
-    (m.CloseRequest(FILE, 1), made(open.SMB2CloseRequest, flags=1, file_id=FILE_BYTES)),
+    (m.CloseRequest(FILE, 1), made(smb_open.SMB2CloseRequest, flags=1, file_id=FILE_BYTES)),
     (
         m.CloseResponse(1, FOUR, 4096, 4095, 0x80),
         made(
-            open.SMB2CloseResponse,
+            smb_open.SMB2CloseResponse,
             flags=1,
             creation_time=WHEN,
             last_access_time=WHEN,
@@ -162,21 +163,21 @@ CASES: list[tuple[Any, Structure]] = [
             file_attributes=0x80,
         ),
     ),
-    (m.FlushRequest(FILE), made(open.SMB2FlushRequest, file_id=FILE_BYTES)),
-    (m.FlushResponse(), made(open.SMB2FlushResponse)),
+    (m.FlushRequest(FILE), made(smb_open.SMB2FlushRequest, file_id=FILE_BYTES)),
+    (m.FlushResponse(), made(smb_open.SMB2FlushResponse)),
     (
         m.LockRequest(FILE, (m.LockElement(1, 2, 0x11), m.LockElement(3, 4, 4)), 5),
         made(
-            open.SMB2LockRequest,
+            smb_open.SMB2LockRequest,
             lock_sequence=5,
             file_id=FILE_BYTES,
             locks=[
-                made(open.SMB2LockElement, offset=1, length=2, flags=0x11),
-                made(open.SMB2LockElement, offset=3, length=4, flags=4),
+                made(smb_open.SMB2LockElement, offset=1, length=2, flags=0x11),
+                made(smb_open.SMB2LockElement, offset=3, length=4, flags=4),
             ],
         ),
     ),
-    (m.LockResponse(), made(open.SMB2LockResponse)),
+    (m.LockResponse(), made(smb_open.SMB2LockResponse)),
     (
         m.IoctlRequest(0x00140204, FILE, b"input", 24, 1, 7),
         made(
@@ -192,7 +193,7 @@ CASES: list[tuple[Any, Structure]] = [
     (
         m.QueryDirectoryRequest(FILE, 37, 65536, "d*", 1, 3),
         made(
-            open.SMB2QueryDirectoryRequest,
+            smb_open.SMB2QueryDirectoryRequest,
             file_information_class=37,
             flags=1,
             file_index=3,
@@ -201,7 +202,7 @@ CASES: list[tuple[Any, Structure]] = [
             buffer="d*".encode("utf-16-le"),
         ),
     ),
-    (m.QueryDirectoryResponse(b"entries"), made(open.SMB2QueryDirectoryResponse, buffer=b"entries")),
+    (m.QueryDirectoryResponse(b"entries"), made(smb_open.SMB2QueryDirectoryResponse, buffer=b"entries")),
     (
         m.ChangeNotifyRequest(FILE, 4096, 0x1F, 1),
         made(
@@ -216,7 +217,7 @@ CASES: list[tuple[Any, Structure]] = [
     (
         m.QueryInfoRequest(FILE, 1, 18, 4096, 7, 2, b"input"),
         made(
-            open.SMB2QueryInfoRequest,
+            smb_open.SMB2QueryInfoRequest,
             info_type=1,
             file_info_class=18,
             output_buffer_length=4096,
@@ -226,11 +227,11 @@ CASES: list[tuple[Any, Structure]] = [
             buffer=b"input",
         ),
     ),
-    (m.QueryInfoResponse(b"information"), made(open.SMB2QueryInfoResponse, buffer=b"information")),
+    (m.QueryInfoResponse(b"information"), made(smb_open.SMB2QueryInfoResponse, buffer=b"information")),
     (
         m.SetInfoRequest(FILE, 1, 20, b"12345678", 3),
         made(
-            open.SMB2SetInfoRequest,
+            smb_open.SMB2SetInfoRequest,
             info_type=1,
             file_info_class=20,
             additional_information=3,
@@ -238,7 +239,7 @@ CASES: list[tuple[Any, Structure]] = [
             buffer=b"12345678",
         ),
     ),
-    (m.SetInfoResponse(), made(open.SMB2SetInfoResponse)),
+    (m.SetInfoResponse(), made(smb_open.SMB2SetInfoResponse)),
 ]
 
 # Positions, lengths and padding are the packer's business; reading them back is what is compared.
@@ -275,7 +276,7 @@ def test_negotiate_contexts_are_read_by_theirs() -> None:
 
 
 def test_create_contexts_are_read_by_theirs() -> None:
-    read = open.SMB2CreateRequest()
+    read = smb_open.SMB2CreateRequest()
     contexts = ((b"MxAc", b""), (b"AlSi", b"12345678"), (b"QFid", b""))
     read.unpack(m.CreateRequest("disk0", 1, 7, 1, contexts=contexts).pack())
     found = [
