@@ -108,6 +108,11 @@ CHANNEL_RECEIVES_MAX: Final = 16
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 # A disk the exporter refuses to open is asked for again this often while it has users.
 REOPEN_DELAY_S: Final = 1.0
+# An exporter tells of changes; a list of disks is asked for this often all the same.
+DISKS_REFRESH_S: Final = 30.0
+# A request the exporter could not take for now (lost open, no resources) goes again after this.
+RETRY_DELAY_MIN_S: Final = 0.01
+RETRY_DELAY_MAX_S: Final = 0.5
 # What a handle's close may wait for the last answers.
 CLOSE_TIMEOUT_S: Final = 5.0
 

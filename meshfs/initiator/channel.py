@@ -12,8 +12,6 @@ Message ids go out in their order: ids are taken and frames are sent without a y
 A caller that finds no credits parks all the same, and its request is sent by whoever brings
 the credits, first come first served.
 
-A slot ends with its reply or with the channel, never earlier: a call that was cancelled or
-whose deadline passed leaves its slot behind with no task, so that the late reply is known.
 The last credit is kept for probing a peer whose every other credit is in use by slow I/O.
 
 What the peer sends is checked here against what was asked: any reply that was never asked
@@ -24,7 +22,6 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
@@ -35,19 +32,16 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from meshfs import limits
 from meshfs.buffers import Buffer, BufferPool
 from meshfs.errors import ChannelLost, LocalProtocolError, RemoteProtocolError, StatusError
+from meshfs.initiator.slots import Reply, Slot, finish, read_result, write_result
 from meshfs.smb.connection import Connection, Message, Protection, Role
-from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES, Command, Flags, NtStatus, WriteFlags
+from meshfs.smb.constants import PREFIX_BYTES, Command, Flags, NtStatus, WriteFlags
 from meshfs.smb.credits import CreditAccount, charge_for
-from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES
 from meshfs.smb.messages import CancelRequest, EchoRequest, FileId
 from meshfs.smb.security import NONCE_INITIATOR, ChannelSecurity, PreauthHash
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import (
-    READ_DATA_OFFSET,
     READ_REQUEST_FRAME_BYTES,
-    READ_RESPONSE,
     WRITE_REQUEST_FRAME_BYTES,
-    WRITE_RESPONSE,
     pack_read_request_frame,
     pack_write_request_frame,
 )
@@ -55,67 +49,20 @@ from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
 
-ReadData = bytes | memoryview
-
 # Plain ints: comparing with enum members costs a call per message.
 _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
 _CHANGE_NOTIFY: Final = int(Command.CHANGE_NOTIFY)
 _PENDING: Final = int(NtStatus.PENDING)
-_END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _SIGNED: Final = int(Flags.SIGNED)
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
-_NOT_SENT: Final = -1
+NOT_SENT: Final = -1
 
 _ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
 _ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
 _ACCEPT_SIGNED: Final = (Protection.SIGNED, Protection.SEALED)
 _ACCEPT_SEALED: Final = (Protection.SEALED,)
-
-
-class Slot:
-    """One request from its start to its reply; the caller parks on it with ``abandon``."""
-
-    __slots__ = ("async_id", "command", "deadline", "length", "message_id", "signed", "task")
-
-    def __init__(self, command: int, length: int, deadline: float) -> None:
-        self.command = command
-        #: Bytes asked for or sent.
-        self.length = length
-        self.deadline = deadline
-        #: Who waits; None once that one has its answer or is gone.
-        self.task: Task | None = current_task()
-        self.message_id = _NOT_SENT
-        self.async_id: int | None = None
-        #: The reply has to be signed even where the channel's policy does not say so.
-        self.signed = False
-
-    @property
-    def sent(self) -> bool:
-        """Whether the peer may act on it."""
-        return self.message_id != _NOT_SENT
-
-    def abandon(self, _: object = None) -> Abort:
-        """The abort function of the caller's park."""
-        self.task = None
-        return Abort.SUCCEEDED
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A reply to anything but READ and WRITE, in memory of its own."""
-
-    status: int
-    session_id: int
-    tree_id: int
-    protection: Protection
-    #: The whole message, header included.
-    raw: bytearray
-
-    @property
-    def body(self) -> memoryview:
-        return memoryview(self.raw)[HEADER_BYTES:]
 
 
 class Channel:
@@ -186,7 +133,7 @@ class Channel:
         self._waiting.clear()
         self._unsent.clear()
         for slot in slots:
-            _finish(slot, Error(ChannelLost(self.why)))
+            finish(slot, Error(ChannelLost(self.why)))
         self.connection.close()
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
@@ -298,9 +245,13 @@ class Channel:
             command, body, tree_id=tree_id, session_id=session_id, deadline=deadline, signed=signed,
             preauth=preauth, charge=charge,
         )  # fmt: skip
+        return await self.answer(slot, accept)
+
+    async def answer(self, slot: Slot, accept: tuple[int, ...] = (NtStatus.SUCCESS,)) -> Reply:
+        """The reply to what `start_request` began. StatusError when its status is none of ``accept``."""
         reply: Reply = await wait_task_rescheduled(slot.abandon)
         if reply.status not in accept:
-            raise StatusError(reply.status, f"{command.name} ({status_text(reply.status)})")
+            raise StatusError(reply.status, f"{Command(slot.command).name} ({status_text(reply.status)})")
         return reply
 
     # --- sending -----------------------------------------------------------------------
@@ -521,18 +472,16 @@ class Channel:
             raise RemoteProtocolError(f"reply protected less than agreed: {message.protection.name}")
         result: Outcome[Any]
         if slot.command == _READ:
-            result = self._read_result(slot, message)
+            result = read_result(slot, message, self._lent)
         elif slot.command == _WRITE:
-            result = _write_result(slot, message)
+            result = write_result(slot, message)
         else:
-            result = Value(
-                Reply(message.status, message.session_id, message.tree_id, message.protection, bytearray(message.view))
-            )
+            result = Value(Reply.of(message))
         del slots[message.message_id]
         self.credits.grant(message.credits)
         if self._waiting:
             self._pump()
-        _finish(slot, result)
+        finish(slot, result)
 
     def _take_interim(self, slot: Slot, message: Message) -> None:
         """STATUS_PENDING: the reply comes later, the credits now (MS-SMB2 3.2.5.1.5)."""
@@ -544,27 +493,6 @@ class Channel:
         self.credits.grant(message.credits)
         if self._waiting:
             self._pump()
-
-    def _read_result(self, slot: Slot, message: Message) -> Outcome[Any]:
-        if message.status:
-            if message.status == _END_OF_FILE:
-                return Value(b"")
-            return Error(StatusError(message.status, f"READ ({status_text(message.status)})"))
-        view = message.view
-        if len(view) < READ_DATA_OFFSET:
-            raise RemoteProtocolError(f"READ response of {len(view)} bytes")
-        size, offset, _, length, _, _ = READ_RESPONSE.unpack_from(view, HEADER_BYTES)
-        end = offset + length
-        if size != 17 or length > slot.length or (length and (offset < READ_DATA_OFFSET or end > len(view))):
-            raise RemoteProtocolError(
-                f"READ response: {length} bytes at {offset} in a message of {len(view)}, {slot.length} asked for"
-            )
-        if length > SMALL_FRAME_MAX_BYTES and slot.task is not None and message.frame is not None:
-            buffer = message.frame.take()
-            if buffer is not None:
-                self._lent.append(buffer)
-                return Value(view[offset:end])
-        return Value(bytes(view[offset:end]))
 
     # --- time --------------------------------------------------------------------------
 
@@ -579,11 +507,11 @@ class Channel:
         """End the wait of those whose deadline passed; requests already sent keep their slot."""
         for slot in list(self._slots.values()):
             if slot.deadline <= now and slot.task is not None:
-                _finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time")))
+                finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time")))
                 self._cancel(slot)
         for _, slot, _ in self._waiting:
             if slot.deadline <= now:
-                _finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time")))
+                finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time")))
         self._pump()
 
     def _watch(self, now: float) -> None:
@@ -625,22 +553,3 @@ class Channel:
             sign=security if self._sign else None, seal=security if self._seal else None,
         )  # fmt: skip
         self._send((frame,))
-
-
-def _finish(slot: Slot, result: Outcome[Any]) -> None:
-    task = slot.task
-    if task is not None:
-        slot.task = None
-        reschedule(task, result)
-
-
-def _write_result(slot: Slot, message: Message) -> Outcome[Any]:
-    if message.status:
-        return Error(StatusError(message.status, f"WRITE ({status_text(message.status)})"))
-    view = message.view
-    if len(view) < HEADER_BYTES + WRITE_RESPONSE.size:
-        raise RemoteProtocolError(f"WRITE response of {len(view)} bytes")
-    size, _, count, _, _, _ = WRITE_RESPONSE.unpack_from(view, HEADER_BYTES)
-    if size != 17 or not 0 < count <= slot.length:
-        raise RemoteProtocolError(f"WRITE response: {count} bytes written, {slot.length} sent")
-    return Value(count)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from meshfs import limits
 from meshfs.errors import RemoteProtocolError
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.login import Tree
+from meshfs.initiator.slots import Reply, Slot
 from meshfs.model import DiskInfo, decode_disks
 from meshfs.smb.constants import (
     AccessMask,
@@ -82,13 +84,38 @@ async def flush_file(channel: Channel, file: OpenFile, deadline: float = inf) ->
     await channel.request(Command.FLUSH, body, tree_id=file.tree.tree_id, deadline=deadline)
 
 
-async def query_disks(channel: Channel, file: OpenFile, deadline: float = inf) -> tuple[DiskInfo, ...]:
-    """FSCTL_MESHFS_QUERY_DISKS: all disks of a share's root, or the open's own."""
+async def query_disks(channel: Channel, root: OpenFile) -> tuple[DiskInfo, ...]:
+    """FSCTL_MESHFS_QUERY_DISKS on a share's root: all its disks."""
     size = channel.connection.negotiated.max_transact_bytes
-    body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file.file_id, b"", size).pack()
-    reply = await channel.request(
-        Command.IOCTL, body, tree_id=file.tree.tree_id, deadline=deadline, charge=charge_for(size)
-    )
+    slot = start_query_disks(channel, root.tree.tree_id, root.file_id, inf, size)
+    return _disks(await channel.answer(slot))
+
+
+async def query_disk(channel: Channel, file: OpenFile, disk_id: str) -> DiskInfo:
+    """The same on a disk's own open: that disk."""
+    slot = start_query_disks(channel, file.tree.tree_id, file.file_id, inf)
+    return only_disk(await channel.answer(slot), disk_id)
+
+
+def start_query_disks(
+    channel: Channel, tree_id: int, file_id: FileId, deadline: float, size: int = limits.CREDIT_BYTES
+) -> Slot:
+    """Begin the query; ``size`` bounds the answer and is what it costs."""
+    body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file_id, b"", size).pack()
+    return channel.start_request(
+        Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size)
+    )  # fmt: skip
+
+
+def only_disk(reply: Reply, disk_id: str) -> DiskInfo:
+    """The one disk of a reply. RemoteProtocolError when the exporter tells of another."""
+    disks = _disks(reply)
+    if len(disks) != 1 or disks[0].id != disk_id:
+        raise RemoteProtocolError(f"asked about disk {disk_id}, told of {[disk.id for disk in disks][:3]}")
+    return disks[0]
+
+
+def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
     try:
         return tuple(decode_disks(IoctlResponse.unpack(reply.body).output))
     except ValueError as error:

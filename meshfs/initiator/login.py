@@ -15,7 +15,8 @@ from typing import Final
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import AuthenticationError, RemoteProtocolError, StatusError
-from meshfs.initiator.channel import Channel, Reply
+from meshfs.initiator.channel import Channel
+from meshfs.initiator.slots import Reply
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import (

@@ -6,11 +6,13 @@ trio only waits for them: its own streams cost a lock, a checkpoint and a copy p
 import errno
 import os
 import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from meshfs import limits
+from meshfs.transport.base import Memory
 
 
 class StreamTransport:
@@ -24,8 +26,8 @@ class StreamTransport:
         self.kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
         self.local = address_text(sock.getsockname())
         self.remote = address_text(sock.getpeername())
-        self.send = sock.sendmsg
-        self.receive_into = sock.recv_into
+        self.send: Callable[[Sequence[Memory]], int] = sock.sendmsg
+        self.receive_into: Callable[[memoryview], int] = sock.recv_into
 
     async def wait_readable(self) -> None:
         await trio.lowlevel.wait_readable(self._fd)

@@ -1,0 +1,111 @@
+"""The initiator: all exporters of the cluster as seen from one node."""
+
+import functools
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+
+from meshfs.buffers import BufferPool
+from meshfs.config import Config, Node
+from meshfs.initiator.login import Policy
+from meshfs.initiator.port import Port
+from meshfs.initiator.session import Dialer, ExporterSession
+from meshfs.keys import Keyring
+from meshfs.smb.auth import Initiator as Login
+from meshfs.transport.stream import connect_tcp, connect_unix
+
+logger = logging.getLogger(__name__)
+
+
+class Settings(Protocol):
+    """What an initiator has to be told."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def keyring(self) -> Keyring: ...
+
+    @property
+    def io_timeout_s(self) -> float: ...
+
+
+class Initiator:
+    """Sessions to every exporter, ports to every disk they announce."""
+
+    def __init__(self, settings: Settings, *, policy: Policy | None = None) -> None:
+        self._settings = settings
+        self._ports: dict[str, Port] = {}
+        self._nursery: trio.Nursery | None = None
+        self._pool = BufferPool()
+        #: Called when any exporter's state or disks changed; must not await.
+        self.on_change: Callable[[], None] = lambda: None
+        policy = policy or Policy(settings.config.cluster.security)
+        # One client to all exporters (MS-SMB2 3.2.1.1, ClientGuid), another after a restart.
+        guid = uuid.uuid4().bytes_le
+        self.exporters: dict[str, ExporterSession] = {
+            node.name: ExporterSession(
+                node.name,
+                self._dialers(node),
+                functools.partial(self._login, node.name),
+                policy=policy,
+                guid=guid,
+                pool=self._pool,
+                on_change=lambda: self.on_change(),
+            )
+            for node in settings.config.nodes
+            if node.disks
+        }
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep all sessions, until cancelled; started at once, whoever is down."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for exporter in self.exporters.values():
+                nursery.start_soon(exporter.run)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def port(self, disk_id: str) -> Port:
+        """The port of an announced disk; the same one as long as its owner is the same.
+
+        Raises KeyError for an id that no exporter ever announced.
+        """
+        port = self._ports.get(disk_id)
+        others = [exporter for exporter in self.exporters.values() if port is None or exporter is not port.exporter]
+        for exporter in others if port is None else [port.exporter, *others]:
+            info = next((info for info in exporter.disks if info.id == disk_id and info.node == exporter.node), None)
+            if info is None:
+                continue
+            if port is None or port.exporter is not exporter:
+                port = self._ports[disk_id] = Port(info, exporter, self._settings.io_timeout_s, self._spawn)
+            port.announced(info)
+            return port
+        return self._ports[disk_id]
+
+    def status(self) -> list[dict[str, Any]]:
+        """The exporters' part of the mount's status, for `meshctl paths`."""
+        now = trio.current_time()
+        return [exporter.status(now) for exporter in self.exporters.values()]
+
+    def _spawn(self, function: Callable[[], Any]) -> None:
+        assert self._nursery is not None, "ports work while the initiator runs"
+        self._nursery.start_soon(function)
+
+    def _dialers(self, node: Node) -> list[Dialer]:
+        """The Unix socket of the node's own exporter; the addresses of another's."""
+        if node.name == self._settings.node:
+            return [functools.partial(connect_unix, node.socket)]
+        return [functools.partial(connect_tcp, address, node.port) for address in node.addresses]
+
+    def _login(self, exporter: str) -> Login:
+        """Raises KeyFileError while the exporter's public key is missing."""
+        settings = self._settings
+        password = settings.keyring.password_to(exporter)
+        return Login(settings.node, password, settings.config.cluster.name)

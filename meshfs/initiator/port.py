@@ -1,0 +1,252 @@
+"""One disk: read, write, flush, and the promise that each of them ends within the bound.
+
+Lost writes. Acknowledged writes are counted (``write_seq``); a FLUSH that succeeds covers all
+acknowledged before it was sent (``flushed_seq``). When the exporter's write verifier is another
+one, every handle with a write beyond ``flushed_seq`` gets EIO at its next flush, once. The
+verifier is asked for at every new open (a restarted owner) and behind every FLUSH that covers
+something (another initiator's FLUSH may have been the one that was told of lost pages).
+"""
+
+import errno
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from trio.lowlevel import wait_task_rescheduled
+
+from meshfs.initiator.channel import Channel
+from meshfs.initiator.files import only_disk, start_query_disks
+from meshfs.initiator.opens import SharedOpen
+from meshfs.initiator.session import ExporterSession
+from meshfs.initiator.slots import Reply, Slot
+from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import FlushRequest
+
+logger = logging.getLogger(__name__)
+
+Spawn = Callable[[Callable[[], Any]], None]
+
+
+class Port:
+    """The initiator's end of one disk."""
+
+    def __init__(self, info: DiskInfo, exporter: ExporterSession, io_timeout_s: float, spawn: Spawn) -> None:
+        self.info = info
+        self.exporter = exporter
+        self.io_timeout_s = io_timeout_s
+        self.spawn = spawn
+        #: Acknowledged writes so far, and how many of them are known to be on the disk.
+        self.write_seq = 0
+        self.flushed_seq = 0
+        self._verifier: str | None = None
+        self._opens = {io_class: SharedOpen(self, io_class) for io_class in IoClass}
+
+    async def open(self, io_class: IoClass, *, writable: bool) -> "Handle":
+        """A handle of the class. OSError: EROFS, EACCES, EBUSY, ENOENT, ... or ETIMEDOUT."""
+        if writable and self.info.access is not Access.READ_WRITE:
+            raise OSError(errno.EROFS, f"disk {self.info.name} is read-only")
+        handle = Handle(self, self._opens[io_class], writable=writable)
+        shared = self._opens[io_class]
+        shared.add(handle)
+        try:
+            await shared.usable("open", trio.current_time() + self.io_timeout_s)
+        except BaseException:
+            await handle.close()
+            raise
+        return handle
+
+    def opened(self, info: DiskInfo) -> None:
+        """What the exporter says of the disk: at a new open before anything is asked of it, and at a flush."""
+        if self._verifier is not None and info.verifier != self._verifier:
+            logger.warning("disk %s: its owner started anew; writes not yet flushed may be lost", info.name)
+            self.lose_unflushed()
+        self._verifier = info.verifier
+        self.info = info
+
+    def announced(self, info: DiskInfo) -> None:
+        """What the exporter says of the disk in its list; an open disk keeps what its open was told."""
+        if not any(shared.handles for shared in self._opens.values()):
+            self.info = info
+
+    def lose_unflushed(self) -> None:
+        """Every handle with a write that is not known to be on the disk gets EIO at its next flush."""
+        for shared in self._opens.values():
+            for handle in shared.handles:
+                if handle.last_write_seq > self.flushed_seq:
+                    handle.lost = True
+        self.flushed_seq = self.write_seq
+
+
+class Handle:
+    """One opener's use of a disk."""
+
+    __slots__ = ("_closed", "_port", "_shared", "_writable", "last_write_seq", "lost")
+
+    def __init__(self, port: Port, shared: SharedOpen, *, writable: bool) -> None:
+        self._port = port
+        self._shared = shared
+        self._writable = writable
+        self._closed = False
+        #: The port's ``write_seq`` at this handle's latest write that was not write-through.
+        self.last_write_seq = 0
+        #: Acknowledged writes of this handle were lost, and its user does not know yet.
+        self.lost = False
+
+    async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview:
+        """At most ``size`` bytes, b"" at the end; valid until the calling task yields to trio.
+
+        OSError; TimeoutError (ETIMEDOUT) when the bound passed.
+        """
+        shared, port = self._shared, self._port
+        deadline = trio.current_time() + port.io_timeout_s
+        channel = shared.channel
+        if channel is not None and 0 < size <= shared.read_max_bytes and offset + size <= port.info.size_bytes:
+            slot = None
+            try:
+                slot = channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline)
+                data: bytes | memoryview = await wait_task_rescheduled(slot.abandon)
+            except BaseException as error:
+                shared.failed(error, channel, slot)
+            else:
+                if len(data) != size:
+                    raise _short(len(data), size, offset)
+                return data
+        return await self._read_slowly(offset, size, deadline)
+
+    async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
+        """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
+        self._check_open()
+        await self._shared.usable("read", deadline)
+        end = min(offset + size, self._port.info.size_bytes)
+        if offset >= end:
+            return b""
+        parts = bytearray()
+        while offset < end:
+            data = await self._read_part(offset, end, deadline)
+            if not parts and offset + len(data) == end:
+                return data
+            parts += data
+            offset += len(data)
+        return parts
+
+    async def _read_part(self, offset: int, end: int, deadline: float) -> bytes | memoryview:
+        shared, size = self._shared, 0
+
+        def start(channel: Channel) -> Slot:
+            nonlocal size
+            size = min(end - offset, shared.read_max_bytes)
+            return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline)
+
+        data: bytes | memoryview = await shared.again("read", deadline, start)
+        if len(data) != size:
+            raise _short(len(data), size, offset)
+        return data
+
+    async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int:
+        """The count written, less than asked only at the disk's end; ENOSPC behind it. OSError."""
+        shared, port, size = self._shared, self._port, len(data)
+        deadline = trio.current_time() + port.io_timeout_s
+        channel = shared.channel
+        if (
+            channel is not None
+            and 0 < size <= shared.write_max_bytes
+            and offset + size <= port.info.size_bytes
+            and self._writable
+        ):
+            slot = None
+            try:
+                slot = channel.start_write(
+                    shared.tree_id, shared.file_id, offset, data, deadline, write_through=write_through
+                )
+                count: int = await wait_task_rescheduled(slot.abandon)
+            except BaseException as error:
+                shared.failed(error, channel, slot)
+            else:
+                if not write_through:
+                    self.last_write_seq = port.write_seq = port.write_seq + 1
+                if count == size:
+                    return count
+        return await self._write_slowly(offset, memoryview(data), deadline, write_through)
+
+    async def _write_slowly(self, offset: int, data: memoryview, deadline: float, write_through: bool) -> int:
+        """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole."""
+        self._check_open()
+        if not self._writable:
+            raise OSError(errno.EBADF, "not open for writing")
+        shared, port = self._shared, self._port
+        await shared.usable("write", deadline)
+        size = min(len(data), port.info.size_bytes - offset)
+        if size <= 0:
+            if not len(data):
+                return 0
+            raise OSError(errno.ENOSPC, "the disk ends before")
+        done = 0
+
+        def start(channel: Channel) -> Slot:
+            part = data[done : min(size, done + shared.write_max_bytes)]
+            return channel.start_write(
+                shared.tree_id, shared.file_id, offset + done, part, deadline, write_through=write_through
+            )
+
+        while done < size:
+            done += await shared.again("write", deadline, start)
+            if not write_through:
+                self.last_write_seq = port.write_seq = port.write_seq + 1
+        return size
+
+    async def flush(self) -> None:
+        """All writes acknowledged so far are on the disk; EIO once when some were lost. OSError."""
+        self._check_open()
+        self._raise_lost()
+        shared, port = self._shared, self._port
+        covered_seq = port.write_seq
+        deadline = trio.current_time() + port.io_timeout_s
+
+        def start(channel: Channel) -> Slot:
+            body = FlushRequest(shared.file_id).pack()
+            return channel.start_request(Command.FLUSH, body, tree_id=shared.tree_id, deadline=deadline)
+
+        try:
+            await shared.again("flush", deadline, start)
+        except TimeoutError:
+            raise
+        except OSError:
+            # The owner's kernel drops what it could not write: nobody's unflushed writes are safe.
+            port.lose_unflushed()
+            self.lost = False
+            await self._check_verifier(deadline)
+            raise
+        if self.last_write_seq > port.flushed_seq:
+            await self._check_verifier(deadline)
+        self._raise_lost()
+        port.flushed_seq = max(port.flushed_seq, covered_seq)
+
+    async def _check_verifier(self, deadline: float) -> None:
+        shared = self._shared
+
+        def start(channel: Channel) -> Slot:
+            return start_query_disks(channel, shared.tree_id, shared.file_id, deadline)
+
+        reply: Reply = await shared.again("flush", deadline, start)
+        self._port.opened(only_disk(reply, self._port.info.id))
+
+    def _raise_lost(self) -> None:
+        if self.lost:
+            self.lost = False
+            raise OSError(errno.EIO, f"disk {self._port.info.name}: acknowledged writes were lost with their owner")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "the handle is closed")
+
+    async def close(self) -> None:
+        """Never raises (but trio.Cancelled), never waits longer than CLOSE_TIMEOUT_S."""
+        if not self._closed:
+            self._closed = True
+            await self._shared.remove(self)
+
+
+def _short(count: int, size: int, offset: int) -> OSError:
+    return OSError(errno.EIO, f"the exporter gave {count} of {size} bytes at {offset}, which is inside the disk")

@@ -1,0 +1,116 @@
+"""Requests in flight: who waits for what, and what a reply to it may be.
+
+A slot ends with its reply or with the channel, never earlier: a call that was cancelled or
+whose deadline passed leaves its slot behind with no task, so that the late reply is known.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from outcome import Error, Outcome, Value
+from trio.lowlevel import Abort, Task, current_task, reschedule
+
+from meshfs.buffers import Buffer
+from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.smb.connection import Message, Protection
+from meshfs.smb.constants import HEADER_BYTES, NtStatus
+from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES
+from meshfs.smb.status import status_text
+from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
+
+NOT_SENT: Final = -1
+_END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
+
+
+class Slot:
+    """One request from its start to its reply; the caller parks on it with ``abandon``."""
+
+    __slots__ = ("async_id", "command", "deadline", "length", "message_id", "signed", "task")
+
+    def __init__(self, command: int, length: int, deadline: float) -> None:
+        self.command = command
+        #: Bytes asked for or sent.
+        self.length = length
+        self.deadline = deadline
+        #: Who waits; None once that one has its answer or is gone.
+        self.task: Task | None = current_task()
+        self.message_id = NOT_SENT
+        self.async_id: int | None = None
+        #: The reply has to be signed even where the channel's policy does not say so.
+        self.signed = False
+
+    @property
+    def sent(self) -> bool:
+        """Whether the peer may act on it."""
+        return self.message_id != NOT_SENT
+
+    def abandon(self, _: object = None) -> Abort:
+        """The abort function of the caller's park."""
+        self.task = None
+        return Abort.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply to anything but READ and WRITE, in memory of its own."""
+
+    status: int
+    session_id: int
+    tree_id: int
+    protection: Protection
+    #: The whole message, header included.
+    raw: bytearray
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        return cls(message.status, message.session_id, message.tree_id, message.protection, bytearray(message.view))
+
+    @property
+    def body(self) -> memoryview:
+        return memoryview(self.raw)[HEADER_BYTES:]
+
+
+def finish(slot: Slot, result: Outcome[Any]) -> None:
+    """Wake who waits, if anybody still does."""
+    task = slot.task
+    if task is not None:
+        slot.task = None
+        reschedule(task, result)
+
+
+def write_result(slot: Slot, message: Message) -> Outcome[Any]:
+    if message.status:
+        return Error(StatusError(message.status, f"WRITE ({status_text(message.status)})"))
+    view = message.view
+    if len(view) < HEADER_BYTES + WRITE_RESPONSE.size:
+        raise RemoteProtocolError(f"WRITE response of {len(view)} bytes")
+    size, _, count, _, _, _ = WRITE_RESPONSE.unpack_from(view, HEADER_BYTES)
+    if size != 17 or not 0 < count <= slot.length:
+        raise RemoteProtocolError(f"WRITE response: {count} bytes written, {slot.length} sent")
+    return Value(count)
+
+
+def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> Outcome[Any]:
+    """The data, checked against what was asked (RemoteProtocolError), or the StatusError.
+
+    Large data stays in the memory it came in, which is added to ``lent``.
+    """
+    if message.status:
+        if message.status == _END_OF_FILE:
+            return Value(b"")
+        return Error(StatusError(message.status, f"READ ({status_text(message.status)})"))
+    view = message.view
+    if len(view) < READ_DATA_OFFSET:
+        raise RemoteProtocolError(f"READ response of {len(view)} bytes")
+    size, offset, _, length, _, _ = READ_RESPONSE.unpack_from(view, HEADER_BYTES)
+    end = offset + length
+    if size != 17 or length > slot.length or (length and (offset < READ_DATA_OFFSET or end > len(view))):
+        raise RemoteProtocolError(
+            f"READ response: {length} bytes at {offset} in a message of {len(view)}, {slot.length} asked for"
+        )
+    if length > SMALL_FRAME_MAX_BYTES and slot.task is not None and message.frame is not None:
+        buffer = message.frame.take()
+        if buffer is not None:
+            lent.append(buffer)
+            return Value(view[offset:end])
+    return Value(bytes(view[offset:end]))
