@@ -32,6 +32,7 @@ from meshfs.config import Config
 from meshfs.errors import ConfigError
 from meshfs.fuse.operations import Operations, Port
 from meshfs.fuse.session import MountFailed, serve
+from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
 from meshfs.model import DiskInfo
 from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options, parse_arguments
@@ -247,7 +248,7 @@ def _work(settings: Settings, on_ready: Ready) -> int:
     status = 0
     try:
         _start_logging(settings.options)
-        trio.run(run, settings, _initiator(settings), on_ready)
+        trio.run(run, settings, Initiator(settings), on_ready)
     except* (MountFailed, OSError) as group:
         status = EXIT_FAILURE
         for error in _leaves(group):
@@ -261,12 +262,6 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def _initiator(settings: Settings) -> Exporters:
-    from meshfs.initiator import Initiator
-
-    return Initiator(settings)
 
 
 def _start_logging(options: MountOptions) -> None:

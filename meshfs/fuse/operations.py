@@ -116,7 +116,8 @@ _seen_bugs: set[tuple[str, type[BaseException]]] = set()
 def _translated(operation: str, error: Exception) -> pyfuse3.FUSEError:
     """OSError keeps its errno; anything else is our bug: EIO, the first of its kind with a traceback."""
     if isinstance(error, OSError):
-        return pyfuse3.FUSEError(error.errno or errno.EIO)
+        unnumbered = errno.ETIMEDOUT if isinstance(error, TimeoutError) else errno.EIO
+        return pyfuse3.FUSEError(error.errno or unnumbered)
     first = (operation, type(error)) not in _seen_bugs
     _seen_bugs.add((operation, type(error)))
     log.error("%s failed: %r; the caller got EIO", operation, error, exc_info=error if first else None)

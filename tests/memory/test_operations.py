@@ -170,6 +170,15 @@ async def test_errors_of_the_port_reach_the_caller(bench: Bench, number: int) ->
     assert await refused(bench.open()) == number
 
 
+@pytest.mark.parametrize(
+    ("error", "number"), [(TimeoutError("late"), errno.ETIMEDOUT), (ConnectionError("gone"), errno.EIO)]
+)
+async def test_an_error_without_a_number(bench: Bench, error: OSError, number: int) -> None:
+    fh = await bench.open()
+    bench.port.bug = error
+    assert await refused(bench.operations.read(fh, 0, 1)) == number
+
+
 async def test_a_bug_is_eio_with_one_traceback(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     fh = await bench.open()
     bench.port.bug = ZeroDivisionError("bug")

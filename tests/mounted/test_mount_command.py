@@ -40,7 +40,7 @@ import sys
 from meshfs import limits, mount
 from meshfs.testing.fake_initiator import FakeInitiator
 limits.MOUNT_SETTLE_S = 0.2
-mount._initiator = FakeInitiator
+mount.Initiator = FakeInitiator
 sys.argv[0] = "meshfs"
 sys.exit(mount.main())
 """
