@@ -211,7 +211,10 @@ class Operations:
 
     @_guarded
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._open[fh].handle.flush()
+        opened = self._open[fh]
+        # A disk this node may not write has nothing of this node's to flush, and SMB would refuse.
+        if opened.info is not None and opened.info.access is Access.READ_WRITE:
+            await opened.handle.flush()
 
     # --- names ------------------------------------------------------------------------
 

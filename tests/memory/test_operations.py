@@ -135,7 +135,10 @@ async def test_a_read_only_disk(bench: Bench) -> None:
     for flags in (os.O_RDWR, os.O_WRONLY):
         assert await refused(bench.open(flags, bench.read_only)) == errno.EROFS
     await bench.open(os.O_RDONLY, bench.read_only)
-    assert bench.ports[bench.read_only.id].opened == [(IoClass.APP, False)]
+    fh = await bench.open(os.O_RDONLY, bench.read_only)
+    await bench.operations.fsync(fh, False)
+    assert bench.ports[bench.read_only.id].opened == [(IoClass.APP, False)] * 2
+    assert bench.ports[bench.read_only.id].calls == []
 
 
 @pytest.mark.parametrize(("idle", "mount", "expected"), [
