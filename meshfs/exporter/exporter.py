@@ -21,7 +21,8 @@ from meshfs.buffers import BufferPool
 from meshfs.config import Security
 from meshfs.exporter.opens import RootOpen
 from meshfs.exporter.session import Session
-from meshfs.exporter.shares import OfferedDisk, Runner, Shares
+from meshfs.exporter.shares import OfferedDisk, Shares
+from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
 from meshfs.smb.states import Event, SessionState
 

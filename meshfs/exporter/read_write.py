@@ -77,7 +77,6 @@ def read(request: Request) -> None:
         Op.READ, offset, length, buffer, HEADROOM_BYTES, _read_done, flow=opened.flow, context=request
     )
     opened.requests.add(disk_request)
-    disk.reads += 1
     disk.runner.add(disk_request)
     exporter.touch(disk.runner)
 
@@ -90,7 +89,6 @@ def _read_done(done: DiskRequest) -> None:
     buffer, result = done.buffer, done.result
     assert buffer is not None
     if result > 0:
-        opened.disk.read_bytes += result
         peer = request.peer
         if request.compound is not None or request.seal or peer.closed:
             body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, result, 0, 0)
@@ -112,7 +110,7 @@ def _read_done(done: DiskRequest) -> None:
             peer.send(view[_REPLY_START:end], buffer)
     else:
         buffer.release()
-        _fail(request, opened, result)
+        _fail(request, result)
     if opened.closing and not opened.requests:
         opened.drained()
 
@@ -159,7 +157,6 @@ def write(request: Request) -> None:
         write_through=opened.write_through or bool(flags & _WRITE_THROUGH), context=request,
     )  # fmt: skip
     opened.requests.add(disk_request)
-    disk.writes += 1
     disk.runner.add(disk_request)
     exporter.touch(disk.runner)
 
@@ -173,7 +170,6 @@ def _write_done(done: DiskRequest) -> None:
     done.buffer.release()
     result = done.result
     if result > 0:
-        opened.disk.written_bytes += result
         peer = request.peer
         if request.compound is not None or request.seal or peer.closed:
             request.reply(WRITE_RESPONSE.pack(17, 0, result, 0, 0, 0))
@@ -190,7 +186,7 @@ def _write_done(done: DiskRequest) -> None:
                 peer.connection.sign(memoryview(frame)[PREFIX_BYTES:], request.security)
             peer.send(frame)
     else:
-        _fail(request, opened, result)
+        _fail(request, result)
     if opened.closing and not opened.requests:
         opened.drained()
 
@@ -203,12 +199,9 @@ def _write_other(request: Request, data: bytes) -> None:
     request.reply(WRITE_RESPONSE.pack(17, 0, len(data), 0, 0, 0))
 
 
-def _fail(request: Request, opened: DiskOpen, result: int) -> None:
+def _fail(request: Request, result: int) -> None:
     """``result`` is -errno; 0 where the disk ended before its size (it shrank under us)."""
-    status = status_from_errno(-result) if result else NtStatus.END_OF_FILE
-    if status != NtStatus.CANCELLED:
-        opened.disk.errors += 1
-    request.fail(status)
+    request.fail(status_from_errno(-result) if result else NtStatus.END_OF_FILE)
 
 
 def flush(request: Request) -> None:
@@ -223,7 +216,6 @@ def flush(request: Request) -> None:
     disk = opened.disk
     disk_request = DiskRequest(Op.FLUSH, 0, 0, None, 0, _flush_done, flow=opened.flow, context=request)
     opened.requests.add(disk_request)
-    disk.flushes += 1
     disk.runner.add(disk_request)
     request.peer.exporter.touch(disk.runner)
 
@@ -234,7 +226,7 @@ def _flush_done(done: DiskRequest) -> None:
     assert isinstance(opened, DiskOpen)
     opened.requests.discard(done)
     if done.result < 0:
-        _fail(request, opened, done.result)
+        _fail(request, done.result)
     else:
         request.reply(FlushResponse().pack())
     if opened.closing and not opened.requests:

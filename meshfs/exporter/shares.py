@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
-from meshfs.disk.base import Disk, DiskRequest
 from meshfs.exporter.locks import LockTable
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, IoClass
+from meshfs.scheduler.runner import Runner
 from meshfs.smb.constants import AccessMask, ShareAccess
 
 SHARE_IPC: Final = "IPC$"
@@ -80,28 +80,6 @@ def _permits(share: int, access: int) -> bool:
     )
 
 
-class Runner(Protocol):
-    """What the exporter needs of `meshfs.scheduler.runner`: one disk behind its queue."""
-
-    @property
-    def disk(self) -> Disk: ...
-
-    def add(self, request: DiskRequest) -> None:
-        """Queue it; it goes to the disk with the next ``pump``."""
-
-    def pump(self) -> None:
-        """Hand to the disk what the queue lets go."""
-
-    def cancel(self, request: DiskRequest) -> bool:
-        """Take out a request that still waits; it is then the caller's again."""
-
-    @property
-    def queued(self) -> int: ...
-
-    @property
-    def in_flight(self) -> int: ...
-
-
 class OpenOfDisk(Protocol):
     """What share access looks at; `meshfs.exporter.opens.DiskOpen` is one."""
 
@@ -113,8 +91,7 @@ class OfferedDisk:
     """One disk as it is offered; ``allow`` tells what a node may do with it."""
 
     __slots__ = (
-        "allow", "cache", "errors", "flushes", "info", "lock_waiters", "locks", "opens", "path", "read_bytes",
-        "reads", "runner", "size_bytes", "writes", "written_bytes",
+        "allow", "info", "lock_waiters", "locks", "opens", "path", "runner", "size_bytes",
     )  # fmt: skip
 
     def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
@@ -127,8 +104,6 @@ class OfferedDisk:
         self.locks = LockTable()
         #: Called one after the other when a lock went; those that got theirs return True.
         self.lock_waiters: list[Callable[[], bool]] = []
-        self.reads = self.writes = self.flushes = self.errors = 0
-        self.read_bytes = self.written_bytes = 0
 
     @property
     def name(self) -> str:

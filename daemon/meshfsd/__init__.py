@@ -1,0 +1,1 @@
+"""meshfsd: the exporter's process."""

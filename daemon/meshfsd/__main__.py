@@ -1,0 +1,53 @@
+"""meshfsd: serves a node's disks to the cluster.
+
+Exit status: 0 after SIGTERM or SIGINT, 2 for what the administrator has to correct (config,
+keys, disks, addresses), 1 for anything else.
+"""
+
+import argparse
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from meshfs.disk.engine import ENGINE_NAMES
+from meshfs.errors import ConfigError
+from meshfsd.node import run
+
+logger = logging.getLogger("meshfsd")
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        trio.run(run, options.config, options.node, options.engine)
+    except ConfigError as error:
+        logger.error("%s", error)
+        return 2
+    except Exception:
+        logger.exception("ended by an internal error")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="meshfsd", description="Serve a node's disks to the cluster over SMB 3.")
+    parser.add_argument("--config", type=Path, required=True, help="the cluster's config file")
+    parser.add_argument("--node", default=socket.gethostname(), help="which node of the config this is (host name)")
+    parser.add_argument("--log-level", choices=_LEVELS, default="info")
+    parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="how disk I/O is done")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

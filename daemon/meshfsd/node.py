@@ -1,0 +1,174 @@
+"""Where an exporter is put together: config, keys, disks, queues, sockets, signals.
+
+    start     everything that can be wrong is found before anything is served
+    SIGHUP    the config and the keys are read again; a broken one changes nothing
+    SIGTERM   nothing new is accepted, what is in flight ends (bounded), then all is closed
+
+Task roles: one for the I/O engine's completions, one per disk (asleep unless its queue names
+a time), one per listening socket and connection, one for signals, one for the control socket.
+"""
+
+import logging
+import signal
+import socket
+import time
+from pathlib import Path
+
+import trio
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.config import Config, Node, load
+from meshfs.disk.base import Engine
+from meshfs.disk.engine import choose_engine
+from meshfs.errors import ConfigError
+from meshfs.exporter.endpoints import listen_all, listen_unix
+from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.listener import Listener
+from meshfs.keys import Keyring
+from meshfs.smb.auth import Accounts
+from meshfsd.control import serve_control
+from meshfsd.disks import Disks, ServedDisk, run_disk
+from meshfsd.notify import notify, notify_reloading
+from meshfsd.status import make_status
+
+logger = logging.getLogger(__name__)
+
+
+async def run(config_path: Path, node_name: str, engine_name: str = "auto") -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
+    config = load(config_path)
+    node = config.node(node_name)
+    accounts = Accounts(Keyring(config, node_name).passwords())
+    engine = choose_engine(engine_name)
+    exporter = NodeExporter(config, node, accounts, engine)
+    try:
+        await exporter.open()
+        await exporter.serve()
+    finally:
+        idle = exporter.close()
+    if idle:
+        engine.close()
+
+
+class NodeExporter:
+    """One node's exporter with its disks and sockets."""
+
+    def __init__(self, config: Config, node: Node, accounts: Accounts, engine: Engine) -> None:
+        self._config = config
+        self._node = node
+        self._engine = engine
+        pool = BufferPool()
+        self._exporter = Exporter(node.name, accounts, config.cluster.security, pool=pool)
+        self._disks = Disks(node.name, engine, pool)
+        self._sockets: list[socket.socket] = []
+        self._control: socket.socket | None = None
+        self._started = time.monotonic()
+
+    async def open(self) -> None:
+        """Claim the disks, then the addresses. Raises ConfigError; nothing is served yet."""
+        for disk in self._node.disks:
+            served = await self._disks.open(disk)
+            self._exporter.shares.add(served.offered)
+        node = self._node
+        self._sockets = listen_all(node.addresses, node.port, node.socket)
+        self._control = listen_unix(node.control_socket)
+
+    def close(self) -> bool:
+        """Close everything; False when I/O is in flight still, whose engine must stay then."""
+        for listening in self._sockets:
+            listening.close()
+        if self._control is not None:
+            self._control.close()
+            self._node.control_socket.unlink(missing_ok=True)
+            self._node.socket.unlink(missing_ok=True)
+        return self._disks.close()
+
+    async def serve(self) -> None:
+        assert self._control is not None
+        listener = Listener(self._exporter, self._sockets)
+        with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._engine.run)
+                for served in self._disks.served.values():
+                    nursery.start_soon(run_disk, served)
+                nursery.start_soon(listener.run)
+                nursery.start_soon(serve_control, self._control, self._status)
+                self._log_ready()
+                notify("READY=1")
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        await self._reload(nursery)
+                        continue
+                    logger.info("stopping on %s", signal.Signals(number).name)
+                    notify("STOPPING=1")
+                    await self._drain(listener)
+                    nursery.cancel_scope.cancel()
+                    break
+
+    def _log_ready(self) -> None:
+        node = self._node
+        places = ", ".join([*(f"{address}:{node.port}" for address in node.addresses), str(node.socket)])
+        names = ", ".join(disk.name for disk in self._exporter.shares.all()) or "no disks"
+        logger.info("node %s serves %s on %s", node.name, names, places)
+
+    async def _drain(self, listener: Listener) -> None:
+        """Let what is in flight end and its replies leave, within DRAIN_TIMEOUT_S."""
+        listener.stop()
+        with trio.move_on_after(limits.DRAIN_TIMEOUT_S) as patience:
+            await self._disks.wait_idle()
+            await listener.sent_all()
+        if patience.cancelled_caught:
+            logger.warning("stopped with I/O still in flight after %g s", limits.DRAIN_TIMEOUT_S)
+
+    # --- reload ------------------------------------------------------------------------
+
+    async def _reload(self, nursery: trio.Nursery) -> None:
+        notify_reloading()
+        try:
+            config = load(self._config.path)
+            node = config.node(self._node.name)
+            accounts = Accounts(Keyring(config, node.name).passwords())
+        except ConfigError as error:
+            logger.error("not reloaded, the old config stays in force: %s", error)
+        else:
+            await self._apply(config, node, accounts, nursery)
+        notify("READY=1")
+
+    async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
+        old, self._config = self._node, config
+        if (old.addresses, old.port, old.socket) != (node.addresses, node.port, node.socket):
+            logger.warning("changed addresses, port or socket of %s take effect at a restart", node.name)
+            node = Node(
+                node.name, old.addresses, old.port, old.socket, node.weight, node.public_key, node.disks
+            )  # fmt: skip
+        self._node = node
+        exporter = self._exporter
+        exporter.accounts, exporter.security = accounts, config.cluster.security
+        known = {each.name for each in config.nodes}
+        for session in [each for each in exporter.sessions.values() if each.user and each.user not in known]:
+            logger.info("node %s is not of the cluster any more: its session ends", session.user)
+            exporter.end_session(session, lambda: None)
+        for name in self._disks.unwanted(node.disks):
+            await self._disks.withdraw(name, exporter)
+        for disk in node.disks:
+            served = self._disks.served.get(disk.name)
+            if served is None:
+                try:
+                    served = await self._disks.open(disk)
+                except ConfigError as error:
+                    logger.error("disk left out: %s", error)
+                    continue
+                self._offer(served, nursery)
+            elif served.config != disk:
+                served.config, served.offered.allow = disk, disk.access_of
+                exporter.shares.modified(served.offered)
+        logger.info("reloaded %s", config.path)
+
+    def _offer(self, served: ServedDisk, nursery: trio.Nursery) -> None:
+        nursery.start_soon(run_disk, served)
+        self._exporter.shares.add(served.offered)
+        logger.info("disk %s: served", served.config.name)
+
+    def _status(self) -> dict[str, object]:
+        return make_status(self._node, self._exporter, self._disks, time.monotonic() - self._started)

@@ -1,0 +1,61 @@
+"""What the control socket tells of an exporter; plain values, ready for JSON."""
+
+import os
+
+from meshfs.config import Node
+from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.session import Session
+from meshfsd.disks import Disks, ServedDisk
+
+VERSION = 1
+
+
+def make_status(node: Node, exporter: Exporter, disks: Disks, uptime_s: float) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "node": node.name,
+        "pid": os.getpid(),
+        "uptime_s": round(uptime_s, 3),
+        "listening": [*(_place(address, node.port) for address in node.addresses), str(node.socket)],
+        "connections": len(exporter.peers),
+        "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
+        "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
+        "counters": dict(sorted(exporter.counters.items())),
+    }
+
+
+def _place(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _session(session: Session) -> dict[str, object]:
+    negotiated = session.peer.connection.negotiated
+    return {
+        "node": session.user,
+        "remote": session.peer.remote,
+        "dialect": negotiated.dialect.text if negotiated.dialect is not None else "",
+        "signing": negotiated.signing_algorithm.name if session.signing_required and not session.encrypt else "",
+        "cipher": negotiated.cipher.name if session.encrypt else "",
+        "opens": len(session.opens),
+    }
+
+
+def _disk(served: ServedDisk) -> dict[str, object]:
+    info, counts = served.offered.info, served.runner.status()
+    return {
+        "name": info.name,
+        "path": served.offered.path,
+        "size_bytes": info.size_bytes,
+        "access": info.access.value,
+        "cache": info.cache,
+        "engine": served.disk.engine.name,
+        "state": info.state,
+        "queued": counts.queued,
+        "in_flight": counts.in_flight,
+        "reads": counts.reads,
+        "writes": counts.writes,
+        "flushes": counts.flushes,
+        "read_bytes": counts.read_bytes,
+        "written_bytes": counts.written_bytes,
+        "errors": counts.errors,
+    }

@@ -1,0 +1,329 @@
+"""Sockets of an exporter: accept, receive in batches, send in batches.
+
+Per connection one task waits for input; nothing else waits for anything in the ordinary case:
+
+    readable -> recv_into until the socket is empty -> Peer.received (handlers run, I/O is queued)
+             -> disks are started once -> all replies of the batch leave in one sendmsg
+
+Replies of disks that complete later leave in one sendmsg per connection and round of
+completions. A writer task exists only while a socket is full; meanwhile no more than
+SEND_QUEUE_MAX_BYTES pile up, because past that nothing is read from the connection.
+"""
+
+import errno
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from meshfs import limits
+from meshfs.errors import RemoteProtocolError
+from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+#: Parts of one sendmsg (writev(2): IOV_MAX).
+_IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ACCEPT_RETRY_S: Final = 0.1
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 10, 5, 3
+_UCRED: Final = struct.Struct("3i")
+
+
+class Listener:
+    """All listening sockets and connections of one exporter."""
+
+    def __init__(self, exporter: Exporter, sockets: Iterable[socket.socket]) -> None:
+        self._exporter = exporter
+        self._sockets = list(sockets)
+        self._accepting = trio.CancelScope()
+        self._links: set[_Link] = set()
+        self._flusher: trio.lowlevel.Task | None = None
+        exporter.on_dirty = self._wake_flusher
+
+    @property
+    def unauthenticated(self) -> int:
+        return sum(not link.logged_in for link in self._links)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then all connections are closed and their sessions ended."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flush_when_woken)
+            with self._accepting:
+                async with trio.open_nursery() as acceptors:
+                    for listening in self._sockets:
+                        acceptors.start_soon(self._accept, listening, nursery)
+            await trio.sleep_forever()
+
+    def stop(self) -> None:
+        """Accept and read nothing more; replies still go out."""
+        self._accepting.cancel()
+        for link in list(self._links):
+            link.stop_reading()
+
+    async def sent_all(self) -> None:
+        """Until all replies that are there were handed to the kernel."""
+        for link in list(self._links):
+            await link.sent_all()
+
+    # --- accepting ---------------------------------------------------------------------
+
+    async def _accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listening.fileno())
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self._exporter.count("accept_failures")
+                logger.error("cannot accept a connection: %s", error.strerror)
+                await trio.sleep(_ACCEPT_RETRY_S)
+                continue
+            self._admit(accepted, _remote_text(accepted, address), nursery)
+
+    def _admit(self, accepted: socket.socket, remote: str, nursery: trio.Nursery) -> None:
+        exporter = self._exporter
+        if (
+            len(self._links) >= limits.CONNECTIONS_MAX
+            or self.unauthenticated >= limits.CONNECTIONS_UNAUTHENTICATED_MAX
+        ):
+            exporter.count("connections_refused")
+            if exporter.log_limit.allows(exporter.clock()):
+                logger.warning("%s: refused: too many connections", remote)
+            accepted.close()
+            return
+        exporter.count("connections")
+        _set_options(accepted)
+        link = _Link(exporter, accepted, remote)
+        self._links.add(link)
+        nursery.start_soon(self._serve, link)
+
+    async def _serve(self, link: "_Link") -> None:
+        try:
+            await link.run()
+        except trio.Cancelled:
+            raise
+        except Exception:
+            # A fault of ours must not take the other connections down.
+            self._exporter.count("internal_errors")
+            logger.exception("%s: closed after an internal error", link.peer.remote)
+        finally:
+            self._links.discard(link)
+            link.close()
+
+    # --- replies of completions --------------------------------------------------------
+
+    def _wake_flusher(self) -> None:
+        task, self._flusher = self._flusher, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    async def _flush_when_woken(self) -> None:
+        """Sends the replies of one round of disk completions: runs once the round is over."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._flusher = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            self._flusher = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            self._exporter.flush()
+
+
+class _Link:
+    """One connection's socket."""
+
+    def __init__(self, exporter: Exporter, stream: socket.socket, remote: str) -> None:
+        self.peer = Peer(exporter, remote, time.time)
+        self.peer.flush = self._flush
+        self.peer.on_login_change = self._login_changed
+        self.logged_in = False
+        self._exporter = exporter
+        self._socket = stream
+        self._reading = trio.CancelScope(deadline=trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S)
+        self._stopped = False
+        self._nursery: trio.Nursery | None = None
+        #: Set while nothing waits to be sent; None stands for that, too.
+        self._sent: trio.Event | None = None
+
+    async def run(self) -> None:
+        """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            with self._reading:
+                await self._receive()
+            if self._stopped:
+                await trio.sleep_forever()
+            if self._reading.cancelled_caught and not self.peer.closing:
+                self._exporter.count("login_timeouts")
+                self.peer.log_warning("closed: no login within %g s", limits.UNAUTHENTICATED_TIMEOUT_S)
+            with trio.move_on_after(limits.UNAUTHENTICATED_TIMEOUT_S):
+                await self.sent_all()
+            nursery.cancel_scope.cancel()
+
+    def close(self) -> None:
+        self._exporter.begin_batch()
+        self.peer.lost()
+        self._exporter.end_batch()
+        self._socket.close()
+
+    def stop_reading(self) -> None:
+        self._stopped = True
+        self._reading.cancel()
+
+    async def sent_all(self) -> None:
+        while self._sent is not None:
+            await self._sent.wait()
+
+    def _login_changed(self, logged_in: bool) -> None:
+        self.logged_in = logged_in
+        self._reading.deadline = (
+            float("inf") if logged_in else trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S
+        )
+
+    # --- receiving ---------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        exporter, peer, fd = self._exporter, self.peer, self._socket.fileno()
+        going = True
+        while going and not peer.closing:
+            await trio.lowlevel.wait_readable(fd)
+            exporter.begin_batch()
+            try:
+                going = self._receive_batch()
+            except RemoteProtocolError as error:
+                exporter.count("protocol_errors")
+                peer.log_warning("closed: %s", error)
+                going = False
+            finally:
+                exporter.end_batch()
+            while self._sent is not None and self._unsent_bytes() > limits.SEND_QUEUE_MAX_BYTES:
+                await self._sent.wait()
+
+    def _receive_batch(self) -> bool:
+        """Take what the socket has; False at the connection's end. Raises RemoteProtocolError."""
+        peer, receive = self.peer, self._socket.recv_into
+        batch_bytes = 0
+        while batch_bytes < limits.RECEIVE_BATCH_MAX_BYTES:
+            memory = peer.get_buffer()
+            try:
+                count = receive(memory)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                logger.debug("%s: %s", peer.remote, error)
+                return False
+            if not count:
+                return False
+            peer.received(count)
+            if count < len(memory) or peer.closing:
+                return True
+            batch_bytes += count
+        return True
+
+    # --- sending -----------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Send as much as the socket takes; the rest goes when it takes more."""
+        if self._sent is not None:
+            return
+        if self._send_some():
+            if self.peer.closing:
+                self._reading.cancel()
+        elif self._nursery is not None:
+            self._sent = trio.Event()
+            self._nursery.start_soon(self._send_rest)
+
+    def _send_some(self) -> bool:
+        """Whether nothing is left to send."""
+        peer = self.peer
+        out = peer.out
+        while out:
+            parts = [memory for memory, _ in out[:_IOV_MAX]]
+            try:
+                sent = self._socket.sendmsg(parts)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                logger.debug("%s: %s", peer.remote, error)
+                self._discard()
+                return True
+            self._take_off(sent, len(parts))
+        return True
+
+    def _take_off(self, sent: int, count: int) -> None:
+        """Forget the frames that are sent, and the beginning of one sent in part."""
+        out = self.peer.out
+        for index in range(count):
+            memory, buffer = out[index]
+            if sent < len(memory):
+                out[index] = (memoryview(memory)[sent:], buffer)
+                del out[:index]
+                return
+            sent -= len(memory)
+            if buffer is not None:
+                buffer.release()
+        del out[:count]
+
+    def _discard(self) -> None:
+        """The connection is broken: nothing can be sent; its reader ends it."""
+        for _, buffer in self.peer.out:
+            if buffer is not None:
+                buffer.release()
+        self.peer.out.clear()
+        self.peer.closing = True
+        self._reading.cancel()
+
+    def _unsent_bytes(self) -> int:
+        return sum(len(memory) for memory, _ in self.peer.out)
+
+    async def _send_rest(self) -> None:
+        done = False
+        while not done:
+            with trio.move_on_after(limits.CONNECTION_DEAD_AFTER_S) as patience:
+                await trio.lowlevel.wait_writable(self._socket.fileno())
+            if patience.cancelled_caught:
+                self.peer.log_warning("closed: takes no replies for %g s", limits.CONNECTION_DEAD_AFTER_S)
+                self._discard()
+            done = self._send_some()
+        assert self._sent is not None
+        self._sent.set()
+        self._sent = None
+        if self.peer.closing:
+            self._reading.cancel()
+
+
+def _set_options(stream: socket.socket) -> None:
+    stream.setblocking(False)
+    if stream.family == socket.AF_UNIX:
+        return
+    dead_after_ms = int(limits.CONNECTION_DEAD_AFTER_S * 1000)
+    for level, option, value in (
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, dead_after_ms),
+    ):
+        stream.setsockopt(level, option, value)
+
+
+def _remote_text(stream: socket.socket, address: object) -> str:
+    """Who it is, for logs and status: address and port, or the process behind a Unix socket."""
+    if stream.family == socket.AF_UNIX:
+        pid, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        return f"local process {pid} of user {uid}"
+    assert isinstance(address, tuple)
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
