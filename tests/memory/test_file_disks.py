@@ -18,7 +18,7 @@ from meshfs.disk.engine import choose_engine
 from meshfs.disk.file import FileDisk
 from meshfs.disk.threads import ThreadEngine
 from meshfs.errors import ConfigError
-from meshfs.testing.disk_suite import MIB, DiskCase, DiskSuite, read, write
+from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, read, write
 from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
 
 
@@ -115,6 +115,51 @@ async def _kill_soon(owner: "subprocess.Popen[bytes]") -> None:
     await trio.sleep(0.2)
     owner.kill()
     await trio.to_thread.run_sync(owner.wait)
+
+
+_WRITER = """
+import sys, trio
+from pathlib import Path
+from meshfs.testing.disk_suite import Batch
+from meshfs.testing.file_disks import opened
+
+async def main(path, cache):
+    async with opened(path, "io_uring", cache) as disk:
+        print(flush=True)
+        while True:
+            batch = Batch(disk)
+            await batch.do([batch.write(offset, b"old " * 16384) for offset in range(0, disk.size_bytes, 65536)])
+
+trio.run(main, Path(sys.argv[1]), sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("cache", CACHES)
+async def test_a_killed_owners_writes_never_land_over_newer_ones(tmp_path: Path, cache) -> None:
+    path = make_image(tmp_path, 4 * MIB)
+    for _ in range(3):
+        writer = await trio.to_thread.run_sync(_start_writer, path, cache)
+        try:
+            await trio.sleep(0.1)
+            # Not waited for: the claim has to.
+            writer.kill()
+            async with opened(path, "io_uring", cache) as disk:
+                batch = Batch(disk)
+                await batch.do([batch.write(offset, b"new " * 16384) for offset in range(0, 4 * MIB, 65536)])
+                for _ in range(20):
+                    assert await read(disk, 0, 4 * MIB) == b"new " * MIB
+        finally:
+            writer.kill()
+            writer.wait()
+
+
+def _start_writer(path: Path, cache: str) -> "subprocess.Popen[bytes]":
+    """A process that has the disk and writes to it as fast as it can."""
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, path, cache], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    writer.stdout.close()
+    return writer
 
 
 async def test_a_failed_open_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
