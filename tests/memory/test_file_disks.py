@@ -107,8 +107,8 @@ async def test_a_killed_owner_is_waited_for(tmp_path: Path, owner: "subprocess.P
     async with running(ThreadEngine()) as engine, trio.open_nursery() as nursery:
         nursery.start_soon(_kill_soon, owner)
         disk = await open_disk(tmp_path / "disk.img", engine=engine, claim_timeout_s=10)
-        assert owner.poll() == -signal.SIGKILL
         disk.close()
+    assert owner.returncode == -signal.SIGKILL
 
 
 async def _kill_soon(owner: "subprocess.Popen[bytes]") -> None:
