@@ -103,7 +103,7 @@ def test_messages(fuzz_cases: int) -> None:
         unpack, valid = rng.choice(DECODERS)
         body = mutated(rng, valid)
         try:
-            value: Any = unpack(body)
+            value: Any = unpack(rng.choice((bytes, bytearray, memoryview))(body))
         except RemoteProtocolError:
             continue
         taken += 1

@@ -50,10 +50,10 @@ def block(body: Body, offset: int, length: int, fixed_bytes: int, what: str) -> 
     return bytes(body[start : start + length])
 
 
-def text(data: bytes, what: str) -> str:
+def text(data: Body, what: str) -> str:
     """UTF-16LE, whole and valid."""
     try:
-        return data.decode("utf-16-le")
+        return bytes(data).decode("utf-16-le")
     except UnicodeDecodeError as error:
         raise RemoteProtocolError(f"{what}: not UTF-16: {error.reason}") from error
 

@@ -44,7 +44,7 @@ def pack_create_contexts(contexts: tuple[CreateContext, ...]) -> bytes:
     return bytes(chain)
 
 
-def unpack_create_contexts(chain: bytes) -> tuple[CreateContext, ...]:
+def unpack_create_contexts(chain: Body) -> tuple[CreateContext, ...]:
     """The contexts in their order; each within its own element of the chain."""
     contexts: list[CreateContext] = []
     view, start = memoryview(chain), 0

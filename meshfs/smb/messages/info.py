@@ -119,7 +119,7 @@ def pack_notifications(changes: tuple[tuple[int, str], ...]) -> bytes:
     return bytes(chain)
 
 
-def unpack_notifications(chain: bytes) -> tuple[tuple[int, str], ...]:
+def unpack_notifications(chain: Body) -> tuple[tuple[int, str], ...]:
     """The reverse; empty when the output is (too many changes to list)."""
     changes: list[tuple[int, str]] = []
     start, more = 0, bool(chain)

@@ -174,7 +174,7 @@ def pack_interfaces(interfaces: tuple[NetworkInterface, ...]) -> bytes:
     return bytes(chain)
 
 
-def unpack_interfaces(chain: bytes) -> tuple[NetworkInterface, ...]:
+def unpack_interfaces(chain: Body) -> tuple[NetworkInterface, ...]:
     """The reverse; entries of a family we do not speak are left out."""
     interfaces: list[NetworkInterface] = []
     start = 0
