@@ -117,8 +117,8 @@ class OfferedDisk:
         return allowed
 
     def info_for(self, node: str) -> DiskInfo:
-        """What the node is told of the disk."""
-        return replace(self.info, access=self.access_of(node))
+        """What the node is told of the disk, with the verifier as it is now."""
+        return replace(self.info, access=self.access_of(node), verifier=self.runner.disk.verifier)
 
     def shares_with(self, access: int, share: int) -> bool:
         return not shares_conflict(access, share, ((held.access, held.share_access) for held in self.opens))

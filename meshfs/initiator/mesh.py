@@ -63,7 +63,7 @@ class Initiator:
             if node.disks
         }
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all sessions, until cancelled; started at once, whoever is down."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

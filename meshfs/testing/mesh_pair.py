@@ -1,0 +1,129 @@
+"""An initiator and exporters in one process: real sessions over Unix sockets, disks in memory.
+
+Pair (one exporter, one disk)
+    exporter half    Exporter, Listener and MemoryDisk; can be stopped and started again
+    initiator half   ExporterSession and Port, as `Initiator` makes them
+"""
+
+import functools
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.config import Security
+from meshfs.exporter.endpoints import listen_unix
+from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.listener import Listener
+from meshfs.exporter.shares import OfferedDisk
+from meshfs.initiator.login import Policy
+from meshfs.initiator.port import Port
+from meshfs.initiator.session import Dialer, ExporterSession
+from meshfs.model import Access, DiskInfo
+from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.runner import Runner
+from meshfs.smb.auth import Accounts
+from meshfs.smb.auth import Initiator as Login
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.transport.stream import connect_unix
+
+PASSWORD = "the pairwise password"
+NODE = "n1"
+DISK = "disk0"
+DISK_ID = f"meshfs-{NODE}-{DISK}"
+
+
+class MemoryExporter:
+    """One exporter with one disk that outlives restarts; ``start`` in a nursery, ``stop`` as kill -9 would."""
+
+    def __init__(self, path: Path, size_bytes: int, security: Security = Security.SIGN) -> None:
+        self.path = path
+        self.disk = MemoryDisk(size_bytes)
+        self.security = security
+        self.access = Access.READ_WRITE
+        self.exporter: Exporter | None = None
+        self._scope: trio.CancelScope | None = None
+        self._stopped = trio.Event()
+
+    def info(self) -> DiskInfo:
+        return DiskInfo(
+            id=DISK_ID, node=NODE, name=DISK, size_bytes=self.disk.size_bytes, access=Access.READ_WRITE,
+            verifier=self.disk.verifier,
+        )  # fmt: skip
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        self._stopped = trio.Event()
+        exporter = self.exporter = Exporter(NODE, Accounts({"n2": PASSWORD}), self.security)
+        runner = Runner(FifoQueue(limits.DISK_DEPTH_MAX), self.disk)
+        exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
+        listening = listen_unix(self.path)
+        listener = Listener(exporter, [listening])
+        try:
+            with trio.CancelScope() as self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(listener.run)
+                    nursery.start_soon(runner.run)
+                    task_status.started()
+        finally:
+            listening.close()
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Every connection ends at once, and nobody listens."""
+        assert self._scope is not None
+        self._scope.cancel()
+        await self._stopped.wait()
+
+
+@dataclass
+class Pair:
+    exporter: MemoryExporter
+    session: ExporterSession
+    port: Port
+    nursery: trio.Nursery
+
+    async def connected(self) -> None:
+        """Until the session is up."""
+        while self.session.state != "connected":  # noqa: ASYNC110 - states of another part, told by nobody
+            await trio.sleep(0.005)
+
+    async def restart(self) -> None:
+        await self.exporter.stop()
+        await self.nursery.start(self.exporter.run)
+
+
+@asynccontextmanager
+async def mesh_pair(
+    folder: Path,
+    size_bytes: int = 8 * limits.MIB,
+    *,
+    policy: Policy | None = None,
+    io_timeout_s: float = limits.IO_TIMEOUT_S,
+    dialer: Dialer | None = None,
+) -> AsyncIterator[Pair]:
+    """Both ends, connected; everything ends with the context."""
+    policy = policy or Policy()
+    exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security)
+    session = ExporterSession(
+        NODE,
+        [dialer or functools.partial(connect_unix, exporter.path)],
+        lambda: Login("n2", PASSWORD, "demo"),
+        policy=policy,
+        guid=uuid.uuid4().bytes_le,
+        pool=BufferPool(),
+        on_change=lambda: None,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exporter.run)
+        nursery.start_soon(session.run)
+        port = Port(exporter.info(), session, io_timeout_s, nursery.start_soon)
+        pair = Pair(exporter, session, port, nursery)
+        await pair.connected()
+        yield pair
+        nursery.cancel_scope.cancel()

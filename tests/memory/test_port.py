@@ -1,0 +1,347 @@
+"""Both ends in one process: what a port promises while its exporter comes and goes."""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs.config import Security
+from meshfs.disk.base import Op
+from meshfs.initiator.login import Policy
+from meshfs.initiator.port import Port
+from meshfs.limits import KIB, MIB
+from meshfs.model import Access, IoClass
+from meshfs.smb.constants import Cipher, Dialect, SigningAlgorithm
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+
+SIZE = 8 * MIB
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=3.0) as both:
+        yield both
+
+
+POLICIES = {
+    "gmac": Policy(),
+    "cmac": Policy(signing=(SigningAlgorithm.AES_CMAC,)),
+    "gcm-128": Policy(Security.ENCRYPT),
+    "ccm-256": Policy(Security.ENCRYPT, ciphers=(Cipher.AES_256_CCM,)),
+    "none": Policy(Security.NONE),
+    "3.0.2": Policy(dialects=(Dialect.SMB_3_0_2,)),
+    "3.0-encrypted": Policy(Security.ENCRYPT, dialects=(Dialect.SMB_3_0,)),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+async def test_reads_back_what_was_written(tmp_path: Path, name: str) -> None:
+    data = os.urandom(SIZE)
+    with trio.fail_after(20):
+        async with mesh_pair(tmp_path, SIZE, policy=POLICIES[name]) as pair:
+            handle = await pair.port.open(IoClass.APP, writable=True)
+            for start, size in ((0, 512), (512, 4 * KIB), (4 * KIB + 512, MIB), (MIB + 4 * KIB + 512, 7 * MIB)):
+                part = data[start : start + size]
+                assert await handle.write(start, part) == len(part)
+            await handle.flush()
+            assert bytes(pair.exporter.disk.data) == data
+            for start, size in ((0, 1), (511, 2), (4 * KIB, 64 * KIB), (MIB - 1, MIB), (0, SIZE)):
+                assert bytes(await handle.read(start, size)) == data[start : start + size]
+            await handle.close()
+
+
+async def errno_of(call: Awaitable[object]) -> int | None:
+    """The errno a call ends with, None when it succeeds."""
+    try:
+        await call
+    except OSError as error:
+        return error.errno
+    return None
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - any condition will do
+            await trio.sleep(0.002)
+
+
+async def test_the_end_of_the_disk(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    assert await handle.read(SIZE, 4096) == b""
+    assert await handle.read(SIZE + MIB, 1) == b""
+    assert await handle.read(0, 0) == b""
+    assert len(await handle.read(SIZE - 100, 4096)) == 100
+    assert await handle.write(SIZE - 100, bytes(4096)) == 100
+    assert await handle.write(5, b"") == 0
+    assert await errno_of(handle.write(SIZE, b"x")) == errno.ENOSPC
+
+
+async def test_refusals_have_their_errno(pair: Pair) -> None:
+    reader = await pair.port.open(IoClass.APP, writable=False)
+    assert await errno_of(reader.write(0, b"x")) == errno.EBADF
+    await reader.close()
+    assert await errno_of(reader.read(0, 1 << 40)) == errno.EBADF
+    missing = replace(pair.exporter.info(), name="other")
+    port = Port(missing, pair.session, 3.0, pair.nursery.start_soon)
+    assert await errno_of(port.open(IoClass.APP, writable=False)) == errno.ENOENT
+    read_only = Port(replace(missing, access=Access.READ_ONLY), pair.session, 3.0, pair.nursery.start_soon)
+    assert await errno_of(read_only.open(IoClass.APP, writable=True)) == errno.EROFS
+
+
+async def test_a_sick_disk_fails_its_requests_only(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    pair.exporter.disk.fail(4096, 8192)
+    assert await errno_of(handle.read(0, 8192)) == errno.EIO
+    assert await errno_of(handle.write(4096, bytes(512))) == errno.EIO
+    pair.exporter.disk.heal()
+    pair.exporter.disk.fail(0, 512, errno.ENOSPC)
+    assert await errno_of(handle.write(0, bytes(512))) == errno.ENOSPC
+    assert await handle.read(4096, 512) == bytes(512)
+    assert pair.session.state == "connected"
+
+
+async def test_handles_share_one_open_until_the_last_is_closed(pair: Pair) -> None:
+    assert pair.exporter.exporter is not None
+    sessions = pair.exporter.exporter.sessions
+
+    def opens() -> int:
+        return sum(len(session.opens) for session in sessions.values())
+
+    before = opens()
+    first = await pair.port.open(IoClass.APP, writable=True)
+    second = await pair.port.open(IoClass.APP, writable=False)
+    system = await pair.port.open(IoClass.SYSTEM, writable=True)
+    assert opens() == before + 2
+    await first.close()
+    await system.close()
+    assert opens() == before + 1
+    assert await second.read(0, 10) == bytes(10)
+    await second.close()
+    assert opens() == before
+    again = await pair.port.open(IoClass.APP, writable=True)
+    assert await again.read(0, 10) == bytes(10)
+
+
+async def test_requests_of_a_lost_connection_go_again(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"old" * 1000)
+    results: dict[str, object] = {}
+
+    async def read() -> None:
+        results["read"] = bytes(await handle.read(0, 3000))
+
+    async def write() -> None:
+        results["write"] = await handle.write(MIB, b"new" * 1000)
+
+    pair.exporter.disk.stall()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(write)
+        await until(lambda: pair.exporter.disk.stalled == 2)
+        for channel in pair.session.channels:
+            channel.fail("cable pulled")
+        await until(lambda: pair.session.state != "connected" or not pair.session.channels)
+        pair.exporter.disk.release()
+    assert results == {"read": b"old" * 1000, "write": 3000}
+    assert bytes(pair.exporter.disk.data[MIB : MIB + 3000]) == b"new" * 1000
+
+
+async def test_io_waits_for_an_exporter_that_is_away(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await pair.exporter.stop()
+    done = trio.Event()
+
+    async def write() -> None:
+        assert await handle.write(0, b"patience") == 8
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await until(lambda: bool(pair.session.waiting))
+        status = pair.session.status(trio.current_time())
+        assert status["state"] == "down"
+        assert status["why"]
+        (waiting,) = status["waiting"]
+        assert (waiting["disk"], waiting["op"]) == ("disk0", "write")
+        assert 2.0 < waiting["for_s"] + waiting["left_s"] < 3.5
+        await pair.nursery.start(pair.exporter.run)
+        with trio.fail_after(2.9):
+            await done.wait()
+    assert pair.exporter.disk.data.startswith(b"patience")
+    assert not pair.session.waiting
+
+
+@pytest.mark.parametrize("op", ["read", "write", "flush", "open"])
+async def test_every_call_ends_at_the_bound(tmp_path: Path, op: str) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        await pair.exporter.stop()
+        calls = {
+            "read": lambda: handle.read(0, 4096),
+            "write": lambda: handle.write(0, bytes(4096)),
+            "flush": handle.flush,
+            "open": lambda: pair.port.open(IoClass.SYSTEM, writable=False),
+        }
+        start = trio.current_time()
+        assert await errno_of(calls[op]()) == errno.ETIMEDOUT
+        assert 0.9 < trio.current_time() - start < 2.0
+        await handle.close()
+        await pair.nursery.start(pair.exporter.run)
+        await pair.connected()
+        again = await pair.port.open(IoClass.APP, writable=True)
+        assert await again.read(0, 512) == bytes(512)
+
+
+async def test_a_disk_that_stalls_ends_its_calls_at_the_bound_and_no_others(tmp_path: Path) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        pair.exporter.disk.stall(lambda request: request.offset == 0)
+        start = trio.current_time()
+        assert await errno_of(handle.read(0, 512)) == errno.ETIMEDOUT
+        assert 0.9 < trio.current_time() - start < 2.0
+        assert await handle.read(4096, 512) == bytes(512)
+        pair.exporter.disk.release()
+        assert await handle.read(0, 512) == bytes(512)
+        assert pair.session.state == "connected"
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+async def test_a_write_that_was_given_up_never_lands_over_a_newer_one(tmp_path: Path, how: str) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        disk = pair.exporter.disk
+        disk.stall(lambda request: request.op == Op.WRITE)
+        if how == "timeout":
+            assert await errno_of(handle.write(0, b"old!")) == errno.ETIMEDOUT
+        else:
+            with trio.move_on_after(0.1):
+                await handle.write(0, b"old!")
+        assert disk.stalled == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.write, 0, b"new!")
+            # The newer write waits at our end: the exporter has not answered CLOSE.
+            await until(lambda: bool(pair.session.waiting))
+            await trio.sleep(0.1)
+            assert disk.stalled == 1
+            disk.release()
+        assert bytes(disk.data[:4]) == b"new!"
+
+
+async def test_lost_writes_are_told_once_to_those_who_wrote(pair: Pair) -> None:
+    writer = await pair.port.open(IoClass.APP, writable=True)
+    durable = await pair.port.open(IoClass.APP, writable=True)
+    reader = await pair.port.open(IoClass.SYSTEM, writable=True)
+    await durable.write(4096, b"safe")
+    await durable.flush()
+    await durable.write(8192, b"safe too", write_through=True)
+    await writer.write(0, b"lost")
+    await pair.exporter.stop()
+    pair.exporter.disk.power_loss()
+    await pair.nursery.start(pair.exporter.run)
+    assert await errno_of(writer.flush()) == errno.EIO
+    assert await errno_of(writer.flush()) is None
+    assert await errno_of(durable.flush()) is None
+    assert await errno_of(reader.flush()) is None
+    assert bytes(pair.exporter.disk.data[4096:4100]) == b"safe"
+    await writer.write(0, b"anew")
+    assert await errno_of(writer.flush()) is None
+
+
+async def test_a_restart_that_loses_nothing_is_no_error(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"kept")
+    await pair.restart()
+    assert await errno_of(handle.flush()) is None
+
+
+async def test_a_failed_flush_is_told_to_all_who_wrote(pair: Pair) -> None:
+    first = await pair.port.open(IoClass.APP, writable=True)
+    second = await pair.port.open(IoClass.SYSTEM, writable=True)
+    await first.write(0, b"1")
+    await second.write(512, b"2")
+    pair.exporter.disk.fail(0, SIZE, errno.EIO, (Op.FLUSH,))
+    assert await errno_of(first.flush()) == errno.EIO
+    pair.exporter.disk.heal()
+    assert await errno_of(second.flush()) == errno.EIO
+    assert [await errno_of(handle.flush()) for handle in (first, second)] == [None, None]
+
+
+async def test_pages_another_initiators_flush_lost_are_noticed(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"gone")
+    pair.exporter.disk.power_loss()
+    assert await errno_of(handle.flush()) == errno.EIO
+    assert await errno_of(handle.flush()) is None
+
+
+async def test_a_cancelled_read_leaves_the_channel_in_order(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, os.urandom(MIB))
+    pair.exporter.disk.stall()
+    for _ in range(3):
+        with trio.move_on_after(0.02):
+            await handle.read(0, MIB)
+    channel = pair.session.channels[0]
+    assert channel.outstanding == 3
+    pair.exporter.disk.release()
+    assert await handle.read(4096, 100) == bytes(pair.exporter.disk.data[4096:4196])
+    assert pair.session.channels == [channel]
+    assert channel.outstanding == 0
+
+
+async def test_a_session_the_exporter_ended_is_made_anew(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    exporter = pair.exporter.exporter
+    assert exporter is not None
+    for session in list(exporter.sessions.values()):
+        exporter.end_session(session, lambda: None)
+    assert await handle.write(0, b"again") == 5
+    assert bytes(await handle.read(0, 5)) == b"again"
+
+
+async def test_a_changed_list_of_disks_is_followed(pair: Pair) -> None:
+    exporter = pair.exporter.exporter
+    assert exporter is not None
+    assert [info.name for info in pair.session.disks] == ["disk0"]
+    exporter.withdraw("disk0", lambda disk: None)
+    await until(lambda: not pair.session.disks)
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["signed", "encrypted"])
+async def test_no_byte_is_wrong_while_connections_die_under_load(tmp_path: Path, sealed: bool) -> None:
+    """Workers write stamps into ranges of their own and read them back, through restarts and cuts."""
+    policy = Policy(Security.ENCRYPT if sealed else Security.SIGN)
+    async with mesh_pair(tmp_path, SIZE, policy=policy) as pair:
+        stop = False
+        rounds = 0
+
+        async def worker(number: int) -> None:
+            nonlocal rounds
+            handle = await pair.port.open(IoClass.APP if number % 2 else IoClass.SYSTEM, writable=True)
+            size = (512, 4 * KIB, 64 * KIB, 300 * KIB)[number % 4]
+            offset = number * 512 * KIB
+            while not stop:
+                stamp = os.urandom(16) * (size // 16)
+                assert await handle.write(offset, stamp) == size
+                assert bytes(await handle.read(offset, size)) == stamp
+                rounds += 1
+            await handle.close()
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for number in range(16):
+                    nursery.start_soon(worker, number)
+                for cut in range(6):
+                    before = rounds
+                    await until(lambda before=before: rounds > before + 40)
+                    if cut % 2:
+                        await pair.restart()
+                    else:
+                        for channel in pair.session.channels:
+                            channel.fail("cable pulled")
+                stop = True
+        assert pair.session.failures >= 6
