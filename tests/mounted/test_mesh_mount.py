@@ -19,16 +19,16 @@ NOBODY = "65534"
 
 @pytest.fixture(scope="module")
 def mount_environment() -> Iterator[dict[str, str]]:
-    """mount(8) finds helpers in /sbin and commands in PATH: put ours there for a while."""
-    helper = Path("/sbin/mount.meshfs")
-    ours = not os.path.lexists(helper)
-    if ours:
-        helper.symlink_to(BIN / "meshfs")
+    """mount(8) finds helpers in /sbin, and mount.fuse3 commands in the shell's default PATH, as
+    libmount hands no PATH on: put ours there for a while."""
+    links = [path for path in (Path("/sbin/mount.meshfs"), Path("/usr/local/bin/meshfs")) if not os.path.lexists(path)]
+    for link in links:
+        link.symlink_to(BIN / "meshfs")
     try:
-        yield {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        yield {**os.environ}
     finally:
-        if ours:
-            helper.unlink()
+        for link in links:
+            link.unlink()
 
 
 @pytest.fixture
