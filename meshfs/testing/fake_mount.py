@@ -7,6 +7,7 @@ OPTIONS is one JSON object:
     read_only   the last disk of each node is read-only
     cache       "page" or "none"
     system      the mount's class is system
+    plain_loop  as if this version of pyfuse3 were not known
     delay_s     every read, write and flush takes up to this long
 
 Prints "ready" when it serves; a line "KEY ERRNO" on stdin then makes the I/O of the disk with that id fail
@@ -19,8 +20,8 @@ import time
 
 import trio
 
+from meshfs.fuse import session
 from meshfs.fuse.operations import Operations
-from meshfs.fuse.session import serve
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import Tree
@@ -83,10 +84,12 @@ async def _main(mountpoint: str, options: dict[str, object]) -> None:
         io_class=IoClass.SYSTEM if options.get("system") else IoClass.APP,
         page_cache=options.get("cache") != "none",
     )
+    if options.get("plain_loop"):
+        session._VERSION_KNOWN = "another"  # type: ignore[misc]
     kernel = {"fsname=fake", "subtype=meshfs", "default_permissions", "allow_other"}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_listen, ports)
-        await serve(operations, mountpoint, kernel, on_ready=lambda: print("ready", flush=True))
+        await session.serve(operations, mountpoint, kernel, on_ready=lambda: print("ready", flush=True))
         nursery.cancel_scope.cancel()
 
 

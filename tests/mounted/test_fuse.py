@@ -243,6 +243,26 @@ def test_many_requests_that_wait_stop_nobody_else(mount: FakeMount) -> None:
         waiting.wait(GUARD_S)
 
 
+def test_killed_callers_leave_a_mount_that_serves(start: Callable[..., FakeMount]) -> None:
+    mount = start(delay_s=0.003)
+    for _ in range(20):
+        before = len(mount.calls("meshfs-n1-disk0")["calls"])
+        readers = [
+            subprocess.Popen(["dd", f"if={mount.disk()}", "of=/dev/null", "bs=4k", "iflag=direct", "status=none"])
+            for _ in range(4)
+        ]
+        deadline = time.monotonic() + GUARD_S
+        while len(mount.calls("meshfs-n1-disk0")["calls"]) < before + 10:
+            assert time.monotonic() < deadline
+        for reader in readers:
+            reader.kill()
+            reader.wait(GUARD_S)
+    assert len(mount.disk("disk1").read_bytes()) == SIZE
+    deadline = time.monotonic() + GUARD_S
+    while mount.calls("meshfs-n1-disk0")["handles"]:
+        assert time.monotonic() < deadline
+
+
 def fio(disk: Path, **job: object) -> None:
     arguments = [f"--{name}={value}" for name, value in job.items()]
     ok("fio", "--name=job", f"--filename={disk.resolve()}", f"--size={SIZE}", "--allow_file_create=0",
@@ -263,6 +283,13 @@ def test_fio_finds_what_it_wrote_when_every_request_waits(start: Callable[..., F
     disk = start(delay_s=0.002).disk()
     fio(disk, rw="randwrite", bsrange="4k-64k", direct=1, ioengine="libaio", iodepth=32, numjobs=1)
     fio(disk, rw="randrw", bs="64k", direct=0, ioengine="psync")
+
+
+def test_an_unknown_pyfuse3_serves_with_its_own_loop(start: Callable[..., FakeMount]) -> None:
+    mount = start(plain_loop=True, delay_s=0.001)
+    fio(mount.disk(), rw="randwrite", bs="16k", direct=1, ioengine="libaio", iodepth=16)
+    ok("umount", mount.mountpoint)
+    assert mount.process.wait(GUARD_S) == 0
 
 
 def test_a_file_system_on_a_loop_device(mount: FakeMount, tmp_path: Path) -> None:

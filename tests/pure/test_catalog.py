@@ -40,7 +40,7 @@ def test_the_first_owner_of_an_id_keeps_it_until_it_no_longer_announces_it() -> 
     assert not catalog.disks[theirs.id].present
     catalog.announce("n2", [])
     assert catalog.disks[theirs.id].info == ours
-    assert catalog.problems == ()
+    assert not catalog.problems
     catalog.announce("n2", [theirs])
     assert catalog.disks[theirs.id].info == ours
 
