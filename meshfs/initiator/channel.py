@@ -96,6 +96,7 @@ class Channel:
         self._reserve = 0
         self._heard = False
         self._probed = False
+        self._overdue = False
         self._last_heard = 0.0
         self._busy_since: float | None = None
 
@@ -508,6 +509,7 @@ class Channel:
         for slot in list(self._slots.values()):
             if slot.deadline <= now and slot.task is not None:
                 finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time")))
+                self._overdue = True
                 self._cancel(slot)
         for _, slot, _ in self._waiting:
             if slot.deadline <= now:
@@ -517,7 +519,7 @@ class Channel:
     def _watch(self, now: float) -> None:
         """Probe a silent peer, and give it up (MS-SMB2 leaves both to us)."""
         if self._heard:
-            self._heard, self._probed, self._last_heard = False, False, now
+            self._heard, self._probed, self._overdue, self._last_heard = False, False, False, now
         busy = self.outstanding > 0
         if not busy:
             self._busy_since = None
@@ -531,7 +533,8 @@ class Channel:
                 self._probe()
             return
         silent_s = now - max(self._last_heard, self._busy_since)
-        if silent_s >= limits.CHANNEL_SILENCE_MAX_S:
+        # A peer that left us no credit to probe with has until the first deadline.
+        if silent_s >= limits.CHANNEL_SILENCE_MAX_S and (self._probed or self._overdue):
             self.fail(f"silent for {silent_s:.1f} s")
         elif silent_s >= limits.CHANNEL_PROBE_AFTER_S and not self._probed:
             self._probe()

@@ -1,0 +1,367 @@
+"""A channel against an exporter that lies, falls silent, is slow, or is stingy with credits."""
+
+import errno
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.lowlevel import checkpoint, wait_task_rescheduled
+
+from meshfs import limits
+from meshfs.errors import ChannelLost, StatusError
+from meshfs.initiator.channel import Channel
+from meshfs.limits import KIB, MIB
+from meshfs.smb.constants import Command, Flags, NtStatus
+from meshfs.smb.messages import ErrorResponse, FileId
+from meshfs.testing.scripted_exporter import (
+    Request,
+    Script,
+    ScriptedExporter,
+    content,
+    read_body,
+    scripted_channel,
+    write_body,
+)
+
+FILE = FileId(1, 2)
+TREE = 5
+FOREVER = 1e9
+
+
+async def read(channel: Channel, offset: int, length: int, timeout_s: float = FOREVER) -> bytes:
+    slot = channel.start_read(TREE, FILE, offset, length, trio.current_time() + timeout_s)
+    return bytes(await wait_task_rescheduled(slot.abandon))
+
+
+async def write(channel: Channel, offset: int, data: bytes | memoryview, timeout_s: float = FOREVER) -> int:
+    deadline = trio.current_time() + timeout_s
+    slot = channel.start_write(TREE, FILE, offset, data, deadline, write_through=False)
+    count: int = await wait_task_rescheduled(slot.abandon)
+    return count
+
+
+def honest(exporter: ScriptedExporter, request: Request) -> None:
+    exporter.answer(request)
+
+
+def silent(exporter: ScriptedExporter, request: Request) -> None:
+    """Never says a word."""
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["signed", "sealed"])
+@pytest.mark.parametrize("length", [1, 512, 32 * KIB, 40 * KIB, 200 * KIB])
+async def test_honest_answers_arrive(sealed: bool, length: int) -> None:
+    async with scripted_channel(honest, sealed=sealed) as (channel, _):
+        for offset in (0, 77):
+            assert await read(channel, offset, length) == content(offset, length)
+            assert await write(channel, offset, memoryview(bytearray(length))) == length
+
+
+# --- lies ---------------------------------------------------------------------------------
+
+
+def says(make: Callable[[ScriptedExporter, Request], bytes]) -> Script:
+    return lambda exporter, request: exporter.say(make(exporter, request))
+
+
+def _flip(frame: bytes, at: int) -> bytes:
+    return frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
+
+
+def _pending(exporter: ScriptedExporter, request: Request, *, flags: int = Flags.ASYNC_COMMAND) -> bytes:
+    error = ErrorResponse().pack()
+    return exporter.frame(request, error, status=NtStatus.PENDING, flags=flags, async_id=9, protect=False)
+
+
+READ_LIES: dict[str, Callable[[ScriptedExporter, Request], bytes]] = {
+    "unsigned": lambda e, r: e.frame(r, read_body(bytes(100)), protect=False),
+    "unsigned error": lambda e, r: e.frame(r, ErrorResponse().pack(), status=NtStatus.IO_DEVICE_ERROR, protect=False),
+    "wrong signature": lambda e, r: _flip(e.frame(r, read_body(bytes(100))), 4 + 50),
+    "changed data": lambda e, r: _flip(e.frame(r, read_body(bytes(100))), -1 % 180),
+    "too much data": lambda e, r: e.frame(r, read_body(bytes(101))),
+    "length past the message": lambda e, r: e.frame(r, read_body(bytes(50), length=100)),
+    "offset past the message": lambda e, r: e.frame(r, read_body(bytes(100), offset=200)),
+    "offset into the header": lambda e, r: e.frame(r, read_body(bytes(100), offset=16)),
+    "wrong structure size": lambda e, r: e.frame(r, read_body(bytes(100), size=18)),
+    "truncated body": lambda e, r: e.frame(r, b"\x11\x00\x50"),
+    "reply never asked for": lambda e, r: e.frame(r, read_body(bytes(100)), message_id=4711),
+    "unsolicited": lambda e, r: e.frame(r, bytes(24), message_id=(1 << 64) - 1, command=Command.OPLOCK_BREAK),
+    "answered twice": lambda e, r: 2 * e.frame(r, read_body(bytes(100))),
+    "other command": lambda e, r: e.frame(r, write_body(100), command=Command.WRITE),
+    "a request": lambda e, r: _flip(e.frame(r, read_body(bytes(100))), 4 + 16),
+    "two interim replies": lambda e, r: 2 * _pending(e, r),
+    "interim that is not asynchronous": lambda e, r: _pending(e, r, flags=0),
+    "garbage": lambda e, r: b"\x00\x00\x00\x50" + bytes(80),
+    "not SMB at all": lambda e, r: b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(60),
+    "endless frame": lambda e, r: b"\x00\xff\xff\xff",
+    "compressed": lambda e, r: b"\x00\x00\x00\x50\xfcSMB" + bytes(76),
+    "sealed without keys": lambda e, r: b"\x00\x00\x00\x90\xfdSMB" + bytes(140),
+    "short frame": lambda e, r: b"\x00\x00\x00\x04\xfeSMB",
+}
+
+
+@pytest.mark.parametrize("name", READ_LIES)
+async def test_a_lie_ends_the_channel_and_gives_no_data(name: str) -> None:
+    lie = READ_LIES[name]
+    with trio.fail_after(5):
+        async with scripted_channel(says(lie)) as (channel, _):
+            if name == "answered twice":
+                # The first of them is true.
+                assert await read(channel, 0, 100) == bytes(100)
+                await trio.testing.wait_all_tasks_blocked()
+            else:
+                with pytest.raises(ChannelLost):
+                    await read(channel, 0, 100)
+            assert channel.why
+            assert channel.closed
+            with pytest.raises(ChannelLost):
+                await read(channel, 0, 100)
+
+
+WRITE_LIES: dict[str, Callable[[ScriptedExporter, Request], bytes]] = {
+    "more than sent": lambda e, r: e.frame(r, write_body(101)),
+    "nothing": lambda e, r: e.frame(r, write_body(0)),
+    "unsigned": lambda e, r: e.frame(r, write_body(100), protect=False),
+    "truncated": lambda e, r: e.frame(r, write_body(100)[:10]),
+    "wrong structure size": lambda e, r: e.frame(r, write_body(100, size=16)),
+}
+
+
+@pytest.mark.parametrize("name", WRITE_LIES)
+async def test_a_lie_about_a_write_is_no_success(name: str) -> None:
+    with trio.fail_after(5):
+        async with scripted_channel(says(WRITE_LIES[name])) as (channel, _):
+            with pytest.raises(ChannelLost):
+                await write(channel, 0, bytes(100))
+            assert channel.closed
+
+
+async def test_a_signed_reply_is_refused_where_encryption_was_agreed() -> None:
+    def script(exporter: ScriptedExporter, request: Request) -> None:
+        exporter.sealed = False
+        exporter.answer(request)
+
+    async with scripted_channel(script, sealed=True) as (channel, _):
+        with pytest.raises(ChannelLost, match="less than agreed"):
+            await read(channel, 0, 100)
+
+
+async def test_without_signing_a_wrong_signature_is_refused_all_the_same() -> None:
+    async with scripted_channel(says(READ_LIES["wrong signature"]), sign=False) as (channel, _):
+        with pytest.raises(ChannelLost, match="BAD"):
+            await read(channel, 0, 100)
+
+
+async def test_a_frame_in_small_pieces_is_one_reply() -> None:
+    async def dribble(exporter: ScriptedExporter, frame: bytes) -> None:
+        for index in range(len(frame)):
+            exporter.say(frame[index : index + 1])
+            await checkpoint()
+
+    frames: list[bytes] = []
+    script: Script = lambda e, r: frames.append(e.frame(r, read_body(content(7, 100))))  # noqa: E731
+    async with scripted_channel(script) as (channel, exporter), trio.open_nursery() as nursery:
+
+        async def later() -> None:
+            while not frames:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+            await dribble(exporter, frames[0])
+
+        nursery.start_soon(later)
+        assert await read(channel, 7, 100) == content(7, 100)
+
+
+async def test_a_connection_closed_by_the_exporter_is_a_lost_channel() -> None:
+    script: Script = lambda e, r: e.transport.close()  # noqa: E731
+    async with scripted_channel(script) as (channel, _):
+        with pytest.raises(ChannelLost):
+            await read(channel, 0, 100)
+
+
+# --- interim replies and errors -------------------------------------------------------------
+
+
+async def test_an_interim_reply_is_waited_out() -> None:
+    def script(exporter: ScriptedExporter, request: Request) -> None:
+        exporter.say(_pending(exporter, request))
+        data = read_body(content(0, 100))
+        exporter.say(exporter.frame(request, data, flags=Flags.ASYNC_COMMAND, async_id=9, credits=0))
+
+    async with scripted_channel(script) as (channel, _):
+        assert await read(channel, 0, 100) == content(0, 100)
+
+
+async def test_an_error_status_is_the_callers_and_the_channel_lives() -> None:
+    def script(exporter: ScriptedExporter, request: Request) -> None:
+        exporter.say(exporter.frame(request, ErrorResponse().pack(), status=NtStatus.IO_DEVICE_ERROR))
+
+    async with scripted_channel(script) as (channel, _):
+        for call in (read(channel, 0, 100), write(channel, 0, bytes(100))):
+            with pytest.raises(StatusError) as caught:
+                await call
+            assert caught.value.status == NtStatus.IO_DEVICE_ERROR
+        assert not channel.why
+
+
+# --- time -----------------------------------------------------------------------------------
+
+
+async def test_silence_is_probed_and_then_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async with scripted_channel(honest) as (channel, exporter):
+        await read(channel, 0, 1)
+        exporter.script = silent
+        exporter.requests.clear()
+        start = trio.current_time()
+        with pytest.raises(ChannelLost, match="silent"):
+            await read(channel, 0, 100)
+        waited_s = trio.current_time() - start
+        assert limits.CHANNEL_SILENCE_MAX_S <= waited_s <= limits.CHANNEL_SILENCE_MAX_S + 1
+        assert [request.command for request in exporter.requests] == [Command.READ, Command.ECHO]
+
+
+async def test_silence_that_could_not_be_probed_ends_at_the_first_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scripted_channel(silent) as (channel, exporter):
+        with pytest.raises(TimeoutError):
+            await read(channel, 0, 100, timeout_s=20)
+        await trio.sleep(limits.CHANNEL_TICK_S)
+        assert channel.why.startswith("silent")
+        assert [request.command for request in exporter.requests] == [Command.READ, Command.CANCEL]
+
+
+async def test_a_slow_disk_is_not_a_silent_exporter(autojump_clock: trio.testing.MockClock) -> None:
+    """Probes are answered, so the call lives until its own deadline, and is cancelled then."""
+
+    def script(exporter: ScriptedExporter, request: Request) -> None:
+        if request.command == Command.ECHO:
+            exporter.answer(request)
+
+    async with scripted_channel(honest) as (channel, exporter):
+        await read(channel, 0, 1)
+        exporter.script = script
+        exporter.requests.clear()
+        start = trio.current_time()
+        with pytest.raises(TimeoutError) as caught:
+            await read(channel, 0, 100, timeout_s=30)
+        assert caught.value.errno == errno.ETIMEDOUT
+        assert 30 <= trio.current_time() - start <= 31
+        assert not channel.why
+        await trio.sleep(0.01)
+        assert exporter.requests[-1].command == Command.CANCEL
+        # The late reply is known, and nobody gets it.
+        exporter.answer(exporter.requests[0])
+        exporter.script = honest
+        assert await read(channel, 7, 10) == content(7, 10)
+
+
+async def test_an_idle_exporter_is_probed_too(autojump_clock: trio.testing.MockClock) -> None:
+    async with scripted_channel(silent) as (channel, _):
+        with trio.fail_after(limits.CHANNEL_IDLE_PROBE_S + limits.CHANNEL_SILENCE_MAX_S + 2):
+            while not channel.closed:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+    async with scripted_channel(honest) as (channel, _):
+        await trio.sleep(600)
+        assert not channel.closed
+
+
+async def test_all_credits_in_use_by_slow_requests_leave_one_to_probe(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def script(exporter: ScriptedExporter, request: Request) -> None:
+        if request.command == Command.ECHO or not ready:
+            exporter.say(exporter.frame(request, bytes(4) if ready else read_body(b"x"), credits=8 if not ready else 1))
+
+    ready = False
+    async with scripted_channel(script) as (channel, _):
+        assert await read(channel, 0, 1) == b"x"
+        ready = True
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(_expect_timeout, channel)
+        assert not channel.why
+
+
+async def _expect_timeout(channel: Channel) -> None:
+    with pytest.raises(TimeoutError):
+        await read(channel, 0, 1, timeout_s=20)
+
+
+# --- credits --------------------------------------------------------------------------------
+
+
+async def test_callers_without_credits_wait_their_turn() -> None:
+    """One credit at a time: everything is served, in the order it was asked for."""
+    order: list[int] = []
+    script: Script = lambda e, r: e.say(e.frame(r, read_body(b"x"), credits=1))  # noqa: E731
+
+    async with scripted_channel(script) as (channel, exporter), trio.open_nursery() as nursery:
+
+        async def one(number: int) -> None:
+            assert await read(channel, number, 1) == b"x"
+            order.append(number)
+
+        for number in range(20):
+            nursery.start_soon(one, number)
+            await trio.testing.wait_all_tasks_blocked()
+    assert order == list(range(20))
+    assert [request.message_id for request in exporter.requests] == list(range(20))
+
+
+async def test_large_requests_charge_for_their_size_and_do_not_starve() -> None:
+    async with scripted_channel(honest) as (channel, exporter):
+        assert await read(channel, 0, 1) == content(0, 1)
+        async with trio.open_nursery() as nursery:
+            for size in (130 * KIB, 1, 65 * KIB, 64 * KIB, 1):
+                nursery.start_soon(read, channel, 0, size)
+    charges = sorted((request.credit_charge, request.message_id) for request in exporter.requests)
+    assert [charge for charge, _ in charges] == [1, 1, 1, 1, 2, 3]
+
+
+async def test_who_waits_for_credits_may_leave(autojump_clock: trio.testing.MockClock) -> None:
+    """Cancelled or too late while waiting: never sent, and those behind go on."""
+    held: list[Request] = []
+    script: Script = lambda e, r: held.append(r)  # noqa: E731
+
+    async with scripted_channel(script) as (channel, exporter), trio.open_nursery() as nursery:
+        nursery.start_soon(read, channel, 0, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.01):
+            await read(channel, 1, 1)
+        with pytest.raises(TimeoutError):
+            await write(channel, 2, b"x", timeout_s=0.5)
+        nursery.start_soon(read, channel, 3, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(held) == 1
+        exporter.script = honest
+        exporter.answer(held[0])
+    assert [request.message_id for request in exporter.requests] == [0, 1]
+
+
+# --- sending --------------------------------------------------------------------------------
+
+
+async def test_what_the_socket_does_not_take_is_sent_in_order() -> None:
+    """More is written at once than the socket holds; a cancelled caller's memory may change meanwhile."""
+    async with scripted_channel(honest) as (channel, exporter):
+        for _ in range(4):
+            await read(channel, 0, 1)
+        memory = bytearray(MIB)
+        count = 12
+        async with trio.open_nursery() as nursery:
+
+            async def impatient() -> None:
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await write(channel, 0, memoryview(memory))
+                memory[:] = b"\xff" * MIB
+
+            for number in range(count):
+                nursery.start_soon(write, channel, number * MIB, bytes([number]) * MIB)
+                nursery.start_soon(impatient)
+        assert await read(channel, 5, 50) == content(5, 50)
+        assert not channel.why
+        writes = [request for request in exporter.requests if request.command == Command.WRITE]
+        assert len(writes) >= count
+        ids = [request.message_id for request in exporter.requests]
+        assert ids == sorted(ids)
