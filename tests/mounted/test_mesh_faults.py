@@ -178,7 +178,6 @@ def test_a_killed_mount_unmounts_and_the_exporter_frees_everything(new_cluster: 
     running.process.wait()
     load.join(10)
     assert load.errors
-    os.close(load._fd)
     run("umount", point)
     until(lambda: not cluster.control("n1")["sessions"], "the exporter freed the session")
     cluster.mount("n3")

@@ -17,18 +17,16 @@ NewCluster = Callable[..., LocalCluster]
 NOBODY = "65534"
 
 
-@pytest.fixture(scope="module")
-def mount_environment() -> Iterator[dict[str, str]]:
-    """mount(8) finds helpers in /sbin, and mount.fuse3 commands in the shell's default PATH, as
-    libmount hands no PATH on: put ours there for a while."""
-    links = [path for path in (Path("/sbin/mount.meshfs"), Path("/usr/local/bin/meshfs")) if not os.path.lexists(path)]
-    for link in links:
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> Iterator[None]:
+    """Where mount(8) looks, whatever PATH says: its helper of the type, and mount.fuse3's command."""
+    links = [Path("/sbin/mount.meshfs"), Path("/usr/local/bin/meshfs")]
+    ours = [link for link in links if not os.path.lexists(link)]
+    for link in ours:
         link.symlink_to(BIN / "meshfs")
-    try:
-        yield {**os.environ}
-    finally:
-        for link in links:
-            link.unlink()
+    yield
+    for link in ours:
+        link.unlink()
 
 
 @pytest.fixture
@@ -52,10 +50,10 @@ def gone(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.parametrize("kind", ["meshfs", "fuse.meshfs"])
-def test_mount_by_type(cluster: LocalCluster, tmp_path: Path, mount_environment: dict[str, str], kind: str) -> None:
+def test_mount_by_type(cluster: LocalCluster, tmp_path: Path, kind: str) -> None:
     point = tmp_path / "mesh"
     point.mkdir()
-    run("mount", "-t", kind, cluster.config, point, "-o", "node=n2", env=mount_environment)
+    run("mount", "-t", kind, cluster.config, point, "-o", "node=n2")
     try:
         serves(point)
         line = run("findmnt", "--noheadings", "--output", "SOURCE,FSTYPE", point).split()
@@ -67,14 +65,12 @@ def test_mount_by_type(cluster: LocalCluster, tmp_path: Path, mount_environment:
 
 @pytest.mark.parametrize("kind", ["meshfs", "fuse.meshfs"])
 @pytest.mark.parametrize("options", ["node=n2", "_netdev,nofail,node=n2,noatime,x-systemd.automount,auto,rw"])
-def test_fstab(
-    cluster: LocalCluster, tmp_path: Path, mount_environment: dict[str, str], kind: str, options: str
-) -> None:
+def test_fstab(cluster: LocalCluster, tmp_path: Path, kind: str, options: str) -> None:
     point = tmp_path / "mesh"
     point.mkdir()
     fstab = tmp_path / "fstab"
     fstab.write_text(f"{cluster.config} {point} {kind} {options} 0 0\n")
-    run("mount", "--fstab", fstab, point, env=mount_environment)
+    run("mount", "--fstab", fstab, point)
     try:
         serves(point)
     finally:

@@ -162,7 +162,7 @@ def test_a_private_key_that_is_missing_or_no_key(cluster: LocalCluster) -> None:
         assert str(key) in said
         assert "nonsense" not in said
     key.unlink()
-    for said in refused_by(cluster, "meshfsd", "meshfs", "meshctl"):
+    for said in refused_by(cluster, "meshfsd", "meshfs"):
         assert str(key) in said
 
 

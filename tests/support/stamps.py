@@ -10,6 +10,7 @@ import os
 import random
 import struct
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 BLOCK_BYTES = 4096
@@ -37,6 +38,8 @@ class StampedLoad(threading.Thread):
                 self._check(self._random.choice(self._blocks))
         except (OSError, AssertionError) as error:
             self.errors.append(f"after {self.writes} writes: {error!r}")
+            with suppress(OSError):
+                os.close(self._fd)
 
     def finish(self, timeout_s: float) -> None:
         """Stop, then read every block once more."""
