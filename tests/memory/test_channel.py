@@ -248,7 +248,7 @@ async def test_a_slow_disk_is_not_a_silent_exporter(autojump_clock: trio.testing
         assert 30 <= trio.current_time() - start <= 31
         assert not channel.why
         await trio.sleep(0.01)
-        assert exporter.requests[-1].command == Command.CANCEL
+        assert Command.CANCEL in [request.command for request in exporter.requests]
         # The late reply is known, and nobody gets it.
         exporter.answer(exporter.requests[0])
         exporter.script = honest

@@ -1,0 +1,315 @@
+"""Sessions: logins through a middleman who changes bytes, reconnecting, what people are told."""
+
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.config import Security
+from meshfs.errors import KeyFileError
+from meshfs.initiator.login import Policy
+from meshfs.initiator.session import Dialer, ExporterSession
+from meshfs.limits import MIB
+from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm
+from meshfs.smb.messages import (
+    Encryption,
+    NegotiateRequest,
+    NegotiateResponse,
+    PreauthIntegrity,
+    SessionSetupResponse,
+    Signing,
+)
+from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
+from meshfs.transport.base import Transport
+from meshfs.transport.stream import StreamTransport, connect_unix
+
+#: (from the exporter?, message without its prefix) -> the message to pass on.
+Change = Callable[[bool, bytes], bytes]
+
+
+async def _relay(source: trio.SocketStream, target: trio.SocketStream, reply: bool, change: Change) -> None:
+    """Pass whole messages on, changed."""
+    rest = b""
+    async for data in source:
+        rest += data
+        while len(rest) >= 4 and len(rest) >= 4 + int.from_bytes(rest[:4], "big"):
+            end = 4 + int.from_bytes(rest[:4], "big")
+            message, rest = change(reply, rest[4:end]), rest[end:]
+            await target.send_all(len(message).to_bytes(4, "big") + message)
+
+
+def middleman(path: Path, nursery: trio.Nursery, change: Change) -> Dialer:
+    async def dial() -> Transport:
+        ours, theirs = socket.socketpair()
+        outside = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+        inside = trio.SocketStream(await _connect(path))
+
+        async def serve() -> None:
+            async with outside, inside, trio.open_nursery() as relays:
+                relays.start_soon(_pump, outside, inside, False)
+                relays.start_soon(_pump, inside, outside, True)
+
+        async def _pump(source: trio.SocketStream, target: trio.SocketStream, reply: bool) -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await _relay(source, target, reply, change)
+            await outside.aclose()
+            await inside.aclose()
+
+        nursery.start_soon(serve)
+        return StreamTransport(ours)
+
+    return dial
+
+
+async def _connect(path: Path) -> trio.socket.SocketType:
+    sock = trio.socket.socket(socket.AF_UNIX)
+    await sock.connect(str(path))
+    return sock
+
+
+def make_session(
+    dialers: list[Dialer],
+    policy: Policy | None = None,
+    password: str = PASSWORD,
+    login: Callable[[], Login] | None = None,
+) -> ExporterSession:
+    return ExporterSession(
+        NODE,
+        dialers,
+        login or (lambda: Login("n2", password, "demo")),
+        policy=policy or Policy(),
+        guid=uuid.uuid4().bytes_le,
+        pool=BufferPool(),
+        on_change=lambda: None,
+    )
+
+
+@asynccontextmanager
+async def exporter_at(
+    path: Path, security: Security = Security.SIGN
+) -> AsyncIterator[tuple[MemoryExporter, trio.Nursery]]:
+    exporter = MemoryExporter(path, MIB, security)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exporter.run)
+        yield exporter, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - any condition will do
+            await trio.sleep(0.002)
+
+
+# --- a middleman -----------------------------------------------------------------------------
+
+
+def on_negotiate_reply(edit: Callable[[NegotiateResponse], NegotiateResponse]) -> Change:
+    def change(reply: bool, message: bytes) -> bytes:
+        if not reply or message[12] != Command.NEGOTIATE:
+            return message
+        return message[:64] + edit(NegotiateResponse.unpack(message[64:])).pack()
+
+    return change
+
+
+def on_negotiate_request(edit: Callable[[NegotiateRequest], NegotiateRequest]) -> Change:
+    def change(reply: bool, message: bytes) -> bytes:
+        if reply or message[12] != Command.NEGOTIATE:
+            return message
+        return message[:64] + edit(NegotiateRequest.unpack(message[64:])).pack()
+
+    return change
+
+
+def _last_login_reply(edit: Callable[[bytes], bytes]) -> Change:
+    def change(reply: bool, message: bytes) -> bytes:
+        last = reply and message[12] == Command.SESSION_SETUP and message[8:12] == bytes(4)
+        return edit(message) if last else message
+
+    return change
+
+
+def _unsigned(message: bytes) -> bytes:
+    flags = int.from_bytes(message[16:20], "little") & ~Flags.SIGNED
+    return message[:16] + flags.to_bytes(4, "little") + message[20:48] + bytes(16) + message[64:]
+
+
+def _guest(message: bytes) -> bytes:
+    return message[:64] + replace(SessionSetupResponse.unpack(message[64:]), session_flags=1).pack()
+
+
+def _without(kind: type) -> Callable[[NegotiateResponse], NegotiateResponse]:
+    return lambda r: replace(r, contexts=tuple(c for c in r.contexts if not isinstance(c, kind)))
+
+
+CHANGES: dict[str, Change] = {
+    "weaker signing asked": on_negotiate_request(
+        lambda r: replace(r, contexts=tuple(
+            Signing((SigningAlgorithm.AES_CMAC,)) if isinstance(c, Signing) else c for c in r.contexts
+        ))
+    ),
+    "other cipher asked": on_negotiate_request(
+        lambda r: replace(r, contexts=tuple(
+            Encryption((Cipher.AES_128_CCM,)) if isinstance(c, Encryption) else c for c in r.contexts
+        ))
+    ),
+    "older dialect asked": on_negotiate_request(
+        lambda r: replace(r, dialects=(Dialect.SMB_3_0,), contexts=())
+    ),
+    "other security mode asked": on_negotiate_request(lambda r: replace(r, security_mode=r.security_mode ^ 2)),
+    "signing dropped from the reply": on_negotiate_reply(_without(Signing)),
+    "encryption dropped from the reply": on_negotiate_reply(_without(Encryption)),
+    "no integrity in the reply": on_negotiate_reply(_without(PreauthIntegrity)),
+    "dialect never offered": on_negotiate_reply(lambda r: replace(r, dialect=Dialect.SMB_2_1, contexts=())),
+    "smaller sizes": on_negotiate_reply(lambda r: replace(r, max_read_bytes=65536)),
+    "absurd sizes": on_negotiate_reply(lambda r: replace(r, max_read_bytes=1)),
+    "other guid": on_negotiate_reply(lambda r: replace(r, server_guid=bytes(16))),
+    "unsigned end of the login": _last_login_reply(_unsigned),
+    "forged end of the login": _last_login_reply(lambda m: m[:48] + bytes(16) + m[64:]),
+    "guest": _last_login_reply(_guest),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("security", [Security.SIGN, Security.NONE])
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_changed_login_never_connects(tmp_path: Path, name: str, security: Security) -> None:
+    async with exporter_at(tmp_path / "sock", security) as (_, nursery):
+        dialer = middleman(tmp_path / "sock", nursery, CHANGES[name])
+        session = make_session([dialer], Policy(security))
+        nursery.start_soon(session.run)
+        await until(lambda: session.failures >= 2 or session.state == "connected")
+        assert session.state == "down"
+        assert session.why
+
+
+async def test_a_middleman_who_changes_nothing_is_no_problem(tmp_path: Path) -> None:
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([middleman(tmp_path / "sock", nursery, lambda reply, message: message)])
+        nursery.start_soon(session.run)
+        await until(lambda: session.state == "connected")
+
+
+@pytest.mark.parametrize("dialects", [(Dialect.SMB_3_0,), (Dialect.SMB_3_0, Dialect.SMB_3_0_2)], ids=["3.0", "3.0.2"])
+async def test_changed_capabilities_of_an_older_dialect_are_found(
+    tmp_path: Path, dialects: tuple[Dialect, ...]
+) -> None:
+    """What FSCTL_VALIDATE_NEGOTIATE_INFO is for."""
+    change = on_negotiate_reply(lambda r: replace(r, capabilities=r.capabilities & ~0x40))
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([middleman(tmp_path / "sock", nursery, change)], Policy(dialects=dialects))
+        nursery.start_soon(session.run)
+        await until(lambda: session.failures >= 1 or session.state == "connected")
+        assert "changed on its way" in session.why
+
+
+# --- down, and up again -----------------------------------------------------------------------
+
+
+async def test_a_wrong_password_is_told_and_tried_slowly(tmp_path: Path) -> None:
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")], password="wrong")
+        assert session.state == "connecting"
+        nursery.start_soon(session.run)
+        await until(lambda: session.failures >= 1)
+        assert "refused our login" in session.why
+
+
+async def test_a_missing_key_is_told_and_does_no_harm(tmp_path: Path) -> None:
+    def login() -> Login:
+        raise KeyFileError("n1.pub: missing")
+
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")], login=login)
+        nursery.start_soon(session.run)
+        await until(lambda: session.failures >= 1)
+        assert session.why == "n1.pub: missing"
+
+
+async def test_attempts_back_off_and_addresses_take_turns(autojump_clock: trio.testing.MockClock) -> None:
+    times: list[tuple[int, float]] = []
+
+    def refusing(number: int) -> Dialer:
+        async def dial() -> Transport:
+            times.append((number, trio.current_time()))
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        return dial
+
+    session = make_session([refusing(0), refusing(1)])
+    with trio.move_on_after(60):
+        await session.run()
+    assert [number for number, _ in times[:4]] == [0, 1, 0, 1]
+    gaps = [later - earlier for (_, earlier), (_, later) in pairwise(times)]
+    assert gaps[0] <= 2 * limits.RECONNECT_DELAY_MIN_S
+    assert max(gaps) <= limits.RECONNECT_DELAY_MAX_S
+    assert min(gaps[10:]) >= limits.RECONNECT_DELAY_MAX_S / 2
+    assert session.why == "cannot connect: Connection refused"
+
+
+async def test_an_exporter_that_accepts_and_says_nothing_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    kept: list[socket.socket] = []
+
+    async def dial() -> Transport:
+        ours, theirs = socket.socketpair()
+        kept.append(theirs)
+        return StreamTransport(ours)
+
+    session = make_session([dial])
+    with trio.move_on_after(limits.HANDSHAKE_TIMEOUT_S + 1):
+        await session.run()
+    assert "took longer" in session.why
+    for sock in kept:
+        sock.close()
+
+
+async def test_the_new_login_names_the_old_session(tmp_path: Path) -> None:
+    """The exporter ends the old session's I/O before it answers; the old connection may still be open there."""
+    async with exporter_at(tmp_path / "sock") as (exporter, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")])
+        nursery.start_soon(session.run)
+        await until(lambda: session.state == "connected")
+        inner = exporter.exporter
+        assert inner is not None
+        (old,) = inner.sessions
+        first = session.channels[0]
+        # Our end forgets the connection, the exporter does not see that.
+        keep = first.transport.close
+        first.transport.close = lambda: None  # type: ignore[method-assign]
+        first.fail("cable pulled")
+        await until(lambda: session.channels not in ([], [first]))
+        assert old not in inner.sessions
+        assert len(inner.sessions) == 1
+        keep()
+
+
+async def test_what_people_are_told(tmp_path: Path) -> None:
+    async with exporter_at(tmp_path / "sock") as (exporter, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")])
+        nursery.start_soon(session.run)
+        await until(lambda: session.state == "connected")
+        status = session.status(trio.current_time())
+        (channel,) = status.pop("channels")
+        assert status.pop("since_s") >= 0
+        assert status == {"node": "n1", "state": "connected", "why": "", "retry_in_s": None, "waiting": []}
+        assert channel.pop("sent_bytes") > 500
+        assert channel.pop("received_bytes") > 500
+        assert channel == {
+            "transport": "unix", "local": "-", "remote": str(tmp_path / "sock"), "state": "connected",
+            "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0,
+        }  # fmt: skip
+        await exporter.stop()
+        await until(lambda: session.state == "down" and session.retry_at is not None)
+        status = session.status(trio.current_time())
+        assert status["channels"] == []
+        assert status["retry_in_s"] is not None
+        assert [info.name for info in session.disks] == ["disk0"], "what it announced last stays known"
