@@ -25,7 +25,7 @@ from smbprotocol.open import (
 from smbprotocol.session import Session
 from smbprotocol.tree import TreeConnect
 
-from meshfs.limits import MIB
+from meshfs.limits import KIB, MIB
 from meshfs.testing.cluster import LocalCluster
 from support.commands import run, until
 
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.peers
 
 DISK_BYTES = 16 * MIB
 CMAC = "--option=client smb3 signing algorithms=AES-128-CMAC"
+CAPTURES_MAX = 10
 GMAC = "--option=client smb3 signing algorithms=AES-128-GMAC"
 
 
@@ -205,9 +206,10 @@ def on_445(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalClus
     inside = ("nsenter", f"--net=/run/netns/{namespace}")
     run("ip", "netns", "add", namespace)
     try:
-        run("ip", "-n", namespace, "link", "set", "lo", "up")
+        # Packets of 64 KiB, which lo has otherwise, fill dumpcap's ring: it loses more of them.
+        run("ip", "-n", namespace, "link", "set", "lo", "mtu", "9000", "gso_max_size", "9000", "up")
         with LocalCluster(tmp_path_factory.mktemp("on445"), prefix=inside) as cluster:
-            cluster.add_node("n1", [cluster.image("disk0", 4 * MIB)], port=445)
+            cluster.add_node("n1", [cluster.image("disk0", 256 * KIB)], port=445)
             cluster.add_node("n2", port=445)
             cluster.write()
             cluster.keygen()
@@ -224,7 +226,7 @@ def test_nmap_agrees_with_what_is_offered(on_445: tuple[LocalCluster, Sequence[s
     scripts = "smb-protocols,smb2-security-mode,smb2-capabilities"
     output = run(*inside, "nmap", "-n", "-Pn", "-p", "445", "--script", scripts, "127.0.0.2")
     dialects = "".join(output.partition("smb-protocols:")[2].partition("|_    311\n")[:2])
-    assert re.findall(r"^\|_? {4}(\S+)$", dialects, re.MULTILINE) == ["300", "302", "311"], output
+    assert re.findall(r"^\|_? +(\S+)$", dialects, re.MULTILINE) == ["300", "302", "311"], output
     assert "Message signing enabled and required" in output
 
 
@@ -237,13 +239,20 @@ def test_tshark_finds_nothing_wrong(
     password = cluster.meshctl("password", str(cluster.config), "--node", "n2", "--to", "n1").stdout.strip()
     capture = tmp_path / "capture.pcapng"
     source = tmp_path / "source"
-    source.write_bytes(os.urandom(4 * MIB))
+    source.write_bytes(os.urandom(256 * KIB))
     commands = f"ls; put {source} disk0; get disk0 {tmp_path / 'back'}; allinfo disk0; ls absent; get absent"
     client = [*inside, "smbclient", "//127.0.0.2/disks", CMAC, f"--client-protection={protection}"]
-    with capturing(inside, capture):
-        run(*client, "-U", f"n2%{password}", "-c", commands, status=None)
-        run(*client, "-U", "n2%wrong", "-c", "ls", status=1)
-    run("cmp", source, tmp_path / "back")
+    # dumpcap now and then loses packets of a busy loopback; such a capture says nothing.
+    lost = "tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment"
+    for _ in range(CAPTURES_MAX):
+        with capturing(inside, capture):
+            run(*client, "-U", f"n2%{password}", "-c", commands, status=None)
+            run(*client, "-U", "n2%wrong", "-c", "ls", status=1)
+        run("cmp", source, tmp_path / "back")
+        if tshark("tshark", "-n", "-r", str(capture), "-Y", lost) == "":
+            break
+    else:
+        pytest.fail("no capture was whole")
     decode = ["tshark", "-n", "-o", "smb2.verify_signatures:TRUE", "-o", f"ntlmssp.nt_password:{password}"]
     wrong = "smb2 && (_ws.malformed || smb2.bad_response || smb2.invalid_length || smb2.bad_signature)"
     assert tshark(*decode, "-r", str(capture), "-Y", wrong) == ""
