@@ -149,7 +149,7 @@ def _verify_with_fio(cluster: LocalCluster) -> None:
         "--output-format=json",
     ]
     print(f"\nfio from n3 on a disk of n2, every block verified:\n    $ {shlex.join(command)}")
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=cluster.folder)
     job = _json(done.stdout)["jobs"][0]
     for kind in ("write", "read"):
         side = job[kind]
