@@ -25,6 +25,7 @@ from meshfs import limits
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
+from meshfs.transport.stream import enlarge_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -306,6 +307,7 @@ class _Link:
 def _set_options(stream: socket.socket) -> None:
     stream.setblocking(False)
     if stream.family == socket.AF_UNIX:
+        enlarge_buffers(stream)
         return
     dead_after_ms = int(limits.CONNECTION_DEAD_AFTER_S * 1000)
     for level, option, value in (

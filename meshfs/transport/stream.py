@@ -8,11 +8,16 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from meshfs import limits
 from meshfs.transport.base import Memory
+
+# Beyond the system's maximum, for root (socket(7)); Python has no names for them.
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
 
 
 class StreamTransport:
@@ -85,8 +90,7 @@ def tune(sock: socket.socket) -> None:
     TCP sizes its buffers by itself, and better than a fixed number would (tcp(7)).
     """
     if sock.family == socket.AF_UNIX:
-        for forced, plain in ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF)):
-            _set_buffer(sock, forced, plain)
+        enlarge_buffers(sock)
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -96,12 +100,13 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.TCP_USER_TIMEOUT_MS)
 
 
-def _set_buffer(sock: socket.socket, forced: int, plain: int) -> None:
-    """SO_SNDBUFFORCE and SO_RCVBUFFORCE (socket(7); 32 and 33) where allowed, else the plain option."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, forced, limits.UNIX_SOCKET_BUFFER_BYTES)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, plain, limits.UNIX_SOCKET_BUFFER_BYTES)
+def enlarge_buffers(sock: socket.socket) -> None:
+    """Room for whole large messages in a Unix socket, which does not size its buffers by itself."""
+    for forced, plain in ((_SO_SNDBUFFORCE, socket.SO_SNDBUF), (_SO_RCVBUFFORCE, socket.SO_RCVBUF)):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, forced, limits.UNIX_SOCKET_BUFFER_BYTES)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, plain, limits.UNIX_SOCKET_BUFFER_BYTES)
 
 
 def address_text(address: object) -> str:
