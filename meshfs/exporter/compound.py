@@ -55,11 +55,12 @@ class Compound:
     def inherit(self, request: Request) -> None:
         """Put the identifiers in force into ``request``. Raises StatusError."""
         if self._broken:
-            raise StatusError(NtStatus.INVALID_PARAMETER, "compound mixes related and unrelated requests")
+            raise StatusError(NtStatus.INVALID_PARAMETER, "compound whose related requests are out of place")
         message = request.message
         if not message.flags & _RELATED:
             self.file_id, self.file_status = None, 0
         elif message is self._first:
+            self._broken = True
             raise StatusError(NtStatus.INVALID_PARAMETER, "the first request of a compound is marked as related")
         else:
             if self._session_id is None or self._tree_id is None:

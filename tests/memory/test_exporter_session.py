@@ -1,0 +1,415 @@
+"""NEGOTIATE, SESSION_SETUP, LOGOFF, trees: what the exporter agrees to and refuses."""
+
+import pytest
+
+from meshfs import limits
+from meshfs.config import Security
+from meshfs.errors import RemoteProtocolError
+from meshfs.smb.connection import Protection
+from meshfs.smb.constants import (
+    AccessMask,
+    Capabilities,
+    Cipher,
+    Command,
+    Dialect,
+    HashAlgorithm,
+    NtStatus,
+    SecurityMode,
+    SessionFlags,
+    SessionSetupFlags,
+    SigningAlgorithm,
+)
+from meshfs.smb.messages import (
+    EchoRequest,
+    Encryption,
+    IoctlRequest,
+    IoctlResponse,
+    LogoffRequest,
+    NegotiateRequest,
+    PreauthIntegrity,
+    SessionSetupRequest,
+    SessionSetupResponse,
+    Signing,
+    TreeConnectRequest,
+    TreeDisconnectRequest,
+    ValidateNegotiateRequest,
+    ValidateNegotiateResponse,
+    only_context,
+)
+from meshfs.smb.messages.ioctl import NO_FILE
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body
+
+ALL_SIGNING = (SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256, SigningAlgorithm.AES_GMAC)
+ALL_CIPHERS = (Cipher.AES_256_CCM, Cipher.AES_128_CCM, Cipher.AES_256_GCM, Cipher.AES_128_GCM)
+ECHO = EchoRequest().pack()
+
+
+def exporter(security: Security = Security.SIGN):
+    return make_exporter(security, disk0=MemoryDisk(1 << 20))
+
+
+def negotiate_status(client: RawInitiator, *dialects: int, contexts=()) -> int:
+    body = NegotiateRequest(dialects, 1, 0, bytes(16), contexts)
+    return client.call(Command.NEGOTIATE, body.pack(), sign=False).status
+
+
+# --- NEGOTIATE -------------------------------------------------------------------------
+
+
+def test_the_best_of_everything_is_chosen():
+    client = RawInitiator(exporter())
+    dialects = (Dialect.SMB_2_0_2, Dialect.SMB_3_0, Dialect.SMB_3_1_1, Dialect.SMB_3_0_2)
+    response = client.negotiate(dialects, ciphers=ALL_CIPHERS, signing=ALL_SIGNING)
+    assert response.dialect == Dialect.SMB_3_1_1
+    assert only_context(response.contexts, Encryption).algorithms == (Cipher.AES_128_GCM,)
+    assert only_context(response.contexts, Signing).algorithms == (SigningAlgorithm.AES_GMAC,)
+    assert response.security_mode == SecurityMode.SIGNING_ENABLED | SecurityMode.SIGNING_REQUIRED
+    assert response.capabilities == Capabilities.LARGE_MTU
+    assert response.max_read_bytes == response.max_write_bytes == limits.IO_SIZE_MAX_BYTES
+
+
+@pytest.mark.parametrize("signing", [*ALL_SIGNING, None])
+@pytest.mark.parametrize("dialect", [Dialect.SMB_3_0, Dialect.SMB_3_0_2, Dialect.SMB_3_1_1])
+def test_every_dialect_and_signing_algorithm_logs_in(dialect, signing):
+    client = RawInitiator(exporter())
+    client.log_in(dialects=(dialect,), signing=(signing,) if signing is not None else ())
+    reply = client.call(Command.ECHO, ECHO)
+    assert (reply.status, reply.protection) == (0, Protection.SIGNED)
+
+
+@pytest.mark.parametrize(("dialect", "cipher"), [
+    *((Dialect.SMB_3_1_1, cipher) for cipher in ALL_CIPHERS),
+    (Dialect.SMB_3_0, Cipher.AES_128_CCM),
+    (Dialect.SMB_3_0_2, Cipher.AES_128_CCM),
+])  # fmt: skip
+def test_every_cipher_encrypts(dialect, cipher):
+    client = RawInitiator(exporter(Security.ENCRYPT))
+    client.log_in(dialects=(dialect,), ciphers=(cipher,))
+    assert client.sealed
+    reply = client.call(Command.ECHO, ECHO)
+    assert (reply.status, reply.protection) == (0, Protection.SEALED)
+
+
+@pytest.mark.parametrize("dialects", [(Dialect.SMB_2_0_2,), (Dialect.SMB_2_1,), (0x02FF,), (0x1234, 0x0210)])
+def test_older_dialects_are_refused_and_the_connection_ends(dialects):
+    client = RawInitiator(exporter())
+    assert negotiate_status(client, *dialects) == NtStatus.NOT_SUPPORTED
+    assert client.peer.closing
+
+
+def test_negotiate_without_a_dialect_is_invalid():
+    assert negotiate_status(RawInitiator(exporter())) == NtStatus.INVALID_PARAMETER
+
+
+@pytest.mark.parametrize(("contexts", "status"), [
+    ((), NtStatus.INVALID_PARAMETER),
+    ((PreauthIntegrity((2,)),), NtStatus.SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP),
+    ((PreauthIntegrity((HashAlgorithm.SHA_512,)),) * 2, NtStatus.INVALID_PARAMETER),
+])  # fmt: skip
+def test_pre_authentication_integrity_is_a_must(contexts, status):
+    client = RawInitiator(exporter())
+    assert negotiate_status(client, Dialect.SMB_3_1_1, contexts=contexts) == status
+
+
+def test_a_second_negotiate_ends_the_connection():
+    client = RawInitiator(exporter())
+    client.negotiate()
+    with pytest.raises(RemoteProtocolError, match="NEGOTIATE"):
+        client.negotiate()
+
+
+def test_nothing_comes_before_negotiate():
+    with pytest.raises(RemoteProtocolError):
+        RawInitiator(exporter()).call(Command.ECHO, ECHO)
+
+
+def test_validate_negotiate_confirms_what_arrived():
+    client = RawInitiator(exporter()).log_in(dialects=(Dialect.SMB_3_0, Dialect.SMB_3_0_2))
+    mine = ValidateNegotiateRequest(
+        int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION), b"test client guid", 1, (0x0300, 0x0302)
+    )
+    body = IoctlRequest(0x00140204, NO_FILE, mine.pack(), 24)
+    reply = client.call(Command.IOCTL, body.pack())
+    answer = ValidateNegotiateResponse.unpack(IoctlResponse.unpack(reply.body).output)
+    assert (answer.dialect, answer.security_mode) == (0x0302, 3)
+    assert answer.capabilities == Capabilities.LARGE_MTU | Capabilities.ENCRYPTION
+
+
+def test_a_changed_negotiate_ends_the_connection():
+    client = RawInitiator(exporter()).log_in(dialects=(Dialect.SMB_3_0,))
+    mine = ValidateNegotiateRequest(int(Capabilities.LARGE_MTU), b"test client guid", 1, (0x0300, 0x0302))
+    message_id = client.send(Command.IOCTL, IoctlRequest(0x00140204, NO_FILE, mine.pack(), 24).pack())
+    assert not client.answered(message_id)
+    assert client.peer.closing
+
+
+# --- login -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("user", "password"), [("n2", "wrong"), ("n9", "password of n2"), ("guest", ""), ("n2", "")])
+def test_wrong_logins_are_all_the_same_failure(user, password, caplog):
+    client = RawInitiator(exporter())
+    client.negotiate()
+    reply = client.set_up(user, password)
+    assert reply.status == NtStatus.LOGON_FAILURE
+    assert not client.exporter.sessions
+    assert client.exporter.counters["logins_denied"] == 1
+    assert "password of" not in caplog.text
+
+
+def test_a_malformed_token_is_a_failed_login():
+    client = RawInitiator(exporter())
+    client.negotiate()
+    for token in (b"", b"\0", b"NTLMSSP\0", b"`\x82\xff\xff", bytes(1000)):
+        body = SessionSetupRequest(0, 1, 0, token)
+        assert client.call(Command.SESSION_SETUP, body.pack(), sign=False).status == NtStatus.LOGON_FAILURE
+    assert not client.exporter.sessions
+
+
+def test_the_last_reply_of_a_login_is_signed_whatever_the_policy():
+    for security in Security:
+        client = RawInitiator(exporter(security))
+        client.negotiate()
+        reply = client.set_up()
+        assert reply.status == 0
+        # Its key was not known when it came.
+        assert reply.protection == Protection.UNKNOWN
+        flags = SessionSetupResponse.unpack(reply.body).session_flags
+        assert flags == (SessionFlags.ENCRYPT_DATA if security is Security.ENCRYPT else 0)
+
+
+def test_an_initiator_that_cannot_encrypt_is_refused_where_that_is_a_must():
+    client = RawInitiator(exporter(Security.ENCRYPT))
+    client.negotiate(ciphers=())
+    assert client.set_up().status == NtStatus.ACCESS_DENIED
+
+
+def test_binding_is_refused():
+    client = RawInitiator(exporter()).log_in()
+    other = RawInitiator(client.exporter)
+    other.negotiate()
+    body = SessionSetupRequest(SessionSetupFlags.BINDING, 1, 0, b"token")
+    reply = other.call(Command.SESSION_SETUP, body.pack(), sign=False, session_id=client.session_id)
+    assert reply.status == NtStatus.REQUEST_NOT_ACCEPTED
+    assert client.call(Command.ECHO, ECHO).status == 0
+
+
+def test_set_up_of_an_unknown_session():
+    client = RawInitiator(exporter())
+    client.negotiate()
+    reply = client.call(Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, b"t").pack(), session_id=77, sign=False)
+    assert reply.status == NtStatus.USER_SESSION_DELETED
+
+
+def test_logging_in_once_more_keeps_the_session():
+    client = RawInitiator(exporter()).log_in()
+    file_id = client.open("disk0")
+    reply = client.set_up("n2")
+    assert (reply.status, reply.protection) == (0, Protection.SIGNED)
+    assert client.call(Command.READ, read_body(file_id, 0, 512)).data == bytes(512)
+
+
+def test_failing_to_log_in_once_more_ends_the_session():
+    client = RawInitiator(exporter()).log_in()
+    assert client.set_up("n2", "wrong").status == NtStatus.LOGON_FAILURE
+    assert client.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
+
+
+def test_another_user_cannot_take_the_session_over():
+    client = RawInitiator(exporter()).log_in("n2")
+    assert client.set_up("n3").status == NtStatus.LOGON_FAILURE
+    assert not client.exporter.sessions
+
+
+def test_credits_are_few_before_the_login_and_many_after():
+    client = RawInitiator(exporter())
+    client.negotiate()
+    reply = client.call(Command.ECHO, ECHO, credits=500, session_id=0, sign=False)
+    assert reply.credits <= limits.CREDITS_UNAUTHENTICATED_MAX
+    client.set_up()
+    reply = client.call(Command.ECHO, ECHO, credits=5000)
+    assert reply.credits > limits.CREDITS_MAX - 100
+
+
+def test_sessions_of_a_connection_are_limited():
+    client = RawInitiator(exporter())
+    client.negotiate()
+    statuses = []
+    for _ in range(limits.SESSIONS_PER_CONNECTION_MAX + 1):
+        client.session_id, client.security = 0, None
+        statuses.append(client.set_up().status)
+    assert statuses[:-1] == [0] * limits.SESSIONS_PER_CONNECTION_MAX
+    assert statuses[-1] == NtStatus.INSUFFICIENT_RESOURCES
+
+
+# --- PreviousSessionId -----------------------------------------------------------------
+
+
+def test_the_previous_session_ends_first():
+    old = RawInitiator(exporter()).log_in()
+    file_id = old.open("disk0", share=0)
+    new = RawInitiator(old.exporter)
+    new.negotiate()
+    assert new.set_up(previous=old.session_id).status == 0
+    assert old.call(Command.READ, read_body(file_id, 0, 512)).status == NtStatus.USER_SESSION_DELETED
+    new.connect("disks")
+    assert new.open("disk0", share=0)
+
+
+def test_the_new_session_waits_for_what_the_old_one_has_at_the_disk():
+    disk = MemoryDisk(1 << 20)
+    server = make_exporter(disk0=disk)
+    old = RawInitiator(server).log_in()
+    file_id = old.open("disk0")
+    disk.stall()
+    waiting = old.send(Command.READ, read_body(file_id, 0, 512))
+    new = RawInitiator(server)
+    new.negotiate()
+    with pytest.raises(AssertionError, match="not answered yet"):
+        new.set_up(previous=old.session_id)
+    disk.release()
+    assert new.finish_set_up().status == 0
+    old.collect()
+    assert old.take(waiting).status == 0
+    new.connect("disks")
+    assert new.call(Command.READ, read_body(new.open("disk0"), 0, 512)).status == 0
+
+
+def test_another_users_session_is_none_of_ones_business():
+    mine = RawInitiator(exporter()).log_in("n2")
+    other = RawInitiator(mine.exporter)
+    other.negotiate()
+    assert other.set_up("n3", previous=mine.session_id).status == 0
+    assert mine.call(Command.ECHO, ECHO).status == 0
+
+
+# --- the protection of requests --------------------------------------------------------
+
+
+def test_unsigned_requests_are_denied_where_signing_is_a_must():
+    client = RawInitiator(exporter()).log_in()
+    file_id = client.open("disk0")
+    reply = client.call(Command.READ, read_body(file_id, 0, 512), sign=False)
+    assert (reply.status, reply.protection) == (NtStatus.ACCESS_DENIED, Protection.SIGNED)
+
+
+def test_a_wrong_signature_is_denied_and_counted():
+    client = RawInitiator(exporter()).log_in()
+    message_id, frame = client.pack(Command.ECHO, ECHO)
+    frame[4 + 50] ^= 1
+    client.deliver(frame)
+    assert client.take(message_id).status == NtStatus.ACCESS_DENIED
+    assert client.exporter.counters["bad_signatures"] == 1
+    assert client.call(Command.ECHO, ECHO).status == 0
+
+
+def test_plain_requests_are_denied_where_encryption_is_a_must():
+    client = RawInitiator(exporter(Security.ENCRYPT)).log_in()
+    for sign in (True, False):
+        reply = client.call(Command.TREE_CONNECT, TreeConnectRequest(r"\\n1\disks").pack(), seal=False, sign=sign)
+        assert reply.status == NtStatus.ACCESS_DENIED
+
+
+def test_an_initiator_may_encrypt_of_its_own_will():
+    client = RawInitiator(exporter()).log_in()
+    reply = client.call(Command.ECHO, ECHO, seal=True)
+    assert (reply.status, reply.protection) == (0, Protection.SEALED)
+
+
+def test_with_security_none_signed_requests_are_checked_and_answered_signed():
+    client = RawInitiator(exporter(Security.NONE)).log_in()
+    assert client.call(Command.ECHO, ECHO, sign=False).protection == Protection.NONE
+    assert client.call(Command.ECHO, ECHO).protection == Protection.SIGNED
+    message_id, frame = client.pack(Command.ECHO, ECHO)
+    frame[4 + 50] ^= 1
+    client.deliver(frame)
+    assert client.take(message_id).status == NtStatus.ACCESS_DENIED
+
+
+def test_tree_connect_of_3_1_1_has_to_be_signed():
+    client = RawInitiator(exporter(Security.NONE))
+    client.negotiate()
+    client.set_up()
+    body = TreeConnectRequest(r"\\n1\disks").pack()
+    assert client.call(Command.TREE_CONNECT, body, sign=False).status == NtStatus.ACCESS_DENIED
+    assert client.call(Command.TREE_CONNECT, body).status == 0
+
+
+def test_sealed_messages_of_an_unknown_session_end_the_connection():
+    client = RawInitiator(exporter()).log_in()
+    frame = bytearray(client.pack(Command.ECHO, ECHO, seal=True)[1])
+    frame[4 + 44] ^= 0xFF
+    with pytest.raises(RemoteProtocolError, match="no keys"):
+        client.deliver(frame)
+
+
+# --- trees and the end -----------------------------------------------------------------
+
+
+def test_shares_are_found_without_regard_to_case():
+    client = RawInitiator(exporter()).log_in()
+    for share in ("DISKS", "Disks-System", "ipc$"):
+        assert client.connect(share).status == 0
+
+
+@pytest.mark.parametrize(("path", "status"), [
+    (r"\\n1\nothing", NtStatus.BAD_NETWORK_NAME),
+    ("disks", NtStatus.INVALID_PARAMETER),
+    (r"\\n1", NtStatus.INVALID_PARAMETER),
+])  # fmt: skip
+def test_wrong_shares(path, status):
+    client = RawInitiator(exporter()).log_in()
+    assert client.call(Command.TREE_CONNECT, TreeConnectRequest(path).pack()).status == status
+
+
+def test_trees_are_limited():
+    client = RawInitiator(exporter()).log_in()
+    statuses = [client.connect("disks").status for _ in range(limits.TREES_PER_SESSION_MAX)]
+    assert statuses[-1] == NtStatus.INSUFFICIENT_RESOURCES
+    assert not any(statuses[:-1])
+
+
+def test_a_disconnected_tree_closes_its_opens():
+    client = RawInitiator(exporter()).log_in()
+    file_id = client.open("disk0", share=0)
+    assert client.call(Command.TREE_DISCONNECT, TreeDisconnectRequest().pack()).status == 0
+    assert client.call(Command.READ, read_body(file_id, 0, 1)).status == NtStatus.NETWORK_NAME_DELETED
+    client.connect("disks")
+    assert client.call(Command.READ, read_body(file_id, 0, 1)).status == NtStatus.FILE_CLOSED
+    assert client.open("disk0", share=0)
+
+
+def test_an_open_belongs_to_its_tree():
+    client = RawInitiator(exporter()).log_in()
+    file_id = client.open("disk0")
+    client.connect("disks-system")
+    assert client.call(Command.READ, read_body(file_id, 0, 1)).status == NtStatus.FILE_CLOSED
+
+
+def test_log_off_closes_everything():
+    client = RawInitiator(exporter()).log_in()
+    client.open("disk0", share=0)
+    reply = client.call(Command.LOGOFF, LogoffRequest().pack())
+    assert (reply.status, reply.protection) == (0, Protection.SIGNED)
+    assert client.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
+    assert not client.exporter.sessions
+    assert not client.exporter.shares.all()[0].opens
+
+
+def test_a_lost_connection_frees_everything():
+    disk = MemoryDisk(1 << 20)
+    server = make_exporter(disk0=disk)
+    client = RawInitiator(server).log_in()
+    file_id = client.open("disk0", share=0)
+    disk.stall()
+    client.send(Command.READ, read_body(file_id, 0, 65536))
+    client.peer.lost()
+    assert not server.sessions
+    assert not server.peers
+    # Its request is at the disk still: nobody else gets in before that is over.
+    other = RawInitiator(server).log_in("n3")
+    assert other.create("disk0", share=0).status == NtStatus.SHARING_VIOLATION
+    disk.release()
+    assert other.create("disk0", int(AccessMask.READ_DATA), share=0).status == 0
+    assert server.pool.used_bytes == 0
