@@ -1,0 +1,113 @@
+"""The few file descriptors that every I/O passes through, watched beside trio instead of by it.
+
+A wait in trio costs a system call to arm it, one to wait, and a turn of trio's scheduler: more
+than all the rest of a small read. The hot descriptors (the kernel's FUSE queue, the sockets,
+the disks' completions) are few and watched all the time, so they stay armed in an epoll of
+their own, and what they bring is handled by plain callbacks:
+
+    trio waits until the inner epoll has something       (an idle process costs nothing)
+      round: every ready descriptor's callback, then what was deferred to the round's end
+      and again, while there is something, or was within the last millisecond
+    a turn of trio's every ``_TURN_EVERY_S``, or at once where a callback woke a task
+
+Invariants: callbacks run one after the other, never within each other, and must not raise or
+block; nothing else of the process waits longer for its turn than ``_TURN_EVERY_S`` and a
+millisecond; a callback that woke a trio task calls ``give_turn``.
+
+One reactor per trio run, started when somebody first asks for it (``current``).
+"""
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+_TURN_EVERY_S: Final = 0.002
+#: epoll_wait counts in milliseconds: the shortest wait there is.
+_LINGER_S: Final = 0.001
+_EVENTS_MAX: Final = 64
+
+Callback = Callable[[], None]
+
+
+class Reactor:
+    """``add`` and ``remove`` at any time, also from callbacks."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._deferred: list[Callback] = []
+        self._turn_wanted = False
+        #: Whether callbacks are being called.
+        self.in_round = False
+
+    def add(self, fd: int, callback: Callback, *, edge: bool = False) -> None:
+        """Call ``callback`` whenever ``fd`` is readable (with ``edge``: each time it becomes so)."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
+
+    def remove(self, fd: int) -> None:
+        """Watch ``fd`` no longer; before it is closed. One that is not watched is no error."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    @contextmanager
+    def watching(self, fd: int, callback: Callback, *, edge: bool = False) -> Iterator[None]:
+        """``add`` for the length of a block."""
+        self.add(fd, callback, edge=edge)
+        try:
+            yield
+        finally:
+            self.remove(fd)
+
+    def defer(self, callback: Callback) -> None:
+        """Call it once when the round under way has called all its callbacks."""
+        self._deferred.append(callback)
+
+    def give_turn(self) -> None:
+        """A trio task has work: trio gets its turn after this round."""
+        self._turn_wanted = True
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        fd = self._epoll.fileno()
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(fd)
+                self._rounds()
+        finally:
+            self._epoll.close()
+
+    def _rounds(self) -> None:
+        """All there is to do, until it is trio's turn or nothing came for a moment."""
+        poll, callbacks, monotonic = self._epoll.poll, self._callbacks, time.monotonic
+        self._turn_wanted = False
+        turn_at = monotonic() + _TURN_EVERY_S
+        while events := poll(_LINGER_S, _EVENTS_MAX):
+            self.in_round = True
+            for fd, _ in events:
+                callback = callbacks.get(fd)
+                if callback is not None:
+                    callback()
+            while self._deferred:
+                self._deferred.pop(0)()
+            self.in_round = False
+            if self._turn_wanted or monotonic() >= turn_at:
+                return
+
+
+_of_this_run: trio.lowlevel.RunVar[Reactor] = trio.lowlevel.RunVar("reactor")
+
+
+def current() -> Reactor:
+    """The reactor of this trio run."""
+    try:
+        return _of_this_run.get()
+    except LookupError:
+        reactor = Reactor()
+        _of_this_run.set(reactor)
+        trio.lowlevel.spawn_system_task(reactor.run)
+        return reactor
