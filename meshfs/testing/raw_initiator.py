@@ -9,9 +9,10 @@ Every ``call`` and ``deliver`` runs one batch as the listener does, and takes wh
 sent. Replies are checked for their signature; ``Reply.protection`` tells.
 """
 
+import socket
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
@@ -109,12 +110,10 @@ class Reply:
         return self.view[start : start + length]
 
 
-class RawInitiator:
+class RawClient:
     """One connection. Message ids count up by themselves unless a test gives one."""
 
-    def __init__(self, exporter: Exporter, remote: str = "test") -> None:
-        self.exporter = exporter
-        self.peer = Peer(exporter, remote, lambda: 1_700_000_000.0)
+    def __init__(self) -> None:
         self.connection = Connection(Role.INITIATOR, BufferPool())
         self.replies: deque[Reply] = deque()
         self.next_id = 0
@@ -127,30 +126,11 @@ class RawInitiator:
     # --- bytes -------------------------------------------------------------------------
 
     def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
-        """One batch to the exporter. Raises RemoteProtocolError where it ends the connection."""
-        data = memoryview(b"".join(frames))
-        self.exporter.begin_batch()
-        try:
-            while data:
-                memory = self.peer.get_buffer()
-                count = min(len(memory), len(data))
-                memory[:count] = data[:count]
-                self.peer.received(count)
-                data = data[count:]
-        finally:
-            self.exporter.end_batch()
-            self.collect()
+        """Hand frames to the exporter."""
+        raise NotImplementedError
 
-    def collect(self) -> list[Reply]:
-        """Take what the exporter sent."""
-        out, self.peer.out = self.peer.out, []
-        new: list[Reply] = []
-        for memory, buffer in out:
-            new.extend(self._receive(memoryview(memory)))
-            if buffer is not None:
-                buffer.release()
-        self.replies.extend(new)
-        return new
+    def answered(self, message_id: int) -> bool:
+        return any(reply.message_id == message_id for reply in self.replies)
 
     def _receive(self, data: memoryview) -> list[Reply]:
         replies = []
@@ -214,9 +194,6 @@ class RawInitiator:
                 self.replies.remove(reply)
                 return reply
         raise AssertionError(f"no reply to message {message_id}; there are {list(self.replies)}")
-
-    def answered(self, message_id: int) -> bool:
-        return any(reply.message_id == message_id for reply in self.replies)
 
     def compound(self, *parts: tuple[int, bytes, dict[str, Any]]) -> list[int]:
         """Deliver requests in one frame; header fields by keyword. Their message ids."""
@@ -308,15 +285,7 @@ class RawInitiator:
         )  # fmt: skip
         self.connection.security[session_id] = self.security
 
-    def finish_set_up(self) -> Reply:
-        """Take the reply that ``set_up`` had to leave without."""
-        message_id, login, preauth, session_id = self.pending
-        self.collect()
-        reply = self.take(message_id)
-        self._take_keys(session_id, login, preauth)
-        return reply
-
-    def log_in(self, user: str = "n2", share: str = "disks", **negotiation: Any) -> "RawInitiator":
+    def log_in(self, user: str = "n2", share: str = "disks", **negotiation: Any) -> Self:
         """NEGOTIATE, SESSION_SETUP, TREE_CONNECT."""
         self.negotiate(**negotiation)
         reply = self.set_up(user)
@@ -347,6 +316,81 @@ class RawInitiator:
         if reply.status:
             raise AssertionError(f"CREATE {name!r}: 0x{reply.status:08x}")
         return CreateResponse.unpack(reply.body).file_id.volatile
+
+
+class RawInitiator(RawClient):
+    """A client of an exporter in memory."""
+
+    def __init__(self, exporter: Exporter, remote: str = "test") -> None:
+        super().__init__()
+        self.exporter = exporter
+        self.peer = Peer(exporter, remote, lambda: 1_700_000_000.0)
+
+    def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
+        """One batch to the exporter. Raises RemoteProtocolError where it ends the connection."""
+        data = memoryview(b"".join(frames))
+        self.exporter.begin_batch()
+        try:
+            while data:
+                memory = self.peer.get_buffer()
+                count = min(len(memory), len(data))
+                memory[:count] = data[:count]
+                self.peer.received(count)
+                data = data[count:]
+        finally:
+            self.exporter.end_batch()
+            self.collect()
+
+    def collect(self) -> list[Reply]:
+        """Take what the exporter sent."""
+        out, self.peer.out = self.peer.out, []
+        new: list[Reply] = []
+        for memory, buffer in out:
+            new.extend(self._receive(memoryview(memory)))
+            if buffer is not None:
+                buffer.release()
+        self.replies.extend(new)
+        return new
+
+    def finish_set_up(self) -> Reply:
+        """Take the reply that ``set_up`` had to leave without."""
+        message_id, login, preauth, session_id = self.pending
+        self.collect()
+        reply = self.take(message_id)
+        self._take_keys(session_id, login, preauth)
+        return reply
+
+
+class SocketInitiator(RawClient):
+    """The same over a blocking socket, for threads and other processes. A context manager."""
+
+    def __init__(self, address: str | tuple[str, int], timeout_s: float = 5.0) -> None:
+        super().__init__()
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        self.socket.settimeout(timeout_s)
+        self.socket.connect(address)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
+        self.socket.sendall(b"".join(frames))
+
+    def answered(self, message_id: int) -> bool:
+        """Waits for the reply; EOFError when the connection ends, TimeoutError after the time-out."""
+        while not super().answered(message_id):
+            data = self.socket.recv(1 << 20)
+            if not data:
+                raise EOFError("the exporter closed the connection")
+            self.replies.extend(self._receive(memoryview(data)))
+        return True
+
+    def take(self, message_id: int) -> Reply:
+        self.answered(message_id)
+        return super().take(message_id)
 
 
 def read_body(file_id: int, offset: int, length: int, *, minimum: int = 0, channel: int = 0) -> bytes:

@@ -1,0 +1,244 @@
+"""The exporter behind real sockets: batches, full sockets, limits, deadlines, the end."""
+
+import socket
+import stat
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.errors import ConfigError
+from meshfs.exporter.endpoints import listen_all, listen_tcp, listen_unix
+from meshfs.exporter.listener import Listener
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import EchoRequest
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import SocketInitiator, make_exporter, read_body
+
+ECHO = EchoRequest().pack()
+in_thread = trio.to_thread.run_sync
+
+
+@asynccontextmanager
+async def serving(server, path):
+    with listen_unix(path) as listening:
+        listener = Listener(server, [listening])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.run)
+            yield listener
+            nursery.cancel_scope.cancel()
+    assert not server.sessions
+    assert not server.peers
+
+
+async def until(condition):
+    with trio.fail_after(5):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.005)
+
+
+@pytest.fixture
+def disk():
+    return MemoryDisk(4 << 20)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "n1.sock"
+
+
+def client_of(path):
+    client = SocketInitiator(str(path)).log_in()
+    client.call(Command.ECHO, ECHO, credits=500)
+    return client
+
+
+async def test_requests_over_a_socket(disk, path):
+    server = make_exporter(disk0=disk)
+    async with serving(server, path):
+
+        def work():
+            with client_of(path) as client:
+                file_id = client.open("disk0")
+                packed = [client.pack(Command.READ, read_body(file_id, 4096 * n, 4096)) for n in range(100)]
+                # All at once, and again cut into small pieces.
+                client.deliver(*(frame for _, frame in packed))
+                assert all(len(client.take(message_id).data) == 4096 for message_id, _ in packed)
+                frame = bytes(client.pack(Command.ECHO, ECHO, message_id=client.next_id)[1])
+                for index in range(len(frame)):
+                    client.deliver(frame[index : index + 1])
+                assert client.take(client.next_id).status == 0
+
+        await in_thread(work)
+        await until(lambda: not server.peers)
+    assert server.pool.used_bytes == 0
+
+
+async def test_replies_of_a_stalled_disk_arrive_when_it_goes_on(disk, path):
+    server = make_exporter(disk0=disk)
+    async with serving(server, path):
+        client = await in_thread(client_of, path)
+        file_id = await in_thread(client.open, "disk0")
+        disk.stall()
+        ids = [client.send(Command.READ, read_body(file_id, 0, 512)) for _ in range(3)]
+        await until(lambda: disk.stalled == 3)
+        disk.release()
+        for message_id in ids:
+            assert (await in_thread(client.take, message_id)).status == 0
+        client.socket.close()
+
+
+async def test_a_peer_that_takes_no_replies_is_not_read_from(disk, path, monkeypatch):
+    monkeypatch.setattr(limits, "SEND_QUEUE_MAX_BYTES", 1 << 20)
+    server = make_exporter(disk0=disk)
+    async with serving(server, path):
+        client = await in_thread(client_of, path)
+        file_id = await in_thread(client.open, "disk0")
+        frames = []
+        for _ in range(400):
+            frames.append(client.pack(Command.READ, read_body(file_id, 0, 65536), credits=1))
+
+        def send_slowly():
+            for _, frame in frames:
+                client.deliver(frame)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, send_slowly)
+            peer = next(iter(server.peers))
+            await until(lambda: sum(len(memory) for memory, _ in peer.out) > limits.SEND_QUEUE_MAX_BYTES)
+            for message_id, _ in frames:
+                reply = await in_thread(client.take, message_id)
+                assert len(reply.data) == 65536
+        client.socket.close()
+        await until(lambda: not server.peers)
+    assert server.pool.used_bytes == 0
+
+
+async def test_a_peer_that_takes_no_replies_for_long_is_dropped(disk, path, monkeypatch):
+    monkeypatch.setattr(limits, "CONNECTION_DEAD_AFTER_S", 0.05)
+    server = make_exporter(disk0=disk)
+    async with serving(server, path):
+        client = await in_thread(client_of, path)
+        file_id = await in_thread(client.open, "disk0")
+        body = read_body(file_id, 0, 4 << 20)
+        frames = [client.pack(Command.READ, body, charge=64, credits=64)[1] for _ in range(4)]
+        await in_thread(client.deliver, *frames)
+        await until(lambda: not server.peers)
+        client.socket.close()
+    assert server.pool.used_bytes == 0
+
+
+async def test_who_does_not_log_in_is_dropped(path, monkeypatch):
+    monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.05)
+    server = make_exporter()
+    async with serving(server, path):
+        with SocketInitiator(str(path)) as client:
+            await in_thread(client.negotiate)
+            with pytest.raises(EOFError):
+                await in_thread(client.answered, 1000)
+        assert server.counters["login_timeouts"] == 1
+
+
+async def test_who_logged_in_stays_and_who_logged_off_is_dropped(disk, path, monkeypatch):
+    monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.2)
+    server = make_exporter(disk0=disk)
+    async with serving(server, path):
+        client = await in_thread(client_of, path)
+        await trio.sleep(0.4)
+        assert (await in_thread(client.call, Command.ECHO, ECHO)).status == 0
+        assert (await in_thread(client.call, Command.LOGOFF, ECHO)).status == 0
+        await until(lambda: not server.peers)
+        client.socket.close()
+
+
+async def test_connections_without_login_are_limited(path, monkeypatch):
+    monkeypatch.setattr(limits, "CONNECTIONS_UNAUTHENTICATED_MAX", 2)
+    server = make_exporter()
+    async with serving(server, path):
+        clients = [SocketInitiator(str(path)) for _ in range(3)]
+        for client in clients[:2]:
+            await in_thread(client.negotiate)
+        with pytest.raises((EOFError, BrokenPipeError, ConnectionResetError)):
+            await in_thread(clients[2].negotiate)
+        assert server.counters["connections_refused"] == 1
+        for client in clients:
+            client.socket.close()
+
+
+async def test_a_broken_peer_is_one_line_and_no_traceback(disk, path, caplog):
+    server = make_exporter(disk0=disk)
+    async with serving(server, path):
+        neighbour = await in_thread(client_of, path)
+        with SocketInitiator(str(path)) as client:
+            client.deliver(b"\0\0\0\x50" + bytes(80))
+            with pytest.raises(EOFError):
+                await in_thread(client.answered, 0)
+        assert (await in_thread(neighbour.call, Command.ECHO, ECHO)).status == 0
+        neighbour.socket.close()
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == 1
+    assert not lines[0].exc_info
+    assert server.counters["protocol_errors"] == 1
+
+
+async def test_a_refused_negotiation_is_answered_before_the_end(path):
+    server = make_exporter()
+    async with serving(server, path):
+        with SocketInitiator(str(path)) as client:
+            with pytest.raises(AssertionError, match="0xc00000bb"):
+                await in_thread(lambda: client.negotiate((0x0202, 0x0210)))
+            with pytest.raises(EOFError):
+                await in_thread(client.answered, 1)
+
+
+async def test_a_stopped_listener_lets_what_is_there_end(disk, path):
+    server = make_exporter(disk0=disk)
+    async with serving(server, path) as listener:
+        client = await in_thread(client_of, path)
+        file_id = await in_thread(client.open, "disk0")
+        disk.stall()
+        message_id = client.send(Command.READ, read_body(file_id, 0, 512))
+        await until(lambda: disk.stalled == 1)
+        listener.stop()
+        client.send(Command.ECHO, ECHO)
+        disk.release()
+        await listener.sent_all()
+        assert (await in_thread(client.take, message_id)).status == 0
+        client.socket.close()
+
+
+# --- endpoints -------------------------------------------------------------------------
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(path):
+    first = listen_unix(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with pytest.raises(ConfigError, match="another process does already"):
+        listen_unix(path)
+    first.close()
+    listen_unix(path).close()
+
+
+def test_what_is_no_socket_is_left_alone(path):
+    path.parent.mkdir()
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="no socket"):
+        listen_unix(path)
+    assert path.read_text() == "precious"
+
+
+def test_an_address_in_use_is_named_and_nothing_stays_open(path):
+    with listen_tcp("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127\.0\.0\.1 port {port}: Address already in use"):
+            listen_all(["127.0.0.2", "127.0.0.1"], port, path)
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.2", port)) != 0
+    assert not path.exists()
+
+
+def test_an_address_of_another_machine_is_named(path):
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1 port 4450"):
+        listen_all(["192.0.2.1"], 4450, path)
