@@ -4,7 +4,7 @@ The hot path. A request costs its caller one park and one wake-up, nothing else:
 
     start_read, start_write   pack, sign and send at once (one sendmsg), enter the slot into the
                               table of requests in flight; the caller parks on the slot
-    reader task               one wait per batch: receive, parse, check, reschedule the callers
+    reactor's callback        receive a batch, parse, check; every caller's result is handed to it
     writer task               awake only after a send that the socket did not take whole
     ticker task               deadlines, probes, silence; there is no timer per request
 
@@ -23,13 +23,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 import trio
-from outcome import Error, Outcome, Value
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-from meshfs import limits
+from meshfs import limits, reactor
 from meshfs.buffers import Buffer, BufferPool
 from meshfs.errors import ChannelLost, LocalProtocolError, RemoteProtocolError, StatusError
 from meshfs.initiator.slots import Reply, Slot, finish, read_result, write_result
@@ -84,6 +83,7 @@ class Channel:
         self._unsent: deque[memoryview] = deque()
         self._writer: Task | None = None
         self._scope = trio.CancelScope()
+        self._reactor = reactor.current()
         # READ payloads handed out, by batch; see _recycle.
         self._lent: list[Buffer] = []
         self._lent_before: list[Buffer] = []
@@ -108,7 +108,7 @@ class Channel:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._read_loop)
+                    self._reactor.add(self.transport.fd, self._readable)
                     nursery.start_soon(self._write_loop)
                     nursery.start_soon(self._tick_loop)
         finally:
@@ -123,18 +123,21 @@ class Channel:
         """End the channel; who waits is told by ``run`` as it returns."""
         if not self.why:
             self.why = why
+            self._reactor.remove(self.transport.fd)
+            self._reactor.give_turn()
             self._scope.cancel()
 
     def _close(self) -> None:
         self.why = self.why or "closed"
         self.closed = True
+        self._reactor.remove(self.transport.fd)
         self.transport.close()
         slots = [*self._slots.values(), *(slot for _, slot, _ in self._waiting)]
         self._slots.clear()
         self._waiting.clear()
         self._unsent.clear()
         for slot in slots:
-            finish(slot, Error(ChannelLost(self.why)))
+            finish(slot, ChannelLost(self.why))
         self.connection.close()
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
@@ -250,7 +253,7 @@ class Channel:
 
     async def answer(self, slot: Slot, accept: tuple[int, ...] = (NtStatus.SUCCESS,)) -> Reply:
         """The reply to what `start_request` began. StatusError when its status is none of ``accept``."""
-        reply: Reply = await wait_task_rescheduled(slot.abandon)
+        reply: Reply = await slot
         if reply.status not in accept:
             raise StatusError(reply.status, f"{Command(slot.command).name} ({status_text(reply.status)})")
         return reply
@@ -366,7 +369,8 @@ class Channel:
             self.fail(f"sending failed: {error.strerror or error}")
             return
         self.sent_bytes += sent
-        self._queue(parts, sent)
+        if sent != sum(map(len, parts)):
+            self._queue(parts, sent)
 
     def _queue(self, parts: tuple[bytes | bytearray | memoryview, ...], sent: int) -> None:
         """Keep what is left of ``parts`` after ``sent`` bytes; credits bound how much that can be."""
@@ -415,17 +419,19 @@ class Channel:
 
     # --- receiving ---------------------------------------------------------------------
 
-    async def _read_loop(self) -> None:
+    def _readable(self) -> None:
+        """The socket has something: the reactor's callback."""
+        self._recycle()
         try:
-            while True:
-                await self.transport.wait_readable()
-                self._recycle()
-                self._receive()
+            self._receive()
         except RemoteProtocolError as error:
             logger.warning("%s broke the protocol: %s", self.transport.remote, error)
             self.fail(f"the exporter broke the protocol: {error}")
         except OSError as error:
             self.fail(f"connection lost: {error.strerror or error}")
+        except Exception as error:
+            logger.exception("%s: given up after an internal error", self.transport.remote)
+            self.fail(f"internal error: {error!r}")
 
     def _receive(self) -> None:
         """One batch: what the socket holds. ConnectionError at its end."""
@@ -451,8 +457,8 @@ class Channel:
     def _recycle(self) -> None:
         """Give lent memory back one whole batch later.
 
-        A caller woken by a batch runs before or beside this task's next turn, in any order, and
-        is done with the memory by the one after it.
+        A task woken by a batch runs in trio's turn behind it, and is done with the memory before
+        the batch after the next.
         """
         for buffer in self._lent_before:
             buffer.release()
@@ -471,13 +477,13 @@ class Channel:
             return
         if message.protection not in self._accepted or (slot.signed and message.protection not in _ACCEPT_SIGNED):
             raise RemoteProtocolError(f"reply protected less than agreed: {message.protection.name}")
-        result: Outcome[Any]
+        result: object
         if slot.command == _READ:
             result = read_result(slot, message, self._lent)
         elif slot.command == _WRITE:
             result = write_result(slot, message)
         else:
-            result = Value(Reply.of(message))
+            result = Reply.of(message)
         del slots[message.message_id]
         self.credits.grant(message.credits)
         if self._waiting:
@@ -508,12 +514,12 @@ class Channel:
         """End the wait of those whose deadline passed; requests already sent keep their slot."""
         for slot in list(self._slots.values()):
             if slot.deadline <= now and slot.task is not None:
-                finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time")))
+                finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time"))
                 self._overdue = True
                 self._cancel(slot)
         for _, slot, _ in self._waiting:
             if slot.deadline <= now:
-                finish(slot, Error(TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time")))
+                finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time"))
         self._pump()
 
     def _watch(self, now: float) -> None:

@@ -24,7 +24,6 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import trio
-from trio.lowlevel import wait_task_rescheduled
 
 from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
@@ -152,7 +151,7 @@ class SharedOpen:
             slot = None
             try:
                 slot = start(channel)
-                result = await wait_task_rescheduled(slot.abandon)
+                result = await slot
                 if type(result) is Reply and result.status:
                     raise StatusError(result.status, status_text(result.status))
                 return result

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
-from trio.lowlevel import wait_task_rescheduled
 
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import only_disk, start_query_disks
@@ -23,6 +22,7 @@ from meshfs.initiator.slots import Reply, Slot
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import FlushRequest
+from meshfs.worker import enter_trio
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Port:
 
     async def open(self, io_class: IoClass, *, writable: bool) -> "Handle":
         """A handle of the class. OSError: EROFS, EACCES, EBUSY, ENOENT, ... or ETIMEDOUT."""
+        await enter_trio()
         if writable and self.info.access is not Access.READ_WRITE:
             raise OSError(errno.EROFS, f"disk {self.info.name} is read-only")
         handle = Handle(self, self._opens[io_class], writable=writable)
@@ -106,7 +107,7 @@ class Handle:
             slot = None
             try:
                 slot = channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline)
-                data: bytes | memoryview = await wait_task_rescheduled(slot.abandon)
+                data: bytes | memoryview = await slot
             except BaseException as error:
                 shared.failed(error, channel, slot)
             else:
@@ -117,6 +118,7 @@ class Handle:
 
     async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
         """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
+        await enter_trio()
         self._check_open()
         await self._shared.usable("read", deadline)
         end = min(offset + size, self._port.info.size_bytes)
@@ -160,7 +162,7 @@ class Handle:
                 slot = channel.start_write(
                     shared.tree_id, shared.file_id, offset, data, deadline, write_through=write_through
                 )
-                count: int = await wait_task_rescheduled(slot.abandon)
+                count: int = await slot
             except BaseException as error:
                 shared.failed(error, channel, slot)
             else:
@@ -172,6 +174,7 @@ class Handle:
 
     async def _write_slowly(self, offset: int, data: memoryview, deadline: float, write_through: bool) -> int:
         """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole."""
+        await enter_trio()
         self._check_open()
         if not self._writable:
             raise OSError(errno.EBADF, "not open for writing")
@@ -198,6 +201,7 @@ class Handle:
 
     async def flush(self) -> None:
         """All writes acknowledged so far are on the disk; EIO once when some were lost. OSError."""
+        await enter_trio()
         self._check_open()
         self._raise_lost()
         shared, port = self._shared, self._port
@@ -243,6 +247,7 @@ class Handle:
 
     async def close(self) -> None:
         """Never raises (but trio.Cancelled), never waits longer than CLOSE_TIMEOUT_S."""
+        await enter_trio()
         if not self._closed:
             self._closed = True
             await self._shared.remove(self)

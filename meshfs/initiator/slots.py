@@ -4,12 +4,14 @@ A slot ends with its reply or with the channel, never earlier: a call that was c
 whose deadline passed leaves its slot behind with no task, so that the late reply is known.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from outcome import Error, Outcome, Value
-from trio.lowlevel import Abort, Task, current_task, reschedule
+from outcome import Error, Value
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
+from meshfs import reactor, worker
 from meshfs.buffers import Buffer
 from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.smb.connection import Message, Protection
@@ -17,13 +19,14 @@ from meshfs.smb.constants import HEADER_BYTES, NtStatus
 from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
+from meshfs.worker import PARKED, Worker
 
 NOT_SENT: Final = -1
 _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 
 
 class Slot:
-    """One request from its start to its reply; the caller parks on it with ``abandon``."""
+    """One request from its start to its reply; the caller, a worker or a trio task, awaits it."""
 
     __slots__ = ("async_id", "command", "deadline", "length", "message_id", "signed", "task")
 
@@ -33,7 +36,7 @@ class Slot:
         self.length = length
         self.deadline = deadline
         #: Who waits; None once that one has its answer or is gone.
-        self.task: Task | None = current_task()
+        self.task: Task | Worker | None = worker.running or current_task()
         self.message_id = NOT_SENT
         self.async_id: int | None = None
         #: The reply has to be signed even where the channel's policy does not say so.
@@ -44,8 +47,13 @@ class Slot:
         """Whether the peer may act on it."""
         return self.message_id != NOT_SENT
 
-    def abandon(self, _: object = None) -> Abort:
-        """The abort function of the caller's park."""
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if worker.running is not None:
+            return (yield PARKED)
+        return (yield from wait_task_rescheduled(self._abandon).__await__())  # noqa: ASYNC105  # it is, by this
+
+    def _abandon(self, _: object) -> Abort:
+        """The task that waits was cancelled."""
         self.task = None
         return Abort.SUCCEEDED
 
@@ -70,35 +78,50 @@ class Reply:
         return memoryview(self.raw)[HEADER_BYTES:]
 
 
-def finish(slot: Slot, result: Outcome[Any]) -> None:
-    """Wake who waits, if anybody still does."""
+def finish(slot: Slot, result: object) -> None:
+    """Give the result, raised where it is an exception, to who waits, if anybody still does.
+
+    A worker has used it when this returns; a task will have when it yields next.
+    """
     task = slot.task
-    if task is not None:
-        slot.task = None
-        reschedule(task, result)
+    if task is None:
+        return
+    slot.task = None
+    if isinstance(task, Worker):
+        if isinstance(result, BaseException):
+            task.throw(result)
+        else:
+            task.resume(result)
+    else:
+        reschedule(task, Error(result) if isinstance(result, BaseException) else Value(result))
+        reactor.current().give_turn()
 
 
-def write_result(slot: Slot, message: Message) -> Outcome[Any]:
+def write_result(slot: Slot, message: Message) -> int | StatusError:
+    """The count written. RemoteProtocolError for one that cannot be."""
     if message.status:
-        return Error(StatusError(message.status, f"WRITE ({status_text(message.status)})"))
+        return StatusError(message.status, f"WRITE ({status_text(message.status)})")
     view = message.view
     if len(view) < HEADER_BYTES + WRITE_RESPONSE.size:
         raise RemoteProtocolError(f"WRITE response of {len(view)} bytes")
     size, _, count, _, _, _ = WRITE_RESPONSE.unpack_from(view, HEADER_BYTES)
     if size != 17 or not 0 < count <= slot.length:
         raise RemoteProtocolError(f"WRITE response: {count} bytes written, {slot.length} sent")
-    return Value(count)
+    written: int = count
+    return written
 
 
-def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> Outcome[Any]:
+def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> bytes | memoryview | StatusError:
     """The data, checked against what was asked (RemoteProtocolError), or the StatusError.
 
-    Large data stays in the memory it came in, which is added to ``lent``.
+    A worker is done with the data before the next receive, so it gets the receive memory
+    itself. For a task small data is copied; large data stays in the memory it came in, which
+    is added to ``lent``.
     """
     if message.status:
         if message.status == _END_OF_FILE:
-            return Value(b"")
-        return Error(StatusError(message.status, f"READ ({status_text(message.status)})"))
+            return b""
+        return StatusError(message.status, f"READ ({status_text(message.status)})")
     view = message.view
     if len(view) < READ_DATA_OFFSET:
         raise RemoteProtocolError(f"READ response of {len(view)} bytes")
@@ -108,9 +131,11 @@ def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> Outcome[Any
         raise RemoteProtocolError(
             f"READ response: {length} bytes at {offset} in a message of {len(view)}, {slot.length} asked for"
         )
+    if isinstance(slot.task, Worker):
+        return view[offset:end]
     if length > SMALL_FRAME_MAX_BYTES and slot.task is not None and message.frame is not None:
         buffer = message.frame.take()
         if buffer is not None:
             lent.append(buffer)
-            return Value(view[offset:end])
-    return Value(bytes(view[offset:end]))
+            return view[offset:end]
+    return bytes(view[offset:end])

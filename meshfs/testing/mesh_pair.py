@@ -7,7 +7,7 @@ Pair (one exporter, one disk)
 
 import functools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.config import Security
-from meshfs.exporter.endpoints import listen_unix
+from meshfs.config import Security, disk_id
+from meshfs.exporter.endpoints import listen_tcp, listen_unix
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.listener import Listener
 from meshfs.exporter.shares import OfferedDisk
@@ -36,14 +36,27 @@ from meshfs.transport.stream import connect_unix
 PASSWORD = "the pairwise password"
 NODE = "n1"
 DISK = "disk0"
-DISK_ID = f"meshfs-{NODE}-{DISK}"
+DISK_ID = disk_id(NODE, DISK)
 
 
 class MemoryExporter:
     """One exporter with one disk that outlives restarts; ``start`` in a nursery, ``stop`` as kill -9 would."""
 
-    def __init__(self, path: Path, size_bytes: int, security: Security = Security.SIGN) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size_bytes: int,
+        security: Security = Security.SIGN,
+        *,
+        node: str = NODE,
+        passwords: Mapping[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
         self.path = path
+        self.node = node
+        self.passwords = passwords or {"n2": PASSWORD}
+        #: TCP port on 127.0.0.1, beside the Unix socket.
+        self.port = port
         self.disk = MemoryDisk(size_bytes)
         self.security = security
         self.access = Access.READ_WRITE
@@ -53,17 +66,20 @@ class MemoryExporter:
 
     def info(self) -> DiskInfo:
         return DiskInfo(
-            id=DISK_ID, node=NODE, name=DISK, size_bytes=self.disk.size_bytes, access=Access.READ_WRITE,
+            id=disk_id(self.node, DISK), node=self.node, name=DISK, size_bytes=self.disk.size_bytes,
+            access=Access.READ_WRITE,
             verifier=self.disk.verifier,
         )  # fmt: skip
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         self._stopped = trio.Event()
-        exporter = self.exporter = Exporter(NODE, Accounts({"n2": PASSWORD}), self.security)
+        exporter = self.exporter = Exporter(self.node, Accounts(self.passwords), self.security)
         runner = Runner(FifoQueue(limits.DISK_DEPTH_MAX), self.disk)
         exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
-        listening = listen_unix(self.path)
-        listener = Listener(exporter, [listening])
+        sockets = [listen_unix(self.path)]
+        if self.port is not None:
+            sockets.append(listen_tcp("127.0.0.1", self.port))
+        listener = Listener(exporter, sockets)
         try:
             with trio.CancelScope() as self._scope:
                 async with trio.open_nursery() as nursery:
@@ -71,7 +87,8 @@ class MemoryExporter:
                     nursery.start_soon(runner.run)
                     task_status.started()
         finally:
-            listening.close()
+            for listening in sockets:
+                listening.close()
             self._stopped.set()
 
     async def stop(self) -> None:
