@@ -1,8 +1,8 @@
 """What a channel needs of a transport: an ordered stream of bytes, never blocking.
 
 ``send`` and ``receive_into`` do what they can at once; when they can do nothing they raise
-BlockingIOError, and the caller awaits ``wait_writable`` or ``wait_readable`` and tries again.
-One task may wait in each direction.
+BlockingIOError, and the caller awaits ``wait_writable`` or ``wait_readable`` (or has the
+reactor watch ``fd``) and tries again. One task may wait in each direction.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,8 @@ class Transport(Protocol):
     #: Our end and the peer's, for people.
     local: str
     remote: str
+    #: Readable when ``receive_into`` is worth a try.
+    fd: int
     #: (parts) -> how many bytes of them were taken.
     send: Callable[[Sequence[Memory]], int]
     #: (memory) -> how many bytes came; 0 is the end of the stream.

@@ -27,7 +27,7 @@ class StreamTransport:
         sock.setblocking(False)
         tune(sock)
         self._sock = sock
-        self._fd = sock.fileno()
+        self.fd = sock.fileno()
         self.kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
         self.local = address_text(sock.getsockname())
         self.remote = address_text(sock.getpeername())
@@ -35,14 +35,14 @@ class StreamTransport:
         self.receive_into: Callable[[memoryview], int] = sock.recv_into
 
     async def wait_readable(self) -> None:
-        await trio.lowlevel.wait_readable(self._fd)
+        await trio.lowlevel.wait_readable(self.fd)
 
     async def wait_writable(self) -> None:
-        await trio.lowlevel.wait_writable(self._fd)
+        await trio.lowlevel.wait_writable(self.fd)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._fd)
+            trio.lowlevel.notify_closing(self.fd)
             self._sock.close()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
-from trio.lowlevel import checkpoint, wait_task_rescheduled
+from trio.lowlevel import checkpoint
 
 from meshfs import limits
 from meshfs.errors import ChannelLost, StatusError
@@ -30,13 +30,13 @@ FOREVER = 1e9
 
 async def read(channel: Channel, offset: int, length: int, timeout_s: float = FOREVER) -> bytes:
     slot = channel.start_read(TREE, FILE, offset, length, trio.current_time() + timeout_s)
-    return bytes(await wait_task_rescheduled(slot.abandon))
+    return bytes(await slot)
 
 
 async def write(channel: Channel, offset: int, data: bytes | memoryview, timeout_s: float = FOREVER) -> int:
     deadline = trio.current_time() + timeout_s
     slot = channel.start_write(TREE, FILE, offset, data, deadline, write_through=False)
-    count: int = await wait_task_rescheduled(slot.abandon)
+    count: int = await slot
     return count
 
 

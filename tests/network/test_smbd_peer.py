@@ -62,13 +62,13 @@ def same(got: bytes, expected: bytes) -> bool:
 async def read(channel: Channel, file: OpenFile, offset: int, length: int) -> bytes:
     deadline = trio.current_time() + 20
     slot = channel.start_read(file.tree.tree_id, file.file_id, offset, length, deadline)
-    return bytes(await trio.lowlevel.wait_task_rescheduled(slot.abandon))
+    return bytes(await slot)
 
 
 async def write(channel: Channel, file: OpenFile, offset: int, data: bytes) -> int:
     deadline = trio.current_time() + 20
     slot = channel.start_write(file.tree.tree_id, file.file_id, offset, data, deadline, write_through=False)
-    count: int = await trio.lowlevel.wait_task_rescheduled(slot.abandon)
+    count: int = await slot
     return count
 
 
