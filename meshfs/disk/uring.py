@@ -37,7 +37,7 @@ from typing import Final
 
 import trio
 
-from meshfs import limits
+from meshfs import limits, reactor
 from meshfs.disk.base import Done
 
 _SYS_SETUP: Final = 425
@@ -259,10 +259,12 @@ class UringEngine:
 
     async def run(self) -> None:
         """Deliver completions until cancelled; requests in flight then stay unanswered."""
-        while True:
-            await trio.lowlevel.wait_readable(self._eventfd)
-            os.eventfd_read(self._eventfd)
-            self.flush()
+        with reactor.current().watching(self._eventfd, self._signalled):
+            await trio.sleep_forever()
+
+    def _signalled(self) -> None:
+        os.eventfd_read(self._eventfd)
+        self.flush()
 
     def close(self) -> None:
         """Free the rings; requires that nothing is in flight."""

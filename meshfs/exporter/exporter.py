@@ -112,8 +112,10 @@ class Exporter:
 
     def end_batch(self) -> None:
         """Start the I/O of the batch and send the replies that are there."""
-        self.pump()
-        self._batches -= 1
+        try:
+            self.pump()
+        finally:
+            self._batches -= 1
         if not self._batches:
             self.flush()
 

@@ -1,13 +1,14 @@
 """Sockets of an exporter: accept, receive in batches, send in batches.
 
-Per connection one task waits for input; nothing else waits for anything in the ordinary case:
+Input is handled in the reactor's callbacks, without a task in between:
 
     readable -> recv_into until the socket is empty -> Peer.received (handlers run, I/O is queued)
              -> disks are started once -> all replies of the batch leave in one sendmsg
 
-Replies of disks that complete later leave in one sendmsg per connection and round of
-completions. A writer task exists only while a socket is full; meanwhile no more than
-SEND_QUEUE_MAX_BYTES pile up, because past that nothing is read from the connection.
+Replies of disks that complete later leave in one sendmsg per connection and round of the
+reactor. Each connection has one task, which sleeps until the connection is over. A writer
+task exists only while a socket is full; meanwhile no more than SEND_QUEUE_MAX_BYTES pile up,
+because past that nothing is read from the connection.
 """
 
 import errno
@@ -21,7 +22,7 @@ from typing import Final
 
 import trio
 
-from meshfs import limits
+from meshfs import limits, reactor
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
@@ -46,7 +47,8 @@ class Listener:
         self._accepting = trio.CancelScope()
         self._links: set[_Link] = set()
         self._flusher: trio.lowlevel.Task | None = None
-        exporter.on_dirty = self._wake_flusher
+        self._reactor: reactor.Reactor | None = None
+        exporter.on_dirty = self._flush_soon
 
     @property
     def unauthenticated(self) -> int:
@@ -54,6 +56,7 @@ class Listener:
 
     async def run(self) -> None:
         """Serve until cancelled; then all connections are closed and their sessions ended."""
+        self._reactor = reactor.current()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush_when_woken)
             with self._accepting:
@@ -123,13 +126,17 @@ class Listener:
 
     # --- replies of completions --------------------------------------------------------
 
-    def _wake_flusher(self) -> None:
+    def _flush_soon(self) -> None:
+        """Replies wait: they leave at the end of the reactor's round, or of trio's turn."""
+        if self._reactor is not None and self._reactor.in_round:
+            self._reactor.defer(self._exporter.flush)
+            return
         task, self._flusher = self._flusher, None
         if task is not None:
             trio.lowlevel.reschedule(task)
 
     async def _flush_when_woken(self) -> None:
-        """Sends the replies of one round of disk completions: runs once the round is over."""
+        """Sends the replies of disk completions that a trio task delivered, once it is done."""
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._flusher = None
@@ -151,21 +158,30 @@ class _Link:
         self.logged_in = False
         self._exporter = exporter
         self._socket = stream
+        self._fd = stream.fileno()
+        self._reactor = reactor.current()
+        #: Cancelled when nothing more is to be read.
         self._reading = trio.CancelScope(deadline=trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S)
         self._stopped = False
+        #: The peer is gone, or broke the protocol.
+        self._over = False
         self._nursery: trio.Nursery | None = None
-        #: Set while nothing waits to be sent; None stands for that, too.
+        #: Not read from until what waits to be sent is sent.
+        self._paused = False
+        #: Set when nothing waits to be sent any more; None while nothing does.
         self._sent: trio.Event | None = None
 
     async def run(self) -> None:
         """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._reactor.add(self._fd, self._readable)
             with self._reading:
-                await self._receive()
+                await trio.sleep_forever()
+            self._reactor.remove(self._fd)
             if self._stopped:
                 await trio.sleep_forever()
-            if self._reading.cancelled_caught and not self.peer.closing:
+            if not self._over and not self.peer.closing:
                 self._exporter.count("login_timeouts")
                 self.peer.log_warning("closed: no login within %g s", limits.UNAUTHENTICATED_TIMEOUT_S)
             with trio.move_on_after(limits.UNAUTHENTICATED_TIMEOUT_S):
@@ -173,6 +189,7 @@ class _Link:
             nursery.cancel_scope.cancel()
 
     def close(self) -> None:
+        self._reactor.remove(self._fd)
         self._exporter.begin_batch()
         self.peer.lost()
         self._exporter.end_batch()
@@ -180,7 +197,12 @@ class _Link:
 
     def stop_reading(self) -> None:
         self._stopped = True
+        self._end_reading()
+
+    def _end_reading(self) -> None:
+        self._reactor.remove(self._fd)
         self._reading.cancel()
+        self._reactor.give_turn()
 
     async def sent_all(self) -> None:
         while self._sent is not None:
@@ -194,22 +216,30 @@ class _Link:
 
     # --- receiving ---------------------------------------------------------------------
 
-    async def _receive(self) -> None:
-        exporter, peer, fd = self._exporter, self.peer, self._socket.fileno()
-        going = True
-        while going and not peer.closing:
-            await trio.lowlevel.wait_readable(fd)
-            exporter.begin_batch()
+    def _readable(self) -> None:
+        """The reactor's callback: one batch."""
+        exporter = self._exporter
+        exporter.begin_batch()
+        try:
             try:
                 going = self._receive_batch()
             except RemoteProtocolError as error:
                 exporter.count("protocol_errors")
-                peer.log_warning("closed: %s", error)
+                self.peer.log_warning("closed: %s", error)
                 going = False
             finally:
                 exporter.end_batch()
-            while self._sent is not None and self._unsent_bytes() > limits.SEND_QUEUE_MAX_BYTES:
-                await self._sent.wait()
+        except Exception:
+            # A fault of ours must not take the other connections down.
+            exporter.count("internal_errors")
+            logger.exception("%s: closed after an internal error", self.peer.remote)
+            going = False
+        if not going:
+            self._over = True
+            self._end_reading()
+        elif self._sent is not None and self._unsent_bytes() > limits.SEND_QUEUE_MAX_BYTES:
+            self._reactor.remove(self._fd)
+            self._paused = True
 
     def _receive_batch(self) -> bool:
         """Take what the socket has; False at the connection's end. Raises RemoteProtocolError."""
@@ -240,10 +270,11 @@ class _Link:
             return
         if self._send_some():
             if self.peer.closing:
-                self._reading.cancel()
+                self._end_reading()
         elif self._nursery is not None:
             self._sent = trio.Event()
             self._nursery.start_soon(self._send_rest)
+            self._reactor.give_turn()
 
     def _send_some(self) -> bool:
         """Whether nothing is left to send."""
@@ -283,7 +314,7 @@ class _Link:
                 buffer.release()
         self.peer.out.clear()
         self.peer.closing = True
-        self._reading.cancel()
+        self._end_reading()
 
     def _unsent_bytes(self) -> int:
         return sum(len(memory) for memory, _ in self.peer.out)
@@ -292,7 +323,7 @@ class _Link:
         done = False
         while not done:
             with trio.move_on_after(limits.CONNECTION_DEAD_AFTER_S) as patience:
-                await trio.lowlevel.wait_writable(self._socket.fileno())
+                await trio.lowlevel.wait_writable(self._fd)
             if patience.cancelled_caught:
                 self.peer.log_warning("closed: takes no replies for %g s", limits.CONNECTION_DEAD_AFTER_S)
                 self._discard()
@@ -301,7 +332,10 @@ class _Link:
         self._sent.set()
         self._sent = None
         if self.peer.closing:
-            self._reading.cancel()
+            self._end_reading()
+        elif self._paused and not self._reading.cancel_called:
+            self._paused = False
+            self._reactor.add(self._fd, self._readable)
 
 
 def _set_options(stream: socket.socket) -> None:
