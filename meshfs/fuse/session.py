@@ -5,27 +5,24 @@ same operations can take its place.
 
 The worker loop
 ---------------
-pyfuse3 serves one request per worker task, and its workers queue for a lock to wait for the
-session's fd, first in, first out: every request then costs one wait in epoll and wakes the
-worker that idled longest. Ours replaces the one hook it waits in:
+pyfuse3 serves one request per trio task, and its tasks queue for a lock to wait for the
+session's fd: every request then costs two waits in epoll and three turns of trio's scheduler.
+Here its loop runs in workers (meshfs/worker.py), which the reactor steps:
 
-    finished worker -> is there a request already (poll, no waiting)? -> take it
-                    -> nobody watches the fd?  -> watch it: the leader
-                    -> otherwise               -> park, on a stack
+    fd readable -> the worker that idled last reads the request and starts it
+    READ, WRITE -> the worker parks on the request in flight; its reply resumes it, and it
+                   answers the kernel and idles again, all within the channel's callback
+    others      -> served at once, or continued in a trio task where they need one (open, fsync,
+                   an exporter that is away)
 
-Invariants, between any two checkpoints:
- 1. At most one worker watches the fd (``_watched``), and at most one other is on its way to
-    watch it (``_coming``: woken or just started, has not run yet).
- 2. A worker that takes a request leaves the fd watched: it wakes the worker parked last, or
-    starts one when none is parked. So while a request waits for its disk the next one is
-    noticed, and the number of workers is the largest number of requests served at once
-    (at most ``limits.FUSE_WORKERS_MAX``; then the next one to finish watches).
- 3. A parked worker is on the stack exactly once, and costs nothing until it is popped.
- 4. Between poll saying "readable" and the read of the fd there is no checkpoint; yet the
-    kernel may withdraw the request (its caller was killed). The fd is therefore non-blocking,
-    and a worker that finds nothing starts over.
- 5. Requests that need no waiting (a flood of stat calls) are served without a checkpoint, but
-    never more than ``_STREAK_MAX`` in a row: channels, timers and other workers get their turn.
+Invariants:
+ 1. A worker is on the idle stack, or kept by what it waits for, or continued by a task.
+ 2. The fd is watched while a worker is idle or may be started (``limits.FUSE_WORKERS_MAX``).
+ 3. pyfuse3 reads the fd only when told so by the reactor; yet the kernel may withdraw the
+    request in between (its caller was killed). The fd is therefore non-blocking, and a worker
+    that finds nothing is replaced.
+ 4. A worker that ends without an error saw the end of the session, and all end with it:
+    requests still in flight have no one to answer to any more.
 
 The hook is private to pyfuse3, so the version is checked; any other falls back to its own loop.
 """
@@ -33,24 +30,26 @@ The hook is private to pyfuse3, so the version is checked; any other falls back 
 import errno
 import logging
 import os
-import select
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, cast
 
 import pyfuse3
 import trio
 
-from meshfs import limits
+from meshfs import limits, reactor, worker
 from meshfs.errors import MeshfsError
 from meshfs.fuse.handshake import handshake
 from meshfs.fuse.operations import Operations
 from meshfs.fuse.tuning import tune
+from meshfs.worker import Worker
 
 log = logging.getLogger(__name__)
 
 _VERSION_KNOWN: Final = "3.5.0"
 _DEVICE: Final = "/dev/fuse"
-_STREAK_MAX: Final = 32
+#: Arguments of pyfuse3's loop by which it never starts another or ends for one too many: a
+#: nursery, the fewest and the most loops (it counts those that ended below 0).
+_ALONE: Final = (None, 0, -(1 << 30))
 
 # What its stubs do not tell of.
 _private: Any = pyfuse3
@@ -119,12 +118,18 @@ async def _loop(fd: int) -> None:
     try:
         await handshake(fd, _answer_one)
         os.set_blocking(fd, False)
+        _private._wait_fuse_readable = _next_request
         async with trio.open_nursery() as nursery:
-            workers = _Workers(fd, nursery)
-            _private._wait_fuse_readable = workers.wait
-            workers.start()
+            await _Workers(fd, nursery).run()
+            nursery.cancel_scope.cancel()
     finally:
         _private._wait_fuse_readable = original
+
+
+async def _next_request() -> bool:
+    """pyfuse3's hook, asked before each read of the fd: the worker is resumed when it may."""
+    await worker.idle()
+    return True
 
 
 async def _answer_one() -> None:
@@ -135,78 +140,83 @@ async def _answer_one() -> None:
         return next(turns)
 
     _private._wait_fuse_readable = wait
-    await _private._session_loop(None, 0, 0)
+    await _private._session_loop(*_ALONE)
 
 
 class _Workers:
-    """The tasks that serve requests; see the module's docstring for the rules."""
+    """The workers that serve requests, and who resumes them; see the module's docstring."""
 
     def __init__(self, fd: int, nursery: trio.Nursery) -> None:
         self._fd = fd
         self._nursery = nursery
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        self._poll = poll.poll
-        self._parked: list[trio.lowlevel.Task] = []
+        self._reactor = reactor.current()
         self._watched = False
-        self._coming = False
-        self._count = 0
-        self._streak = 0
+        self._all: set[Worker] = set()
+        self._in_trio: set[Worker] = set()
+        self._idle: list[Worker] = []
+        self._over = trio.Event()
+        self._failure: BaseException | None = None
 
-    def start(self) -> None:
-        """Start one more worker, on its way to watch the fd."""
-        self._coming = True
-        self._count += 1
-        self._nursery.start_soon(self._work, name=f"fuse worker {self._count}")
+    async def run(self) -> None:
+        """Until the session ends. Raises what a worker failed with."""
+        self._watch()
+        try:
+            await self._over.wait()
+        finally:
+            self._over.set()
+            self._unwatch()
+            # None of them may touch the session again: pyfuse3 frees it.
+            for each in self._all - self._in_trio:
+                each.close()
+        if self._failure is not None:
+            raise self._failure
 
-    async def wait(self) -> bool:
-        """pyfuse3's hook: True when the calling worker shall read a request now."""
-        self._streak += 1
-        if self._streak >= _STREAK_MAX:
-            self._streak = 0
-            await trio.lowlevel.checkpoint()
-        while not self._poll(0):
-            if self._watched or self._coming:
-                await self._park()
-                continue
+    def _watch(self) -> None:
+        if not self._watched:
             self._watched = True
-            try:
-                await trio.lowlevel.wait_readable(self._fd)
-            finally:
-                self._watched = False
-        if not (self._watched or self._coming):
-            self._call_next()
-        return True
+            self._reactor.add(self._fd, self._readable)
 
-    def _call_next(self) -> None:
-        if self._parked:
-            self._coming = True
-            trio.lowlevel.reschedule(self._parked.pop())
-        elif self._count < limits.FUSE_WORKERS_MAX:
-            self.start()
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._reactor.remove(self._fd)
 
-    async def _park(self) -> None:
-        task = trio.lowlevel.current_task()
-        self._parked.append(task)
+    def _readable(self) -> None:
+        """The kernel has a request: the reactor's callback."""
+        if self._idle:
+            self._idle.pop().resume()
+        elif len(self._all) < limits.FUSE_WORKERS_MAX:
+            started = Worker(_private._session_loop(*_ALONE), self)
+            self._all.add(started)
+            started.resume()
+        else:
+            self._unwatch()
 
-        def abort(raise_cancel: object) -> trio.lowlevel.Abort:
-            self._parked.remove(task)
-            return trio.lowlevel.Abort.SUCCEEDED
+    # --- what workers tell their owner (meshfs.worker.Owner) ---------------------------
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        self._coming = False
+    def idle(self, worker: Worker) -> None:
+        self._idle.append(worker)
+        if not self._over.is_set():
+            self._watch()
 
-    async def _work(self) -> None:
-        """Serve until the session ends, then end all: requests still in flight have no one to
-        answer to any more."""
-        self._coming = False
-        while True:
-            try:
-                # The numbers keep it from starting or ending workers by itself.
-                await _private._session_loop(self._nursery, 0, 0)
-            except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    continue
-                raise
-            break
-        self._nursery.cancel_scope.cancel()
+    def wants_trio(self, worker: Worker) -> None:
+        self._nursery.start_soon(self._continue, worker)
+        self._reactor.give_turn()
+
+    async def _continue(self, worker: Worker) -> None:
+        """The nursery's cancellation ends this and the worker in it, at the session's end."""
+        self._in_trio.add(worker)
+        try:
+            await worker.run_in_trio()
+        finally:
+            self._in_trio.discard(worker)
+
+    def ended(self, worker: Worker, error: BaseException | None) -> None:
+        self._all.discard(worker)
+        if self._over.is_set() or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+            return
+        if self._failure is None:
+            self._failure = error
+        self._unwatch()
+        self._over.set()
+        self._reactor.give_turn()

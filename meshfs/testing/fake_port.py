@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import trio
 
 from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.worker import enter_trio
 
 
 class FakePort:
@@ -42,6 +43,8 @@ class FakePort:
 
     async def enter(self, operation: str, offset: int, size: int, write_through: bool | None = None) -> None:
         self.calls.append((operation, offset, size, write_through))
+        if self.gate is not None or self.delay_s:
+            await enter_trio()
         if self.gate is not None:
             await self.gate.wait()
         if self.delay_s:

@@ -3,15 +3,17 @@
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.lowlevel
 import trio.testing
 
-from meshfs import limits
+from meshfs import limits, worker
 from meshfs.fuse import session
+from meshfs.worker import Worker
 
 
 class Kernel:
@@ -22,7 +24,7 @@ class Kernel:
         self.theirs.setblocking(False)
         self.ours.setblocking(False)
         self.served: list[str] = []
-        self.order: list[tuple[str, str]] = []
+        self.order: list[str] = []
         self.loops = 0
         self.handler: Callable[[bytes], Awaitable[None]] = self.nothing
         self.withdraw = 0
@@ -41,10 +43,13 @@ class Kernel:
             if self.withdraw:
                 self.withdraw -= 1
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            request = self.theirs.recv(100)
+            try:
+                request = self.theirs.recv(100)
+            except BlockingIOError as error:
+                raise OSError(errno.EAGAIN, "nothing there") from error
             if not request:
                 return
-            self.order.append((request.decode(), trio.lowlevel.current_task().name))
+            self.order.append(request.decode())
             await self.handler(request)
             self.served.append(request.decode())
 
@@ -58,13 +63,15 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     kernel.theirs.close()
 
 
-class Loop:
-    """The workers in a nursery of the test."""
-
-    def __init__(self, kernel: Kernel, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.workers = session._Workers(kernel.theirs.fileno(), nursery)
-        monkeypatch.setattr(session._private, "_wait_fuse_readable", self.workers.wait)
-        self.workers.start()
+@asynccontextmanager
+async def serving(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[session._Workers]:
+    """The workers in a nursery of the test, ended behind it."""
+    monkeypatch.setattr(session._private, "_wait_fuse_readable", session._next_request)
+    async with trio.open_nursery() as nursery:
+        workers = session._Workers(kernel.theirs.fileno(), nursery)
+        nursery.start_soon(workers.run)
+        yield workers
+        nursery.cancel_scope.cancel()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -73,47 +80,67 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.lowlevel.checkpoint()
 
 
-async def test_requests_in_turn_need_two_workers(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def handler(request: bytes) -> None:
-        await trio.lowlevel.checkpoint()
+async def in_trio(_: bytes) -> None:
+    await worker.enter_trio()
+    await trio.lowlevel.checkpoint()
 
+
+async def directly(_: bytes) -> None:
+    return
+
+
+@pytest.mark.parametrize("handler", [directly, in_trio])
+async def test_requests_in_turn_need_one_worker(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, handler: Callable[[bytes], Awaitable[None]]
+) -> None:
     kernel.handler = handler
-    async with trio.open_nursery() as nursery:
-        loop = Loop(kernel, nursery, monkeypatch)
+    async with serving(kernel, monkeypatch):
         for number in range(200):
             kernel.send(b"%d" % number)
             await until(lambda number=number: len(kernel.served) == number + 1)  # type: ignore[misc]
-        assert loop.workers._count <= 3
-        nursery.cancel_scope.cancel()
+        assert kernel.loops <= 2
     assert kernel.served == [str(number) for number in range(200)]
+
+
+async def test_a_parked_worker_is_resumed_with_its_answer(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    parked: list[Worker] = []
+    answers: list[object] = []
+
+    async def handler(request: bytes) -> None:
+        assert worker.running is not None
+        parked.append(worker.running)
+        answers.append(await worker.park())
+
+    kernel.handler = handler
+    async with serving(kernel, monkeypatch):
+        kernel.send(b"a", b"b", b"c")
+        await until(lambda: len(parked) == 3)
+        assert len(set(parked)) == 3
+        for number in (2, 0, 1):
+            parked[number].resume(number)
+        assert answers == [2, 0, 1]
+        assert kernel.served == ["c", "a", "b"]
+        kernel.send(b"d")
+        await until(lambda: len(parked) == 4)
+        # The one that idled last serves next: its memory is warm.
+        assert parked[3] is parked[1]
 
 
 async def test_workers_are_as_many_as_requests_that_wait(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = trio.Event()
 
     async def handler(request: bytes) -> None:
+        await worker.enter_trio()
         await gate.wait()
 
     kernel.handler = handler
-    async with trio.open_nursery() as nursery:
-        loop = Loop(kernel, nursery, monkeypatch)
+    async with serving(kernel, monkeypatch):
         for number in range(50):
             kernel.send(b"%d" % number)
             await until(lambda number=number: len(kernel.order) == number + 1)  # type: ignore[misc]
-        assert 50 <= loop.workers._count <= 51
+        assert kernel.loops == 50
         gate.set()
         await until(lambda: len(kernel.served) == 50)
-        await trio.testing.wait_all_tasks_blocked()
-        assert loop.workers._watched
-        assert len(loop.workers._parked) == loop.workers._count - 1
-        parked = loop.workers._parked[-1].name
-        kernel.send(b"a")
-        await until(lambda: len(kernel.served) == 51)
-        await trio.testing.wait_all_tasks_blocked()
-        kernel.send(b"b")
-        await until(lambda: len(kernel.served) == 52)
-        assert kernel.order[-1][1] == parked
-        nursery.cancel_scope.cancel()
 
 
 async def test_above_the_limit_the_next_free_worker_serves(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,33 +148,29 @@ async def test_above_the_limit_the_next_free_worker_serves(kernel: Kernel, monke
     gates = [trio.Event() for _ in range(5)]
 
     async def handler(request: bytes) -> None:
+        await worker.enter_trio()
         await gates[int(request)].wait()
 
     kernel.handler = handler
-    async with trio.open_nursery() as nursery:
-        loop = Loop(kernel, nursery, monkeypatch)
+    async with serving(kernel, monkeypatch) as workers:
         kernel.send(b"0", b"1", b"2", b"3", b"4")
-        await trio.testing.wait_all_tasks_blocked()
-        assert loop.workers._count == 3
+        await until(lambda: len(kernel.order) == 3 and not workers._watched)
         assert len(kernel.order) == 3
         for gate in (gates[1], gates[0]):
             gate.set()
-            await trio.testing.wait_all_tasks_blocked()
-        assert len(kernel.order) == 5
+        await until(lambda: len(kernel.order) == 5)
+        assert kernel.loops == 3
         for gate in gates:
             gate.set()
         await until(lambda: len(kernel.served) == 5)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_request_withdrawn_before_it_was_read(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel.withdraw = 3
-    async with trio.open_nursery() as nursery:
-        Loop(kernel, nursery, monkeypatch)
+    async with serving(kernel, monkeypatch):
         kernel.send(b"a")
         await until(lambda: kernel.served == ["a"])
-        assert kernel.loops >= 4
-        nursery.cancel_scope.cancel()
+        assert kernel.loops == 4
 
 
 async def test_a_flood_that_never_waits_lets_others_run(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,29 +183,43 @@ async def test_a_flood_that_never_waits_lets_others_run(kernel: Kernel, monkeypa
         nonlocal turns
         while True:
             turns += 1
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(0.001)
 
     kernel.handler = handler
-    async with trio.open_nursery() as nursery:
-        Loop(kernel, nursery, monkeypatch)
+    async with serving(kernel, monkeypatch), trio.open_nursery() as nursery:
         nursery.start_soon(bystander)
         kernel.send(b"first")
-        await until(lambda: len(kernel.served) > 1000)
-        assert turns > 5
+        await until(lambda: len(kernel.served) > 1000 and turns > 5)
         nursery.cancel_scope.cancel()
 
 
 async def test_the_end_of_the_session_ends_all(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    parked: list[Worker] = []
+
     async def handler(request: bytes) -> None:
+        if request == b"a":
+            assert worker.running is not None
+            parked.append(worker.running)
+            await worker.park()
+        await worker.enter_trio()
         await trio.sleep_forever()
 
     kernel.handler = handler
+    monkeypatch.setattr(session._private, "_wait_fuse_readable", session._next_request)
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            Loop(kernel, nursery, monkeypatch)
+            workers = session._Workers(kernel.theirs.fileno(), nursery)
             kernel.send(b"a", b"b")
+            nursery.start_soon(workers.run)
             await until(lambda: len(kernel.order) == 2)
             kernel.ours.close()
+            await until(workers._over.is_set)
+            await trio.testing.wait_all_tasks_blocked()
+            # An answer that comes later reaches nobody.
+            parked[0].resume(b"late")
+            parked[0].throw(OSError(errno.EIO, "late"))
+            nursery.cancel_scope.cancel()
+    assert kernel.served == []
 
 
 async def test_any_other_error_is_not_hidden(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,15 +227,8 @@ async def test_any_other_error_is_not_hidden(kernel: Kernel, monkeypatch: pytest
         raise OSError(errno.EBADF, "bad")
 
     kernel.handler = handler
-    caught: list[BaseException] = []
-
-    async def run() -> None:
-        async with trio.open_nursery() as nursery:
-            Loop(kernel, nursery, monkeypatch)
-            kernel.send(b"a")
-
-    try:
-        await run()
-    except* OSError as group:
-        caught += group.exceptions
-    assert [error.errno for error in caught if isinstance(error, OSError)] == [errno.EBADF]
+    monkeypatch.setattr(session._private, "_wait_fuse_readable", session._next_request)
+    async with trio.open_nursery() as nursery:
+        kernel.send(b"a")
+        with pytest.raises(OSError, match="bad"):
+            await session._Workers(kernel.theirs.fileno(), nursery).run()
