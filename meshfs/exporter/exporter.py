@@ -82,6 +82,8 @@ class Exporter:
         self.started_filetime = filetime(time.time())
         self.peers: set[Peer] = set()
         self.sessions: dict[int, Session] = {}
+        # Ended, with I/O still at a disk; and who waits for its end.
+        self._ending: dict[int, tuple[Session, list[Callable[[], object]]]] = {}
         self.counters: Counter[str] = Counter()
         self.log_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
         #: Told when a reply waits to be sent and no batch is under way.
@@ -143,15 +145,36 @@ class Exporter:
     # --- sessions and disks ------------------------------------------------------------
 
     def end_session(self, session: Session, then: Callable[[], object]) -> None:
-        """Nobody can use it from now on; ``then`` when nothing of it is at a disk any more."""
+        """Nobody can use it from now on; ``then`` when nothing of it is at a disk any more.
+
+        Asked again while its I/O still ends, ``then`` waits as well: what a lost connection
+        left at a disk must have landed before the next login is answered.
+        """
         if self.sessions.pop(session.id, None) is None:
-            then()
+            ending = self._ending.get(session.id)
+            if ending is None:
+                then()
+            else:
+                ending[1].append(then)
             return
+        waiting = [then]
+        self._ending[session.id] = (session, waiting)
+
+        def ended() -> None:
+            del self._ending[session.id]
+            for call in waiting:
+                call()
+
         if session.state not in (SessionState.LOGGING_OFF, SessionState.ENDED):
             session.happened(Event.LOST)
         for peer in {session.peer, *session.channels}:
             peer.forget(session)
-        session.end(then)
+        session.end(ended)
+
+    def find_session(self, session_id: int) -> Session | None:
+        """A session by its id, also one that has been ended and still has I/O at a disk."""
+        ending = self._ending.get(session_id)
+        return self.sessions.get(session_id) if ending is None else ending[0]
 
     def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
         """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""

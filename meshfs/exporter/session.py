@@ -176,7 +176,7 @@ def _logged_in(request: Request, session: Session, body: SessionSetupRequest, re
         logger.info("%s: node %s logged in (%s)", peer.remote, session.user, peer.protection_text(session))
         request.reply(SessionSetupResponse(flags, reply.security_buffer).pack())
 
-    previous = exporter.sessions.get(body.previous_session_id)
+    previous = exporter.find_session(body.previous_session_id)
     if previous is not None and previous is not session and previous.user == login.user:
         # What the old session has at the disks must land before anything of the new one does.
         logger.info("%s: node %s ends its previous session", peer.remote, session.user)

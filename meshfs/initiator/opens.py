@@ -13,7 +13,8 @@ that finds no open waits for it, inside its own deadline. ``_next_step`` is what
     no      yes          any      yes    CREATE
 
 Fence. A write whose caller gave up may still be executed. Its open is closed and made again
-before anything newer goes out: the exporter answers CLOSE only when that open's I/O has ended.
+before anything newer goes out to the disk, through this open or the other class's: the
+exporter answers CLOSE only when that open's I/O has ended.
 """
 
 import enum
@@ -57,6 +58,14 @@ class Disk(Protocol):
 
     exporter: ExporterSession
     info: DiskInfo
+    #: Opens of the disk that are fenced now: nothing may be sent to it.
+    fences: int
+
+    def latest(self) -> DiskInfo:
+        """What the exporter announced last of it."""
+
+    def fence(self, change: int) -> None:
+        """One fenced open more or less; every open looks anew at whether it may be used."""
 
     def spawn(self, task: Callable[[], Any], /) -> None:
         """Run a task that outlives the call."""
@@ -91,6 +100,7 @@ class SharedOpen:
         self._exporter = disk.exporter
         self._file: OpenFile | None = None
         self._made_on: Channel | None = None
+        self._ready = False
         self._fenced = False
         self._refusal: OSError | None = None
         self._running = False
@@ -200,10 +210,28 @@ class SharedOpen:
             self.channel = None
         self._poke.set()
 
+    def update(self) -> None:
+        """Offer the open to requests, or not."""
+        made_on = self._made_on
+        alive = made_on is not None and not made_on.why
+        usable = alive and self._ready and not self._disk.fences
+        self.channel = made_on if usable else None
+        if usable:
+            self._wake()
+
     def _fence(self) -> None:
-        self._fenced = True
-        self.channel = None
+        if not self._fenced:
+            self._fenced = True
+            self._disk.fence(+1)
         self._poke.set()
+
+    def _gone(self) -> None:
+        """The open is no more, and nothing of it is at the disk."""
+        self._file, self._ready = None, False
+        fenced, self._fenced = self._fenced, False
+        self.update()
+        if fenced:
+            self._disk.fence(-1)
 
     def _next_step(self) -> Step:
         if self._file is not None:
@@ -230,13 +258,12 @@ class SharedOpen:
         finally:
             self._exporter.listeners.remove(self.poke)
             self._running = False
-            self.channel = None
+            self._gone()
             self._wake()
 
     async def _do(self, step: Step) -> None:
         if step is Step.FORGET:
-            self.channel = self._file = self._made_on = None
-            self._fenced = False
+            self._gone()
         elif step is Step.CLOSE:
             await self._close()
         elif step is Step.CREATE:
@@ -248,13 +275,15 @@ class SharedOpen:
         """CLOSE without a deadline: until it is answered or the session ends, old I/O may be alive."""
         assert self._file is not None
         assert self._made_on is not None
-        self.channel = None
+        self._ready = False
+        self.update()
         try:
             await close_file(self._made_on, self._file)
         except StatusError as error:
             # An open that cannot be closed ends with its session only.
             self._made_on.fail(f"CLOSE was refused: {error}")
-        self._file, self._fenced = None, False
+            raise ChannelLost(self._made_on.why) from error
+        self._gone()
 
     async def _create(self) -> None:
         channel = self._exporter.pick()
@@ -262,8 +291,9 @@ class SharedOpen:
         self._made_on = channel
         try:
             tree = self._exporter.trees[self._io_class]
-            writable = self._disk.info.access is Access.READ_WRITE
-            self._file = await open_file(channel, tree, self._disk.info.name, writable=writable)
+            latest = self._disk.latest()
+            writable = latest.access is Access.READ_WRITE
+            self._file = await open_file(channel, tree, latest.name, writable=writable)
             info = await query_disk(channel, self._file, self._disk.info.id)
         except StatusError as error:
             await self._refused(error, channel)
@@ -273,9 +303,8 @@ class SharedOpen:
         self.tree_id, self.file_id = tree.tree_id, self._file.file_id
         self.read_max_bytes, self.write_max_bytes = settled.max_read_bytes, settled.max_write_bytes
         self._refusal = None
-        if not channel.why:
-            self.channel = channel
-        self._wake()
+        self._ready = True
+        self.update()
 
     async def _refused(self, error: StatusError, channel: Channel) -> None:
         if error.status in _SESSION_LOST:
@@ -284,7 +313,8 @@ class SharedOpen:
         number = errno_from_status(error.status)
         logger.warning("disk %s cannot be opened: %s", self._disk.info.name, error)
         self._refusal = OSError(number, f"{os.strerror(number)} ({error})")
-        self._fenced = self._file is not None
+        if self._file is not None:
+            self._fence()
         self._wake()
         with trio.move_on_after(limits.REOPEN_DELAY_S):
             await self._poke.wait()

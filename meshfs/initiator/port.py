@@ -40,6 +40,8 @@ class Port:
         #: Acknowledged writes so far, and how many of them are known to be on the disk.
         self.write_seq = 0
         self.flushed_seq = 0
+        #: Opens that are fenced: until they are closed nothing is sent to the disk.
+        self.fences = 0
         self._verifier: str | None = None
         self._opens = {io_class: SharedOpen(self, io_class) for io_class in IoClass}
 
@@ -65,6 +67,16 @@ class Port:
             self.lose_unflushed()
         self._verifier = info.verifier
         self.info = info
+
+    def latest(self) -> DiskInfo:
+        """What the exporter announced last of it."""
+        return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)
+
+    def fence(self, change: int) -> None:
+        """One fenced open more or less."""
+        self.fences += change
+        for shared in self._opens.values():
+            shared.update()
 
     def announced(self, info: DiskInfo) -> None:
         """What the exporter says of the disk in its list; an open disk keeps what its open was told."""

@@ -86,7 +86,7 @@ class ExporterSession:
 
     def pick(self) -> Channel | None:
         """The channel for the next request."""
-        return self.channels[0] if self.channels else None
+        return next((channel for channel in self.channels if not channel.why), None)
 
     async def run(self) -> None:
         """Connect, serve, connect again; until cancelled."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from meshfs.limits import KIB, MIB
 from meshfs.model import Access, IoClass
 from meshfs.smb.constants import Cipher, Dialect, SigningAlgorithm
 from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.transport.base import Transport
+from meshfs.transport.stream import StreamTransport
 
 SIZE = 8 * MIB
 
@@ -85,7 +88,7 @@ async def test_refusals_have_their_errno(pair: Pair) -> None:
     assert await errno_of(reader.write(0, b"x")) == errno.EBADF
     await reader.close()
     assert await errno_of(reader.read(0, 1 << 40)) == errno.EBADF
-    missing = replace(pair.exporter.info(), name="other")
+    missing = replace(pair.exporter.info(), id="other", name="other")
     port = Port(missing, pair.session, 3.0, pair.nursery.start_soon)
     assert await errno_of(port.open(IoClass.APP, writable=False)) == errno.ENOENT
     read_only = Port(replace(missing, access=Access.READ_ONLY), pair.session, 3.0, pair.nursery.start_soon)
@@ -345,3 +348,50 @@ async def test_no_byte_is_wrong_while_connections_die_under_load(tmp_path: Path,
                             channel.fail("cable pulled")
                 stop = True
         assert pair.session.failures >= 6
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_a_write_of_a_lost_session_never_lands_over_a_newer_one(tmp_path: Path, attempts: int) -> None:
+    """The old session's write sits at the disk while logins that name that session come and go."""
+    sockets: list[socket.socket] = []
+
+    async def dial() -> Transport:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / "exporter.sock"))
+        sockets.append(sock)
+        return StreamTransport(sock)
+
+    async with mesh_pair(tmp_path, SIZE, dialer=dial) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        disk = pair.exporter.disk
+        disk.stall(lambda request: request.op == Op.WRITE)
+        with trio.move_on_after(0.05):
+            await handle.write(0, b"old!")
+        assert disk.stalled == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.write, 0, b"new!")
+            for number in range(attempts):
+                # The first one is the session's, the others are those of logins that wait.
+                sockets[-1].shutdown(socket.SHUT_RDWR)
+                await until(lambda number=number: len(sockets) > number + 1)
+                await trio.sleep(0.2)
+                assert pair.session.state == "down", "answered while the old session's write is at the disk"
+                assert disk.stalled == 1
+            disk.release()
+        assert bytes(disk.data[:4]) == b"new!"
+
+
+async def test_a_fence_holds_the_other_class_too(tmp_path: Path) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
+        app = await pair.port.open(IoClass.APP, writable=True)
+        system = await pair.port.open(IoClass.SYSTEM, writable=True)
+        disk = pair.exporter.disk
+        disk.stall(lambda request: request.op == Op.WRITE)
+        assert await errno_of(app.write(0, b"old!")) == errno.ETIMEDOUT
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(system.write, 0, b"new!")
+            await trio.sleep(0.1)
+            assert disk.stalled == 1
+            disk.release()
+        assert bytes(disk.data[:4]) == b"new!"
+        assert await system.read(0, 4) == await app.read(0, 4) == b"new!"
