@@ -1,0 +1,211 @@
+"""The exporter's process: status, reload, stop, systemd, what is left behind."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from meshfs.config import load
+from meshfs.keys import Keyring
+from meshfs.model import SHARE_DISKS
+from meshfs.smb.constants import AccessMask, Command, NtStatus
+from meshfs.smb.messages import (
+    ChangeNotifyRequest,
+    ChangeNotifyResponse,
+    EchoRequest,
+    FileId,
+    unpack_notifications,
+)
+from meshfs.testing.cluster import BIN, LocalCluster
+from meshfs.testing.raw_initiator import SocketInitiator, read_body, write_body
+
+MIB = 1 << 20
+ECHO = EchoRequest().pack()
+LIST = int(AccessMask.READ_DATA)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    with LocalCluster(tmp_path) as cluster:
+        disks = [cluster.image(name, MIB, cache="writeback") for name in ("disk0", "disk1")]
+        cluster.add_node("n1", disks)
+        cluster.add_node("n2")
+        cluster.write()
+        cluster.keygen()
+        yield cluster
+
+
+def connect(cluster: LocalCluster, node: str = "n2") -> SocketInitiator:
+    password = Keyring(load(cluster.config), node).password_to("n1")
+    client = SocketInitiator(str(cluster.folder / "run" / "n1.sock"))
+    client.negotiate()
+    assert client.set_up(node, password).status == 0
+    client.connect(SHARE_DISKS)
+    return client
+
+
+def log_of(cluster: LocalCluster) -> str:
+    return cluster.exporters["n1"].log.read_text()
+
+
+def test_status_tells_of_sessions_disks_and_counters(cluster: LocalCluster) -> None:
+    running = cluster.start_exporter("n1")
+    with connect(cluster) as client:
+        file_id = client.open("disk0")
+        assert client.call(Command.WRITE, write_body(file_id, 0, bytes(4096))).status == 0
+        assert len(client.call(Command.READ, read_body(file_id, 0, 512)).data) == 512
+        status = cluster.control("n1")
+        assert (status["version"], status["node"], status["pid"]) == (1, "n1", running.pid)
+        assert len(status["listening"]) == 2
+        [session] = status["sessions"]
+        expected = {"node": "n2", "dialect": "3.1.1", "signing": "AES_GMAC", "cipher": "", "opens": 1}
+        assert {key: session[key] for key in expected} == expected
+        disk = status["disks"][0]
+        assert (disk["name"], disk["size_bytes"], disk["state"]) == ("disk0", MIB, "ok")
+        assert (disk["reads"], disk["writes"], disk["read_bytes"], disk["written_bytes"]) == (1, 1, 512, 4096)
+        assert status["counters"]["logins"] == 1
+    until(lambda: not cluster.control("n1")["sessions"], "the session of a closed connection stays")
+
+
+@pytest.mark.parametrize("line", [b"not JSON", b"[]", b'{"verb": "no such"}', b"{}", b"[" * 50_000])
+def test_bad_lines_on_the_control_socket_are_answered(cluster: LocalCluster, line: bytes) -> None:
+    cluster.start_exporter("n1")
+    path = cluster.folder / "run" / "n1.ctl"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(5)
+        stream.connect(str(path))
+        stream.sendall(line + b"\n")
+        with stream.makefile("rb") as lines:
+            assert "error" in json.loads(lines.readline())
+    assert cluster.control("n1")["node"] == "n1"
+
+
+def test_reload_adds_and_withdraws_disks_and_tells_watchers(cluster: LocalCluster) -> None:
+    running = cluster.start_exporter("n1")
+    node = cluster.nodes["n1"]
+    with connect(cluster) as client:
+        kept, going = client.open("disk0"), client.open("disk1")
+        root = client.open("", LIST)
+        watch = client.send(Command.CHANGE_NOTIFY, ChangeNotifyRequest(FileId(root, root), 4096, 0xFFF).pack())
+        assert client.take(watch).status == NtStatus.PENDING
+        node.disks[1:] = [cluster.image("disk2", 2 * MIB, cache="writeback")]
+        cluster.write()
+        os.kill(running.pid, signal.SIGHUP)
+        changes = unpack_notifications(ChangeNotifyResponse.unpack(client.take(watch).body).output)
+        assert changes == ((2, "disk1"),)
+        until(lambda: [disk["name"] for disk in cluster.control("n1")["disks"]] == ["disk0", "disk2"], "not reloaded")
+        assert client.call(Command.READ, read_body(kept, 0, 512)).status == 0
+        assert client.call(Command.READ, read_body(going, 0, 512)).status == NtStatus.FILE_CLOSED
+        assert client.create("disk2").status == 0
+
+
+def test_a_broken_config_changes_nothing(cluster: LocalCluster) -> None:
+    running = cluster.start_exporter("n1")
+    good = cluster.config.read_text()
+    with connect(cluster) as client:
+        file_id = client.open("disk0")
+        cluster.config.write_text(good.replace('cache = "writeback"', 'cache = "maybe"'))
+        os.kill(running.pid, signal.SIGHUP)
+        until(lambda: "the old config stays in force" in log_of(cluster), "no log line")
+        assert client.call(Command.READ, read_body(file_id, 0, 512)).status == 0
+        cluster.config.write_text(good)
+        os.kill(running.pid, signal.SIGHUP)
+        until(lambda: "reloaded " in log_of(cluster), "not reloaded")
+        assert client.call(Command.READ, read_body(file_id, 0, 512)).status == 0
+
+
+def test_a_disk_that_cannot_be_opened_at_reload_leaves_the_others_alone(cluster: LocalCluster) -> None:
+    running = cluster.start_exporter("n1")
+    cluster.nodes["n1"].disks.append(cluster.image("disk2", MIB, cache="writeback"))
+    (cluster.folder / "disks" / "disk2.img").unlink()
+    cluster.write()
+    os.kill(running.pid, signal.SIGHUP)
+    until(lambda: "disk left out: n1/disk2" in log_of(cluster), "no log line")
+    assert [disk["name"] for disk in cluster.control("n1")["disks"]] == ["disk0", "disk1"]
+
+
+def test_a_node_that_left_the_cluster_loses_its_session(cluster: LocalCluster) -> None:
+    cluster.add_node("n3")
+    cluster.write()
+    cluster.keygen()
+    running = cluster.start_exporter("n1")
+    with connect(cluster, "n3") as leaving, connect(cluster) as staying:
+        del cluster.nodes["n3"]
+        cluster.write()
+        os.kill(running.pid, signal.SIGHUP)
+        until(lambda: len(cluster.control("n1")["sessions"]) == 1, "the session stays")
+        assert leaving.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
+        assert staying.call(Command.ECHO, ECHO).status == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_well_and_leaves_no_sockets(cluster: LocalCluster, how: signal.Signals) -> None:
+    running = cluster.start_exporter("n1")
+    with connect(cluster) as client:
+        file_id = client.open("disk0")
+        assert client.call(Command.WRITE, write_body(file_id, 0, b"before the end")).status == 0
+        os.kill(running.pid, how)
+        assert running.process.wait(10) == 0
+        with pytest.raises(EOFError):
+            client.answered(client.next_id)
+    assert not list((cluster.folder / "run").iterdir())
+    assert (cluster.folder / "disks" / "disk0.img").read_bytes()[:14] == b"before the end"
+    text = running.log.read_text()
+    assert "Traceback" not in text
+    assert "WARNING" not in text
+
+
+def test_a_killed_exporter_is_replaced(cluster: LocalCluster) -> None:
+    cluster.start_exporter("n1")
+    cluster.stop_exporter("n1", signal.SIGKILL)
+    assert (cluster.folder / "run" / "n1.sock").exists()
+    cluster.start_exporter("n1")
+    with connect(cluster) as client:
+        assert client.open("disk0")
+
+
+def test_a_second_exporter_of_a_node_gives_up_and_harms_nothing(cluster: LocalCluster) -> None:
+    cluster.start_exporter("n1")
+    # Without disks it gets as far as the addresses.
+    other = cluster.folder / "other.toml"
+    other.write_text(cluster.config.read_text().split("  [[node.disk]]")[0])
+    done = subprocess.run(
+        [BIN / "meshfsd", "--config", other, "--node", "n1"], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 2
+    assert "Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    with connect(cluster) as client:
+        assert client.open("disk0")
+
+
+def test_systemd_is_told(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cluster.folder / "notify.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        running = cluster.start_exporter("n1")
+        assert manager.recv(1000) == b"READY=1"
+        os.kill(running.pid, signal.SIGHUP)
+        reloading = manager.recv(1000)
+        assert reloading.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(1000) == b"READY=1"
+        os.kill(running.pid, signal.SIGTERM)
+        assert manager.recv(1000) == b"STOPPING=1"
+        assert running.process.wait(10) == 0
