@@ -119,7 +119,7 @@ def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
     try:
         return tuple(decode_disks(IoctlResponse.unpack(reply.body).output))
     except ValueError as error:
-        raise RemoteProtocolError(str(error)) from error
+        raise RemoteProtocolError(f"the list of disks makes no sense: {error}") from error
 
 
 async def wait_for_change(channel: Channel, root: OpenFile) -> None:

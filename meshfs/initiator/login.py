@@ -14,7 +14,7 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.config import Security
-from meshfs.errors import AuthenticationError, RemoteProtocolError, StatusError
+from meshfs.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, StatusError
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.slots import Reply
 from meshfs.smb.auth import Initiator as Login
@@ -108,8 +108,12 @@ async def log_in(channel: Channel, policy: Policy, guid: bytes, login: Login, pr
         raise AuthenticationError("the exporter let us in as a guest only")
     settled = channel.connection.negotiated
     assert settled.dialect is not None
+    try:
+        session_key = login.session_key
+    except LocalProtocolError as error:
+        raise AuthenticationError("the exporter ended the login before it was over") from error
     security = channel_security(
-        settled.dialect, settled.signing_algorithm, settled.cipher, login.session_key, preauth.value,
+        settled.dialect, settled.signing_algorithm, settled.cipher, session_key, preauth.value,
         reply.session_id, exporter=False,
     )  # fmt: skip
     _verify(channel, reply, security)

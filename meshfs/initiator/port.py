@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from meshfs.errors import RemoteProtocolError
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import only_disk, start_query_disks
 from meshfs.initiator.opens import SharedOpen
@@ -246,7 +247,13 @@ class Handle:
             return start_query_disks(channel, shared.tree_id, shared.file_id, deadline)
 
         reply: Reply = await shared.again("flush", deadline, start)
-        self._port.opened(only_disk(reply, self._port.info.id))
+        try:
+            info = only_disk(reply, self._port.info.id)
+        except RemoteProtocolError as error:
+            raise OSError(
+                errno.EIO, f"the exporter's answer about disk {self._port.info.name} makes no sense"
+            ) from error
+        self._port.opened(info)
 
     def _raise_lost(self) -> None:
         if self.lost:

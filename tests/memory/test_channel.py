@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from random import Random
 
 import pytest
 import trio
@@ -116,6 +117,25 @@ async def test_a_lie_ends_the_channel_and_gives_no_data(name: str) -> None:
             assert channel.closed
             with pytest.raises(ChannelLost):
                 await read(channel, 0, 100)
+
+
+@pytest.mark.parametrize("seed", range(200))
+async def test_signed_nonsense_is_an_error_or_fits_what_was_asked(seed: int) -> None:
+    """An exporter that knows the keys can say anything, and gets no exception but the expected ones."""
+    random = Random(seed)
+    body = bytearray(read_body(bytes(random.randrange(200))))
+    for _ in range(random.randrange(1, 4)):
+        body[random.randrange(min(len(body), 20))] = random.randrange(256)
+    body = body[: random.randrange(len(body) + 1)]
+    status = random.choice((0, 0, 0, NtStatus.END_OF_FILE, NtStatus.PENDING, random.getrandbits(32)))
+    reading = random.random() < 0.7
+    async with scripted_channel(says(lambda e, r: e.frame(r, bytes(body), status=status))) as (channel, _):
+        try:
+            with trio.fail_after(5):
+                result = await (read(channel, 0, 100) if reading else write(channel, 0, bytes(100)))
+        except (ChannelLost, StatusError):
+            return
+        assert (len(result) if isinstance(result, bytes) else result) <= 100
 
 
 WRITE_LIES: dict[str, Callable[[ScriptedExporter, Request], bytes]] = {

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 import trio
@@ -210,6 +211,64 @@ async def test_changed_capabilities_of_an_older_dialect_are_found(
         nursery.start_soon(session.run)
         await until(lambda: session.failures >= 1 or session.state == "connected")
         assert "changed on its way" in session.why
+
+
+def _first_login_reply_succeeds(reply: bool, message: bytes) -> bytes:
+    early = reply and message[12] == Command.SESSION_SETUP and message[8:12] != bytes(4)
+    return message[:8] + bytes(4) + message[12:] if early else message
+
+
+async def test_a_login_that_ends_before_it_is_over_is_refused(tmp_path: Path) -> None:
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([middleman(tmp_path / "sock", nursery, _first_login_reply_succeeds)])
+        nursery.start_soon(session.run)
+        await until(lambda: session.failures >= 1 or session.state == "connected")
+        assert session.state == "down"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_flipped_bit_of_a_login_is_noticed(tmp_path: Path, seed: int) -> None:
+    """All bytes of NEGOTIATE and SESSION_SETUP are under the keys or the signature."""
+    random = Random(seed)
+    cases = 12
+    countdown = 0
+    flipped = False
+
+    def change(reply: bool, message: bytes) -> bytes:
+        nonlocal countdown, flipped
+        if message[12] not in (Command.NEGOTIATE, Command.SESSION_SETUP) or flipped:
+            return message
+        countdown -= 1
+        if countdown > 0:
+            return message
+        flipped = True
+        changed = bytearray(message)
+        changed[random.randrange(len(message))] ^= 1 << random.randrange(8)
+        return bytes(changed)
+
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        for _ in range(cases):
+            countdown, flipped = random.randint(1, 6), False
+            session = make_session([middleman(tmp_path / "sock", nursery, change)])
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as attempts:
+                    attempts.start_soon(session.run)
+                    await until(lambda session=session: session.failures >= 1 or session.state == "connected")
+                    assert session.state == "down", countdown
+                    scope.cancel()
+
+
+@pytest.mark.parametrize("output", [b"", b"garbage", b"[1]", b'[{"id": 1}]', b"[" * 100000, b'{"a": "b"}'])
+async def test_a_list_of_disks_that_is_none_is_a_reason_to_be_down(
+    tmp_path: Path, output: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshfs.exporter.ioctl.encode_disks", lambda disks: output)
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")])
+        nursery.start_soon(session.run)
+        await until(lambda: session.failures >= 1 or session.state == "connected")
+        assert session.state == "down"
+        assert "list of disks" in session.why
 
 
 # --- down, and up again -----------------------------------------------------------------------
