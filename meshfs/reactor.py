@@ -41,6 +41,8 @@ class Reactor:
         self._callbacks: dict[int, Callback] = {}
         self._deferred: list[Callback] = []
         self._turn_wanted = False
+        #: Counts the reactor's turns in trio: a task woken in one has run before the next but one.
+        self.turn = 0
         #: Whether callbacks are being called.
         self.in_round = False
 
@@ -85,6 +87,7 @@ class Reactor:
         """All there is to do, until it is trio's turn or nothing came for a moment."""
         poll, callbacks, monotonic = self._epoll.poll, self._callbacks, time.monotonic
         self._turn_wanted = False
+        self.turn += 1
         turn_at = monotonic() + _TURN_EVERY_S
         while events := poll(_LINGER_S, _EVENTS_MAX):
             self.in_round = True

@@ -2,8 +2,9 @@
 
 The hot path. A request costs its caller one park and one wake-up, nothing else:
 
-    start_read, start_write   pack, sign and send at once (one sendmsg), enter the slot into the
-                              table of requests in flight; the caller parks on the slot
+    start_read, start_write   pack, sign, enter the slot into the table of requests in flight;
+                              the caller parks on the slot
+    end of the round          all that was started in it leaves in one sendmsg
     reactor's callback        receive a batch, parse, check; every caller's result is handed to it
     writer task               awake only after a send that the socket did not take whole
     ticker task               deadlines, probes, silence; there is no timer per request
@@ -21,7 +22,7 @@ for, is protected less than agreed, or has a length that cannot be, ends the cha
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
@@ -57,6 +58,8 @@ _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _SIGNED: Final = int(Flags.SIGNED)
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
 NOT_SENT: Final = -1
+_CORKED_MAX_BYTES: Final = 64 * limits.KIB
+_CORKED_PARTS_MAX: Final = 256
 
 _ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
 _ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
@@ -80,11 +83,13 @@ class Channel:
         self.closed = False
         self._slots: dict[int, Slot] = {}
         self._waiting: deque[tuple[int, Slot, Callable[[int, int], None]]] = deque()
+        self._corked: list[bytes | bytearray | memoryview] = []
         self._unsent: deque[memoryview] = deque()
         self._writer: Task | None = None
         self._scope = trio.CancelScope()
         self._reactor = reactor.current()
-        # READ payloads handed out, by batch; see _recycle.
+        # READ payloads handed out, by the reactor's turn; see _recycle.
+        self._recycled_in = 0
         self._lent: list[Buffer] = []
         self._lent_before: list[Buffer] = []
         self._security: ChannelSecurity | None = None
@@ -117,7 +122,7 @@ class Channel:
                 # Those who were just given lent memory run before it goes back.
                 for _ in range(2):
                     await trio.lowlevel.checkpoint()
-                    self._recycle()
+                    self._recycle_now()
 
     def fail(self, why: str) -> None:
         """End the channel; who waits is told by ``run`` as it returns."""
@@ -135,6 +140,7 @@ class Channel:
         slots = [*self._slots.values(), *(slot for _, slot, _ in self._waiting)]
         self._slots.clear()
         self._waiting.clear()
+        self._corked.clear()
         self._unsent.clear()
         for slot in slots:
             finish(slot, ChannelLost(self.why))
@@ -357,7 +363,28 @@ class Channel:
         self._send((frame,))
 
     def _send(self, parts: tuple[bytes | bytearray | memoryview, ...]) -> None:
-        """Send, or queue what the socket does not take. Never raises: a dead socket ends the channel."""
+        """Send, at the latest at the end of the reactor's round. Never raises.
+
+        What one round starts leaves in one sendmsg, so that the exporter gets it as one batch;
+        large writes leave at once, as the exporter can begin to receive them meanwhile.
+        """
+        corked = self._corked
+        if not self._reactor.in_round:
+            self._send_now(parts)
+            return
+        if not corked:
+            self._reactor.defer(self._uncork)
+        corked += parts
+        if len(parts[-1]) > _CORKED_MAX_BYTES or len(corked) > _CORKED_PARTS_MAX:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        if self._corked:
+            parts, self._corked = self._corked, []
+            self._send_now(parts)
+
+    def _send_now(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Send, or queue what the socket does not take; a dead socket ends the channel."""
         if self._unsent:
             self._queue(parts, 0)
             return
@@ -372,7 +399,7 @@ class Channel:
         if sent != sum(map(len, parts)):
             self._queue(parts, sent)
 
-    def _queue(self, parts: tuple[bytes | bytearray | memoryview, ...], sent: int) -> None:
+    def _queue(self, parts: Sequence[bytes | bytearray | memoryview], sent: int) -> None:
         """Keep what is left of ``parts`` after ``sent`` bytes; credits bound how much that can be."""
         for index, part in enumerate(parts):
             size = len(part)
@@ -455,11 +482,17 @@ class Channel:
                 return
 
     def _recycle(self) -> None:
-        """Give lent memory back one whole batch later.
+        """Give lent memory back in the reactor's turn after the next.
 
-        A task woken by a batch runs in trio's turn behind it, and is done with the memory before
-        the batch after the next.
+        A task woken in one turn runs before or after the reactor's next one, in any order. A turn
+        may have many batches, so it is turns that count.
         """
+        turn = self._reactor.turn
+        if turn != self._recycled_in:
+            self._recycled_in = turn
+            self._recycle_now()
+
+    def _recycle_now(self) -> None:
         for buffer in self._lent_before:
             buffer.release()
         self._lent_before = self._lent
