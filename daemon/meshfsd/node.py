@@ -162,7 +162,7 @@ class NodeExporter:
                 self._offer(served, nursery)
             elif served.config != disk:
                 served.config, served.offered.allow = disk, disk.access_of
-                exporter.shares.modified(served.offered)
+                exporter.enforce(served.offered)
         logger.info("reloaded %s", config.path)
 
     def _offer(self, served: ServedDisk, nursery: trio.Nursery) -> None:

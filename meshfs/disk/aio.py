@@ -17,9 +17,7 @@ import struct
 from collections import deque
 from typing import Final
 
-import trio
-
-from meshfs import limits
+from meshfs import limits, reactor
 from meshfs.disk.base import Done
 from meshfs.disk.threads import ThreadEngine
 
@@ -143,12 +141,12 @@ class AioEngine:
 
     async def run(self) -> None:
         """Deliver completions until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._threads.run)
-            while True:
-                await trio.lowlevel.wait_readable(self._eventfd)
-                os.eventfd_read(self._eventfd)
-                self._deliver()
+        with reactor.current().watching(self._eventfd, self._signalled):
+            await self._threads.run()
+
+    def _signalled(self) -> None:
+        os.eventfd_read(self._eventfd)
+        self._deliver()
 
     def _deliver(self) -> None:
         """Hand out what is complete; what the callbacks queue goes in one batch behind it."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from meshfs import limits
+from meshfs import limits, reactor
 from meshfs.disk.base import Done
 
 _READ: Final = 0
@@ -91,13 +91,15 @@ class ThreadEngine:
 
     async def run(self) -> None:
         """Deliver completions until cancelled."""
-        while True:
-            await trio.lowlevel.wait_readable(self._eventfd)
-            os.eventfd_read(self._eventfd)
-            finished = self._finished
-            while finished:
-                done, result = finished.popleft()
-                done(result)
+        with reactor.current().watching(self._eventfd, self._signalled):
+            await trio.sleep_forever()
+
+    def _signalled(self) -> None:
+        os.eventfd_read(self._eventfd)
+        finished = self._finished
+        while finished:
+            done, result = finished.popleft()
+            done(result)
 
     def close(self) -> None:
         """End the threads; requires that nothing is in flight."""

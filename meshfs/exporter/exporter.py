@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
-from meshfs.exporter.opens import RootOpen
+from meshfs.exporter.opens import DiskOpen, RootOpen
 from meshfs.exporter.session import Session
-from meshfs.exporter.shares import OfferedDisk, Shares
+from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
 from meshfs.smb.states import Event, SessionState
@@ -176,11 +176,20 @@ class Exporter:
         ending = self._ending.get(session_id)
         return self.sessions.get(session_id) if ending is None else ending[0]
 
+    def enforce(self, disk: OfferedDisk) -> None:
+        """Who may do what with the disk changed: end the opens that may do more than that."""
+        for session in list(self.sessions.values()):
+            allowed = DISK_RIGHTS[disk.access_of(session.user)]
+            for opened in list(session.opens.values()):
+                if isinstance(opened, DiskOpen) and opened.disk is disk and opened.access & ~allowed:
+                    opened.close(_nobody)
+        self.shares.modified(disk)
+
     def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
         """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""
         disk = self.shares.remove(name)
         opens = [opened for session in self.sessions.values() for opened in session.opens.values()]
-        mine = [opened for opened in opens if getattr(opened, "disk", None) is disk]
+        mine = [opened for opened in opens if isinstance(opened, DiskOpen) and opened.disk is disk]
         left = len(mine) + 1
 
         def one_less() -> None:
@@ -203,4 +212,4 @@ class Exporter:
 
 
 def _nobody() -> None:
-    """Nobody wants to know."""
+    """Nothing is left to do."""

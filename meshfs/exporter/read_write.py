@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Final
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES
+from meshfs.buffers import HEADROOM_BYTES, Buffer
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.opens import DiskOpen, PipeOpen
@@ -90,29 +90,38 @@ def _read_done(done: DiskRequest) -> None:
     assert buffer is not None
     if result > 0:
         peer = request.peer
-        if request.compound is not None or request.seal or peer.closed:
+        if request.compound is not None or peer.closed:
             body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, result, 0, 0)
             data = buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + result]
             request.reply(b"".join((body, data)))
             buffer.release()
         else:
-            message, view = request.message, buffer.view
-            pack_read_response_frame(
-                view, _REPLY_START, result, flags=_SIGNED if request.sign else 0,
-                credits=peer.window.grant(message.credits, message.credit_charge),
-                credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
-                session_id=request.session_id,
-            )  # fmt: skip
-            end = HEADROOM_BYTES + result
-            if request.sign:
-                assert request.security is not None
-                peer.connection.sign(view[_MESSAGE_START:end], request.security)
-            peer.send(view[_REPLY_START:end], buffer)
+            _send_read(request, buffer, result)
     else:
         buffer.release()
         _fail(request, result)
     if opened.closing and not opened.requests:
         opened.drained()
+
+
+def _send_read(request: Request, buffer: Buffer, length: int) -> None:
+    """Make the reply around its payload, and let it go from there."""
+    peer, message, view = request.peer, request.message, buffer.view
+    pack_read_response_frame(
+        view, _REPLY_START, length, flags=_SIGNED if request.sign else 0,
+        credits=peer.window.grant(message.credits, message.credit_charge),
+        credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+        session_id=request.session_id,
+    )  # fmt: skip
+    end = HEADROOM_BYTES + length
+    security = request.security
+    if request.seal and security is not None and security.sealer is not None:
+        peer.send(security.sealer.seal(view[_MESSAGE_START:end]))
+        buffer.release()
+        return
+    if request.sign and security is not None:
+        peer.connection.sign(view[_MESSAGE_START:end], security)
+    peer.send(view[_REPLY_START:end], buffer)
 
 
 def _read_other(request: Request, length: int) -> None:

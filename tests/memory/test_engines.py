@@ -98,8 +98,7 @@ async def test_nothing_starts_before_the_flush(engine: Engine, fd: int) -> None:
 
 async def test_an_error_is_its_own_requests(engine: Engine, fd: int) -> None:
     memory, results = Memory(3), Results()
-    closed = os.dup(fd)
-    os.close(closed)
+    closed = 1 << 20  # beyond what a process may have open: nobody takes the number meanwhile
     for index, target in enumerate((fd, closed, fd)):
         done = lambda result, index=index: results.note(index, result)  # noqa: E731
         engine.queue_read(target, memory.address(index), PAGE, 0, done)

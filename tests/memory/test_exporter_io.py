@@ -306,3 +306,15 @@ def test_a_withdrawn_disk_ends_its_opens(disk, client):
     assert len(gone) == 1
     client.collect()
     assert client.take(at_disk).status == 0
+
+
+def test_a_node_that_may_do_less_loses_the_opens_that_do_more(disk, client):
+    writer, reader = client.open("disk0"), client.open("disk0", READ_ONLY)
+    offered = client.exporter.shares.all()[0]
+    offered.allow = lambda node: Access.READ_ONLY
+    client.exporter.enforce(offered)
+    assert client.call(Command.WRITE, write_body(writer, 0, b"x")).status == NtStatus.FILE_CLOSED
+    assert client.call(Command.READ, read_body(reader, 0, 1)).status == 0
+    offered.allow = lambda node: Access.NONE
+    client.exporter.enforce(offered)
+    assert client.call(Command.READ, read_body(reader, 0, 1)).status == NtStatus.FILE_CLOSED
