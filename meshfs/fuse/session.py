@@ -30,6 +30,7 @@ The hook is private to pyfuse3, so the version is checked; any other falls back 
 import errno
 import logging
 import os
+import select
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, cast
 
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 _VERSION_KNOWN: Final = "3.5.0"
 _DEVICE: Final = "/dev/fuse"
+#: Requests taken in one round of the reactor, before channels get their turn.
+_BATCH_MAX: Final = 32
 #: Arguments of pyfuse3's loop by which it never starts another or ends for one too many: a
 #: nursery, the fewest and the most loops (it counts those that ended below 0).
 _ALONE: Final = (None, 0, -(1 << 30))
@@ -150,6 +153,9 @@ class _Workers:
         self._fd = fd
         self._nursery = nursery
         self._reactor = reactor.current()
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        self._poll = poll.poll
         self._watched = False
         self._all: set[Worker] = set()
         self._in_trio: set[Worker] = set()
@@ -182,7 +188,13 @@ class _Workers:
             self._reactor.remove(self._fd)
 
     def _readable(self) -> None:
-        """The kernel has a request: the reactor's callback."""
+        """The kernel has requests: the reactor's callback. What they start leaves in one batch."""
+        for _ in range(_BATCH_MAX):
+            self._serve_one()
+            if not self._watched or not self._poll(0):
+                return
+
+    def _serve_one(self) -> None:
         if self._idle:
             self._idle.pop().resume()
         elif len(self._all) < limits.FUSE_WORKERS_MAX:
