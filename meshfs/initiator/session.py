@@ -127,6 +127,10 @@ class ExporterSession:
                 channel.fail(f"the login took longer than {limits.HANDSHAKE_TIMEOUT_S:g} s")
             except _SETUP_ERRORS as error:
                 channel.fail(str(error))
+            except Exception as error:
+                # A fault of ours with one exporter must not take the others' disks away.
+                logger.exception("exporter %s: given up after an internal error", self.node)
+                channel.fail(f"internal error: {error!r}")
         established = channel in self.channels
         if established:
             self.channels.remove(channel)

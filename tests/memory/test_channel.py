@@ -385,3 +385,36 @@ async def test_what_the_socket_does_not_take_is_sent_in_order() -> None:
         assert len(writes) >= count
         ids = [request.message_id for request in exporter.requests]
         assert ids == sorted(ids)
+
+
+async def test_lent_memory_outlives_every_batch_of_the_turn_it_came_in() -> None:
+    """The reader runs in trio's turn; batches that arrive before it must not reuse what it was lent."""
+    held: list[Request] = []
+    script: Script = lambda e, r: held.append(r)  # noqa: E731
+    size = 400 * KIB
+    async with scripted_channel(honest) as (channel, exporter):
+        for _ in range(3):
+            assert await read(channel, 0, 1) == content(0, 1)
+        exporter.script = script
+        results: list[bytes] = []
+
+        async def one(offset: int) -> None:
+            results.append(await read(channel, offset, size))
+
+        async with trio.open_nursery() as nursery:
+            for offset in (7, 77):
+                nursery.start_soon(one, offset)
+            await until_held(held, 2)
+            # Both replies come in batches of one turn: the callback is called by hand, as rounds of
+            # the reactor call it, while no task has a chance to run.
+            for request in held:
+                exporter.answer(request)
+                for _ in range(6):
+                    channel._readable()
+        assert sorted(results) == sorted([content(7, size), content(77, size)])
+
+
+async def until_held(held: list[Request], count: int) -> None:
+    with trio.fail_after(5):
+        while len(held) < count:  # noqa: ASYNC110 - filled by the script
+            await trio.sleep(0.001)
