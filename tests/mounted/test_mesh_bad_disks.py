@@ -25,7 +25,8 @@ def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        run("umount", folder)
+        # Lazily: after a failure the cluster, which ends later, still has its image there.
+        run("umount", "--lazy", folder)
 
 
 def up(cluster: LocalCluster, *bad: LocalDisk) -> Path:

@@ -104,7 +104,7 @@ async def test_reads_and_writes_a_file(smbd: Smbd, name: str) -> None:
 
 async def test_many_at_once_keep_their_answers_apart(smbd: Smbd) -> None:
     data = os.urandom(8 * MIB)
-    Path(smbd.share / "many").write_bytes(data)
+    await trio.Path(smbd.share / "many").write_bytes(data)
     async with opened(smbd, Policy(), "many") as (channel, file):
 
         async def one(number: int) -> None:
