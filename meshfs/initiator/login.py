@@ -51,6 +51,7 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
 from meshfs.smb.status import status_text
+from meshfs.smb.wire import HEADER
 
 _SALT_BYTES: Final = 32
 # A login is two rounds; more is a peer that plays for time.
@@ -224,7 +225,7 @@ async def _exchange_tokens(
 def _verify(channel: Channel, reply: Reply, security: ChannelSecurity) -> None:
     if reply.protection is not Protection.UNKNOWN:
         raise AuthenticationError("the exporter's last login reply is not signed")
-    message = Message(memoryview(reply.raw), None)
+    message = Message(memoryview(reply.raw), None, HEADER.unpack_from(reply.raw))
     if channel.connection.check(message, security) is not Protection.SIGNED:
         raise AuthenticationError("the exporter's last login reply has a wrong signature: it is not who it says")
 

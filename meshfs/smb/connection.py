@@ -11,7 +11,7 @@ the sessions that are bound to it (``security``), nothing else of them.
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
@@ -43,6 +43,7 @@ from meshfs.smb.wire import HEADER, READ_DATA_OFFSET, WRITE_DATA_OFFSET, pack_he
 _SIGNED: Final = 0x00000008
 _RESPONSE: Final = 0x00000001
 _CANCEL: Final = int(Command.CANCEL)
+_unpack_header: Final = HEADER.unpack_from
 
 
 class Role(enum.Enum):
@@ -64,6 +65,12 @@ class Protection(enum.IntEnum):
     BAD = 4
 
 
+# Looking up an enum's member costs as much as a call.
+_UNPROTECTED: Final = Protection.NONE
+_SIGNED_WELL: Final = Protection.SIGNED
+_BAD: Final = Protection.BAD
+
+
 class Message:
     """One received message; ``view`` (header and body) is valid until the next receive.
 
@@ -83,17 +90,17 @@ class Message:
     tail: int
     session_id: int
 
-    def __init__(self, view: memoryview, frame: Frame | None) -> None:
+    def __init__(self, view: memoryview, frame: Frame | None, header: tuple[Any, ...]) -> None:
         (
             _, size, self.credit_charge, self.status, self.command, self.credits, self.flags, _, self.message_id,
             self.tail, self.session_id, _,
-        ) = HEADER.unpack_from(view)  # fmt: skip
+        ) = header  # fmt: skip
         if size != HEADER_BYTES:
             raise RemoteProtocolError(f"header says it is {size} bytes long, expected {HEADER_BYTES}")
         self.view = view
         #: The frame when this message is all of it, else None (a part of a compound).
         self.frame = frame
-        self.protection = Protection.NONE
+        self.protection = _UNPROTECTED
         #: The next message of the same compound.
         self.next: Message | None = None
 
@@ -172,17 +179,24 @@ class Connection:
 
     def _parse(self, frame: Frame) -> Message:
         view = frame.view
-        protocol = bytes(view[:4])
-        if protocol == PROTOCOL_ID:
-            if len(view) < HEADER_BYTES:
-                raise RemoteProtocolError(f"message of {len(view)} bytes is shorter than a header")
-            return self._message(frame, None)
+        if len(view) < HEADER_BYTES:
+            return self._other(frame)
+        header = _unpack_header(view)
+        if header[0] != PROTOCOL_ID:
+            return self._other(frame)
+        return self._message(frame, header, None)
+
+    def _other(self, frame: Frame) -> Message:
+        """A frame that is no plain message: an encrypted one, or nothing we speak."""
+        protocol = bytes(frame.view[:4])
         if protocol == PROTOCOL_ID_TRANSFORM:
             return self._unseal(frame)
         if protocol == PROTOCOL_ID_COMPRESSION:
             raise RemoteProtocolError("compressed message, but compression was not negotiated")
         if protocol == PROTOCOL_ID_SMB1:
             raise RemoteProtocolError("SMB 1 is not spoken here")
+        if protocol == PROTOCOL_ID:
+            raise RemoteProtocolError(f"message of {len(frame.view)} bytes is shorter than a header")
         raise RemoteProtocolError(f"message starts with {protocol.hex()}, not with an SMB 2 header")
 
     def _unseal(self, frame: Frame) -> Message:
@@ -197,16 +211,16 @@ class Connection:
         plain = Frame(buffer.view, start, size, buffer)
         self._frames.lend(plain)
         security.opener.open(frame.memory, frame.start, len(frame.view), plain.view)
-        if bytes(plain.view[:4]) != PROTOCOL_ID:
+        header = _unpack_header(plain.view)
+        if header[0] != PROTOCOL_ID:
             raise RemoteProtocolError("encrypted message does not hold an SMB 2 header")
-        return self._message(plain, session_id)
+        return self._message(plain, header, session_id)
 
-    def _message(self, frame: Frame, sealed_session: int | None) -> Message:
+    def _message(self, frame: Frame, header: tuple[Any, ...], sealed_session: int | None) -> Message:
         """The message of a frame, or the first of the chain when it is a compound."""
-        view = frame.view
-        if any(view[20:24]):
-            return self._compound(view, sealed_session)
-        message = Message(view, frame)
+        if header[7]:
+            return self._compound(frame.view, sealed_session)
+        message = Message(frame.view, frame, header)
         self._judge(message, sealed_session)
         return message
 
@@ -224,7 +238,7 @@ class Connection:
             step = int.from_bytes(view[20:24], "little")
             if step and (step % 8 or not HEADER_BYTES <= step <= len(view) - HEADER_BYTES):
                 raise RemoteProtocolError(f"NextCommand {step} points outside its compound of {len(view)} bytes")
-            message = Message(view[: step or len(view)], None)
+            message = Message(view[: step or len(view)], None, _unpack_header(view))
             self._judge(message, sealed_session)
             if last is None:
                 first = message
@@ -240,20 +254,19 @@ class Connection:
     def _judge(self, message: Message, sealed_session: int | None) -> None:
         if (message.flags & _RESPONSE) != self._direction:
             raise RemoteProtocolError("message flows in the wrong direction")
-        session_id = message.session_id
         if sealed_session is not None:
-            if session_id not in (sealed_session, SESSION_ID_RELATED):
+            if message.session_id not in (sealed_session, SESSION_ID_RELATED):
                 raise RemoteProtocolError("encrypted message names another session than its transform header")
             message.protection = Protection.SEALED
         elif message.flags & _SIGNED:
-            security = self.security.get(session_id)
+            security = self.security.get(message.session_id)
             message.protection = Protection.UNKNOWN if security is None else self.check(message, security)
 
     def check(self, message: Message, security: ChannelSecurity) -> Protection:
         """SIGNED or BAD: the signature of ``message`` by the key of ``security``."""
         sender = self._peer | NONCE_CANCEL if message.command == _CANCEL else self._peer
         good = security.signer.verify(message.view, message.message_id, sender)
-        return Protection.SIGNED if good else Protection.BAD
+        return _SIGNED_WELL if good else _BAD
 
     # --- sending -----------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ Reserved H, Flags H, SessionId Q.
 import hashlib
 import hmac
 import struct
+from hmac import compare_digest
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -31,7 +32,7 @@ from meshfs.smb.constants import (
     SigningAlgorithm,
 )
 
-_GMAC_NONCE: Final = struct.Struct("<QI")
+_pack_nonce: Final = struct.Struct("<QI").pack
 #: Third field of a GMAC nonce: who sends, and whether the message is a CANCEL (3.1.4.1).
 NONCE_INITIATOR: Final = 0
 NONCE_EXPORTER: Final = 1
@@ -99,10 +100,10 @@ class GmacSigner:
         self._encrypt = AESGCM(key).encrypt
 
     def sign(self, message: Memory, message_id: int, sender: int) -> None:
-        message[_SIGNATURE] = self._encrypt(_GMAC_NONCE.pack(message_id, sender), b"", message)
+        message[_SIGNATURE] = self._encrypt(_pack_nonce(message_id, sender), b"", message)
 
     def sign_parts(self, head: bytearray, start: int, data: bytes | memoryview, message_id: int) -> None:
-        nonce = _GMAC_NONCE.pack(message_id, NONCE_INITIATOR)
+        nonce = _pack_nonce(message_id, NONCE_INITIATOR)
         if len(data) <= _JOIN_MAX_BYTES:
             tag = self._encrypt(nonce, b"", b"".join((memoryview(head)[start:], data)))
         else:
@@ -116,9 +117,9 @@ class GmacSigner:
     def verify(self, message: memoryview, message_id: int, sender: int) -> bool:
         signature = bytes(message[_SIGNATURE])
         message[_SIGNATURE] = _NO_SIGNATURE
-        expected = self._encrypt(_GMAC_NONCE.pack(message_id, sender), b"", message)
+        expected = self._encrypt(_pack_nonce(message_id, sender), b"", message)
         message[_SIGNATURE] = signature
-        return hmac.compare_digest(expected, signature)
+        return compare_digest(expected, signature)
 
 
 class _MacSigner:
@@ -141,7 +142,7 @@ class _MacSigner:
 
     def verify(self, message: memoryview, message_id: int, sender: int) -> bool:
         expected = self._mac(message[:48], _NO_SIGNATURE, message[64:])
-        return hmac.compare_digest(expected, message[_SIGNATURE])
+        return compare_digest(expected, message[_SIGNATURE])
 
 
 class CmacSigner(_MacSigner):
