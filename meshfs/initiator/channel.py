@@ -22,16 +22,17 @@ for, is protected less than agreed, or has a length that cannot be, ends the cha
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
 import trio
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from meshfs import limits, reactor
 from meshfs.buffers import Buffer, BufferPool
 from meshfs.errors import ChannelLost, LocalProtocolError, RemoteProtocolError, StatusError
+from meshfs.initiator.outbox import Outbox
+from meshfs.initiator.silence import Silence, Verdict
 from meshfs.initiator.slots import Reply, Slot, finish, read_result, write_result
 from meshfs.smb.connection import Connection, Message, Protection, Role
 from meshfs.smb.constants import PREFIX_BYTES, Command, Flags, NtStatus, WriteFlags
@@ -58,8 +59,6 @@ _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _SIGNED: Final = int(Flags.SIGNED)
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
 NOT_SENT: Final = -1
-_CORKED_MAX_BYTES: Final = 64 * limits.KIB
-_CORKED_PARTS_MAX: Final = 256
 
 _ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
 _ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
@@ -77,15 +76,13 @@ class Channel:
         self.session_id = 0
         #: Why the channel ended; empty while it is alive.
         self.why = ""
-        self.sent_bytes = 0
         self.received_bytes = 0
         #: Nothing can be sent any more, and all callers have been told.
         self.closed = False
         self._slots: dict[int, Slot] = {}
         self._waiting: deque[tuple[int, Slot, Callable[[int, int], None]]] = deque()
-        self._corked: list[bytes | bytearray | memoryview] = []
-        self._unsent: deque[memoryview] = deque()
-        self._writer: Task | None = None
+        self._outbox = Outbox(transport, self.fail)
+        self._send = self._outbox.send
         self._scope = trio.CancelScope()
         self._reactor = reactor.current()
         # READ payloads handed out, by the reactor's turn; see _recycle.
@@ -100,21 +97,18 @@ class Channel:
         self._accepted_interim: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
         self._reserve = 0
         self._heard = False
-        self._probed = False
-        self._overdue = False
-        self._last_heard = 0.0
-        self._busy_since: float | None = None
+        self._silence = Silence(0.0)
 
     # --- life --------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve until the channel ends; ``why`` tells then. Cancelling ends it too."""
-        self._last_heard = trio.current_time()
+        self._silence = Silence(trio.current_time())
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._reactor.add(self.transport.fd, self._readable)
-                    nursery.start_soon(self._write_loop)
+                    nursery.start_soon(self._outbox.run)
                     nursery.start_soon(self._tick_loop)
         finally:
             self._close()
@@ -140,8 +134,7 @@ class Channel:
         slots = [*self._slots.values(), *(slot for _, slot, _ in self._waiting)]
         self._slots.clear()
         self._waiting.clear()
-        self._corked.clear()
-        self._unsent.clear()
+        self._outbox.close()
         for slot in slots:
             finish(slot, ChannelLost(self.why))
         self.connection.close()
@@ -160,6 +153,10 @@ class Channel:
         # Interim replies are never checked for a signature (MS-SMB2 3.2.5.1.3).
         self._accepted_interim = _ACCEPT_SEALED if seal else _ACCEPT_ANY
         self._reserve = 1
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._outbox.sent_bytes
 
     @property
     def sealed(self) -> bool:
@@ -362,88 +359,6 @@ class Channel:
             preauth.update(memoryview(frame)[PREFIX_BYTES:])
         self._send((frame,))
 
-    def _send(self, parts: tuple[bytes | bytearray | memoryview, ...]) -> None:
-        """Send, at the latest at the end of the reactor's round. Never raises.
-
-        What one round starts leaves in one sendmsg, so that the exporter gets it as one batch;
-        large writes leave at once, as the exporter can begin to receive them meanwhile.
-        """
-        corked = self._corked
-        if not self._reactor.in_round:
-            self._send_now(parts)
-            return
-        if not corked:
-            self._reactor.defer(self._uncork)
-        corked += parts
-        if len(parts[-1]) > _CORKED_MAX_BYTES or len(corked) > _CORKED_PARTS_MAX:
-            self._uncork()
-
-    def _uncork(self) -> None:
-        if self._corked:
-            parts, self._corked = self._corked, []
-            self._send_now(parts)
-
-    def _send_now(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send, or queue what the socket does not take; a dead socket ends the channel."""
-        if self._unsent:
-            self._queue(parts, 0)
-            return
-        try:
-            sent = self.transport.send(parts)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self.fail(f"sending failed: {error.strerror or error}")
-            return
-        self.sent_bytes += sent
-        if sent != sum(map(len, parts)):
-            self._queue(parts, sent)
-
-    def _queue(self, parts: Sequence[bytes | bytearray | memoryview], sent: int) -> None:
-        """Keep what is left of ``parts`` after ``sent`` bytes; credits bound how much that can be."""
-        for index, part in enumerate(parts):
-            size = len(part)
-            if sent >= size:
-                sent -= size
-                continue
-            rest = memoryview(part)[sent:]
-            sent = 0
-            # A caller's own memory (the second part) may change once its call is cancelled.
-            if index and type(rest.obj) is not bytes:
-                rest = memoryview(bytes(rest))
-            self._unsent.append(rest)
-        if self._unsent and self._writer is not None:
-            task, self._writer = self._writer, None
-            reschedule(task)
-
-    async def _write_loop(self) -> None:
-        unsent = self._unsent
-        while True:
-            if not unsent:
-                self._writer = current_task()
-                await wait_task_rescheduled(self._stop_writing)
-            try:
-                await self.transport.wait_writable()
-                sent = self.transport.send([unsent[i] for i in range(min(len(unsent), 64))])
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                self.fail(f"sending failed: {error.strerror or error}")
-                return
-            self.sent_bytes += sent
-            # What the peer takes is a sign of life as good as an answer.
-            self._heard = True
-            while sent:
-                part = unsent.popleft()
-                if sent < len(part):
-                    unsent.appendleft(part[sent:])
-                    break
-                sent -= len(part)
-
-    def _stop_writing(self, _: object) -> Abort:
-        self._writer = None
-        return Abort.SUCCEEDED
-
     # --- receiving ---------------------------------------------------------------------
 
     def _readable(self) -> None:
@@ -548,7 +463,7 @@ class Channel:
         for slot in list(self._slots.values()):
             if slot.deadline <= now and slot.task is not None:
                 finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time"))
-                self._overdue = True
+                self._silence.overdue = True
                 self._cancel(slot)
         for _, slot, _ in self._waiting:
             if slot.deadline <= now:
@@ -556,32 +471,18 @@ class Channel:
         self._pump()
 
     def _watch(self, now: float) -> None:
-        """Probe a silent peer, and give it up (MS-SMB2 leaves both to us)."""
-        if self._heard:
-            self._heard, self._probed, self._overdue, self._last_heard = False, False, False, now
-        busy = self.outstanding > 0
-        if not busy:
-            self._busy_since = None
-        elif self._busy_since is None:
-            self._busy_since = now
+        if self._outbox.progress:
+            self._outbox.progress, self._heard = False, True
+        heard, self._heard = self._heard, False
+        verdict = self._silence.look(now, heard=heard, busy=self.outstanding > 0)
         if not self._reserve:
             # Logging in has a timeout of its own.
             return
-        if self._busy_since is None:
-            if now - self._last_heard >= limits.CHANNEL_IDLE_PROBE_S:
-                self._probe()
-            return
-        silent_s = now - max(self._last_heard, self._busy_since)
-        # A peer that left us no credit to probe with has until the first deadline.
-        if silent_s >= limits.CHANNEL_SILENCE_MAX_S and (self._probed or self._overdue):
-            self.fail(f"silent for {silent_s:.1f} s")
-        elif silent_s >= limits.CHANNEL_PROBE_AFTER_S and not self._probed:
-            self._probe()
-
-    def _probe(self) -> None:
-        """ECHO on the credit kept for it; nobody waits for the reply but the silence counter."""
-        if self.credits.available:
-            self._probed = True
+        if verdict is Verdict.GIVE_UP:
+            self.fail(f"silent for {self._silence.seconds(now):.1f} s")
+        elif verdict is Verdict.PROBE and self.credits.available:
+            # ECHO on the credit kept for it; nobody waits for the reply but the silence counter.
+            self._silence.probed = True
             slot = Slot(int(Command.ECHO), 0, inf)
             slot.task = None
             self._send_request(slot, self._take(1), 1, EchoRequest().pack(), 0, None, None)

@@ -1,0 +1,117 @@
+"""What goes out: at once where the socket takes it, else in its order when it does."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from meshfs import limits, reactor
+from meshfs.transport.base import Memory, Transport
+
+_CORKED_MAX_BYTES: Final = 64 * limits.KIB
+_CORKED_PARTS_MAX: Final = 256
+#: Parts of one sendmsg of the writer.
+_WRITER_PARTS_MAX: Final = 64
+
+
+class Outbox:
+    """The sending half of a channel; ``fail`` is told, once or more, when the socket is dead."""
+
+    def __init__(self, transport: Transport, fail: Callable[[str], None]) -> None:
+        self.sent_bytes = 0
+        #: Set when the peer took queued data: a sign of life as good as an answer.
+        self.progress = False
+        self._transport = transport
+        self._fail = fail
+        self._reactor = reactor.current()
+        self._corked: list[Memory] = []
+        self._unsent: deque[memoryview] = deque()
+        self._writer: Task | None = None
+
+    def close(self) -> None:
+        """Forget what was not sent."""
+        self._corked.clear()
+        self._unsent.clear()
+
+    def send(self, parts: tuple[Memory, ...]) -> None:
+        """Send, at the latest at the end of the reactor's round. Never raises.
+
+        What one round starts leaves in one sendmsg, so that the exporter gets it as one batch;
+        large writes leave at once, as the exporter can begin to receive them meanwhile.
+        """
+        corked = self._corked
+        if not self._reactor.in_round:
+            self._send_now(parts)
+            return
+        if not corked:
+            self._reactor.defer(self._uncork)
+        corked += parts
+        if len(parts[-1]) > _CORKED_MAX_BYTES or len(corked) > _CORKED_PARTS_MAX:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        if self._corked:
+            parts, self._corked = self._corked, []
+            self._send_now(parts)
+
+    def _send_now(self, parts: Sequence[Memory]) -> None:
+        """Send, or queue what the socket does not take; a dead socket ends the channel."""
+        if self._unsent:
+            self._queue(parts, 0)
+            return
+        try:
+            sent = self._transport.send(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(f"sending failed: {error.strerror or error}")
+            return
+        self.sent_bytes += sent
+        if sent != sum(map(len, parts)):
+            self._queue(parts, sent)
+
+    def _queue(self, parts: Sequence[Memory], sent: int) -> None:
+        """Keep what is left of ``parts`` after ``sent`` bytes; credits bound how much that can be."""
+        for index, part in enumerate(parts):
+            size = len(part)
+            if sent >= size:
+                sent -= size
+                continue
+            rest = memoryview(part)[sent:]
+            sent = 0
+            # A caller's own memory (the second part) may change once its call is cancelled.
+            if index and type(rest.obj) is not bytes:
+                rest = memoryview(bytes(rest))
+            self._unsent.append(rest)
+        if self._unsent and self._writer is not None:
+            task, self._writer = self._writer, None
+            reschedule(task)
+
+    async def run(self) -> None:
+        """The writer: until cancelled, or the socket is dead."""
+        unsent = self._unsent
+        while True:
+            if not unsent:
+                self._writer = current_task()
+                await wait_task_rescheduled(self._stop_writing)
+            try:
+                await self._transport.wait_writable()
+                sent = self._transport.send([unsent[i] for i in range(min(len(unsent), _WRITER_PARTS_MAX))])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._fail(f"sending failed: {error.strerror or error}")
+                return
+            self.sent_bytes += sent
+            self.progress = True
+            while sent:
+                part = unsent.popleft()
+                if sent < len(part):
+                    unsent.appendleft(part[sent:])
+                    break
+                sent -= len(part)
+
+    def _stop_writing(self, _: object) -> Abort:
+        self._writer = None
+        return Abort.SUCCEEDED
