@@ -46,6 +46,8 @@ CONNECTIONS_MAX: Final = 1024
 CONNECTIONS_UNAUTHENTICATED_MAX: Final = 128
 UNAUTHENTICATED_TIMEOUT_S: Final = 15.0
 SESSIONS_PER_CONNECTION_MAX: Final = 16
+# Logins under way on one connection: strangers must not fill the table of sessions.
+LOGINS_PER_CONNECTION_MAX: Final = 2
 SESSIONS_MAX: Final = 2048
 CHANNELS_PER_SESSION_MAX: Final = 32
 TREES_PER_SESSION_MAX: Final = 64

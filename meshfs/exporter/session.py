@@ -137,7 +137,12 @@ def _session_of(request: Request) -> Session:
         if session.user:
             request.protect_by(session)
         return session
-    if len(peer.sessions) >= limits.SESSIONS_PER_CONNECTION_MAX or len(peer.exporter.sessions) >= limits.SESSIONS_MAX:
+    under_way = sum(not session.user for session in peer.sessions.values())
+    if (
+        under_way >= limits.LOGINS_PER_CONNECTION_MAX
+        or len(peer.sessions) >= limits.SESSIONS_PER_CONNECTION_MAX
+        or len(peer.exporter.sessions) >= limits.SESSIONS_MAX
+    ):
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
     session = Session(peer.exporter.new_session_id(), peer, peer.connection.negotiated.preauth.copy())
     peer.sessions[session.id] = session

@@ -5,6 +5,7 @@ import pytest
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import RemoteProtocolError
+from meshfs.smb.auth import Initiator
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,
@@ -241,6 +242,16 @@ def test_sessions_of_a_connection_are_limited():
         statuses.append(client.set_up().status)
     assert statuses[:-1] == [0] * limits.SESSIONS_PER_CONNECTION_MAX
     assert statuses[-1] == NtStatus.INSUFFICIENT_RESOURCES
+
+
+def test_logins_under_way_are_limited():
+    client = RawInitiator(exporter())
+    client.negotiate()
+    token = SessionSetupRequest(0, 1, 0, Initiator("n2", "password of n2", "").step()[0]).pack()
+    client.call(Command.ECHO, ECHO, credits=16, session_id=0, sign=False)
+    statuses = [client.call(Command.SESSION_SETUP, token, sign=False).status for _ in range(4)]
+    more = [NtStatus.MORE_PROCESSING_REQUIRED] * limits.LOGINS_PER_CONNECTION_MAX
+    assert statuses == [*more, *[NtStatus.INSUFFICIENT_RESOURCES] * (4 - len(more))]
 
 
 # --- PreviousSessionId -----------------------------------------------------------------
