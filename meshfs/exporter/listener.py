@@ -1,40 +1,22 @@
-"""Sockets of an exporter: accept, receive in batches, send in batches.
-
-Input is handled in the reactor's callbacks, without a task in between:
-
-    readable -> recv_into until the socket is empty -> Peer.received (handlers run, I/O is queued)
-             -> disks are started once -> all replies of the batch leave in one sendmsg
-
-Replies of disks that complete later leave in one sendmsg per connection and round of the
-reactor. Each connection has one task, which sleeps until the connection is over. A writer
-task exists only while a socket is full; meanwhile no more than SEND_QUEUE_MAX_BYTES pile up,
-because past that nothing is read from the connection.
-"""
+"""Accepts an exporter's connections, within limits, and ends them with it."""
 
 import errno
 import logging
-import os
 import socket
 import struct
-import time
 from collections.abc import Iterable
 from typing import Final
 
 import trio
 
 from meshfs import limits, reactor
-from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.peer import Peer
-from meshfs.transport.stream import enlarge_buffers
+from meshfs.exporter.link import Link, set_options
 
 logger = logging.getLogger(__name__)
 
-#: Parts of one sendmsg (writev(2): IOV_MAX).
-_IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _ACCEPT_RETRY_S: Final = 0.1
-_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 10, 5, 3
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -45,7 +27,7 @@ class Listener:
         self._exporter = exporter
         self._sockets = list(sockets)
         self._accepting = trio.CancelScope()
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self._flusher: trio.lowlevel.Task | None = None
         self._reactor: reactor.Reactor | None = None
         exporter.on_dirty = self._flush_soon
@@ -106,12 +88,12 @@ class Listener:
             accepted.close()
             return
         exporter.count("connections")
-        _set_options(accepted)
-        link = _Link(exporter, accepted, remote)
+        set_options(accepted)
+        link = Link(exporter, accepted, remote)
         self._links.add(link)
         nursery.start_soon(self._serve, link)
 
-    async def _serve(self, link: "_Link") -> None:
+    async def _serve(self, link: Link) -> None:
         try:
             await link.run()
         except trio.Cancelled:
@@ -146,213 +128,6 @@ class Listener:
             self._flusher = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(abort)
             self._exporter.flush()
-
-
-class _Link:
-    """One connection's socket."""
-
-    def __init__(self, exporter: Exporter, stream: socket.socket, remote: str) -> None:
-        self.peer = Peer(exporter, remote, time.time)
-        self.peer.flush = self._flush
-        self.peer.on_login_change = self._login_changed
-        self.logged_in = False
-        self._exporter = exporter
-        self._socket = stream
-        self._fd = stream.fileno()
-        self._reactor = reactor.current()
-        #: Cancelled when nothing more is to be read.
-        self._reading = trio.CancelScope(deadline=trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S)
-        self._stopped = False
-        #: The peer is gone, or broke the protocol.
-        self._over = False
-        self._nursery: trio.Nursery | None = None
-        #: Not read from until what waits to be sent is sent.
-        self._paused = False
-        #: Set when nothing waits to be sent any more; None while nothing does.
-        self._sent: trio.Event | None = None
-
-    async def run(self) -> None:
-        """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._reactor.add(self._fd, self._readable)
-            with self._reading:
-                await trio.sleep_forever()
-            self._reactor.remove(self._fd)
-            if self._stopped:
-                await trio.sleep_forever()
-            if not self._over and not self.peer.closing:
-                self._exporter.count("login_timeouts")
-                self.peer.log_warning("closed: no login within %g s", limits.UNAUTHENTICATED_TIMEOUT_S)
-            with trio.move_on_after(limits.UNAUTHENTICATED_TIMEOUT_S):
-                await self.sent_all()
-            nursery.cancel_scope.cancel()
-
-    def close(self) -> None:
-        self._reactor.remove(self._fd)
-        self._exporter.begin_batch()
-        self.peer.lost()
-        self._exporter.end_batch()
-        self._socket.close()
-
-    def stop_reading(self) -> None:
-        self._stopped = True
-        self._end_reading()
-
-    def _end_reading(self) -> None:
-        self._reactor.remove(self._fd)
-        self._reading.cancel()
-        self._reactor.give_turn()
-
-    async def sent_all(self) -> None:
-        while self._sent is not None:
-            await self._sent.wait()
-
-    def _login_changed(self, logged_in: bool) -> None:
-        self.logged_in = logged_in
-        self._reading.deadline = (
-            float("inf") if logged_in else trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S
-        )
-
-    # --- receiving ---------------------------------------------------------------------
-
-    def _readable(self) -> None:
-        """The reactor's callback: one batch."""
-        exporter = self._exporter
-        exporter.begin_batch()
-        try:
-            try:
-                going = self._receive_batch()
-            except RemoteProtocolError as error:
-                exporter.count("protocol_errors")
-                self.peer.log_warning("closed: %s", error)
-                going = False
-            finally:
-                exporter.end_batch()
-        except Exception:
-            # A fault of ours must not take the other connections down.
-            exporter.count("internal_errors")
-            logger.exception("%s: closed after an internal error", self.peer.remote)
-            going = False
-        if not going:
-            self._over = True
-            self._end_reading()
-        elif self._sent is not None and self._unsent_bytes() > limits.SEND_QUEUE_MAX_BYTES:
-            self._reactor.remove(self._fd)
-            self._paused = True
-
-    def _receive_batch(self) -> bool:
-        """Take what the socket has; False at the connection's end. Raises RemoteProtocolError."""
-        peer, receive = self.peer, self._socket.recv_into
-        batch_bytes = 0
-        while batch_bytes < limits.RECEIVE_BATCH_MAX_BYTES:
-            memory = peer.get_buffer()
-            try:
-                count = receive(memory)
-            except BlockingIOError:
-                return True
-            except OSError as error:
-                logger.debug("%s: %s", peer.remote, error)
-                return False
-            if not count:
-                return False
-            peer.received(count)
-            if count < len(memory) or peer.closing:
-                return True
-            batch_bytes += count
-        return True
-
-    # --- sending -----------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        """Send as much as the socket takes; the rest goes when it takes more."""
-        if self._sent is not None:
-            return
-        if self._send_some():
-            if self.peer.closing:
-                self._end_reading()
-        elif self._nursery is not None:
-            self._sent = trio.Event()
-            self._nursery.start_soon(self._send_rest)
-            self._reactor.give_turn()
-
-    def _send_some(self) -> bool:
-        """Whether nothing is left to send."""
-        peer = self.peer
-        out = peer.out
-        while out:
-            parts = [memory for memory, _ in out[:_IOV_MAX]]
-            try:
-                sent = self._socket.sendmsg(parts)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                logger.debug("%s: %s", peer.remote, error)
-                self._discard()
-                return True
-            self._take_off(sent, len(parts))
-        return True
-
-    def _take_off(self, sent: int, count: int) -> None:
-        """Forget the frames that are sent, and the beginning of one sent in part."""
-        out = self.peer.out
-        for index in range(count):
-            memory, buffer = out[index]
-            if sent < len(memory):
-                out[index] = (memoryview(memory)[sent:], buffer)
-                del out[:index]
-                return
-            sent -= len(memory)
-            if buffer is not None:
-                buffer.release()
-        del out[:count]
-
-    def _discard(self) -> None:
-        """The connection is broken: nothing can be sent; its reader ends it."""
-        for _, buffer in self.peer.out:
-            if buffer is not None:
-                buffer.release()
-        self.peer.out.clear()
-        self.peer.closing = True
-        self._end_reading()
-
-    def _unsent_bytes(self) -> int:
-        return sum(len(memory) for memory, _ in self.peer.out)
-
-    async def _send_rest(self) -> None:
-        done = False
-        while not done:
-            with trio.move_on_after(limits.CONNECTION_DEAD_AFTER_S) as patience:
-                await trio.lowlevel.wait_writable(self._fd)
-            if patience.cancelled_caught:
-                self.peer.log_warning("closed: takes no replies for %g s", limits.CONNECTION_DEAD_AFTER_S)
-                self._discard()
-            done = self._send_some()
-        assert self._sent is not None
-        self._sent.set()
-        self._sent = None
-        if self.peer.closing:
-            self._end_reading()
-        elif self._paused and not self._reading.cancel_called:
-            self._paused = False
-            self._reactor.add(self._fd, self._readable)
-
-
-def _set_options(stream: socket.socket) -> None:
-    stream.setblocking(False)
-    if stream.family == socket.AF_UNIX:
-        enlarge_buffers(stream)
-        return
-    dead_after_ms = int(limits.CONNECTION_DEAD_AFTER_S * 1000)
-    for level, option, value in (
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, dead_after_ms),
-    ):
-        stream.setsockopt(level, option, value)
 
 
 def _remote_text(stream: socket.socket, address: object) -> str:
