@@ -29,16 +29,21 @@ _TURN_EVERY_S: Final = 0.002
 #: epoll_wait counts in milliseconds: the shortest wait there is.
 _LINGER_S: Final = 0.001
 _EVENTS_MAX: Final = 64
+#: A broken descriptor takes data, too: the attempt tells what is wrong with it.
+_WRITABLE: Final = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 
 Callback = Callable[[], None]
 
 
 class Reactor:
-    """``add`` and ``remove`` at any time, also from callbacks."""
+    """Everything at any time, also from callbacks. A descriptor is forgotten before it is closed."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callback] = {}
+        self._readers: dict[int, Callback] = {}
+        self._masks: dict[int, int] = {}
+        self._writers: dict[int, Callback] = {}
+        self._armed: set[int] = set()
         self._deferred: list[Callback] = []
         self._turn_wanted = False
         #: Counts the reactor's turns in trio: a task woken in one has run before the next but one.
@@ -48,13 +53,39 @@ class Reactor:
 
     def add(self, fd: int, callback: Callback, *, edge: bool = False) -> None:
         """Call ``callback`` whenever ``fd`` is readable (with ``edge``: each time it becomes so)."""
-        self._callbacks[fd] = callback
-        self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
+        self._readers[fd] = callback
+        self._masks[fd] = select.EPOLLIN | (select.EPOLLET if edge else 0)
+        self._arm(fd)
 
     def remove(self, fd: int) -> None:
-        """Watch ``fd`` no longer; before it is closed. One that is not watched is no error."""
-        if self._callbacks.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        """Call its ``callback`` no longer. One that is not watched is no error."""
+        if self._readers.pop(fd, None) is not None:
+            del self._masks[fd]
+            self._arm(fd)
+
+    def when_writable(self, fd: int, callback: Callback) -> None:
+        """Call ``callback`` once, as soon as ``fd`` takes data (or is broken)."""
+        self._writers[fd] = callback
+        self._arm(fd)
+
+    def forget(self, fd: int) -> None:
+        """Nothing about ``fd`` any more; before it is closed."""
+        self._readers.pop(fd, None)
+        self._masks.pop(fd, None)
+        self._writers.pop(fd, None)
+        self._arm(fd)
+
+    def _arm(self, fd: int) -> None:
+        mask = self._masks.get(fd, 0) | (select.EPOLLOUT if fd in self._writers else 0)
+        if not mask:
+            if fd in self._armed:
+                self._armed.discard(fd)
+                self._epoll.unregister(fd)
+        elif fd in self._armed:
+            self._epoll.modify(fd, mask)
+        else:
+            self._armed.add(fd)
+            self._epoll.register(fd, mask)
 
     @contextmanager
     def watching(self, fd: int, callback: Callback, *, edge: bool = False) -> Iterator[None]:
@@ -85,21 +116,28 @@ class Reactor:
 
     def _rounds(self) -> None:
         """All there is to do, until it is trio's turn or nothing came for a moment."""
-        poll, callbacks, monotonic = self._epoll.poll, self._callbacks, time.monotonic
+        poll, readers, monotonic = self._epoll.poll, self._readers, time.monotonic
         self._turn_wanted = False
-        self.turn += 1
         turn_at = monotonic() + _TURN_EVERY_S
         while events := poll(_LINGER_S, _EVENTS_MAX):
             self.in_round = True
-            for fd, _ in events:
-                callback = callbacks.get(fd)
-                if callback is not None:
-                    callback()
+            for fd, event in events:
+                if event & _WRITABLE and fd in self._writers:
+                    self._writable(fd)
+                if event != select.EPOLLOUT:
+                    callback = readers.get(fd)
+                    if callback is not None:
+                        callback()
             while self._deferred:
                 self._deferred.pop(0)()
             self.in_round = False
             if self._turn_wanted or monotonic() >= turn_at:
                 return
+
+    def _writable(self, fd: int) -> None:
+        callback = self._writers.pop(fd)
+        self._arm(fd)
+        callback()
 
 
 _of_this_run: trio.lowlevel.RunVar[Reactor] = trio.lowlevel.RunVar("reactor")

@@ -104,6 +104,48 @@ def test_a_run_without_hot_descriptors_has_no_reactor_task() -> None:
     assert trio.run(main) == 0
 
 
+async def test_writable_is_told_once_and_beside_readable(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    hot = reactor.current()
+    told: list[str] = []
+    with pytest.raises(BlockingIOError):
+        while True:
+            ours.send(bytes(65536))
+    with hot.watching(ours.fileno(), lambda: told.append(ours.recv(100).decode())):
+        hot.when_writable(ours.fileno(), lambda: told.append("writable"))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert told == []
+        theirs.send(b"readable")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert told == ["readable"]
+        with pytest.raises(BlockingIOError):
+            while True:
+                theirs.recv(1 << 20)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        theirs.send(b"still readable")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert told == ["readable", "writable", "still readable"]
+
+
+async def test_writable_without_a_reader_and_on_a_broken_socket(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    hot = reactor.current()
+    told: list[str] = []
+    with pytest.raises(BlockingIOError):
+        while True:
+            ours.send(bytes(65536))
+    hot.when_writable(ours.fileno(), lambda: told.append("writable"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert told == []
+    theirs.close()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert told == ["writable"]
+    hot.when_writable(ours.fileno(), lambda: told.append("never"))
+    hot.forget(ours.fileno())
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert told == ["writable"]
+
+
 class Recorder:
     """An owner that notes what its workers tell."""
 
