@@ -118,6 +118,7 @@ class Reactor:
         """All there is to do, until it is trio's turn or nothing came for a moment."""
         poll, readers, monotonic = self._epoll.poll, self._readers, time.monotonic
         self._turn_wanted = False
+        self.turn += 1
         turn_at = monotonic() + _TURN_EVERY_S
         while events := poll(_LINGER_S, _EVENTS_MAX):
             self.in_round = True

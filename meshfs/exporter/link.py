@@ -6,8 +6,8 @@ Input is handled in the reactor's callbacks, without a task in between:
              -> disks are started once -> all replies of the batch leave in one sendmsg
 
 Replies of disks that complete later leave in one sendmsg per round of the reactor. The
-connection's own task sleeps until it is over. A writer task exists only while the socket is
-full; meanwhile no more than SEND_QUEUE_MAX_BYTES pile up, because past that nothing is read.
+connection's own tasks sleep until it is over. While the socket is full, the reactor goes on sending;
+meanwhile no more than SEND_QUEUE_MAX_BYTES pile up, because past that nothing is read.
 """
 
 import logging
@@ -48,7 +48,8 @@ class Link:
         self._stopped = False
         #: The peer is gone, or broke the protocol.
         self._over = False
-        self._nursery: trio.Nursery | None = None
+        #: The full socket took something since somebody looked.
+        self._takes = False
         #: Not read from until what waits to be sent is sent.
         self._paused = False
         #: Set when nothing waits to be sent any more; None while nothing does.
@@ -57,7 +58,7 @@ class Link:
     async def run(self) -> None:
         """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            nursery.start_soon(self._watch_sending)
             self._reactor.add(self._fd, self._readable)
             with self._reading:
                 await trio.sleep_forever()
@@ -72,7 +73,7 @@ class Link:
             nursery.cancel_scope.cancel()
 
     def close(self) -> None:
-        self._reactor.remove(self._fd)
+        self._reactor.forget(self._fd)
         self._exporter.begin_batch()
         self.peer.lost()
         self._exporter.end_batch()
@@ -93,9 +94,7 @@ class Link:
 
     def _login_changed(self, logged_in: bool) -> None:
         self.logged_in = logged_in
-        self._reading.deadline = (
-            float("inf") if logged_in else trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S
-        )
+        self._reading.deadline = float("inf") if logged_in else trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S
 
     # --- receiving ---------------------------------------------------------------------
 
@@ -154,10 +153,9 @@ class Link:
         if self._send_some():
             if self.peer.closing:
                 self._end_reading()
-        elif self._nursery is not None:
+        else:
             self._sent = trio.Event()
-            self._nursery.start_soon(self._send_rest)
-            self._reactor.give_turn()
+            self._reactor.when_writable(self._fd, self._writable)
 
     def _send_some(self) -> bool:
         """Whether nothing is left to send."""
@@ -202,23 +200,34 @@ class Link:
     def _unsent_bytes(self) -> int:
         return sum(len(memory) for memory, _ in self.peer.out)
 
-    async def _send_rest(self) -> None:
-        done = False
-        while not done:
-            with trio.move_on_after(limits.CONNECTION_DEAD_AFTER_S) as patience:
-                await trio.lowlevel.wait_writable(self._fd)
-            if patience.cancelled_caught:
-                self.peer.log_warning("closed: takes no replies for %g s", limits.CONNECTION_DEAD_AFTER_S)
-                self._discard()
-            done = self._send_some()
+    def _writable(self) -> None:
+        """The full socket takes data again: the reactor's callback."""
+        self._takes = True
+        if self._send_some():
+            self._all_sent()
+        else:
+            self._reactor.when_writable(self._fd, self._writable)
+
+    def _all_sent(self) -> None:
         assert self._sent is not None
         self._sent.set()
         self._sent = None
+        self._reactor.give_turn()
         if self.peer.closing:
             self._end_reading()
         elif self._paused and not self._reading.cancel_called:
             self._paused = False
             self._reactor.add(self._fd, self._readable)
+
+    async def _watch_sending(self) -> None:
+        """Give a peer up that takes nothing of what waits for it."""
+        while True:
+            waiting, self._takes = self._sent, False
+            await trio.sleep(limits.CONNECTION_DEAD_AFTER_S / 2)
+            if waiting is not None and waiting is self._sent and not self._takes:
+                self.peer.log_warning("closed: takes no replies for %g s", limits.CONNECTION_DEAD_AFTER_S / 2)
+                self._discard()
+                self._all_sent()
 
 
 def set_options(stream: socket.socket) -> None:

@@ -6,7 +6,7 @@ The hot path. A request costs its caller one park and one wake-up, nothing else:
                               the caller parks on the slot
     end of the round          all that was started in it leaves in one sendmsg
     reactor's callback        receive a batch, parse, check; every caller's result is handed to it
-    writer task               awake only after a send that the socket did not take whole
+    full socket               what it does not take waits in the outbox until the reactor calls
     ticker task               deadlines, probes, silence; there is no timer per request
 
 Message ids go out in their order: ids are taken and frames are sent without a yield between.
@@ -108,7 +108,6 @@ class Channel:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._reactor.add(self.transport.fd, self._readable)
-                    nursery.start_soon(self._outbox.run)
                     nursery.start_soon(self._tick_loop)
         finally:
             self._close()
@@ -129,12 +128,11 @@ class Channel:
     def _close(self) -> None:
         self.why = self.why or "closed"
         self.closed = True
-        self._reactor.remove(self.transport.fd)
+        self._outbox.close()
         self.transport.close()
         slots = [*self._slots.values(), *(slot for _, slot, _ in self._waiting)]
         self._slots.clear()
         self._waiting.clear()
-        self._outbox.close()
         for slot in slots:
             finish(slot, ChannelLost(self.why))
         self.connection.close()

@@ -4,14 +4,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
-
 from meshfs import limits, reactor
 from meshfs.transport.base import Memory, Transport
 
 _CORKED_MAX_BYTES: Final = 64 * limits.KIB
 _CORKED_PARTS_MAX: Final = 256
-#: Parts of one sendmsg of the writer.
+#: Parts of one sendmsg of what was left over.
 _WRITER_PARTS_MAX: Final = 64
 
 
@@ -27,12 +25,12 @@ class Outbox:
         self._reactor = reactor.current()
         self._corked: list[Memory] = []
         self._unsent: deque[memoryview] = deque()
-        self._writer: Task | None = None
 
     def close(self) -> None:
-        """Forget what was not sent."""
+        """Forget what was not sent; before the transport is closed."""
         self._corked.clear()
         self._unsent.clear()
+        self._reactor.forget(self._transport.fd)
 
     def send(self, parts: tuple[Memory, ...]) -> None:
         """Send, at the latest at the end of the reactor's round. Never raises.
@@ -84,34 +82,26 @@ class Outbox:
             if index and type(rest.obj) is not bytes:
                 rest = memoryview(bytes(rest))
             self._unsent.append(rest)
-        if self._unsent and self._writer is not None:
-            task, self._writer = self._writer, None
-            reschedule(task)
+        if self._unsent:
+            self._reactor.when_writable(self._transport.fd, self._writable)
 
-    async def run(self) -> None:
-        """The writer: until cancelled, or the socket is dead."""
+    def _writable(self) -> None:
+        """The socket takes data again: the reactor's callback."""
         unsent = self._unsent
-        while True:
-            if not unsent:
-                self._writer = current_task()
-                await wait_task_rescheduled(self._stop_writing)
-            try:
-                await self._transport.wait_writable()
-                sent = self._transport.send([unsent[i] for i in range(min(len(unsent), _WRITER_PARTS_MAX))])
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                self._fail(f"sending failed: {error.strerror or error}")
-                return
-            self.sent_bytes += sent
-            self.progress = True
-            while sent:
-                part = unsent.popleft()
-                if sent < len(part):
-                    unsent.appendleft(part[sent:])
-                    break
-                sent -= len(part)
-
-    def _stop_writing(self, _: object) -> Abort:
-        self._writer = None
-        return Abort.SUCCEEDED
+        try:
+            sent = self._transport.send([unsent[i] for i in range(min(len(unsent), _WRITER_PARTS_MAX))])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(f"sending failed: {error.strerror or error}")
+            return
+        self.sent_bytes += sent
+        self.progress = self.progress or sent > 0
+        while sent:
+            part = unsent.popleft()
+            if sent < len(part):
+                unsent.appendleft(part[sent:])
+                break
+            sent -= len(part)
+        if unsent:
+            self._reactor.when_writable(self._transport.fd, self._writable)
