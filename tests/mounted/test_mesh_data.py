@@ -134,3 +134,15 @@ def test_synchronous_and_flushed_writes_lie_in_the_image(mesh: LocalCluster) -> 
         with image.open("rb") as file:
             file.seek(32 * MIB)
             assert file.read(len(data)) == data
+
+
+def test_the_page_cache_is_coherent_from_close_to_open(mesh: LocalCluster) -> None:
+    writer, reader = disk(mesh, "n2", "n1", "cached"), disk(mesh, "n3", "n1", "cached")
+    for number in range(5):
+        data = bytes([number]) * (64 * KIB)
+        with writer.open("r+b") as file:
+            file.seek(8 * MIB)
+            file.write(data)
+        with reader.open("rb") as file:
+            file.seek(8 * MIB)
+            assert file.read(len(data)) == data

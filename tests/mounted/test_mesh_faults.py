@@ -57,8 +57,15 @@ def test_an_exporter_killed_under_load_and_restarted_costs_no_byte(new_cluster: 
     cluster = two_owners(new_cluster())
     for name in ("n1", "n2"):
         cluster.start_exporter(name)
-    cluster.mount("n3")
-    loads = [StampedLoad(disk(cluster, "n1"), range(first, first + 256), first) for first in (0, 1000, 4000)]
+    # From another node by TCP, and from the owner's own mount by its Unix socket.
+    mounts = {"n3": (0, 1000, 4000), "n1": (8000,)}
+    for name in mounts:
+        cluster.mount(name)
+    loads = [
+        StampedLoad(disk(cluster, "n1", name), range(first, first + 256), first)
+        for name, firsts in mounts.items()
+        for first in firsts
+    ]
     for load in loads:
         load.start()
     end = time.monotonic() + soak_s
@@ -205,3 +212,77 @@ def test_an_exporter_asked_to_stop_ends_and_the_others_stay(new_cluster: NewClus
     cluster.stop_exporter("n1")
     assert running.process.returncode == 0
     assert read_errno(disk(cluster, "n2"))[0] == 0
+
+
+@pytest.mark.parametrize("frozen_s", [2.0, 8.0], ids=["shorter-than-silence", "longer-than-silence"])
+def test_an_exporter_that_freezes_and_thaws_costs_no_byte(new_cluster: NewCluster, frozen_s: float) -> None:
+    """Requests sit in its sockets while the initiator gives the channel up and asks anew: no old one may land late."""
+    cluster = two_owners(new_cluster(io_timeout_s=30))
+    cluster.start_exporters()
+    cluster.mount("n3")
+    loads = [StampedLoad(disk(cluster, "n1"), range(first, first + 16), first) for first in (0, 100, 200)]
+    for load in loads:
+        load.start()
+    until(lambda: all(load.writes > 50 for load in loads), "the load runs")
+    pid = cluster.exporters["n1"].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert not threading.Event().wait(frozen_s)
+        number, took_s = read_errno(disk(cluster, "n2"))
+        assert (number, took_s < 1) == (0, True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    before = [load.writes for load in loads]
+    until(lambda: all(now.writes > then + 50 for now, then in zip(loads, before, strict=True)), "it goes on", 30)
+    for load in loads:
+        load.finish(40)
+
+
+def test_a_frozen_exporter_times_out_within_the_bound(new_cluster: NewCluster) -> None:
+    cluster = two_owners(new_cluster(io_timeout_s=2))
+    cluster.start_exporters()
+    cluster.mount("n3")
+    fd = os.open(disk(cluster, "n1"), os.O_RDWR | os.O_DIRECT)
+    pid = cluster.exporters["n1"].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        with pytest.raises(OSError, match="timed out"):
+            os.pwritev(fd, [mmap.mmap(-1, 4096)], 0)
+        assert 1 < time.monotonic() - start < 3
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    newest = os.urandom(4096)
+    buffer = mmap.mmap(-1, 4096)
+    buffer[:] = newest
+    until(lambda: os.pwritev(fd, [buffer], 0) == 4096, "the disk is writable again")
+    os.fsync(fd)
+    os.close(fd)
+    assert cluster.nodes["n1"].disks[0].path.read_bytes()[:4096] == newest
+
+
+def test_what_was_acknowledged_survives_the_exporters_process(new_cluster: NewCluster) -> None:
+    """The machine goes on, so nothing unflushed is lost and fsync has nothing to tell."""
+    cluster = two_owners(new_cluster())
+    cluster.start_exporters()
+    cluster.mount("n3")
+    data = os.urandom(1 * MIB)
+    fd = os.open(disk(cluster, "n1"), os.O_RDWR)
+    assert os.pwrite(fd, data, 0) == len(data)
+    cluster.stop_exporter("n1", signal.SIGKILL)
+    cluster.start_exporter("n1")
+    os.fsync(fd)
+    os.close(fd)
+    assert cluster.nodes["n1"].disks[0].path.read_bytes()[: len(data)] == data
+
+
+def test_umount_does_not_wait_for_an_owner_that_is_away(new_cluster: NewCluster) -> None:
+    cluster = two_owners(new_cluster(io_timeout_s=30))
+    cluster.start_exporters()
+    cluster.mount("n3")
+    assert read_errno(disk(cluster, "n1"))[0] == 0
+    for name in ("n1", "n2"):
+        cluster.stop_exporter(name, signal.SIGKILL)
+    start = time.monotonic()
+    cluster.unmount("n3")
+    assert time.monotonic() - start < 5
