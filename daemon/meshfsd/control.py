@@ -1,4 +1,6 @@
-"""The control socket: one JSON object per line in, one out. Mode 0600, so only its owner and root.
+"""The control socket: one JSON object per line in, one out.
+
+Its mode is 0600, so only its owner and root can ask.
 
     {"verb": "status"}  ->  the object `meshfsd.status` makes
     anything else       ->  {"error": "..."}

@@ -123,5 +123,3 @@ class Disks:
 async def run_disk(served: ServedDisk) -> None:
     with served.scope:
         await served.runner.run()
-
-
