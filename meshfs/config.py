@@ -268,9 +268,7 @@ def _check_disk_ids(tables: list[Table], nodes: tuple[Node, ...]) -> None:
             _claim(disk_table, "name", ids, [name.casefold()], f"{node.name}/{disk.name}", rule)
 
 
-def _claim(
-    table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[Claimed], owner: str, rule: str
-) -> None:
+def _claim(table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[Claimed], owner: str, rule: str) -> None:
     """Enter what the owner claims, or fail at the key when it is claimed already."""
     for item in wanted:
         if item in taken:

@@ -90,9 +90,7 @@ def parse_public(text: str, where: str) -> X25519PublicKey:
     return X25519PublicKey.from_public_bytes(_decode(text, where))
 
 
-def pairwise_password(
-    own: X25519PrivateKey, peer: X25519PublicKey, cluster: str, initiator: str, exporter: str
-) -> str:
+def pairwise_password(own: X25519PrivateKey, peer: X25519PublicKey, cluster: str, initiator: str, exporter: str) -> str:
     """The password with which `initiator` logs in to `exporter`: base64url, safe in any command line.
 
     Raises KeyFileError for a public key whose shared secret is zero whatever the private key
@@ -155,9 +153,7 @@ class Keyring:
         public = self._published(node)
         if public is None:
             path = public_path(self._config.cluster.keys, node.name)
-            raise KeyFileError(
-                f"{path}: missing, expected the public key of node {node.name} here or in the config"
-            )
+            raise KeyFileError(f"{path}: missing, expected the public key of node {node.name} here or in the config")
         return public
 
     def _published(self, node: Node) -> X25519PublicKey | None:

@@ -185,5 +185,3 @@ def close(request: Request) -> None:
             int(CloseFlags.POSTQUERY_ATTRIB), facts.times, facts.allocation_bytes, facts.size_bytes, facts.attributes
         )
     opened.close(lambda: request.reply(reply.pack()))
-
-

@@ -78,10 +78,7 @@ class Listener:
 
     def _admit(self, accepted: socket.socket, remote: str, nursery: trio.Nursery) -> None:
         exporter = self._exporter
-        if (
-            len(self._links) >= limits.CONNECTIONS_MAX
-            or self.unauthenticated >= limits.CONNECTIONS_UNAUTHENTICATED_MAX
-        ):
+        if len(self._links) >= limits.CONNECTIONS_MAX or self.unauthenticated >= limits.CONNECTIONS_UNAUTHENTICATED_MAX:
             exporter.count("connections_refused")
             if exporter.log_limit.allows(exporter.clock()):
                 logger.warning("%s: refused: too many connections", remote)

@@ -1,8 +1,8 @@
 """What a client has open: a disk, the root of a share, or a pipe of IPC$.
 
-    close(then)   ends it for good: waiting requests are answered, queued I/O is cancelled, and
-                  ``then`` is called when nothing of it is at the disk any more. Until that
-                  moment its share access and its locks hold others off.
+close(then)   ends it for good: waiting requests are answered, queued I/O is cancelled, and
+              ``then`` is called when nothing of it is at the disk any more. Until that
+              moment its share access and its locks hold others off.
 """
 
 import errno

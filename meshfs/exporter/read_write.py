@@ -240,4 +240,3 @@ def _flush_done(done: DiskRequest) -> None:
         request.reply(FlushResponse().pack())
     if opened.closing and not opened.requests:
         opened.drained()
-

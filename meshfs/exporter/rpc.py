@@ -84,9 +84,7 @@ def _bind_ack(pdu: bytes) -> bytes:
     """Every presentation context offered with NDR is taken, all others are refused."""
     send_max, receive_max, _, count = Struct("<HHIB").unpack_from(pdu, _HEADER.size)
     address = b"\\PIPE\\srvsvc\0"
-    body = Struct("<HHI").pack(
-        min(send_max, _FRAGMENT_MAX_BYTES), min(receive_max, _FRAGMENT_MAX_BYTES), 0x53F0
-    )
+    body = Struct("<HHI").pack(min(send_max, _FRAGMENT_MAX_BYTES), min(receive_max, _FRAGMENT_MAX_BYTES), 0x53F0)
     body += Struct("<H").pack(len(address)) + address
     body += bytes(-(len(body) + _HEADER.size) % 4) + Struct("<BBH").pack(count, 0, 0)
     offset = _HEADER.size + 12

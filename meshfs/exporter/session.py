@@ -221,5 +221,3 @@ def logoff(request: Request) -> None:
         request.reply(LogoffResponse().pack())
 
     peer.exporter.end_session(session, ended)
-
-
