@@ -32,17 +32,25 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     options = _parse()
-    with terminated_as_interrupt():
-        if options.what == "scale":
-            with scratch_folder("meshfs-scale-") as folder:
-                result = scale(folder)
-            print(json.dumps(result, indent=2))
-            _write(options.json, {"machine": report.machine(), "scale": result})
-        elif options.profile:
-            _profile(options)
-        else:
-            _compare(options)
+    try:
+        with terminated_as_interrupt():
+            _run(options)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.what == "scale":
+        with scratch_folder("meshfs-scale-") as folder:
+            result = scale(folder)
+        print(json.dumps(result, indent=2))
+        _write(options.json, {"machine": report.machine(), "scale": result})
+    elif options.profile:
+        _profile(options)
+    else:
+        _compare(options)
 
 
 def _parse() -> argparse.Namespace:

@@ -10,6 +10,7 @@ the page cache would slow another's direct I/O.
 
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -152,5 +153,12 @@ def _await(ready: Callable[[], bool], what: str) -> None:
 def scratch_folder(prefix: str) -> Iterator[Path]:
     """A folder whose logs stay when the block fails."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
-    yield folder
+    try:
+        yield folder
+    except Exception:
+        print(f"everything was ended; the logs are in {folder}", file=sys.stderr)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     shutil.rmtree(folder)
