@@ -259,12 +259,9 @@ class UringEngine:
 
     async def run(self) -> None:
         """Deliver completions until cancelled; requests in flight then stay unanswered."""
-        with reactor.current().watching(self._eventfd, self._signalled):
+        # Told at each signal, the eventfd need not be read.
+        with reactor.current().watching(self._eventfd, self.flush, edge=True):
             await trio.sleep_forever()
-
-    def _signalled(self) -> None:
-        os.eventfd_read(self._eventfd)
-        self.flush()
 
     def close(self) -> None:
         """Free the rings; requires that nothing is in flight."""

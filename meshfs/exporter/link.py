@@ -22,7 +22,7 @@ from meshfs import limits, reactor
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
-from meshfs.transport.stream import enlarge_buffers
+from meshfs.transport.stream import LowWater, enlarge_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Link:
         self._exporter = exporter
         self._socket = stream
         self._fd = stream.fileno()
+        self._low_water = LowWater(stream)
         self._reactor = reactor.current()
         #: Cancelled when nothing more is to be read.
         self._reading = trio.CancelScope(deadline=trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S)
@@ -116,10 +117,12 @@ class Link:
             exporter.count("internal_errors")
             logger.exception("%s: closed after an internal error", self.peer.remote)
             going = False
-        if not going:
+        if going:
+            self._low_water.expect(self.peer.connection.missing_bytes)
+        else:
             self._over = True
             self._end_reading()
-        elif self._sent is not None and self._unsent_bytes() > limits.SEND_QUEUE_MAX_BYTES:
+        if going and self._sent is not None and self._unsent_bytes() > limits.SEND_QUEUE_MAX_BYTES:
             self._reactor.remove(self._fd)
             self._paused = True
 

@@ -29,6 +29,9 @@ from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
 
 logger = logging.getLogger(__name__)
 
+#: Replies that leave in one sendmsg: one end must not wait while the other handles a whole batch.
+_OUT_MAX = 2
+_OUT_MAX_BYTES = 64 * limits.KIB
 _CANCEL = int(Command.CANCEL)
 
 
@@ -177,6 +180,8 @@ class Peer:
                 buffer.release()
             return
         self.out.append((frame, buffer))
+        if len(self.out) >= _OUT_MAX or len(frame) > _OUT_MAX_BYTES:
+            self.flush()
         if not self.dirty:
             self.dirty = True
             self.exporter.mark_dirty(self)

@@ -188,10 +188,14 @@ class _Workers:
             self._reactor.remove(self._fd)
 
     def _readable(self) -> None:
-        """The kernel has requests: the reactor's callback. What they start leaves in one batch."""
+        """The kernel has requests: the reactor's callback.
+
+        Whether there is another one is asked only while several are in flight: a program that
+        waits for each of its requests has none.
+        """
         for _ in range(_BATCH_MAX):
             self._serve_one()
-            if not self._watched or not self._poll(0):
+            if len(self._all) - len(self._idle) <= 1 or not self._watched or not self._poll(0):
                 return
 
     def _serve_one(self) -> None:

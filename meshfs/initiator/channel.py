@@ -364,6 +364,7 @@ class Channel:
         self._recycle()
         try:
             self._receive()
+            self.transport.expect(self.connection.missing_bytes)
         except RemoteProtocolError as error:
             logger.warning("%s broke the protocol: %s", self.transport.remote, error)
             self.fail(f"the exporter broke the protocol: {error}")

@@ -8,7 +8,7 @@ from meshfs import limits, reactor
 from meshfs.transport.base import Memory, Transport
 
 _CORKED_MAX_BYTES: Final = 64 * limits.KIB
-_CORKED_PARTS_MAX: Final = 256
+_CORKED_PARTS_MAX: Final = 2
 #: Parts of one sendmsg of what was left over.
 _WRITER_PARTS_MAX: Final = 64
 
@@ -45,7 +45,7 @@ class Outbox:
         if not corked:
             self._reactor.defer(self._uncork)
         corked += parts
-        if len(parts[-1]) > _CORKED_MAX_BYTES or len(corked) > _CORKED_PARTS_MAX:
+        if len(parts[-1]) > _CORKED_MAX_BYTES or len(corked) >= _CORKED_PARTS_MAX:
             self._uncork()
 
     def _uncork(self) -> None:

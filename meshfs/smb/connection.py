@@ -164,6 +164,11 @@ class Connection:
     def frame_max_bytes(self, value: int) -> None:
         self._frames.frame_max_bytes = value
 
+    @property
+    def missing_bytes(self) -> int:
+        """What the large frame that is being received still needs; 0 when there is none."""
+        return self._frames.missing_bytes
+
     def close(self) -> None:
         """Give all receive memory back."""
         self._frames.close()

@@ -86,6 +86,11 @@ class FrameReceiver:
             return self._memory[end : end + _RECEIVE_BEFORE_LARGE_BYTES]
         return self._memory[end:_RECEIVE_BYTES]
 
+    @property
+    def missing_bytes(self) -> int:
+        """What the large frame under way still needs; 0 when there is none."""
+        return 0 if self._large is None else self._large_length - self._large_filled
+
     def received(self, count: int) -> list[Frame]:
         """``count`` bytes were written to ``get_buffer()``: the frames that are whole now.
 

@@ -25,6 +25,8 @@ class Transport(Protocol):
     send: Callable[[Sequence[Memory]], int]
     #: (memory) -> how many bytes came; 0 is the end of the stream.
     receive_into: Callable[[memoryview], int]
+    #: (bytes of a message under way that are sure to come, or 0): don't wake for less than fits.
+    expect: Callable[[int], None]
 
     async def wait_readable(self) -> None:
         """Return when ``receive_into`` is worth a try; trio.ClosedResourceError after ``close``."""

@@ -33,6 +33,7 @@ class StreamTransport:
         self.remote = address_text(sock.getpeername())
         self.send: Callable[[Sequence[Memory]], int] = sock.sendmsg
         self.receive_into: Callable[[memoryview], int] = sock.recv_into
+        self.expect: Callable[[int], None] = LowWater(sock).expect
 
     async def wait_readable(self) -> None:
         await trio.lowlevel.wait_readable(self.fd)
@@ -44,6 +45,27 @@ class StreamTransport:
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self.fd)
             self._sock.close()
+
+
+class LowWater:
+    """Sleep through the pieces of a large message: a TCP socket is readable once enough came.
+
+    A large message arrives in many pieces, and waking for each costs more than copying it.
+    The mark is never above what is sure to come (socket(7), SO_RCVLOWAT).
+    """
+
+    __slots__ = ("_mark", "_set")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._mark = 1
+        self._set = sock.setsockopt if sock.family != socket.AF_UNIX else None
+
+    def expect(self, missing_bytes: int) -> None:
+        """``missing_bytes`` of the message under way are still to come; 0: anything counts."""
+        mark = min(missing_bytes, limits.LOW_WATER_MAX_BYTES) or 1
+        if mark != self._mark and self._set is not None:
+            self._mark = mark
+            self._set(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
 
 
 async def connect_tcp(address: str, port: int) -> StreamTransport:
