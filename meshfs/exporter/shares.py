@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
+from sortedcontainers import SortedDict
+
 from meshfs.exporter.locks import LockTable
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, IoClass
 from meshfs.scheduler.runner import Runner
@@ -132,7 +134,8 @@ class Shares:
     """The disks on offer, by name; names are found without regard to case, as SMB does."""
 
     def __init__(self) -> None:
-        self._disks: dict[str, OfferedDisk] = {}
+        # In the order listings have, which is that of the names as they are found.
+        self._disks: SortedDict[str, OfferedDisk] = SortedDict()
         #: Called with (action, disk) after every change of the list.
         self.on_change: list[Callable[[int, OfferedDisk], None]] = []
 
@@ -145,7 +148,7 @@ class Shares:
 
     def remove(self, name: str) -> OfferedDisk:
         """Stop offering it. Its opens are the caller's to end."""
-        disk = self._disks.pop(name.casefold())
+        disk: OfferedDisk = self._disks.pop(name.casefold())
         self._changed(NOTIFY_REMOVED, disk)
         return disk
 
@@ -155,7 +158,7 @@ class Shares:
 
     def find(self, name: str, node: str) -> OfferedDisk | None:
         """The disk, or None when it is not there or the node may not know of it."""
-        disk = self._disks.get(name.casefold())
+        disk: OfferedDisk | None = self._disks.get(name.casefold())
         return disk if disk is not None and disk.access_of(node) is not Access.NONE else None
 
     def visible(self, node: str) -> list[OfferedDisk]:
@@ -163,7 +166,7 @@ class Shares:
         return [disk for disk in self.all() if disk.access_of(node) is not Access.NONE]
 
     def all(self) -> list[OfferedDisk]:
-        return sorted(self._disks.values(), key=lambda disk: disk.name)
+        return list(self._disks.values())
 
     def _changed(self, action: int, disk: OfferedDisk) -> None:
         for call in list(self.on_change):

@@ -7,6 +7,8 @@ the errno its caller sees; what matters travels through both and comes out the s
 import errno
 from typing import Final
 
+from smbprotocol.header import NtStatus as KnownStatus
+
 from meshfs.smb.constants import NtStatus
 
 _STATUS_OF_ERRNO: Final[dict[int, NtStatus]] = {
@@ -80,8 +82,11 @@ def errno_from_status(status: int) -> int:
 
 
 def status_text(status: int) -> str:
-    """``STATUS_NAME`` when known, else the number, for logs and errors."""
-    try:
-        return f"STATUS_{NtStatus(status).name}"
-    except ValueError:
-        return f"NTSTATUS 0x{status:08x}"
+    """``STATUS_NAME``, also of those only other exporters send; the number when nobody knows it."""
+    return _TEXTS.get(status) or f"NTSTATUS 0x{status:08x}"
+
+
+_TEXTS: Final[dict[int, str]] = {
+    **{number: name for name, number in vars(KnownStatus).items() if name.startswith("STATUS_")},
+    **{int(status): f"STATUS_{status.name}" for status in NtStatus},
+}
