@@ -59,7 +59,7 @@ ASYNC_PER_CONNECTION_MAX: Final = 512
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
 # A batch ends here at the latest, so that its I/O starts and other connections get their turn.
 RECEIVE_BATCH_MAX_BYTES: Final = 4 * MIB
-# A connection whose peer acknowledges nothing for this long is dead (TCP_USER_TIMEOUT).
+# A peer that takes none of the replies that wait for it is given up after half to all of this.
 CONNECTION_DEAD_AFTER_S: Final = 20.0
 # A stopping exporter lets requests in flight end for this long.
 DRAIN_TIMEOUT_S: Final = 10.0

@@ -22,13 +22,12 @@ from meshfs import limits, reactor
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
-from meshfs.transport.stream import LowWater, enlarge_buffers
+from meshfs.transport.stream import LowWater
 
 logger = logging.getLogger(__name__)
 
 #: Parts of one sendmsg (writev(2): IOV_MAX).
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
-_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 10, 5, 3
 
 
 class Link:
@@ -231,20 +230,3 @@ class Link:
                 self.peer.log_warning("closed: takes no replies for %g s", limits.CONNECTION_DEAD_AFTER_S / 2)
                 self._discard()
                 self._all_sent()
-
-
-def set_options(stream: socket.socket) -> None:
-    stream.setblocking(False)
-    if stream.family == socket.AF_UNIX:
-        enlarge_buffers(stream)
-        return
-    dead_after_ms = int(limits.CONNECTION_DEAD_AFTER_S * 1000)
-    for level, option, value in (
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, dead_after_ms),
-    ):
-        stream.setsockopt(level, option, value)

@@ -11,7 +11,8 @@ import trio
 
 from meshfs import limits, reactor
 from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.link import Link, set_options
+from meshfs.exporter.link import Link
+from meshfs.transport.stream import tune
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class Listener:
             accepted.close()
             return
         exporter.count("connections")
-        set_options(accepted)
+        accepted.setblocking(False)
+        tune(accepted)
         link = Link(exporter, accepted, remote)
         self._links.add(link)
         nursery.start_soon(self._serve, link)

@@ -11,6 +11,7 @@ Reserved H, Flags H, SessionId Q.
 import hashlib
 import hmac
 import struct
+from abc import ABC, abstractmethod
 from hmac import compare_digest
 from typing import Final, Protocol
 
@@ -122,7 +123,7 @@ class GmacSigner:
         return compare_digest(expected, signature)
 
 
-class _MacSigner:
+class _MacSigner(ABC):
     """What CMAC and HMAC share: a MAC that takes its input in parts."""
 
     __slots__ = ("_key",)
@@ -131,8 +132,8 @@ class _MacSigner:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def _mac(self, *parts: bytes | Memory) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _mac(self, *parts: bytes | Memory) -> bytes: ...
 
     def sign(self, message: Memory, message_id: int, sender: int) -> None:
         message[_SIGNATURE] = self._mac(message)

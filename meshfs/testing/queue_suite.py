@@ -7,6 +7,7 @@ Time is simulated: a queue that answers with a time is asked again at that time.
 """
 
 import random
+from abc import ABC, abstractmethod
 
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.scheduler.queue import Queue
@@ -25,11 +26,11 @@ def pop_all(queue: Queue, now: float) -> tuple[list[DiskRequest], float | None]:
     return popped, answer
 
 
-class QueueSuite:
+class QueueSuite(ABC):
     """Subclasses say how their queue is made, for ``depth`` requests at the disk at once."""
 
-    def make(self, depth: int) -> Queue:
-        raise NotImplementedError
+    @abstractmethod
+    def make(self, depth: int) -> Queue: ...
 
     def test_an_empty_queue_has_nothing(self) -> None:
         queue = self.make(4)

@@ -10,6 +10,7 @@ sent. Replies are checked for their signature; ``Reply.protection`` tells.
 """
 
 import socket
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Self
@@ -110,7 +111,7 @@ class Reply:
         return self.view[start : start + length]
 
 
-class RawClient:
+class RawClient(ABC):
     """One connection. Message ids count up by themselves unless a test gives one."""
 
     def __init__(self) -> None:
@@ -125,9 +126,9 @@ class RawClient:
 
     # --- bytes -------------------------------------------------------------------------
 
+    @abstractmethod
     def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
         """Hand frames to the exporter."""
-        raise NotImplementedError
 
     def answered(self, message_id: int) -> bool:
         return any(reply.message_id == message_id for reply in self.replies)
