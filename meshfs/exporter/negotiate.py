@@ -84,6 +84,21 @@ def negotiate(
     )
 
 
+def negotiate_again(*, security: Security, guid: bytes, hint: bytes, filetime: int) -> NegotiateResponse:
+    """To whoever began in SMB 1 and offers SMB 2: it is spoken here, say in SMB 2 which (3.3.5.3.1)."""
+    return NegotiateResponse(
+        security_mode=security_mode(security),
+        dialect=Dialect.SMB_2_WILDCARD,
+        server_guid=guid,
+        capabilities=int(Capabilities.LARGE_MTU),
+        max_transact_bytes=limits.TRANSACT_SIZE_MAX_BYTES,
+        max_read_bytes=limits.IO_SIZE_MAX_BYTES,
+        max_write_bytes=limits.IO_SIZE_MAX_BYTES,
+        system_time_filetime=filetime,
+        security_buffer=hint,
+    )
+
+
 def _texts(dialects: tuple[int, ...]) -> str:
     return ", ".join(f"0x{dialect:04x}" for dialect in dialects)
 

@@ -16,12 +16,12 @@ from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.exporter.compound import Compound
 from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
 from meshfs.exporter.exporter import Exporter, filetime
-from meshfs.exporter.negotiate import negotiate
+from meshfs.exporter.negotiate import negotiate, negotiate_again
 from meshfs.exporter.opens import DiskOpen
 from meshfs.exporter.request import Request, Waiting, command_name
 from meshfs.exporter.session import Session
 from meshfs.smb.auth import negotiate_hint
-from meshfs.smb.connection import Connection, Message, Protection, Role
+from meshfs.smb.connection import Connection, Message, Protection, Role, Smb1Opening
 from meshfs.smb.constants import Command, Dialect, Flags, NtStatus
 from meshfs.smb.credits import CreditWindow
 from meshfs.smb.messages import NegotiateRequest
@@ -117,20 +117,29 @@ class Peer:
             request.fail(NtStatus.INVALID_PARAMETER)
 
     def _negotiate(self, message: Message) -> None:
-        """The first message, and only the first, is NEGOTIATE (MS-SMB2 3.3.5.2, 3.3.5.4)."""
+        """The first message, and only the first, is NEGOTIATE (MS-SMB2 3.3.5.2, 3.3.5.4).
+
+        One that came in SMB 1 does not count (3.3.5.3.1).
+        """
         event = Event.NEGOTIATE if message.command == Command.NEGOTIATE else Event.REQUEST
         self.state = next_state(CONNECTION, self.state, event, Role.EXPORTER)
         if message.next is not None:
             raise RemoteProtocolError("NEGOTIATE in a compound")
-        request, negotiated = Request(self, message), self.connection.negotiated
+        request, negotiated, exporter = Request(self, message), self.connection.negotiated, self.exporter
+        hint, now = negotiate_hint(), filetime(self._wall_clock())
+        if isinstance(message, Smb1Opening):
+            self.state = next_state(CONNECTION, self.state, Event.AGAIN, Role.EXPORTER)
+            reply = negotiate_again(security=exporter.security, guid=exporter.guid, hint=hint, filetime=now)
+            request.reply(reply.pack())
+            return
         try:
             reply = negotiate(
-                NegotiateRequest.unpack(message.body), negotiated, security=self.exporter.security,
-                guid=self.exporter.guid, hint=negotiate_hint(), filetime=filetime(self._wall_clock()),
+                NegotiateRequest.unpack(message.body), negotiated, security=exporter.security,
+                guid=exporter.guid, hint=hint, filetime=now,
             )  # fmt: skip
         except (StatusError, RemoteProtocolError) as error:
             status = error.status if isinstance(error, StatusError) else NtStatus.INVALID_PARAMETER
-            self.exporter.count("negotiations_refused")
+            exporter.count("negotiations_refused")
             self.log_warning("NEGOTIATE refused: %s", error)
             self.state = next_state(CONNECTION, self.state, Event.REFUSED, Role.EXPORTER)
             request.fail(status)

@@ -30,6 +30,7 @@ from meshfs.smb.constants import (
     SigningAlgorithm,
 )
 from meshfs.smb.framing import Frame, FrameReceiver
+from meshfs.smb.messages import Smb1Negotiate
 from meshfs.smb.security import (
     NONCE_CANCEL,
     NONCE_EXPORTER,
@@ -121,6 +122,16 @@ class Message:
         return self.status & 0xFFFF
 
 
+class Smb1Opening(Message):
+    """An SMB 1 packet that asks for SMB 2, as an empty NEGOTIATE that uses message id 0 (MS-SMB2 3.3.5.3.1)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        header = memoryview(pack_header(Command.NEGOTIATE, credits=1))
+        super().__init__(header, None, _unpack_header(header))
+
+
 @dataclass(slots=True)
 class Negotiated:
     """What NEGOTIATE settled; the values before it are those of a new connection."""
@@ -199,10 +210,16 @@ class Connection:
         if protocol == PROTOCOL_ID_COMPRESSION:
             raise RemoteProtocolError("compressed message, but compression was not negotiated")
         if protocol == PROTOCOL_ID_SMB1:
-            raise RemoteProtocolError("SMB 1 is not spoken here")
+            return self._smb1(frame)
         if protocol == PROTOCOL_ID:
             raise RemoteProtocolError(f"message of {len(frame.view)} bytes is shorter than a header")
         raise RemoteProtocolError(f"message starts with {protocol.hex()}, not with an SMB 2 header")
+
+    def _smb1(self, frame: Frame) -> Message:
+        offered = () if self.role is Role.INITIATOR else Smb1Negotiate.unpack(frame.view).dialects
+        if Smb1Negotiate.SMB_2_WILDCARD not in offered:
+            raise RemoteProtocolError("SMB 1 is not spoken here")
+        return Smb1Opening()
 
     def _unseal(self, frame: Frame) -> Message:
         size, session_id = parse_transform_header(frame.view)
@@ -349,5 +366,6 @@ __all__ = [
     "Negotiated",
     "Protection",
     "Role",
+    "Smb1Opening",
     "take_payload",
 ]

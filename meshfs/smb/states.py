@@ -12,6 +12,8 @@ LocalProtocolError, the peer's RemoteProtocolError.
                                        | REFUSED             | CLOSE
                                        +------> CLOSED <-----+
 
+AGAIN leads from NEGOTIATING back to NEW: the initiator began in SMB 1 and was told to go on in SMB 2.
+
                       SETUP                    GRANTED          LOGOFF               LOGGED_OFF
     session:     NEW -------> AUTHENTICATING ---------> VALID --------> LOGGING_OFF ------------> ENDED
                                MORE |  ^ SETUP           |  ^                                       ^
@@ -23,7 +25,7 @@ is VALID whose ticket ran out: requests are still taken, to be answered NETWORK_
 until a new SESSION_SETUP (MS-SMB2 3.3.5.2.9). During re-authentication the session stays usable,
 and a failed one ends it (3.3.5.5.3).
 
-Sources: MS-SMB2 3.2.1.2, 3.2.1.3, 3.3.1.7, 3.3.1.8, 3.3.5.2.9, 3.3.5.4, 3.3.5.5, 3.3.5.6.
+Sources: MS-SMB2 3.2.1.2, 3.2.1.3, 3.3.1.7, 3.3.1.8, 3.3.5.2.9, 3.3.5.3.1, 3.3.5.4, 3.3.5.5, 3.3.5.6.
 """
 
 import enum
@@ -63,6 +65,7 @@ class Event(enum.Enum):
     NEGOTIATE = (3, Role.INITIATOR)
     NEGOTIATED = (4, Role.EXPORTER)
     REFUSED = (5, Role.EXPORTER)
+    AGAIN = (15, Role.EXPORTER)
     CLOSE = (6, None)
     # session
     SETUP = (7, Role.INITIATOR)
@@ -91,6 +94,7 @@ CONNECTION: Final[Mapping[ConnectionState, Mapping[Event, ConnectionState]]] = {
     },
     _C.NEGOTIATING: {
         Event.NEGOTIATED: _C.READY,
+        Event.AGAIN: _C.NEW,
         Event.REFUSED: _C.CLOSED,
         Event.CLOSE: _C.CLOSED,
     },

@@ -27,6 +27,7 @@ from meshfs.smb.messages import (
     QueryInfoRequest,
     SessionSetupRequest,
     SetInfoRequest,
+    Smb1Negotiate,
     TreeConnectRequest,
     TreeDisconnectRequest,
 )
@@ -57,6 +58,9 @@ BODIES = {
     Command.SET_INFO: SetInfoRequest(OWN, 1, 20, bytes(8)).pack(),
     Command.OPLOCK_BREAK: struct.pack("<HBBIQQ", 24, 0, 0, 0, 1, 1),
 }
+
+
+SMB1 = Smb1Negotiate((b"NT LM 0.12", Smb1Negotiate.SMB_2_WILDCARD)).pack()
 
 
 def new_client(security: Security = Security.SIGN) -> RawInitiator:
@@ -133,6 +137,8 @@ def test_random_frames_of_a_stranger():
             stranger.negotiate()
         command = rng.choice(list(BODIES))
         message = bytearray(pack_header(command, message_id=stranger.next_id, credits=1) + BODIES[command])
+        if rng.random() < 0.1:
+            message = bytearray(SMB1)
         for _ in range(rng.randrange(6)):
             message[rng.randrange(len(message))] = rng.randrange(256)
         with contextlib.suppress(RemoteProtocolError):

@@ -27,10 +27,12 @@ from meshfs.smb.messages import (
     IoctlResponse,
     LogoffRequest,
     NegotiateRequest,
+    NegotiateResponse,
     PreauthIntegrity,
     SessionSetupRequest,
     SessionSetupResponse,
     Signing,
+    Smb1Negotiate,
     TreeConnectRequest,
     TreeDisconnectRequest,
     ValidateNegotiateRequest,
@@ -39,11 +41,12 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.messages.ioctl import NO_FILE
 from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body
+from meshfs.testing.raw_initiator import RawInitiator, framed, make_exporter, read_body
 
 ALL_SIGNING = (SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256, SigningAlgorithm.AES_GMAC)
 ALL_CIPHERS = (Cipher.AES_256_CCM, Cipher.AES_128_CCM, Cipher.AES_256_GCM, Cipher.AES_128_GCM)
 ECHO = EchoRequest().pack()
+SMB1 = Smb1Negotiate((b"NT LM 0.12", b"SMB 2.002", Smb1Negotiate.SMB_2_WILDCARD))
 
 
 def exporter(security: Security = Security.SIGN):
@@ -97,6 +100,45 @@ def test_older_dialects_are_refused_and_the_connection_ends(dialects):
     client = RawInitiator(exporter())
     assert negotiate_status(client, *dialects) == NtStatus.NOT_SUPPORTED
     assert client.peer.closing
+
+
+def test_who_begins_in_smb_1_and_offers_smb_2_goes_on_in_smb_2():
+    client = RawInitiator(exporter())
+    client.deliver(framed(SMB1.pack()))
+    reply = client.take(0)
+    assert (reply.status, reply.command, reply.credits) == (0, Command.NEGOTIATE, 1)
+    response = NegotiateResponse.unpack(reply.body)
+    assert (response.dialect, response.contexts) == (Dialect.SMB_2_WILDCARD, ())
+    client.next_id = 1
+    # Of pre-authentication integrity the packet of SMB 1 is no part: with another hash the login fails.
+    client.log_in()
+    assert client.call(Command.ECHO, ECHO).status == 0
+
+
+@pytest.mark.parametrize("dialects", [(), (b"NT LM 0.12",), (b"NT LM 0.12", b"SMB 2.002")])
+def test_who_offers_smb_1_only_is_disconnected(dialects):
+    client = RawInitiator(exporter())
+    with pytest.raises(RemoteProtocolError, match="not spoken"):
+        client.deliver(framed(Smb1Negotiate(dialects).pack() + bytes(32)))
+    assert not client.peer.out
+
+
+@pytest.mark.parametrize("negotiated", [False, True])
+def test_smb_1_comes_once_and_first(negotiated):
+    client = RawInitiator(exporter())
+    if negotiated:
+        client.negotiate()
+    else:
+        client.deliver(framed(SMB1.pack()))
+    with pytest.raises(RemoteProtocolError, match="not granted"):
+        client.deliver(framed(SMB1.pack()))
+
+
+def test_negotiate_after_smb_1_has_message_id_1():
+    client = RawInitiator(exporter())
+    client.deliver(framed(SMB1.pack()))
+    with pytest.raises(RemoteProtocolError, match="not granted"):
+        client.negotiate()
 
 
 def test_negotiate_without_a_dialect_is_invalid():

@@ -77,6 +77,7 @@ def smbclient_any(
         pytest.param(("--client-protection=sign", GMAC), id="gmac"),
         pytest.param(("--client-protection=sign", CMAC), id="cmac"),
         pytest.param(("--client-protection=encrypt",), id="encrypted"),
+        pytest.param(("--client-protection=sign", "--option=client min protocol=NT1"), id="begins-in-smb-1"),
         pytest.param(("--client-protection=sign", "--option=client max protocol=SMB3_00"), id="smb-3.0"),
         pytest.param(("--client-protection=encrypt", "--option=client max protocol=SMB3_02"), id="smb-3.0.2-encrypted"),
         *(
@@ -167,15 +168,16 @@ def test_smbprotocols_own_client_reads_and_writes(exporter: LocalCluster, passwo
         connection.disconnect()
 
 
-def impacket(exporter: LocalCluster, dialect: int) -> SMBConnection:
-    """The dialect is given, as otherwise impacket begins with SMB 1."""
+def impacket(exporter: LocalCluster, dialect: int | None) -> SMBConnection:
+    """Without a dialect impacket begins in SMB 1 and offers SMB 2 there."""
     node = exporter.nodes["n1"]
     return SMBConnection(node.address, node.address, sess_port=node.port, timeout=20, preferredDialect=dialect)
 
 
-@pytest.mark.parametrize("dialect", [SMB2_DIALECT_30, SMB2_DIALECT_311])
-def test_impacket_reads_and_writes(exporter: LocalCluster, password: str, dialect: int) -> None:
+@pytest.mark.parametrize("dialect", [None, SMB2_DIALECT_30, SMB2_DIALECT_311])
+def test_impacket_reads_and_writes(exporter: LocalCluster, password: str, dialect: int | None) -> None:
     connection = impacket(exporter, dialect)
+    assert connection.getDialect() == (dialect or SMB2_DIALECT_311)
     connection.login("n2", password)
     assert [entry.get_longname() for entry in connection.listPath("disks", "*")].count("disk0") == 1
     tree = connection.connectTree("disks")

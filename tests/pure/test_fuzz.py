@@ -91,6 +91,7 @@ DECODERS: tuple[tuple[Callable[[bytes], object], bytes], ...] = (
     (m.unpack_notifications, m.pack_notifications(((1, "disk0"), (2, "disk-1"), (3, "d")))),
     (m.unpack_interfaces, m.pack_interfaces(INTERFACES)),
     (m.unpack_break_acknowledgment, m.LeaseBreak(bytes(16), 1).pack()),
+    (m.Smb1Negotiate.unpack, m.Smb1Negotiate((b"NT LM 0.12", m.Smb1Negotiate.SMB_2_WILDCARD)).pack()),
     (m.ValidateNegotiateRequest.unpack, m.ValidateNegotiateRequest(1, bytes(16), 1, (0x300, 0x311)).pack()),
     (m.ValidateNegotiateResponse.unpack, m.ValidateNegotiateResponse(1, bytes(16), 1, 0x300).pack()),
 )

@@ -57,6 +57,41 @@ def test_samples_are_complete() -> None:
 
 # --- NEGOTIATE -------------------------------------------------------------------------
 
+SMB1 = m.Smb1Negotiate((b"NT LM 0.12", b"SMB 2.002", b"SMB 2.???"))
+
+
+def test_smb_1_comes_back_as_it_was() -> None:
+    packed = SMB1.pack()
+    assert packed[:5] == b"\xffSMBr"
+    assert packed[32:] == b"\x00\x22\x00\x02NT LM 0.12\x00\x02SMB 2.002\x00\x02SMB 2.???\x00"
+    assert m.Smb1Negotiate.unpack(memoryview(packed + b"trailing")) == SMB1
+    assert m.Smb1Negotiate.unpack(m.Smb1Negotiate(()).pack()) == m.Smb1Negotiate(())
+
+
+def test_smb_1_truncated_anywhere() -> None:
+    for length in range(len(SMB1.pack())):
+        with pytest.raises(RemoteProtocolError):
+            m.Smb1Negotiate.unpack(SMB1.pack()[:length])
+
+
+@pytest.mark.parametrize(
+    ("position", "value"),
+    [
+        pytest.param(0, 0xFE, id="protocol"),
+        pytest.param(4, 0x73, id="another-command"),
+        pytest.param(9, 0x80, id="a-reply"),
+        pytest.param(32, 1, id="words"),
+        pytest.param(33, 0x23, id="too-many-bytes"),
+        pytest.param(33, 0x21, id="no-end-of-the-last"),
+        pytest.param(35, 0x03, id="another-kind-of-string"),
+    ],
+)
+def test_smb_1_that_is_wrong(position: int, value: int) -> None:
+    packed = bytearray(SMB1.pack())
+    packed[position] = value
+    with pytest.raises(RemoteProtocolError):
+        m.Smb1Negotiate.unpack(packed)
+
 
 @pytest.mark.parametrize("count", range(6))
 def test_any_number_of_dialects(count: int) -> None:

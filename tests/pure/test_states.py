@@ -51,6 +51,7 @@ def go(table: Any, state: Any, *events: Event) -> Any:
 def test_a_connection() -> None:
     ready = go(CONNECTION, ConnectionState.NEW, Event.NEGOTIATE, Event.NEGOTIATED, Event.REQUEST, Event.RESPONSE)
     assert ready is ConnectionState.READY
+    assert go(CONNECTION, ConnectionState.NEW, Event.NEGOTIATE, Event.AGAIN) is ConnectionState.NEW
     with pytest.raises(RemoteProtocolError):
         next_state(CONNECTION, ready, Event.NEGOTIATE, Role.EXPORTER)
     assert go(CONNECTION, ready, Event.CLOSE, Event.CLOSE) is ConnectionState.CLOSED

@@ -70,6 +70,7 @@ from meshfs.smb.messages.session import (
     SessionSetupRequest,
     SessionSetupResponse,
 )
+from meshfs.smb.messages.smb1 import Smb1Negotiate
 from meshfs.smb.messages.tree import (
     TreeConnectRequest,
     TreeConnectResponse,
@@ -122,6 +123,7 @@ __all__ = [
     "SetInfoRequest",
     "SetInfoResponse",
     "Signing",
+    "Smb1Negotiate",
     "TreeConnectRequest",
     "TreeConnectResponse",
     "TreeDisconnectRequest",
