@@ -5,7 +5,8 @@
                                                 once per batch, by whoever runs the batch
 
 A batch is what one readable socket or one round of disk completions brings. Inside
-``begin_batch`` .. ``end_batch`` nothing is sent; outside, ``on_dirty`` is told once.
+``begin_batch`` .. ``end_batch`` replies are sent a few at a time (``Peer.send``), the rest at
+its end; outside, ``on_dirty`` is told once.
 """
 
 import logging

@@ -32,7 +32,10 @@ logger = logging.getLogger(__name__)
 #: Replies that leave in one sendmsg: one end must not wait while the other handles a whole batch.
 _OUT_MAX = 2
 _OUT_MAX_BYTES = 64 * limits.KIB
+# Plain numbers and names: a member of an enum costs a look-up per message.
 _CANCEL = int(Command.CANCEL)
+_NEGOTIATE = int(Command.NEGOTIATE)
+_READY = ConnectionState.READY
 
 
 class Peer:
@@ -70,12 +73,18 @@ class Peer:
         for message in self.connection.received(count):
             if self.closing:
                 return
-            self._handle(message)
+            if message.command == _CANCEL and message.next is None:
+                self._cancel(message)
+                continue
+            self._take_ids(message)
+            if message.command == _NEGOTIATE or self.state is not _READY:
+                self._negotiate(message)
+            elif message.next is None:
+                self.serve(Request(self, message))
+            else:
+                Compound(self, message).run()
 
-    def _handle(self, message: Message) -> None:
-        if message.command == _CANCEL and message.next is None:
-            self._cancel(message)
-            return
+    def _take_ids(self, message: Message) -> None:
         part: Message | None = message
         while part is not None:
             if not self.window.take(part.message_id, part.credit_charge):
@@ -83,12 +92,6 @@ class Peer:
                     f"message id {part.message_id} with charge {part.credit_charge} was not granted"
                 )
             part = part.next
-        if message.command == Command.NEGOTIATE or self.state is not ConnectionState.READY:
-            self._negotiate(message)
-        elif message.next is None:
-            self.serve(Request(self, message))
-        else:
-            Compound(self, message).run()
 
     def serve(self, request: Request) -> None:
         """Hand a request to its handler; errors become its reply."""

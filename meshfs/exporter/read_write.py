@@ -17,6 +17,7 @@ from meshfs.exporter.request import Request
 from meshfs.smb.connection import take_payload
 from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES, NtStatus, WriteFlags
 from meshfs.smb.messages import FlushRequest, FlushResponse
+from meshfs.smb.security import NONCE_EXPORTER
 from meshfs.smb.status import status_from_errno
 from meshfs.smb.wire import (
     READ_DATA_OFFSET,
@@ -35,6 +36,9 @@ _READ_REQUEST: Final = Struct("<HBBIQQQIIIHH")
 _READ_FIXED_BYTES: Final = HEADER_BYTES + _READ_REQUEST.size
 _OFFSET_MAX: Final = (1 << 63) - 1
 _CREDIT_BYTES: Final = limits.CREDIT_BYTES
+_IO_SIZE_MAX_BYTES: Final = limits.IO_SIZE_MAX_BYTES
+_READ: Final = Op.READ
+_WRITE: Final = Op.WRITE
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
 _SIGNED: Final = 0x00000008
 _REPLY_START: Final = HEADROOM_BYTES - READ_RESPONSE_FRAME_BYTES
@@ -49,7 +53,7 @@ def read(request: Request) -> None:
         message.view, HEADER_BYTES
     )
     opened = request.find_open(volatile)
-    if size != 49 or channel or length > limits.IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
+    if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes at {offset}, channel {channel}")
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes is not paid for")
@@ -74,7 +78,7 @@ def read(request: Request) -> None:
     exporter = request.peer.exporter
     buffer = exporter.pool.acquire(length)
     disk_request = DiskRequest(
-        Op.READ, offset, length, buffer, HEADROOM_BYTES, _read_done, flow=opened.flow, context=request
+        _READ, offset, length, buffer, HEADROOM_BYTES, _read_done, flow=opened.flow, context=request
     )
     opened.requests.add(disk_request)
     disk.runner.add(disk_request)
@@ -120,7 +124,7 @@ def _send_read(request: Request, buffer: Buffer, length: int) -> None:
         buffer.release()
         return
     if request.sign and security is not None:
-        peer.connection.sign(view[_MESSAGE_START:end], security)
+        security.signer.sign(view[_MESSAGE_START:end], message.message_id, NONCE_EXPORTER)
     peer.send(view[_REPLY_START:end], buffer)
 
 
@@ -140,7 +144,7 @@ def write(request: Request) -> None:
         raise StatusError(NtStatus.INVALID_PARAMETER, "WRITE is too short")
     size, start, length, offset, _, volatile, channel, _, _, _, flags = WRITE_REQUEST.unpack_from(view, HEADER_BYTES)
     opened = request.find_open(volatile)
-    if size != 49 or channel or length > limits.IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
+    if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes at {offset}, channel {channel}")
     if length and not WRITE_DATA_OFFSET <= start <= len(view) - length:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes from {start} of {len(view)}")
@@ -162,7 +166,7 @@ def write(request: Request) -> None:
     exporter = request.peer.exporter
     buffer, start = take_payload(message, start, length, exporter.pool)
     disk_request = DiskRequest(
-        Op.WRITE, offset, length, buffer, start, _write_done, flow=opened.flow,
+        _WRITE, offset, length, buffer, start, _write_done, flow=opened.flow,
         write_through=opened.write_through or bool(flags & _WRITE_THROUGH), context=request,
     )  # fmt: skip
     opened.requests.add(disk_request)
@@ -192,7 +196,7 @@ def _write_done(done: DiskRequest) -> None:
             )  # fmt: skip
             if request.sign:
                 assert request.security is not None
-                peer.connection.sign(memoryview(frame)[PREFIX_BYTES:], request.security)
+                request.security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message.message_id, NONCE_EXPORTER)
             peer.send(frame)
     else:
         _fail(request, result)

@@ -30,6 +30,7 @@ _RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
 _SIGNED: Final = int(Flags.SIGNED)
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
+_SIGNED_WELL: Final = Protection.SIGNED
 
 
 class Request:
@@ -82,6 +83,9 @@ class Request:
         message = self.message
         protection = message.protection
         security = self.security = session.channels.get(self.peer)
+        if protection is _SIGNED_WELL and not session.encrypt:
+            self.sign = True
+            return
         if protection == Protection.UNKNOWN and security is not None and self.compound is not None:
             # A related request need not repeat the session's id its signature is checked by.
             protection = self.peer.connection.check(message, security)
