@@ -1,6 +1,7 @@
 """Disks that fail, are read-only or full: the right errno at the caller, the other disks untouched."""
 
 import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -87,11 +88,34 @@ def test_a_disk_that_returns_eio(new_cluster: NewCluster, cache: str, flags: int
 
 
 @pytest.mark.parametrize("cache", ["none", "writeback"])
-def test_a_full_file_system_under_a_sparse_image(new_cluster: NewCluster, tmp_path: Path, cache: str) -> None:
+@pytest.mark.parametrize("flags", [os.O_DIRECT, 0], ids=["direct", "buffered"])
+def test_a_disk_that_cannot_write(new_cluster: NewCluster, cache: str, flags: int) -> None:
+    """A loop device whose backing file was cut, and sealed so that no write makes it longer again."""
+    cluster = new_cluster()
+    backing = os.memfd_create("backing", os.MFD_ALLOW_SEALING)
+    try:
+        os.truncate(backing, 8 * MIB)
+        disks = up(cluster, cluster.loop("bad", Path(f"/proc/{os.getpid()}/fd/{backing}"), cache=cache))
+        os.truncate(backing, 1 * MIB)
+        fcntl.fcntl(backing, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+        assert write(disks / "bad", 0, flags=flags) == 0
+        assert write(disks / "bad", 4 * MIB, flags=flags) == errno.EIO
+        assert write(disks / "bad", 0, flags=flags) == 0
+        assert read(disks / "bad", 0) == 0
+        assert_good(disks)
+    finally:
+        os.close(backing)
+
+
+@pytest.mark.parametrize("cache", ["none", "writeback"])
+@pytest.mark.parametrize("flags", [os.O_DIRECT, 0], ids=["direct", "buffered"])
+def test_a_full_file_system_under_a_sparse_image(
+    new_cluster: NewCluster, tmp_path: Path, cache: str, flags: int
+) -> None:
     with small_tmpfs(tmp_path / "small", "4m") as small:
         cluster = new_cluster()
         disks = up(cluster, cluster.image("bad", 64 * MIB, file=str(small / "bad.img"), cache=cache))
-        results = [write(disks / "bad", offset, 1 * MIB) for offset in range(0, 8 * MIB, 1 * MIB)]
+        results = [write(disks / "bad", offset, 1 * MIB, flags) for offset in range(0, 8 * MIB, 1 * MIB)]
         assert results[0] == 0
         assert results[-1] == errno.ENOSPC
         assert_good(disks)

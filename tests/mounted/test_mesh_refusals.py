@@ -79,6 +79,20 @@ def test_a_config_that_is_missing_or_a_directory(cluster: LocalCluster) -> None:
         assert str(cluster.config) in said
 
 
+def test_a_config_that_is_unreadable(cluster: LocalCluster) -> None:
+    """To root every file is readable; so by somebody else."""
+    cluster.config.chmod(0o600)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    for command in (
+        [BIN / "meshfsd", "--config", cluster.config, "--node", "n1"],
+        [BIN / "meshfs", cluster.config, cluster.logs, "-o", "node=n1"],
+        [BIN / "meshctl", "password", cluster.config, "--node", "n1", "--to", "n1"],
+    ):
+        said = run(*nobody, *command, status=2)
+        assert f"{cluster.config}: cannot read the config: Permission denied" in said
+        assert len(said.splitlines()) == 1
+
+
 def with_disk(cluster: LocalCluster, path: Path) -> None:
     cluster.nodes["n1"].disks.append(LocalDisk("bad", path))
     cluster.write()
