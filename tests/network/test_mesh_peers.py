@@ -104,27 +104,34 @@ def test_smbclient_lists_puts_and_gets(
 
 
 @pytest.mark.parametrize(
-    ("user", "options"),
+    ("user", "options", "why"),
     [
-        pytest.param("n2%wrong", (), id="wrong-password"),
-        pytest.param("n9%wrong", (), id="unknown-node"),
-        pytest.param("%", (), id="anonymous"),
-        pytest.param("guest%", (), id="guest"),
-        pytest.param(
-            "n2%{password}", ("--option=client max protocol=NT1", "--option=client min protocol=NT1"), id="smb1"
-        ),
-        pytest.param("n2%{password}", ("--option=client max protocol=SMB2_02",), id="smb-2.0.2"),
-        pytest.param("n2%{password}", ("--option=client max protocol=SMB2_10",), id="smb-2.1"),
+        pytest.param("n2%wrong", (), "login denied: wrong password for 'n2'", id="wrong-password"),
+        pytest.param("n9%wrong", (), "login denied: unknown user 'n9'", id="unknown-node"),
+        pytest.param("%", (), "login denied: anonymous login", id="anonymous"),
+        pytest.param("guest%", (), "login denied: unknown user 'guest'", id="guest"),
         pytest.param(
             "n2%{password}",
-            ("--option=client ntlmv2 auth=no", "--option=client use spnego=no", "--option=client lanman auth=yes"),
-            id="ntlmv1",
+            ("--option=client max protocol=NT1", "--option=client min protocol=NT1"),
+            "SMB 1 is not spoken here",
+            id="smb1",
         ),
+        pytest.param(
+            "n2%{password}", ("--option=client max protocol=SMB2_02",), "no dialect of 0x0202", id="smb-2.0.2"
+        ),
+        pytest.param("n2%{password}", ("--option=client max protocol=SMB2_10",), "no dialect of 0x02", id="smb-2.1"),
+        pytest.param("n2%{password}", ("--option=client ntlmv2 auth=no",), "without an NTLMv2 response", id="ntlmv1"),
     ],
 )
-def test_nobody_else_gets_in(exporter: LocalCluster, password: str, user: str, options: tuple[str, ...]) -> None:
-    output = smbclient_any(exporter, user.replace("{password}", password), "ls", *options)
+def test_nobody_else_gets_in(
+    exporter: LocalCluster, password: str, user: str, options: tuple[str, ...], why: str
+) -> None:
+    log = exporter.logs / "n1-meshfsd.log"
+    before = log.stat().st_size
+    output = smbclient_any(exporter, user.replace("{password}", password), "ls", *options, status=1)
     assert "disk0" not in output
+    # It is the exporter that refused, and its log says why.
+    until(lambda: why in log.read_text()[before:], f"{why!r} is logged")
     # And the exporter is as well as before.
     assert "disk0" in smbclient(exporter, f"n2%{password}", "ls")
 
