@@ -30,12 +30,13 @@ def _place(address: str, port: int) -> str:
 
 def _session(session: Session) -> dict[str, object]:
     negotiated = session.peer.connection.negotiated
+    signs = session.signing_required and not session.encrypt
     return {
         "node": session.user,
         "remote": session.peer.remote,
         "dialect": negotiated.dialect.text if negotiated.dialect is not None else "",
-        "signing": negotiated.signing_algorithm.name if session.signing_required and not session.encrypt else "",
-        "cipher": negotiated.cipher.name if session.encrypt else "",
+        "signing": negotiated.signing_algorithm.text if signs else "none",
+        "cipher": negotiated.cipher.text if session.encrypt else "none",
         "opens": len(session.opens),
     }
 

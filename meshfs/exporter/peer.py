@@ -249,9 +249,9 @@ class Peer:
     def protection_text(self, session: Session) -> str:
         negotiated = self.connection.negotiated
         dialect = negotiated.dialect.text if negotiated.dialect is not None else "?"
-        how = f"encrypted {negotiated.cipher.name}"
+        how = f"encrypted {negotiated.cipher.text}"
         if not session.encrypt:
-            how = f"signing {negotiated.signing_algorithm.name}"
+            how = f"signing {negotiated.signing_algorithm.text}"
         return f"SMB {dialect}, {how}"
 
 

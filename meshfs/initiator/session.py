@@ -26,7 +26,6 @@ from meshfs.initiator.files import OpenFile, open_file, query_disks, wait_for_ch
 from meshfs.initiator.login import Policy, Tree, connect_tree, log_in, validate_negotiation
 from meshfs.model import DiskInfo, IoClass
 from meshfs.smb.auth import Initiator as Login
-from meshfs.smb.constants import SigningAlgorithm
 from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
@@ -223,8 +222,8 @@ class ExporterSession:
     def _channel_status(self, channel: Channel) -> dict[str, Any]:
         settled, transport = channel.connection.negotiated, channel.transport
         # What arrives sealed is not signed beside it, and the reverse.
-        signing = _SIGNING_NAMES[settled.signing_algorithm] if channel.signed else "none"
-        cipher = settled.cipher.name.replace("_", "-") if channel.sealed else "none"
+        signing = settled.signing_algorithm.text if channel.signed else "none"
+        cipher = settled.cipher.text if channel.sealed else "none"
         return {
             "transport": transport.kind,
             "local": transport.local,
@@ -239,11 +238,5 @@ class ExporterSession:
             "received_bytes": channel.received_bytes,
         }
 
-
-_SIGNING_NAMES = {
-    SigningAlgorithm.AES_GMAC: "AES-GMAC",
-    SigningAlgorithm.AES_CMAC: "AES-CMAC",
-    SigningAlgorithm.HMAC_SHA256: "HMAC-SHA256",
-}
 
 __all__ = ["Dialer", "ExporterSession", "Waiting"]

@@ -128,6 +128,10 @@ class Cipher(enum.IntEnum):
     AES_256_CCM = 0x0003
     AES_256_GCM = 0x0004
 
+    @property
+    def text(self) -> str:
+        return self.name.replace("_", "-") if self else "none"
+
 
 class SigningAlgorithm(enum.IntEnum):
     """MS-SMB2 2.2.3.1.7."""
@@ -135,6 +139,10 @@ class SigningAlgorithm(enum.IntEnum):
     HMAC_SHA256 = 0x0000
     AES_CMAC = 0x0001
     AES_GMAC = 0x0002
+
+    @property
+    def text(self) -> str:
+        return self.name.replace("_", "-")
 
 
 class SessionSetupFlags(enum.IntFlag):

@@ -72,7 +72,7 @@ def test_status_tells_of_sessions_disks_and_counters(cluster: LocalCluster) -> N
         assert (status["version"], status["node"], status["pid"]) == (1, "n1", running.pid)
         assert len(status["listening"]) == 2
         [session] = status["sessions"]
-        expected = {"node": "n2", "dialect": "3.1.1", "signing": "AES_GMAC", "cipher": "", "opens": 1}
+        expected = {"node": "n2", "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "opens": 1}
         assert {key: session[key] for key in expected} == expected
         disk = status["disks"][0]
         assert (disk["name"], disk["size_bytes"], disk["state"]) == ("disk0", MIB, "ok")
