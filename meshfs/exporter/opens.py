@@ -2,7 +2,8 @@
 
 close(then)   ends it for good: waiting requests are answered, queued I/O is cancelled, and
               ``then`` is called when nothing of it is at the disk any more. Until that
-              moment its share access and its locks hold others off.
+              moment its share access and its locks hold others off, and its session has it in
+              ``closing``. It may be called again meanwhile.
 """
 
 import errno
@@ -80,6 +81,7 @@ class DiskOpen(Open):
     def close(self, then: Callable[[], object]) -> None:
         self._end_waits(NtStatus.RANGE_NOT_LOCKED)
         self._then.append(then)
+        self.session.closing.add(self)
         for request in list(self.requests):
             self.cancel(request)
         if not self.requests:
@@ -98,6 +100,7 @@ class DiskOpen(Open):
         then, self._then = self._then, []
         if not then:
             return
+        self.session.closing.discard(self)
         self.disk.opens.remove(self)
         had_locks = self.disk.locks.release(self)
         for call in then:

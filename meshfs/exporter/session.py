@@ -52,7 +52,7 @@ class Session:
     """One login of one node."""
 
     __slots__ = (
-        "channels", "encrypt", "id", "last_tree_id", "login", "opens", "peer", "preauth", "serving",
+        "channels", "closing", "encrypt", "id", "last_tree_id", "login", "opens", "peer", "preauth", "serving",
         "signing_required", "state", "trees", "user",
     )  # fmt: skip
 
@@ -72,6 +72,8 @@ class Session:
         self.trees: dict[int, Tree] = {}
         self.last_tree_id = 0
         self.opens: dict[int, AnyOpen] = {}
+        #: Closed, with I/O still at a disk.
+        self.closing: set[AnyOpen] = set()
 
     def happened(self, event: Event) -> None:
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
@@ -95,7 +97,7 @@ class Session:
         """Forget everything it has; ``then`` when nothing of it is at a disk any more."""
         self.serving = False
         self.trees.clear()
-        self.close_opens(list(self.opens.values()), then)
+        self.close_opens([*self.opens.values(), *self.closing], then)
 
 
 def session_setup(request: Request) -> None:

@@ -45,5 +45,5 @@ def disconnect(request: Request) -> None:
     TreeDisconnectRequest.unpack(request.message.body)
     session, tree = request.session, request.tree
     del session.trees[tree.id]
-    opens = [opened for opened in session.opens.values() if opened.tree is tree]
+    opens = [opened for opened in (*session.opens.values(), *session.closing) if opened.tree is tree]
     session.close_opens(opens, lambda: request.reply(TreeDisconnectResponse().pack()))

@@ -117,12 +117,16 @@ class SharedOpen:
             self._disk.spawn(self._keep)
         self._poke.set()
 
+    def discard(self, handle: object) -> None:
+        """The open is closed some time, if this was its last handle."""
+        self.handles.discard(handle)
+        self._poke.set()
+
     async def remove(self, handle: object) -> None:
         """Ends when the open is closed, if this was its last handle; at most CLOSE_TIMEOUT_S."""
-        self.handles.discard(handle)
+        self.discard(handle)
         if self.handles or not self._running:
             return
-        self._poke.set()
         with trio.CancelScope(deadline=trio.current_time() + limits.CLOSE_TIMEOUT_S, shield=True):
             while self._running and not self.handles:
                 await self._changed.wait()
@@ -180,7 +184,9 @@ class SharedOpen:
             self._take_status(error, channel)
         else:
             # The deadline, or the caller was cancelled: what was sent may still happen.
-            if slot is not None and slot.sent and slot.command == Command.WRITE and self.channel is channel:
+            # An open that is not offered now (the other class is fenced) is meant as well.
+            sent = slot is not None and slot.sent and slot.command == Command.WRITE
+            if sent and self._file is not None and self._made_on is channel:
                 logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)
                 self._fence()
             raise error

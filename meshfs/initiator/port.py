@@ -57,7 +57,7 @@ class Port:
         try:
             await shared.usable("open", trio.current_time() + self.io_timeout_s)
         except BaseException:
-            await handle.close()
+            shared.discard(handle)
             raise
         return handle
 
@@ -232,8 +232,9 @@ class Handle:
         except OSError:
             # The owner's kernel drops what it could not write: nobody's unflushed writes are safe.
             port.lose_unflushed()
-            self.lost = False
             await self._check_verifier(deadline)
+            # It is told by this error, and only by this one.
+            self.lost = False
             raise
         if self.last_write_seq > port.flushed_seq:
             await self._check_verifier(deadline)

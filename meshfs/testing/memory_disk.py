@@ -74,11 +74,17 @@ class MemoryDisk:
         """Hold requests for which ``predicate`` holds, until ``release``."""
         self._stalls = predicate
 
-    def release(self) -> None:
-        """Do what was held, in the order it came, and hold nothing more."""
-        self._stalls = None
+    def release(self, predicate: Predicate | None = None) -> None:
+        """Do what was held, in the order it came, and hold nothing more.
+
+        With a ``predicate`` only that for which it holds; the rest stays held, and so does more.
+        """
+        if predicate is None:
+            self._stalls = None
         stalled, self._stalled = self._stalled, []
-        self._ready.extend(stalled)
+        for request in stalled:
+            released = predicate is None or predicate(request)
+            (self._ready if released else self._stalled).append(request)
         self._finish_ready()
 
     def power_loss(self) -> None:

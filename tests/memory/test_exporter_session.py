@@ -21,8 +21,10 @@ from meshfs.smb.constants import (
     SigningAlgorithm,
 )
 from meshfs.smb.messages import (
+    CloseRequest,
     EchoRequest,
     Encryption,
+    FileId,
     IoctlRequest,
     IoctlResponse,
     LogoffRequest,
@@ -41,7 +43,7 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.messages.ioctl import NO_FILE
 from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, framed, make_exporter, read_body
+from meshfs.testing.raw_initiator import RawInitiator, framed, make_exporter, read_body, write_body
 
 ALL_SIGNING = (SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256, SigningAlgorithm.AES_GMAC)
 ALL_CIPHERS = (Cipher.AES_256_CCM, Cipher.AES_128_CCM, Cipher.AES_256_GCM, Cipher.AES_128_GCM)
@@ -327,6 +329,27 @@ def test_the_new_session_waits_for_what_the_old_one_has_at_the_disk():
     assert old.take(waiting).status == 0
     new.connect("disks")
     assert new.call(Command.READ, read_body(new.open("disk0"), 0, 512)).status == 0
+
+
+@pytest.mark.parametrize("end", [Command.CLOSE, Command.TREE_DISCONNECT])
+def test_the_new_session_waits_for_an_open_that_was_closing_when_the_connection_went(end: Command) -> None:
+    """A CLOSE that waits for a write at the disk must not hide that write from the next login."""
+    disk = MemoryDisk(1 << 20)
+    server = make_exporter(disk0=disk)
+    old = RawInitiator(server).log_in()
+    file_id = old.open("disk0")
+    disk.stall()
+    old.send(Command.WRITE, write_body(file_id, 0, bytes(512)))
+    closes = CloseRequest(FileId(file_id, file_id)) if end is Command.CLOSE else TreeDisconnectRequest()
+    old.send(end, closes.pack())
+    old.peer.lost()
+    new = RawInitiator(server)
+    new.negotiate()
+    with pytest.raises(AssertionError, match="not answered yet"):
+        new.set_up(previous=old.session_id)
+    disk.release()
+    assert new.finish_set_up().status == 0
+    assert server.pool.used_bytes == 0
 
 
 def test_another_users_session_is_none_of_ones_business():

@@ -12,11 +12,12 @@ import trio
 
 from meshfs.config import Security
 from meshfs.disk.base import Op
+from meshfs.exporter.dispatch import HANDLERS, Needs
 from meshfs.initiator.login import Policy
-from meshfs.initiator.port import Port
+from meshfs.initiator.port import Handle, Port
 from meshfs.limits import KIB, MIB
 from meshfs.model import Access, IoClass
-from meshfs.smb.constants import Cipher, Dialect, SigningAlgorithm
+from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm
 from meshfs.testing.mesh_pair import Pair, mesh_pair
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport
@@ -395,3 +396,61 @@ async def test_a_fence_holds_the_other_class_too(tmp_path: Path) -> None:
             disk.release()
         assert bytes(disk.data[:4]) == b"new!"
         assert await system.read(0, 4) == await app.read(0, 4) == b"new!"
+
+
+async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced_too(tmp_path: Path) -> None:
+    """Else it lands over a newer one as soon as the other class's fence is gone."""
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
+        app = await pair.port.open(IoClass.APP, writable=True)
+        system = await pair.port.open(IoClass.SYSTEM, writable=True)
+        disk = pair.exporter.disk
+        disk.stall(lambda request: request.op == Op.WRITE and request.length == 4)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(errno_of, app.write(8192, b"app!"))
+            await until(lambda: disk.stalled == 1)
+            await trio.sleep(0.5)
+            nursery.start_soon(errno_of, system.write(0, b"old!"))
+            await until(lambda: disk.stalled == 2)
+        # Both were given up, the second within the first one's fence; only the first one ends.
+        disk.release(lambda request: request.offset == 8192)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.write, 0, b"newer")
+            await trio.sleep(0.2)
+            disk.release()
+        assert bytes(disk.data[:5]) == b"newer"
+
+
+async def test_a_loss_is_told_though_the_exporter_goes_away_while_it_is_found(pair: Pair) -> None:
+    """The FLUSH fails, and the verifier cannot be asked for: the time-out is not what tells of the loss."""
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"lost")
+    disk = pair.exporter.disk
+    disk.fail(0, SIZE, errno.EIO, (Op.FLUSH,))
+    check = handle._check_verifier
+
+    async def exporter_stops(deadline: float) -> None:
+        await pair.exporter.stop()
+        await check(trio.current_time() + 0.5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Handle, "_check_verifier", lambda _, deadline: exporter_stops(deadline))
+        assert await errno_of(handle.flush()) in (errno.EIO, errno.ETIMEDOUT)
+    disk.heal()
+    await pair.nursery.start(pair.exporter.run)
+    told = await errno_of(handle.flush())
+    assert told == errno.EIO
+    assert await errno_of(handle.flush()) is None
+
+
+async def test_an_open_that_is_never_answered_ends_at_the_bound(tmp_path: Path) -> None:
+    """Nothing is open that its end would have to wait for."""
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(HANDLERS, Command.CREATE, (lambda request: None, Needs.TREE))
+            start = trio.current_time()
+            assert await errno_of(pair.port.open(IoClass.APP, writable=False)) == errno.ETIMEDOUT
+            assert trio.current_time() - start < 2.0
+        for channel in pair.session.channels:
+            channel.fail("cable pulled")
+        handle = await pair.port.open(IoClass.APP, writable=False)
+        assert await handle.read(0, 512) == bytes(512)
