@@ -57,6 +57,8 @@ LOCKS_PER_OPEN_MAX: Final = 1024
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # Replies a peer does not fetch: past this the exporter stops reading from it.
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
+# The same for a peer that is not logged in, whose replies are all small.
+SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES: Final = 64 * KIB
 # A batch ends here at the latest, so that its I/O starts and other connections get their turn.
 RECEIVE_BATCH_MAX_BYTES: Final = 4 * MIB
 # A peer that takes none of the replies that wait for it is given up after half to all of this.

@@ -7,7 +7,8 @@ Input is handled in the reactor's callbacks, without a task in between:
 
 Replies of disks that complete later leave in one sendmsg per round of the reactor. The
 connection's own tasks sleep until it is over. While the socket is full, the reactor goes on sending;
-meanwhile no more than SEND_QUEUE_MAX_BYTES pile up, because past that nothing is read.
+meanwhile no more than SEND_QUEUE_MAX_BYTES (of a stranger: far less) pile up, because past
+that nothing is read.
 """
 
 import logging
@@ -93,6 +94,9 @@ class Link:
             await self._sent.wait()
 
     def _login_changed(self, logged_in: bool) -> None:
+        if logged_in == self.logged_in:
+            # A login that failed buys a stranger no time.
+            return
         self.logged_in = logged_in
         self._reading.deadline = float("inf") if logged_in else trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S
 
@@ -121,7 +125,7 @@ class Link:
         else:
             self._over = True
             self._end_reading()
-        if going and self._sent is not None and self._unsent_bytes() > limits.SEND_QUEUE_MAX_BYTES:
+        if going and self._sent is not None and self._unsent_bytes() > self._unsent_max_bytes():
             self._reactor.remove(self._fd)
             self._paused = True
 
@@ -197,10 +201,14 @@ class Link:
                 buffer.release()
         self.peer.out.clear()
         self.peer.closing = True
+        self._reactor.forget(self._fd)
         self._end_reading()
 
     def _unsent_bytes(self) -> int:
         return sum(len(memory) for memory, _ in self.peer.out)
+
+    def _unsent_max_bytes(self) -> int:
+        return limits.SEND_QUEUE_MAX_BYTES if self.logged_in else limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES
 
     def _writable(self) -> None:
         """The full socket takes data again: the reactor's callback."""

@@ -1,7 +1,9 @@
 """The exporter behind real sockets: batches, full sockets, limits, deadlines, the end."""
 
+import contextlib
 import socket
 import stat
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -129,6 +131,26 @@ async def test_a_peer_that_takes_no_replies_for_long_is_dropped(disk, path, monk
     assert server.pool.used_bytes == 0
 
 
+async def test_a_peer_that_takes_replies_again_as_it_is_dropped_harms_nobody(disk, path, monkeypatch):
+    """A stopped listener keeps its links to the end; the socket of one given up tells of room once more."""
+    monkeypatch.setattr(limits, "CONNECTION_DEAD_AFTER_S", 0.2)
+    server = make_exporter(disk0=disk)
+    async with serving(server, path) as listener:
+        client = await in_thread(client_of, path)
+        file_id = await in_thread(client.open, "disk0")
+        body = read_body(file_id, 0, 4 << 20)
+        frames = [client.pack(Command.READ, body, charge=64, credits=64)[1] for _ in range(4)]
+        await in_thread(client.deliver, *frames)
+        await until(lambda: bool(next(iter(server.peers)).out))
+        listener.stop()
+        await until(lambda: next(iter(server.peers)).closing)
+        client.socket.close()
+        await trio.sleep(0.05)
+        with SocketInitiator(str(path)) as other:
+            assert other.socket.fileno() >= 0
+    assert server.pool.used_bytes == 0
+
+
 async def test_who_does_not_log_in_is_dropped(path, monkeypatch):
     monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.05)
     server = make_exporter()
@@ -138,6 +160,45 @@ async def test_who_does_not_log_in_is_dropped(path, monkeypatch):
             with pytest.raises(EOFError):
                 await in_thread(client.answered, 1000)
         assert server.counters["login_timeouts"] == 1
+
+
+async def test_logins_that_fail_buy_no_time(path, monkeypatch):
+    monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.5)
+    server = make_exporter()
+    async with serving(server, path):
+        with SocketInitiator(str(path)) as client:
+
+            def knock():
+                client.negotiate()
+                end = time.monotonic() + 2
+                while time.monotonic() < end:
+                    client.set_up(password="wrong")
+                    client.session_id = 0
+
+            with pytest.raises((EOFError, ConnectionError)):
+                await in_thread(knock)
+        assert server.counters["logins_denied"] > 1
+
+
+async def test_strangers_cannot_pile_up_replies(path):
+    server = make_exporter()
+    async with serving(server, path):
+        with SocketInitiator(str(path)) as client:
+            await in_thread(client.negotiate)
+            client.socket.setblocking(False)
+            most = 0
+            with trio.move_on_after(2):
+                while True:
+                    frames = b"".join(
+                        bytes(client.pack(Command.ECHO, ECHO, credits=16, sign=False)[1]) for _ in range(200)
+                    )
+                    while frames:
+                        with contextlib.suppress(BlockingIOError):
+                            frames = frames[client.socket.send(frames) :]
+                        await trio.lowlevel.checkpoint()
+                        for peer in server.peers:
+                            most = max(most, sum(len(memory) for memory, _ in peer.out))
+            assert most <= limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES + limits.RECEIVE_BATCH_MAX_BYTES + limits.MIB
 
 
 async def test_who_logged_in_stays_and_who_logged_off_is_dropped(disk, path, monkeypatch):
