@@ -66,10 +66,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., FakeMount]]:
         mounts.append(FakeMount(tmp_path / f"mesh{len(mounts)}", **options))
         return mounts[-1]
 
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.getuid() and parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
     yield start_one
     for mount in mounts:
         mount.end()
@@ -179,16 +175,17 @@ def test_extended_attributes_and_the_hidden_status(mount: FakeMount) -> None:
 
 
 def test_permissions_are_by_mode(mount: FakeMount) -> None:
-    def as_nobody(*groups: int) -> int:
-        read = "import sys; open(sys.argv[1], 'r+b').read(1)"
-        options = {"user": 65534, "group": 65534, "extra_groups": list(groups)}
-        return run("/usr/bin/python3", "-c", read, mount.disk(), **options).returncode
+    # Relative to the mount, as the folders above it are closed to others.
+    nobody = {"user": 65534, "group": 65534, "cwd": mount.mountpoint}
+    disk = mount.disk().relative_to(mount.mountpoint)
 
-    group = mount.disk().stat().st_gid
-    assert as_nobody() == 1
-    assert as_nobody(group) == 0
-    status = mount.mountpoint / ".meshfs" / "status"
-    assert run("cat", status, user=65534, group=65534).returncode == 1
+    def opens(*groups: int) -> str:
+        read = "import sys; open(sys.argv[1], 'r+b').read(1)"
+        return run("/usr/bin/python3", "-c", read, disk, extra_groups=list(groups), **nobody).stderr
+
+    assert "PermissionError" in opens()
+    assert opens(mount.disk().stat().st_gid) == ""
+    assert "Permission denied" in run("cat", ".meshfs/status", extra_groups=[], **nobody).stderr
 
 
 def test_a_read_only_disk(start: Callable[..., FakeMount]) -> None:
