@@ -26,6 +26,8 @@ HEADROOM_BYTES: Final = PAGE_BYTES
 # Room behind the payload: padding, and the block an unaligned O_DIRECT request is widened by.
 TAILROOM_BYTES: Final = 2 * PAGE_BYTES
 
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 _HUGE_PAGE_BYTES: Final = 2 << 20
 _CLASSES_BYTES: Final = (4096, 16384, 65536, 262144, 1 << 20, 2 << 20, 4 << 20, limits.FRAME_MAX_BYTES)
 
@@ -61,6 +63,19 @@ def _map(size_bytes: int) -> mmap.mmap:
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what this process frees, instead of giving it back to the kernel.
+
+    Payloads that are Python's own objects (FUSE writes, sealed messages) come and go by the
+    thousand; faulting a fresh MiB in costs several times what filling it does. mallopt(3),
+    where the C library has it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2 * limits.FRAME_MAX_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, limits.BUFFER_POOL_IDLE_MAX_BYTES)
 
 
 class BufferPool:

@@ -28,6 +28,7 @@ import trio
 from meshfs import config as cluster_config
 from meshfs import limits
 from meshfs.background import Ready, notify_systemd, run_in_background
+from meshfs.buffers import keep_freed_memory
 from meshfs.config import Config
 from meshfs.errors import ConfigError
 from meshfs.fuse.operations import Operations, Port
@@ -168,6 +169,7 @@ class Mesh:
 
 async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None:
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
+    keep_freed_memory()
     mesh = Mesh(settings, initiator)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from meshfs.buffers import keep_freed_memory
 from meshfs.disk.engine import ENGINE_NAMES
 from meshfs.errors import ConfigError
 from meshfsd.node import run
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=options.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    keep_freed_memory()
     try:
         trio.run(run, options.config, options.node, options.engine)
     except ConfigError as error:

@@ -120,8 +120,7 @@ def _send_read(request: Request, buffer: Buffer, length: int) -> None:
     end = HEADROOM_BYTES + length
     security = request.security
     if request.seal and security is not None and security.sealer is not None:
-        peer.send(security.sealer.seal(view[_MESSAGE_START:end]))
-        buffer.release()
+        peer.send(security.sealer.seal_in_place(view, _MESSAGE_START, end - _MESSAGE_START), buffer)
         return
     if request.sign and security is not None:
         security.signer.sign(view[_MESSAGE_START:end], message.message_id, NONCE_EXPORTER)

@@ -46,6 +46,8 @@ _TRANSFORM: Final = struct.Struct("<4s16s16sIHHQ")
 _FLAG_ENCRYPTED: Final = 0x0001
 #: From here on joining two memories costs more than an incremental GMAC's set-up.
 _JOIN_MAX_BYTES: Final = 32768
+#: What a sealed frame has before its ciphertext.
+SEAL_HEAD_BYTES: Final = PREFIX_BYTES + TRANSFORM_HEADER_BYTES
 
 Memory = memoryview | bytearray
 
@@ -202,16 +204,27 @@ class Sealer:
 
     def seal(self, message: bytes | Memory) -> memoryview:
         """The frame (prefix, transform header, ciphertext) of one message or compound."""
+        memory = memoryview(bytearray(SEAL_HEAD_BYTES + len(message) + _TAG_BYTES))
+        return self._seal_into(memory, message)
+
+    def seal_in_place(self, memory: memoryview, start: int, length: int) -> memoryview:
+        """The same of the message ``memory[start:start + length]``, which is gone afterwards.
+
+        Needs ``SEAL_HEAD_BYTES`` before it and 16 bytes behind it; saves a copy of the payload.
+        """
+        end = start + length
+        return self._seal_into(memory[start - SEAL_HEAD_BYTES : end + _TAG_BYTES], memory[start:end])
+
+    def _seal_into(self, out: memoryview, message: bytes | Memory) -> memoryview:
         self._counter += 1
         nonce = self._counter.to_bytes(16, "little")
-        size = len(message)
-        head = PREFIX_BYTES + TRANSFORM_HEADER_BYTES
-        out = memoryview(bytearray(head + size + _TAG_BYTES))
+        size, head = len(message), SEAL_HEAD_BYTES
         out[:PREFIX_BYTES] = (TRANSFORM_HEADER_BYTES + size).to_bytes(PREFIX_BYTES, "big")
         _TRANSFORM.pack_into(
             out, PREFIX_BYTES, PROTOCOL_ID_TRANSFORM, _NO_SIGNATURE, nonce, size, 0, _FLAG_ENCRYPTED, self._session_id
         )
-        self._aead.encrypt_into(nonce[: self._nonce_bytes], message, bytes(out[PREFIX_BYTES + 20 : head]), out[head:])
+        aad = bytes(out[PREFIX_BYTES + 20 : head])
+        self._aead.encrypt_into(nonce[: self._nonce_bytes], message, aad, out[head:])
         out[PREFIX_BYTES + 4 : PREFIX_BYTES + 20] = out[head + size :]
         return out[: head + size]
 

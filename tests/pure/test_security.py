@@ -9,6 +9,7 @@ from meshfs.smb.constants import TRANSFORM_HEADER_BYTES, Cipher, Dialect, Signin
 from meshfs.smb.security import (
     NONCE_EXPORTER,
     NONCE_INITIATOR,
+    SEAL_HEAD_BYTES,
     ChannelSecurity,
     CmacSigner,
     PreauthHash,
@@ -116,6 +117,24 @@ def test_sealed_both_ways(cipher: Cipher, dialect: Dialect) -> None:
             receiver.opener.open(memory, 4, len(frame), into)
             assert into == plain
             assert memory[-ROOM:] == b"\xaa" * ROOM
+
+
+@pytest.mark.parametrize("cipher", CIPHERS)
+@pytest.mark.parametrize("size", [64, 4176, 1 << 20])
+def test_sealed_in_place(cipher: Cipher, size: int) -> None:
+    initiator, exporter = pair(cipher)
+    assert exporter.sealer is not None
+    assert initiator.opener is not None
+    plain = random.Random(size).randbytes(size)
+    memory = memoryview(bytearray(b"\xbb" * 100 + plain + b"\xbb" * 100))
+    frame = exporter.sealer.seal_in_place(memory, 100, size)
+    assert bytes(memory[: 100 - SEAL_HEAD_BYTES]) == b"\xbb" * (100 - SEAL_HEAD_BYTES)
+    assert bytes(memory[100 + size + ROOM :]) == b"\xbb" * (100 - ROOM)
+    received = memoryview(bytearray(bytes(frame) + bytes(ROOM)))
+    assert parse_transform_header(received[4:-ROOM]) == (size, 7)
+    into = memoryview(bytearray(size))
+    initiator.opener.open(received, 4, len(frame) - 4, into)
+    assert into == plain
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
