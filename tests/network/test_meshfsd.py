@@ -2,16 +2,21 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from benchmark.fio import rss_mib
+from meshfs import limits
 from meshfs.config import load
 from meshfs.keys import Keyring
 from meshfs.model import SHARE_DISKS
@@ -23,8 +28,10 @@ from meshfs.smb.messages import (
     FileId,
     unpack_notifications,
 )
+from meshfs.smb.wire import prefix
 from meshfs.testing.cluster import BIN, LocalCluster
 from meshfs.testing.raw_initiator import SocketInitiator, read_body, write_body
+from support.commands import run
 
 MIB = 1 << 20
 ECHO = EchoRequest().pack()
@@ -192,6 +199,37 @@ def test_a_second_exporter_of_a_node_gives_up_and_harms_nothing(cluster: LocalCl
     assert "Traceback" not in done.stderr
     with connect(cluster) as client:
         assert client.open("disk0")
+
+
+def test_strangers_cost_bounded_memory_and_leave_others_alone(cluster: LocalCluster) -> None:
+    running = cluster.start_exporter("n1")
+    node = cluster.nodes["n1"]
+    frame = limits.FRAME_MAX_UNAUTHENTICATED_BYTES
+    with connect(cluster) as client, ExitStack() as strangers:
+        file_id = client.open("disk0")
+        before_mib = rss_mib(running.pid)
+        for number in range(2 * limits.CONNECTIONS_UNAUTHENTICATED_MAX):
+            stranger = strangers.enter_context(socket.create_connection((node.address, node.port)))
+            # All of a frame but its last byte; or one that is too long.
+            announced, sent = (frame, frame - 1) if number % 4 else (frame + 1, 64)
+            with suppress(ConnectionError):
+                stranger.sendall(prefix(announced) + random.Random(number).randbytes(sent))
+        until(lambda: cluster.control("n1")["counters"].get("connections_refused"), "some are refused")
+        assert client.call(Command.WRITE, write_body(file_id, 0, bytes(4096))).status == 0
+        assert rss_mib(running.pid) - before_mib < 64
+        assert len(cluster.control("n1")["sessions"]) == 1
+    assert "Traceback" not in log_of(cluster)
+
+
+def test_the_unit_is_sound(tmp_path: Path) -> None:
+    """By systemd's own judgement, with the command where it is here."""
+    unit = tmp_path / "meshfsd@.service"
+    shipped = Path(__file__).parents[2] / "daemon/systemd/meshfsd@.service"
+    unit.write_text(shipped.read_text().replace("/usr/bin/meshfsd", str(BIN / "meshfsd")))
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd here")
+    said = run("systemd-analyze", "verify", unit, status=None)
+    assert [line for line in said.splitlines() if "meshfsd" in line] == []
 
 
 def test_systemd_is_told(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
