@@ -236,7 +236,7 @@ class Handle:
             # It is told by this error, and only by this one.
             self.lost = False
             raise
-        if self.last_write_seq > port.flushed_seq:
+        if covered_seq > port.flushed_seq:
             await self._check_verifier(deadline)
         self._raise_lost()
         port.flushed_seq = max(port.flushed_seq, covered_seq)

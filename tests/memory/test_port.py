@@ -454,3 +454,14 @@ async def test_an_open_that_is_never_answered_ends_at_the_bound(tmp_path: Path) 
             channel.fail("cable pulled")
         handle = await pair.port.open(IoClass.APP, writable=False)
         assert await handle.read(0, 512) == bytes(512)
+
+
+async def test_a_flush_of_one_who_wrote_nothing_does_not_hide_anothers_loss(pair: Pair) -> None:
+    """It covers the other's writes, so it has to ask whether they are still there."""
+    writer = await pair.port.open(IoClass.APP, writable=True)
+    other = await pair.port.open(IoClass.APP, writable=True)
+    await writer.write(0, b"gone")
+    pair.exporter.disk.power_loss()
+    assert await errno_of(other.flush()) is None
+    assert await errno_of(writer.flush()) == errno.EIO
+    assert await errno_of(writer.flush()) is None
