@@ -1,0 +1,284 @@
+"""What every block of a disk may hold, when several initiators write, flush and lose power. Pure.
+
+The model is told when each call begins and ends. Of each block it keeps two sets of writes:
+
+    now      those whose data a read may see
+    stable   those whose data may be on the medium, which is what a power loss leaves
+
+A write is in both from its beginning. An acknowledged one takes those out of ``now`` that were
+over before it began; once a flush (or write-through) covers it, out of ``stable`` as well. A
+write that was given up may land until its fence is complete: for its own initiator, which holds
+newer requests back, it is over at once; for the others when the initiator's next call succeeded.
+
+It also knows who has to be told of a loss: MUST hear of it at the next flush, MAY hear of it
+(a flush was under way, so it depends on who was first), or NOT.
+"""
+
+import enum
+import itertools
+from collections import defaultdict
+from math import inf
+from typing import Final
+
+BLOCK_BYTES: Final = 512
+_INITIAL: Final = 0
+_UNIT_BYTES: Final = 16
+
+
+class Owed(enum.IntEnum):
+    """Whether a flush has to tell of lost writes."""
+
+    NOT = 0
+    MAY = 1
+    MUST = 2
+
+
+class Writer:
+    """One handle; ``port`` is the initiator's end of the disk, which its handles share."""
+
+    def __init__(self, port: object) -> None:
+        self.port = port
+        self.owed = Owed.NOT
+        #: Losses it may hear of: each is told at most once.
+        self.unheard = 0
+        #: Acknowledged writes that no flush through the same port covered yet.
+        self.uncovered: set[Write] = set()
+
+    def owe(self, owed: Owed) -> None:
+        """One more loss that it must or may hear of."""
+        self.owed = max(self.owed, owed)
+        self.unheard += 1
+
+    def heard(self) -> None:
+        self.unheard -= 1
+        self.owed = Owed.MAY if self.unheard > 0 else Owed.NOT
+
+    def heard_all(self) -> None:
+        self.unheard, self.owed = 0, Owed.NOT
+
+
+class Write:
+    """One write, from its call to its answer."""
+
+    __slots__ = ("end", "first", "losses", "number", "settled", "start", "stop", "through", "writer")
+
+    def __init__(self, number: int, writer: Writer, first: int, stop: int, start: float, losses: int) -> None:
+        self.number = number
+        self.writer = writer
+        self.first = first
+        self.stop = stop
+        self.start = start
+        self.end = inf
+        #: From then on it cannot land over what other initiators begin.
+        self.settled = inf
+        self.losses = losses
+        self.through = False
+
+    def data(self) -> bytes:
+        return b"".join(pattern(self.number, block) for block in range(self.first, self.stop))
+
+    def before(self, other: "Write") -> bool:
+        """Whether it was over when ``other`` began."""
+        return (self.end if self.writer.port is other.writer.port else self.settled) < other.start
+
+
+class Read:
+    """One read; ``seen`` are writes that were overwritten while it was under way."""
+
+    __slots__ = ("first", "seen", "start", "stop")
+
+    def __init__(self, first: int, stop: int, start: float) -> None:
+        self.first = first
+        self.stop = stop
+        self.start = start
+        self.seen: defaultdict[int, set[int]] = defaultdict(set)
+
+
+class Flush:
+    """One flush."""
+
+    __slots__ = ("covered", "losses", "start")
+
+    def __init__(self, covered: set[Write], start: float, losses: int) -> None:
+        self.covered = covered
+        self.start = start
+        self.losses = losses
+
+
+def pattern(number: int, block: int) -> bytes:
+    """The content of ``block`` as write ``number`` makes it; zeros before the first write."""
+    if number == _INITIAL:
+        return bytes(BLOCK_BYTES)
+    return (number.to_bytes(8, "little") + block.to_bytes(8, "little")) * (BLOCK_BYTES // _UNIT_BYTES)
+
+
+class BlockModel:
+    """The model of one disk of ``blocks`` blocks, all zero."""
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self.losses = 0
+        self._writes: dict[int, Write] = {}
+        self._now: list[set[int]] = [{_INITIAL} for _ in range(blocks)]
+        self._stable: list[set[int]] = [{_INITIAL} for _ in range(blocks)]
+        self._reads: set[Read] = set()
+        self._flushes: set[Flush] = set()
+        self._last_flush_end = 0.0
+        #: Acknowledged writes that a power loss may undo.
+        self._unflushed: set[Write] = set()
+        #: Per port, the losses a flush through it can have found out about.
+        self._found: dict[object, int] = {}
+        self._unsettled: defaultdict[object, set[Write]] = defaultdict(set)
+        self._writers: set[Writer] = set()
+        self._ticks = itertools.count(1)
+        initial = Write(_INITIAL, Writer(None), 0, blocks, 0, 0)
+        initial.end = initial.settled = 0
+        self._writes[_INITIAL] = initial
+
+    def writer(self, port: object) -> Writer:
+        writer = Writer(port)
+        self._writers.add(writer)
+        return writer
+
+    def forget(self, writer: Writer) -> None:
+        """It is closed, and told of nothing any more."""
+        self._writers.discard(writer)
+
+    # --- writes ------------------------------------------------------------------------
+
+    def begin_write(self, writer: Writer, first: int, stop: int, *, through: bool) -> Write:
+        write = Write(len(self._writes), writer, first, stop, next(self._ticks), self.losses)
+        write.through = through
+        self._writes[write.number] = write
+        for block in range(first, stop):
+            self._now[block].add(write.number)
+            self._stable[block].add(write.number)
+        return write
+
+    def acknowledged(self, write: Write) -> None:
+        write.end = write.settled = next(self._ticks)
+        self._settle(write.writer.port, write.start)
+        lost = write.losses != self.losses
+        if write.through or not lost:
+            self._overwrite(self._now, write)
+        if write.through:
+            self._overwrite(self._stable, write)
+            return
+        write.writer.uncovered.add(write)
+        if lost:
+            write.writer.owe(Owed.MAY)
+        else:
+            self._unflushed.add(write)
+
+    def given_up(self, write: Write) -> None:
+        """It failed; it may have been done, or be done yet."""
+        write.end = next(self._ticks)
+        self._unsettled[write.writer.port].add(write)
+
+    def _settle(self, port: object, start: float) -> None:
+        """A call through ``port`` that began at ``start`` succeeded: all fences before are complete."""
+        for write in [each for each in self._unsettled[port] if each.end < start]:
+            self._unsettled[port].discard(write)
+            write.settled = next(self._ticks)
+
+    def _overwrite(self, sets: list[set[int]], write: Write) -> None:
+        writes = self._writes
+        for block in range(write.first, write.stop):
+            gone = {number for number in sets[block] if number != write.number and writes[number].before(write)}
+            if not gone:
+                continue
+            sets[block] -= gone
+            if sets is self._now:
+                for read in self._reads:
+                    if read.first <= block < read.stop:
+                        read.seen[block] |= gone
+
+    # --- reads -------------------------------------------------------------------------
+
+    def begin_read(self, first: int, stop: int) -> Read:
+        read = Read(first, stop, next(self._ticks))
+        self._reads.add(read)
+        return read
+
+    def end_read(self, read: Read, port: object, data: bytes | bytearray | memoryview | None) -> str:
+        """What is wrong with the data, empty if nothing is; None for a read that failed."""
+        self._reads.discard(read)
+        if data is None:
+            return ""
+        self._settle(port, read.start)
+        for index, block in enumerate(range(read.first, read.stop)):
+            content = bytes(data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])
+            number = int.from_bytes(content[:8], "little")
+            may_be = self._now[block] | read.seen[block]
+            if number not in may_be:
+                return f"block {block} holds write {number}, may hold {sorted(may_be)}"
+            if content != pattern(number, block):
+                return f"block {block} is mixed up: {content[:48].hex()}"
+        return ""
+
+    # --- flushes and losses ------------------------------------------------------------
+
+    def begin_flush(self) -> Flush:
+        flush = Flush(set(self._unflushed), next(self._ticks), self.losses)
+        self._flushes.add(flush)
+        return flush
+
+    def end_flush(self, flush: Flush, writer: Writer, *, told: bool, done: bool) -> str:
+        """``told``: it gave EIO; ``done``: it succeeded. What is wrong with that, or nothing."""
+        self._flushes.discard(flush)
+        self._last_flush_end = next(self._ticks)
+        fresh = flush.losses == self.losses
+        if fresh and (told or done):
+            self._find(writer.port, flush, done=done)
+        owed = writer.owed
+        if told:
+            writer.heard()
+            return "" if owed else "EIO, though nothing was lost"
+        if not done:
+            return ""
+        if owed is Owed.MUST and fresh:
+            return "writes were lost, and the flush succeeded"
+        if fresh:
+            writer.heard_all()
+        self._settle(writer.port, flush.start)
+        for write in sorted(flush.covered & self._unflushed, key=lambda each: each.start):
+            self._unflushed.discard(write)
+            self._overwrite(self._stable, write)
+        if fresh:
+            for each in self._writers:
+                if each.port is writer.port:
+                    each.uncovered = {write for write in each.uncovered if write.end > flush.start}
+        return ""
+
+    def _find(self, port: object, flush: Flush, *, done: bool) -> None:
+        """The first flush behind a loss that covers something finds it.
+
+        What was written since is suspect as well. One that fails may have told of an earlier loss.
+        """
+        if self._found.get(port, 0) == self.losses:
+            return
+        for writer in self._writers:
+            if writer.port is port and writer.uncovered:
+                if not writer.owed:
+                    writer.owe(Owed.MAY)
+                if done and any(write.end < flush.start for write in writer.uncovered):
+                    self._found[port] = self.losses
+
+    def flush_failed(self) -> None:
+        """A FLUSH failed at the disk: everybody with unflushed writes may hear of it."""
+        for writer in self._writers:
+            if writer.uncovered:
+                writer.owe(Owed.MAY)
+
+    def power_loss(self) -> None:
+        self.losses += 1
+        next(self._ticks)
+        sure_after = inf if self._flushes else self._last_flush_end
+        for writer in self._writers:
+            if any(write in self._unflushed and write.end > sure_after for write in writer.uncovered):
+                writer.owe(Owed.MUST)
+            elif writer.uncovered:
+                writer.owe(Owed.MAY)
+            writer.uncovered.clear()
+        self._unflushed.clear()
+        self._now = [set(block) for block in self._stable]

@@ -1,0 +1,381 @@
+"""Two initiators, one exporter, everything that can go wrong: no byte is wrong, no loss untold.
+
+All in one process on real sockets, one node's mount by TCP and the other's by a Unix socket.
+Half of the handles are used by trio tasks, half by workers, as the FUSE loop does. What happens
+follows from the seed, but for the timing.
+
+    actors    read, write (through or not) and flush ranges of 512 B to 1 MiB, or open anew
+    chaos     cuts connections, restarts the exporter, takes the disk's power, stalls, delays
+              and fails its requests
+    checks    every block that is read (meshfs/testing/block_model.py), every EIO of a flush,
+              every time-out and its bound; at the end what is left over
+
+A soak (``--soak S``) goes on with other seeds.
+"""
+
+import errno
+import functools
+import os
+import random
+import socket
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits, worker
+from meshfs.buffers import BufferPool
+from meshfs.config import Security
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.initiator.login import Policy
+from meshfs.initiator.port import Handle, Port
+from meshfs.initiator.session import ExporterSession
+from meshfs.model import IoClass
+from meshfs.smb.auth import Initiator as Login
+from meshfs.testing.block_model import BLOCK_BYTES, BlockModel, Owed
+from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
+from meshfs.transport.base import Transport
+from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix
+from meshfs.worker import Worker
+
+BLOCKS = 4096
+IO_MAX_BYTES = limits.MIB
+#: Most I/O goes here, so that it meets other I/O.
+HOT_BLOCKS = 64
+IO_TIMEOUT_S = 0.5
+DURATION_S = 1.5
+ACTORS_PER_NODE = 4
+SEEDS = range(1, 13)
+
+
+class Mount:
+    """One node's initiator, as far as one disk needs it."""
+
+    def __init__(self, world: "World", node: str, dial: Callable[[], Awaitable[StreamTransport]]) -> None:
+        self.node = node
+        self.pool = BufferPool()
+        self.transports: list[StreamTransport] = []
+        self._dial = dial
+        self.session = ExporterSession(
+            NODE, [self._dial_and_keep], lambda: Login(node, PASSWORD, "demo"), policy=world.policy,
+            guid=uuid.uuid4().bytes_le, pool=self.pool, on_change=lambda: None,
+        )  # fmt: skip
+        self.port = Port(world.exporter.info(), self.session, IO_TIMEOUT_S, world.nursery.start_soon)
+
+    async def _dial_and_keep(self) -> Transport:
+        transport = await self._dial()
+        self.transports = [transport]
+        return transport
+
+    def cut(self, how: int) -> None:
+        """Tear the connection, from below or by ourselves."""
+        for transport in self.transports:
+            if transport._sock.fileno() >= 0:
+                transport._sock.shutdown((socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR)[how % 3])
+        if how >= 3:
+            for channel in self.session.channels:
+                channel.fail("cable pulled")
+
+
+class Actor:
+    """One program with one open file; ``life`` runs as a task, or stepped as a worker."""
+
+    def __init__(self, world: "World", mount: Mount, number: int) -> None:
+        self.world = world
+        self.mount = mount
+        self.name = f"{mount.node}.{number}"
+        self.random = random.Random(world.random.random())
+        self.handle: Handle | None = None
+        self.writer = world.model.writer(mount.port)
+        self.idle_now = trio.Event()
+        self.failure: BaseException | None = None
+        self.over = trio.Event()
+
+    async def life(self, pause: Callable[[], Awaitable[None]]) -> None:
+        while not self.world.ending:
+            await self.step()
+            await pause()
+        await self.last_flushes()
+        await pause()
+        await self.read(0, BLOCKS)
+        assert self.handle is not None
+        await self.handle.close()
+
+    async def step(self) -> None:
+        choice = self.random.random()
+        first, stop = self.some_range()
+        if self.handle is None or choice < 0.01:
+            await self.reopen()
+        elif choice < 0.40:
+            await self.read(first, stop)
+        elif choice < 0.90:
+            await self.write(first, stop, through=choice > 0.85)
+        else:
+            await self.flush()
+
+    def some_range(self) -> tuple[int, int]:
+        most, blocks = self.random.choice(((8, HOT_BLOCKS), (8, HOT_BLOCKS), (IO_MAX_BYTES // BLOCK_BYTES, BLOCKS)))
+        count = int(2 ** self.random.uniform(0, most.bit_length() - 1))
+        first = self.random.randrange(blocks - count + 1)
+        return first, first + count
+
+    async def reopen(self) -> None:
+        world = self.world
+        if self.handle is not None:
+            await self.handle.close()
+            world.model.forget(self.writer)
+            self.handle = None
+            self.writer = world.model.writer(self.mount.port)
+        io_class = self.random.choice(tuple(IoClass))
+        _, handle = await self.bounded("open", self.mount.port.open(io_class, writable=True))
+        if handle is not None:
+            self.handle = handle
+
+    async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, "object"]:
+        """(errno, result) of a call that has to end within the bound."""
+        start = trio.current_time()
+        code, result = 0, None
+        try:
+            result = await call
+        except OSError as error:
+            code = error.errno or errno.EIO
+        took_s = trio.current_time() - start
+        self.world.note(f"{self.name} {what}: {errno.errorcode.get(code, 'ok')} after {took_s:.3f} s")
+        assert took_s < IO_TIMEOUT_S + 1, f"{what} took {took_s:.2f} s"
+        if code == errno.ETIMEDOUT:
+            assert took_s > 0.8 * IO_TIMEOUT_S, f"{what} gave up after {took_s:.2f} s"
+        return code, result
+
+    async def read(self, first: int, stop: int) -> None:
+        assert self.handle is not None
+        read, faults = self.world.model.begin_read(first, stop), self.world.faults
+        call = self.handle.read(first * BLOCK_BYTES, (stop - first) * BLOCK_BYTES)
+        code, data = await self.bounded(f"read {first}-{stop}", call)
+        self.check_code(code, faults)
+        # The data is valid until the next await only.
+        wrong = self.world.model.end_read(read, self.mount.port, None if code else data)  # type: ignore[arg-type]
+        assert not wrong, f"{self.name} read {first}-{stop}: {wrong}"
+        self.world.calls += not code
+
+    async def write(self, first: int, stop: int, *, through: bool) -> None:
+        assert self.handle is not None
+        write, faults = self.world.model.begin_write(self.writer, first, stop, through=through), self.world.faults
+        call = self.handle.write(first * BLOCK_BYTES, write.data(), write_through=through)
+        code, _ = await self.bounded(f"write {write.number} {first}-{stop}", call)
+        self.check_code(code, faults)
+        if code:
+            self.world.model.given_up(write)
+        else:
+            self.world.model.acknowledged(write)
+        self.world.calls += not code
+
+    def check_code(self, code: int, faults: int) -> None:
+        """EIO only where the disk had a fault, or stopped having one, while the call was under way."""
+        faulty = self.world.faulty or faults != self.world.faults
+        assert code in (0, errno.ETIMEDOUT, errno.EIO if faulty else 0), f"{self.name}: {errno.errorcode[code]}"
+
+    async def flush(self) -> int:
+        assert self.handle is not None
+        model, faults = self.world.model, self.world.faults
+        flush = model.begin_flush()
+        owed = self.writer.owed
+        code, _ = await self.bounded(f"flush ({owed.name})", self.handle.flush())
+        if code == errno.EIO and (self.world.faulty or faults != self.world.faults):
+            model.flush_failed()
+            self.writer.owe(Owed.MAY)
+        assert code in (0, errno.EIO, errno.ETIMEDOUT), errno.errorcode[code]
+        wrong = model.end_flush(flush, self.writer, told=code == errno.EIO, done=not code)
+        assert not wrong, f"{self.name} flush: {wrong}"
+        return code
+
+    async def last_flushes(self) -> None:
+        """Everything is well again: what was lost is told, then all succeed."""
+        while self.handle is None:
+            await self.reopen()
+        codes = [await self.flush() for _ in range(4)]
+        assert codes[-1] == 0, codes
+
+    # --- as a task, and as a worker (meshfs.worker.Owner) --------------------------------
+
+    async def run(self) -> None:
+        await self.life(self.pause)
+
+    async def pause(self) -> None:
+        await trio.sleep(self.random.choice((0, 0, 0.001, 0.01)))
+
+    async def run_as_worker(self) -> None:
+        stepped = Worker(self.life(worker.idle), self)
+        while not self.over.is_set():
+            stepped.resume()
+            await self.idle_now.wait()
+            self.idle_now = trio.Event()
+            await self.pause()
+        if self.failure is not None:
+            raise self.failure
+
+    def idle(self, worker: Worker) -> None:
+        self.idle_now.set()
+
+    def wants_trio(self, worker: Worker) -> None:
+        self.world.nursery.start_soon(worker.run_in_trio)
+
+    def ended(self, worker: Worker, error: BaseException | None) -> None:
+        self.failure = error
+        self.over.set()
+        self.idle_now.set()
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, seed: int, folder: Path, nursery: trio.Nursery) -> None:
+        self.random = random.Random(seed)
+        self.nursery = nursery
+        self.model = BlockModel(BLOCKS)
+        self.log: deque[str] = deque(maxlen=300)
+        self.ending = False
+        #: Faults set or healed so far, and whether there is one now.
+        self.faults = 0
+        self.faulty = False
+        self.calls = 0
+        self.policy = Policy(self.random.choice((Security.SIGN, Security.SIGN, Security.ENCRYPT, Security.NONE)))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        path = folder / f"{seed}.sock"
+        self.exporter = MemoryExporter(
+            path, BLOCKS * BLOCK_BYTES, self.policy.security, port=port, passwords={"n2": PASSWORD, "n3": PASSWORD}
+        )
+        self.disk = self.exporter.disk
+        self.mounts = [
+            Mount(self, "n2", functools.partial(connect_unix, path)),
+            Mount(self, "n3", functools.partial(connect_tcp, "127.0.0.1", port)),
+        ]
+        self._start = time.monotonic()
+
+    def note(self, what: str) -> None:
+        self.log.append(f"{time.monotonic() - self._start:.3f} {what}")
+
+    async def chaos(self) -> None:
+        end = time.monotonic() + DURATION_S
+        events = (self.cut, self.cut, self.restart, self.lose_power, self.lose_power_live, self.stall, self.stall,
+                  self.delay, self.fail)  # fmt: skip
+        while time.monotonic() < end:
+            await trio.sleep(self.random.uniform(0.02, 0.15))
+            await self.random.choice(events)()
+        self.disk.delay_s = 0
+        self.disk.release()
+        while any(mount.session.state != "connected" for mount in self.mounts):  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.02)
+        self.ending = True
+
+    async def cut(self) -> None:
+        mount, how = self.random.choice(self.mounts), self.random.randrange(4)
+        self.note(f"chaos: cut {mount.node} {how}")
+        mount.cut(how)
+
+    async def restart(self, *, power: bool = False) -> None:
+        """The old process's I/O ended with it, as a disk's claim sees to."""
+        self.note(f"chaos: restart, {power=}")
+        old = self.exporter.exporter
+        assert old is not None
+        await self.exporter.stop()
+        self.disk.release()
+        while self.disk.in_flight:  # noqa: ASYNC110 - delayed requests tell nobody
+            await trio.sleep(0.002)
+        assert not old.sessions
+        assert old.pool.used_bytes == 0
+        if power:
+            self.disk.power_loss()
+            self.model.power_loss()
+        await trio.sleep(self.random.choice((0, 0.05, 0.3)))
+        await self.nursery.start(self.exporter.run)
+        self.note("chaos: started")
+
+    async def lose_power(self) -> None:
+        await self.restart(power=True)
+
+    async def lose_power_live(self) -> None:
+        """As a device whose cache was lost, or whose failed flush was another's."""
+        self.note("chaos: power lost")
+        self.disk.power_loss()
+        self.model.power_loss()
+
+    async def stall(self) -> None:
+        ops, half = self.random.choice(((Op.WRITE,), tuple(Op), (Op.READ, Op.WRITE))), BLOCKS * BLOCK_BYTES // 2
+        stop = self.random.choice((half, 2 * half))
+        share = self.random.choice((0.1, 0.5, 1))
+
+        def held(request: DiskRequest) -> bool:
+            return request.op in ops and request.offset < stop and self.random.random() < share
+
+        self.note(f"chaos: stall {ops} below {stop}")
+        self.disk.stall(held)
+        for _ in range(self.random.randrange(3)):
+            await trio.sleep(self.random.choice((0.02, 0.1, 0.7)))
+            await self.random.choice((self.cut, self.some_go_on))()
+        self.disk.release()
+        self.note("chaos: released")
+
+    async def some_go_on(self) -> None:
+        self.disk.release(lambda request: self.random.random() < 0.5)
+
+    async def delay(self) -> None:
+        self.disk.delay_s = self.random.choice((0, 0.001, 0.02))
+
+    async def fail(self) -> None:
+        start = self.random.randrange(BLOCKS) * BLOCK_BYTES
+        ops = self.random.choice(((Op.READ,), (Op.WRITE,), (Op.FLUSH,), tuple(Op)))
+        self.note(f"chaos: {ops} fail from {start}")
+        self.faults, self.faulty = self.faults + 1, True
+        self.disk.fail(start, start + limits.MIB, errno.EIO, ops)
+        await trio.sleep(0.05)
+        self.disk.heal()
+        self.faults, self.faulty = self.faults + 1, False
+
+
+async def simulate(seed: int, folder: Path) -> int:
+    """One run; the calls that succeeded."""
+    print(f"seed {seed}")
+    world = None
+    try:
+        async with trio.open_nursery() as nursery:
+            world = World(seed, folder, nursery)
+            await nursery.start(world.exporter.run)
+            for mount in world.mounts:
+                nursery.start_soon(mount.session.run)
+            with trio.fail_after(DURATION_S + 20):
+                async with trio.open_nursery() as acting:
+                    for mount in world.mounts:
+                        for number in range(ACTORS_PER_NODE):
+                            actor = Actor(world, mount, number)
+                            acting.start_soon(actor.run_as_worker if number % 2 else actor.run)
+                    acting.start_soon(world.chaos)
+            assert all(channel.outstanding == 0 for mount in world.mounts for channel in mount.session.channels)
+            exporter = world.exporter.exporter
+            assert exporter is not None
+            opens = [opened for session in exporter.sessions.values() for opened in session.opens.values()]
+            assert {opened.name for opened in opens} <= {""}, "only the roots are open"
+            nursery.cancel_scope.cancel()
+        assert exporter.pool.used_bytes == 0
+        assert [mount.pool.used_bytes for mount in world.mounts] == [0, 0]
+    except BaseException:
+        if world is not None:
+            print(*world.log, sep="\n")
+        raise
+    return world.calls
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_no_byte_is_wrong_and_no_loss_untold(tmp_path: Path, seed: int) -> None:
+    assert await simulate(seed, tmp_path) > 50
+
+
+async def test_other_seeds_for_a_while(tmp_path: Path, soak_s: float) -> None:
+    end = time.monotonic() + soak_s
+    while time.monotonic() < end:
+        await simulate(int.from_bytes(os.urandom(4), "little"), tmp_path)
