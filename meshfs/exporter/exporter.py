@@ -189,9 +189,7 @@ class Exporter:
     def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
         """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""
         disk = self.shares.remove(name)
-        opens = [
-            opened for session in self.sessions.values() for opened in (*session.opens.values(), *session.closing)
-        ]
+        opens = [opened for session in self.sessions.values() for opened in (*session.opens.values(), *session.closing)]
         mine = [opened for opened in opens if isinstance(opened, DiskOpen) and opened.disk is disk]
         left = len(mine) + 1
 
