@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -176,7 +177,8 @@ class LocalCluster:
         """Start the node's meshfsd and do not wait for it."""
         (self.folder / "run").mkdir(exist_ok=True)
         command = [str(BIN / "meshfsd"), "--config", str(self.config), "--node", name]
-        self.exporters[name] = self._spawn(f"{name}-meshfsd", command)
+        with _uninterrupted():
+            self.exporters[name] = self._spawn(f"{name}-meshfsd", command)
         return self.exporters[name]
 
     def await_exporter(self, name: str) -> Running:
@@ -206,7 +208,8 @@ class LocalCluster:
         point.mkdir(parents=True, exist_ok=True)
         given = ",".join([f"node={node}", *options])
         command = [str(BIN / "meshfs"), str(self.config), str(point), "-f", "-o", given]
-        self.mounts[label or node] = self._spawn(f"{label or node}-meshfs", command)
+        with _uninterrupted():
+            self.mounts[label or node] = self._spawn(f"{label or node}-meshfs", command)
         return self.mounts[label or node]
 
     def await_mount(self, point: Path) -> Path:
@@ -302,6 +305,24 @@ def terminated_as_interrupt() -> Iterator[None]:
     finally:
         for how, handler in before.items():
             signal.signal(how, handler)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Signals wait until the block is done, so that no process is started and not noted down."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {how: signal.signal(how, lambda number, _: came.append(number)) for how in numbers}
+    try:
+        yield
+    finally:
+        for how, handler in before.items():
+            signal.signal(how, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _accepts(address: str, port: int) -> bool:

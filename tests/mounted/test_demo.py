@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from meshfs.testing.cluster import LocalCluster, Running, terminated_as_interrupt
 from support.commands import run, until
 
 pytestmark = pytest.mark.mounted
@@ -68,3 +70,26 @@ def test_interrupted_it_cleans_up_and_keeps_the_logs(tmp_path: Path, how: signal
     assert logs
     assert list(Path(logs[1]).glob("*.log"))
     assert not left(tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_process_starts_waits_until_it_is_noted_down(
+    tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = LocalCluster._spawn
+
+    def interrupted(self: LocalCluster, name: str, command: Sequence[str]) -> Running:
+        running = made(self, name, command)
+        signal.raise_signal(how)
+        return running
+
+    (tmp_path / "c").mkdir()
+    cluster = LocalCluster(tmp_path / "c")
+    cluster.logs.mkdir(exist_ok=True)
+    monkeypatch.setattr(LocalCluster, "_spawn", interrupted)
+    try:
+        with terminated_as_interrupt(), pytest.raises(KeyboardInterrupt):
+            cluster.launch_exporter("n1")
+        assert "n1" in cluster.exporters
+    finally:
+        cluster.close()
