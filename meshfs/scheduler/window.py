@@ -1,0 +1,29 @@
+"""What is observed of a disk over a short stretch of time; cost model and depth learn from it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Window:
+    """One stretch of observing a disk, 0.1 s to 1 s.
+
+    elapsed_s   its length
+    busy_s      of that, with at least one request at the disk
+    saturated   the disk never could have had more at once than it had: whenever fewer than
+                ``depth`` were there, it was because the queue had nothing to send for less
+                than an instant (no time passed below the depth in force)
+    counts      completions, indexed by Op (READ, WRITE, FLUSH)
+    sizes       bytes of those
+    latency_s   mean time at the disk of those completed
+    depth       in force during all of it; 0 when it changed
+    longest_s   longest time at the disk of one that completed
+    """
+
+    elapsed_s: float
+    busy_s: float
+    saturated: bool
+    counts: list[int]
+    sizes: list[int]
+    latency_s: float
+    depth: int
+    longest_s: float
