@@ -5,7 +5,6 @@ one, and hands out values of the asked type. It knows nothing of what the keys m
 """
 
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -63,7 +62,7 @@ class Table:
         self._values: dict[str, Any] = values
         for name in values:
             if name not in known:
-                self.fail(name, _unknown_key(name, known))
+                self.fail(name, unknown_key(name, known))
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -101,7 +100,7 @@ class Table:
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         value = self._values.get(name, default)
-        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+        if type(value) not in (int, float) or not low <= value <= high:
             self.fail(name, f"found {describe(value)}, expected a number from {low:g} to {high:g}")
         return float(value)
 
@@ -192,7 +191,8 @@ def one_of(words: Sequence[str]) -> str:
     return " or ".join(f'"{word}"' for word in words)
 
 
-def _unknown_key(name: str, known: Sequence[str]) -> str:
+def unknown_key(name: str, known: Sequence[str]) -> str:
+    """What to say of a key that is none of the known ones, with the nearest of them."""
     near = difflib.get_close_matches(name, known, 1)
     meant = f', did you mean "{near[0]}"?' if near else ""
     return f"unknown key in this version{meant}; known here: {', '.join(known) or 'none'}"

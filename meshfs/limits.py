@@ -92,6 +92,24 @@ DISK_AGAIN_MAX: Final = 100
 # Free memory each buffer pool keeps for reuse instead of returning it.
 BUFFER_POOL_IDLE_MAX_BYTES: Final = 64 * MIB
 
+# --- scheduler ------------------------------------------------------------------------
+
+# What the system class gets at least when applications want everything: the seed's 20 %.
+SYSTEM_FLOOR: Final = 0.2
+# With less the system makes no progress one can see, with more it is not the lesser class any more.
+SYSTEM_FLOOR_MIN: Final = 0.01
+SYSTEM_FLOOR_MAX: Final = 0.9
+# A flow of weight 0.01 beside one of 1000 gets a hundred-thousandth of a disk: one request in
+# several seconds, the least that can still be called progress within io_timeout_s.
+FLOW_WEIGHT_MIN: Final = 0.01
+FLOW_WEIGHT_MAX: Final = 1000.0
+# Below one request, or one page, a second even the smallest I/O ends in ETIMEDOUT rather than late.
+LIMIT_IOPS_MIN: Final = 1.0
+LIMIT_BYTES_PER_S_MIN: Final = 4096.0
+# Past what any disk does; a limit above these is a mistake in its unit.
+LIMIT_IOPS_MAX: Final = 1e9
+LIMIT_BYTES_PER_S_MAX: Final = 1e13
+
 # --- initiator ------------------------------------------------------------------------
 
 IO_TIMEOUT_S: Final = 30.0
