@@ -146,13 +146,17 @@ class Mesh:
         self._reported = problems
 
     def status(self) -> bytes:
-        """The document of the status file."""
+        """The text of the status file."""
+        return json.dumps(self.document()).encode() + b"\n"
+
+    def document(self) -> dict[str, Any]:
+        """Plain values, none of which changes later."""
         opens = self.operations.opens
         disks = [
             {**asdict(disk.info), "state": disk.state, "present": disk.present, "opens": opens[disk_id]}
             for disk_id, disk in self._catalog.disks.items()
         ]
-        document = {
+        return {
             "version": STATUS_VERSION,
             "mountpoint": self._settings.mountpoint,
             "config": str(self._settings.config.path),
@@ -164,7 +168,6 @@ class Mesh:
             "disks": disks,
             "problems": sorted(self._reported),
         }
-        return json.dumps(document).encode() + b"\n"
 
 
 async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None:

@@ -74,6 +74,9 @@ class ExporterSession:
         self.since_s = 0.0
         self.retry_at: float | None = None
         self.failures = 0
+        # Of channels that ended.
+        self._sent_bytes = 0
+        self._received_bytes = 0
         self._dialers = dialers
         self._login = login
         self._policy = policy
@@ -133,6 +136,8 @@ class ExporterSession:
         established = channel in self.channels
         if established:
             self.channels.remove(channel)
+        self._sent_bytes += channel.sent_bytes
+        self._received_bytes += channel.received_bytes
         self._down(channel.why)
         return established
 
@@ -207,6 +212,9 @@ class ExporterSession:
             "why": self.why,
             "since_s": round(now - self.since_s, 3),
             "retry_in_s": None if retry_at is None or self.state != "down" else round(max(0.0, retry_at - now), 3),
+            "failures": self.failures,
+            "sent_bytes": self._sent_bytes + sum(channel.sent_bytes for channel in self.channels),
+            "received_bytes": self._received_bytes + sum(channel.received_bytes for channel in self.channels),
             "channels": [self._channel_status(channel) for channel in self.channels],
             "waiting": [
                 {
