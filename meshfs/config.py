@@ -17,7 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from meshfs.config_scheduler import SCHEDULER_KEYS, Scheduler, check_scheduler, read_scheduler
 from meshfs.config_text import Source, Table, describe
+from meshfs.endpoint import Endpoint
 from meshfs.errors import ConfigError
 from meshfs.limits import (
     IO_TIMEOUT_MAX_S,
@@ -27,6 +29,7 @@ from meshfs.limits import (
     UNIX_PATH_MAX_BYTES,
 )
 from meshfs.model import Access
+from meshfs.scheduler.policy import RANGES, DiskPolicy
 
 Claimed = TypeVar("Claimed", bound=Hashable)
 
@@ -37,10 +40,10 @@ PUBLIC_KEY_SIZE_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE: Final = "a name of 1 to 63 of A-Z a-z 0-9 . _ - that starts with a letter or digit"
 
-_ROOT_KEYS: Final = ("cluster", "node")
+_ROOT_KEYS: Final = ("cluster", "scheduler", "node")
 _CLUSTER_KEYS: Final = ("name", "keys", "security", "io_timeout_s")
-_NODE_KEYS: Final = ("name", "addresses", "port", "socket", "weight", "public_key", "disk")
-_DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes")
+_NODE_KEYS: Final = ("name", "addresses", "port", "socket", "weight", "metrics", "state", "public_key", "disk")
+_DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
 
 
 class Security(StrEnum):
@@ -66,13 +69,15 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Disk:
-    """An image file or block device. `nodes` restricts single nodes below `access`."""
+    """An image file or block device. `nodes` restricts single nodes below `access`; a limit of None is none."""
 
     name: str
     path: Path
     cache: Cache
     access: Access
     nodes: Mapping[str, Access]
+    limit_iops: float | None = None
+    limit_bytes_per_s: float | None = None
 
     def access_of(self, node: str) -> Access:
         """What the node (by its name in the config) may do with the disk."""
@@ -81,11 +86,15 @@ class Disk:
 
 @dataclass(frozen=True)
 class Node:
+    """`metrics`: where its exporter tells Prometheus, None is nowhere. `state`: the folder of what it keeps."""
+
     name: str
     addresses: tuple[str, ...]
     port: int
     socket: Path
     weight: int
+    metrics: Endpoint | None
+    state: Path
     public_key: str | None
     disks: tuple[Disk, ...]
 
@@ -100,10 +109,23 @@ class Config:
     path: Path
     cluster: Cluster
     nodes: tuple[Node, ...]
+    scheduler: Scheduler
 
     @cached_property
     def _nodes_by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _bare_policies(self) -> dict[str, DiskPolicy]:
+        """Of each disk (OWNER/NAME) what the scheduler's own part says nothing of: weights and its limits."""
+        weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
+        return {
+            f"{node.name}/{disk.name}": DiskPolicy(
+                limit_iops=disk.limit_iops, limit_bytes_per_s=disk.limit_bytes_per_s, weights=weights
+            )
+            for node in self.nodes
+            for disk in node.disks
+        }
 
     def node(self, name: str) -> Node:
         """Raises ConfigError for a name the config does not have."""
@@ -112,6 +134,18 @@ class Config:
         except KeyError:
             known = ", ".join(self._nodes_by_name)
             raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(self._nodes_by_name)
+
+    def policy(self, node: str, disk: str) -> DiskPolicy:
+        """What the scheduler of a node's disk goes by. Raises ConfigError for a disk the config does not have."""
+        name = f"{node}/{disk}"
+        bare = self._bare_policies.get(name)
+        if bare is None:
+            raise ConfigError(f"{self.path}: there is no disk {name!r}")
+        return self.scheduler.policy(name, bare)
 
 
 def disk_id(node: str, disk: str) -> str:
@@ -127,6 +161,8 @@ def load(path: Path | str) -> Config:
     if "cluster" not in root:
         root.fail("cluster", "missing, expected a table with the cluster's name")
     cluster = _cluster(root.table("cluster", _CLUSTER_KEYS), path.parent)
+    scheduler_table = root.table("scheduler", SCHEDULER_KEYS)
+    scheduler = read_scheduler(scheduler_table)
     tables = root.tables("node", _NODE_KEYS)
     if not tables:
         root.fail("node", "missing, expected at least one [[node]]")
@@ -135,7 +171,9 @@ def load(path: Path | str) -> Config:
     for table, node in zip(tables, nodes, strict=True):
         _check_disks(table, node, {other.name for other in nodes})
     _check_disk_ids(tables, nodes)
-    return Config(path, cluster, nodes)
+    config = Config(path, cluster, nodes, scheduler)
+    check_scheduler(scheduler_table, scheduler, config.node_names, config._bare_policies)
+    return config
 
 
 def _cluster(table: Table, base: Path) -> Cluster:
@@ -155,6 +193,8 @@ def _node(table: Table, base: Path) -> Node:
         port=table.integer("port", PORT_DEFAULT, 1, 65535),
         socket=_socket(table, base, name),
         weight=table.integer("weight", 1, 1, NODE_WEIGHT_MAX),
+        metrics=_metrics(table),
+        state=_path(base, table.text("state", f"state/{name}")),
         public_key=_public_key(table),
         disks=tuple(_disk(disk, base) for disk in _disk_tables(table)),
     )
@@ -174,6 +214,8 @@ def _disk(table: Table, base: Path) -> Disk:
         cache=table.choice("cache", Cache, Cache.NONE),
         access=access,
         nodes=_restrictions(table.open_table("nodes"), access),
+        limit_iops=table.optional_number("limit_iops", *RANGES["limit_iops"]),
+        limit_bytes_per_s=table.optional_number("limit_bytes_per_s", *RANGES["limit_bytes_per_s"]),
     )
 
 
@@ -218,6 +260,16 @@ def _socket(table: Table, base: Path, name: str) -> Path:
     return path
 
 
+def _metrics(table: Table) -> Endpoint | None:
+    if "metrics" not in table:
+        return None
+    text = table.text("metrics")
+    try:
+        return Endpoint.parse(text)
+    except ValueError as error:
+        table.fail("metrics", f"found {describe(text)}, {error}")
+
+
 def _public_key(table: Table) -> str | None:
     if "public_key" not in table:
         return None
@@ -232,16 +284,28 @@ def _public_key(table: Table) -> str | None:
 
 
 def _check_nodes(tables: list[Table], nodes: tuple[Node, ...]) -> None:
-    """No two nodes share a name, an address with port, or a socket."""
+    """No two nodes share a name, an address with port, a socket, or the folder of their state.
+
+    Metrics they may share: 127.0.0.1:9464 of every node is another machine's.
+    """
     names: dict[str, str] = {}
     endpoints: dict[tuple[str, int], str] = {}
     sockets: dict[Path, str] = {}
+    states: dict[Path, str] = {}
     for table, node in zip(tables, nodes, strict=True):
         _claim(table, "name", names, [node.name.casefold()], node.name, "node names differ in more than case")
         places = [(address, node.port) for address in node.addresses]
         _claim(table, "addresses", endpoints, places, node.name, "an address with port is one exporter's")
         paths = [node.socket, node.control_socket]
         _claim(table, "socket", sockets, paths, node.name, "every node has a socket of its own")
+        _claim(table, "state", states, [node.state], node.name, "every node has a folder of its own")
+        if node.metrics and _meets(node.metrics, node):
+            table.fail("metrics", f"{node.metrics} is the exporter's own address, expected another port")
+
+
+def _meets(metrics: Endpoint, node: Node) -> bool:
+    anywhere = ipaddress.ip_address(metrics.address).is_unspecified
+    return metrics.port == node.port and (anywhere or metrics.address in node.addresses)
 
 
 def _check_disks(table: Table, node: Node, known: set[str]) -> None:

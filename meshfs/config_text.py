@@ -104,6 +104,9 @@ class Table:
             self.fail(name, f"found {describe(value)}, expected a number from {low:g} to {high:g}")
         return float(value)
 
+    def optional_number(self, name: str, low: float, high: float) -> float | None:
+        return self.number(name, low, low, high) if name in self._values else None
+
     def choice(self, name: str, kind: type[Choice], default: Choice, among: Sequence[Choice] = ()) -> Choice:
         """One of the enum's values (or of those in `among`)."""
         value = self._values.get(name, default.value)

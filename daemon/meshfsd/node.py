@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -139,9 +140,7 @@ class NodeExporter:
         old, self._config = self._node, config
         if (old.addresses, old.port, old.socket) != (node.addresses, node.port, node.socket):
             logger.warning("changed addresses, port or socket of %s take effect at a restart", node.name)
-            node = Node(
-                node.name, old.addresses, old.port, old.socket, node.weight, node.public_key, node.disks
-            )  # fmt: skip
+            node = replace(node, addresses=old.addresses, port=old.port, socket=old.socket)
         self._node = node
         exporter = self._exporter
         exporter.accounts, exporter.security = accounts, config.cluster.security

@@ -30,7 +30,8 @@ Flow: TypeAlias = tuple[str, IoClass]
 # Shares written in decimals: 0.2 + 0.3 + 0.5 may add up to a little more than 1.
 _SUM_TOLERANCE: Final = 1e-9
 
-_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+# What each value may be, bounds included.
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "system_floor": (limits.SYSTEM_FLOOR_MIN, limits.SYSTEM_FLOOR_MAX),
     "weight": (limits.FLOW_WEIGHT_MIN, limits.FLOW_WEIGHT_MAX),
     "reservation": (0.0, 1.0),
@@ -89,7 +90,7 @@ class DiskPolicy:
 
 def in_range(key: str, value: object) -> float:
     """The value as a number. Raises PolicyError when it is none, or out of the key's range."""
-    low, high = _RANGES[key]
+    low, high = RANGES[key]
     # The comparison refuses NaN and infinities as well.
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise PolicyError(f"{key}: found {_shown(value)}, expected a number from {low:g} to {high:g}")
@@ -127,7 +128,7 @@ def _check_sums(policy: DiskPolicy) -> None:
             parts = " + ".join(f"{flow[0]} {value:.6g}" for flow, value in promised.items() if value)
             most = "system_floor" if io_class is IoClass.SYSTEM else "1 - system_floor"
             raise PolicyError(
-                f"reservation: those of class {io_class} add up to {total:.6g} ({_short(parts)}), "
+                f"reservations of class {io_class} add up to {total:.6g} ({_short(parts)}), "
                 f"expected at most {there:.6g} ({most})"
             )
 
