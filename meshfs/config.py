@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 from meshfs.config_scheduler import SCHEDULER_KEYS, Scheduler, check_scheduler, read_scheduler
 from meshfs.config_text import Source, Table, describe
-from meshfs.endpoint import Endpoint
+from meshfs.endpoint import ENDPOINT_RULE, format_endpoint, parse_endpoint
 from meshfs.errors import ConfigError
 from meshfs.limits import (
     IO_TIMEOUT_MAX_S,
@@ -93,7 +93,7 @@ class Node:
     port: int
     socket: Path
     weight: int
-    metrics: Endpoint | None
+    metrics: tuple[str, int] | None
     state: Path
     public_key: str | None
     disks: tuple[Disk, ...]
@@ -260,14 +260,14 @@ def _socket(table: Table, base: Path, name: str) -> Path:
     return path
 
 
-def _metrics(table: Table) -> Endpoint | None:
+def _metrics(table: Table) -> tuple[str, int] | None:
     if "metrics" not in table:
         return None
     text = table.text("metrics")
     try:
-        return Endpoint.parse(text)
-    except ValueError as error:
-        table.fail("metrics", f"found {describe(text)}, {error}")
+        return parse_endpoint(text)
+    except ValueError:
+        table.fail("metrics", f"found {describe(text)}, expected {ENDPOINT_RULE}")
 
 
 def _public_key(table: Table) -> str | None:
@@ -300,12 +300,14 @@ def _check_nodes(tables: list[Table], nodes: tuple[Node, ...]) -> None:
         _claim(table, "socket", sockets, paths, node.name, "every node has a socket of its own")
         _claim(table, "state", states, [node.state], node.name, "every node has a folder of its own")
         if node.metrics and _meets(node.metrics, node):
-            table.fail("metrics", f"{node.metrics} is the exporter's own address, expected another port")
+            table.fail(
+                "metrics", f"{format_endpoint(*node.metrics)} is the exporter's own address, expected another port"
+            )
 
 
-def _meets(metrics: Endpoint, node: Node) -> bool:
-    anywhere = ipaddress.ip_address(metrics.address).is_unspecified
-    return metrics.port == node.port and (anywhere or metrics.address in node.addresses)
+def _meets(metrics: tuple[str, int], node: Node) -> bool:
+    address, port = metrics
+    return port == node.port and (ipaddress.ip_address(address).is_unspecified or address in node.addresses)
 
 
 def _check_disks(table: Table, node: Node, known: set[str]) -> None:
