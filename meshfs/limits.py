@@ -39,6 +39,12 @@ CREDIT_BYTES: Final = 64 * KIB
 # What one connection may have outstanding: 512 * 64 KiB = 32 MiB of payload.
 CREDITS_MAX: Final = 512
 CREDITS_UNAUTHENTICATED_MAX: Final = 16
+# A disk's requests of one class may hold this times the credits that are free then (initiator/window.py
+# has the numbers): one busy disk most of them, many hung ones never all; system I/O less than applications.
+WINDOW_APP_SHARE: Final = 2.0
+WINDOW_SYSTEM_SHARE: Final = 0.5
+# Among those that wait for credits applications get this many times what the system gets.
+WINDOW_APP_TURNS: Final = 4
 
 # --- exporter objects -----------------------------------------------------------------
 
@@ -103,12 +109,29 @@ SYSTEM_FLOOR_MAX: Final = 0.9
 # several seconds, the least that can still be called progress within io_timeout_s.
 FLOW_WEIGHT_MIN: Final = 0.01
 FLOW_WEIGHT_MAX: Final = 1000.0
+# Flows whose shares a disk remembers: both classes of 128 nodes. 8 KiB each, 50 KiB of a busy one.
+FLOWS_PER_DISK_MAX: Final = 256
 # Below one request, or one page, a second even the smallest I/O ends in ETIMEDOUT rather than late.
 LIMIT_IOPS_MIN: Final = 1.0
 LIMIT_BYTES_PER_S_MIN: Final = 4096.0
+# How much of a limit may leave early: timers are late by a millisecond or a few, and the rate must be met all the same.
+LIMIT_BURST_S: Final = 0.01
 # Past what any disk does; a limit above these is a mistake in its unit.
 LIMIT_IOPS_MAX: Final = 1e9
 LIMIT_BYTES_PER_S_MAX: Final = 1e13
+
+# The cost model. A request's fixed cost: memory behind a loop takes 1 us, a tape-like device 10 s.
+COST_FIXED_MIN_S: Final = 1e-7
+COST_FIXED_MAX_S: Final = 10.0
+# A byte's: 1 TB/s to 100 KB/s.
+COST_BYTE_MIN_S: Final = 1e-12
+COST_BYTE_MAX_S: Final = 1e-5
+# The size whose bytes cost as much as its fixed part: below a sector, or beyond every request,
+# one of the two is noise to every load, and the other carries the whole cost.
+COST_BREAK_EVEN_MIN_BYTES: Final = 256
+COST_BREAK_EVEN_MAX_BYTES: Final = 64 * MIB
+# Saturated windows (0.1 to 1 s each) after which a cost model counts as calibrated.
+COST_CALIBRATED_WINDOWS: Final = 20
 
 # --- initiator ------------------------------------------------------------------------
 
@@ -169,6 +192,18 @@ FUSE_ATTRIBUTES_VALID_S: Final = 1.0
 FUSE_READ_AHEAD_KIB: Final = 1024
 # A starting mount waits this long for exporters to connect; those that are down come later.
 MOUNT_SETTLE_S: Final = 5.0
+
+# --- metrics --------------------------------------------------------------------------
+
+# Prometheus asks with one connection at a time; a second server and a curious person are welcome.
+METRICS_CONNECTIONS_MAX: Final = 4
+# Each step of a client: its request, taking the answer. Prometheus itself gives up after 10 s.
+METRICS_CLIENT_TIMEOUT_S: Final = 5.0
+METRICS_SNAPSHOT_TIMEOUT_S: Final = 5.0
+METRICS_ACCEPT_RETRY_S: Final = 0.1
+# Formatting stands aside for I/O after this many lines, about 0.3 ms of work.
+METRICS_STEPS_MAX: Final = 64
+METRICS_REST_S: Final = 0.0002
 
 # --- config and keys ------------------------------------------------------------------
 
