@@ -44,11 +44,15 @@ class DiskMake:
     make: Callable[[ExitStack, str, int], Path]
 
 
-def _loop_on_tmpfs(stack: ExitStack, name: str, size_bytes: int) -> Path:
+def loop_on_tmpfs(stack: ExitStack, name: str, size_bytes: int) -> Path:
     backing = Path("/dev/shm") / f"meshfs-bench-{name}.img"
     stack.callback(backing.unlink, missing_ok=True)
-    _filled(backing, size_bytes)
-    command = ["losetup", "--find", "--show", str(backing)]
+    filled(backing, size_bytes)
+    return losetup(stack, backing)
+
+
+def losetup(stack: ExitStack, backing: Path, *, direct_io: bool = False) -> Path:
+    command = ["losetup", "--find", "--show", *(["--direct-io=on"] if direct_io else []), str(backing)]
     device = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
     stack.callback(subprocess.run, ["losetup", "--detach", str(device)], check=False)
     return device
@@ -57,11 +61,11 @@ def _loop_on_tmpfs(stack: ExitStack, name: str, size_bytes: int) -> Path:
 def _image(stack: ExitStack, name: str, size_bytes: int) -> Path:
     image = Path("/var/tmp") / f"meshfs-bench-{name}.img"
     stack.callback(image.unlink, missing_ok=True)
-    _filled(image, size_bytes)
+    filled(image, size_bytes)
     return image
 
 
-def _filled(path: Path, size_bytes: int) -> None:
+def filled(path: Path, size_bytes: int) -> None:
     """Written once whole, so that no measured write allocates and no measured read finds a hole."""
     block = bytes(range(256)) * 4096
     with path.open("wb") as file:
@@ -70,7 +74,7 @@ def _filled(path: Path, size_bytes: int) -> None:
 
 
 DISKS: Final = {
-    "loop": DiskMake("loop", "none", _loop_on_tmpfs),
+    "loop": DiskMake("loop", "none", loop_on_tmpfs),
     "image": DiskMake("image", "writeback", _image),
 }
 
@@ -105,18 +109,18 @@ def _meshfs(stack: ExitStack, folder: Path, disk: Path, make: DiskMake, security
 
 def _nbd(stack: ExitStack, folder: Path, disk: Path, kind: str) -> Subject:
     port = free_port(LOOPBACK)
-    served = _spawn(stack, folder, "nbdkit", "-f", "-i", LOOPBACK, "-p", str(port), "file", str(disk))
+    served = spawn(stack, folder, "nbdkit", "-f", "-i", LOOPBACK, "-p", str(port), "file", str(disk))
     target = folder / "disk"
     target.touch()
-    _await(lambda: _nbd_serves(port), f"nbdkit on port {port}, log in {folder}")
+    await_ready(lambda: _nbd_serves(port), f"nbdkit on port {port}, log in {folder}")
     if kind == "nbdfuse":
-        mounted = _spawn(stack, folder, "nbdfuse", str(target), f"nbd://{LOOPBACK}:{port}")
+        mounted = spawn(stack, folder, "nbdfuse", str(target), f"nbd://{LOOPBACK}:{port}")
     else:
         node = f"driver=nbd,node-name=n0,server.type=inet,server.host={LOOPBACK},server.port={port},export="
         export = f"type=fuse,id=e0,node-name=n0,mountpoint={target},writable=on"
-        mounted = _spawn(stack, folder, "qemu-storage-daemon", "--blockdev", node, "--export", export)
+        mounted = spawn(stack, folder, "qemu-storage-daemon", "--blockdev", node, "--export", export)
     stack.callback(subprocess.run, ["umount", str(target)], check=False, capture_output=True)
-    _await(lambda: target.stat().st_size > 0, f"{kind} on {target}, log in {folder}")
+    await_ready(lambda: target.stat().st_size > 0, f"{kind} on {target}, log in {folder}")
     return Subject(kind, target, {"mount": mounted.pid, "exporter": served.pid})
 
 
@@ -125,7 +129,7 @@ def _nbd_serves(port: int) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _spawn(stack: ExitStack, folder: Path, *command: str) -> subprocess.Popen[bytes]:
+def spawn(stack: ExitStack, folder: Path, *command: str) -> subprocess.Popen[bytes]:
     with (folder / f"{command[0]}.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     stack.callback(_end, process)
@@ -141,7 +145,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _await(ready: Callable[[], bool], what: str) -> None:
+def await_ready(ready: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not ready():
         if time.monotonic() > deadline:
