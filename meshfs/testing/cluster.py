@@ -19,17 +19,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 BIN: Final = Path(sys.executable).parent
 START_TIMEOUT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.02
+
+Setting: TypeAlias = str | int | float | bool
 
 
 class ClusterFailure(Exception):
@@ -40,12 +42,10 @@ class ClusterFailure(Exception):
 class LocalDisk:
     name: str
     path: Path
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def toml(self) -> str:
-        pairs = {"name": self.name, "path": str(self.path), **self.settings}
-        lines = [f"  {key} = {json.dumps(value)}" for key, value in pairs.items()]
-        return "\n".join(["  [[node.disk]]", *lines])
+        return _toml("  [[node.disk]]", {"name": self.name, "path": str(self.path), **self.settings})
 
 
 @dataclass
@@ -54,9 +54,11 @@ class LocalNode:
     address: str
     port: int
     disks: list[LocalDisk]
+    settings: dict[str, Setting] = field(default_factory=dict)
 
     def toml(self) -> str:
-        head = f'[[node]]\nname = "{self.name}"\naddresses = ["{self.address}"]\nport = {self.port}'
+        pairs = {"name": self.name, "addresses": [self.address], "port": self.port, **self.settings}
+        head = _toml("[[node]]", pairs)
         return "\n\n".join([head, *(disk.toml() for disk in self.disks)])
 
 
@@ -88,14 +90,19 @@ class LocalCluster:
         security: str = "sign",
         io_timeout_s: float = 30,
         prefix: Sequence[str] = (),
+        scheduler: Mapping[str, Any] | None = None,
     ):
-        """`prefix` goes before every process started, as nsenter of a network namespace does."""
+        """`prefix` goes before every process started, as nsenter of a network namespace does.
+
+        `scheduler` is the config's [scheduler]; its "flow" is a list of what each [[scheduler.flow]] says.
+        """
         self.folder = folder
         self.config = folder / "cluster.toml"
         self.logs = folder / "log"
         self.name = name
         self.security = security
         self.io_timeout_s = io_timeout_s
+        self.scheduler = dict(scheduler or {})
         self._prefix = list(prefix)
         self.nodes: dict[str, LocalNode] = {}
         self.exporters: dict[str, Running] = {}
@@ -113,13 +120,16 @@ class LocalCluster:
 
     # --- what the config says
 
-    def add_node(self, name: str, disks: Sequence[LocalDisk] = (), *, port: int | None = None) -> LocalNode:
+    def add_node(
+        self, name: str, disks: Sequence[LocalDisk] = (), *, port: int | None = None, **settings: Setting
+    ) -> LocalNode:
+        """`settings` are more keys of its [[node]], as weight=2."""
         address = f"127.0.0.{len(self.nodes) + 2}"
-        node = LocalNode(name, address, port or free_port(address), list(disks))
+        node = LocalNode(name, address, port or free_port(address), list(disks), settings)
         self.nodes[name] = node
         return node
 
-    def image(self, name: str, size_bytes: int, *, file: str | None = None, **settings: str) -> LocalDisk:
+    def image(self, name: str, size_bytes: int, *, file: str | None = None, **settings: Setting) -> LocalDisk:
         """A sparse image file in the folder (or at `file`) as a disk."""
         path = Path(file) if file else self.folder / "disks" / f"{name}.img"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +137,7 @@ class LocalCluster:
             image.truncate(size_bytes)
         return LocalDisk(name, path, settings)
 
-    def loop(self, name: str, backing: Path, *, read_only: bool = False, **settings: str) -> LocalDisk:
+    def loop(self, name: str, backing: Path, *, read_only: bool = False, **settings: Setting) -> LocalDisk:
         """A loop device over an existing file as a disk; detached at the end."""
         command = ["losetup", "--find", "--show", *(["--read-only"] if read_only else []), str(backing)]
         device = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
@@ -139,8 +149,16 @@ class LocalCluster:
             f'[cluster]\nname = "{self.name}"\nkeys = "keys"\n'
             f'security = "{self.security}"\nio_timeout_s = {self.io_timeout_s}\n'
         )
-        self.config.write_text("\n\n".join([head, *(node.toml() for node in self.nodes.values())]) + "\n")
+        parts = [head, *self._scheduler_toml(), *(node.toml() for node in self.nodes.values())]
+        self.config.write_text("\n\n".join(parts) + "\n")
         return self.config
+
+    def _scheduler_toml(self) -> list[str]:
+        if not self.scheduler:
+            return []
+        own = {key: value for key, value in self.scheduler.items() if key != "flow"}
+        flows = self.scheduler.get("flow", ())
+        return [_toml("[scheduler]", own), *(_toml("[[scheduler.flow]]", flow) for flow in flows)]
 
     def keygen(self) -> None:
         self.meshctl("keygen", str(self.config))
@@ -154,12 +172,12 @@ class LocalCluster:
             raise ClusterFailure(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def control(self, name: str, verb: str = "status") -> Any:
+    def control(self, name: str, verb: str = "status", **fields: object) -> Any:
         """One request to a node's exporter over its control socket."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
             stream.settimeout(STOP_TIMEOUT_S)
             stream.connect(str(self.folder / "run" / f"{name}.ctl"))
-            stream.sendall(json.dumps({"verb": verb}).encode() + b"\n")
+            stream.sendall(json.dumps({"verb": verb, **fields}).encode() + b"\n")
             with stream.makefile("rb") as lines:
                 return json.loads(lines.readline())
 
@@ -276,6 +294,12 @@ class LocalCluster:
         except subprocess.TimeoutExpired:
             running.process.kill()
             running.process.wait()
+
+
+def _toml(header: str, pairs: Mapping[str, Any]) -> str:
+    """One table; strings, numbers, booleans and arrays of them look in TOML as in JSON."""
+    indent = header[: len(header) - len(header.lstrip())]
+    return "\n".join([header, *(f"{indent}{key} = {json.dumps(value)}" for key, value in pairs.items())])
 
 
 def free_port(address: str) -> int:

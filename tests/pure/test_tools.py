@@ -9,6 +9,8 @@ from benchmark import profile, report
 from benchmark.fio import WORKLOADS, Sample, cpu_s, rss_mib
 from meshfs import config
 from meshfs.limits import MIB
+from meshfs.model import IoClass
+from meshfs.scheduler.policy import FlowPolicy
 from meshfs.testing.cluster import LocalCluster, tracebacks
 
 
@@ -69,6 +71,19 @@ def test_a_local_cluster_writes_a_config_that_loads(tmp_path: Path) -> None:
     assert loaded.node("n1").disks[0].path.stat().st_size == 1 * MIB
     assert loaded.node("n1").socket == tmp_path / "run/n1.sock"
     assert loaded.node("n2").addresses == ("127.0.0.3",)
+
+
+def test_a_local_cluster_writes_how_disks_are_shared(tmp_path: Path) -> None:
+    flow = {"node": "n2", "class": "system", "disk": "n1/disk0", "reservation": 0.1}
+    cluster = LocalCluster(tmp_path, scheduler={"system_floor": 0.3, "discipline": "fifo", "flow": [flow]})
+    cluster.add_node("n1", [cluster.image("disk0", 1 * MIB, limit_iops=500, limit_bytes_per_s=1e9)])
+    cluster.add_node("n2", weight=2, metrics="127.0.0.1:9464")
+    loaded = config.load(cluster.write())
+    policy = loaded.policy("n1", "disk0")
+    assert (policy.system_floor, policy.limit_iops, policy.limit_bytes_per_s) == (0.3, 500, 1e9)
+    assert policy.of(("n2", IoClass.SYSTEM)) == FlowPolicy(weight=2, reservation=0.1)
+    assert loaded.scheduler.discipline == "fifo"
+    assert loaded.node("n2").metrics == ("127.0.0.1", 9464)
 
 
 def test_tracebacks_in_logs_are_found(tmp_path: Path) -> None:
