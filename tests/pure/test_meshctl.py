@@ -329,7 +329,7 @@ def test_an_exporter_that_does_not_answer(config_file: Path) -> None:
         listener.bind(str(path))
         listener.listen(1)
         with pytest.raises(sources.NoAnswer, match=r"no answer within 0\.05 s"):
-            sources.read_control(path, timeout_s=0.05)
+            sources.read_control(path, {"verb": "status"}, timeout_s=0.05)
 
 
 @pytest.mark.parametrize(

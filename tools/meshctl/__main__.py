@@ -9,20 +9,27 @@ import os
 import sys
 from collections.abc import Sequence
 
-from meshctl import disks, keygen, password, paths, status
+from meshctl import disks, flows, flows_set, keygen, password, paths, status, top
 from meshfs.errors import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshctl", description="Look after a mesh of disks.", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, disks, paths, keygen, password):
+    for module in (status, disks, paths, flows, flows_set, top, keygen, password):
         module.add_parser(verbs)
     return parser
 
 
+def words(arguments: Sequence[str]) -> list[str]:
+    """ "flows set" and "flows reset" are verbs of two words, which argparse knows as one."""
+    if arguments[:1] == ["flows"] and len(arguments) > 1 and arguments[1] in ("set", "reset"):
+        return [" ".join(arguments[:2]), *arguments[2:]]
+    return list(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = build_parser().parse_args(arguments)
+    parsed = build_parser().parse_args(words(sys.argv[1:] if arguments is None else arguments))
     try:
         code: int = parsed.run(parsed)
         sys.stdout.flush()

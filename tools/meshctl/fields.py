@@ -20,7 +20,8 @@ class Fields:
 
     def integer(self, name: str) -> int | None:
         value = self.raw.get(name)
-        return value if type(value) is int else None
+        # JSON's integers have no end; a larger one is no count and would not fit a float.
+        return value if type(value) is int and abs(value) < 1 << 64 else None
 
     def number(self, name: str) -> float | None:
         value = self.raw.get(name)
@@ -35,6 +36,16 @@ class Fields:
     def texts(self, name: str) -> list[str]:
         value = self.raw.get(name)
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+    def integers(self, name: str, count: int) -> list[int] | None:
+        """An array of exactly that many counts."""
+        value = self.raw.get(name)
+        if not isinstance(value, list) or len(value) != count:
+            return None
+        return value if all(type(item) is int and 0 <= item < 1 << 64 for item in value) else None
+
+    def object(self, name: str) -> "Fields":
+        return Fields(self.raw.get(name))
 
     def items(self, name: str) -> "Iterator[Fields]":
         """The objects of an array."""

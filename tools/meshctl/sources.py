@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S, STATUS_MAX_BYTES
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
+# Where systemd's unit expects it.
+CONFIG_DEFAULT: Final = Path("/etc/meshfs/cluster.toml")
 STATUS_FILE: Final = ".meshfs/status"
 STATUS_VERSION: Final = 1
 FILESYSTEM_TYPES: Final = ("fuse.meshfs", "meshfs")
@@ -58,34 +60,79 @@ def ask_mounts(chosen: list[Path]) -> list[Answer]:
     points = chosen or mount_points()
     if not points:
         raise ConfigError("no mesh is mounted here; mount one, or name an exporter with --config and --node")
-    return [_answer(str(point), partial(read_mount, point)) for point in points]
+    return [answer_of(str(point), partial(read_mount, point)) for point in points]
 
 
 def ask_exporter(config_path: str, node: str) -> Answer:
     """The status of the node's exporter on this machine. Raises ConfigError for a bad config."""
-    path = cluster_config.load(config_path).node(node).control_socket
-    return _answer(f"{node} at {path}", partial(read_control, path))
+    return exporter(cluster_config.load(config_path), node).ask({"verb": "status"})
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Where a node's exporter on this machine answers."""
+
+    node: str
+    control_socket: Path
+
+    @property
+    def source(self) -> str:
+        return f"{self.node} at {self.control_socket}"
+
+    def ask(self, request: Mapping[str, object]) -> Answer:
+        return answer_of(self.source, partial(read_control, self.control_socket, request))
+
+
+def exporter(config: cluster_config.Config, node: str) -> Exporter:
+    """Raises ConfigError for a node the config does not have."""
+    return Exporter(node, config.node(node).control_socket)
+
+
+def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[Exporter]:
+    """The chosen nodes' exporters, or those of the config that run on this machine.
+
+    Raises ConfigError for a bad config, an unknown node, and when there is none to ask.
+    """
+    if nodes:
+        config = cluster_config.load(config_path)
+        return [exporter(config, node) for node in dict.fromkeys(nodes)]
+    found = exporters_running(config_path)
+    if not found:
+        raise ConfigError(f"{config_path}: none of its exporters runs on this machine")
+    return found
+
+
+def exporters_running(config_path: Path) -> list[Exporter]:
+    """Those of the config whose control socket exists on this machine. Raises ConfigError for a bad config."""
+    config = cluster_config.load(config_path)
+    found = [exporter(config, node.name) for node in config.nodes]
+    return [item for item in found if os.path.lexists(item.control_socket)]
 
 
 def read_mount(point: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
     """Raises NoAnswer."""
+    return within(timeout_s, partial(read_mount_unbounded, point))
+
+
+def read_mount_unbounded(point: Path) -> Fields:
+    """For a thread of its own, as a stuck mount blocks it for good. Raises NoAnswer."""
     path = point / STATUS_FILE
     try:
-        return _parse(within(timeout_s, lambda: _read_file(path)))
+        return _parse(_read_file(path))
     except FileNotFoundError as error:
         raise NoAnswer(f"{point} is not a mounted mesh") from error
     except OSError as error:
         raise NoAnswer(f"{path}: {error.strerror or error}") from error
 
 
-def read_control(path: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
+def read_control(path: Path, request: Mapping[str, object], timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
     """One line of JSON each way. Raises NoAnswer."""
     deadline = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             connection.settimeout(timeout_s)
             connection.connect(os.fspath(path))
-            connection.sendall(b'{"verb": "status"}\n')
+            connection.sendall(json.dumps(request).encode() + b"\n")
             return _parse(_receive_line(connection, deadline))
         except TimeoutError as error:
             raise NoAnswer(f"no answer within {timeout_s:g} s") from error
@@ -122,7 +169,8 @@ def within(timeout_s: float, work: Callable[[], T]) -> T:
     return results[0]
 
 
-def _answer(source: str, ask: Callable[[], Fields]) -> Answer:
+def answer_of(source: str, ask: Callable[[], Fields]) -> Answer:
+    """What was said, or why nothing was."""
     try:
         return Answer(source, ask())
     except NoAnswer as error:

@@ -1,10 +1,11 @@
 """Tables for people, after lsblk: aligned columns, sizes in powers of 1024, `-` for what is not known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 UNKNOWN: Final = "-"
 _UNITS: Final = "BKMGTPE"
+Form = Callable[[float | None], str]
 
 
 def render(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
@@ -51,3 +52,32 @@ def duration(seconds: float | None) -> str:
 
 def count(value: int | None) -> str:
     return UNKNOWN if value is None else str(value)
+
+
+def latency(value_ms: float | None) -> str:
+    """350us, 4.2ms, 1.3s; negative ones too, as what a flow is ahead by is a negative lag."""
+    if value_ms is None:
+        return UNKNOWN
+    absolute = abs(value_ms)
+    if absolute < 0.9995:
+        return f"{value_ms * 1000:.0f}us".replace("-0us", "0us")
+    if absolute < 9.95:
+        return f"{value_ms:.1f}ms"
+    return f"{value_ms:.0f}ms" if absolute < 999.5 else f"{value_ms / 1000:.1f}s"
+
+
+def rate(per_s: float | None) -> str:
+    """Events a second or in an interval: 0.3, 42, 31500, 1.2M."""
+    if per_s is None or per_s < 0:
+        return UNKNOWN
+    if per_s < 9.95:
+        return f"{per_s:.1f}".removesuffix(".0")
+    return f"{per_s:.0f}" if per_s < 999_999.5 else f"{per_s / 1e6:.1f}M"
+
+
+def percent(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{share * 100:.1f}%"
+
+
+def bytes_rate(bytes_per_s: float | None) -> str:
+    return UNKNOWN if bytes_per_s is None else size(int(bytes_per_s))

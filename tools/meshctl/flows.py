@@ -1,0 +1,177 @@
+"""meshctl flows: who gets how much of each disk, and how much is due to whom."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from meshctl import output, table
+from meshctl.fields import Fields
+from meshctl.main_types import Subparsers
+from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
+from meshfs.config import disk_id
+
+COLUMNS = (
+    *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "FLYING"),
+    *("P50", "P99", "IOPS", "BYTES/S", "HELD", "SET BY"),
+)
+RIGHT = frozenset(COLUMNS) - {"NODE", "CLASS", "HELD", "SET BY"}
+CLASSES = ("app", "system")
+_EPILOG = """\
+A flow is all the I/O of one node in one class at one disk. DUE is the share of the disk's time it is entitled to among
+those that want the disk now, SHARE what it got in the last second and minute, LAG the time by which it is behind (or
+ahead, when negative). P50 and P99 are of the last minute, from arrival to completion. "meshctl flows set" changes
+weights, floors and limits. A disk named "set" or "reset" is asked for as NODE/set.
+"""
+
+
+def add_parser(verbs: Subparsers) -> None:
+    parser = verbs.add_parser("flows", help="who gets how much of this machine's disks", epilog=_EPILOG)
+    parser.add_argument("disk", nargs="*", metavar="DISK", help="which disks: NAME or NODE/NAME; without, all")
+    add_exporter_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="for programs: exact figures as JSON")
+    parser.set_defaults(run=run)
+
+
+def add_exporter_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=CONFIG_DEFAULT, help=f"the cluster's; {CONFIG_DEFAULT}")
+    parser.add_argument(
+        "--node",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="whose exporter to ask (may be repeated); without, all that run on this machine",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    exporters = exporters_here(arguments.config, arguments.node)
+    return show([item.ask({"verb": "flows"}) for item in exporters], arguments.disk, arguments.json)
+
+
+def show(answers: Sequence[Answer], wanted: Sequence[str], json: bool, problems: Sequence[str] = ()) -> int:
+    """Print the chosen disks of what exporters answered; returns the exit status."""
+    shown = [(answer, chosen(answer.fields, wanted)) for answer in answers]
+    found = [*problems, *(line for answer in answers for line in flow_problems(answer))]
+    if all(not answer.error for answer in answers):
+        found += [f"no exporter asked has a disk {name!r}" for name in wanted if not has(answers, name)]
+    if json:
+        documents = [{**output.as_json(answer), "disks": [disk.raw for disk in disks]} for answer, disks in shown]
+        output.print_json({"exporters": documents}, found)
+    else:
+        blocks = [disk_block(answer.fields.text("node"), disk) for answer, disks in shown for disk in disks]
+        output.print_blocks(blocks or ["no disks"], found)
+    return 1 if found else 0
+
+
+def flow_problems(answer: Answer) -> list[str]:
+    who = f"exporter {answer.source}"
+    return [f"{who}: {answer.error}"] if answer.error else output.version_problems(who, answer)
+
+
+def chosen(document: Fields, wanted: Sequence[str]) -> list[Fields]:
+    """The disks of the document that are wanted; all when none is named."""
+    node = document.text("node")
+    return [disk for disk in document.items("disks") if not wanted or set(wanted) & names(node, disk.text("name"))]
+
+
+def has(answers: Sequence[Answer], name: str) -> bool:
+    return any(chosen(answer.fields, [name]) for answer in answers)
+
+
+def names(node: str, disk: str) -> set[str]:
+    """How a user may name the disk."""
+    return {disk, f"{node}/{disk}", disk_id(node, disk)}
+
+
+def disk_block(node: str, disk: Fields) -> str:
+    rows = [flow_row(flow) for flow in disk.items("flows")]
+    return "\n".join([*disk_lines(node, disk), table.render(COLUMNS, rows, right=tuple(RIGHT))])
+
+
+def disk_lines(node: str, disk: Fields) -> list[str]:
+    """How the disk is shared: state and settings, cost model, fairness."""
+    policy, jain = disk.object("policy"), disk.object("jain")
+    fairness = [f"{name} {pair(jain.object(name), fixed)}" for name in CLASSES]
+    limit = limits(policy)
+    return [
+        headline(node, disk),
+        f"  floor of system I/O {table.percent(policy.number('system_floor'))}, "
+        + (f"limit {limit}" if limit else "no limit")
+        + f", set by {table.printable(policy.text('source')) or table.UNKNOWN}",
+        "  cost of " + cost_model(disk.object("cost")),
+        "  Jain's index of fairness, 1s (60s): " + ", ".join(fairness),
+    ]
+
+
+def headline(node: str, disk: Fields) -> str:
+    """What fits in one line of the disk."""
+    name = table.printable(f"{node}/{disk.text('name')}")
+    return (
+        f"disk {name}: "
+        f"{table.printable(disk.text('discipline')) or table.UNKNOWN}, depth {table.count(disk.integer('depth'))}, "
+        f"{table.count(disk.integer('in_flight'))} in flight, {table.count(disk.integer('queued'))} queued, "
+        f"utilisation, 1s (60s): {pair(disk.object('utilisation'), table.percent)}"
+    )
+
+
+def flow_row(flow: Fields) -> list[str]:
+    share, latency = flow.object("share"), flow.object("latency_ms")
+    return [
+        flow.text("node"),
+        flow.text("class"),
+        weight(flow.number("weight")),
+        table.percent(flow.number("reservation") or None),
+        limits(flow),
+        table.percent(flow.number("entitlement")),
+        table.percent(share.number("1s")),
+        table.percent(share.number("60s")),
+        lag(flow.number("lag_s")),
+        table.count(flow.integer("queued")),
+        table.count(flow.integer("in_flight")),
+        table.latency(latency.number("p50")),
+        table.latency(latency.number("p99")),
+        table.rate(flow.object("iops").number("1s")),
+        table.bytes_rate(flow.object("bytes_per_s").number("1s")),
+        flow.text("held"),
+        flow.text("source"),
+    ]
+
+
+def cost_model(cost: Fields) -> str:
+    """Fixed and per-byte cost of each kind of request; 1 ns a byte is 1000 MB/s."""
+    parts = []
+    for kind in ("read", "write"):
+        byte_ns = cost.number(f"{kind}_byte_ns")
+        speed = f"{1000 / byte_ns:.0f} MB/s" if byte_ns and byte_ns > 1e-6 else table.UNKNOWN
+        parts.append(f"a {kind} {table.latency(milli(cost.number(f'{kind}_fixed_us'), 1e-3))} and {speed}")
+    parts.append(f"a flush {table.latency(milli(cost.number('flush_fixed_us'), 1e-3))}")
+    learnt = "learnt from" if cost.flag("calibrated") else "not calibrated yet,"
+    return ", ".join(parts) + f" ({learnt} {table.count(cost.integer('windows'))} windows)"
+
+
+def limits(settings: Fields) -> str:
+    """500/s 10M/s, or empty."""
+    iops, bytes_per_s = settings.number("limit_iops"), settings.number("limit_bytes_per_s")
+    shown = [] if iops is None else [f"{table.rate(iops)}/s"]
+    return " ".join(shown if bytes_per_s is None else [*shown, f"{table.bytes_rate(bytes_per_s)}/s"])
+
+
+def pair(values: Fields, form: table.Form) -> str:
+    """A figure over the last second and the last minute."""
+    return f"{form(values.number('1s'))} ({form(values.number('60s'))})"
+
+
+def fixed(value: float | None) -> str:
+    return table.UNKNOWN if value is None else f"{value:.3f}"
+
+
+def weight(value: float | None) -> str:
+    return table.UNKNOWN if value is None else f"{value:g}"
+
+
+def lag(value_s: float | None) -> str:
+    return table.latency(milli(value_s, 1e3))
+
+
+def milli(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor

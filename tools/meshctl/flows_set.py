@@ -1,0 +1,196 @@
+"""meshctl flows set, meshctl flows reset: what a disk's scheduler gives whom, changed at run time."""
+
+import argparse
+import math
+from typing import Any
+
+from meshctl.fields import Fields
+from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
+from meshctl.main_types import Subparsers
+from meshctl.sources import Exporter, exporters_here
+from meshfs.errors import ConfigError
+
+ALL = "all"
+_FLOW_KEYS = ("weight", "reservation")
+_LIMIT_KEYS = ("limit_iops", "limit_bytes_per_s")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SET_EPILOG = """\
+examples:
+  meshctl flows set disk0 --flow n2/system --weight 2        n2's system I/O gets twice the share of others' system I/O
+  meshctl flows set disk0 --flow n3 --limit-bytes 50M        both classes of n3: at most 50 MiB/s each
+  meshctl flows set all --system-floor 30%                   on every disk of this machine's exporter
+  meshctl flows set disk0 --limit-iops none                  the disk's own limit is taken away
+
+A change is in force at once and all or nothing: what is out of range or adds up to more than there is is refused.
+It stays until "meshctl flows reset" or the end of that meshfsd; a reload of the config (SIGHUP) leaves it alone.
+Prints what is in force then. To make it permanent, write it into the config:
+  [scheduler] system_floor = 0.3
+  [[scheduler.flow]] node = "n2", class = "system", disk = "n1/disk0", weight = 2   (reservation, limit_iops,
+                     limit_bytes_per_s; one key a line)
+  [[node]] weight = 2                          a node's weight at every disk
+  [[node.disk]] limit_iops, limit_bytes_per_s  a disk's own limit
+"""
+_RESET_EPILOG = """\
+Takes back every change "meshctl flows set" made at the disk; the config's settings are in force again.
+Prints what is in force then.
+"""
+
+
+def add_parser(verbs: Subparsers) -> None:
+    _add_set(verbs)
+    parser = verbs.add_parser("flows reset", help="back to what the config says", epilog=_RESET_EPILOG)
+    _add_common(parser)
+    parser.set_defaults(run=run_reset)
+
+
+def _add_set(verbs: Subparsers) -> None:
+    parser = verbs.add_parser(
+        "flows set",
+        help="change weights, floors and limits while I/O runs",
+        epilog=_SET_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(parser)
+    parser.add_argument("--flow", metavar="NODE[/CLASS]", help="whose I/O: app or system; without CLASS each of both")
+    flow = parser.add_argument_group("settings of a flow (with --flow)")
+    flow.add_argument(
+        "--weight", type=positive, metavar="W", help="share beside others of the class", default=argparse.SUPPRESS
+    )
+    flow.add_argument(
+        "--reservation", type=share, metavar="R", help="share it always gets: 0.1 or 10%%", default=argparse.SUPPRESS
+    )
+    disk = parser.add_argument_group("settings of a disk (without --flow)")
+    disk.add_argument(
+        "--system-floor",
+        type=share,
+        metavar="F",
+        help="share kept for system I/O: 0.2 or 20%%",
+        default=argparse.SUPPRESS,
+    )
+    both = parser.add_argument_group("settings of either")
+    both.add_argument(
+        "--limit-iops", type=limit, metavar="N|none", help="requests a second at most", default=argparse.SUPPRESS
+    )
+    both.add_argument(
+        "--limit-bytes",
+        type=limit,
+        dest="limit_bytes_per_s",
+        metavar="N[K|M|G]|none",
+        help="bytes a second at most",
+        default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(run=run_set)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("disk", metavar=f"DISK|{ALL}", help=f"NAME or NODE/NAME; {ALL}: every disk of the exporter")
+    add_exporter_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="for programs: exact figures as JSON")
+
+
+def run_set(arguments: argparse.Namespace) -> int:
+    """Raises ConfigError for settings that do not go together."""
+    wanted = settings(vars(arguments))
+    return change(arguments, {"set": wanted}, wanted)
+
+
+def run_reset(arguments: argparse.Namespace) -> int:
+    return change(arguments, {"reset": True}, {})
+
+
+def settings(given: dict[str, Any]) -> dict[str, Any]:
+    """What goes into the request's "set". Raises ConfigError."""
+    values = {key: given[key] for key in (*_FLOW_KEYS, "system_floor", *_LIMIT_KEYS) if key in given}
+    flow = given["flow"]
+    if not values:
+        raise ConfigError("nothing to set; see meshctl flows set --help")
+    if flow is None:
+        for key in _FLOW_KEYS:
+            if key in values:
+                raise ConfigError(f"--{key} is a flow's; say whose with --flow NODE[/CLASS]")
+        return values
+    if "system_floor" in values:
+        raise ConfigError("--system-floor is the disk's; give it without --flow")
+    node, slash, io_class = flow.partition("/")
+    if not node or (slash and io_class not in CLASSES):
+        raise ConfigError(f"--flow {flow}: expected NODE, NODE/app or NODE/system")
+    return {"node": node, "class": io_class or None, **values}
+
+
+def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[str, Any]) -> int:
+    """Ask for it, show what is in force then, and hold that against what was wanted."""
+    node, _, name = arguments.disk.rpartition("/")
+    exporter = one_exporter(arguments, node)
+    disk = None if arguments.disk == ALL else name.removeprefix(f"meshfs-{exporter.node}-")
+    answer = exporter.ask({"verb": "flows-set", "disk": disk, **request})
+    names = [] if disk is None else [disk]
+    different = [
+        f"disk {item.text('name')}: {line}"
+        for item in chosen(answer.fields, names)
+        for line in not_in_force(item, wanted)
+    ]
+    # What failed has nothing to show: its text says what was refused and why.
+    return show([answer], [] if answer.error else names, arguments.json, different)
+
+
+def one_exporter(arguments: argparse.Namespace, node: str) -> Exporter:
+    """A change is one exporter's. Raises ConfigError when it is not clear which."""
+    if node and any(name != node for name in arguments.node):
+        raise ConfigError(f"{arguments.disk} is a disk of {node}, not of {', '.join(arguments.node)}")
+    found = exporters_here(arguments.config, [node] if node else arguments.node)
+    if len(found) > 1:
+        raise ConfigError(f"whose {arguments.disk}? give one --node: {', '.join(item.node for item in found)}")
+    return found[0]
+
+
+def not_in_force(disk: Fields, wanted: dict[str, Any]) -> list[str]:
+    """Settings the exporter accepted and does not show: nothing is to be overridden in silence."""
+    values = {key: value for key, value in wanted.items() if key not in ("node", "class")}
+    if "node" not in wanted:
+        return differences("", disk.object("policy"), values)
+    return [
+        line
+        for flow in disk.items("flows")
+        if flow.text("node") == wanted["node"] and wanted["class"] in (None, flow.text("class"))
+        for line in differences(f"{flow.text('node')}/{flow.text('class')}: ", flow, values)
+    ]
+
+
+def differences(who: str, found: Fields, values: dict[str, float | None]) -> list[str]:
+    lines = []
+    for key, value in values.items():
+        actual = found.number(key)
+        if actual is None or value is None:
+            same = actual is value
+        else:
+            same = math.isclose(actual, value, rel_tol=1e-6, abs_tol=1e-9)
+        if not same:
+            lines.append(f"{who}{key} is {actual}, although {value} was accepted")
+    return lines
+
+
+# --- values of the command line
+
+
+def positive(text: str) -> float:
+    """The exporter knows the bounds; here only what is no number at all is refused."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def share(text: str) -> float:
+    """0.2 or 20%."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def limit(text: str) -> float | None:
+    """500, 50M, none."""
+    if text == "none":
+        return None
+    factor = _UNITS.get(text[-1:].upper(), 1)
+    return positive(text[:-1] if factor > 1 else text) * factor

@@ -1,0 +1,141 @@
+"""What meshctl top shows, line by line. Pure: an interval and the size of the window -> lines."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from meshctl import flows, table
+from meshctl.fields import Fields
+from meshctl.rates import TOTALS, Group, Interval, Row, Side, totals
+from meshfs.histogram import COARSE_BOUNDS_MS
+
+_BUCKETS: Final = (*(f"<={bound}" for bound in COARSE_BOUNDS_MS), f">{COARSE_BOUNDS_MS[-1]} ms")
+_TOTALS: Final = ("I/O", "IOPS", "BYTES/S", *_BUCKETS)
+_DISKS: Final = (
+    *("DISK", "WHERE", "READS/S", "BYTES/S", "P50", "P99", "WRITES/S", "BYTES/S ", "P50 ", "P99 "),
+    *("FLUSHES/S", "ERRORS", "STATE"),
+)
+_FLOWS: Final = (
+    *("NODE", "CLASS", "WEIGHT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "FLYING", "P50", "P99"),
+    *("IOPS", "BYTES/S", "HELD"),
+)
+
+
+def frame(interval: Interval, title: str = "") -> list[str]:
+    """All there is to show, as long and as wide as it is."""
+    lines = [title] if title else []
+    lines += [table.printable(problem) for problem in interval.problems]
+    lines += _block(_TOTALS, _total_rows(interval), left=("I/O",))
+    for side in interval.mounts:
+        lines += ["", *_mount_lines(side)]
+    for side in interval.exporters:
+        for group in sorted(side.groups, key=_utilisation, reverse=True):
+            lines += ["", *_exporter_disk_lines(side, group)]
+    return lines
+
+
+def fit(lines: Sequence[str], columns: int, rows: int) -> list[str]:
+    """What of the lines a window of this size shows; the last says how many it does not."""
+    shown = list(lines)
+    if len(shown) > rows:
+        hidden = len(shown) - max(rows - 1, 0)
+        shown = [*shown[: max(rows - 1, 0)], f"... {hidden} more lines"][:rows]
+    return [line[:columns] for line in shown]
+
+
+def _total_rows(interval: Interval) -> list[list[str]]:
+    """Of the mounts; an exporter's flows are the same I/O once more, seen from the disk's side."""
+    sides = interval.mounts or interval.exporters
+    found = totals(sides)
+    if not any(side.elapsed_s for side in sides):
+        return [[f"{where} {kind}", *[""] * (len(_TOTALS) - 1)] for where, kind in TOTALS]
+    return [
+        [
+            f"{where} {kind}",
+            table.rate(found[where, kind].per_s),
+            table.bytes_rate(found[where, kind].bytes_per_s),
+            *(table.rate(count) for count in found[where, kind].histogram),
+        ]
+        for where, kind in TOTALS
+    ]
+
+
+def _mount_lines(side: Side) -> list[str]:
+    fields, source = side.answer.fields, table.printable(side.answer.source)
+    if side.answer.error:
+        return [f"mount {source}: no answer"]
+    node = table.printable(fields.text("node")) or table.UNKNOWN
+    head = f"mount {source} of node {node}, up {table.duration(fields.number('uptime_s'))}"
+    rows = [row for group in side.groups for row in group.rows]
+    busiest = sorted(rows, key=lambda row: (-row.operations, row.fields.text("id")))
+    return [head, *_block(_DISKS, [_disk_row(side, row) for row in busiest], left=("DISK", "WHERE", "STATE"))]
+
+
+def _disk_row(side: Side, row: Row) -> list[str]:
+    disk, came = row.fields, row.traffic
+    io = disk.object("io")
+    read, write = io.object("read_latency_ms"), io.object("write_latency_ms")
+    rates = [side.per_s(n) if came else None for n in _per_kind(row)]
+    return [
+        f"{disk.text('node')}/{disk.text('name')}",
+        "local" if disk.flag("local") else "remote",
+        table.rate(rates[0]),
+        table.bytes_rate(rates[1]),
+        *_percentiles(read),
+        table.rate(rates[2]),
+        table.bytes_rate(rates[3]),
+        *_percentiles(write),
+        table.rate(rates[4]),
+        table.count(io.integer("errors")),
+        disk.text("state") if disk.flag("present") else "away",
+    ]
+
+
+def _exporter_disk_lines(side: Side, group: Group) -> list[str]:
+    head = flows.headline(side.answer.fields.text("node"), group.fields)
+    if not group.rows:
+        return [head]
+    largest = sorted(group.rows, key=lambda row: (-_share(row.fields), -row.operations, row.fields.text("node")))
+    return [head, *_block(_FLOWS, [_flow_row(side, row) for row in largest], left=("NODE", "CLASS", "HELD"))]
+
+
+def _flow_row(side: Side, row: Row) -> list[str]:
+    flow, came = row.fields, row.traffic
+    share = flow.object("share")
+    return [
+        flow.text("node"),
+        flow.text("class"),
+        flows.weight(flow.number("weight")),
+        table.percent(flow.number("entitlement")),
+        table.percent(share.number("1s")),
+        table.percent(share.number("60s")),
+        flows.lag(flow.number("lag_s")),
+        table.count(flow.integer("queued")),
+        table.count(flow.integer("in_flight")),
+        *_percentiles(flow.object("latency_ms")),
+        table.rate(side.per_s(row.operations) if came else None),
+        table.bytes_rate(side.per_s(came.read_bytes + came.written_bytes) if came else None),
+        flow.text("held"),
+    ]
+
+
+def _per_kind(row: Row) -> tuple[int, ...]:
+    came = row.traffic
+    if came is None:
+        return (0,) * 5
+    return came.reads, came.read_bytes, came.writes, came.written_bytes, came.flushes
+
+
+def _percentiles(latency_ms: Fields) -> list[str]:
+    return [table.latency(latency_ms.number("p50")), table.latency(latency_ms.number("p99"))]
+
+
+def _share(flow: Fields) -> float:
+    return flow.object("share").number("1s") or 0.0
+
+
+def _utilisation(group: Group) -> float:
+    return group.fields.object("utilisation").number("1s") or 0.0
+
+
+def _block(head: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[str]) -> list[str]:
+    return table.render(head, rows, right=[name for name in head if name not in left]).split("\n")

@@ -1,0 +1,219 @@
+"""What happened between two answers of a mount or an exporter. Pure: answers and their times -> rates.
+
+Rates are differences of totals, so nothing is lost between two looks, however far apart. A
+total that goes backwards is of another run: that interval has no rate.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any, Final
+
+from meshctl.fields import Fields
+from meshctl.sources import Answer
+from meshfs.histogram import COARSE_BOUNDS_MS
+
+BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
+#: The rows of totals: whose disk, and what was done with it.
+TOTALS: Final = (("local", "read"), ("local", "write"), ("remote", "read"), ("remote", "write"))
+_COUNTS: Final = ("reads", "writes", "flushes", "errors", "read_bytes", "written_bytes")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Totals since a start, or what came in an interval; bytes and counts, histograms by COARSE_BOUNDS_MS."""
+
+    reads: int
+    writes: int
+    flushes: int
+    errors: int
+    read_bytes: int
+    written_bytes: int
+    read_histogram: tuple[int, ...]
+    write_histogram: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An answer and when it came (seconds of a steady clock)."""
+
+    answer: Answer
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A disk of a mount, or a flow of an exporter's disk."""
+
+    fields: Fields
+    traffic: Traffic | None
+
+    @property
+    def operations(self) -> int:
+        return self.traffic.reads + self.traffic.writes + self.traffic.flushes if self.traffic else 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """The disks of a mount, or the flows of one disk; `fields` is the mount's or the disk's."""
+
+    fields: Fields
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One mount or exporter in one interval; without an earlier answer there is no `elapsed_s`."""
+
+    answer: Answer
+    elapsed_s: float | None
+    groups: tuple[Group, ...]
+
+    def per_s(self, number: int) -> float | None:
+        return number / self.elapsed_s if self.elapsed_s else None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Everything shown at once."""
+
+    mounts: tuple[Side, ...]
+    exporters: tuple[Side, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Total:
+    """One kind of I/O over several disks."""
+
+    per_s: float
+    bytes_per_s: float
+    histogram: tuple[int, ...]
+
+
+def traffic(fields: Fields) -> Traffic | None:
+    """None when a total is missing or no count."""
+    counts = [count for name in _COUNTS if (count := fields.integer(name)) is not None and count >= 0]
+    reads, writes = fields.integers("read_histogram", BUCKETS), fields.integers("write_histogram", BUCKETS)
+    if len(counts) < len(_COUNTS) or reads is None or writes is None:
+        return None
+    return Traffic(*counts, tuple(reads), tuple(writes))
+
+
+def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
+    """None when either is unknown, or a total went backwards."""
+    if before is None or after is None:
+        return None
+    pairs = zip(astuple(before)[:-2], astuple(after)[:-2], strict=True)
+    counts = [late - early for early, late in pairs]
+    reads = _minus(after.read_histogram, before.read_histogram)
+    writes = _minus(after.write_histogram, before.write_histogram)
+    if min(*counts, *reads, *writes) < 0:
+        return None
+    return Traffic(*counts, reads, writes)
+
+
+def mount_side(before: Reading | None, after: Reading) -> Side:
+    old = {disk.text("id"): disk for disk in before.answer.fields.items("disks")} if before else {}
+
+    def row(disk: Fields) -> Row:
+        earlier = old.get(disk.text("id"), Fields(None))
+        return Row(disk, between(traffic(earlier.object("io")), traffic(disk.object("io"))))
+
+    return _side(before, after, lambda fields: [Group(fields, tuple(row(disk) for disk in fields.items("disks")))])
+
+
+def exporter_side(before: Reading | None, after: Reading) -> Side:
+    old: dict[tuple[str, ...], Fields] = {}
+    for disk in before.answer.fields.items("disks") if before else ():
+        old |= {_flow_key(disk, flow): flow for flow in disk.items("flows")}
+
+    def group(disk: Fields) -> Group:
+        flows = [(flow, old.get(_flow_key(disk, flow), Fields(None))) for flow in disk.items("flows")]
+        return Group(disk, tuple(Row(flow, between(traffic(early), traffic(flow))) for flow, early in flows))
+
+    return _side(before, after, lambda fields: [group(disk) for disk in fields.items("disks")])
+
+
+def totals(sides: Iterable[Side]) -> Mapping[tuple[str, str], Total]:
+    """Reads and writes of local and remote disks, over all rows that have an interval."""
+    found = {key: Total(0.0, 0.0, (0,) * BUCKETS) for key in TOTALS}
+    for side in sides:
+        for row in (row for group in side.groups for row in group.rows):
+            if row.traffic is None or not side.elapsed_s:
+                continue
+            where, came = "local" if row.fields.flag("local") else "remote", row.traffic
+            for kind, count, size_bytes, histogram in (
+                ("read", came.reads, came.read_bytes, came.read_histogram),
+                ("write", came.writes, came.written_bytes, came.write_histogram),
+            ):
+                known = found[where, kind]
+                found[where, kind] = Total(
+                    known.per_s + count / side.elapsed_s,
+                    known.bytes_per_s + size_bytes / side.elapsed_s,
+                    tuple(map(sum, zip(known.histogram, histogram, strict=True))),
+                )
+    return found
+
+
+def document(interval: Interval) -> dict[str, Any]:
+    """For programs; every figure of `interval` is of the time between two answers, the rest as it was told."""
+    shown = totals(interval.mounts or interval.exporters)
+    return {
+        "version": 1,
+        "ok": not interval.problems,
+        "problems": list(interval.problems),
+        "totals": {f"{where}_{kind}": vars(shown[where, kind]) for where, kind in TOTALS},
+        "mounts": [
+            {**_about(side), "disks": [_row(side, row) for group in side.groups for row in group.rows]}
+            for side in interval.mounts
+        ],
+        "exporters": [
+            {
+                **_about(side),
+                "disks": [
+                    {**group.fields.raw, "flows": [_row(side, row) for row in group.rows]} for group in side.groups
+                ],
+            }
+            for side in interval.exporters
+        ],
+    }
+
+
+def _side(before: Reading | None, after: Reading, groups: Callable[[Fields], list[Group]]) -> Side:
+    fields = after.answer.fields
+    if after.answer.error:
+        return Side(after.answer, None, ())
+    if before is None or _restarted(before.answer.fields, fields) or after.at_s <= before.at_s:
+        return Side(after.answer, None, _unrated(groups(fields)))
+    return Side(after.answer, after.at_s - before.at_s, tuple(groups(fields)))
+
+
+def _unrated(groups: list[Group]) -> tuple[Group, ...]:
+    return tuple(Group(group.fields, tuple(Row(row.fields, None) for row in group.rows)) for group in groups)
+
+
+def _restarted(before: Fields, after: Fields) -> bool:
+    """Another run may have counted past the totals of the one before; its time gives it away."""
+    early, late = before.number("uptime_s"), after.number("uptime_s")
+    return early is not None and late is not None and late < early
+
+
+def _flow_key(disk: Fields, flow: Fields) -> tuple[str, ...]:
+    return disk.text("name"), flow.text("node"), flow.text("class")
+
+
+def _minus(after: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(late - early for early, late in zip(before, after, strict=True))
+
+
+def _about(side: Side) -> dict[str, Any]:
+    about = {"source": side.answer.source, "node": side.answer.fields.text("node"), "elapsed_s": side.elapsed_s}
+    return {**about, "error": side.answer.error} if side.answer.error else about
+
+
+def _row(side: Side, row: Row) -> dict[str, Any]:
+    if row.traffic is None:
+        return {**row.fields.raw, "interval": None}
+    came = vars(row.traffic)
+    rates = {f"{name}_per_s": side.per_s(came[name]) for name in _COUNTS if name != "errors"}
+    return {**row.fields.raw, "interval": {**came, **rates}}

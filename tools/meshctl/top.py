@@ -1,0 +1,153 @@
+"""meshctl top: what mounts and exporters do, live."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+
+from meshctl import output
+from meshctl.flows import flow_problems
+from meshctl.frame import fit, frame
+from meshctl.main_types import Subparsers
+from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side
+from meshctl.screen import Bell, Printer, Screen
+from meshctl.sources import (
+    CONFIG_DEFAULT,
+    Exporter,
+    answer_of,
+    ask_mounts,
+    exporters_here,
+    exporters_running,
+    mount_points,
+    read_mount_unbounded,
+)
+from meshctl.watcher import Watcher
+from meshfs.errors import ConfigError
+from meshfs.limits import CONTROL_TIMEOUT_S
+
+INTERVAL_S = 2.0
+INTERVAL_MIN_S = 0.1
+INTERVAL_MAX_S = 3600.0
+_EPILOG = """\
+Totals at the top: reads and writes of this node's own (local) and of other nodes' (remote) disks in the last interval,
+with how many of them took how many milliseconds. Rates are of the interval, P50 and P99 of the last minute.
+Without arguments it shows every mount and exporter of this machine. q or Ctrl-C ends it. With --count, with --json,
+and where the output is no terminal, it prints plain text.
+"""
+
+
+def add_parser(verbs: Subparsers) -> None:
+    parser = verbs.add_parser("top", help="what mounts and exporters do, live", epilog=_EPILOG)
+    parser.add_argument("mountpoint", nargs="*", type=Path, help="which mounts")
+    parser.add_argument("--config", type=Path, help=f"show exporters of this config; {CONFIG_DEFAULT}")
+    parser.add_argument("--node", action="append", default=[], metavar="NAME", help="whose (may be repeated)")
+    parser.add_argument("--interval", type=interval, default=INTERVAL_S, metavar="S", help=f"{INTERVAL_S:g} s")
+    parser.add_argument("--count", type=count, metavar="N", help="end after this many intervals")
+    parser.add_argument("--json", action="store_true", help="for programs: a line of JSON for every interval")
+    parser.set_defaults(run=run)
+
+
+def interval(text: str) -> float:
+    value = float(text)
+    if not INTERVAL_MIN_S <= value <= INTERVAL_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text}: expected {INTERVAL_MIN_S:g} to {INTERVAL_MAX_S:g} seconds")
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    points, exporters = sources(arguments)
+    plain = arguments.json or arguments.count is not None or not sys.stdout.isatty()
+    with ExitStack() as stack:
+        bell = stack.enter_context(Bell())
+        mounts = [
+            Watcher(str(point), partial(answer_of, str(point), partial(read_mount_unbounded, point)), bell.ring)
+            for point in points
+        ]
+        flows = [Watcher(item.source, partial(item.ask, {"verb": "flows"}), bell.ring) for item in exporters]
+        if plain or os.environ.get("TERM", "dumb") == "dumb":
+            view: Printer | Screen = Printer(bell)
+        else:
+            view = stack.enter_context(Screen(bell, sys.stdin.fileno(), sys.stdout.fileno()))
+        return watch(mounts, flows, view, arguments)
+
+
+def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
+    """What was named; nothing named: all there is on this machine. Raises ConfigError when that is nothing."""
+    if arguments.config is not None or arguments.node:
+        return arguments.mountpoint, exporters_here(arguments.config or CONFIG_DEFAULT, arguments.node)
+    if arguments.mountpoint:
+        return arguments.mountpoint, []
+    points = mount_points()
+    found: list[Exporter] = []
+    for path in {mount.fields.text("config") for mount in ask_mounts(points)} - {""} if points else ():
+        # A config that was spoilt after the mount began must not hide the mount.
+        with suppress(ConfigError):
+            found += exporters_running(Path(path))
+    if CONFIG_DEFAULT.exists():
+        found += exporters_running(CONFIG_DEFAULT)
+    if not points and not found:
+        raise ConfigError("no mesh is mounted and no exporter runs here; name one with --config and --node")
+    return points, list(dict.fromkeys(found))
+
+
+def watch(
+    mounts: Sequence[Watcher], exporters: Sequence[Watcher], view: Printer | Screen, arguments: argparse.Namespace
+) -> int:
+    """Ask, show, wait; the exit status tells how it was at the end."""
+    before: dict[Watcher, Reading] = {}
+    problems: tuple[str, ...] = ()
+    looks, due_s = 0, time.monotonic()
+    while True:
+        if not look([*mounts, *exporters], view):
+            break
+        readings = {watcher: watcher.reading() for watcher in (*mounts, *exporters)}
+        now = interval_of(
+            [mount_side(before.get(watcher), readings[watcher]) for watcher in mounts],
+            [exporter_side(before.get(watcher), readings[watcher]) for watcher in exporters],
+        )
+        problems = now.problems
+        # Rates need two looks: what is printed always has them, a window shows the rest meanwhile.
+        if looks or view.redraws:
+            title = f"meshctl top, {time.strftime('%H:%M:%S')}, every {arguments.interval:g} s"
+            view.show(partial(lines, now, "" if arguments.json else title))
+        before |= {watcher: reading for watcher, reading in readings.items() if not reading.answer.error}
+        due_s = max(due_s + arguments.interval, time.monotonic())
+        if looks == arguments.count or not view.wait(due_s, lambda: False):
+            break
+        looks += 1
+    if view.ended_by is not None and view.ended_by != signal.SIGINT:
+        return 128 + view.ended_by
+    return 1 if problems else 0
+
+
+def look(watchers: Sequence[Watcher], view: Printer | Screen) -> bool:
+    """Ask everyone; False when the user wants to go rather than wait for the answers."""
+    for watcher in watchers:
+        watcher.ask()
+    return view.wait(time.monotonic() + CONTROL_TIMEOUT_S, lambda: all(watcher.settled() for watcher in watchers))
+
+
+def interval_of(mounts: Sequence[Side], exporters: Sequence[Side]) -> Interval:
+    found = [line for side in mounts for line in output.mount_problems(side.answer)]
+    found += [line for side in exporters for line in flow_problems(side.answer)]
+    return Interval(tuple(mounts), tuple(exporters), tuple(found))
+
+
+def lines(shown: Interval, title: str, columns: int, rows: int) -> list[str]:
+    """Without a title as JSON."""
+    if not title:
+        return [json.dumps(document(shown))]
+    return fit(frame(shown, title), columns, rows)

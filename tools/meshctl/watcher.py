@@ -1,0 +1,55 @@
+"""Asking again and again, each source in a thread of its own.
+
+A mount whose process is stuck keeps the thread that asked it for good (open(2) is not
+interrupted), so one that has not answered is not asked again, and the others go on.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from meshctl.fields import Fields
+from meshctl.rates import Reading
+from meshctl.sources import Answer
+from meshfs.limits import CONTROL_TIMEOUT_S
+
+
+class Watcher:
+    """`ask` may block; `ring` is called, in the thread, after every answer. Ends with the process."""
+
+    def __init__(self, source: str, ask: Callable[[], Answer], ring: Callable[[], None]) -> None:
+        self.source = source
+        self._ask = ask
+        self._ring = ring
+        self._go = threading.Semaphore(0)
+        self._asked_at_s: float | None = None
+        self._latest: Reading | None = None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def ask(self) -> None:
+        """Nothing happens while an earlier answer is still to come."""
+        if self._asked_at_s is None:
+            self._asked_at_s = time.monotonic()
+            self._go.release()
+
+    def settled(self) -> bool:
+        """It has answered, or taken too long."""
+        asked_at_s = self._asked_at_s
+        return asked_at_s is None or time.monotonic() - asked_at_s >= CONTROL_TIMEOUT_S
+
+    def reading(self) -> Reading:
+        """The last answer, or that there is none."""
+        asked_at_s, latest, now_s = self._asked_at_s, self._latest, time.monotonic()
+        if asked_at_s is None and latest is not None:
+            return latest
+        waited_s = now_s - (now_s if asked_at_s is None else asked_at_s)
+        why = f"no answer for {waited_s:.0f} s; its process may be stuck"
+        return Reading(Answer(self.source, Fields(None), why), now_s)
+
+    def _run(self) -> None:
+        while True:
+            self._go.acquire()
+            answer = self._ask()
+            self._latest = Reading(answer, time.monotonic())
+            self._asked_at_s = None
+            self._ring()
