@@ -18,10 +18,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -39,6 +40,9 @@ from meshfs.model import DiskInfo
 from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options, parse_arguments
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import Tree
+
+if TYPE_CHECKING:
+    from meshfs.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -174,14 +178,34 @@ async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
     mesh = Mesh(settings, initiator)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-        await nursery.start(initiator.run)
-        with trio.move_on_after(limits.MOUNT_SETTLE_S):
-            await mesh.settled.wait()
-        options = kernel_options(settings.options, root=os.geteuid() == 0)
-        await serve(mesh.operations, settings.mountpoint, options, on_ready=on_ready)
-        nursery.cancel_scope.cancel()
+    with _metrics(settings.options.metrics, mesh.document) as metrics:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            await nursery.start(initiator.run)
+            if metrics is not None:
+                nursery.start_soon(metrics.run)
+            with trio.move_on_after(limits.MOUNT_SETTLE_S):
+                await mesh.settled.wait()
+            options = kernel_options(settings.options, root=os.geteuid() == 0)
+            await serve(mesh.operations, settings.mountpoint, options, on_ready=on_ready)
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _metrics(place: tuple[str, int] | None, document: Callable[[], dict[str, Any]]) -> "Iterator[MetricsServer | None]":
+    """The server that tells Prometheus, when one is wanted. Raises MountFailed."""
+    if place is None:
+        yield None
+        return
+    # The library takes time and memory, so it is loaded for those who use it.
+    from meshfs.mount_metrics import open_mount_metrics
+
+    try:
+        server = open_mount_metrics(place, document)
+    except ConfigError as error:
+        raise MountFailed(str(error)) from error
+    with closing(server):
+        yield server
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

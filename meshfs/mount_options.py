@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from meshfs import limits
+from meshfs.endpoint import ENDPOINT_RULE, parse_endpoint
 from meshfs.errors import MeshfsError
 from meshfs.model import IoClass
 
@@ -29,6 +30,7 @@ Mount every disk of the cluster. Options:
   io_timeout=S      bound of every I/O in seconds; default: io_timeout_s of CONFIG
   log=FILE          log there instead of the system log
   debug             log more
+  metrics=ADDR:PORT answer Prometheus there; default: nowhere
   ro, noexec, noatime, sync, dirsync, allow_other: as in mount(8) and mount.fuse3(8)
   -f                stay in the foreground and log to stderr
 Exit status: 0 mounted, 1 wrong usage, 2 mistake in CONFIG or a key file, 32 cannot mount.
@@ -69,6 +71,7 @@ class MountOptions:
     io_timeout_s: float | None = None
     log_path: str | None = None
     debug: bool = False
+    metrics: tuple[str, int] | None = None
     kernel: tuple[str, ...] = ()
 
 
@@ -138,6 +141,8 @@ def _option(options: MountOptions, option: str) -> MountOptions:
         return replace(options, io_timeout_s=_seconds(name, value))
     if name == "log" and value:
         return replace(options, log_path=value)
+    if name == "metrics" and value:
+        return replace(options, metrics=_endpoint(name, value))
     raise UsageError(f"unknown option {option!r}")
 
 
@@ -145,6 +150,13 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise UsageError(f"option {name!r} is {value!r}, expected {' or '.join(choices)}")
     return value
+
+
+def _endpoint(name: str, value: str) -> tuple[str, int]:
+    try:
+        return parse_endpoint(value)
+    except ValueError:
+        raise UsageError(f"option {name!r} is {value!r}, expected {ENDPOINT_RULE}") from None
 
 
 def _seconds(name: str, value: str) -> float:

@@ -14,6 +14,7 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -32,6 +33,9 @@ from meshfsd.control import serve_control
 from meshfsd.disks import Disks, ServedDisk, run_disk
 from meshfsd.notify import notify, notify_reloading
 from meshfsd.status import make_status
+
+if TYPE_CHECKING:
+    from meshfs.metrics import MetricsServer
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class NodeExporter:
         self._disks = Disks(node.name, engine, pool)
         self._sockets: list[socket.socket] = []
         self._control: socket.socket | None = None
+        self._metrics: MetricsServer | None = None
         self._started = time.monotonic()
 
     async def open(self) -> None:
@@ -74,11 +79,18 @@ class NodeExporter:
         node = self._node
         self._sockets = listen_all(node.addresses, node.port, node.socket)
         self._control = listen_unix(node.control_socket)
+        if node.metrics is not None:
+            # The library takes time and memory, so it is loaded for those who use it.
+            from meshfsd.metrics import open_exporter_metrics
+
+            self._metrics = open_exporter_metrics(node.metrics, self._told_by_metrics)
 
     def close(self) -> bool:
         """Close everything; False when I/O is in flight still, whose engine must stay then."""
         for listening in self._sockets:
             listening.close()
+        if self._metrics is not None:
+            self._metrics.close()
         if self._control is not None:
             self._control.close()
             self._node.control_socket.unlink(missing_ok=True)
@@ -95,6 +107,8 @@ class NodeExporter:
                     nursery.start_soon(run_disk, served)
                 nursery.start_soon(listener.run)
                 nursery.start_soon(serve_control, self._control, self._status)
+                if self._metrics is not None:
+                    nursery.start_soon(self._metrics.run)
                 self._log_ready()
                 notify("READY=1")
                 async for number in signals:
@@ -138,9 +152,10 @@ class NodeExporter:
 
     async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
         old, self._config = self._node, config
-        if (old.addresses, old.port, old.socket) != (node.addresses, node.port, node.socket):
-            logger.warning("changed addresses, port or socket of %s take effect at a restart", node.name)
-            node = replace(node, addresses=old.addresses, port=old.port, socket=old.socket)
+        fixed = {name: getattr(old, name) for name in ("addresses", "port", "socket", "metrics")}
+        if any(getattr(node, name) != value for name, value in fixed.items()):
+            logger.warning("changed addresses, port, socket or metrics of %s take effect at a restart", node.name)
+            node = replace(node, **fixed)
         self._node = node
         exporter = self._exporter
         exporter.accounts, exporter.security = accounts, config.cluster.security
@@ -171,3 +186,6 @@ class NodeExporter:
 
     def _status(self) -> dict[str, object]:
         return make_status(self._node, self._exporter, self._disks, time.monotonic() - self._started)
+
+    def _told_by_metrics(self) -> dict[str, object]:
+        return {"status": self._status()}

@@ -1,0 +1,120 @@
+"""An exporter's metrics, out of its status and its flows documents.
+
+`disk` is one of the exporter's; `node` is who asked for the I/O (a flow is a node and a class).
+What a part of a document does not say (yet) has no metric.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from meshfs.metrics import Document, Families, MetricsServer, Snapshot, open_metrics, table, tables
+
+_LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
+_LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
+# By op: the keys of its count and of its bytes.
+_OPS: Final = (("read", "reads", "read_bytes"), ("write", "writes", "written_bytes"), ("flush", "flushes", ""))
+
+
+def open_exporter_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:
+    """``make`` gives {"status": ..., "flows": ...}. Raises ConfigError when the place cannot be listened at."""
+    return open_metrics(place, make, fill)
+
+
+def fill(families: Families, documents: Document) -> None:
+    status = table(documents, "status")
+    _exporter(families, status)
+    for disk in tables(status, "disks"):
+        _disk(families, disk)
+    for disk in tables(table(documents, "flows"), "disks"):
+        _scheduling(families, disk)
+        for flow in tables(disk, "flows"):
+            _flow(families, _text(disk, "name"), flow)
+
+
+def _text(document: Document, name: str) -> str:
+    return str(document.get(name, ""))
+
+
+def _exporter(families: Families, status: Document) -> None:
+    gauge = families.gauge
+    gauge("meshfsd_exporter_info", "1; which node this is.", {"node": _text(status, "node")}, 1)
+    gauge("meshfsd_uptime_seconds", "Since the exporter started.", {}, status.get("uptime_s"))
+    gauge("meshfsd_connections", "Connections, logged in or not.", {}, status.get("connections"))
+    for node, sessions in _by_node(tables(status, "sessions")).items():
+        labels = {"node": node}
+        gauge("meshfsd_sessions", "Sessions of a node.", labels, len(sessions))
+        opens = sum(session.get("opens", 0) for session in sessions)
+        gauge("meshfsd_opens", "Open files of a node.", labels, opens)
+    for event, count in table(status, "counters").items():
+        families.counter("meshfsd_events_total", "What else is counted, by name.", {"event": event}, count)
+
+
+def _by_node(sessions: Iterable[Document]) -> dict[str, list[Document]]:
+    found: dict[str, list[Document]] = {}
+    for session in sessions:
+        found.setdefault(_text(session, "node"), []).append(session)
+    return found
+
+
+def _disk(families: Families, disk: Document) -> None:
+    labels = {"disk": _text(disk, "name")}
+    gauge = families.gauge
+    gauge("meshfsd_disk_ok", "1 when its state is ok, else 0.", labels, disk.get("state") == "ok")
+    gauge("meshfsd_disk_size_bytes", "The disk's size.", labels, disk.get("size_bytes"))
+    gauge("meshfsd_disk_queued_requests", "Waiting for their turn.", labels, disk.get("queued"))
+    gauge("meshfsd_disk_in_flight_requests", "At the disk.", labels, disk.get("in_flight"))
+    _totals(families, "meshfsd_disk", labels, disk)
+
+
+def _totals(families: Families, prefix: str, labels: dict[str, str], document: Document) -> None:
+    for op, operations, size in _OPS:
+        more = {**labels, "op": op}
+        families.counter(f"{prefix}_operations_total", "Operations done.", more, document.get(operations))
+        families.counter(f"{prefix}_bytes_total", "Bytes read and written.", more, document.get(size))
+    families.counter(f"{prefix}_errors_total", "Operations that failed.", labels, document.get("errors"))
+
+
+def _scheduling(families: Families, disk: Document) -> None:
+    labels, gauge = {"disk": _text(disk, "name")}, families.gauge
+    policy, cost = table(disk, "policy"), table(disk, "cost")
+    gauge("meshfsd_disk_depth_requests", "Most at the disk at once, now.", labels, disk.get("depth"))
+    gauge("meshfsd_disk_limit_operations_per_second", _LIMIT_IOPS, labels, policy.get("limit_iops"))
+    gauge("meshfsd_disk_limit_bytes_per_second", _LIMIT_BYTES, labels, policy.get("limit_bytes_per_s"))
+    floor = policy.get("system_floor")
+    gauge("meshfsd_disk_system_floor_ratio", "Share kept for the system class.", labels, floor)
+    utilisation = table(disk, "utilisation").get("60s")
+    gauge("meshfsd_disk_utilisation_ratio", "Cost served per second, last minute.", labels, utilisation)
+    for name, index in table(disk, "jain").items():
+        value = index.get("60s") if isinstance(index, dict) else None
+        gauge("meshfsd_disk_jain_index", "Fairness in a class, last minute.", {**labels, "class": name}, value)
+    for op in ("read", "write", "flush"):
+        fixed, byte = _scaled(cost.get(f"{op}_fixed_us"), 1e-6), _scaled(cost.get(f"{op}_byte_ns"), 1e-9)
+        more = {**labels, "op": op}
+        gauge("meshfsd_disk_cost_fixed_seconds", "The cost model: a request.", more, fixed)
+        gauge("meshfsd_disk_cost_byte_seconds", "The cost model: each byte of it.", more, byte)
+
+
+def _scaled(value: object, unit: float) -> float | None:
+    return value * unit if isinstance(value, int | float) else None
+
+
+def _flow(families: Families, disk: str, flow: Document) -> None:
+    labels = {"node": _text(flow, "node"), "class": _text(flow, "class"), "disk": disk}
+    gauge = families.gauge
+    gauge("meshfsd_flow_weight", "Weight within its class.", labels, flow.get("weight"))
+    gauge("meshfsd_flow_reservation_ratio", "Share of the disk it is promised.", labels, flow.get("reservation"))
+    gauge("meshfsd_flow_limit_operations_per_second", _LIMIT_IOPS, labels, flow.get("limit_iops"))
+    gauge("meshfsd_flow_limit_bytes_per_second", _LIMIT_BYTES, labels, flow.get("limit_bytes_per_s"))
+    entitlement = flow.get("entitlement")
+    gauge("meshfsd_flow_entitlement_ratio", "Its due among those that want now.", labels, entitlement)
+    share = table(flow, "share").get("60s")
+    gauge("meshfsd_flow_share_ratio", "Share of the cost served, last minute.", labels, share)
+    gauge("meshfsd_flow_lag_seconds", "Cost it is behind its due.", labels, flow.get("lag_s"))
+    gauge("meshfsd_flow_queued_requests", "Waiting for their turn.", labels, flow.get("queued"))
+    gauge("meshfsd_flow_in_flight_requests", "At the disk.", labels, flow.get("in_flight"))
+    cost_s = flow.get("cost_s")
+    families.counter("meshfsd_flow_cost_seconds_total", "Disk's time, by the cost model.", labels, cost_s)
+    _totals(families, "meshfsd_flow", labels, flow)
+    for op in ("read", "write"):
+        counts, sum_s = flow.get(f"{op}_histogram"), flow.get(f"{op}_time_s")
+        families.latency("meshfsd_flow_latency_seconds", "Queue and disk.", {**labels, "op": op}, counts, sum_s)
