@@ -123,12 +123,37 @@ MISTAKES = [
     ("weight = 1", "weight = 0", 12, "node.weight: found 0, expected an integer from 1 to 1000"),
     ("weight = 1", "wieght = 1", 12, 'node.wieght: unknown key in this version, did you mean "weight"?'),
     ("weight = 1", 'public_key = "abc"', 12, "node.public_key: found 'abc', expected 32 bytes in base64"),
+    ("weight = 1", "weight = 1.5", 12, "node.weight: found 1.5, expected an integer from 1 to 1000"),
     ("weight = 1", "limit_iops = 5", 12, "node.limit_iops: unknown key in this version"),
+    ("weight = 1", "metrics = 9464", 12, "node.metrics: found 9464, expected a string"),
+    ("weight = 1", 'metrics = "localhost:9464"', 12, "node.metrics: found 'localhost:9464', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "127.0.0.1"', 12, "node.metrics: found '127.0.0.1', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = ":9464"', 12, "node.metrics: found ':9464', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "::1:9464"', 12, "node.metrics: found '::1:9464', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "[::1]"', 12, "node.metrics: found '[::1]', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "[10.0.0.1]:5"', 12, "node.metrics: found '[10.0.0.1]:5', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "10.0.0.1:0"', 12, "node.metrics: found '10.0.0.1:0', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "10.0.0.1:65536"', 12, "node.metrics: found '10.0.0.1:65536', expected"),
+    ("weight = 1", 'metrics = "10.0.0.1:٣"', 12, "node.metrics: found '10.0.0.1:٣', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "224.0.0.1:9464"', 12, "node.metrics: found '224.0.0.1:9464', expected"),
+    ("weight = 1", 'metrics = "10.0.2.1:4450"', 12, "10.0.2.1:4450 is the exporter's own address, expected another"),
+    ("weight = 1", 'metrics = "0.0.0.0:4450"', 12, "0.0.0.0:4450 is the exporter's own address, expected another"),
+    ("weight = 1", "state = 5", 12, "node.state: found 5, expected a string"),
+    ("weight = 1", 'state = ""', 12, "node.state: found '', expected a string that is not empty"),
     ('"disk0"', '"disk 0"', 15, "node.disk.name: found 'disk 0', expected a name"),
     ('  path = "disks/n1-disk0.img"\n', "", 14, "node.disk.path: missing, expected a string"),
     ('"disks/n1-disk0.img"', '"a\\u0000b"', 16, "node.disk.path: found 'a\\x00b', expected a string that is not"),
     ('cache = "none"', 'cache = "wb"', 17, """node.disk.cache: found 'wb', expected "none" or "writeback\""""),
     ('access = "rw"', 'access = "none"', 18, """node.disk.access: found 'none', expected "rw" or "ro\""""),
+    ('access = "rw"', "limit_iops = 0", 18, "node.disk.limit_iops: found 0, expected a number from 1 to 1e+09"),
+    ('access = "rw"', "limit_iops = inf", 18, "node.disk.limit_iops: found inf, expected a number"),
+    ('access = "rw"', "limit_iops = nan", 18, "node.disk.limit_iops: found nan, expected a number"),
+    ('access = "rw"', "limit_iops = true", 18, "node.disk.limit_iops: found true, expected a number"),
+    ('access = "rw"', 'limit_iops = "5k"', 18, "node.disk.limit_iops: found '5k', expected a number"),
+    ('access = "rw"', "limit_iops = 1" + "0" * 400, 18, "node.disk.limit_iops: found 1000"),
+    ('access = "rw"', "limit_bytes_per_s = 4095", 18, "node.disk.limit_bytes_per_s: found 4095, expected a number"),
+    ('access = "rw"', "limit_bytes = 4096", 18, 'did you mean "limit_bytes_per_s"?'),
+    ('access = "rw"', "weight = 2", 18, "node.disk.weight: unknown key in this version"),
     ('"disk1"', '"disk0"', 21, "node.disk.name: disk0 of disk0 is taken by disk0"),
     ('"disk1"', '"DISK0"', 21, "disk names of a node differ in more than case"),
     ('"/dev/sdb"', '"disks/x/../n1-disk0.img"', 22, "node.disk.path: "),
@@ -165,6 +190,7 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, line: int, text:
         ('[cluster]\nname = "a"\nname = "b"\n', "not valid TOML"),
         ("x = " + "[" * 20000, "not valid TOML"),
         ("x = " + "9" * 5000, "not valid TOML"),
+        ('[cluster]\nname = "c"\nio_timeout_s = ' + "9" * 400, "cluster.io_timeout_s: found 999"),
     ],
 )
 def test_whole_files(tmp_path: Path, text: str, expected: str) -> None:
@@ -203,6 +229,33 @@ def test_disk_ids_of_two_nodes_may_not_meet(tmp_path: Path) -> None:
 def test_two_nodes_of_one_socket(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every node has a socket of its own"):
         load(tmp_path, EXAMPLE + 'socket = "run/../run/n1.sock"\n')
+
+
+def test_two_nodes_of_one_state(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r":29: node\.state: .*state/n1 of n2 is taken by n1; .* a folder of its own"):
+        load(tmp_path, EXAMPLE + 'state = "x/../state/n1"\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("0.0.0.0:1", ("0.0.0.0", 1)),
+        ("[::1]:65535", ("::1", 65535)),
+        ("[::]:9464", ("::", 9464)),
+        ("10.0.1.1:9464", ("10.0.1.1", 9464)),
+    ],
+)
+def test_where_metrics_are(tmp_path: Path, text: str, expected: tuple[str, int]) -> None:
+    loaded = load(tmp_path, EXAMPLE + f'metrics = "{text}"\nstate = "/var/lib/meshfs"\n')
+    assert (loaded.node("n2").metrics, loaded.node("n2").state) == (expected, Path("/var/lib/meshfs"))
+    assert (loaded.node("n1").metrics, loaded.node("n1").state) == (None, tmp_path / "state/n1")
+
+
+def test_every_node_may_have_its_metrics_at_the_same_loopback_address(tmp_path: Path) -> None:
+    metrics = 'metrics = "127.0.0.1:9464"\n'
+    loaded = load(tmp_path, EXAMPLE.replace("weight = 1\n", metrics) + metrics)
+    assert {node.metrics for node in loaded.nodes} == {("127.0.0.1", 9464)}
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
