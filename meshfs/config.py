@@ -41,9 +41,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE: Final = "a name of 1 to 63 of A-Z a-z 0-9 . _ - that starts with a letter or digit"
 
 _ROOT_KEYS: Final = ("cluster", "scheduler", "node")
-_CLUSTER_KEYS: Final = ("name", "keys", "security", "io_timeout_s")
-_NODE_KEYS: Final = ("name", "addresses", "port", "socket", "weight", "metrics", "state", "public_key", "disk")
-_DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
+CLUSTER_KEYS: Final = ("name", "keys", "security", "io_timeout_s")
+NODE_KEYS: Final = ("name", "addresses", "port", "socket", "weight", "metrics", "state", "public_key", "disk")
+DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
 
 
 class Security(StrEnum):
@@ -160,10 +160,10 @@ def load(path: Path | str) -> Config:
     root = Table(source, (), source.root, _ROOT_KEYS)
     if "cluster" not in root:
         root.fail("cluster", "missing, expected a table with the cluster's name")
-    cluster = _cluster(root.table("cluster", _CLUSTER_KEYS), path.parent)
+    cluster = _cluster(root.table("cluster", CLUSTER_KEYS), path.parent)
     scheduler_table = root.table("scheduler", SCHEDULER_KEYS)
     scheduler = read_scheduler(scheduler_table)
-    tables = root.tables("node", _NODE_KEYS)
+    tables = root.tables("node", NODE_KEYS)
     if not tables:
         root.fail("node", "missing, expected at least one [[node]]")
     nodes = tuple(_node(table, path.parent) for table in tables)
@@ -203,7 +203,7 @@ def _node(table: Table, base: Path) -> Node:
 def _disk_tables(table: Table) -> list[Table]:
     if table.value("disk") == "discover":
         table.fail("disk", '"discover" is not in this version, expected each disk as [[node.disk]]')
-    return table.tables("disk", _DISK_KEYS)
+    return table.tables("disk", DISK_KEYS)
 
 
 def _disk(table: Table, base: Path) -> Disk:

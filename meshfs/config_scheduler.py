@@ -27,7 +27,7 @@ from meshfs.model import IoClass
 from meshfs.scheduler.policy import FLOW_KEYS, RANGES, DiskPolicy, Flow, FlowPolicy, PolicyError, check
 
 SCHEDULER_KEYS: Final = ("system_floor", "discipline", "flow")
-_FLOW_KEYS: Final = ("node", "class", "disk", *FLOW_KEYS)
+FLOW_TABLE_KEYS: Final = ("node", "class", "disk", *FLOW_KEYS)
 
 
 class Discipline(StrEnum):
@@ -112,7 +112,7 @@ def check_scheduler(
 
 
 def _flow_tables(table: Table) -> list[Table]:
-    return table.tables("flow", _FLOW_KEYS)
+    return table.tables("flow", FLOW_TABLE_KEYS)
 
 
 def _flow(table: Table) -> FlowSettings:

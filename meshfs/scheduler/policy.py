@@ -233,21 +233,25 @@ class Overrides:
         """What of the values still goes with another config's `base` (valid by itself), and why the rest does not.
 
         Values of nodes that are gone go. Of values that promise too much together the newest go first,
-        and older ones stay; then one that does go after all is taken back.
+        and older ones stay; then those that do go after all are taken back.
         """
         kept = {key: value for key, value in self.values.items() if key[0] is None or key[0][0] in nodes}
         dropped = {key: "the node is gone" for key in self.values if key not in kept}
         late: list[tuple[Flow | None, str]] = []
+
+        def why_not(key: tuple[Flow | None, str]) -> str:
+            return _why_not({**kept, key: self.values[key]}, base, nodes)
+
         for key in reversed([key for key in kept if key[1] in ("system_floor", "reservation")]):
             if not _why_not(kept, base, nodes):
                 break
             late.append(key)
             del kept[key]
-        for key in reversed(late):
-            if why := _why_not({**kept, key: self.values[key]}, base, nodes):
-                dropped[key] = why
-            else:
-                kept[key] = self.values[key]
+        # One taken back (a smaller reservation, another floor) may make room for another.
+        while back := next((key for key in reversed(late) if not why_not(key)), None):
+            late.remove(back)
+            kept[back] = self.values[back]
+        dropped |= {key: why_not(key) for key in reversed(late)}
         ordered = {key: value for key, value in self.values.items() if key in kept}
         reasons = [f"{_place(key)} = {_shown(self.values[key])} no longer holds: {why}" for key, why in dropped.items()]
         return Overrides(MappingProxyType(ordered)), reasons
@@ -262,14 +266,12 @@ class Overrides:
         return replace(base, flows=MappingProxyType(flows), changed=changed, **own)  # type: ignore[arg-type]
 
 
-def _why_not(
-    values: Mapping[tuple[Flow | None, str], float | None], base: DiskPolicy, nodes: Collection[str]
-) -> str | None:
+def _why_not(values: Mapping[tuple[Flow | None, str], float | None], base: DiskPolicy, nodes: Collection[str]) -> str:
     try:
         Overrides(values).policy(base, nodes)
     except PolicyError as error:
         return str(error)
-    return None
+    return ""
 
 
 def _place(key: tuple[Flow | None, str]) -> str:

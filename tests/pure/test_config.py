@@ -1,16 +1,18 @@
 """The config: what it means, and how each mistake in it is named."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from meshfs import config
-from meshfs.config import Cache, Security
+from meshfs.config import CLUSTER_KEYS, DISK_KEYS, NODE_KEYS, Cache, Security
+from meshfs.config_scheduler import FLOW_TABLE_KEYS, SCHEDULER_KEYS
 from meshfs.config_text import locate_keys
 from meshfs.errors import ConfigError
 from meshfs.limits import CONFIG_MAX_BYTES
-from meshfs.model import Access
+from meshfs.model import Access, IoClass
 
 EXAMPLE = """\
 [cluster]
@@ -64,6 +66,16 @@ def test_the_example(tmp_path: Path) -> None:
     assert (two.disks, two.port, two.socket) == ((), 4450, tmp_path / "run/n2.sock")
     assert loaded.node("n2") is two
     assert config.disk_id("n1", "disk0") == "meshfs-n1-disk0"
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (text,) = re.findall(r"^```toml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    loaded = load(tmp_path, text)
+    assert loaded.policy("n1", "disk0").of(("n2", IoClass.APP)).reservation == 0.3
+    # Every key but the node's public key, which has a folder of its own.
+    for key in {*CLUSTER_KEYS, *SCHEDULER_KEYS, *NODE_KEYS, *DISK_KEYS, *FLOW_TABLE_KEYS} - {"public_key"}:
+        assert re.search(rf"\b{key}\b", text), key
 
 
 def test_defaults(tmp_path: Path) -> None:

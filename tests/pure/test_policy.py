@@ -331,6 +331,13 @@ def test_a_newer_promise_that_fits_stays_when_an_older_one_goes() -> None:
     assert [reason.split(" no longer")[0] for reason in reasons] == ["n1/app reservation = 0.7"]
 
 
+def test_what_makes_room_for_an_older_promise_brings_it_back() -> None:
+    made = overrides(app("n1", reservation=0.9), app("n2", reservation=0.5), {"system_floor": 0.1})
+    kept, reasons = made.fit(reserved(0, 0, 0.35), NODES)
+    assert kept == overrides(app("n2", reservation=0.5), {"system_floor": 0.1})
+    assert len(reasons) == 1
+
+
 def test_a_floor_that_leaves_too_little_goes() -> None:
     kept, reasons = overrides({"system_floor": 0.6}).fit(reserved(0.5), NODES)
     assert kept == Overrides()
