@@ -78,6 +78,8 @@ class Families:
         """A histogram; ``counts`` are those of `Histogram.coarse`. Without ``sum_s`` it has buckets alone."""
         if not isinstance(counts, list) or len(counts) != len(_BUCKETS_LE):
             return
+        if not all(isinstance(count, int) for count in counts):
+            return
         buckets = list(zip(_BUCKETS_LE, map(float, accumulate(counts)), strict=True))
         total = float(sum_s) if isinstance(sum_s, int | float) else None
         self._family(HistogramMetricFamily, name, text, labels).add_metric(_values(labels), buckets, total)
@@ -125,6 +127,11 @@ def tables(document: Document, name: str) -> list[Document]:
 def table(document: Document, name: str) -> Document:
     found = document.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def numbers(documents: Iterable[Document], name: str) -> list[float]:
+    """What each says of ``name``, where it is a number."""
+    return [value for each in documents if isinstance(value := each.get(name), int | float)]
 
 
 # --- from one thread to the other -----------------------------------------------------------

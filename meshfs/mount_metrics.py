@@ -4,7 +4,7 @@
 does not say (yet) has no metric.
 """
 
-from meshfs.metrics import Document, Families, MetricsServer, Snapshot, open_metrics, table, tables
+from meshfs.metrics import Document, Families, MetricsServer, Snapshot, numbers, open_metrics, table, tables
 
 
 def open_mount_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:
@@ -35,10 +35,10 @@ def _exporter(families: Families, exporter: Document) -> None:
     gauge("meshfs_exporter_state_seconds", "Connected or not for so long.", labels, exporter.get("since_s"))
     channels, waiting = tables(exporter, "channels"), tables(exporter, "waiting")
     gauge("meshfs_exporter_channels", "Connections in use.", labels, len(channels))
-    outstanding = sum(channel.get("outstanding", 0) for channel in channels)
+    outstanding = sum(numbers(channels, "outstanding"))
     gauge("meshfs_exporter_outstanding_requests", "Sent and not answered.", labels, outstanding)
     gauge("meshfs_exporter_waiting_calls", "I/O calls that wait for the exporter.", labels, len(waiting))
-    longest_s = max((call.get("for_s", 0.0) for call in waiting), default=0.0)
+    longest_s = max(numbers(waiting, "for_s"), default=0.0)
     gauge("meshfs_exporter_waiting_longest_seconds", "How long the first of them waits.", labels, longest_s)
     failures = exporter.get("failures")
     counter("meshfs_exporter_failures_total", "Connections lost and attempts failed.", labels, failures)

@@ -7,7 +7,7 @@ What a part of a document does not say (yet) has no metric.
 from collections.abc import Iterable
 from typing import Final
 
-from meshfs.metrics import Document, Families, MetricsServer, Snapshot, open_metrics, table, tables
+from meshfs.metrics import Document, Families, MetricsServer, Snapshot, numbers, open_metrics, table, tables
 
 _LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
 _LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
@@ -43,8 +43,7 @@ def _exporter(families: Families, status: Document) -> None:
     for node, sessions in _by_node(tables(status, "sessions")).items():
         labels = {"node": node}
         gauge("meshfsd_sessions", "Sessions of a node.", labels, len(sessions))
-        opens = sum(session.get("opens", 0) for session in sessions)
-        gauge("meshfsd_opens", "Open files of a node.", labels, opens)
+        gauge("meshfsd_opens", "Open files of a node.", labels, sum(numbers(sessions, "opens")))
     for event, count in table(status, "counters").items():
         families.counter("meshfsd_events_total", "What else is counted, by name.", {"event": event}, count)
 
