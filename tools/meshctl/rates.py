@@ -5,7 +5,7 @@ total that goes backwards is of another run: that interval has no rate.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from meshctl.fields import Fields
@@ -92,24 +92,23 @@ class Total:
 
 def traffic(fields: Fields) -> Traffic | None:
     """None when a total is missing or no count."""
-    counts = [count for name in _COUNTS if (count := fields.integer(name)) is not None and count >= 0]
+    counts = {name: count for name in _COUNTS if (count := fields.integer(name)) is not None and count >= 0}
     reads, writes = fields.integers("read_histogram", BUCKETS), fields.integers("write_histogram", BUCKETS)
     if len(counts) < len(_COUNTS) or reads is None or writes is None:
         return None
-    return Traffic(*counts, tuple(reads), tuple(writes))
+    return Traffic(**counts, read_histogram=tuple(reads), write_histogram=tuple(writes))
 
 
 def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
     """None when either is unknown, or a total went backwards."""
     if before is None or after is None:
         return None
-    pairs = zip(astuple(before)[:-2], astuple(after)[:-2], strict=True)
-    counts = [late - early for early, late in pairs]
+    counts = {name: getattr(after, name) - getattr(before, name) for name in _COUNTS}
     reads = _minus(after.read_histogram, before.read_histogram)
     writes = _minus(after.write_histogram, before.write_histogram)
-    if min(*counts, *reads, *writes) < 0:
+    if min(*counts.values(), *reads, *writes) < 0:
         return None
-    return Traffic(*counts, reads, writes)
+    return Traffic(**counts, read_histogram=reads, write_histogram=writes)
 
 
 def mount_side(before: Reading | None, after: Reading) -> Side:

@@ -1,0 +1,192 @@
+"""meshctl top: rates from pairs of answers, frames from rates; what the terminal gets is pure text."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshctl.fields import Fields
+from meshctl.frame import fit, frame
+from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side, totals
+from meshctl.sources import Answer
+from support.flow_documents import flow, flows_document, histogram, mount_disk, mount_document, shared_disk
+
+
+def reading(said: dict[str, Any], at_s: float, error: str = "") -> Reading:
+    return Reading(Answer("/mesh", Fields(said), error), at_s)
+
+
+def mount_interval(before: dict[str, Any] | None, after: dict[str, Any], elapsed_s: float = 2.0) -> Side:
+    return mount_side(None if before is None else reading(before, 10.0), reading(after, 10.0 + elapsed_s))
+
+
+def words(lines: list[str]) -> list[str]:
+    return [" ".join(line.split()) for line in lines]
+
+
+def test_rates_are_differences_over_the_time_between() -> None:
+    before = mount_document(mount_disk(), mount_disk("disk1", "n2", local=True))
+    after = mount_document(mount_disk(times=3), mount_disk("disk1", "n2", local=True, times=2))
+    side = mount_interval(before, after)
+    found = totals([side])
+    assert found["remote", "read"].per_s == 100.0
+    assert found["remote", "read"].bytes_per_s == 409600.0
+    assert found["remote", "read"].histogram == (180, 20, 0, 0, 0, 0, 0)
+    assert found["remote", "write"].histogram == (0, 0, 0, 0, 0, 0, 20)
+    assert found["local", "write"].per_s == 5.0
+    assert found["local", "read"].histogram == tuple(histogram(90, 10))
+
+
+def test_a_frame_of_a_mount() -> None:
+    before = mount_document(mount_disk(), mount_disk("disk1", "n2", local=True))
+    after = mount_document(mount_disk(times=3), mount_disk("disk1", "n2", local=True, times=1))
+    shown = words(frame(Interval((mount_interval(before, after),), (), ()), "title"))
+    assert shown == [
+        "title",
+        "I/O IOPS BYTES/S <=1 <=5 <=10 <=100 <=1000 <=10000 >10000 ms",
+        "local read 0 0B 0 0 0 0 0 0 0",
+        "local write 0 0B 0 0 0 0 0 0 0",
+        "remote read 100 400K 180 20 0 0 0 0 0",
+        "remote write 10 640K 0 0 0 0 0 0 20",
+        "",
+        "mount /mesh of node n2, up 1min 40s",
+        "DISK WHERE READS/S BYTES/S P50 P99 WRITES/S BYTES/S P50 P99 FLUSHES/S ERRORS STATE",
+        "n1/disk0 remote 100 400K 200us 4.0ms 10 640K 2.0ms 12.0s 1 0 ok",
+        "n2/disk1 local 0 0B 200us 4.0ms 0 0B 2.0ms 12.0s 0 0 ok",
+    ]
+
+
+def test_a_frame_of_an_exporter_is_sorted_by_share() -> None:
+    small = flow("n1", "app", share={"1s": 0.1, "60s": 0.5})
+    large = flow("n2", "system", share={"1s": 0.9, "60s": 0.5}, held="flow limit", local=False)
+    later = {"reads": 300, "read_bytes": 300 << 12, "read_histogram": histogram(290, 10)}
+    idle = shared_disk("idle", [], utilisation={"1s": 0.0, "60s": 0.0})
+    before = flows_document(idle, shared_disk(flows=[small, large]))
+    after = flows_document(idle, shared_disk(flows=[{**small, **later}, large]))
+    side = exporter_side(reading(before, 1.0), reading(after, 3.0))
+    shown = words(frame(Interval((), (side,), ())))
+    assert shown[1:] == [
+        "local read 100 400K 200 0 0 0 0 0 0",
+        "local write 0 0B 0 0 0 0 0 0 0",
+        "remote read 0 0B 0 0 0 0 0 0 0",
+        "remote write 0 0B 0 0 0 0 0 0 0",
+        "",
+        "disk n1/disk0: fair, depth 8, 3 in flight, 12 queued, utilisation, 1s (60s): 98.0% (76.1%)",
+        "NODE CLASS WEIGHT DUE SHARE 1s 60s LAG QUEUED FLYING P50 P99 IOPS BYTES/S HELD",
+        "n2 system 1 40.0% 90.0% 50.0% 2.0ms 3 1 350us 12ms 0 0B flow limit",
+        "n1 app 1 40.0% 10.0% 50.0% 2.0ms 3 1 350us 12ms 100 400K -",
+        "",
+        "disk n1/idle: fair, depth 8, 3 in flight, 12 queued, utilisation, 1s (60s): 0.0% (0.0%)",
+    ]
+
+
+def test_the_first_look_has_no_rates() -> None:
+    side = mount_interval(None, mount_document())
+    shown = words(frame(Interval((side,), (), ())))
+    assert shown[1] == "local read - - - - - - - - -"
+    assert shown[-1] == "n1/disk0 remote - - 200us 4.0ms - - 2.0ms 12.0s - 0 ok"
+    assert document(Interval((side,), (), ()))["mounts"][0]["disks"][0]["interval"] is None
+
+
+RESTARTED = [
+    # Totals that went back.
+    (mount_document(mount_disk(times=9)), mount_document(mount_disk(times=2))),
+    # A run that began anew and has come further than the last one had.
+    (mount_document(mount_disk(times=1), uptime_s=50.0), mount_document(mount_disk(times=9), uptime_s=3.0)),
+    # One bucket of a histogram.
+    (mount_document(mount_disk()), mount_document({**mount_disk(), "io": {**mount_disk()["io"], "reads": 99}})),
+    # Totals that are not there, any longer or yet.
+    (mount_document(mount_disk()), mount_document({**mount_disk(), "io": None})),
+    (mount_document(mount_disk("other")), mount_document(mount_disk())),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), RESTARTED)
+def test_another_run_gives_no_rates(before: dict[str, Any], after: dict[str, Any]) -> None:
+    side = mount_interval(before, after)
+    assert [row.traffic for group in side.groups for row in group.rows] == [None]
+    assert all(total.per_s == 0 for total in totals([side]).values())
+
+
+def test_no_time_between_two_answers_is_no_interval() -> None:
+    assert mount_interval(mount_document(), mount_document(mount_disk(times=2)), elapsed_s=0.0).elapsed_s is None
+
+
+def test_totals_are_of_the_mounts_when_there_are_any() -> None:
+    """The exporter of the same machine counts the same I/O once more."""
+    mount = mount_interval(mount_document(), mount_document(mount_disk(times=2)))
+    flows = exporter_side(reading(flows_document(), 1.0), reading(flows_document(), 3.0))
+    assert document(Interval((mount,), (flows,), ()))["totals"]["remote_read"]["per_s"] == 50.0
+    assert document(Interval((), (flows,), ()))["totals"]["remote_read"]["per_s"] == 0.0
+
+
+def test_the_document() -> None:
+    mount = mount_interval(mount_document(), mount_document(mount_disk(times=2)))
+    flows = exporter_side(reading(flows_document(), 1.0), reading(flows_document(), 3.0))
+    shown = json.loads(json.dumps(document(Interval((mount,), (flows,), ("a problem",)))))
+    assert (shown["version"], shown["ok"], shown["problems"]) == (1, False, ["a problem"])
+    disk = shown["mounts"][0]["disks"][0]
+    assert disk["interval"]["reads"] == 100
+    assert disk["interval"]["reads_per_s"] == 50.0
+    assert disk["interval"]["write_histogram"] == [0, 0, 0, 0, 0, 0, 10]
+    assert disk["id"] == "meshfs-n1-disk0"
+    shared = shown["exporters"][0]["disks"][0]
+    assert shared["depth"] == 8
+    assert shared["flows"][0]["entitlement"] == 0.4
+    assert shared["flows"][0]["interval"]["writes_per_s"] == 0.0
+
+
+def test_what_gives_no_answer_is_shown_as_such() -> None:
+    side = mount_side(reading(mount_document(), 1.0), reading({}, 3.0, "no answer for 5 s"))
+    shown = frame(Interval((side,), (), ("mount /mesh: no answer for 5 s",)))
+    assert shown[0] == "mount /mesh: no answer for 5 s"
+    assert shown[-1] == "mount /mesh: no answer"
+
+
+HOSTILE = "\x1b[2J\n\x9b1m"
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(HOSTILE)),
+    lambda inner: st.one_of(st.lists(inner, max_size=8), st.dictionaries(st.text(max_size=5), inner, max_size=4)),
+    max_leaves=10,
+)
+
+
+@given(st.data())
+def test_documents_of_any_kind_give_printable_frames(data: st.DataObject) -> None:
+    """Known documents with one field of any level replaced by anything."""
+
+    def spoilt(value: Any, depth: int = 0) -> Any:
+        if depth == 6 or not isinstance(value, dict | list) or not value or data.draw(st.integers(0, 3)) == 0:
+            return data.draw(JSON)
+        if isinstance(value, list):
+            index = data.draw(st.integers(0, len(value) - 1))
+            return [spoilt(item, depth + 1) if at == index else item for at, item in enumerate(value)]
+        name = data.draw(st.sampled_from(sorted(value)))
+        return {**value, name: spoilt(value[name], depth + 1)}
+
+    mounts = [mount_document(mount_disk()), spoilt(mount_document(mount_disk(times=2)))]
+    shares = [spoilt(flows_document()), spoilt(flows_document())]
+    now = Interval(
+        (mount_side(reading(mounts[0], 1.0), reading(mounts[1], 2.0)),),
+        (exporter_side(reading(shares[0], 1.0), reading(shares[1], 2.0)),),
+        (HOSTILE,),
+    )
+    assert all(line.isprintable() for line in frame(now, "title"))
+    for side in (*now.mounts, *now.exporters):
+        assert all(row.operations >= 0 for group in side.groups for row in group.rows)
+    assert all(0 <= total.per_s < math.inf for total in totals(now.mounts).values())
+    json.dumps(document(now))
+
+
+@given(st.lists(st.text(max_size=30), max_size=30), st.integers(1, 20), st.integers(1, 20))
+def test_a_frame_fits_its_window(lines: list[str], columns: int, rows: int) -> None:
+    shown = fit(lines, columns, rows)
+    assert len(shown) <= rows
+    assert all(len(line) <= columns for line in shown)
+    if len(lines) <= rows:
+        assert shown == [line[:columns] for line in lines]
+    else:
+        assert shown[-1] == f"... {len(lines) - rows + 1} more lines"[:columns]
