@@ -324,6 +324,12 @@ def test_the_newest_promise_that_no_longer_fits_goes_and_says_why() -> None:
     check(kept.policy(reserved(0, 0, 0.4), NODES), NODES)
 
 
+def test_a_value_set_again_is_a_new_one() -> None:
+    made = overrides(app("n1", reservation=0.3), app("n2", reservation=0.3), app("n1", reservation=0.3))
+    kept, _ = made.fit(reserved(0, 0, 0.4), NODES)
+    assert kept == overrides(app("n2", reservation=0.3))
+
+
 def test_a_newer_promise_that_fits_stays_when_an_older_one_goes() -> None:
     made = overrides(app("n1", reservation=0.7), app("n2", reservation=0.1), {"system_floor": 0.15})
     kept, reasons = made.fit(reserved(0, 0, 0.2), NODES)
