@@ -200,7 +200,9 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         if ":" in place[0]:
             self.address_family = socket.AF_INET6
         self._snapshots = snapshots
-        self._room = threading.BoundedSemaphore(limits.METRICS_CONNECTIONS_MAX)
+        self._counting = threading.Lock()
+        #: Connections that are served now.
+        self.connections = 0
         super().__init__(place, _Handler)
         self.socket.setblocking(False)
         self.set_app(_application(snapshots))
@@ -233,23 +235,28 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._room.acquire(blocking=False):
-            logger.debug("metrics: %s refused, as %d are served", client_address, limits.METRICS_CONNECTIONS_MAX)
+        if self.connections >= limits.METRICS_CONNECTIONS_MAX:
+            logger.debug("metrics: %s refused, as %d are served", client_address, self.connections)
             self.shutdown_request(request)
             return
+        self._count(1)
         try:
             super().process_request(request, client_address)
         except RuntimeError as error:
             # No more threads for this process: the event loop goes on.
             logger.warning("metrics: %s", error)
-            self._room.release()
+            self._count(-1)
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.connections += change
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """What reaches this is the connection's failure; `_application` handles ours."""
