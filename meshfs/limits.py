@@ -41,8 +41,10 @@ CREDITS_MAX: Final = 512
 CREDITS_UNAUTHENTICATED_MAX: Final = 16
 # A disk's requests of one class may hold this times the credits that are free then (initiator/window.py
 # has the numbers): one busy disk most of them, many hung ones never all; system I/O less than applications.
-WINDOW_APP_SHARE: Final = 2.0
+WINDOW_APP_SHARE: Final = 4.0
 WINDOW_SYSTEM_SHARE: Final = 0.5
+# Only for the first request of a disk and class, and for opens and the like: four of 1 MiB.
+WINDOW_FIRST_CREDITS: Final = 64
 # Among those that wait for credits applications get this many times what the system gets.
 WINDOW_APP_TURNS: Final = 4
 
@@ -116,6 +118,8 @@ LIMIT_IOPS_MIN: Final = 1.0
 LIMIT_BYTES_PER_S_MIN: Final = 4096.0
 # How much of a limit may leave early: timers are late by a millisecond or a few, and the rate must be met all the same.
 LIMIT_BURST_S: Final = 0.01
+# What was learnt of a disk since is lost in a crash; a few seconds of load bring it back.
+CALIBRATION_SAVE_S: Final = 60.0
 # Past what any disk does; a limit above these is a mistake in its unit.
 LIMIT_IOPS_MAX: Final = 1e9
 LIMIT_BYTES_PER_S_MAX: Final = 1e13

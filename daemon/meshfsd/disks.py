@@ -2,14 +2,16 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
+from meshfs.config import Config, disk_id
 from meshfs.config import Disk as DiskConfig
-from meshfs.config import disk_id
+from meshfs.config_scheduler import Discipline
 from meshfs.disk.base import Engine
 from meshfs.disk.claim import open_disk
 from meshfs.disk.file import FileDisk
@@ -18,21 +20,46 @@ from meshfs.errors import ConfigError
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access, DiskInfo
+from meshfs.scheduler.fair import FairQueue
+from meshfs.scheduler.policy import DiskPolicy, Overrides
 from meshfs.scheduler.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
+from meshfsd.calibration import Calibration, Learnt
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class ServedDisk:
-    """One disk at work; ``scope`` ends its runner's task."""
+    """One disk at work; ``scope`` ends its runner's task.
+
+    config_policy   what the config wants of its scheduler
+    overrides       what was set at run time, on top of that
+    identity        tells it from another disk of the same name
+    """
 
     config: DiskConfig
     disk: FileDisk
     runner: Runner
     offered: OfferedDisk
     scope: trio.CancelScope
+    queue: FairQueue | FifoQueue
+    config_policy: DiskPolicy
+    identity: str
+    overrides: Overrides = field(default_factory=Overrides)
+
+    @property
+    def policy(self) -> DiskPolicy:
+        """What is in force."""
+        return self.queue.policy if isinstance(self.queue, FairQueue) else self.config_policy
+
+    def set_policy(self, base: DiskPolicy, overrides: Overrides, nodes: Collection[str]) -> None:
+        """Go by the config's ``base`` and what was set on top. PolicyError when that cannot be."""
+        policy = overrides.policy(base, nodes)
+        self.config_policy, self.overrides = base, overrides
+        if isinstance(self.queue, FairQueue):
+            self.queue.configure(policy, time.monotonic())
+            self.runner.pump()
 
     def same_device(self, config: DiskConfig) -> bool:
         """Whether ``config`` asks for the disk as it is opened already."""
@@ -43,14 +70,15 @@ class ServedDisk:
 class Disks:
     """All disks of the node, by name."""
 
-    def __init__(self, node: str, engine: Engine, pool: BufferPool) -> None:
+    def __init__(self, node: str, engine: Engine, pool: BufferPool, calibration: Calibration) -> None:
+        self.calibration = calibration
         self._node = node
         self._engine = engine
         self._pool = pool
         self.served: dict[str, ServedDisk] = {}
 
-    async def open(self, config: DiskConfig) -> ServedDisk:
-        """Open and claim it. Raises ConfigError that names the disk."""
+    async def open(self, config: DiskConfig, cluster: Config) -> ServedDisk:
+        """Open and claim it, and put its queue before it. Raises ConfigError that names the disk."""
         try:
             facts = await trio.to_thread.run_sync(scan_disk, config.path)
             disk = await open_disk(
@@ -73,9 +101,18 @@ class Disks:
             model=facts.model,
             serial=facts.serial,
         )
+        identity = f"{config.path} {facts.model} {facts.serial} {disk.size_bytes} {config.cache.value}"
+        costs = await trio.to_thread.run_sync(self.calibration.load, config.name, identity)
+        policy = cluster.policy(self._node, config.name)
+        queue: FairQueue | FifoQueue
+        if cluster.scheduler.discipline is Discipline.FIFO:
+            queue = FifoQueue(limits.DISK_DEPTH_MAX, costs)
+        else:
+            queue = FairQueue(policy, costs)
         # trio's clock costs thrice as much, twice a request.
-        runner = Runner(FifoQueue(limits.DISK_DEPTH_MAX), disk, now=time.monotonic)
-        served = ServedDisk(config, disk, runner, OfferedDisk(info, runner, config.access_of), trio.CancelScope())
+        runner = Runner(queue, disk, now=time.monotonic)
+        offered = OfferedDisk(info, runner, config.access_of)
+        served = ServedDisk(config, disk, runner, offered, trio.CancelScope(), queue, policy, identity)
         served.offered.path = str(config.path)
         self.served[config.name] = served
         return served
@@ -95,6 +132,19 @@ class Disks:
     async def wait_idle(self) -> None:
         for served in self.served.values():
             await served.runner.wait_idle()
+
+    def learnt(self) -> list[Learnt]:
+        """What is known of the disks' costs now, for `Calibration.save`."""
+        return [Learnt(name, each.identity, each.queue.costs.state()) for name, each in self.served.items()]
+
+    def take_policies(self, cluster: Config) -> None:
+        """Go by a config that was read again; what was set at run time stays, as far as it fits."""
+        for name, served in self.served.items():
+            base = cluster.policy(self._node, name)
+            overrides, dropped = served.overrides.fit(base, cluster.node_names)
+            for reason in dropped:
+                logger.warning("disk %s: %s", name, reason)
+            served.set_policy(base, overrides, cluster.node_names)
 
     def unwanted(self, wanted: tuple[DiskConfig, ...]) -> list[str]:
         """Names of disks that are gone from the config, or asked for in another way."""

@@ -29,8 +29,10 @@ from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.listener import Listener
 from meshfs.keys import Keyring
 from meshfs.smb.auth import Accounts
-from meshfsd.control import serve_control
+from meshfsd.calibration import Calibration, state_folder
+from meshfsd.control import Handler, Request, serve_control
 from meshfsd.disks import Disks, ServedDisk, run_disk
+from meshfsd.flows import FlowControl
 from meshfsd.notify import notify, notify_reloading
 from meshfsd.status import make_status
 
@@ -65,7 +67,10 @@ class NodeExporter:
         self._engine = engine
         pool = BufferPool()
         self._exporter = Exporter(node.name, accounts, config.cluster.security, pool=pool)
-        self._disks = Disks(node.name, engine, pool)
+        self._disks = Disks(node.name, engine, pool, Calibration(state_folder(node.state)))
+        self._flows = FlowControl(
+            node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
+        )  # fmt: skip
         self._sockets: list[socket.socket] = []
         self._control: socket.socket | None = None
         self._metrics: MetricsServer | None = None
@@ -74,7 +79,7 @@ class NodeExporter:
     async def open(self) -> None:
         """Claim the disks, then the addresses. Raises ConfigError; nothing is served yet."""
         for disk in self._node.disks:
-            served = await self._disks.open(disk)
+            served = await self._disks.open(disk, self._config)
             self._exporter.shares.add(served.offered)
         node = self._node
         self._sockets = listen_all(node.addresses, node.port, node.socket)
@@ -95,6 +100,7 @@ class NodeExporter:
             self._control.close()
             self._node.control_socket.unlink(missing_ok=True)
             self._node.socket.unlink(missing_ok=True)
+        self._disks.calibration.save(self._disks.learnt())
         return self._disks.close()
 
     async def serve(self) -> None:
@@ -106,7 +112,8 @@ class NodeExporter:
                 for served in self._disks.served.values():
                     nursery.start_soon(run_disk, served)
                 nursery.start_soon(listener.run)
-                nursery.start_soon(serve_control, self._control, self._status)
+                nursery.start_soon(self._keep_calibration)
+                nursery.start_soon(serve_control, self._control, self._verbs())
                 if self._metrics is not None:
                     nursery.start_soon(self._metrics.run)
                 self._log_ready()
@@ -120,6 +127,11 @@ class NodeExporter:
                     await self._drain(listener)
                     nursery.cancel_scope.cancel()
                     break
+
+    async def _keep_calibration(self) -> None:
+        while True:
+            await trio.sleep(limits.CALIBRATION_SAVE_S)
+            await trio.to_thread.run_sync(self._disks.calibration.save, self._disks.learnt())
 
     def _log_ready(self) -> None:
         node = self._node
@@ -151,11 +163,13 @@ class NodeExporter:
         notify("READY=1")
 
     async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
-        old, self._config = self._node, config
+        old, old_config, self._config = self._node, self._config, config
         fixed = {name: getattr(old, name) for name in ("addresses", "port", "socket", "metrics")}
         if any(getattr(node, name) != value for name, value in fixed.items()):
             logger.warning("changed addresses, port, socket or metrics of %s take effect at a restart", node.name)
             node = replace(node, **fixed)
+        if config.scheduler.discipline != old_config.scheduler.discipline:
+            logger.warning("a changed discipline of the scheduler takes effect at a restart, or for a new disk")
         self._node = node
         exporter = self._exporter
         exporter.accounts, exporter.security = accounts, config.cluster.security
@@ -169,7 +183,7 @@ class NodeExporter:
             served = self._disks.served.get(disk.name)
             if served is None:
                 try:
-                    served = await self._disks.open(disk)
+                    served = await self._disks.open(disk, config)
                 except ConfigError as error:
                     logger.error("disk left out: %s", error)
                     continue
@@ -177,6 +191,7 @@ class NodeExporter:
             elif served.config != disk:
                 served.config, served.offered.allow = disk, disk.access_of
                 exporter.enforce(served.offered)
+        self._disks.take_policies(config)
         logger.info("reloaded %s", config.path)
 
     def _offer(self, served: ServedDisk, nursery: trio.Nursery) -> None:
@@ -188,4 +203,10 @@ class NodeExporter:
         return make_status(self._node, self._exporter, self._disks, time.monotonic() - self._started)
 
     def _told_by_metrics(self) -> dict[str, object]:
-        return {"status": self._status()}
+        return {"status": self._status(), "flows": self._flows.document()}
+
+    def _verbs(self) -> dict[str, Handler]:
+        async def status(_: Request) -> dict[str, object]:
+            return self._status()
+
+        return {"status": status, "flows": self._flows.show, "flows-set": self._flows.change}

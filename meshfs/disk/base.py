@@ -33,12 +33,13 @@ class DiskRequest:
     on_done              called once with the request when ``result`` is set
     result               bytes done (short only at the end of the disk), or -errno
     context              the caller's own
-    tag                  the scheduler's own
+    cost_s               seconds of the disk's time it is expected to take; the scheduler's
+    added_s, sent_s      when it came to the queue and left it for the disk, by the queue's clock
     """
 
     __slots__ = (
-        "buffer", "context", "flow", "length", "offset", "on_done", "op", "result", "start", "tag",
-        "write_through",
+        "added_s", "buffer", "context", "cost_s", "flow", "length", "offset", "on_done", "op", "result",
+        "sent_s", "start", "write_through",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +65,9 @@ class DiskRequest:
         self.write_through = write_through
         self.context = context
         self.result = 0
-        self.tag: Any = None
+        self.cost_s = 0.0
+        self.added_s = 0.0
+        self.sent_s = 0.0
 
 
 class Disk(Protocol):

@@ -2,7 +2,7 @@
 
     add(request), add(request), ..., pump()      once per batch of messages
       pump: queue.pop until it has nothing to send now  ->  disk.submit(batch)
-      completion: queue.done, the caller's on_done, then pump again
+      completion: queue.done, meter.done, the caller's on_done, then pump again
 
 No task and no Event per request. ``run`` is one task that sleeps until the time a queue
 named; a queue that never names one leaves it parked.
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import trio
 
 from meshfs.disk.base import Disk, DiskRequest, Op
+from meshfs.scheduler.meter import DiskMeter
 from meshfs.scheduler.queue import Queue
 
 OnDone = Callable[[DiskRequest], None]
@@ -45,6 +46,7 @@ class Runner:
     def __init__(self, queue: Queue, disk: Disk, now: Callable[[], float] = trio.current_time) -> None:
         self.queue = queue
         self.disk = disk
+        self.meter = DiskMeter(now())
         self._now = now
         # Every request known here, with the caller's on_done, which is ours meanwhile.
         self._callers: dict[DiskRequest, OnDone] = {}
@@ -106,7 +108,9 @@ class Runner:
             self._done_bytes[op] += result
         else:
             self._errors += 1
-        self.queue.done(request, self._now())
+        now = self._now()
+        self.queue.done(request, now)
+        self.meter.done(request, now)
         try:
             on_done(request)
         finally:

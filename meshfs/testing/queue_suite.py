@@ -10,12 +10,15 @@ import random
 from abc import ABC, abstractmethod
 
 from meshfs.disk.base import DiskRequest, Op
+from meshfs.model import IoClass
 from meshfs.scheduler.queue import Queue
 
 
-def make_request(flow: object = None, *, op: Op = Op.READ, offset: int = 0, length: int = 4096) -> DiskRequest:
+def make_request(
+    node: str, *, io_class: IoClass = IoClass.APP, op: Op = Op.READ, offset: int = 0, length: int = 4096
+) -> DiskRequest:
     """A request without memory, for decisions only."""
-    return DiskRequest(op, offset, length, None, 0, lambda request: None, flow=flow)
+    return DiskRequest(op, offset, length, None, 0, lambda request: None, flow=(node, io_class))
 
 
 def pop_all(queue: Queue, now: float) -> tuple[list[DiskRequest], float | None]:

@@ -1,0 +1,88 @@
+"""What was learnt of the disks' costs, kept over restarts: one JSON file per disk in the node's state folder.
+
+    STATE/DISK.cost.json    {"disk": what it was learnt of, "cost": CostModel.state()}
+
+It saves a disk some seconds of learning, so nothing here is fatal: what cannot be read, is of another
+disk or makes no sense is told in the log, and learnt anew.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshfs.scheduler.cost import CostModel
+
+logger = logging.getLogger(__name__)
+
+# A file holds some hundred bytes.
+_FILE_MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A disk's model; ``identity`` tells which disk it was, beyond its name."""
+
+    disk: str
+    identity: str
+    cost: Mapping[str, object]
+
+
+class Calibration:
+    """The state folder of one node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._kept: dict[str, object] = {}
+        self._complained = False
+
+    def load(self, disk: str, identity: str) -> CostModel:
+        """The disk's model as it was kept, or a new one."""
+        path = self._path(disk)
+        try:
+            with path.open("rb") as file:
+                kept = json.loads(file.read(_FILE_MAX_BYTES))
+            if kept["disk"] != identity:
+                logger.info("disk %s: costs are learnt anew, %s is of another disk", disk, path)
+                return CostModel()
+            return CostModel(kept["cost"])
+        except FileNotFoundError:
+            return CostModel()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            logger.warning("disk %s: costs are learnt anew, %s cannot be used: %s", disk, path, error)
+            return CostModel()
+
+    def save(self, learnt: Sequence[Learnt]) -> None:
+        """Write what is news; blocking, and atomic: a crash leaves the old file or the new one."""
+        for each in learnt:
+            if self._kept.get(each.disk) != each.cost:
+                self._write(each)
+
+    def _write(self, learnt: Learnt) -> None:
+        path = self._path(learnt.disk)
+        new = path.with_name(path.name + ".new")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with new.open("w") as file:
+                json.dump({"disk": learnt.identity, "cost": learnt.cost}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        except OSError as error:
+            if not self._complained:
+                logger.warning("what is learnt of the disks is not kept: %s: %s", new, error.strerror)
+            self._complained = True
+        else:
+            self._kept[learnt.disk] = learnt.cost
+            self._complained = False
+
+    def _path(self, disk: str) -> Path:
+        return self.folder / f"{disk}.cost.json"
+
+
+def state_folder(configured: Path) -> Path:
+    """The one systemd made for the service, if it did (systemd.exec(5), StateDirectory=)."""
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(given) if given else configured

@@ -1,0 +1,342 @@
+"""The fair queue of one disk: nodes by weight, applications before the system, nobody starved. Pure.
+
+Two levels of start-time fair queueing with D requests at the disk, SFQ(D) (Goyal, Vin, Cheng:
+Start-time Fair Queueing, SIGCOMM 1996, hierarchical in section 3; Jin, Chase, Kaur: Interposed
+Proportional Sharing for a Storage Service Utility, SIGMETRICS 2004). Work is counted in seconds of
+the disk's time (`cost.py`).
+
+    disk -+- app      share 1 - system_floor    -+- node n1, weight
+          '- system   share system_floor         '- node n2, weight ...
+
+    flow f's next request     S = max(v, F_f),  F_f = S + cost / weight     v = S of the class's last that left
+    class c's next request    the same with the shares, between the classes
+    leaves                    of the class with the smaller S (app when equal) the flow with the smallest S
+
+An application that asks for less than its share finds S = v, so it goes before a system flood;
+what it does not want the system gets; when it wants everything the system keeps its floor.
+
+Bounds, with c_f the largest cost of flow f, w its weight, D the depth:
+
+    fairness     two flows f, g of a class that both wait over an interval get work W with
+                 |W_f / w_f - W_g / w_g| <= (D + 1) (c_f / w_f + c_g / w_g), counted when done (Jin et al.,
+                 theorem 1), and c_f / w_f + c_g / w_g counted when sent (Goyal et al., theorem 1)
+    starvation   a flow's oldest request leaves after at most  c_f + sum over the other flows g of its class
+                 of (c_g + c_f w_g / w_f)  of its class's work, and its class gets at least its share
+                 of the disk's but for one largest cost
+
+A reservation is mClock's (Gulati, Merchant, Varman, OSDI 2010) in shares of the disk: a flow that got
+less than its part of the disk's work since its last request goes before everybody. It is not
+charged for that against its weight (mClock, section 3.2).
+
+Limits are passed before a request competes (`gates.py`). The requests of a flow leave in the order
+they came, but a flush waits aside until the writes of its flow that came before it are done, and
+what came after it need not wait.
+"""
+
+from collections.abc import Hashable
+from itertools import count
+from typing import Any, Final
+
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.model import IoClass
+from meshfs.scheduler.cost import CostModel
+from meshfs.scheduler.depth import DepthControl
+from meshfs.scheduler.flow import Barrier, Flow, Server, Stage
+from meshfs.scheduler.gates import Gates
+from meshfs.scheduler.observer import Observer
+from meshfs.scheduler.policy import DiskPolicy
+from meshfs.scheduler.queue import FlowState
+
+_FLUSH: Final = Op.FLUSH
+_WRITE: Final = Op.WRITE
+_IDLE: Final = Stage.IDLE
+_READY: Final = Stage.READY
+# Flows that are not in use are forgotten when there are this many more of them than at the last look.
+_FORGET_MIN: Final = 64
+# Who asked for something within this "wants something now": a flow of depth 1 is between two requests often.
+_WANTS_S: Final = 1.0
+
+
+class FairQueue:
+    """``policy`` may be changed by `configure` at any time; ``costs`` and ``depths`` learn by themselves."""
+
+    discipline = "fair"
+
+    def __init__(self, policy: DiskPolicy, costs: CostModel | None = None, depths: DepthControl | None = None) -> None:
+        self.costs = costs or CostModel()
+        self.depths = depths or DepthControl()
+        self.policy = policy
+        self._cost = self.costs.cost
+        self._observer = Observer(self.costs, self.depths)
+        self._app = Server(IoClass.APP)
+        self._system = Server(IoClass.SYSTEM)
+        self._flows: dict[object, Flow] = {}
+        self._forget_at = _FORGET_MIN
+        self._gates = Gates()
+        #: Flows with a reservation.
+        self._reserved: list[Flow] = []
+        #: The disk's virtual time, and the cost of all that left so far.
+        self._v = 0.0
+        self._work_s = 0.0
+        self._waiting = 0
+        self._in_flight = 0
+        self._numbers = count()
+        self._now_s = 0.0
+        self.configure(policy, 0.0)
+
+    @property
+    def depth(self) -> int:
+        return self.depths.depth
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    # --- the hot path ------------------------------------------------------------------
+
+    def add(self, request: DiskRequest, now: float) -> None:
+        flow = self._flows.get(request.flow)
+        if flow is None:
+            flow = self._new_flow(request.flow, now)
+        request.added_s = flow.last_s = now
+        request.cost_s = self._cost(request.op, request.length)
+        flow.queue.append(request)
+        self._waiting += 1
+        if flow.stage is _IDLE:
+            if flow.policy.reservation and flow.reserve < self._work_s:
+                # What it did not ask for it is not owed.
+                flow.reserve = self._work_s
+            self._next_head(flow, now)
+
+    def pop(self, now: float) -> DiskRequest | float | None:
+        if self._gates.held:
+            for passed in self._gates.release(now):
+                self._make_ready(passed)
+        if self._in_flight >= self.depths.depth:
+            return None
+        app, system = self._app, self._system
+        server = system if system.ready and (not app.ready or system.start < app.start) else app
+        if not server.ready:
+            self._observer.hungry()
+            return self._gates.next_time(now) if self._gates.held else None
+        if self._reserved and (reserved := self._behind_reservation()) is not None:
+            return self._send_reserved(reserved, now)
+        start, _, flow = server.ready.pop(0)
+        server.v = start
+        self._v = server.start
+        cost_s = flow.queue[0].cost_s
+        flow.finish = start + cost_s * flow.per_weight
+        server.start = server.finish = server.start + cost_s * server.per_share
+        return self._send(flow, now)
+
+    def _send(self, flow: Flow, now: float) -> DiskRequest:
+        """The flow's oldest request leaves, its tags are made; the next one takes its place."""
+        request = flow.queue.popleft()
+        request.sent_s = now
+        self._waiting -= 1
+        if not self._in_flight:
+            self._observer.busy(now)
+        self._in_flight += 1
+        flow.in_flight += 1
+        self._work_s += request.cost_s
+        if flow.policy.reservation:
+            _move_reservation(flow, self._work_s, request.cost_s)
+        if request.op == _WRITE:
+            flow.writes.add(request)
+        elif request.op == _FLUSH:
+            flow.lifted.discard(request)
+        if flow.queue:
+            self._next_head(flow, now)
+        else:
+            flow.stage = _IDLE
+        return request
+
+    def done(self, request: DiskRequest, now: float) -> None:
+        flow = self._flows[request.flow]
+        flow.in_flight -= 1
+        self._in_flight -= 1
+        self._now_s = now
+        self._observer.done(request, now, self._in_flight, self._waiting)
+        if request.op == _WRITE:
+            flow.writes.discard(request)
+            if flow.barriers:
+                self._lift_barriers(flow, request, now)
+
+    def _next_head(self, flow: Flow, now: float) -> None:
+        """The flow has another oldest request."""
+        queue = flow.queue
+        if queue[0].op == _FLUSH and flow.writes:
+            _set_barriers(flow)
+            if not queue:
+                flow.stage = _IDLE
+                return
+        if (flow.limited or self._gates.paced) and not self._gates.enter(flow, now):
+            return
+        self._make_ready(flow)
+
+    def _make_ready(self, flow: Flow) -> None:
+        server = flow.server
+        start = flow.finish
+        if start < server.v:
+            start = server.v
+        if not server.ready:
+            server.start = max(self._v, server.finish)
+        flow.stage = _READY
+        flow.entry = (start, next(self._numbers), flow)
+        server.ready.add(flow.entry)
+
+    # --- reservations ------------------------------------------------------------------
+
+    def _behind_reservation(self) -> Flow | None:
+        """Of the flows that got less than their reservation, the one that is behind the most."""
+        ready = [flow for flow in self._reserved if flow.stage is _READY and flow.reserve <= self._work_s]
+        return min(ready, key=lambda flow: flow.reserve) if ready else None
+
+    def _send_reserved(self, flow: Flow, now: float) -> DiskRequest:
+        """Out of its turn in its class, whose time stands still for it; the class pays, as for any other."""
+        server = flow.server
+        server.ready.remove(flow.entry)
+        cost_s = flow.queue[0].cost_s
+        flow.finish = server.v + cost_s * flow.per_weight
+        self._v = max(self._v, server.start)
+        server.start = server.finish = server.start + cost_s * server.per_share
+        return self._send(flow, now)
+
+    # --- flushes -----------------------------------------------------------------------
+
+    def _lift_barriers(self, flow: Flow, write: DiskRequest, now: float) -> None:
+        for barrier in flow.barriers:
+            barrier.writes.discard(write)
+        free = [barrier for barrier in flow.barriers if not barrier.writes]
+        if not free:
+            return
+        flow.barriers = [barrier for barrier in flow.barriers if barrier.writes]
+        # They came before whatever is the oldest now, and take its place.
+        flushes = [barrier.flush for barrier in free]
+        flow.lifted.update(flushes)
+        flow.queue.extendleft(reversed(flushes))
+        if flow.stage is _IDLE:
+            self._next_head(flow, now)
+
+    # --- cancelling --------------------------------------------------------------------
+
+    def cancel(self, request: DiskRequest) -> bool:
+        flow = self._flows.get(request.flow)
+        if flow is None:
+            return False
+        for barrier in flow.barriers:
+            if barrier.flush is request:
+                flow.barriers.remove(barrier)
+                self._waiting -= 1
+                return True
+        queue = flow.queue
+        if request not in queue:
+            return False
+        self._waiting -= 1
+        if queue[0] is not request:
+            queue.remove(request)
+            flow.lifted.discard(request)
+            return True
+        self._take_back(flow)
+        queue.popleft()
+        flow.lifted.discard(request)
+        if queue:
+            self._next_head(flow, max(self._now_s, flow.last_s))
+        return True
+
+    def _take_back(self, flow: Flow) -> None:
+        """The flow's oldest request is not to go now."""
+        if flow.stage is _READY:
+            flow.server.ready.remove(flow.entry)
+        else:
+            self._gates.leave(flow)
+        flow.stage = _IDLE
+
+    # --- flows and policy --------------------------------------------------------------
+
+    def _new_flow(self, key: Any, now: float) -> Flow:
+        if len(self._flows) >= self._forget_at:
+            self._forget(now)
+        server = self._system if key[1] is IoClass.SYSTEM else self._app
+        flow = self._flows[key] = Flow(key, server, self.policy.of(key))
+        if flow.policy.reservation:
+            self._reserved.append(flow)
+        return flow
+
+    def _forget(self, now: float) -> None:
+        """Let go the flows that are idle and might as well be new.
+
+        A finish tag is ahead of the class's time by one request at most: after a while it means nothing.
+        """
+        for key, flow in list(self._flows.items()):
+            if flow.idle and now - flow.last_s > _WANTS_S and all(tat.settled_s <= now for tat in flow.tats):
+                del self._flows[key]
+                if flow in self._reserved:
+                    self._reserved.remove(flow)
+        self._forget_at = 2 * len(self._flows) + _FORGET_MIN
+
+    def configure(self, policy: DiskPolicy, now: float) -> None:
+        """Go by another policy from now on. What waits keeps its turn, and passes the new limits."""
+        self.policy = policy
+        held = self._gates.leave_all()
+        shares: dict[Hashable, float] = {io_class: policy.share(io_class) for io_class in IoClass}
+        self._gates.configure(policy, shares, now)
+        for server in (self._app, self._system):
+            server.per_share = 1.0 / shares[server.name]
+        for flow in self._flows.values():
+            new = policy.of(flow.key)
+            if new != flow.policy:
+                flow.set_policy(new)
+        self._reserved = [flow for flow in self._flows.values() if flow.policy.reservation]
+        for flow in held:
+            self._next_head(flow, now)
+
+    # --- for who looks -----------------------------------------------------------------
+
+    def flows(self, now: float) -> list[FlowState]:
+        flows = list(self._flows.values())
+        entitled = self._entitlements([flow for flow in flows if not flow.idle or now - flow.last_s < _WANTS_S])
+        lags = {**self._lags(self._app), **self._lags(self._system)}
+        return [
+            FlowState(
+                flow.key,
+                flow.queued,
+                flow.in_flight,
+                lags.get(flow, 0.0),
+                ("disk limit" if flow.gate else "flow limit") if flow.stage is Stage.HELD else "",
+                entitled.get(flow, 0.0),
+                now - flow.oldest_s if flow.queued else 0.0,
+            )
+            for flow in flows
+        ]
+
+    def _entitlements(self, wanting: list[Flow]) -> dict[Flow, float]:
+        """Shares of the disk among the flows that want something; a reservation is the least a flow has."""
+        shares = {server: 1.0 / server.per_share for server in {flow.server for flow in wanting}}
+        total = sum(shares.values())
+        weights = {server: sum(flow.policy.weight for flow in wanting if flow.server is server) for server in shares}
+        return {
+            flow: max(flow.policy.reservation, shares[flow.server] / total * flow.policy.weight / weights[flow.server])
+            for flow in wanting
+        }
+
+    def _lags(self, server: Server) -> dict[Flow, float]:
+        """By how much of the disk's time each flow that is ready is behind the weighted mean of its class."""
+        starts = {flow: start for start, _, flow in server.ready}
+        weight = sum(flow.policy.weight for flow in starts)
+        mean = sum(start * flow.policy.weight for flow, start in starts.items()) / weight if starts else 0.0
+        return {flow: (mean - start) * flow.policy.weight for flow, start in starts.items()}
+
+
+def _set_barriers(flow: Flow) -> None:
+    """Put the flushes at the head aside, each with the writes it has to wait for."""
+    queue = flow.queue
+    while queue and queue[0].op == _FLUSH and queue[0] not in flow.lifted:
+        flow.barriers.append(Barrier(queue.popleft(), set(flow.writes)))
+
+
+def _move_reservation(flow: Flow, work_s: float, cost_s: float) -> None:
+    """When the disk's work reaches ``reserve``, the flow is due again.
+
+    What it is late by while it waits counts for it; what it got beyond does not count against it.
+    """
+    flow.reserve = min(flow.reserve, work_s - cost_s) + cost_s / flow.policy.reservation

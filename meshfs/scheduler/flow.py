@@ -1,0 +1,137 @@
+"""The state of one flow and of one class in the fair queue; what `fair.py` and `gates.py` share."""
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from sortedcontainers import SortedList
+
+from meshfs import limits
+from meshfs.disk.base import DiskRequest
+from meshfs.model import IoClass
+from meshfs.scheduler.policy import Flow as FlowKey
+from meshfs.scheduler.policy import FlowPolicy
+
+_BURST_S: Final = limits.LIMIT_BURST_S
+
+
+class Stage(enum.Enum):
+    """Where a flow's oldest request is; the others wait behind it."""
+
+    IDLE = enum.auto()  # there is none
+    HELD = enum.auto()  # at a gate: a limit says not yet
+    READY = enum.auto()  # it may go when its turn comes
+
+
+@dataclass(slots=True, eq=False)
+class Barrier:
+    """A flush, and the writes that have to be done before it goes."""
+
+    flush: DiskRequest
+    writes: set[DiskRequest]
+
+
+class Tat:
+    """A flow's limit as a theoretical arrival time: ``request_s`` and ``byte_s`` are what a request moves it on."""
+
+    __slots__ = ("_byte_s", "_charged_s", "_request_s", "_tat_s")
+
+    def __init__(self, request_s: float, byte_s: float) -> None:
+        self._request_s = request_s
+        self._byte_s = byte_s
+        self._tat_s = 0.0
+        self._charged_s = 0.0
+
+    def eligible(self, now: float) -> float:
+        """From when on the next request may go."""
+        # A clock that jumped back must not hold a flow for the length of the jump.
+        self._tat_s = min(self._tat_s, now + self._charged_s + _BURST_S)
+        return self._tat_s - _BURST_S
+
+    def charge(self, length: int, now: float) -> None:
+        self._charged_s = self._request_s + length * self._byte_s
+        self._tat_s = max(self._tat_s, now) + self._charged_s
+
+    @property
+    def settled_s(self) -> float:
+        """From then on it might as well be new."""
+        return self._tat_s
+
+
+class Server:
+    """A class: its flows that are ready, by start tag, and its own place between the classes."""
+
+    __slots__ = ("finish", "name", "per_share", "ready", "start", "v")
+
+    def __init__(self, name: IoClass) -> None:
+        self.name = name
+        #: 1 / share of the disk.
+        self.per_share = 1.0
+        #: Start tag of the request that left last: the class's virtual time.
+        self.v = 0.0
+        #: Tags between the classes, in the disk's virtual time; ``start`` is valid while ``ready`` is not empty.
+        self.start = 0.0
+        self.finish = 0.0
+        #: (start tag, running number, flow)
+        self.ready: SortedList = SortedList()
+
+
+class Flow:
+    """One flow; ``entry`` is its place in the list of the stage it is in."""
+
+    __slots__ = (
+        "barriers", "entry", "finish", "gate", "in_flight", "key", "last_s", "lifted", "limited", "per_weight",
+        "policy", "queue", "reserve", "server", "stage", "tats", "writes",
+    )  # fmt: skip
+
+    def __init__(self, key: FlowKey, server: Server, policy: FlowPolicy) -> None:
+        self.key = key
+        self.server = server
+        self.policy = policy
+        self.tats: list[Tat] = []
+        self.set_policy(policy)
+        self.queue: deque[DiskRequest] = deque()
+        self.stage = Stage.IDLE
+        self.entry: tuple[float, int, Flow] = (0.0, 0, self)
+        #: The gate it is held at.
+        self.gate = 0
+        #: Finish tag of the request that left last.
+        self.finish = 0.0
+        #: The disk's work at which its reservation lets it go next.
+        self.reserve = -inf
+        self.in_flight = 0
+        #: Writes at the disk, and flushes aside that wait for some of them.
+        self.writes: set[DiskRequest] = set()
+        self.barriers: list[Barrier] = []
+        #: Flushes back in ``queue`` that wait for nothing any more.
+        self.lifted: set[DiskRequest] = set()
+        #: When its latest request came.
+        self.last_s = 0.0
+
+    def set_policy(self, policy: FlowPolicy) -> None:
+        self.policy = policy
+        self.per_weight = 1.0 / policy.weight
+        self.tats = []
+        if policy.limit_iops is not None:
+            self.tats.append(Tat(1.0 / policy.limit_iops, 0.0))
+        if policy.limit_bytes_per_s is not None:
+            self.tats.append(Tat(0.0, 1.0 / policy.limit_bytes_per_s))
+        self.limited = bool(self.tats)
+
+    @property
+    def idle(self) -> bool:
+        return self.stage is Stage.IDLE and not self.in_flight and not self.barriers
+
+    @property
+    def queued(self) -> int:
+        return len(self.queue) + len(self.barriers)
+
+    @property
+    def oldest_s(self) -> float:
+        """When the oldest request that still waits came; one has to."""
+        waiting = [barrier.flush.added_s for barrier in self.barriers]
+        if self.queue:
+            waiting.append(self.queue[0].added_s)
+        return min(waiting)

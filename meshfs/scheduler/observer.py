@@ -1,0 +1,98 @@
+"""What a queue sees of its disk, cut into windows for the cost model and the depth control. Pure."""
+
+from typing import Final
+
+from meshfs.disk.base import DiskRequest
+from meshfs.scheduler.cost import CostModel
+from meshfs.scheduler.depth import DepthControl
+from meshfs.scheduler.window import Window
+
+# A window needs time to mean something and requests to average over; it ends all the same at the third.
+_WINDOW_MIN_S: Final = 0.1
+_WINDOW_REQUESTS: Final = 32
+_WINDOW_MAX_S: Final = 1.0
+
+
+class Observer:
+    """``sent`` and ``done`` for every request; ``hungry`` when the disk could have had more than there was."""
+
+    __slots__ = (
+        "_busy_s",
+        "_busy_since_s",
+        "_cost_s",
+        "_costs",
+        "_counts",
+        "_depth",
+        "_depths",
+        "_end_s",
+        "_hungry",
+        "_latency_s",
+        "_longest_s",
+        "_sizes",
+        "_start_s",
+    )  # fmt: skip
+
+    def __init__(self, costs: CostModel, depths: DepthControl) -> None:
+        self._costs = costs
+        self._depths = depths
+        self._busy_since_s = 0.0
+        self._begin(0.0)
+
+    def _begin(self, now: float) -> None:
+        self._start_s = now
+        self._end_s = now + _WINDOW_MIN_S
+        self._hungry = False
+        self._depth = self._depths.depth
+        self._counts = [0, 0, 0]
+        self._sizes = [0, 0, 0]
+        self._busy_s = self._latency_s = self._longest_s = self._cost_s = 0.0
+
+    def busy(self, now: float) -> None:
+        """The disk had nothing and gets something."""
+        self._busy_since_s = now
+
+    def hungry(self) -> None:
+        """The disk has less than it may, and there is nothing to send."""
+        self._hungry = True
+
+    def done(self, request: DiskRequest, now: float, in_flight: int, waiting: int) -> None:
+        """A request has its result; ``in_flight`` are still there, ``waiting`` could take its place."""
+        op = request.op
+        self._counts[op] += 1
+        self._sizes[op] += request.length
+        self._cost_s += request.cost_s
+        latency_s = now - request.sent_s
+        self._latency_s += latency_s
+        if latency_s > self._longest_s:
+            self._longest_s = latency_s
+        if not waiting:
+            self._hungry = True
+            if not in_flight:
+                self._busy_s += now - max(self._busy_since_s, self._start_s)
+        if now >= self._end_s:
+            self._look(now, in_flight)
+        elif now < self._start_s:
+            # The clock jumped back.
+            self._begin(now)
+
+    def _look(self, now: float, in_flight: int) -> None:
+        """Close the window, or give it more time."""
+        elapsed_s, count = now - self._start_s, sum(self._counts)
+        if count < _WINDOW_REQUESTS and elapsed_s < _WINDOW_MAX_S:
+            self._end_s = min(now + _WINDOW_MIN_S, self._start_s + _WINDOW_MAX_S)
+            return
+        if in_flight:
+            self._busy_s += now - max(self._busy_since_s, self._start_s)
+        window = Window(
+            elapsed_s=elapsed_s,
+            busy_s=self._busy_s,
+            saturated=not self._hungry,
+            counts=self._counts,
+            sizes=self._sizes,
+            latency_s=self._latency_s / count,
+            depth=self._depth,
+            longest_s=self._longest_s,
+        )
+        self._costs.learn(window)
+        self._depths.learn(window, self._cost_s)
+        self._begin(now)

@@ -1,0 +1,185 @@
+"""A limit on a whole disk, shared fairly: requests leave when an ideal fluid server would begin them. Pure.
+
+A limit is no machine: nothing forces its requests to go one after the other, with everybody
+behind the largest. So it is emulated as a fluid (generalised processor sharing: Parekh, Gallager
+1993) of two levels: the classes in use share ``rate`` by their shares, the flows in use of a class
+share what it gets by their weights. A flow is in use while it waits here or while the fluid still
+works on what it let go.
+
+    class c     virtual time v_c; dv_c/dt = rate * share_c / sum(shares in use) / sum(weights in use of c)
+    request     start S = max(v_c, finish of the flow's previous one), finish F = S + amount / weight
+                leaves when S <= v_c (the eligibility of WF2Q: Bennett, Zhang 1996)
+
+So a flow below its share never waits, one above it is spaced evenly, a flow that asks again before
+its F keeps its share whatever its depth, and nobody waits for the size of another's request.
+
+Bound. A request may leave ``limits.LIMIT_BURST_S`` early, which makes up for late wake-ups: in any
+T seconds at most ``rate * (T + LIMIT_BURST_S)`` leaves, and one request of each flow in use.
+
+Time that jumps back does not count; time that jumps forward empties the fluid and gives no credit.
+"""
+
+from collections.abc import Hashable, Mapping
+from itertools import count
+from math import inf
+from typing import Final
+
+from sortedcontainers import SortedList
+
+from meshfs import limits
+
+# Waking earlier than this again would be busy waiting; floating point alone could ask for it.
+_STEP_MIN_S: Final = 1e-5
+_BURST_S: Final = limits.LIMIT_BURST_S
+
+
+class _Flow:
+    """A flow in use. ``entry`` is its place among ``waiting`` (at S) or ``leaving`` (at F) of its class."""
+
+    __slots__ = ("amount", "entry", "finish", "key", "waits", "weight")
+
+    def __init__(self, key: Hashable, weight: float, finish: float) -> None:
+        self.key = key
+        self.weight = weight
+        self.finish = finish
+        self.amount = 0.0
+        self.waits = False
+        self.entry: tuple[float, int, _Flow] = (finish, 0, self)
+
+
+class _Class:
+    """A class's virtual time and its flows in use."""
+
+    __slots__ = ("flows", "leaving", "share", "speed", "v", "waiting", "weight")
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.v = 0.0
+        #: dv/dt; 0 while it is not in use.
+        self.speed = 0.0
+        self.weight = 0.0
+        self.flows: dict[Hashable, _Flow] = {}
+        self.waiting: SortedList = SortedList()
+        self.leaving: SortedList = SortedList()
+
+
+class Pacer:
+    """One limit: ``rate_per_s`` of whatever ``amount`` counts. ``shares`` has every class there is."""
+
+    def __init__(self, rate_per_s: float, shares: Mapping[Hashable, float]) -> None:
+        self._rate = rate_per_s
+        self._classes = {name: _Class(share) for name, share in shares.items()}
+        self._last_s = 0.0
+        self._numbers = count()
+
+    def configure(self, rate_per_s: float, shares: Mapping[Hashable, float], now: float) -> None:
+        """Another limit from now on; what was let go before still counts."""
+        self._advance(now)
+        self._rate = rate_per_s
+        for name, share in shares.items():
+            self._classes[name].share = share
+        self._set_speeds()
+
+    def enter(self, key: Hashable, name: Hashable, weight: float, amount: float, now: float) -> bool:
+        """A flow's next request: True when it may go at once, else `release` will name the flow."""
+        self._advance(now)
+        klass = self._classes[name]
+        flow = klass.flows.get(key)
+        if flow is None:
+            flow = klass.flows[key] = _Flow(key, weight, klass.v)
+            klass.weight += weight
+            self._set_speeds()
+        else:
+            klass.leaving.remove(flow.entry)
+            if flow.weight != weight:
+                klass.weight += weight - flow.weight
+                flow.weight = weight
+                self._set_speeds()
+        flow.amount = amount
+        if flow.finish <= klass.v + _BURST_S * klass.speed:
+            self._let_go(klass, flow)
+            return True
+        flow.waits = True
+        flow.entry = (flow.finish, next(self._numbers), flow)
+        klass.waiting.add(flow.entry)
+        return False
+
+    def leave(self, key: Hashable, name: Hashable) -> None:
+        """The flow's request that waits here is withdrawn."""
+        klass = self._classes[name]
+        flow = klass.flows[key]
+        klass.waiting.remove(flow.entry)
+        flow.waits = False
+        klass.leaving.add(flow.entry)
+
+    def release(self, now: float) -> list[Hashable]:
+        """The flows whose requests may go now."""
+        self._advance(now)
+        released = []
+        for klass in self._classes.values():
+            waiting = klass.waiting
+            while waiting and waiting[0][0] <= klass.v + _BURST_S * klass.speed:
+                flow = waiting.pop(0)[2]
+                flow.waits = False
+                self._let_go(klass, flow)
+                released.append(flow.key)
+        return released
+
+    def next_time(self, now: float) -> float:
+        """When to ask `release` again, after ``now``; inf when nothing waits. To be asked after `release`."""
+        wait_s = inf
+        for klass in self._classes.values():
+            if klass.waiting:
+                until = (klass.waiting[0][0] - klass.v) / klass.speed - _BURST_S
+                wait_s = min(wait_s, until)
+        if wait_s == inf:
+            return inf
+        # Whoever leaves before makes the others faster.
+        return now + max(min(wait_s, self._next_leave_s()), _STEP_MIN_S)
+
+    def __len__(self) -> int:
+        """Flows in use."""
+        return sum(len(klass.flows) for klass in self._classes.values())
+
+    def _let_go(self, klass: _Class, flow: _Flow) -> None:
+        flow.finish = max(klass.v, flow.finish) + flow.amount / flow.weight
+        flow.entry = (flow.finish, next(self._numbers), flow)
+        klass.leaving.add(flow.entry)
+
+    # --- the fluid ---------------------------------------------------------------------
+
+    def _set_speeds(self) -> None:
+        total = sum(klass.share for klass in self._classes.values() if klass.flows)
+        for klass in self._classes.values():
+            klass.speed = self._rate * klass.share / total / klass.weight if klass.flows else 0.0
+
+    def _next_leave_s(self) -> float:
+        """Until the first flow goes out of use, at the speeds of now."""
+        classes = [klass for klass in self._classes.values() if klass.leaving]
+        return max(min(((klass.leaving[0][0] - klass.v) / klass.speed for klass in classes), default=inf), 0.0)
+
+    def _advance(self, now: float) -> None:
+        left_s, self._last_s = now - self._last_s, now
+        while left_s > 0:
+            leave_s = self._next_leave_s()
+            step_s = min(left_s, leave_s)
+            for klass in self._classes.values():
+                klass.v += klass.speed * step_s
+            if leave_s > left_s:
+                return
+            self._end_uses()
+            left_s -= step_s
+
+    def _end_uses(self) -> None:
+        """Forget the flows the fluid is done with: the first to leave, and who leaves with it."""
+        first_s = self._next_leave_s()
+        for klass in self._classes.values():
+            leaving = klass.leaving
+            while leaving and (leaving[0][0] - klass.v) / klass.speed <= first_s:
+                flow = leaving.pop(0)[2]
+                del klass.flows[flow.key]
+                klass.weight -= flow.weight
+            if not klass.flows:
+                # Nobody remembers a time here; small numbers are exact.
+                klass.v = klass.weight = 0.0
+        self._set_speeds()
