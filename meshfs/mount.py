@@ -81,6 +81,8 @@ class Exporters(Protocol):
 
     def status(self) -> list[dict[str, Any]]: ...
 
+    def io(self, disk_id: str) -> dict[str, Any]: ...
+
     async def run(self, *, task_status: Any) -> None: ...
 
 
@@ -157,7 +159,14 @@ class Mesh:
         """Plain values, none of which changes later."""
         opens = self.operations.opens
         disks = [
-            {**asdict(disk.info), "state": disk.state, "present": disk.present, "opens": opens[disk_id]}
+            {
+                **asdict(disk.info),
+                "state": disk.state,
+                "present": disk.present,
+                "opens": opens[disk_id],
+                "local": disk.info.node == self._settings.node,
+                "io": self._initiator.io(disk_id),
+            }
             for disk_id, disk in self._catalog.disks.items()
         ]
         return {

@@ -2,18 +2,16 @@
 
 The hot path. A request costs its caller one park and one wake-up, nothing else:
 
-    start_read, start_write   pack, sign, enter the slot into the table of requests in flight;
-                              the caller parks on the slot
+    start_read, start_write   ask the window, pack, sign, enter the slot into the table of requests
+                              in flight; the caller parks on the slot
     end of the round          all that was started in it leaves in one sendmsg
     reactor's callback        receive a batch, parse, check; every caller's result is handed to it
     full socket               what it does not take waits in the outbox until the reactor calls
-    ticker task               deadlines, probes, silence; there is no timer per request
+    watch task                deadlines, probes, silence; there is no timer per request
 
 Message ids go out in their order: ids are taken and frames are sent without a yield between.
-A caller that finds no credits parks all the same, and its request is sent by whoever brings
-the credits, first come first served.
-
-The last credit is kept for probing a peer whose every other credit is in use by slow I/O.
+A caller whose disk may have no more credits now (window.py) parks all the same, and its request
+is sent by whoever brings the credits.
 
 What the peer sends is checked here against what was asked: any reply that was never asked
 for, is protected less than agreed, or has a length that cannot be, ends the channel.
@@ -21,8 +19,7 @@ for, is protected less than agreed, or has a length that cannot be, ends the cha
 
 import errno
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from math import inf
 from typing import Final
 
@@ -30,22 +27,18 @@ import trio
 
 from meshfs import limits, reactor
 from meshfs.buffers import Buffer, BufferPool
-from meshfs.errors import ChannelLost, LocalProtocolError, RemoteProtocolError, StatusError
+from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.initiator.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.outbox import Outbox
-from meshfs.initiator.silence import Silence, Verdict
 from meshfs.initiator.slots import Reply, Slot, finish, read_result, write_result
-from meshfs.smb.connection import Connection, Message, Protection, Role
-from meshfs.smb.constants import PREFIX_BYTES, Command, Flags, NtStatus, WriteFlags
+from meshfs.initiator.watch import Watch
+from meshfs.initiator.window import Lane, Window
+from meshfs.smb.connection import Connection, Message, Role
+from meshfs.smb.constants import Command, Flags, NtStatus, WriteFlags
 from meshfs.smb.credits import CreditAccount, charge_for
-from meshfs.smb.messages import CancelRequest, EchoRequest, FileId
-from meshfs.smb.security import NONCE_INITIATOR, ChannelSecurity, PreauthHash
+from meshfs.smb.messages import EchoRequest, FileId
+from meshfs.smb.security import ChannelSecurity, PreauthHash
 from meshfs.smb.status import status_text
-from meshfs.smb.wire import (
-    READ_REQUEST_FRAME_BYTES,
-    WRITE_REQUEST_FRAME_BYTES,
-    pack_read_request_frame,
-    pack_write_request_frame,
-)
 from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
@@ -56,14 +49,7 @@ _WRITE: Final = int(Command.WRITE)
 _CHANGE_NOTIFY: Final = int(Command.CHANGE_NOTIFY)
 _PENDING: Final = int(NtStatus.PENDING)
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
-_SIGNED: Final = int(Flags.SIGNED)
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
-NOT_SENT: Final = -1
-
-_ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
-_ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
-_ACCEPT_SIGNED: Final = (Protection.SIGNED, Protection.SEALED)
-_ACCEPT_SEALED: Final = (Protection.SEALED,)
 
 
 class Channel:
@@ -73,14 +59,17 @@ class Channel:
         self.transport = transport
         self.connection = Connection(Role.INITIATOR, pool)
         self.credits = CreditAccount()
-        self.session_id = 0
         #: Why the channel ended; empty while it is alive.
         self.why = ""
         self.received_bytes = 0
         #: Nothing can be sent any more, and all callers have been told.
         self.closed = False
+        #: What is said now is the session's.
+        self.logged_in = False
         self._slots: dict[int, Slot] = {}
-        self._waiting: deque[tuple[int, Slot, Callable[[int, int], None]]] = deque()
+        self._window: Window[Slot] = Window(self.credits)
+        self._control = self._window.control
+        self._frames = Frames(self.connection, self.credits)
         self._outbox = Outbox(transport, self.fail)
         self._send = self._outbox.send
         self._scope = trio.CancelScope()
@@ -89,26 +78,17 @@ class Channel:
         self._recycled_in = 0
         self._lent: list[Buffer] = []
         self._lent_before: list[Buffer] = []
-        self._security: ChannelSecurity | None = None
-        self._sign = False
-        self._seal = False
-        self._flags = 0
-        self._accepted: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
-        self._accepted_interim: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
-        self._reserve = 0
         self._heard = False
-        self._silence = Silence(0.0)
 
     # --- life --------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve until the channel ends; ``why`` tells then. Cancelling ends it too."""
-        self._silence = Silence(trio.current_time())
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._reactor.add(self.transport.fd, self._readable)
-                    nursery.start_soon(self._tick_loop)
+                    nursery.start_soon(Watch(self).run)
         finally:
             self._close()
             with trio.CancelScope(shield=True):
@@ -130,27 +110,23 @@ class Channel:
         self.closed = True
         self._outbox.close()
         self.transport.close()
-        slots = [*self._slots.values(), *(slot for _, slot, _ in self._waiting)]
+        slots = [*self._slots.values(), *self._window.waiters()]
+        for slot in self._slots.values():
+            slot.lane.held -= slot.charge
         self._slots.clear()
-        self._waiting.clear()
+        self._window.clear()
         for slot in slots:
             finish(slot, ChannelLost(self.why))
         self.connection.close()
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
         """From now on: the session's keys, and what every message has to be."""
-        if seal and security.sealer is None:
-            raise LocalProtocolError("encryption without a negotiated cipher")
-        self.session_id = session_id
-        self.connection.security[session_id] = security
-        self._security = security
-        self._seal = seal
-        self._sign = sign and not seal
-        self._flags = _SIGNED if self._sign else 0
-        self._accepted = _ACCEPT_SEALED if seal else _ACCEPT_SIGNED if sign else _ACCEPT_ANY
-        # Interim replies are never checked for a signature (MS-SMB2 3.2.5.1.3).
-        self._accepted_interim = _ACCEPT_SEALED if seal else _ACCEPT_ANY
-        self._reserve = 1
+        self._frames.protect(security, session_id, sign=sign, seal=seal)
+        self.logged_in = True
+
+    @property
+    def session_id(self) -> int:
+        return self._frames.session_id
 
     @property
     def sent_bytes(self) -> int:
@@ -158,31 +134,37 @@ class Channel:
 
     @property
     def sealed(self) -> bool:
-        return self._seal
+        return self._frames.sealed
 
     @property
     def signed(self) -> bool:
-        return self._sign
+        return self._frames.signed
 
     @property
     def outstanding(self) -> int:
         """Requests in flight or waiting for credits; a CHANGE_NOTIFY waits by its nature."""
-        return sum(slot.command != _CHANGE_NOTIFY for slot in self._slots.values()) + len(self._waiting)
+        return sum(slot.command != _CHANGE_NOTIFY for slot in self._slots.values()) + self._window.waiting
 
     # --- requests ----------------------------------------------------------------------
 
-    def start_read(self, tree_id: int, file_id: FileId, offset: int, length: int, deadline: float) -> Slot:
+    def start_read(
+        self, tree_id: int, file_id: FileId, offset: int, length: int, deadline: float, lane: Lane | None = None
+    ) -> Slot:
         """Ask for ``length`` bytes; park on the slot for bytes (b"" at the end) or a memoryview.
 
         A memoryview is valid until the parked task yields again. The park raises StatusError,
-        ChannelLost, or TimeoutError at the deadline; this raises ChannelLost.
+        ChannelLost, or TimeoutError at the deadline; this raises ChannelLost. ``lane`` says
+        whose credits it uses: a disk's in its class, or none's.
         """
-        slot = Slot(_READ, length, deadline)
-        charge = charge_for(length)
-        if self._waiting or self.credits.available - self._reserve < charge or self.closed:
-            self._enqueue(slot, charge, lambda mid, cost: self._send_read(slot, mid, cost, tree_id, file_id, offset))
+        lane = lane or self._control
+        slot = Slot(_READ, length, deadline, charge_for(length), lane)
+        message_id = None if self.closed else self._window.start(lane, slot.charge)
+        if message_id is None:
+            self._wait(slot, lambda waiter, mid: self._frames.read(waiter, mid, tree_id, file_id, offset))
         else:
-            self._send_read(slot, self.credits.take(charge), charge, tree_id, file_id, offset)
+            slot.message_id = message_id
+            self._slots[message_id] = slot
+            self._send(self._frames.read(slot, message_id, tree_id, file_id, offset))
         return slot
 
     def start_write(
@@ -192,19 +174,22 @@ class Channel:
         offset: int,
         data: bytes | memoryview,
         deadline: float,
+        lane: Lane | None = None,
         *,
         write_through: bool,
     ) -> Slot:
         """The same for a write; the park gives the count written. ``data`` stays the caller's."""
-        slot = Slot(_WRITE, len(data), deadline)
-        charge = charge_for(len(data))
+        lane = lane or self._control
+        length = len(data)
+        slot = Slot(_WRITE, length, deadline, charge_for(length), lane)
         flags = _WRITE_THROUGH if write_through else 0
-        if self._waiting or self.credits.available - self._reserve < charge or self.closed:
-            self._enqueue(
-                slot, charge, lambda mid, cost: self._send_write(slot, mid, cost, tree_id, file_id, offset, data, flags)
-            )
+        message_id = None if self.closed else self._window.start(lane, slot.charge)
+        if message_id is None:
+            self._wait(slot, lambda waiter, mid: self._frames.write(waiter, mid, tree_id, file_id, offset, data, flags))
         else:
-            self._send_write(slot, self.credits.take(charge), charge, tree_id, file_id, offset, data, flags)
+            slot.message_id = message_id
+            self._slots[message_id] = slot
+            self._send(self._frames.write(slot, message_id, tree_id, file_id, offset, data, flags))
         return slot
 
     def start_request(
@@ -218,18 +203,13 @@ class Channel:
         signed: bool = False,
         preauth: PreauthHash | None = None,
         charge: int = 1,
+        lane: Lane | None = None,
     ) -> Slot:
         """Any other request; the park gives its `Reply`, whatever its status."""
-        slot = Slot(int(command), 0, deadline)
+        slot = Slot(int(command), 0, deadline, charge, lane or self._control)
         slot.signed = signed
-
-        def send(message_id: int, cost: int) -> None:
-            self._send_request(slot, message_id, cost, body, tree_id, session_id, preauth)
-
-        if self._waiting or self.credits.available - self._reserve < charge or self.closed:
-            self._enqueue(slot, charge, send)
-        else:
-            send(self._take(charge), charge)
+        # It may go at once all the same; this is no hot path.
+        self._wait(slot, lambda waiter, mid: self._frames.other(waiter, mid, body, tree_id, session_id, preauth))
         return slot
 
     async def request(
@@ -261,101 +241,25 @@ class Channel:
 
     # --- sending -----------------------------------------------------------------------
 
-    def _take(self, charge: int) -> int:
-        message_id = self.credits.take(charge)
-        assert message_id is not None, "asked for without looking"
-        return message_id
-
-    def _enqueue(self, slot: Slot, charge: int, send: Callable[[int, int], None]) -> None:
+    def _wait(self, slot: Slot, pack: Callable[[Slot, int], Parts]) -> None:
+        """Send it as soon as its turn has come, which may be now."""
         if self.closed:
             raise ChannelLost(self.why)
-        self._waiting.append((charge, slot, send))
+        slot.pack = pack
+        self._window.wait(slot.lane, slot)
         self._pump()
 
     def _pump(self) -> None:
-        """Send what waits, in its order, as far as the credits reach."""
-        waiting = self._waiting
-        while waiting:
-            charge, slot, send = waiting[0]
-            if slot.task is not None:
-                # With nothing in flight no credits would ever come: then the last one goes too.
-                reserve = self._reserve if self._slots else 0
-                if self.credits.available - reserve < charge:
-                    return
-                send(self._take(charge), charge)
-            waiting.popleft()
-
-    def _send_read(
-        self, slot: Slot, message_id: int | None, charge: int, tree_id: int, file_id: FileId, offset: int
-    ) -> None:
-        assert message_id is not None
-        slot.message_id = message_id
-        self._slots[message_id] = slot
-        frame = bytearray(READ_REQUEST_FRAME_BYTES)
-        pack_read_request_frame(
-            frame, slot.length, offset, file_id[0], file_id[1], flags=self._flags, credits=self.credits.ask(charge),
-            credit_charge=charge, channel_sequence=0, message_id=message_id, tree_id=tree_id,
-            session_id=self.session_id,
-        )  # fmt: skip
-        security = self._security
-        if self._sign:
-            security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message_id, NONCE_INITIATOR)  # type: ignore[union-attr]
-        elif self._seal:
-            self._send((security.sealer.seal(memoryview(frame)[PREFIX_BYTES:]),))  # type: ignore[union-attr]
-            return
-        self._send((frame,))
-
-    def _send_write(
-        self,
-        slot: Slot,
-        message_id: int | None,
-        charge: int,
-        tree_id: int,
-        file_id: FileId,
-        offset: int,
-        data: bytes | memoryview,
-        write_flags: int,
-    ) -> None:
-        assert message_id is not None
-        slot.message_id = message_id
-        self._slots[message_id] = slot
-        head = bytearray(WRITE_REQUEST_FRAME_BYTES)
-        pack_write_request_frame(
-            head, slot.length, offset, file_id[0], file_id[1], flags=self._flags, credits=self.credits.ask(charge),
-            credit_charge=charge, channel_sequence=0, message_id=message_id, tree_id=tree_id,
-            session_id=self.session_id, write_flags=write_flags,
-        )  # fmt: skip
-        security = self._security
-        if self._sign:
-            security.signer.sign_parts(head, PREFIX_BYTES, data, message_id)  # type: ignore[union-attr]
-        elif self._seal:
-            message = b"".join((memoryview(head)[PREFIX_BYTES:], data))
-            self._send((security.sealer.seal(message),))  # type: ignore[union-attr]
-            return
-        self._send((head, data))
-
-    def _send_request(
-        self,
-        slot: Slot,
-        message_id: int,
-        charge: int,
-        body: bytes,
-        tree_id: int,
-        session_id: int | None,
-        preauth: PreauthHash | None,
-    ) -> None:
-        slot.message_id = message_id
-        self._slots[message_id] = slot
-        security = self._security
-        sign = security if self._sign or (slot.signed and not self._seal) else None
-        frame = self.connection.pack(
-            slot.command, body, credits=self.credits.ask(charge), credit_charge=charge, message_id=message_id,
-            tree_id=tree_id, session_id=self.session_id if session_id is None else session_id,
-            sign=sign, seal=security if self._seal else None,
-        )  # fmt: skip
-        if preauth is not None:
-            preauth.update(memoryview(frame)[PREFIX_BYTES:])
-        self._send((frame,))
+        """Send what waits and may go now."""
+        slots, window = self._slots, self._window
+        # With nothing in flight no credits would ever come: then the last one goes too.
+        while turn := window.next(idle=not slots):
+            slot, message_id = turn
+            slot.message_id = message_id
+            slots[message_id] = slot
+            self._send(slot.pack(slot, message_id))
+            # It keeps a write's data alive.
+            del slot.pack
 
     # --- receiving ---------------------------------------------------------------------
 
@@ -422,7 +326,8 @@ class Channel:
         if message.status == _PENDING:
             self._take_interim(slot, message)
             return
-        if message.protection not in self._accepted or (slot.signed and message.protection not in _ACCEPT_SIGNED):
+        accepted = self._frames.accepted
+        if message.protection not in accepted or (slot.signed and message.protection not in ACCEPT_SIGNED):
             raise RemoteProtocolError(f"reply protected less than agreed: {message.protection.name}")
         result: object
         if slot.command == _READ:
@@ -432,66 +337,54 @@ class Channel:
         else:
             result = Reply.of(message)
         del slots[message.message_id]
+        slot.lane.held -= slot.charge
         self.credits.grant(message.credits)
-        if self._waiting:
+        if self._window.waiting:
             self._pump()
         finish(slot, result)
 
     def _take_interim(self, slot: Slot, message: Message) -> None:
         """STATUS_PENDING: the reply comes later, the credits now (MS-SMB2 3.2.5.1.5)."""
-        if message.protection not in self._accepted_interim or not message.flags & _ASYNC:
+        if message.protection not in self._frames.accepted_interim or not message.flags & _ASYNC:
             raise RemoteProtocolError(f"interim reply that is {message.protection.name} or not asynchronous")
         if slot.async_id is not None:
             raise RemoteProtocolError(f"second interim reply to request {message.message_id}")
         slot.async_id = message.async_id
+        slot.lane.held -= slot.charge
+        slot.charge = 0
         self.credits.grant(message.credits)
-        if self._waiting:
+        if self._window.waiting:
             self._pump()
 
-    # --- time --------------------------------------------------------------------------
+    # --- what the watch asks for (watch.Watched) ---------------------------------------
 
-    async def _tick_loop(self) -> None:
-        while True:
-            await trio.sleep(limits.CHANNEL_TICK_S)
-            now = trio.current_time()
-            self._expire(now)
-            self._watch(now)
+    def in_flight(self) -> Collection[Slot]:
+        return self._slots.values()
 
-    def _expire(self, now: float) -> None:
-        """End the wait of those whose deadline passed; requests already sent keep their slot."""
-        for slot in list(self._slots.values()):
-            if slot.deadline <= now and slot.task is not None:
-                finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time"))
-                self._silence.overdue = True
-                self._cancel(slot)
-        for _, slot, _ in self._waiting:
-            if slot.deadline <= now:
-                finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time"))
+    def waiting(self) -> Iterable[Slot]:
+        return self._window.waiters()
+
+    def take_signs_of_life(self) -> bool:
+        heard = self._heard or self._outbox.progress
+        self._heard = self._outbox.progress = False
+        return heard
+
+    def cancel(self, slot: Slot) -> None:
+        self._send(self._frames.cancel(slot))
+
+    def probe(self) -> bool:
+        """ECHO on the credit kept for it, before all that wait; nobody waits for the reply."""
+        message_id = self.credits.take(1)
+        if message_id is None:
+            return False
+        slot = Slot(int(Command.ECHO), 0, inf, 1, self._control)
+        slot.task = None
+        slot.message_id = message_id
+        self._control.held += 1
+        self._slots[message_id] = slot
+        self._send(self._frames.other(slot, message_id, EchoRequest().pack()))
+        return True
+
+    def tick(self) -> None:
+        self._window.tick()
         self._pump()
-
-    def _watch(self, now: float) -> None:
-        if self._outbox.progress:
-            self._outbox.progress, self._heard = False, True
-        heard, self._heard = self._heard, False
-        verdict = self._silence.look(now, heard=heard, busy=self.outstanding > 0)
-        if not self._reserve:
-            # Logging in has a timeout of its own.
-            return
-        if verdict is Verdict.GIVE_UP:
-            self.fail(f"silent for {self._silence.seconds(now):.1f} s")
-        elif verdict is Verdict.PROBE and self.credits.available:
-            # ECHO on the credit kept for it; nobody waits for the reply but the silence counter.
-            self._silence.probed = True
-            slot = Slot(int(Command.ECHO), 0, inf)
-            slot.task = None
-            self._send_request(slot, self._take(1), 1, EchoRequest().pack(), 0, None, None)
-
-    def _cancel(self, slot: Slot) -> None:
-        """Tell the exporter that nobody waits any more (MS-SMB2 3.2.4.24); uses no credit."""
-        security = self._security
-        frame = self.connection.pack(
-            Command.CANCEL, CancelRequest().pack(), message_id=slot.message_id, session_id=self.session_id,
-            flags=0 if slot.async_id is None else _ASYNC, async_id=slot.async_id,
-            sign=security if self._sign else None, seal=security if self._seal else None,
-        )  # fmt: skip
-        self._send((frame,))

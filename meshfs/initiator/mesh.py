@@ -11,6 +11,7 @@ import trio
 from meshfs.buffers import BufferPool
 from meshfs.config import Config, Node
 from meshfs.initiator.login import Policy
+from meshfs.initiator.meter import PortMeter
 from meshfs.initiator.port import Port
 from meshfs.initiator.session import Dialer, ExporterSession
 from meshfs.keys import Keyring
@@ -93,6 +94,11 @@ class Initiator:
         """The exporters' part of the mount's status, for `meshctl paths`."""
         now = trio.current_time()
         return [exporter.status(now) for exporter in self.exporters.values()]
+
+    def io(self, disk_id: str) -> dict[str, Any]:
+        """What the openers of a disk got so far, for the mount's status; all zero before the first."""
+        port, now = self._ports.get(disk_id), trio.current_time()
+        return (PortMeter(now) if port is None else port.meter).status(now)
 
     def _spawn(self, function: Callable[[], Any]) -> None:
         assert self._nursery is not None, "ports work while the initiator runs"

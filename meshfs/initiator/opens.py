@@ -32,6 +32,7 @@ from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import OpenFile, close_file, open_file, query_disk
 from meshfs.initiator.session import ExporterSession, Waiting
 from meshfs.initiator.slots import Reply, Slot
+from meshfs.initiator.window import Lane
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import NO_FILE, FileId
@@ -90,6 +91,8 @@ class SharedOpen:
     def __init__(self, disk: Disk, io_class: IoClass) -> None:
         #: Where requests go now; None while there is no open.
         self.channel: Channel | None = None
+        #: Whose credits requests use.
+        self.lane = Lane(io_class)
         self.tree_id = 0
         self.file_id: FileId = NO_FILE
         self.read_max_bytes = 0
@@ -294,6 +297,9 @@ class SharedOpen:
     async def _create(self) -> None:
         channel = self._exporter.pick()
         assert channel is not None
+        if self._made_on is not channel:
+            # An open made again on the same channel still answers for what is in flight.
+            self.lane = Lane(self._io_class)
         self._made_on = channel
         try:
             tree = self._exporter.trees[self._io_class]

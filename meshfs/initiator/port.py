@@ -17,6 +17,7 @@ import trio
 from meshfs.errors import RemoteProtocolError
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import only_disk, start_query_disks
+from meshfs.initiator.meter import PortMeter
 from meshfs.initiator.opens import SharedOpen
 from meshfs.initiator.session import ExporterSession
 from meshfs.initiator.slots import Reply, Slot
@@ -43,6 +44,7 @@ class Port:
         self.flushed_seq = 0
         #: Opens that are fenced: until they are closed nothing is sent to the disk.
         self.fences = 0
+        self.meter = PortMeter(trio.current_time())
         self._verifier: str | None = None
         self._opens = {io_class: SharedOpen(self, io_class) for io_class in IoClass}
 
@@ -114,20 +116,28 @@ class Handle:
         OSError; TimeoutError (ETIMEDOUT) when the bound passed.
         """
         shared, port = self._shared, self._port
-        deadline = trio.current_time() + port.io_timeout_s
+        start_s = trio.current_time()
+        deadline = start_s + port.io_timeout_s
         channel = shared.channel
-        if channel is not None and 0 < size <= shared.read_max_bytes and offset + size <= port.info.size_bytes:
-            slot = None
-            try:
-                slot = channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline)
-                data: bytes | memoryview = await slot
-            except BaseException as error:
-                shared.failed(error, channel, slot)
-            else:
-                if len(data) != size:
-                    raise _short(len(data), size, offset)
-                return data
-        return await self._read_slowly(offset, size, deadline)
+        try:
+            if channel is not None and 0 < size <= shared.read_max_bytes and offset + size <= port.info.size_bytes:
+                slot = None
+                try:
+                    slot = channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane)
+                    data: bytes | bytearray | memoryview = await slot
+                except BaseException as error:
+                    shared.failed(error, channel, slot)
+                else:
+                    if len(data) != size:
+                        raise _short(len(data), size, offset)
+                    port.meter.read(size, start_s, trio.current_time())
+                    return data
+            data = await self._read_slowly(offset, size, deadline)
+        except OSError:
+            port.meter.failed_read(start_s, trio.current_time())
+            raise
+        port.meter.read(len(data), start_s, trio.current_time())
+        return data
 
     async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
         """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
@@ -152,7 +162,7 @@ class Handle:
         def start(channel: Channel) -> Slot:
             nonlocal size
             size = min(end - offset, shared.read_max_bytes)
-            return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline)
+            return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane)
 
         data: bytes | memoryview = await shared.again("read", deadline, start)
         if len(data) != size:
@@ -162,28 +172,36 @@ class Handle:
     async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int:
         """The count written, less than asked only at the disk's end; ENOSPC behind it. OSError."""
         shared, port, size = self._shared, self._port, len(data)
-        deadline = trio.current_time() + port.io_timeout_s
+        start_s = trio.current_time()
+        deadline = start_s + port.io_timeout_s
         channel = shared.channel
-        if (
-            channel is not None
-            and 0 < size <= shared.write_max_bytes
-            and offset + size <= port.info.size_bytes
-            and self._writable
-        ):
-            slot = None
-            try:
-                slot = channel.start_write(
-                    shared.tree_id, shared.file_id, offset, data, deadline, write_through=write_through
-                )
-                count: int = await slot
-            except BaseException as error:
-                shared.failed(error, channel, slot)
-            else:
-                if not write_through:
-                    self.last_write_seq = port.write_seq = port.write_seq + 1
-                if count == size:
-                    return count
-        return await self._write_slowly(offset, memoryview(data), deadline, write_through)
+        try:
+            if (
+                channel is not None
+                and 0 < size <= shared.write_max_bytes
+                and offset + size <= port.info.size_bytes
+                and self._writable
+            ):
+                slot = None
+                try:
+                    slot = channel.start_write(
+                        shared.tree_id, shared.file_id, offset, data, deadline, shared.lane, write_through=write_through
+                    )
+                    count: int = await slot
+                except BaseException as error:
+                    shared.failed(error, channel, slot)
+                else:
+                    if not write_through:
+                        self.last_write_seq = port.write_seq = port.write_seq + 1
+                    if count == size:
+                        port.meter.wrote(size, start_s, trio.current_time())
+                        return count
+            count = await self._write_slowly(offset, memoryview(data), deadline, write_through)
+        except OSError:
+            port.meter.failed_write(start_s, trio.current_time())
+            raise
+        port.meter.wrote(count, start_s, trio.current_time())
+        return count
 
     async def _write_slowly(self, offset: int, data: memoryview, deadline: float, write_through: bool) -> int:
         """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole."""
@@ -203,7 +221,7 @@ class Handle:
         def start(channel: Channel) -> Slot:
             part = data[done : min(size, done + shared.write_max_bytes)]
             return channel.start_write(
-                shared.tree_id, shared.file_id, offset + done, part, deadline, write_through=write_through
+                shared.tree_id, shared.file_id, offset + done, part, deadline, shared.lane, write_through=write_through
             )
 
         while done < size:
@@ -215,15 +233,25 @@ class Handle:
     async def flush(self) -> None:
         """All writes acknowledged so far are on the disk; EIO once when some were lost. OSError."""
         await enter_trio()
+        meter, start_s = self._port.meter, trio.current_time()
+        try:
+            await self._flush(start_s + self._port.io_timeout_s)
+        except OSError:
+            meter.failed_flush(start_s, trio.current_time())
+            raise
+        meter.flushed(start_s, trio.current_time())
+
+    async def _flush(self, deadline: float) -> None:
         self._check_open()
         self._raise_lost()
         shared, port = self._shared, self._port
         covered_seq = port.write_seq
-        deadline = trio.current_time() + port.io_timeout_s
 
         def start(channel: Channel) -> Slot:
             body = FlushRequest(shared.file_id).pack()
-            return channel.start_request(Command.FLUSH, body, tree_id=shared.tree_id, deadline=deadline)
+            return channel.start_request(
+                Command.FLUSH, body, tree_id=shared.tree_id, deadline=deadline, lane=shared.lane
+            )
 
         try:
             await shared.again("flush", deadline, start)

@@ -1,10 +1,10 @@
-"""Requests in flight: who waits for what, and what a reply to it may be.
+"""Requests: who waits for what, and what a reply to it may be.
 
 A slot ends with its reply or with the channel, never earlier: a call that was cancelled or
 whose deadline passed leaves its slot behind with no task, so that the late reply is known.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -14,11 +14,13 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from meshfs import reactor, worker
 from meshfs.buffers import Buffer
 from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.initiator.window import Lane
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import HEADER_BYTES, NtStatus
 from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
+from meshfs.transport.base import Memory
 from meshfs.worker import PARKED, Worker
 
 NOT_SENT: Final = -1
@@ -28,13 +30,21 @@ _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 class Slot:
     """One request from its start to its reply; the caller, a worker or a trio task, awaits it."""
 
-    __slots__ = ("async_id", "command", "deadline", "length", "message_id", "signed", "task")
+    __slots__ = (
+        "async_id", "charge", "command", "deadline", "lane", "length", "message_id", "pack", "signed", "task",
+    )  # fmt: skip
 
-    def __init__(self, command: int, length: int, deadline: float) -> None:
+    #: Makes the frame of a request that waits for credits, from it and its message id; unset for others.
+    pack: Callable[["Slot", int], tuple[Memory, ...]]
+
+    def __init__(self, command: int, length: int, deadline: float, charge: int, lane: Lane) -> None:
         self.command = command
         #: Bytes asked for or sent.
         self.length = length
         self.deadline = deadline
+        #: The credits it takes, which are its lane's while it is in flight; 0 once they came back.
+        self.charge = charge
+        self.lane = lane
         #: Who waits; None once that one has its answer or is gone.
         self.task: Task | Worker | None = worker.running or current_task()
         self.message_id = NOT_SENT
@@ -46,6 +56,11 @@ class Slot:
     def sent(self) -> bool:
         """Whether the peer may act on it."""
         return self.message_id != NOT_SENT
+
+    @property
+    def wanted(self) -> bool:
+        """Whether its caller still waits for it."""
+        return self.task is not None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         if worker.running is not None:

@@ -109,31 +109,28 @@ class CreditWindow:
 class CreditAccount:
     """The initiator's: which message id comes next, and how many more to ask for."""
 
-    __slots__ = ("_available", "_next", "goal")
+    __slots__ = ("_next", "available", "goal")
 
     def __init__(self, goal: int = limits.CREDITS_MAX) -> None:
         self.goal = goal
+        #: Credits to use; only read by others.
+        self.available = 1
         self._next = 0
-        self._available = 1
-
-    @property
-    def available(self) -> int:
-        return self._available
 
     def take(self, charge: int) -> int | None:
         """The first of ``charge`` consecutive message ids, or None: wait for a grant."""
-        if charge > self._available:
+        if charge > self.available:
             return None
         first = self._next
         self._next = first + charge
-        self._available -= charge
+        self.available -= charge
         return first
 
     def grant(self, credits: int) -> None:
         """A response, interim or final, carried ``credits``."""
-        self._available += credits
+        self.available += credits
 
     def ask(self, charge: int) -> int:
         """What a request of ``charge`` asks for: its own back, and what is missing to the goal."""
-        missing = self.goal - self._available
+        missing = self.goal - self.available
         return min(charge + missing, _FIELD_MAX) if missing > 0 else charge

@@ -38,6 +38,9 @@ class FakeInitiator:
     def status(self) -> list[dict[str, Any]]:
         return [{"node": node, "state": exporter.state} for node, exporter in self.exporters.items()]
 
+    def io(self, disk_id: str) -> dict[str, Any]:
+        return {"reads": len(self.ports[disk_id].calls) if disk_id in self.ports else 0}
+
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         for node in self._config.nodes:

@@ -1,0 +1,83 @@
+"""Time on a channel: deadlines, probes and silence, looked at once a tick by one task.
+
+There is no timer per request; a deadline is kept to within ``limits.CHANNEL_TICK_S``.
+"""
+
+import errno
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+import trio
+
+from meshfs import limits
+from meshfs.initiator.silence import Silence, Verdict
+from meshfs.initiator.slots import Slot, finish
+
+
+class Watched(Protocol):
+    """The channel, as its watch sees it."""
+
+    #: Logging in has a timeout of its own: until it is done silence is nobody's business.
+    logged_in: bool
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that are owed an answer, or wait for credits."""
+
+    def in_flight(self) -> Collection[Slot]: ...
+
+    def waiting(self) -> Iterable[Slot]:
+        """Those that wait for credits."""
+
+    def take_signs_of_life(self) -> bool:
+        """Whether the peer was heard since this was asked last."""
+
+    def cancel(self, slot: Slot) -> None:
+        """Tell the exporter that nobody waits for this one any more."""
+
+    def probe(self) -> bool:
+        """Ask the exporter for an answer; False when there is no credit to ask with."""
+
+    def tick(self) -> None:
+        """Some of those waiting may be gone, or go now."""
+
+    def fail(self, why: str) -> None: ...
+
+
+class Watch:
+    """One channel's; ``run`` it beside the channel, until cancelled."""
+
+    def __init__(self, channel: Watched) -> None:
+        self._channel = channel
+        self._silence = Silence(0.0)
+
+    async def run(self) -> None:
+        self._silence = Silence(trio.current_time())
+        while True:
+            await trio.sleep(limits.CHANNEL_TICK_S)
+            now = trio.current_time()
+            self._expire(now)
+            self._listen(now)
+
+    def _expire(self, now: float) -> None:
+        """End the wait of those whose deadline passed; requests already sent keep their slot and their credits."""
+        channel = self._channel
+        for slot in list(channel.in_flight()):
+            if slot.deadline <= now and slot.wanted:
+                finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter did not answer in time"))
+                self._silence.overdue = True
+                channel.cancel(slot)
+        for slot in channel.waiting():
+            if slot.deadline <= now:
+                finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time"))
+        channel.tick()
+
+    def _listen(self, now: float) -> None:
+        channel = self._channel
+        verdict = self._silence.look(now, heard=channel.take_signs_of_life(), busy=channel.outstanding > 0)
+        if not channel.logged_in:
+            return
+        if verdict is Verdict.GIVE_UP:
+            channel.fail(f"silent for {self._silence.seconds(now):.1f} s")
+        elif verdict is Verdict.PROBE and channel.probe():
+            self._silence.probed = True

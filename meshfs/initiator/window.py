@@ -1,0 +1,263 @@
+"""Which request may use a channel's credits next: a share for every disk and class. Pure.
+
+One connection carries all disks of an exporter, in both classes, on one pool of credits
+(512 of 64 KiB). First come first served would let one hung disk, or a flood of system I/O,
+hold them all. Here every disk in each class has a `Lane`, and a lane may start a request only
+while
+
+    held + charge <= share * (free - charge - kept)      or it holds nothing, and charge <= free
+
+held: credits of its requests in flight; free: credits nobody has; kept: WINDOW_FIRST_CREDITS
+of them, for lanes that hold nothing. The threshold is dynamic (A. K. Choudhury, E. L. Hahne,
+"Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on
+Networking 6(2), 1998): it falls as the pool empties, and n lanes that take what they can come
+to rest at held = share * f each, free = f + kept, f = (C - kept) / (1 + n * share). Of C = 511
+(one is kept for probes) that is, with the shares of limits.py:
+
+    lanes          1        2        4        8        25
+    app (4)     357|153  198|113  105|90    54|77     17|68     held by each | left free
+    system (1/2) 149|362  111|287   74|213   44|153    16|97
+
+so one busy disk has 22 requests of 1 MiB in flight (9 in class system), and a system flood
+leaves an application's lane 18 of them. Hung disks give nothing back, so those that hang one
+after the other count otherwise: each takes its share of what the one before left. Seven that
+are asked for 32 requests of 1 MiB each still leave room for one of the eighth.
+
+Credits come back with the reply, never earlier: those of a caller who gave up, too. A peer that
+grants few credits in all (no more than ``kept``) gets one request of each lane at a time.
+
+Who waits goes in this order:
+
+    1. requests of no disk (`Window.control`): opens, closes, lists of disks
+    2. lanes of class app before those of class system; but after a charge granted to app while
+       system waits, system has its turn, and after a charge of it app has four (so one fifth of
+       the credits granted to those who wait is system's)
+    3. among lanes of a class the one that was granted the least, as in start-time fair queueing
+       (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996), so by credits and not by requests
+    4. within a lane in the order they came
+
+Waiting for its own threshold a lane is in nobody's way. Waiting for credits (a lane's first
+request, or one of no disk, and free < charge) it lets nobody of lower rank go before it, else
+small requests would take every credit that comes back: the window is ``short``. Where even
+that gives too few, as the rest is held by what never ends, the request is passed over until
+there are more (`tick`): it then waits, alone, until its deadline.
+
+Not decided here. FUSE's limits are the mount's, before any window: limits.FUSE_BACKGROUND_MAX
+asynchronous requests (readahead, libaio, io_uring) of all disks and classes are with meshfs,
+the kernel queues the rest first come first served, and reads the class of none. A flood of
+asynchronous system I/O deeper than that delays asynchronous application I/O of the same mount
+in the kernel; a mount of its own for system I/O (`-o class=system`) has limits of its own.
+Synchronous requests are not counted there and find at least FUSE_WORKERS_MAX -
+FUSE_BACKGROUND_MAX workers.
+"""
+
+from collections import deque
+from math import inf
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from meshfs import limits
+from meshfs.model import IoClass
+from meshfs.smb.credits import CreditAccount
+
+_SHARES: Final = {
+    IoClass.APP: limits.WINDOW_APP_SHARE,
+    IoClass.SYSTEM: limits.WINDOW_SYSTEM_SHARE,
+}
+# Enough that only the credits there are limit it.
+_ALL: Final = 1e9
+# To probe a peer with while every other credit is in use by slow I/O.
+_PROBE_CREDITS: Final = 1
+_KEPT: Final = _PROBE_CREDITS + limits.WINDOW_FIRST_CREDITS
+
+
+class Waiter(Protocol):
+    """A request that waits."""
+
+    charge: int
+
+    @property
+    def wanted(self) -> bool:
+        """Whether its caller still waits for it."""
+
+
+W = TypeVar("W", bound=Waiter)
+
+
+class Lane:
+    """The credits of one disk in one class; belongs to one channel."""
+
+    __slots__ = ("held", "io_class", "share", "tag", "waiting")
+
+    def __init__(self, io_class: IoClass) -> None:
+        self.io_class = io_class
+        self.share = _SHARES[io_class]
+        #: Credits of requests in flight.
+        self.held = 0
+        #: Credits granted to it while it waited, in the virtual time of its class.
+        self.tag = 0
+        self.waiting: deque[Any] = deque()
+
+
+class _Class:
+    """The lanes of one class that have requests waiting, and their virtual time."""
+
+    __slots__ = ("lanes", "now")
+
+    def __init__(self) -> None:
+        self.lanes: list[Lane] = []
+        self.now = 0
+
+    def add(self, lane: Lane) -> None:
+        lane.tag = max(lane.tag, self.now)
+        self.lanes.append(lane)
+
+    def next_lane(self, free: int, reachable: float) -> Lane | None:
+        """The lane whose turn it is, of those under their threshold."""
+        found = None
+        for lane in self.lanes:
+            charge = lane.waiting[0].charge
+            if charge > reachable:
+                continue
+            if lane.held and lane.held + charge > lane.share * (free - charge - limits.WINDOW_FIRST_CREDITS):
+                # Over it, a lane saves nothing up for later.
+                lane.tag = max(lane.tag, self.now)
+            elif found is None or lane.tag < found.tag:
+                found = lane
+        return found
+
+    def granted(self, lane: Lane, charge: int) -> None:
+        self.now = lane.tag
+        lane.tag += charge
+
+
+class Window(Generic[W]):
+    """The credits of one channel. ``waiting`` requests wait; all of them are counted in their lanes' ``held``
+    from when they are started until the channel takes their charge off again."""
+
+    __slots__ = ("_app", "_balance", "_credits", "_reachable", "_seen", "_system", "control", "short", "waiting")
+
+    def __init__(self, credits: CreditAccount) -> None:
+        self._credits = credits
+        #: The lane of requests that are no disk's.
+        self.control = Lane(IoClass.APP)
+        self.control.share = _ALL
+        self.waiting = 0
+        #: Somebody waits for credits to come together: nobody may start without asking for its turn.
+        self.short = False
+        self._app = _Class()
+        self._system = _Class()
+        # Above 0 it is system's turn.
+        self._balance = 0
+        # No more credits than this come together as it is, and what was available at the last tick.
+        self._reachable = inf
+        self._seen = -1
+
+    def start(self, lane: Lane, charge: int) -> int | None:
+        """The message id for a request that may go at once; None for one that has to `wait`."""
+        credits = self._credits
+        held = lane.held + charge
+        if held > lane.share * (credits.available - _KEPT - charge) or self.short or lane.waiting:
+            return None
+        lane.held = held
+        return credits.take(charge)
+
+    def wait(self, lane: Lane, waiter: W) -> None:
+        """Ask for `next` afterwards: it may be the turn of this one at once."""
+        if not lane.waiting and lane is not self.control:
+            self._class_of(lane).add(lane)
+        lane.waiting.append(waiter)
+        self.waiting += 1
+
+    def next(self, *, idle: bool) -> tuple[W, int] | None:
+        """Who goes now, and its message id; None when nobody may. ``idle``: nothing is in flight.
+
+        Then no reply would bring credits, and the one for probes may be used as well.
+        """
+        free = self._credits.available - (0 if idle else _PROBE_CREDITS)
+        if free > self._reachable:
+            self._reachable = inf
+        self.short = False
+        while self.waiting:
+            lane = self._next_lane(free)
+            if lane is None:
+                return None
+            waiter: W = lane.waiting[0]
+            charge = waiter.charge
+            if not waiter.wanted:
+                self._pop(lane)
+            elif charge > free:
+                self.short = True
+                return None
+            else:
+                message_id = self._credits.take(charge)
+                assert message_id is not None, "there are as many as it needs"
+                self._count(lane, charge)
+                self._pop(lane)
+                return waiter, message_id
+        return None
+
+    def tick(self) -> None:
+        """Time has passed; twice in a row without any credits: no more of them will come together.
+
+        To be called seldom enough that what is alive has ended something in between. Forgets
+        those whose caller is gone. Ask for `next` afterwards.
+        """
+        available = self._credits.available
+        if self.short and available == self._seen:
+            self._reachable = available - _PROBE_CREDITS
+        self._seen = available if self.short else -1
+        for lane in self._lanes():
+            gone = sum(not waiter.wanted for waiter in lane.waiting)
+            if gone:
+                lane.waiting = deque(waiter for waiter in lane.waiting if waiter.wanted)
+                self.waiting -= gone
+                self._leave_if_empty(lane)
+
+    def waiters(self) -> list[W]:
+        """All that wait, in no order."""
+        return [waiter for lane in self._lanes() for waiter in lane.waiting]
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        for lane in self._lanes():
+            lane.waiting.clear()
+            self._leave_if_empty(lane)
+        self.waiting = 0
+        self.short = False
+
+    # --- inside ------------------------------------------------------------------------
+
+    def _class_of(self, lane: Lane) -> _Class:
+        return self._app if lane.io_class is IoClass.APP else self._system
+
+    def _lanes(self) -> list[Lane]:
+        return [self.control, *self._app.lanes, *self._system.lanes]
+
+    def _next_lane(self, free: int) -> Lane | None:
+        control, reachable = self.control.waiting, self._reachable
+        if control and control[0].charge <= reachable:
+            return self.control
+        first, second = (self._system, self._app) if self._balance > 0 else (self._app, self._system)
+        return first.next_lane(free, reachable) or second.next_lane(free, reachable)
+
+    def _count(self, lane: Lane, charge: int) -> None:
+        """A lane that waited was granted ``charge``."""
+        lane.held += charge
+        if lane is self.control:
+            return
+        self._class_of(lane).granted(lane, charge)
+        # Both ways bounded, as neither class saves up while it wants or may have nothing.
+        if lane.io_class is IoClass.SYSTEM:
+            if self._app.lanes:
+                self._balance = max(self._balance, 0) - limits.WINDOW_APP_TURNS * charge
+        elif self._system.lanes:
+            self._balance = min(self._balance + charge, charge)
+
+    def _pop(self, lane: Lane) -> None:
+        lane.waiting.popleft()
+        self.waiting -= 1
+        self._leave_if_empty(lane)
+
+    def _leave_if_empty(self, lane: Lane) -> None:
+        if not lane.waiting and lane is not self.control:
+            self._class_of(lane).lanes.remove(lane)
