@@ -142,7 +142,7 @@ class _Flow:
 
     __slots__ = (
         "_latencies_noted", "_latency_notes", "bytes", "completions", "cost_s", "disk_latency", "errors",
-        "latency", "notes", "served_in", "times_s", "waited_s", "waited_until",
+        "latency", "notes", "served_s", "times_s", "waited_s", "waited_until",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -155,8 +155,8 @@ class _Flow:
         self.waited_until = -math.inf
         self.latency = [Histogram().counts for _ in Op]
         self.disk_latency = Histogram().counts
-        # The second of the last completion that is noted down.
-        self.served_in = -1
+        # When the last completion was.
+        self.served_s = -math.inf
         # One note more than a window has: what was before it.
         self.notes: _Notes[_Totals] = _Notes(_MINUTE_S + 1)
         self._latency_notes: _Notes[tuple[array[int], array[int]]] = _Notes(_MINUTE_S // _LATENCY_STEP_S + 1)
@@ -170,7 +170,6 @@ class _Flow:
         totals = self.totals()
         if totals == self.notes.before(second + 1, _ZERO):
             return
-        self.served_in = second
         self.notes.add(second, totals)
 
     def note_latencies(self, second: int) -> None:
@@ -237,6 +236,7 @@ class DiskMeter:
         if flow is None:
             flow = self._new_flow(request.flow)
         op, result, added, sent = request.op, request.result, request.added_s, request.sent_s
+        flow.served_s = now
         flow.completions[op] += 1
         if result >= 0:
             flow.bytes[op] += result
@@ -263,8 +263,7 @@ class DiskMeter:
 
     def _let_go(self) -> None:
         """The quarter of the flows that was served longest ago goes; a quarter, so that it is seldom."""
-        self._note()  # who was served in this second counts as such
-        oldest_first = sorted(self._flows, key=lambda key: self._flows[key].served_in)
+        oldest_first = sorted(self._flows, key=lambda key: self._flows[key].served_s)
         for key in oldest_first[: math.ceil(len(oldest_first) / 4)]:
             self._others.take_over(self._flows.pop(key))
             self._flows_let_go += 1
@@ -288,6 +287,7 @@ class DiskMeter:
         self._begin, self._end = now, now + 1.0
         for flow in self._flows.values():
             flow.waited_until = min(flow.waited_until, now)
+            flow.served_s = min(flow.served_s, now)
 
     def _note(self) -> None:
         cost_s, completions, size, _ = self._others.totals()
@@ -339,3 +339,7 @@ class DiskMeter:
         cost = max(0.0, cost)
         share = min(1.0, cost / disk_cost) if disk_cost > 0 else 0.0
         return Usage(cost, completions, size, share, waited >= BACKLOGGED_SHARE)
+
+
+#: Of a flow that wants nothing and never did.
+NO_USAGE: Final = FlowUsage(_Flow().counted(), {window: Usage() for window in WINDOWS_S}, None, None, None, None)
