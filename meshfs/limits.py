@@ -136,6 +136,13 @@ COST_BREAK_EVEN_MIN_BYTES: Final = 256
 COST_BREAK_EVEN_MAX_BYTES: Final = 64 * MIB
 # Saturated windows (0.1 to 1 s each) after which a cost model counts as calibrated.
 COST_CALIBRATED_WINDOWS: Final = 20
+# Requests at a device start at this many: an SSD of 8 channels is busy, an HDD has most of what its
+# queue can do, and a newcomer waits for 8 requests, not for 64.
+DEPTH_START: Final = 8
+# A device that answers in less than this at the depth in force needs no reduction of it.
+DEPTH_LATENCY_TARGET_S: Final = 1e-3
+# Throughput that may be given up for a shallower depth, of what the best depth has.
+DEPTH_LOSS_MAX: Final = 0.02
 
 # --- initiator ------------------------------------------------------------------------
 
