@@ -2,25 +2,35 @@
 
 Its mode is 0600, so only its owner and root can ask.
 
-    {"verb": "status"}  ->  the object `meshfsd.status` makes
-    anything else       ->  {"error": "..."}
+    {"verb": "status", ...}  ->  what the verb's handler makes of the request
+    anything else            ->  {"error": "..."}
+
+An answer may be megabytes: it is encoded piece by piece, so that I/O goes on meanwhile.
 """
 
 import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
 from meshfs import limits
+from meshfs.config_text import describe
 
 logger = logging.getLogger(__name__)
 
-Status = Callable[[], dict[str, object]]
+Request = Mapping[str, object]
+Answer = Mapping[str, object]
+#: Raises RefusedError. May take its time; I/O goes on only while it waits.
+Handler = Callable[[Request], Awaitable[Answer]]
 
 
-async def serve_control(listening: socket.socket, status: Status) -> None:
+class RefusedError(Exception):
+    """The request is answered with the text as its error."""
+
+
+async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) -> None:
     """Answer until cancelled; the socket is the caller's."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening.dup()))
     limit = trio.CapacityLimiter(limits.CONTROL_CONNECTIONS_MAX)
@@ -28,14 +38,14 @@ async def serve_control(listening: socket.socket, status: Status) -> None:
     async def serve(stream: trio.SocketStream) -> None:
         async with stream, limit:
             try:
-                await _converse(stream, status)
+                await converse(stream, verbs)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 logger.debug("control connection broken")
 
     await trio.serve_listeners(serve, [listener])
 
 
-async def _converse(stream: trio.SocketStream, status: Status) -> None:
+async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler]) -> None:
     """Line by line; silence and overlong lines end it."""
     received = bytearray()
     while True:
@@ -51,15 +61,45 @@ async def _converse(stream: trio.SocketStream, status: Status) -> None:
             return
         line, _, received = received.partition(b"\n")
         with trio.move_on_after(limits.CONTROL_TIMEOUT_S):
-            await stream.send_all(json.dumps(_answer(bytes(line), status)).encode() + b"\n")
+            await stream.send_all(await answer(bytes(line), verbs) + b"\n")
 
 
-def _answer(line: bytes, status: Status) -> dict[str, object]:
+async def answer(line: bytes, verbs: Mapping[str, Handler]) -> bytes:
+    """The answer to one request, as a line without its end."""
+    try:
+        made = await _handle(line, verbs)
+    except RefusedError as error:
+        made = {"error": str(error)}
+    except Exception:
+        # What is wrong with a verb must not end the I/O of a node.
+        logger.exception("a control request failed")
+        made = {"error": "it failed, the exporter's log has the reason"}
+    encoded = await _encode(made)
+    if len(encoded) > limits.STATUS_MAX_BYTES:
+        return json.dumps({"error": f"the answer is larger than {limits.STATUS_MAX_BYTES} bytes"}).encode()
+    return encoded
+
+
+async def _handle(line: bytes, verbs: Mapping[str, Handler]) -> Answer:
     try:
         request = json.loads(line)
     except (ValueError, RecursionError):
-        return {"error": "not a JSON object"}
+        raise RefusedError("not a JSON object") from None
     verb = request.get("verb") if isinstance(request, dict) else None
-    if verb == "status":
-        return status()
-    return {"error": f"unknown verb {verb!r}, expected status"}
+    if not isinstance(verb, str) or verb not in verbs:
+        raise RefusedError(f"unknown verb {describe(verb)}, expected one of {', '.join(verbs)}")
+    return await verbs[verb](request)
+
+
+async def _encode(made: Answer) -> bytes:
+    parts: list[str] = []
+    for key, value in made.items():
+        if not isinstance(value, list):
+            parts.append(f"{json.dumps(key)}: {json.dumps(value)}")
+            continue
+        items = []
+        for item in value:
+            items.append(json.dumps(item))
+            await trio.lowlevel.checkpoint()
+        parts.append(f"{json.dumps(key)}: [{', '.join(items)}]")
+    return f"{{{', '.join(parts)}}}".encode()

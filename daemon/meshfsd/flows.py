@@ -1,0 +1,183 @@
+"""The verbs "flows" and "flows-set": who gets how much of each disk, and changes of it at run time.
+
+    {"verb": "flows", "disk": NAME or null for all}
+
+        {"version", "node", "uptime_s", "disks": [one object per disk: `describe_disk`]}
+
+    {"verb": "flows-set", "disk": NAME or null for all, "set": {...}}       what `policy.Change` takes
+    {"verb": "flows-set", "disk": NAME or null for all, "reset": true}      back to the config
+
+A change is checked at all disks it is for before it is made at any. Its answer is the document of
+those disks, that is, what is in force then. It stays until a reset or the end of the process,
+also when the config is read again.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+import trio
+
+from meshfs.config_text import describe, unknown_key
+from meshfs.scheduler.fair import FairQueue
+from meshfs.scheduler.meter import DiskMeter
+from meshfs.scheduler.policy import Change, DiskPolicy, Overrides, PolicyError
+from meshfs.scheduler.queue import Queue
+from meshfsd.control import Answer, RefusedError, Request
+from meshfsd.flows_document import describe_disk
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+class MeteredRunner(Protocol):
+    @property
+    def meter(self) -> DiskMeter: ...
+
+
+class ScheduledDisk(Protocol):
+    """What is needed of a `ServedDisk`. ``policy`` is what is in force: ``config_policy`` under ``overrides``."""
+
+    @property
+    def runner(self) -> MeteredRunner: ...
+
+    @property
+    def queue(self) -> Queue: ...
+
+    @property
+    def policy(self) -> DiskPolicy: ...
+
+    @property
+    def config_policy(self) -> DiskPolicy: ...
+
+    @property
+    def overrides(self) -> Overrides: ...
+
+    def set_policy(self, base: DiskPolicy, overrides: Overrides, nodes: Collection[str]) -> None:
+        """Go by it from now on. Raises PolicyError; nothing has changed then."""
+
+
+class FlowControl:
+    """Handlers of both verbs. ``disks`` by name and ``nodes`` are those of the moment; ``now`` is the queues' clock."""
+
+    def __init__(
+        self,
+        node: str,
+        disks: Callable[[], Mapping[str, ScheduledDisk]],
+        nodes: Callable[[], Collection[str]],
+        now: Callable[[], float],
+    ) -> None:
+        self._node = node
+        self._disks = disks
+        self._nodes = nodes
+        self._now = now
+        self._started = now()
+
+    # --- showing -----------------------------------------------------------------------
+
+    async def show(self, request: Request) -> Answer:
+        """The verb "flows". Raises RefusedError."""
+        _check_keys(request, ("verb", "disk"))
+        return await self._show(self._chosen(request))
+
+    async def _show(self, names: Sequence[str]) -> Answer:
+        """Disk by disk, so that I/O goes on meanwhile; one that goes meanwhile is left out."""
+        made = self.document([])
+        found: list[object] = []
+        for name in names:
+            if (disk := self._disks().get(name)) is not None:
+                found.append(self._describe(name, disk, self._now()))
+            await trio.lowlevel.checkpoint()
+        return {**made, "disks": found}
+
+    def document(self, names: Sequence[str] | None = None) -> dict[str, object]:
+        """The document at once; of all disks without ``names``."""
+        now, disks = self._now(), self._disks()
+        return {
+            "version": VERSION,
+            "node": self._node,
+            "uptime_s": round(now - self._started, 3),
+            "disks": [self._describe(name, disks[name], now) for name in (sorted(disks) if names is None else names)],
+        }
+
+    def _describe(self, name: str, disk: ScheduledDisk, now: float) -> dict[str, object]:
+        return describe_disk(self._node, name, disk.queue, disk.policy, disk.runner.meter, now)
+
+    def _chosen(self, request: Request) -> list[str]:
+        name, disks = request.get("disk"), self._disks()
+        if name is None:
+            return sorted(disks)
+        if not isinstance(name, str) or name not in disks:
+            there = ", ".join(sorted(disks)) or "none, this exporter serves no disks"
+            raise RefusedError(f"there is no disk {describe(name)}, expected one of {there}")
+        return [name]
+
+    # --- changing ----------------------------------------------------------------------
+
+    async def change(self, request: Request) -> Answer:
+        """The verb "flows-set". Raises RefusedError; nothing has changed then."""
+        _check_keys(request, ("verb", "disk", "set", "reset"))
+        names = self._chosen(request)
+        if "set" in request and "reset" in request:
+            raise RefusedError("found both set and reset, expected one of them")
+        if "set" in request:
+            self._set(names, request["set"])
+        elif request.get("reset") is True:
+            self._reset(names)
+        elif "reset" in request:
+            raise RefusedError(f"reset: found {describe(request['reset'])}, expected true")
+        else:
+            raise RefusedError('nothing to do, expected "set": {...} or "reset": true')
+        return await self._show(names)
+
+    def _set(self, names: Sequence[str], wish: object) -> None:
+        try:
+            change = Change.parse(wish)
+        except PolicyError as error:
+            raise RefusedError(str(error)) from error
+        wanted = {name: self._fair(name).overrides.add(change) for name in names}
+        self._install(wanted)
+        logger.info("%s: at run time %s", _names(names), _told(change))
+
+    def _reset(self, names: Sequence[str]) -> None:
+        self._install({name: Overrides() for name in names if self._fair(name)})
+        logger.info("%s: weights, floor, reservations and limits are the config's again", _names(names))
+
+    def _fair(self, name: str) -> ScheduledDisk:
+        """The disk, whose queue goes by a policy. Raises RefusedError."""
+        disk = self._disks()[name]
+        if not isinstance(disk.queue, FairQueue):
+            raise RefusedError(
+                f"disk {name} is scheduled by {disk.queue.discipline}, which knows no weights, floors or limits "
+                '(discipline in [scheduler] of the config, expected "fair")'
+            )
+        return disk
+
+    def _install(self, wanted: Mapping[str, Overrides]) -> None:
+        """At all of the disks or, when one cannot have it, at none. Raises RefusedError."""
+        disks, nodes = self._disks(), self._nodes()
+        for name, overrides in wanted.items():
+            try:
+                overrides.policy(disks[name].config_policy, nodes)
+            except PolicyError as error:
+                raise RefusedError(f"disk {name}: {error}") from error
+        for name, overrides in wanted.items():
+            disks[name].set_policy(disks[name].config_policy, overrides, nodes)
+
+
+def _check_keys(request: Request, known: Sequence[str]) -> None:
+    for key in request:
+        if key not in known:
+            raise RefusedError(f"{describe(key)}: {unknown_key(key[:200], known)}")
+
+
+def _names(names: Sequence[str]) -> str:
+    return f"disk {names[0]}" if len(names) == 1 else f"{len(names)} disks"
+
+
+def _told(change: Change) -> str:
+    """system_floor = 0.3; or n2/app, n2/system: weight = 4."""
+    values = ", ".join(f"{key} = {'none' if value is None else f'{value:g}'}" for key, value in change.values.items())
+    flows = ", ".join(f"{flow[0]}/{flow[1]}" for flow in change.flows() if flow is not None)
+    return f"{flows}: {values}" if flows else values

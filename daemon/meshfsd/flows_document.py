@@ -1,0 +1,143 @@
+"""One disk of the "flows" document: what its policy, its queue and its meter say, joined; plain values.
+
+    name, discipline, depth, in_flight, queued
+    policy       system_floor, limit_iops, limit_bytes_per_s (null: none), source ("config", "run time")
+    cost         the cost model's parameters; whether it is calibrated, and by how many windows
+    jain         by class and window: Jain's index of share / weight; null with nothing to compare
+    utilisation  by window: cost served per second
+    flows        one object per flow: `_flow`
+    others       totals of the flows the meter let go, and how many those were
+
+Windows are "1s" and "60s"; latencies are of the last minute, in milliseconds; histograms count in
+the buckets <= 1, 5, 10, 100, 1000, 10000 and > 10000 ms. A share is 0 to 1.
+
+Jain's index is over the flows that were backlogged in the window, and of those over the ones
+whose share is by weight alone: a limit may be what a flow waits for, and a reservation gives
+more than the weight does.
+"""
+
+from collections.abc import Callable, Mapping
+
+from meshfs.disk.base import Op
+from meshfs.model import IoClass
+from meshfs.scheduler.cost import CostModel
+from meshfs.scheduler.meter import NO_USAGE, Counted, DiskMeter, DiskUsage, FlowUsage, Usage, jain
+from meshfs.scheduler.policy import DiskPolicy, Flow, FlowPolicy
+from meshfs.scheduler.queue import FlowState, Queue
+
+_PER_US = 1e6
+_PER_NS = 1e9
+
+
+def describe_disk(
+    node: str, name: str, queue: Queue, policy: DiskPolicy, meter: DiskMeter, now: float
+) -> dict[str, object]:
+    """Of the exporter of ``node``. Flows that have a policy of their own are there though they want nothing."""
+    states = {state.flow: state for state in queue.flows(now)}
+    usage = meter.snapshot(now, {flow: state.waits_s for flow, state in states.items() if state.queued})
+    flows = sorted(each for each in {*usage.flows, *states, *policy.flows} if _is_flow(each))  # type: ignore[type-var]
+    return {
+        "name": name,
+        "discipline": queue.discipline,
+        "depth": queue.depth,
+        "in_flight": sum(state.in_flight for state in states.values()),
+        "queued": len(queue),
+        "policy": {
+            "system_floor": policy.system_floor,
+            "limit_iops": policy.limit_iops,
+            "limit_bytes_per_s": policy.limit_bytes_per_s,
+            "source": policy.source(),
+        },
+        "cost": _cost(queue.costs),
+        "jain": {str(each): _jain(each, usage, policy) for each in IoClass},
+        "utilisation": _windows(usage.usage, lambda got: got.cost),
+        "flows": [
+            _flow(node, policy, states.get(each) or FlowState(each, 0, 0), usage.flows.get(each) or NO_USAGE)
+            for each in flows
+        ],
+        "others": {"flows": usage.flows_let_go, **_totals(usage.others)},
+    }
+
+
+def _is_flow(key: object) -> bool:
+    """What is not of a node and a class (there is none in an exporter) has no place here."""
+    return isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], IoClass)
+
+
+def _cost(costs: CostModel) -> dict[str, object]:
+    return {
+        "read_fixed_us": round(costs.read_fixed_s * _PER_US, 3),
+        "read_byte_ns": round(costs.read_byte_s * _PER_NS, 6),
+        "write_fixed_us": round(costs.write_fixed_s * _PER_US, 3),
+        "write_byte_ns": round(costs.write_byte_s * _PER_NS, 6),
+        "flush_fixed_us": round(costs.flush_fixed_s * _PER_US, 3),
+        "calibrated": costs.calibrated,
+        "windows": costs.windows,
+    }
+
+
+def _flow(node: str, policy: DiskPolicy, state: FlowState, usage: FlowUsage) -> dict[str, object]:
+    flow: Flow = state.flow  # type: ignore[assignment]
+    wanted = policy.of(flow)
+    return {
+        "node": flow[0],
+        "class": str(flow[1]),
+        "local": flow[0] == node,
+        "weight": wanted.weight,
+        "reservation": wanted.reservation,
+        "limit_iops": wanted.limit_iops,
+        "limit_bytes_per_s": wanted.limit_bytes_per_s,
+        "source": policy.source(flow),
+        "entitlement": round(state.entitlement, 6),
+        "share": _windows(usage.usage, lambda got: got.share),
+        "backlogged": {f"{window}s": got.backlogged for window, got in usage.usage.items()},
+        "lag_s": round(state.lag_s, 6),
+        "queued": state.queued,
+        "in_flight": state.in_flight,
+        "waits_s": round(state.waits_s, 3),
+        "held": state.held,
+        "latency_ms": {"p50": _ms(usage.latency_p50_s), "p99": _ms(usage.latency_p99_s)},
+        "disk_latency_ms": {"p50": _ms(usage.disk_latency_p50_s), "p99": _ms(usage.disk_latency_p99_s)},
+        "iops": _windows(usage.usage, lambda got: got.iops),
+        "bytes_per_s": _windows(usage.usage, lambda got: got.bytes_per_s),
+        **_totals(usage.counted),
+    }
+
+
+def _totals(counted: Counted) -> dict[str, object]:
+    return {
+        "reads": counted.completions[Op.READ],
+        "writes": counted.completions[Op.WRITE],
+        "flushes": counted.completions[Op.FLUSH],
+        "errors": counted.errors,
+        "read_bytes": counted.bytes[Op.READ],
+        "written_bytes": counted.bytes[Op.WRITE],
+        "cost_s": round(counted.cost_s, 6),
+        "read_time_s": round(counted.times_s[Op.READ], 6),
+        "write_time_s": round(counted.times_s[Op.WRITE], 6),
+        "read_histogram": counted.read_histogram,
+        "write_histogram": counted.write_histogram,
+    }
+
+
+def _jain(io_class: IoClass, usage: DiskUsage, policy: DiskPolicy) -> dict[str, float | None]:
+    flows = {key: policy.of(key) for key in usage.flows if _is_flow(key) and key[1] is io_class}  # type: ignore[index,arg-type]
+    comparable = {key: wanted.weight for key, wanted in flows.items() if _by_weight_alone(wanted)}
+    found: dict[str, float | None] = {}
+    for window in usage.usage:
+        backlogged = {key: usage.flows[key].usage[window] for key in comparable}
+        index = jain(got.share / comparable[key] for key, got in backlogged.items() if got.backlogged)
+        found[f"{window}s"] = index if index is None else round(index, 6)
+    return found
+
+
+def _by_weight_alone(wanted: FlowPolicy) -> bool:
+    return not wanted.reservation and wanted.limit_iops is None and wanted.limit_bytes_per_s is None
+
+
+def _windows(usage: Mapping[int, Usage], figure: Callable[[Usage], float]) -> dict[str, float]:
+    return {f"{window}s": round(figure(got), 6) for window, got in usage.items()}
+
+
+def _ms(latency_s: float | None) -> float | None:
+    return None if latency_s is None else round(latency_s * 1000, 4)
