@@ -104,9 +104,9 @@ def test_the_table(exporters: Exporters, meshctl: Run) -> None:
         "floor of system I/O 20.0%, limit 500/s, set by config",
         "cost of a read 120us and 500 MB/s, a write 200us and 250 MB/s, a flush 1.5ms (learnt from 40 windows)",
         "Jain's index of fairness, 1s (60s): app 0.998 (0.991), system - (-)",
-        "NODE CLASS WEIGHT RESERVE LIMIT DUE SHARE 1s 60s LAG QUEUED FLYING P50 P99 IOPS BYTES/S HELD SET BY",
-        "n1 app 1 - - 40.0% 38.0% 41.0% 2.0ms 3 1 350us 12ms 1500 5.9M - config",
-        "n2 system 1 - - 40.0% 38.0% 41.0% 2.0ms 3 1 350us 12ms 1500 5.9M - config",
+        "NODE CLASS WEIGHT RESERVE LIMIT DUE SHARE 1s 60s LAG QUEUED WAITS FLYING P50 P99 IOPS BYTES/S HELD SET BY",
+        "n1 app 1 - - 40.0% 38.0% 41.0% 2.0ms 3 45ms 1 350us 12ms 1500 5.9M - config",
+        "n2 system 1 - - 40.0% 38.0% 41.0% 2.0ms 3 45ms 1 350us 12ms 1500 5.9M - config",
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshctl.fields import Fields
-from meshctl.frame import fit, frame
+from meshctl.frame import fit, frame, joined
 from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side, totals
 from meshctl.sources import Answer
 from support.flow_documents import flow, flows_document, histogram, mount_disk, mount_document, shared_disk
@@ -23,8 +23,8 @@ def mount_interval(before: dict[str, Any] | None, after: dict[str, Any], elapsed
     return mount_side(None if before is None else reading(before, 10.0), reading(after, 10.0 + elapsed_s))
 
 
-def words(lines: list[str]) -> list[str]:
-    return [" ".join(line.split()) for line in lines]
+def shown_words(interval: Interval, title: str = "") -> list[str]:
+    return [" ".join(line.split()) for line in joined(frame(interval, title))]
 
 
 def test_rates_are_differences_over_the_time_between() -> None:
@@ -43,7 +43,7 @@ def test_rates_are_differences_over_the_time_between() -> None:
 def test_a_frame_of_a_mount() -> None:
     before = mount_document(mount_disk(), mount_disk("disk1", "n2", local=True))
     after = mount_document(mount_disk(times=3), mount_disk("disk1", "n2", local=True, times=1))
-    shown = words(frame(Interval((mount_interval(before, after),), (), ()), "title"))
+    shown = shown_words(Interval((mount_interval(before, after),), (), ()), "title")
     assert shown == [
         "title",
         "I/O IOPS BYTES/S <=1 <=5 <=10 <=100 <=1000 <=10000 >10000 ms",
@@ -67,7 +67,7 @@ def test_a_frame_of_an_exporter_is_sorted_by_share() -> None:
     before = flows_document(idle, shared_disk(flows=[small, large]))
     after = flows_document(idle, shared_disk(flows=[{**small, **later}, large]))
     side = exporter_side(reading(before, 1.0), reading(after, 3.0))
-    shown = words(frame(Interval((), (side,), ())))
+    shown = shown_words(Interval((), (side,), ()))
     assert shown[1:] == [
         "local read 100 400K 200 0 0 0 0 0 0",
         "local write 0 0B 0 0 0 0 0 0 0",
@@ -85,7 +85,7 @@ def test_a_frame_of_an_exporter_is_sorted_by_share() -> None:
 
 def test_the_first_look_has_no_rates() -> None:
     side = mount_interval(None, mount_document())
-    shown = words(frame(Interval((side,), (), ())))
+    shown = shown_words(Interval((side,), (), ()))
     assert shown[1] == "local read - - - - - - - - -"
     assert shown[-1] == "n1/disk0 remote - - 200us 4.0ms - - 2.0ms 12.0s - 0 ok"
     assert document(Interval((side,), (), ()))["mounts"][0]["disks"][0]["interval"] is None
@@ -141,7 +141,7 @@ def test_the_document() -> None:
 
 def test_what_gives_no_answer_is_shown_as_such() -> None:
     side = mount_side(reading(mount_document(), 1.0), reading({}, 3.0, "no answer for 5 s"))
-    shown = frame(Interval((side,), (), ("mount /mesh: no answer for 5 s",)))
+    shown = shown_words(Interval((side,), (), ("mount /mesh: no answer for 5 s",)))
     assert shown[0] == "mount /mesh: no answer for 5 s"
     assert shown[-1] == "mount /mesh: no answer"
 
@@ -174,19 +174,36 @@ def test_documents_of_any_kind_give_printable_frames(data: st.DataObject) -> Non
         (exporter_side(reading(shares[0], 1.0), reading(shares[1], 2.0)),),
         (HOSTILE,),
     )
-    assert all(line.isprintable() for line in frame(now, "title"))
+    assert all(line.isprintable() for line in joined(frame(now, "title")))
     for side in (*now.mounts, *now.exporters):
         assert all(row.operations >= 0 for group in side.groups for row in group.rows)
     assert all(0 <= total.per_s < math.inf for total in totals(now.mounts).values())
     json.dumps(document(now))
 
 
-@given(st.lists(st.text(max_size=30), max_size=30), st.integers(1, 20), st.integers(1, 20))
-def test_a_frame_fits_its_window(lines: list[str], columns: int, rows: int) -> None:
-    shown = fit(lines, columns, rows)
+@given(st.lists(st.lists(st.text(max_size=30), min_size=1, max_size=30), min_size=1, max_size=5), st.data())
+def test_a_frame_fits_its_window(blocks: list[list[str]], data: st.DataObject) -> None:
+    columns, rows = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 60))
+    shown = fit(blocks, columns, rows)
     assert len(shown) <= rows
     assert all(len(line) <= columns for line in shown)
-    if len(lines) <= rows:
-        assert shown == [line[:columns] for line in lines]
+    if len(joined(blocks)) <= rows:
+        assert shown == [line[:columns] for line in joined(blocks)]
     else:
-        assert shown[-1] == f"... {len(lines) - rows + 1} more lines"[:columns]
+        assert any(f"{line} ".startswith("... ") or len(line) == columns < 20 for line in shown)
+
+
+def test_a_long_block_does_not_push_the_others_out() -> None:
+    blocks = [["head"], [f"disk {n}" for n in range(400)], [f"flow {n}" for n in range(3)]]
+    shown = fit(blocks, 80, 24)
+    assert len(shown) == 24
+    assert shown[:3] == ["head", "", "disk 0"]
+    assert shown[-6:] == ["disk 16", "... 383 more lines", "", "flow 0", "flow 1", "flow 2"]
+
+
+def test_too_many_blocks_are_cut_at_the_end() -> None:
+    shown = fit([[f"block {n}", *map(str, range(9))] for n in range(26)], 80, 24)
+    assert len(shown) == 24
+    assert shown[0] == "block 0"
+    assert shown[7] == "block 1"
+    assert shown[-1].startswith("... ")

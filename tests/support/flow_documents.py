@@ -10,7 +10,14 @@ def histogram(*counts: int) -> list[int]:
 def flow(node: str = "n1", io_class: str = "app", **changed: Any) -> dict[str, Any]:
     """100 reads of 4 KiB, 50 writes of 64 KiB since the start."""
     wanted = {"weight": 1.0, "reservation": 0.0, "limit_iops": None, "limit_bytes_per_s": None, "source": "config"}
-    state = {"entitlement": 0.4, "share": {"1s": 0.38, "60s": 0.41}, "lag_s": 0.002, "queued": 3, "in_flight": 1}
+    state = {
+        "entitlement": 0.4,
+        "share": {"1s": 0.38, "60s": 0.41},
+        "lag_s": 0.002,
+        "queued": 3,
+        "waits_s": 0.045,
+        "in_flight": 1,
+    }
     rates = {
         "held": "",
         "latency_ms": {"p50": 0.35, "p99": 12.4},

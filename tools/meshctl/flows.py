@@ -11,7 +11,7 @@ from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
 from meshfs.config import disk_id
 
 COLUMNS = (
-    *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "FLYING"),
+    *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "WAITS", "FLYING"),
     *("P50", "P99", "IOPS", "BYTES/S", "HELD", "SET BY"),
 )
 RIGHT = frozenset(COLUMNS) - {"NODE", "CLASS", "HELD", "SET BY"}
@@ -19,7 +19,7 @@ CLASSES = ("app", "system")
 _EPILOG = """\
 A flow is all the I/O of one node in one class at one disk. DUE is the share of the disk's time it is entitled to among
 those that want the disk now, SHARE what it got in the last second and minute, LAG the time by which it is behind (or
-ahead, when negative). P50 and P99 are of the last minute, from arrival to completion. "meshctl flows set" changes
+ahead, when negative), WAITS how long its oldest request does. P50 and P99 are of the last minute, from arrival to completion. "meshctl flows set" changes
 weights, floors and limits. A disk named "set" or "reset" is asked for as NODE/set.
 """
 
@@ -127,6 +127,7 @@ def flow_row(flow: Fields) -> list[str]:
         table.percent(share.number("60s")),
         lag(flow.number("lag_s")),
         table.count(flow.integer("queued")),
+        table.latency(milli(flow.number("waits_s") or None, 1e3)),
         table.count(flow.integer("in_flight")),
         table.latency(latency.number("p50")),
         table.latency(latency.number("p99")),

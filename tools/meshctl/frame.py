@@ -8,6 +8,10 @@ from meshctl.fields import Fields
 from meshctl.rates import TOTALS, Group, Interval, Row, Side, totals
 from meshfs.histogram import COARSE_BOUNDS_MS
 
+# A block that has to give way keeps its head and its largest rows.
+_BLOCK_ROWS_MIN: Final = 6
+# Narrower columns would move with every other figure.
+_COLUMN_WIDTH_MIN: Final = 6
 _BUCKETS: Final = (*(f"<={bound}" for bound in COARSE_BOUNDS_MS), f">{COARSE_BOUNDS_MS[-1]} ms")
 _TOTALS: Final = ("I/O", "IOPS", "BYTES/S", *_BUCKETS)
 _DISKS: Final = (
@@ -20,26 +24,39 @@ _FLOWS: Final = (
 )
 
 
-def frame(interval: Interval, title: str = "") -> list[str]:
-    """All there is to show, as long and as wide as it is."""
-    lines = [title] if title else []
-    lines += [table.printable(problem) for problem in interval.problems]
-    lines += _block(_TOTALS, _total_rows(interval), left=("I/O",))
-    for side in interval.mounts:
-        lines += ["", *_mount_lines(side)]
+def frame(interval: Interval, title: str = "") -> list[list[str]]:
+    """Blocks of lines, as long and as wide as they are: what is wrong and the totals first."""
+    head = [title] if title else []
+    head += [table.printable(problem) for problem in interval.problems]
+    blocks = [[*head, *_block(_TOTALS, _total_rows(interval), left=("I/O",))]]
+    blocks += [_mount_lines(side) for side in interval.mounts]
     for side in interval.exporters:
-        for group in sorted(side.groups, key=_utilisation, reverse=True):
-            lines += ["", *_exporter_disk_lines(side, group)]
-    return lines
+        busiest = sorted(side.groups, key=_utilisation, reverse=True)
+        blocks += [_exporter_disk_lines(side, group) for group in busiest]
+    return blocks
 
 
-def fit(lines: Sequence[str], columns: int, rows: int) -> list[str]:
-    """What of the lines a window of this size shows; the last says how many it does not."""
-    shown = list(lines)
-    if len(shown) > rows:
-        hidden = len(shown) - max(rows - 1, 0)
-        shown = [*shown[: max(rows - 1, 0)], f"... {hidden} more lines"][:rows]
+def joined(blocks: Sequence[Sequence[str]]) -> list[str]:
+    """With an empty line before each block but the first."""
+    lines = [line for block in blocks for line in ("", *block)]
+    return lines[1:]
+
+
+def fit(blocks: Sequence[Sequence[str]], columns: int, rows: int) -> list[str]:
+    """What a window of this size shows: long blocks give way to short ones, and the last ones to the first."""
+    room = rows - len(blocks) + 1
+    longest = max(map(len, blocks), default=0)
+    while longest > _BLOCK_ROWS_MIN and sum(min(len(block), longest) for block in blocks) > room:
+        longest -= 1
+    shown = _cut(joined([_cut(block, longest) for block in blocks]), rows)
     return [line[:columns] for line in shown]
+
+
+def _cut(lines: Sequence[str], rows: int) -> list[str]:
+    """The last line says how many there are no rows for."""
+    if len(lines) <= rows:
+        return list(lines)
+    return [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"][:rows]
 
 
 def _total_rows(interval: Interval) -> list[list[str]]:
@@ -138,4 +155,6 @@ def _utilisation(group: Group) -> float:
 
 
 def _block(head: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[str]) -> list[str]:
-    return table.render(head, rows, right=[name for name in head if name not in left]).split("\n")
+    wide = [name if name in left else name.rjust(_COLUMN_WIDTH_MIN) for name in head]
+    right = [name for name, plain in zip(wide, head, strict=True) if plain not in left]
+    return table.render(wide, rows, right).split("\n")

@@ -25,6 +25,10 @@ _QUIT_KEYS: Final = (b"q", b"Q")
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+#: Lines for a window of so many columns and rows; None is no window, endless.
+Render = Callable[[tuple[int, int] | None], Sequence[str]]
+
+
 class Bell:
     """Wakes a waiting main thread from other threads and from signals."""
 
@@ -71,8 +75,8 @@ class Printer:
             self._bell.wait(left_s)
         return True
 
-    def show(self, render: Callable[[int, int], Sequence[str]]) -> None:
-        print("\n".join(render(1 << 30, 1 << 30)), flush=True)
+    def show(self, render: Render) -> None:
+        print("\n".join(render(None)), flush=True)
 
 
 class Screen:
@@ -87,7 +91,7 @@ class Screen:
         self._settings: list[Any] | None = None
         self._handlers: dict[int, Any] = {}
         self._resized = False
-        self._render: Callable[[int, int], Sequence[str]] | None = None
+        self._render: Render | None = None
         self._over = False
         #: The signal that ended it; None while it runs or after a key.
         self.ended_by: int | None = None
@@ -119,8 +123,8 @@ class Screen:
                 self._draw()
         return not self._over
 
-    def show(self, render: Callable[[int, int], Sequence[str]]) -> None:
-        """Draw what `render` gives for a window's columns and rows; again whenever its size changes."""
+    def show(self, render: Render) -> None:
+        """Draw what `render` gives for the window; again whenever its size changes."""
         self._render = render
         self._draw()
 
@@ -129,7 +133,7 @@ class Screen:
             return
         columns, rows = os.get_terminal_size(self._output)
         # A terminal that does not know its size says 0.
-        lines = self._render(columns or 80, rows or 24)
+        lines = self._render((columns or 80, rows or 24))
         ends = (_CLEAR_TO_LINE_END + b"\r\n").join(line.encode(errors="replace") for line in lines)
         self._write(_HOME + ends + _CLEAR_TO_LINE_END + _CLEAR_TO_SCREEN_END)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meshctl import output
 from meshctl.flows import flow_problems
-from meshctl.frame import fit, frame
+from meshctl.frame import fit, frame, joined
 from meshctl.main_types import Subparsers
 from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side
 from meshctl.screen import Bell, Printer, Screen
@@ -146,8 +146,9 @@ def interval_of(mounts: Sequence[Side], exporters: Sequence[Side]) -> Interval:
     return Interval(tuple(mounts), tuple(exporters), tuple(found))
 
 
-def lines(shown: Interval, title: str, columns: int, rows: int) -> list[str]:
-    """Without a title as JSON."""
+def lines(shown: Interval, title: str, window: tuple[int, int] | None) -> list[str]:
+    """Without a title as JSON, without a window (columns, rows) everything."""
     if not title:
         return [json.dumps(document(shown))]
-    return fit(frame(shown, title), columns, rows)
+    blocks = frame(shown, title)
+    return fit(blocks, *window) if window else [*joined(blocks), ""]
