@@ -9,6 +9,8 @@ the process that mounts and the one that serves.
     tools/bench --quick --only 'loop/*4k*'       some rows, shorter
     tools/bench --profile --only loop/randread-4k-qd16 --security sign
     tools/bench scale                            16 nodes of 26 disks
+    tools/bench fairness                         the scheduler: shares, latency beside floods, recovery, cost
+    tools/bench fairness --quick --only 'slow/recovery/*'
 """
 
 import argparse
@@ -20,7 +22,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark import fio, report
+from benchmark import fairness, fairness_report, fio, report
 from benchmark.profile import profile
 from benchmark.scale import scale
 from benchmark.subjects import DISKS, Subject, scratch_folder, start
@@ -47,6 +49,8 @@ def _run(options: argparse.Namespace) -> None:
             result = scale(folder)
         print(json.dumps(result, indent=2))
         _write(options.json, {"machine": report.machine(), "scale": result})
+    elif options.what == "fairness":
+        _fairness(options)
     elif options.profile:
         _profile(options)
     else:
@@ -57,8 +61,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=["compare", "scale"], default="compare")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 1.5 s each instead of 5 of 4 s")
+    parser.add_argument("what", nargs="?", choices=["compare", "scale", "fairness"], default="compare")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; of fairness also fewer cases")
     parser.add_argument("--rounds", type=int, metavar="N")
     parser.add_argument("--seconds", type=float, metavar="S", help="length of one measurement")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="rows by name, e.g. 'loop/*' or '*/read-1m-qd4'")
@@ -67,6 +71,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size-mib", type=int, default=512, help="of each disk")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples there")
     parser.add_argument("--profile", action="store_true", help="tell where the time of the chosen rows goes (py-spy)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="fairness: the picture (PNG) goes there")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="fairness: table, JSON and picture go there (.cache/fairness/TIME)"
+    )
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (1.5 if options.quick else 4.0)
@@ -126,6 +134,15 @@ def _profile(options: argparse.Namespace) -> None:
                 for subject in start(stack, folder, make, names, options.size_mib * MIB):
                     for workload in workloads:
                         profile(subject, workload, options.seconds, kept)
+
+
+def _fairness(options: argparse.Namespace) -> None:
+    out = options.out or ROOT / ".cache/fairness" / time.strftime("%Y%m%d-%H%M%S")
+    with scratch_folder("meshfs-fairness-") as folder:
+        findings = fairness.measure(folder, quick=options.quick, only=options.only, say=_say)
+    print("\n" + fairness_report.table(findings), flush=True)
+    written = fairness.write(findings, out, quick=options.quick, json_file=options.json, plot_file=options.plot)
+    _say(f"wrote {', '.join(map(str, written))}")
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:

@@ -1,0 +1,211 @@
+"""The experiments of tools/bench fairness as data: who loads the disk how, and which mark it has to reach.
+
+A mount is named by its node; "n2-system" is a second mount of n2 with class=system. Every load is fio with libaio,
+direct I/O and random places.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchmark.fairness_rules import Flow
+from meshfs.limits import KIB, MIB
+
+BLOCK_BYTES: Final = {"4k": 4 * KIB, "64k": 64 * KIB, "1m": MIB}
+# Low enough that two cores serve it with ease: the disk is the bottleneck, not the processor. A share of a third
+# at depth 1 leaves 3 ms for each request, of which a round trip takes a tenth.
+LIMITS: Final = {"limit_iops": 1000, "limit_bytes_per_s": 100_000_000}
+FLOOR: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Load:
+    mount: str
+    pattern: str
+    block: str
+    depth: int
+    idle: bool = False
+    """Under `ionice -c idle`, which makes it system I/O on any mount."""
+
+    @property
+    def flow(self) -> Flow:
+        node, _, io_class = self.mount.partition("-")
+        return node, "system" if self.idle else io_class or "app"
+
+    @property
+    def writes(self) -> bool:
+        return self.pattern.endswith("write")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Loads together: nodes of one class by weight."""
+
+    name: str
+    loads: tuple[Load, ...]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    quick: bool = False
+
+    def weight(self, flow: Flow) -> float:
+        return self.weights.get(flow[0], 1.0)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A lone reader of 4 KiB beside a flood: its p99 against its p99 alone."""
+
+    name: str
+    reader: Load
+    flood: tuple[Load, ...]
+    mark: float
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Seconds of one measurement, and how often it is repeated, by experiment."""
+
+    shares_s: float
+    reader_s: float
+    reader_rounds: int
+    alone_s: float
+    alone_rounds: int
+    recovery_s: float
+    recovery_rounds: int
+    cost_s: float
+    cost_rounds: int
+
+
+FULL: Final = Profile(6.5, 3.0, 3, 2.0, 3, 2.5, 3, 2.0, 5)
+QUICK: Final = Profile(6.0, 2.5, 1, 2.0, 1, 2.5, 1, 1.5, 2)
+
+
+def _three(one: tuple[str, str, int], two: tuple[str, str, int], three: tuple[str, str, int]) -> tuple[Load, ...]:
+    return tuple(Load(node, *load) for node, load in zip(("n2", "n3", "n4"), (one, two, three), strict=True))
+
+
+def _depths(pattern: str, *blocks: str) -> tuple[Load, ...]:
+    one, two, three = blocks if len(blocks) == 3 else blocks * 3
+    return _three((pattern, one, 1), (pattern, two, 4), (pattern, three, 64))
+
+
+EQUAL: Final = (
+    Shares("4k-read", _depths("randread", "4k"), quick=True),
+    Shares("64k-read", _depths("randread", "64k")),
+    Shares("1m-read", _depths("randread", "1m")),
+    Shares("4k-write", _depths("randwrite", "4k")),
+    Shares("64k-write", _depths("randwrite", "64k")),
+    Shares("1m-write", _depths("randwrite", "1m"), quick=True),
+    Shares("small-shallow-read", _depths("randread", "4k", "64k", "1m"), quick=True),
+    Shares("large-shallow-read", _depths("randread", "1m", "64k", "4k")),
+    Shares("small-shallow-write", _depths("randwrite", "4k", "64k", "1m")),
+    Shares("read-beside-write", _three(("randwrite", "64k", 1), ("randread", "4k", 4), ("randwrite", "1m", 64))),
+)
+
+_ONE_TWO_FOUR: Final = {"n2": 1.0, "n3": 2.0, "n4": 4.0}
+
+WEIGHTED: Final = (
+    Shares("4k-read", _three(*[("randread", "4k", 16)] * 3), _ONE_TWO_FOUR, quick=True),
+    Shares("64k-write", _three(*[("randwrite", "64k", 16)] * 3), _ONE_TWO_FOUR),
+    Shares(
+        "mixed",
+        _three(("randread", "1m", 16), ("randwrite", "64k", 16), ("randread", "4k", 16)),
+        _ONE_TWO_FOUR,
+    ),
+)
+
+# Applications and system together; the mark is the system's floor.
+CLASSES: Final = (
+    Shares("4k-read", (Load("n2", "randread", "4k", 64), Load("n3-system", "randread", "4k", 64)), quick=True),
+    Shares("64k-write", (Load("n2", "randwrite", "64k", 64), Load("n3-system", "randwrite", "64k", 64))),
+    Shares("app-4k-system-1m", (Load("n2", "randread", "4k", 16), Load("n3-system", "randwrite", "1m", 16))),
+    Shares(
+        "two-of-each",
+        (
+            Load("n2", "randread", "64k", 16),
+            Load("n3", "randwrite", "4k", 64),
+            Load("n2-system", "randwrite", "1m", 8),
+            Load("n3-system", "randread", "64k", 64),
+        ),
+    ),
+)
+
+ALONE: Final = (("app", Load("n2", "randread", "4k", 32)), ("system", Load("n3-system", "randread", "4k", 32)))
+
+
+def _reader(depth: int) -> Load:
+    return Load("n2", "randread", "4k", depth)
+
+
+def _system(*mounts: str) -> tuple[Load, ...]:
+    return tuple(Load(mount, "randwrite", "64k", 32) for mount in mounts)
+
+
+# The reader's node has no part in its flood, but for the two that are about one mount's own window.
+_FLOODS: Final = {block: tuple(Load(f"n{n}", "randread", block, 32) for n in (3, 4, 5)) for block in BLOCK_BYTES}
+
+READERS: Final = (
+    Reader("flood-4k", _reader(1), _FLOODS["4k"], 3.0),
+    Reader("flood-64k", _reader(1), _FLOODS["64k"], 3.0, quick=True),
+    Reader("flood-1m", _reader(1), _FLOODS["1m"], 3.0),
+    Reader("system-depth-1", _reader(1), _system("n3-system", "n4-system"), 1.5, quick=True),
+    Reader("system-depth-4", _reader(4), _system("n3-system", "n4-system"), 1.5),
+    Reader("system-depth-16", _reader(16), _system("n3-system", "n4-system"), 1.5),
+    Reader("system-same-node", _reader(1), _system("n2-system"), 1.5),
+    Reader("system-same-mount", _reader(1), (Load("n2", "randwrite", "64k", 32, idle=True),), 1.5, quick=True),
+)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Clients beside recovery under one setting of the exporter."""
+
+    name: str
+    discipline: str
+    floor: float = FLOOR
+    flooded: bool = True
+    quick: bool = True
+
+
+RECOVERY_CLIENT: Final = Load("n2", "randread", "4k", 16)
+RECOVERY_FLOOD: Final = (Load("n3-system", "randread", "64k", 64), Load("n4-system", "randwrite", "64k", 64))
+# Ceph's profiles are client/recovery 50/50 (balanced), 60/40 (high_client_ops) and 30/70 (high_recovery_ops).
+RECOVERIES: Final = (
+    Recovery("baseline", "fair", flooded=False),
+    Recovery("fifo", "fifo"),
+    Recovery("fair-20", "fair", 0.2),
+    Recovery("fair-40", "fair", 0.4, quick=False),
+    Recovery("fair-50", "fair", 0.5),
+    Recovery("fair-70", "fair", 0.7, quick=False),
+)
+
+
+@dataclass(frozen=True)
+class CephRecovery:
+    """Ceph's own figures on NVMe. The baseline's latency is Little's law's: the others' IOPS * latency is 64."""
+
+    name: str
+    iops: float
+    mean_ms: float
+
+
+CEPH: Final = (
+    CephRecovery("baseline", 21_500, 64 / 21_500 * 1000),
+    CephRecovery("uncontrolled", 2_544, 25.0),
+    CephRecovery("mclock-50", 11_209, 5.7),
+)
+
+COST_LOADS: Final = (("read", Load("n2", "randread", "4k", 16)), ("write", Load("n2", "randwrite", "4k", 16)))
+
+
+@dataclass(frozen=True)
+class Marks:
+    jain_min: float = 0.99
+    window_min: float = 0.95
+    weight_error_max: float = 0.05
+    floor_error_max: float = 0.02
+    alone_min: float = 0.97
+    cost_us_max: float = 5.0
+
+
+MARKS: Final = Marks()

@@ -1,0 +1,175 @@
+"""One run: fio for each load, all at once, the exporter asked for its flows meanwhile, and who used the processor."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmark.fairness_cases import BLOCK_BYTES, Load
+from benchmark.fairness_rules import Sample, between, sample_of
+from benchmark.fairness_stage import Stage
+from benchmark.fio import TICKS_PER_S, cpu_s
+
+RAMP_S: Final = 0.8
+SAMPLE_EVERY_S: Final = 0.25
+# The sample at the end is taken when its time has come, and its answer takes a moment.
+SAMPLE_LATE_S: Final = 0.1
+# From starting fio to its first request.
+FIO_START_S: Final = 0.3
+# What a load may take longer than asked: its last requests behind a deep queue of large ones.
+FIO_END_MAX_S: Final = 60.0
+FIO_STOP_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What fio says of one load, after its ramp; latencies of completion."""
+
+    iops: float
+    operations: int
+    bytes: int
+    mean_ms: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """`samples` lie within the time fio measured; `cores` is processor time per second of each process."""
+
+    results: list[LoadResult]
+    samples: list[Sample]
+    cores: dict[str, float]
+    machine: float
+    """Part of all processors' time that was used, by anybody."""
+    model: dict[str, Any]
+    """The exporter's model of the disk's cost at the end; empty when it was not asked."""
+
+    @property
+    def cpu_bound(self) -> bool:
+        """Whether a processor, and not the disk, may have been what limited: a process is one thread at most times."""
+        return self.machine > 0.9 or any(used > 0.9 for used in self.cores.values())
+
+
+def run(stage: Stage, loads: Sequence[Load], runtime_s: float, *, sampled: bool = False, ramp_s: float = RAMP_S) -> Run:
+    """Raises RuntimeError with fio's words when one of them fails, TimeoutError when one doesn't end."""
+    paths = [stage.path(load.mount) for load in loads]  # mounts what is missing, before anything is timed
+    outputs = [stage.folder / f"fio-{number}.json" for number in range(len(loads))]
+    processes: list[subprocess.Popen[bytes]] = []
+    start_s = time.monotonic()
+    begin_s, end_s = start_s + FIO_START_S + ramp_s, start_s + ramp_s + runtime_s
+    try:
+        for load, path, output in zip(loads, paths, outputs, strict=True):
+            processes.append(_start(load, path, output, ramp_s, runtime_s))
+        watch = _Watch(stage, sampled)
+        watch.until(begin_s)
+        before = _Usage(stage.pids)
+        watch.until(end_s)
+        after = _Usage(stage.pids)
+        watch.until(end_s + FIO_END_MAX_S, processes)
+    finally:
+        for process in processes:
+            _end(process)
+    results = [_result(load, output, process) for load, output, process in zip(loads, outputs, processes, strict=True)]
+    cores, machine = after.since(before)
+    model = stage.flows()["disks"][0]["cost"] if sampled else {}
+    samples = between(watch.samples, begin_s, end_s + SAMPLE_LATE_S) if sampled else []
+    return Run(results, samples, cores, machine, model)
+
+
+class _Watch:
+    """Lets time pass, and asks the exporter at each tick."""
+
+    def __init__(self, stage: Stage, sampled: bool) -> None:
+        self._stage, self._sampled = stage, sampled
+        self.samples: list[Sample] = []
+
+    def until(self, deadline_s: float, processes: Sequence[subprocess.Popen[bytes]] = ()) -> None:
+        """Until then, or until all `processes`, when some are given, have ended; they must by then."""
+        while (now := time.monotonic()) < deadline_s:
+            if processes and all(process.poll() is not None for process in processes):
+                return
+            if self._sampled:
+                before = now
+                document = self._stage.flows()
+                now = time.monotonic()
+                # The totals are of a moment between asking and the answer.
+                self.samples.append(sample_of(document, (before + now) / 2))
+            time.sleep(min(SAMPLE_EVERY_S, max(deadline_s - now, 0.0)))
+        if any(process.poll() is None for process in processes):
+            raise TimeoutError(f"fio has not ended {FIO_END_MAX_S:g} s after its time")
+
+
+class _Usage:
+    """Processor time used so far, by process and by the machine."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        self._time_s = time.monotonic()
+        self._by_process = {name: cpu_s(pid) for name, pid in pids.items()}
+        fields = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+        self._idle_s = (fields[3] + fields[4]) / TICKS_PER_S
+
+    def since(self, before: "_Usage") -> tuple[dict[str, float], float]:
+        """(cores used by each process, part of the machine's that were busy)."""
+        elapsed_s = self._time_s - before._time_s
+        cores = {name: (used - before._by_process[name]) / elapsed_s for name, used in self._by_process.items()}
+        idle = (self._idle_s - before._idle_s) / (elapsed_s * (os.cpu_count() or 1))
+        return {name: round(used, 3) for name, used in cores.items()}, round(min(max(1 - idle, 0.0), 1.0), 3)
+
+
+def _start(load: Load, path: Path, output: Path, ramp_s: float, runtime_s: float) -> subprocess.Popen[bytes]:
+    command = [
+        *(["ionice", "-c", "idle"] if load.idle else []),
+        "fio",
+        "--name=load",
+        f"--filename={path}",
+        f"--rw={load.pattern}",
+        f"--bs={BLOCK_BYTES[load.block]}",
+        f"--iodepth={load.depth}",
+        "--ioengine=libaio",
+        "--direct=1",
+        "--time_based",
+        f"--ramp_time={ramp_s:g}",
+        f"--runtime={runtime_s:g}",
+        "--norandommap",
+        "--randrepeat=0",
+        "--percentile_list=50:90:99:99.9",
+        "--output-format=json",
+        f"--output={output}",
+    ]
+    output.unlink(missing_ok=True)
+    with output.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=output.parent)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A signal it can catch comes first: fio's job is a process of its own, which only fio ends."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(FIO_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _result(load: Load, output: Path, process: subprocess.Popen[bytes]) -> LoadResult:
+    text = output.read_text() if output.exists() else ""
+    if process.returncode:
+        said = output.with_suffix(".log").read_text(errors="replace")
+        raise RuntimeError(f"fio failed as {load}: {text[-1000:]}{said[-1000:]}")
+    side = json.loads(text[text.index("{") :])["jobs"][0]["write" if load.writes else "read"]
+    latency = side["clat_ns"]
+    return LoadResult(
+        iops=side["iops"],
+        operations=side["total_ios"],
+        bytes=side["io_bytes"],
+        mean_ms=latency["mean"] / 1e6,
+        p50_ms=latency["percentile"]["50.000000"] / 1e6,
+        p99_ms=latency["percentile"]["99.000000"] / 1e6,
+    )

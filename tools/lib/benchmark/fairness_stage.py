@@ -1,0 +1,107 @@
+"""Where the experiments play: one exporter with one disk, nodes that mount, all on this machine.
+
+limit  a loop device over tmpfs which the exporter is told to limit
+slow   `slow_device`: slow by itself, nothing limited
+fast   a loop device over tmpfs, nothing limited: the processor is what ends there
+
+A stage is one kind of disk and one discipline; mounts are started when first asked for.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmark.fairness_cases import LIMITS
+from benchmark.slow_device import slow_device
+from benchmark.subjects import loop_on_tmpfs
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster, LocalDisk
+
+DISK_SIZE_BYTES: Final = 256 * MIB
+OWNER: Final = "n1"
+USERS: Final = ("n2", "n3", "n4", "n5")
+
+
+@dataclass
+class Stage:
+    kind: str
+    discipline: str
+    cluster: LocalCluster
+    device_pids: dict[str, int]
+    folder: Path
+    _paths: dict[str, Path] = field(default_factory=dict)
+
+    def path(self, mount: str) -> Path:
+        """The disk's file in a mount: "n2", or "n2-system" with class=system."""
+        if mount not in self._paths:
+            node, _, io_class = mount.partition("-")
+            options = [f"class={io_class}"] if io_class else []
+            point = self.cluster.mount(node, *options, label=mount)
+            self._paths[mount] = point / f"disk/by-node/{OWNER}/disk0"
+        return self._paths[mount]
+
+    @property
+    def pids(self) -> dict[str, int]:
+        mounts = {name: running.pid for name, running in self.cluster.mounts.items()}
+        return {"exporter": self.exporter_pid, **mounts, **self.device_pids}
+
+    @property
+    def exporter_pid(self) -> int:
+        return self.cluster.exporters[OWNER].pid
+
+    def flows(self) -> dict[str, Any]:
+        """The exporter's "flows" document. Raises RuntimeError with what it said when it has none."""
+        return _granted(self.cluster.control(OWNER, "flows"))
+
+    def set_flows(self, **settings: object) -> None:
+        _granted(self.cluster.control(OWNER, "flows-set", disk=None, set=settings))
+
+    def reset_flows(self) -> None:
+        _granted(self.cluster.control(OWNER, "flows-set", disk=None, reset=True))
+
+
+def _granted(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise RuntimeError(f"the exporter's control socket: {answer['error']}")
+    return answer
+
+
+class Stages:
+    """Those that are up; the stack ends them."""
+
+    def __init__(self, stack: ExitStack, folder: Path, warm: Callable[[Stage], None]) -> None:
+        self._stack, self._folder, self._warm = stack, folder, warm
+        self._up: dict[tuple[str, str], Stage] = {}
+
+    def get(self, kind: str, discipline: str = "fair") -> Stage:
+        """Up and warm: the exporter has seen every kind of request, so that its model of the disk is learnt."""
+        key = kind, discipline
+        if key not in self._up:
+            self._up[key] = _start(self._stack, self._folder, kind, discipline)
+            self._warm(self._up[key])
+        return self._up[key]
+
+
+def _start(stack: ExitStack, folder: Path, kind: str, discipline: str) -> Stage:
+    place = folder / f"{kind}-{discipline}"
+    place.mkdir()
+    settings: dict[str, str | int | float] = {"cache": "none"}
+    pids: dict[str, int] = {}
+    if kind == "slow":
+        slow = slow_device(stack, place, f"{folder.name}-{discipline}", DISK_SIZE_BYTES)
+        device, pids = slow.path, slow.pids
+    else:
+        device = loop_on_tmpfs(stack, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
+    if kind == "limit":
+        settings.update(LIMITS)
+    cluster = LocalCluster(place, name="fairness", scheduler={"discipline": discipline})
+    stack.enter_context(cluster)
+    cluster.add_node(OWNER, [LocalDisk("disk0", device, settings)])
+    for name in USERS:
+        cluster.add_node(name)
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter(OWNER)
+    return Stage(kind, discipline, cluster, pids, place)
