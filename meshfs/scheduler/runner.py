@@ -172,7 +172,8 @@ class Runner:
                 wait.event.set()
 
     def _wake_at(self, time: float) -> None:
-        if time == self._wake_time:
+        """Have ``run`` pump then; waking for an earlier time that is over by now costs less than changing it."""
+        if time >= self._wake_time:
             return
         self._wake_time = time
         if self._wake_scope is not None:

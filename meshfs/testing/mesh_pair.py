@@ -26,7 +26,8 @@ from meshfs.initiator.login import Policy
 from meshfs.initiator.port import Port
 from meshfs.initiator.session import Dialer, ExporterSession
 from meshfs.model import Access, DiskInfo
-from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.fair import FairQueue
+from meshfs.scheduler.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
 from meshfs.smb.auth import Initiator as Login
@@ -74,7 +75,7 @@ class MemoryExporter:
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         self._stopped = trio.Event()
         exporter = self.exporter = Exporter(self.node, Accounts(self.passwords), self.security)
-        runner = Runner(FifoQueue(limits.DISK_DEPTH_MAX), self.disk)
+        runner = Runner(FairQueue(DiskPolicy()), self.disk)
         exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
         sockets = [listen_unix(self.path)]
         if self.port is not None:
