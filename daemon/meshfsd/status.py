@@ -51,6 +51,8 @@ def _disk(served: ServedDisk) -> dict[str, object]:
         "cache": info.cache,
         "engine": served.disk.engine.name,
         "state": info.state,
+        "discipline": served.queue.discipline,
+        "depth": served.queue.depth,
         "queued": counts.queued,
         "in_flight": counts.in_flight,
         "reads": counts.reads,
