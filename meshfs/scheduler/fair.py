@@ -3,7 +3,7 @@
 Two levels of start-time fair queueing with D requests at the disk, SFQ(D) (Goyal, Vin, Cheng:
 Start-time Fair Queueing, SIGCOMM 1996, hierarchical in section 3; Jin, Chase, Kaur: Interposed
 Proportional Sharing for a Storage Service Utility, SIGMETRICS 2004). Work is counted in seconds of
-the disk's time (`cost.py`).
+the disk's time: by the cost model (`cost.py`), or of what the disk's limits allow, where that is more.
 
     disk -+- app      share 1 - system_floor    -+- node n1, weight
           '- system   share system_floor         '- node n2, weight ...
@@ -78,6 +78,8 @@ class FairQueue:
         #: The disk's virtual time, and the cost of all that left so far.
         self._v = 0.0
         self._work_s = 0.0
+        #: What a request and a byte take of a second at the disk's limits.
+        self._limit_request_s = self._limit_byte_s = 0.0
         self._waiting = 0
         self._in_flight = 0
         self._numbers = count()
@@ -98,7 +100,10 @@ class FairQueue:
         if flow is None:
             flow = self._new_flow(request.flow, now)
         request.added_s = flow.last_s = now
-        request.cost_s = self._cost(request.op, request.length)
+        cost_s = self._cost(request.op, request.length)
+        if self._gates.paced:
+            cost_s = max(cost_s, self._limit_request_s, request.length * self._limit_byte_s)
+        request.cost_s = cost_s
         flow.queue.append(request)
         self._waiting += 1
         if flow.stage is _IDLE:
@@ -280,6 +285,8 @@ class FairQueue:
         held = self._gates.leave_all()
         shares: dict[Hashable, float] = {io_class: policy.share(io_class) for io_class in IoClass}
         self._gates.configure(policy, shares, now)
+        self._limit_request_s = 1.0 / policy.limit_iops if policy.limit_iops else 0.0
+        self._limit_byte_s = 1.0 / policy.limit_bytes_per_s if policy.limit_bytes_per_s else 0.0
         for server in (self._app, self._system):
             server.per_share = 1.0 / shares[server.name]
         for flow in self._flows.values():
