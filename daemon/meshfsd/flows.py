@@ -83,26 +83,14 @@ class FlowControl:
 
     async def _show(self, names: Sequence[str]) -> Answer:
         """Disk by disk, so that I/O goes on meanwhile; one that goes meanwhile is left out."""
-        made = self.document([])
-        found: list[object] = []
+        uptime_s = self._now() - self._started
+        found: list[dict[str, object]] = []
         for name in names:
             if (disk := self._disks().get(name)) is not None:
-                found.append(self._describe(name, disk, self._now()))
+                meter = disk.runner.meter
+                found.append(describe_disk(self._node, name, disk.queue, disk.policy, meter, self._now()))
             await trio.lowlevel.checkpoint()
-        return {**made, "disks": found}
-
-    def document(self, names: Sequence[str] | None = None) -> dict[str, object]:
-        """The document at once; of all disks without ``names``."""
-        now, disks = self._now(), self._disks()
-        return {
-            "version": VERSION,
-            "node": self._node,
-            "uptime_s": round(now - self._started, 3),
-            "disks": [self._describe(name, disks[name], now) for name in (sorted(disks) if names is None else names)],
-        }
-
-    def _describe(self, name: str, disk: ScheduledDisk, now: float) -> dict[str, object]:
-        return describe_disk(self._node, name, disk.queue, disk.policy, disk.runner.meter, now)
+        return {"version": VERSION, "node": self._node, "uptime_s": round(uptime_s, 3), "disks": found}
 
     def _chosen(self, request: Request) -> list[str]:
         name, disks = request.get("disk"), self._disks()
