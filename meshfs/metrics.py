@@ -3,10 +3,10 @@
     event loop    accepts, starts a thread per connection, makes the snapshot      short turns
     that thread   reads the request, waits for the snapshot, formats it, sends it  takes its time
 
-A snapshot is plain values made by one function in one turn of the event loop, so it is consistent
-and no other thread ever looks at what lives. Formatting sleeps after every few lines: a thread
-that computes without a pause holds the interpreter for 5 ms at a time (sys.setswitchinterval),
-which every request to a disk would wait for.
+A snapshot is plain values, made in the event loop by a task that lets I/O go on from disk to disk:
+what is told of one disk is of one moment, and no other thread looks at what lives. Formatting
+sleeps after every few lines: a thread that computes without a pause holds the interpreter for
+5 ms at a time (sys.setswitchinterval), which every request to a disk would wait for.
 
 Bounded: connections at once (one more is closed unheard), what a client may take for each step,
 and the wait for a snapshot (then 503, as when the process is ending).
@@ -21,7 +21,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from itertools import accumulate
 from typing import Any, Final, TypeVar
@@ -42,8 +42,8 @@ from meshfs.histogram import COARSE_BOUNDS_MS
 logger = logging.getLogger(__name__)
 
 Document = Mapping[str, Any]
-#: Makes a snapshot, in the event loop's thread.
-Snapshot = Callable[[], Document]
+#: Makes a snapshot; runs in the event loop.
+Snapshot = Callable[[], Awaitable[Document]]
 
 Labels = Mapping[str, str]
 _Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily)
@@ -144,12 +144,14 @@ class _Snapshots(Collector):
         self._make = make
         self._fill = fill
         self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
 
-    def begin(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
+    def begin(self, nursery: trio.Nursery) -> None:
+        """``nursery`` is where they are made, until ``end``."""
+        self._token, self._nursery = trio.lowlevel.current_trio_token(), nursery
 
     def end(self) -> None:
-        self._token = None
+        self._token = self._nursery = None
 
     def collect(self) -> Iterable[Metric]:
         """Raises SnapshotUnavailable."""
@@ -162,25 +164,34 @@ class _Snapshots(Collector):
         if token is None:
             raise SnapshotUnavailable("not serving")
         taken: Future[Document] = Future()
-
-        def answer() -> None:
-            # False: who asked has given up.
-            if not taken.set_running_or_notify_cancel():
-                return
-            try:
-                taken.set_result(self._make())
-            except Exception as error:
-                # Raised here it would end the event loop; it is raised where it was asked for.
-                taken.set_exception(error)
-
         try:
-            token.run_sync_soon(answer)
+            token.run_sync_soon(self._start, taken)
             return taken.result(limits.METRICS_SNAPSHOT_TIMEOUT_S)
         except trio.RunFinishedError as error:
             raise SnapshotUnavailable("the process is ending") from error
         except TimeoutError as error:
             taken.cancel()
             raise SnapshotUnavailable(f"no snapshot within {limits.METRICS_SNAPSHOT_TIMEOUT_S:g} s") from error
+
+    def _start(self, taken: "Future[Document]") -> None:
+        """In the event loop; when who asked has given up, nothing is made."""
+        if not taken.set_running_or_notify_cancel():
+            return
+        if self._nursery is None:
+            taken.set_exception(SnapshotUnavailable("the process is ending"))
+        else:
+            self._nursery.start_soon(self._answer, taken)
+
+    async def _answer(self, taken: "Future[Document]") -> None:
+        try:
+            with trio.move_on_after(limits.METRICS_SNAPSHOT_TIMEOUT_S):
+                taken.set_result(await self._make())
+        except Exception as error:
+            # Raised here it would end the process; it is raised where it was asked for.
+            taken.set_exception(error)
+        finally:
+            if not taken.done():
+                taken.set_exception(SnapshotUnavailable("given up while it was made"))
 
 
 # --- HTTP -----------------------------------------------------------------------------------
@@ -209,21 +220,25 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._snapshots.begin()
         logger.info("metrics at http://%s/metrics", format_endpoint(self.server_name, self.server_port))
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self.socket.fileno())
-                try:
-                    connection, address = self.socket.accept()
-                except OSError as error:
-                    # The peer left again, or there are no descriptors; neither calls for haste.
-                    logger.debug("metrics: cannot accept: %s", error)
-                    await trio.sleep(limits.METRICS_ACCEPT_RETRY_S)
-                else:
-                    self.process_request(connection, address)
-        finally:
-            self._snapshots.end()
+        async with trio.open_nursery() as nursery:
+            self._snapshots.begin(nursery)
+            try:
+                await self._accept()
+            finally:
+                self._snapshots.end()
+
+    async def _accept(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self.socket.fileno())
+            try:
+                connection, address = self.socket.accept()
+            except OSError as error:
+                # The peer left again, or there are no descriptors; neither calls for haste.
+                logger.debug("metrics: cannot accept: %s", error)
+                await trio.sleep(limits.METRICS_ACCEPT_RETRY_S)
+            else:
+                self.process_request(connection, address)
 
     def close(self) -> None:
         self.server_close()

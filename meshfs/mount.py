@@ -38,11 +38,11 @@ from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
 from meshfs.model import DiskInfo
 from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options, parse_arguments
-from meshfs.namespace.catalog import Catalog
+from meshfs.namespace.catalog import Catalog, CatalogDisk
 from meshfs.namespace.tree import Tree
 
 if TYPE_CHECKING:
-    from meshfs.metrics import MetricsServer
+    from meshfs.metrics import MetricsServer, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -157,18 +157,28 @@ class Mesh:
 
     def document(self) -> dict[str, Any]:
         """Plain values, none of which changes later."""
-        opens = self.operations.opens
-        disks = [
-            {
-                **asdict(disk.info),
-                "state": disk.state,
-                "present": disk.present,
-                "opens": opens[disk_id],
-                "local": disk.info.node == self._settings.node,
-                "io": self._initiator.io(disk_id),
-            }
-            for disk_id, disk in self._catalog.disks.items()
-        ]
+        return {**self._document(), "disks": [self._describe(*known) for known in self._catalog.disks.items()]}
+
+    async def slow_document(self) -> dict[str, Any]:
+        """The same, made while I/O goes on: each disk's part is of another moment."""
+        disks = []
+        for known in list(self._catalog.disks.items()):
+            disks.append(self._describe(*known))
+            await trio.lowlevel.checkpoint()
+        return {**self._document(), "disks": disks}
+
+    def _describe(self, disk_id: str, disk: CatalogDisk) -> dict[str, Any]:
+        return {
+            **asdict(disk.info),
+            "state": disk.state,
+            "present": disk.present,
+            "opens": self.operations.opens[disk_id],
+            "local": disk.info.node == self._settings.node,
+            "io": self._initiator.io(disk_id),
+        }
+
+    def _document(self) -> dict[str, Any]:
+        """All but the disks."""
         return {
             "version": STATUS_VERSION,
             "mountpoint": self._settings.mountpoint,
@@ -178,7 +188,6 @@ class Mesh:
             "uptime_s": round(time.monotonic() - self._started_s, 3),
             "io_timeout_s": self._settings.io_timeout_s,
             "exporters": self._initiator.status(),
-            "disks": disks,
             "problems": sorted(self._reported),
         }
 
@@ -187,7 +196,7 @@ async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
     mesh = Mesh(settings, initiator)
-    with _metrics(settings.options.metrics, mesh.document) as metrics:
+    with _metrics(settings.options.metrics, mesh.slow_document) as metrics:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
             await nursery.start(initiator.run)
@@ -201,7 +210,7 @@ async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None
 
 
 @contextmanager
-def _metrics(place: tuple[str, int] | None, document: Callable[[], dict[str, Any]]) -> "Iterator[MetricsServer | None]":
+def _metrics(place: tuple[str, int] | None, snapshot: "Snapshot") -> "Iterator[MetricsServer | None]":
     """The server that tells Prometheus, when one is wanted. Raises MountFailed."""
     if place is None:
         yield None
@@ -210,7 +219,7 @@ def _metrics(place: tuple[str, int] | None, document: Callable[[], dict[str, Any
     from meshfs.mount_metrics import open_mount_metrics
 
     try:
-        server = open_mount_metrics(place, document)
+        server = open_mount_metrics(place, snapshot)
     except ConfigError as error:
         raise MountFailed(str(error)) from error
     with closing(server):

@@ -202,8 +202,8 @@ class NodeExporter:
     def _status(self) -> dict[str, object]:
         return make_status(self._node, self._exporter, self._disks, time.monotonic() - self._started)
 
-    def _told_by_metrics(self) -> dict[str, object]:
-        return {"status": self._status(), "flows": self._flows.document()}
+    async def _told_by_metrics(self) -> dict[str, object]:
+        return {"status": self._status(), "flows": await self._flows.show({})}
 
     def _verbs(self) -> dict[str, Handler]:
         async def status(_: Request) -> dict[str, object]:

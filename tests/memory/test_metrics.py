@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, closing
 from typing import Any
 
@@ -26,9 +27,17 @@ def fill(families: Families, document: Document) -> None:
     families.gauge("meshfs_x", "X.", {}, document.get("x"))
 
 
+def snapshot(make: Callable[[], Document]) -> metrics.Snapshot:
+    async def made() -> Document:
+        await trio.lowlevel.checkpoint()
+        return make()
+
+    return made
+
+
 @asynccontextmanager
 async def serving(make: Callable[[], Document], place: tuple[str, int] | None = None) -> AsyncIterator[MetricsServer]:
-    with closing(open_metrics(place or (LOOPBACK, free_port(LOOPBACK)), make, fill)) as server:
+    with closing(open_metrics(place or (LOOPBACK, free_port(LOOPBACK)), snapshot(make), fill)) as server:
         with trio.fail_after(GUARD_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.run)
@@ -90,9 +99,9 @@ async def test_ipv6_and_a_choice_of_names() -> None:
 async def test_an_address_that_is_taken_or_not_ours_is_the_administrators() -> None:
     async with serving(dict) as server:
         with pytest.raises(ConfigError, match=rf"metrics at {LOOPBACK}:{server.server_port}: Address already in use"):
-            open_metrics((LOOPBACK, server.server_port), dict, fill)
+            open_metrics((LOOPBACK, server.server_port), snapshot(dict), fill)
     with pytest.raises(ConfigError, match="Cannot assign"):
-        open_metrics(("192.0.2.1", 9464), dict, fill)
+        open_metrics(("192.0.2.1", 9464), snapshot(dict), fill)
 
 
 async def test_an_event_loop_without_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,18 +120,49 @@ async def test_an_event_loop_without_time_is_not_waited_for(monkeypatch: pytest.
         except SnapshotUnavailable as error:
             refused.append(str(error))
 
-    snapshots = metrics._Snapshots(make, fill)
-    snapshots.begin()
-    asking = threading.Thread(target=collect)
-    asking.start()
-    # The loop does not turn while it waits here.
-    asking.join(GUARD_S)
-    assert refused == ["no snapshot within 0.05 s"]
-    await trio.testing.wait_all_tasks_blocked()
-    assert made == []
-    monkeypatch.setattr(limits, "METRICS_SNAPSHOT_TIMEOUT_S", GUARD_S)
-    await trio.to_thread.run_sync(collect)
-    assert (made, len(refused)) == ([1], 1)
+    snapshots = metrics._Snapshots(snapshot(make), fill)
+    async with trio.open_nursery() as nursery:
+        snapshots.begin(nursery)
+        asking = threading.Thread(target=collect)
+        asking.start()
+        # The loop does not turn while it waits here.
+        asking.join(GUARD_S)
+        assert refused == ["no snapshot within 0.05 s"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert made == []
+        monkeypatch.setattr(limits, "METRICS_SNAPSHOT_TIMEOUT_S", GUARD_S)
+        await trio.to_thread.run_sync(collect)
+        assert (made, len(refused)) == ([1], 1)
+
+
+async def test_a_snapshot_that_is_never_ready_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async def never() -> Document:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    snapshots = metrics._Snapshots(never, fill)
+    async with trio.open_nursery() as nursery:
+        snapshots.begin(nursery)
+        taken: Future[Document] = Future()
+        snapshots._start(taken)
+        await trio.sleep(limits.METRICS_SNAPSHOT_TIMEOUT_S * 2)
+        with pytest.raises(SnapshotUnavailable, match="given up"):
+            taken.result(0)
+
+
+async def test_who_waits_for_a_snapshot_at_the_end_is_told() -> None:
+    async with trio.open_nursery() as nursery:
+        snapshots = metrics._Snapshots(snapshot(dict), fill)
+        snapshots.begin(nursery)
+        under_way: Future[Document] = Future()
+        snapshots._start(under_way)
+        nursery.cancel_scope.cancel()
+    snapshots.end()
+    late: Future[Document] = Future()
+    snapshots._start(late)
+    for taken in (under_way, late):
+        with pytest.raises(SnapshotUnavailable):
+            taken.result(0)
 
 
 async def test_without_a_snapshot_the_answer_is_503() -> None:
@@ -134,10 +174,11 @@ async def test_without_a_snapshot_the_answer_is_503() -> None:
 
 
 def test_an_event_loop_that_ended_gives_no_snapshot() -> None:
-    snapshots = metrics._Snapshots(dict, fill)
+    snapshots = metrics._Snapshots(snapshot(dict), fill)
 
     async def begin_only() -> None:
-        snapshots.begin()
+        async with trio.open_nursery() as nursery:
+            snapshots.begin(nursery)
 
     with pytest.raises(SnapshotUnavailable, match="not serving"):
         snapshots.collect()
@@ -196,7 +237,10 @@ async def test_a_client_that_leaves_without_its_answer(capfd: pytest.CaptureFixt
         for number in range(20_000):
             families.gauge("meshfs_x", "X.", {"n": str(number)}, number)
 
-    with closing(open_metrics((LOOPBACK, free_port(LOOPBACK)), dict, many)) as server, trio.fail_after(GUARD_S):
+    with (
+        closing(open_metrics((LOOPBACK, free_port(LOOPBACK)), snapshot(dict), many)) as server,
+        trio.fail_after(GUARD_S),
+    ):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run)
             with connect(server) as stream:
