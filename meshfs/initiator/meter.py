@@ -19,34 +19,39 @@ _COARSE_BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 
 
 class _Latencies:
-    """Of one kind of call; ``now`` never goes back, on any clock."""
+    """Of one kind of call; times by trio's clock."""
 
-    __slots__ = ("_before", "_counts", "_current", "_ends_s", "_older")
+    __slots__ = ("_before", "_counts", "_current", "_ends_s", "_older", "time_s")
 
     def __init__(self, now: float) -> None:
+        #: Sum of all.
+        self.time_s = 0.0
         self._older = Histogram()
         self._before = Histogram()
-        self._start(Histogram(), now)
+        self._start(now + PERIOD_S)
 
-    def _start(self, histogram: Histogram, now: float) -> None:
-        self._current = histogram
-        self._counts = histogram.counts
-        self._ends_s = now + PERIOD_S
+    def _start(self, ends_s: float) -> None:
+        self._current = Histogram()
+        self._counts = self._current.counts
+        self._ends_s = ends_s
 
     def add(self, start_s: float, now: float) -> None:
         if now >= self._ends_s:
             self._move_on(now)
-        self._counts[bisect_left(BOUNDS_S, now - start_s)] += 1
+        latency_s = now - start_s
+        self.time_s += latency_s
+        self._counts[bisect_left(BOUNDS_S, latency_s)] += 1
 
     def _move_on(self, now: float) -> None:
         self._older.merge(self._before)
         if now < self._ends_s + PERIOD_S:
             self._before = self._current
+            self._start(self._ends_s + PERIOD_S)
         else:
             # Nothing has ended for a whole period.
             self._older.merge(self._current)
             self._before = Histogram()
-        self._start(Histogram(), now)
+            self._start(now + PERIOD_S)
 
     def status(self, now: float) -> tuple[int, list[int], dict[str, float | None]]:
         """How many, the coarse buckets of all, and percentiles in ms of those lately."""
@@ -105,7 +110,8 @@ class PortMeter:
 
     def status(self, now: float) -> dict[str, Any]:
         """For the mount's status: "io" of a disk. Histograms are since the start, in the coarse buckets
-        (at most 1, 5, 10, 100, 1000, 10000 ms, longer); percentiles of the last 30 to 60 s, null without any."""
+        (at most 1, 5, 10, 100, 1000, 10000 ms, longer), as are sums of latencies (``time_s``); percentiles of the
+        last 30 to 60 s, null without any."""
         document: dict[str, Any] = {
             "errors": self.errors,
             "read_bytes": self.read_bytes,
@@ -116,6 +122,7 @@ class PortMeter:
             ("write", "writes", self._writes),
             ("flush", "flushes", self._flushes),
         ):
+            document[f"{one}_time_s"] = round(latencies.time_s, 6)
             document[many], document[f"{one}_histogram"], document[f"{one}_latency_ms"] = latencies.status(now)
         return document
 

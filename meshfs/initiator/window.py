@@ -19,9 +19,10 @@ to rest at held = share * f each, free = f + kept, f = (C - kept) / (1 + n * sha
     system (1/2) 149|362  111|287   74|213   44|153    16|97
 
 so one busy disk has 22 requests of 1 MiB in flight (9 in class system), and a system flood
-leaves an application's lane 18 of them. Hung disks give nothing back, so those that hang one
-after the other count otherwise: each takes its share of what the one before left. Seven that
-are asked for 32 requests of 1 MiB each still leave room for one of the eighth.
+leaves an application's lane 15 of them. Hung disks give nothing back, so those that hang one
+after the other count otherwise: each takes its share of what the one before left. Six that
+are asked for 32 requests of 1 MiB each still leave room for one of the seventh, and for small ones
+of more than that.
 
 Credits come back with the reply, never earlier: those of a caller who gave up, too. A peer that
 grants few credits in all (no more than ``kept``) gets one request of each lane at a time.
@@ -48,7 +49,9 @@ the kernel queues the rest first come first served, and reads the class of none.
 asynchronous system I/O deeper than that delays asynchronous application I/O of the same mount
 in the kernel; a mount of its own for system I/O (`-o class=system`) has limits of its own.
 Synchronous requests are not counted there and find at least FUSE_WORKERS_MAX -
-FUSE_BACKGROUND_MAX workers.
+FUSE_BACKGROUND_MAX workers; more system threads than that, each in a read of its own, take them
+all. And what was started leaves in its order: an application's read goes behind the writes that
+are in the socket already, which its share bounds.
 """
 
 from collections import deque
