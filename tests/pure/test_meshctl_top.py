@@ -142,7 +142,7 @@ def test_the_document() -> None:
 def test_what_gives_no_answer_is_shown_as_such() -> None:
     side = mount_side(reading(mount_document(), 1.0), reading({}, 3.0, "no answer for 5 s"))
     shown = shown_words(Interval((side,), (), ("mount /mesh: no answer for 5 s",)))
-    assert shown[0] == "mount /mesh: no answer for 5 s"
+    assert shown[-4:-1] == ["", "mount /mesh: no answer for 5 s", ""]
     assert shown[-1] == "mount /mesh: no answer"
 
 
@@ -179,6 +179,13 @@ def test_documents_of_any_kind_give_printable_frames(data: st.DataObject) -> Non
         assert all(row.operations >= 0 for group in side.groups for row in group.rows)
     assert all(0 <= total.per_s < math.inf for total in totals(now.mounts).values())
     json.dumps(document(now))
+
+
+def test_what_is_wrong_is_wrapped() -> None:
+    why = "mount /mesh: no answer for 5 s; its process may be stuck"
+    lines = frame(Interval((), (), (why,)), "title", 30)[1]
+    assert max(map(len, lines)) <= 30
+    assert " ".join(lines) == why
 
 
 @given(st.lists(st.lists(st.text(max_size=30), min_size=1, max_size=30), min_size=1, max_size=5), st.data())

@@ -19,8 +19,8 @@ CLASSES = ("app", "system")
 _EPILOG = """\
 A flow is all the I/O of one node in one class at one disk. DUE is the share of the disk's time it is entitled to among
 those that want the disk now, SHARE what it got in the last second and minute, LAG the time by which it is behind (or
-ahead, when negative), WAITS how long its oldest request does. P50 and P99 are of the last minute, from arrival to completion. "meshctl flows set" changes
-weights, floors and limits. A disk named "set" or "reset" is asked for as NODE/set.
+ahead, when negative), WAITS how long its oldest request does. P50 and P99 are of the last minute, from arrival to
+completion. "meshctl flows set" changes weights, floors and limits. A disk named "set" or "reset" is NODE/set.
 """
 
 

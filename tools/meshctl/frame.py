@@ -1,6 +1,7 @@
 """What meshctl top shows, line by line. Pure: an interval and the size of the window -> lines."""
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Final
 
 from meshctl import flows, table
@@ -24,11 +25,12 @@ _FLOWS: Final = (
 )
 
 
-def frame(interval: Interval, title: str = "") -> list[list[str]]:
-    """Blocks of lines, as long and as wide as they are: what is wrong and the totals first."""
-    head = [title] if title else []
-    head += [table.printable(problem) for problem in interval.problems]
-    blocks = [[*head, *_block(_TOTALS, _total_rows(interval), left=("I/O",))]]
+def frame(interval: Interval, title: str = "", columns: int | None = None) -> list[list[str]]:
+    """Blocks of lines, as long and as wide as they are: totals first, then what is wrong, which is wrapped."""
+    blocks = [[*([title] if title else []), *_block(_TOTALS, _total_rows(interval), left=("I/O",))]]
+    problems = [table.printable(problem) for problem in interval.problems]
+    if problems:
+        blocks.append([line for text in problems for line in ([text] if columns is None else wrap(text, columns))])
     blocks += [_mount_lines(side) for side in interval.mounts]
     for side in interval.exporters:
         busiest = sorted(side.groups, key=_utilisation, reverse=True)

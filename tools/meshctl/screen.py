@@ -21,7 +21,8 @@ _LEAVE: Final = b"\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME: Final = b"\x1b[H"
 _CLEAR_TO_LINE_END: Final = b"\x1b[K"
 _CLEAR_TO_SCREEN_END: Final = b"\x1b[J"
-_QUIT_KEYS: Final = (b"q", b"Q")
+_QUIT_KEYS: Final = b"qQ"
+_ESCAPE: Final = b"\x1b"
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -143,7 +144,9 @@ class Screen:
             keys = os.read(self._input, 64)
         except OSError:
             keys = b""
-        if not keys or keys in _QUIT_KEYS:
+        # Nothing is a terminal that is gone. After an escape come parts of function keys.
+        typed = keys.partition(_ESCAPE)[0]
+        if not keys or any(key in _QUIT_KEYS for key in typed):
             self._over = True
 
     def _enter(self) -> None:

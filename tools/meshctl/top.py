@@ -150,5 +150,6 @@ def lines(shown: Interval, title: str, window: tuple[int, int] | None) -> list[s
     """Without a title as JSON, without a window (columns, rows) everything."""
     if not title:
         return [json.dumps(document(shown))]
-    blocks = frame(shown, title)
-    return fit(blocks, *window) if window else [*joined(blocks), ""]
+    if window is None:
+        return [*joined(frame(shown, title)), ""]
+    return fit(frame(shown, title, window[0]), *window)
