@@ -106,7 +106,7 @@ class Disks:
         policy = cluster.policy(self._node, config.name)
         queue: FairQueue | FifoQueue
         if cluster.scheduler.discipline is Discipline.FIFO:
-            queue = FifoQueue(limits.DISK_DEPTH_MAX, costs)
+            queue = FifoQueue(limits.DISK_DEPTH_MAX, costs, policy)
         else:
             queue = FairQueue(policy, costs)
         # trio's clock costs thrice as much, twice a request.

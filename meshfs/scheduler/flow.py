@@ -11,8 +11,8 @@ from sortedcontainers import SortedList
 from meshfs import limits
 from meshfs.disk.base import DiskRequest
 from meshfs.model import IoClass
+from meshfs.scheduler.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.policy import Flow as FlowKey
-from meshfs.scheduler.policy import FlowPolicy
 
 _BURST_S: Final = limits.LIMIT_BURST_S
 
@@ -34,7 +34,7 @@ class Barrier:
 
 
 class Tat:
-    """A flow's limit as a theoretical arrival time: ``request_s`` and ``byte_s`` are what a request moves it on."""
+    """A limit as a theoretical arrival time: ``request_s`` and ``byte_s`` are what a request moves it on."""
 
     __slots__ = ("_byte_s", "_charged_s", "_request_s", "_tat_s")
 
@@ -46,7 +46,7 @@ class Tat:
 
     def eligible(self, now: float) -> float:
         """From when on the next request may go."""
-        # A clock that jumped back must not hold a flow for the length of the jump.
+        # A clock that jumped back must not hold anybody for the length of the jump.
         self._tat_s = min(self._tat_s, now + self._charged_s + _BURST_S)
         return self._tat_s - _BURST_S
 
@@ -58,6 +58,16 @@ class Tat:
     def settled_s(self) -> float:
         """From then on it might as well be new."""
         return self._tat_s
+
+
+def tats(policy: FlowPolicy | DiskPolicy) -> list[Tat]:
+    """The limits of a flow, or of a whole disk, that are set."""
+    found = []
+    if policy.limit_iops is not None:
+        found.append(Tat(1.0 / policy.limit_iops, 0.0))
+    if policy.limit_bytes_per_s is not None:
+        found.append(Tat(0.0, 1.0 / policy.limit_bytes_per_s))
+    return found
 
 
 class Server:
@@ -113,11 +123,7 @@ class Flow:
     def set_policy(self, policy: FlowPolicy) -> None:
         self.policy = policy
         self.per_weight = 1.0 / policy.weight
-        self.tats = []
-        if policy.limit_iops is not None:
-            self.tats.append(Tat(1.0 / policy.limit_iops, 0.0))
-        if policy.limit_bytes_per_s is not None:
-            self.tats.append(Tat(0.0, 1.0 / policy.limit_bytes_per_s))
+        self.tats = tats(policy)
         self.limited = bool(self.tats)
 
     @property

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from meshfs.disk.base import DiskRequest
 from meshfs.scheduler.cost import CostModel
+from meshfs.scheduler.flow import Tat, tats
+from meshfs.scheduler.policy import DiskPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,15 @@ class Queue(Protocol):
 class FifoQueue:
     """First in, first out, at most ``depth`` at the disk at once.
 
-    It knows no flows: ``flows`` counts, for who wants to see what comes of it.
+    It knows no flows: ``flows`` counts, for who wants to see what comes of it. Of ``policy`` it keeps
+    the limits of the whole disk, in order: whoever is first waits until the limit lets it go, and all behind it.
     """
 
     discipline = "fifo"
 
-    def __init__(self, depth: int, costs: CostModel | None = None) -> None:
+    def __init__(self, depth: int, costs: CostModel | None = None, policy: DiskPolicy | None = None) -> None:
         self.depth = depth
+        self._tats: list[Tat] = tats(policy) if policy else []
         self.costs = costs or CostModel()
         self._waiting: deque[DiskRequest] = deque()
         self._free = depth
@@ -84,6 +88,12 @@ class FifoQueue:
     def pop(self, now: float) -> DiskRequest | float | None:
         if not self._free or not self._waiting:
             return None
+        if self._tats:
+            at = max(tat.eligible(now) for tat in self._tats)
+            if at > now:
+                return at
+            for tat in self._tats:
+                tat.charge(self._waiting[0].length, now)
         self._free -= 1
         request = self._waiting.popleft()
         request.sent_s = now
