@@ -250,6 +250,22 @@ def unfairness(trace: Trace, key: Key, shares: Mapping[Hashable, float]) -> dict
     return {names: Unfairness(pair.sent.worst, pair.done.worst, pair.work) for names, pair in pairs.items()}
 
 
+def shortfall(trace: Trace, key: Key, whose: Hashable, share: float) -> float:
+    """The most by which somebody's work fell short of ``share`` of all work sent, over any interval of its backlog."""
+    waiting, ahead, best, worst = 0, 0.0, 0.0, 0.0
+    for event, _, request in trace.entries:
+        mine = key(request) == whose
+        if event is Event.SENT and waiting:
+            ahead += (request.work if mine else 0.0) - share * request.work
+            best = max(best, ahead)
+            worst = max(worst, best - ahead)
+        if mine and event is not Event.DONE and request.op != Op.FLUSH:
+            waiting += 1 if event is Event.ADDED else -1
+            if not waiting:
+                ahead = best = 0.0
+    return worst
+
+
 def largest_work(trace: Trace, key: Key) -> dict[Hashable, float]:
     """The most expensive request of each."""
     largest: dict[Hashable, float] = defaultdict(float)

@@ -107,9 +107,16 @@ class Simulation:
         self._next[workload] = math.inf
         self._schedule(workload, workload.begin(self.now, self._add))
 
+    def workloads(self) -> list[Workload]:
+        return list(self._next)
+
+    def stop(self, workload: Workload) -> None:
+        """It wants nothing more; what it has queued still goes."""
+        del self._next[workload]
+
     def leave(self, workload: Workload) -> None:
         """It ends: what it has queued is cancelled, what is at the device completes unheard."""
-        del self._next[workload]
+        self.stop(workload)
         for request in [request for request in self.waiting if request.workload is workload]:
             self.cancel(request)
 
@@ -131,12 +138,12 @@ class Simulation:
             self._schedule(request.workload, request.workload.done(request, self.now, self._add))
 
     def run(self, until_s: float) -> None:
-        """Go on until ``until_s``; may be called again."""
+        """Go on until ``until_s`` (inf: until nothing happens any more); may be called again."""
         self._ask()
         while True:
             device_time = self.device.next_time()
             time = min(device_time, self._wake, self._events[0][0] if self._events else math.inf)
-            if time > until_s:
+            if time > until_s or time == math.inf:
                 break
             self.now = max(self.now, time)
             if device_time <= self.now:
@@ -144,7 +151,7 @@ class Simulation:
             while self._events and self._events[0][0] <= self.now:
                 self._happen(*heapq.heappop(self._events))
             self._ask()
-        self.now = until_s
+        self.now = max(self.now, until_s) if until_s < math.inf else self.now
 
     def _complete(self) -> None:
         now, clock = self.now, self.clock()
