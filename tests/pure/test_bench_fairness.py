@@ -49,6 +49,15 @@ def test_served_is_the_growth_of_totals_also_of_a_flow_that_came_later() -> None
     assert rules.served([first, last]) == {A: 2, B: 0.5}
 
 
+def test_what_a_limit_counts_is_compared_by_that() -> None:
+    first = Sample(0, {A: FlowTotals(7, 10, 4096, 0, 0), B: FlowTotals(7, 0, 0, 0, 0)})
+    last = Sample(1, {A: FlowTotals(9, 30, 8192, 0, 0), B: FlowTotals(7, 20, 512, 0, 0)})
+    assert rules.served([first, last], "operations") == {A: 20, B: 20}
+    assert rules.served([first, last], "bytes") == {A: 4096, B: 512}
+    assert rules.lowest_window([first, last], {A: 1, B: 1}, "operations", 1.0) == 1
+    assert rules.lowest_window([first, last], {A: 1, B: 1}, window_s=1.0) == 0
+
+
 def test_only_flows_that_always_wait_are_backlogged() -> None:
     steps = 20
     run = samples({A: [1] * steps, B: [1] * steps}, queued={A: [3] * steps, B: [1, 0] * (steps // 2)})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmark import fairness_experiments as experiments
-from benchmark.fairness_cases import FULL, LIMITS, QUICK
+from benchmark.fairness_cases import DEFAULT_LIMIT, FULL, QUICK
 from benchmark.fairness_plot import plot
 from benchmark.fairness_report import HEAD, Findings, document, table
 from benchmark.fairness_stage import Stages
@@ -54,7 +54,7 @@ def write(findings: Findings, out: Path, *, quick: bool, json_file: Path | None,
         json_file or out / "fairness.json",
         plot_file or out / "fairness.png",
     )
-    settings = {"quick": quick, "profile": asdict(QUICK if quick else FULL), "limits": LIMITS}
+    settings = {"quick": quick, "profile": asdict(QUICK if quick else FULL), "default_limit": asdict(DEFAULT_LIMIT)}
     text.write_text(table(findings))
     data.write_text(json.dumps(document(findings, settings), indent=1) + "\n")
     plot(findings, picture)

@@ -8,13 +8,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmark.fairness_rules import Flow
+from benchmark.fairness_rules import Flow, Unit
 from meshfs.limits import KIB, MIB
 
 BLOCK_BYTES: Final = {"4k": 4 * KIB, "64k": 64 * KIB, "1m": MIB}
-# Low enough that two cores serve it with ease: the disk is the bottleneck, not the processor. A share of a third
-# at depth 1 leaves 3 ms for each request, of which a round trip takes a tenth.
-LIMITS: Final = {"limit_iops": 1000, "limit_bytes_per_s": 100_000_000}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a limited disk is limited to, one of the two: by it flows are compared there, as it is what is scarce.
+
+    Low enough that two cores serve it with ease: the disk has to be the bottleneck, not a processor.
+    """
+
+    iops: float | None = None
+    bytes_per_s: float | None = None
+
+    @property
+    def unit(self) -> Unit:
+        return "operations" if self.iops is not None else "bytes"
+
+
+# What a limited disk has in its config: cases with another one change it at run time.
+DEFAULT_LIMIT: Final = Limit(iops=1000)
 FLOOR: Final = 0.2
 
 
@@ -42,6 +58,7 @@ class Shares:
     """Loads together: nodes of one class by weight."""
 
     name: str
+    limit: Limit
     loads: tuple[Load, ...]
     weights: Mapping[str, float] = field(default_factory=dict)
     quick: bool = False
@@ -55,6 +72,7 @@ class Reader:
     """A lone reader of 4 KiB beside a flood: its p99 against its p99 alone."""
 
     name: str
+    limit: Limit
     reader: Load
     flood: tuple[Load, ...]
     mark: float
@@ -89,26 +107,32 @@ def _depths(pattern: str, *blocks: str) -> tuple[Load, ...]:
     return _three((pattern, one, 1), (pattern, two, 4), (pattern, three, 64))
 
 
+# A third of a limit at depth 1 leaves several ms for each request, of which a round trip takes a tenth.
 EQUAL: Final = (
-    Shares("4k-read", _depths("randread", "4k"), quick=True),
-    Shares("64k-read", _depths("randread", "64k")),
-    Shares("1m-read", _depths("randread", "1m")),
-    Shares("4k-write", _depths("randwrite", "4k")),
-    Shares("64k-write", _depths("randwrite", "64k")),
-    Shares("1m-write", _depths("randwrite", "1m"), quick=True),
-    Shares("small-shallow-read", _depths("randread", "4k", "64k", "1m"), quick=True),
-    Shares("large-shallow-read", _depths("randread", "1m", "64k", "4k")),
-    Shares("small-shallow-write", _depths("randwrite", "4k", "64k", "1m")),
-    Shares("read-beside-write", _three(("randwrite", "64k", 1), ("randread", "4k", 4), ("randwrite", "1m", 64))),
+    Shares("4k-read", Limit(iops=900), _depths("randread", "4k"), quick=True),
+    Shares("64k-read", Limit(iops=600), _depths("randread", "64k")),
+    Shares("1m-read", Limit(bytes_per_s=150e6), _depths("randread", "1m")),
+    Shares("4k-write", Limit(iops=900), _depths("randwrite", "4k")),
+    Shares("64k-write", Limit(bytes_per_s=40e6), _depths("randwrite", "64k")),
+    Shares("1m-write", Limit(bytes_per_s=150e6), _depths("randwrite", "1m"), quick=True),
+    Shares("small-shallow-read", Limit(iops=300), _depths("randread", "4k", "64k", "1m"), quick=True),
+    Shares("large-shallow-read", Limit(bytes_per_s=30e6), _depths("randread", "1m", "64k", "4k")),
+    Shares("small-shallow-write", Limit(iops=300), _depths("randwrite", "4k", "64k", "1m")),
+    Shares(
+        "read-beside-write",
+        Limit(iops=300),
+        _three(("randwrite", "64k", 1), ("randread", "4k", 4), ("randwrite", "1m", 64)),
+    ),
 )
 
 _ONE_TWO_FOUR: Final = {"n2": 1.0, "n3": 2.0, "n4": 4.0}
 
 WEIGHTED: Final = (
-    Shares("4k-read", _three(*[("randread", "4k", 16)] * 3), _ONE_TWO_FOUR, quick=True),
-    Shares("64k-write", _three(*[("randwrite", "64k", 16)] * 3), _ONE_TWO_FOUR),
+    Shares("4k-read", Limit(iops=1000), _three(*[("randread", "4k", 16)] * 3), _ONE_TWO_FOUR, quick=True),
+    Shares("64k-write", Limit(bytes_per_s=60e6), _three(*[("randwrite", "64k", 16)] * 3), _ONE_TWO_FOUR),
     Shares(
         "mixed",
+        Limit(iops=400),
         _three(("randread", "1m", 16), ("randwrite", "64k", 16), ("randread", "4k", 16)),
         _ONE_TWO_FOUR,
     ),
@@ -116,11 +140,25 @@ WEIGHTED: Final = (
 
 # Applications and system together; the mark is the system's floor.
 CLASSES: Final = (
-    Shares("4k-read", (Load("n2", "randread", "4k", 64), Load("n3-system", "randread", "4k", 64)), quick=True),
-    Shares("64k-write", (Load("n2", "randwrite", "64k", 64), Load("n3-system", "randwrite", "64k", 64))),
-    Shares("app-4k-system-1m", (Load("n2", "randread", "4k", 16), Load("n3-system", "randwrite", "1m", 16))),
+    Shares(
+        "4k-read",
+        Limit(iops=1000),
+        (Load("n2", "randread", "4k", 64), Load("n3-system", "randread", "4k", 64)),
+        quick=True,
+    ),
+    Shares(
+        "64k-write",
+        Limit(bytes_per_s=60e6),
+        (Load("n2", "randwrite", "64k", 64), Load("n3-system", "randwrite", "64k", 64)),
+    ),
+    Shares(
+        "app-4k-system-1m",
+        Limit(iops=400),
+        (Load("n2", "randread", "4k", 16), Load("n3-system", "randwrite", "1m", 16)),
+    ),
     Shares(
         "two-of-each",
+        Limit(iops=400),
         (
             Load("n2", "randread", "64k", 16),
             Load("n3", "randwrite", "4k", 64),
@@ -141,18 +179,25 @@ def _system(*mounts: str) -> tuple[Load, ...]:
     return tuple(Load(mount, "randwrite", "64k", 32) for mount in mounts)
 
 
-# The reader's node has no part in its flood, but for the two that are about one mount's own window.
-_FLOODS: Final = {block: tuple(Load(f"n{n}", "randread", block, 32) for n in (3, 4, 5)) for block in BLOCK_BYTES}
+# Three nodes flood, the reader is on a fourth.
+def _flood(block: str) -> tuple[Load, ...]:
+    return tuple(Load(node, "randread", block, 32) for node in ("n3", "n4", "n5"))
+
+
+# A limit that the reader alone does not reach: beside three others it is entitled to a quarter of it, and a reader
+# that wants more than its share waits for that share, not for the scheduler.
+_MANY: Final = Limit(iops=5000)
+_LARGE: Final = Limit(bytes_per_s=200e6)
 
 READERS: Final = (
-    Reader("flood-4k", _reader(1), _FLOODS["4k"], 3.0),
-    Reader("flood-64k", _reader(1), _FLOODS["64k"], 3.0, quick=True),
-    Reader("flood-1m", _reader(1), _FLOODS["1m"], 3.0),
-    Reader("system-depth-1", _reader(1), _system("n3-system", "n4-system"), 1.5, quick=True),
-    Reader("system-depth-4", _reader(4), _system("n3-system", "n4-system"), 1.5),
-    Reader("system-depth-16", _reader(16), _system("n3-system", "n4-system"), 1.5),
-    Reader("system-same-node", _reader(1), _system("n2-system"), 1.5),
-    Reader("system-same-mount", _reader(1), (Load("n2", "randwrite", "64k", 32, idle=True),), 1.5, quick=True),
+    Reader("flood-4k", _MANY, _reader(1), _flood("4k"), 3.0),
+    Reader("flood-64k", _LARGE, _reader(1), _flood("64k"), 3.0, quick=True),
+    Reader("flood-1m", _LARGE, _reader(1), _flood("1m"), 3.0),
+    Reader("system-depth-1", _MANY, _reader(1), _system("n3-system", "n4-system"), 1.5, quick=True),
+    Reader("system-depth-4", _MANY, _reader(4), _system("n3-system", "n4-system"), 1.5),
+    Reader("system-depth-16", _MANY, _reader(16), _system("n3-system", "n4-system"), 1.5),
+    Reader("system-same-node", _MANY, _reader(1), _system("n2-system"), 1.5),
+    Reader("system-same-mount", _MANY, _reader(1), (Load("n2", "randwrite", "64k", 32, idle=True),), 1.5, quick=True),
 )
 
 

@@ -8,10 +8,10 @@ from typing import Final
 
 from benchmark import fairness_cases as cases
 from benchmark import fairness_rules as rules
-from benchmark.fairness_cases import MARKS, Load, Profile
+from benchmark.fairness_cases import MARKS, Limit, Load, Profile, Shares
 from benchmark.fairness_load import Run, run
 from benchmark.fairness_report import Findings, RecoveryResult, Row, at_least, at_most, line
-from benchmark.fairness_rules import Flow
+from benchmark.fairness_rules import Flow, Unit
 from benchmark.fairness_stage import Stage, Stages
 from benchmark.fio import cpu_s
 
@@ -71,22 +71,22 @@ def equal(show: Show, kind: str) -> None:
         name = f"{kind}/equal/{case.name}"
         if not show.wanted(name, case.quick):
             continue
-        done = show.run(name, show.stages.get(kind), case.loads, show.profile.shares_s, sampled=True)
+        done, unit = _sampled(show, name, kind, case)
         flows = [load.flow for load in case.loads]
         lasting = rules.backlogged(done.samples, flows)
-        got = rules.served(done.samples)
+        got = rules.served(done.samples, unit)
         everybody = rules.jain([got.get(flow, 0.0) for flow in flows])
         note = f"backlogged: {_depths(case.loads, lasting)}; all three {everybody:.3f}; {cpu_note(done)}"
-        _keep_shares(show, name, done, flows)
+        _keep_shares(show, name, done, flows, unit)
         if len(lasting) < 2:
             show.add(Row(f"{name}/jain", everybody, note=f"fewer than two stay backlogged; {note}"))
             continue
         weights = {flow: case.weight(flow) for flow in lasting}
-        by_fio = _cost_by_fio(case.loads, done)
+        by_fio = _by_fio(case.loads, done, unit)
         show.add(
             at_least(f"{name}/jain", rules.jain([got.get(flow, 0.0) for flow in lasting]), MARKS.jain_min, note),
             at_least(f"{name}/jain-by-fio", rules.jain([by_fio[flow] for flow in lasting]), MARKS.jain_min),
-            at_least(f"{name}/lowest-5s", rules.lowest_window(done.samples, weights), MARKS.window_min),
+            at_least(f"{name}/lowest-5s", rules.lowest_window(done.samples, weights, unit), MARKS.window_min),
         )
 
 
@@ -94,20 +94,35 @@ def _depths(loads: Sequence[Load], flows: Sequence[Flow]) -> str:
     return "depth " + ", ".join(str(load.depth) for load in loads if load.flow in flows) if flows else "none"
 
 
-def _cost_by_fio(loads: Sequence[Load], done: Run) -> dict[Flow, float]:
-    """What each flow got by fio's own counts, at what the exporter says a request of that kind costs."""
-    costs: dict[Flow, float] = {}
+def _sampled(show: Show, name: str, kind: str, case: Shares) -> tuple[Run, Unit]:
+    stage = show.stages.get(kind)
+    with stage.limited(case.limit) as unit:
+        for node, weight in case.weights.items():
+            stage.set_flows(node=node, weight=weight)
+        try:
+            return show.run(name, stage, case.loads, show.profile.shares_s, sampled=True), unit
+        finally:
+            stage.reset_flows()
+
+
+def _by_fio(loads: Sequence[Load], done: Run, unit: Unit) -> dict[Flow, float]:
+    """What each flow got by fio's own counts; cost is those at what the exporter says a request of a kind costs."""
+    got: dict[Flow, float] = {}
     for load, result in zip(loads, done.results, strict=True):
         way = "write" if load.writes else "read"
         fixed_s, byte_s = done.model[f"{way}_fixed_us"] / 1e6, done.model[f"{way}_byte_ns"] / 1e9
-        cost = result.operations * fixed_s + result.bytes * byte_s
-        costs[load.flow] = costs.get(load.flow, 0.0) + cost
-    return costs
+        amounts = {
+            "operations": result.operations,
+            "bytes": result.bytes,
+            "cost_s": result.operations * fixed_s + result.bytes * byte_s,
+        }
+        got[load.flow] = got.get(load.flow, 0.0) + amounts[unit]
+    return got
 
 
-def _keep_shares(show: Show, name: str, done: Run, flows: Sequence[Flow]) -> None:
-    points = rules.shares_over_time(done.samples, flows, PLOT_STEP_S)
-    show.findings.shares[name] = {"flows": [" ".join(flow) for flow in flows], "points": points}
+def _keep_shares(show: Show, name: str, done: Run, flows: Sequence[Flow], unit: Unit) -> None:
+    points = rules.shares_over_time(done.samples, flows, PLOT_STEP_S, unit)
+    show.findings.shares[name] = {"flows": [" ".join(flow) for flow in flows], "unit": unit, "points": points}
 
 
 def weighted(show: Show, kind: str) -> None:
@@ -115,20 +130,14 @@ def weighted(show: Show, kind: str) -> None:
         name = f"{kind}/weights-1-2-4/{case.name}"
         if not show.wanted(name, case.quick):
             continue
-        stage = show.stages.get(kind)
-        for node, weight in case.weights.items():
-            stage.set_flows(node=node, weight=weight)
-        try:
-            done = show.run(name, stage, case.loads, show.profile.shares_s, sampled=True)
-        finally:
-            stage.reset_flows()
+        done, unit = _sampled(show, name, kind, case)
         flows = [load.flow for load in case.loads]
         weights = {flow: case.weight(flow) for flow in flows}
         lasting = rules.backlogged(done.samples, flows)
-        got = rules.served(done.samples)
+        got = rules.served(done.samples, unit)
         shares = ":".join(f"{rules.share(got, [flow]) * sum(weights.values()):.2f}" for flow in flows)
         note = f"{shares}; backlogged: {len(lasting)} of {len(flows)}; {cpu_note(done)}"
-        _keep_shares(show, name, done, flows)
+        _keep_shares(show, name, done, flows, unit)
         show.add(at_most(f"{name}/error", rules.weight_error(got, weights), MARKS.weight_error_max, note))
 
 
@@ -137,16 +146,16 @@ def classes(show: Show, kind: str) -> None:
         name = f"{kind}/classes/{case.name}"
         if not show.wanted(name, case.quick):
             continue
-        done = show.run(name, show.stages.get(kind), case.loads, show.profile.shares_s, sampled=True)
+        done, unit = _sampled(show, name, kind, case)
         flows = [load.flow for load in case.loads]
-        got = rules.served(done.samples)
+        got = rules.served(done.samples, unit)
         share = rules.share(got, [flow for flow in got if flow[1] == "system"])
-        by_fio = _cost_by_fio(case.loads, done)
+        by_fio = _by_fio(case.loads, done, unit)
         fio_share = rules.share(by_fio, [flow for flow in by_fio if flow[1] == "system"])
         note = f"by fio {fio_share:.3f}; backlogged: {len(rules.backlogged(done.samples, flows))} of {len(flows)}"
         reached = abs(share - cases.FLOOR) <= MARKS.floor_error_max
         mark = f"{cases.FLOOR:g} +- {MARKS.floor_error_max:g}"
-        _keep_shares(show, name, done, flows)
+        _keep_shares(show, name, done, flows, unit)
         show.add(Row(f"{name}/system", share, "", mark, reached, f"{note}; {cpu_note(done)}"))
 
 
@@ -172,23 +181,27 @@ def alone(show: Show, kind: str) -> None:
 
 
 def readers(show: Show, kind: str) -> None:
+    """Alone and beside each flood, round by round, so that neighbours in time are compared."""
     chosen = [case for case in cases.READERS if show.wanted(f"{kind}/reader/{case.name}", case.quick)]
-    if not chosen:
-        return
-    stage = show.stages.get(kind)
-    alone_ms: dict[Load, list[float]] = {case.reader: [] for case in chosen}
+    alone_ms: dict[tuple[Limit, Load], list[float]] = {(case.limit, case.reader): [] for case in chosen}
     beside_ms: dict[str, list[float]] = {case.name: [] for case in chosen}
     runs: dict[str, list[Run]] = {case.name: [] for case in chosen}
-    for number in range(show.profile.reader_rounds):
-        for reader, found in alone_ms.items():
-            name = f"{kind}/reader alone at depth {reader.depth}, {number + 1}"
-            found.append(show.run(name, stage, [reader], show.profile.reader_s).results[0].p99_ms)
+
+    def read(name: str, limit: Limit, loads: Sequence[Load]) -> Run:
+        stage = show.stages.get(kind)
+        with stage.limited(limit):
+            return show.run(f"{kind}/reader/{name}", stage, loads, show.profile.reader_s)
+
+    for number in range(1, show.profile.reader_rounds + 1):
+        for (limit, reader), found in alone_ms.items():
+            done = read(f"alone at depth {reader.depth}, {number}", limit, [reader])
+            found.append(done.results[0].p99_ms)
         for case in chosen:
-            name = f"{kind}/reader/{case.name} {number + 1}"
-            runs[case.name].append(show.run(name, stage, [case.reader, *case.flood], show.profile.reader_s))
-            beside_ms[case.name].append(runs[case.name][-1].results[0].p99_ms)
+            done = read(f"{case.name} {number}", case.limit, [case.reader, *case.flood])
+            runs[case.name].append(done)
+            beside_ms[case.name].append(done.results[0].p99_ms)
     for case in chosen:
-        alone, beside = alone_ms[case.reader], beside_ms[case.name]
+        alone, beside = alone_ms[case.limit, case.reader], beside_ms[case.name]
         note = f"p99 {median(beside):.2f} ms, alone {median(alone):.2f} ms; {cpu_note(*runs[case.name])}"
         show.add(at_most(f"{kind}/reader/{case.name}/p99", rules.median_ratio(beside, alone), case.mark, note, "x"))
 

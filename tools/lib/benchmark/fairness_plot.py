@@ -17,14 +17,15 @@ DPI: Final = 110
 GROUP_WIDTH: Final = 0.8
 LABELS: Final = {
     "baseline": "no recovery",
-    "fifo": "uncontrolled (FIFO)",
-    "uncontrolled": "uncontrolled",
+    "fifo": "uncontrolled (ours: FIFO)",
+    "uncontrolled": "uncontrolled (ours: FIFO)",
     "mclock-50": "mClock, 50 % reserved",
     "fair-20": "fair, floor 20 %",
     "fair-40": "fair, floor 40 %",
     "fair-50": "fair, floor 50 %",
     "fair-70": "fair, floor 70 %",
 }
+UNITS: Final = {"cost_s": "the cost", "operations": "the requests", "bytes": "the bytes"}
 # The shares drawn, best first: one of the classes, one of the weights, one of equals.
 SHARES_DRAWN: Final = ("/classes/", "/weights-1-2-4/", "/equal/")
 
@@ -69,7 +70,8 @@ def _recovery(axis: Any, findings: Findings, key: str, title: str) -> None:
             colours.setdefault(label, bar[0].get_facecolor())
             axis.bar_label(bar, fmt="%.2f", fontsize=7)
     axis.set_xticks(range(len(drawn)), list(drawn))
-    axis.legend(fontsize=7)
+    if drawn:
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
 
 
 def _readers(axis: Any, findings: Findings) -> None:
@@ -100,5 +102,5 @@ def _shares(axis: Any, findings: Findings, kind: str) -> None:
         axis.axhline(FLOOR, color="black", linewidth=0.8, linestyle="--")
     axis.set_ylim(0, 1)
     axis.set_xlabel("s")
-    axis.set_ylabel("part of the cost served")
+    axis.set_ylabel(f"part of {UNITS[shares['unit']]} served")
     axis.legend(fontsize=7)

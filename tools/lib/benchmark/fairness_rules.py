@@ -6,10 +6,12 @@ A sample is what an exporter told of one disk at one moment; totals grow from it
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 Flow = tuple[str, str]
 """Node and class."""
+Unit = Literal["cost_s", "operations", "bytes"]
+"""By what flows are compared: of a disk by the time it takes, of a limit by what it limits."""
 
 WINDOW_S: Final = 5.0
 # A flow that keeps fewer requests than the disk takes at once is often found with none waiting, and then had
@@ -65,10 +67,11 @@ def jain(values: Collection[float]) -> float:
     return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
 
 
-def served(samples: Sequence[Sample]) -> dict[Flow, float]:
-    """Cost served to each flow between the first and the last sample; a flow that came between began at 0."""
+def served(samples: Sequence[Sample], unit: Unit = "cost_s") -> dict[Flow, float]:
+    """Served to each flow between the first and the last sample; a flow that came between began at 0."""
     first, last = samples[0].flows, samples[-1].flows
-    return {flow: end.cost_s - (first[flow].cost_s if flow in first else 0.0) for flow, end in last.items()}
+    before = {flow: getattr(totals, unit) for flow, totals in first.items()}
+    return {flow: getattr(totals, unit) - before.get(flow, 0) for flow, totals in last.items()}
 
 
 def queued_fraction(samples: Sequence[Sample], flow: Flow) -> float:
@@ -82,8 +85,10 @@ def backlogged(samples: Sequence[Sample], flows: Collection[Flow]) -> list[Flow]
     return [flow for flow in flows if queued_fraction(samples, flow) >= BACKLOGGED_FRACTION]
 
 
-def lowest_window(samples: Sequence[Sample], weights: Mapping[Flow, float], window_s: float = WINDOW_S) -> float:
-    """The least of (cost served / cost entitled to) of any flow of `weights` over any stretch of `window_s`.
+def lowest_window(
+    samples: Sequence[Sample], weights: Mapping[Flow, float], unit: Unit = "cost_s", window_s: float = WINDOW_S
+) -> float:
+    """The least of (served / entitled to) of any flow of `weights` over any stretch of `window_s`.
 
     Entitled is its weight's share of what all of `weights` were served in the stretch: what others take, because
     they are not backlogged or of another class, is nobody's loss here. A stretch begins at a sample
@@ -95,7 +100,7 @@ def lowest_window(samples: Sequence[Sample], weights: Mapping[Flow, float], wind
             end += 1
         if end == len(samples):
             break
-        got = {flow: cost for flow, cost in served(samples[start : end + 1]).items() if flow in weights}
+        got = {flow: cost for flow, cost in served(samples[start : end + 1], unit).items() if flow in weights}
         ratio = min(_ratios(got, weights))
         lowest = ratio if lowest is None else min(lowest, ratio)
     if lowest is None:
@@ -132,14 +137,14 @@ def median_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def shares_over_time(
-    samples: Sequence[Sample], flows: Sequence[Flow], step_s: float
+    samples: Sequence[Sample], flows: Sequence[Flow], step_s: float, unit: Unit = "cost_s"
 ) -> list[tuple[float, list[float]]]:
-    """For a plot: (seconds since the first sample, each flow's part of the cost) every `step_s`."""
+    """For a plot: (seconds since the first sample, each flow's part of what was served) every `step_s`."""
     points, start = [], 0
     for end, last in enumerate(samples):
         if last.time_s - samples[start].time_s < step_s:
             continue
-        got = served([samples[start], last])
+        got = served([samples[start], last], unit)
         points.append((last.time_s - samples[0].time_s, [share(got, [flow]) for flow in flows]))
         start = end
     return points

@@ -7,13 +7,14 @@ fast   a loop device over tmpfs, nothing limited: the processor is what ends the
 A stage is one kind of disk and one discipline; mounts are started when first asked for.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.fairness_cases import LIMITS
+from benchmark.fairness_cases import DEFAULT_LIMIT, Limit
+from benchmark.fairness_rules import Unit
 from benchmark.slow_device import slow_device
 from benchmark.subjects import loop_on_tmpfs
 from meshfs.limits import MIB
@@ -58,7 +59,20 @@ class Stage:
     def set_flows(self, **settings: object) -> None:
         _granted(self.cluster.control(OWNER, "flows-set", disk=None, set=settings))
 
+    @contextmanager
+    def limited(self, limit: Limit) -> Iterator[Unit]:
+        """Under this limit, if the stage's kind is one of limits; by what flows are compared there."""
+        if self.kind != "limit":
+            yield "cost_s"
+            return
+        self.set_flows(limit_iops=limit.iops, limit_bytes_per_s=limit.bytes_per_s)
+        try:
+            yield limit.unit
+        finally:
+            self.reset_flows()
+
     def reset_flows(self) -> None:
+        """Back to what the config says."""
         _granted(self.cluster.control(OWNER, "flows-set", disk=None, reset=True))
 
 
@@ -95,7 +109,7 @@ def _start(stack: ExitStack, folder: Path, kind: str, discipline: str) -> Stage:
     else:
         device = loop_on_tmpfs(stack, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
     if kind == "limit":
-        settings.update(LIMITS)
+        settings.update({f"limit_{name}": value for name, value in asdict(DEFAULT_LIMIT).items() if value is not None})
     cluster = LocalCluster(place, name="fairness", scheduler={"discipline": discipline})
     stack.enter_context(cluster)
     cluster.add_node(OWNER, [LocalDisk("disk0", device, settings)])
