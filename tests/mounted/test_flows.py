@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark.slow_device import SlowDevice, slow_device
 
+from benchmark.slow_device import SlowDevice, slow_device
 from meshfs.limits import MIB
 from meshfs.testing.cluster import LocalCluster, LocalDisk
 from support.commands import run, until
