@@ -2,15 +2,24 @@
 
 import json
 import math
+import os
+import pty
+import signal
+import termios
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshctl import watcher
+from meshctl.__main__ import main
 from meshctl.fields import Fields
 from meshctl.frame import fit, frame, joined
 from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side, totals
+from meshctl.screen import Bell, Screen
 from meshctl.sources import Answer
 from support.flow_documents import flow, flows_document, histogram, mount_disk, mount_document, shared_disk
 
@@ -214,3 +223,68 @@ def test_too_many_blocks_are_cut_at_the_end() -> None:
     assert shown[0] == "block 0"
     assert shown[7] == "block 1"
     assert shown[-1].startswith("... ")
+
+
+def test_an_exception_restores_the_terminal() -> None:
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)]
+
+    def broken(window: tuple[int, int] | None) -> list[str]:
+        assert termios.tcgetattr(slave) != before
+        raise RuntimeError("spoilt")
+
+    try:
+        with pytest.raises(RuntimeError, match="spoilt"), Bell() as bell, Screen(bell, slave, slave) as screen:
+            screen.show(broken)
+        assert termios.tcgetattr(slave) == before
+        seen = os.read(master, 4096)
+        assert seen.startswith(b"\x1b[?1049h")
+        assert seen.endswith(b"\x1b[?1049l")
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)] == handlers
+
+
+def test_what_is_stuck_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "CONTROL_TIMEOUT_S", 0.01)
+    asked, release, rung = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def ask() -> Answer:
+        asked.release()
+        release.wait(10)
+        return Answer("/mesh", Fields({"version": 1}))
+
+    watched = watcher.Watcher("/mesh", ask, rung.set)
+    assert watched.settled()
+    for _ in range(3):
+        watched.ask()
+    assert asked.acquire(timeout=10)
+    while not watched.settled():
+        assert not rung.wait(0.01)
+    assert "may be stuck" in watched.reading().answer.error
+    release.set()
+    assert rung.wait(10)
+    assert watched.reading().answer.fields.integer("version") == 1
+    assert not asked.acquire(blocking=False)
+
+
+def test_what_never_answers_does_not_make_top_endless(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "cluster.toml"
+    config.write_text('[cluster]\nname = "demo"\n[[node]]\nname = "n1"\naddresses = ["10.0.1.1"]\n')
+    arguments = ["top", str(tmp_path), "--config", str(config), "--node", "n1", "--interval", "0.1", "--count", "2"]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("the exporter is not running") == 2
+    assert printed.count("is not a mounted mesh") == 2
+    assert main([*arguments, "--json"]) == 1
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(interval["problems"]) for interval in shown] == [2, 2]
+
+
+@pytest.mark.parametrize("arguments", [["--interval", "0"], ["--interval", "nan"], ["--count", "0"], ["--count", "x"]])
+def test_values_that_are_none(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["top", *arguments])
+    assert error.value.code == 2

@@ -85,7 +85,8 @@ def names(node: str, disk: str) -> set[str]:
 
 def disk_block(node: str, disk: Fields) -> str:
     rows = [flow_row(flow) for flow in disk.items("flows")]
-    return "\n".join([*disk_lines(node, disk), table.render(COLUMNS, rows, right=tuple(RIGHT))])
+    flows = table.render(COLUMNS, rows, right=tuple(RIGHT)) if rows else "  no I/O yet"
+    return "\n".join([*disk_lines(node, disk), flows])
 
 
 def disk_lines(node: str, disk: Fields) -> list[str]:

@@ -22,8 +22,10 @@ examples:
   meshctl flows set disk0 --limit-iops none                  the disk's own limit is taken away
 
 A change is in force at once and all or nothing: what is out of range or adds up to more than there is is refused.
-It stays until "meshctl flows reset" or the end of that meshfsd; a reload of the config (SIGHUP) leaves it alone.
-Prints what is in force then. To make it permanent, write it into the config:
+It stays until "meshctl flows reset" or the end of that meshfsd. A reload of the config (SIGHUP) leaves it alone, unless
+the new config has no room for it: then it is dropped and meshfsd's log tells. Prints what is in force then.
+
+To make it permanent, write it into the config:
   [scheduler] system_floor = 0.3
   [[scheduler.flow]] node = "n2", class = "system", disk = "n1/disk0", weight = 2   (reservation, limit_iops,
                      limit_bytes_per_s; one key a line)
