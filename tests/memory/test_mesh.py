@@ -87,6 +87,9 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     ]  # fmt: skip
     (disk,) = status["disks"]
     assert (disk["id"], disk["access"], disk["present"], disk["opens"]) == (info.id, "rw", True, 0)
+    assert (disk["local"], disk["io"]) == (False, {"reads": 0})
+    own = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
+    assert [disk["local"] for disk in Mesh(own, initiator).document()["disks"]] == [True]
     assert len(status["problems"]) == 1
 
 

@@ -1,5 +1,6 @@
 """mount(8), fstab, umount(8), and who may open a disk."""
 
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.limits import MIB
+from meshfs.limits import KIB, MIB
 from meshfs.testing.cluster import BIN, LocalCluster
 from support.commands import run, until
 
@@ -133,3 +134,23 @@ def test_umount_while_in_use_is_refused_and_harmless(cluster: LocalCluster) -> N
         assert "busy" in run("umount", point, status=32)
         assert len(file.read(4096)) == 4096
     cluster.unmount("n2")
+
+
+def test_the_status_counts_the_io_of_local_and_remote_disks(cluster: LocalCluster) -> None:
+    for node in ("n1", "n2"):
+        point = cluster.mount(node, "cache=none")
+        status = point / ".meshfs/status"
+        (before,) = json.loads(status.read_text())["disks"]
+        assert before["local"] is (node == "n1")
+        assert (before["io"]["reads"], before["io"]["read_latency_ms"]["p50"]) == (0, None)
+        disk = point / "disk/by-node/n1/disk0"
+        run("dd", "if=/dev/zero", f"of={disk}", "bs=4k", "count=16", "conv=notrunc,fsync", "oflag=direct")
+        run("dd", f"if={disk}", "of=/dev/null", "bs=64k", "count=4", "iflag=direct")
+        (after,) = json.loads(status.read_text())["disks"]
+        io = after["io"]
+        assert [io[name] for name in ("reads", "writes", "errors")] == [4, 16, 0]
+        assert (io["read_bytes"], io["written_bytes"], io["flushes"]) == (256 * KIB, 64 * KIB, 1)
+        for op, many in (("read", "reads"), ("write", "writes"), ("flush", "flushes")):
+            assert sum(io[f"{op}_histogram"]) == io[many]
+            assert 0 < io[f"{op}_latency_ms"]["p50"] <= io[f"{op}_latency_ms"]["p99"]
+        cluster.unmount(node)
