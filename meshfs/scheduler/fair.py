@@ -202,7 +202,8 @@ class FairQueue:
         server.ready.remove(flow.entry)
         cost_s = flow.queue[0].cost_s
         flow.finish = server.v + cost_s * flow.per_weight
-        self._v = max(self._v, server.start)
+        # The other class, if it is behind, stays so.
+        self._v = min(each.start for each in (self._app, self._system) if each.ready or each is server)
         server.start = server.finish = server.start + cost_s * server.per_share
         return self._send(flow, now)
 

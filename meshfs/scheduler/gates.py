@@ -5,8 +5,9 @@
     gate 1   the disk's limit_iops          (`pacer.py`)
     gate 2   the disk's limit_bytes_per_s   (`pacer.py`)
 
-Bound of a flow's limit. A request may leave ``limits.LIMIT_BURST_S`` before its time, so in any T
-seconds at most ``limit * (T + LIMIT_BURST_S)`` leave, and one request more.
+Bound of a flow's limit. A request may leave ``limits.LIMIT_BURST_S`` before its time, and it may wait
+for the disk after it passed, so in any T seconds at most ``limit * (T + LIMIT_BURST_S)`` leave, and
+two requests more.
 
 A request is charged when it passes; one that is cancelled later is not given back.
 """

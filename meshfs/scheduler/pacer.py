@@ -13,8 +13,9 @@ works on what it let go.
 So a flow below its share never waits, one above it is spaced evenly, a flow that asks again before
 its F keeps its share whatever its depth, and nobody waits for the size of another's request.
 
-Bound. A request may leave ``limits.LIMIT_BURST_S`` early, which makes up for late wake-ups: in any
-T seconds at most ``rate * (T + LIMIT_BURST_S)`` leaves, and one request of each flow in use.
+Bound. A request may leave ``limits.LIMIT_BURST_S`` early at the speed of the moment, which makes up
+for late wake-ups, and one more of each flow may wait behind it for the disk, paid already: with n
+flows in use at most ``rate * (T + n * LIMIT_BURST_S)`` and two requests of each leave in any T seconds.
 
 Time that jumps back does not count; time that jumps forward empties the fluid and gives no credit.
 """
