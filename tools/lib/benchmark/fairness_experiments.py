@@ -43,7 +43,14 @@ class Show:
         done = run(stage, loads, runtime_s, sampled=sampled)
         each = [asdict(load) | asdict(result) for load, result in zip(loads, done.results, strict=True)]
         self.findings.runs.append(
-            {"name": name, "discipline": stage.discipline, "loads": each, "cores": done.cores, "machine": done.machine}
+            {
+                "name": name,
+                "discipline": stage.discipline,
+                "loads": each,
+                "cores": done.cores,
+                "machine": done.machine,
+                "others": done.others,
+            }
         )
         return done
 
@@ -59,7 +66,7 @@ def cpu_note(*runs: Run) -> str:
     """Says how much of the processors was used at most, loudly where they may have been the bottleneck."""
     worst = max(runs, key=lambda each: each.machine)
     process = max(max(each.cores.values()) for each in runs)
-    note = f"machine {worst.machine:.0%}, busiest process {process:.0%} of a core"
+    note = f"machine {worst.machine:.0%} busy ({worst.others:.0%} others), busiest process {process:.0%} of a core"
     return f"CPU-BOUND: {note}" if any(each.cpu_bound for each in runs) else note
 
 

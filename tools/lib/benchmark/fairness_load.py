@@ -35,6 +35,8 @@ class LoadResult:
     mean_ms: float
     p50_ms: float
     p99_ms: float
+    cores: float
+    """Processor time of fio itself per second."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Run:
     cores: dict[str, float]
     machine: float
     """Part of all processors' time that was used, by anybody."""
+    others: float
+    """Part of it used by processes that have no part in this, the kernel's threads included."""
     model: dict[str, Any]
     """The exporter's model of the disk's cost at the end; empty when it was not asked."""
 
@@ -78,7 +82,8 @@ def run(stage: Stage, loads: Sequence[Load], runtime_s: float, *, sampled: bool 
     cores, machine = after.since(before)
     model = stage.flows()["disks"][0]["cost"] if sampled else {}
     samples = between(watch.samples, begin_s, end_s + SAMPLE_LATE_S) if sampled else []
-    return Run(results, samples, cores, machine, model)
+    ours = (sum(cores.values()) + sum(result.cores for result in results)) / (os.cpu_count() or 1)
+    return Run(results, samples, cores, machine, round(max(machine - ours, 0.0), 3), model)
 
 
 class _Watch:
@@ -133,8 +138,8 @@ def _start(load: Load, path: Path, output: Path, ramp_s: float, runtime_s: float
         "--ioengine=libaio",
         "--direct=1",
         "--time_based",
-        f"--ramp_time={ramp_s:g}",
-        f"--runtime={runtime_s:g}",
+        f"--ramp_time={round(ramp_s * 1000)}ms",  # of seconds it takes whole ones only
+        f"--runtime={round(runtime_s * 1000)}ms",
         "--norandommap",
         "--randrepeat=0",
         "--percentile_list=50:90:99:99.9",
@@ -163,7 +168,8 @@ def _result(load: Load, output: Path, process: subprocess.Popen[bytes]) -> LoadR
     if process.returncode:
         said = output.with_suffix(".log").read_text(errors="replace")
         raise RuntimeError(f"fio failed as {load}: {text[-1000:]}{said[-1000:]}")
-    side = json.loads(text[text.index("{") :])["jobs"][0]["write" if load.writes else "read"]
+    job = json.loads(text[text.index("{") :])["jobs"][0]
+    side = job["write" if load.writes else "read"]
     latency = side["clat_ns"]
     return LoadResult(
         iops=side["iops"],
@@ -172,4 +178,5 @@ def _result(load: Load, output: Path, process: subprocess.Popen[bytes]) -> LoadR
         mean_ms=latency["mean"] / 1e6,
         p50_ms=latency["percentile"]["50.000000"] / 1e6,
         p99_ms=latency["percentile"]["99.000000"] / 1e6,
+        cores=(job["usr_cpu"] + job["sys_cpu"]) / 100,
     )
