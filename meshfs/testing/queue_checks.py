@@ -213,10 +213,13 @@ class _Pair:
         self.sent, self.done, self.work = _Span(), _Span(), 0.0
 
 
-def unfairness(trace: Trace, key: Key, shares: Mapping[Hashable, float]) -> dict[tuple[Hashable, Hashable], Unfairness]:
+def unfairness(
+    trace: Trace, key: Key, shares: Mapping[Hashable, float], since_s: float = 0.0
+) -> dict[tuple[Hashable, Hashable], Unfairness]:
     """Of every pair among ``shares``; requests whose key has no share are nobody's.
 
-    An interval of two ends when one of them has nothing left to send; what ends it still counts.
+    An interval of two ends when one of them has nothing left to send; what ends it still counts. Intervals
+    begin at ``since_s`` or later.
     """
     keys = list(shares)
     pairs = {pair: _Pair() for pair in itertools.combinations(keys, 2)}
@@ -228,14 +231,14 @@ def unfairness(trace: Trace, key: Key, shares: Mapping[Hashable, float]) -> dict
         for key in keys
     }
     waiting = dict.fromkeys(keys, 0)
-    for event, _, request in trace.entries:
+    for event, time, request in trace.entries:
         whose = key(request)
         if whose not in waiting:
             continue
         if event is Event.ADDED:
             waiting[whose] += request.op != Op.FLUSH
             continue
-        if event is not Event.CANCELLED:
+        if event is not Event.CANCELLED and time >= since_s:
             by = request.work / shares[whose]
             for pair, other, sign in of_key[whose]:
                 if waiting[whose] and waiting[other]:

@@ -1,0 +1,463 @@
+"""What goes wrong around a fair queue: cancels, flows that vanish, clocks that jump, stalls, other policies."""
+
+import gc
+import math
+import random
+import types
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshfs import limits
+from meshfs.disk.base import Op
+from meshfs.limits import KIB, MIB
+from meshfs.model import IoClass
+from meshfs.scheduler.fair import FairQueue
+from meshfs.scheduler.policy import DiskPolicy, FlowPolicy
+from meshfs.testing import device_models
+from meshfs.testing.queue_checks import (
+    Event,
+    Trace,
+    WorkConserving,
+    excess,
+    largest_work,
+    sent_between,
+    unfairness,
+    waits,
+    work_done,
+)
+from meshfs.testing.queue_simulation import Simulation
+from meshfs.testing.queue_workloads import ClosedLoop, Flow, Mix, SimulatedRequest
+from support.queue_scenarios import (
+    APP,
+    DETERMINISTIC,
+    DEVICES,
+    EPSILON,
+    SYSTEM,
+    FixedDepth,
+    KnownCosts,
+    Load,
+    Scenario,
+    Wants,
+    explained,
+    loads,
+    scenarios,
+)
+
+HOUR_S = 3600.0
+MORE = settings(DETERMINISTIC, max_examples=60)
+
+
+def flow_of(request: SimulatedRequest) -> Hashable:
+    return request.flow
+
+
+def one(request: SimulatedRequest) -> float:
+    return 1.0
+
+
+def size(request: SimulatedRequest) -> float:
+    return float(request.length)
+
+
+def check_fair(trace: Trace, shares: Mapping[Flow, float], since_s: float = 0.0) -> None:
+    """The bound of what is sent, of test_fairness.py."""
+    largest = largest_work(trace, flow_of)
+    for (f, g), found in unfairness(trace, flow_of, shares, since_s).items():
+        assert found.of_sent <= largest[f] / shares[f] + largest[g] / shares[g] + EPSILON, (f, g)
+
+
+def drain(simulation: Simulation) -> None:
+    """Nobody wants more: everything that waits must go, and end."""
+    for workload in simulation.workloads():
+        simulation.stop(workload)
+    simulation.run(math.inf)
+    assert not simulation.waiting
+    assert not simulation.in_flight
+
+
+# --- requests and flows that vanish ---------------------------------------------------------
+
+
+def cancel_some(simulation: Simulation, rng: random.Random) -> None:
+    waiting = list(simulation.waiting)
+    for request in rng.sample(waiting, rng.randint(0, len(waiting))):
+        # A cancel of one may let others go only at the next pop, so all of them still wait.
+        simulation.cancel(request)
+
+
+@MORE
+@given(scenarios(), st.integers(0, 999))
+def test_cancels_change_nothing_for_the_others(scenario: Scenario, seed: int) -> None:
+    """Any part of what waits is taken back, ten times a second: bounds and work conservation hold."""
+    rng = random.Random(seed)
+    trace = Trace()
+    with explained(trace, (scenario, seed)):
+        simulation = scenario.start(trace, WorkConserving(scenario.depth))
+        for _ in range(int(scenario.duration_s * 10)):
+            simulation.at(rng.uniform(0, scenario.duration_s), lambda: cancel_some(simulation, rng))
+        simulation.run(scenario.duration_s)
+        for io_class in IoClass:
+            check_fair(trace, scenario.shares(io_class))
+        drain(simulation)
+
+
+@MORE
+@given(scenarios(flushes=True), st.integers(0, 999))
+def test_flows_that_vanish_leave_nothing_behind(scenario: Scenario, seed: int) -> None:
+    """Initiators die with requests queued and at the disk, and others come; the rest goes on by its bounds."""
+    rng = random.Random(seed)
+    trace = Trace()
+    with explained(trace, (scenario, seed)):
+        simulation = scenario.start(trace, WorkConserving(scenario.depth))
+
+        def vanish() -> None:
+            if workloads := simulation.workloads():
+                gone = rng.choice(workloads)
+                simulation.leave(gone)
+                wants = rng.choice(scenario.wants)
+                simulation.enter(wants.loads[0].workload(wants.flow, rng.randrange(1000)))
+
+        for _ in range(20):
+            simulation.at(rng.uniform(0, scenario.duration_s), vanish)
+        simulation.run(scenario.duration_s)
+        drain(simulation)
+        states = simulation.queue.flows(simulation.clock())
+        assert not any(state.queued or state.in_flight or state.held for state in states)
+
+
+def reachable(root: object) -> int:
+    """Objects that ``root`` keeps alive, but for code and classes."""
+    seen, todo = {id(root)}, [root]
+    while todo:
+        for each in gc.get_referents(todo.pop()):
+            code = isinstance(each, type | types.ModuleType | types.FunctionType)
+            if id(each) in seen or code or (isinstance(each, dict) and "__builtins__" in each):
+                continue
+            seen.add(id(each))
+            todo.append(each)
+    return len(seen)
+
+
+POLICIES = {
+    "plain": DiskPolicy(),
+    "disk limits": DiskPolicy(limit_iops=5000.0, limit_bytes_per_s=2e8),
+    "reservations and flow limits": DiskPolicy(
+        flows={
+            (f"n{number}", APP): FlowPolicy(2.0, 0.8 / 6000, limit_iops=100.0, limit_bytes_per_s=1e6)
+            for number in range(6000)
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("overlap", [1, 30])
+def test_thousands_of_flows_come_and_go(policy: DiskPolicy, overlap: int) -> None:
+    """6000 nodes, each for a moment, a quarter killed with all they have queued: what the queue keeps does not grow."""
+    device = device_models.fast_ssd(1)
+    costs = KnownCosts(device)
+    queue = FairQueue(policy, costs, FixedDepth(4))
+    simulation = Simulation(queue, device, [], costs.cost, depth_max=4)
+    sizes: list[int] = []
+    for number in range(6000):
+        mix = Mix([(Op.READ, 4 * KIB), (Op.WRITE, 8 * KIB), (Op.FLUSH, 0)])
+        workload = ClosedLoop((f"n{number}", APP), overlap, mix, stop_s=simulation.now + 0.01, seed=number)
+        simulation.enter(workload)
+        simulation.run(simulation.now + 0.02)
+        if number % 4 == 0:
+            simulation.leave(workload)
+        if number in (1000, 2000, 4000, 5999):
+            sizes.append(reachable(queue))
+    assert max(sizes) <= 2 * sizes[0], sizes
+    assert len(queue.flows(simulation.clock())) < 500
+    drain(simulation)
+
+
+def test_a_crowd_is_forgotten() -> None:
+    """2000 flows at once, and later but a few: those are all that is left."""
+    device = device_models.fast_ssd(1)
+    costs = KnownCosts(device)
+    queue = FairQueue(DiskPolicy(), costs, FixedDepth(8))
+    crowd = [ClosedLoop((f"n{number}", APP), 2, Mix.one_size(4096), stop_s=0.1) for number in range(2000)]
+    simulation = Simulation(queue, device, crowd, costs.cost, depth_max=8)
+    simulation.run(0.1)
+    assert len(queue.flows(simulation.clock())) == 2000
+    for number in range(5000):
+        late = ClosedLoop((f"late{number}", APP), 1, Mix.one_size(4096), stop_s=simulation.now + 0.001)
+        simulation.enter(late)
+        simulation.run(simulation.now + 0.01)
+    assert len(queue.flows(simulation.clock())) < 1000
+
+
+# --- clocks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S, 0.5, -0.5], ids="{:+g}".format)
+@pytest.mark.parametrize("limit", ["flow", "disk", "both", "none"])
+def test_a_clock_that_jumps_changes_a_moment_at_most(jump_s: float, limit: str) -> None:
+    """The clock jumps with requests held, ready and at the disk, and the limit is kept before, across and after.
+
+    Across it: a jump may let one burst go (each limit's own bound) and hold what waits for one spacing.
+    """
+    iops = 100.0
+    own = FlowPolicy(limit_iops=iops) if limit in ("flow", "both") else FlowPolicy()
+    first, second = Wants(("n1", APP), own, (Load(8),)), Wants(("n2", APP), own, (Load(8),))
+    disk_iops = 100.0 if limit == "disk" else 150.0 if limit == "both" else None
+    scenario = Scenario((first, second), depth=2, limit_iops=disk_iops)
+    trace = Trace()
+    simulation = scenario.start(trace)
+
+    def jump() -> None:
+        simulation.clock_offset_s += jump_s
+
+    simulation.at(3.0051, jump)
+    simulation.run(6.0)
+    check_fair(trace, scenario.shares(APP)) if limit == "none" else None
+    counts = [sent_between(trace, one, since_s, since_s + 0.5) for since_s in (2.4, 3.1, 4.0, 5.4)]
+    assert max(counts) - min(counts) <= 0.05 * max(counts) + 4, counts
+    burst = iops * limits.LIMIT_BURST_S + 2
+    if limit in ("flow", "both"):
+        assert excess(trace, iops, one, first.flow) <= 2 * burst
+    if disk_iops:
+        assert excess(trace, disk_iops, one) <= 2 * 2 * (disk_iops * limits.LIMIT_BURST_S + 2)
+
+
+# --- a disk that stalls -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["none", "flow", "disk"])
+def test_a_disk_that_stalls_for_a_minute_comes_back_as_it_was(limit: str) -> None:
+    """Nothing of the minute is made up for beyond the limits' bursts, and nobody is owed or owes anything after it."""
+    policies = [FlowPolicy(weight, limit_iops=60.0 * weight if limit == "flow" else None) for weight in (1.0, 2.0)]
+    wants = tuple(Wants((f"n{n}", APP), policy, (Load(16, sizes=(4 * KIB, MIB)),)) for n, policy in enumerate(policies))
+    system = Wants(("n9", SYSTEM), loads=(Load(16),))
+    scenario = Scenario((*wants, system), depth=4, limit_iops=120.0 if limit == "disk" else None)
+    trace = Trace()
+    device = DEVICES["one server"](1)
+    simulation = scenario.start(trace, device=device)
+    simulation.at(10.0, lambda: device.stall(70.0))
+    simulation.run(90.0)
+    check_fair(trace, scenario.shares(APP) if limit == "none" else {})
+    burst_s = limits.LIMIT_BURST_S
+    for each in wants:
+        if each.policy.limit_iops:
+            assert excess(trace, each.policy.limit_iops, one, each.flow) <= each.policy.limit_iops * burst_s + 2
+    if scenario.limit_iops:
+        assert excess(trace, scenario.limit_iops, one) <= len(scenario.wants) * (scenario.limit_iops * burst_s + 2)
+    before, after = (work_done(trace, flow_of, since_s, since_s + 9.0) for since_s in (1.0, 70.5))
+    for each in scenario.wants:
+        assert after[each.flow] == pytest.approx(before[each.flow], rel=0.08)
+
+
+def test_a_stall_of_one_disk_is_nothing_to_another() -> None:
+    """Two disks in one process, turn by turn: the other's decisions are those it makes alone."""
+    mix = (Load(16, sizes=(4 * KIB, MIB), ops=(Op.READ, Op.WRITE), flushes=0.05), Load(0, rate_per_s=50.0))
+    wants = tuple(Wants((f"n{n}", io_class), loads=mix) for n in range(3) for io_class in IoClass)
+    scenario = Scenario(wants, limit_iops=200.0)
+    alone, beside = Trace(), Trace()
+    scenario.start(alone).run(80.0)
+    stalling = DEVICES["array"](1)
+    pair = [scenario.start(beside), replace(scenario, device="array").start(Trace(), device=stalling)]
+    pair[1].at(5.0, lambda: stalling.stall(65.0))
+    for turn in range(1, 801):
+        for simulation in pair:
+            simulation.run(turn / 10)
+    assert beside.decisions() == alone.decisions()
+
+
+def test_what_a_stalled_disk_kept_from_a_flow_is_cancelled_like_any_other() -> None:
+    """Initiators give up during the stall; when the disk is back only the others are served."""
+    wants = tuple(Wants((f"n{n}", APP), loads=(Load(16),)) for n in range(3))
+    trace = Trace()
+    device = DEVICES["one server"](1)
+    simulation = Scenario(wants).start(trace, device=device)
+    simulation.at(1.0, lambda: device.stall(61.0))
+    simulation.at(30.0, lambda: simulation.leave(simulation.workloads()[0]))
+    simulation.run(63.0)
+    assert not [entry for entry in trace.of(Event.SENT) if entry.time > 30.0 and entry.request.flow == wants[0].flow]
+    work = work_done(trace, flow_of, 61.5, 63.0)
+    assert work[wants[1].flow] == pytest.approx(work[wants[2].flow], rel=0.03)
+    drain(simulation)
+
+
+# --- other policies at run time -------------------------------------------------------------------
+
+
+@MORE
+@given(scenarios(), st.integers(0, 999))
+def test_weights_that_change_count_from_then_on(scenario: Scenario, seed: int) -> None:
+    """Other weights and floors, ten times at random: after the last of them the bounds are those of the last."""
+    rng = random.Random(seed)
+    trace = Trace()
+    simulation = scenario.start(trace, WorkConserving(scenario.depth))
+    times = sorted(rng.uniform(0, scenario.duration_s / 2) for _ in range(10))
+    latest: list[DiskPolicy] = []
+
+    def change() -> None:
+        flows = {wants.flow: FlowPolicy(rng.choice([0.01, 0.5, 1.0, 3.0, 100.0])) for wants in scenario.wants}
+        latest.append(DiskPolicy(system_floor=rng.choice([0.01, 0.2, 0.9]), flows=flows))
+        assert isinstance(simulation.queue, FairQueue)
+        simulation.queue.configure(latest[-1], simulation.clock())
+
+    for time in times:
+        simulation.at(time, change)
+    with explained(trace, (scenario, seed)):
+        simulation.run(scenario.duration_s)
+        # What was sent by old tags, once: a start tag made with another weight may be that much too late.
+        largest = largest_work(trace, flow_of)
+        for io_class in IoClass:
+            shares = {flow: policy.weight for flow, policy in latest[-1].flows.items() if flow[1] is io_class}
+            for (f, g), found in unfairness(trace, flow_of, shares, times[-1]).items():
+                old = largest[f] / 0.01 + largest[g] / 0.01
+                assert found.of_sent <= largest[f] / shares[f] + largest[g] / shares[g] + old + EPSILON
+
+
+def changing(first: DiskPolicy, second: DiskPolicy, wants: tuple[Wants, ...], *, depth: int = 1) -> Trace:
+    """20 s by each of the policies."""
+    trace = Trace()
+    simulation = Scenario(wants, depth=depth).start(trace)
+    assert isinstance(simulation.queue, FairQueue)
+    simulation.queue.configure(first, 0.0)
+    simulation.at(20.0, lambda: simulation.queue.configure(second, simulation.clock()))  # type: ignore[attr-defined]
+    simulation.run(40.0)
+    return trace
+
+
+FLOOD = (Load(16, sizes=(4 * KIB, 64 * KIB)),)
+TWO = (Wants(("n1", APP), loads=FLOOD), Wants(("n2", APP), loads=FLOOD), Wants(("n3", SYSTEM), loads=FLOOD))
+ONE_FLOW = ("n1", APP)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param({"weight": 100.0}, {}, id="weight"),
+        pytest.param({"weight": 0.01}, {}, id="small weight"),
+        pytest.param({"reservation": 0.8}, {}, id="reservation"),
+        pytest.param({"limit_iops": 5.0}, {}, id="limit"),
+        pytest.param({"limit_bytes_per_s": 8192.0}, {}, id="limit in bytes"),
+        pytest.param({"weight": 0.01, "reservation": 0.7}, {}, id="reservation of a small one"),
+    ],
+)
+def test_what_was_so_before_is_not_made_up_for(first: dict[str, float], second: dict[str, float]) -> None:
+    """However much a flow got or missed by an old policy, a second after the change its share is the new one."""
+    trace = changing(
+        DiskPolicy(flows={ONE_FLOW: FlowPolicy(**first)}), DiskPolicy(flows={ONE_FLOW: FlowPolicy(**second)}), TWO
+    )
+    for since_s in (21.0, 25.0, 35.0):
+        work = work_done(trace, flow_of, since_s, since_s + 4.0)
+        total = sum(work.values())
+        parts = [work[wants.flow] / total for wants in TWO]
+        assert parts == pytest.approx([0.4, 0.4, 0.2], abs=0.03), since_s
+
+
+def test_a_disks_limit_that_comes_and_goes() -> None:
+    trace = changing(DiskPolicy(limit_iops=50.0), DiskPolicy(), TWO, depth=4)
+    unlimited = sent_between(trace, one, 21.0, 39.0) / 18.0
+    assert unlimited > 250
+    trace = changing(DiskPolicy(), DiskPolicy(limit_iops=50.0), TWO, depth=4)
+    assert sent_between(trace, one, 21.0, 39.0) / 18.0 == pytest.approx(50.0, rel=0.03)
+    trace = changing(DiskPolicy(limit_iops=200.0), DiskPolicy(limit_iops=20.0), TWO, depth=4)
+    assert sent_between(trace, one, 21.0, 39.0) / 18.0 == pytest.approx(20.0, rel=0.05)
+
+
+# --- everything at once ---------------------------------------------------------------------------
+
+
+@dataclass
+class Chaos:
+    """Whatever can happen to a queue, at random, from a seed."""
+
+    scenario: Scenario
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self.trace = Trace()
+        self.device = DEVICES[self.scenario.device](self.seed)
+        self.simulation = self.scenario.start(self.trace, device=self.device)
+
+    def run(self) -> None:
+        deeds: list[Callable[[], None]] = [self.cancel, self.replace, self.configure, self.jump, self.stall, self.look]
+        for _ in range(60):
+            self.simulation.at(self.rng.uniform(0, self.scenario.duration_s), self.rng.choice(deeds))
+        self.simulation.run(self.scenario.duration_s)
+        self.look()
+        drain(self.simulation)
+        self.look()
+
+    def cancel(self) -> None:
+        cancel_some(self.simulation, self.rng)
+
+    def replace(self) -> None:
+        if workloads := self.simulation.workloads():
+            self.simulation.leave(self.rng.choice(workloads))
+        wants = self.rng.choice(self.scenario.wants)
+        self.simulation.enter(wants.loads[0].workload(wants.flow, self.rng.randrange(1000)))
+
+    def configure(self) -> None:
+        rng, floor = self.rng, self.rng.choice([0.01, 0.2, 0.5, 0.9])
+        left = {APP: 1.0 - floor, SYSTEM: floor}
+        flows = {}
+        for wants in self.scenario.wants:
+            reservation = rng.choice([0.0, 0.0, 0.5, 1.0]) * left[wants.flow[1]]
+            left[wants.flow[1]] -= reservation
+            iops, bytes_per_s = rng.choice([None, 1.0, 300.0]), rng.choice([None, 1e6])
+            flows[wants.flow] = FlowPolicy(rng.choice([0.01, 1.0, 1000.0]), reservation, iops, bytes_per_s)
+        policy = DiskPolicy(
+            floor, rng.choice([None, None, 2.0, 500.0]), rng.choice([None, None, 1e6, 1e9]), flows=flows
+        )
+        assert isinstance(self.simulation.queue, FairQueue)
+        self.simulation.queue.configure(policy, self.simulation.clock())
+
+    def jump(self) -> None:
+        self.simulation.clock_offset_s += self.rng.choice([HOUR_S, -HOUR_S, 1.0, -1.0, 1e-3, -1e-3])
+
+    def stall(self) -> None:
+        self.device.stall(self.simulation.now + self.rng.choice([0.1, 60.0]))
+
+    def look(self) -> None:
+        """What the queue tells agrees with what there is, in finite numbers."""
+        states = self.simulation.queue.flows(self.simulation.clock())
+        assert sum(state.queued for state in states) == len(self.simulation.waiting)
+        assert sum(state.in_flight for state in states) == self.simulation.in_flight
+        for state in states:
+            assert math.isfinite(state.lag_s)
+            assert 0.0 <= state.entitlement <= 1.0 + EPSILON
+            assert state.held in ("", "flow limit", "disk limit")
+            assert state.queued or not state.held
+
+
+@settings(DETERMINISTIC, max_examples=120)
+@given(scenarios(flushes=True, reservations=True), st.integers(0, 9999))
+def test_nothing_is_lost_whatever_happens(scenario: Scenario, seed: int) -> None:
+    """Cancels, deaths, other policies, jumping clocks and stalls, all at once; in the end everything was served."""
+    chaos = Chaos(scenario, seed)
+    with explained(chaos.trace, (scenario, seed)):
+        chaos.run()
+
+
+@MORE
+@given(loads(), st.integers(0, 99))
+def test_a_newcomer_waits_no_longer_for_what_was_before(load: Load, seed: int) -> None:
+    """After half an hour of others alone a newcomer is served like one of them: no credit, no debt.
+
+    Its first request waits for at most one request of each of the others (their tags are at v or one request
+    ahead of it) and for the class's turn: one request of the other class.
+    """
+    others = tuple(Wants((f"n{n}", APP), loads=(Load(4, sizes=(MIB,)),)) for n in range(3))
+    scenario = Scenario((*others, Wants(("n8", SYSTEM), loads=(load,))), duration_s=1800.0, depth=1)
+    trace = Trace()
+    device = DEVICES["hdd"](seed)
+    device.speed = 0.05
+    simulation = scenario.start(trace, device=device)
+    newcomer = ("n7", APP)
+    simulation.at(1800.0, lambda: simulation.enter(ClosedLoop(newcomer, 1, Mix.one_size(4096))))
+    simulation.run(1840.0)
+    first = next(wait for wait in waits(trace) if wait.request.flow == newcomer)
+    largest = largest_work(trace, flow_of)
+    assert first.work <= sum(largest.values()) + EPSILON
