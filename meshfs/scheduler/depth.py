@@ -11,11 +11,12 @@ so the mix of requests does not matter. It is compared only between neighbours i
     base block, probe block at another depth, base block:   gain = log(probe) - mean(log(bases))
 
 since disks drift by half within minutes and by some per cent between windows; a steady drift
-cancels. The median of the latest gains and its standard error (from the median absolute
-deviation, Rousseeuw and Croux 1993) decide, so that one stall decides nothing:
+cancels. The mean of the latest gains, outliers drawn in, and its standard error from the median
+absolute deviation (Huber, Robust Statistics, 1981) decide, so that one stall decides nothing:
 
     up     when the gain is surely positive: deeper is worth more than DEPTH_LOSS_MAX
-    down   when the loss is surely no more than DEPTH_LOSS_MAX, all steps down taken together
+    down   when the loss is surely no more than DEPTH_LOSS_MAX, together with what steps down
+           before lost and what the probes up see
     else   probe on; after enough probes rest, longer each time, probing rarely
 
 Doubt leaves the depth where it is, and steps up are twice as large as fine steps down: errors
@@ -44,14 +45,16 @@ GAINS_MAX = 24
 GAINS_MIN = 3
 # Noise that the first few gains may hide: their deviation is not believed to be smaller.
 GAIN_DEVIATION_MIN = 0.02
-# Standard errors between median and threshold. Up: a wrong step costs a newcomer some waiting
+# Deviations of n gains are believed to be larger by this / n (as Student's t is wider).
+FEW = 1.5
+# Standard errors between gain and threshold. Up: a wrong step costs a newcomer some waiting
 # until it is taken back. Down: the loss allowed is small already.
 UP_ERRORS = 2.0
 DOWN_ERRORS = 1.0
-# A probe up that was sure to gain nothing is believed after this many.
+# After so many probes up without a sure gain there is none to speak of.
 UP_GAINS_MAX = 12
-# Blocks at the base between probes when all is decided: the second makes a probe that loses a
-# third of a block's throughput cost 0.5 %, half of the time (every other probe goes up).
+# Blocks at the base between probes when all is decided. At the second, every other probe going
+# down and losing a third of its block, probing costs 0.3 % of the throughput.
 REST_BLOCKS_MIN = 8
 REST_BLOCKS_MAX = 64
 # A part of a window's completions that a change of depth may add or take unnoticed.
@@ -78,7 +81,7 @@ class DepthControl:
         self._fast = 0
         # Requests that the last change added or took; 0 when settled.
         self._settling = 0
-        # Logarithms of throughput: of the last base block, and of the probe block after it.
+        # Logarithms of throughput (cost per second): of the last base block, and of the probe block after it.
         self._base_log: float | None = None
         self._probe_log: float | None = None
         # Which way the probe goes (or the last one went): +1, -1.
@@ -169,7 +172,7 @@ class DepthControl:
     def _probed(self, gain: float) -> bool:
         """Weigh one more gain; True when the base moved."""
         evidence = self._up if self._direction > 0 else self._down
-        threshold = limits.DEPTH_LOSS_MAX if self._direction > 0 else self._deficit - limits.DEPTH_LOSS_MAX
+        threshold = limits.DEPTH_LOSS_MAX if self._direction > 0 else self._given_up() - limits.DEPTH_LOSS_MAX
         if not evidence.open:
             if gain < threshold:
                 self._rest_max = min(2 * self._rest_max, REST_BLOCKS_MAX)
@@ -196,10 +199,9 @@ class DepthControl:
     def _descend(self, threshold: float) -> bool:
         gain, error = self._down.estimate()
         if gain - DOWN_ERRORS * error >= threshold:
-            self._deficit += max(-gain, 0.0)
+            self._deficit = max(self._deficit - gain, 0.0)
             coarse = self._down.level != self._below()
             self._move(self._down.level, coarse=coarse)
-            self._up.open = False
             return True
         if gain + DOWN_ERRORS * error < threshold or len(self._down.gains) >= GAINS_MAX:
             if self._down.level < self._below():
@@ -207,6 +209,12 @@ class DepthControl:
             else:
                 self._down.open = False
         return False
+
+    def _given_up(self) -> float:
+        """What the base loses to deeper ones, as the steps down and the probes up tell."""
+        if len(self._up.gains) < GAINS_MIN:
+            return self._deficit
+        return max(self._deficit, self._up.estimate()[0])
 
     def _move(self, depth: int, *, coarse: bool) -> None:
         self._base = depth
@@ -268,10 +276,12 @@ class _Evidence:
         self._open = True
 
     def estimate(self) -> tuple[float, float]:
-        """Median gain and its standard error (1.25 that of a mean, for normal noise)."""
-        middle = median(self.gains)
-        deviation = 1.48 * median(abs(gain - middle) for gain in self.gains)
-        return middle, 1.25 * max(deviation, GAIN_DEVIATION_MIN) / math.sqrt(len(self.gains))
+        """Mean gain and its standard error, outliers drawn in to two deviations of the median."""
+        middle, count = median(self.gains), len(self.gains)
+        deviation = max(1.48 * median(abs(gain - middle) for gain in self.gains), GAIN_DEVIATION_MIN)
+        low, high = middle - 2 * deviation, middle + 2 * deviation
+        mean = fmean(min(max(gain, low), high) for gain in self.gains)
+        return mean, (1 + FEW / count) * deviation / math.sqrt(count)
 
 
 class _Block:
