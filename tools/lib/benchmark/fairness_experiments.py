@@ -50,6 +50,8 @@ class Show:
                 "cores": done.cores,
                 "machine": done.machine,
                 "others": done.others,
+                "depth": done.depth,
+                "model": done.model,
             }
         )
         return done
@@ -83,7 +85,7 @@ def equal(show: Show, kind: str) -> None:
         lasting = rules.backlogged(done.samples, flows)
         got = rules.served(done.samples, unit)
         everybody = rules.jain([got.get(flow, 0.0) for flow in flows])
-        note = f"backlogged: {_depths(case.loads, lasting)}; all three {everybody:.3f}; {cpu_note(done)}"
+        note = f"backlogged: {_depths(case.loads, lasting)}; all three {everybody:.3f}; {_disk_note(done)}"
         _keep_shares(show, name, done, flows, unit)
         if len(lasting) < 2:
             show.add(Row(f"{name}/jain", everybody, note=f"fewer than two stay backlogged; {note}"))
@@ -95,6 +97,10 @@ def equal(show: Show, kind: str) -> None:
             at_least(f"{name}/jain-by-fio", rules.jain([by_fio[flow] for flow in lasting]), MARKS.jain_min),
             at_least(f"{name}/lowest-5s", rules.lowest_window(done.samples, weights, unit), MARKS.window_min),
         )
+
+
+def _disk_note(done: Run) -> str:
+    return f"at most {done.depth} at the disk; {cpu_note(done)}"
 
 
 def _depths(loads: Sequence[Load], flows: Sequence[Flow]) -> str:
@@ -143,7 +149,7 @@ def weighted(show: Show, kind: str) -> None:
         lasting = rules.backlogged(done.samples, flows)
         got = rules.served(done.samples, unit)
         shares = ":".join(f"{rules.share(got, [flow]) * sum(weights.values()):.2f}" for flow in flows)
-        note = f"{shares}; backlogged: {len(lasting)} of {len(flows)}; {cpu_note(done)}"
+        note = f"{shares}; backlogged: {len(lasting)} of {len(flows)}; {_disk_note(done)}"
         _keep_shares(show, name, done, flows, unit)
         show.add(at_most(f"{name}/error", rules.weight_error(got, weights), MARKS.weight_error_max, note))
 
@@ -163,7 +169,7 @@ def classes(show: Show, kind: str) -> None:
         reached = abs(share - cases.FLOOR) <= MARKS.floor_error_max
         mark = f"{cases.FLOOR:g} +- {MARKS.floor_error_max:g}"
         _keep_shares(show, name, done, flows, unit)
-        show.add(Row(f"{name}/system", share, "", mark, reached, f"{note}; {cpu_note(done)}"))
+        show.add(Row(f"{name}/system", share, "", mark, reached, f"{note}; {_disk_note(done)}"))
 
 
 def alone(show: Show, kind: str) -> None:

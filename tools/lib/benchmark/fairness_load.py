@@ -50,6 +50,8 @@ class Run:
     """Part of all processors' time that was used, by anybody."""
     others: float
     """Part of it used by processes that have no part in this, the kernel's threads included."""
+    depth: int
+    """Requests the exporter has at the disk at most, at the end; 0 when it was not asked."""
     model: dict[str, Any]
     """The exporter's model of the disk's cost at the end; empty when it was not asked."""
 
@@ -80,10 +82,10 @@ def run(stage: Stage, loads: Sequence[Load], runtime_s: float, *, sampled: bool 
             _end(process)
     results = [_result(load, output, process) for load, output, process in zip(loads, outputs, processes, strict=True)]
     cores, machine = after.since(before)
-    model = stage.flows()["disks"][0]["cost"] if sampled else {}
+    disk = stage.flows()["disks"][0] if sampled else {"depth": 0, "cost": {}}
     samples = between(watch.samples, begin_s, end_s + SAMPLE_LATE_S) if sampled else []
     ours = (sum(cores.values()) + sum(result.cores for result in results)) / (os.cpu_count() or 1)
-    return Run(results, samples, cores, machine, round(max(machine - ours, 0.0), 3), model)
+    return Run(results, samples, cores, machine, round(max(machine - ours, 0.0), 3), disk["depth"], disk["cost"])
 
 
 class _Watch:

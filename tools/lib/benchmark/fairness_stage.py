@@ -1,7 +1,8 @@
 """Where the experiments play: one exporter with one disk, nodes that mount, all on this machine.
 
 limit  a loop device over tmpfs which the exporter is told to limit
-slow   `slow_device`: slow by itself, nothing limited
+serial a device that is slow by itself, one request at a time (`slow_device`); nothing limited
+slow   the same, ten requests at a time
 fast   a loop device over tmpfs, nothing limited: the processor is what ends there
 
 A stage is one kind of disk and one discipline; mounts are started when first asked for.
@@ -103,8 +104,8 @@ def _start(stack: ExitStack, folder: Path, kind: str, discipline: str) -> Stage:
     place.mkdir()
     settings: dict[str, str | int | float] = {"cache": "none"}
     pids: dict[str, int] = {}
-    if kind == "slow":
-        slow = slow_device(stack, place, f"{folder.name}-{discipline}", DISK_SIZE_BYTES)
+    if kind in ("slow", "serial"):
+        slow = slow_device(stack, place, kind, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
         device, pids = slow.path, slow.pids
     else:
         device = loop_on_tmpfs(stack, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)

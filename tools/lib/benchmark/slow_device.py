@@ -1,10 +1,13 @@
-"""A slow block device whose slowness and queueing are none of our code.
+"""Slow block devices whose slowness and queueing are none of our code.
 
-    nbdkit  file on tmpfs, every request delayed in a thread of its own, bytes per second limited
-    nbdfuse its export as a file; libfuse serves it with 10 threads, so 10 requests are served at once
+    nbdkit  file on tmpfs, every request delayed, bytes per second limited
+    nbdfuse its export as a file; libfuse serves it with 10 threads, so 10 requests are at nbdkit at once
     loop    direct I/O on that file: a real block device, asynchronous, which io_uring opens as any disk
 
-It takes 5.2 ms for one request, 190 a second at depth 1, 1,900 from depth 10 on, about 200 MB/s each way.
+slow    as a flash disk: 10 requests at once, 5.2 ms each; 190 a second at depth 1, 1,900 from depth 10 on
+serial  as a spinning disk: one request at a time, 2.1 ms each; 470 a second at any depth
+
+Both move about 220 MB/s each way.
 nbdfuse holds a connection while it waits on it, so there have to be more connections than threads.
 Nothing is cached: the loop device, FUSE and nbdkit's file all see direct I/O or memory.
 """
@@ -17,7 +20,7 @@ from typing import Final
 
 from benchmark.subjects import await_ready, filled, losetup, spawn
 
-DELAY_MS: Final = 5
+DELAY_MS: Final = {"slow": 5, "serial": 2}
 RATE_BITS_PER_S: Final = 1_600_000_000
 # nbdkit's default of 2 s would let a burst of 400 MB pass at memory's speed after each pause.
 BURST_S: Final = 0.1
@@ -30,16 +33,16 @@ class SlowDevice:
     pids: dict[str, int]
 
 
-def slow_device(stack: ExitStack, folder: Path, name: str, size_bytes: int) -> SlowDevice:
-    """Bring one up; the stack ends it. `folder` (which is there) gets its files and logs."""
-    place = folder / f"slow-{name}"
+def slow_device(stack: ExitStack, folder: Path, kind: str, name: str, size_bytes: int) -> SlowDevice:
+    """Bring one up, "slow" or "serial"; the stack ends it. `folder` (which is there) gets its files and logs."""
+    place = folder / "device"
     place.mkdir()
-    backing = Path("/dev/shm") / f"{folder.name}-slow-{name}.img"
+    backing = Path("/dev/shm") / f"{name}.img"
     stack.callback(backing.unlink, missing_ok=True)
     filled(backing, size_bytes)
     socket, target = place / "nbd.sock", place / "disk"
     target.touch()
-    served = spawn(stack, place, *_nbdkit(socket, backing))
+    served = spawn(stack, place, *_nbdkit(kind, socket, backing))
     await_ready(socket.exists, f"nbdkit, log in {place}")
     mounted = spawn(stack, place, "nbdfuse", "-C", str(CONNECTIONS), str(target), f"nbd+unix:///?socket={socket}")
     stack.callback(subprocess.run, ["umount", str(target)], check=False, capture_output=True)
@@ -48,7 +51,8 @@ def slow_device(stack: ExitStack, folder: Path, name: str, size_bytes: int) -> S
     return SlowDevice(device, {"nbdkit": served.pid, "nbdfuse": mounted.pid})
 
 
-def _nbdkit(socket: Path, backing: Path) -> list[str]:
+def _nbdkit(kind: str, socket: Path, backing: Path) -> list[str]:
+    serial = ["--filter=noparallel"] if kind == "serial" else []
     return [
         "nbdkit",
         "--foreground",
@@ -56,12 +60,14 @@ def _nbdkit(socket: Path, backing: Path) -> list[str]:
         str(socket),
         "--threads",
         str(CONNECTIONS),
+        *serial,
         "--filter=delay",
         "--filter=rate",
         "file",
         str(backing),
-        f"rdelay={DELAY_MS}ms",
-        f"wdelay={DELAY_MS}ms",
+        f"rdelay={DELAY_MS[kind]}ms",
+        f"wdelay={DELAY_MS[kind]}ms",
         f"rate={RATE_BITS_PER_S}",
         f"burstiness={BURST_S}",
+        *(["serialize=all-requests"] if serial else []),
     ]
