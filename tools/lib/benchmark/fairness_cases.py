@@ -123,6 +123,13 @@ EQUAL: Final = (
         Limit(iops=300),
         _three(("randwrite", "64k", 1), ("randread", "4k", 4), ("randwrite", "1m", 64)),
     ),
+    # All deeper than what is at a slow disk at once, so that all three stay backlogged there too.
+    Shares("4k-read-deep", Limit(iops=900), _three(*[("randread", "4k", depth) for depth in (32, 48, 64)]), quick=True),
+    Shares(
+        "mixed-deep",
+        Limit(iops=300),
+        _three(("randread", "4k", 64), ("randwrite", "64k", 48), ("randread", "1m", 32)),
+    ),
 )
 
 _ONE_TWO_FOUR: Final = {"n2": 1.0, "n3": 2.0, "n4": 4.0}

@@ -82,7 +82,7 @@ def run(stage: Stage, loads: Sequence[Load], runtime_s: float, *, sampled: bool 
             _end(process)
     results = [_result(load, output, process) for load, output, process in zip(loads, outputs, processes, strict=True)]
     cores, machine = after.since(before)
-    disk = stage.flows()["disks"][0] if sampled else {"depth": 0, "cost": {}}
+    disk: dict[str, Any] = stage.flows()["disks"][0] if sampled else {"depth": 0, "cost": {}}
     samples = between(watch.samples, begin_s, end_s + SAMPLE_LATE_S) if sampled else []
     ours = (sum(cores.values()) + sum(result.cores for result in results)) / (os.cpu_count() or 1)
     return Run(results, samples, cores, machine, round(max(machine - ours, 0.0), 3), disk["depth"], disk["cost"])
