@@ -95,6 +95,9 @@ class Simulation:
         self._recorders = recorders
         self._wake = math.inf
         self._asked = 0
+        # Whether something was cancelled since the queue was asked. Asking it again for nothing
+        # would make a run in turns another run: clocks of limits round differently.
+        self._changed = False
         # (time, order, what): workloads by reference, actions as functions.
         self._events: list[tuple[float, int, Workload | Callable[[], None]]] = []
         self._order = 0
@@ -132,6 +135,7 @@ class Simulation:
         assert self.queue.cancel(request), f"request {request.number} waits and cannot be cancelled"
         assert not self.queue.cancel(request), f"request {request.number} was cancelled twice"
         del self.waiting[request]
+        self._changed = True
         for recorder in self._recorders:
             recorder.cancelled(request, self.now)
         if request.workload in self._next:
@@ -139,7 +143,8 @@ class Simulation:
 
     def run(self, until_s: float) -> None:
         """Go on until ``until_s`` (inf: until nothing happens any more); may be called again."""
-        self._ask()
+        if self._changed:
+            self._ask()
         while True:
             device_time = self.device.next_time()
             time = min(device_time, self._wake, self._events[0][0] if self._events else math.inf)
@@ -194,6 +199,7 @@ class Simulation:
         """Pop until the queue has nothing now, as the runner does."""
         now, queue = self.now, self.queue
         clock = self.clock()
+        self._changed = False
         self._asked = self._asked + 1 if self._wake <= now else 0
         assert self._asked < ASKED_MAX, f"asked {ASKED_MAX} times at {now}, the queue has nothing and does not wait"
         while (answer := queue.pop(clock)).__class__ is SimulatedRequest:
@@ -205,7 +211,7 @@ class Simulation:
             # A sum of floats may round to before the time named; asking again there would be once too early.
             self._wake = max(answer - self.clock_offset_s, math.nextafter(now, math.inf))
             while self._wake + self.clock_offset_s < answer:
-                self._wake += math.ulp(answer)
+                self._wake += max(math.ulp(answer), math.ulp(self._wake))
         assert len(queue) == len(self.waiting), f"{len(self.waiting)} wait, the queue says {len(queue)}"
         if answer is None and not self.in_flight:
             assert not self.waiting, f"{len(self.waiting)} wait, nothing is at the disk, and none will ever come"

@@ -43,7 +43,6 @@ from support.queue_scenarios import (
     Scenario,
     Wants,
     explained,
-    loads,
     scenarios,
 )
 
@@ -147,32 +146,35 @@ POLICIES = {
     "disk limits": DiskPolicy(limit_iops=5000.0, limit_bytes_per_s=2e8),
     "reservations and flow limits": DiskPolicy(
         flows={
-            (f"n{number}", APP): FlowPolicy(2.0, 0.8 / 6000, limit_iops=100.0, limit_bytes_per_s=1e6)
-            for number in range(6000)
+            (f"n{number}", APP): FlowPolicy(2.0, 0.8 / 3000, limit_iops=100.0, limit_bytes_per_s=1e6)
+            for number in range(3000)
         }
     ),
 }
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-@pytest.mark.parametrize("overlap", [1, 30])
-def test_thousands_of_flows_come_and_go(policy: DiskPolicy, overlap: int) -> None:
-    """6000 nodes, each for a moment, a quarter killed with all they have queued: what the queue keeps does not grow."""
+@pytest.mark.parametrize("depth", [1, 8])
+def test_thousands_of_flows_come_and_go(policy: DiskPolicy, depth: int) -> None:
+    """3000 nodes, each for a moment, a quarter killed with all they have queued: what the queue keeps does not grow.
+
+    It forgets by doubling, so what it keeps goes up and down; the most in the first half is the most in the second.
+    """
     device = device_models.fast_ssd(1)
     costs = KnownCosts(device)
     queue = FairQueue(policy, costs, FixedDepth(4))
     simulation = Simulation(queue, device, [], costs.cost, depth_max=4)
     sizes: list[int] = []
-    for number in range(6000):
+    for number in range(3000):
         mix = Mix([(Op.READ, 4 * KIB), (Op.WRITE, 8 * KIB), (Op.FLUSH, 0)])
-        workload = ClosedLoop((f"n{number}", APP), overlap, mix, stop_s=simulation.now + 0.01, seed=number)
+        workload = ClosedLoop((f"n{number}", APP), depth, mix, stop_s=simulation.now + 0.001, seed=number)
         simulation.enter(workload)
         simulation.run(simulation.now + 0.02)
         if number % 4 == 0:
             simulation.leave(workload)
-        if number in (1000, 2000, 4000, 5999):
+        if number % 50 == 0:
             sizes.append(reachable(queue))
-    assert max(sizes) <= 2 * sizes[0], sizes
+    assert max(sizes[30:]) <= 1.2 * max(sizes[:30]), sizes
     assert len(queue.flows(simulation.clock())) < 500
     drain(simulation)
 
@@ -441,16 +443,16 @@ def test_nothing_is_lost_whatever_happens(scenario: Scenario, seed: int) -> None
         chaos.run()
 
 
-@MORE
-@given(loads(), st.integers(0, 99))
-def test_a_newcomer_waits_no_longer_for_what_was_before(load: Load, seed: int) -> None:
+@pytest.mark.parametrize("depth", [1, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_newcomer_waits_no_longer_for_what_was_before(depth: int, seed: int) -> None:
     """After half an hour of others alone a newcomer is served like one of them: no credit, no debt.
 
-    Its first request waits for at most one request of each of the others (their tags are at v or one request
-    ahead of it) and for the class's turn: one request of the other class.
+    The bound of a request that waits (test_fairness.py) with nothing before it in its own flow, whose tag is v: at most
+    X = one request of each of the others in its class, and (s_o / s_c) (X + c_c) + c_o of the other class.
     """
     others = tuple(Wants((f"n{n}", APP), loads=(Load(4, sizes=(MIB,)),)) for n in range(3))
-    scenario = Scenario((*others, Wants(("n8", SYSTEM), loads=(load,))), duration_s=1800.0, depth=1)
+    scenario = Scenario((*others, Wants(("n8", SYSTEM), loads=(Load(depth, sizes=(MIB,)),))), depth=1)
     trace = Trace()
     device = DEVICES["hdd"](seed)
     device.speed = 0.05
@@ -460,4 +462,6 @@ def test_a_newcomer_waits_no_longer_for_what_was_before(load: Load, seed: int) -
     simulation.run(1840.0)
     first = next(wait for wait in waits(trace) if wait.request.flow == newcomer)
     largest = largest_work(trace, flow_of)
-    assert first.work <= sum(largest.values()) + EPSILON
+    in_class = sum(largest[each.flow] for each in others)
+    other_class = 0.2 / 0.8 * (in_class + max(largest.values())) + largest["n8", SYSTEM]
+    assert first.work <= in_class + other_class + EPSILON

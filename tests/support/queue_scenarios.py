@@ -1,6 +1,5 @@
 """Random loads on one simulated disk with a fair queue, as values: what a failing property prints replays it."""
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -227,10 +226,3 @@ def scenarios(
         system_floor=floor,
         duration_s=duration_s,
     )
-
-
-def shuffled(scenario: Scenario, seed: int) -> Scenario:
-    """The same wants, in another order of arrival."""
-    wants = list(scenario.wants)
-    random.Random(seed).shuffle(wants)
-    return replace(scenario, wants=tuple(wants))
