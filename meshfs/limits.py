@@ -134,6 +134,9 @@ COST_BYTE_MAX_S: Final = 1e-5
 # one of the two is noise to every load, and the other carries the whole cost.
 COST_BREAK_EVEN_MIN_BYTES: Final = 256
 COST_BREAK_EVEN_MAX_BYTES: Final = 64 * MIB
+# A write, and a flush, beside a read: SMR drives and flash without a cache stay below these factors.
+COST_WRITE_RATIO_MAX: Final = 100
+COST_FLUSH_RATIO_MAX: Final = 1000
 # Saturated windows (0.1 to 1 s each) after which a cost model counts as calibrated.
 COST_CALIBRATED_WINDOWS: Final = 20
 # Requests at a device start at this many: an SSD of 8 channels is busy, an HDD has most of what its
