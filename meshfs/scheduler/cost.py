@@ -25,7 +25,8 @@ bound in every window instead of growing; directions that no load excites cannot
 A window that contradicts (beyond ``GATE`` standard deviations) moves the parameters no further
 than the gate, and one with a stall not at all, until several in a row say the same: then the
 disk has changed, the covariance is opened, and the next windows decide (change detection:
-Gustafsson, Adaptive Filtering and Change Detection, 2000).
+Gustafsson, Adaptive Filtering and Change Detection, 2000). When even that does not make windows
+fit, everything is learnt anew.
 
 A window that was not saturated is an upper bound: what completed cannot have cost more than the
 time the disk was busy. It lowers costs or does nothing.
@@ -41,6 +42,8 @@ STATE_VERSION = 1
 NAMES = ("read_fixed_s", "read_byte_s", "write_fixed_s", "write_byte_s", "flush_fixed_s")
 _SIZE = len(NAMES)
 _BYTE = (1, 3)
+# Parameters whose ratios are believed more than their level.
+_RATIOS = ((1, 0), (2, 0), (3, 2), (4, 0))
 _BOUNDS = {
     name: (limits.COST_BYTE_MIN_S, limits.COST_BYTE_MAX_S)
     if name.endswith("byte_s")
@@ -58,11 +61,22 @@ NOISE = 0.05
 # How much of the way to the bound the covariance goes in a window: with NOISE it makes a
 # window count for about a tenth, so the last ten to twenty windows decide.
 FORGET = 5e-5
+# How much of the variance of an opened ratio goes in a window.
+SETTLE = 0.02
 # Standard deviations of the difference between window and prediction that are believed at once.
 GATE = 3.0
 # Contradicting windows of one direction in a row that make a change; more when they hold stalls.
 CHANGE_WINDOWS = 3
 CHANGE_WINDOWS_STALLED = 10
+# What a fitting window leaves of the count: where costs are wrong for one mix of two, every
+# second window fits and the count still gets there; with one outlier in five it does not.
+STREAK_KEPT = 0.75
+# Mean square of the differences in standard deviations (1 for a model that fits), over the last ten
+# windows or so, from which on even the ratios between the costs are not believed any more: a
+# kept state of another disk, say. One difference counts for no more than the gate lets it (9), and
+# a disk whose speed changes faster than the filter follows stays below (simulated: up to 5).
+MISFIT_MAX = 6.0
+MISFIT_PART = 0.1
 # A window holds a stall when one request took this many times the mean, and this part of it.
 STALL_LATENCIES = 8.0
 STALL_PART = 0.25
@@ -104,7 +118,7 @@ class CostModel:
     """
 
     __slots__ = (
-        "_covariance", "_logs", "_saturated", "_streak", "flush_fixed_s", "read_byte_s", "read_fixed_s",
+        "_covariance", "_logs", "_misfit", "_saturated", "_streak", "flush_fixed_s", "read_byte_s", "read_fixed_s",
         "windows", "write_byte_s", "write_fixed_s",
     )  # fmt: skip
 
@@ -119,8 +133,9 @@ class CostModel:
         self._logs = [math.log(value) for value in values]
         start = _UNSEEN if state is None else _CHANGED
         self._covariance = [row[:] for row in start]
-        # Contradicting windows in a row; negative: faster than predicted.
-        self._streak = 0
+        # Contradicting windows lately, less STREAK_KEPT with each that fits; negative: faster than predicted.
+        self._streak = 0.0
+        self._misfit = 1.0
         self._publish()
 
     @property
@@ -146,7 +161,7 @@ class CostModel:
         """Take one window in; those that say nothing (empty, no time passed) are ignored."""
         work = (window.counts[0], window.sizes[0], window.counts[1], window.sizes[1], window.counts[2])
         time_s = window.elapsed_s if window.saturated else window.busy_s
-        if not 0.0 < time_s < math.inf or not any(work):
+        if not 0.0 < time_s < math.inf or not window.elapsed_s > 0.0 or not any(window.counts):
             return
         variance = self._measured_variance(window)
         if window.saturated:
@@ -162,16 +177,21 @@ class CostModel:
     def _learn_equal(self, window: Window, work: Sequence[int], measured: float, variance: float) -> None:
         predicted, shares = self._predict(work)
         difference = measured - predicted
-        gate = GATE * math.sqrt(variance + self._uncertainty(shares))
-        if abs(difference) <= gate:
-            self._streak = 0
+        deviation = math.sqrt(variance + self._uncertainty(shares))
+        gate = GATE * deviation
+        stalled = difference > 0.0 and _holds_stall(window)
+        if not stalled and self._does_not_fit(difference / deviation):
+            self._start_over()
             self._update(work, measured, variance)
             return
-        sign = 1 if difference > 0.0 else -1
+        if abs(difference) <= gate:
+            self._streak *= STREAK_KEPT
+            self._update(work, measured, variance)
+            return
+        sign = 1.0 if difference > 0.0 else -1.0
         self._streak = self._streak + sign if self._streak * sign > 0 else sign
-        stalled = difference > 0.0 and _holds_stall(window)
         if abs(self._streak) >= (CHANGE_WINDOWS_STALLED if stalled else CHANGE_WINDOWS):
-            self._streak = 0
+            self._streak = 0.0
             self._open()
             self._update(work, measured, variance)
         elif not stalled:
@@ -242,12 +262,39 @@ class CostModel:
         for line, bound in zip(self._covariance, _KEPT, strict=True):
             for j in range(_SIZE):
                 line[j] += FORGET * (bound[j] - line[j])
+        for i, j in _RATIOS:
+            self._settle(i, j)
+
+    def _settle(self, i: int, j: int) -> None:
+        """Close the ratio of two parameters by a step, as if it had been measured, and found as it is.
+
+        A ratio that was opened by a change, and that no load shows, is believed again after some
+        hundred windows; left open, it would take a part of every change of the whole disk.
+        """
+        row = [a - b for a, b in zip(self._covariance[i], self._covariance[j], strict=True)]
+        spread = row[i] - row[j]
+        if spread <= _KEPT[i][i] + _KEPT[j][j] - 2.0 * _KEPT[i][j]:
+            return
+        for line, left in zip(self._covariance, row, strict=True):
+            for k in range(_SIZE):
+                line[k] -= SETTLE * left * row[k] / spread
 
     def _open(self) -> None:
         """The disk has changed: whatever was believed may be off as after a long absence."""
         for line, bound in zip(self._covariance, _CHANGED, strict=True):
             for j in range(_SIZE):
                 line[j] += bound[j]
+
+    def _does_not_fit(self, deviations: float) -> bool:
+        square = min(deviations * deviations, GATE * GATE)
+        self._misfit += MISFIT_PART * (square - self._misfit)
+        return self._misfit > MISFIT_MAX
+
+    def _start_over(self) -> None:
+        """As for a disk nobody has seen."""
+        self._logs = [math.log(value) for value in PRIOR_S]
+        self._covariance = [row[:] for row in _UNSEEN]
+        self._misfit, self._streak = 1.0, 0.0
 
     # --- bounds ---
 
@@ -256,7 +303,13 @@ class CostModel:
         self._logs = [min(max(log, low), high) for log, (low, high) in zip(self._logs, _LOG_BOUNDS, strict=True)]
 
     def _clamp(self) -> None:
-        """Keep each per-byte cost in a sane ratio to its fixed cost; the fixed cost stays."""
+        """Keep the ratios sane: writes and flushes to reads, per-byte to fixed costs.
+
+        A cost that is nothing beside the others has no share in any window, and could not be learnt again.
+        """
+        for log, most in ((2, limits.COST_WRITE_RATIO_MAX), (4, limits.COST_FLUSH_RATIO_MAX)):
+            middle, width = self._logs[0], math.log(most)
+            self._logs[log] = min(max(self._logs[log], middle - width), middle + width)
         for byte in _BYTE:
             fixed = math.exp(self._logs[byte - 1])
             low = max(fixed / limits.COST_BREAK_EVEN_MAX_BYTES, limits.COST_BYTE_MIN_S)
