@@ -177,8 +177,9 @@ class DepthControl:
             if gain < threshold:
                 self._rest_max = min(2 * self._rest_max, REST_BLOCKS_MAX)
                 return False
-            # It was otherwise when this was decided: find out anew.
+            # It was otherwise when this was decided: find out anew, without the gain that made us ask.
             evidence.reopen()
+            return False
         evidence.gains.append(gain)
         if len(evidence.gains) < GAINS_MIN:
             return False
