@@ -20,9 +20,10 @@ absolute deviation (Huber, Robust Statistics, 1981) decide, so that one stall de
     else   probe on; after enough probes rest, longer each time, probing rarely
 
 Doubt leaves the depth where it is, and steps up are twice as large as fine steps down: errors
-fall on the side of throughput. A fast device (answers within half of DEPTH_LATENCY_TARGET_S) is
-simply doubled: there a newcomer waits little whatever the depth, and batches save CPU. Half,
-because doubling the depth of a busy device doubles its latency.
+fall on the side of throughput. The depth of a fast device (it answers within half of
+DEPTH_LATENCY_TARGET_S) is simply doubled when it held anything back: there a newcomer waits little
+whatever the depth, and batches save CPU. Half, because doubling the depth of a busy device
+doubles its latency.
 
 States: resting or searching at the base depth -> probing at another -> back at the base. Every
 change of depth lets one window pass (settling) unless the requests that the change adds or takes
@@ -49,7 +50,7 @@ GAIN_DEVIATION_MIN = 0.02
 FEW = 1.5
 # Standard errors between gain and threshold. Up: a wrong step costs a newcomer some waiting
 # until it is taken back. Down: the loss allowed is small already.
-UP_ERRORS = 2.0
+UP_ERRORS = 2.5
 DOWN_ERRORS = 1.0
 # After so many probes up without a sure gain there is none to speak of.
 UP_GAINS_MAX = 12
@@ -59,7 +60,7 @@ REST_BLOCKS_MIN = 8
 REST_BLOCKS_MAX = 64
 # A part of a window's completions that a change of depth may add or take unnoticed.
 SETTLED_PART = 0.005
-# Saturated windows of low latency in a row that double the depth.
+# Windows of low latency in a row that double the depth, if it held something back in them.
 FAST_WINDOWS = 2
 
 
@@ -77,7 +78,7 @@ class DepthControl:
         self._levels = levels(depth_max)
         self.depth = self._base = max(level for level in self._levels if level <= limits.DEPTH_START)
         self._block = _Block()
-        # Saturated windows in a row whose latency is low.
+        # Windows in a row in which the depth was reached and the latency low.
         self._fast = 0
         # Requests that the last change added or took; 0 when settled.
         self._settling = 0
@@ -98,6 +99,8 @@ class DepthControl:
         """Take one window in, with the cost of what completed in it. Windows of another depth are ignored."""
         if window.depth != self.depth and window.saturated:
             return
+        if window.held_back and window.depth == self.depth == self._base and self._grow(window.latency_s):
+            return
         total = sum(window.counts)
         if not window.saturated or not total or not 0.0 < cost_s < math.inf or not window.elapsed_s > 0.0:
             self._interrupt()
@@ -107,8 +110,6 @@ class DepthControl:
             self._settling = 0
             if visible:
                 return
-        if self.depth == self._base and self._grow(window.latency_s):
-            return
         self._block.add(window, total, cost_s)
         if not self._block.complete:
             return
@@ -127,7 +128,6 @@ class DepthControl:
         self._settling = limits.DISK_DEPTH_MAX
         self._block = _Block()
         self._base_log = self._probe_log = None
-        self._fast = 0
 
     def _set(self, depth: int) -> None:
         self._settling = abs(depth - self.depth)
@@ -215,7 +215,8 @@ class DepthControl:
         """What the base loses to deeper ones, as the steps down and the probes up tell."""
         if len(self._up.gains) < GAINS_MIN:
             return self._deficit
-        return max(self._deficit, self._up.estimate()[0])
+        gain, error = self._up.estimate()
+        return max(self._deficit, gain - error)
 
     def _move(self, depth: int, *, coarse: bool) -> None:
         self._base = depth

@@ -117,6 +117,8 @@ class FairQueue:
             for passed in self._gates.release(now):
                 self._make_ready(passed)
         if self._in_flight >= self.depths.depth:
+            if self._waiting:
+                self._observer.held_back()
             return None
         app, system = self._app, self._system
         server = system if system.ready and (not app.ready or system.start < app.start) else app

@@ -25,6 +25,7 @@ class Observer:
         "_depth",
         "_depths",
         "_end_s",
+        "_held_back",
         "_hungry",
         "_latency_s",
         "_longest_s",
@@ -41,7 +42,7 @@ class Observer:
     def _begin(self, now: float) -> None:
         self._start_s = now
         self._end_s = now + _WINDOW_MIN_S
-        self._hungry = False
+        self._hungry = self._held_back = False
         self._depth = self._depths.depth
         self._counts = [0, 0, 0]
         self._sizes = [0, 0, 0]
@@ -54,6 +55,10 @@ class Observer:
     def hungry(self) -> None:
         """The disk has less than it may, and there is nothing to send."""
         self._hungry = True
+
+    def held_back(self) -> None:
+        """Something waits because the depth is reached."""
+        self._held_back = True
 
     def done(self, request: DiskRequest, now: float, in_flight: int, waiting: int) -> None:
         """A request has its result; ``in_flight`` are still there, ``waiting`` could take its place."""
@@ -92,6 +97,7 @@ class Observer:
             latency_s=self._latency_s / count,
             depth=self._depth,
             longest_s=self._longest_s,
+            held_back=self._held_back,
         )
         self._costs.learn(window)
         self._depths.learn(window, self._cost_s)

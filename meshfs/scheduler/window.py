@@ -17,6 +17,7 @@ class Window:
     latency_s   mean time at the disk of those completed
     depth       in force during all of it; 0 when it changed
     longest_s   longest time at the disk of one that completed
+    held_back   something waited at some time because the depth was reached
     """
 
     elapsed_s: float
@@ -27,3 +28,4 @@ class Window:
     latency_s: float
     depth: int
     longest_s: float
+    held_back: bool = True
