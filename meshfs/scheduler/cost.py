@@ -42,8 +42,6 @@ STATE_VERSION = 1
 NAMES = ("read_fixed_s", "read_byte_s", "write_fixed_s", "write_byte_s", "flush_fixed_s")
 _SIZE = len(NAMES)
 _BYTE = (1, 3)
-# Parameters whose ratios are believed more than their level.
-_RATIOS = ((1, 0), (2, 0), (3, 2), (4, 0))
 _BOUNDS = {
     name: (limits.COST_BYTE_MIN_S, limits.COST_BYTE_MAX_S)
     if name.endswith("byte_s")
@@ -61,8 +59,6 @@ NOISE = 0.05
 # How much of the way to the bound the covariance goes in a window: with NOISE it makes a
 # window count for about a tenth, so the last ten to twenty windows decide.
 FORGET = 5e-5
-# How much of the variance of an opened ratio goes in a window.
-SETTLE = 0.02
 # Standard deviations of the difference between window and prediction that are believed at once.
 GATE = 3.0
 # Contradicting windows of one direction in a row that make a change; more when they hold stalls.
@@ -73,9 +69,9 @@ CHANGE_WINDOWS_STALLED = 10
 STREAK_KEPT = 0.75
 # Mean square of the differences in standard deviations (1 for a model that fits), over the last ten
 # windows or so, from which on even the ratios between the costs are not believed any more: a
-# kept state of another disk, say. One difference counts for no more than the gate lets it (9), and
-# a disk whose speed changes faster than the filter follows stays below (simulated: up to 5).
-MISFIT_MAX = 6.0
+# kept state of another disk, say. One difference counts for no more than the gate lets it (9). Lower,
+# and a disk whose speed changes by half in 10 s, faster than the filter follows, loses its ratios.
+MISFIT_MAX = 5.0
 MISFIT_PART = 0.1
 # A window holds a stall when one request took this many times the mean, and this part of it.
 STALL_LATENCIES = 8.0
@@ -262,22 +258,6 @@ class CostModel:
         for line, bound in zip(self._covariance, _KEPT, strict=True):
             for j in range(_SIZE):
                 line[j] += FORGET * (bound[j] - line[j])
-        for i, j in _RATIOS:
-            self._settle(i, j)
-
-    def _settle(self, i: int, j: int) -> None:
-        """Close the ratio of two parameters by a step, as if it had been measured, and found as it is.
-
-        A ratio that was opened by a change, and that no load shows, is believed again after some
-        hundred windows; left open, it would take a part of every change of the whole disk.
-        """
-        row = [a - b for a, b in zip(self._covariance[i], self._covariance[j], strict=True)]
-        spread = row[i] - row[j]
-        if spread <= _KEPT[i][i] + _KEPT[j][j] - 2.0 * _KEPT[i][j]:
-            return
-        for line, left in zip(self._covariance, row, strict=True):
-            for k in range(_SIZE):
-                line[k] -= SETTLE * left * row[k] / spread
 
     def _open(self) -> None:
         """The disk has changed: whatever was believed may be off as after a long absence."""

@@ -99,9 +99,9 @@ class DepthControl:
         """Take one window in, with the cost of what completed in it. Windows of another depth are ignored."""
         if window.depth != self.depth and window.saturated:
             return
-        if window.held_back and window.depth == self.depth == self._base and self._grow(window.latency_s):
-            return
         total = sum(window.counts)
+        if total and window.held_back and window.depth == self.depth == self._base and self._grow(window.latency_s):
+            return
         if not window.saturated or not total or not 0.0 < cost_s < math.inf or not window.elapsed_s > 0.0:
             self._interrupt()
             return

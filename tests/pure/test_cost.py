@@ -47,7 +47,7 @@ def saturated(
 
 
 def varied(dice: random.Random, times: Times) -> Window:
-    return saturated(dice, times, dice.choice(MIXES), dice.choice([0, 0.3, 0.7, 1]), flushes=0.01)
+    return saturated(dice, times, dice.choice(MIXES), dice.choice([0, 0.3, 0.7, 1]), flushes=dice.choice([0, 0.02]))
 
 
 def small_reads(dice: random.Random, times: Times) -> Window:
