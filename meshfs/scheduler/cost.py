@@ -98,7 +98,7 @@ def _covariance(level: float, both_bytes: float, each: float, flush: float) -> M
 _UNSEEN = _covariance(3.0, 1.5, 0.7, 1.5)
 # The bound of forgetting. A disk's level changes with its load and its neighbours, its ratios
 # hardly: were they as free as the level, hours of one size on a disk of changing speed would
-# move them at random (simulated: by a factor of 5 in 20,000 windows; by 1.1 with these).
+# move them at random (simulated: by a factor of 5 in 20,000 windows; by 1.3 with these).
 _KEPT = _covariance(1.4, 0.2, 0.1, 0.3)
 # Of a disk that has changed, or was last seen before a restart.
 _CHANGED = _covariance(1.5, 0.4, 0.3, 0.5)
