@@ -118,6 +118,11 @@ LIMIT_IOPS_MIN: Final = 1.0
 LIMIT_BYTES_PER_S_MIN: Final = 4096.0
 # How much of a limit may leave early: timers are late by a millisecond or a few, and the rate must be met all the same.
 LIMIT_BURST_S: Final = 0.01
+# Of the depth at a disk, what the system may have while an application is active. A depth that keeps
+# the disk busy is a little deeper than the disk serves at once, and the rest waits inside it.
+SYSTEM_DEPTH_SHARE: Final = 0.75
+# An application that asks less often than this is not worth leaving a disk idle for.
+APP_ACTIVE_S: Final = 0.05
 # What was learnt of a disk since is lost in a crash; a few seconds of load bring it back.
 CALIBRATION_SAVE_S: Final = 60.0
 # Past what any disk does; a limit above these is a mistake in its unit.

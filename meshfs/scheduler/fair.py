@@ -13,7 +13,10 @@ the disk's time: by the cost model (`cost.py`), or of what the disk's limits all
     leaves                    of the class with the smaller S (app when equal) the flow with the smallest S
 
 An application that asks for less than its share finds S = v, so it goes before a system flood;
-what it does not want the system gets; when it wants everything the system keeps its floor.
+what it does not want the system gets; when it wants everything the system keeps its floor. What is
+at the disk already cannot be overtaken, so while applications are active the system has at most
+``limits.SYSTEM_DEPTH_SHARE`` of the depth there (at least one request), and an application's next
+request finds room.
 
 Bounds, with c_f the largest cost of flow f, w its weight, D the depth:
 
@@ -37,6 +40,7 @@ from collections.abc import Hashable
 from itertools import count
 from typing import Any, Final
 
+from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.model import IoClass
 from meshfs.scheduler.cost import CostModel
@@ -99,7 +103,7 @@ class FairQueue:
         flow = self._flows.get(request.flow)
         if flow is None:
             flow = self._new_flow(request.flow, now)
-        request.added_s = flow.last_s = now
+        request.added_s = flow.last_s = flow.server.last_s = now
         cost_s = self._cost(request.op, request.length)
         if self._gates.paced:
             cost_s = max(cost_s, self._limit_request_s, request.length * self._limit_byte_s)
@@ -122,6 +126,8 @@ class FairQueue:
             return None
         app, system = self._app, self._system
         server = system if system.ready and (not app.ready or system.start < app.start) else app
+        if server is system and not app.ready and self._gives_way(now):
+            return None
         if not server.ready:
             self._observer.hungry()
             return self._gates.next_time(now) if self._gates.held else None
@@ -135,6 +141,15 @@ class FairQueue:
         server.start = server.finish = server.start + cost_s * server.per_share
         return self._send(flow, now)
 
+    def _gives_way(self, now: float) -> bool:
+        """Whether the system, not short of its floor, leaves what is free at the disk to active applications."""
+        app, system = self._app, self._system
+        return (
+            now - app.last_s < limits.APP_ACTIVE_S
+            and system.in_flight >= max(1, int(limits.SYSTEM_DEPTH_SHARE * self.depths.depth))
+            and system.start >= app.finish
+        )
+
     def _send(self, flow: Flow, now: float) -> DiskRequest:
         """The flow's oldest request leaves, its tags are made; the next one takes its place."""
         request = flow.queue.popleft()
@@ -144,6 +159,7 @@ class FairQueue:
             self._observer.busy(now)
         self._in_flight += 1
         flow.in_flight += 1
+        flow.server.in_flight += 1
         self._work_s += request.cost_s
         if flow.policy.reservation:
             _move_reservation(flow, self._work_s, request.cost_s)
@@ -160,6 +176,7 @@ class FairQueue:
     def done(self, request: DiskRequest, now: float) -> None:
         flow = self._flows[request.flow]
         flow.in_flight -= 1
+        flow.server.in_flight -= 1
         self._in_flight -= 1
         self._now_s = now
         self._observer.done(request, now, self._in_flight, self._waiting)

@@ -73,7 +73,7 @@ def tats(policy: FlowPolicy | DiskPolicy) -> list[Tat]:
 class Server:
     """A class: its flows that are ready, by start tag, and its own place between the classes."""
 
-    __slots__ = ("finish", "name", "per_share", "ready", "start", "v")
+    __slots__ = ("finish", "in_flight", "last_s", "name", "per_share", "ready", "start", "v")
 
     def __init__(self, name: IoClass) -> None:
         self.name = name
@@ -84,6 +84,9 @@ class Server:
         #: Tags between the classes, in the disk's virtual time; ``start`` is valid while ``ready`` is not empty.
         self.start = 0.0
         self.finish = 0.0
+        self.in_flight = 0
+        #: When the latest request of the class came.
+        self.last_s = -inf
         #: (start tag, running number, flow)
         self.ready: SortedList = SortedList()
 

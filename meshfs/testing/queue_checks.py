@@ -13,9 +13,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from meshfs import limits
 from meshfs.disk.base import Op
+from meshfs.model import IoClass
 from meshfs.testing.queue_simulation import SilentRecorder
 from meshfs.testing.queue_workloads import SimulatedRequest
 
@@ -128,10 +130,16 @@ class Order(SilentRecorder):
         self._unfinished_writes[request.flow].pop(request.number, None)
 
 
+def _class_of(flow: Any) -> IoClass:
+    found: IoClass = flow[1]
+    return found
+
+
 class WorkConserving(SilentRecorder):
     """Requests that may be sent never wait while fewer than ``depth`` are at the device.
 
-    ``held``: whether a limit may hold a flow's requests; those don't count.
+    ``held``: whether a limit may hold a flow's requests; those don't count. The system's may wait while
+    it has its part of the depth at the device and applications are active.
     """
 
     def __init__(self, depth: int, held: Callable[[Hashable], bool] = lambda flow: False) -> None:
@@ -140,8 +148,13 @@ class WorkConserving(SilentRecorder):
         self._sendable: dict[Hashable, int] = defaultdict(int)
         self._flushes: dict[Hashable, dict[int, None]] = defaultdict(dict)
         self._writes: dict[Hashable, dict[int, None]] = defaultdict(dict)
+        self._system_most = max(1, int(depth * limits.SYSTEM_DEPTH_SHARE))
+        self._system_in_flight = 0
+        self._app_s = -math.inf
 
     def added(self, request: SimulatedRequest, now: float) -> None:
+        if _class_of(request.flow) is IoClass.APP:
+            self._app_s = now
         if request.op == Op.FLUSH:
             self._flushes[request.flow][request.number] = None
             return
@@ -150,28 +163,39 @@ class WorkConserving(SilentRecorder):
             self._writes[request.flow][request.number] = None
 
     def sent(self, request: SimulatedRequest, now: float) -> None:
+        self._system_in_flight += _class_of(request.flow) is IoClass.SYSTEM
+        self._leaves(request)
+
+    def _leaves(self, request: SimulatedRequest) -> None:
         if request.op == Op.FLUSH:
             del self._flushes[request.flow][request.number]
         else:
             self._sendable[request.flow] -= 1
 
     def done(self, request: SimulatedRequest, now: float) -> None:
+        self._system_in_flight -= _class_of(request.flow) is IoClass.SYSTEM
         self._writes[request.flow].pop(request.number, None)
 
     def cancelled(self, request: SimulatedRequest, now: float) -> None:
-        self.sent(request, now)
-        self.done(request, now)
+        self._leaves(request)
+        self._writes[request.flow].pop(request.number, None)
 
     def asked(self, now: float, in_flight: int) -> None:
         if in_flight >= self._depth:
             return
+        active = now - self._app_s < limits.APP_ACTIVE_S
+        gives_way = active and self._system_in_flight >= self._system_most
         for flow, count in self._sendable.items():
-            assert not count or self._held(flow), (
+            assert not count or self._held(flow) or (gives_way and _class_of(flow) is IoClass.SYSTEM), (
                 f"at {now}: {count} of {flow} wait, only {in_flight} are at the device"
             )
         for flow, flushes in self._flushes.items():
             first = next(iter(flushes), math.inf)
-            held = self._held(flow) or next(iter(self._writes[flow]), math.inf) < first
+            held = (
+                self._held(flow)
+                or (gives_way and _class_of(flow) is IoClass.SYSTEM)
+                or next(iter(self._writes[flow]), math.inf) < first
+            )
             assert held or not flushes, f"at {now}: flush {first} of {flow} waits, only {in_flight} are at the device"
 
 
