@@ -118,6 +118,9 @@ LIMIT_IOPS_MIN: Final = 1.0
 LIMIT_BYTES_PER_S_MIN: Final = 4096.0
 # How much of a limit may leave early: timers are late by a millisecond or a few, and the rate must be met all the same.
 LIMIT_BURST_S: Final = 0.01
+# Requests that take this much of a disk's time together are always sent: a fast disk needs that much to be
+# busy while its exporter does something else, and a newcomer waits no longer than that.
+DISK_BUDGET_MIN_S: Final = 0.004
 # Of the depth at a disk, what the system may have while an application is active. A depth that keeps
 # the disk busy is a little deeper than the disk serves at once, and the rest waits inside it.
 SYSTEM_DEPTH_SHARE: Final = 0.75

@@ -86,6 +86,8 @@ class FairQueue:
         self._limit_request_s = self._limit_byte_s = 0.0
         self._waiting = 0
         self._in_flight = 0
+        #: Summed cost of what is at the disk; of a limited disk's requests it says nothing.
+        self._sent_s = 0.0
         self._numbers = count()
         self._now_s = 0.0
         self.configure(policy, 0.0)
@@ -120,13 +122,15 @@ class FairQueue:
         if self._gates.held:
             for passed in self._gates.release(now):
                 self._make_ready(passed)
-        if self._in_flight >= self.depths.depth:
+        if self._in_flight >= self.depths.depth or self._sent_s >= self._observer.budget_s:
             if self._waiting:
                 self._observer.held_back()
             return None
         app, system = self._app, self._system
         server = system if system.ready and (not app.ready or system.start < app.start) else app
         if server is system and not app.ready and self._gives_way(now):
+            # Not what the depth is searched by: it would be raised until the disk is full all the same.
+            self._observer.hungry()
             return None
         if not server.ready:
             self._observer.hungry()
@@ -160,6 +164,8 @@ class FairQueue:
         self._in_flight += 1
         flow.in_flight += 1
         flow.server.in_flight += 1
+        if not self._gates.paced:
+            self._sent_s += request.cost_s
         self._work_s += request.cost_s
         if flow.policy.reservation:
             _move_reservation(flow, self._work_s, request.cost_s)
@@ -178,6 +184,8 @@ class FairQueue:
         flow.in_flight -= 1
         flow.server.in_flight -= 1
         self._in_flight -= 1
+        # No request's cost is taken off that was not added, whatever the limits were meanwhile.
+        self._sent_s = max(self._sent_s - request.cost_s, 0.0) if self._in_flight else 0.0
         self._now_s = now
         self._observer.done(request, now, self._in_flight, self._waiting)
         if request.op == _WRITE:

@@ -1,8 +1,10 @@
 """What a queue sees of its disk, cut into windows for the cost model and the depth control. Pure."""
 
+from math import inf
 from typing import Final
 
-from meshfs.disk.base import DiskRequest
+from meshfs import limits
+from meshfs.disk.base import DiskRequest, Op
 from meshfs.scheduler.cost import CostModel
 from meshfs.scheduler.depth import DepthControl
 from meshfs.scheduler.window import Window
@@ -11,6 +13,7 @@ from meshfs.scheduler.window import Window
 _WINDOW_MIN_S: Final = 0.1
 _WINDOW_REQUESTS: Final = 32
 _WINDOW_MAX_S: Final = 1.0
+_SMALL_BYTES: Final = 4096
 
 
 class Observer:
@@ -31,13 +34,23 @@ class Observer:
         "_longest_s",
         "_sizes",
         "_start_s",
+        "budget_s",
     )  # fmt: skip
 
     def __init__(self, costs: CostModel, depths: DepthControl) -> None:
         self._costs = costs
         self._depths = depths
+        #: What the requests at the disk together may take of its time before no more are sent.
+        self.budget_s = inf
         self._busy_since_s = 0.0
+        self._set_budget()
         self._begin(0.0)
+
+    def _set_budget(self) -> None:
+        """The depth is of small requests: what it is good for, large ones reach with fewer."""
+        if self._costs.calibrated:
+            small_s = self._costs.cost(Op.READ, _SMALL_BYTES)
+            self.budget_s = max(self._depths.depth * small_s, limits.DISK_BUDGET_MIN_S)
 
     def _begin(self, now: float) -> None:
         self._start_s = now
@@ -101,4 +114,5 @@ class Observer:
         )
         self._costs.learn(window)
         self._depths.learn(window, self._cost_s)
+        self._set_budget()
         self._begin(now)

@@ -148,7 +148,7 @@ def test_a_flow_that_vanishes_leaves_nothing_behind(new_cluster: NewCluster) -> 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[SlowDevice]:
     with ExitStack() as stack:
-        yield slow_device(stack, tmp_path, "stalls", DISK_BYTES)
+        yield slow_device(stack, tmp_path, "slow", f"{tmp_path.parent.parent.name}-stalls", DISK_BYTES)
 
 
 def test_a_disk_that_stalls_holds_up_no_other_and_comes_back(new_cluster: NewCluster, slow: SlowDevice) -> None:

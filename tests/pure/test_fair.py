@@ -1,0 +1,140 @@
+"""The fair queue's single decisions; its properties over random loads are in tests/simulation."""
+
+import pytest
+
+from meshfs import limits
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.model import IoClass
+from meshfs.scheduler.cost import CostModel
+from meshfs.scheduler.depth import DepthControl
+from meshfs.scheduler.fair import FairQueue
+from meshfs.scheduler.policy import DiskPolicy, FlowPolicy
+from meshfs.scheduler.window import Window
+from meshfs.testing.queue_suite import make_request, pop_all
+
+MIB = limits.MIB
+APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
+
+
+def make(policy: DiskPolicy | None = None, depth: int = 8, costs: CostModel | None = None) -> FairQueue:
+    depths = DepthControl(64)
+    depths.depth = depth
+    return FairQueue(policy or DiskPolicy(), costs, depths)
+
+
+def add(queue: FairQueue, node: str, count: int, now: float = 0.0, **more: object) -> list[DiskRequest]:
+    requests = [make_request(node, **more) for _ in range(count)]  # type: ignore[arg-type]
+    for request in requests:
+        queue.add(request, now)
+    return requests
+
+
+def learnt(read_fixed_s: float, read_byte_s: float) -> CostModel:
+    """A model that believes in these costs after enough windows."""
+    costs = CostModel({**CostModel().state(), "read_fixed_s": read_fixed_s, "read_byte_s": read_byte_s})
+    for _ in range(2 * limits.COST_CALIBRATED_WINDOWS):
+        for count, length in ((400, 4096), (40, MIB)):
+            elapsed_s = count * (read_fixed_s + length * read_byte_s)
+            sizes = [count * length, 0, 0]
+            costs.learn(Window(elapsed_s, elapsed_s, True, [count, 0, 0], sizes, elapsed_s / count, 8, elapsed_s / 20))
+    assert costs.calibrated
+    return costs
+
+
+def test_an_active_application_finds_room_beside_a_system_flood() -> None:
+    queue = make(depth=8)
+    (asked,) = add(queue, "n1", 1)
+    assert queue.pop(0.0) is asked
+    add(queue, "n2", 20, io_class=SYSTEM)
+    popped, _ = pop_all(queue, 0.001)
+    assert len(popped) == 6
+    queue.done(asked, 0.002)
+    assert queue.pop(0.002) is None
+    (again,) = add(queue, "n1", 1, 0.003)
+    assert queue.pop(0.003) is again
+
+
+def test_what_no_application_asks_for_the_system_gets_whole() -> None:
+    queue = make(depth=8)
+    (asked,) = add(queue, "n1", 1)
+    queue.pop(0.0)
+    queue.done(asked, 0.001)
+    add(queue, "n2", 20, 0.001, io_class=SYSTEM)
+    later = limits.APP_ACTIVE_S + 0.001
+    assert len(pop_all(queue, later)[0]) == 8
+
+
+def test_an_application_goes_before_the_system_and_the_floor_is_kept() -> None:
+    queue = make(depth=1)
+    add(queue, "n1", 40)
+    add(queue, "n2", 40, io_class=SYSTEM)
+    order = []
+    for _ in range(40):
+        request = queue.pop(0.0)
+        assert isinstance(request, DiskRequest)
+        order.append(request.flow[1])  # type: ignore[index]
+        queue.done(request, 0.0)
+    assert order[0] is APP
+    assert order.count(SYSTEM) == 8
+
+
+def test_of_large_requests_fewer_are_at_a_slow_disk() -> None:
+    """Eight small ones of 1 ms are as much as one of 1 MiB, so two of those are sent."""
+    costs = learnt(1e-3, 7e-3 / MIB)
+    small, large = make(costs=costs), make(costs=costs)
+    add(small, "n1", 20)
+    add(large, "n1", 20, length=MIB)
+    assert len(pop_all(small, 0.0)[0]) == 8
+    assert len(pop_all(large, 0.0)[0]) == 2
+
+
+def test_a_fast_disk_gets_its_depth_whatever_the_size() -> None:
+    queue = make(costs=learnt(1e-5, 1e-10), depth=32)
+    add(queue, "n1", 40, length=MIB)
+    assert len(pop_all(queue, 0.0)[0]) == 32
+
+
+def test_at_a_limited_disk_cost_is_what_the_limit_counts() -> None:
+    queue = make(DiskPolicy(limit_iops=10.0, limit_bytes_per_s=1.0 * MIB))
+    small, large = add(queue, "n1", 1, length=512) + add(queue, "n1", 1, length=MIB)
+    assert small.cost_s == pytest.approx(0.1)
+    assert large.cost_s == pytest.approx(1.0)
+
+
+def test_flows_tell_who_waits_for_what_and_what_is_due() -> None:
+    policy = DiskPolicy(weights={"n2": 3.0}, flows={("n3", APP): FlowPolicy(limit_iops=1.0)})
+    queue = make(policy, depth=1)
+    for node in ("n1", "n2", "n3"):
+        add(queue, node, 3)
+    add(queue, "n1", 1, io_class=SYSTEM)
+    pop_all(queue, 0.0)
+    found = {state.flow: state for state in queue.flows(0.5)}
+    assert {flow: state.queued + state.in_flight for flow, state in found.items()} == {
+        ("n1", APP): 3, ("n2", APP): 3, ("n3", APP): 3, ("n1", SYSTEM): 1,
+    }  # fmt: skip
+    assert found["n1", APP].entitlement == pytest.approx(0.8 / 5)
+    assert found["n2", APP].entitlement == pytest.approx(0.8 * 3 / 5)
+    assert found["n1", SYSTEM].entitlement == pytest.approx(0.2)
+    assert found["n1", SYSTEM].waits_s == 0.5
+
+
+def test_a_flow_at_its_limit_is_told_from_one_that_waits_its_turn() -> None:
+    queue = make(DiskPolicy(flows={("n1", APP): FlowPolicy(limit_iops=1.0)}))
+    add(queue, "n1", 3)
+    popped, wake_time = pop_all(queue, 0.0)
+    assert len(popped) == 1
+    assert wake_time == pytest.approx(1.0 - limits.LIMIT_BURST_S)
+    (state,) = queue.flows(0.0)
+    assert (state.held, state.queued, state.in_flight) == ("flow limit", 2, 1)
+
+
+def test_a_flush_goes_when_the_writes_before_it_are_done() -> None:
+    queue = make()
+    (write,) = add(queue, "n1", 1, op=Op.WRITE)
+    assert queue.pop(0.0) is write
+    (flush,) = add(queue, "n1", 1, op=Op.FLUSH, length=0)
+    (later,) = add(queue, "n1", 1, op=Op.WRITE)
+    assert queue.pop(0.0) is later
+    assert queue.pop(0.0) is None
+    queue.done(write, 0.1)
+    assert queue.pop(0.1) is flush
