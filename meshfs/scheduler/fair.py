@@ -128,11 +128,9 @@ class FairQueue:
             return None
         app, system = self._app, self._system
         server = system if system.ready and (not app.ready or system.start < app.start) else app
-        if server is system and not app.ready and self._gives_way(now):
-            # Not what the depth is searched by: it would be raised until the disk is full all the same.
-            self._observer.hungry()
-            return None
-        if not server.ready:
+        # A system that gives way is not what the depth is searched by either: it would be raised
+        # until the disk is full all the same.
+        if not server.ready or (server is system and not app.ready and self._gives_way(now)):
             self._observer.hungry()
             return self._gates.next_time(now) if self._gates.held else None
         if self._reserved and (reserved := self._behind_reservation()) is not None:
@@ -149,7 +147,7 @@ class FairQueue:
         """Whether the system, not short of its floor, leaves what is free at the disk to active applications."""
         app, system = self._app, self._system
         return (
-            now - app.last_s < limits.APP_ACTIVE_S
+            abs(now - app.last_s) < limits.APP_ACTIVE_S
             and system.in_flight >= max(1, int(limits.SYSTEM_DEPTH_SHARE * self.depths.depth))
             and system.start >= app.finish
         )

@@ -4,8 +4,9 @@
       pump: queue.pop until it has nothing to send now  ->  disk.submit(batch)
       completion: queue.done, meter.done, the caller's on_done, then pump again
 
-No task and no Event per request. ``run`` is one task that sleeps until the time a queue
-named; a queue that never names one leaves it parked.
+No task and no Event per request. ``run`` is one task that has an `Alarm` for the time a queue
+named (or sleeps until then by trio's clock, where ``now`` is that); a queue that never names one
+leaves it parked.
 
 Invariants: a request is known here from ``add`` until its ``on_done`` returned or ``cancel``
 gave it back; the depth at the disk is bounded by the queue; ``disk.submit`` is never
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import trio
 
+from meshfs.alarm import Alarm
 from meshfs.disk.base import Disk, DiskRequest, Op
 from meshfs.scheduler.meter import DiskMeter
 from meshfs.scheduler.queue import Queue
@@ -55,6 +57,7 @@ class Runner:
         # When the queue wants to be asked again, and the task that waits for it.
         self._wake_time = math.inf
         self._wake_scope: trio.CancelScope | None = None
+        self._alarm: Alarm | None = None
         self._idle_waits: list[_IdleWait] = []
         # Indexed by Op.
         self._done_counts = [0, 0, 0]
@@ -176,11 +179,25 @@ class Runner:
         if time >= self._wake_time:
             return
         self._wake_time = time
-        if self._wake_scope is not None:
+        if self._alarm is not None:
+            self._alarm.set(time - self._now())
+        elif self._wake_scope is not None:
             self._wake_scope.cancel()
 
     async def run(self) -> None:
         """Pump at the times the queue names, until cancelled."""
+        if self._now is trio.current_time:
+            await self._run_by_trio()
+            return
+        with Alarm(self._due) as self._alarm:
+            if self._wake_time < math.inf:
+                self._alarm.set(self._wake_time - self._now())
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._alarm = None
+
+    async def _run_by_trio(self) -> None:
         while True:
             with trio.CancelScope() as scope:
                 self._wake_scope = scope
@@ -189,9 +206,16 @@ class Runner:
                     await trio.sleep(delay_s) if delay_s < math.inf else await trio.sleep_forever()
                 finally:
                     self._wake_scope = None
-            if self._now() >= self._wake_time:
-                self._wake_time = math.inf
-                self.pump()
+            self._due()
+
+    def _due(self) -> None:
+        """It may be the time the queue named."""
+        left_s = self._wake_time - self._now()
+        if left_s <= 0:
+            self._wake_time = math.inf
+            self.pump()
+        elif self._alarm is not None:
+            self._alarm.set(left_s)
 
     def status(self) -> RunnerStatus:
         queued = len(self.queue)

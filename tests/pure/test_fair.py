@@ -64,6 +64,25 @@ def test_what_no_application_asks_for_the_system_gets_whole() -> None:
     assert len(pop_all(queue, later)[0]) == 8
 
 
+def test_a_system_that_gives_way_hides_no_wake_up_of_a_limited_application() -> None:
+    queue = make(DiskPolicy(flows={("n1", APP): FlowPolicy(limit_iops=100.0)}), depth=16)
+    add(queue, "n1", 5)
+    add(queue, "n2", 20, io_class=SYSTEM)
+    popped, wake_time = pop_all(queue, 0.0)
+    assert [request.flow[0] for request in popped].count("n2") == 12  # type: ignore[index]
+    assert wake_time is not None
+    assert 0.0 < wake_time < 0.02
+
+
+def test_a_clock_that_jumps_back_leaves_no_application_active() -> None:
+    queue = make(depth=8)
+    (asked,) = add(queue, "n1", 1, 3600.0)
+    queue.pop(3600.0)
+    queue.done(asked, 3600.0)
+    add(queue, "n2", 20, 0.0, io_class=SYSTEM)
+    assert len(pop_all(queue, 0.0)[0]) == 8
+
+
 def test_an_application_goes_before_the_system_and_the_floor_is_kept() -> None:
     queue = make(depth=1)
     add(queue, "n1", 40)
