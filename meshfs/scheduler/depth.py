@@ -151,6 +151,8 @@ class DepthControl:
                 return
         # Where a newcomer waits little already there is nothing to win below.
         self._down.barred = block.latency_s < limits.DEPTH_LATENCY_TARGET_S or self._base == 1
+        # Deeper, the system would fill what it leaves to applications.
+        self._up.barred = block.gave_way or self._base == self._levels[-1]
         self._probe_next()
 
     def _probe_next(self) -> None:
@@ -289,19 +291,21 @@ class _Evidence:
 class _Block:
     """Neighbouring windows of one depth, summed."""
 
-    __slots__ = ("_completions", "_cost_s", "_elapsed_s", "_latencies_s")
+    __slots__ = ("_completions", "_cost_s", "_elapsed_s", "_latencies_s", "gave_way")
 
     def __init__(self) -> None:
         self._completions = 0
         self._cost_s = 0.0
         self._elapsed_s = 0.0
         self._latencies_s: list[float] = []
+        self.gave_way = False
 
     def add(self, window: Window, total: int, cost_s: float) -> None:
         self._completions += total
         self._cost_s += cost_s
         self._elapsed_s += window.elapsed_s
         self._latencies_s.append(window.latency_s)
+        self.gave_way = self.gave_way or window.gave_way
 
     @property
     def complete(self) -> bool:

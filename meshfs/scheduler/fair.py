@@ -122,16 +122,19 @@ class FairQueue:
         if self._gates.held:
             for passed in self._gates.release(now):
                 self._make_ready(passed)
-        if self._in_flight >= self.depths.depth or self._sent_s >= self._observer.budget_s:
+        full = self._in_flight >= self.depths.depth
+        if full or self._sent_s >= self._observer.budget_s:
             if self._waiting:
-                self._observer.held_back()
+                self._observer.held_back(depth=full)
             return None
         app, system = self._app, self._system
         server = system if system.ready and (not app.ready or system.start < app.start) else app
-        # A system that gives way is not what the depth is searched by either: it would be raised
-        # until the disk is full all the same.
-        if not server.ready or (server is system and not app.ready and self._gives_way(now)):
-            self._observer.hungry()
+        gives_way = server is system and not app.ready and self._gives_way(now)
+        if gives_way or not server.ready:
+            if gives_way:
+                self._observer.gave_way()
+            else:
+                self._observer.hungry()
             return self._gates.next_time(now) if self._gates.held else None
         if self._reserved and (reserved := self._behind_reservation()) is not None:
             return self._send_reserved(reserved, now)

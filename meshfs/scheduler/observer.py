@@ -28,6 +28,7 @@ class Observer:
         "_depth",
         "_depths",
         "_end_s",
+        "_gave_way",
         "_held_back",
         "_hungry",
         "_latency_s",
@@ -55,7 +56,7 @@ class Observer:
     def _begin(self, now: float) -> None:
         self._start_s = now
         self._end_s = now + _WINDOW_MIN_S
-        self._hungry = self._held_back = False
+        self._hungry = self._held_back = self._gave_way = False
         self._depth = self._depths.depth
         self._counts = [0, 0, 0]
         self._sizes = [0, 0, 0]
@@ -69,9 +70,15 @@ class Observer:
         """The disk has less than it may, and there is nothing to send."""
         self._hungry = True
 
-    def held_back(self) -> None:
-        """Something waits because the depth is reached."""
+    def held_back(self, *, depth: bool) -> None:
+        """Something waits because the depth is reached, or else the budget."""
         self._held_back = True
+        if not depth:
+            self._depth = 0
+
+    def gave_way(self) -> None:
+        """The system waits, and leaves a part of the depth to applications."""
+        self._gave_way = True
 
     def done(self, request: DiskRequest, now: float, in_flight: int, waiting: int) -> None:
         """A request has its result; ``in_flight`` are still there, ``waiting`` could take its place."""
@@ -111,6 +118,7 @@ class Observer:
             depth=self._depth,
             longest_s=self._longest_s,
             held_back=self._held_back,
+            gave_way=self._gave_way,
         )
         self._costs.learn(window)
         self._depths.learn(window, self._cost_s)

@@ -15,8 +15,9 @@ class Window:
     counts      completions, indexed by Op (READ, WRITE, FLUSH)
     sizes       bytes of those
     latency_s   mean time at the disk of those completed
-    depth       in force during all of it; 0 when it changed
+    depth       in force during all of it; 0 when it changed, or something else bounded what was at the disk
     longest_s   longest time at the disk of one that completed
+    gave_way    the system left a part of the depth to applications: deeper would defeat that
     held_back   something waited at some time because the depth was reached
     """
 
@@ -29,3 +30,4 @@ class Window:
     depth: int
     longest_s: float
     held_back: bool = True
+    gave_way: bool = False
