@@ -175,10 +175,10 @@ def test_a_disk_that_stalls_holds_up_no_other_and_comes_back(new_cluster: NewClu
     assert flows(cluster, "slow")["n2", "app"]["errors"] == 0
 
 
-def test_what_is_learnt_of_a_disk_is_kept(new_cluster: NewCluster) -> None:
+def test_what_is_learnt_of_a_disk_is_kept(new_cluster: NewCluster, slow: SlowDevice) -> None:
     cluster = new_cluster()
-    up(cluster, cluster.image("disk0", DISK_BYTES))
-    with flood(disk_path(cluster)):
+    up(cluster, LocalDisk("disk0", slow.path))
+    with flood(disk_path(cluster), depth=64):
         until(lambda: cluster.control("n1", "flows")["disks"][0]["cost"]["windows"] > 3, "something is learnt")
     cluster.stop_exporter("n1")
     kept = cluster.folder / "state/n1/disk0.cost.json"
