@@ -249,7 +249,8 @@ def test_a_disk_that_stalls_for_a_minute_comes_back_as_it_was(limit: str) -> Non
         if each.policy.limit_iops:
             assert excess(trace, each.policy.limit_iops, one, each.flow) <= each.policy.limit_iops * burst_s + 2 + 1e-6
     if scenario.limit_iops:
-        assert excess(trace, scenario.limit_iops, one) <= len(scenario.wants) * (scenario.limit_iops * burst_s + 2) + 1e-6
+        bound = len(scenario.wants) * (scenario.limit_iops * burst_s + 2)
+        assert excess(trace, scenario.limit_iops, one) <= bound + 1e-6
     before, after = (work_done(trace, flow_of, since_s, since_s + 9.0) for since_s in (1.0, 70.5))
     for each in scenario.wants:
         assert after[each.flow] == pytest.approx(before[each.flow], rel=0.08)
