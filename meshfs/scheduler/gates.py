@@ -15,15 +15,12 @@ A request is charged when it passes; one that is cancelled later is not given ba
 from collections.abc import Hashable, Mapping
 from itertools import count
 from math import inf
-from typing import Final
 
 from sortedcontainers import SortedList
 
 from meshfs.scheduler.flow import Flow, Stage
-from meshfs.scheduler.pacer import Pacer
+from meshfs.scheduler.pacer import STEP_MIN_S, Pacer
 from meshfs.scheduler.policy import DiskPolicy
-
-_STEP_MIN_S: Final = 1e-5
 
 
 class Gates:
@@ -130,5 +127,5 @@ class Gates:
 
     def next_time(self, now: float) -> float:
         """When to ask `release` again, after ``now``; inf when nothing is held."""
-        at = max(self._limited[0][0], now + _STEP_MIN_S) if self._limited else inf
+        at = max(self._limited[0][0], now + STEP_MIN_S) if self._limited else inf
         return min([at, *(pacer.next_time(now) for pacer in self._pacers if pacer is not None)])

@@ -299,6 +299,13 @@ class DiskMeter:
             size += totals[2]
         self._notes.add(self._second, (cost_s, completions, size, 0.0))
 
+    def disk_counts(self) -> tuple[list[int], list[int], int]:
+        """Completions and bytes by Op, and errors, of all flows since the start."""
+        flows = [*self._flows.values(), self._others]
+        completions = [sum(flow.completions[op] for flow in flows) for op in Op]
+        sizes = [sum(flow.bytes[op] for flow in flows) for op in Op]
+        return completions, sizes, sum(flow.errors for flow in flows)
+
     def snapshot(self, now: float, waiting: Mapping[object, float]) -> DiskUsage:
         """What is known by ``now``; ``waiting``: for how long each flow's oldest queued request waits.
 

@@ -30,7 +30,7 @@ from sortedcontainers import SortedList
 from meshfs import limits
 
 # Waking earlier than this again would be busy waiting; floating point alone could ask for it.
-_STEP_MIN_S: Final = 1e-5
+STEP_MIN_S: Final = 1e-5
 _BURST_S: Final = limits.LIMIT_BURST_S
 
 
@@ -136,7 +136,7 @@ class Pacer:
         if wait_s == inf:
             return inf
         # Whoever leaves before makes the others faster.
-        return now + max(min(wait_s, self._next_leave_s()), _STEP_MIN_S)
+        return now + max(min(wait_s, self._next_leave_s()), STEP_MIN_S)
 
     def __len__(self) -> int:
         """Flows in use."""

@@ -59,10 +59,6 @@ class Runner:
         self._wake_scope: trio.CancelScope | None = None
         self._alarm: Alarm | None = None
         self._idle_waits: list[_IdleWait] = []
-        # Indexed by Op.
-        self._done_counts = [0, 0, 0]
-        self._done_bytes = [0, 0, 0]
-        self._errors = 0
         self._completed = self._on_completed
 
     def add(self, request: DiskRequest) -> None:
@@ -105,12 +101,6 @@ class Runner:
 
     def _on_completed(self, request: DiskRequest) -> None:
         on_done = request.on_done = self._callers.pop(request)
-        op, result = request.op, request.result
-        self._done_counts[op] += 1
-        if result >= 0:
-            self._done_bytes[op] += result
-        else:
-            self._errors += 1
         now = self._now()
         self.queue.done(request, now)
         self.meter.done(request, now)
@@ -219,15 +209,16 @@ class Runner:
 
     def status(self) -> RunnerStatus:
         queued = len(self.queue)
+        completions, sizes, errors = self.meter.disk_counts()
         return RunnerStatus(
             queued=queued,
             in_flight=len(self._callers) - queued,
-            reads=self._done_counts[Op.READ],
-            writes=self._done_counts[Op.WRITE],
-            flushes=self._done_counts[Op.FLUSH],
-            read_bytes=self._done_bytes[Op.READ],
-            written_bytes=self._done_bytes[Op.WRITE],
-            errors=self._errors,
+            reads=completions[Op.READ],
+            writes=completions[Op.WRITE],
+            flushes=completions[Op.FLUSH],
+            read_bytes=sizes[Op.READ],
+            written_bytes=sizes[Op.WRITE],
+            errors=errors,
         )
 
 

@@ -14,20 +14,7 @@ from meshctl.__main__ import main
 from meshfs import config as cluster_config
 from meshfs.keys import Keyring
 from meshfs.limits import STATUS_MAX_BYTES
-
-CONFIG = """\
-[cluster]
-name = "demo"
-[[node]]
-name = "n1"
-addresses = ["10.0.1.1"]
-[[node.disk]]
-name = "disk0"
-path = "disk0.img"
-[[node]]
-name = "n2"
-addresses = ["10.0.1.2"]
-"""
+from support.meshctl_config import CONFIG
 
 
 def channel(**changed: Any) -> dict[str, Any]:

@@ -14,20 +14,8 @@ from meshctl.flows_set import limit, share
 from meshfs import config as cluster_config
 from meshfs.scheduler.policy import Change
 from support.flow_documents import flow, flows_document, shared_disk
+from support.meshctl_config import CONFIG
 
-CONFIG = """\
-[cluster]
-name = "demo"
-[[node]]
-name = "n1"
-addresses = ["10.0.1.1"]
-[[node.disk]]
-name = "disk0"
-path = "disk0.img"
-[[node]]
-name = "n2"
-addresses = ["10.0.1.2"]
-"""
 GUARD_S = 10
 
 
