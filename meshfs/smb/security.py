@@ -331,3 +331,14 @@ def channel_security(
     to_initiator = derive_key(base, label_out, context_out, length)
     mine, theirs = (to_initiator, to_exporter) if exporter else (to_exporter, to_initiator)
     return ChannelSecurity(signer, Sealer(cipher, mine, session_id), Opener(cipher, theirs))
+
+
+def bound_security(
+    session: ChannelSecurity, dialect: Dialect, algorithm: SigningAlgorithm, session_key: bytes, preauth: bytes
+) -> ChannelSecurity:
+    """The keys of a session on a further channel (MS-SMB2 3.2.5.3.3, 3.3.5.5.3).
+
+    The signing key is the channel's own, from the key of the login that bound it and the hash over its
+    messages; the ciphers, and with them the count of nonces, are the session's.
+    """
+    return ChannelSecurity(signing_signer(dialect, algorithm, session_key, preauth), session.sealer, session.opener)

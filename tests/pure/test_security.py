@@ -14,6 +14,7 @@ from meshfs.smb.security import (
     CmacSigner,
     PreauthHash,
     Signer,
+    bound_security,
     channel_security,
     derive_key,
     parse_transform_header,
@@ -163,3 +164,17 @@ def test_truncated_transform_header(length: int) -> None:
     assert sealer is not None
     with pytest.raises(RemoteProtocolError):
         parse_transform_header(sealer.seal(b"m" * 64)[4 : 4 + length])
+
+
+def test_a_bound_channel_signs_by_its_own_key_and_shares_the_nonces() -> None:
+    session, _ = pair(Cipher.AES_128_GCM)
+    bound = bound_security(session, Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, bytes(16), bytes(64))
+    message = memoryview(bytearray(80))
+    bound.signer.sign(message, 5, NONCE_INITIATOR)
+    assert bound.signer.verify(message, 5, NONCE_INITIATOR)
+    assert not session.signer.verify(message, 5, NONCE_INITIATOR)
+    assert session.sealer is not None
+    assert bound.sealer is not None
+    frames = [bytes(channel.sealer.seal(bytes(64))) for channel in (session, bound) if channel.sealer]
+    nonces = {frame[24:40] for frame in frames}
+    assert len(nonces) == 2

@@ -8,7 +8,7 @@
 # pyfuse3 comes as source: gcc, the Python headers, pkg-config and libfuse3-dev build it.
 packages_demo=(gcc python3-dev python3-venv pkg-config libfuse3-dev fuse3 fio)
 packages_bench=("${packages_demo[@]}" nbdkit libnbd-bin qemu-utils qemu-system-common)
-packages_test=("${packages_demo[@]}" attr e2fsprogs iproute2 libnbd-bin nbdkit nmap samba samba-testsuite smbclient tshark winbind)
+packages_test=("${packages_bench[@]}" attr e2fsprogs iproute2 nmap samba samba-testsuite smbclient tshark winbind)
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
