@@ -196,6 +196,15 @@ TCP_KEEPALIVE_INTERVAL_S: Final = 2
 TCP_KEEPALIVE_COUNT: Final = 3
 TCP_USER_TIMEOUT_MS: Final = 10_000
 
+# --- network interfaces ---------------------------------------------------------------
+
+# What is told of a link whose driver tells no speed (virtio, loopback): a gigabit, as Samba assumes.
+LINK_SPEED_ASSUMED_BITS_S: Final = 1_000_000_000
+# A link that comes up is followed by its addresses and routes within milliseconds: one change, not ten.
+INTERFACES_SETTLE_S: Final = 0.05
+# Netlink messages taken at once, 1 us each; a machine whose routes never rest must not keep the loop.
+INTERFACE_MESSAGES_MAX: Final = 4096
+
 # --- mount ----------------------------------------------------------------------------
 
 # Disks one exporter may announce; the largest chassis hold about a hundred.
