@@ -22,6 +22,11 @@ from meshfs.config_text import Source, Table, describe
 from meshfs.endpoint import ENDPOINT_RULE, format_endpoint, parse_endpoint
 from meshfs.errors import ConfigError
 from meshfs.limits import (
+    CHANNEL_DEAD_AFTER_MIN_S,
+    CHANNEL_DEAD_AFTER_S,
+    CHANNEL_SILENCE_MAX_S,
+    CHANNELS_PER_PATH,
+    CHANNELS_PER_PATH_MAX,
     IO_TIMEOUT_MAX_S,
     IO_TIMEOUT_MIN_S,
     IO_TIMEOUT_S,
@@ -40,8 +45,9 @@ PUBLIC_KEY_SIZE_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE: Final = "a name of 1 to 63 of A-Z a-z 0-9 . _ - that starts with a letter or digit"
 
-_ROOT_KEYS: Final = ("cluster", "scheduler", "node")
+_ROOT_KEYS: Final = ("cluster", "multichannel", "scheduler", "node")
 CLUSTER_KEYS: Final = ("name", "keys", "security", "io_timeout_s")
+MULTICHANNEL_KEYS: Final = ("channels", "dead_after_s")
 NODE_KEYS: Final = ("name", "addresses", "port", "socket", "weight", "metrics", "state", "public_key", "disk")
 DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
 
@@ -65,6 +71,14 @@ class Cluster:
     keys: Path
     security: Security
     io_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Multichannel:
+    """Channels of each pair of interfaces; a silent one is given up after `dead_after_s` while others answer."""
+
+    channels: int = CHANNELS_PER_PATH
+    dead_after_s: float = CHANNEL_DEAD_AFTER_S
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,7 @@ class Config:
     cluster: Cluster
     nodes: tuple[Node, ...]
     scheduler: Scheduler
+    multichannel: Multichannel = Multichannel()
 
     @cached_property
     def _nodes_by_name(self) -> dict[str, Node]:
@@ -171,7 +186,8 @@ def load(path: Path | str) -> Config:
     for table, node in zip(tables, nodes, strict=True):
         _check_disks(table, node, {other.name for other in nodes})
     _check_disk_ids(tables, nodes)
-    config = Config(path, cluster, nodes, scheduler)
+    multichannel = _multichannel(root.table("multichannel", MULTICHANNEL_KEYS))
+    config = Config(path, cluster, nodes, scheduler, multichannel)
     check_scheduler(scheduler_table, scheduler, config.node_names, config._bare_policies)
     return config
 
@@ -183,6 +199,15 @@ def _cluster(table: Table, base: Path) -> Cluster:
         security=table.choice("security", Security, Security.SIGN),
         io_timeout_s=table.number("io_timeout_s", IO_TIMEOUT_S, IO_TIMEOUT_MIN_S, IO_TIMEOUT_MAX_S),
     )
+
+
+def _multichannel(table: Table) -> Multichannel:
+    return Multichannel(
+        channels=table.integer("channels", CHANNELS_PER_PATH, 1, CHANNELS_PER_PATH_MAX),
+        dead_after_s=table.number(
+            "dead_after_s", CHANNEL_DEAD_AFTER_S, CHANNEL_DEAD_AFTER_MIN_S, CHANNEL_SILENCE_MAX_S
+        ),
+    )  # fmt: skip
 
 
 def _node(table: Table, base: Path) -> Node:

@@ -186,6 +186,21 @@ RETRY_DELAY_MAX_S: Final = 0.5
 # What a handle's close may wait for the last answers.
 CLOSE_TIMEOUT_S: Final = 5.0
 
+# --- multichannel ---------------------------------------------------------------------
+
+# Channels of one pair of interfaces unless the config says otherwise, and at most.
+CHANNELS_PER_PATH: Final = 1
+CHANNELS_PER_PATH_MAX: Final = 8
+# A channel that says nothing for this long while others of the session do is given up.
+CHANNEL_DEAD_AFTER_S: Final = 1.25
+CHANNEL_DEAD_AFTER_MIN_S: Final = 0.5
+# With others to go on by, a silent one is asked earlier than alone.
+CHANNEL_PROBE_BESIDE_OTHERS_S: Final = 0.5
+# The interfaces of an exporter are asked for again this often, and when a path fails.
+INTERFACES_REFRESH_S: Final = 30.0
+# A path is broken, and the next slower ones step in, when it could not be connected for this long.
+PATH_BROKEN_AFTER_S: Final = 2.0
+
 # --- sockets --------------------------------------------------------------------------
 
 # Unix sockets do not size their buffers by themselves; the default takes 208 KiB at a time.

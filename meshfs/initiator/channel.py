@@ -17,6 +17,8 @@ What the peer sends is checked here against what was asked: any reply that was n
 for, is protected less than agreed, or has a length that cannot be, ends the channel.
 """
 
+from __future__ import annotations
+
 import errno
 import logging
 from collections.abc import Callable, Collection, Iterable
@@ -31,6 +33,7 @@ from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.outbox import Outbox
 from meshfs.initiator.slots import Reply, Slot, finish, read_result, write_result
+from meshfs.initiator.spread import RATE_UNKNOWN_BYTES_S, Load, Throughput
 from meshfs.initiator.watch import Watch
 from meshfs.initiator.window import Lane, Window
 from meshfs.smb.connection import Connection, Message, Role
@@ -52,13 +55,28 @@ _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
 
 
+#: Why a channel ended that we closed ourselves.
+CLOSED: Final = "closed"
+
+
 class Channel:
     """``run`` it in a nursery, then log in (`login.py`), then use it until it ends."""
 
-    def __init__(self, transport: Transport, pool: BufferPool) -> None:
+    def __init__(
+        self, transport: Transport, pool: BufferPool, *, dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S
+    ) -> None:
         self.transport = transport
         self.connection = Connection(Role.INITIATOR, pool)
         self.credits = CreditAccount()
+        #: Told once, before anybody else, that it ended.
+        self.ended: Callable[[Channel], None] = _nobody
+        #: The other channels of the session.
+        self.siblings: Callable[[], Iterable[Channel]] = _none
+        #: When it was last known to have heard something; trio's clock, to a tick.
+        self.heard_s = trio.current_time()
+        #: How busy it is, and how fast; kept while ``measure`` says so.
+        self.load = Load(self.heard_s)
+        self.throughput = Throughput()
         #: Why the channel ended; empty while it is alive.
         self.why = ""
         self.received_bytes = 0
@@ -67,6 +85,9 @@ class Channel:
         #: What is said now is the session's.
         self.logged_in = False
         self._slots: dict[int, Slot] = {}
+        self._measured = False
+        self._now = trio.current_time
+        self._dead_after_s = dead_after_s
         self._window: Window[Slot] = Window(self.credits)
         self._control = self._window.control
         self._frames = Frames(self.connection, self.credits)
@@ -88,7 +109,7 @@ class Channel:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._reactor.add(self.transport.fd, self._readable)
-                    nursery.start_soon(Watch(self).run)
+                    nursery.start_soon(Watch(self, self._dead_after_s).run)
         finally:
             self._close()
             with trio.CancelScope(shield=True):
@@ -101,12 +122,15 @@ class Channel:
         """End the channel; who waits is told by ``run`` as it returns."""
         if not self.why:
             self.why = why
+            self.ended(self)
             self._reactor.remove(self.transport.fd)
             self._reactor.give_turn()
             self._scope.cancel()
 
     def _close(self) -> None:
-        self.why = self.why or "closed"
+        if not self.why:
+            self.why = CLOSED
+            self.ended(self)
         self.closed = True
         self._outbox.close()
         self.transport.close()
@@ -124,9 +148,28 @@ class Channel:
         self._frames.protect(security, session_id, sign=sign, seal=seal)
         self.logged_in = True
 
+    def measure(self, on: bool, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
+        """Keep ``load`` from now on, or no more; ``rate_bytes_s`` is what its interfaces promise."""
+        if on and not self._measured:
+            now = self._now()
+            self.load = Load(now, rate_bytes_s)
+            for slot in (*self._slots.values(), *self._window.waiters()):
+                if slot.length:
+                    self.load.begin(slot.length, now)
+        self._measured = on
+
     @property
     def session_id(self) -> int:
         return self._frames.session_id
+
+    @property
+    def sequence(self) -> int:
+        """The session's ChannelSequence, which all its requests carry."""
+        return self._frames.sequence
+
+    @sequence.setter
+    def sequence(self, value: int) -> None:
+        self._frames.sequence = value
 
     @property
     def sent_bytes(self) -> int:
@@ -158,6 +201,8 @@ class Channel:
         """
         lane = lane or self._control
         slot = Slot(_READ, length, deadline, charge_for(length), lane)
+        if self._measured:
+            self.load.begin(length, self._now())
         message_id = None if self.closed else self._window.start(lane, slot.charge)
         if message_id is None:
             self._wait(slot, lambda waiter, mid: self._frames.read(waiter, mid, tree_id, file_id, offset))
@@ -177,19 +222,28 @@ class Channel:
         lane: Lane | None = None,
         *,
         write_through: bool,
+        replay: bool = False,
     ) -> Slot:
-        """The same for a write; the park gives the count written. ``data`` stays the caller's."""
+        """The same for a write; the park gives the count written. ``data`` stays the caller's.
+
+        ``replay``: it may have been executed already, by a channel that was lost.
+        """
         lane = lane or self._control
         length = len(data)
         slot = Slot(_WRITE, length, deadline, charge_for(length), lane)
+        if self._measured:
+            self.load.begin(length, self._now())
         flags = _WRITE_THROUGH if write_through else 0
         message_id = None if self.closed else self._window.start(lane, slot.charge)
         if message_id is None:
-            self._wait(slot, lambda waiter, mid: self._frames.write(waiter, mid, tree_id, file_id, offset, data, flags))
+            self._wait(
+                slot,
+                lambda waiter, mid: self._frames.write(waiter, mid, tree_id, file_id, offset, data, flags, replay),
+            )
         else:
             slot.message_id = message_id
             self._slots[message_id] = slot
-            self._send(self._frames.write(slot, message_id, tree_id, file_id, offset, data, flags))
+            self._send(self._frames.write(slot, message_id, tree_id, file_id, offset, data, flags, replay))
         return slot
 
     def start_request(
@@ -202,6 +256,7 @@ class Channel:
         deadline: float = inf,
         signed: bool = False,
         preauth: PreauthHash | None = None,
+        signed_by: ChannelSecurity | None = None,
         charge: int = 1,
         lane: Lane | None = None,
     ) -> Slot:
@@ -209,7 +264,9 @@ class Channel:
         slot = Slot(int(command), 0, deadline, charge, lane or self._control)
         slot.signed = signed
         # It may go at once all the same; this is no hot path.
-        self._wait(slot, lambda waiter, mid: self._frames.other(waiter, mid, body, tree_id, session_id, preauth))
+        self._wait(
+            slot, lambda waiter, mid: self._frames.other(waiter, mid, body, tree_id, session_id, preauth, signed_by)
+        )  # fmt: skip
         return slot
 
     async def request(
@@ -222,13 +279,14 @@ class Channel:
         deadline: float = inf,
         signed: bool = False,
         preauth: PreauthHash | None = None,
+        signed_by: ChannelSecurity | None = None,
         charge: int = 1,
         accept: tuple[int, ...] = (NtStatus.SUCCESS,),
     ) -> Reply:
         """A request and its reply. StatusError when its status is none of ``accept``."""
         slot = self.start_request(
             command, body, tree_id=tree_id, session_id=session_id, deadline=deadline, signed=signed,
-            preauth=preauth, charge=charge,
+            preauth=preauth, signed_by=signed_by, charge=charge,
         )  # fmt: skip
         return await self.answer(slot, accept)
 
@@ -337,6 +395,8 @@ class Channel:
         else:
             result = Reply.of(message)
         del slots[message.message_id]
+        if self._measured and slot.length:
+            self.load.end(slot.length, self._now())
         slot.lane.held -= slot.charge
         self.credits.grant(message.credits)
         if self._window.waiting:
@@ -364,10 +424,22 @@ class Channel:
     def waiting(self) -> Iterable[Slot]:
         return self._window.waiters()
 
-    def take_signs_of_life(self) -> bool:
+    def take_signs_of_life(self, now: float) -> bool:
         heard = self._heard or self._outbox.progress
         self._heard = self._outbox.progress = False
+        if heard:
+            self.heard_s = now
         return heard
+
+    def siblings_heard_s(self) -> float | None:
+        """When any other channel of the session was last heard; None where there is no other."""
+        return max((sibling.heard_s for sibling in self.siblings()), default=None)
+
+    def probe_siblings(self, before_s: float) -> None:
+        """Ask those that were not heard since: is it the exporter that is silent, or only this channel?"""
+        for sibling in self.siblings():
+            if sibling.heard_s < before_s:
+                sibling.probe()
 
     def cancel(self, slot: Slot) -> None:
         self._send(self._frames.cancel(slot))
@@ -385,6 +457,15 @@ class Channel:
         self._send(self._frames.other(slot, message_id, EchoRequest().pack()))
         return True
 
-    def tick(self) -> None:
+    def tick(self, now: float) -> None:
+        self.throughput.look(now, self.sent_bytes, self.received_bytes)
         self._window.tick()
         self._pump()
+
+
+def _nobody(_: Channel) -> None:
+    """It is no session's (yet)."""
+
+
+def _none() -> Iterable[Channel]:
+    return ()

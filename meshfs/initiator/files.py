@@ -8,6 +8,7 @@ from meshfs import limits
 from meshfs.errors import RemoteProtocolError
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.login import Tree
+from meshfs.initiator.multichannel import Remote
 from meshfs.initiator.slots import Reply, Slot
 from meshfs.model import DiskInfo, decode_disks
 from meshfs.smb.constants import (
@@ -21,6 +22,7 @@ from meshfs.smb.constants import (
 )
 from meshfs.smb.credits import charge_for
 from meshfs.smb.messages import (
+    NO_FILE,
     ChangeNotifyRequest,
     CloseRequest,
     CreateRequest,
@@ -29,6 +31,8 @@ from meshfs.smb.messages import (
     FlushRequest,
     IoctlRequest,
     IoctlResponse,
+    NetworkInterface,
+    unpack_interfaces,
 )
 
 _READ: Final = AccessMask.READ_DATA | AccessMask.READ_ATTRIBUTES | AccessMask.READ_CONTROL | AccessMask.SYNCHRONIZE
@@ -120,6 +124,20 @@ def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
         return tuple(decode_disks(IoctlResponse.unpack(reply.body).output))
     except ValueError as error:
         raise RemoteProtocolError(f"the list of disks makes no sense: {error}") from error
+
+
+async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
+    """FSCTL_QUERY_NETWORK_INTERFACE_INFO: where the exporter is. StatusError where it does not tell."""
+    body = IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, NO_FILE, b"", limits.CREDIT_BYTES).pack()
+    reply = await channel.request(Command.IOCTL, body, tree_id=tree.tree_id)
+    return tuple(
+        Remote(
+            str(interface.address), interface.link_speed_bits_s, interface.index,
+            bool(interface.capability & NetworkInterface.RDMA_CAPABLE),
+        )
+        for interface in unpack_interfaces(IoctlResponse.unpack(reply.body).output)
+        if not interface.address.is_link_local
+    )  # fmt: skip
 
 
 async def wait_for_change(channel: Channel, root: OpenFile) -> None:

@@ -24,6 +24,7 @@ from meshfs.transport.base import Memory
 
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _SIGNED: Final = int(Flags.SIGNED)
+_REPLAY: Final = int(Flags.REPLAY_OPERATION)
 
 _ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
 _ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
@@ -38,6 +39,8 @@ class Frames:
 
     def __init__(self, connection: Connection, credits: CreditAccount) -> None:
         self.session_id = 0
+        #: The session's ChannelSequence (MS-SMB2 3.2.4.1.5), in every request.
+        self.sequence = 0
         self.sealed = False
         self.signed = False
         #: What replies, and interim replies, may be protected by.
@@ -67,8 +70,8 @@ class Frames:
         charge = slot.charge
         pack_read_request_frame(
             frame, slot.length, offset, file_id[0], file_id[1], flags=self._flags,
-            credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=0, message_id=message_id,
-            tree_id=tree_id, session_id=self.session_id,
+            credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=self.sequence,
+            message_id=message_id, tree_id=tree_id, session_id=self.session_id,
         )  # fmt: skip
         security = self._security
         if self.signed:
@@ -86,14 +89,15 @@ class Frames:
         offset: int,
         data: bytes | memoryview,
         write_flags: int,
+        replay: bool = False,
     ) -> Parts:
         """``data`` itself is the second part, unless it is sealed."""
         head = bytearray(WRITE_REQUEST_FRAME_BYTES)
         charge = slot.charge
         pack_write_request_frame(
-            head, slot.length, offset, file_id[0], file_id[1], flags=self._flags,
-            credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=0, message_id=message_id,
-            tree_id=tree_id, session_id=self.session_id, write_flags=write_flags,
+            head, slot.length, offset, file_id[0], file_id[1], flags=self._flags | _REPLAY if replay else self._flags,
+            credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=self.sequence,
+            message_id=message_id, tree_id=tree_id, session_id=self.session_id, write_flags=write_flags,
         )  # fmt: skip
         security = self._security
         if self.signed:
@@ -111,14 +115,17 @@ class Frames:
         tree_id: int = 0,
         session_id: int | None = None,
         preauth: PreauthHash | None = None,
+        signed_by: ChannelSecurity | None = None,
     ) -> Parts:
+        """``signed_by``: the keys of another channel of the session, which this one is being bound to."""
         security = self._security
+        sign = security if self.signed or (slot.signed and not self.sealed) else signed_by
         frame = self._connection.pack(
             slot.command, body, credits=self._credits.ask(slot.charge), credit_charge=slot.charge,
             message_id=message_id, tree_id=tree_id,
             session_id=self.session_id if session_id is None else session_id,
-            sign=security if self.signed or (slot.signed and not self.sealed) else None,
-            seal=security if self.sealed else None,
+            # A request has its ChannelSequence where a response has its status (MS-SMB2 2.2.1.2).
+            status=self.sequence, sign=sign, seal=security if self.sealed else None,
         )  # fmt: skip
         if preauth is not None:
             preauth.update(memoryview(frame)[PREFIX_BYTES:])

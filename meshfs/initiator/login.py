@@ -1,4 +1,5 @@
-"""From a connected transport to a protected session: NEGOTIATE, SESSION_SETUP, trees.
+"""From a connected transport to a protected session, or a further channel of one: NEGOTIATE,
+SESSION_SETUP, trees.
 
 What a middleman could have changed is found before anything is asked of the session:
 with 3.1.1 the keys depend on every byte of the login (MS-SMB2 3.2.5.3.1), with 3.0 and 3.0.2
@@ -18,7 +19,7 @@ from meshfs.errors import AuthenticationError, LocalProtocolError, RemoteProtoco
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.slots import Reply
 from meshfs.smb.auth import Initiator as Login
-from meshfs.smb.connection import Message, Protection
+from meshfs.smb.connection import Message, Negotiated, Protection
 from meshfs.smb.constants import (
     Capabilities,
     Cipher,
@@ -29,6 +30,7 @@ from meshfs.smb.constants import (
     NtStatus,
     SecurityMode,
     SessionFlags,
+    SessionSetupFlags,
     ShareFlags,
     SigningAlgorithm,
 )
@@ -49,7 +51,7 @@ from meshfs.smb.messages import (
     ValidateNegotiateResponse,
     only_context,
 )
-from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
+from meshfs.smb.security import ChannelSecurity, PreauthHash, bound_security, channel_security
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import HEADER
 
@@ -62,6 +64,12 @@ _LOGIN_ANSWERS: Final = (
     NtStatus.MORE_PROCESSING_REQUIRED,
     NtStatus.LOGON_FAILURE,
     NtStatus.ACCESS_DENIED,
+)
+#: Answers to a bind that say there will be no further channel, and nothing worse.
+_UNWANTED: Final = (
+    NtStatus.REQUEST_NOT_ACCEPTED,
+    NtStatus.NOT_SUPPORTED,
+    NtStatus.INSUFFICIENT_RESOURCES,
 )
 
 
@@ -86,7 +94,7 @@ class Policy:
         return SecurityMode.SIGNING_ENABLED | SecurityMode.SIGNING_REQUIRED
 
 
-CAPABILITIES: Final = Capabilities.LARGE_MTU | Capabilities.ENCRYPTION
+CAPABILITIES: Final = Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabilities.MULTI_CHANNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +105,29 @@ class Tree:
     share: str
 
 
-async def log_in(channel: Channel, policy: Policy, guid: bytes, login: Login, previous_session_id: int = 0) -> None:
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a session's further channels are bound by: its id, what its first channel agreed on, and its keys."""
+
+    session_id: int
+    settled: Negotiated
+    security: ChannelSecurity
+    seal: bool
+
+
+class BindRefused(Exception):
+    """The exporter takes no further channel of this session; the text says why."""
+
+
+async def log_in(
+    channel: Channel, policy: Policy, guid: bytes, login: Login, previous_session_id: int = 0
+) -> Credentials:
     """Negotiate and authenticate; afterwards the channel protects as ``policy`` says.
 
     Raises AuthenticationError, RemoteProtocolError, StatusError, ChannelLost.
     """
     hint = await negotiate(channel, policy, guid)
-    reply, preauth = await _exchange_tokens(channel, policy, login, hint, previous_session_id)
+    reply, preauth = await _exchange_tokens(channel, policy, login, hint, previous_session_id=previous_session_id)
     response = SessionSetupResponse.unpack(reply.body)
     if response.session_flags & (SessionFlags.IS_GUEST | SessionFlags.IS_NULL):
         raise AuthenticationError("the exporter let us in as a guest only")
@@ -122,6 +146,38 @@ async def log_in(channel: Channel, policy: Policy, guid: bytes, login: Login, pr
         login.step(response.security_buffer)
     seal = policy.security is Security.ENCRYPT or bool(response.session_flags & SessionFlags.ENCRYPT_DATA)
     channel.protect(security, reply.session_id, sign=policy.security is not Security.NONE, seal=seal)
+    return Credentials(reply.session_id, settled, security, seal)
+
+
+async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, session: Credentials) -> None:
+    """Negotiate, and make the channel one more of the session (MS-SMB2 3.2.4.2.3.2, 3.2.5.3.3).
+
+    The requests are signed with the session's key, and so are the answers but the last, which is
+    signed with the channel's own. Raises BindRefused, and what `log_in` raises.
+    """
+    hint = await negotiate(channel, policy, guid)
+    settled, first = channel.connection.negotiated, session.settled
+    if settled.peer_guid != first.peer_guid:
+        raise RemoteProtocolError("another exporter, or another instance of it, answers at this address")
+    if not settled.peer_capabilities & Capabilities.MULTI_CHANNEL:
+        raise BindRefused("the exporter does without multichannel")
+    ours = (settled.dialect, settled.signing_algorithm, settled.cipher)
+    if ours != (first.dialect, first.signing_algorithm, first.cipher):
+        raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")
+    try:
+        reply, preauth = await _exchange_tokens(channel, policy, login, hint, bind_to=session)
+    except StatusError as error:
+        if error.status in _UNWANTED:
+            raise BindRefused(f"the exporter takes no further channel ({status_text(error.status)})") from error
+        raise
+    try:
+        session_key = login.session_key
+    except LocalProtocolError as error:
+        raise AuthenticationError("the exporter ended the login before it was over") from error
+    assert settled.dialect is not None
+    security = bound_security(session.security, settled.dialect, settled.signing_algorithm, session_key, preauth.value)
+    _verify(channel, reply, security)
+    channel.protect(security, session.session_id, sign=policy.security is not Security.NONE, seal=session.seal)
 
 
 async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
@@ -192,26 +248,34 @@ def _only(chosen: tuple[int, ...], offered: Sequence[int], what: str) -> int:
 
 
 async def _exchange_tokens(
-    channel: Channel, policy: Policy, login: Login, hint: bytes, previous_session_id: int
+    channel: Channel,
+    policy: Policy,
+    login: Login,
+    hint: bytes,
+    *,
+    previous_session_id: int = 0,
+    bind_to: Credentials | None = None,
 ) -> tuple[Reply, PreauthHash]:
     """SESSION_SETUP rounds; the last reply, and the hash over all messages before it (3.2.5.3)."""
     preauth = channel.connection.negotiated.preauth.copy()
     token, _ = login.step(hint or None)
-    session_id = 0
+    session_id, signed_by = (bind_to.session_id, bind_to.security) if bind_to else (0, None)
     for _ in range(_ROUNDS_MAX):
         request = SessionSetupRequest(
-            flags=0,
+            flags=SessionSetupFlags.BINDING if bind_to else 0,
             security_mode=policy.security_mode,
             capabilities=0,
             security_buffer=token or b"",
             previous_session_id=previous_session_id,
         )
         reply = await channel.request(
-            Command.SESSION_SETUP, request.pack(), session_id=session_id, preauth=preauth,
+            Command.SESSION_SETUP, request.pack(), session_id=session_id, preauth=preauth, signed_by=signed_by,
             accept=_LOGIN_ANSWERS,
         )  # fmt: skip
         if reply.status == NtStatus.SUCCESS:
             return reply, preauth
+        if signed_by is not None:
+            _verify(channel, reply, signed_by)
         if reply.status != NtStatus.MORE_PROCESSING_REQUIRED:
             raise AuthenticationError(f"the exporter refused our login ({status_text(reply.status)})")
         if session_id not in (0, reply.session_id) or not reply.session_id:
@@ -224,10 +288,10 @@ async def _exchange_tokens(
 
 def _verify(channel: Channel, reply: Reply, security: ChannelSecurity) -> None:
     if reply.protection is not Protection.UNKNOWN:
-        raise AuthenticationError("the exporter's last login reply is not signed")
+        raise AuthenticationError("the exporter's login reply is not signed")
     message = Message(memoryview(reply.raw), None, HEADER.unpack_from(reply.raw))
     if channel.connection.check(message, security) is not Protection.SIGNED:
-        raise AuthenticationError("the exporter's last login reply has a wrong signature: it is not who it says")
+        raise AuthenticationError("the exporter's login reply has a wrong signature: it is not who it says")
 
 
 async def connect_tree(channel: Channel, server: str, share: str) -> Tree:

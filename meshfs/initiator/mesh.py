@@ -13,10 +13,11 @@ from meshfs.config import Config, Node
 from meshfs.initiator.login import Policy
 from meshfs.initiator.meter import PortMeter
 from meshfs.initiator.port import Port
-from meshfs.initiator.session import Dialer, ExporterSession
+from meshfs.initiator.session import ExporterSession
+from meshfs.initiator.ways import TcpWays, UnixWay, Ways
+from meshfs.interfaces import InterfaceChanges, list_interfaces
 from meshfs.keys import Keyring
 from meshfs.smb.auth import Initiator as Login
-from meshfs.transport.stream import connect_tcp, connect_unix
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,22 @@ class Initiator:
         self._pool = BufferPool()
         #: Called when any exporter's state or disks changed; must not await.
         self.on_change: Callable[[], None] = lambda: None
+        self._interfaces = list_interfaces()
+        multichannel = settings.config.multichannel
         policy = policy or Policy(settings.config.cluster.security)
         # One client to all exporters (MS-SMB2 3.2.1.1, ClientGuid), another after a restart.
         guid = uuid.uuid4().bytes_le
         self.exporters: dict[str, ExporterSession] = {
             node.name: ExporterSession(
                 node.name,
-                self._dialers(node),
+                self._ways(node),
                 functools.partial(self._login, node.name),
                 policy=policy,
                 guid=guid,
                 pool=self._pool,
                 on_change=lambda: self.on_change(),
+                channels=multichannel.channels,
+                dead_after_s=multichannel.dead_after_s,
             )
             for node in settings.config.nodes
             if node.disks
@@ -70,8 +75,20 @@ class Initiator:
             self._nursery = nursery
             for exporter in self.exporters.values():
                 nursery.start_soon(exporter.run)
+            nursery.start_soon(self._follow_interfaces)
             task_status.started()
             await trio.sleep_forever()
+
+    async def _follow_interfaces(self) -> None:
+        """Links that come and go, addresses too: every exporter's paths are planned anew."""
+        with InterfaceChanges() as changes:
+            while True:
+                interfaces = list_interfaces()
+                if interfaces != self._interfaces:
+                    self._interfaces = interfaces
+                    for exporter in self.exporters.values():
+                        exporter.interfaces_changed()
+                await changes.wait()
 
     def port(self, disk_id: str) -> Port:
         """The port of an announced disk; the same one as long as its owner is the same.
@@ -104,11 +121,12 @@ class Initiator:
         assert self._nursery is not None, "ports work while the initiator runs"
         self._nursery.start_soon(function)
 
-    def _dialers(self, node: Node) -> list[Dialer]:
-        """The Unix socket of the node's own exporter; the addresses of another's."""
+    def _ways(self, node: Node) -> Ways:
+        """The Unix socket of the node's own exporter; the networks to another's."""
         if node.name == self._settings.node:
-            return [functools.partial(connect_unix, node.socket)]
-        return [functools.partial(connect_tcp, address, node.port) for address in node.addresses]
+            return UnixWay(node.socket)
+        own = self._settings.config.node(self._settings.node)
+        return TcpWays(node.addresses, node.port, own.addresses, lambda: self._interfaces)
 
     def _login(self, exporter: str) -> Login:
         """Raises KeyFileError while the exporter's public key is missing."""

@@ -14,7 +14,14 @@ that finds no open waits for it, inside its own deadline. ``_next_step`` is what
 
 Fence. A write whose caller gave up may still be executed. Its open is closed and made again
 before anything newer goes out to the disk, through this open or the other class's: the
-exporter answers CLOSE only when that open's I/O has ended.
+exporter answers CLOSE only when that open's I/O has ended. A write that was lost with its channel
+and given up before another one answered is such a write, too.
+
+Channels. The open is the session's, not a channel's: every request takes the channel that suits it
+best, and goes again on another when that is lost. A write that may have been executed by then is
+marked as replayed; the exporter answers FILE_NOT_AVAILABLE as long as an older request of the open
+is still at the disk, or when the request came too late (MS-SMB2 3.3.5.2.10): it was not executed,
+and goes again.
 """
 
 import enum
@@ -28,8 +35,10 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import OpenFile, close_file, open_file, query_disk
+from meshfs.initiator.groups import Group
 from meshfs.initiator.session import ExporterSession, Waiting
 from meshfs.initiator.slots import Reply, Slot
 from meshfs.initiator.window import Lane
@@ -47,9 +56,9 @@ _SESSION_LOST: Final = (
     NtStatus.NETWORK_NAME_DELETED,
 )
 # The open is gone: a new one, and the request again.
-_OPEN_LOST: Final = (NtStatus.FILE_CLOSED, NtStatus.CANCELLED, NtStatus.INVALID_HANDLE, NtStatus.FILE_NOT_AVAILABLE)
+_OPEN_LOST: Final = (NtStatus.FILE_CLOSED, NtStatus.CANCELLED, NtStatus.INVALID_HANDLE)
 # Not now: the same again a little later.
-_BUSY: Final = (NtStatus.INSUFFICIENT_RESOURCES, NtStatus.REQUEST_NOT_ACCEPTED)
+_BUSY: Final = (NtStatus.INSUFFICIENT_RESOURCES, NtStatus.REQUEST_NOT_ACCEPTED, NtStatus.FILE_NOT_AVAILABLE)
 # Refusals of CREATE that pass: somebody's exclusive open, an exporter that is just starting.
 _REFUSED_FOR_NOW: Final = (errno.EBUSY, errno.EAGAIN, errno.ENXIO)
 
@@ -75,6 +84,10 @@ class Disk(Protocol):
         """What the exporter says of the disk at a new open, before anything else is asked of it."""
 
 
+#: The session in which a write was lost that may have been executed; None where there is no such write.
+Attempt = Session | None
+
+
 class Step(enum.Enum):
     """What a shared open's task does next."""
 
@@ -90,9 +103,9 @@ class SharedOpen:
 
     def __init__(self, disk: Disk, io_class: IoClass) -> None:
         #: Where requests go now; None while there is no open.
-        self.channel: Channel | None = None
-        #: Whose credits requests use.
-        self.lane = Lane(io_class)
+        self.session: Session | None = None
+        #: Whose credits requests use, channel by channel.
+        self.lanes: dict[Channel, Lane] = {}
         self.tree_id = 0
         self.file_id: FileId = NO_FILE
         self.read_max_bytes = 0
@@ -102,7 +115,7 @@ class SharedOpen:
         self._io_class = io_class
         self._exporter = disk.exporter
         self._file: OpenFile | None = None
-        self._made_on: Channel | None = None
+        self._made_in: Session | None = None
         self._ready = False
         self._fenced = False
         self._refusal: OSError | None = None
@@ -134,21 +147,34 @@ class SharedOpen:
             while self._running and not self.handles:
                 await self._changed.wait()
 
-    async def usable(self, op: str, deadline: float) -> Channel:
+    async def usable(self, op: str, deadline: float, size: int = 0) -> Channel:
         """The channel to use, waiting for it. TimeoutError at the deadline, OSError when refused."""
-        if self.channel is not None:
-            return self.channel
+        session = self.session
+        channel = None if session is None else session.pick(size, trio.current_time())
+        if channel is not None:
+            return channel
         waiting = Waiting(self._disk.info.name, op, trio.current_time(), deadline)
         self._exporter.waiting.add(waiting)
         try:
             with trio.CancelScope(deadline=deadline):
-                while self.channel is None:
+                while True:
+                    session = self.session
+                    channel = None if session is None else session.pick(size, trio.current_time())
+                    if channel is not None:
+                        return channel
                     self._raise_refusal(op)
                     await self._changed.wait()
-                return self.channel
         finally:
             self._exporter.waiting.discard(waiting)
         raise self._timeout()
+
+    def lane(self, channel: Channel) -> Lane:
+        """Of this open on a channel; one made again on it still answers for what is in flight."""
+        lane = self.lanes.get(channel)
+        if lane is None:
+            self.lanes = {other: lane for other, lane in self.lanes.items() if not other.why}
+            lane = self.lanes[channel] = Lane(self._io_class)
+        return lane
 
     def _raise_refusal(self, op: str) -> None:
         refusal = self._refusal
@@ -160,47 +186,69 @@ class SharedOpen:
         why = f"exporter {exporter.node} is {exporter.state} ({exporter.why})" if exporter.why else "no answer"
         return TimeoutError(errno.ETIMEDOUT, f"disk {self._disk.info.name}: {why}")
 
-    async def again(self, op: str, deadline: float, start: Callable[[Channel], Slot]) -> Any:
-        """Start a request until it is answered. OSError of its answer, or TimeoutError."""
-        pause_s = 0.0
-        while True:
-            channel = await self.usable(op, deadline)
-            slot = None
-            try:
-                slot = start(channel)
-                result = await slot
-                if type(result) is Reply and result.status:
-                    raise StatusError(result.status, status_text(result.status))
-                return result
-            except BaseException as error:
-                self.failed(error, channel, slot)
-            pause_s = min(max(2 * pause_s, limits.RETRY_DELAY_MIN_S), limits.RETRY_DELAY_MAX_S)
-            if trio.current_time() + pause_s >= deadline:
-                raise self._timeout()
-            await trio.sleep(pause_s)
+    async def again(
+        self, op: str, deadline: float, start: Callable[[Channel, bool], Slot], size: int = 0, lost: Attempt = None
+    ) -> Any:
+        """Start a request until it is answered. OSError of its answer, or TimeoutError.
 
-    def failed(self, error: BaseException, channel: Channel, slot: Slot | None) -> None:
-        """A request ended with ``error``: returns when it may go again, else raises what the caller gets."""
+        ``start`` is told whether the request may have been executed before; ``lost`` is the
+        attempt before this call, if there was one that may have been.
+        """
+        pause_s = 0.0
+        try:
+            while True:
+                channel = await self.usable(op, deadline, size)
+                slot = None
+                try:
+                    slot = start(channel, lost is not None)
+                    result = await slot
+                    if type(result) is Reply and result.status:
+                        raise StatusError(result.status, status_text(result.status))
+                    return result
+                except BaseException as error:
+                    lost = self.failed(error, channel, slot) or lost
+                # Where only a channel was lost, another one takes it at once.
+                if pause_s or self.session is None or not channel.why:
+                    pause_s = min(max(2 * pause_s, limits.RETRY_DELAY_MIN_S), limits.RETRY_DELAY_MAX_S)
+                if trio.current_time() + pause_s >= deadline:
+                    raise self._timeout()
+                await trio.sleep(pause_s)
+        except (TimeoutError, trio.Cancelled):
+            self._give_up(lost)
+            raise
+
+    def failed(self, error: BaseException, channel: Channel, sent: Slot | Group | None) -> Attempt:
+        """A request ended with ``error``: returns when it may go again, else raises what the caller gets.
+
+        Returns the session it was lost in when it is a write that may have been executed.
+        """
+        write = sent is not None and sent.sent and sent.command == Command.WRITE
+        made_in = self._made_in
         if isinstance(error, ChannelLost):
-            self._forget(channel)
-        elif isinstance(error, StatusError):
+            if made_in is not None and made_in.why:
+                self._forget(made_in)
+            return made_in if write else None
+        if isinstance(error, StatusError):
             self._take_status(error, channel)
-        else:
-            # The deadline, or the caller was cancelled: what was sent may still happen.
-            # An open that is not offered now (the other class is fenced) is meant as well.
-            sent = slot is not None and slot.sent and slot.command == Command.WRITE
-            if sent and self._file is not None and self._made_on is channel:
-                logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)
-                self._fence()
-            raise error
+            return None
+        # The deadline, or the caller was cancelled: what was sent may still happen.
+        # An open that is not offered now (the other class is fenced) is meant as well.
+        if write:
+            self._give_up(made_in)
+        raise error
+
+    def _give_up(self, lost: Attempt) -> None:
+        """Nobody waits for a write any more that may be executed in this session."""
+        if lost is not None and lost is self._made_in and not lost.why and self._file is not None:
+            logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)
+            self._fence()
 
     def _take_status(self, error: StatusError, channel: Channel) -> None:
         status = error.status
         if status in _SESSION_LOST:
             channel.fail(f"the exporter ended our session ({status_text(status)})")
-            self._forget(channel)
         elif status in _OPEN_LOST:
-            if self.channel is channel:
+            if self.session is not None and channel in self.session.channels:
                 self._fence()
         elif status not in _BUSY:
             number = errno_from_status(status)
@@ -209,22 +257,22 @@ class SharedOpen:
     # --- the task that keeps it --------------------------------------------------------
 
     def poke(self) -> None:
-        """A channel came or went."""
-        if self._made_on is not None and self._made_on.why:
-            self._forget(self._made_on)
+        """The session, or a channel of it, came or went."""
+        if self._made_in is not None and self._made_in.why:
+            self._forget(self._made_in)
         self._poke.set()
 
-    def _forget(self, channel: Channel) -> None:
-        if self.channel is channel:
-            self.channel = None
+    def _forget(self, session: Session) -> None:
+        if self.session is session:
+            self.session = None
         self._poke.set()
 
     def update(self) -> None:
         """Offer the open to requests, or not."""
-        made_on = self._made_on
-        alive = made_on is not None and not made_on.why
+        made_in = self._made_in
+        alive = made_in is not None and not made_in.why
         usable = alive and self._ready and not self._disk.fences
-        self.channel = made_on if usable else None
+        self.session = made_in if usable else None
         if usable:
             self._wake()
 
@@ -244,12 +292,12 @@ class SharedOpen:
 
     def _next_step(self) -> Step:
         if self._file is not None:
-            if self._made_on is None or self._made_on.why:
+            if self._made_in is None or self._made_in.why:
                 return Step.FORGET
             return Step.CLOSE if self._fenced or not self.handles else Step.WAIT
         if not self.handles:
             return Step.STOP
-        return Step.WAIT if self._exporter.pick() is None else Step.CREATE
+        return Step.WAIT if self._exporter.session is None else Step.CREATE
 
     async def _keep(self) -> None:
         self._exporter.listeners.append(self.poke)
@@ -262,8 +310,8 @@ class SharedOpen:
                     # The session's own task says why, and pokes us when there is a new one.
                     await self._poke.wait()
                 except RemoteProtocolError as error:
-                    assert self._made_on is not None
-                    self._made_on.fail(f"the exporter broke the protocol: {error}")
+                    assert self._made_in is not None
+                    self._made_in.fail(f"the exporter broke the protocol: {error}")
         finally:
             self._exporter.listeners.remove(self.poke)
             self._running = False
@@ -282,45 +330,42 @@ class SharedOpen:
 
     async def _close(self) -> None:
         """CLOSE without a deadline: until it is answered or the session ends, old I/O may be alive."""
-        assert self._file is not None
-        assert self._made_on is not None
+        file, session = self._file, self._made_in
+        assert file is not None
+        assert session is not None
         self._ready = False
         self.update()
         try:
-            await close_file(self._made_on, self._file)
+            await session.ask(lambda channel: close_file(channel, file))
         except StatusError as error:
             # An open that cannot be closed ends with its session only.
-            self._made_on.fail(f"CLOSE was refused: {error}")
-            raise ChannelLost(self._made_on.why) from error
+            session.fail(f"CLOSE was refused: {error}")
+            raise ChannelLost(session.why) from error
         self._gone()
 
     async def _create(self) -> None:
-        channel = self._exporter.pick()
-        assert channel is not None
-        if self._made_on is not channel:
-            # An open made again on the same channel still answers for what is in flight.
-            self.lane = Lane(self._io_class)
-        self._made_on = channel
+        session = self._made_in = self._exporter.session
+        assert session is not None
+        tree, latest = session.trees[self._io_class], self._disk.latest()
+        writable = latest.access is Access.READ_WRITE
         try:
-            tree = self._exporter.trees[self._io_class]
-            latest = self._disk.latest()
-            writable = latest.access is Access.READ_WRITE
-            self._file = await open_file(channel, tree, latest.name, writable=writable)
-            info = await query_disk(channel, self._file, self._disk.info.id)
+            file = await session.ask(lambda channel: open_file(channel, tree, latest.name, writable=writable))
+            self._file = file
+            info = await session.ask(lambda channel: query_disk(channel, file, self._disk.info.id))
         except StatusError as error:
-            await self._refused(error, channel)
+            await self._refused(error, session)
             return
         self._disk.opened(info)
-        settled = channel.connection.negotiated
-        self.tree_id, self.file_id = tree.tree_id, self._file.file_id
+        settled = session.credentials.settled
+        self.tree_id, self.file_id = tree.tree_id, file.file_id
         self.read_max_bytes, self.write_max_bytes = settled.max_read_bytes, settled.max_write_bytes
         self._refusal = None
         self._ready = True
         self.update()
 
-    async def _refused(self, error: StatusError, channel: Channel) -> None:
+    async def _refused(self, error: StatusError, session: Session) -> None:
         if error.status in _SESSION_LOST:
-            channel.fail(f"the exporter ended our session ({status_text(error.status)})")
+            session.fail(f"the exporter ended our session ({status_text(error.status)})")
             return
         number = errno_from_status(error.status)
         logger.warning("disk %s cannot be opened: %s", self._disk.info.name, error)

@@ -9,18 +9,20 @@ something (another initiator's FLUSH may have been the one that was told of lost
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
 
-from meshfs.errors import RemoteProtocolError
+from meshfs.errors import ChannelLost, RemoteProtocolError
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import only_disk, start_query_disks
+from meshfs.initiator.groups import Group
 from meshfs.initiator.meter import PortMeter
-from meshfs.initiator.opens import SharedOpen
+from meshfs.initiator.opens import Attempt, SharedOpen
 from meshfs.initiator.session import ExporterSession
 from meshfs.initiator.slots import Reply, Slot
+from meshfs.initiator.spread import SPLIT_MIN_BYTES
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import FlushRequest
@@ -29,6 +31,8 @@ from meshfs.worker import enter_trio
 logger = logging.getLogger(__name__)
 
 Spawn = Callable[[Callable[[], Any]], None]
+#: Which channel takes how many bytes of a request that goes in parts.
+Parts = Sequence[tuple[Channel, int]]
 
 
 class Port:
@@ -118,15 +122,26 @@ class Handle:
         shared, port = self._shared, self._port
         start_s = trio.current_time()
         deadline = start_s + port.io_timeout_s
-        channel = shared.channel
+        session = shared.session
+        channel = None if session is None else session.pick(size, start_s)
         try:
-            if channel is not None and 0 < size <= shared.read_max_bytes and offset + size <= port.info.size_bytes:
-                slot = None
+            if (
+                session is not None
+                and channel is not None
+                and 0 < size <= shared.read_max_bytes
+                and offset + size <= port.info.size_bytes
+            ):
+                sent: Slot | Group | None = None
                 try:
-                    slot = channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane)
-                    data: bytes | bytearray | memoryview = await slot
+                    parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
+                    if parts:
+                        sent = self._read_parts(parts, offset, size, deadline)
+                    else:
+                        lane = shared.lanes.get(channel) or shared.lane(channel)
+                        sent = channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, lane)
+                    data: bytes | bytearray | memoryview = await sent
                 except BaseException as error:
-                    shared.failed(error, channel, slot)
+                    shared.failed(error, channel, sent)
                 else:
                     if len(data) != size:
                         raise _short(len(data), size, offset)
@@ -138,6 +153,20 @@ class Handle:
             raise
         port.meter.read(len(data), start_s, trio.current_time())
         return data
+
+    def _read_parts(self, parts: Parts, offset: int, size: int, deadline: float) -> Group:
+        """Start a read over several channels; what it gives is as long as what was read of it."""
+        shared, group, start = self._shared, Group(size), 0
+        for channel, length in parts:
+            lane = shared.lane(channel)
+            try:
+                slot = channel.start_read(shared.tree_id, shared.file_id, offset + start, length, deadline, lane)
+            except ChannelLost as error:
+                group.fail(error)
+                break
+            group.add(slot, start)
+            start += length
+        return group
 
     async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
         """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
@@ -159,12 +188,12 @@ class Handle:
     async def _read_part(self, offset: int, end: int, deadline: float) -> bytes | memoryview:
         shared, size = self._shared, 0
 
-        def start(channel: Channel) -> Slot:
+        def start(channel: Channel, _: bool) -> Slot:
             nonlocal size
             size = min(end - offset, shared.read_max_bytes)
-            return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane)
+            return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane(channel))
 
-        data: bytes | memoryview = await shared.again("read", deadline, start)
+        data: bytes | memoryview = await shared.again("read", deadline, start, end - offset)
         if len(data) != size:
             raise _short(len(data), size, offset)
         return data
@@ -174,43 +203,77 @@ class Handle:
         shared, port, size = self._shared, self._port, len(data)
         start_s = trio.current_time()
         deadline = start_s + port.io_timeout_s
-        channel = shared.channel
+        session = shared.session
+        channel = None if session is None else session.pick(size, start_s)
+        lost: Attempt = None
         try:
             if (
-                channel is not None
+                session is not None
+                and channel is not None
                 and 0 < size <= shared.write_max_bytes
                 and offset + size <= port.info.size_bytes
                 and self._writable
             ):
-                slot = None
+                sent: Slot | Group | None = None
                 try:
-                    slot = channel.start_write(
-                        shared.tree_id, shared.file_id, offset, data, deadline, shared.lane, write_through=write_through
-                    )
-                    count: int = await slot
+                    parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
+                    if parts:
+                        sent = self._write_parts(parts, offset, data, deadline, write_through)
+                    else:
+                        lane = shared.lanes.get(channel) or shared.lane(channel)
+                        sent = channel.start_write(
+                            shared.tree_id, shared.file_id, offset, data, deadline, lane, write_through=write_through
+                        )
+                    count: int = await sent
                 except BaseException as error:
-                    shared.failed(error, channel, slot)
+                    lost = shared.failed(error, channel, sent)
                 else:
                     if not write_through:
                         self.last_write_seq = port.write_seq = port.write_seq + 1
                     if count == size:
                         port.meter.wrote(size, start_s, trio.current_time())
                         return count
-            count = await self._write_slowly(offset, memoryview(data), deadline, write_through)
+            count = await self._write_slowly(offset, memoryview(data), deadline, write_through, lost)
         except OSError:
             port.meter.failed_write(start_s, trio.current_time())
             raise
         port.meter.wrote(count, start_s, trio.current_time())
         return count
 
-    async def _write_slowly(self, offset: int, data: memoryview, deadline: float, write_through: bool) -> int:
-        """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole."""
+    def _write_parts(
+        self, parts: Parts, offset: int, data: bytes | memoryview, deadline: float, write_through: bool
+    ) -> Group:
+        """Start a write over several channels."""
+        shared, group, start = self._shared, Group(), 0
+        view = memoryview(data)
+        for channel, length in parts:
+            lane = shared.lane(channel)
+            try:
+                slot = channel.start_write(
+                    shared.tree_id, shared.file_id, offset + start, view[start : start + length], deadline, lane,
+                    write_through=write_through,
+                )  # fmt: skip
+            except ChannelLost as error:
+                group.fail(error)
+                break
+            group.add(slot, start)
+            start += length
+        return group
+
+    async def _write_slowly(
+        self, offset: int, data: memoryview, deadline: float, write_through: bool, lost: Attempt
+    ) -> int:
+        """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole.
+
+        ``lost``: an attempt at it that may have been executed.
+        """
         await enter_trio()
         self._check_open()
         if not self._writable:
             raise OSError(errno.EBADF, "not open for writing")
         shared, port = self._shared, self._port
-        await shared.usable("write", deadline)
+        if lost is None:
+            await shared.usable("write", deadline)
         size = min(len(data), port.info.size_bytes - offset)
         if size <= 0:
             if not len(data):
@@ -218,14 +281,15 @@ class Handle:
             raise OSError(errno.ENOSPC, "the disk ends before")
         done = 0
 
-        def start(channel: Channel) -> Slot:
+        def start(channel: Channel, replay: bool) -> Slot:
             part = data[done : min(size, done + shared.write_max_bytes)]
             return channel.start_write(
-                shared.tree_id, shared.file_id, offset + done, part, deadline, shared.lane, write_through=write_through
-            )
+                shared.tree_id, shared.file_id, offset + done, part, deadline, shared.lane(channel),
+                write_through=write_through, replay=replay,
+            )  # fmt: skip
 
         while done < size:
-            done += await shared.again("write", deadline, start)
+            done += await shared.again("write", deadline, start, size - done, lost)
             if not write_through:
                 self.last_write_seq = port.write_seq = port.write_seq + 1
         return size
@@ -247,10 +311,10 @@ class Handle:
         shared, port = self._shared, self._port
         covered_seq = port.write_seq
 
-        def start(channel: Channel) -> Slot:
+        def start(channel: Channel, _: bool) -> Slot:
             body = FlushRequest(shared.file_id).pack()
             return channel.start_request(
-                Command.FLUSH, body, tree_id=shared.tree_id, deadline=deadline, lane=shared.lane
+                Command.FLUSH, body, tree_id=shared.tree_id, deadline=deadline, lane=shared.lane(channel)
             )
 
         try:
@@ -272,7 +336,7 @@ class Handle:
     async def _check_verifier(self, deadline: float) -> None:
         shared = self._shared
 
-        def start(channel: Channel) -> Slot:
+        def start(channel: Channel, _: bool) -> Slot:
             return start_query_disks(channel, shared.tree_id, shared.file_id, deadline)
 
         reply: Reply = await shared.again("flush", deadline, start)

@@ -1,18 +1,21 @@
-"""The session to one exporter: made, kept, and made again when it is lost.
+"""The session to one exporter: made, kept over all paths there are, and made again when it is lost.
 
     connecting   nothing was tried yet
-    connected    logged in, shares connected, its disks are known
-    down         lost or refused; ``why`` says the reason, ``retry_at`` the next attempt
+    connected    logged in, shares connected, its disks are known; one channel or more
+    down         no channel; ``why`` says the reason, ``retry_at`` the next attempt
 
-A lost session is tried again at once, then after delays that double up to
-``limits.RECONNECT_DELAY_MAX_S``. The new login names the previous session, and the exporter
+Every selected path (multichannel.py) has a keeper of its own (keeper.py). The first one that
+connects logs in, the others are bound to that session; when the last channel is lost, the
+first that connects logs in anew. The new login names the previous session, and the exporter
 ends that one's in-flight I/O before it answers (MS-SMB2 3.3.5.5.3): whatever was unanswered
 may then go again without an old write landing over a newer one.
+
+The plan is made anew when an interface of ours changes, a path fails or comes back, and when the
+exporter tells of other interfaces.
 """
 
 import logging
-import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +23,20 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.errors import AuthenticationError, ChannelLost, KeyFileError, RemoteProtocolError, StatusError
-from meshfs.initiator.channel import Channel
-from meshfs.initiator.files import OpenFile, open_file, query_disks, wait_for_change
-from meshfs.initiator.login import Policy, Tree, connect_tree, log_in, validate_negotiation
+from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.initiator.bound import Session
+from meshfs.initiator.channel import CLOSED, Channel
+from meshfs.initiator.files import open_file, query_disks, query_interfaces, wait_for_change
+from meshfs.initiator.keeper import PathKeeper
+from meshfs.initiator.login import BindRefused, Policy, bind, connect_tree, log_in, validate_negotiation
+from meshfs.initiator.multichannel import Path, plan
+from meshfs.initiator.status import exporter_status
+from meshfs.initiator.ways import Ways
 from meshfs.model import DiskInfo, IoClass
 from meshfs.smb.auth import Initiator as Login
 from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
-
-#: Connects to one address of the exporter; OSError when it cannot.
-Dialer = Callable[[], Awaitable[Transport]]
-
-_SETUP_ERRORS = (AuthenticationError, RemoteProtocolError, StatusError, ChannelLost, KeyFileError)
 
 
 @dataclass(eq=False, slots=True)
@@ -47,119 +50,212 @@ class Waiting:
 
 
 class ExporterSession:
-    """All connections to one exporter; one today, a list for those to come."""
+    """Everything about one exporter: its paths, the session over them, the disks it announced."""
 
     def __init__(
         self,
         node: str,
-        dialers: Sequence[Dialer],
+        ways: Ways,
         login: Callable[[], Login],
         *,
         policy: Policy,
         guid: bytes,
         pool: BufferPool,
         on_change: Callable[[], None],
+        channels: int = limits.CHANNELS_PER_PATH,
+        dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
     ) -> None:
         self.node = node
         self.state = "connecting"
         self.why = "not tried yet"
         #: What it announced last; kept while it is away.
         self.disks: tuple[DiskInfo, ...] = ()
-        self.channels: list[Channel] = []
-        self.trees: dict[IoClass, Tree] = {}
+        #: None while it is down.
+        self.session: Session | None = None
+        self.keepers: list[PathKeeper] = []
         self.waiting: set[Waiting] = set()
-        #: Called when a channel came or went.
+        #: Called when the session or a channel of it came or went.
         self.listeners: list[Callable[[], None]] = []
         #: When the state was entered; trio's clock.
         self.since_s = 0.0
-        self.retry_at: float | None = None
         self.failures = 0
         # Of channels that ended.
-        self._sent_bytes = 0
-        self._received_bytes = 0
-        self._dialers = dialers
+        self.sent_bytes_before = 0
+        self.received_bytes_before = 0
+        self._ways = ways
+        self._remotes = tuple(ways.remotes)
         self._login = login
         self._policy = policy
         self._guid = guid
         self._pool = pool
         self._on_change = on_change
+        self._channels = channels
+        self._dead_after_s = dead_after_s
         self._previous_session_id = 0
-        self._changed = trio.Event()
+        self._joining = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+        self._disks_changed = trio.Event()
+        self._session_changed = trio.Event()
+        self._ask_interfaces = trio.Event()
 
-    def pick(self) -> Channel | None:
-        """The channel for the next request."""
-        return next((channel for channel in self.channels if not channel.why), None)
+    @property
+    def channels(self) -> list[Channel]:
+        return [] if self.session is None else list(self.session.channels)
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the next attempt is due while it is down."""
+        return min((keeper.retry_at for keeper in self.keepers if keeper.retry_at is not None), default=None)
 
     async def run(self) -> None:
-        """Connect, serve, connect again; until cancelled."""
+        """Keep it connected; until cancelled."""
         self.since_s = trio.current_time()
-        attempt = 0
-        while True:
-            self.retry_at = None
-            try:
-                transport = await self._dialers[attempt % len(self._dialers)]()
-            except OSError as error:
-                established = False
-                self._down(f"cannot connect: {error.strerror or error}")
-            else:
-                established = await self._serve(transport)
-            if established:
-                # The address that worked is tried first, and at once.
-                delay_s, failed = 0.0, 0
-            else:
-                attempt, failed = attempt + 1, failed + 1 if attempt else 1
-                delay_s = min(limits.RECONNECT_DELAY_MIN_S * 2 ** min(failed, 16), limits.RECONNECT_DELAY_MAX_S)
-                # A cluster that lost one exporter does not come back to it in step.
-                delay_s *= random.uniform(0.5, 1.0)
-            self.retry_at = trio.current_time() + delay_s
-            await trio.sleep(delay_s)
-
-    async def _serve(self, transport: Transport) -> bool:
-        """One connection from its login to its end; whether it came to be of use."""
-        channel = Channel(transport, self._pool)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._run_channel, channel, nursery.cancel_scope)
-            try:
-                with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
-                    root, disks = await self._establish(channel)
-                self._connected(channel, disks)
-                nursery.start_soon(self._watch_changes, channel, root)
-                await self._follow_disks(channel, root)
-            except trio.TooSlowError:
-                channel.fail(f"the login took longer than {limits.HANDSHAKE_TIMEOUT_S:g} s")
-            except _SETUP_ERRORS as error:
-                channel.fail(str(error))
-            except Exception as error:
-                # A fault of ours with one exporter must not take the others' disks away.
-                logger.exception("exporter %s: given up after an internal error", self.node)
-                channel.fail(f"internal error: {error!r}")
-        established = channel in self.channels
-        if established:
-            self.channels.remove(channel)
-        self._sent_bytes += channel.sent_bytes
-        self._received_bytes += channel.received_bytes
-        self._down(channel.why)
-        return established
+            self._nursery = nursery
+            self.replan()
+            await trio.sleep_forever()
 
-    async def _run_channel(self, channel: Channel, scope: trio.CancelScope) -> None:
-        await channel.run()
-        scope.cancel()
+    # --- paths -------------------------------------------------------------------------
 
-    async def _establish(self, channel: Channel) -> tuple[OpenFile, tuple[DiskInfo, ...]]:
-        await log_in(channel, self._policy, self._guid, self._login(), self._previous_session_id)
-        self._previous_session_id = channel.session_id
-        for io_class in IoClass:
-            self.trees[io_class] = await connect_tree(channel, self.node, io_class.share)
-        app = self.trees[IoClass.APP]
-        await validate_negotiation(channel, self._policy, self._guid, app)
-        root = await open_file(channel, app, "", directory=True)
-        return root, await query_disks(channel, root)
+    def interfaces_changed(self) -> None:
+        """Something is new among this machine's interfaces: look, and try at once what failed."""
+        self.replan()
+        self._ask_interfaces.set()
+        for keeper in self.keepers:
+            keeper.poke()
 
-    async def _watch_changes(self, channel: Channel, root: OpenFile) -> None:
+    def replan(self) -> None:
+        """Have the paths there should be; end the others."""
+        nursery = self._nursery
+        if nursery is None:
+            return
+        known = {keeper.path.key: keeper for keeper in self.keepers}
+        now = trio.current_time()
+
+        def works(path: Path) -> bool:
+            keeper = known.get(path.key)
+            return keeper is None or keeper.works(now)
+
+        choices = plan(self._ways.locals(), self._remotes, channels=self._channels, works=works)
+        keepers = []
+        for choice in choices:
+            keeper = known.pop(choice.path.key, None)
+            if keeper is None:
+                keeper = PathKeeper(self, choice, self._pool, self._dead_after_s)
+            keeper.choice = choice
+            keepers.append(keeper)
+        self.keepers = keepers
+        for keeper in keepers:
+            if keeper.choice.why_not:
+                self._drop(keeper, gone=keeper.path.local is not None and not keeper.path.local.up)
+            elif not keeper.running:
+                keeper.running = True
+                nursery.start_soon(keeper.run)
+        for keeper in known.values():
+            self._drop(keeper, gone=True)
+
+    def _drop(self, keeper: PathKeeper, *, gone: bool) -> None:
+        """End a path that is not to be used; ``gone``: nothing gets through it any more.
+
+        One that carries the session alone goes on till it fails: a link that is down may be up again in time.
+        """
+        channel, session = keeper.channel, self.session
+        if channel is None or session is None:
+            if keeper.running:
+                keeper.scope.cancel()
+            elif not keeper.failures or keeper.state == "idle":
+                keeper.why = keeper.choice.why_not
+            return
+        if not any(other is not channel for other in session.spread.channels):
+            return
+        if gone:
+            channel.fail(keeper.choice.why_not or "the address is gone")
+            keeper.scope.cancel()
+        elif channel in session.spread.channels:
+            assert self._nursery is not None
+            session.retire(channel)
+            self._nursery.start_soon(keeper.retire)
+
+    async def dial(self, path: Path) -> Transport:
+        return await self._ways.dial(path)
+
+    async def join(self, channel: Channel, path: Path) -> None:
+        """Log in on the channel, or bind it to the session there is."""
+        async with self._joining:
+            with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
+                session = self.session
+                if session is None:
+                    session, disks = await self._log_in(channel)
+                    self._add(session, channel, path)
+                    self._connected(session, disks)
+                else:
+                    await self._bind(channel, session)
+                    self._add(session, channel, path)
+                    logger.info("exporter %s: one more channel, %s to %s", self.node, channel.transport.local,
+                                channel.transport.remote)  # fmt: skip
+                    self._tell()
+        self.replan()
+
+    def _add(self, session: Session, channel: Channel, path: Path) -> None:
+        if channel.why:
+            raise ChannelLost(channel.why)
+        speed = path.speed_bits_s or limits.LINK_SPEED_ASSUMED_BITS_S
+        session.add(channel, speed / 8)
+
+    async def _log_in(self, channel: Channel) -> tuple[Session, tuple[DiskInfo, ...]]:
+        guid, policy = self._guid, self._policy
+        credentials = await log_in(channel, policy, guid, self._login(), self._previous_session_id)
+        self._previous_session_id = credentials.session_id
+        trees = {io_class: await connect_tree(channel, self.node, io_class.share) for io_class in IoClass}
+        await validate_negotiation(channel, policy, guid, trees[IoClass.APP])
+        root = await open_file(channel, trees[IoClass.APP], "", directory=True)
+        return Session(credentials, trees, root, self._lost), await query_disks(channel, root)
+
+    async def _bind(self, channel: Channel, session: Session) -> None:
+        if session.no_more:
+            raise BindRefused(session.no_more)
+        try:
+            await bind(channel, self._policy, self._guid, self._login(), session.credentials)
+        except BindRefused as error:
+            session.no_more = str(error)
+            raise
+        await validate_negotiation(channel, self._policy, self._guid, session.trees[IoClass.APP])
+        if session.why:
+            raise ChannelLost(session.why)
+
+    def failed(self, keeper: PathKeeper, why: str) -> None:
+        self.failures += 1
+        if self.session is None:
+            self._down(why)
+        self.replan()
+
+    def closed(self, channel: Channel) -> None:
+        self.sent_bytes_before += channel.sent_bytes
+        self.received_bytes_before += channel.received_bytes
+
+    async def session_change(self) -> None:
+        await self._session_changed.wait()
+
+    # --- what goes on while a session lives ----------------------------------------------
+
+    async def _follow(self, session: Session) -> None:
+        with session.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_changes, session)
+                if self._ways.asks:
+                    nursery.start_soon(self._follow_interfaces, session)
+                try:
+                    await self._follow_disks(session)
+                except StatusError as error:
+                    session.fail(f"the exporter does not tell its disks: {error}")
+                except RemoteProtocolError as error:
+                    session.fail(f"the exporter broke the protocol: {error}")
+
+    async def _watch_changes(self, session: Session) -> None:
         try:
             while True:
-                await wait_for_change(channel, root)
-                self._changed.set()
+                await session.ask(lambda channel: wait_for_change(channel, session.root))
+                self._disks_changed.set()
         except StatusError as error:
             logger.info("exporter %s does not tell of changed disks (%s); asked every %g s", self.node, error,
                         limits.DISKS_REFRESH_S)  # fmt: skip
@@ -167,29 +263,66 @@ class ExporterSession:
             # The channel's own task tells why.
             return
 
-    async def _follow_disks(self, channel: Channel, root: OpenFile) -> None:
+    async def _follow_disks(self, session: Session) -> None:
         while True:
             with trio.move_on_after(limits.DISKS_REFRESH_S):
-                await self._changed.wait()
-            self._changed = trio.Event()
-            disks = await query_disks(channel, root)
+                await self._disks_changed.wait()
+            self._disks_changed = trio.Event()
+            disks = await session.ask(lambda channel: query_disks(channel, session.root))
             if disks != self.disks:
                 self.disks = disks
                 self._on_change()
 
+    async def _follow_interfaces(self, session: Session) -> None:
+        """Where else the exporter is; what the config says stays, as it may be all that we reach."""
+        while True:
+            self._ask_interfaces = trio.Event()
+            try:
+                told = await session.ask(lambda channel: query_interfaces(channel, session.trees[IoClass.APP]))
+            except StatusError as error:
+                logger.info("exporter %s does not tell its interfaces: %s", self.node, error)
+                return
+            found = {remote.address: remote for remote in (*self._ways.remotes, *told)}
+            if tuple(found.values()) != self._remotes:
+                self._remotes = tuple(found.values())
+                self.replan()
+            with trio.move_on_after(limits.INTERFACES_REFRESH_S):
+                await self._ask_interfaces.wait()
+
     # --- state -------------------------------------------------------------------------
 
-    def _connected(self, channel: Channel, disks: tuple[DiskInfo, ...]) -> None:
-        self.channels.append(channel)
+    def _connected(self, session: Session, disks: tuple[DiskInfo, ...]) -> None:
+        self.session = session
         self.disks = disks
         # Whatever changed between the list and the first CHANGE_NOTIFY.
-        self._changed = trio.Event()
-        self._changed.set()
+        self._disks_changed = trio.Event()
+        self._disks_changed.set()
+        assert self._nursery is not None
+        self._nursery.start_soon(self._follow, session)
         self._enter("connected", "")
-        logger.info("exporter %s connected at %s, %d disks", self.node, channel.transport.remote, len(disks))
+        logger.info(
+            "exporter %s connected at %s, %d disks", self.node, session.channels[0].transport.remote, len(disks)
+        )
+
+    def _lost(self, session: Session, channel: Channel) -> None:
+        """A channel of the session ended, perhaps its last one."""
+        if session is not self.session:
+            return
+        if session.why:
+            self.session = None
+            if session.why == CLOSED:
+                self._enter("down", CLOSED)
+            else:
+                self._down(session.why)
+            return
+        where = f"{channel.transport.local} to {channel.transport.remote}"
+        level = logging.INFO if channel.why == CLOSED else logging.WARNING
+        logger.log(level, "exporter %s: channel %s lost: %s; %d left", self.node, where, channel.why,
+                   len(session.channels))  # fmt: skip
+        self._ask_interfaces.set()
+        self._tell()
 
     def _down(self, why: str) -> None:
-        self.failures += 1
         if (self.state, self.why) != ("down", why):
             logger.warning("exporter %s is down: %s", self.node, why)
         self._enter("down", why)
@@ -198,53 +331,18 @@ class ExporterSession:
         if state != self.state:
             self.since_s = trio.current_time()
         self.state, self.why = state, why
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._session_changed = self._session_changed, trio.Event()
+        changed.set()
         for listener in self.listeners:
             listener()
         self._on_change()
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `meshctl paths`; a channel that is closed is not listed."""
-        retry_at = self.retry_at
-        waiting = sorted(self.waiting, key=lambda call: call.since_s)
-        return {
-            "node": self.node,
-            "state": self.state,
-            "why": self.why,
-            "since_s": round(now - self.since_s, 3),
-            "retry_in_s": None if retry_at is None or self.state != "down" else round(max(0.0, retry_at - now), 3),
-            "failures": self.failures,
-            "sent_bytes": self._sent_bytes + sum(channel.sent_bytes for channel in self.channels),
-            "received_bytes": self._received_bytes + sum(channel.received_bytes for channel in self.channels),
-            "channels": [self._channel_status(channel) for channel in self.channels],
-            "waiting": [
-                {
-                    "disk": call.disk,
-                    "op": call.op,
-                    "for_s": round(now - call.since_s, 3),
-                    "left_s": round(max(0.0, call.deadline_s - now), 3),
-                }
-                for call in waiting
-            ],
-        }
-
-    def _channel_status(self, channel: Channel) -> dict[str, Any]:
-        settled, transport = channel.connection.negotiated, channel.transport
-        # What arrives sealed is not signed beside it, and the reverse.
-        signing = settled.signing_algorithm.text if channel.signed else "none"
-        cipher = settled.cipher.text if channel.sealed else "none"
-        return {
-            "transport": transport.kind,
-            "local": transport.local,
-            "remote": transport.remote,
-            "state": "closed" if channel.closed else "connected",
-            "dialect": settled.dialect.text if settled.dialect else "",
-            "signing": signing,
-            "cipher": cipher,
-            "outstanding": channel.outstanding,
-            "failures": self.failures,
-            "sent_bytes": channel.sent_bytes,
-            "received_bytes": channel.received_bytes,
-        }
+        """For `meshctl paths`."""
+        return exporter_status(self, now)
 
 
-__all__ = ["Dialer", "ExporterSession", "Waiting"]
+__all__ = ["ExporterSession", "Waiting"]

@@ -3,12 +3,18 @@
 Silence counts from the last sign of life, or from when something became outstanding if that
 was later. An idle peer owes nothing, but is asked now and then, which makes it busy.
 
-    state                                            verdict
-    idle for CHANNEL_IDLE_PROBE_S                    PROBE
-    silent for CHANNEL_PROBE_AFTER_S, not yet asked  PROBE
-    silent for CHANNEL_SILENCE_MAX_S, and asked      GIVE_UP
-    the same, not asked, a deadline passed           GIVE_UP   it left us no credit to ask with
-    anything else                                    FINE
+    state                                               verdict
+    idle for CHANNEL_IDLE_PROBE_S                       PROBE
+    silent for CHANNEL_PROBE_AFTER_S, not yet asked     PROBE    with siblings CHANNEL_PROBE_BESIDE_OTHERS_S
+    silent for CHANNEL_SILENCE_MAX_S, and asked         GIVE_UP
+    the same, not asked, a deadline passed              GIVE_UP  it left us no credit to ask with
+    silent for ``dead_after_s``, and asked, while a
+      sibling was heard after that                      GIVE_UP  the exporter lives, this channel does not
+    anything else                                       FINE
+
+Siblings are the other channels of the session. One process answers on all of them, so an exporter
+that is slow is slow on all: only where another channel answers has the silence of this one to do
+with its network.
 """
 
 import enum
@@ -23,30 +29,39 @@ class Verdict(enum.Enum):
 
 
 class Silence:
-    """``look`` regularly; set ``probed`` when a probe was sent, ``overdue`` when a deadline passed."""
+    """``look`` regularly; set ``probed_s`` when a probe was sent, ``overdue`` when a deadline passed."""
 
-    __slots__ = ("_busy_since", "_last_heard", "overdue", "probed")
+    __slots__ = ("_busy_since", "_dead_after_s", "_last_heard", "overdue", "probed_s")
 
-    def __init__(self, now: float) -> None:
-        self.probed = False
+    def __init__(self, now: float, dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S) -> None:
+        #: When the peer was asked, since it was heard last.
+        self.probed_s: float | None = None
         self.overdue = False
+        self._dead_after_s = dead_after_s
         self._last_heard = now
         self._busy_since: float | None = None
 
-    def look(self, now: float, *, heard: bool, busy: bool) -> Verdict:
-        """``heard`` since the last look; ``busy``: something is outstanding now."""
+    def look(self, now: float, *, heard: bool, busy: bool, siblings_heard_s: float | None = None) -> Verdict:
+        """``heard`` since the last look; ``busy``: something is outstanding now.
+
+        ``siblings_heard_s``: when any of the session's other channels was heard; None without any.
+        """
         if heard:
-            self.probed = self.overdue = False
+            self.probed_s, self.overdue = None, False
             self._last_heard = now
         if not busy:
             self._busy_since = None
             return Verdict.PROBE if now - self._last_heard >= limits.CHANNEL_IDLE_PROBE_S else Verdict.FINE
         if self._busy_since is None:
             self._busy_since = now
-        silent_s = self.seconds(now)
-        if silent_s >= limits.CHANNEL_SILENCE_MAX_S and (self.probed or self.overdue):
+        silent_s, probed_s = self.seconds(now), self.probed_s
+        if silent_s >= limits.CHANNEL_SILENCE_MAX_S and (probed_s is not None or self.overdue):
             return Verdict.GIVE_UP
-        if silent_s >= limits.CHANNEL_PROBE_AFTER_S and not self.probed:
+        if siblings_heard_s is not None and probed_s is not None:
+            return Verdict.GIVE_UP if silent_s >= self._dead_after_s and siblings_heard_s > probed_s else Verdict.FINE
+        alone = siblings_heard_s is None
+        probe_after_s = limits.CHANNEL_PROBE_AFTER_S if alone else limits.CHANNEL_PROBE_BESIDE_OTHERS_S
+        if silent_s >= probe_after_s and probed_s is None:
             return Verdict.PROBE
         return Verdict.FINE
 

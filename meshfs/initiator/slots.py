@@ -6,7 +6,7 @@ whose deadline passed leaves its slot behind with no task, so that the late repl
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from outcome import Error, Value
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
@@ -25,6 +25,13 @@ from meshfs.worker import PARKED, Worker
 
 NOT_SENT: Final = -1
 _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
+
+
+class Collector(Protocol):
+    """Who waits for several requests at once; a call of it is what it gets of each."""
+
+    def take(self, slot: "Slot", result: object) -> None:
+        """The result of one of them; memory in it is the caller's again when this returns."""
 
 
 class Slot:
@@ -46,7 +53,7 @@ class Slot:
         self.charge = charge
         self.lane = lane
         #: Who waits; None once that one has its answer or is gone.
-        self.task: Task | Worker | None = worker.running or current_task()
+        self.task: Task | Worker | Collector | None = worker.running or current_task()
         self.message_id = NOT_SENT
         self.async_id: int | None = None
         #: The reply has to be signed even where the channel's policy does not say so.
@@ -102,6 +109,14 @@ def finish(slot: Slot, result: object) -> None:
     if task is None:
         return
     slot.task = None
+    if isinstance(task, Worker | Task):
+        resume(task, result)
+    else:
+        task.take(slot, result)
+
+
+def resume(task: Task | Worker, result: object) -> None:
+    """Let a parked caller go on with the result, raised there where it is an exception."""
     if isinstance(task, Worker):
         if isinstance(result, BaseException):
             task.throw(result)
@@ -129,9 +144,9 @@ def write_result(slot: Slot, message: Message) -> int | StatusError:
 def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> bytes | memoryview | StatusError:
     """The data, checked against what was asked (RemoteProtocolError), or the StatusError.
 
-    A worker is done with the data before the next receive, so it gets the receive memory
-    itself. For a task small data is copied; large data stays in the memory it came in, which
-    is added to ``lent``.
+    A worker is done with the data before the next receive, and a collector has copied it, so they
+    get the receive memory itself. For a task small data is copied; large data stays in the memory
+    it came in, which is added to ``lent``.
     """
     if message.status:
         if message.status == _END_OF_FILE:
@@ -146,9 +161,10 @@ def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> bytes | mem
         raise RemoteProtocolError(
             f"READ response: {length} bytes at {offset} in a message of {len(view)}, {slot.length} asked for"
         )
-    if isinstance(slot.task, Worker):
+    task = slot.task
+    if task is not None and not isinstance(task, Task):
         return view[offset:end]
-    if length > SMALL_FRAME_MAX_BYTES and slot.task is not None and message.frame is not None:
+    if length > SMALL_FRAME_MAX_BYTES and task is not None and message.frame is not None:
         buffer = message.frame.take()
         if buffer is not None:
             lent.append(buffer)

@@ -29,8 +29,14 @@ class Watched(Protocol):
     def waiting(self) -> Iterable[Slot]:
         """Those that wait for credits."""
 
-    def take_signs_of_life(self) -> bool:
+    def take_signs_of_life(self, now: float) -> bool:
         """Whether the peer was heard since this was asked last."""
+
+    def siblings_heard_s(self) -> float | None:
+        """When any other channel of the session was last heard; None where there is no other."""
+
+    def probe_siblings(self, before_s: float) -> None:
+        """Ask those of the others for an answer that were not heard since."""
 
     def cancel(self, slot: Slot) -> None:
         """Tell the exporter that nobody waits for this one any more."""
@@ -38,7 +44,7 @@ class Watched(Protocol):
     def probe(self) -> bool:
         """Ask the exporter for an answer; False when there is no credit to ask with."""
 
-    def tick(self) -> None:
+    def tick(self, now: float) -> None:
         """Some of those waiting may be gone, or go now."""
 
     def fail(self, why: str) -> None: ...
@@ -47,12 +53,11 @@ class Watched(Protocol):
 class Watch:
     """One channel's; ``run`` it beside the channel, until cancelled."""
 
-    def __init__(self, channel: Watched) -> None:
+    def __init__(self, channel: Watched, dead_after_s: float) -> None:
         self._channel = channel
-        self._silence = Silence(0.0)
+        self._silence = Silence(trio.current_time(), dead_after_s)
 
     async def run(self) -> None:
-        self._silence = Silence(trio.current_time())
         while True:
             await trio.sleep(limits.CHANNEL_TICK_S)
             now = trio.current_time()
@@ -70,14 +75,18 @@ class Watch:
         for slot in channel.waiting():
             if slot.deadline <= now:
                 finish(slot, TimeoutError(errno.ETIMEDOUT, "the exporter granted no credits in time"))
-        channel.tick()
+        channel.tick(now)
 
     def _listen(self, now: float) -> None:
         channel = self._channel
-        verdict = self._silence.look(now, heard=channel.take_signs_of_life(), busy=channel.outstanding > 0)
+        heard = channel.take_signs_of_life(now)
+        verdict = self._silence.look(
+            now, heard=heard, busy=channel.outstanding > 0, siblings_heard_s=channel.siblings_heard_s()
+        )
         if not channel.logged_in:
             return
         if verdict is Verdict.GIVE_UP:
             channel.fail(f"silent for {self._silence.seconds(now):.1f} s")
         elif verdict is Verdict.PROBE and channel.probe():
-            self._silence.probed = True
+            self._silence.probed_s = now
+            channel.probe_siblings(now - limits.CHANNEL_PROBE_BESIDE_OTHERS_S)

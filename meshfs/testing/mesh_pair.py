@@ -7,7 +7,7 @@ Pair (one exporter, one disk)
 
 import functools
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,14 @@ from meshfs.exporter.listener import Listener
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.initiator.login import Policy
 from meshfs.initiator.port import Port
-from meshfs.initiator.session import Dialer, ExporterSession
+from meshfs.initiator.session import ExporterSession
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.fair import FairQueue
 from meshfs.scheduler.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
 from meshfs.smb.auth import Initiator as Login
+from meshfs.testing.fixed_ways import Dialer, FixedWays
 from meshfs.testing.memory_disk import MemoryDisk
 from meshfs.transport.stream import connect_unix
 
@@ -123,14 +124,14 @@ async def mesh_pair(
     *,
     policy: Policy | None = None,
     io_timeout_s: float = limits.IO_TIMEOUT_S,
-    dialer: Dialer | None = None,
+    dialers: Sequence[Dialer] = (),
 ) -> AsyncIterator[Pair]:
     """Both ends, connected; everything ends with the context."""
     policy = policy or Policy()
     exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security)
     session = ExporterSession(
         NODE,
-        [dialer or functools.partial(connect_unix, exporter.path)],
+        FixedWays(dialers or [functools.partial(connect_unix, exporter.path)]),
         lambda: Login("n2", PASSWORD, "demo"),
         policy=policy,
         guid=uuid.uuid4().bytes_le,

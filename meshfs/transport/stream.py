@@ -68,20 +68,34 @@ class LowWater:
             self._set(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
 
 
-async def connect_tcp(address: str, port: int) -> StreamTransport:
-    """Connect to an IPv4 or IPv6 address. OSError when it fails or takes CONNECT_TIMEOUT_S."""
+async def connect_tcp(address: str, port: int, local: str = "", device: str = "") -> StreamTransport:
+    """Connect to an IPv4 or IPv6 address. OSError when it fails or takes CONNECT_TIMEOUT_S.
+
+    ``local`` is the address to connect from. ``device`` the interface to use whatever the routes
+    say: where two of them are in one network, those take the first for both.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return await _connect(family, (address, port))
+
+    def prepare(sock: socket.socket) -> None:
+        if device:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        if local:
+            sock.bind((local, 0))
+
+    return await _connect(family, (address, port), prepare)
 
 
 async def connect_unix(path: Path) -> StreamTransport:
     """Connect to a Unix socket, with the same bound."""
-    return await _connect(socket.AF_UNIX, os.fspath(path))
+    return await _connect(socket.AF_UNIX, os.fspath(path), lambda sock: None)
 
 
-async def _connect(family: socket.AddressFamily, address: tuple[str, int] | str) -> StreamTransport:
+async def _connect(
+    family: socket.AddressFamily, address: tuple[str, int] | str, prepare: Callable[[socket.socket], None]
+) -> StreamTransport:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        prepare(sock)
         with trio.move_on_after(limits.CONNECT_TIMEOUT_S) as scope:
             await _finish_connect(sock, address)
         if scope.cancelled_caught:

@@ -37,7 +37,8 @@ class Shelf:
         return await self.ports[index].open(io_class, writable=True)
 
     def lane(self, index: int, io_class: IoClass = APP) -> Lane:
-        return self.ports[index]._opens[io_class].lane
+        (channel,) = self.pair.session.channels
+        return self.ports[index]._opens[io_class].lane(channel)
 
     def available(self) -> int:
         (channel,) = self.pair.session.channels
@@ -45,7 +46,9 @@ class Shelf:
 
     async def all_credits_back(self) -> None:
         await until(lambda: self.available() == limits.CREDITS_MAX)
-        assert all(shared.lane.held == 0 for port in self.ports for shared in port._opens.values())
+        assert all(
+            lane.held == 0 for port in self.ports for shared in port._opens.values() for lane in shared.lanes.values()
+        )  # fmt: skip
         (channel,) = self.pair.session.channels
         assert channel.outstanding == 0
 

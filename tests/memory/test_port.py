@@ -362,7 +362,7 @@ async def test_a_write_of_a_lost_session_never_lands_over_a_newer_one(tmp_path: 
         sockets.append(sock)
         return StreamTransport(sock)
 
-    async with mesh_pair(tmp_path, SIZE, dialer=dial) as pair:
+    async with mesh_pair(tmp_path, SIZE, dialers=[dial]) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         disk = pair.exporter.disk
         disk.stall(lambda request: request.op == Op.WRITE)

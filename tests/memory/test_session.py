@@ -17,7 +17,7 @@ from meshfs.buffers import BufferPool
 from meshfs.config import Security
 from meshfs.errors import KeyFileError
 from meshfs.initiator.login import Policy
-from meshfs.initiator.session import Dialer, ExporterSession
+from meshfs.initiator.session import ExporterSession
 from meshfs.limits import MIB
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm
@@ -29,6 +29,7 @@ from meshfs.smb.messages import (
     SessionSetupResponse,
     Signing,
 )
+from meshfs.testing.fixed_ways import Dialer, FixedWays
 from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_unix
@@ -85,7 +86,7 @@ def make_session(
 ) -> ExporterSession:
     return ExporterSession(
         NODE,
-        dialers,
+        FixedWays(dialers),
         login or (lambda: Login("n2", password, "demo")),
         policy=policy or Policy(),
         guid=uuid.uuid4().bytes_le,
@@ -294,12 +295,12 @@ async def test_a_missing_key_is_told_and_does_no_harm(tmp_path: Path) -> None:
         assert session.why == "n1.pub: missing"
 
 
-async def test_attempts_back_off_and_addresses_take_turns(autojump_clock: trio.testing.MockClock) -> None:
-    times: list[tuple[int, float]] = []
+async def test_attempts_back_off_at_every_address(autojump_clock: trio.testing.MockClock) -> None:
+    times: list[list[float]] = [[], []]
 
     def refusing(number: int) -> Dialer:
         async def dial() -> Transport:
-            times.append((number, trio.current_time()))
+            times[number].append(trio.current_time())
             raise ConnectionRefusedError(111, "Connection refused")
 
         return dial
@@ -307,12 +308,14 @@ async def test_attempts_back_off_and_addresses_take_turns(autojump_clock: trio.t
     session = make_session([refusing(0), refusing(1)])
     with trio.move_on_after(60):
         await session.run()
-    assert [number for number, _ in times[:4]] == [0, 1, 0, 1]
-    gaps = [later - earlier for (_, earlier), (_, later) in pairwise(times)]
-    assert gaps[0] <= 2 * limits.RECONNECT_DELAY_MIN_S
-    assert max(gaps) <= limits.RECONNECT_DELAY_MAX_S
-    assert min(gaps[10:]) >= limits.RECONNECT_DELAY_MAX_S / 2
+    assert times[0][0] == times[1][0], "both are tried at once"
+    for attempts in times:
+        gaps = [later - earlier for earlier, later in pairwise(attempts)]
+        assert gaps[0] <= 2 * limits.RECONNECT_DELAY_MIN_S
+        assert max(gaps) <= limits.RECONNECT_DELAY_MAX_S
+        assert min(gaps[10:]) >= limits.RECONNECT_DELAY_MAX_S / 2
     assert session.why == "cannot connect: Connection refused"
+    assert session.failures == sum(map(len, times))
 
 
 async def test_an_exporter_that_accepts_and_says_nothing_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
@@ -368,11 +371,15 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         assert channel == {
             "transport": "unix", "local": "-", "remote": str(tmp_path / "sock"), "state": "connected",
             "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0,
+            "interface": "", "number": 0, "speed_bits_s": 0, "rdma": False, "selected": True, "why": "",
+            "retry_in_s": None, "sent_bytes_s": 0, "received_bytes_s": 0,
         }  # fmt: skip
         await exporter.stop()
         await until(lambda: session.state == "down" and session.retry_at is not None)
         status = session.status(trio.current_time())
-        assert status["channels"] == []
+        (channel,) = status["channels"]
+        assert channel["state"] in ("down", "connecting")
+        assert (channel["failures"], channel["outstanding"]) == (status["failures"], 0)
         assert status["retry_in_s"] is not None
         assert status["failures"] > 0
         assert status["sent_bytes"] >= sent_bytes, "what ended channels moved stays counted"

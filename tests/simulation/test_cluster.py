@@ -37,6 +37,7 @@ from meshfs.initiator.session import ExporterSession
 from meshfs.model import IoClass
 from meshfs.smb.auth import Initiator as Login
 from meshfs.testing.block_model import BLOCK_BYTES, BlockModel, Owed
+from meshfs.testing.fixed_ways import FixedWays
 from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix
@@ -61,7 +62,7 @@ class Mount:
         self.transports: list[StreamTransport] = []
         self._dial = dial
         self.session = ExporterSession(
-            NODE, [self._dial_and_keep], lambda: Login(node, PASSWORD, "demo"), policy=world.policy,
+            NODE, FixedWays([self._dial_and_keep]), lambda: Login(node, PASSWORD, "demo"), policy=world.policy,
             guid=uuid.uuid4().bytes_le, pool=self.pool, on_change=lambda: None,
         )  # fmt: skip
         self.port = Port(world.exporter.info(), self.session, IO_TIMEOUT_S, world.nursery.start_soon)

@@ -1,0 +1,89 @@
+"""One caller's request that goes in parts, over several channels at once.
+
+`Group` stands where the caller would: the slots of its parts give it their results, and when all
+have, the caller goes on. It waits for all of them also when one fails, so that afterwards no part
+is in flight that the caller does not know of, and then raises the first error. A caller that gives
+up (cancelled) leaves the parts behind, as it leaves a slot.
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
+
+from meshfs import worker
+from meshfs.initiator.slots import Slot, resume
+from meshfs.worker import PARKED, Worker
+
+
+class Group:
+    """``add`` every part, then await it: the bytes of all parts written or, for a read, the data."""
+
+    __slots__ = ("_error", "_left", "_memory", "_starts", "_task", "count", "slots")
+
+    def __init__(self, read_bytes: int = 0) -> None:
+        self.slots: list[Slot] = []
+        #: Bytes read or written so far.
+        self.count = 0
+        self._left = 0
+        self._starts: dict[Slot, int] = {}
+        self._memory = bytearray(read_bytes)
+        self._error: BaseException | None = None
+        self._task: Task | Worker | None = None
+
+    def add(self, slot: Slot, start: int) -> None:
+        """A part, whose data begins at ``start`` of the whole; before its result can be there."""
+        slot.task = self
+        self.slots.append(slot)
+        self._starts[slot] = start
+        self._left += 1
+
+    def fail(self, error: BaseException) -> None:
+        """The next part could not be started."""
+        self._error = self._error or error
+
+    def take(self, slot: Slot, result: object) -> None:
+        if isinstance(result, BaseException):
+            self._error = self._error or result
+        elif isinstance(result, int):
+            self.count += result
+        else:
+            assert isinstance(result, bytes | memoryview)
+            start = self._starts[slot]
+            self._memory[start : start + len(result)] = result
+            self.count += len(result)
+        self._left -= 1
+        task = self._task
+        if not self._left and task is not None:
+            self._task = None
+            resume(task, self._result())
+
+    def _result(self) -> object:
+        return self._error or self._memory or self.count
+
+    @property
+    def command(self) -> int:
+        return self.slots[0].command
+
+    @property
+    def sent(self) -> bool:
+        """Whether the peer may act on any part."""
+        return any(slot.sent for slot in self.slots)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if not self._left:
+            result = self._result()
+            if isinstance(result, BaseException):
+                raise result
+            return result
+        self._task = worker.running or current_task()
+        if worker.running is not None:
+            return (yield PARKED)
+        return (yield from wait_task_rescheduled(self._abandon).__await__())  # noqa: ASYNC105  # it is, by this
+
+    def _abandon(self, _: object) -> Abort:
+        """The task that waits was cancelled."""
+        self._task = None
+        for slot in self.slots:
+            slot.task = None
+        return Abort.SUCCEEDED

@@ -1,0 +1,188 @@
+"""One path to an exporter, kept: connected, made a channel of the session, and again when lost.
+
+    idle        not selected (``why``), or the exporter takes no more channels
+    connecting  being tried
+    connected   its channel is bound
+    down        the last attempt failed, or the channel was lost; tried again at ``retry_at``
+
+A path that worked is tried again at once, then after delays that double up to
+`limits.RECONNECT_DELAY_MAX_S`; at once as well when an interface changed (`poke`).
+"""
+
+import logging
+import random
+from typing import Protocol
+
+import trio
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.errors import AuthenticationError, ChannelLost, KeyFileError, RemoteProtocolError, StatusError
+from meshfs.initiator.bound import Session
+from meshfs.initiator.channel import Channel
+from meshfs.initiator.login import BindRefused
+from meshfs.initiator.multichannel import Choice, Path
+from meshfs.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+_SETUP_ERRORS = (AuthenticationError, RemoteProtocolError, StatusError, ChannelLost, KeyFileError)
+_RETIRE_POLL_S = 0.05
+
+
+class Owner(Protocol):
+    """Whose path it is."""
+
+    node: str
+    session: Session | None
+
+    async def dial(self, path: Path) -> Transport: ...
+
+    async def join(self, channel: Channel, path: Path) -> None:
+        """Log in on it, or bind it to the session there is. BindRefused, or an error of the setup."""
+
+    def failed(self, keeper: "PathKeeper", why: str) -> None:
+        """An attempt failed."""
+
+    def closed(self, channel: Channel) -> None:
+        """Its counts are final."""
+
+    def replan(self) -> None:
+        """Look anew at which paths there should be."""
+
+    async def session_change(self) -> None:
+        """Return when the session is another one than now, or gone."""
+
+
+class PathKeeper:
+    """``run`` it until cancelled."""
+
+    def __init__(self, owner: Owner, choice: Choice, pool: BufferPool, dead_after_s: float) -> None:
+        self.choice = choice
+        self.state = "idle"
+        self.why = choice.why_not
+        self.channel: Channel | None = None
+        #: Attempts that failed, and channels lost.
+        self.failures = 0
+        self.retry_at: float | None = None
+        #: Since when no attempt worked; None while one may.
+        self.broken_since: float | None = None
+        self.running = False
+        self.scope = trio.CancelScope()
+        self._owner = owner
+        self._pool = pool
+        self._dead_after_s = dead_after_s
+        self._poked = trio.Event()
+
+    @property
+    def path(self) -> Path:
+        return self.choice.path
+
+    def works(self, now: float) -> bool:
+        """Whether to count on it."""
+        return self.broken_since is None or now - self.broken_since < limits.PATH_BROKEN_AFTER_S
+
+    def poke(self) -> None:
+        """Something changed: try again now."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        self.running = True
+        self.scope = trio.CancelScope()
+        try:
+            with self.scope:
+                await self._keep()
+        finally:
+            self.running = False
+            self.retry_at, self.broken_since = None, None
+            self.state, self.why = "idle", self.choice.why_not
+        # It was dropped, and may have been chosen again meanwhile.
+        self._owner.replan()
+
+    async def retire(self) -> None:
+        """Let what is in flight on it end, bounded, and close it."""
+        channel, session = self.channel, self._owner.session
+        if channel is not None and session is not None and channel in session.channels:
+            session.retire(channel)
+            with trio.move_on_after(limits.CLOSE_TIMEOUT_S):
+                while channel.outstanding and not channel.why:  # noqa: ASYNC110  # the hot path tells nobody
+                    await trio.sleep(_RETIRE_POLL_S)
+        self.scope.cancel()
+
+    async def _keep(self) -> None:
+        failed = 0
+        while True:
+            await self._wait_for_room()
+            self.state, self.retry_at = "connecting", None
+            established = False
+            try:
+                transport = await self._owner.dial(self.path)
+            except OSError as error:
+                self._failed(f"cannot connect: {error.strerror or error}")
+            else:
+                established = await self._serve(transport)
+            # What worked is tried at once.
+            failed = 0 if established else failed + 1
+            delay_s = min(limits.RECONNECT_DELAY_MIN_S * 2 ** min(failed, 16), limits.RECONNECT_DELAY_MAX_S)
+            # A cluster that lost one exporter does not come back to it in step.
+            delay_s *= 0.0 if established else random.uniform(0.5, 1.0)
+            self.retry_at = trio.current_time() + delay_s
+            self._poked = trio.Event()
+            with trio.move_on_after(delay_s) as waiting:
+                await self._poked.wait()
+            if not waiting.cancelled_caught:
+                failed = 0
+
+    async def _wait_for_room(self) -> None:
+        """An exporter that takes one channel only is asked again with the next session."""
+        while (session := self._owner.session) is not None and session.no_more:
+            self.state, self.why = "idle", session.no_more
+            await self._owner.session_change()
+
+    async def _serve(self, transport: Transport) -> bool:
+        """One connection from its login to its end; whether it came to be of use."""
+        channel = Channel(transport, self._pool, dead_after_s=self._dead_after_s)
+        refused = ""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run_channel, channel, nursery.cancel_scope)
+                refused = await self._join(channel)
+                if not refused and not channel.why:
+                    self.channel, self.state, self.why = channel, "connected", ""
+                    self.broken_since = None
+                    await trio.sleep_forever()
+                nursery.cancel_scope.cancel()
+        finally:
+            established = self.channel is channel
+            self.channel = None
+            self._owner.closed(channel)
+        if not refused:
+            self._failed(channel.why)
+        return established
+
+    async def _join(self, channel: Channel) -> str:
+        """Make it a channel of the session; why the exporter wants none, else the channel's ``why`` tells."""
+        try:
+            await self._owner.join(channel, self.path)
+        except BindRefused as error:
+            return str(error)
+        except trio.TooSlowError:
+            channel.fail(f"the login took longer than {limits.HANDSHAKE_TIMEOUT_S:g} s")
+        except _SETUP_ERRORS as error:
+            channel.fail(str(error))
+        except Exception as error:
+            # A fault of ours with one exporter must not take the others' disks away.
+            logger.exception("exporter %s: given up after an internal error", self._owner.node)
+            channel.fail(f"internal error: {error!r}")
+        return ""
+
+    async def _run_channel(self, channel: Channel, scope: trio.CancelScope) -> None:
+        await channel.run()
+        scope.cancel()
+
+    def _failed(self, why: str) -> None:
+        self.failures += 1
+        self.state, self.why = "down", why
+        if self.broken_since is None:
+            self.broken_since = trio.current_time()
+        self._owner.failed(self, why)

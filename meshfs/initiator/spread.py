@@ -1,0 +1,184 @@
+"""Which channel the next request takes, and which requests go in parts. Pure.
+
+Every channel has a `Load`: the bytes that are outstanding on it, and its rate, measured from
+what it really moves. A request takes the channel that is likely to be done with it first:
+
+    (outstanding + size) / rate
+
+so an interface of a tenth of the speed gets a tenth of a deep queue and nothing of a shallow
+one, and never holds the others up. Requests that leave a channel idle all the while go in
+parts, one for each channel, sized so that all end together.
+
+The rate. While a channel has something outstanding its time is busy time; what it moved in
+`_SAMPLE_BYTES` of it gives a sample. Up it goes at once, as a short pause of the exporter
+slows a sample and nothing makes one too fast; down by a quarter of what is missing. A channel
+that gets nothing is not measured, so what was found of it fades: its rate is taken as growing
+by itself once a second, until it is tried again. A request of a few KiB costs a path time, not
+bytes: it counts for `_REQUEST_BYTES` more.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Generic, Protocol, TypeVar
+
+_SAMPLE_BYTES: Final = 512 << 10
+_REQUEST_BYTES: Final = 16 << 10
+_DOWN: Final = 0.25
+#: Before anything was measured, and where the drivers tell nothing: 1 Gbit/s.
+RATE_UNKNOWN_BYTES_S: Final = 125e6
+#: Parts are of whole pages (a sector is never cut), and not so small that the requests cost more than they save.
+_PART_BYTES: Final = 4096
+_PART_MIN_BYTES: Final = 64 << 10
+#: Smaller ones never go in parts.
+SPLIT_MIN_BYTES: Final = 2 * _PART_MIN_BYTES
+#: A request that one channel moves in less is not worth taking apart: that costs about 0.2 ms of CPU at the ends.
+SPLIT_MIN_S: Final = 0.002
+_THROUGHPUT_S: Final = 2.0
+
+
+class Load:
+    """One channel's. ``begin`` and ``end`` are told of every READ and WRITE."""
+
+    __slots__ = ("_busy_s", "_mark_s", "_measured", "_moved_bytes", "_rate", "outstanding_bytes", "sampled_s")
+
+    def __init__(self, now: float, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
+        self.outstanding_bytes = 0
+        #: When the rate was measured last.
+        self.sampled_s = now
+        self._rate = rate_bytes_s
+        self._measured = False
+        self._moved_bytes = 0
+        self._busy_s = 0.0
+        self._mark_s = now
+
+    def begin(self, size: int, now: float) -> None:
+        if not self.outstanding_bytes:
+            self._mark_s = now
+        self.outstanding_bytes += size + _REQUEST_BYTES
+
+    def end(self, size: int, now: float) -> None:
+        self.outstanding_bytes -= size + _REQUEST_BYTES
+        self._busy_s += now - self._mark_s
+        self._mark_s = now
+        self._moved_bytes += size + _REQUEST_BYTES
+        if self._moved_bytes >= _SAMPLE_BYTES:
+            self._sample(now)
+
+    def _sample(self, now: float) -> None:
+        if self._busy_s > 0:
+            rate = self._moved_bytes / self._busy_s
+            if self._measured and rate < self._rate:
+                rate = self._rate + _DOWN * (rate - self._rate)
+            self._rate, self._measured, self.sampled_s = rate, True, now
+        self._moved_bytes, self._busy_s = 0, 0.0
+
+    def rate_bytes_s(self, now: float) -> float:
+        """What it is taken to move in a second."""
+        return self._rate * (1.0 + max(0.0, now - self.sampled_s))
+
+    def seconds(self, size: int, now: float) -> float:
+        """Until it would be done with ``size`` more."""
+        return (self.outstanding_bytes + size + _REQUEST_BYTES) / self.rate_bytes_s(now)
+
+
+class Throughput:
+    """What a channel moves, for people: a mean of the last seconds, both ways."""
+
+    __slots__ = ("_at_s", "_received", "_sent", "received_bytes_s", "sent_bytes_s")
+
+    def __init__(self) -> None:
+        self.sent_bytes_s = 0.0
+        self.received_bytes_s = 0.0
+        self._sent = 0
+        self._received = 0
+        self._at_s: float | None = None
+
+    def look(self, now: float, sent_bytes: int, received_bytes: int) -> None:
+        """To be told of the counters a few times a second."""
+        if self._at_s is not None and now > self._at_s:
+            passed_s = now - self._at_s
+            weight = min(1.0, passed_s / _THROUGHPUT_S)
+            self.sent_bytes_s += weight * ((sent_bytes - self._sent) / passed_s - self.sent_bytes_s)
+            self.received_bytes_s += weight * ((received_bytes - self._received) / passed_s - self.received_bytes_s)
+        self._at_s, self._sent, self._received = now, sent_bytes, received_bytes
+
+
+class Loaded(Protocol):
+    """A channel."""
+
+    load: Load
+
+
+C = TypeVar("C", bound=Loaded)
+
+
+class Spread(Generic[C]):
+    """The channels of a session that take requests."""
+
+    __slots__ = ("_only", "channels")
+
+    def __init__(self) -> None:
+        self.channels: list[C] = []
+        self._only: C | None = None
+
+    def add(self, channel: C) -> None:
+        self._set([*self.channels, channel])
+
+    def remove(self, channel: C) -> None:
+        """One that is not among them is no error."""
+        self._set([other for other in self.channels if other is not channel])
+
+    def _set(self, channels: list[C]) -> None:
+        self.channels = channels
+        self._only = channels[0] if len(channels) == 1 else None
+
+    def pick(self, size: int, now: float) -> C | None:
+        """The channel for a request of ``size`` bytes; None when there is none."""
+        if self._only is not None:
+            return self._only
+        best, best_s = None, 0.0
+        for channel in self.channels:
+            seconds = channel.load.seconds(size, now)
+            if best is None or seconds < best_s:
+                best, best_s = channel, seconds
+        return best
+
+    def split(self, size: int, now: float) -> list[tuple[C, int]]:
+        """(channel, bytes) in the order of the data; empty when the request goes whole.
+
+        It goes in parts while another channel would be through with all it has before half of
+        the time that the best one takes for the whole.
+        """
+        if self._only is not None or size < SPLIT_MIN_BYTES or len(self.channels) < 2:
+            return []
+        seconds = sorted(channel.load.seconds(size, now) for channel in self.channels)
+        if seconds[0] < SPLIT_MIN_S:
+            return []
+        best = min(self.channels, key=lambda channel: channel.load.seconds(size, now))
+        idle = [
+            channel
+            for channel in self.channels
+            if channel is not best and channel.load.outstanding_bytes / channel.load.rate_bytes_s(now) < seconds[0] / 2
+        ]
+        return _level([best, *idle], size, now) if idle else []
+
+
+def _level(channels: list[C], size: int, now: float) -> list[tuple[C, int]]:
+    """Parts that end together; channels whose part would be too small are left out."""
+    chosen = channels
+    while len(chosen) > 1:
+        rates = [channel.load.rate_bytes_s(now) for channel in chosen]
+        ahead = [channel.load.outstanding_bytes + _REQUEST_BYTES for channel in chosen]
+        end_s = (size + sum(ahead)) / sum(rates)
+        parts = [end_s * rate - bytes_ for rate, bytes_ in zip(rates, ahead, strict=True)]
+        smallest = min(range(len(parts)), key=parts.__getitem__)
+        if parts[smallest] >= _PART_MIN_BYTES:
+            return list(zip(chosen, _rounded(parts, size), strict=True))
+        chosen = [channel for index, channel in enumerate(chosen) if index != smallest]
+    return []
+
+
+def _rounded(parts: Iterable[float], size: int) -> list[int]:
+    """Whole pages that add up to ``size``."""
+    rounded = [int(part) // _PART_BYTES * _PART_BYTES for part in parts]
+    rounded[0] += size - sum(rounded)
+    return rounded

@@ -1,0 +1,91 @@
+"""What a mount tells of an exporter and its paths: the document behind `meshctl paths`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshfs.initiator.channel import Channel
+from meshfs.initiator.keeper import PathKeeper
+
+if TYPE_CHECKING:
+    from meshfs.initiator.session import ExporterSession
+
+
+def exporter_status(exporter: ExporterSession, now: float) -> dict[str, Any]:
+    """``channels`` has an entry for every path there may be, connected or not."""
+    retry_at = exporter.retry_at
+    channels = exporter.channels
+    waiting = sorted(exporter.waiting, key=lambda call: call.since_s)
+    return {
+        "node": exporter.node,
+        "state": exporter.state,
+        "why": exporter.why,
+        "since_s": round(now - exporter.since_s, 3),
+        "retry_in_s": None if exporter.state != "down" else _left(retry_at, now),
+        "failures": exporter.failures,
+        "sent_bytes": exporter.sent_bytes_before + sum(channel.sent_bytes for channel in channels),
+        "received_bytes": exporter.received_bytes_before + sum(channel.received_bytes for channel in channels),
+        "channels": [_path_status(exporter, keeper, now) for keeper in exporter.keepers],
+        "waiting": [
+            {
+                "disk": call.disk,
+                "op": call.op,
+                "for_s": round(now - call.since_s, 3),
+                "left_s": round(max(0.0, call.deadline_s - now), 3),
+            }
+            for call in waiting
+        ],
+    }
+
+
+def _left(until: float | None, now: float) -> float | None:
+    return None if until is None else round(max(0.0, until - now), 3)
+
+
+def _path_status(exporter: ExporterSession, keeper: PathKeeper, now: float) -> dict[str, Any]:
+    path, channel = keeper.path, keeper.channel
+    local = path.local
+    return {
+        "transport": channel.transport.kind if channel else "unix" if path.remote.address.startswith("/") else "tcp",
+        "interface": local.name if local else "",
+        "local": channel.transport.local if channel else str(local.address.ip) if local else "",
+        "remote": channel.transport.remote if channel else path.remote.address,
+        "number": path.number,
+        "speed_bits_s": path.speed_bits_s,
+        "rdma": path.rdma,
+        "state": keeper.state,
+        "selected": not keeper.choice.why_not,
+        "why": keeper.choice.why_not or keeper.why,
+        "retry_in_s": _left(keeper.retry_at, now) if keeper.state == "down" else None,
+        "failures": keeper.failures,
+        **(_channel_status(channel) if channel else _NO_CHANNEL),
+    }
+
+
+_NO_CHANNEL: dict[str, Any] = {
+    "dialect": "",
+    "signing": "",
+    "cipher": "",
+    "outstanding": 0,
+    "sent_bytes": 0,
+    "received_bytes": 0,
+    "sent_bytes_s": 0,
+    "received_bytes_s": 0,
+}
+
+
+def _channel_status(channel: Channel) -> dict[str, Any]:
+    settled = channel.connection.negotiated
+    # What arrives sealed is not signed beside it, and the reverse.
+    signing = settled.signing_algorithm.text if channel.signed else "none"
+    cipher = settled.cipher.text if channel.sealed else "none"
+    return {
+        "dialect": settled.dialect.text if settled.dialect else "",
+        "signing": signing,
+        "cipher": cipher,
+        "outstanding": channel.outstanding,
+        "sent_bytes": channel.sent_bytes,
+        "received_bytes": channel.received_bytes,
+        "sent_bytes_s": round(channel.throughput.sent_bytes_s),
+        "received_bytes_s": round(channel.throughput.received_bytes_s),
+    }

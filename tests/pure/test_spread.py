@@ -1,0 +1,142 @@
+"""Which channel the next request takes: against a model of links of given rates."""
+
+import heapq
+import random
+
+import pytest
+
+from meshfs.initiator.spread import SPLIT_MIN_BYTES, Load, Spread, Throughput
+
+MIB = 1 << 20
+
+
+class Link:
+    """A link that serves in order at a rate; ``load`` is what the spread knows of it."""
+
+    def __init__(self, rate_bytes_s: float, promised_bytes_s: float = 1.25e9) -> None:
+        self.rate = rate_bytes_s
+        self.load = Load(0.0, promised_bytes_s)
+        self.free_s = 0.0
+
+    def __lt__(self, other: "Link") -> bool:
+        return id(self) < id(other)
+
+
+def run(links: list[Link], depth: int, size: int, seconds: float, *, latency_s: float = 2e-4) -> float:
+    """Bytes a second of ``depth`` callers that always have a request out, split as the spread says."""
+    spread: Spread[Link] = Spread()
+    for link in links:
+        spread.add(link)
+    now, done_bytes, parts_left = 0.0, 0, [0] * depth
+    events: list[tuple[float, int, int, Link]] = []
+    order = iter(range(10**9))
+
+    def start(caller: int) -> None:
+        parts = spread.split(size, now)
+        if not parts:
+            channel = spread.pick(size, now)
+            assert channel is not None
+            parts = [(channel, size)]
+        assert sum(part for _, part in parts) == size
+        parts_left[caller] = len(parts)
+        for link, part in parts:
+            link.load.begin(part, now)
+            link.free_s = max(link.free_s, now + latency_s) + part / link.rate
+            heapq.heappush(events, (link.free_s, next(order), caller * 2**32 + part, link))
+
+    for caller in range(depth):
+        start(caller)
+    while events[0][0] < seconds:
+        now, _, both, link = heapq.heappop(events)
+        caller, part = divmod(both, 2**32)
+        link.load.end(part, now)
+        done_bytes += part
+        parts_left[caller] -= 1
+        if not parts_left[caller]:
+            start(caller)
+    return done_bytes / now
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 16])
+@pytest.mark.parametrize("count", [2, 4])
+def test_equal_links_add_up(depth: int, count: int) -> None:
+    one = run([Link(25e6)], depth, MIB, 20)
+    several = run([Link(25e6) for _ in range(count)], depth, MIB, 20)
+    wanted = {2: 1.9, 4: 3.6}[count]
+    assert several >= wanted * one
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 32])
+def test_a_link_of_a_tenth_never_slows_the_fast_one(depth: int) -> None:
+    alone = run([Link(50e6)], depth, MIB, 30)
+    both = run([Link(50e6), Link(5e6)], depth, MIB, 30)
+    assert both >= alone
+
+
+@pytest.mark.parametrize("depth", [4, 32])
+def test_small_requests_use_both(depth: int) -> None:
+    alone = run([Link(10e6)], depth, 65536, 10)
+    both = run([Link(10e6), Link(10e6)], depth, 65536, 10)
+    assert both >= 1.9 * alone
+
+
+def test_a_link_that_becomes_slow_is_found_out_and_forgiven() -> None:
+    spread: Spread[Link] = Spread()
+    good, bad = Link(50e6), Link(50e6)
+    spread.add(good)
+    spread.add(bad)
+    now = 0.0
+    for link, seconds in [(good, 0.02), (bad, 0.02), (bad, 0.5), (bad, 0.5), (bad, 0.5), (bad, 0.5), (good, 0.02)]:
+        link.load.begin(MIB, now)
+        now += seconds
+        link.load.end(MIB, now)
+    assert spread.pick(MIB, now) is good
+    good.load.begin(MIB, now)
+    assert spread.pick(MIB, now) is good, "a second one is sooner done there, too"
+    good.load.sampled_s = now + 60
+    assert spread.pick(MIB, now + 60) is bad, "what was found of it fades"
+
+
+def test_parts_are_whole_pages_and_not_too_small() -> None:
+    generator = random.Random(5)
+    for _ in range(2000):
+        spread: Spread[Link] = Spread()
+        for _ in range(generator.randrange(2, 6)):
+            link = Link(1, generator.choice((1e6, 5e6, 25e6, 1e8)))
+            link.load.outstanding_bytes = generator.choice((0, 0, 100_000, 3_000_000))
+            spread.add(link)
+        size = generator.randrange(1, 2 * MIB)
+        parts = spread.split(size, 0.0)
+        if parts:
+            assert size >= SPLIT_MIN_BYTES
+            assert sum(part for _, part in parts) == size
+            assert all(part >= 65536 - 4096 for _, part in parts)
+            assert all(part % 4096 == 0 for _, part in parts[1:])
+            assert len({id(link) for link, _ in parts}) == len(parts) > 1
+
+
+def test_a_fast_path_takes_its_requests_whole() -> None:
+    spread: Spread[Link] = Spread()
+    for _ in range(2):
+        spread.add(Link(1, 2e9))
+    assert spread.split(MIB, 0.0) == []
+
+
+def test_one_channel_needs_no_choice() -> None:
+    spread: Spread[Link] = Spread()
+    assert spread.pick(4096, 0.0) is None
+    link = Link(1)
+    spread.add(link)
+    assert spread.pick(4096, 0.0) is link
+    assert spread.split(MIB, 0.0) == []
+    spread.remove(Link(1))
+    spread.remove(link)
+    assert spread.pick(4096, 0.0) is None
+
+
+def test_throughput_is_a_mean_of_the_last_seconds() -> None:
+    throughput = Throughput()
+    for tick in range(61):
+        throughput.look(tick * 0.25, tick * 1000, tick * 500)
+    assert throughput.sent_bytes_s == pytest.approx(4000, rel=0.01)
+    assert throughput.received_bytes_s == pytest.approx(2000, rel=0.01)
