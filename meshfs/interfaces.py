@@ -1,6 +1,10 @@
 """This machine's network interfaces, one entry per address, and news of their changes.
 
-Both are of the network namespace the process is in, need no privilege, and read nothing of
+    list_interfaces     as they are now
+    InterfaceChanges    a bell for changes
+    KnownInterfaces     both together: the list kept up to date by a task
+
+All are of the network namespace the process is in, need no privilege, and read nothing of
 /sys, which goes on showing another namespace's interfaces under `nsenter --net`.
 """
 
@@ -166,3 +170,31 @@ class InterfaceChanges:
                 # More came than the socket holds: some of it is lost, that it came is not.
                 if error.errno != errno.ENOBUFS:
                     raise
+
+
+class KnownInterfaces:
+    """The list as of the last change, for those who must not wait for the kernel's network lock, which ioctl takes."""
+
+    def __init__(self) -> None:
+        self._changes = InterfaceChanges()
+        self.current = list_interfaces()
+        self._changed = trio.Event()
+
+    def close(self) -> None:
+        self._changes.close()
+
+    async def run(self) -> None:
+        """Keep `current` true until cancelled; it lags behind by INTERFACES_SETTLE_S and the kernel's answer."""
+        while True:
+            await self._changes.wait()
+            now = await trio.to_thread.run_sync(list_interfaces)
+            if now != self.current:
+                self.current = now
+                changed, self._changed = self._changed, trio.Event()
+                changed.set()
+
+    async def changed_from(self, seen: tuple[Interface, ...]) -> tuple[Interface, ...]:
+        """The current list, once it is another than the one seen."""
+        while self.current == seen:
+            await self._changed.wait()
+        return self.current

@@ -6,9 +6,13 @@
         cluster.start_exporter("n1")
         path = cluster.mount("n1") / "disk/by-node/n1/disk0"
 
-Every node has a loopback address of its own. Leaving the block ends what was started, by its
-process id, also after a failure: umount (lazily when busy), SIGTERM, then SIGKILL. Logs stay
-in FOLDER/log; the folder is its maker's to remove. Needs root, as mounting does.
+Every node has a loopback address of its own, or is one of the hosts of testing/network.py:
+`add_node("n1", disks, host=network.host("n1", lans=2))`; then its processes run there and serve
+all of the host's addresses, while files and Unix sockets are this machine's.
+
+Leaving the block ends what was started, by its process id, also after a failure: umount (lazily
+when busy), SIGTERM, then SIGKILL. Logs stay in FOLDER/log; the folder is its maker's to remove.
+Needs root, as mounting does.
 """
 
 import json
@@ -20,11 +24,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
+
+from meshfs.config import PORT_DEFAULT
+from meshfs.testing.network import Host
 
 BIN: Final = Path(sys.executable).parent
 START_TIMEOUT_S: Final = 20.0
@@ -51,13 +58,24 @@ class LocalDisk:
 @dataclass
 class LocalNode:
     name: str
-    address: str
+    addresses: list[str]
     port: int
     disks: list[LocalDisk]
     settings: dict[str, Setting] = field(default_factory=dict)
+    #: Where its processes run; None is this machine.
+    host: Host | None = None
+
+    @property
+    def address(self) -> str:
+        """The first one."""
+        return self.addresses[0]
+
+    def accepts(self) -> bool:
+        """Whether somebody listens on one of its addresses, as seen from itself."""
+        return any(_accepts(address, self.port, self.host) for address in self.addresses)
 
     def toml(self) -> str:
-        pairs = {"name": self.name, "addresses": [self.address], "port": self.port, **self.settings}
+        pairs = {"name": self.name, "addresses": self.addresses, "port": self.port, **self.settings}
         head = _toml("[[node]]", pairs)
         return "\n\n".join([head, *(disk.toml() for disk in self.disks)])
 
@@ -92,7 +110,7 @@ class LocalCluster:
         prefix: Sequence[str] = (),
         scheduler: Mapping[str, Any] | None = None,
     ):
-        """`prefix` goes before every process started, as nsenter of a network namespace does.
+        """`prefix` goes before every process started, as nsenter of a network namespace does; a host's follows it.
 
         `scheduler` is the config's [scheduler]; its "flow" is a list of what each [[scheduler.flow]] says.
         """
@@ -121,11 +139,20 @@ class LocalCluster:
     # --- what the config says
 
     def add_node(
-        self, name: str, disks: Sequence[LocalDisk] = (), *, port: int | None = None, **settings: Setting
+        self,
+        name: str,
+        disks: Sequence[LocalDisk] = (),
+        *,
+        port: int | None = None,
+        addresses: Sequence[str] = (),
+        host: Host | None = None,
+        **settings: Setting,
     ) -> LocalNode:
-        """`settings` are more keys of its [[node]], as weight=2."""
-        address = f"127.0.0.{len(self.nodes) + 2}"
-        node = LocalNode(name, address, port or free_port(address), list(disks), settings)
+        """`settings` are more keys of its [[node]], as weight=2; `addresses` are all of the host's unless given."""
+        given = list(addresses or (host.addresses if host else [f"127.0.0.{len(self.nodes) + 2}"]))
+        # In a host nobody else has a port; here other programs do.
+        own_port = port or (PORT_DEFAULT if host else free_port(given[0]))
+        node = LocalNode(name, given, own_port, list(disks), settings, host)
         self.nodes[name] = node
         return node
 
@@ -196,7 +223,7 @@ class LocalCluster:
         (self.folder / "run").mkdir(exist_ok=True)
         command = [str(BIN / "meshfsd"), "--config", str(self.config), "--node", name]
         with _uninterrupted():
-            self.exporters[name] = self._spawn(f"{name}-meshfsd", command)
+            self.exporters[name] = self._spawn(f"{name}-meshfsd", command, name)
         return self.exporters[name]
 
     def await_exporter(self, name: str) -> Running:
@@ -204,7 +231,7 @@ class LocalCluster:
         running, node = self.exporters[name], self.nodes[name]
 
         def serves() -> bool:
-            return _accepts(node.address, node.port) and bool(self.control(name))
+            return node.accepts() and bool(self.control(name))
 
         self._await(running, serves, "not ready")
         return running
@@ -227,7 +254,7 @@ class LocalCluster:
         given = ",".join([f"node={node}", *options])
         command = [str(BIN / "meshfs"), str(self.config), str(point), "-f", "-o", given]
         with _uninterrupted():
-            self.mounts[label or node] = self._spawn(f"{label or node}-meshfs", command)
+            self.mounts[label or node] = self._spawn(f"{label or node}-meshfs", command, node)
         return self.mounts[label or node]
 
     def await_mount(self, point: Path) -> Path:
@@ -259,12 +286,13 @@ class LocalCluster:
 
     # --- processes
 
-    def _spawn(self, name: str, command: Sequence[str]) -> Running:
+    def _spawn(self, name: str, command: Sequence[str], node: str) -> Running:
         log = self.logs / f"{name}.log"
+        host = self.nodes[node].host
         with log.open("ab") as output:
             # A session of its own: Ctrl-C at a terminal is the caller's, who then ends these in order.
             process = subprocess.Popen(
-                [*self._prefix, *command],
+                [*self._prefix, *(host.prefix if host else ()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -349,8 +377,11 @@ def _uninterrupted() -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
-def _accepts(address: str, port: int) -> bool:
-    with socket.socket() as probe:
+def _accepts(address: str, port: int, host: Host | None = None) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with host.entered() if host else nullcontext():
+        probe = socket.socket(family)
+    with probe:
         probe.settimeout(1.0)
         return probe.connect_ex((address, port)) == 0
 

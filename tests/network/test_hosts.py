@@ -127,7 +127,7 @@ def test_interfaces_have_rates_of_their_own_which_can_change(network: Network) -
     one, two = network.host("n1", lans=2), network.host("n2", lans=2, rate=["200mbit", "20mbit"])
     for nic, expected in zip(two.nics, (2e8, 2e7), strict=True):
         with connected(one, nic) as ends:
-            assert throughput_bits_s(*ends) == pytest.approx(expected, rel=0.06)
+            assert throughput_bits_s(*ends) == pytest.approx(expected, rel=0.15)
     two.nics[0].limit("50mbit")
     with connected(one, two.nics[0]) as ends:
         assert throughput_bits_s(*ends) == pytest.approx(5e7, rel=0.06)

@@ -9,7 +9,7 @@ from ipaddress import ip_interface
 import pytest
 import trio
 
-from meshfs.interfaces import Interface, InterfaceChanges, list_interfaces
+from meshfs.interfaces import Interface, InterfaceChanges, KnownInterfaces, list_interfaces
 from support.commands import until
 from support.namespaces import in_new_namespace, ip
 
@@ -211,5 +211,32 @@ def test_an_unprivileged_process_sees_and_hears_the_same() -> None:
             later.communicate(b"\n", timeout=10)
             assert rings(changes)
             until(partial(is_up, rather=False), "no carrier")
+
+    in_new_namespace(inside)
+
+
+def test_a_list_that_is_kept_up_to_date() -> None:
+    async def story() -> None:
+        known = KnownInterfaces()
+        before = known.current
+        assert before == list_interfaces()
+        await trio.to_thread.run_sync(ip, "address add 10.77.3.1/24 dev a0")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(known.run)
+            with trio.fail_after(5):
+                added = await known.changed_from(before)
+                assert await known.changed_from(before) == added == known.current, "at once, for those who come late"
+            assert set(added) - set(before) == {each for each in added if str(each.address) == "10.77.3.1/24"}
+            await trio.to_thread.run_sync(ip, "route add 10.99.0.0/24 via 10.77.1.2")
+            with trio.move_on_after(0.5) as nothing:
+                await known.changed_from(added)
+            assert nothing.cancelled_caught, "a change that changes no interface"
+            nursery.cancel_scope.cancel()
+        known.close()
+
+    def inside() -> None:
+        ip(*PAIR)
+        until(is_up, "up")
+        trio.run(story)
 
     in_new_namespace(inside)

@@ -1,0 +1,78 @@
+"""A mesh whose nodes are hosts of a network of their own: the disks of one, used by the mount of another."""
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshfs.testing.network import Network
+from support.commands import FIO_VERIFY, fio, run, until
+
+SIZE_BYTES = 8 * MIB
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture
+def cluster(network: Network, tmp_path: Path) -> Iterator[LocalCluster]:
+    """n1 has a disk, n2 has none; each is a host with an interface in two LANs."""
+    with LocalCluster(tmp_path) as cluster:
+        disk = cluster.image("disk0", SIZE_BYTES)
+        cluster.add_node("n1", [disk], host=network.host("n1", lans=2))
+        cluster.add_node("n2", host=network.host("n2", lans=2))
+        cluster.write()
+        cluster.keygen()
+        yield cluster
+    assert not list(tracebacks(tmp_path / "log"))
+
+
+def test_io_crosses_the_network(cluster: LocalCluster, network: Network) -> None:
+    exporter = cluster.start_exporter("n1")
+    path = cluster.mount("n2") / "disk/by-node/n1/disk0"
+    for process in (exporter, cluster.mounts["n2"]):
+        host = cluster.nodes["n1" if process is exporter else "n2"].host
+        assert host is not None
+        assert os.stat(f"/proc/{process.pid}/ns/net").st_ino == host.path.stat().st_ino
+    data = random.Random(1).randbytes(SIZE_BYTES)
+    before = sent_bytes(network)
+    path.write_bytes(data)
+    run("sync", path)
+    assert (cluster.folder / "disks/disk0.img").read_bytes() == data
+    assert sent_bytes(network) - before >= SIZE_BYTES
+    fio(
+        path, "--rw=randrw", f"--size={SIZE_BYTES}", "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=8",
+        *FIO_VERIFY, folder=cluster.folder,
+    )  # fmt: skip
+    assert {place.rpartition(":")[0] for place in cluster.control("n1")["listening"][:2]} == {"10.77.0.1", "10.77.1.1"}
+    cluster.unmount("n2")
+
+
+def sent_bytes(network: Network) -> int:
+    """What left n2 on all its interfaces."""
+    lines = network.hosts["n2"].run("cat", "/proc/self/net/dev").splitlines()
+    return sum(int(line.split()[9]) for line in lines if line.lstrip().startswith("eth"))
+
+
+def test_an_exporter_whose_first_interface_is_down_is_started_and_used(cluster: LocalCluster, network: Network) -> None:
+    network.hosts["n1"].nics[0].down()
+    cluster.start_exporter("n1")
+    path = cluster.mount("n2") / "disk/by-node/n1/disk0"
+    until(path.exists, "n1's disk is shown", timeout_s=20)
+    assert path.read_bytes() == bytes(SIZE_BYTES)
+
+
+def test_a_restart_over_the_network(cluster: LocalCluster) -> None:
+    cluster.start_exporter("n1")
+    path = cluster.mount("n2") / "disk/by-node/n1/disk0"
+    cluster.stop_exporter("n1", signal.SIGKILL)
+    cluster.start_exporter("n1")
+    until(lambda: path.read_bytes()[:9] == bytes(9), "served again")
