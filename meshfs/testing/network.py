@@ -6,8 +6,8 @@
         n1.run("curl", f"http://{n2.addresses[1]}/")
         n1.nics[0].down(); n1.nics[1].blackhole()
 
-    n1 eth0 --veth-- n1.0 [bridge lan0] n2.0 --veth-- eth0 n2
-    n1 eth1 --veth-- n1.1 [bridge lan1] n2.1 --veth-- eth1 n2       the bridges are in a namespace of their own
+    n1 eth0 --veth-- port [bridge lan0] port --veth-- eth0 n2
+    n1 eth1 --veth-- port [bridge lan1] port --veth-- eth1 n2       the bridges are in a namespace of their own
 
 Every LAN is a network of its own, 10.77.LAN.0/24, in which the first host is .1, the second .2;
 nothing leads out of it, and nothing of it is seen by this machine's own interfaces. A program is
@@ -24,10 +24,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import ip_interface
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -44,6 +46,8 @@ BURST_S: Final = 0.004
 BURST_MIN_BYTES: Final = 2 * MTU_BYTES
 QUEUE_S: Final = 0.02
 QUEUE_MIN_BYTES: Final = 8 * MTU_BYTES
+# LANs of an interface and what stands before it; hosts' own are lower.
+PRIVATE_LANS: Final = 1000
 # A classic BPF program for tc's direct-action mode: "return TC_ACT_SHOT".
 _DROP: Final = "1,6 0 0 2"
 _NAME: Final = re.compile(r"meshfs-(\d+)\.(\d+)-\d+-.+")
@@ -85,7 +89,7 @@ class Network:
 
         `rate` is tc's (200mbit), one for all or one per interface; None leaves a veth's own speed, tens of Gbit/s.
         """
-        host = Host(self, name, self._add_namespace(name), len(self.hosts) + 1)
+        host = self._host(name, len(self.hosts) + 1)
         self.hosts[name] = host
         rates = [rate] * lans if rate is None or isinstance(rate, str) else rate
         for lan, each in zip(range(lans), rates, strict=True):
@@ -99,6 +103,20 @@ class Network:
                 stack.callback(_remove, name)
         self._namespaces, self.hosts = [], {}
 
+    def interpose(self, nic: "Nic") -> tuple["Host", "Host"]:
+        """Nic.interpose."""
+        private = PRIVATE_LANS + len(self._lans)
+        back = self._host(f"{nic.host.name}-{nic.name}-back", 0)
+        network = ip_interface(nic.interface_address).network
+        back.attach(private, f"{network[-2]}/{network.prefixlen}")
+        _ip(self.switches, f"link set dev {nic.port} master lan{private}")
+        front = self._host(f"{nic.host.name}-{nic.name}-front", 0)
+        front.attach(nic.lan, nic.interface_address, mac=nic.mac())
+        return front, back
+
+    def _host(self, name: str, number: int) -> "Host":
+        return Host(self, name, self._add_namespace(name), number, len(self._namespaces))
+
     def _add_namespace(self, name: str) -> str:
         full = f"{self._prefix}-{name}"
         self._namespaces.append(full)
@@ -106,7 +124,7 @@ class Network:
         _run("ip", "-n", full, "link", "set", "lo", "up")
         return full
 
-    def _need_lan(self, lan: int) -> None:
+    def need_lan(self, lan: int) -> None:
         """Its bridge: no spanning tree, so that a port forwards at once, and no addresses of its own."""
         if lan in self._lans:
             return
@@ -123,14 +141,16 @@ class Network:
 class Host:
     """One namespace. `namespace` is its name, `path` its file for setns(2)."""
 
-    def __init__(self, network: Network, name: str, namespace: str, number: int) -> None:
+    def __init__(self, network: Network, name: str, namespace: str, number: int, serial: int) -> None:
         self.name = name
         self.namespace = namespace
         self.path = NAMESPACES / namespace
         #: Its last byte in every LAN.
         self.number = number
         self.nics: list[Nic] = []
-        self._network = network
+        self.network = network
+        #: No other of the network has it; its ports at the switches are named by it.
+        self.serial = serial
 
     @property
     def addresses(self) -> list[str]:
@@ -159,12 +179,11 @@ class Host:
             finally:
                 _set_namespace(home.fileno())
 
-    def attach(self, lan: int, address: str = "", *, rate: Rate = None) -> "Nic":
+    def attach(self, lan: int, address: str = "", *, rate: Rate = None, mac: str = "") -> "Nic":
         """One more interface, eth0 first; returns when it has a carrier. `address` is IPv4 or IPv6, with /PREFIX."""
-        network = self._network
-        network._need_lan(lan)
-        nic = Nic(self, network.switches, len(self.nics), lan, address or f"10.77.{lan}.{self.number}/24")
-        nic.plug_in()
+        self.network.need_lan(lan)
+        nic = Nic(self, len(self.nics), lan, address or f"10.77.{lan}.{self.number}/24")
+        nic.plug_in(mac)
         self.nics.append(nic)
         nic.limit(rate)
         return nic
@@ -173,23 +192,24 @@ class Host:
 class Nic:
     """One interface of a host, `name` there and `port` at the switch."""
 
-    def __init__(self, host: Host, switches: str, index: int, lan: int, address: str) -> None:
+    def __init__(self, host: Host, index: int, lan: int, address: str) -> None:
         self.host = host
         self.lan = lan
         self.name = f"eth{index}"
-        self.port = f"{host.number}.{index}"
+        self.port = f"{host.serial}.{index}"
         #: Without and with the length of the prefix.
         self.address = address.partition("/")[0]
         self.interface_address = address
-        self._switches = switches
+        self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._switches = host.network.switches
         self._dropping = False
 
-    def plug_in(self) -> None:
-        """Make the veth pair, once."""
+    def plug_in(self, mac: str = "") -> None:
+        """Make the veth pair, once; `mac` is the interface's, the kernel's choice unless given."""
         _ip(
             self._switches,
             f"link add name {self.port} mtu {MTU_BYTES} type veth"
-            f" peer name {self.name} mtu {MTU_BYTES} netns {self.host.namespace}",
+            f" peer name {self.name} mtu {MTU_BYTES} {f'address {mac}' if mac else ''} netns {self.host.namespace}",
             f"link set dev {self.port} addrgenmode none",
             f"link set dev {self.port} master lan{self.lan} up",
         )
@@ -241,13 +261,28 @@ class Nic:
             else:
                 _tc(namespace, f"qdisc replace dev {device} root {_tbf(rate)}")
 
+    def interpose(self) -> tuple[Host, Host]:
+        """Two hosts between the interface and its LAN, for good; see testing/proxy.py.
+
+        The first has the interface's address, and its MAC address so that no neighbour notices, and faces
+        the LAN; the second faces the interface, from the last address of its network. What is to pass
+        between them a program must pass on.
+        """
+        return self.host.network.interpose(self)
+
     def has_carrier(self) -> bool:
+        return bool(self._link()["operstate"] == "UP")
+
+    def mac(self) -> str:
+        return str(self._link()["address"])
+
+    def _link(self) -> dict[str, Any]:
         [link] = json.loads(_run("ip", "-n", self.host.namespace, "-json", "link", "show", "dev", self.name))
-        return bool(link["operstate"] == "UP")
+        return dict(link)
 
     def _take_address(self) -> None:
         # Without waiting for the duplicates of an IPv6 address there cannot be.
-        nodad = " nodad" if ":" in self.address else ""
+        nodad = " nodad" if self.family == socket.AF_INET6 else ""
         _ip(self.host.namespace, f"address replace {self.interface_address} dev {self.name}{nodad}")
 
     def _await_carrier(self) -> None:

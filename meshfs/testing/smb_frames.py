@@ -1,0 +1,90 @@
+"""What passes on an SMB connection, for who only looks on: frames of a stream, messages of a frame, nothing changed.
+
+frame     0, length (24 bits, big-endian), one message, a compound, or something encrypted (MS-SMB2 2.1)
+message   a 64-byte header and its body (2.2.1)
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+PREFIX_BYTES: Final = 4
+HEADER_BYTES: Final = 64
+_PROTOCOL: Final = b"\xfeSMB"
+# ProtocolId, StructureSize, CreditCharge, ChannelSequence and Reserved or Status, Command, Credits, Flags,
+# NextCommand, MessageId, Reserved and TreeId or AsyncId, SessionId; the signature follows.
+_HEADER: Final = struct.Struct("<4sHHIHHIIQQQ")
+_RESPONSE: Final = 0x1
+_REPLAY: Final = 0x20000000
+_WRITE: Final = 9
+# StructureSize, DataOffset, Length, Offset of a WRITE request (2.2.21).
+_WRITE_HEAD: Final = struct.Struct("<HHIQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One SMB2 message, request or response. `bytes` is all of it, the header included."""
+
+    command: int
+    message_id: int
+    session_id: int
+    flags: int
+    #: Status of a response; ChannelSequence in the low 16 bits of a request.
+    status: int
+    bytes: bytes
+
+    @property
+    def is_response(self) -> bool:
+        return bool(self.flags & _RESPONSE)
+
+    @property
+    def is_replay(self) -> bool:
+        return bool(self.flags & _REPLAY)
+
+    @property
+    def channel_sequence(self) -> int:
+        return self.status & 0xFFFF
+
+    def is_write(self, offset: int | None = None) -> bool:
+        """A WRITE request, of this offset in the file if one is given."""
+        if self.command != _WRITE or self.is_response or len(self.bytes) < HEADER_BYTES + _WRITE_HEAD.size:
+            return False
+        return offset is None or bool(_WRITE_HEAD.unpack_from(self.bytes, HEADER_BYTES)[3] == offset)
+
+
+def messages(frame: bytes) -> Iterator[Message]:
+    """Those of a frame (with its prefix); none of what is encrypted, compressed, or no SMB2."""
+    start = PREFIX_BYTES
+    while frame[start : start + 4] == _PROTOCOL and start + HEADER_BYTES <= len(frame):
+        _, _, _, status, command, _, flags, following, message_id, _, session_id = _HEADER.unpack_from(frame, start)
+        end = start + following if following else len(frame)
+        yield Message(command, message_id, session_id, flags, status, frame[start:end])
+        if not following:
+            return
+        start = end
+
+
+class FrameSplitter:
+    """Bytes of a stream in, whole frames with their prefixes out; their concatenation is the stream."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        self._bytes += data
+        frames = []
+        start = 0
+        while len(self._bytes) - start >= PREFIX_BYTES:
+            end = start + PREFIX_BYTES + int.from_bytes(self._bytes[start + 1 : start + PREFIX_BYTES])
+            if len(self._bytes) < end:
+                break
+            frames.append(bytes(self._bytes[start:end]))
+            start = end
+        del self._bytes[:start]
+        return frames
+
+    @property
+    def rest(self) -> bytes:
+        """The beginning of a frame whose end did not come yet."""
+        return bytes(self._bytes)
