@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter.sequence import check_sequence
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.credits import charge_covers
@@ -30,6 +31,7 @@ _RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
 _SIGNED: Final = int(Flags.SIGNED)
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
+_REPLAY: Final = int(Flags.REPLAY_OPERATION)
 _SIGNED_WELL: Final = Protection.SIGNED
 
 
@@ -56,7 +58,10 @@ class Request:
         self.async_id = 0
 
     def find_open(self, volatile: int) -> "AnyOpen":
-        """The open of a file id (or of the request before, in a compound). Raises StatusError."""
+        """The open of a file id (or of the request before, in a compound). Raises StatusError.
+
+        Every request with a file id passes here, and has its channel sequence looked at (3.3.5.2.10).
+        """
         compound = self.compound
         if compound is not None:
             if self.message.flags & _RELATED:
@@ -66,6 +71,10 @@ class Request:
         if opened is None or opened.tree is not self.tree:
             raise StatusError(NtStatus.FILE_CLOSED, f"no open 0x{volatile:x}")
         self.open = opened
+        message = self.message
+        # Of the status a request has the channel sequence (and zeros) in its place.
+        if message.status != opened.channel_sequence or message.flags & _REPLAY:
+            check_sequence(self, opened)
         return opened
 
     def check_charge(self, payload_bytes: int) -> None:
