@@ -178,7 +178,7 @@ class Exporter:
 
     def unbind(self, session: Session, peer: "Peer") -> None:
         """A connection is lost: the session goes on with its other channels, or ends with its last (3.3.7.1)."""
-        if not session.serving or not session.channels.keys() - {peer}:
+        if not session.channels.keys() - {peer}:
             self.end_session(session, _nobody)
             return
         peer.forget(session)

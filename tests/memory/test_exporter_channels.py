@@ -3,11 +3,14 @@
 from ipaddress import ip_address
 
 import pytest
+import trio
 
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import RemoteProtocolError
+from meshfs.exporter.endpoints import listen_unix
 from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.listener import Listener
 from meshfs.exporter.session import SERVING
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
@@ -39,7 +42,7 @@ from meshfs.smb.messages import (
 from meshfs.smb.messages.ioctl import NO_FILE
 from meshfs.testing.memory_disk import MemoryDisk
 from meshfs.testing.raw_binding import RawBind, bind, protection_by, second_channel
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshfs.testing.raw_initiator import RawInitiator, SocketInitiator, make_exporter, read_body, write_body
 
 ECHO = EchoRequest().pack()
 MORE = NtStatus.MORE_PROCESSING_REQUIRED
@@ -621,3 +624,38 @@ def test_a_session_is_used_only_where_it_is_bound(client):
     with pytest.raises(RemoteProtocolError, match="no keys"):
         other.deliver(other.pack(Command.ECHO, ECHO, seal=True)[1])
     assert_unharmed(client)
+
+
+# --- over sockets ----------------------------------------------------------------------
+
+
+async def test_a_channel_stays_where_a_stranger_is_dropped_and_outlives_the_first(disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.3)
+    server, path, in_thread = make_exporter(disk0=disk), tmp_path / "n1.sock", trio.to_thread.run_sync
+    with listen_unix(path) as listening, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Listener(server, [listening]).run)
+            with SocketInitiator(str(path)) as first, SocketInitiator(str(path)) as second:
+                await in_thread(first.log_in)
+                file_id = await in_thread(first.open, "disk0")
+                await in_thread(second_channel, first, second)
+                with SocketInitiator(str(path)) as stranger:
+                    await in_thread(stranger.negotiate)
+                    half = RawBind(stranger, first)
+                    assert (await in_thread(half.step)).status == MORE
+                    # A bind that is not granted buys no time.
+                    with pytest.raises(EOFError):
+                        await in_thread(stranger.answered, 1000)
+                assert server.counters["login_timeouts"] == 1
+                first.socket.close()
+                while server.counters["channels_lost"] < 1:  # noqa: ASYNC110 - nobody tells
+                    await trio.sleep(0.005)
+                reply = await in_thread(second.call, Command.READ, read_body(file_id, 0, 512))
+                assert reply.status == 0
+                # Who logs off is a stranger again, on every channel.
+                assert (await in_thread(second.call, Command.LOGOFF, LogoffRequest().pack())).status == 0
+                with pytest.raises(EOFError):
+                    await in_thread(second.answered, 1000)
+            nursery.cancel_scope.cancel()
+    assert not server.sessions
+    assert not server.peers

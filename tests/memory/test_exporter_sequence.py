@@ -243,6 +243,23 @@ def test_newer_by_16_bits(sequence, than, newer):
     assert is_newer_or_equal(sequence, than) is newer
 
 
+#: What Windows does one after the other (smbtorture's smb2.replay.channel-sequence): sequence, whether served.
+WINDOWS = (
+    (0, True), (0x8000, False), (0x8001, False), (0xABCD, False), (0xFFFF, False), (0x7FFF, True), (0x7FFE, False),
+    (0, False), (0x1234, False), (0x8000, True), (0xFFFF, True), (0, True), (1, True), (0, False), (1, True),
+    (0xFFFF, False),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [0, REPLAY])
+@pytest.mark.parametrize("kind", range(3))
+def test_a_series_of_sequences_is_judged_as_by_windows(client, file_id, kind, flags):
+    command, body = changing(file_id)[kind]
+    for sequence, served in WINDOWS:
+        status = client.call(command, body, sequence=sequence, flags=flags).status
+        assert status == (0 if served else STALE), hex(sequence)
+
+
 def test_the_sequence_begins_with_creates_and_wraps(disk, client):
     client.sequence = 0xFFFE
     file_id = client.open("disk0")
