@@ -62,13 +62,14 @@ def bind(request: Request, body: SessionSetupRequest) -> None:
 def _session_of(request: Request) -> "Session":
     """The session, if it may be bound. Raises StatusError.
 
-    The order is that of Windows, which looks at the algorithms first; of 3.3.5.5 otherwise.
+    The signature comes first, as it does for any message (3.3.5.2.4); then the algorithms, as for
+    Windows; then 3.3.5.5's order.
     """
     peer = request.peer
     session = peer.exporter.sessions.get(request.session_id)
     if session is None:
         raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session")
-    genuine = _is_genuine(request, session)
+    _verify(request, session)
     check_alike(session.negotiated, peer.connection.negotiated, signed=bool(request.message.flags & Flags.SIGNED))
     if not session.serving:
         expired = session.state is SessionState.EXPIRED
@@ -76,30 +77,31 @@ def _session_of(request: Request) -> "Session":
         raise StatusError(status, f"session is {session.state.name}")
     if peer in session.channels:
         raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "bound to this connection already")
-    if not genuine:
-        peer.exporter.count("bad_signatures")
-        raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
     if len(session.channels) >= limits.CHANNELS_PER_SESSION_MAX:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, f"more than {limits.CHANNELS_PER_SESSION_MAX} channels")
     return session
 
 
-def _is_genuine(request: Request, session: "Session") -> bool:
-    """Whether it is signed with the session's key; if so, or by the channel's, so is the reply."""
+def _verify(request: Request, session: "Session") -> None:
+    """Check the signature, if there is one, and have the reply protected in the same way.
+
+    By the session's key; on a connection that is a channel already by that one's, as Windows does.
+    Without a key the session is not valid yet, and will be refused for that. Raises StatusError
+    ACCESS_DENIED.
+    """
     peer, message = request.peer, request.message
-    mine = session.channels.get(peer)
+    key = session.channels.get(peer, session.security)
     if message.protection == Protection.SEALED:
-        request.security, request.seal = mine, True
-    elif message.protection == Protection.SIGNED:
-        request.security, request.sign = mine, True
-    elif message.flags & Flags.SIGNED and session.security is not None:
-        request.sign = peer.connection.check(message, session.security) == Protection.SIGNED
-        request.security = session.security if request.sign else None
-    return request.sign
+        request.security, request.seal = key, True
+    elif message.flags & Flags.SIGNED and key is not None:
+        if peer.connection.check(message, key) != Protection.SIGNED:
+            peer.exporter.count("bad_signatures")
+            raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
+        request.security, request.sign = key, True
 
 
 def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) -> None:
-    """Raises StatusError unless what the two negotiated allows a bind. Pure.
+    """Raises StatusError unless what the two connections negotiated allows a bind, which is signed. Pure.
 
     AES-GMAC goes with nothing else, as its keys would be used by two algorithms; the status tells
     which of the two has it.

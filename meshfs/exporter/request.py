@@ -33,6 +33,7 @@ _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
 _REPLAY: Final = int(Flags.REPLAY_OPERATION)
 _SIGNED_WELL: Final = Protection.SIGNED
+_SESSION_DELETED: Final = int(NtStatus.USER_SESSION_DELETED)
 
 
 class Request:
@@ -141,6 +142,10 @@ class Request:
         final = self.async_id and status != NtStatus.PENDING
         credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
         flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
+        if status == _SESSION_DELETED and self.security is None:
+            # There is no key to sign with. A client that demands signatures believes the status all the
+            # same, as long as the flag is there (Windows sets it, Samba's client asks for it).
+            flags |= message.flags & _SIGNED
         header = pack_header(
             message.command, status=status, flags=flags, credits=credits, credit_charge=message.credit_charge,
             message_id=message.message_id, tree_id=self.tree_id, async_id=self.async_id or None,

@@ -19,6 +19,7 @@ from meshfs.smb.constants import (
     Cipher,
     Command,
     Dialect,
+    Flags,
     Fsctl,
     NtStatus,
     SigningAlgorithm,
@@ -294,12 +295,13 @@ def test_a_bind_begun_anew_in_the_middle_fails_and_the_next_works(client):
 
 @pytest.mark.parametrize("bound", [False, True])
 def test_a_bind_where_the_session_is_already(client, bound):
+    """There the channel's own key is the one, as on Windows."""
     where = channel_of(client) if bound else client
-    for key in (where.security, where.session_security):
-        exchange = RawBind(where, client)
-        reply = exchange.step(sign=key)
-        assert reply.status == NtStatus.REQUEST_NOT_ACCEPTED
-        assert protection_by(reply, key) == Protection.SIGNED
+    reply = RawBind(where, client).step(sign=where.security)
+    assert reply.status == NtStatus.REQUEST_NOT_ACCEPTED
+    assert protection_by(reply, where.security) == Protection.SIGNED
+    if bound:
+        assert RawBind(where, client).step().status == NtStatus.ACCESS_DENIED
     assert where.call(Command.ECHO, ECHO).status == 0
 
 
@@ -321,9 +323,10 @@ def test_a_bind_to_a_session_that_waits_for_its_predecessor(disk, client):
     new = connect(client.exporter)
     with pytest.raises(AssertionError, match="not answered yet"):
         new.set_up(previous=client.session_id)
-    new_id = new.pending[3]
-    client.session_id = new_id
-    assert RawBind(connect(client.exporter), client).step().status == NtStatus.REQUEST_NOT_ACCEPTED
+    client.session_id = new.pending[3]
+    key = session_of(client).security
+    reply = RawBind(connect(client.exporter), client).step(sign=key)
+    assert (reply.status, protection_by(reply, key)) == (NtStatus.REQUEST_NOT_ACCEPTED, Protection.SIGNED)
     disk.release()
     assert new.finish_set_up().status == 0
 
@@ -618,9 +621,14 @@ def test_a_bind_ends_no_previous_session(client):
 def test_a_session_is_used_only_where_it_is_bound(client):
     other = connect(client.exporter)
     other.security, other.session_id = client.security, client.session_id
-    assert other.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
-    body = SessionSetupRequest(0, 1, 0, RawBind(other, client).token)
-    assert other.call(Command.SESSION_SETUP, body.pack()).status == NtStatus.USER_SESSION_DELETED
+    requests = [(Command.ECHO, ECHO), (Command.TREE_CONNECT, ECHO), (Command.READ, read_body(1, 0, 1)),
+                (Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, RawBind(other, client).token).pack())]  # fmt: skip
+    for command, body in requests:
+        reply = other.call(command, body)
+        assert reply.status == NtStatus.USER_SESSION_DELETED
+        # Flagged as signed, with no signature: nothing is signed for a stranger.
+        assert (reply.flags & Flags.SIGNED, reply.view[48:64]) == (Flags.SIGNED, bytes(16))
+        assert not other.call(command, body, sign=False).flags & Flags.SIGNED
     with pytest.raises(RemoteProtocolError, match="no keys"):
         other.deliver(other.pack(Command.ECHO, ECHO, seal=True)[1])
     assert_unharmed(client)
