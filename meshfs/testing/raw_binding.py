@@ -23,20 +23,21 @@ class RawBind:
 
     def __init__(self, client: RawClient, session: RawClient, user: str = "n2", password: str | None = None) -> None:
         self.client = client
-        self.session = session
+        self.session_id, self.tree_id, self.sealed = session.session_id, session.tree_id, session.sealed
+        assert session.session_security is not None
+        self.key: ChannelSecurity = session.session_security
         self.login = Initiator(user, PASSWORDS.get(user, "?") if password is None else password, "")
         self.preauth = client.preauth.copy()
         self.token = self.login.step()[0]
 
     def step(self, *, sign: ChannelSecurity | None = None, flags: int = int(SessionSetupFlags.BINDING)) -> Reply:
         """Send the next request; by default signed with the session's key. After the last the client is a channel."""
-        client, session = self.client, self.session
-        key = session.session_security if sign is None else sign
-        client_security, client.security = client.security, key
+        client = self.client
+        client_security, client.security = client.security, self.key if sign is None else sign
         try:
             body = SessionSetupRequest(flags, 1, 0, self.token or b"")
             message_id, frame = client.pack(
-                Command.SESSION_SETUP, body.pack(), session_id=session.session_id, tree_id=0, seal=False
+                Command.SESSION_SETUP, body.pack(), session_id=self.session_id, tree_id=0, seal=False
             )
         finally:
             client.security = client_security
@@ -45,25 +46,24 @@ class RawBind:
         return self._take(client.take(message_id))
 
     def _take(self, reply: Reply) -> Reply:
-        key = self.session.session_security
-        assert key is not None
+        key = self.key
         if reply.status == NtStatus.MORE_PROCESSING_REQUIRED:
             self.preauth.update(reply.view)
             self.token = self.login.step(SessionSetupResponse.unpack(reply.body).security_buffer)[0]
         elif not reply.status:
-            key = self._become_channel(key)
+            key = self._become_channel()
         return replace(reply, protection=protection_by(reply, key))
 
-    def _become_channel(self, key: ChannelSecurity) -> ChannelSecurity:
-        client, session = self.client, self.session
+    def _become_channel(self) -> ChannelSecurity:
+        client = self.client
         negotiated = client.connection.negotiated
         assert negotiated.dialect is not None
         bound = bound_security(
-            key, negotiated.dialect, negotiated.signing_algorithm, self.login.session_key, self.preauth.value
+            self.key, negotiated.dialect, negotiated.signing_algorithm, self.login.session_key, self.preauth.value
         )
-        client.security = client.connection.security[session.session_id] = bound
-        client.session_security = key
-        client.session_id, client.tree_id, client.sealed = session.session_id, session.tree_id, session.sealed
+        client.security = client.connection.security[self.session_id] = bound
+        client.session_security = self.key
+        client.session_id, client.tree_id, client.sealed = self.session_id, self.tree_id, self.sealed
         return bound
 
 

@@ -310,10 +310,8 @@ def test_a_bind_to_a_session_that_is_not_valid_yet(client):
     login = RawBind(half, client)
     reply = half.call(Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, login.token).pack(), sign=False)
     assert reply.status == MORE
-    other = connect(client.exporter)
-    attempt = RawBind(other, client)
     client.session_id = reply.session_id
-    assert attempt.step().status == NtStatus.REQUEST_NOT_ACCEPTED
+    assert RawBind(connect(client.exporter), client).step().status == NtStatus.REQUEST_NOT_ACCEPTED
 
 
 def test_a_bind_to_a_session_that_waits_for_its_predecessor(disk, client):
