@@ -69,8 +69,8 @@ def _session_of(request: Request) -> "Session":
     session = peer.exporter.sessions.get(request.session_id)
     if session is None:
         raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session")
-    _verify(request, session)
-    check_alike(session.negotiated, peer.connection.negotiated, signed=bool(request.message.flags & Flags.SIGNED))
+    signed = _verify(request, session)
+    check_alike(session.negotiated, peer.connection.negotiated, signed=signed)
     if not session.serving:
         expired = session.state is SessionState.EXPIRED
         status = NtStatus.NETWORK_SESSION_EXPIRED if expired else NtStatus.REQUEST_NOT_ACCEPTED
@@ -82,8 +82,8 @@ def _session_of(request: Request) -> "Session":
     return session
 
 
-def _verify(request: Request, session: "Session") -> None:
-    """Check the signature, if there is one, and have the reply protected in the same way.
+def _verify(request: Request, session: "Session") -> bool:
+    """Whether it is signed; a signature is checked, and the reply protected in the same way.
 
     By the session's key; on a connection that is a channel already by that one's, as Windows does.
     Without a key the session is not valid yet, and will be refused for that. Raises StatusError
@@ -93,11 +93,15 @@ def _verify(request: Request, session: "Session") -> None:
     key = session.channels.get(peer, session.security)
     if message.protection == Protection.SEALED:
         request.security, request.seal = key, True
-    elif message.flags & Flags.SIGNED and key is not None:
+        return False
+    if not message.flags & Flags.SIGNED:
+        return False
+    if key is not None:
         if peer.connection.check(message, key) != Protection.SIGNED:
             peer.exporter.count("bad_signatures")
             raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
         request.security, request.sign = key, True
+    return True
 
 
 def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) -> None:

@@ -246,6 +246,15 @@ def test_a_bind_that_is_not_signed(client):
     assert_unharmed(client)
 
 
+def test_a_bind_is_signed_not_sealed(disk):
+    client = RawInitiator(make_exporter(Security.ENCRYPT, disk0=disk)).log_in()
+    token = RawBind(channel_of(client), client).token
+    for flags in (0, Flags.SIGNED):
+        reply = client.call(Command.SESSION_SETUP, SessionSetupRequest(1, 1, 0, token).pack(), flags=int(flags))
+        assert (reply.status, reply.protection) == (NtStatus.INVALID_PARAMETER, Protection.SEALED)
+    assert client.call(Command.ECHO, ECHO).status == 0
+
+
 def test_who_has_another_key_gets_no_signature_out_of_it(client):
     """A stranger who could have any message id signed would have AES-GMAC's secret after two of them."""
     thief = RawInitiator(client.exporter).log_in("n3")
