@@ -38,6 +38,7 @@ def _session(session: Session) -> dict[str, object]:
         "signing": negotiated.signing_algorithm.text if signs else "none",
         "cipher": negotiated.cipher.text if session.encrypt else "none",
         "opens": len(session.opens),
+        "channels": len(session.channels),
     }
 
 

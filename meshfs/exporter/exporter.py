@@ -25,6 +25,7 @@ from meshfs.exporter.session import Session
 from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
+from meshfs.smb.messages.ioctl import NetworkInterface
 from meshfs.smb.states import Event, SessionState
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Exporter:
         shares: Shares | None = None,
         pool: BufferPool | None = None,
         clock: Callable[[], float] = time.monotonic,
+        interfaces: Callable[[], tuple[NetworkInterface, ...]] = tuple,
     ) -> None:
         self.name = name
         self.accounts = accounts
@@ -79,6 +81,8 @@ class Exporter:
         self.shares = shares or Shares()
         self.pool = pool or BufferPool()
         self.clock = clock
+        #: Where further channels may be made to, asked for whenever a peer asks.
+        self.interfaces = interfaces
         self.guid = uuid.uuid4().bytes_le
         self.started_filetime = filetime(time.time())
         self.peers: set[Peer] = set()
@@ -168,9 +172,20 @@ class Exporter:
 
         if session.state not in (SessionState.LOGGING_OFF, SessionState.ENDED):
             session.happened(Event.LOST)
-        for peer in {session.peer, *session.channels}:
+        for peer in {session.peer, *session.channels, *session.binding}:
             peer.forget(session)
         session.end(ended)
+
+    def unbind(self, session: Session, peer: "Peer") -> None:
+        """A connection is lost: the session goes on with its other channels, or ends with its last (3.3.7.1)."""
+        if not session.channels.keys() - {peer}:
+            self.end_session(session, _nobody)
+            return
+        peer.forget(session)
+        self.count("channels_lost")
+        left = len(session.channels)
+        logger.info("%s: channel of the session of node %s lost, %d left", peer.remote, session.user, left)
+        session.leave(peer)
 
     def find_session(self, session_id: int) -> Session | None:
         """A session by its id, also one that has been ended and still has I/O at a disk."""

@@ -66,6 +66,7 @@ def create(request: Request) -> None:
     else:
         opened, allowed = _open_disk(request, body)
     session.opens[opened.file_id] = opened
+    opened.channel_sequence = request.message.channel_sequence
     request.open = opened
     if request.compound is not None:
         request.compound.file_id = opened.file_id

@@ -4,18 +4,20 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.negotiate import DIALECTS, security_mode
+from meshfs.exporter.negotiate import DIALECTS, capabilities_of, security_mode
 from meshfs.exporter.opens import DiskOpen, PipeOpen, RootOpen
 from meshfs.exporter.request import Request
 from meshfs.model import encode_disks
-from meshfs.smb.constants import IOCTL_IS_FSCTL, AccessMask, Capabilities, Cipher, Dialect, Fsctl, NtStatus
+from meshfs.smb.constants import IOCTL_IS_FSCTL, AccessMask, Capabilities, Fsctl, NtStatus
 from meshfs.smb.messages import (
     IoctlRequest,
     IoctlResponse,
     ValidateNegotiateRequest,
     ValidateNegotiateResponse,
 )
+from meshfs.smb.messages.ioctl import NO_FILE, pack_interfaces
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +54,27 @@ def _validate_negotiate(request: Request, body: IoctlRequest) -> None:
         peer.abort()
         return
     assert dialect is not None
-    capabilities = int(Capabilities.LARGE_MTU)
-    if dialect is not Dialect.SMB_3_1_1 and negotiated.cipher is not Cipher.NONE:
-        capabilities |= Capabilities.ENCRYPTION
     mode = security_mode(peer.exporter.security)
-    reply = ValidateNegotiateResponse(capabilities, peer.exporter.guid, mode, dialect).pack()
+    reply = ValidateNegotiateResponse(capabilities_of(negotiated), peer.exporter.guid, mode, dialect).pack()
     if len(reply) > body.output_bytes_max:
         raise StatusError(NtStatus.BUFFER_TOO_SMALL, "VALIDATE_NEGOTIATE_INFO")
     _reply(request, body, reply)
+
+
+def _query_interfaces(request: Request, body: IoctlRequest) -> None:
+    """3.3.5.15.11: the addresses to bind further channels to."""
+    peer = request.peer
+    if body.file_id != NO_FILE:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_NETWORK_INTERFACE_INFO of a file")
+    if not peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL:
+        raise StatusError(NtStatus.NOT_SUPPORTED, "the peer does not ask for several channels")
+    interfaces = peer.exporter.interfaces()
+    if not interfaces:
+        raise StatusError(NtStatus.NOT_SUPPORTED, "no network interfaces to tell of")
+    output = pack_interfaces(interfaces[: limits.NETWORK_INTERFACES_MAX])
+    if len(output) > body.output_bytes_max:
+        raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"{len(output)} bytes of network interfaces")
+    _reply(request, body, output)
 
 
 def _query_disks(request: Request, body: IoctlRequest) -> None:
@@ -90,6 +105,7 @@ def _pipe_transceive(request: Request, body: IoctlRequest) -> None:
 
 _HANDLERS: Final[dict[int, Callable[[Request, IoctlRequest], None]]] = {
     Fsctl.VALIDATE_NEGOTIATE_INFO: _validate_negotiate,
+    Fsctl.QUERY_NETWORK_INTERFACE_INFO: _query_interfaces,
     Fsctl.MESHFS_QUERY_DISKS: _query_disks,
     Fsctl.PIPE_TRANSCEIVE: _pipe_transceive,
 }
@@ -97,6 +113,5 @@ _HANDLERS: Final[dict[int, Callable[[Request, IoctlRequest], None]]] = {
 _NOT_SUPPORTED: Final[dict[int, NtStatus]] = {
     Fsctl.DFS_GET_REFERRALS: NtStatus.FS_DRIVER_REQUIRED,
     Fsctl.DFS_GET_REFERRALS_EX: NtStatus.FS_DRIVER_REQUIRED,
-    Fsctl.QUERY_NETWORK_INTERFACE_INFO: NtStatus.NOT_SUPPORTED,
     Fsctl.PIPE_WAIT: NtStatus.NOT_SUPPORTED,
 }

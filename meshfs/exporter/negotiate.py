@@ -59,13 +59,11 @@ def negotiate(
     negotiated.peer_capabilities = request.capabilities
     negotiated.peer_security_mode = request.security_mode
     negotiated.peer_dialects = request.dialects
-    capabilities = int(Capabilities.LARGE_MTU)
     contexts: tuple[NegotiateContext, ...] = ()
     if dialect is Dialect.SMB_3_1_1:
         contexts = _settle_contexts(request, negotiated)
     elif request.capabilities & Capabilities.ENCRYPTION:
         negotiated.cipher = Cipher.AES_128_CCM
-        capabilities |= Capabilities.ENCRYPTION
     negotiated.dialect = dialect
     negotiated.large_mtu = True
     negotiated.max_transact_bytes = limits.TRANSACT_SIZE_MAX_BYTES
@@ -74,7 +72,7 @@ def negotiate(
         security_mode=security_mode(security),
         dialect=dialect,
         server_guid=guid,
-        capabilities=capabilities,
+        capabilities=capabilities_of(negotiated),
         max_transact_bytes=negotiated.max_transact_bytes,
         max_read_bytes=negotiated.max_read_bytes,
         max_write_bytes=negotiated.max_write_bytes,
@@ -82,6 +80,17 @@ def negotiate(
         security_buffer=hint,
         contexts=contexts,
     )
+
+
+def capabilities_of(negotiated: Negotiated) -> int:
+    """What is offered to a peer once the dialect and the cipher are settled.
+
+    Several channels to whoever asks for them; encryption is a capability before 3.1.1, a context since.
+    """
+    capabilities = int(Capabilities.LARGE_MTU) | negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL
+    if negotiated.dialect is not Dialect.SMB_3_1_1 and negotiated.cipher is not Cipher.NONE:
+        capabilities |= Capabilities.ENCRYPTION
+    return int(capabilities)
 
 
 def negotiate_again(*, security: Security, guid: bytes, hint: bytes, filetime: int) -> NegotiateResponse:

@@ -8,7 +8,7 @@ close(then)   ends it for good: waiting requests are answered, queued I/O is can
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from meshfs.disk.base import DiskRequest
@@ -19,6 +19,7 @@ from meshfs.smb.info import FileFacts, NamePattern
 from meshfs.smb.messages import ChangeNotifyResponse, pack_notifications
 
 if TYPE_CHECKING:
+    from meshfs.exporter.peer import Peer
     from meshfs.exporter.session import Session, Tree
 
 # Changes kept for a watcher between two of its requests; past that it is told to look again.
@@ -28,7 +29,7 @@ _CHANGES_MAX = 64
 class Open:
     """What all opens have. ``file_id`` is both halves of the SMB2_FILEID."""
 
-    __slots__ = ("access", "closing", "file_id", "name", "session", "tree", "waits")
+    __slots__ = ("access", "channel_sequence", "closing", "file_id", "name", "session", "tree", "waits")
 
     def __init__(self, session: "Session", tree: "Tree", file_id: int, access: int, name: str) -> None:
         self.session = session
@@ -36,6 +37,8 @@ class Open:
         self.file_id = file_id
         self.access = access
         self.name = name
+        #: Open.ChannelSequence: the newest one seen, at first that of its CREATE.
+        self.channel_sequence = 0
         self.closing = False
         #: Asynchronous requests that wait for something to happen to it.
         self.waits: set[Waiting] = set()
@@ -43,6 +46,14 @@ class Open:
     def close(self, then: Callable[[], object]) -> None:
         self._end_waits(NtStatus.CANCELLED)
         then()
+
+    def outstanding(self) -> Iterator[Request]:
+        """The requests that name it and were not answered yet, without the one being handled."""
+        for waiting in self.waits:
+            yield waiting.request
+
+    def cancel_requests_of(self, peer: "Peer") -> None:
+        """A connection is lost: nothing of it may begin any more."""
 
     def _end_waits(self, status: int) -> None:
         self.closing = True
@@ -94,6 +105,16 @@ class DiskOpen(Open):
         request.result = -errno.ECANCELED
         request.on_done(request)
         return True
+
+    def outstanding(self) -> Iterator[Request]:
+        yield from super().outstanding()
+        for request in self.requests:
+            yield request.context
+
+    def cancel_requests_of(self, peer: "Peer") -> None:
+        for request in list(self.requests):
+            if request.context.peer is peer:
+                self.cancel(request)
 
     def drained(self) -> None:
         """Nothing is at the disk, and the open is closing."""

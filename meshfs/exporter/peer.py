@@ -13,6 +13,7 @@ from collections.abc import Callable
 from meshfs import limits
 from meshfs.buffers import Buffer
 from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.exporter.binding import Bind
 from meshfs.exporter.compound import Compound
 from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
 from meshfs.exporter.exporter import Exporter, filetime
@@ -53,6 +54,8 @@ class Peer:
         self.window = CreditWindow()
         self.state = ConnectionState.NEW
         self.sessions: dict[int, Session] = {}
+        #: Binds under way, by the session's id.
+        self.binds: dict[int, Bind] = {}
         self.waiting: dict[int, Waiting] = {}
         self.last_async_id = 0
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
@@ -206,8 +209,23 @@ class Peer:
         self.window.limit = limits.CREDITS_MAX
         self.on_login_change(True)
 
+    @property
+    def logins_under_way(self) -> int:
+        return len(self.binds) + sum(not session.user for session in self.sessions.values())
+
+    @property
+    def has_all_sessions(self) -> bool:
+        """No more are allowed here."""
+        return len(self.binds) + len(self.sessions) >= limits.SESSIONS_PER_CONNECTION_MAX
+
+    def end_bind(self, session_id: int) -> None:
+        """A bind was granted or refused, if there is one."""
+        if self.binds.pop(session_id, None) is not None and (session := self.exporter.sessions.get(session_id)):
+            session.binding.discard(self)
+
     def forget(self, session: Session) -> None:
-        """The session is not bound to this connection any more."""
+        """The session is not bound to this connection any more, nor about to be."""
+        self.binds.pop(session.id, None)
         self.sessions.pop(session.id, None)
         self.connection.security.pop(session.id, None)
         session.channels.pop(self, None)
@@ -222,7 +240,7 @@ class Peer:
             self.exporter.mark_dirty(self)
 
     def lost(self) -> None:
-        """The transport is gone: end everything; what is at the disks ends by itself."""
+        """The transport is gone: end everything that has no other; what is at the disks ends by itself."""
         if self.closed:
             return
         self.closed = True
@@ -230,8 +248,10 @@ class Peer:
         self.exporter.peers.discard(self)
         for waiting in list(self.waiting.values()):
             waiting.end(NtStatus.CANCELLED)
+        for session_id in list(self.binds):
+            self.end_bind(session_id)
         for session in list(self.sessions.values()):
-            self.exporter.end_session(session, _nothing)
+            self.exporter.unbind(session, self)
         for _, buffer in self.out:
             if buffer is not None:
                 buffer.release()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter.sequence import check_sequence
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.credits import charge_covers
@@ -30,7 +31,9 @@ _RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
 _SIGNED: Final = int(Flags.SIGNED)
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
+_REPLAY: Final = int(Flags.REPLAY_OPERATION)
 _SIGNED_WELL: Final = Protection.SIGNED
+_SESSION_DELETED: Final = int(NtStatus.USER_SESSION_DELETED)
 
 
 class Request:
@@ -56,7 +59,10 @@ class Request:
         self.async_id = 0
 
     def find_open(self, volatile: int) -> "AnyOpen":
-        """The open of a file id (or of the request before, in a compound). Raises StatusError."""
+        """The open of a file id (or of the request before, in a compound). Raises StatusError.
+
+        Every request with a file id passes here, and has its channel sequence looked at (3.3.5.2.10).
+        """
         compound = self.compound
         if compound is not None:
             if self.message.flags & _RELATED:
@@ -66,6 +72,10 @@ class Request:
         if opened is None or opened.tree is not self.tree:
             raise StatusError(NtStatus.FILE_CLOSED, f"no open 0x{volatile:x}")
         self.open = opened
+        message = self.message
+        # Of the status a request has the channel sequence (and zeros) in its place.
+        if message.status != opened.channel_sequence or message.flags & _REPLAY:
+            check_sequence(self, opened)
         return opened
 
     def check_charge(self, payload_bytes: int) -> None:
@@ -132,6 +142,10 @@ class Request:
         final = self.async_id and status != NtStatus.PENDING
         credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
         flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
+        if status == _SESSION_DELETED and self.security is None:
+            # There is no key to sign with. A client that demands signatures believes the status all the
+            # same, as long as the flag is there (Windows sets it, Samba's client asks for it).
+            flags |= message.flags & _SIGNED
         header = pack_header(
             message.command, status=status, flags=flags, credits=credits, credit_charge=message.credit_charge,
             message_id=message.message_id, tree_id=self.tree_id, async_id=self.async_id or None,

@@ -1,7 +1,7 @@
 """Sessions: who is logged in, and what it has open (MS-SMB2 3.3.1.8, 3.3.5.5, 3.3.5.6).
 
 A session is apart from the connection it was made on: ``channels`` holds the connections it
-is bound to (one, until channels are bound) and the keys on each.
+is bound to and the keys on each. It ends with the last of them (3.3.7.1), or on all at once.
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import AuthenticationError, StatusError
+from meshfs.exporter.binding import bind
 from meshfs.exporter.request import Request
 from meshfs.model import IoClass
 from meshfs.smb.auth import Acceptor
@@ -52,21 +53,28 @@ class Session:
     """One login of one node."""
 
     __slots__ = (
-        "channels", "closing", "encrypt", "id", "last_tree_id", "login", "opens", "peer", "preauth", "serving",
-        "signing_required", "state", "trees", "user",
+        "binding", "channels", "closing", "encrypt", "id", "last_tree_id", "logins", "negotiated", "opens", "peer",
+        "preauth", "security", "serving", "signing_required", "state", "trees", "user",
     )  # fmt: skip
 
     def __init__(self, session_id: int, peer: "Peer", preauth: PreauthHash) -> None:
         self.id = session_id
-        #: The connection it was made on.
+        #: The connection it was made on, or when that is gone the oldest of the others.
         self.peer = peer
+        #: What was agreed to there; every other channel has the same.
+        self.negotiated = peer.connection.negotiated
         self.state = SessionState.NEW
         #: Whether its requests are served; follows ``state``, for the hot path.
         self.serving = False
         self.user = ""
-        self.login: Acceptor | None = None
+        #: Logins under way, by connection: the first, or once more on any channel.
+        self.logins: dict[Peer, Acceptor] = {}
         self.preauth = preauth
+        #: The keys of its first login: binds are signed with them (3.3.5.2.4), whatever became of that channel.
+        self.security: ChannelSecurity | None = None
         self.channels: dict[Peer, ChannelSecurity] = {}
+        #: Connections with a bind under way.
+        self.binding: set[Peer] = set()
         self.signing_required = True
         self.encrypt = False
         self.trees: dict[int, Tree] = {}
@@ -78,6 +86,14 @@ class Session:
     def happened(self, event: Event) -> None:
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
         self.serving = self.state in SERVING
+
+    def leave(self, peer: "Peer") -> None:
+        """A channel is lost: take its requests back from the disks' queues. What is at a disk ends by itself."""
+        self.logins.pop(peer, None)
+        if self.peer is peer:
+            self.peer = next(iter(self.channels))
+        for opened in (*self.opens.values(), *self.closing):
+            opened.cancel_requests_of(peer)
 
     def close_opens(self, opens: "list[AnyOpen]", then: Callable[[], object]) -> None:
         """End these opens; ``then`` when nothing of them is at a disk any more."""
@@ -104,19 +120,21 @@ def session_setup(request: Request) -> None:
     """SESSION_SETUP: a new login, the next step of one, or a login once more."""
     body = SessionSetupRequest.unpack(request.message.body)
     peer = request.peer
-    if body.flags & SessionSetupFlags.BINDING:
-        raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "sessions are not bound to more than one connection")
     if peer.exporter.security is Security.ENCRYPT and peer.connection.negotiated.cipher is Cipher.NONE:
         raise StatusError(NtStatus.ACCESS_DENIED, "the peer cannot encrypt")
+    if body.flags & SessionSetupFlags.BINDING and request.session_id:
+        bind(request, body)
+        return
     session = _session_of(request)
     session.happened(Event.SETUP)
     request.session, request.session_id = session, session.id
-    if session.login is None:
-        session.login = Acceptor(peer.exporter.accounts, peer.exporter.name)
+    login = session.logins.get(peer)
+    if login is None:
+        login = session.logins[peer] = Acceptor(peer.exporter.accounts, peer.exporter.name)
     if not session.user:
         session.preauth.update(request.message.view)
     try:
-        token, done = session.login.step(body.security_buffer)
+        token, done = login.step(body.security_buffer)
     except AuthenticationError as error:
         _deny(request, session, str(error))
         return
@@ -127,7 +145,7 @@ def session_setup(request: Request) -> None:
         if frame is not None and not session.user:
             session.preauth.update(memoryview(frame)[4:])
         return
-    _logged_in(request, session, body, reply)
+    _logged_in(request, session, body, reply, login)
 
 
 def _session_of(request: Request) -> Session:
@@ -139,10 +157,9 @@ def _session_of(request: Request) -> Session:
         if session.user:
             request.protect_by(session)
         return session
-    under_way = sum(not session.user for session in peer.sessions.values())
     if (
-        under_way >= limits.LOGINS_PER_CONNECTION_MAX
-        or len(peer.sessions) >= limits.SESSIONS_PER_CONNECTION_MAX
+        peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX
+        or peer.has_all_sessions
         or len(peer.exporter.sessions) >= limits.SESSIONS_MAX
     ):
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
@@ -161,16 +178,17 @@ def _deny(request: Request, session: Session, why: str) -> None:
     peer.exporter.end_session(session, lambda: request.fail(NtStatus.LOGON_FAILURE))
 
 
-def _logged_in(request: Request, session: Session, body: SessionSetupRequest, reply: SessionSetupResponse) -> None:
-    peer, login = request.peer, session.login
-    assert login is not None
+def _logged_in(
+    request: Request, session: Session, body: SessionSetupRequest, reply: SessionSetupResponse, login: Acceptor
+) -> None:
+    peer = request.peer
     exporter = peer.exporter
     if session.user and login.user != session.user:
         _deny(request, session, f"session of {session.user} used to log in as {login.user}")
         return
     if not session.user:
         _make_keys(request, session, body, login)
-    session.login = None
+    del session.logins[peer]
     flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
 
     def grant() -> None:
@@ -178,7 +196,8 @@ def _logged_in(request: Request, session: Session, body: SessionSetupRequest, re
             request.fail(NtStatus.USER_SESSION_DELETED)
             return
         session.happened(Event.GRANTED)
-        peer.logged_in()
+        if not peer.closed:
+            peer.logged_in()
         exporter.count("logins")
         logger.info("%s: node %s logged in (%s)", peer.remote, session.user, peer.protection_text(session))
         request.reply(SessionSetupResponse(flags, reply.security_buffer).pack())
@@ -205,8 +224,7 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     session.user = login.user
     session.encrypt = policy is Security.ENCRYPT
     session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
-    session.channels[peer] = security
-    peer.connection.security[session.id] = security
+    session.security = session.channels[peer] = peer.connection.security[session.id] = security
     # The last reply of a login is signed whatever the policy.
     request.security, request.sign = security, True
 

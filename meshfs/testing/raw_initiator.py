@@ -121,7 +121,11 @@ class RawClient(ABC):
         self.session_id = 0
         self.tree_id = 0
         self.security: ChannelSecurity | None = None
+        #: The session's own keys, with which binds are signed.
+        self.session_security: ChannelSecurity | None = None
         self.sealed = False
+        #: What requests have as their channel sequence.
+        self.sequence = 0
         self.preauth = PreauthHash()
 
     # --- bytes -------------------------------------------------------------------------
@@ -161,6 +165,7 @@ class RawClient(ABC):
         tree_id: int | None = None,
         async_id: int | None = None,
         session_id: int | None = None,
+        sequence: int | None = None,
         sign: bool = True,
         seal: bool | None = None,
     ) -> tuple[int, bytearray | memoryview]:
@@ -170,7 +175,8 @@ class RawClient(ABC):
         security = self.security
         sealing = security if (self.sealed if seal is None else seal) else None
         frame = self.connection.pack(
-            command, body, flags=flags, credits=credits, credit_charge=charge, message_id=message_id,
+            command, body, status=self.sequence if sequence is None else sequence, flags=flags, credits=credits,
+            credit_charge=charge, message_id=message_id,
             tree_id=self.tree_id if tree_id is None else tree_id, async_id=async_id,
             session_id=self.session_id if session_id is None else session_id,
             sign=security if sign and sealing is None else None, seal=sealing,
@@ -203,7 +209,8 @@ class RawClient(ABC):
             message_id, self.next_id = self.next_id, self.next_id + 1
             signed = 0 if self.sealed or self.security is None else Flags.SIGNED
             fields = {
-                "tree_id": self.tree_id, "session_id": self.session_id, "credits": 1, "credit_charge": 1, **header,
+                "tree_id": self.tree_id, "session_id": self.session_id, "credits": 1, "credit_charge": 1,
+                "status": self.sequence, **header,
             }  # fmt: skip
             fields["flags"] = fields.get("flags", 0) | signed
             messages.append(bytearray(pack_header(command, message_id=message_id, **fields) + body))
@@ -222,13 +229,14 @@ class RawClient(ABC):
         signing: tuple[int, ...] = (SigningAlgorithm.AES_GMAC,),
         contexts: tuple[NegotiateContext, ...] | None = None,
         capabilities: int = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION),
+        guid: bytes = b"test client guid",
     ) -> NegotiateResponse:
         if contexts is None:
             contexts = (PreauthIntegrity((HashAlgorithm.SHA_512,), bytes(32)),)
             contexts += (Encryption(ciphers),) if ciphers else ()
             contexts += (Signing(signing),) if signing else ()
         body = NegotiateRequest(
-            dialects, int(SecurityMode.SIGNING_ENABLED), capabilities, b"test client guid",
+            dialects, int(SecurityMode.SIGNING_ENABLED), capabilities, guid,
             contexts if Dialect.SMB_3_1_1 in dialects else (),
         )  # fmt: skip
         message_id, frame = self.pack(Command.NEGOTIATE, body.pack(), sign=False, charge=0)
@@ -284,7 +292,7 @@ class RawClient(ABC):
             negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key, preauth.value,
             session_id, exporter=False,
         )  # fmt: skip
-        self.connection.security[session_id] = self.security
+        self.session_security = self.connection.security[session_id] = self.security
 
     def log_in(self, user: str = "n2", share: str = "disks", **negotiation: Any) -> Self:
         """NEGOTIATE, SESSION_SETUP, TREE_CONNECT."""

@@ -380,7 +380,6 @@ def test_set_info_changes_nothing(client, info_class, buffer, status):
 
 @pytest.mark.parametrize(("code", "status"), [
     (0x00060194, NtStatus.FS_DRIVER_REQUIRED),
-    (0x001401FC, NtStatus.NOT_SUPPORTED),
     (0x00090028, NtStatus.INVALID_DEVICE_REQUEST),
     (0x0011C017, NtStatus.INVALID_DEVICE_REQUEST),
 ])  # fmt: skip

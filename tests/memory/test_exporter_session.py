@@ -17,7 +17,6 @@ from meshfs.smb.constants import (
     NtStatus,
     SecurityMode,
     SessionFlags,
-    SessionSetupFlags,
     SigningAlgorithm,
 )
 from meshfs.smb.messages import (
@@ -228,16 +227,6 @@ def test_an_initiator_that_cannot_encrypt_is_refused_where_that_is_a_must():
     client = RawInitiator(exporter(Security.ENCRYPT))
     client.negotiate(ciphers=())
     assert client.set_up().status == NtStatus.ACCESS_DENIED
-
-
-def test_binding_is_refused():
-    client = RawInitiator(exporter()).log_in()
-    other = RawInitiator(client.exporter)
-    other.negotiate()
-    body = SessionSetupRequest(SessionSetupFlags.BINDING, 1, 0, b"token")
-    reply = other.call(Command.SESSION_SETUP, body.pack(), sign=False, session_id=client.session_id)
-    assert reply.status == NtStatus.REQUEST_NOT_ACCEPTED
-    assert client.call(Command.ECHO, ECHO).status == 0
 
 
 def test_set_up_of_an_unknown_session():

@@ -1,0 +1,394 @@
+"""The channel sequence of an open: what comes late from a lost channel changes nothing any more."""
+
+import random
+import struct
+
+import pytest
+
+from meshfs.exporter.sequence import is_newer_or_equal
+from meshfs.smb.constants import AccessMask, Command, CreateDisposition, Flags, Fsctl, NtStatus
+from meshfs.smb.messages import (
+    ChangeNotifyRequest,
+    CloseRequest,
+    CreateRequest,
+    CreateResponse,
+    EchoRequest,
+    FileId,
+    FlushRequest,
+    IoctlRequest,
+    LockElement,
+    LockRequest,
+    QueryInfoRequest,
+    SetInfoRequest,
+)
+from meshfs.smb.messages.body import RELATED_FILE
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_binding import second_channel
+from meshfs.testing.raw_initiator import SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+
+REPLAY = int(Flags.REPLAY_OPERATION)
+STALE = NtStatus.FILE_NOT_AVAILABLE
+BLOCK = 512
+OLD, NEW, NEWER = b"old" * 4, b"new" * 4, b"newer" * 4
+#: A SET_INFO that changes nothing and succeeds: FileModeInformation.
+SET_INFO_CLASS, SET_INFO_DATA = 16, struct.pack("<I", 0)
+
+
+@pytest.fixture
+def disk() -> MemoryDisk:
+    return MemoryDisk(1 << 20)
+
+
+@pytest.fixture
+def client(disk: MemoryDisk) -> RawInitiator:
+    client = RawInitiator(make_exporter(disk0=disk)).log_in()
+    client.call(Command.ECHO, EchoRequest().pack(), credits=100)
+    return client
+
+
+@pytest.fixture
+def file_id(client: RawInitiator) -> int:
+    return client.open("disk0")
+
+
+@pytest.fixture
+def channel(client: RawInitiator) -> RawInitiator:
+    channel = RawInitiator(client.exporter)
+    second_channel(client, channel)
+    channel.call(Command.ECHO, EchoRequest().pack(), credits=100)
+    return channel
+
+
+def write(client: RawInitiator, file_id: int, data: bytes, sequence: int, flags: int = 0) -> int:
+    """The status of a WRITE that is answered at once."""
+    return client.call(Command.WRITE, write_body(file_id, 0, data), sequence=sequence, flags=flags).status
+
+
+def sequence_of(client: RawInitiator, file_id: int) -> int:
+    return client.exporter.sessions[client.session_id].opens[file_id].channel_sequence
+
+
+# --- what the whole is for -------------------------------------------------------------
+
+
+def test_an_old_write_that_comes_after_its_replay_and_a_newer_write_is_refused(disk, client, channel, file_id):
+    """A dying channel hands its WRITE over when others have long gone on."""
+    _, held_back = client.pack(Command.WRITE, write_body(file_id, 0, OLD), sequence=0)
+    assert write(channel, file_id, OLD, 1, REPLAY) == 0
+    assert write(channel, file_id, NEWER, 1) == 0
+    client.deliver(held_back)
+    assert client.replies.pop().status == STALE
+    assert disk.data[: len(NEWER)] == NEWER
+    assert client.exporter.counters["stale_requests"] == 1
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_old_write_at_the_disk_holds_its_replay_off_until_it_ended(disk, client, channel, file_id, lost):
+    disk.stall()
+    client.send(Command.WRITE, write_body(file_id, 0, OLD), sequence=0)
+    if lost:
+        client.peer.lost()
+    for _ in range(3):
+        assert write(channel, file_id, OLD, 1, REPLAY) == STALE
+    # READs are not held off, nor is what is no replay.
+    reading = channel.send(Command.READ, read_body(file_id, BLOCK, 4), sequence=1, flags=REPLAY)
+    other = channel.send(Command.WRITE, write_body(file_id, BLOCK, NEW), sequence=1)
+    disk.release()
+    channel.collect()
+    assert [channel.take(message_id).status for message_id in (reading, other)] == [0, 0]
+    assert write(channel, file_id, NEW, 1, REPLAY) == 0
+    assert disk.data[: len(NEW)] == NEW
+
+
+def test_an_old_write_in_the_queue_of_a_lost_channel_holds_nothing_off(disk):
+    """It was taken back: it never reaches the disk."""
+    client = RawInitiator(make_exporter(depth=1, disk0=disk)).log_in()
+    file_id, reader = client.open("disk0"), RawInitiator(client.exporter).log_in("n3")
+    channel = RawInitiator(client.exporter)
+    second_channel(client, channel)
+    theirs = reader.open("disk0")
+    disk.stall()
+    reader.send(Command.READ, read_body(theirs, 0, BLOCK))
+    client.send(Command.WRITE, write_body(file_id, 0, OLD), sequence=0)
+    client.peer.lost()
+    replayed = channel.send(Command.WRITE, write_body(file_id, 0, NEW), sequence=1, flags=REPLAY)
+    disk.release()
+    channel.collect()
+    assert channel.take(replayed).status == 0
+    assert disk.data[: len(NEW)] == NEW
+
+
+def test_every_change_of_channels_waits_for_all_before_it(disk, client, channel, file_id):
+    disk.stall()
+    oldest = client.send(Command.WRITE, write_body(file_id, 0, OLD), sequence=0)
+    client.send(Command.WRITE, write_body(file_id, BLOCK, OLD), sequence=1)
+    assert write(channel, file_id, NEW, 2, REPLAY) == STALE
+    disk.release(lambda request: request.offset == BLOCK)
+    assert write(channel, file_id, NEW, 2, REPLAY) == STALE
+    disk.release()
+    client.collect()
+    assert client.take(oldest).status == 0
+    assert write(channel, file_id, NEW, 2, REPLAY) == 0
+    assert disk.data[: len(NEW)] == NEW
+
+
+def test_requests_of_the_same_sequence_hold_no_replay_off(disk, channel, file_id):
+    disk.stall()
+    ids = [
+        channel.send(Command.WRITE, write_body(file_id, index * BLOCK, NEW), sequence=1, flags=REPLAY)
+        for index in range(3)
+    ]
+    disk.release()
+    channel.collect()
+    assert [channel.take(message_id).status for message_id in ids] == [0, 0, 0]
+
+
+def test_opens_are_judged_one_by_one(disk, client, file_id):
+    other = client.open("disk0")
+    disk.stall()
+    client.send(Command.WRITE, write_body(file_id, 0, OLD))
+    replayed = client.send(Command.WRITE, write_body(other, BLOCK, NEW), sequence=1, flags=REPLAY)
+    disk.release()
+    client.collect()
+    assert client.take(replayed).status == 0
+    assert (sequence_of(client, file_id), sequence_of(client, other)) == (0, 1)
+
+
+# --- which requests --------------------------------------------------------------------
+
+
+def changing(file_id: int) -> list[tuple[int, bytes]]:
+    pair = FileId(file_id, file_id)
+    return [
+        (Command.WRITE, write_body(file_id, 0, OLD)),
+        (Command.SET_INFO, SetInfoRequest(pair, 1, SET_INFO_CLASS, SET_INFO_DATA).pack()),
+        (Command.IOCTL, IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, pair, b"", 4096).pack()),
+    ]
+
+
+def harmless(file_id: int) -> list[tuple[int, bytes]]:
+    pair = FileId(file_id, file_id)
+    lock = LockElement(1 << 19, 1, 0x11)
+    return [
+        (Command.READ, read_body(file_id, 0, BLOCK)),
+        (Command.FLUSH, FlushRequest(pair).pack()),
+        (Command.QUERY_INFO, QueryInfoRequest(pair, 1, 5, 4096).pack()),
+        (Command.LOCK, LockRequest(pair, (lock,)).pack()),
+        (Command.CLOSE, CloseRequest(pair).pack()),
+    ]
+
+
+def test_older_requests_that_change_something_are_refused_and_others_served(client, file_id):
+    assert write(client, file_id, NEW, 5) == 0
+    for sequence in (4, 0, 0x8006):
+        for flags in (0, REPLAY):
+            for command, body in changing(file_id):
+                assert client.call(command, body, sequence=sequence, flags=flags).status == STALE
+    for command, body in harmless(file_id):
+        assert client.call(command, body, sequence=4).status == 0
+
+
+def test_replays_of_what_changes_nothing_are_never_held_off(disk, client, file_id):
+    disk.stall(lambda request: request.offset == 8 * BLOCK)
+    client.send(Command.READ, read_body(file_id, 8 * BLOCK, BLOCK), sequence=0)
+    for command, body in changing(file_id):
+        assert client.call(command, body, sequence=1, flags=REPLAY).status == STALE
+    for command, body in harmless(file_id)[:-1]:
+        assert client.call(command, body, sequence=1, flags=REPLAY).status == 0
+    disk.release()
+    for command, body in changing(file_id):
+        assert client.call(command, body, sequence=1, flags=REPLAY).status == 0
+
+
+def test_a_refused_request_without_a_right_to_it_is_refused_for_its_age_first(client):
+    reader = client.open("disk0", int(AccessMask.READ_DATA))
+    assert write(client, reader, OLD, 1) == NtStatus.ACCESS_DENIED
+    assert write(client, reader, OLD, 0) == STALE
+
+
+def test_what_names_no_open_has_no_sequence(client, file_id):
+    assert write(client, file_id, NEW, 9) == 0
+    assert client.call(Command.ECHO, EchoRequest().pack(), sequence=3).status == 0
+    assert client.connect("disks-system").status == 0
+
+
+@pytest.mark.parametrize("command", [Command.LOCK, Command.CHANGE_NOTIFY])
+def test_requests_that_wait_are_outstanding_too(client, file_id, command):
+    """MS-SMB2 counts every request that names the open, until its final answer."""
+    other = RawInitiator(client.exporter).log_in("n3")
+    theirs = other.open("disk0")
+    lock = (LockElement(0, BLOCK, 2),)
+    other.call(Command.LOCK, LockRequest(FileId(theirs, theirs), lock).pack())
+    if command is Command.CHANGE_NOTIFY:
+        file_id = client.open("", int(AccessMask.READ_DATA))
+        body = ChangeNotifyRequest(FileId(file_id, file_id), 0, 1024, 3).pack()
+    else:
+        body = LockRequest(FileId(file_id, file_id), lock).pack()
+    client.call(command, body, sequence=0)
+    query = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, FileId(file_id, file_id), b"", 4096).pack()
+    assert client.call(Command.IOCTL, query, sequence=1, flags=REPLAY).status == STALE
+    (waiting,) = client.peer.waiting.values()
+    waiting.end(NtStatus.CANCELLED)
+    assert client.call(Command.IOCTL, query, sequence=1, flags=REPLAY).status == 0
+
+
+# --- numbers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sequence", "than", "newer"), [
+    (0, 0, True), (1, 0, True), (0x7FFF, 0, True), (0x8000, 0, False), (0xFFFF, 0, False),
+    (0, 0xFFFF, True), (0x7FFE, 0xFFFF, True), (0x7FFF, 0xFFFF, False), (0xFFFE, 0xFFFF, False),
+])  # fmt: skip
+def test_newer_by_16_bits(sequence, than, newer):
+    assert is_newer_or_equal(sequence, than) is newer
+
+
+#: What Windows does one after the other (smbtorture's smb2.replay.channel-sequence): sequence, whether served.
+WINDOWS = (
+    (0, True), (0x8000, False), (0x8001, False), (0xABCD, False), (0xFFFF, False), (0x7FFF, True), (0x7FFE, False),
+    (0, False), (0x1234, False), (0x8000, True), (0xFFFF, True), (0, True), (1, True), (0, False), (1, True),
+    (0xFFFF, False),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [0, REPLAY])
+@pytest.mark.parametrize("kind", range(3))
+def test_a_series_of_sequences_is_judged_as_by_windows(client, file_id, kind, flags):
+    command, body = changing(file_id)[kind]
+    for sequence, served in WINDOWS:
+        status = client.call(command, body, sequence=sequence, flags=flags).status
+        assert status == (0 if served else STALE), hex(sequence)
+
+
+def test_the_sequence_begins_with_creates_and_wraps(disk, client):
+    client.sequence = 0xFFFE
+    file_id = client.open("disk0")
+    assert sequence_of(client, file_id) == 0xFFFE
+    for sequence, data in ((0xFFFF, OLD), (0, NEW), (1, NEWER)):
+        assert write(client, file_id, data, sequence) == 0
+    for sequence in (0, 0xFFFF, 0xFFFE):
+        assert write(client, file_id, OLD, sequence) == STALE
+    assert disk.data[: len(NEWER)] == NEWER
+
+
+def test_old_requests_at_the_disk_hold_replays_off_across_the_wrap(disk, client):
+    client.sequence = 0xFFFF
+    file_id = client.open("disk0")
+    disk.stall()
+    client.send(Command.WRITE, write_body(file_id, 0, OLD))
+    assert write(client, file_id, NEW, 0, REPLAY) == STALE
+    disk.release()
+    assert write(client, file_id, NEW, 0, REPLAY) == 0
+
+
+def test_what_stands_beside_the_sequence_is_ignored(client, file_id):
+    """The other half of the field is reserved."""
+    for sequence in (0xABCD0000, 0x00010001, 0xFFFF0001):
+        assert write(client, file_id, NEW, sequence) == 0
+    assert sequence_of(client, file_id) == 1
+    assert write(client, file_id, OLD, 0xFFFF0000) == STALE
+
+
+# --- compounds -------------------------------------------------------------------------
+
+
+def test_each_part_of_a_compound_is_judged_by_itself(disk, client, file_id):
+    assert write(client, file_id, NEW, 1) == 0
+    ids = client.compound(
+        (Command.WRITE, write_body(file_id, 0, OLD), {"status": 0}),
+        (Command.READ, read_body(file_id, 0, 3), {"status": 0}),
+        (Command.WRITE, write_body(file_id, BLOCK, NEWER), {"status": 2}),
+        (Command.WRITE, write_body(file_id, 0, OLD), {"status": 1}),
+    )
+    assert [client.take(message_id).status for message_id in ids] == [STALE, 0, 0, STALE]
+    assert disk.data[: len(NEW)] == NEW
+    assert disk.data[BLOCK : BLOCK + len(NEWER)] == NEWER
+
+
+def test_related_parts_use_the_open_of_the_create_before_and_its_sequence(disk, client):
+    related = int(Flags.RELATED_OPERATIONS)
+    create = CreateRequest("disk0", int(AccessMask.READ_DATA | AccessMask.WRITE_DATA), SHARE_ALL,
+                           CreateDisposition.OPEN).pack()  # fmt: skip
+    file_id = RELATED_FILE.volatile
+    ids = client.compound(
+        (Command.CREATE, create, {"status": 7}),
+        (Command.WRITE, write_body(file_id, 0, OLD), {"status": 6, "flags": related}),
+        (Command.READ, read_body(file_id, 0, 3), {"status": 6, "flags": related}),
+    )
+    replies = [client.take(message_id) for message_id in ids]
+    # What follows a part that failed fails like it (3.3.5.2.7.2).
+    assert [reply.status for reply in replies] == [0, STALE, STALE]
+    opened = CreateResponse.unpack(replies[0].body).file_id.volatile
+    assert sequence_of(client, opened) == 7
+    assert disk.data[: len(OLD)] == bytes(len(OLD))
+
+
+def test_a_compound_whose_write_is_at_the_disk_holds_a_replay_of_it_off(disk, client, channel, file_id):
+    disk.stall()
+    client.compound(
+        (Command.WRITE, write_body(file_id, 0, OLD), {}),
+        (Command.WRITE, write_body(file_id, BLOCK, OLD), {}),
+    )
+    client.peer.lost()
+    assert write(channel, file_id, NEW, 1, REPLAY) == STALE
+    disk.release()
+    # Its second part never ran: the connection it came by was gone.
+    assert disk.data[BLOCK : BLOCK + 3] == bytes(3)
+    assert write(channel, file_id, NEW, 1, REPLAY) == 0
+    assert disk.data[: len(NEW)] == NEW
+
+
+# --- against a model -------------------------------------------------------------------
+
+
+class Counted:
+    """Open.ChannelSequence and its two counts as MS-SMB2 3.3.5.2.10 and 3.3.4.1 write them down."""
+
+    def __init__(self) -> None:
+        self.sequence = self.requests = self.pre_requests = 0
+
+    def arrives(self, sequence: int, replay: bool) -> bool:
+        """Whether a WRITE is served."""
+        ahead = (sequence - self.sequence) & 0xFFFF
+        if ahead > 0x7FFF:
+            return False
+        if ahead:
+            self.pre_requests += self.requests
+            self.requests, self.sequence = 0, sequence
+        if replay and self.pre_requests:
+            return False
+        self.requests += 1
+        return True
+
+    def answered(self, sequence: int) -> None:
+        if sequence == self.sequence:
+            self.requests -= 1
+        else:
+            self.pre_requests -= 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_looked_at_is_what_the_specification_counts(disk, client, file_id, seed):
+    rng, model, at_disk = random.Random(seed), Counted(), {}
+    disk.stall()
+    for step in range(200):
+        if at_disk and rng.random() < 0.4:
+            slot = rng.choice(list(at_disk))
+            sequence, message_id = at_disk.pop(slot)
+            disk.release(lambda request, offset=slot * BLOCK: request.offset == offset)
+            client.collect()
+            assert client.take(message_id).status == 0
+            model.answered(sequence)
+            continue
+        sequence = (model.sequence + rng.choice((-0x8000, -2, -1, 0, 0, 0, 0, 1, 1, 3))) & 0xFFFF
+        replay = rng.random() < 0.5
+        message_id = client.send(
+            Command.WRITE, write_body(file_id, step * BLOCK, NEW), sequence=sequence, flags=REPLAY if replay else 0
+        )
+        if model.arrives(sequence, replay):
+            assert not client.answered(message_id)
+            at_disk[step] = (sequence, message_id)
+        else:
+            assert client.take(message_id).status == STALE
+        assert sequence_of(client, file_id) == model.sequence
+    disk.release()
