@@ -5,7 +5,8 @@
     SIGTERM   nothing new is accepted, what is in flight ends (bounded), then all is closed
 
 Task roles: one for the I/O engine's completions, one per disk (asleep unless its queue names
-a time), one per listening socket and connection, one for signals, one for the control socket.
+a time), one per listening socket and connection, one for the network interfaces, one for signals, one for
+the control socket.
 """
 
 import logging
@@ -26,7 +27,9 @@ from meshfs.disk.engine import choose_engine
 from meshfs.errors import ConfigError
 from meshfs.exporter.endpoints import listen_all, listen_unix
 from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.interfaces import offered
 from meshfs.exporter.listener import Listener
+from meshfs.interfaces import KnownInterfaces
 from meshfs.keys import Keyring
 from meshfs.smb.auth import Accounts
 from meshfsd.calibration import Calibration, state_folder
@@ -66,7 +69,11 @@ class NodeExporter:
         self._node = node
         self._engine = engine
         pool = BufferPool()
-        self._exporter = Exporter(node.name, accounts, config.cluster.security, pool=pool)
+        self._interfaces = KnownInterfaces()
+        self._exporter = Exporter(
+            node.name, accounts, config.cluster.security, pool=pool,
+            interfaces=lambda: offered(self._node.addresses, self._interfaces.current),
+        )  # fmt: skip
         self._disks = Disks(node.name, engine, pool, Calibration(state_folder(node.state)))
         self._flows = FlowControl(
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
@@ -94,6 +101,7 @@ class NodeExporter:
         """Close everything; False when I/O is in flight still, whose engine must stay then."""
         for listening in self._sockets:
             listening.close()
+        self._interfaces.close()
         if self._metrics is not None:
             self._metrics.close()
         if self._control is not None:
@@ -112,6 +120,7 @@ class NodeExporter:
                 for served in self._disks.served.values():
                     nursery.start_soon(run_disk, served)
                 nursery.start_soon(listener.run)
+                nursery.start_soon(self._interfaces.run)
                 nursery.start_soon(self._keep_calibration)
                 nursery.start_soon(serve_control, self._control, self._verbs())
                 if self._metrics is not None:

@@ -4,6 +4,7 @@ import functools
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Protocol
 
 import trio
@@ -15,7 +16,7 @@ from meshfs.initiator.meter import PortMeter
 from meshfs.initiator.port import Port
 from meshfs.initiator.session import ExporterSession
 from meshfs.initiator.ways import TcpWays, UnixWay, Ways
-from meshfs.interfaces import InterfaceChanges, list_interfaces
+from meshfs.interfaces import Interface, KnownInterfaces
 from meshfs.keys import Keyring
 from meshfs.smb.auth import Initiator as Login
 
@@ -48,7 +49,7 @@ class Initiator:
         self._pool = BufferPool()
         #: Called when any exporter's state or disks changed; must not await.
         self.on_change: Callable[[], None] = lambda: None
-        self._interfaces = list_interfaces()
+        self._interfaces: tuple[Interface, ...] = ()
         multichannel = settings.config.multichannel
         policy = policy or Policy(settings.config.cluster.security)
         # One client to all exporters (MS-SMB2 3.2.1.1, ClientGuid), another after a restart.
@@ -71,24 +72,23 @@ class Initiator:
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all sessions, until cancelled; started at once, whoever is down."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for exporter in self.exporters.values():
-                nursery.start_soon(exporter.run)
-            nursery.start_soon(self._follow_interfaces)
-            task_status.started()
-            await trio.sleep_forever()
+        with closing(KnownInterfaces()) as known:
+            self._interfaces = known.current
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(known.run)
+                nursery.start_soon(self._follow_interfaces, known)
+                for exporter in self.exporters.values():
+                    nursery.start_soon(exporter.run)
+                task_status.started()
+                await trio.sleep_forever()
 
-    async def _follow_interfaces(self) -> None:
+    async def _follow_interfaces(self, known: KnownInterfaces) -> None:
         """Links that come and go, addresses too: every exporter's paths are planned anew."""
-        with InterfaceChanges() as changes:
-            while True:
-                interfaces = list_interfaces()
-                if interfaces != self._interfaces:
-                    self._interfaces = interfaces
-                    for exporter in self.exporters.values():
-                        exporter.interfaces_changed()
-                await changes.wait()
+        while True:
+            self._interfaces = await known.changed_from(self._interfaces)
+            for exporter in self.exporters.values():
+                exporter.interfaces_changed()
 
     def port(self, disk_id: str) -> Port:
         """The port of an announced disk; the same one as long as its owner is the same.
