@@ -6,23 +6,28 @@ what it really moves. A request takes the channel that is likely to be done with
     (outstanding + size) / rate
 
 so an interface of a tenth of the speed gets a tenth of a deep queue and nothing of a shallow
-one, and never holds the others up. Requests that leave a channel idle all the while go in
-parts, one for each channel, sized so that all end together.
+one, and never holds the others up. A large request that would leave a channel idle all the
+while goes in parts, one for each channel, sized so that all end together, where that saves
+enough.
 
-The rate. While a channel has something outstanding its time is busy time; what it moved in
-`_SAMPLE_BYTES` of it gives a sample. Up it goes at once, as a short pause of the exporter
-slows a sample and nothing makes one too fast; down by a quarter of what is missing. A channel
-that gets nothing is not measured, so what was found of it fades: its rate is taken as growing
-by itself once a second, until it is tried again. A request of a few KiB costs a path time, not
-bytes: it counts for `_REQUEST_BYTES` more.
+The rate. While a channel has something outstanding its time is busy time; what it moved in it
+gives a sample, every `_SAMPLE_BYTES` or `_SAMPLE_AGE_S`, and samples a moving mean. A channel
+that was never measured, or got nothing for `_STALE_S`, is tried with as little as tells
+something: a small request, or a part of a large one.
+
+A request of a few KiB costs a path time, not bytes: each counts for `_REQUEST_BYTES` more.
 """
 
 from collections.abc import Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
 _SAMPLE_BYTES: Final = 512 << 10
+_SAMPLE_AGE_S: Final = 1.0
 _REQUEST_BYTES: Final = 16 << 10
-_DOWN: Final = 0.25
+_MEAN: Final = 0.25
+_STALE_S: Final = 2.0
+#: Longer than anything takes: whatever is known to work goes before what was never measured.
+_UNMEASURED_S: Final = 1e6
 #: Before anything was measured, and where the drivers tell nothing: 1 Gbit/s.
 RATE_UNKNOWN_BYTES_S: Final = 125e6
 #: Parts are of whole pages (a sector is never cut), and not so small that the requests cost more than they save.
@@ -32,20 +37,23 @@ _PART_MIN_BYTES: Final = 64 << 10
 SPLIT_MIN_BYTES: Final = 2 * _PART_MIN_BYTES
 #: A request that one channel moves in less is not worth taking apart: that costs about 0.2 ms of CPU at the ends.
 SPLIT_MIN_S: Final = 0.002
+#: The time parts have to take, of the whole's: whoever waits for several waits for the slowest of them.
+_SPLIT_GAIN_MAX: Final = 0.85
 _THROUGHPUT_S: Final = 2.0
 
 
 class Load:
     """One channel's. ``begin`` and ``end`` are told of every READ and WRITE."""
 
-    __slots__ = ("_busy_s", "_mark_s", "_measured", "_moved_bytes", "_rate", "outstanding_bytes", "sampled_s")
+    __slots__ = ("_busy_s", "_mark_s", "_moved_bytes", "measured", "outstanding_bytes", "rate_bytes_s", "sampled_s")
 
     def __init__(self, now: float, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
         self.outstanding_bytes = 0
+        #: What it moves in a second; ``measured``, or promised.
+        self.rate_bytes_s = rate_bytes_s
+        self.measured = False
         #: When the rate was measured last.
         self.sampled_s = now
-        self._rate = rate_bytes_s
-        self._measured = False
         self._moved_bytes = 0
         self._busy_s = 0.0
         self._mark_s = now
@@ -60,24 +68,24 @@ class Load:
         self._busy_s += now - self._mark_s
         self._mark_s = now
         self._moved_bytes += size + _REQUEST_BYTES
-        if self._moved_bytes >= _SAMPLE_BYTES:
+        if self._moved_bytes >= _SAMPLE_BYTES or now - self.sampled_s >= _SAMPLE_AGE_S or not self.measured:
             self._sample(now)
 
     def _sample(self, now: float) -> None:
         if self._busy_s > 0:
             rate = self._moved_bytes / self._busy_s
-            if self._measured and rate < self._rate:
-                rate = self._rate + _DOWN * (rate - self._rate)
-            self._rate, self._measured, self.sampled_s = rate, True, now
-        self._moved_bytes, self._busy_s = 0, 0.0
+            self.rate_bytes_s += (rate - self.rate_bytes_s) * (_MEAN if self.measured else 1)
+            self.measured = True
+        self._moved_bytes, self._busy_s, self.sampled_s = 0, 0.0, now
 
-    def rate_bytes_s(self, now: float) -> float:
-        """What it is taken to move in a second."""
-        return self._rate * (1.0 + max(0.0, now - self.sampled_s))
-
-    def seconds(self, size: int, now: float) -> float:
+    def seconds(self, size: int) -> float:
         """Until it would be done with ``size`` more."""
-        return (self.outstanding_bytes + size + _REQUEST_BYTES) / self.rate_bytes_s(now)
+        seconds = (self.outstanding_bytes + size + _REQUEST_BYTES) / self.rate_bytes_s
+        return seconds if self.measured else seconds + _UNMEASURED_S
+
+    def to_try(self, now: float) -> bool:
+        """Nothing was found of its rate for long, or ever, and nothing will be."""
+        return not self.outstanding_bytes and (not self.measured or now - self.sampled_s >= _STALE_S)
 
 
 class Throughput:
@@ -137,38 +145,42 @@ class Spread(Generic[C]):
             return self._only
         best, best_s = None, 0.0
         for channel in self.channels:
-            seconds = channel.load.seconds(size, now)
+            load = channel.load
+            if size <= _PART_MIN_BYTES and load.to_try(now):
+                return channel
+            seconds = load.seconds(size)
             if best is None or seconds < best_s:
                 best, best_s = channel, seconds
         return best
 
     def split(self, size: int, now: float) -> list[tuple[C, int]]:
-        """(channel, bytes) in the order of the data; empty when the request goes whole.
-
-        It goes in parts while another channel would be through with all it has before half of
-        the time that the best one takes for the whole.
-        """
+        """(channel, bytes) in the order of the data; empty when the request goes whole."""
         if self._only is not None or size < SPLIT_MIN_BYTES or len(self.channels) < 2:
             return []
-        seconds = sorted(channel.load.seconds(size, now) for channel in self.channels)
-        if seconds[0] < SPLIT_MIN_S:
-            return []
-        best = min(self.channels, key=lambda channel: channel.load.seconds(size, now))
-        idle = [
-            channel
-            for channel in self.channels
-            if channel is not best and channel.load.outstanding_bytes / channel.load.rate_bytes_s(now) < seconds[0] / 2
-        ]
-        return _level([best, *idle], size, now) if idle else []
+        best = min(self.channels, key=lambda channel: channel.load.seconds(size))
+        whole_s = best.load.seconds(size)
+        if SPLIT_MIN_S <= whole_s < _UNMEASURED_S:
+            idle = [
+                channel
+                for channel in self.channels
+                if channel is not best and channel.load.outstanding_bytes / channel.load.rate_bytes_s < whole_s / 2
+            ]
+            parts = _level([best, *idle], size, _SPLIT_GAIN_MAX * whole_s) if idle else []
+            if parts:
+                return parts
+        old = next((channel for channel in self.channels if channel is not best and channel.load.to_try(now)), None)
+        return [] if old is None else [(best, size - _PART_MIN_BYTES), (old, _PART_MIN_BYTES)]
 
 
-def _level(channels: list[C], size: int, now: float) -> list[tuple[C, int]]:
-    """Parts that end together; channels whose part would be too small are left out."""
+def _level(channels: list[C], size: int, most_s: float) -> list[tuple[C, int]]:
+    """Parts that end together, within ``most_s``; channels whose part would be too small are left out."""
     chosen = channels
     while len(chosen) > 1:
-        rates = [channel.load.rate_bytes_s(now) for channel in chosen]
+        rates = [channel.load.rate_bytes_s for channel in chosen]
         ahead = [channel.load.outstanding_bytes + _REQUEST_BYTES for channel in chosen]
         end_s = (size + sum(ahead)) / sum(rates)
+        if end_s > most_s:
+            return []
         parts = [end_s * rate - bytes_ for rate, bytes_ in zip(rates, ahead, strict=True)]
         smallest = min(range(len(parts)), key=parts.__getitem__)
         if parts[smallest] >= _PART_MIN_BYTES:

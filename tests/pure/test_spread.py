@@ -80,21 +80,47 @@ def test_small_requests_use_both(depth: int) -> None:
     assert both >= 1.9 * alone
 
 
-def test_a_link_that_becomes_slow_is_found_out_and_forgiven() -> None:
+def worked(link: Link, seconds: list[float], now: float = 0.0) -> float:
+    """Let a link move 1 MiB in each of the times."""
+    for each in seconds:
+        link.load.begin(MIB, now)
+        now += each
+        link.load.end(MIB, now)
+    return now
+
+
+def test_a_link_that_becomes_slow_is_found_out_and_tried_again() -> None:
     spread: Spread[Link] = Spread()
     good, bad = Link(50e6), Link(50e6)
     spread.add(good)
     spread.add(bad)
-    now = 0.0
-    for link, seconds in [(good, 0.02), (bad, 0.02), (bad, 0.5), (bad, 0.5), (bad, 0.5), (bad, 0.5), (good, 0.02)]:
-        link.load.begin(MIB, now)
-        now += seconds
-        link.load.end(MIB, now)
+    worked(good, [0.02] * 8)
+    now = worked(bad, [0.02] + [0.5] * 12)
+    good.load.sampled_s = now
     assert spread.pick(MIB, now) is good
     good.load.begin(MIB, now)
     assert spread.pick(MIB, now) is good, "a second one is sooner done there, too"
-    good.load.sampled_s = now + 60
-    assert spread.pick(MIB, now + 60) is bad, "what was found of it fades"
+    later = now + 3
+    good.load.sampled_s = later
+    assert spread.pick(MIB, later) is good, "nothing large is risked"
+    assert spread.pick(4096, later) is bad
+    assert spread.split(MIB, later) == [(good, MIB - 65536), (bad, 65536)]
+    bad.load.begin(65536, later)
+    assert spread.split(MIB, later) == [], "one try at a time"
+
+
+def test_the_drivers_word_is_not_trusted_with_much() -> None:
+    spread: Spread[Link] = Spread()
+    known, promised = Link(50e6), Link(5e6, promised_bytes_s=1.25e9)
+    spread.add(known)
+    spread.add(promised)
+    worked(known, [0.02])
+    assert spread.pick(MIB, 0.0) is known
+    assert spread.split(MIB, 0.0) == [(known, MIB - 65536), (promised, 65536)]
+    promised.load.begin(65536, 0.0)
+    for _ in range(30):
+        assert spread.pick(MIB, 0.0) is known
+        known.load.begin(MIB, 0.0)
 
 
 def test_parts_are_whole_pages_and_not_too_small() -> None:
@@ -103,6 +129,7 @@ def test_parts_are_whole_pages_and_not_too_small() -> None:
         spread: Spread[Link] = Spread()
         for _ in range(generator.randrange(2, 6)):
             link = Link(1, generator.choice((1e6, 5e6, 25e6, 1e8)))
+            link.load.measured = generator.random() < 0.9
             link.load.outstanding_bytes = generator.choice((0, 0, 100_000, 3_000_000))
             spread.add(link)
         size = generator.randrange(1, 2 * MIB)
@@ -119,6 +146,7 @@ def test_a_fast_path_takes_its_requests_whole() -> None:
     spread: Spread[Link] = Spread()
     for _ in range(2):
         spread.add(Link(1, 2e9))
+        worked(spread.channels[-1], [0.0005])
     assert spread.split(MIB, 0.0) == []
 
 
