@@ -34,7 +34,8 @@ def _exporter(families: Families, exporter: Document) -> None:
     gauge("meshfs_exporter_up", "1 when connected, else 0.", labels, up)
     gauge("meshfs_exporter_state_seconds", "Connected or not for so long.", labels, exporter.get("since_s"))
     channels, waiting = tables(exporter, "channels"), tables(exporter, "waiting")
-    gauge("meshfs_exporter_channels", "Connections in use.", labels, len(channels))
+    connected = sum(channel.get("state") == "connected" for channel in channels)
+    gauge("meshfs_exporter_channels", "Connections in use.", labels, connected)
     outstanding = sum(numbers(channels, "outstanding"))
     gauge("meshfs_exporter_outstanding_requests", "Sent and not answered.", labels, outstanding)
     gauge("meshfs_exporter_waiting_calls", "I/O calls that wait for the exporter.", labels, len(waiting))
@@ -44,6 +45,26 @@ def _exporter(families: Families, exporter: Document) -> None:
     counter("meshfs_exporter_failures_total", "Connections lost and attempts failed.", labels, failures)
     counter("meshfs_exporter_sent_bytes_total", "Sent, with headers.", labels, exporter.get("sent_bytes"))
     counter("meshfs_exporter_received_bytes_total", "Received, with headers.", labels, exporter.get("received_bytes"))
+    for channel in channels:
+        _channel(families, labels, channel)
+
+
+def _channel(families: Families, exporter: dict[str, str], channel: Document) -> None:
+    """By the path and not by the connection, whose ports are others each time."""
+    names = ("interface", "local_address", "remote_address", "number")
+    labels = {**exporter, **{name: str(channel.get(name, "")) for name in names}}
+    up = channel.get("state") == "connected"
+    families.gauge("meshfs_channel_up", "1 when connected, else 0.", labels, up)
+    selected = channel.get("selected")
+    families.gauge("meshfs_channel_selected", "1 when it is to be used, 0 when others are better.", labels, selected)
+    speed = channel.get("speed_bits_s") or None
+    families.gauge("meshfs_channel_speed_bits_per_second", "What the drivers say.", labels, speed)
+    outstanding = channel.get("outstanding")
+    families.gauge("meshfs_channel_outstanding_requests", "Sent and not answered.", labels, outstanding)
+    failures = channel.get("failures")
+    families.counter("meshfs_channel_failures_total", "Times lost and attempts failed.", labels, failures)
+    for name, what in (("sent_bytes", "Sent"), ("received_bytes", "Received")):
+        families.counter(f"meshfs_channel_{name}_total", f"{what}, with headers.", labels, channel.get(name))
 
 
 def _disk(families: Families, disk: Document) -> None:

@@ -64,6 +64,9 @@ class PathKeeper:
         self.channel: Channel | None = None
         #: Attempts that failed, and channels lost.
         self.failures = 0
+        #: Of channels that ended.
+        self.sent_bytes_before = 0
+        self.received_bytes_before = 0
         self.retry_at: float | None = None
         #: Since when no attempt worked; None while one may.
         self.broken_since: float | None = None
@@ -155,6 +158,8 @@ class PathKeeper:
         finally:
             established = self.channel is channel
             self.channel = None
+            self.sent_bytes_before += channel.sent_bytes
+            self.received_bytes_before += channel.received_bytes
             self._owner.closed(channel)
         if not refused:
             self._failed(channel.why)

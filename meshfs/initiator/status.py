@@ -45,19 +45,28 @@ def _left(until: float | None, now: float) -> float | None:
 def _path_status(exporter: ExporterSession, keeper: PathKeeper, now: float) -> dict[str, Any]:
     path, channel = keeper.path, keeper.channel
     local = path.local
+    down = local is not None and not local.up and channel is None
+    sent_bytes, received_bytes = keeper.sent_bytes_before, keeper.received_bytes_before
+    if channel is not None:
+        sent_bytes, received_bytes = sent_bytes + channel.sent_bytes, received_bytes + channel.received_bytes
     return {
         "transport": channel.transport.kind if channel else "unix" if path.remote.address.startswith("/") else "tcp",
         "interface": local.name if local else "",
         "local": channel.transport.local if channel else str(local.address.ip) if local else "",
         "remote": channel.transport.remote if channel else path.remote.address,
+        "local_address": str(local.address.ip) if local else "",
+        "remote_address": path.remote.address,
         "number": path.number,
         "speed_bits_s": path.speed_bits_s,
         "rdma": path.rdma,
-        "state": keeper.state,
+        # Nothing is tried on an interface that is down, which is no rest of its own choice.
+        "state": "down" if down else keeper.state,
         "selected": not keeper.choice.why_not,
         "why": keeper.choice.why_not or keeper.why,
         "retry_in_s": _left(keeper.retry_at, now) if keeper.state == "down" else None,
         "failures": keeper.failures,
+        "sent_bytes": sent_bytes,
+        "received_bytes": received_bytes,
         **(_channel_status(channel) if channel else _NO_CHANNEL),
     }
 
@@ -67,8 +76,6 @@ _NO_CHANNEL: dict[str, Any] = {
     "signing": "",
     "cipher": "",
     "outstanding": 0,
-    "sent_bytes": 0,
-    "received_bytes": 0,
     "sent_bytes_s": 0,
     "received_bytes_s": 0,
 }
@@ -84,8 +91,6 @@ def _channel_status(channel: Channel) -> dict[str, Any]:
         "signing": signing,
         "cipher": cipher,
         "outstanding": channel.outstanding,
-        "sent_bytes": channel.sent_bytes,
-        "received_bytes": channel.received_bytes,
         "sent_bytes_s": round(channel.throughput.sent_bytes_s),
         "received_bytes_s": round(channel.throughput.received_bytes_s),
     }

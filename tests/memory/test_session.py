@@ -372,7 +372,8 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
             "transport": "unix", "local": "-", "remote": str(tmp_path / "sock"), "state": "connected",
             "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0,
             "interface": "", "number": 0, "speed_bits_s": 0, "rdma": False, "selected": True, "why": "",
-            "retry_in_s": None, "sent_bytes_s": 0, "received_bytes_s": 0,
+            "retry_in_s": None, "sent_bytes_s": 0, "received_bytes_s": 0, "local_address": "",
+            "remote_address": "way-0",
         }  # fmt: skip
         await exporter.stop()
         await until(lambda: session.state == "down" and session.retry_at is not None)

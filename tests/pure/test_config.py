@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshfs import config
-from meshfs.config import CLUSTER_KEYS, DISK_KEYS, NODE_KEYS, Cache, Security
+from meshfs.config import CLUSTER_KEYS, DISK_KEYS, MULTICHANNEL_KEYS, NODE_KEYS, Cache, Security
 from meshfs.config_scheduler import FLOW_TABLE_KEYS, SCHEDULER_KEYS
 from meshfs.config_text import locate_keys
 from meshfs.errors import ConfigError
@@ -74,7 +74,8 @@ def test_the_example_of_the_readme(tmp_path: Path) -> None:
     loaded = load(tmp_path, text)
     assert loaded.policy("n1", "disk0").of(("n2", IoClass.APP)).reservation == 0.3
     # Every key but the node's public key, which has a folder of its own.
-    for key in {*CLUSTER_KEYS, *SCHEDULER_KEYS, *NODE_KEYS, *DISK_KEYS, *FLOW_TABLE_KEYS} - {"public_key"}:
+    keys = {*CLUSTER_KEYS, *MULTICHANNEL_KEYS, *SCHEDULER_KEYS, *NODE_KEYS, *DISK_KEYS, *FLOW_TABLE_KEYS}
+    for key in keys - {"public_key"}:
         assert re.search(rf"\b{key}\b", text), key
 
 
@@ -219,7 +220,9 @@ def test_discovered_disks_are_for_later(tmp_path: Path) -> None:
 
 
 def test_tables_of_other_versions(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown key in this version; known here: cluster, scheduler, node"):
+    with pytest.raises(
+        ConfigError, match=r"unknown key in this version; known here: cluster, multichannel, scheduler, node"
+    ):
         load(tmp_path, EXAMPLE + "[[enclosure]]\nname = 'e'")
 
 
@@ -308,3 +311,25 @@ def test_locating_keys() -> None:
         ("x", "y"): 9,
         ("x", "y", "z"): 10,
     }
+
+
+def test_multichannel(tmp_path: Path) -> None:
+    assert load(tmp_path, EXAMPLE).multichannel == config.Multichannel(1, 1.25)
+    changed = load(tmp_path, EXAMPLE + "[multichannel]\nchannels = 4\ndead_after_s = 0.5\n")
+    assert changed.multichannel == config.Multichannel(4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("channels = 0", "multichannel.channels: found 0, expected"),
+        ("channels = 9", "multichannel.channels: found 9, expected"),
+        ("channels = true", "multichannel.channels: found true, expected"),
+        ("dead_after_s = 0.4", "multichannel.dead_after_s: found 0.4, expected"),
+        ("dead_after_s = 6", "multichannel.dead_after_s: found 6, expected"),
+        ("dead_after = 1", 'multichannel.dead_after: unknown key in this version, did you mean "dead_after_s"?'),
+    ],
+)
+def test_mistakes_in_multichannel(tmp_path: Path, line: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f":30: {problem}")):
+        load(tmp_path, EXAMPLE + f"[multichannel]\n{line}\n")

@@ -20,7 +20,9 @@ from support.meshctl_config import CONFIG
 def channel(**changed: Any) -> dict[str, Any]:
     base = {"transport": "tcp", "local": "10.0.1.2:50000", "remote": "10.0.1.1:4450", "state": "connected"}
     agreed = {"dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "", "outstanding": 3, "failures": 0}
-    return {**base, **agreed, "sent_bytes": 4096, "received_bytes": 3 << 30, **changed}
+    moved = {"sent_bytes": 4096, "received_bytes": 3 << 30, "sent_bytes_s": 2048, "received_bytes_s": 3 << 20}
+    path = {"interface": "eth0", "speed_bits_s": 25_000_000_000, "selected": True, "why": "", "retry_in_s": None}
+    return {**base, **agreed, **moved, **path, **changed}
 
 
 def disk(**changed: Any) -> dict[str, Any]:
@@ -116,7 +118,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     [
         ("status", ["EXPORTER STATE", "n1       connected 1min 15s     1        1 -"]),
         ("disks", ["meshfs-n1-disk0 n1   disk0   4T rw     none  ok        2 512/4096 ST4000 Z1"]),
-        ("paths", ["10.0.1.2:50000 10.0.1.1:4450 connected 3.1.1   AES-GMAC none        3        0   4K       3G"]),
+        (
+            "paths",
+            ["tcp       eth0      10.0.1.2:50000 10.0.1.1:4450   25G connected 3.1.1 AES-GMAC      3        0     "],
+        ),
     ],
 )
 def test_all_well(
@@ -178,10 +183,16 @@ def test_paths_tells_what_waits(mount: Callable[..., Path], capsys: pytest.Captu
 
 
 def test_a_lost_channel_of_a_connected_exporter(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    status = mount_status(exporters=[exporter(channels=[channel(), channel(state="down")])])
-    code, _, err = run(capsys, "paths", mount(status))
+    lost = channel(state="down", remote="10.0.2.1", why="cannot connect: no route", retry_in_s=1.5, failures=4)
+    idle = channel(state="idle", remote="10.0.3.1", why="slower (1 Gbit/s) than others (25 Gbit/s)", selected=False)
+    status = mount_status(exporters=[exporter(channels=[channel(), lost, idle])])
+    code, out, err = run(capsys, "paths", mount(status))
     assert code == 1
-    assert "channel 10.0.1.1:4450 of exporter n1 is down" in err
+    assert err.splitlines() == ["meshctl: channel 10.0.2.1 of exporter n1 is down: cannot connect: no route"]
+    assert [line.split()[-1] for line in out.splitlines()] == ["WHY", "-", "route", "Gbit/s)"]
+    assert "  -        4      -          -  1.5s cannot connect" in out
+    _, out, _ = run(capsys, "status", mount(status, "other"))
+    assert out.splitlines()[-1].split()[-2:] == ["1", "-"], "only what is connected counts as a channel"
 
 
 BROKEN = [

@@ -56,7 +56,13 @@ MOUNT: dict[str, Any] = {
     "exporters": [
         {"node": "n1", "state": "connected", "why": "", "since_s": 2.5, "retry_in_s": None, "failures": 1,
          "sent_bytes": 1000, "received_bytes": 2000, "waiting": [],
-         "channels": [{"outstanding": 3}, {"outstanding": 4}]},
+         "channels": [
+             {"state": "connected", "outstanding": 3, "interface": "eth0", "local_address": "10.0.1.2",
+              "remote_address": "10.0.1.1", "number": 0, "selected": True, "speed_bits_s": 25_000_000_000,
+              "failures": 2, "sent_bytes": 100, "received_bytes": 200},
+             {"state": "connected", "outstanding": 4},
+             {"state": "down", "outstanding": 0, "interface": "eth2", "selected": False, "speed_bits_s": 0},
+         ]},
         {"node": "n3", "state": "down", "why": "refused", "since_s": 9.0, "retry_in_s": 0.5, "failures": 4,
          "sent_bytes": 0, "received_bytes": 0, "channels": [],
          "waiting": [{"disk": "d", "op": "read", "for_s": 1.5, "left_s": 2.0}, {"disk": "d", "for_s": 0.5}]},
@@ -142,6 +148,17 @@ def test_a_mount() -> None:
     assert filled.value("meshfs_exporter_up", node="n1") == 1
     assert filled.value("meshfs_exporter_up", node="n3") == 0
     assert filled.value("meshfs_exporter_channels", node="n1") == 2
+    path = {"node": "n1", "interface": "eth0", "local_address": "10.0.1.2", "remote_address": "10.0.1.1", "number": "0"}
+    assert filled.value("meshfs_channel_up", **path) == 1
+    assert filled.value("meshfs_channel_selected", **path) == 1
+    assert filled.value("meshfs_channel_speed_bits_per_second", **path) == 25e9
+    assert filled.value("meshfs_channel_outstanding_requests", **path) == 3
+    assert filled.value("meshfs_channel_failures_total", **path) == 2
+    assert filled.value("meshfs_channel_sent_bytes_total", **path) == 100
+    assert filled.value("meshfs_channel_received_bytes_total", **path) == 200
+    down = {"node": "n1", "interface": "eth2", "local_address": "", "remote_address": "", "number": ""}
+    assert filled.value("meshfs_channel_up", **down) == 0
+    assert filled.value("meshfs_channel_speed_bits_per_second", **down) is None, "not known, no line"
     assert filled.value("meshfs_exporter_outstanding_requests", node="n1") == 7
     assert filled.value("meshfs_exporter_waiting_calls", node="n3") == 2
     assert filled.value("meshfs_exporter_waiting_longest_seconds", node="n3") == 1.5

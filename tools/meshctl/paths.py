@@ -1,17 +1,20 @@
-"""meshctl paths: by which channels each exporter is reached, and what waits for one."""
+"""meshctl paths: over which interfaces each exporter is reached, by which channels, and what waits for one."""
 
 import argparse
 
 from meshctl import output, table
+from meshctl.fields import Fields
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_mounts
 
 _COLUMNS = (
-    *("EXPORTER", "STATE", "TRANSPORT", "LOCAL", "REMOTE", "CHANNEL", "DIALECT", "SIGNING", "CIPHER"),
-    *("FLYING", "FAILURES", "SENT", "RECEIVED", "RETRY", "WHY"),
+    *("EXPORTER", "STATE", "TRANSPORT", "INTERFACE", "LOCAL", "REMOTE", "SPEED", "CHANNEL", "SECURITY"),
+    *("FLYING", "FAILURES", "SENT/S", "RECEIVED/S", "RETRY", "WHY"),
 )
-_RIGHT = ("FLYING", "FAILURES", "SENT", "RECEIVED", "RETRY", "FOR", "LEFT")
+_RIGHT = ("SPEED", "FLYING", "FAILURES", "SENT/S", "RECEIVED/S", "RETRY", "FOR", "LEFT")
 _WAITING = ("EXPORTER", "DISK", "WAITS", "FOR", "LEFT")
+#: States of a channel that should be there; one that is not selected is idle.
+_BROKEN = ("connecting", "down")
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -38,13 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def channel_problems(answer: Answer) -> list[str]:
     """A channel that is not bound, of an exporter that is reached all the same."""
-    return [
-        f"channel {channel.text('remote')} of exporter {exporter.text('node')} is {channel.text('state')}"
-        for exporter in answer.fields.items("exporters")
-        if exporter.text("state") == "connected"
-        for channel in exporter.items("channels")
-        if channel.text("state") in ("connecting", "down")
-    ]
+    found = []
+    for exporter in answer.fields.items("exporters"):
+        if exporter.text("state") != "connected":
+            continue
+        for channel in exporter.items("channels"):
+            if channel.text("state") in _BROKEN:
+                why = f": {channel.text('why')}" if channel.text("why") else ""
+                what = f"channel {channel.text('remote')} of exporter {exporter.text('node')}"
+                found.append(f"{what} is {channel.text('state')}{why}")
+    return found
 
 
 def block(answer: Answer, named: bool) -> str:
@@ -57,21 +63,40 @@ def block(answer: Answer, named: bool) -> str:
 
 
 def channel_rows(answer: Answer) -> list[list[str]]:
-    """One row per channel; an exporter without any has one row that says why."""
+    """One row per path; an exporter without any has one row that says why."""
     rows = []
     for exporter in answer.fields.items("exporters"):
         head = [exporter.text("node"), exporter.text("state")]
-        retry = exporter.number("retry_in_s")
-        tail = [table.duration(retry), exporter.text("why")]
         channels = list(exporter.items("channels"))
         if not channels:
-            rows.append([*head, *[""] * (len(_COLUMNS) - 4), *tail])
-        for channel in channels:
-            texts = [channel.text(name) for name in ("transport", "local", "remote", "state", "dialect", "signing")]
-            counts = [table.count(channel.integer(name)) for name in ("outstanding", "failures")]
-            traffic = [table.size(channel.integer(name)) for name in ("sent_bytes", "received_bytes")]
-            rows.append([*head, *texts, channel.text("cipher") or "none", *counts, *traffic, *tail])
+            retry = table.duration(exporter.number("retry_in_s"))
+            rows.append([*head, *[""] * (len(_COLUMNS) - 4), retry, exporter.text("why")])
+        rows += [[*head, *_channel_cells(channel)] for channel in channels]
     return rows
+
+
+def _channel_cells(channel: Fields) -> list[str]:
+    connected = channel.text("state") == "connected"
+    where = [channel.text(name) for name in ("transport", "interface", "local", "remote")]
+    counts = [table.count(channel.integer(name)) for name in ("outstanding", "failures")]
+    traffic = [table.bytes_rate(channel.number(name)) for name in ("sent_bytes_s", "received_bytes_s")]
+    return [
+        *where,
+        table.bits_rate(channel.integer("speed_bits_s")),
+        channel.text("state"),
+        _security(channel) if connected else "",
+        *(counts if connected else [table.UNKNOWN, counts[1]]),
+        *(traffic if connected else [table.UNKNOWN] * 2),
+        table.duration(channel.number("retry_in_s")),
+        channel.text("why"),
+    ]
+
+
+def _security(channel: Fields) -> str:
+    """What is agreed, in one word each: 3.1.1 AES-GMAC."""
+    cipher, signing = channel.text("cipher"), channel.text("signing")
+    protection = cipher if cipher not in ("", "none") else signing
+    return f"{channel.text('dialect')} {protection}".strip()
 
 
 def waiting_rows(answer: Answer) -> list[list[str]]:

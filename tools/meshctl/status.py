@@ -76,7 +76,7 @@ def mount_block(answer: Answer) -> str:
     for exporter in fields.items("exporters"):
         node = exporter.text("node")
         disks = sum(disk.text("node") == node and disk.flag("present") for disk in fields.items("disks"))
-        channels = sum(1 for _ in exporter.items("channels"))
+        channels = sum(channel.text("state") == "connected" for channel in exporter.items("channels"))
         since = table.duration(exporter.number("since_s"))
         rows.append([node, exporter.text("state"), since, str(disks), str(channels), exporter.text("why")])
     columns = ("EXPORTER", "STATE", "SINCE", "DISKS", "CHANNELS", "WHY")

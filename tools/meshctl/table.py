@@ -81,3 +81,11 @@ def percent(share: float | None) -> str:
 
 def bytes_rate(bytes_per_s: float | None) -> str:
     return UNKNOWN if bytes_per_s is None else size(int(bytes_per_s))
+
+
+def bits_rate(bits_per_s: int | None) -> str:
+    """A link's speed as its seller writes it, in powers of 1000: 25G, 100M; an unknown one is 0."""
+    if not bits_per_s or bits_per_s < 0:
+        return UNKNOWN
+    unit, letter = (1e9, "G") if bits_per_s >= 1e9 else (1e6, "M")
+    return f"{bits_per_s / unit:g}{letter}"
