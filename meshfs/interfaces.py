@@ -11,6 +11,7 @@ All are of the network namespace the process is in, need no privilege, and read 
 import array
 import errno
 import fcntl
+import logging
 import socket
 import struct
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ import psutil
 import trio
 
 from meshfs import limits
+
+logger = logging.getLogger(__name__)
 
 # linux/rtnetlink.h: links, addresses and routes of both families.
 _RTMGRP: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
@@ -187,11 +190,20 @@ class KnownInterfaces:
         """Keep `current` true until cancelled; it lags behind by INTERFACES_SETTLE_S and the kernel's answer."""
         while True:
             await self._changes.wait()
-            now = await trio.to_thread.run_sync(list_interfaces)
+            now = await self._look()
             if now != self.current:
                 self.current = now
                 changed, self._changed = self._changed, trio.Event()
                 changed.set()
+
+    async def _look(self) -> tuple[Interface, ...]:
+        """A look needs a file descriptor, and a process without a free one goes on without news until it has one."""
+        while True:
+            try:
+                return await trio.to_thread.run_sync(list_interfaces)
+            except OSError as error:
+                logger.warning("cannot look at the network interfaces: %s", error)
+            await trio.sleep(limits.INTERFACES_RETRY_S)
 
     async def changed_from(self, seen: tuple[Interface, ...]) -> tuple[Interface, ...]:
         """The current list, once it is another than the one seen."""

@@ -217,6 +217,8 @@ TCP_USER_TIMEOUT_MS: Final = 10_000
 LINK_SPEED_ASSUMED_BITS_S: Final = 1_000_000_000
 # A link that comes up is followed by its addresses and routes within milliseconds: one change, not ten.
 INTERFACES_SETTLE_S: Final = 0.05
+# After a look at them that failed, for want of a file descriptor.
+INTERFACES_RETRY_S: Final = 1.0
 # Netlink messages taken at once, 1 us each; a machine whose routes never rest must not keep the loop.
 INTERFACE_MESSAGES_MAX: Final = 4096
 

@@ -1,8 +1,11 @@
 """Interfaces and their changes as the kernel has them: veth pairs in namespaces of the tests' own."""
 
 import os
+import resource
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import ip_interface
 
@@ -240,3 +243,43 @@ def test_a_list_that_is_kept_up_to_date() -> None:
         trio.run(story)
 
     in_new_namespace(inside)
+
+
+def test_a_process_without_descriptors_learns_of_a_change_when_it_has_some() -> None:
+    async def story() -> None:
+        known = KnownInterfaces()
+        before = known.current
+        await trio.to_thread.run_sync(ip, "address add 10.77.3.1/24 dev a0")
+        async with trio.open_nursery() as nursery:
+            with no_free_descriptors():
+                nursery.start_soon(known.run)
+                with trio.move_on_after(0.5) as nothing:
+                    await known.changed_from(before)
+            assert nothing.cancelled_caught
+            with trio.fail_after(5):
+                assert len(await known.changed_from(before)) == len(before) + 1
+            nursery.cancel_scope.cancel()
+        known.close()
+
+    def inside() -> None:
+        ip(*PAIR)
+        until(is_up, "up")
+        trio.run(story)
+
+    in_new_namespace(inside)
+
+
+@contextmanager
+def no_free_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in taken:
+            os.close(each)
