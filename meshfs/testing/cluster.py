@@ -223,7 +223,7 @@ class LocalCluster:
         (self.folder / "run").mkdir(exist_ok=True)
         command = [str(BIN / "meshfsd"), "--config", str(self.config), "--node", name]
         with _uninterrupted():
-            self.exporters[name] = self._spawn(f"{name}-meshfsd", command, name)
+            self.exporters[name] = self._spawn(f"{name}-meshfsd", self._at(name, command))
         return self.exporters[name]
 
     def await_exporter(self, name: str) -> Running:
@@ -254,7 +254,7 @@ class LocalCluster:
         given = ",".join([f"node={node}", *options])
         command = [str(BIN / "meshfs"), str(self.config), str(point), "-f", "-o", given]
         with _uninterrupted():
-            self.mounts[label or node] = self._spawn(f"{label or node}-meshfs", command, node)
+            self.mounts[label or node] = self._spawn(f"{label or node}-meshfs", self._at(node, command))
         return self.mounts[label or node]
 
     def await_mount(self, point: Path) -> Path:
@@ -286,13 +286,17 @@ class LocalCluster:
 
     # --- processes
 
-    def _spawn(self, name: str, command: Sequence[str], node: str) -> Running:
+    def _at(self, node: str, command: Sequence[str]) -> list[str]:
+        """The command as it is run where the node is; here for a node the config does not have."""
+        known = self.nodes.get(node)
+        return known.host.command(*command) if known and known.host else list(command)
+
+    def _spawn(self, name: str, command: Sequence[str]) -> Running:
         log = self.logs / f"{name}.log"
-        host = self.nodes[node].host
         with log.open("ab") as output:
             # A session of its own: Ctrl-C at a terminal is the caller's, who then ends these in order.
             process = subprocess.Popen(
-                [*self._prefix, *(host.prefix if host else ()), *command],
+                [*self._prefix, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
