@@ -15,7 +15,7 @@ exporter tells of other interfaces.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,17 +239,22 @@ class ExporterSession:
     # --- what goes on while a session lives ----------------------------------------------
 
     async def _follow(self, session: Session) -> None:
+        """What is asked of it again and again, as long as it lives."""
         with session.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch_changes, session)
-                if self._ways.asks:
-                    nursery.start_soon(self._follow_interfaces, session)
-                try:
-                    await self._follow_disks(session)
-                except StatusError as error:
-                    session.fail(f"the exporter does not tell its disks: {error}")
-                except RemoteProtocolError as error:
-                    session.fail(f"the exporter broke the protocol: {error}")
+                for follow in (self._watch_changes, self._follow_disks, self._follow_interfaces):
+                    nursery.start_soon(self._guarded, follow, session)
+
+    async def _guarded(self, follow: Callable[[Session], Awaitable[None]], session: Session) -> None:
+        try:
+            await follow(session)
+        except ChannelLost:
+            # The session is over; the channel's own keeper tells why.
+            return
+        except StatusError as error:
+            session.fail(f"the exporter refuses what it has to tell: {error}")
+        except RemoteProtocolError as error:
+            session.fail(f"the exporter broke the protocol: {error}")
 
     async def _watch_changes(self, session: Session) -> None:
         try:
@@ -259,9 +264,6 @@ class ExporterSession:
         except StatusError as error:
             logger.info("exporter %s does not tell of changed disks (%s); asked every %g s", self.node, error,
                         limits.DISKS_REFRESH_S)  # fmt: skip
-        except ChannelLost:
-            # The channel's own task tells why.
-            return
 
     async def _follow_disks(self, session: Session) -> None:
         while True:
@@ -275,7 +277,7 @@ class ExporterSession:
 
     async def _follow_interfaces(self, session: Session) -> None:
         """Where else the exporter is; what the config says stays, as it may be all that we reach."""
-        while True:
+        while self._ways.asks:
             self._ask_interfaces = trio.Event()
             try:
                 told = await session.ask(lambda channel: query_interfaces(channel, session.trees[IoClass.APP]))

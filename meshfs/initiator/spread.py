@@ -45,7 +45,9 @@ _THROUGHPUT_S: Final = 2.0
 class Load:
     """One channel's. ``begin`` and ``end`` are told of every READ and WRITE."""
 
-    __slots__ = ("_busy_s", "_mark_s", "_moved_bytes", "measured", "outstanding_bytes", "rate_bytes_s", "sampled_s")
+    __slots__ = (
+        "_busy_s", "_mark_s", "_moved_bytes", "_samples", "measured", "outstanding_bytes", "rate_bytes_s", "sampled_s",
+    )  # fmt: skip
 
     def __init__(self, now: float, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
         self.outstanding_bytes = 0
@@ -57,6 +59,7 @@ class Load:
         self._moved_bytes = 0
         self._busy_s = 0.0
         self._mark_s = now
+        self._samples = 0
 
     def begin(self, size: int, now: float) -> None:
         if not self.outstanding_bytes:
@@ -73,8 +76,10 @@ class Load:
 
     def _sample(self, now: float) -> None:
         if self._busy_s > 0:
+            # What was found long ago says little, and the first answers of a path are its slowest.
+            self._samples = 1 if now - self.sampled_s >= _STALE_S else self._samples + 1
             rate = self._moved_bytes / self._busy_s
-            self.rate_bytes_s += (rate - self.rate_bytes_s) * (_MEAN if self.measured else 1)
+            self.rate_bytes_s += (rate - self.rate_bytes_s) * max(_MEAN, 1 / self._samples)
             self.measured = True
         self._moved_bytes, self._busy_s, self.sampled_s = 0, 0.0, now
 

@@ -78,6 +78,7 @@ _NO_CHANNEL: dict[str, Any] = {
     "outstanding": 0,
     "sent_bytes_s": 0,
     "received_bytes_s": 0,
+    "measured_bytes_s": None,
 }
 
 
@@ -93,4 +94,6 @@ def _channel_status(channel: Channel) -> dict[str, Any]:
         "outstanding": channel.outstanding,
         "sent_bytes_s": round(channel.throughput.sent_bytes_s),
         "received_bytes_s": round(channel.throughput.received_bytes_s),
+        # Where there is no choice nothing is measured.
+        "measured_bytes_s": round(channel.load.rate_bytes_s) if channel.load.measured else None,
     }

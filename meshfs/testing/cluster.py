@@ -109,10 +109,12 @@ class LocalCluster:
         io_timeout_s: float = 30,
         prefix: Sequence[str] = (),
         scheduler: Mapping[str, Any] | None = None,
+        multichannel: Mapping[str, Setting] | None = None,
     ):
         """`prefix` goes before every process started, as nsenter of a network namespace does; a host's follows it.
 
         `scheduler` is the config's [scheduler]; its "flow" is a list of what each [[scheduler.flow]] says.
+        `multichannel` is its [multichannel].
         """
         self.folder = folder
         self.config = folder / "cluster.toml"
@@ -121,6 +123,7 @@ class LocalCluster:
         self.security = security
         self.io_timeout_s = io_timeout_s
         self.scheduler = dict(scheduler or {})
+        self.multichannel = dict(multichannel or {})
         self._prefix = list(prefix)
         self.nodes: dict[str, LocalNode] = {}
         self.exporters: dict[str, Running] = {}
@@ -176,7 +179,8 @@ class LocalCluster:
             f'[cluster]\nname = "{self.name}"\nkeys = "keys"\n'
             f'security = "{self.security}"\nio_timeout_s = {self.io_timeout_s}\n'
         )
-        parts = [head, *self._scheduler_toml(), *(node.toml() for node in self.nodes.values())]
+        several = [_toml("[multichannel]", self.multichannel)] if self.multichannel else []
+        parts = [head, *several, *self._scheduler_toml(), *(node.toml() for node in self.nodes.values())]
         self.config.write_text("\n\n".join(parts) + "\n")
         return self.config
 

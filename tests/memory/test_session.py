@@ -373,7 +373,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
             "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0,
             "interface": "", "number": 0, "speed_bits_s": 0, "rdma": False, "selected": True, "why": "",
             "retry_in_s": None, "sent_bytes_s": 0, "received_bytes_s": 0, "local_address": "",
-            "remote_address": "way-0",
+            "remote_address": "way-0", "measured_bytes_s": None,
         }  # fmt: skip
         await exporter.stop()
         await until(lambda: session.state == "down" and session.retry_at is not None)

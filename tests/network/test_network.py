@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from meshfs.config import load
+from meshfs.keys import Keyring
 from meshfs.limits import MIB
+from meshfs.model import SHARE_DISKS
+from meshfs.smb.constants import Capabilities, Command, Fsctl
+from meshfs.smb.messages.ioctl import NO_FILE, IoctlRequest, IoctlResponse, NetworkInterface, unpack_interfaces
 from meshfs.testing.cluster import LocalCluster, tracebacks
 from meshfs.testing.network import Network
+from meshfs.testing.raw_initiator import SocketInitiator
 from support.commands import FIO_VERIFY, fio, run, until
 
 SIZE_BYTES = 8 * MIB
@@ -76,3 +82,31 @@ def test_a_restart_over_the_network(cluster: LocalCluster) -> None:
     cluster.stop_exporter("n1", signal.SIGKILL)
     cluster.start_exporter("n1")
     until(lambda: path.read_bytes()[:9] == bytes(9), "served again")
+
+
+def asked_interfaces(cluster: LocalCluster) -> list[NetworkInterface]:
+    """What n1's exporter answers n2."""
+    n1, n2 = cluster.nodes["n1"], cluster.nodes["n2"]
+    assert n2.host is not None
+    with n2.host.entered():
+        client = SocketInitiator((n1.addresses[1], n1.port))
+    with client:
+        client.negotiate(capabilities=int(Capabilities.LARGE_MTU | Capabilities.MULTI_CHANNEL))
+        assert client.set_up("n2", Keyring(load(cluster.config), "n2").password_to("n1")).status == 0
+        client.connect(SHARE_DISKS)
+        asked = IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, NO_FILE, b"", 65536)
+        reply = client.call(Command.IOCTL, asked.pack())
+        assert reply.status == 0
+        return list(unpack_interfaces(IoctlResponse.unpack(reply.body).output))
+
+
+def test_an_exporter_tells_of_its_interfaces_as_they_are(cluster: LocalCluster, network: Network) -> None:
+    cluster.start_exporter("n1")
+    both = [(str(each.address), each.link_speed_bits_s, each.capability) for each in asked_interfaces(cluster)]
+    assert both == [("10.77.0.1", 10_000_000_000, 0), ("10.77.1.1", 10_000_000_000, 0)]
+    assert len({each.index for each in asked_interfaces(cluster)} - {0}) == 2
+    first = network.hosts["n1"].nics[0]
+    first.unplug()
+    until(lambda: [str(each.address) for each in asked_interfaces(cluster)] == ["10.77.1.1"], "one has no carrier")
+    first.plug()
+    until(lambda: len(asked_interfaces(cluster)) == 2, "told again")

@@ -109,6 +109,24 @@ def test_a_link_that_becomes_slow_is_found_out_and_tried_again() -> None:
     assert spread.split(MIB, later) == [], "one try at a time"
 
 
+def test_a_bad_first_impression_is_forgotten_soon() -> None:
+    """The first answer over a link that just came up may take a retransmission's time."""
+    spread: Spread[Link] = Spread()
+    busy, new = Link(1e9), Link(1e9)
+    spread.add(busy)
+    spread.add(new)
+    worked(busy, [0.001] * 20)
+    new.load.begin(65536, 0.02)
+    new.load.end(65536, 0.32)
+    assert new.load.measured
+    busy.load.begin(16 * 65536, 1.0)
+    assert spread.pick(65536, 1.0) is busy
+    assert spread.pick(65536, 2.5) is new, "tried again"
+    new.load.begin(65536, 2.5)
+    new.load.end(65536, 2.5003)
+    assert spread.pick(65536, 2.6) is new, "and found to be fast"
+
+
 def test_the_drivers_word_is_not_trusted_with_much() -> None:
     spread: Spread[Link] = Spread()
     known, promised = Link(50e6), Link(5e6, promised_bytes_s=1.25e9)

@@ -11,6 +11,7 @@ the process that mounts and the one that serves.
     tools/bench scale                            16 nodes of 26 disks
     tools/bench fairness                         the scheduler: shares, latency beside floods, recovery, cost
     tools/bench fairness --quick --only 'slow/recovery/*'
+    tools/bench multichannel                     several interfaces, several channels over loopback, pulled links
 """
 
 import argparse
@@ -22,7 +23,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark import fairness, fairness_report, fio, report
+from benchmark import fairness, fairness_report, fio, multichannel, report
 from benchmark.profile import profile
 from benchmark.scale import scale
 from benchmark.subjects import DISKS, Subject, scratch_folder, start
@@ -51,6 +52,10 @@ def _run(options: argparse.Namespace) -> None:
         _write(options.json, {"machine": report.machine(), "scale": result})
     elif options.what == "fairness":
         _fairness(options)
+    elif options.what == "multichannel":
+        with scratch_folder("meshfs-multichannel-") as folder:
+            findings = multichannel.measure(folder, options.rounds, options.seconds, options.only, _say)
+        _write(options.json, {"machine": report.machine(), **findings})
     elif options.profile:
         _profile(options)
     else:
@@ -61,7 +66,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=["compare", "scale", "fairness"], default="compare")
+    parser.add_argument("what", nargs="?", choices=["compare", "scale", "fairness", "multichannel"], default="compare")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; of fairness also fewer cases")
     parser.add_argument("--rounds", type=int, metavar="N")
     parser.add_argument("--seconds", type=float, metavar="S", help="length of one measurement")
