@@ -61,7 +61,7 @@ CHANNELS_PER_SESSION_MAX: Final = 32
 TREES_PER_SESSION_MAX: Final = 64
 OPENS_PER_SESSION_MAX: Final = 4096
 LOCKS_PER_OPEN_MAX: Final = 1024
-# LOCK and CHANGE_NOTIFY requests that wait, per connection (each holds a credit as well).
+# LOCK, CHANGE_NOTIFY and CREATE requests that wait, per connection (each holds a credit as well).
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # Replies a peer does not fetch: past this the exporter stops reading from it.
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
@@ -79,6 +79,16 @@ PEER_LOG_LINES_BURST: Final = 50
 # meshctl connections at once, and the longest line of one.
 CONTROL_CONNECTIONS_MAX: Final = 16
 CONTROL_LINE_MAX_BYTES: Final = 64 * KIB
+
+# --- the scratch share ----------------------------------------------------------------
+
+# One file may have it all, and is zeroed up to where it is written: 50 ms in which nothing else is served.
+SCRATCH_SIZE_MAX_BYTES: Final = 256 * MIB
+# Empty files take no bytes of the size, and about 2 KiB of memory: together at most 16 MiB.
+SCRATCH_FILES_MAX: Final = 8192
+# The holder of an oplock has this long to acknowledge a break; smbclient waits 20 s for its CREATE.
+OPLOCK_BREAK_TIMEOUT_S: Final = 10.0
+OPLOCK_BREAK_TICK_S: Final = 1.0
 
 # --- disks ----------------------------------------------------------------------------
 
