@@ -13,8 +13,9 @@ MIB: Final = 1024 * KIB
 
 # One READ or WRITE. 8 MiB is what Windows and smbd offer.
 IO_SIZE_MAX_BYTES: Final = 8 * MIB
-# QUERY_DIRECTORY, QUERY_INFO, SET_INFO, IOCTL and CHANGE_NOTIFY buffers.
-TRANSACT_SIZE_MAX_BYTES: Final = 1 * MIB
+# QUERY_DIRECTORY, QUERY_INFO, SET_INFO, IOCTL and CHANGE_NOTIFY buffers. As for IO: some clients
+# ask for 8 MiB of directory without looking at what was negotiated. Only what there is takes memory.
+TRANSACT_SIZE_MAX_BYTES: Final = 8 * MIB
 # Headers, transform header, and padding around the largest payload.
 FRAME_OVERHEAD_MAX_BYTES: Final = 64 * KIB
 FRAME_MAX_BYTES: Final = IO_SIZE_MAX_BYTES + FRAME_OVERHEAD_MAX_BYTES

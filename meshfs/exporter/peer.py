@@ -9,6 +9,7 @@ RemoteProtocolError from ``received`` means that the connection is over.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from meshfs import limits
 from meshfs.buffers import Buffer
@@ -113,11 +114,21 @@ class Peer:
             handler(request)
         except StatusError as error:
             logger.debug("%s: %s: %s", self.remote, command_name(request.message.command), error)
-            request.fail(error.status)
+            self._refuse(request, error.status)
         except RemoteProtocolError as error:
             self.exporter.count("malformed_requests")
             self.log_warning("malformed %s: %s", command_name(request.message.command), error)
-            request.fail(NtStatus.INVALID_PARAMETER)
+            self._refuse(request, NtStatus.INVALID_PARAMETER)
+
+    def _refuse(self, request: Request, status: int) -> None:
+        """Protect it as the session wants, also where the request was refused before that was looked at."""
+        session = self.sessions.get(request.session_id)
+        if session is None and request.compound is not None:
+            session = request.compound.session
+        if request.security is None and session is not None and session.serving:
+            with suppress(StatusError):
+                request.protect_by(session)
+        request.fail(status)
 
     def _negotiate(self, message: Message) -> None:
         """The first message, and only the first, is NEGOTIATE (MS-SMB2 3.3.5.2, 3.3.5.4).
