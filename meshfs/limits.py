@@ -37,8 +37,11 @@ NETWORK_INTERFACES_MAX: Final = 256
 
 # One credit pays for 64 KiB (MS-SMB2 3.3.5.2.5).
 CREDIT_BYTES: Final = 64 * KIB
-# What one connection may have outstanding: 512 * 64 KiB = 32 MiB of payload.
+# What one connection may have worked on at once: 512 * 64 KiB = 32 MiB of payload. An initiator asks for no more.
 CREDITS_MAX: Final = 512
+# What a peer gets that asks for more than a thousand at once, as from Windows and smbd: what is
+# beyond CREDITS_MAX waits where it was received.
+CREDITS_GRANTED_MAX: Final = 8192
 CREDITS_UNAUTHENTICATED_MAX: Final = 16
 # A disk's requests of one class may hold this times the credits that are free then (initiator/window.py
 # has the numbers): one busy disk most of them, many hung ones never all; system I/O less than applications.

@@ -37,11 +37,14 @@ _OUT_MAX_BYTES = 64 * limits.KIB
 _CANCEL = int(Command.CANCEL)
 _NEGOTIATE = int(Command.NEGOTIATE)
 _READY = ConnectionState.READY
+_CREDITS_MAX = limits.CREDITS_MAX
 
 
 class Peer:
     """The other end of one connection.
 
+    held             requests that wait until others are answered: as long as there are some, the transport
+                     receives nothing, and calls ``go_on`` when there is room again
     flush            sends ``out`` (the transport's, set by it)
     on_login_change  told when the first session is there, or the last one gone
     """
@@ -54,6 +57,7 @@ class Peer:
         self.window = CreditWindow()
         self.state = ConnectionState.NEW
         self.sessions: dict[int, Session] = {}
+        self.held: list[Message] = []
         self.waiting: dict[int, Waiting] = {}
         self.last_async_id = 0
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
@@ -71,8 +75,25 @@ class Peer:
 
     def received(self, count: int) -> None:
         """Handle what ``count`` new bytes complete. Raises RemoteProtocolError."""
-        for message in self.connection.received(count):
+        self._handle(self.connection.received(count))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether enough was answered to go on with what is held."""
+        return self.window.in_flight <= _CREDITS_MAX // 2
+
+    def go_on(self) -> None:
+        """Handle what was held, or the beginning of it. Raises RemoteProtocolError."""
+        held, self.held = self.held, []
+        self._handle(held)
+
+    def _handle(self, messages: list[Message]) -> None:
+        window = self.window
+        for index, message in enumerate(messages):
             if self.closing:
+                return
+            if window.in_flight > _CREDITS_MAX:
+                self.held = messages[index:]
                 return
             if message.command == _CANCEL and message.next is None:
                 self._cancel(message)
@@ -215,6 +236,7 @@ class Peer:
         """A session is valid: larger frames and more credits from now on."""
         self.connection.frame_max_bytes = limits.FRAME_MAX_BYTES
         self.window.limit = limits.CREDITS_MAX
+        self.window.limit_max = limits.CREDITS_GRANTED_MAX
         self.on_login_change(True)
 
     def forget(self, session: Session) -> None:
