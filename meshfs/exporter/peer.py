@@ -57,11 +57,11 @@ class Peer:
         self.window = CreditWindow()
         self.state = ConnectionState.NEW
         self.sessions: dict[int, Session] = {}
-        self.held: list[Message] = []
         self.waiting: dict[int, Waiting] = {}
         self.last_async_id = 0
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
         self.dirty = False
+        self.held: list[Message] = []
         #: Nothing is received or sent any more.
         self.closed = False
         #: To be closed once ``out`` is sent.
