@@ -31,6 +31,7 @@ from meshfs.limits import (
     IO_TIMEOUT_MIN_S,
     IO_TIMEOUT_S,
     NODE_WEIGHT_MAX,
+    SCRATCH_SIZE_MAX_BYTES,
     UNIX_PATH_MAX_BYTES,
 )
 from meshfs.model import Access
@@ -48,7 +49,9 @@ _NAME_RULE: Final = "a name of 1 to 63 of A-Z a-z 0-9 . _ - that starts with a l
 _ROOT_KEYS: Final = ("cluster", "multichannel", "scheduler", "node")
 CLUSTER_KEYS: Final = ("name", "keys", "security", "io_timeout_s")
 MULTICHANNEL_KEYS: Final = ("channels", "dead_after_s")
-NODE_KEYS: Final = ("name", "addresses", "port", "socket", "weight", "metrics", "state", "public_key", "disk")
+NODE_KEYS: Final = (
+    "name", "addresses", "port", "socket", "weight", "metrics", "state", "scratch_size_bytes", "public_key", "disk",
+)  # fmt: skip
 DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
 
 
@@ -100,7 +103,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Node:
-    """`metrics`: where its exporter tells Prometheus, None is nowhere. `state`: the folder of what it keeps."""
+    """`metrics`: where its exporter tells Prometheus, None is nowhere. `state`: the folder of what it keeps.
+
+    `scratch_size_bytes`: how large the files of its share `scratch` may be together; of None there is no such share.
+    """
 
     name: str
     addresses: tuple[str, ...]
@@ -109,6 +115,7 @@ class Node:
     weight: int
     metrics: tuple[str, int] | None
     state: Path
+    scratch_size_bytes: int | None
     public_key: str | None
     disks: tuple[Disk, ...]
 
@@ -220,6 +227,7 @@ def _node(table: Table, base: Path) -> Node:
         weight=table.integer("weight", 1, 1, NODE_WEIGHT_MAX),
         metrics=_metrics(table),
         state=_path(base, table.text("state", f"state/{name}")),
+        scratch_size_bytes=_scratch_size_bytes(table),
         public_key=_public_key(table),
         disks=tuple(_disk(disk, base) for disk in _disk_tables(table)),
     )
@@ -293,6 +301,12 @@ def _metrics(table: Table) -> tuple[str, int] | None:
         return parse_endpoint(text)
     except ValueError:
         table.fail("metrics", f"found {describe(text)}, expected {ENDPOINT_RULE}")
+
+
+def _scratch_size_bytes(table: Table) -> int | None:
+    if "scratch_size_bytes" not in table:
+        return None
+    return table.integer("scratch_size_bytes", 0, 1, SCRATCH_SIZE_MAX_BYTES)
 
 
 def _public_key(table: Table) -> str | None:

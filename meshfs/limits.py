@@ -13,8 +13,9 @@ MIB: Final = 1024 * KIB
 
 # One READ or WRITE. 8 MiB is what Windows and smbd offer.
 IO_SIZE_MAX_BYTES: Final = 8 * MIB
-# QUERY_DIRECTORY, QUERY_INFO, SET_INFO, IOCTL and CHANGE_NOTIFY buffers.
-TRANSACT_SIZE_MAX_BYTES: Final = 1 * MIB
+# QUERY_DIRECTORY, QUERY_INFO, SET_INFO, IOCTL and CHANGE_NOTIFY buffers. As for IO: some clients
+# ask for 8 MiB of directory without looking at what was negotiated. Only what there is takes memory.
+TRANSACT_SIZE_MAX_BYTES: Final = 8 * MIB
 # Headers, transform header, and padding around the largest payload.
 FRAME_OVERHEAD_MAX_BYTES: Final = 64 * KIB
 FRAME_MAX_BYTES: Final = IO_SIZE_MAX_BYTES + FRAME_OVERHEAD_MAX_BYTES
@@ -36,8 +37,11 @@ NETWORK_INTERFACES_MAX: Final = 256
 
 # One credit pays for 64 KiB (MS-SMB2 3.3.5.2.5).
 CREDIT_BYTES: Final = 64 * KIB
-# What one connection may have outstanding: 512 * 64 KiB = 32 MiB of payload.
+# What one connection may have worked on at once: 512 * 64 KiB = 32 MiB of payload. An initiator asks for no more.
 CREDITS_MAX: Final = 512
+# What a peer gets that asks for more than a thousand at once, as from Windows and smbd: what is
+# beyond CREDITS_MAX waits where it was received.
+CREDITS_GRANTED_MAX: Final = 8192
 CREDITS_UNAUTHENTICATED_MAX: Final = 16
 # A disk's requests of one class may hold this times the credits that are free then (initiator/window.py
 # has the numbers): one busy disk most of them, many hung ones never all; system I/O less than applications.
@@ -61,7 +65,7 @@ CHANNELS_PER_SESSION_MAX: Final = 32
 TREES_PER_SESSION_MAX: Final = 64
 OPENS_PER_SESSION_MAX: Final = 4096
 LOCKS_PER_OPEN_MAX: Final = 1024
-# LOCK and CHANGE_NOTIFY requests that wait, per connection (each holds a credit as well).
+# LOCK, CHANGE_NOTIFY and CREATE requests that wait, per connection (each holds a credit as well).
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # Replies a peer does not fetch: past this the exporter stops reading from it.
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
@@ -79,6 +83,16 @@ PEER_LOG_LINES_BURST: Final = 50
 # meshctl connections at once, and the longest line of one.
 CONTROL_CONNECTIONS_MAX: Final = 16
 CONTROL_LINE_MAX_BYTES: Final = 64 * KIB
+
+# --- the scratch share ----------------------------------------------------------------
+
+# One file may have it all, and is zeroed up to where it is written: 50 ms in which nothing else is served.
+SCRATCH_SIZE_MAX_BYTES: Final = 256 * MIB
+# Empty files take no bytes of the size, and about 2 KiB of memory: together at most 16 MiB.
+SCRATCH_FILES_MAX: Final = 8192
+# The holder of an oplock has this long to acknowledge a break; smbclient waits 20 s for its CREATE.
+OPLOCK_BREAK_TIMEOUT_S: Final = 10.0
+OPLOCK_BREAK_TICK_S: Final = 1.0
 
 # --- disks ----------------------------------------------------------------------------
 

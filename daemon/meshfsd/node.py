@@ -15,7 +15,7 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -29,6 +29,7 @@ from meshfs.exporter.endpoints import listen_all, listen_unix
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.interfaces import offered
 from meshfs.exporter.listener import Listener
+from meshfs.exporter.scratch import ScratchVolume
 from meshfs.interfaces import KnownInterfaces
 from meshfs.keys import Keyring
 from meshfs.smb.auth import Accounts
@@ -61,6 +62,10 @@ async def run(config_path: Path, node_name: str, engine_name: str = "auto") -> N
         engine.close()
 
 
+#: Keys of a node that are as they were when it started.
+_UNTIL_RESTART: Final = ("addresses", "port", "socket", "metrics", "scratch_size_bytes")
+
+
 class NodeExporter:
     """One node's exporter with its disks and sockets."""
 
@@ -74,6 +79,8 @@ class NodeExporter:
             node.name, accounts, config.cluster.security, pool=pool,
             interfaces=lambda: offered(self._node.addresses, self._interfaces.current),
         )  # fmt: skip
+        if node.scratch_size_bytes is not None:
+            self._exporter.scratch = ScratchVolume(node.scratch_size_bytes, self._exporter.now_filetime())
         self._disks = Disks(node.name, engine, pool, Calibration(state_folder(node.state)))
         self._flows = FlowControl(
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
@@ -122,6 +129,8 @@ class NodeExporter:
                 nursery.start_soon(listener.run)
                 nursery.start_soon(self._interfaces.run)
                 nursery.start_soon(self._keep_calibration)
+                if self._exporter.scratch is not None:
+                    nursery.start_soon(self._end_late_oplock_breaks)
                 nursery.start_soon(serve_control, self._control, self._verbs())
                 if self._metrics is not None:
                     nursery.start_soon(self._metrics.run)
@@ -141,6 +150,11 @@ class NodeExporter:
         while True:
             await trio.sleep(limits.CALIBRATION_SAVE_S)
             await trio.to_thread.run_sync(self._disks.calibration.save, self._disks.learnt())
+
+    async def _end_late_oplock_breaks(self) -> None:
+        while True:
+            await trio.sleep(limits.OPLOCK_BREAK_TICK_S)
+            self._exporter.end_late_oplock_breaks()
 
     def _log_ready(self) -> None:
         node = self._node
@@ -173,9 +187,10 @@ class NodeExporter:
 
     async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
         old, old_config, self._config = self._node, self._config, config
-        fixed = {name: getattr(old, name) for name in ("addresses", "port", "socket", "metrics")}
+        fixed = {name: getattr(old, name) for name in _UNTIL_RESTART}
         if any(getattr(node, name) != value for name, value in fixed.items()):
-            logger.warning("changed addresses, port, socket or metrics of %s take effect at a restart", node.name)
+            what = "addresses, port, socket, scratch_size_bytes or metrics"
+            logger.warning("changed %s of %s take effect at a restart", what, node.name)
             node = replace(node, **fixed)
         if config.scheduler.discipline != old_config.scheduler.discipline:
             logger.warning("a changed discipline of the scheduler takes effect at a restart, or for a new disk")

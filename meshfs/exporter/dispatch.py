@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter import files, ioctl, locking, query, read_write, session, trees
+from meshfs.exporter import files, ioctl, locking, oplock_break, query, read_write, session, trees
+from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.smb.constants import Command, NtStatus
-from meshfs.smb.messages import EchoRequest, EchoResponse, unpack_break_acknowledgment
+from meshfs.smb.messages import EchoRequest, EchoResponse, OplockBreak, unpack_break_acknowledgment
 
 
 class Needs(enum.IntEnum):
@@ -35,8 +36,13 @@ def _echo(request: Request) -> None:
 
 
 def _oplock_break(request: Request) -> None:
-    """No oplock or lease is ever granted, so none can be acknowledged (3.3.5.22)."""
-    unpack_break_acknowledgment(request.message.body)
+    """Scratch files have oplocks; disks have none, and nothing has a lease (3.3.5.22)."""
+    body = unpack_break_acknowledgment(request.message.body)
+    if isinstance(body, OplockBreak):
+        opened = request.find_open(body.file_id.volatile)
+        if isinstance(opened, ScratchOpen):
+            oplock_break.acknowledge(request, opened, body)
+            return
     raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no oplock to acknowledge")
 
 

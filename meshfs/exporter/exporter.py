@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
-from meshfs.exporter.opens import DiskOpen, RootOpen
+from meshfs.exporter.opens import DiskOpen, RootOpen, ScratchOpen
+from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.session import Session
 from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
 from meshfs.scheduler.runner import Runner
@@ -38,6 +39,7 @@ _FILETIME_OF_EPOCH: Final = 116444736000000000
 
 
 def filetime(now_s: float) -> int:
+    """Of a time.time()."""
     return int(now_s * 10_000_000) + _FILETIME_OF_EPOCH
 
 
@@ -79,12 +81,15 @@ class Exporter:
         self.accounts = accounts
         self.security = security
         self.shares = shares or Shares()
+        #: The files of the share `scratch`; None where there is no such share.
+        self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
         self.clock = clock
         #: Where further channels may be made to, asked for whenever a peer asks.
         self.interfaces = interfaces
         self.guid = uuid.uuid4().bytes_le
-        self.started_filetime = filetime(time.time())
+        self.wall_clock: Callable[[], float] = time.time
+        self.started_filetime = self.now_filetime()
         self.peers: set[Peer] = set()
         self.sessions: dict[int, Session] = {}
         # Ended, with I/O still at a disk; and who waits for its end.
@@ -103,6 +108,9 @@ class Exporter:
 
     def count(self, what: str) -> None:
         self.counters[what] += 1
+
+    def now_filetime(self) -> int:
+        return filetime(self.wall_clock())
 
     def new_session_id(self) -> int:
         self._last_session_id += 1
@@ -192,6 +200,17 @@ class Exporter:
         ending = self._ending.get(session_id)
         return self.sessions.get(session_id) if ending is None else ending[0]
 
+    def end_late_oplock_breaks(self) -> None:
+        """Oplocks whose holder did not acknowledge in time are gone; to be called every second or so."""
+        now = self.clock()
+        self.begin_batch()
+        for session in list(self.sessions.values()):
+            for opened in list(session.opens.values()):
+                if isinstance(opened, ScratchOpen) and opened.oplock is not None and opened.oplock.is_late(now):
+                    self.count("oplock_breaks_late")
+                    opened.drop_oplock()
+        self.end_batch()
+
     def enforce(self, disk: OfferedDisk) -> None:
         """Who may do what with the disk changed: end the opens that may do more than that."""
         for session in list(self.sessions.values()):
@@ -223,7 +242,7 @@ class Exporter:
         for session in list(self.sessions.values()):
             for opened in list(session.opens.values()):
                 if isinstance(opened, RootOpen):
-                    opened.changed(action, disk)
+                    opened.directory.changed(action, disk.name)
         self.end_batch()
 
 

@@ -1,21 +1,22 @@
 """CREATE and CLOSE (MS-SMB2 3.3.5.9, 3.3.5.10).
 
 A share is one directory of disks. Disks exist or do not: none is made, removed or truncated,
-and overwriting one keeps its size and content, as O_TRUNC on a block device does.
+and overwriting one keeps its size and content, as O_TRUNC on a block device does. The share
+`scratch` is another matter: `scratch_create`.
 """
 
-from struct import Struct
 from typing import Final
 
-from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter import rpc
+from meshfs.exporter import rpc, scratch_create
+from meshfs.exporter.created import answer, check_room
 from meshfs.exporter.opens import AnyOpen, DiskOpen, PipeOpen, RootOpen
 from meshfs.exporter.query import facts_of
 from meshfs.exporter.request import Request
 from meshfs.exporter.shares import (
     DISK_RIGHTS,
     READ_RIGHTS,
+    SHARE_SCRATCH,
     WRITE_RIGHTS,
     OfferedDisk,
     expand_access,
@@ -35,10 +36,7 @@ from meshfs.smb.info import has_wildcards
 from meshfs.smb.messages import (
     CloseRequest,
     CloseResponse,
-    CreateContext,
     CreateRequest,
-    CreateResponse,
-    FileId,
 )
 
 _D = CreateDisposition
@@ -47,17 +45,17 @@ _ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAc
                    _D.OVERWRITE_IF: CreateAction.OVERWRITTEN}  # fmt: skip
 _SHARE_ALL: Final = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
 _SRVSVC: Final = "srvsvc"
-#: SMB2_CREATE_QUERY_MAXIMAL_ACCESS_RESPONSE and _QUERY_ON_DISK_ID (2.2.14.2.5, 2.2.14.2.9).
-_MAXIMAL_ACCESS: Final = Struct("<II")
-_ON_DISK_ID: Final = Struct("<QQ16x")
 
 
 def create(request: Request) -> None:
     body = CreateRequest.unpack(request.message.body)
     _check(body)
-    session = request.session
-    if len(session.opens) >= limits.OPENS_PER_SESSION_MAX:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens")
+    check_room(request.session)
+    if request.tree.share == SHARE_SCRATCH:
+        scratch_create.create(request, body)
+        return
+    if body.options & CreateOptions.DELETE_ON_CLOSE:
+        raise StatusError(NtStatus.ACCESS_DENIED, "disks are not deleted")
     if request.tree.io_class is None:
         opened: AnyOpen = _open_pipe(request, body)
         allowed = opened.access
@@ -65,23 +63,8 @@ def create(request: Request) -> None:
         opened, allowed = _open_root(request, body)
     else:
         opened, allowed = _open_disk(request, body)
-    session.opens[opened.file_id] = opened
-    opened.channel_sequence = request.message.channel_sequence
-    request.open = opened
-    if request.compound is not None:
-        request.compound.file_id = opened.file_id
-    facts = facts_of(request, opened)
-    request.reply(
-        CreateResponse(
-            FileId(opened.file_id, opened.file_id),
-            _ACTIONS.get(_D(body.disposition), CreateAction.OPENED),
-            facts.size_bytes,
-            facts.allocation_bytes,
-            facts.attributes,
-            facts.times,
-            _contexts(body, allowed, facts.index_number, facts.volume_serial),
-        ).pack()
-    )
+    action = _ACTIONS.get(_D(body.disposition), CreateAction.OPENED)
+    answer(request, body, opened, allowed=allowed, action=action)
 
 
 def _check(body: CreateRequest) -> None:
@@ -97,8 +80,6 @@ def _check(body: CreateRequest) -> None:
         raise StatusError(NtStatus.NOT_SUPPORTED, "open by file id")
     if not body.desired_access:
         raise StatusError(NtStatus.ACCESS_DENIED, "no access wanted")
-    if body.options & CreateOptions.DELETE_ON_CLOSE:
-        raise StatusError(NtStatus.ACCESS_DENIED, "disks are not deleted")
     if body.context(b"TWrp") is not None:
         raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, "no earlier versions are kept")
 
@@ -162,17 +143,13 @@ def _open_pipe(request: Request, body: CreateRequest) -> PipeOpen:
     if body.name.lower() != _SRVSVC:
         raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no pipe {body.name!r}")
     exporter = request.peer.exporter
-    shares = ((SHARE_DISKS, "disks, for applications"), (SHARE_DISKS_SYSTEM, "disks, for the system"))
+    shares: tuple[tuple[str, str], ...] = (
+        (SHARE_DISKS, "disks, for applications"),
+        (SHARE_DISKS_SYSTEM, "disks, for the system"),
+    )
+    if exporter.scratch is not None:
+        shares += ((SHARE_SCRATCH, "files in memory"),)
     return PipeOpen(request.session, request.tree, exporter.new_file_id(), body.name, rpc.ShareList(shares).answer)
-
-
-def _contexts(body: CreateRequest, allowed: int, index: int, volume: int) -> tuple[CreateContext, ...]:
-    contexts: list[CreateContext] = []
-    if body.context(b"MxAc") is not None:
-        contexts.append((b"MxAc", _MAXIMAL_ACCESS.pack(NtStatus.SUCCESS, allowed)))
-    if body.context(b"QFid") is not None:
-        contexts.append((b"QFid", _ON_DISK_ID.pack(index, volume)))
-    return tuple(contexts)
 
 
 def close(request: Request) -> None:

@@ -6,8 +6,9 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter import scratch_files
 from meshfs.exporter.negotiate import DIALECTS, capabilities_of, security_mode
-from meshfs.exporter.opens import DiskOpen, PipeOpen, RootOpen
+from meshfs.exporter.opens import DiskOpen, PipeOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.model import encode_disks
 from meshfs.smb.constants import IOCTL_IS_FSCTL, AccessMask, Capabilities, Fsctl, NtStatus
@@ -87,7 +88,7 @@ def _query_disks(request: Request, body: IoctlRequest) -> None:
     elif isinstance(opened, RootOpen):
         disks = request.peer.exporter.shares.visible(user)
     else:
-        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "a pipe has no disks")
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "neither a pipe nor a scratch file has disks")
     output = encode_disks([disk.info_for(user) for disk in disks])
     if len(output) > body.output_bytes_max:
         raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"{len(output)} bytes of disks")
@@ -103,11 +104,24 @@ def _pipe_transceive(request: Request, body: IoctlRequest) -> None:
     _reply(request, body, data, NtStatus.BUFFER_OVERFLOW if more else NtStatus.SUCCESS)
 
 
+def _object_id(request: Request, body: IoctlRequest) -> None:
+    """Every scratch file has one from the beginning (MS-FSA 2.1.5.10.1)."""
+    opened = request.find_open(body.file_id.volatile)
+    if not isinstance(opened, ScratchOpen):
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "only scratch files have object ids")
+    output = scratch_files.object_id(opened.file, request.peer.exporter.guid)
+    if len(output) > body.output_bytes_max:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"{len(output)} bytes of an object id")
+    _reply(request, body, output)
+
+
 _HANDLERS: Final[dict[int, Callable[[Request, IoctlRequest], None]]] = {
     Fsctl.VALIDATE_NEGOTIATE_INFO: _validate_negotiate,
     Fsctl.QUERY_NETWORK_INTERFACE_INFO: _query_interfaces,
     Fsctl.MESHFS_QUERY_DISKS: _query_disks,
     Fsctl.PIPE_TRANSCEIVE: _pipe_transceive,
+    Fsctl.GET_OBJECT_ID: _object_id,
+    Fsctl.CREATE_OR_GET_OBJECT_ID: _object_id,
 }
 #: Known ones that concern no open.
 _NOT_SUPPORTED: Final[dict[int, NtStatus]] = {

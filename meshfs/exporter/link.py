@@ -8,13 +8,15 @@ Input is handled in the reactor's callbacks, without a task in between:
 Replies of disks that complete later leave in one sendmsg per round of the reactor. The
 connection's own tasks sleep until it is over. While the socket is full, the reactor goes on sending;
 meanwhile no more than SEND_QUEUE_MAX_BYTES (of a stranger: far less) pile up, because past
-that nothing is read.
+that nothing is read. Nor is anything while a connection has more than CREDITS_MAX in work: what
+was received already is held, and handled when there is room again.
 """
 
 import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -51,8 +53,9 @@ class Link:
         self._over = False
         #: The full socket took something since somebody looked.
         self._takes = False
-        #: Not read from until what waits to be sent is sent.
+        #: Not read from until what waits to be sent is sent, and what is held is handled.
         self._paused = False
+        self._going_on = False
         #: Set when nothing waits to be sent any more; None while nothing does.
         self._sent: trio.Event | None = None
 
@@ -103,12 +106,15 @@ class Link:
     # --- receiving ---------------------------------------------------------------------
 
     def _readable(self) -> None:
-        """The reactor's callback: one batch."""
+        """The reactor's callback."""
+        self._batch(self._receive_batch)
+
+    def _batch(self, step: Callable[[], bool]) -> None:
         exporter = self._exporter
         exporter.begin_batch()
         try:
             try:
-                going = self._receive_batch()
+                going = step()
             except RemoteProtocolError as error:
                 exporter.count("protocol_errors")
                 self.peer.log_warning("closed: %s", error)
@@ -125,9 +131,11 @@ class Link:
         else:
             self._over = True
             self._end_reading()
-        if going and self._sent is not None and self._unsent_bytes() > self._unsent_max_bytes():
+        full = self._sent is not None and self._unsent_bytes() > self._unsent_max_bytes()
+        if going and (full or self.peer.held):
             self._reactor.remove(self._fd)
             self._paused = True
+            self._resume()
 
     def _receive_batch(self) -> bool:
         """Take what the socket has; False at the connection's end. Raises RemoteProtocolError."""
@@ -145,9 +153,33 @@ class Link:
             if not count:
                 return False
             peer.received(count)
-            if count < len(memory) or peer.closing:
+            if count < len(memory) or peer.closing or peer.held:
                 return True
             batch_bytes += count
+        return True
+
+    def _resume(self) -> None:
+        """Go on with what is held, or read again, if that may be now."""
+        if not self._paused or self._going_on or self._sent is not None or self._reading.cancel_called:
+            return
+        if not self.peer.held:
+            self._paused = False
+            self._reactor.add(self._fd, self._readable)
+        elif self.peer.has_room:
+            self._going_on = True
+            # Whoever answered is in the middle of something.
+            if self._reactor.in_round:
+                self._reactor.defer(self._go_on)
+            else:
+                trio.lowlevel.current_trio_token().run_sync_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        if not self._reading.cancel_called and not self.peer.closed:
+            self._batch(self._handle_held)
+
+    def _handle_held(self) -> bool:
+        self.peer.go_on()
         return True
 
     # --- sending -----------------------------------------------------------------------
@@ -159,6 +191,8 @@ class Link:
         if self._send_some():
             if self.peer.closing:
                 self._end_reading()
+            elif self._paused:
+                self._resume()
         else:
             self._sent = trio.Event()
             self._reactor.when_writable(self._fd, self._writable)
@@ -225,9 +259,8 @@ class Link:
         self._reactor.give_turn()
         if self.peer.closing:
             self._end_reading()
-        elif self._paused and not self._reading.cancel_called:
-            self._paused = False
-            self._reactor.add(self._fd, self._readable)
+        else:
+            self._resume()
 
     async def _watch_sending(self) -> None:
         """Give a peer up that takes nothing of what waits for it."""

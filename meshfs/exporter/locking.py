@@ -1,9 +1,9 @@
-"""LOCK: byte ranges of disks, at once or when others let go (MS-SMB2 3.3.5.14)."""
+"""LOCK: byte ranges of disks and scratch files, at once or when others let go (MS-SMB2 3.3.5.14)."""
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.locks import ByteRange, Lock
-from meshfs.exporter.opens import DiskOpen
+from meshfs.exporter.locks import ByteRange, Lock, Lockable
+from meshfs.exporter.opens import AnyOpen, DiskOpen, ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.smb.constants import LockFlags, NtStatus
 from meshfs.smb.messages import LockElement, LockRequest, LockResponse
@@ -19,42 +19,47 @@ def lock(request: Request) -> None:
     opened = request.find_open(body.file_id.volatile)
     if not body.locks:
         raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of nothing")
-    if not isinstance(opened, DiskOpen):
+    if isinstance(opened, DiskOpen):
+        target: Lockable = opened.disk
+    elif isinstance(opened, ScratchOpen) and opened.directory is None:
+        target = opened.file
+    else:
         raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of a directory")
     if not opened.readable and not opened.writable:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
     if body.locks[0].flags & LockFlags.UNLOCK:
-        _unlock(request, opened, body.locks)
+        _unlock(request, target, body.locks)
     else:
-        _lock(request, opened, body.locks)
+        _lock(request, target, body.locks)
 
 
-def _unlock(request: Request, opened: DiskOpen, elements: tuple[LockElement, ...]) -> None:
+def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...]) -> None:
     if any(element.flags != LockFlags.UNLOCK for element in elements):
         raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK and UNLOCK in one request")
     try:
         for element in elements:
-            if not opened.disk.locks.unlock(opened, ByteRange(element.offset, element.length)):
+            if not target.locks.unlock(request.open, ByteRange(element.offset, element.length)):
                 raise StatusError(NtStatus.RANGE_NOT_LOCKED, f"no lock of {element.length} bytes at {element.offset}")
         request.reply(LockResponse().pack())
     finally:
         # Those released before an error stay released.
-        opened.disk.wake_lock_waiters()
+        target.wake_lock_waiters()
 
 
-def _lock(request: Request, opened: DiskOpen, elements: tuple[LockElement, ...]) -> None:
+def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...]) -> None:
+    opened = request.open
     locks = [_checked(opened, element) for element in elements]
     waits = not elements[0].flags & LockFlags.FAIL_IMMEDIATELY
     if waits and len(elements) > 1:
         raise StatusError(NtStatus.INVALID_PARAMETER, "only a single lock may wait")
-    table = opened.disk.locks
+    table = target.locks
     if table.count(opened) + len(locks) > limits.LOCKS_PER_OPEN_MAX:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many locks")
     for index, wanted in enumerate(locks):
         if table.try_lock(wanted):
             continue
         if waits:
-            _wait(request, opened, wanted)
+            _wait(request, target, wanted)
             return
         for granted in locks[:index]:
             table.unlock(opened, granted.range)
@@ -62,7 +67,7 @@ def _lock(request: Request, opened: DiskOpen, elements: tuple[LockElement, ...])
     request.reply(LockResponse().pack())
 
 
-def _checked(opened: DiskOpen, element: LockElement) -> Lock:
+def _checked(opened: AnyOpen, element: LockElement) -> Lock:
     kind = _KINDS.get(LockFlags(element.flags & ~LockFlags.FAIL_IMMEDIATELY))
     if kind is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"lock flags 0x{element.flags:x}")
@@ -72,11 +77,11 @@ def _checked(opened: DiskOpen, element: LockElement) -> Lock:
     return Lock(opened, wanted, kind)
 
 
-def _wait(request: Request, opened: DiskOpen, wanted: Lock) -> None:
-    disk = opened.disk
+def _wait(request: Request, target: Lockable, wanted: Lock) -> None:
+    opened = request.open
 
     def retry() -> bool:
-        if not disk.locks.try_lock(wanted):
+        if not target.locks.try_lock(wanted):
             return False
         opened.waits.discard(waiting)
         request.reply(LockResponse().pack())
@@ -84,8 +89,8 @@ def _wait(request: Request, opened: DiskOpen, wanted: Lock) -> None:
 
     def abort() -> None:
         opened.waits.discard(waiting)
-        disk.lock_waiters.remove(retry)
+        target.lock_waiters.remove(retry)
 
     waiting = request.wait(abort)
     opened.waits.add(waiting)
-    disk.lock_waiters.append(retry)
+    target.lock_waiters.append(retry)

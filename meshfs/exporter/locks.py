@@ -1,9 +1,10 @@
-"""Byte-range locks of one disk (MS-FSA 2.1.4.10, 2.1.5.7, 2.1.5.8). Pure.
+"""Byte-range locks of one disk or file (MS-FSA 2.1.4.10, 2.1.5.7, 2.1.5.8). Pure.
 
 Locks are mandatory: a READ or WRITE of another open inside an exclusive lock fails, a WRITE
 inside a shared lock fails whoever holds it. The owner is the open.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +41,7 @@ class Lock:
 
 
 class LockTable:
-    """The granted locks of one disk."""
+    """The granted locks of one disk or file."""
 
     __slots__ = ("_locks",)
 
@@ -91,3 +92,18 @@ class LockTable:
         before = len(self._locks)
         self._locks = [lock for lock in self._locks if lock.owner is not owner]
         return len(self._locks) != before
+
+
+class Lockable:
+    """What has byte-range locks: a disk, or a scratch file."""
+
+    __slots__ = ("lock_waiters", "locks")
+
+    def __init__(self) -> None:
+        self.locks = LockTable()
+        #: Called one after the other when a lock went; those that got theirs return True.
+        self.lock_waiters: list[Callable[[], bool]] = []
+
+    def wake_lock_waiters(self) -> None:
+        """Locks went: try the waiting ones, the oldest first."""
+        self.lock_waiters = [waiter for waiter in self.lock_waiters if not waiter()]

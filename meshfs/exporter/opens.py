@@ -1,4 +1,4 @@
-"""What a client has open: a disk, the root of a share, or a pipe of IPC$.
+"""What a client has open: a disk, the root of a share of disks, a pipe of IPC$, or a scratch file.
 
 close(then)   ends it for good: waiting requests are answered, queued I/O is cancelled, and
               ``then`` is called when nothing of it is at the disk any more. Until that
@@ -7,23 +7,21 @@ close(then)   ends it for good: waiting requests are answered, queued I/O is can
 """
 
 import errno
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from meshfs.disk.base import DiskRequest
+from meshfs.exporter import oplock_break
+from meshfs.exporter.directory import Directory
+from meshfs.exporter.oplock import Oplock
 from meshfs.exporter.request import Request, Waiting
+from meshfs.exporter.scratch import ScratchFile, ScratchVolume
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.smb.constants import AccessMask, NtStatus
-from meshfs.smb.info import FileFacts, NamePattern
-from meshfs.smb.messages import ChangeNotifyResponse, pack_notifications
 
 if TYPE_CHECKING:
     from meshfs.exporter.peer import Peer
     from meshfs.exporter.session import Session, Tree
-
-# Changes kept for a watcher between two of its requests; past that it is told to look again.
-_CHANGES_MAX = 64
 
 
 class Open:
@@ -131,49 +129,17 @@ class DiskOpen(Open):
 
 
 class RootOpen(Open):
-    """An open of a share's root: a listing under way, and changes to tell."""
+    """An open of the root of a share of disks."""
 
-    __slots__ = ("_changes", "_lost", "_watched", "listing", "pattern", "watchers")
+    __slots__ = ("directory",)
 
     def __init__(self, session: "Session", tree: "Tree", file_id: int, access: int) -> None:
         super().__init__(session, tree, file_id, access, "")
-        self.pattern: NamePattern | None = None
-        self.listing: list[FileFacts] = []
-        #: Of the waiting CHANGE_NOTIFY requests, the oldest first; each takes itself out.
-        self.watchers: list[Callable[[], object]] = []
-        self._changes: deque[tuple[int, str]] = deque()
-        self._lost = False
-        self._watched = False
+        self.directory = Directory()
 
     def close(self, then: Callable[[], object]) -> None:
         self._end_waits(NtStatus.NOTIFY_CLEANUP)
         then()
-
-    def changed(self, action: int, disk: OfferedDisk) -> None:
-        """The list of disks changed; tells the waiting watcher, or keeps it for the next."""
-        if not self._watched:
-            return
-        if len(self._changes) >= _CHANGES_MAX:
-            self._lost = True
-        else:
-            self._changes.append((action, disk.name))
-        for tell in self.watchers[:1]:
-            tell()
-
-    def has_changes(self) -> bool:
-        """Whether there is something to tell at once; from now on changes are kept."""
-        self._watched = True
-        return bool(self._changes) or self._lost
-
-    def tell(self, request: Request, output_bytes_max: int) -> None:
-        """Answer a CHANGE_NOTIFY with what changed (MS-SMB2 3.3.4.4)."""
-        output = pack_notifications(tuple(self._changes))
-        lost, self._lost = self._lost, False
-        self._changes.clear()
-        if lost or len(output) > output_bytes_max:
-            request.reply(ChangeNotifyResponse(b"").pack(), NtStatus.NOTIFY_ENUM_DIR)
-        else:
-            request.reply(ChangeNotifyResponse(output).pack())
 
 
 class PipeOpen(Open):
@@ -197,4 +163,81 @@ class PipeOpen(Open):
         return data, bool(self._output)
 
 
-AnyOpen = DiskOpen | RootOpen | PipeOpen
+class ScratchOpen(Open):
+    """An open of a scratch file or directory; ``directory`` is None of a file.
+
+    delete_on_close   the file is to go with this open
+    position          behind the last byte read or written
+    keeps_times       what it writes does not count as the file's last write (MS-FSCC 2.4.7)
+    """
+
+    __slots__ = (
+        "delete_on_close", "directory", "file", "keeps_times", "now", "oplock", "position", "readable",
+        "share_access", "volume", "writable",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        session: "Session",
+        tree: "Tree",
+        file_id: int,
+        access: int,
+        share_access: int,
+        volume: ScratchVolume,
+        file: ScratchFile,
+        *,
+        delete_on_close: bool,
+        now: Callable[[], int],
+    ) -> None:
+        super().__init__(session, tree, file_id, access, file.path)
+        self.volume = volume
+        self.file = file
+        self.share_access = share_access
+        self.readable = bool(access & (AccessMask.READ_DATA | AccessMask.EXECUTE))
+        self.writable = bool(access & (AccessMask.WRITE_DATA | AccessMask.APPEND_DATA))
+        self.delete_on_close = delete_on_close
+        self.position = 0
+        self.keeps_times = False
+        self.directory = Directory() if file.is_directory else None
+        self.oplock: Oplock | None = None
+        self.now = now
+        file.opens.append(self)
+
+    def time_of_writing(self) -> int | None:
+        return None if self.keeps_times else self.now()
+
+    def changed(self, action: int, name: str) -> None:
+        if self.directory is not None:
+            self.directory.changed(action, name)
+
+    def close(self, then: Callable[[], object]) -> None:
+        if self.closing:
+            then()
+            return
+        self._end_waits(NtStatus.RANGE_NOT_LOCKED if self.directory is None else NtStatus.NOTIFY_CLEANUP)
+        file = self.file
+        had_locks = file.locks.release(self)
+        self.volume.close(file, self, delete=self.delete_on_close, now=self.now())
+        then()
+        if had_locks:
+            file.wake_lock_waiters()
+        self.drop_oplock()
+
+    # --- its oplock --------------------------------------------------------------------
+
+    def grant_oplock(self, level: int) -> None:
+        self.oplock = self.file.oplock = Oplock(self, level)
+
+    def oplock_broken(self) -> None:
+        """Tell the initiator that it may cache no more (MS-SMB2 3.3.4.6)."""
+        oplock_break.notify(self.session, self.file_id)
+
+    def drop_oplock(self) -> None:
+        """It was acknowledged, or took too long, or goes with the open; those that wait go on."""
+        oplock, self.oplock = self.oplock, None
+        if oplock is not None:
+            self.file.oplock = None
+            oplock.wake()
+
+
+AnyOpen = DiskOpen | RootOpen | PipeOpen | ScratchOpen

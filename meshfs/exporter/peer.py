@@ -9,6 +9,7 @@ RemoteProtocolError from ``received`` means that the connection is over.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from meshfs import limits
 from meshfs.buffers import Buffer
@@ -37,11 +38,14 @@ _OUT_MAX_BYTES = 64 * limits.KIB
 _CANCEL = int(Command.CANCEL)
 _NEGOTIATE = int(Command.NEGOTIATE)
 _READY = ConnectionState.READY
+_CREDITS_MAX = limits.CREDITS_MAX
 
 
 class Peer:
     """The other end of one connection.
 
+    held             requests that wait until others are answered: as long as there are some, the transport
+                     receives nothing, and calls ``go_on`` when there is room again
     flush            sends ``out`` (the transport's, set by it)
     on_login_change  told when the first session is there, or the last one gone
     """
@@ -60,6 +64,7 @@ class Peer:
         self.last_async_id = 0
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
         self.dirty = False
+        self.held: list[Message] = []
         #: Nothing is received or sent any more.
         self.closed = False
         #: To be closed once ``out`` is sent.
@@ -73,8 +78,25 @@ class Peer:
 
     def received(self, count: int) -> None:
         """Handle what ``count`` new bytes complete. Raises RemoteProtocolError."""
-        for message in self.connection.received(count):
+        self._handle(self.connection.received(count))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether enough was answered to go on with what is held."""
+        return self.window.in_flight <= _CREDITS_MAX // 2
+
+    def go_on(self) -> None:
+        """Handle what was held, or the beginning of it. Raises RemoteProtocolError."""
+        held, self.held = self.held, []
+        self._handle(held)
+
+    def _handle(self, messages: list[Message]) -> None:
+        window = self.window
+        for index, message in enumerate(messages):
             if self.closing:
+                return
+            if window.in_flight > _CREDITS_MAX:
+                self.held = messages[index:]
                 return
             if message.command == _CANCEL and message.next is None:
                 self._cancel(message)
@@ -116,11 +138,21 @@ class Peer:
             handler(request)
         except StatusError as error:
             logger.debug("%s: %s: %s", self.remote, command_name(request.message.command), error)
-            request.fail(error.status)
+            self._refuse(request, error.status)
         except RemoteProtocolError as error:
             self.exporter.count("malformed_requests")
             self.log_warning("malformed %s: %s", command_name(request.message.command), error)
-            request.fail(NtStatus.INVALID_PARAMETER)
+            self._refuse(request, NtStatus.INVALID_PARAMETER)
+
+    def _refuse(self, request: Request, status: int) -> None:
+        """Protect it as the session wants, also where the request was refused before that was looked at."""
+        session = self.sessions.get(request.session_id)
+        if session is None and request.compound is not None:
+            session = request.compound.session
+        if request.security is None and session is not None and session.serving:
+            with suppress(StatusError):
+                request.protect_by(session)
+        request.fail(status)
 
     def _negotiate(self, message: Message) -> None:
         """The first message, and only the first, is NEGOTIATE (MS-SMB2 3.3.5.2, 3.3.5.4).
@@ -207,6 +239,7 @@ class Peer:
         """A session is valid: larger frames and more credits from now on."""
         self.connection.frame_max_bytes = limits.FRAME_MAX_BYTES
         self.window.limit = limits.CREDITS_MAX
+        self.window.limit_max = limits.CREDITS_GRANTED_MAX
         self.on_login_change(True)
 
     @property

@@ -4,12 +4,15 @@ import hashlib
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen
+from meshfs.exporter import scratch_files
+from meshfs.exporter.directory import Directory
+from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, InfoType, NtStatus, QueryDirectoryFlags
 from meshfs.smb.info import (
+    Change,
     FileFacts,
     FilesystemFacts,
     NamePattern,
@@ -50,6 +53,10 @@ def index_number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little") << 1 | 2
 
 
+def _volume_serial(request: Request) -> int:
+    return index_number(request.peer.exporter.name) & 0xFFFFFFFF
+
+
 def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
     exporter = request.peer.exporter
     return FileFacts(
@@ -59,7 +66,7 @@ def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
         index_number=index_number(disk.info.id),
         read_only=disk.access_of(request.session.user) is Access.READ_ONLY,
         times=FileTimes.same(exporter.started_filetime),
-        volume_serial=index_number(exporter.name) & 0xFFFFFFFF,
+        volume_serial=_volume_serial(request),
     )
 
 
@@ -72,7 +79,7 @@ def root_facts(request: Request) -> FileFacts:
         index_number=_ROOT_INDEX,
         is_directory=True,
         times=FileTimes.same(exporter.started_filetime),
-        volume_serial=index_number(exporter.name) & 0xFFFFFFFF,
+        volume_serial=_volume_serial(request),
     )
 
 
@@ -81,6 +88,8 @@ def facts_of(request: Request, opened: AnyOpen) -> FileFacts:
         return disk_facts(request, opened.disk)
     if isinstance(opened, RootOpen):
         return root_facts(request)
+    if isinstance(opened, ScratchOpen):
+        return scratch_files.facts(opened.file, opened.file.path, _volume_serial(request))
     return FileFacts(opened.name, 0, 4096, index_number(opened.name))
 
 
@@ -88,58 +97,70 @@ def query_directory(request: Request) -> None:
     body = QueryDirectoryRequest.unpack(request.message.body)
     opened = request.find_open(body.file_id.volatile)
     request.check_charge(body.output_bytes_max)
-    if not isinstance(opened, RootOpen):
+    directory = _directory_of(opened)
+    if directory is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_DIRECTORY of a file")
     if not opened.access & AccessMask.READ_DATA:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
     if not is_directory_class(body.info_class):
         raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
-    first = opened.pattern is None or bool(body.flags & _RESTART)
+    first = directory.pattern is None or bool(body.flags & _RESTART)
     if first:
         if not body.pattern:
             raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
-        _begin_listing(request, opened, body.pattern)
-    if not opened.listing:
+        _begin_listing(request, directory, body.pattern)
+    if not directory.listing:
         raise StatusError(NtStatus.NO_SUCH_FILE if first else NtStatus.NO_MORE_FILES, "nothing to list")
     single = bool(body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
-    listing = pack_directory(body.info_class, opened.listing, body.output_bytes_max, single=single)
+    listing = pack_directory(body.info_class, directory.listing, body.output_bytes_max, single=single)
     if listing.status != NtStatus.SUCCESS:
         raise StatusError(listing.status, "QUERY_DIRECTORY")
-    del opened.listing[: listing.packed]
+    del directory.listing[: listing.packed]
     request.reply(QueryDirectoryResponse(listing.data).pack())
 
 
-def _begin_listing(request: Request, opened: RootOpen, text: str) -> None:
-    pattern = opened.pattern = NamePattern(text)
-    visible = request.peer.exporter.shares.visible(request.session.user)
-    entries = [*dot_entries(root_facts(request)), *(disk_facts(request, disk) for disk in visible)]
-    opened.listing = [facts for facts in entries if pattern.matches(facts.name)]
+def _directory_of(opened: AnyOpen) -> Directory | None:
+    return opened.directory if isinstance(opened, RootOpen | ScratchOpen) else None
+
+
+def _begin_listing(request: Request, directory: Directory, text: str) -> None:
+    pattern, opened = NamePattern(text), request.open
+    if isinstance(opened, ScratchOpen):
+        serial = _volume_serial(request)
+        inside = [scratch_files.facts(file, file.name, serial) for file in opened.file.inside()]
+    else:
+        visible = request.peer.exporter.shares.visible(request.session.user)
+        inside = [disk_facts(request, disk) for disk in visible]
+    entries = [*dot_entries(facts_of(request, opened)), *inside]
+    directory.pattern = pattern
+    directory.listing = [facts for facts in entries if pattern.matches(facts.name)]
 
 
 def change_notify(request: Request) -> None:
-    """Answered when the list of disks changes; other changes a disk does not have."""
+    """Answered when names in the directory change: of disks, or of scratch files. Nothing else is told of."""
     body = ChangeNotifyRequest.unpack(request.message.body)
     opened = request.find_open(body.file_id.volatile)
     request.check_charge(body.output_bytes_max)
-    if not isinstance(opened, RootOpen):
+    directory = _directory_of(opened)
+    if directory is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, "CHANGE_NOTIFY of a file")
     if not opened.access & AccessMask.READ_DATA:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
-    if opened.has_changes():
-        opened.tell(request, body.output_bytes_max)
+    if directory.has_changes():
+        directory.tell(request, body.output_bytes_max)
         return
 
     def tell() -> None:
         abort()
-        opened.tell(request, body.output_bytes_max)
+        directory.tell(request, body.output_bytes_max)
 
     def abort() -> None:
         opened.waits.discard(waiting)
-        opened.watchers.remove(tell)
+        directory.watchers.remove(tell)
 
     waiting = request.wait(abort)
     opened.waits.add(waiting)
-    opened.watchers.append(tell)
+    directory.watchers.append(tell)
 
 
 def query_info(request: Request) -> None:
@@ -157,6 +178,9 @@ def query_info(request: Request) -> None:
 def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output:
     if body.info_type == InfoType.FILE:
         opened_facts = OpenFacts(granted_access=opened.access)
+        if isinstance(opened, ScratchOpen):
+            pending = opened.file.delete_pending
+            opened_facts = OpenFacts(opened.access, opened.position, delete_pending=pending)
         return query_file(body.info_class, facts_of(request, opened), body.output_bytes_max, opened_facts)
     if body.info_type == InfoType.FILESYSTEM:
         return query_filesystem(body.info_class, _volume(request, opened), body.output_bytes_max)
@@ -169,12 +193,17 @@ def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output
 
 def _volume(request: Request, opened: AnyOpen) -> FilesystemFacts:
     exporter = request.peer.exporter
-    disks = exporter.shares.visible(request.session.user)
+    if isinstance(opened, ScratchOpen):
+        total_bytes, available_bytes = opened.volume.size_bytes, opened.volume.available_bytes
+    else:
+        total_bytes = sum(each.size_bytes for each in exporter.shares.visible(request.session.user))
+        available_bytes = 0
     disk = opened.disk if isinstance(opened, DiskOpen) else None
     return FilesystemFacts(
         label=exporter.name,
-        serial=index_number(exporter.name) & 0xFFFFFFFF,
-        total_bytes=sum(each.size_bytes for each in disks),
+        serial=_volume_serial(request),
+        total_bytes=total_bytes,
+        available_bytes=available_bytes,
         created_filetime=exporter.started_filetime,
         object_id=exporter.guid,
         logical_sector_bytes=disk.info.logical_block_size_bytes if disk else 512,
@@ -184,7 +213,6 @@ def _volume(request: Request, opened: AnyOpen) -> FilesystemFacts:
 
 
 def set_info(request: Request) -> None:
-    """A disk has nothing to set; what copying tools set without need is taken and ignored."""
     body = SetInfoRequest.unpack(request.message.body)
     opened = request.find_open(body.file_id.volatile)
     request.check_charge(len(body.buffer))
@@ -193,6 +221,15 @@ def set_info(request: Request) -> None:
     change = parse_change(body.info_class, body.buffer)
     if isinstance(change, NtStatus):
         raise StatusError(change, f"SET_INFO class {body.info_class}")
+    if isinstance(opened, ScratchOpen):
+        scratch_files.set_info(opened, change)
+    else:
+        _check_change(opened, change)
+    request.reply(SetInfoResponse().pack())
+
+
+def _check_change(opened: AnyOpen, change: Change) -> None:
+    """A disk has nothing to set; what copying tools set without need is taken and ignored."""
     match change:
         case SetRename() | SetDisposition(delete=True):
             raise StatusError(NtStatus.ACCESS_DENIED, "a disk is neither renamed nor deleted")
@@ -202,7 +239,6 @@ def set_info(request: Request) -> None:
             _check_size(opened, size_bytes, exact=True)
         case SetAllocation(allocation_bytes):
             _check_size(opened, allocation_bytes, exact=False)
-    request.reply(SetInfoResponse().pack())
 
 
 def _check_size(opened: AnyOpen, size_bytes: int, *, exact: bool) -> None:

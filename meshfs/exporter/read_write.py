@@ -12,7 +12,8 @@ from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, Buffer
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
-from meshfs.exporter.opens import DiskOpen, PipeOpen
+from meshfs.exporter import scratch_files
+from meshfs.exporter.opens import DiskOpen, PipeOpen, ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.smb.connection import take_payload
 from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES, NtStatus, WriteFlags
@@ -58,7 +59,7 @@ def read(request: Request) -> None:
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes is not paid for")
     if not isinstance(opened, DiskOpen):
-        _read_other(request, length)
+        _read_other(request, offset, length, minimum)
         return
     if not opened.readable:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
@@ -127,8 +128,11 @@ def _send_read(request: Request, buffer: Buffer, length: int) -> None:
     peer.send(view[_REPLY_START:end], buffer)
 
 
-def _read_other(request: Request, length: int) -> None:
+def _read_other(request: Request, offset: int, length: int, minimum: int) -> None:
     opened = request.open
+    if isinstance(opened, ScratchOpen):
+        scratch_files.read(request, opened, offset, length, minimum)
+        return
     if not isinstance(opened, PipeOpen):
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "READ of a directory")
     data, more = opened.read(length)
@@ -150,7 +154,7 @@ def write(request: Request) -> None:
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes is not paid for")
     if not isinstance(opened, DiskOpen):
-        _write_other(request, bytes(view[start : start + length]))
+        _write_other(request, offset, view[start : start + length])
         return
     if not opened.writable:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
@@ -203,11 +207,14 @@ def _write_done(done: DiskRequest) -> None:
         opened.drained()
 
 
-def _write_other(request: Request, data: bytes) -> None:
+def _write_other(request: Request, offset: int, data: memoryview) -> None:
     opened = request.open
+    if isinstance(opened, ScratchOpen):
+        scratch_files.write(request, opened, offset, data)
+        return
     if not isinstance(opened, PipeOpen):
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "WRITE of a directory")
-    opened.write(data)
+    opened.write(bytes(data))
     request.reply(WRITE_RESPONSE.pack(17, 0, len(data), 0, 0, 0))
 
 
@@ -221,6 +228,8 @@ def flush(request: Request) -> None:
     body = FlushRequest.unpack(request.message.body)
     opened = request.find_open(body.file_id.volatile)
     if not isinstance(opened, DiskOpen):
+        if isinstance(opened, ScratchOpen):
+            scratch_files.check_flush(opened)
         request.reply(FlushResponse().pack())
         return
     if not opened.writable:

@@ -11,12 +11,14 @@ from typing import Final, Protocol
 
 from sortedcontainers import SortedDict
 
-from meshfs.exporter.locks import LockTable
+from meshfs.exporter.locks import Lockable
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, IoClass
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.constants import AccessMask, ShareAccess
 
 SHARE_IPC: Final = "IPC$"
+#: Files in memory (`meshfs.exporter.scratch`), where one is configured.
+SHARE_SCRATCH: Final = "scratch"
 #: Share name (in lower case, as they are found without regard to case) -> class of its I/O.
 CLASS_OF_SHARE: Final[Mapping[str, IoClass]] = {
     SHARE_DISKS: IoClass.APP,
@@ -89,23 +91,19 @@ class OpenOfDisk(Protocol):
     share_access: int
 
 
-class OfferedDisk:
+class OfferedDisk(Lockable):
     """One disk as it is offered; ``allow`` tells what a node may do with it."""
 
-    __slots__ = (
-        "allow", "info", "lock_waiters", "locks", "opens", "path", "runner", "size_bytes",
-    )  # fmt: skip
+    __slots__ = ("allow", "info", "opens", "path", "runner", "size_bytes")
 
     def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
+        super().__init__()
         self.info = info
         self.runner = runner
         self.allow = allow
         self.path = path
         self.size_bytes = info.size_bytes
         self.opens: list[OpenOfDisk] = []
-        self.locks = LockTable()
-        #: Called one after the other when a lock went; those that got theirs return True.
-        self.lock_waiters: list[Callable[[], bool]] = []
 
     @property
     def name(self) -> str:
@@ -124,10 +122,6 @@ class OfferedDisk:
 
     def shares_with(self, access: int, share: int) -> bool:
         return not shares_conflict(access, share, ((held.access, held.share_access) for held in self.opens))
-
-    def wake_lock_waiters(self) -> None:
-        """Locks went: try the waiting ones, the oldest first."""
-        self.lock_waiters = [waiter for waiter in self.lock_waiters if not waiter()]
 
 
 class Shares:

@@ -3,8 +3,9 @@
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.request import Request
+from meshfs.exporter.scratch import SCRATCH_RIGHTS
 from meshfs.exporter.session import Tree
-from meshfs.exporter.shares import CLASS_OF_SHARE, READ_RIGHTS, SHARE_IPC, WRITE_RIGHTS
+from meshfs.exporter.shares import CLASS_OF_SHARE, READ_RIGHTS, SHARE_IPC, SHARE_SCRATCH, WRITE_RIGHTS
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Dialect, NtStatus, ShareFlags, ShareType
 from meshfs.smb.messages import (
@@ -26,7 +27,8 @@ def connect(request: Request) -> None:
         raise StatusError(NtStatus.ACCESS_DENIED, "TREE_CONNECT of 3.1.1 is neither signed nor encrypted")
     share = body.share().lower()
     io_class = CLASS_OF_SHARE.get(share)
-    if io_class is None and share != SHARE_IPC.lower():
+    is_scratch = share == SHARE_SCRATCH and request.peer.exporter.scratch is not None
+    if io_class is None and not is_scratch and share != SHARE_IPC.lower():
         raise StatusError(NtStatus.BAD_NETWORK_NAME, f"no share {share!r}")
     if len(session.trees) >= limits.TREES_PER_SESSION_MAX:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many trees")
@@ -34,10 +36,12 @@ def connect(request: Request) -> None:
     tree = Tree(session.last_tree_id, share, io_class)
     session.trees[tree.id] = tree
     request.tree_id = tree.id
-    kind, flags = (ShareType.PIPE, 0) if io_class is None else (ShareType.DISK, ShareFlags.NO_CACHING)
+    is_pipe = io_class is None and not is_scratch
+    kind, flags = (ShareType.PIPE, 0) if is_pipe else (ShareType.DISK, ShareFlags.NO_CACHING)
     if session.encrypt:
         flags |= ShareFlags.ENCRYPT_DATA
-    request.reply(TreeConnectResponse(kind, flags, 0, int(READ_RIGHTS | WRITE_RIGHTS)).pack())
+    allowed = SCRATCH_RIGHTS if is_scratch else int(READ_RIGHTS | WRITE_RIGHTS)
+    request.reply(TreeConnectResponse(kind, flags, 0, allowed).pack())
 
 
 def disconnect(request: Request) -> None:

@@ -25,6 +25,9 @@ from meshfs import limits
 from meshfs.errors import LocalProtocolError
 
 _FIELD_MAX: Final = 0xFFFF
+#: A request that asks for more than this wants a larger window than the usual one. An initiator's, whose goal
+#: is CREDITS_MAX, never does: one request's charge on top is the most.
+_ASKS_FOR_MANY: Final = 2 * limits.CREDITS_MAX
 
 
 def charge_for(payload_bytes: int) -> int:
@@ -38,12 +41,16 @@ def charge_covers(charge: int, payload_bytes: int) -> bool:
 
 
 class CreditWindow:
-    """The exporter's: which message ids may come, and how many more to grant."""
+    """The exporter's: which message ids may come, and how many more to grant.
 
-    __slots__ = ("_early", "_high", "_in_flight", "_low", "limit")
+    ``limit`` becomes ``limit_max``, where that is more, when the peer asks for many at once.
+    """
+
+    __slots__ = ("_early", "_high", "_in_flight", "_low", "limit", "limit_max")
 
     def __init__(self, limit: int = limits.CREDITS_UNAUTHENTICATED_MAX) -> None:
         self.limit = limit
+        self.limit_max = 0
         self._low = 0
         self._high = 1
         self._early: set[int] = set()
@@ -96,6 +103,8 @@ class CreditWindow:
         self._in_flight -= charge or 1
         if self._in_flight < 0:
             raise LocalProtocolError("credits granted for a request that was never taken")
+        if asked > _ASKS_FOR_MANY and self.limit < self.limit_max:
+            self.limit = self.limit_max
         span = self._high - self._low
         held = span - len(self._early)
         room = min(self.limit - held - self._in_flight, self.limit - span)

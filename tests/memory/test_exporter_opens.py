@@ -1,11 +1,10 @@
-"""CREATE, share access, LOCK, CHANGE_NOTIFY, listings, information, compounds, IPC$."""
+"""CREATE, share access, LOCK, CHANGE_NOTIFY, listings, information, IPC$."""
 
 import struct
 
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.queue import FifoQueue
@@ -27,7 +26,6 @@ from meshfs.smb.messages import (
     ChangeNotifyRequest,
     ChangeNotifyResponse,
     CloseRequest,
-    CreateRequest,
     CreateResponse,
     FileId,
     IoctlRequest,
@@ -41,13 +39,11 @@ from meshfs.smb.messages import (
     unpack_notifications,
 )
 from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+from meshfs.testing.raw_initiator import READ_WRITE, RawInitiator, make_exporter, read_body, write_body
 
 LIST = int(AccessMask.READ_DATA)
-RELATED = {"flags": int(Flags.RELATED_OPERATIONS), "session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}
 EXCLUSIVE, SHARED = int(LockFlags.EXCLUSIVE_LOCK), int(LockFlags.SHARED_LOCK)
 NOW, UNLOCK = int(LockFlags.FAIL_IMMEDIATELY), int(LockFlags.UNLOCK)
-ANY_FILE = (1 << 64) - 1
 
 
 @pytest.fixture
@@ -387,94 +383,6 @@ def test_other_ioctls(client, code, status):
     file_id = client.open("disk0")
     body = IoctlRequest(code, FileId(file_id, file_id), b"", 1024)
     assert client.call(Command.IOCTL, body.pack()).status == status
-
-
-# --- compounds -------------------------------------------------------------------------
-
-CREATE = CreateRequest("disk0", READ_WRITE, SHARE_ALL, CreateDisposition.OPEN).pack()
-CREATE_NOTHING = CreateRequest("nothing", READ_WRITE, SHARE_ALL, CreateDisposition.OPEN).pack()
-CLOSE = CloseRequest(FileId(ANY_FILE, ANY_FILE)).pack()
-
-
-@pytest.mark.parametrize("security", [Security.SIGN, Security.ENCRYPT])
-def test_a_related_compound_uses_the_file_it_opened(security):
-    client = RawInitiator(make_exporter(security, disk0=MemoryDisk(1 << 20))).log_in()
-    client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
-    ids = client.compound(
-        (Command.CREATE, CREATE, {}),
-        (Command.WRITE, write_body(ANY_FILE, 0, b"compound"), RELATED),
-        (Command.READ, read_body(ANY_FILE, 0, 8), RELATED),
-        (Command.CLOSE, CLOSE, RELATED),
-    )
-    replies = [client.take(message_id) for message_id in ids]
-    assert [reply.status for reply in replies] == [0, 0, 0, 0]
-    assert replies[2].data[:8] == b"compound"
-    assert [bool(reply.flags & Flags.RELATED_OPERATIONS) for reply in replies] == [False, True, True, True]
-    expected = Protection.SEALED if client.sealed else Protection.SIGNED
-    assert {reply.protection for reply in replies} == {expected}
-    assert not client.exporter.shares.all()[0].opens
-
-
-def test_a_compound_is_answered_as_one_when_its_io_is_done():
-    disk = MemoryDisk(1 << 20)
-    client = RawInitiator(make_exporter(disk0=disk)).log_in()
-    client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
-    disk.stall()
-    ids = client.compound((Command.CREATE, CREATE, {}), (Command.READ, read_body(ANY_FILE, 0, 8), RELATED))
-    assert not client.replies
-    disk.release()
-    assert len(client.peer.out) == 1
-    client.collect()
-    assert [client.take(message_id).status for message_id in ids] == [0, 0]
-
-
-def test_errors_of_a_related_compound_carry_on(client):
-    ids = client.compound(
-        (Command.CREATE, CREATE_NOTHING, {}),
-        (Command.READ, read_body(ANY_FILE, 0, 8), RELATED),
-        (Command.CLOSE, CLOSE, RELATED),
-    )
-    assert [client.take(message_id).status for message_id in ids] == [NtStatus.OBJECT_NAME_NOT_FOUND] * 3
-
-
-def test_unrelated_compounds_are_independent(client):
-    ids = client.compound(
-        (Command.CREATE, CREATE_NOTHING, {}), (Command.ECHO, b"\x04\0\0\0", {}), (Command.CREATE, CREATE, {})
-    )
-    statuses = [client.take(message_id).status for message_id in ids]
-    assert statuses == [NtStatus.OBJECT_NAME_NOT_FOUND, 0, 0]
-
-
-def test_a_related_request_needs_a_file_before_it(client):
-    ids = client.compound((Command.ECHO, b"\x04\0\0\0", {}), (Command.CLOSE, CLOSE, RELATED))
-    assert [client.take(message_id).status for message_id in ids] == [0, NtStatus.INVALID_HANDLE]
-
-
-def test_the_first_of_a_compound_is_not_related(client):
-    ids = client.compound((Command.CREATE, CREATE, RELATED), (Command.CLOSE, CLOSE, RELATED))
-    assert [client.take(message_id).status for message_id in ids] == [NtStatus.INVALID_PARAMETER] * 2
-
-
-def test_styles_are_not_mixed(client):
-    ids = client.compound(
-        (Command.CREATE, CREATE, {}), (Command.CLOSE, CLOSE, RELATED), (Command.ECHO, b"\x04\0\0\0", {})
-    )
-    assert [client.take(message_id).status for message_id in ids] == [NtStatus.INVALID_PARAMETER] * 3
-
-
-def test_only_the_last_of_a_compound_may_wait(client):
-    notify = ChangeNotifyRequest(FileId(ANY_FILE, ANY_FILE), 4096, 0xFFF).pack()
-    create = CreateRequest("", LIST, SHARE_ALL, CreateDisposition.OPEN).pack()
-    ids = client.compound(
-        (Command.CREATE, create, {}), (Command.CHANGE_NOTIFY, notify, RELATED), (Command.CLOSE, CLOSE, RELATED)
-    )
-    assert client.take(ids[1]).status == NtStatus.INTERNAL_ERROR
-    ids = client.compound((Command.CREATE, create, {}), (Command.CHANGE_NOTIFY, notify, RELATED))
-    assert [client.take(message_id).status for message_id in ids] == [0, NtStatus.PENDING]
-    client.exporter.shares.remove("disk1")
-    client.collect()
-    final = client.take(ids[1])
-    assert (final.status, final.protection) == (0, Protection.SIGNED)
 
 
 # --- IPC$ ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from meshfs import limits
+from meshfs.config import Security
 from meshfs.errors import ConfigError
 from meshfs.exporter.endpoints import listen_all, listen_tcp, listen_unix
 from meshfs.exporter.listener import Listener
@@ -73,6 +74,57 @@ async def test_requests_over_a_socket(disk, path):
                 assert client.take(client.next_id).status == 0
 
         await in_thread(work)
+        await until(lambda: not server.peers)
+    assert server.pool.used_bytes == 0
+
+
+@pytest.mark.parametrize("protection", [Security.SIGN, Security.ENCRYPT])
+async def test_more_requests_than_are_worked_on_wait_for_their_turn(disk, path, protection):
+    """Many credits may be granted and used at once: memory is taken for few of them, and all are answered."""
+    server, count, size = make_exporter(protection, disk0=disk), 1500, 64 * limits.KIB
+    async with serving(server, path):
+
+        def work():
+            with SocketInitiator(str(path)).log_in() as client:
+                assert client.call(Command.ECHO, ECHO, credits=9000).credits > 8000
+                file_id = client.open("disk0")
+                disk.stall()
+                packed = [client.pack(Command.READ, read_body(file_id, 512 * n, size)) for n in range(count)]
+                packed.append(client.pack(Command.ECHO, ECHO))
+                client.deliver(*(frame for _, frame in packed))
+                *reads, last = (client.take(message_id) for message_id, _ in packed)
+                assert [len(reply.data) for reply in reads] == [size] * count
+                assert last.status == 0
+                # A disk that answers at once does so within the batch, and the rest follows by itself.
+                packed = [client.pack(Command.READ, read_body(file_id, 0, 512)) for n in range(count)]
+                client.deliver(*(frame for _, frame in packed))
+                assert {client.take(message_id).status for message_id, _ in packed} == {0}
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, work)
+            await until(lambda: server.pool.used_bytes >= limits.CREDITS_MAX * size)
+            await trio.sleep(0.2)
+            most = server.pool.used_bytes
+            disk.release()
+        await until(lambda: not server.peers)
+    assert most <= (limits.CREDITS_MAX + 2) * 2 * size
+    assert server.pool.used_bytes == 0
+
+
+async def test_a_connection_that_ends_while_requests_are_held_leaves_nothing(disk, path):
+    server = make_exporter(disk0=disk)
+    async with serving(server, path):
+
+        def work():
+            with SocketInitiator(str(path)).log_in() as client:
+                client.call(Command.ECHO, ECHO, credits=9000)
+                file_id = client.open("disk0")
+                disk.stall()
+                client.deliver(*(client.pack(Command.READ, read_body(file_id, 0, 65536))[1] for _ in range(2000)))
+                time.sleep(0.2)
+
+        await in_thread(work)
+        disk.release()
         await until(lambda: not server.peers)
     assert server.pool.used_bytes == 0
 

@@ -151,6 +151,16 @@ MISTAKES = [
     ("weight = 1", 'metrics = "224.0.0.1:9464"', 12, "node.metrics: found '224.0.0.1:9464', expected"),
     ("weight = 1", 'metrics = "10.0.2.1:4450"', 12, "10.0.2.1:4450 is the exporter's own address, expected another"),
     ("weight = 1", 'metrics = "0.0.0.0:4450"', 12, "0.0.0.0:4450 is the exporter's own address, expected another"),
+    ("weight = 1", "scratch_size_bytes = 0", 12, "node.scratch_size_bytes: found 0, expected an integer from 1 to 268"),
+    (
+        "weight = 1",
+        "scratch_size_bytes = 268435457",
+        12,
+        "node.scratch_size_bytes: found 268435457, expected an integer",
+    ),
+    ("weight = 1", "scratch_size_bytes = 64e6", 12, "node.scratch_size_bytes: found 64000000.0, expected an integer"),
+    ("weight = 1", "scratch_size_bytes = true", 12, "node.scratch_size_bytes: found true, expected an integer"),
+    ("weight = 1", "scratch_size = 5", 12, 'did you mean "scratch_size_bytes"?'),
     ("weight = 1", "state = 5", 12, "node.state: found 5, expected a string"),
     ("weight = 1", 'state = ""', 12, "node.state: found '', expected a string that is not empty"),
     ('"disk0"', '"disk 0"', 15, "node.disk.name: found 'disk 0', expected a name"),
@@ -265,6 +275,11 @@ def test_where_metrics_are(tmp_path: Path, text: str, expected: tuple[str, int])
     loaded = load(tmp_path, EXAMPLE + f'metrics = "{text}"\nstate = "/var/lib/meshfs"\n')
     assert (loaded.node("n2").metrics, loaded.node("n2").state) == (expected, Path("/var/lib/meshfs"))
     assert (loaded.node("n1").metrics, loaded.node("n1").state) == (None, tmp_path / "state/n1")
+
+
+def test_a_node_may_have_a_scratch_share(tmp_path: Path) -> None:
+    loaded = load(tmp_path, EXAMPLE + "scratch_size_bytes = 67108864\n")
+    assert (loaded.node("n1").scratch_size_bytes, loaded.node("n2").scratch_size_bytes) == (None, 64 << 20)
 
 
 def test_every_node_may_have_its_metrics_at_the_same_loopback_address(tmp_path: Path) -> None:

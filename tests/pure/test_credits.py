@@ -128,6 +128,27 @@ def test_a_raised_limit_is_granted_at_once() -> None:
     assert window.held == limits.CREDITS_MAX
 
 
+def test_who_asks_for_many_gets_the_larger_window() -> None:
+    window = window_of(limits.CREDITS_UNAUTHENTICATED_MAX)
+    window.take(1, 1)
+    assert window.grant(65535, 1) == 1
+    window.limit, window.limit_max = limits.CREDITS_MAX, limits.CREDITS_GRANTED_MAX
+    window.take(2, 1)
+    window.grant(2 * limits.CREDITS_MAX, 1)
+    assert window.held == limits.CREDITS_MAX
+    window.take(3, 1)
+    window.grant(2 * limits.CREDITS_MAX + 1, 1)
+    assert window.held == limits.CREDITS_MAX + 2 * limits.CREDITS_MAX
+    window.take(4, 1)
+    window.grant(65535, 1)
+    assert window.held == limits.CREDITS_GRANTED_MAX
+
+
+def test_our_own_account_never_asks_for_that_many() -> None:
+    account = CreditAccount()
+    assert account.ask(charge_for(limits.IO_SIZE_MAX_BYTES)) <= 2 * limits.CREDITS_MAX
+
+
 def test_a_grant_without_request_is_our_fault() -> None:
     window = window_of(4)
     with pytest.raises(LocalProtocolError):

@@ -19,7 +19,10 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    r"""A file of a flat share, or its root directory, whose ``name`` is empty."""
+    r"""A file or directory of a share; the ``name`` of its root is empty.
+
+    ``kept_attributes`` are those of a file that has some of its own; a disk's follow from the rest.
+    """
 
     name: str
     size_bytes: int
@@ -30,11 +33,15 @@ class FileFacts:
     times: FileTimes = NO_TIMES
     links: int = 1
     volume_serial: int = 0
+    kept_attributes: int | None = None
 
     @property
     def attributes(self) -> FileAttributes:
+        kept = FileAttributes(self.kept_attributes or 0)
         if self.is_directory:
-            return FileAttributes.DIRECTORY
+            return FileAttributes.DIRECTORY | kept
+        if self.kept_attributes is not None:
+            return kept or FileAttributes.NORMAL
         return FileAttributes.READONLY if self.read_only else FileAttributes.NORMAL
 
 

@@ -1,0 +1,62 @@
+"""The answer to a CREATE that succeeded, whatever it opened (MS-SMB2 3.3.5.9, 2.2.14)."""
+
+from struct import Struct
+from typing import Final
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.exporter.opens import AnyOpen
+from meshfs.exporter.query import facts_of
+from meshfs.exporter.request import Request
+from meshfs.exporter.session import Session
+from meshfs.smb.constants import CreateAction, NtStatus, OplockLevel
+from meshfs.smb.messages import CreateContext, CreateRequest, CreateResponse, FileId
+
+#: SMB2_CREATE_QUERY_MAXIMAL_ACCESS_RESPONSE and _QUERY_ON_DISK_ID (2.2.14.2.5, 2.2.14.2.9).
+_MAXIMAL_ACCESS: Final = Struct("<II")
+_ON_DISK_ID: Final = Struct("<QQ16x")
+
+
+def check_room(session: Session) -> None:
+    """Raises StatusError where the session has as many opens as it may have."""
+    if len(session.opens) >= limits.OPENS_PER_SESSION_MAX:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens")
+
+
+def answer(
+    request: Request,
+    body: CreateRequest,
+    opened: AnyOpen,
+    *,
+    allowed: int,
+    action: CreateAction,
+    oplock_level: int = OplockLevel.NONE,
+) -> None:
+    """Enter the open, and tell of it; ``allowed`` is the most anybody may have who asks as this one does."""
+    request.session.opens[opened.file_id] = opened
+    opened.channel_sequence = request.message.channel_sequence
+    request.open = opened
+    if request.compound is not None:
+        request.compound.file_id = opened.file_id
+    facts = facts_of(request, opened)
+    request.reply(
+        CreateResponse(
+            FileId(opened.file_id, opened.file_id),
+            action,
+            facts.size_bytes,
+            facts.allocation_bytes,
+            facts.attributes,
+            facts.times,
+            _contexts(body, allowed, facts.index_number, facts.volume_serial),
+            oplock_level,
+        ).pack()
+    )
+
+
+def _contexts(body: CreateRequest, allowed: int, index: int, volume: int) -> tuple[CreateContext, ...]:
+    contexts: list[CreateContext] = []
+    if body.context(b"MxAc") is not None:
+        contexts.append((b"MxAc", _MAXIMAL_ACCESS.pack(NtStatus.SUCCESS, allowed)))
+    if body.context(b"QFid") is not None:
+        contexts.append((b"QFid", _ON_DISK_ID.pack(index, volume)))
+    return tuple(contexts)

@@ -1,0 +1,94 @@
+"""CREATE in the share `scratch`: at once, or when an oplock was broken (MS-SMB2 3.3.5.9)."""
+
+from typing import Final
+
+from meshfs.errors import StatusError
+from meshfs.exporter.created import answer, check_room
+from meshfs.exporter.opens import ScratchOpen
+from meshfs.exporter.oplock import GRANTED_LEVELS, Oplock
+from meshfs.exporter.request import Request
+from meshfs.exporter.scratch import SCRATCH_RIGHTS, Created, ScratchVolume
+from meshfs.smb.constants import CreateOptions, NtStatus, OplockLevel
+from meshfs.smb.messages import CreateRequest
+
+#: Of CREATE's contexts those that ask for what the files have not, and for what must not be left out silently.
+_REFUSED_CONTEXTS: Final = (
+    (b"ExtA", NtStatus.EAS_NOT_SUPPORTED, "files have no extended attributes"),
+    (b"SecD", NtStatus.NOT_SUPPORTED, "files have no security descriptors of their own"),
+)
+
+
+def create(request: Request, body: CreateRequest) -> None:
+    volume = request.peer.exporter.scratch
+    if volume is None:
+        raise StatusError(NtStatus.NETWORK_NAME_DELETED, "there is no scratch share any more")
+    for name, status, text in _REFUSED_CONTEXTS:
+        if body.context(name) is not None:
+            raise StatusError(status, text)
+    created = volume.create(body, request.peer.exporter.now_filetime())
+    if isinstance(created, Oplock):
+        _Pending(request, body, volume, created)
+    else:
+        _open(request, body, volume, created)
+
+
+def _open(request: Request, body: CreateRequest, volume: ScratchVolume, created: Created) -> None:
+    exporter, file = request.peer.exporter, created.file
+    opened = ScratchOpen(
+        request.session, request.tree, exporter.new_file_id(), created.access, body.share_access, volume, file,
+        delete_on_close=bool(body.options & CreateOptions.DELETE_ON_CLOSE), now=exporter.now_filetime,
+    )  # fmt: skip
+    level = OplockLevel.NONE
+    if body.oplock_level in GRANTED_LEVELS and not file.is_directory and file.opens == [opened]:
+        level = OplockLevel(body.oplock_level)
+        opened.grant_oplock(level)
+    answer(request, body, opened, allowed=SCRATCH_RIGHTS, action=created.action, oplock_level=level)
+
+
+class _Pending:
+    """A CREATE that tries again when the oplock in its way is gone.
+
+    In the middle of a compound it waits without an interim reply: the replies leave together.
+    """
+
+    __slots__ = ("_body", "_oplock", "_request", "_volume")
+
+    def __init__(self, request: Request, body: CreateRequest, volume: ScratchVolume, oplock: Oplock) -> None:
+        self._request = request
+        self._body = body
+        self._volume = volume
+        self._oplock = oplock
+        if request.compound is None or request.compound.is_last(request):
+            request.wait(self._abort)
+        self._wait_for(oplock)
+
+    def _wait_for(self, oplock: Oplock) -> None:
+        self._oplock = oplock
+        oplock.add_waiter(self._retry)
+        oplock.start_break(self._request.peer.exporter.clock())
+
+    def _abort(self) -> None:
+        self._oplock.remove_waiter(self._retry)
+
+    def _retry(self) -> None:
+        request, exporter = self._request, self._request.peer.exporter
+        if request.peer.closed:
+            return
+        try:
+            _check_still_there(request)
+            check_room(request.session)
+            created = self._volume.create(self._body, exporter.now_filetime())
+            if isinstance(created, Oplock):
+                self._wait_for(created)
+            else:
+                _open(request, self._body, self._volume, created)
+        except StatusError as error:
+            request.fail(error.status)
+
+
+def _check_still_there(request: Request) -> None:
+    session, tree = request.session, request.tree
+    if not session.serving:
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "the session ended meanwhile")
+    if session.trees.get(tree.id) is not tree:
+        raise StatusError(NtStatus.NETWORK_NAME_DELETED, "the tree was disconnected meanwhile")

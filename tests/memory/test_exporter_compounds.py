@@ -1,0 +1,183 @@
+"""Compounds: what related requests take over, what fails with what, and how it is all answered."""
+
+import pytest
+
+from meshfs.config import Security
+from meshfs.smb.connection import Protection
+from meshfs.smb.constants import (
+    AccessMask,
+    Command,
+    CreateDisposition,
+    Flags,
+    NtStatus,
+)
+from meshfs.smb.messages import (
+    ChangeNotifyRequest,
+    CloseRequest,
+    CreateRequest,
+    FileId,
+)
+from meshfs.smb.security import NONCE_EXPORTER
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+
+LIST = int(AccessMask.READ_DATA)
+RELATED = {"flags": int(Flags.RELATED_OPERATIONS), "session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}
+ANY_FILE = (1 << 64) - 1
+CREATE = CreateRequest("disk0", READ_WRITE, SHARE_ALL, CreateDisposition.OPEN).pack()
+CREATE_NOTHING = CreateRequest("nothing", READ_WRITE, SHARE_ALL, CreateDisposition.OPEN).pack()
+CLOSE = CloseRequest(FileId(ANY_FILE, ANY_FILE)).pack()
+
+
+@pytest.fixture
+def client():
+    server = make_exporter(disk0=MemoryDisk(1 << 20), disk1=MemoryDisk(1 << 20))
+    client = RawInitiator(server).log_in()
+    client.call(Command.ECHO, b"\x04\0\0\0", credits=500)
+    return client
+
+
+@pytest.mark.parametrize("security", [Security.SIGN, Security.ENCRYPT])
+def test_a_related_compound_uses_the_file_it_opened(security):
+    client = RawInitiator(make_exporter(security, disk0=MemoryDisk(1 << 20))).log_in()
+    client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
+    ids = client.compound(
+        (Command.CREATE, CREATE, {}),
+        (Command.WRITE, write_body(ANY_FILE, 0, b"compound"), RELATED),
+        (Command.READ, read_body(ANY_FILE, 0, 8), RELATED),
+        (Command.CLOSE, CLOSE, RELATED),
+    )
+    replies = [client.take(message_id) for message_id in ids]
+    assert [reply.status for reply in replies] == [0, 0, 0, 0]
+    assert replies[2].data[:8] == b"compound"
+    assert [bool(reply.flags & Flags.RELATED_OPERATIONS) for reply in replies] == [False, True, True, True]
+    expected = Protection.SEALED if client.sealed else Protection.SIGNED
+    assert {reply.protection for reply in replies} == {expected}
+    assert not client.exporter.shares.all()[0].opens
+
+
+def test_a_compound_is_answered_as_one_when_its_io_is_done():
+    disk = MemoryDisk(1 << 20)
+    client = RawInitiator(make_exporter(disk0=disk)).log_in()
+    client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
+    disk.stall()
+    ids = client.compound((Command.CREATE, CREATE, {}), (Command.READ, read_body(ANY_FILE, 0, 8), RELATED))
+    assert not client.replies
+    disk.release()
+    assert len(client.peer.out) == 1
+    client.collect()
+    assert [client.take(message_id).status for message_id in ids] == [0, 0]
+
+
+def test_what_follows_in_a_compound_is_kept_while_a_disk_works():
+    disk = MemoryDisk(1 << 20)
+    client = RawInitiator(make_exporter(disk0=disk)).log_in()
+    client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
+    file_id = client.open("disk0")
+    disk.stall()
+    ids = client.compound(
+        (Command.READ, read_body(file_id, 0, 8), {}),
+        (Command.WRITE, write_body(ANY_FILE, 0, b"as it was sent"), RELATED),
+    )
+    # Other requests come meanwhile, into the memory the compound was received into.
+    client.create("x" * 1000)
+    disk.release()
+    client.collect()
+    assert [client.take(message_id).status for message_id in ids] == [0, 0]
+    assert client.call(Command.READ, read_body(file_id, 0, 14)).data == b"as it was sent"
+
+
+def test_errors_of_a_related_compound_carry_on(client):
+    ids = client.compound(
+        (Command.CREATE, CREATE_NOTHING, {}),
+        (Command.READ, read_body(ANY_FILE, 0, 8), RELATED),
+        (Command.CLOSE, CLOSE, RELATED),
+    )
+    assert [client.take(message_id).status for message_id in ids] == [NtStatus.OBJECT_NAME_NOT_FOUND] * 3
+
+
+def test_unrelated_compounds_are_independent(client):
+    ids = client.compound(
+        (Command.CREATE, CREATE_NOTHING, {}), (Command.ECHO, b"\x04\0\0\0", {}), (Command.CREATE, CREATE, {})
+    )
+    statuses = [client.take(message_id).status for message_id in ids]
+    assert statuses == [NtStatus.OBJECT_NAME_NOT_FOUND, 0, 0]
+
+
+def test_a_related_request_needs_a_file_before_it(client):
+    ids = client.compound((Command.ECHO, b"\x04\0\0\0", {}), (Command.CLOSE, CLOSE, RELATED))
+    assert [client.take(message_id).status for message_id in ids] == [0, NtStatus.INVALID_HANDLE]
+
+
+def test_the_first_of_a_compound_is_not_related(client):
+    ids = client.compound((Command.CREATE, CREATE, RELATED), (Command.CLOSE, CLOSE, RELATED))
+    assert [client.take(message_id).status for message_id in ids] == [NtStatus.INVALID_PARAMETER] * 2
+
+
+def test_an_unrelated_request_starts_anew(client):
+    """As Windows does; smbtorture's smb2.compound.invalid1 to 3."""
+    ids = client.compound(
+        (Command.CLOSE, CLOSE, {"flags": RELATED["flags"]}),
+        (Command.CREATE, CREATE, {}),
+        (Command.READ, read_body(ANY_FILE, 0, 8), RELATED),
+        (Command.READ, read_body(ANY_FILE, 0, 8), {}),
+        (Command.CLOSE, CLOSE, RELATED),
+    )
+    replies = [client.take(message_id) for message_id in ids]
+    closed = NtStatus.FILE_CLOSED
+    assert [reply.status for reply in replies] == [NtStatus.INVALID_PARAMETER, 0, 0, closed, closed]
+    assert {reply.protection for reply in replies} == {Protection.SIGNED}
+
+
+def test_what_fails_before_its_session_is_looked_up_is_signed_all_the_same(client):
+    nowhere = {"session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}
+    ids = client.compound(
+        (Command.CREATE, CREATE, {}),
+        (Command.CLOSE, CLOSE, nowhere),
+        (Command.CLOSE, CLOSE, RELATED),
+        (Command.CLOSE, CLOSE, RELATED),
+    )
+    replies = [client.take(message_id) for message_id in ids]
+    invalid = NtStatus.INVALID_PARAMETER
+    assert [reply.status for reply in replies] == [0, NtStatus.USER_SESSION_DELETED, invalid, invalid]
+    unknown = client.call(0x13, b"\x04\0\0\0")
+    assert (unknown.status, unknown.protection) == (invalid, Protection.SIGNED)
+    security, session_id = client.security, client.session_id
+    assert security is not None
+    for reply in replies[2:]:
+        # The client would look the key up by the session's id, which these requests did not have.
+        message = bytearray(reply.view)
+        signature, message[48:64] = bytes(message[48:64]), bytes(16)
+        assert reply.session_id != session_id
+        security.signer.sign(memoryview(message), reply.message_id, NONCE_EXPORTER)
+        assert bytes(message[48:64]) == signature
+
+
+def test_a_failed_request_leaves_the_file_to_those_behind_it(client):
+    """As Windows does; smbtorture's smb2.compound.related6."""
+    create = CreateRequest("disk0", LIST, SHARE_ALL, CreateDisposition.OPEN).pack()
+    ids = client.compound(
+        (Command.CREATE, create, {}),
+        (Command.WRITE, write_body(ANY_FILE, 0, b"x"), RELATED),
+        (Command.READ, read_body(ANY_FILE, 0, 8), RELATED),
+        (Command.CREATE, CREATE_NOTHING, RELATED),
+        (Command.CLOSE, CLOSE, RELATED),
+    )
+    missing = NtStatus.OBJECT_NAME_NOT_FOUND
+    statuses = [client.take(message_id).status for message_id in ids]
+    assert statuses == [0, NtStatus.ACCESS_DENIED, 0, missing, missing]
+
+
+def test_only_the_last_of_a_compound_may_wait(client):
+    notify = ChangeNotifyRequest(FileId(ANY_FILE, ANY_FILE), 4096, 0xFFF).pack()
+    create = CreateRequest("", LIST, SHARE_ALL, CreateDisposition.OPEN).pack()
+    ids = client.compound(
+        (Command.CREATE, create, {}), (Command.CHANGE_NOTIFY, notify, RELATED), (Command.CLOSE, CLOSE, RELATED)
+    )
+    assert client.take(ids[1]).status == NtStatus.INTERNAL_ERROR
+    ids = client.compound((Command.CREATE, create, {}), (Command.CHANGE_NOTIFY, notify, RELATED))
+    assert [client.take(message_id).status for message_id in ids] == [0, NtStatus.PENDING]
+    client.exporter.shares.remove("disk1")
+    client.collect()
+    final = client.take(ids[1])
+    assert (final.status, final.protection) == (0, Protection.SIGNED)

@@ -1,0 +1,169 @@
+"""Samba's smbtorture at the exporter's scratch share: what passes, and why the rest of its families cannot.
+
+Every test of the families below is in exactly one list. Debian's smbd 4.17 with
+`server min protocol = SMB3` passes what passes here, but for smb2.rw.invalid and
+smb2.compound.interim2; of those that do not apply it passes the three marked so.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from meshfs.limits import KIB, MIB
+from meshfs.testing.cluster import LocalCluster, tracebacks
+from support.commands import run
+
+pytestmark = pytest.mark.peers
+
+SCRATCH_BYTES: Final = 64 * MIB
+# The slowest take 3 s.
+TIMEOUT_S: Final = 60.0
+
+FAMILIES: Final = (
+    "smb2.connect", "smb2.read", "smb2.rw", "smb2.credits", "smb2.session", "smb2.session-require-signing",
+    "smb2.multichannel.generic", "smb2.ioctl.network_interface_info", "smb2.compound", "smb2.compound_find",
+    "smb2.compound_async",
+)  # fmt: skip
+
+
+def _tests(**families: str) -> tuple[str, ...]:
+    return tuple(
+        f"smb2.{family.replace('__', '-')}.{test}" for family, tests in families.items() for test in tests.split()
+    )
+
+
+PASSES: Final = _tests(
+    read="eof position dir access",
+    rw="rw1 rw2 invalid",
+    credits="session_setup_credits_granted single_req_credits_granted skipped_mid",
+    session="""
+        reauth1 two_logoff signing-hmac-sha-256 signing-aes-128-cmac signing-aes-128-gmac
+        encryption-aes-128-ccm encryption-aes-128-gcm encryption-aes-256-ccm encryption-aes-256-gcm
+    """,
+    session__require__signing="bug15397",
+    compound="""
+        related1 related2 related3 related5 related6 related8 related9 unrelated1 invalid1 invalid2 invalid3 invalid4
+        interim1 interim2 compound-break create-write-close
+    """,
+    compound_find="compound_find_related compound_find_unrelated compound_find_close",
+    compound_async="flush_close flush_flush",
+)
+
+#: Sessions of several connections, and refusals a client believes without a signature: not on this branch of the
+#: work yet. One that passes fails the run: it then belongs above.
+NOT_YET: Final = (
+    "smb2.connect",
+    "smb2.ioctl.network_interface_info",
+    *_tests(
+        session="""
+            reconnect1 reconnect2 reauth6 bind1 bind2 bind_invalid_auth bind_different_user
+            bind_negative_smb3to3s bind_negative_smb3to3d bind_negative_smb3encGtoCs bind_negative_smb3encGtoCd
+            bind_negative_smb3signCtoHs bind_negative_smb3signCtoGs bind_negative_smb3signCtoGd
+            bind_negative_smb3signHtoCs bind_negative_smb3signHtoGs bind_negative_smb3signHtoGd
+            bind_negative_smb3signGtoCs bind_negative_smb3signGtoCd bind_negative_smb3signGtoHs
+            bind_negative_smb3signGtoHd bind_negative_smb3sneGtoCs bind_negative_smb3sneGtoCd
+            bind_negative_smb3sneGtoHs bind_negative_smb3sneGtoHd bind_negative_smb3sneCtoGs
+            bind_negative_smb3sneCtoGd bind_negative_smb3sneHtoGs bind_negative_smb3sneHtoGd
+            bind_negative_smb3signC30toGs bind_negative_smb3signC30toGd bind_negative_smb3signGtoC30s
+            bind_negative_smb3signGtoC30d
+        """,
+    ),
+    "smb2.multichannel.generic.interface_info",
+    "smb2.multichannel.generic.num_channels",
+)
+
+_SMB_2: Final = "speaks a dialect below 3.0 on one of its connections, which is refused"
+_ANONYMOUS: Final = "logs in again as anonymous, which is refused"
+_KERBEROS: Final = "a ticket that expires: skips itself without Kerberos, which is not configured"
+_DESCRIPTORS: Final = "sets a security descriptor; rights come from the cluster's config. smbd fails it, too"
+_NO_KEY: Final = "wants an error from a bind with another signing algorithm that nobody can sign; smbd fails it, too"
+INAPPLICABLE: Final[Mapping[str, str]] = {
+    "smb2.read.bug14607": "asks for an FSCTL of Samba's own self-test and skips itself",
+    "smb2.compound.related4": _DESCRIPTORS,
+    "smb2.compound.related7": _DESCRIPTORS,
+    "smb2.compound.compound-padding": "makes an alternate data stream; files have one. smbd as installed fails it, too",
+    "smb2.session.reauth2": f"{_ANONYMOUS} (smbd passes)",
+    "smb2.session.reauth3": f"{_ANONYMOUS} (smbd passes)",
+    "smb2.session.reauth4": f"{_ANONYMOUS}. smbd fails it, too",
+    "smb2.session.reauth5": f"{_ANONYMOUS}. smbd fails it, too",
+    "smb2.session.ntlmssp_bug14932": "wants INVALID_PARAMETER for a malformed NTLMv2 response; every login that"
+    " fails is answered with LOGON_FAILURE, so that it tells nothing (smbd passes)",
+    **dict.fromkeys(_tests(session="expire1n expire1s expire1e expire2s expire2e expire_disconnect"), _KERBEROS),
+    **dict.fromkeys(_tests(session="bind_negative_smb3signCtoHd bind_negative_smb3signHtoCd"), _NO_KEY),
+    **dict.fromkeys(
+        _tests(
+            session="""
+                bind_negative_smb202 bind_negative_smb210s bind_negative_smb210d
+                bind_negative_smb2to3s bind_negative_smb2to3d bind_negative_smb3to2s bind_negative_smb3to2d
+                bind_negative_smb3signH2XtoGs bind_negative_smb3signH2XtoGd
+                bind_negative_smb3signGtoH2Xs bind_negative_smb3signGtoH2Xd
+            """
+        ),
+        _SMB_2,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A scratch share, and the options by which smbtorture finds it and logs in."""
+
+    unc: str
+    options: tuple[str, ...]
+
+    def outcome(self, test: str, folder: Path) -> str:
+        """What smbtorture printed; its first word is success, failure, error or skip."""
+        output = run("smbtorture", self.unc, *self.options, test, status=None, timeout_s=TIMEOUT_S, cwd=folder)
+        found = re.search(r"^(success|failure|error|skip): ", output, re.MULTILINE)
+        return output[found.start() :] if found else output
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    with LocalCluster(tmp_path_factory.mktemp("torture")) as cluster:
+        node = cluster.add_node("n1", [cluster.image("disk0", 64 * KIB)])
+        node.settings["scratch_size_bytes"] = SCRATCH_BYTES
+        cluster.add_node("n2")
+        cluster.add_node("n3")
+        cluster.write()
+        cluster.keygen()
+        cluster.start_exporter("n1")
+        passwords = [
+            cluster.meshctl("password", str(cluster.config), "--node", name, "--to", "n1").stdout.strip()
+            for name in ("n2", "n3")
+        ]
+        yield Target(
+            f"//{node.address}/scratch",
+            ("-p", str(node.port), "-U", f"n2%{passwords[0]}", "--option=torture:user2name=n3",
+             f"--option=torture:user2password={passwords[1]}"),
+        )  # fmt: skip
+        assert list(tracebacks(cluster.logs)) == []
+
+
+def in_a_family(test: str) -> bool:
+    return any(test == family or test.startswith(f"{family}.") for family in FAMILIES)
+
+
+def test_every_test_of_the_families_is_in_one_list() -> None:
+    # smbtorture names each test twice at the end: smb2.read.eof.eof.
+    offered = {line.strip().rpartition(".")[0] for line in run("smbtorture", "--list").splitlines()}
+    listed = [*PASSES, *NOT_YET, *INAPPLICABLE]
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == {test for test in offered if in_a_family(test)}
+
+
+@pytest.mark.parametrize("test", PASSES)
+def test_smbtorture(target: Target, tmp_path: Path, test: str) -> None:
+    output = target.outcome(test, tmp_path)
+    assert output.startswith("success: "), output
+
+
+@pytest.mark.parametrize("test", NOT_YET)
+@pytest.mark.xfail(strict=True, reason="session binding is being built")
+def test_smbtorture_that_does_not_pass_yet(target: Target, tmp_path: Path, test: str) -> None:
+    output = target.outcome(test, tmp_path)
+    assert output.startswith("success: "), output
