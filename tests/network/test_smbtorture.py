@@ -1,8 +1,9 @@
 """Samba's smbtorture at the exporter's scratch share: what passes, and why the rest of its families cannot.
 
-Every test of the families below is in exactly one list. Debian's smbd 4.17 with
-`server min protocol = SMB3` passes what passes here, but for smb2.rw.invalid and
-smb2.compound.interim2; of those that do not apply it passes the three marked so.
+Every test of the families below is in exactly one list. Debian's smbd 4.17 with a minimum of SMB 3
+passes what passes here (but for smb2.rw.invalid and smb2.compound.interim2, and with
+`server min protocol = SMB3`, which is 3.1.1, for six binds in which a connection speaks 3.0); of those
+that do not apply it passes the three marked so.
 """
 
 import re
@@ -53,8 +54,8 @@ PASSES: Final = _tests(
     compound_async="flush_close flush_flush",
 )
 
-#: Sessions of several connections, and refusals a client believes without a signature: not on this branch of the
-#: work yet. One that passes fails the run: it then belongs above.
+#: Sessions of several connections, and refusals that a client has to believe without a signature, are still being
+#: built. One of these that passes fails the run: it then belongs above.
 NOT_YET: Final = (
     "smb2.connect",
     "smb2.ioctl.network_interface_info",
