@@ -34,10 +34,11 @@ def lock(request: Request) -> None:
 
 
 def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...]) -> None:
-    if any(element.flags != LockFlags.UNLOCK for element in elements):
-        raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK and UNLOCK in one request")
+    """3.3.5.14.1: one after the other, up to the first that is wrong."""
     try:
         for element in elements:
+            if element.flags != LockFlags.UNLOCK:
+                raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK and UNLOCK in one request")
             if not target.locks.unlock(request.open, ByteRange(element.offset, element.length)):
                 raise StatusError(NtStatus.RANGE_NOT_LOCKED, f"no lock of {element.length} bytes at {element.offset}")
         request.reply(LockResponse().pack())

@@ -79,13 +79,12 @@ class LockTable:
         return True
 
     def unlock(self, owner: object, wanted: ByteRange) -> bool:
-        """Release the owner's newest lock of exactly that range; False when there is none."""
-        for index in range(len(self._locks) - 1, -1, -1):
-            lock = self._locks[index]
-            if lock.owner is owner and lock.range == wanted:
-                del self._locks[index]
-                return True
-        return False
+        """Release the owner's newest lock of exactly that range, an exclusive one first; False when there is none."""
+        mine = [index for index, lock in enumerate(self._locks) if lock.owner is owner and lock.range == wanted]
+        if not mine:
+            return False
+        del self._locks[max(mine, key=lambda index: (self._locks[index].exclusive, index))]
+        return True
 
     def release(self, owner: object) -> bool:
         """Drop all locks of an open that ends; whether it had any."""

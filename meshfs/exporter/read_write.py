@@ -71,11 +71,11 @@ def read(request: Request) -> None:
             raise StatusError(NtStatus.END_OF_FILE, f"READ at {offset}")
     if length < minimum:
         raise StatusError(NtStatus.END_OF_FILE, f"READ of {length} bytes wants {minimum}")
-    if disk.locks and not disk.locks.can_read(opened, offset, length):
-        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
     if not length:
         request.reply(READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, 0, 0, 0))
         return
+    if disk.locks and not disk.locks.can_read(opened, offset, length):
+        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
     exporter = request.peer.exporter
     buffer = exporter.pool.acquire(length)
     disk_request = DiskRequest(
@@ -161,11 +161,11 @@ def write(request: Request) -> None:
     disk = opened.disk
     if offset + length > disk.size_bytes:
         raise StatusError(NtStatus.DISK_FULL, f"WRITE of {length} bytes at {offset}")
-    if disk.locks and not disk.locks.can_write(opened, offset, length):
-        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
     if not length:
         request.reply(WRITE_RESPONSE.pack(17, 0, 0, 0, 0, 0))
         return
+    if disk.locks and not disk.locks.can_write(opened, offset, length):
+        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
     exporter = request.peer.exporter
     buffer, start = take_payload(message, start, length, exporter.pool)
     disk_request = DiskRequest(

@@ -39,7 +39,7 @@ def read(request: Request, opened: ScratchOpen, offset: int, length: int, minimu
     available = max(0, min(length, len(file.data) - offset))
     if available < minimum or (length and not available):
         raise StatusError(NtStatus.END_OF_FILE, f"READ at {offset}")
-    if file.locks and not file.locks.can_read(opened, offset, available):
+    if available and file.locks and not file.locks.can_read(opened, offset, available):
         raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
     data = opened.volume.read(file, offset, available)
     opened.position = offset + available
@@ -51,7 +51,7 @@ def write(request: Request, opened: ScratchOpen, offset: int, data: memoryview) 
     if not opened.writable:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
     file = opened.file
-    if file.locks and not file.locks.can_write(opened, offset, len(data)):
+    if data and file.locks and not file.locks.can_write(opened, offset, len(data)):
         raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
     opened.volume.write(file, offset, data, opened.time_of_writing())
     opened.position = offset + len(data)

@@ -176,6 +176,25 @@ def test_locks_keep_others_off_their_range(client):
     assert other.call(Command.READ, read_body(theirs, 99, 1)).status == 0
 
 
+def test_nothing_is_read_and_written_also_in_a_lock(client):
+    """smb2.lock.zerobyteread"""
+    other = another(client)
+    mine, theirs = client.open("disk0"), other.open("disk0")
+    assert client.call(Command.LOCK, lock_body(mine, (0, 100, EXCLUSIVE | NOW))).status == 0
+    assert other.call(Command.READ, read_body(theirs, 50, 0)).status == 0
+    assert other.call(Command.WRITE, write_body(theirs, 50, b"")).status == 0
+
+
+def test_unlocks_before_a_wrong_one_count(client):
+    """smb2.lock.multiple-unlock, MS-SMB2 3.3.5.14.1"""
+    mine = client.open("disk0")
+    assert client.call(Command.LOCK, lock_body(mine, (0, 1, EXCLUSIVE | NOW), (5, 1, EXCLUSIVE | NOW))).status == 0
+    mixed = lock_body(mine, (0, 1, UNLOCK), (7, 1, EXCLUSIVE | NOW), (5, 1, UNLOCK))
+    assert client.call(Command.LOCK, mixed).status == NtStatus.INVALID_PARAMETER
+    assert client.call(Command.LOCK, lock_body(mine, (0, 1, EXCLUSIVE | NOW))).status == 0
+    assert client.call(Command.LOCK, lock_body(mine, (5, 1, EXCLUSIVE | NOW))).status == NtStatus.LOCK_NOT_GRANTED
+
+
 def wait_for_lock(client: RawInitiator, other: RawInitiator) -> tuple[int, int, int]:
     """(open that holds it, open that waits, message id of the waiting request)"""
     mine, theirs = client.open("disk0"), other.open("disk0")
@@ -230,7 +249,8 @@ def test_closing_ends_a_lock_that_waits(client):
     (((0, 1, 0),), NtStatus.INVALID_PARAMETER),
     (((0, 1, EXCLUSIVE | SHARED),), NtStatus.INVALID_PARAMETER),
     (((0, 1, EXCLUSIVE), (5, 1, EXCLUSIVE)), NtStatus.INVALID_PARAMETER),
-    (((0, 1, UNLOCK), (5, 1, EXCLUSIVE | NOW)), NtStatus.INVALID_PARAMETER),
+    (((0, 1, UNLOCK), (5, 1, EXCLUSIVE | NOW)), NtStatus.RANGE_NOT_LOCKED),
+    (((0, 1, UNLOCK | NOW),), NtStatus.INVALID_PARAMETER),
     ((((1 << 64) - 1, 2, EXCLUSIVE | NOW),), NtStatus.INVALID_LOCK_RANGE),
     (((0, 1, 0xFFFFFFFF),), NtStatus.INVALID_PARAMETER),
 ])  # fmt: skip

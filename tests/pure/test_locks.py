@@ -82,6 +82,20 @@ def test_unlock_takes_exactly_the_range():
     assert len(table) == 0
 
 
+def test_of_stacked_locks_the_exclusive_one_goes_first():
+    """MS-FSA 2.1.5.8; smb2.lock.unlock"""
+    table = LockTable()
+    assert table.try_lock(exclusive("me", 0, 10))
+    assert table.try_lock(shared("me", 0, 10))
+    assert not table.try_lock(shared("other", 5, 1))
+    assert table.unlock("me", ByteRange(0, 10))
+    assert table.try_lock(shared("other", 5, 1))
+    assert not table.try_lock(exclusive("third", 0, 1))
+    assert table.unlock("me", ByteRange(0, 10))
+    assert not table.unlock("me", ByteRange(0, 10))
+    assert table.try_lock(exclusive("third", 0, 1))
+
+
 def test_release_drops_all_of_an_owner():
     table = LockTable()
     for offset in range(5):
