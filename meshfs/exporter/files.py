@@ -153,8 +153,15 @@ def _open_pipe(request: Request, body: CreateRequest) -> PipeOpen:
 
 
 def close(request: Request) -> None:
-    """Answered when nothing of the open is at its disk any more: an initiator's fence."""
+    """Answered when nothing of the open is at its disk any more: an initiator's fence.
+
+    Also where the open is closing already: an initiator asks again when it lost the channel it asked on.
+    """
     body = CloseRequest.unpack(request.message.body)
+    closing = request.session.find_closing(request.tree, body.file_id.volatile)
+    if closing is not None:
+        closing.close(lambda: request.fail(NtStatus.FILE_CLOSED))
+        return
     opened = request.find_open(body.file_id.volatile)
     reply = CloseResponse()
     if body.flags & CloseFlags.POSTQUERY_ATTRIB:

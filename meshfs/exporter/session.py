@@ -95,6 +95,10 @@ class Session:
         for opened in (*self.opens.values(), *self.closing):
             opened.cancel_requests_of(peer)
 
+    def find_closing(self, tree: Tree, file_id: int) -> "AnyOpen | None":
+        """An open that is closed already, and still has I/O at its disk."""
+        return next((each for each in self.closing if each.file_id == file_id and each.tree is tree), None)
+
     def close_opens(self, opens: "list[AnyOpen]", then: Callable[[], object]) -> None:
         """End these opens; ``then`` when nothing of them is at a disk any more."""
         left = len(opens) + 1
