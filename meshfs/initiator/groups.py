@@ -2,8 +2,10 @@
 
 `Group` stands where the caller would: the slots of its parts give it their results, and when all
 have, the caller goes on. It waits for all of them also when one fails, so that afterwards no part
-is in flight that the caller does not know of, and then raises the first error. A caller that gives
-up (cancelled) leaves the parts behind, as it leaves a slot.
+is in flight that the caller does not know of, and then raises an error. Of several that is one that
+leaves its part unanswered (the channel was lost, or the deadline passed), as such a part may be
+executed yet, whatever was answered to the others. A caller that gives up (cancelled) leaves the
+parts behind, as it leaves a slot.
 """
 
 from collections.abc import Generator
@@ -12,6 +14,7 @@ from typing import Any
 from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
 from meshfs import worker
+from meshfs.errors import ChannelLost
 from meshfs.initiator.slots import Slot, resume
 from meshfs.worker import PARKED, Worker
 
@@ -39,12 +42,13 @@ class Group:
         self._left += 1
 
     def fail(self, error: BaseException) -> None:
-        """The next part could not be started."""
-        self._error = self._error or error
+        """A part could not be started, or failed."""
+        if self._error is None or _weight(error) > _weight(self._error):
+            self._error = error
 
     def take(self, slot: Slot, result: object) -> None:
         if isinstance(result, BaseException):
-            self._error = self._error or result
+            self.fail(result)
         elif isinstance(result, int):
             self.count += result
         else:
@@ -87,3 +91,8 @@ class Group:
         for slot in self.slots:
             slot.task = None
         return Abort.SUCCEEDED
+
+
+def _weight(error: BaseException) -> int:
+    """A part that was lost goes again with the whole; one that is late is the end of it."""
+    return 2 if isinstance(error, ChannelLost) else 1 if isinstance(error, TimeoutError) else 0
