@@ -21,7 +21,7 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ from meshfs.initiator.session import ExporterSession
 from meshfs.model import IoClass
 from meshfs.smb.auth import Initiator as Login
 from meshfs.testing.block_model import BLOCK_BYTES, BlockModel, Owed
-from meshfs.testing.fixed_ways import FixedWays
+from meshfs.testing.fixed_ways import Dialer, FixedWays
 from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix
@@ -62,10 +62,14 @@ class Mount:
         self.transports: list[StreamTransport] = []
         self._dial = dial
         self.session = ExporterSession(
-            NODE, FixedWays([self._dial_and_keep]), lambda: Login(node, PASSWORD, "demo"), policy=world.policy,
-            guid=uuid.uuid4().bytes_le, pool=self.pool, on_change=lambda: None,
+            NODE, FixedWays(self.dialers()), lambda: Login(node, PASSWORD, "demo"), policy=world.policy,
+            guid=uuid.uuid4().bytes_le, pool=self.pool, on_change=lambda: None, dead_after_s=world.dead_after_s,
         )  # fmt: skip
         self.port = Port(world.exporter.info(), self.session, IO_TIMEOUT_S, world.nursery.start_soon)
+
+    def dialers(self) -> list[Dialer]:
+        """Of each path one."""
+        return [self._dial_and_keep]
 
     async def _dial_and_keep(self) -> Transport:
         transport = await self._dial()
@@ -233,6 +237,8 @@ class Actor:
 class World:
     """Everything of one run."""
 
+    dead_after_s = limits.CHANNEL_DEAD_AFTER_S
+
     def __init__(self, seed: int, folder: Path, nursery: trio.Nursery) -> None:
         self.random = random.Random(seed)
         self.nursery = nursery
@@ -252,27 +258,40 @@ class World:
             path, BLOCKS * BLOCK_BYTES, self.policy.security, port=port, passwords={"n2": PASSWORD, "n3": PASSWORD}
         )
         self.disk = self.exporter.disk
-        self.mounts = [
+        self.mounts = self.make_mounts(path, port)
+        self._start = time.monotonic()
+
+    def make_mounts(self, path: Path, port: int) -> Sequence[Mount]:
+        return [
             Mount(self, "n2", functools.partial(connect_unix, path)),
             Mount(self, "n3", functools.partial(connect_tcp, "127.0.0.1", port)),
         ]
-        self._start = time.monotonic()
+
+    def make_actor(self, mount: Mount, number: int) -> Actor:
+        return Actor(self, mount, number)
 
     def note(self, what: str) -> None:
         self.log.append(f"{time.monotonic() - self._start:.3f} {what}")
 
     async def chaos(self) -> None:
         end = time.monotonic() + DURATION_S
-        events = (self.cut, self.cut, self.restart, self.lose_power, self.lose_power_live, self.stall, self.stall,
-                  self.delay, self.fail)  # fmt: skip
         while time.monotonic() < end:
             await trio.sleep(self.random.uniform(0.02, 0.15))
-            await self.random.choice(events)()
+            await self.random.choice(self.events())()
         self.disk.delay_s = 0
         self.disk.release()
+        await self.heal()
+        self.ending = True
+
+    def events(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """What may go wrong, the likely twice."""
+        return (self.cut, self.cut, self.restart, self.lose_power, self.lose_power_live, self.stall, self.stall,
+                self.delay, self.fail)  # fmt: skip
+
+    async def heal(self) -> None:
+        """The network is well again; until everybody noticed."""
         while any(mount.session.state != "connected" for mount in self.mounts):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.02)
-        self.ending = True
 
     async def cut(self) -> None:
         mount, how = self.random.choice(self.mounts), self.random.randrange(4)
@@ -338,14 +357,22 @@ class World:
         self.disk.heal()
         self.faults, self.faulty = self.faults + 1, False
 
+    def check_end(self) -> None:
+        """Nothing is under way any more, and nothing is left over."""
+        assert all(channel.outstanding == 0 for mount in self.mounts for channel in mount.session.channels)
+        exporter = self.exporter.exporter
+        assert exporter is not None
+        opens = [opened for session in exporter.sessions.values() for opened in session.opens.values()]
+        assert {opened.name for opened in opens} <= {""}, "only the roots are open"
 
-async def simulate(seed: int, folder: Path) -> int:
+
+async def simulate(seed: int, folder: Path, make_world: type[World] = World) -> int:
     """One run; the calls that succeeded."""
     print(f"seed {seed}")
     world = None
     try:
         async with trio.open_nursery() as nursery:
-            world = World(seed, folder, nursery)
+            world = make_world(seed, folder, nursery)
             await nursery.start(world.exporter.run)
             for mount in world.mounts:
                 nursery.start_soon(mount.session.run)
@@ -353,14 +380,12 @@ async def simulate(seed: int, folder: Path) -> int:
                 async with trio.open_nursery() as acting:
                     for mount in world.mounts:
                         for number in range(ACTORS_PER_NODE):
-                            actor = Actor(world, mount, number)
+                            actor = world.make_actor(mount, number)
                             acting.start_soon(actor.run_as_worker if number % 2 else actor.run)
                     acting.start_soon(world.chaos)
-            assert all(channel.outstanding == 0 for mount in world.mounts for channel in mount.session.channels)
+            world.check_end()
             exporter = world.exporter.exporter
             assert exporter is not None
-            opens = [opened for session in exporter.sessions.values() for opened in session.opens.values()]
-            assert {opened.name for opened in opens} <= {""}, "only the roots are open"
             nursery.cancel_scope.cancel()
         assert exporter.pool.used_bytes == 0
         assert [mount.pool.used_bytes for mount in world.mounts] == [0, 0]

@@ -1,0 +1,138 @@
+"""Relays whose bytes can be held back in either direction: channels that stall, die late, or speak from the grave.
+
+    initiator <-> Relay <-> exporter
+
+``hold`` keeps what comes from then on, ends of streams included: to either end the other one is
+merely silent, also when that one has closed long ago. ``release`` passes on what was kept, in
+order, and everything after it; ``cut`` drops it and closes both ends. All in trio's thread.
+"""
+
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+
+from meshfs.transport.base import Transport
+from meshfs.transport.stream import StreamTransport
+
+_RECEIVE_BYTES = 1 << 18
+#: Of one direction, beyond what is held back; so a fast sender is not read without end.
+_PASSING_MAX_BYTES = 1 << 22
+
+#: Makes the relay's own connection to the exporter. OSError when it cannot.
+Connect = Callable[[], Awaitable[trio.SocketStream]]
+
+
+class Relays:
+    """The relays of one path; ``dial`` is a dialer of FixedWays. ``nursery`` runs them."""
+
+    def __init__(self, connect: Connect, nursery: trio.Nursery) -> None:
+        #: Those whose ends are not both closed yet.
+        self.alive: list[Relay] = []
+        #: Nobody gets through: dialling is refused.
+        self.refusing = False
+        self._connect = connect
+        self._nursery = nursery
+
+    async def dial(self) -> Transport:
+        if self.refusing:
+            raise ConnectionRefusedError(111, "Connection refused")
+        outside = await self._connect()
+        # Nothing is awaited from here on, so that a cancellation leaves no socket behind.
+        ours, inside = socket.socketpair()
+        relay = Relay(trio.SocketStream(trio.socket.from_stdlib_socket(inside)), outside)
+        self.alive.append(relay)
+        self._nursery.start_soon(self._run, relay)
+        return StreamTransport(ours)
+
+    async def _run(self, relay: "Relay") -> None:
+        try:
+            await relay.run()
+        finally:
+            self.alive.remove(relay)
+
+
+class Relay:
+    """One connection."""
+
+    def __init__(self, initiator: trio.SocketStream, exporter: trio.SocketStream) -> None:
+        self.requests = Direction(initiator, exporter)
+        self.replies = Direction(exporter, initiator)
+        self._streams = (initiator, exporter)
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Until both directions ended, or `cut`."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    for direction in (self.requests, self.replies):
+                        nursery.start_soon(direction.receive)
+                        nursery.start_soon(direction.send)
+        finally:
+            for stream in self._streams:
+                stream.socket.close()
+
+    def hold(self, *, requests: bool = True, replies: bool = True) -> None:
+        self.requests.held |= requests
+        self.replies.held |= replies
+
+    def release(self) -> None:
+        self.requests.release()
+        self.replies.release()
+
+    def cut(self) -> None:
+        self._scope.cancel()
+
+
+class Direction:
+    """One way: bytes, and at last the end (an empty piece)."""
+
+    def __init__(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        self.held = False
+        self._source = source
+        self._sink = sink
+        self._pieces: deque[bytes] = deque()
+        self._bytes = 0
+        self._stirred = trio.Event()
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes if self.held else 0
+
+    def release(self) -> None:
+        self.held = False
+        self._stir()
+
+    async def receive(self) -> None:
+        data = b"?"
+        while data:
+            while self._bytes > _PASSING_MAX_BYTES and not self.held:
+                await self._stirred.wait()
+            try:
+                data = await self._source.receive_some(_RECEIVE_BYTES)
+            except trio.BrokenResourceError:
+                data = b""
+            self._pieces.append(data)
+            self._bytes += len(data)
+            self._stir()
+
+    async def send(self) -> None:
+        while True:
+            while self.held or not self._pieces:
+                await self._stirred.wait()
+            piece = self._pieces.popleft()
+            self._bytes -= len(piece)
+            self._stir()
+            # A sink that is gone takes nothing; its own direction's end tells the other side.
+            with suppress(trio.BrokenResourceError):
+                if not piece:
+                    await self._sink.send_eof()
+                    return
+                await self._sink.send_all(piece)
+
+    def _stir(self) -> None:
+        stirred, self._stirred = self._stirred, trio.Event()
+        stirred.set()

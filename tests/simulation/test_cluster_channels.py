@@ -1,0 +1,258 @@
+"""The cluster of test_cluster.py with several channels from each mount: lost, silent, late, all at once.
+
+Every path has a relay (meshfs/testing/stalling.py). Added to what goes wrong there:
+
+    cut_one, cut_all   channels end: from below, by ourselves, half closed, by the relay
+    stall_channels     what channels say in either direction, or both, is held back. Meanwhile other
+                       things happen; then it is released, WRITEs among it that were replayed and
+                       overwritten long since, or dropped
+    refuse             paths can be lost and not be had again for a while
+    slow_and_cut       requests are held at the disk while their channels die, so that replays meet them
+    cancellations      of tasks in the middle of a read or write
+
+Silence is found in tenths of the usual time, so that it is found before deadlines pass, or after,
+as the seed says. At the end every path is connected again, the exporter has one session of each
+mount with as many channels, and credits, lanes, slots and loads are as if nothing had been.
+"""
+
+import errno
+import functools
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.disk.base import Op
+from meshfs.initiator import spread
+from meshfs.initiator.channel import Channel
+from meshfs.smb.constants import Command
+from meshfs.testing.fixed_ways import Dialer
+from meshfs.testing.stalling import Relay, Relays
+from meshfs.transport.stream import StreamTransport
+from tests.simulation.test_cluster import IO_TIMEOUT_S, Actor, Mount, World, simulate
+
+SEEDS = range(1, 11)
+CHANNELS_MAX = 4
+#: A path that comes back is used again within this, and the disks' last answers are there.
+SETTLE_S = 10.0
+
+
+class MountOfChannels(Mount):
+    """One node with several paths to the exporter."""
+
+    def __init__(
+        self, world: "WorldOfChannels", node: str, connect: Callable[[], Awaitable[trio.SocketStream]]
+    ) -> None:
+        self.paths = [Relays(connect, world.nursery) for _ in range(world.random.randint(1, CHANNELS_MAX))]
+        super().__init__(world, node, self._unused)
+
+    async def _unused(self) -> StreamTransport:
+        raise AssertionError("paths are dialled by their relays")
+
+    def dialers(self) -> list[Dialer]:
+        return [functools.partial(self._dial_path, path) for path in self.paths]
+
+    async def _dial_path(self, path: Relays) -> StreamTransport:
+        transport = await path.dial()
+        assert isinstance(transport, StreamTransport)
+        self.transports = [each for each in self.transports if each._sock.fileno() >= 0]
+        self.transports.append(transport)
+        return transport
+
+    @property
+    def relays(self) -> list[Relay]:
+        return [relay for path in self.paths for relay in path.alive]
+
+
+class ActorThatLeaves(Actor):
+    """Tasks are cancelled now and then; workers never are, as FUSE's are not."""
+
+    #: Whether it may leave its calls; not at its end.
+    may_leave = False
+
+    async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, "object"]:
+        patience_s = self.random.choice((0.001, 0.02, 0.2)) if self.may_leave and self.random.random() < 0.1 else None
+        if patience_s is None or not what.startswith(("read", "write")):
+            return await super().bounded(what, call)
+        answer: tuple[int, object] = (errno.ECANCELED, None)
+        with trio.move_on_after(patience_s):
+            answer = await super().bounded(what, call)
+        self.world.note(f"{self.name} {what}: left" if answer[0] == errno.ECANCELED else f"{self.name} {what}: stayed")
+        return answer
+
+    def check_code(self, code: int, faults: int) -> None:
+        if code != errno.ECANCELED:
+            super().check_code(code, faults)
+
+    async def run(self) -> None:
+        self.may_leave = True
+        await super().run()
+
+    async def last_flushes(self) -> None:
+        self.may_leave = False
+        await super().last_flushes()
+
+
+class WorldOfChannels(World):
+    """Everything of one run."""
+
+    def make_mounts(self, path: Path, port: int) -> Sequence[Mount]:
+        self.dead_after_s = self.random.choice((0.06, 0.15, 2 * IO_TIMEOUT_S))
+        return [
+            MountOfChannels(self, "n2", functools.partial(trio.open_unix_socket, path)),
+            MountOfChannels(self, "n3", functools.partial(trio.open_tcp_stream, "127.0.0.1", port)),
+        ]
+
+    def make_actor(self, mount: Mount, number: int) -> Actor:
+        return ActorThatLeaves(self, mount, number)
+
+    def events(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        return (
+            self.cut_one, self.cut_one, self.cut_one, self.cut, self.restart, self.lose_power, self.lose_power_live,
+            self.stall, self.stall_channels, self.stall_channels, self.stall_channels, self.slow_and_cut,
+            self.slow_and_cut, self.refuse, self.delay, self.fail,
+        )  # fmt: skip
+
+    def some_mount(self) -> MountOfChannels:
+        mount = self.random.choice(self.mounts)
+        assert isinstance(mount, MountOfChannels)
+        return mount
+
+    async def cut_one(self) -> None:
+        mount, how = self.some_mount(), self.random.randrange(5)
+        self.note(f"chaos: cut one of {mount.node} {how}")
+        if how < 3 and mount.transports:
+            transport = self.random.choice(mount.transports)
+            if transport._sock.fileno() >= 0:
+                transport._sock.shutdown((socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR)[how])
+        elif how == 3 and mount.session.channels:
+            self.random.choice(mount.session.channels).fail("cable pulled")
+        elif how == 4 and mount.relays:
+            self.random.choice(mount.relays).cut()
+
+    async def stall_channels(self) -> None:
+        """Some or all of a mount's; what was said in between may arrive after all that came later."""
+        mount = self.some_mount()
+        relays = mount.relays
+        if not relays:
+            return
+        chosen = self.random.sample(relays, self.random.randint(1, len(relays)))
+        requests, replies = self.random.choice(((True, False), (False, True), (True, True)))
+        self.note(f"chaos: {len(chosen)} of {len(relays)} of {mount.node} silent, {requests=} {replies=}")
+        for relay in chosen:
+            relay.hold(requests=requests, replies=replies)
+        for _ in range(self.random.randrange(4)):
+            await trio.sleep(self.random.choice((0.01, 0.1, 0.3, 0.7)))
+            await self.random.choice((self.nothing, self.cut_one, self.restart, self.lose_power_live, self.delay))()
+        for relay in chosen:
+            held = relay.requests.held_bytes, relay.replies.held_bytes
+            drop = self.random.random() < 0.3
+            self.note(f"chaos: {'dropped' if drop else 'released'} {held} bytes")
+            relay.cut() if drop else relay.release()
+            await trio.sleep(self.random.choice((0, 0.005, 0.05)))
+
+    async def slow_and_cut(self) -> None:
+        """Requests stay at the disk while their channels go, and come back one by one."""
+        share = self.random.choice((0.3, 1))
+        self.note("chaos: slow")
+        self.disk.stall(lambda request: request.op in (Op.WRITE, Op.READ) and self.random.random() < share)
+        for _ in range(self.random.randint(1, 4)):
+            await trio.sleep(self.random.choice((0.005, 0.05, 0.3)))
+            await self.random.choice((self.cut_one, self.cut_one, self.cut, self.some_go_on, self.stall_channels))()
+        await trio.sleep(self.random.choice((0, 0.05)))
+        self.disk.release()
+        self.note("chaos: released")
+
+    async def refuse(self) -> None:
+        mount = self.some_mount()
+        paths = self.random.sample(mount.paths, self.random.randint(1, len(mount.paths)))
+        self.note(f"chaos: {len(paths)} of {len(mount.paths)} paths of {mount.node} refuse")
+        for path in paths:
+            path.refusing = True
+            for relay in list(path.alive):
+                relay.cut()
+        await trio.sleep(self.random.choice((0.05, 0.3, 0.8)))
+        for path in paths:
+            path.refusing = False
+
+    async def nothing(self) -> None:
+        pass
+
+    # --- the end ---------------------------------------------------------------------------
+
+    async def heal(self) -> None:
+        for mount in self.mounts:
+            assert isinstance(mount, MountOfChannels)
+            for relay in mount.relays:
+                relay.release()
+            # As a machine does whose interfaces just came up.
+            mount.session.interfaces_changed()
+        with trio.fail_after(SETTLE_S):
+            while not all(keeper.state == "connected" for mount in self.mounts for keeper in mount.session.keepers):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+
+    def check_end(self) -> None:
+        exporter = self.exporter.exporter
+        assert exporter is not None
+        sessions = {session.user: session for session in exporter.sessions.values()}
+        assert len(sessions) == len(exporter.sessions) == len(self.mounts), "one session of each mount"
+        for mount in self.mounts:
+            assert isinstance(mount, MountOfChannels)
+            ours, theirs = mount.session.session, sessions[mount.node]
+            assert ours is not None
+            assert ours.credentials.session_id == theirs.id
+            assert len(theirs.channels) == len(ours.channels) == len(mount.paths)
+            assert not theirs.closing
+            opens = [opened.name for opened in theirs.opens.values()]
+            assert opens.count("") == 1
+            # Each lost with its CREATE's reply; the bits count the times a channel was lost.
+            assert len(opens) - 1 <= ours.sequence, "opens are left over"
+            notifies = sum(check_idle(channel) for channel in ours.channels)
+            assert notifies <= 1, "one CHANGE_NOTIFY"
+
+
+def check_idle(channel: Channel) -> int:
+    """Nothing of the channel is in use but by a CHANGE_NOTIFY that waits; whether there is one."""
+    assert channel.logged_in
+    assert not channel.why
+    slots = list(channel._slots.values())
+    assert {slot.command for slot in slots} <= {Command.CHANGE_NOTIFY}, [slot.command for slot in slots]
+    assert channel._window.waiting == 0
+    assert not channel._window.waiters()
+    assert channel._window.control.held == sum(slot.charge for slot in slots)
+    assert channel.credits.available > limits.WINDOW_FIRST_CREDITS
+    if channel._measured:
+        assert channel.load.outstanding_bytes == 0, "a load that nothing moves"
+    return len(slots)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is found, and lost paths are tried again, several times in a run; large requests go in parts."""
+    monkeypatch.setattr(limits, "CHANNEL_TICK_S", 0.02)
+    monkeypatch.setattr(limits, "CHANNEL_PROBE_BESIDE_OTHERS_S", 0.04)
+    monkeypatch.setattr(limits, "CHANNEL_PROBE_AFTER_S", 0.1)
+    monkeypatch.setattr(limits, "CHANNEL_SILENCE_MAX_S", 0.35)
+    monkeypatch.setattr(limits, "CHANNEL_IDLE_PROBE_S", 0.2)
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(limits, "RECONNECT_DELAY_MAX_S", 0.2)
+    monkeypatch.setattr(limits, "PATH_BROKEN_AFTER_S", 0.2)
+    # A call gives up when the next attempt would be too late: by so much before its deadline.
+    monkeypatch.setattr(limits, "RETRY_DELAY_MAX_S", 0.05)
+    monkeypatch.setattr(spread, "SPLIT_MIN_S", 0.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_no_byte_is_wrong_and_no_loss_untold(tmp_path: Path, seed: int) -> None:
+    assert await simulate(seed, tmp_path, WorldOfChannels) > 50
+
+
+async def test_other_seeds_for_a_while(tmp_path: Path, soak_s: float) -> None:
+    end = time.monotonic() + soak_s
+    while time.monotonic() < end:
+        await simulate(int.from_bytes(os.urandom(4), "little"), tmp_path, WorldOfChannels)
