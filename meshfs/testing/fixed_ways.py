@@ -13,9 +13,9 @@ Dialer = Callable[[], Awaitable[Transport]]
 class FixedWays:
     """``locals_`` may be changed by the test, which then calls ``interfaces_changed``."""
 
-    asks = False
-
-    def __init__(self, dialers: Sequence[Dialer]) -> None:
+    def __init__(self, dialers: Sequence[Dialer], *, asks: bool = False) -> None:
+        #: What the exporter tells cannot be reached, as no dialer leads there.
+        self.asks = asks
         self.remotes = tuple(Remote(f"way-{index}") for index in range(len(dialers)))
         self._dialers = dict(zip((remote.address for remote in self.remotes), dialers, strict=True))
 

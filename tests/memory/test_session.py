@@ -15,8 +15,9 @@ import trio
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
-from meshfs.errors import KeyFileError
+from meshfs.errors import KeyFileError, RemoteProtocolError
 from meshfs.initiator.login import Policy
+from meshfs.initiator.multichannel import Remote
 from meshfs.initiator.session import ExporterSession
 from meshfs.limits import MIB
 from meshfs.smb.auth import Initiator as Login
@@ -83,10 +84,12 @@ def make_session(
     policy: Policy | None = None,
     password: str = PASSWORD,
     login: Callable[[], Login] | None = None,
+    *,
+    asks: bool = False,
 ) -> ExporterSession:
     return ExporterSession(
         NODE,
-        FixedWays(dialers),
+        FixedWays(dialers, asks=asks),
         login or (lambda: Login("n2", password, "demo")),
         policy=policy or Policy(),
         guid=uuid.uuid4().bytes_le,
@@ -352,6 +355,40 @@ async def test_the_new_login_names_the_old_session(tmp_path: Path) -> None:
         assert old not in inner.sessions
         assert len(inner.sessions) == 1
         keep()
+
+
+async def test_all_channels_lost_at_once_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was just woken by the loss of the first finds that there is no other."""
+
+    async def nothing_new(*_: object) -> tuple[Remote, ...]:
+        return ()
+
+    monkeypatch.setattr("meshfs.initiator.session.query_interfaces", nothing_new)
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")] * 2, asks=True)
+        nursery.start_soon(session.run)
+        for _ in range(3):
+            await until(lambda: len(session.channels) == 2)
+            # Until everybody who asks for something waits again.
+            await trio.testing.wait_all_tasks_blocked()
+            first, second = session.channels
+            first.fail("cable pulled")
+            second.fail("cable pulled")
+            assert session.state == "down"
+
+
+@pytest.mark.parametrize("function", ["query_interfaces", "wait_for_change"])
+async def test_an_answer_that_makes_no_sense_is_a_reason_to_be_down(
+    tmp_path: Path, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def misunderstood(*_: object) -> None:
+        raise RemoteProtocolError("no such thing")
+
+    monkeypatch.setattr(f"meshfs.initiator.session.{function}", misunderstood)
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")], asks=True)
+        nursery.start_soon(session.run)
+        await until(lambda: session.why == "the exporter broke the protocol: no such thing")
 
 
 async def test_what_people_are_told(tmp_path: Path) -> None:
