@@ -191,7 +191,8 @@ def test_a_lost_channel_of_a_connected_exporter(mount: Callable[..., Path], caps
     assert err.splitlines() == ["meshctl: channel 10.0.2.1 of exporter n1 is down: cannot connect: no route"]
     assert [line.split()[-1] for line in out.splitlines()] == ["WHY", "-", "route", "Gbit/s)"]
     assert "  -        4      -          -  1.5s cannot connect" in out
-    _, out, _ = run(capsys, "status", mount(status, "other"))
+    code, out, err = run(capsys, "status", mount(status, "other"))
+    assert (code, "channel 10.0.2.1 of exporter n1 is down" in err) == (1, True)
     assert out.splitlines()[-1].split()[-2:] == ["1", "-"], "only what is connected counts as a channel"
 
 

@@ -5,10 +5,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from meshctl.sources import STATUS_VERSION, Answer
 from meshctl.table import printable
+
+#: States of a channel that should be there; one that is not selected is idle.
+_BROKEN_CHANNEL: Final = ("connecting", "down")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,4 +60,18 @@ def mount_problems(answer: Answer) -> list[str]:
             found.append(f"disk {disk.text('id')} is away")
         elif disk.text("state") != "ok":
             found.append(f"disk {disk.text('id')} is {disk.text('state') or 'in an unknown state'}")
+    return found
+
+
+def channel_problems(answer: Answer) -> list[str]:
+    """A channel that is not bound, of an exporter that is reached all the same."""
+    found = []
+    for exporter in answer.fields.items("exporters"):
+        if exporter.text("state") != "connected":
+            continue
+        for channel in exporter.items("channels"):
+            if channel.text("state") in _BROKEN_CHANNEL:
+                why = f": {channel.text('why')}" if channel.text("why") else ""
+                what = f"channel {channel.text('remote')} of exporter {exporter.text('node')}"
+                found.append(f"{what} is {channel.text('state')}{why}")
     return found

@@ -13,8 +13,6 @@ _COLUMNS = (
 )
 _RIGHT = ("SPEED", "FLYING", "FAILURES", "SENT/S", "RECEIVED/S", "RETRY", "FOR", "LEFT")
 _WAITING = ("EXPORTER", "DISK", "WAITS", "FOR", "LEFT")
-#: States of a channel that should be there; one that is not selected is idle.
-_BROKEN = ("connecting", "down")
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -26,7 +24,7 @@ def add_parser(verbs: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     mounts = ask_mounts(arguments.mountpoint)
     problems = [line for mount in mounts for line in output.mount_problems(mount)]
-    problems += [line for mount in mounts for line in channel_problems(mount)]
+    problems += [line for mount in mounts for line in output.channel_problems(mount)]
     if arguments.json:
         exporters = [
             {"mountpoint": mount.source, **exporter.raw}
@@ -37,20 +35,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         output.print_blocks([block(mount, len(mounts) > 1) for mount in mounts], problems)
     return 1 if problems else 0
-
-
-def channel_problems(answer: Answer) -> list[str]:
-    """A channel that is not bound, of an exporter that is reached all the same."""
-    found = []
-    for exporter in answer.fields.items("exporters"):
-        if exporter.text("state") != "connected":
-            continue
-        for channel in exporter.items("channels"):
-            if channel.text("state") in _BROKEN:
-                why = f": {channel.text('why')}" if channel.text("why") else ""
-                what = f"channel {channel.text('remote')} of exporter {exporter.text('node')}"
-                found.append(f"{what} is {channel.text('state')}{why}")
-    return found
 
 
 def block(answer: Answer, named: bool) -> str:

@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         mounts = ask_mounts(arguments.mountpoint)
         exporters = own_exporters(mounts)
     problems = [line for mount in mounts for line in output.mount_problems(mount)]
+    problems += [line for mount in mounts for line in output.channel_problems(mount)]
     problems += [line for exporter in exporters for line in exporter_problems(exporter)]
     if arguments.json:
         shown = {"mounts": [output.as_json(m) for m in mounts], "exporters": [output.as_json(e) for e in exporters]}
