@@ -205,6 +205,9 @@ CLOSE_TIMEOUT_S: Final = 5.0
 # Channels of one pair of interfaces unless the config says otherwise, and at most.
 CHANNELS_PER_PATH: Final = 1
 CHANNELS_PER_PATH_MAX: Final = 8
+# Message ids that a session's first connection leaves to its binds, which are signed with the same key: two or
+# three of them each, so about a hundred binds; then the session is made anew.
+BIND_MESSAGE_IDS: Final = 256
 # A channel that says nothing for this long while others of the session do is given up.
 CHANNEL_DEAD_AFTER_S: Final = 1.25
 CHANNEL_DEAD_AFTER_MIN_S: Final = 0.5

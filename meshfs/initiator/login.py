@@ -6,6 +6,11 @@ with 3.1.1 the keys depend on every byte of the login (MS-SMB2 3.2.5.3.1), with 
 FSCTL_VALIDATE_NEGOTIATE_INFO repeats the negotiation under a signature (3.2.5.5). The last
 SESSION_SETUP reply has to be signed whatever the policy: it is the exporter's own proof that
 it knows the password.
+
+Binds are signed with the key of the session, which is also that of its first channel, and AES-GMAC
+makes its nonce of the message id (3.1.4.1): an id used twice would give the key away. So the first
+channel logs in with a message id above `limits.BIND_MESSAGE_IDS`, and every bind uses ids below it
+that no other one had. ECHOs, which need no session, use up what is skipped.
 """
 
 import os
@@ -36,6 +41,7 @@ from meshfs.smb.constants import (
 )
 from meshfs.smb.messages import (
     NO_FILE,
+    EchoRequest,
     Encryption,
     IoctlRequest,
     IoctlResponse,
@@ -105,7 +111,7 @@ class Tree:
     share: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Credentials:
     """What a session's further channels are bound by: its id, what its first channel agreed on, and its keys."""
 
@@ -113,6 +119,14 @@ class Credentials:
     settled: Negotiated
     security: ChannelSecurity
     seal: bool
+    #: The first message id no bind had yet.
+    next_bind_id: int = 1
+
+    @property
+    def used_up(self) -> bool:
+        """No further bind has message ids of its own."""
+        gmac = self.settled.signing_algorithm is SigningAlgorithm.AES_GMAC
+        return gmac and self.next_bind_id + _ROUNDS_MAX > limits.BIND_MESSAGE_IDS
 
 
 class BindRefused(Exception):
@@ -120,13 +134,22 @@ class BindRefused(Exception):
 
 
 async def log_in(
-    channel: Channel, policy: Policy, guid: bytes, login: Login, previous_session_id: int = 0
+    channel: Channel,
+    policy: Policy,
+    guid: bytes,
+    login: Login,
+    previous_session_id: int = 0,
+    *,
+    to_be_bound: bool = False,
 ) -> Credentials:
     """Negotiate and authenticate; afterwards the channel protects as ``policy`` says.
 
-    Raises AuthenticationError, RemoteProtocolError, StatusError, ChannelLost.
+    ``to_be_bound``: further channels are to come. Raises AuthenticationError, RemoteProtocolError,
+    StatusError, ChannelLost.
     """
     hint = await negotiate(channel, policy, guid)
+    if to_be_bound:
+        await _skip_ids(channel, limits.BIND_MESSAGE_IDS)
     reply, preauth = await _exchange_tokens(channel, policy, login, hint, previous_session_id=previous_session_id)
     response = SessionSetupResponse.unpack(reply.body)
     if response.session_flags & (SessionFlags.IS_GUEST | SessionFlags.IS_NULL):
@@ -164,12 +187,15 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
     ours = (settled.dialect, settled.signing_algorithm, settled.cipher)
     if ours != (first.dialect, first.signing_algorithm, first.cipher):
         raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")
+    await _skip_ids(channel, session.next_bind_id)
     try:
         reply, preauth = await _exchange_tokens(channel, policy, login, hint, bind_to=session)
     except StatusError as error:
         if error.status in _UNWANTED:
             raise BindRefused(f"the exporter takes no further channel ({status_text(error.status)})") from error
         raise
+    finally:
+        session.next_bind_id = channel.credits.next_id
     try:
         session_key = login.session_key
     except LocalProtocolError as error:
@@ -245,6 +271,15 @@ def _only(chosen: tuple[int, ...], offered: Sequence[int], what: str) -> int:
     if len(chosen) != 1 or chosen[0] not in offered:
         raise RemoteProtocolError(f"NEGOTIATE: {what} {chosen} is not one of those offered")
     return chosen[0]
+
+
+async def _skip_ids(channel: Channel, first: int) -> None:
+    """Let the login begin with message id ``first`` at the least, where that matters."""
+    if channel.connection.negotiated.signing_algorithm is not SigningAlgorithm.AES_GMAC:
+        return
+    credits, echo = channel.credits, EchoRequest().pack()
+    while (missing := first - credits.next_id) > 0:
+        await channel.request(Command.ECHO, echo, charge=max(1, min(missing, credits.available)))
 
 
 async def _exchange_tokens(

@@ -204,7 +204,9 @@ class ExporterSession:
 
     async def _log_in(self, channel: Channel) -> tuple[Session, tuple[DiskInfo, ...]]:
         guid, policy = self._guid, self._policy
-        credentials = await log_in(channel, policy, guid, self._login(), self._previous_session_id)
+        credentials = await log_in(
+            channel, policy, guid, self._login(), self._previous_session_id, to_be_bound=self._ways.asks
+        )  # fmt: skip
         self._previous_session_id = credentials.session_id
         trees = {io_class: await connect_tree(channel, self.node, io_class.share) for io_class in IoClass}
         await validate_negotiation(channel, policy, guid, trees[IoClass.APP])
@@ -214,6 +216,9 @@ class ExporterSession:
     async def _bind(self, channel: Channel, session: Session) -> None:
         if session.no_more:
             raise BindRefused(session.no_more)
+        if session.credentials.used_up:
+            session.fail("its key was used for as many channels as it may be: a new login")
+            raise ChannelLost(session.why)
         try:
             await bind(channel, self._policy, self._guid, self._login(), session.credentials)
         except BindRefused as error:

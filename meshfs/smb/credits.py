@@ -126,6 +126,11 @@ class CreditAccount:
         self.available = 1
         self._next = 0
 
+    @property
+    def next_id(self) -> int:
+        """The message id of the next request."""
+        return self._next
+
     def take(self, charge: int) -> int | None:
         """The first of ``charge`` consecutive message ids, or None: wait for a grant."""
         if charge > self.available:

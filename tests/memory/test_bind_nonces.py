@@ -1,0 +1,99 @@
+"""Message ids of binds, which AES-GMAC makes its nonces of: none is used twice under a session's key."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.exporter import binding
+from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.request import Request
+from meshfs.initiator.login import Policy
+from meshfs.smb.constants import SigningAlgorithm
+from meshfs.smb.messages import SessionSetupRequest
+from meshfs.testing.fixed_ways import Dialer, FixedWays
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.transport.stream import connect_unix
+
+CHANNELS = 3
+
+
+class AskingWays(FixedWays):
+    """As of another node: further channels may come."""
+
+    asks = True
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """(session, message id) of every signed request of a bind, as the exporter got them."""
+    seen: list[tuple[int, int]] = []
+    step = binding._step
+
+    def noted(request: Request, session: object, under_way: binding.Bind, body: SessionSetupRequest) -> None:
+        seen.append((request.session_id, request.message.message_id))
+        step(request, session, under_way, body)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(binding, "_step", noted)
+    monkeypatch.setattr("meshfs.testing.mesh_pair.FixedWays", AskingWays)
+    return seen
+
+
+def dialers(folder: Path) -> list[Dialer]:
+    return [functools.partial(connect_unix, folder / "exporter.sock")] * CHANNELS
+
+
+async def all_bound(pair: Pair, but: object = None) -> None:
+    with trio.fail_after(10):
+        while len(pair.session.channels) < CHANNELS or but in pair.session.channels:  # noqa: ASYNC110
+            await trio.sleep(0.002)
+
+
+def first_ids(exporter: Exporter | None) -> list[int]:
+    """The message id that the first connection of each session goes on with, less what was in flight."""
+    assert exporter is not None
+    return [session.peer.window._low for session in exporter.sessions.values()]
+
+
+async def test_no_bind_uses_a_message_id_twice(tmp_path: Path, bound: list[tuple[int, int]]) -> None:
+    async with mesh_pair(tmp_path, dialers=dialers(tmp_path)) as pair:
+        await all_bound(pair)
+        session = pair.session.session
+        assert session is not None
+        assert min(first_ids(pair.exporter.exporter)) > limits.BIND_MESSAGE_IDS
+        for _ in range(10):
+            lost = pair.session.channels[-1]
+            lost.fail("cable pulled")
+            await all_bound(pair, lost)
+        assert pair.session.session is session
+    assert len(bound) == 2 * (CHANNELS - 1 + 10)
+    assert len(set(bound)) == len(bound)
+    assert max(message_id for _, message_id in bound) < limits.BIND_MESSAGE_IDS
+
+
+async def test_a_session_whose_ids_are_used_up_is_made_anew(
+    tmp_path: Path, bound: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BIND_MESSAGE_IDS", 16)
+    async with mesh_pair(tmp_path, dialers=dialers(tmp_path)) as pair:
+        sessions = set()
+        for _ in range(12):
+            await all_bound(pair)
+            assert pair.session.session is not None
+            sessions.add(pair.session.session.credentials.session_id)
+            pair.session.channels[-1].fail("cable pulled")
+            with trio.fail_after(10):
+                while len(pair.session.channels) == CHANNELS:  # noqa: ASYNC110
+                    await trio.sleep(0.002)
+        assert len(sessions) > 1
+    assert len(set(bound)) == len(bound)
+    assert max(message_id for _, message_id in bound) < 16
+
+
+async def test_other_algorithms_need_no_care(tmp_path: Path, bound: list[tuple[int, int]]) -> None:
+    policy = Policy(signing=(SigningAlgorithm.AES_CMAC,))
+    async with mesh_pair(tmp_path, dialers=dialers(tmp_path), policy=policy) as pair:
+        await all_bound(pair)
+    assert {message_id for _, message_id in bound} == {1, 2}
