@@ -395,7 +395,8 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
     async with exporter_at(tmp_path / "sock") as (exporter, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
-        await until(lambda: session.state == "connected")
+        # It asks for what may have changed since the login.
+        await until(lambda: session.state == "connected" and not session.channels[0].outstanding)
         status = session.status(trio.current_time())
         (channel,) = status.pop("channels")
         assert status.pop("since_s") >= 0
