@@ -357,7 +357,7 @@ class World:
         self.disk.heal()
         self.faults, self.faulty = self.faults + 1, False
 
-    def check_end(self) -> None:
+    async def check_end(self) -> None:
         """Nothing is under way any more, and nothing is left over."""
         assert all(channel.outstanding == 0 for mount in self.mounts for channel in mount.session.channels)
         exporter = self.exporter.exporter
@@ -383,7 +383,7 @@ async def simulate(seed: int, folder: Path, make_world: type[World] = World) -> 
                             actor = world.make_actor(mount, number)
                             acting.start_soon(actor.run_as_worker if number % 2 else actor.run)
                     acting.start_soon(world.chaos)
-            world.check_end()
+            await world.check_end()
             exporter = world.exporter.exporter
             assert exporter is not None
             nursery.cancel_scope.cancel()
