@@ -88,7 +88,7 @@ class Channel:
         self._measured = False
         self._now = trio.current_time
         self._dead_after_s = dead_after_s
-        self._window: Window[Slot] = Window(self.credits)
+        self._window: Window[Slot] = Window(self.credits, self._left)
         self._control = self._window.control
         self._frames = Frames(self.connection, self.credits)
         self._outbox = Outbox(transport, self.fail)
@@ -318,6 +318,11 @@ class Channel:
             self._send(slot.pack(slot, message_id))
             # It keeps a write's data alive.
             del slot.pack
+
+    def _left(self, slot: Slot) -> None:
+        """Its caller is gone before it was sent."""
+        if self._measured and slot.length:
+            self.load.drop(slot.length)
 
     # --- receiving ---------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ _THROUGHPUT_S: Final = 2.0
 
 
 class Load:
-    """One channel's. ``begin`` and ``end`` are told of every READ and WRITE."""
+    """One channel's. ``begin`` and ``end`` (or ``drop``) are told of every READ and WRITE."""
 
     __slots__ = (
         "_busy_s", "_mark_s", "_moved_bytes", "_samples", "measured", "outstanding_bytes", "rate_bytes_s", "sampled_s",
@@ -73,6 +73,10 @@ class Load:
         self._moved_bytes += size + _REQUEST_BYTES
         if self._moved_bytes >= _SAMPLE_BYTES or now - self.sampled_s >= _SAMPLE_AGE_S or not self.measured:
             self._sample(now)
+
+    def drop(self, size: int) -> None:
+        """What was begun will not be sent after all."""
+        self.outstanding_bytes -= size + _REQUEST_BYTES
 
     def _sample(self, now: float) -> None:
         if self._busy_s > 0:

@@ -55,6 +55,7 @@ are in the socket already, which its share bounds.
 """
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -137,10 +138,14 @@ class Window(Generic[W]):
     """The credits of one channel. ``waiting`` requests wait; all of them are counted in their lanes' ``held``
     from when they are started until the channel takes their charge off again."""
 
-    __slots__ = ("_app", "_balance", "_credits", "_reachable", "_seen", "_system", "control", "short", "waiting")
+    __slots__ = (
+        "_app", "_balance", "_credits", "_left", "_reachable", "_seen", "_system", "control", "short", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, credits: CreditAccount) -> None:
+    def __init__(self, credits: CreditAccount, left: Callable[[W], None] = lambda waiter: None) -> None:
+        """``left`` is told of every waiter that is forgotten because its caller is gone."""
         self._credits = credits
+        self._left = left
         #: The lane of requests that are no disk's.
         self.control = Lane(IoClass.APP)
         self.control.share = _ALL
@@ -188,6 +193,7 @@ class Window(Generic[W]):
             charge = waiter.charge
             if not waiter.wanted:
                 self._pop(lane)
+                self._left(waiter)
             elif charge > free:
                 self.short = True
                 return None
@@ -210,11 +216,13 @@ class Window(Generic[W]):
             self._reachable = available - _PROBE_CREDITS
         self._seen = available if self.short else -1
         for lane in self._lanes():
-            gone = sum(not waiter.wanted for waiter in lane.waiting)
+            gone = [waiter for waiter in lane.waiting if not waiter.wanted]
             if gone:
                 lane.waiting = deque(waiter for waiter in lane.waiting if waiter.wanted)
-                self.waiting -= gone
+                self.waiting -= len(gone)
                 self._leave_if_empty(lane)
+                for waiter in gone:
+                    self._left(waiter)
 
     def waiters(self) -> list[W]:
         """All that wait, in no order."""
