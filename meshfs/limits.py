@@ -205,14 +205,17 @@ CLOSE_TIMEOUT_S: Final = 5.0
 # Channels of one pair of interfaces unless the config says otherwise, and at most.
 CHANNELS_PER_PATH: Final = 1
 CHANNELS_PER_PATH_MAX: Final = 8
-# Message ids that a session's first connection leaves to its binds, which are signed with the same key: two or
-# three of them each, so about a hundred binds; then the session is made anew.
+# Message ids that a session's first connection leaves to its binds, which are signed with the same key: three
+# for each, so for 85 of them; then the session is made anew.
 BIND_MESSAGE_IDS: Final = 256
 # A channel that says nothing for this long while others of the session do is given up.
 CHANNEL_DEAD_AFTER_S: Final = 1.25
 CHANNEL_DEAD_AFTER_MIN_S: Final = 0.5
 # With others to go on by, a silent one is asked earlier than alone.
 CHANNEL_PROBE_BESIDE_OTHERS_S: Final = 0.5
+# An exporter that took no further channel of a session is asked again: it may have had others of ours that were
+# dead, which it notices after CONNECTION_DEAD_AFTER_S at the latest.
+BIND_AGAIN_S: Final = 30.0
 # The interfaces of an exporter are asked for again this often, and when a path fails.
 INTERFACES_REFRESH_S: Final = 30.0
 # A path is broken, and the next slower ones step in, when it could not be connected for this long.
@@ -241,6 +244,8 @@ INTERFACE_MESSAGES_MAX: Final = 4096
 
 # --- mount ----------------------------------------------------------------------------
 
+# An exporter's list of disks, which costs its length in credits each time it is asked for: a thousand disks.
+DISK_LIST_MAX_BYTES: Final = 1 * MIB
 # Disks one exporter may announce; the largest chassis hold about a hundred.
 DISKS_PER_NODE_MAX: Final = 4096
 # Paths whose inode numbers are remembered after they are gone.

@@ -14,12 +14,14 @@ from typing import Final, TypeVar
 
 import trio
 
-from meshfs.errors import ChannelLost
+from meshfs import limits
+from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import OpenFile
 from meshfs.initiator.login import Credentials, Tree
 from meshfs.initiator.spread import RATE_UNKNOWN_BYTES_S, Spread
 from meshfs.model import IoClass
+from meshfs.smb.constants import NtStatus
 
 _SEQUENCE_MASK: Final = 0xFFFF
 
@@ -74,7 +76,10 @@ class Session:
         return self.pick(0, trio.current_time())
 
     async def ask(self, function: Callable[[Channel], Awaitable[T]]) -> T:
-        """Do it on a channel, and again on another one while its channel is lost. ChannelLost at the session's end."""
+        """Do it on a channel, and again on another one while its channel is lost. ChannelLost at the session's end.
+
+        So, too, if it was overtaken by a request that was sent after a channel was lost: it was not done then.
+        """
         while True:
             channel = self.any_channel()
             if channel is None:
@@ -84,6 +89,10 @@ class Session:
             except ChannelLost:
                 if self.why:
                     raise
+            except StatusError as error:
+                if error.status != NtStatus.FILE_NOT_AVAILABLE:
+                    raise
+                await trio.sleep(limits.RETRY_DELAY_MAX_S)
 
     def fail(self, why: str) -> None:
         """End it with all its channels."""

@@ -90,7 +90,7 @@ async def flush_file(channel: Channel, file: OpenFile, deadline: float = inf) ->
 
 async def query_disks(channel: Channel, root: OpenFile) -> tuple[DiskInfo, ...]:
     """FSCTL_MESHFS_QUERY_DISKS on a share's root: all its disks."""
-    size = channel.connection.negotiated.max_transact_bytes
+    size = min(channel.connection.negotiated.max_transact_bytes, limits.DISK_LIST_MAX_BYTES)
     slot = start_query_disks(channel, root.tree.tree_id, root.file_id, inf, size)
     return _disks(await channel.answer(slot))
 

@@ -5,12 +5,13 @@
     connected   its channel is bound
     down        the last attempt failed, or the channel was lost; tried again at ``retry_at``
 
-A path that worked is tried again at once, then after delays that double up to
+A path that worked for a while is tried again at once, then after delays that double up to
 `limits.RECONNECT_DELAY_MAX_S`; at once as well when an interface changed (`poke`).
 """
 
 import logging
 import random
+from math import inf
 from typing import Protocol
 
 import trio
@@ -50,6 +51,8 @@ class Owner(Protocol):
     def replan(self) -> None:
         """Look anew at which paths there should be."""
 
+    def replan_later(self, delay_s: float) -> None: ...
+
     async def session_change(self) -> None:
         """Return when the session is another one than now, or gone."""
 
@@ -68,7 +71,7 @@ class PathKeeper:
         self.sent_bytes_before = 0
         self.received_bytes_before = 0
         self.retry_at: float | None = None
-        #: Since when no attempt worked; None while one may.
+        #: Since when it is tried, and no attempt worked.
         self.broken_since: float | None = None
         self.running = False
         self.scope = trio.CancelScope()
@@ -92,6 +95,7 @@ class PathKeeper:
     async def run(self) -> None:
         self.running = True
         self.scope = trio.CancelScope()
+        self._broken()
         try:
             with self.scope:
                 await self._keep()
@@ -102,29 +106,31 @@ class PathKeeper:
         # It was dropped, and may have been chosen again meanwhile.
         self._owner.replan()
 
-    async def retire(self) -> None:
-        """Let what is in flight on it end, bounded, and close it."""
-        channel, session = self.channel, self._owner.session
-        if channel is not None and session is not None and channel in session.channels:
-            session.retire(channel)
-            with trio.move_on_after(limits.CLOSE_TIMEOUT_S):
-                while channel.outstanding and not channel.why:  # noqa: ASYNC110  # the hot path tells nobody
-                    await trio.sleep(_RETIRE_POLL_S)
-        self.scope.cancel()
+    async def retire(self, channel: Channel, session: Session) -> None:
+        """Its channel takes no more: let what is in flight on it end, bounded, and close it.
+
+        Unless the session lost all others meanwhile, and goes on with this one.
+        """
+        with trio.move_on_after(limits.CLOSE_TIMEOUT_S):
+            while channel.outstanding and not channel.why and channel not in session.spread.channels:  # noqa: ASYNC110  # the hot path tells nobody
+                await trio.sleep(_RETIRE_POLL_S)
+        if self.channel is channel and channel not in session.spread.channels:
+            self.scope.cancel()
 
     async def _keep(self) -> None:
         failed = 0
         while True:
             await self._wait_for_room()
             self.state, self.retry_at = "connecting", None
-            established = False
+            lived_s = 0.0
             try:
                 transport = await self._owner.dial(self.path)
             except OSError as error:
                 self._failed(f"cannot connect: {error.strerror or error}")
             else:
-                established = await self._serve(transport)
-            # What worked is tried at once.
+                lived_s = await self._serve(transport)
+            # What worked is tried at once; but one that binds and then loses all it is told is no good.
+            established = lived_s >= limits.RECONNECT_DELAY_MAX_S
             failed = 0 if established else failed + 1
             delay_s = min(limits.RECONNECT_DELAY_MIN_S * 2 ** min(failed, 16), limits.RECONNECT_DELAY_MAX_S)
             # A cluster that lost one exporter does not come back to it in step.
@@ -137,33 +143,36 @@ class PathKeeper:
                 failed = 0
 
     async def _wait_for_room(self) -> None:
-        """An exporter that takes one channel only is asked again with the next session."""
+        """An exporter that takes no further channel is asked again with the next session, or much later."""
         while (session := self._owner.session) is not None and session.no_more:
-            self.state, self.why = "idle", session.no_more
-            await self._owner.session_change()
+            self.state, self.why, self.retry_at = "idle", session.no_more, None
+            with trio.move_on_after(limits.BIND_AGAIN_S) as waiting:
+                await self._owner.session_change()
+            if waiting.cancelled_caught:
+                session.no_more = ""
 
-    async def _serve(self, transport: Transport) -> bool:
-        """One connection from its login to its end; whether it came to be of use."""
+    async def _serve(self, transport: Transport) -> float:
+        """One connection from its login to its end; how long it was of use."""
         channel = Channel(transport, self._pool, dead_after_s=self._dead_after_s)
-        refused = ""
+        refused, since_s = "", inf
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_channel, channel, nursery.cancel_scope)
                 refused = await self._join(channel)
                 if not refused and not channel.why:
                     self.channel, self.state, self.why = channel, "connected", ""
-                    self.broken_since = None
+                    self.broken_since, since_s = None, trio.current_time()
+                    self._owner.replan()
                     await trio.sleep_forever()
                 nursery.cancel_scope.cancel()
         finally:
-            established = self.channel is channel
             self.channel = None
             self.sent_bytes_before += channel.sent_bytes
             self.received_bytes_before += channel.received_bytes
             self._owner.closed(channel)
         if not refused:
             self._failed(channel.why)
-        return established
+        return max(0.0, trio.current_time() - since_s)
 
     async def _join(self, channel: Channel) -> str:
         """Make it a channel of the session; why the exporter wants none, else the channel's ``why`` tells."""
@@ -189,5 +198,10 @@ class PathKeeper:
         self.failures += 1
         self.state, self.why = "down", why
         if self.broken_since is None:
-            self.broken_since = trio.current_time()
+            self._broken()
         self._owner.failed(self, why)
+
+    def _broken(self) -> None:
+        """From now on; others are to step in if it stays so, also while an attempt still hangs."""
+        self.broken_since = trio.current_time()
+        self._owner.replan_later(limits.PATH_BROKEN_AFTER_S)

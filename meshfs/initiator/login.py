@@ -64,6 +64,8 @@ from meshfs.smb.wire import HEADER
 _SALT_BYTES: Final = 32
 # A login is two rounds; more is a peer that plays for time.
 _ROUNDS_MAX: Final = 8
+# Of a bind, whose message ids are few: NTLM takes two, Kerberos one or two.
+_BIND_ROUNDS_MAX: Final = 3
 _VALIDATE_OUTPUT_BYTES: Final = 24
 _LOGIN_ANSWERS: Final = (
     NtStatus.SUCCESS,
@@ -126,7 +128,13 @@ class Credentials:
     def used_up(self) -> bool:
         """No further bind has message ids of its own."""
         gmac = self.settled.signing_algorithm is SigningAlgorithm.AES_GMAC
-        return gmac and self.next_bind_id + _ROUNDS_MAX > limits.BIND_MESSAGE_IDS
+        return gmac and self.next_bind_id + _BIND_ROUNDS_MAX > limits.BIND_MESSAGE_IDS
+
+    def take_bind_ids(self) -> int:
+        """The first of as many message ids as one bind may use."""
+        first = self.next_bind_id
+        self.next_bind_id += _BIND_ROUNDS_MAX
+        return first
 
 
 class BindRefused(Exception):
@@ -187,15 +195,13 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
     ours = (settled.dialect, settled.signing_algorithm, settled.cipher)
     if ours != (first.dialect, first.signing_algorithm, first.cipher):
         raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")
-    await _skip_ids(channel, session.next_bind_id)
+    await _skip_ids(channel, session.take_bind_ids())
     try:
         reply, preauth = await _exchange_tokens(channel, policy, login, hint, bind_to=session)
     except StatusError as error:
         if error.status in _UNWANTED:
             raise BindRefused(f"the exporter takes no further channel ({status_text(error.status)})") from error
         raise
-    finally:
-        session.next_bind_id = channel.credits.next_id
     try:
         session_key = login.session_key
     except LocalProtocolError as error:
@@ -295,7 +301,8 @@ async def _exchange_tokens(
     preauth = channel.connection.negotiated.preauth.copy()
     token, _ = login.step(hint or None)
     session_id, signed_by = (bind_to.session_id, bind_to.security) if bind_to else (0, None)
-    for _ in range(_ROUNDS_MAX):
+    rounds_max = _BIND_ROUNDS_MAX if bind_to else _ROUNDS_MAX
+    for _ in range(rounds_max):
         request = SessionSetupRequest(
             flags=SessionSetupFlags.BINDING if bind_to else 0,
             security_mode=policy.security_mode,
@@ -318,7 +325,7 @@ async def _exchange_tokens(
         session_id = reply.session_id
         preauth.update(reply.raw)
         token, _ = login.step(SessionSetupResponse.unpack(reply.body).security_buffer)
-    raise RemoteProtocolError(f"SESSION_SETUP: no end after {_ROUNDS_MAX} rounds")
+    raise RemoteProtocolError(f"SESSION_SETUP: no end after {rounds_max} rounds")
 
 
 def _verify(channel: Channel, reply: Reply, security: ChannelSecurity) -> None:

@@ -246,7 +246,8 @@ class SharedOpen:
     def _take_status(self, error: StatusError, channel: Channel) -> None:
         status = error.status
         if status in _SESSION_LOST:
-            channel.fail(f"the exporter ended our session ({status_text(status)})")
+            if self._made_in is not None and channel in self._made_in.channels:
+                self._made_in.fail(f"the exporter ended our session ({status_text(status)})")
         elif status in _OPEN_LOST:
             if self.session is not None and channel in self.session.channels:
                 self._fence()

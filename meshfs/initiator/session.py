@@ -29,7 +29,7 @@ from meshfs.initiator.channel import CLOSED, Channel
 from meshfs.initiator.files import open_file, query_disks, query_interfaces, wait_for_change
 from meshfs.initiator.keeper import PathKeeper
 from meshfs.initiator.login import BindRefused, Policy, bind, connect_tree, log_in, validate_negotiation
-from meshfs.initiator.multichannel import Path, plan
+from meshfs.initiator.multichannel import Choice, Path, plan
 from meshfs.initiator.status import exporter_status
 from meshfs.initiator.ways import Ways
 from meshfs.model import DiskInfo, IoClass
@@ -152,7 +152,19 @@ class ExporterSession:
                 keeper.running = True
                 nursery.start_soon(keeper.run)
         for keeper in known.values():
+            keeper.choice = Choice(keeper.path, "the address is gone")
             self._drop(keeper, gone=True)
+            if keeper.running:
+                # It ends by itself, or carries the session alone.
+                self.keepers.append(keeper)
+
+    def replan_later(self, delay_s: float) -> None:
+        async def later() -> None:
+            await trio.sleep(delay_s)
+            self.replan()
+
+        if self._nursery is not None:
+            self._nursery.start_soon(later)
 
     def _drop(self, keeper: PathKeeper, *, gone: bool) -> None:
         """End a path that is not to be used; ``gone``: nothing gets through it any more.
@@ -169,32 +181,35 @@ class ExporterSession:
         if not any(other is not channel for other in session.spread.channels):
             return
         if gone:
-            channel.fail(keeper.choice.why_not or "the address is gone")
+            channel.fail(keeper.choice.why_not)
             keeper.scope.cancel()
         elif channel in session.spread.channels:
             assert self._nursery is not None
             session.retire(channel)
-            self._nursery.start_soon(keeper.retire)
+            self._nursery.start_soon(keeper.retire, channel, session)
 
     async def dial(self, path: Path) -> Transport:
         return await self._ways.dial(path)
 
     async def join(self, channel: Channel, path: Path) -> None:
-        """Log in on the channel, or bind it to the session there is."""
+        """Log in on the channel, or bind it to the session there is.
+
+        One logs in at a time; binds wait for nobody, as each may be on a path where nothing gets through.
+        """
         async with self._joining:
-            with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
-                session = self.session
-                if session is None:
+            session = self.session
+            if session is None:
+                with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
                     session, disks = await self._log_in(channel)
-                    self._add(session, channel, path)
-                    self._connected(session, disks)
-                else:
-                    await self._bind(channel, session)
-                    self._add(session, channel, path)
-                    logger.info("exporter %s: one more channel, %s to %s", self.node, channel.transport.local,
-                                channel.transport.remote)  # fmt: skip
-                    self._tell()
-        self.replan()
+                self._add(session, channel, path)
+                self._connected(session, disks)
+                return
+        with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
+            await self._bind(channel, session)
+        self._add(session, channel, path)
+        logger.info("exporter %s: one more channel, %s to %s", self.node, channel.transport.local,
+                    channel.transport.remote)  # fmt: skip
+        self._tell()
 
     def _add(self, session: Session, channel: Channel, path: Path) -> None:
         if channel.why:
@@ -247,17 +262,18 @@ class ExporterSession:
         """What is asked of it again and again, as long as it lives."""
         with session.scope:
             async with trio.open_nursery() as nursery:
-                for follow in (self._watch_changes, self._follow_disks, self._follow_interfaces):
-                    nursery.start_soon(self._guarded, follow, session)
+                for task in (self._watch_changes, self._follow_interfaces, self._follow_disks):
+                    nursery.start_soon(self._while_alive, task, session)
 
-    async def _guarded(self, follow: Callable[[Session], Awaitable[None]], session: Session) -> None:
+    async def _while_alive(self, task: Callable[[Session], Awaitable[None]], session: Session) -> None:
+        """What the exporter answers ends the session at most, not the mount."""
         try:
-            await follow(session)
+            await task(session)
         except ChannelLost:
-            # The session is over; the channel's own keeper tells why.
+            # The session ended, and its last channel's own task tells why.
             return
         except StatusError as error:
-            session.fail(f"the exporter refuses what it has to tell: {error}")
+            session.fail(f"the exporter does not tell its disks: {error}")
         except RemoteProtocolError as error:
             session.fail(f"the exporter broke the protocol: {error}")
 
@@ -286,7 +302,7 @@ class ExporterSession:
             self._ask_interfaces = trio.Event()
             try:
                 told = await session.ask(lambda channel: query_interfaces(channel, session.trees[IoClass.APP]))
-            except StatusError as error:
+            except (StatusError, RemoteProtocolError) as error:
                 logger.info("exporter %s does not tell its interfaces: %s", self.node, error)
                 return
             found = {remote.address: remote for remote in (*self._ways.remotes, *told)}

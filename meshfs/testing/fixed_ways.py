@@ -1,5 +1,10 @@
-"""Ways to an exporter that a test makes up: each dialer is a path of its own, and there are no others."""
+"""Ways to an exporter that a test makes up.
 
+FixedWays    each dialer is a path of its own, and there are no others
+MadeUpWays   pairs of made-up interfaces and addresses, whatever becomes of them
+"""
+
+import errno
 from collections.abc import Awaitable, Callable, Sequence
 
 from meshfs.initiator.multichannel import Path, Remote
@@ -11,7 +16,7 @@ Dialer = Callable[[], Awaitable[Transport]]
 
 
 class FixedWays:
-    """``locals_`` may be changed by the test, which then calls ``interfaces_changed``."""
+    """No interfaces of ours: the kernel routes."""
 
     def __init__(self, dialers: Sequence[Dialer], *, asks: bool = False) -> None:
         #: What the exporter tells cannot be reached, as no dialer leads there.
@@ -24,3 +29,28 @@ class FixedWays:
 
     async def dial(self, path: Path) -> Transport:
         return await self._dialers[path.remote.address]()
+
+
+class MadeUpWays:
+    """All paths lead to one dialer. Change ``interfaces``, then call the session's ``interfaces_changed``."""
+
+    def __init__(
+        self, dialer: Dialer, interfaces: Sequence[Interface], remotes: Sequence[Remote], *, asks: bool = False
+    ) -> None:
+        self.interfaces = list(interfaces)
+        self.remotes = tuple(remotes)
+        self.asks = asks
+        #: Addresses of the exporter at which nobody answers.
+        self.broken: set[str] = set()
+        #: The paths dialled so far.
+        self.dialled: list[Path] = []
+        self._dialer = dialer
+
+    def locals(self) -> Sequence[Interface]:
+        return tuple(self.interfaces)
+
+    async def dial(self, path: Path) -> Transport:
+        self.dialled.append(path)
+        if path.remote.address in self.broken:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        return await self._dialer()

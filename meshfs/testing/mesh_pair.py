@@ -25,6 +25,7 @@ from meshfs.exporter.shares import OfferedDisk
 from meshfs.initiator.login import Policy
 from meshfs.initiator.port import Port
 from meshfs.initiator.session import ExporterSession
+from meshfs.initiator.ways import Ways
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.fair import FairQueue
 from meshfs.scheduler.policy import DiskPolicy
@@ -125,18 +126,24 @@ async def mesh_pair(
     policy: Policy | None = None,
     io_timeout_s: float = limits.IO_TIMEOUT_S,
     dialers: Sequence[Dialer] = (),
+    ways: Ways | None = None,
+    channels: int = limits.CHANNELS_PER_PATH,
 ) -> AsyncIterator[Pair]:
-    """Both ends, connected; everything ends with the context."""
+    """Both ends, connected; everything ends with the context. ``channels``: of each path.
+
+    ``ways`` to ``folder / "exporter.sock"``, else one by each of ``dialers``, else one.
+    """
     policy = policy or Policy()
     exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security)
     session = ExporterSession(
         NODE,
-        FixedWays(dialers or [functools.partial(connect_unix, exporter.path)]),
+        ways or FixedWays(dialers or [functools.partial(connect_unix, exporter.path)]),
         lambda: Login("n2", PASSWORD, "demo"),
         policy=policy,
         guid=uuid.uuid4().bytes_le,
         pool=BufferPool(),
         on_change=lambda: None,
+        channels=channels,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(exporter.run)

@@ -1,0 +1,231 @@
+"""One session over several paths: channels bound, retired, dropped and had again as interfaces come and go."""
+
+import functools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_interface
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.disk.base import Op
+from meshfs.exporter.exporter import Exporter
+from meshfs.initiator.channel import Channel
+from meshfs.initiator.keeper import PathKeeper
+from meshfs.initiator.multichannel import Remote
+from meshfs.interfaces import Interface
+from meshfs.limits import MIB
+from meshfs.model import IoClass
+from meshfs.testing.fixed_ways import MadeUpWays
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.transport.stream import connect_unix
+
+SIZE = 8 * MIB
+G = 1_000_000_000
+ETH0, ETH1 = (Interface(f"eth{n}", n + 1, ip_interface(f"10.0.{n}.1/24"), 10 * G) for n in (0, 1))
+R0, R1 = (Remote(f"10.0.{n}.2", 10 * G, 1) for n in (0, 1))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - any condition will do
+            await trio.sleep(0.002)
+
+
+@asynccontextmanager
+async def pair_over(
+    folder: Path,
+    interfaces: tuple[Interface, ...] = (ETH0, ETH1),
+    remotes: tuple[Remote, ...] = (R0, R1),
+    connected: int = 2,
+    channels: int = 1,
+) -> AsyncIterator[tuple[Pair, MadeUpWays]]:
+    ways = MadeUpWays(functools.partial(connect_unix, folder / "exporter.sock"), interfaces, remotes)
+    with trio.fail_after(20):
+        async with mesh_pair(folder, SIZE, io_timeout_s=3.0, ways=ways, channels=channels) as pair:
+            await until(lambda: len(pair.session.channels) == connected)
+            yield pair, ways
+
+
+def keeper_of(pair: Pair, remote: Remote, number: int = 0) -> PathKeeper:
+    [found] = [each for each in pair.session.keepers
+               if each.path.remote.address == remote.address and each.path.number == number]  # fmt: skip
+    return found
+
+
+def channel_of(pair: Pair, remote: Remote) -> Channel:
+    channel = keeper_of(pair, remote).channel
+    assert channel is not None
+    return channel
+
+
+def theirs(pair: Pair) -> Exporter:
+    exporter = pair.exporter.exporter
+    assert exporter is not None
+    return exporter
+
+
+def set_up(pair: Pair, ways: MadeUpWays, name: str, *, up: bool) -> None:
+    ways.interfaces = [replace(each, up=up) if each.name == name else each for each in ways.interfaces]
+    pair.session.interfaces_changed()
+
+
+# --- interfaces come and go ------------------------------------------------------------------
+
+
+async def test_every_path_has_its_channels_and_all_are_of_one_session(tmp_path: Path) -> None:
+    async with pair_over(tmp_path, connected=6, channels=3) as (pair, _):
+        [session] = theirs(pair).sessions.values()
+        assert len(session.channels) == 6
+        assert {keeper.state for keeper in pair.session.keepers} == {"connected"}
+
+
+async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_last_is_kept(tmp_path: Path) -> None:
+    async with pair_over(tmp_path) as (pair, ways):
+        ours = pair.session.session
+        set_up(pair, ways, "eth0", up=False)
+        assert len(pair.session.channels) == 1, "nobody waits for its silence"
+        await until(lambda: keeper_of(pair, R0).state == "idle")
+        assert keeper_of(pair, R0).why == "interface eth0 is down"
+        last = channel_of(pair, R1)
+        set_up(pair, ways, "eth1", up=False)
+        await trio.sleep(0.1)
+        assert pair.session.channels == [last], "it may be up again in time"
+        set_up(pair, ways, "eth0", up=True)
+        await until(lambda: keeper_of(pair, R0).state == "connected")
+        await until(lambda: keeper_of(pair, R1).state == "idle")
+        assert len(pair.session.channels) == 1
+        set_up(pair, ways, "eth1", up=True)
+        await until(lambda: len(pair.session.channels) == 2)
+        assert pair.session.session is ours
+        await until(lambda: [len(each.channels) for each in theirs(pair).sessions.values()] == [2])
+
+
+async def test_an_address_that_changes_under_the_last_channel(tmp_path: Path) -> None:
+    """The old path is kept until the new one works, and then ended; nothing of it stays behind."""
+    async with pair_over(tmp_path, (ETH0,), (R0,), connected=1) as (pair, ways):
+        old = keeper_of(pair, R0)
+        ways.interfaces = [replace(ETH0, address=ip_interface("10.0.0.77/24"))]
+        pair.session.interfaces_changed()
+        await until(lambda: [keeper.state for keeper in pair.session.keepers] == ["connected"])
+        assert keeper_of(pair, R0) is not old
+        await until(lambda: not old.running)
+        assert len(pair.session.channels) == 1
+
+
+async def test_a_path_without_its_address_is_shown_while_it_lives_and_not_tried_again(tmp_path: Path) -> None:
+    async with pair_over(tmp_path, (ETH0,), (R0,), connected=1) as (pair, ways):
+        ways.broken.add(R0.address)
+        ways.interfaces = [replace(ETH0, address=ip_interface("10.0.0.77/24"))]
+        pair.session.interfaces_changed()
+        old = next(keeper for keeper in pair.session.keepers if keeper.channel is not None)
+        assert old.choice.why_not == "the address is gone"
+        assert old.channel is not None
+        old.channel.fail("cable pulled")
+        await until(lambda: not old.running)
+        await until(lambda: old not in pair.session.keepers)
+        dialled = len(ways.dialled)
+        await until(lambda: len(ways.dialled) > dialled + 2)
+        assert {path.key[1] for path in ways.dialled[dialled:]} == {"10.0.0.77"}
+        ways.broken.clear()
+        await until(lambda: pair.session.state == "connected")
+        assert len(pair.session.keepers) == 1
+
+
+# --- fast and slow paths ---------------------------------------------------------------------
+
+SLOW0, SLOW_R0 = replace(ETH0, speed_bits_s=G), replace(R0, speed_bits_s=G)
+
+
+async def test_a_slower_path_steps_in_and_idles_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PATH_BROKEN_AFTER_S", 0.2)
+    async with pair_over(tmp_path, (SLOW0, ETH1), (SLOW_R0, R1), connected=1) as (pair, ways):
+        assert keeper_of(pair, R0).state == "idle"
+        assert "slower" in keeper_of(pair, R0).why
+        ways.broken.add(R1.address)
+        channel_of(pair, R1).fail("cable pulled")
+        await until(lambda: keeper_of(pair, R0).state == "connected")
+        assert keeper_of(pair, R1).state in ("down", "connecting")
+        ways.broken.clear()
+        await until(lambda: keeper_of(pair, R1).state == "connected")
+        await until(lambda: keeper_of(pair, R0).state == "idle")
+        assert pair.session.channels == [channel_of(pair, R1)]
+
+
+async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Path) -> None:
+    async with pair_over(tmp_path) as (pair, ways), trio.open_nursery() as nursery:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        session, disk = pair.session.session, pair.exporter.disk
+        assert session is not None
+        slow, fast = channel_of(pair, R0), channel_of(pair, R1)
+        session.pick = lambda size, now: slow
+        disk.stall(lambda request: request.op == Op.WRITE)
+        nursery.start_soon(handle.write, 0, b"on its way")
+        await until(lambda: disk.stalled == 1)
+        session.pick = session.spread.pick
+        ways.interfaces = [replace(ETH0, speed_bits_s=G), ETH1]
+        pair.session.interfaces_changed()
+        assert session.spread.channels == [fast]
+        await handle.read(4096, 10)
+        await trio.sleep(0.2)
+        assert set(session.channels) == {slow, fast}, "it waits for its request"
+        disk.release()
+        await until(lambda: session.channels == [fast])
+        assert slow.why == "closed"
+        assert bytes(disk.data[:10]) == b"on its way"
+        await until(lambda: keeper_of(pair, R0).state == "idle")
+
+
+async def test_a_retired_channel_is_better_than_none(tmp_path: Path) -> None:
+    """The others die before it has closed: it goes on as the session's last one, until there are others."""
+    async with pair_over(tmp_path) as (pair, ways), trio.open_nursery() as nursery:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        session, disk = pair.session.session, pair.exporter.disk
+        assert session is not None
+        slow, fast = channel_of(pair, R0), channel_of(pair, R1)
+        session.pick = lambda size, now: slow
+        disk.stall(lambda request: request.op == Op.WRITE)
+        nursery.start_soon(handle.write, 0, b"on its way")
+        await until(lambda: disk.stalled == 1)
+        session.pick = session.spread.pick
+        ways.interfaces = [replace(ETH0, speed_bits_s=G), ETH1]
+        pair.session.interfaces_changed()
+        assert session.spread.channels == [fast]
+        ways.broken.add(R1.address)
+        fast.fail("cable pulled")
+        assert session.spread.channels == [slow]
+        disk.release()
+        await trio.sleep(0.3)
+        assert pair.session.session is session, "the last channel goes on"
+        assert session.channels == [slow]
+        ways.broken.clear()
+        pair.session.interfaces_changed()
+        await until(lambda: keeper_of(pair, R1).state == "connected")
+        await until(lambda: session.channels == [channel_of(pair, R1)])
+        assert pair.session.session is session
+
+
+# --- trying again ----------------------------------------------------------------------------
+
+
+async def test_a_path_whose_channels_die_at_once_is_tried_ever_more_seldom(tmp_path: Path) -> None:
+    """It connects and binds, and then nothing gets through: that must not be all the machine does."""
+    async with pair_over(tmp_path) as (pair, _):
+        times: list[float] = []
+        keeper = keeper_of(pair, R0)
+        start = trio.current_time()
+        while trio.current_time() < start + 3:
+            if keeper.channel is not None and not keeper.channel.why:
+                times.append(trio.current_time())
+                keeper.channel.fail("nothing gets through")
+            await trio.sleep(0.001)
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert len(times) < 12, "tried all the time"
+        assert gaps[-1] > 0.5
+        assert len(pair.session.channels) >= 1
+        pair.session.interfaces_changed()
+        await until(lambda: len(pair.session.channels) == 2)
