@@ -8,6 +8,7 @@ from meshfs.exporter import scratch_files
 from meshfs.exporter.directory import Directory
 from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
+from meshfs.exporter.scratch import SCRATCH_RIGHTS
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, InfoType, NtStatus, QueryDirectoryFlags
@@ -109,6 +110,8 @@ def query_directory(request: Request) -> None:
         if not body.pattern:
             raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
         _begin_listing(request, directory, body.pattern)
+    elif isinstance(opened, ScratchOpen):
+        directory.listing = [facts for facts in directory.listing if scratch_files.is_listed(opened.file, facts)]
     if not directory.listing:
         raise StatusError(NtStatus.NO_SUCH_FILE if first else NtStatus.NO_MORE_FILES, "nothing to list")
     single = bool(body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
@@ -187,7 +190,8 @@ def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output
     if body.info_type == InfoType.SECURITY:
         if not opened.access & AccessMask.READ_CONTROL:
             return Output(NtStatus.ACCESS_DENIED)
-        return query_security(body.additional, opened.access, body.output_bytes_max)
+        rights = SCRATCH_RIGHTS if isinstance(opened, ScratchOpen) else opened.access
+        return query_security(body.additional, rights, body.output_bytes_max)
     return Output(NtStatus.NOT_SUPPORTED if body.info_type == InfoType.QUOTA else NtStatus.INVALID_PARAMETER)
 
 

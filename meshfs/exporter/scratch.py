@@ -23,6 +23,7 @@ from meshfs.smb.constants import (
     CreateOptions,
     FileAttributes,
     NtStatus,
+    ShareAccess,
 )
 from meshfs.smb.info.facts import NAME_MAX_CHARS
 from meshfs.smb.messages import CreateRequest, FileTimes
@@ -42,6 +43,8 @@ _OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
 _ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAction.OVERWRITTEN,
                    _D.OVERWRITE_IF: CreateAction.OVERWRITTEN}  # fmt: skip
 KEPT_ATTRIBUTES: Final = int(_F.READONLY | _F.HIDDEN | _F.SYSTEM | _F.ARCHIVE)
+#: A rename enters a name as if it opened the directory for that, and shares all but its deletion.
+_RENAME_SHARES: Final = int(ShareAccess.READ | ShareAccess.WRITE)
 _FORBIDDEN_IN_NAMES: Final = frozenset('"*/:<>?|\\') | {chr(code) for code in range(32)}
 _DATA_STREAM: Final = "::$DATA"
 
@@ -88,6 +91,11 @@ class ScratchFile(Lockable):
     @property
     def is_directory(self) -> bool:
         return self.children is not None
+
+    def holds(self, name: str, index_number: int) -> bool:
+        """Whether it has that very file still."""
+        child = self.children.get(name.casefold()) if self.children is not None else None
+        return child is not None and child.index_number == index_number
 
     @property
     def path(self) -> str:
@@ -259,6 +267,9 @@ class ScratchVolume:
             raise StatusError(NtStatus.ACCESS_DENIED, f"files of {file.path!r} are open")
         if directory.delete_pending:
             raise StatusError(NtStatus.DELETE_PENDING, f"directory of {path!r} is being deleted")
+        held = ((opened.access, opened.share_access) for opened in directory.opens)
+        if shares_conflict(int(_A.WRITE_DATA), _RENAME_SHARES, held):
+            raise StatusError(NtStatus.SHARING_VIOLATION, f"directory of {path!r} is open otherwise")
         assert directory.children is not None
         there = directory.children.get(name.casefold())
         if there is not None and there is not file:

@@ -80,9 +80,15 @@ def facts(file: ScratchFile, name: str, volume_serial: int) -> FileFacts:
         index_number=file.index_number,
         is_directory=file.is_directory,
         times=file.times,
+        links=0 if file.delete_pending else 1,
         volume_serial=volume_serial,
         kept_attributes=file.attributes,
     )
+
+
+def is_listed(directory: ScratchFile, listed: FileFacts) -> bool:
+    """Whether what a listing under way was to tell of is there still."""
+    return listed.name in (".", "..") or directory.holds(listed.name, listed.index_number)
 
 
 def object_id(file: ScratchFile, volume_id: bytes) -> bytes:

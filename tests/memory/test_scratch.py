@@ -34,6 +34,9 @@ from meshfs.smb.messages import (
     LockElement,
     LockRequest,
     QueryDirectoryRequest,
+    QueryDirectoryResponse,
+    QueryInfoRequest,
+    QueryInfoResponse,
     unpack_notifications,
 )
 from meshfs.testing.memory_disk import MemoryDisk
@@ -240,7 +243,7 @@ def test_what_is_told_of_an_open_and_of_the_share(client):
     assert set_info(client, file, FileInfoClass.POSITION, struct.pack("<q", 77)) == 0
     assert struct.unpack("<Q", get_info(client, file, FileInfoClass.POSITION)) == (77,)
     assert set_info(client, file, FileInfoClass.DISPOSITION, b"\x01") == 0
-    assert struct.unpack("<QQIBBH", get_info(client, file, FileInfoClass.STANDARD)) == (8192, 5000, 1, 1, 0, 0)
+    assert struct.unpack("<QQIBBH", get_info(client, file, FileInfoClass.STANDARD)) == (8192, 5000, 0, 1, 0, 0)
     assert struct.unpack("<QQIBBH", get_info(client, folder, FileInfoClass.STANDARD)) == (0, 0, 1, 0, 1, 0)
     name = get_info(client, file, FileInfoClass.NAME)
     assert name[4:].decode("utf-16-le") == "\\folder\\file"
@@ -265,6 +268,42 @@ def test_directories(client):
     assert listing(client, client.open("", int(A.READ_DATA))) == [".", "..", "c", "Folder"]
     query = QueryDirectoryRequest(FileId(inner, inner), FileInfoClass.NAMES, 4096)
     assert client.call(Command.QUERY_DIRECTORY, query.pack()).status == NtStatus.INVALID_PARAMETER
+
+
+def test_a_listing_under_way_leaves_out_what_is_gone(client):
+    """smb2.dir.fixed"""
+    folder = mkdir(client, "folder")
+    files = {name: make(client, f"folder\\{name}") for name in ("a", "b", "c")}
+    one = QueryDirectoryRequest(FileId(folder, folder), FileInfoClass.NAMES, 4096, flags=2).pack()
+    for _ in range(2):
+        assert client.call(Command.QUERY_DIRECTORY, one).status == 0
+    assert set_info(client, files["a"], FileInfoClass.DISPOSITION, b"\x01") == 0
+    close(client, files["a"])
+    close(client, make(client, "folder\\a"))
+    assert rename(client, files["b"], "b") == 0
+    rest = QueryDirectoryRequest(FileId(folder, folder), FileInfoClass.NAMES, 4096).pack()
+    output = QueryDirectoryResponse.unpack(client.call(Command.QUERY_DIRECTORY, rest).body).output
+    assert output[12:].decode("utf-16-le") == "c"
+
+
+def test_a_directory_about_to_be_deleted_takes_no_renamed_file(client):
+    """smb2.rename.share_delete_and_delete_access"""
+    file = make(client, "file")
+    folder = mkdir(client, "folder")
+    assert rename(client, file, "folder\\file") == NtStatus.SHARING_VIOLATION
+    close(client, folder)
+    make(client, "folder", int(A.READ_DATA))
+    assert rename(client, file, "folder\\file") == 0
+
+
+def test_who_may_do_what_is_told_alike_to_all(client):
+    """smb2.winattr"""
+    query = [
+        QueryInfoRequest(FileId(file, file), InfoType.SECURITY, 0, 4096, 7).pack()
+        for file in (make(client, "file"), make(client, "file", int(A.READ_CONTROL)))
+    ]
+    one, other = (QueryInfoResponse.unpack(client.call(Command.QUERY_INFO, body).body).output for body in query)
+    assert one == other
 
 
 def test_renames(client):
@@ -341,7 +380,8 @@ def watch(client: RawInitiator, folder: int) -> int:
 
 def test_watchers_of_a_directory(client):
     other = another(client.exporter)
-    folder = mkdir(client, "folder")
+    close(client, mkdir(client, "folder"))
+    folder = make(client, "folder", int(A.READ_DATA))
     message_id = watch(client, folder)
     assert client.take(message_id).status == NtStatus.PENDING
     file = make(other, "folder\\new", options=CreateOptions.DELETE_ON_CLOSE)
