@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
-from meshfs.exporter.opens import DiskOpen, RootOpen, ScratchOpen
+from meshfs.exporter.opens import DiskOpen, RootOpen
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.session import Session
 from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
@@ -202,13 +202,14 @@ class Exporter:
 
     def end_late_oplock_breaks(self) -> None:
         """Oplocks whose holder did not acknowledge in time are gone; to be called every second or so."""
+        if self.scratch is None:
+            return
         now = self.clock()
+        late = [file.oplock for file in self.scratch.files() if file.oplock is not None and file.oplock.is_late(now)]
         self.begin_batch()
-        for session in list(self.sessions.values()):
-            for opened in list(session.opens.values()):
-                if isinstance(opened, ScratchOpen) and opened.oplock is not None and opened.oplock.is_late(now):
-                    self.count("oplock_breaks_late")
-                    opened.drop_oplock()
+        for oplock in late:
+            self.count("oplock_breaks_late")
+            oplock.holder.drop_oplock()
         self.end_batch()
 
     def enforce(self, disk: OfferedDisk) -> None:

@@ -19,9 +19,13 @@ _KEEPS_CONTENT: Final = (CreateDisposition.OPEN, CreateDisposition.OPEN_IF)
 
 
 class Holder(Protocol):
-    """The open that has the oplock; told once when it is broken."""
+    """The open that has the oplock."""
 
-    def oplock_broken(self) -> None: ...
+    def oplock_broken(self) -> None:
+        """Told once, when the break begins."""
+
+    def drop_oplock(self) -> None:
+        """It is over, acknowledged or not."""
 
 
 class Oplock:
