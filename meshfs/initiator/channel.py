@@ -100,6 +100,8 @@ class Channel:
         self._lent: list[Buffer] = []
         self._lent_before: list[Buffer] = []
         self._heard = False
+        #: The last ECHO's message id.
+        self._probe_id = -1
 
     # --- life --------------------------------------------------------------------------
 
@@ -440,10 +442,14 @@ class Channel:
         """When any other channel of the session was last heard; None where there is no other."""
         return max((sibling.heard_s for sibling in self.siblings()), default=None)
 
-    def probe_siblings(self, before_s: float) -> None:
-        """Ask those that were not heard since: is it the exporter that is silent, or only this channel?"""
+    def probe_siblings(self) -> None:
+        """Ask them: is it the exporter that is silent, or only this channel? What they heard before does not tell.
+
+        All of them: one that was just busy may have nothing more to hear. One that was asked and did not answer
+        yet is asked enough.
+        """
         for sibling in self.siblings():
-            if sibling.heard_s < before_s:
+            if sibling._probe_id not in sibling._slots:
                 sibling.probe()
 
     def cancel(self, slot: Slot) -> None:
@@ -456,7 +462,7 @@ class Channel:
             return False
         slot = Slot(int(Command.ECHO), 0, inf, 1, self._control)
         slot.task = None
-        slot.message_id = message_id
+        slot.message_id = self._probe_id = message_id
         self._control.held += 1
         self._slots[message_id] = slot
         self._send(self._frames.other(slot, message_id, EchoRequest().pack()))

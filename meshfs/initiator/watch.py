@@ -35,8 +35,8 @@ class Watched(Protocol):
     def siblings_heard_s(self) -> float | None:
         """When any other channel of the session was last heard; None where there is no other."""
 
-    def probe_siblings(self, before_s: float) -> None:
-        """Ask those of the others for an answer that were not heard since."""
+    def probe_siblings(self) -> None:
+        """Ask all others for an answer."""
 
     def cancel(self, slot: Slot) -> None:
         """Tell the exporter that nobody waits for this one any more."""
@@ -89,4 +89,4 @@ class Watch:
             channel.fail(f"silent for {self._silence.seconds(now):.1f} s")
         elif verdict is Verdict.PROBE and channel.probe():
             self._silence.probed_s = now
-            channel.probe_siblings(now - limits.CHANNEL_PROBE_BESIDE_OTHERS_S)
+            channel.probe_siblings()

@@ -285,6 +285,29 @@ async def test_an_idle_exporter_is_probed_too(autojump_clock: trio.testing.MockC
         assert not channel.closed
 
 
+@pytest.mark.parametrize("heard_before_s", [0.1 * step for step in range(12)])
+async def test_a_channel_that_died_is_found_by_one_that_has_nothing_to_do(
+    autojump_clock: trio.testing.MockClock, heard_before_s: float
+) -> None:
+    """Whenever that one was heard last; and it is asked only once."""
+    async with scripted_channel(honest) as (dead, gone), scripted_channel(honest) as (other, exporter):
+        dead.siblings, other.siblings = lambda: [other], lambda: [dead]
+        await read(dead, 0, 1)
+        gone.script = silent
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_loss, dead)
+            await trio.sleep(heard_before_s)
+            await read(other, 0, 1)
+        assert trio.current_time() - start <= limits.CHANNEL_DEAD_AFTER_S + 2 * limits.CHANNEL_TICK_S
+        assert [request.command for request in exporter.requests].count(Command.ECHO) <= 1
+
+
+async def _expect_loss(channel: Channel) -> None:
+    with trio.fail_after(2 * limits.CHANNEL_SILENCE_MAX_S), pytest.raises(ChannelLost, match="silent"):
+        await read(channel, 0, 1)
+
+
 async def test_all_credits_in_use_by_slow_requests_leave_one_to_probe(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
