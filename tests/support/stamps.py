@@ -10,7 +10,9 @@ import os
 import random
 import struct
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BLOCK_BYTES = 4096
@@ -18,7 +20,10 @@ _STAMP = struct.Struct("<QQ")
 
 
 class StampedLoad(threading.Thread):
-    """Runs until `finish`; `errors` has what went wrong, `writes` how many were acknowledged."""
+    """Runs until `finish`; `errors` has what went wrong, `writes` how many were acknowledged.
+
+    `take_slowest` tells how long the slowest I/O took since it was asked last.
+    """
 
     def __init__(self, path: Path, blocks: range, seed: int) -> None:
         super().__init__(daemon=True)
@@ -30,6 +35,15 @@ class StampedLoad(threading.Thread):
         self.expected: dict[int, int] = {}
         self.writes = 0
         self.errors: list[str] = []
+        self._slowest_s = 0.0
+        self._begun_s: float | None = None
+
+    def take_slowest(self) -> float:
+        """In seconds; one that is not done yet counts with what it took so far."""
+        begun_s = self._begun_s
+        running_s = 0.0 if begun_s is None else time.monotonic() - begun_s
+        slowest_s, self._slowest_s = self._slowest_s, 0.0
+        return max(slowest_s, running_s)
 
     def run(self) -> None:
         try:
@@ -54,7 +68,8 @@ class StampedLoad(threading.Thread):
     def _write(self, block: int) -> None:
         stamp = _STAMP.pack(block, self.writes + 1)
         self._buffer[:] = stamp * (BLOCK_BYTES // _STAMP.size)
-        written = os.pwritev(self._fd, [self._buffer], block * BLOCK_BYTES)
+        with self._timed():
+            written = os.pwritev(self._fd, [self._buffer], block * BLOCK_BYTES)
         assert written == BLOCK_BYTES, f"short write of {written} bytes"
         self.writes += 1
         self.expected[block] = self.writes
@@ -62,6 +77,15 @@ class StampedLoad(threading.Thread):
     def _check(self, block: int) -> None:
         if block not in self.expected:
             return
-        assert os.preadv(self._fd, [self._buffer], block * BLOCK_BYTES) == BLOCK_BYTES
+        with self._timed():
+            count = os.preadv(self._fd, [self._buffer], block * BLOCK_BYTES)
+        assert count == BLOCK_BYTES, f"short read of {count} bytes"
         want = _STAMP.pack(block, self.expected[block]) * (BLOCK_BYTES // _STAMP.size)
         assert self._buffer[:] == want, f"block {block}: not its last write"
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        self._begun_s = begun_s = time.monotonic()
+        yield
+        self._begun_s = None
+        self._slowest_s = max(self._slowest_s, time.monotonic() - begun_s)

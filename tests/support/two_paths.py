@@ -1,0 +1,204 @@
+"""Two nodes with two networks between them: a disk of n1, mounted by n2 over both, and what people are told of it.
+
+The links are of 400 Mbit/s: fast enough for many requests a second, and slow enough that a machine of
+two cores, which has other work as well, keeps both of them busy.
+"""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshfs.limits import KIB, MIB
+from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshfs.testing.network import Network, Nic
+from support.commands import FIO_VERIFY
+
+RATE = "400mbit"
+DISK_BYTES = 64 * MIB
+STALL_MAX_S = 2.0
+REUSE_MAX_S = 10.0
+#: What a path in use moves in no time, and an idle one, which is asked for a sign of life, never.
+USED_BYTES = 256 * KIB
+# `meshctl` is a process of its own: asked without a pause it would take half a core.
+POLL_S = 0.15
+FIO_STOP_S = 30.0
+# fio's exit status when it ended early because it was told to (backend.c, sig_int).
+FIO_INTERRUPTED = 128
+
+
+@dataclass
+class TwoPaths:
+    """``LAN`` i is between ``ours[i]`` (n2's, where the mount is) and ``theirs[i]`` (the exporter's)."""
+
+    cluster: LocalCluster
+    network: Network
+
+    @property
+    def ours(self) -> list[Nic]:
+        return self.network.hosts["n2"].nics
+
+    @property
+    def theirs(self) -> list[Nic]:
+        return self.network.hosts["n1"].nics
+
+    @property
+    def disk(self) -> Path:
+        """As the mount shows it."""
+        return self.cluster.mountpoint("n2") / "disk/by-node/n1/disk0"
+
+    @property
+    def image(self) -> Path:
+        """As its owner has it."""
+        return self.cluster.nodes["n1"].disks[0].path
+
+    def exporter(self) -> dict[str, Any]:
+        """What `meshctl paths --json` says of n1."""
+        done = self.cluster.meshctl("paths", "--json", str(self.cluster.mountpoint("n2")), check=False)
+        [exporter] = json.loads(done.stdout)["exporters"]
+        return dict(exporter)
+
+    def path(self, lan: int) -> dict[str, Any]:
+        """The same of the path through one network."""
+        return self._path(self.exporter(), lan)
+
+    def _path(self, exporter: dict[str, Any], lan: int) -> dict[str, Any]:
+        address = self.theirs[lan].address
+        [path] = [each for each in exporter["channels"] if each["remote"].partition(":")[0] == address]
+        return dict(path)
+
+    def states(self) -> list[str]:
+        return self.exporter_states(self.exporter())
+
+    def exporter_states(self, exporter: dict[str, Any]) -> list[str]:
+        """Of the paths, by network."""
+        return [self._path(exporter, lan)["state"] for lan in range(len(self.theirs))]
+
+    def await_both(self) -> None:
+        self.await_paths(lambda: self.states() == ["connected", "connected"], "both are connected")
+
+    def await_paths(self, condition: Callable[[], object], what: str, timeout_s: float = REUSE_MAX_S) -> float:
+        """Until what is told is so; how long that took."""
+        start = time.monotonic()
+        while not condition():
+            took_s = time.monotonic() - start
+            assert took_s < timeout_s, f"not within {timeout_s:g} s: {what}; {self.exporter()}"
+            time.sleep(POLL_S)
+        return time.monotonic() - start
+
+    def await_use(self, lan: int) -> float:
+        """Until load goes through the network, which carried nothing before; how long that took."""
+
+        def used() -> bool:
+            path = self.path(lan)
+            return path["state"] == "connected" and min(moved(path)) >= USED_BYTES
+
+        return self.await_paths(used, f"load goes through LAN {lan}")
+
+    def await_more_use(self, lan: int) -> None:
+        """Until the path, which may have been in use for long, moves more, in both directions."""
+        before = self.path(lan)
+
+        def more() -> bool:
+            path = self.path(lan)
+            assert path["state"] == "connected", path
+            return all(now - then >= USED_BYTES for now, then in zip(moved(path), moved(before), strict=True))
+
+        self.await_paths(more, f"load goes through LAN {lan}")
+
+
+def moved(path: dict[str, Any]) -> tuple[int, int]:
+    """Bytes sent and received by the path's channel, since it is connected."""
+    return path["sent_bytes"], path["received_bytes"]
+
+
+@contextmanager
+def two_paths(folder: Path, *, rate: str = RATE, io_timeout_s: float = 30, **disk: str) -> Iterator[TwoPaths]:
+    """Both nodes run and all paths are connected; ``disk`` has more keys of the disk's config."""
+    with Network() as network, LocalCluster(folder, io_timeout_s=io_timeout_s) as cluster:
+        image = cluster.image("disk0", DISK_BYTES, **disk)
+        cluster.add_node("n1", [image], host=network.host("n1", lans=2, rate=rate))
+        cluster.add_node("n2", host=network.host("n2", lans=2, rate=rate))
+        cluster.write()
+        cluster.keygen()
+        cluster.start_exporter("n1")
+        cluster.mount("n2")
+        pair = TwoPaths(cluster, network)
+        pair.await_both()
+        yield pair
+    assert not list(tracebacks(folder / "log"))
+
+
+@dataclass
+class FioResult:
+    """Of one job; times are of the slowest request, from its submission."""
+
+    reads: int
+    writes: int
+    slowest_s: float
+
+
+class Fio:
+    """fio, writing and verifying what it wrote, over and over, until it is told to stop."""
+
+    def __init__(self, label: str, file: Path, folder: Path, *, start: int, size: int, direct: bool) -> None:
+        self._output = folder / f"fio-{label}.json"
+        self._said = folder / f"fio-{label}.txt"
+        command = [
+            "fio", f"--name={label}", f"--filename={file}", f"--offset={start}", f"--size={size}",
+            "--rw=randwrite", "--bsrange=4k-256k", "--blockalign=4k", f"--direct={int(direct)}",
+            *(("--ioengine=libaio", "--iodepth=16") if direct else ("--ioengine=psync", "--fsync=64")),
+            *FIO_VERIFY, "--verify_backlog=32", "--verify_state_save=0", "--rate=12m",
+            "--time_based", "--runtime=600", "--output-format=json", f"--output={self._output}",
+        ]  # fmt: skip
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def finish(self) -> FioResult:
+        """Stop it. Fails if it saw an error or a wrong byte."""
+        assert self.running, f"it ended early: {self._text()}"
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(FIO_STOP_S)
+        text = self._text()
+        assert self._process.returncode == FIO_INTERRUPTED, text
+        [job] = json.loads(text[text.index("{") : text.rindex("}") + 1])["jobs"]
+        assert job["error"] == 0, text
+        reads, writes = job["read"], job["write"]
+        assert reads["total_ios"] > 0, text
+        assert writes["total_ios"] > 0, text
+        slowest_ns = max(kind[latency]["max"] for kind in (reads, writes) for latency in ("lat_ns", "clat_ns"))
+        return FioResult(reads["total_ios"], writes["total_ios"], slowest_ns / 1e9)
+
+    def stop(self) -> None:
+        """Whatever it does; does nothing when it is over."""
+        if self.running:
+            self._process.kill()
+        self._process.wait(FIO_STOP_S)
+
+    def _text(self) -> str:
+        said = self._said.read_text(errors="replace")
+        return said + (self._output.read_text(errors="replace") if self._output.exists() else "")
+
+
+@contextmanager
+def fio_load(pair: TwoPaths, *, direct: bool = True) -> Iterator[Fio]:
+    """On the first 16 MiB of the disk; the buffered one on the next."""
+    fio = Fio(
+        "direct" if direct else "buffered", pair.disk, pair.cluster.folder,
+        start=0 if direct else 16 * MIB, size=16 * MIB, direct=direct,
+    )  # fmt: skip
+    try:
+        yield fio
+    finally:
+        fio.stop()
