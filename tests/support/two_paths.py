@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,19 +118,27 @@ def moved(path: dict[str, Any]) -> tuple[int, int]:
 
 
 @contextmanager
-def two_paths(folder: Path, *, rate: str = RATE, io_timeout_s: float = 30, **disk: str) -> Iterator[TwoPaths]:
-    """Both nodes run and all paths are connected; ``disk`` has more keys of the disk's config."""
-    with Network() as network, LocalCluster(folder, io_timeout_s=io_timeout_s) as cluster:
+def two_paths(folder: Path, **settings: Any) -> Iterator[TwoPaths]:
+    """Both nodes run and all paths are connected; ``settings`` are those of `exporter_alone`."""
+    with exporter_alone(folder, **settings) as pair:
+        pair.cluster.mount("n2")
+        pair.await_both()
+        yield pair
+
+
+@contextmanager
+def exporter_alone(
+    folder: Path, *, rate: str = RATE, io_timeout_s: float = 30, prefix: Sequence[str] = (), **disk: str
+) -> Iterator[TwoPaths]:
+    """n1 serves, and n2 did not mount yet; ``disk`` has more keys of the disk's config."""
+    with Network() as network, LocalCluster(folder, io_timeout_s=io_timeout_s, prefix=prefix) as cluster:
         image = cluster.image("disk0", DISK_BYTES, **disk)
         cluster.add_node("n1", [image], host=network.host("n1", lans=2, rate=rate))
         cluster.add_node("n2", host=network.host("n2", lans=2, rate=rate))
         cluster.write()
         cluster.keygen()
         cluster.start_exporter("n1")
-        cluster.mount("n2")
-        pair = TwoPaths(cluster, network)
-        pair.await_both()
-        yield pair
+        yield TwoPaths(cluster, network)
     assert not list(tracebacks(folder / "log"))
 
 
