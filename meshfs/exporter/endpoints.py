@@ -2,25 +2,39 @@
 
 Everything that can go wrong is a ConfigError that names the address or path, and leaves
 nothing open. A Unix socket a dead process left is replaced; one somebody listens on is not.
+
+An interface may be missing, or have no addresses yet, when its node starts. As long as another
+one is there its addresses are listened on all the same, and served from when it has them; a node
+that has none of its addresses is a mistake.
 """
 
 import errno
+import logging
 import os
 import socket
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from meshfs.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 _BACKLOG = 256
+# linux/in.h, linux/in6.h: bind to an address that is not there (ip(7)); Python has no names for them.
+_IP_FREEBIND: Final = 15
+_IPV6_FREEBIND: Final = 78
 
 
 def listen_all(addresses: Sequence[str], port: int, path: Path) -> list[socket.socket]:
     """Non-blocking listening sockets, the Unix socket last."""
     sockets: list[socket.socket] = []
+    missing = [address for address in addresses if not _is_here(address)]
+    early = len(missing) < len(addresses)
     try:
-        sockets.extend(listen_tcp(address, port) for address in addresses)
+        for address in addresses:
+            sockets.append(listen_tcp(address, port, early=early and address in missing))
         sockets.append(listen_unix(path))
     except BaseException:
         for opened in sockets:
@@ -29,9 +43,30 @@ def listen_all(addresses: Sequence[str], port: int, path: Path) -> list[socket.s
     return sockets
 
 
-def listen_tcp(address: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+def _is_here(address: str) -> bool:
+    """Whether an interface of this machine has it."""
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def listen_tcp(address: str, port: int, *, early: bool = False) -> socket.socket:
+    """``early``: also if no interface has the address yet."""
+    listening = socket.socket(_family(address), socket.SOCK_STREAM)
     try:
+        if early:
+            logger.warning("no interface has address %s; it is served from when one has it", address)
+            level, option = (
+                (socket.IPPROTO_IPV6, _IPV6_FREEBIND) if ":" in address else (socket.IPPROTO_IP, _IP_FREEBIND)
+            )
+            listening.setsockopt(level, option, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listening.family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

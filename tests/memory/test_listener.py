@@ -355,3 +355,14 @@ def test_an_address_in_use_is_named_and_nothing_stays_open(path):
 def test_an_address_of_another_machine_is_named(path):
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1 port 4450"):
         listen_all(["192.0.2.1"], 4450, path)
+
+
+@pytest.mark.parametrize("missing", ["192.0.2.1", "2001:db8::1"])
+def test_an_address_that_is_not_there_yet_is_listened_on_beside_one_that_is(path, missing, caplog):
+    sockets = listen_all([missing, "127.0.0.1"], 0, path)
+    assert [each.getsockname()[0] for each in sockets[:2]] == [missing, "127.0.0.1"]
+    assert [record.message for record in caplog.records] == [
+        f"no interface has address {missing}; it is served from when one has it"
+    ]
+    for listening in sockets:
+        listening.close()
