@@ -91,12 +91,12 @@ class TwoPaths:
             time.sleep(POLL_S)
         return time.monotonic() - start
 
-    def await_use(self, lan: int) -> float:
-        """Until load goes through the network, which carried nothing before; how long that took."""
+    def await_use(self, lan: int, before: dict[str, Any]) -> float:
+        """Until more load goes through the network than at that state of its path; how long that took."""
 
         def used() -> bool:
             path = self.path(lan)
-            return path["state"] == "connected" and min(moved(path)) >= USED_BYTES
+            return path["state"] == "connected" and min(moved_since(path, before)) >= USED_BYTES
 
         return self.await_paths(used, f"load goes through LAN {lan}")
 
@@ -107,14 +107,14 @@ class TwoPaths:
         def more() -> bool:
             path = self.path(lan)
             assert path["state"] == "connected", path
-            return all(now - then >= USED_BYTES for now, then in zip(moved(path), moved(before), strict=True))
+            return min(moved_since(path, before)) >= USED_BYTES
 
         self.await_paths(more, f"load goes through LAN {lan}")
 
 
-def moved(path: dict[str, Any]) -> tuple[int, int]:
-    """Bytes sent and received by the path's channel, since it is connected."""
-    return path["sent_bytes"], path["received_bytes"]
+def moved_since(path: dict[str, Any], before: dict[str, Any]) -> tuple[int, int]:
+    """Bytes sent and received by the path."""
+    return path["sent_bytes"] - before["sent_bytes"], path["received_bytes"] - before["received_bytes"]
 
 
 @contextmanager
