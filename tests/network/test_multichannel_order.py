@@ -24,9 +24,9 @@ from support.two_paths import TwoPaths, exporter_alone, fio_load, two_paths
 pytestmark = [pytest.mark.mounted, pytest.mark.network]
 
 AREA_BYTES = 4 * MIB
-ROUNDS = 6
+ROUNDS = 5
 RESTARTS = 2
-KILLS = 4
+KILLS = 3
 WAIT_S = 30.0
 
 

@@ -65,19 +65,12 @@ class TwoPaths:
 
     def path(self, lan: int) -> dict[str, Any]:
         """The same of the path through one network."""
-        return self._path(self.exporter(), lan)
-
-    def _path(self, exporter: dict[str, Any], lan: int) -> dict[str, Any]:
-        address = self.theirs[lan].address
-        [path] = [each for each in exporter["channels"] if each["remote"].partition(":")[0] == address]
-        return dict(path)
+        return only(self.exporter()["channels"], self.theirs[lan].address)
 
     def states(self) -> list[str]:
-        return self.exporter_states(self.exporter())
-
-    def exporter_states(self, exporter: dict[str, Any]) -> list[str]:
         """Of the paths, by network."""
-        return [self._path(exporter, lan)["state"] for lan in range(len(self.theirs))]
+        paths = self.exporter()["channels"]
+        return [only(paths, nic.address)["state"] for nic in self.theirs]
 
     def await_both(self) -> None:
         self.await_paths(lambda: self.states() == ["connected", "connected"], "both are connected")
@@ -112,6 +105,14 @@ class TwoPaths:
         self.await_paths(more, f"load goes through LAN {lan}")
 
 
+def only(paths: list[dict[str, Any]], remote: str) -> dict[str, Any]:
+    """The path to that address of the exporter. One that is connected, while there are several."""
+    found = [path for path in paths if path["remote"].partition(":")[0] == remote]
+    found.sort(key=lambda path: path["state"] != "connected")
+    assert found, paths
+    return found[0]
+
+
 def moved_since(path: dict[str, Any], before: dict[str, Any]) -> tuple[int, int]:
     """Bytes sent and received by the path."""
     return path["sent_bytes"] - before["sent_bytes"], path["received_bytes"] - before["received_bytes"]
@@ -128,16 +129,28 @@ def two_paths(folder: Path, **settings: Any) -> Iterator[TwoPaths]:
 
 @contextmanager
 def exporter_alone(
-    folder: Path, *, rate: str = RATE, io_timeout_s: float = 30, prefix: Sequence[str] = (), **disk: str
+    folder: Path,
+    *,
+    rate: str | Sequence[str] = RATE,
+    io_timeout_s: float = 30,
+    prefix: Sequence[str] = (),
+    start: bool = True,
+    more_addresses: Sequence[str] = (),
+    **disk: str,
 ) -> Iterator[TwoPaths]:
-    """n1 serves, and n2 did not mount yet; ``disk`` has more keys of the disk's config."""
+    """n1 serves (unless it is not to ``start``), and n2 did not mount yet.
+
+    ``more_addresses`` are the exporter's, by the config; ``disk`` has more keys of its disk.
+    """
     with Network() as network, LocalCluster(folder, io_timeout_s=io_timeout_s, prefix=prefix) as cluster:
         image = cluster.image("disk0", DISK_BYTES, **disk)
-        cluster.add_node("n1", [image], host=network.host("n1", lans=2, rate=rate))
+        host = network.host("n1", lans=2, rate=rate)
+        cluster.add_node("n1", [image], host=host, addresses=[*host.addresses, *more_addresses])
         cluster.add_node("n2", host=network.host("n2", lans=2, rate=rate))
         cluster.write()
         cluster.keygen()
-        cluster.start_exporter("n1")
+        if start:
+            cluster.start_exporter("n1")
         yield TwoPaths(cluster, network)
     assert not list(tracebacks(folder / "log"))
 
