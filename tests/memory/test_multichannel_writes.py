@@ -11,14 +11,18 @@ import trio
 
 from meshfs.disk.base import Op
 from meshfs.errors import ChannelLost, StatusError
+from meshfs.exporter.dispatch import HANDLERS
+from meshfs.exporter.request import Request
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.groups import Group
 from meshfs.initiator.port import Handle
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
-from meshfs.smb.constants import Command, NtStatus
+from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.testing.stalling import Relays
 from meshfs.transport.stream import connect_unix
+from meshfs.worker import Worker
 
 SIZE = 8 * MIB
 
@@ -72,6 +76,127 @@ async def test_a_close_that_goes_again_is_the_same_fence(tmp_path: Path) -> None
             assert disk.stalled == 1, "nothing newer gets to the disk before the old one has landed"
             disk.release()
         assert bytes(disk.data[:4]) == b"new!"
+
+
+# --- replays -----------------------------------------------------------------------------------
+
+
+class Seen:
+    """The WRITEs that reached the exporter: (ChannelSequence, marked as a replay?)."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.writes: list[tuple[int, bool]] = []
+        self._write, needs = HANDLERS[Command.WRITE]
+        patch.setitem(HANDLERS, Command.WRITE, (self._look, needs))
+
+    def _look(self, request: Request) -> None:
+        message = request.message
+        self.writes.append((message.channel_sequence, bool(message.flags & Flags.REPLAY_OPERATION)))
+        self._write(request)
+
+
+async def test_what_was_in_flight_on_a_lost_channel_goes_again_as_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the next ChannelSequence, as often as it takes: the exporter refuses it while the first is at the disk."""
+    async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
+        seen, disk = Seen(monkeypatch), pair.exporter.disk
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        disk.stall(lambda request: request.op == Op.WRITE)
+        ended = await start_at(handle, 0, b"data", nursery)
+        await until(lambda: disk.stalled == 1)
+        channel = carrying(pair, Command.WRITE)
+        assert channel is not None
+        channel.fail("cable pulled")
+        await trio.sleep(0.1)
+        assert disk.stalled == 1
+        assert seen.writes[0] == (0, False)
+        assert len(seen.writes) >= 3
+        assert set(seen.writes[1:]) == {(1, True)}
+        disk.release()
+        await until(lambda: bool(ended))
+        assert ended == [None]
+        assert await handle.write(0, b"next") == 4
+        assert seen.writes[-1] == (1, False)
+        assert bytes(disk.data[:4]) == b"next"
+
+
+async def test_a_request_that_waits_for_credits_has_the_sequence_of_when_it_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own channel lives; another is lost while it waits."""
+    async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
+        seen, disk, session = Seen(monkeypatch), pair.exporter.disk, pair.session.session
+        assert session is not None
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        first, second = session.channels
+        session.pick = lambda size, now: first
+        session.split = lambda size, now: []
+        disk.stall(lambda request: request.op == Op.WRITE)
+        ended = [await start_at(handle, number % 8 * MIB, bytes(MIB), nursery) for number in range(30)]
+        await until(lambda: bool(first._window.waiting))
+        second.fail("cable pulled")
+        disk.release()
+        await until(lambda: all(ended))
+        sent = seen.writes.count((0, False))
+        assert 0 < sent < 30
+        assert seen.writes == [(0, False)] * sent + [(1, False)] * (30 - sent)
+        assert {tuple(each) for each in ended} == {(None,)}
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancelled"])
+async def test_a_write_given_up_after_its_channel_was_lost_is_fenced(tmp_path: Path, how: str) -> None:
+    async with pair_of(tmp_path, 2, io_timeout_s=0.6) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        disk = pair.exporter.disk
+        disk.stall(lambda request: request.op == Op.WRITE)
+
+        async def write() -> None:
+            assert await errno_of(handle.write(0, b"old!")) == errno.ETIMEDOUT
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await until(lambda: disk.stalled == 1)
+            channel = carrying(pair, Command.WRITE)
+            assert channel is not None
+            channel.fail("cable pulled")
+            await trio.sleep(0.1)
+            if how == "cancelled":
+                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.write, 0, b"new!")
+            await trio.sleep(0.2)
+            assert disk.stalled == 1, "held back until the old one has landed"
+            disk.release()
+        assert bytes(disk.data[:4]) == b"new!"
+
+
+async def test_a_write_held_on_the_way_is_refused_after_its_replay_and_a_newer_one(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        paths = [Relays(functools.partial(trio.open_unix_socket, tmp_path / "exporter.sock"), nursery) for _ in "12"]
+        async with mesh_pair(tmp_path, SIZE, dialers=[path.dial for path in paths]) as pair:
+            await until(lambda: len(pair.session.channels) == 2)
+            handle = await pair.port.open(IoClass.APP, writable=True)
+            session, exporter = pair.session.session, pair.exporter.exporter
+            assert session is not None
+            assert exporter is not None
+            late = paths[0].alive[0]
+            channel = pair.session.keepers[0].channel
+            assert channel is not None
+            session.pick = lambda size, now: channel
+            late.hold()
+            ended = await start_at(handle, 0, b"older", nursery)
+            await until(lambda: late.requests.held_bytes > 0)
+            session.pick = session.spread.pick
+            channel.fail("cable pulled")
+            await until(lambda: bool(ended))
+            assert ended == [None]
+            assert await handle.write(0, b"newer") == 5
+            refused = exporter.counters["stale_requests"]
+            late.release()
+            await until(lambda: exporter.counters["stale_requests"] > refused)
+            assert bytes(pair.exporter.disk.data[:5]) == b"newer"
+        nursery.cancel_scope.cancel()
 
 
 # --- parts -------------------------------------------------------------------------------------
@@ -180,6 +305,70 @@ async def test_a_group_whose_caller_is_cancelled_is_fenced(tmp_path: Path) -> No
             assert disk.stalled == 2
             disk.release()
         assert bytes(disk.data[:5]) == b"newer"
+
+
+class Stepped:
+    """A call made by a worker, as FUSE's loop makes it (worker.Owner)."""
+
+    def __init__(self, call: Callable[[], Awaitable[object]], nursery: trio.Nursery) -> None:
+        self.result: object = None
+        self.over = False
+        self._nursery = nursery
+
+        async def life() -> None:
+            self.result = await call()
+
+        Worker(life(), self).resume()
+
+    def idle(self, worker: Worker) -> None:
+        raise AssertionError("it has one call to make")
+
+    def wants_trio(self, worker: Worker) -> None:
+        self._nursery.start_soon(worker.run_in_trio)
+
+    def ended(self, worker: Worker, error: BaseException | None) -> None:
+        self.result, self.over = error or self.result, True
+
+
+@pytest.mark.parametrize("op", ["read", "write"])
+@pytest.mark.parametrize("losses", [1, 2])
+async def test_parts_of_a_worker_go_again(tmp_path: Path, op: str, losses: int) -> None:
+    """Of its channels one dies, or both: the session's successor takes it."""
+    async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        data, disk = bytes(range(256)) * (4 * KIB), pair.exporter.disk
+        await handle.write(0, data)
+        channels = in_parts(pair)
+        disk.stall(lambda request: request.op in (Op.READ, Op.WRITE))
+
+        async def read() -> bytes:
+            return bytes(await handle.read(0, MIB))
+
+        stepped = Stepped(read if op == "read" else lambda: handle.write(0, data[::-1]), nursery)
+        await until(lambda: disk.stalled == 2)
+        for channel in channels[:losses]:
+            channel.fail("cable pulled")
+        await trio.sleep(0.05)
+        assert not stepped.over
+        disk.release()
+        await until(lambda: stepped.over)
+        assert stepped.result == (data if op == "read" else MIB)
+        assert bytes(disk.data[:MIB]) == (data if op == "read" else data[::-1])
+
+
+async def test_a_cancelled_read_in_parts_leaves_its_channels_in_order(tmp_path: Path) -> None:
+    async with pair_of(tmp_path, 2) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        channels = in_parts(pair)
+        disk = pair.exporter.disk
+        disk.stall()
+        with trio.move_on_after(0.05):
+            await handle.read(0, MIB)
+        assert [channel.outstanding for channel in channels] == [1, 1]
+        disk.release()
+        assert bytes(await handle.read(0, MIB)) == bytes(MIB)
+        assert [channel.outstanding for channel in channels] == [0, 0]
+        assert tuple(pair.session.channels) == channels
 
 
 class Part:

@@ -185,11 +185,15 @@ class Actor:
 
     async def flush(self) -> int:
         assert self.handle is not None
-        model, faults = self.world.model, self.world.faults
+        world, model = self.world, self.world.model
         flush = model.begin_flush()
         owed = self.writer.owed
+        world.flushes[self] = world.faults - world.faulty
         code, _ = await self.bounded(f"flush ({owed.name})", self.handle.flush())
-        if code == errno.EIO and (self.world.faulty or faults != self.world.faults):
+        # One of the same mount that met the fault tells the others before it has ended itself.
+        met = any(faults != world.faults for actor, faults in world.flushes.items() if actor.mount is self.mount)
+        del world.flushes[self]
+        if code == errno.EIO and met:
             model.flush_failed()
             self.writer.owe(Owed.MAY)
         assert code in (0, errno.EIO, errno.ETIMEDOUT), errno.errorcode[code]
@@ -248,6 +252,8 @@ class World:
         #: Faults set or healed so far, and whether there is one now.
         self.faults = 0
         self.faulty = False
+        #: Flushes under way, and how many faults there had been when they began, without one there was then.
+        self.flushes: dict[Actor, int] = {}
         self.calls = 0
         self.policy = Policy(self.random.choice((Security.SIGN, Security.SIGN, Security.ENCRYPT, Security.NONE)))
         with socket.socket() as probe:
