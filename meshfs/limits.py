@@ -190,6 +190,8 @@ CHANNEL_IDLE_PROBE_S: Final = 5.0
 CHANNEL_RECEIVES_MAX: Final = 16
 # A login, a tree connect or an open takes milliseconds; an exporter that is slower is away.
 HANDSHAKE_TIMEOUT_S: Final = 10.0
+# With other paths to log in by, one that says nothing is not waited for that long.
+LOGIN_BESIDE_OTHERS_S: Final = 2.5
 # A disk the exporter refuses to open is asked for again this often while it has users.
 REOPEN_DELAY_S: Final = 1.0
 # An exporter tells of changes; a list of disks is asked for this often all the same.

@@ -176,12 +176,15 @@ class PathKeeper:
 
     async def _join(self, channel: Channel) -> str:
         """Make it a channel of the session; why the exporter wants none, else the channel's ``why`` tells."""
+        start_s = trio.current_time()
         try:
             await self._owner.join(channel, self.path)
         except BindRefused as error:
+            # It is there, and answers.
+            self.broken_since = None
             return str(error)
         except trio.TooSlowError:
-            channel.fail(f"the login took longer than {limits.HANDSHAKE_TIMEOUT_S:g} s")
+            channel.fail(f"the login took longer than {trio.current_time() - start_s:.1f} s")
         except _SETUP_ERRORS as error:
             channel.fail(str(error))
         except Exception as error:

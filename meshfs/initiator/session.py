@@ -84,7 +84,7 @@ class ExporterSession:
         self.received_bytes_before = 0
         self._ways = ways
         self._remotes = tuple(ways.remotes)
-        self._login = login
+        self._new_login = login
         self._policy = policy
         self._guid = guid
         self._pool = pool
@@ -93,6 +93,8 @@ class ExporterSession:
         self._dead_after_s = dead_after_s
         self._previous_session_id = 0
         self._joining = trio.Lock()
+        # Of the login under way, or the last one.
+        self._login = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._disks_changed = trio.Event()
         self._session_changed = trio.Event()
@@ -194,12 +196,16 @@ class ExporterSession:
     async def join(self, channel: Channel, path: Path) -> None:
         """Log in on the channel, or bind it to the session there is.
 
-        One logs in at a time; binds wait for nobody, as each may be on a path where nothing gets through.
+        One logs in at a time, on a path where perhaps nothing gets through: it has less time when others wait.
+        Binds wait for nobody.
         """
+        self._login.deadline = min(self._login.deadline, trio.current_time() + limits.LOGIN_BESIDE_OTHERS_S)
         async with self._joining:
             session = self.session
             if session is None:
-                with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
+                waiting = self._joining.statistics().tasks_waiting
+                most_s = limits.LOGIN_BESIDE_OTHERS_S if waiting else limits.HANDSHAKE_TIMEOUT_S
+                with trio.fail_after(most_s) as self._login:
                     session, disks = await self._log_in(channel)
                 self._add(session, channel, path)
                 self._connected(session, disks)
@@ -220,7 +226,7 @@ class ExporterSession:
     async def _log_in(self, channel: Channel) -> tuple[Session, tuple[DiskInfo, ...]]:
         guid, policy = self._guid, self._policy
         credentials = await log_in(
-            channel, policy, guid, self._login(), self._previous_session_id, to_be_bound=self._ways.asks
+            channel, policy, guid, self._new_login(), self._previous_session_id, to_be_bound=self._ways.asks
         )  # fmt: skip
         self._previous_session_id = credentials.session_id
         trees = {io_class: await connect_tree(channel, self.node, io_class.share) for io_class in IoClass}
@@ -235,7 +241,7 @@ class ExporterSession:
             session.fail("its key was used for as many channels as it may be: a new login")
             raise ChannelLost(session.why)
         try:
-            await bind(channel, self._policy, self._guid, self._login(), session.credentials)
+            await bind(channel, self._policy, self._guid, self._new_login(), session.credentials)
         except BindRefused as error:
             session.no_more = str(error)
             raise

@@ -7,6 +7,9 @@ MadeUpWays   pairs of made-up interfaces and addresses, whatever becomes of them
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 
+import trio
+
+from meshfs import limits
 from meshfs.initiator.multichannel import Path, Remote
 from meshfs.interfaces import Interface
 from meshfs.transport.base import Transport
@@ -42,6 +45,8 @@ class MadeUpWays:
         self.asks = asks
         #: Addresses of the exporter at which nobody answers.
         self.broken: set[str] = set()
+        #: Addresses that swallow everything.
+        self.silent: set[str] = set()
         #: The paths dialled so far.
         self.dialled: list[Path] = []
         self._dialer = dialer
@@ -53,4 +58,7 @@ class MadeUpWays:
         self.dialled.append(path)
         if path.remote.address in self.broken:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        if path.remote.address in self.silent:
+            await trio.sleep(limits.CONNECT_TIMEOUT_S)
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
         return await self._dialer()

@@ -156,6 +156,19 @@ async def test_a_slower_path_steps_in_and_idles_again(tmp_path: Path, monkeypatc
         assert pair.session.channels == [channel_of(pair, R1)]
 
 
+async def test_a_slower_path_steps_in_while_the_fast_one_is_still_being_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at the start, when nothing is known of either."""
+    monkeypatch.setattr(limits, "PATH_BROKEN_AFTER_S", 0.2)
+    ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (SLOW0, ETH1), (SLOW_R0, R1))
+    ways.silent.add(R1.address)
+    with trio.fail_after(limits.CONNECT_TIMEOUT_S / 2):
+        async with mesh_pair(tmp_path, SIZE, ways=ways) as pair:
+            assert pair.session.channels == [channel_of(pair, R0)]
+            assert keeper_of(pair, R1).state == "connecting"
+
+
 async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Path) -> None:
     async with pair_over(tmp_path) as (pair, ways), trio.open_nursery() as nursery:
         handle = await pair.port.open(IoClass.APP, writable=True)

@@ -268,6 +268,29 @@ async def test_a_bind_where_nothing_gets_through_holds_nobody_up(tmp_path: Path)
         nursery.cancel_scope.cancel()
 
 
+async def test_a_login_where_nothing_gets_through_holds_the_others_up_for_a_little_only(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        relays = Relays(functools.partial(trio.open_unix_socket, tmp_path / "exporter.sock"), nursery)
+        first = trio.Event()
+
+        async def swallowed() -> Transport:
+            transport = await relays.dial()
+            relays.alive[-1].hold()
+            first.set()
+            return transport
+
+        async def later() -> Transport:
+            await first.wait()
+            await trio.sleep(0.1)
+            return await connect_unix(tmp_path / "exporter.sock")
+
+        with trio.fail_after(limits.LOGIN_BESIDE_OTHERS_S + 2):
+            async with mesh_pair(tmp_path, SIZE, dialers=[swallowed, later]) as pair:
+                assert "took longer" in pair.session.keepers[0].why
+                assert len(pair.session.channels) == 1
+        nursery.cancel_scope.cancel()
+
+
 # --- as long as a session lives --------------------------------------------------------------
 
 
