@@ -13,17 +13,11 @@ from meshfs.exporter.request import Request
 from meshfs.initiator.login import Policy
 from meshfs.smb.constants import SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest
-from meshfs.testing.fixed_ways import Dialer, FixedWays
+from meshfs.testing.fixed_ways import FixedWays
 from meshfs.testing.mesh_pair import Pair, mesh_pair
 from meshfs.transport.stream import connect_unix
 
 CHANNELS = 3
-
-
-class AskingWays(FixedWays):
-    """As of another node: further channels may come."""
-
-    asks = True
 
 
 @pytest.fixture
@@ -37,12 +31,12 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         step(request, session, under_way, body)  # type: ignore[arg-type]
 
     monkeypatch.setattr(binding, "_step", noted)
-    monkeypatch.setattr("meshfs.testing.mesh_pair.FixedWays", AskingWays)
     return seen
 
 
-def dialers(folder: Path) -> list[Dialer]:
-    return [functools.partial(connect_unix, folder / "exporter.sock")] * CHANNELS
+def ways(folder: Path) -> FixedWays:
+    """As to another node: further channels may come."""
+    return FixedWays([functools.partial(connect_unix, folder / "exporter.sock")] * CHANNELS, asks=True)
 
 
 async def all_bound(pair: Pair, but: object = None) -> None:
@@ -58,7 +52,7 @@ def first_ids(exporter: Exporter | None) -> list[int]:
 
 
 async def test_no_bind_uses_a_message_id_twice(tmp_path: Path, bound: list[tuple[int, int]]) -> None:
-    async with mesh_pair(tmp_path, dialers=dialers(tmp_path)) as pair:
+    async with mesh_pair(tmp_path, ways=ways(tmp_path)) as pair:
         await all_bound(pair)
         session = pair.session.session
         assert session is not None
@@ -77,7 +71,7 @@ async def test_a_session_whose_ids_are_used_up_is_made_anew(
     tmp_path: Path, bound: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "BIND_MESSAGE_IDS", 16)
-    async with mesh_pair(tmp_path, dialers=dialers(tmp_path)) as pair:
+    async with mesh_pair(tmp_path, ways=ways(tmp_path)) as pair:
         sessions = set()
         for _ in range(12):
             await all_bound(pair)
@@ -94,6 +88,6 @@ async def test_a_session_whose_ids_are_used_up_is_made_anew(
 
 async def test_other_algorithms_need_no_care(tmp_path: Path, bound: list[tuple[int, int]]) -> None:
     policy = Policy(signing=(SigningAlgorithm.AES_CMAC,))
-    async with mesh_pair(tmp_path, dialers=dialers(tmp_path), policy=policy) as pair:
+    async with mesh_pair(tmp_path, ways=ways(tmp_path), policy=policy) as pair:
         await all_bound(pair)
     assert {message_id for _, message_id in bound} == {1, 2}
