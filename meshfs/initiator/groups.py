@@ -20,7 +20,10 @@ from meshfs.worker import PARKED, Worker
 
 
 class Group:
-    """``add`` every part, then await it: the bytes of all parts written or, for a read, the data."""
+    """``add`` every part, then await it: the bytes of all parts written or, for a read, the data.
+
+    Data that is shorter than what was asked for is of no use, as it may lack what is in its middle.
+    """
 
     __slots__ = ("_error", "_left", "_memory", "_starts", "_task", "count", "slots")
 
@@ -63,7 +66,11 @@ class Group:
             resume(task, self._result())
 
     def _result(self) -> object:
-        return self._error or self._memory or self.count
+        if self._error is not None:
+            return self._error
+        if not self._memory:
+            return self.count
+        return self._memory if self.count == len(self._memory) else self._memory[: self.count]
 
     @property
     def command(self) -> int:

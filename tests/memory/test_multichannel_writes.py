@@ -408,3 +408,20 @@ async def test_of_several_errors_the_one_counts_that_leaves_a_part_unanswered(
         group.take(part, ERRORS[name])  # type: ignore[arg-type]
     with pytest.raises(type(ERRORS[raised])):
         await group
+
+
+@pytest.mark.parametrize("end", [2 * MIB, 2 * MIB + 256 * KIB, 2 * MIB + 768 * KIB])
+async def test_a_part_that_is_short_is_an_error_and_no_zeros(tmp_path: Path, end: int) -> None:
+    """The owner's disk ends inside what it said its size is; in the first part, in the second, or before both."""
+    async with pair_of(tmp_path, 2) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        session, exporter = pair.session.session, pair.exporter.exporter
+        assert session is not None
+        assert exporter is not None
+        first, second = session.channels
+        session.split = lambda size, now: [(first, size // 2), (second, size // 2)] if size == MIB else []
+        pair.exporter.disk.data[:] = b"x" * SIZE
+        assert bytes(await handle.read(2 * MIB, MIB)) == b"x" * MIB
+        (offered,) = exporter.shares.all()
+        offered.size_bytes = end
+        assert await errno_of(handle.read(2 * MIB, MIB)) == errno.EIO
