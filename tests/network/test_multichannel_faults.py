@@ -8,6 +8,7 @@ import errno
 import mmap
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from meshfs.testing.network import Nic
 from support.commands import until
 from support.stamps import BLOCK_BYTES, StampedLoad
 from support.two_paths import STALL_MAX_S, TwoPaths, fio_load, two_paths
@@ -25,6 +27,7 @@ pytestmark = [pytest.mark.mounted, pytest.mark.network]
 
 ROUNDS = 10
 AWAY_S = 10.0
+FLAPPING_S = 8.0
 # The last 8 MiB of the disk: 64 blocks for each of the loads with stamps.
 STAMPED_BLOCK = 56 * 256
 
@@ -102,6 +105,46 @@ def test_a_link_that_drops_everything_is_found_and_used_again(pair: TwoPaths) ->
         result = job.finish()
     print(result)
     assert result.slowest_s < STALL_MAX_S
+
+
+def test_faults_at_once_and_over_one_another_cost_no_byte(tmp_path: Path, soak_s: float) -> None:
+    """Two fail before one is back, also of both links, and the exporter is killed; nothing waits for anything."""
+    with two_paths(tmp_path, io_timeout_s=120) as pair:
+        _fail_at_random(pair, soak_s)
+
+
+def _fail_at_random(pair: TwoPaths, soak_s: float) -> None:
+    seed = random.randrange(1 << 32) if soak_s else 7
+    order = random.Random(seed)
+    nics = [*pair.ours, *pair.theirs]
+    broken: dict[Nic, Act] = {}
+    with ExitStack() as stack:
+        jobs = [stack.enter_context(fio_load(pair, direct=direct)) for direct in (True, False)]
+        loads = stack.enter_context(stamped(pair))
+        pair.await_more_use(0)
+        end = time.monotonic() + max(soak_s, FLAPPING_S)
+        while time.monotonic() < end:
+            nic = order.choice(list(broken) if len(broken) == 2 else nics)
+            if nic in broken:
+                broken.pop(nic)()
+            else:
+                half = partial(nic.blackhole, from_host=False)
+                faults = [(nic.down, nic.up), (nic.unplug, nic.plug), (nic.blackhole, nic.heal), (half, nic.heal)]
+                fault, broken[nic] = order.choice(faults)
+                fault()
+            if order.random() < 0.05:
+                pair.cluster.stop_exporter("n1", signal.SIGKILL)
+                pair.cluster.launch_exporter("n1")
+            time.sleep(order.choice((0.0, 0.1, 0.5, 2.0)))
+            assert all(job.running for job in jobs), f"seed {seed}"
+            assert not any(load.errors for load in loads), (seed, [load.errors for load in loads])
+        before = [pair.path(lan) for lan in (0, 1)]
+        for repair in broken.values():
+            repair()
+        reuses_s = [pair.await_use(lan, before[lan]) for lan in (0, 1)]
+        print(f"slowest {slowest_s(loads):.2f} s, used again after {reuses_s} s")
+        for job in jobs:
+            job.finish()
 
 
 def test_without_any_link_io_waits_and_completes(pair: TwoPaths) -> None:
