@@ -136,6 +136,20 @@ async def test_a_path_without_its_address_is_shown_while_it_lives_and_not_tried_
         assert len(pair.session.keepers) == 1
 
 
+async def test_a_session_has_32_channels_and_no_more(tmp_path: Path) -> None:
+    async with pair_over(tmp_path, connected=32, channels=17) as (pair, _):
+        left = [keeper for keeper in pair.session.keepers if keeper.state != "connected"]
+        assert [keeper.why for keeper in left] == ["32 channels are in use, which is the most"] * 2
+        [session] = theirs(pair).sessions.values()
+        assert len(session.channels) == 32
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        assert await handle.write(0, bytes(MIB)) == MIB
+        for channel in pair.session.channels[:31]:
+            channel.fail("cable pulled")
+        assert bytes(await handle.read(0, MIB)) == bytes(MIB)
+        await until(lambda: len(pair.session.channels) == 32)
+
+
 # --- fast and slow paths ---------------------------------------------------------------------
 
 SLOW0, SLOW_R0 = replace(ETH0, speed_bits_s=G), replace(R0, speed_bits_s=G)

@@ -142,7 +142,7 @@ class Actor:
 
     async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, "object"]:
         """(errno, result) of a call that has to end within the bound."""
-        start = trio.current_time()
+        start, bound_s = trio.current_time(), self.world.io_timeout_s
         code, result = 0, None
         try:
             result = await call
@@ -150,9 +150,9 @@ class Actor:
             code = error.errno or errno.EIO
         took_s = trio.current_time() - start
         self.world.note(f"{self.name} {what}: {errno.errorcode.get(code, 'ok')} after {took_s:.3f} s")
-        assert took_s < IO_TIMEOUT_S + 1, f"{what} took {took_s:.2f} s"
+        assert took_s < bound_s + 1, f"{what} took {took_s:.2f} s"
         if code == errno.ETIMEDOUT:
-            assert took_s > 0.8 * IO_TIMEOUT_S, f"{what} gave up after {took_s:.2f} s"
+            assert took_s > 0.8 * bound_s, f"{what} gave up after {took_s:.2f} s"
         return code, result
 
     async def read(self, first: int, stop: int) -> None:
@@ -242,6 +242,7 @@ class World:
     """Everything of one run."""
 
     dead_after_s = limits.CHANNEL_DEAD_AFTER_S
+    io_timeout_s = IO_TIMEOUT_S
 
     def __init__(self, seed: int, folder: Path, nursery: trio.Nursery) -> None:
         self.random = random.Random(seed)

@@ -32,10 +32,11 @@ from meshfs.disk.base import Op
 from meshfs.initiator import spread
 from meshfs.initiator.channel import Channel
 from meshfs.smb.constants import Command
+from meshfs.testing.block_model import BLOCK_BYTES
 from meshfs.testing.fixed_ways import Dialer
 from meshfs.testing.stalling import Relay, Relays
 from meshfs.transport.stream import StreamTransport
-from tests.simulation.test_cluster import IO_TIMEOUT_S, Actor, Mount, World, simulate
+from tests.simulation.test_cluster import BLOCKS, IO_TIMEOUT_S, Actor, Mount, World, simulate
 
 SEEDS = range(1, 11)
 CHANNELS_MAX = 4
@@ -174,14 +175,25 @@ class WorldOfChannels(World):
         self.note("chaos: released")
 
     async def write_late(self) -> None:
-        """WRITEs stay at the disk while their channels go, and what comes after them does not."""
-        self.note("chaos: writes held")
-        self.disk.stall(lambda request: request.op == Op.WRITE)
+        """WRITEs stay at the disk while their channels go, and what comes after them does not.
+
+        Some, or some parts of large ones, may fail meanwhile. What was given up is fenced, and the
+        channels that ask for its end go as well.
+        """
+        share, failing = self.random.choice(((1, False), (1, False), (0.5, True)))
+        self.note(f"chaos: writes held, {failing=}")
+        self.disk.stall(lambda request: request.op == Op.WRITE and self.random.random() < share)
+        if failing:
+            self.faults, self.faulty = self.faults + 1, True
+            self.disk.fail(0, BLOCKS * BLOCK_BYTES, errno.EIO, (Op.WRITE,))
         await trio.sleep(self.random.choice((0.005, 0.02, 0.05)))
-        for _ in range(self.random.randint(1, 2)):
-            await self.random.choice((self.cut_one, self.cut_one, self.cut))()
+        if failing:
+            self.disk.heal()
+            self.faults, self.faulty = self.faults + 1, False
         self.disk.stall(lambda request: False)
-        await trio.sleep(self.random.choice((0.05, 0.2, 0.7)))
+        for _ in range(self.random.randint(1, 4)):
+            await self.random.choice((self.cut_one, self.cut_one, self.cut))()
+            await trio.sleep(self.random.choice((0.01, 0.1, 0.3)))
         self.disk.release()
         self.note("chaos: they land")
 
@@ -209,6 +221,8 @@ class WorldOfChannels(World):
                 relay.release()
             # As a machine does whose interfaces just came up.
             mount.session.interfaces_changed()
+            # A busy machine may read the whole disk eight times over: that is not what is looked at.
+            mount.port.io_timeout_s = self.io_timeout_s = SETTLE_S
         with trio.fail_after(SETTLE_S):
             while not all(keeper.state == "connected" for mount in self.mounts for keeper in mount.session.keepers):  # noqa: ASYNC110
                 await trio.sleep(0.01)
