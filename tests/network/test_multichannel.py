@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,8 +17,8 @@ from support.two_paths import STALL_MAX_S, TwoPaths, exporter_alone, fio_load, m
 
 pytestmark = [pytest.mark.mounted, pytest.mark.network]
 
-#: Equal links share a load about evenly; less than this of it is not sharing.
-SHARE_MIN = 0.3
+#: Equal links share a load about evenly, once both were measured; less than this of it is not sharing.
+SHARE_MIN = 0.2
 #: In LAN 0, where nobody has it.
 NOBODYS = "10.77.0.77"
 
@@ -30,7 +29,7 @@ def pair(tmp_path: Path) -> Iterator[TwoPaths]:
         yield pair
 
 
-def shares(pair: TwoPaths, command: str, *options: str, size: str = "24m") -> list[list[float]]:
+def shares(pair: TwoPaths, command: str, *options: str, size: str = "48m") -> list[list[float]]:
     """What each link had of all that was sent and of all that was received during a fio job of that size."""
     before = [pair.path(lan) for lan in (0, 1)]
     fio(
@@ -97,9 +96,6 @@ def test_interfaces_that_come_and_go_are_followed(tmp_path: Path) -> None:
             give_address(theirs)
             give_address(ours)
             print(f"both came: used after {used_after(pair):.2f} s")
-            # The first attempt takes as long as connecting may.
-            pair.await_paths(lambda: never(pair)["why"].startswith("cannot connect: "), "the address that never comes")
-            assert never(pair)["state"] in ("connecting", "down")
             for what, leave, come in (
                 ("our address", lambda: take_address(ours), lambda: give_address(ours)),
                 ("the exporter's address", lambda: take_address(theirs), lambda: give_address(theirs)),
@@ -115,10 +111,10 @@ def test_interfaces_that_come_and_go_are_followed(tmp_path: Path) -> None:
                 stall_s = max(load.take_slowest() for load in loads)
                 print(f"{what}: stall {stall_s:.2f} s, used again after {reuse_s:.2f} s")
                 assert stall_s < STALL_MAX_S, what
-
-
-def never(pair: TwoPaths) -> dict[str, Any]:
-    return only(pair.exporter()["channels"], NOBODYS)
+        never = only(pair.exporter()["channels"], NOBODYS)
+        assert never["state"] in ("connecting", "down")
+        assert never["why"].startswith("cannot connect: ")
+        assert never["failures"] > 0
 
 
 def used_after(pair: TwoPaths) -> float:

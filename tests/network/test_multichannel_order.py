@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.mounted, pytest.mark.network]
 
 AREA_BYTES = 4 * MIB
 ROUNDS = 5
-RESTARTS = 2
+RESTARTS = 1
 KILLS = 3
 WAIT_S = 30.0
 
