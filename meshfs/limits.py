@@ -215,6 +215,9 @@ CHANNEL_DEAD_AFTER_S: Final = 1.25
 CHANNEL_DEAD_AFTER_MIN_S: Final = 0.5
 # With others to go on by, a silent one is asked earlier than alone.
 CHANNEL_PROBE_BESIDE_OTHERS_S: Final = 0.5
+# A channel that lived less is no proof that its path works: it may pass what is small, logins and probes, and
+# swallow the rest, and each new channel on it costs somebody a wait until its silence is found.
+PATH_STEADY_AFTER_S: Final = 10.0
 # An exporter that took no further channel of a session is asked again: it may have had others of ours that were
 # dead, which it notices after CONNECTION_DEAD_AFTER_S at the latest.
 BIND_AGAIN_S: Final = 30.0

@@ -130,7 +130,7 @@ class PathKeeper:
             else:
                 lived_s = await self._serve(transport)
             # What worked is tried at once; but one that binds and then loses all it is told is no good.
-            established = lived_s >= limits.RECONNECT_DELAY_MAX_S
+            established = lived_s >= limits.PATH_STEADY_AFTER_S
             failed = 0 if established else failed + 1
             delay_s = min(limits.RECONNECT_DELAY_MIN_S * 2 ** min(failed, 16), limits.RECONNECT_DELAY_MAX_S)
             # A cluster that lost one exporter does not come back to it in step.

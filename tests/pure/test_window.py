@@ -339,6 +339,27 @@ def test_a_hung_lane_forgets_who_left_at_the_next_tick() -> None:
     assert peer.window.waiters() == []
 
 
+def test_who_left_is_told_of_once() -> None:
+    left: list[Ask] = []
+    peer = Peer(200)
+    peer.window = Window(peer.credits, left.append)
+    app, system = Lane(APP), Lane(SYSTEM)
+    asks = [*peer.fill(app, MIB_CHARGE, 20), *peer.fill(system, MIB_CHARGE, 20)]
+    gone = [ask for ask in asks if ask not in peer.in_flight][::2]
+    for ask in gone:
+        ask.wanted = False
+    peer.window.tick()
+    assert len(left) == len(gone)
+    assert set(left) == set(gone)
+    late = next(ask for ask in asks if ask not in peer.in_flight and ask.wanted)
+    late.wanted = False
+    while peer.in_flight:
+        peer.answer(peer.in_flight[0])
+    assert left.count(late) == 1
+    assert len(left) == len(gone) + 1
+    assert sorted(map(id, left + peer.granted)) == sorted(map(id, {*left, *peer.granted}))
+
+
 def test_clear_forgets_all() -> None:
     peer = Peer(100)
     for lane in (Lane(APP), Lane(SYSTEM), peer.window.control):

@@ -36,10 +36,12 @@ from meshfs.testing.block_model import BLOCK_BYTES
 from meshfs.testing.fixed_ways import Dialer
 from meshfs.testing.stalling import Relay, Relays
 from meshfs.transport.stream import StreamTransport
-from tests.simulation.test_cluster import BLOCKS, IO_TIMEOUT_S, Actor, Mount, World, simulate
+from tests.simulation.test_cluster import BLOCKS, HOT_BLOCKS, IO_TIMEOUT_S, Actor, Mount, World, simulate
 
 SEEDS = range(1, 11)
 CHANNELS_MAX = 4
+#: From this size on requests go in parts where channels are alike.
+IN_PARTS_BLOCKS = 2 * spread.SPLIT_MIN_BYTES // BLOCK_BYTES
 CREDITS_MAX = limits.CREDITS_MAX
 #: A path that comes back is used again within this, and the disks' last answers are there.
 SETTLE_S = 10.0
@@ -87,6 +89,13 @@ class ActorThatLeaves(Actor):
             answer = await super().bounded(what, call)
         self.world.note(f"{self.name} {what}: left" if answer[0] == errno.ECANCELED else f"{self.name} {what}: stayed")
         return answer
+
+    def some_range(self) -> tuple[int, int]:
+        """Requests that go in parts meet others as well."""
+        if self.random.random() < 0.15:
+            first = self.random.randrange(HOT_BLOCKS)
+            return first, first + self.random.randrange(IN_PARTS_BLOCKS, 4 * IN_PARTS_BLOCKS)
+        return super().some_range()
 
     def check_code(self, code: int, faults: int) -> None:
         if code != errno.ECANCELED:
@@ -289,6 +298,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_S", 0.4)
     monkeypatch.setattr(limits, "RECONNECT_DELAY_MAX_S", 0.2)
     monkeypatch.setattr(limits, "PATH_BROKEN_AFTER_S", 0.2)
+    monkeypatch.setattr(limits, "PATH_STEADY_AFTER_S", 0.2)
     # A call gives up when the next attempt would be too late: by so much before its deadline.
     monkeypatch.setattr(limits, "RETRY_DELAY_MAX_S", 0.05)
     monkeypatch.setattr(spread, "SPLIT_MIN_S", 0.0)
