@@ -189,7 +189,7 @@ class WorldOfChannels(World):
         Some, or some parts of large ones, may fail meanwhile. What was given up is fenced, and the
         channels that ask for its end go as well.
         """
-        share, failing = self.random.choice(((1, False), (1, False), (0.5, True)))
+        share, failing = self.random.choice(((1, False), (0.5, True)))
         self.note(f"chaos: writes held, {failing=}")
         self.disk.stall(lambda request: request.op == Op.WRITE and self.random.random() < share)
         if failing:
@@ -200,6 +200,11 @@ class WorldOfChannels(World):
             self.disk.heal()
             self.faults, self.faulty = self.faults + 1, False
         self.disk.stall(lambda request: False)
+        if failing:
+            for mount in self.mounts:
+                # All but one of its channels: what was told of one part is not all there is to it.
+                for channel in mount.session.channels[1:]:
+                    channel.fail("cable pulled")
         for _ in range(self.random.randint(1, 4)):
             await self.random.choice((self.cut_one, self.cut_one, self.cut))()
             await trio.sleep(self.random.choice((0.01, 0.1, 0.3)))
