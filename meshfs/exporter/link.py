@@ -177,6 +177,8 @@ class Link:
         self._going_on = False
         if not self._reading.cancel_called and not self.peer.closed:
             self._batch(self._handle_held)
+            # What was held may have made no reply, which else calls for more.
+            self._resume()
 
     def _handle_held(self) -> bool:
         self.peer.go_on()

@@ -74,6 +74,8 @@ class Channel:
         self.siblings: Callable[[], Iterable[Channel]] = _none
         #: When it was last known to have heard something; trio's clock, to a tick.
         self.heard_s = trio.current_time()
+        #: When the exporter was heard by other means than a channel of the session.
+        self.exporter_heard_s: float | None = None
         #: How busy it is, and how fast; kept while ``measure`` says so.
         self.load = Load(self.heard_s)
         self.throughput = Throughput()
@@ -159,6 +161,10 @@ class Channel:
                 if slot.length:
                     self.load.begin(slot.length, now)
         self._measured = on
+
+    @property
+    def measuring(self) -> bool:
+        return self._measured
 
     @property
     def session_id(self) -> int:
@@ -439,8 +445,11 @@ class Channel:
         return heard
 
     def siblings_heard_s(self) -> float | None:
-        """When any other channel of the session was last heard; None where there is no other."""
-        return max((sibling.heard_s for sibling in self.siblings()), default=None)
+        """When the exporter was heard otherwise, by any other channel of the session; None where there is no other."""
+        heard_s = [sibling.heard_s for sibling in self.siblings()]
+        if self.exporter_heard_s is not None:
+            heard_s.append(self.exporter_heard_s)
+        return max(heard_s, default=None)
 
     def probe_siblings(self) -> None:
         """Ask them: is it the exporter that is silent, or only this channel? What they heard before does not tell.
@@ -460,6 +469,8 @@ class Channel:
         message_id = self.credits.take(1)
         if message_id is None:
             return False
+        # A slow link in the midst of a large message is not silent: from now on every byte counts.
+        self.transport.expect(0)
         slot = Slot(int(Command.ECHO), 0, inf, 1, self._control)
         slot.task = None
         slot.message_id = self._probe_id = message_id

@@ -2,9 +2,9 @@
 
 `Group` stands where the caller would: the slots of its parts give it their results, and when all
 have, the caller goes on. It waits for all of them also when one fails, so that afterwards no part
-is in flight that the caller does not know of, and then raises an error. Of several that is one that
-leaves its part unanswered (the channel was lost, or the deadline passed), as such a part may be
-executed yet, whatever was answered to the others. A caller that gives up (cancelled) leaves the
+is in flight that the caller does not know of, and then raises an error. Of several that is the one
+after which most may still happen: a deadline that passed, as that part is still out under the
+present ChannelSequence; then a lost channel; then what was answered. A caller that gives up (cancelled) leaves the
 parts behind, as it leaves a slot.
 """
 
@@ -101,5 +101,5 @@ class Group:
 
 
 def _weight(error: BaseException) -> int:
-    """A part that was lost goes again with the whole; one that is late is the end of it."""
-    return 2 if isinstance(error, ChannelLost) else 1 if isinstance(error, TimeoutError) else 0
+    """A part that is late may be executed after a replay of the whole; a lost one is before it or never."""
+    return 2 if isinstance(error, TimeoutError) else 1 if isinstance(error, ChannelLost) else 0

@@ -54,11 +54,11 @@ class Owner(Protocol):
     def replan_later(self, delay_s: float) -> None: ...
 
     async def session_change(self) -> None:
-        """Return when the session is another one than now, or gone."""
+        """Return when the session, or a channel of it, came or went."""
 
 
 class PathKeeper:
-    """``run`` it until cancelled."""
+    """``start`` it, and cancel its ``scope``."""
 
     def __init__(self, owner: Owner, choice: Choice, pool: BufferPool, dead_after_s: float) -> None:
         self.choice = choice
@@ -92,9 +92,13 @@ class PathKeeper:
         """Something changed: try again now."""
         self._poked.set()
 
-    async def run(self) -> None:
+    def start(self, nursery: trio.Nursery) -> None:
+        """Run it; ``scope`` ends it."""
         self.running = True
         self.scope = trio.CancelScope()
+        nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
         self._broken()
         try:
             with self.scope:
@@ -144,12 +148,15 @@ class PathKeeper:
 
     async def _wait_for_room(self) -> None:
         """An exporter that takes no further channel is asked again with the next session, or much later."""
-        while (session := self._owner.session) is not None and session.no_more:
-            self.state, self.why, self.retry_at = "idle", session.no_more, None
-            with trio.move_on_after(limits.BIND_AGAIN_S) as waiting:
+        session = self._owner.session
+        if session is None or not session.no_more:
+            return
+        self.state, self.why, self.retry_at = "idle", session.no_more, None
+        with trio.move_on_after(limits.BIND_AGAIN_S) as waiting:
+            while self._owner.session is session:
                 await self._owner.session_change()
-            if waiting.cancelled_caught:
-                session.no_more = ""
+        if waiting.cancelled_caught:
+            session.no_more = ""
 
     async def _serve(self, transport: Transport) -> float:
         """One connection from its login to its end; how long it was of use."""
@@ -176,7 +183,6 @@ class PathKeeper:
 
     async def _join(self, channel: Channel) -> str:
         """Make it a channel of the session; why the exporter wants none, else the channel's ``why`` tells."""
-        start_s = trio.current_time()
         try:
             await self._owner.join(channel, self.path)
         except BindRefused as error:
@@ -184,7 +190,7 @@ class PathKeeper:
             self.broken_since = None
             return str(error)
         except trio.TooSlowError:
-            channel.fail(f"the login took longer than {trio.current_time() - start_s:.1f} s")
+            channel.fail(f"the login took longer than {limits.HANDSHAKE_TIMEOUT_S:g} s")
         except _SETUP_ERRORS as error:
             channel.fail(str(error))
         except Exception as error:

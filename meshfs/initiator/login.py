@@ -137,6 +137,10 @@ class Credentials:
         return first
 
 
+class AnotherInstance(RemoteProtocolError):
+    """Who answers at this address is not who the session is with."""
+
+
 class BindRefused(Exception):
     """The exporter takes no further channel of this session; the text says why."""
 
@@ -189,7 +193,7 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
     hint = await negotiate(channel, policy, guid)
     settled, first = channel.connection.negotiated, session.settled
     if settled.peer_guid != first.peer_guid:
-        raise RemoteProtocolError("another exporter, or another instance of it, answers at this address")
+        raise AnotherInstance("another exporter, or another instance of it, answers at this address")
     if not settled.peer_capabilities & Capabilities.MULTI_CHANNEL:
         raise BindRefused("the exporter does without multichannel")
     ours = (settled.dialect, settled.signing_algorithm, settled.cipher)

@@ -141,7 +141,6 @@ def _pairs(locals_: Sequence[Interface], remotes: Sequence[Remote]) -> Iterable[
             continue
         # An interface may have several addresses in one network; it is one interface all the same.
         here = list({local.name: local for local in sorted(here, key=_by_speed, reverse=True)}.values())
-        here.sort(key=_by_speed, reverse=True)
         there = sorted(there, key=_by_speed, reverse=True)
         for index in range(max(len(here), len(there))):
             yield Path(
@@ -160,6 +159,6 @@ def _network_of(remote: Remote, locals_: Sequence[Interface]) -> object:
     return max(networks, key=lambda network: network.prefixlen, default=None)
 
 
-def _by_speed(end: Interface | Remote) -> tuple[bool, int]:
-    up = end.up if isinstance(end, Interface) else True
-    return up, end.speed_bits_s
+def _by_speed(end: Interface | Remote) -> int:
+    """And not by what is up: a link that goes must not pair all others anew."""
+    return end.speed_bits_s

@@ -84,8 +84,8 @@ class Disk(Protocol):
         """What the exporter says of the disk at a new open, before anything else is asked of it."""
 
 
-#: The session in which a write was lost that may have been executed; None where there is no such write.
-Attempt = Session | None
+#: The open in which a write was lost that may have been executed; None where there is no such write.
+Attempt = FileId | None
 
 
 class Step(enum.Enum):
@@ -172,9 +172,13 @@ class SharedOpen:
         """Of this open on a channel; one made again on it still answers for what is in flight."""
         lane = self.lanes.get(channel)
         if lane is None:
-            self.lanes = {other: lane for other, lane in self.lanes.items() if not other.why}
+            self._forget_lanes()
             lane = self.lanes[channel] = Lane(self._io_class)
         return lane
+
+    def _forget_lanes(self) -> None:
+        """Those of channels that ended."""
+        self.lanes = {channel: lane for channel, lane in self.lanes.items() if not channel.why}
 
     def _raise_refusal(self, op: str) -> None:
         refusal = self._refusal
@@ -198,7 +202,9 @@ class SharedOpen:
         try:
             while True:
                 channel = await self.usable(op, deadline, size)
-                slot = None
+                if trio.current_time() >= deadline:
+                    raise self._timeout()
+                slot, file_id = None, self.file_id
                 try:
                     slot = start(channel, lost is not None)
                     result = await slot
@@ -206,7 +212,7 @@ class SharedOpen:
                         raise StatusError(result.status, status_text(result.status))
                     return result
                 except BaseException as error:
-                    lost = self.failed(error, channel, slot) or lost
+                    lost = self.failed(error, channel, file_id, slot) or lost
                 # Where only a channel was lost, another one takes it at once.
                 if pause_s or self.session is None or not channel.why:
                     pause_s = min(max(2 * pause_s, limits.RETRY_DELAY_MIN_S), limits.RETRY_DELAY_MAX_S)
@@ -214,42 +220,47 @@ class SharedOpen:
                     raise self._timeout()
                 await trio.sleep(pause_s)
         except (TimeoutError, trio.Cancelled):
-            self._give_up(lost)
+            self.give_up(lost)
             raise
 
-    def failed(self, error: BaseException, channel: Channel, sent: Slot | Group | None) -> Attempt:
-        """A request ended with ``error``: returns when it may go again, else raises what the caller gets.
+    def failed(self, error: BaseException, channel: Channel, file_id: FileId, sent: Slot | Group | None) -> Attempt:
+        """A request of the open ``file_id`` ended with ``error``: returns when it may go again, else raises.
 
-        Returns the session it was lost in when it is a write that may have been executed.
+        What is raised is for the caller. Returns the open when it is a write, lost with its channel, that may
+        have been executed.
         """
         write = sent is not None and sent.sent and sent.command == Command.WRITE
-        made_in = self._made_in
         if isinstance(error, ChannelLost):
-            if made_in is not None and made_in.why:
-                self._forget(made_in)
-            return made_in if write else None
+            if self._made_in is not None and self._made_in.why:
+                self._forget(self._made_in)
+            return file_id if write else None
         if isinstance(error, StatusError):
-            self._take_status(error, channel)
+            self._take_status(error, channel, file_id)
             return None
         # The deadline, or the caller was cancelled: what was sent may still happen.
-        # An open that is not offered now (the other class is fenced) is meant as well.
         if write:
-            self._give_up(made_in)
+            self.give_up(file_id)
         raise error
 
-    def _give_up(self, lost: Attempt) -> None:
-        """Nobody waits for a write any more that may be executed in this session."""
-        if lost is not None and lost is self._made_in and not lost.why and self._file is not None:
+    def give_up(self, lost: Attempt) -> None:
+        """Nobody waits any more for a write of this open that may be executed. An open that is not offered
+        now (the other class is fenced) is meant as well; one that ended has ended all its writes."""
+        if lost is not None and self._is(lost):
             logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)
             self._fence()
 
-    def _take_status(self, error: StatusError, channel: Channel) -> None:
+    def _is(self, file_id: FileId) -> bool:
+        """Whether that is the open there is now. What is told late of an earlier one does not concern it."""
+        alive = self._made_in is not None and not self._made_in.why
+        return alive and self._file is not None and self._file.file_id == file_id
+
+    def _take_status(self, error: StatusError, channel: Channel, file_id: FileId) -> None:
         status = error.status
         if status in _SESSION_LOST:
             if self._made_in is not None and channel in self._made_in.channels:
                 self._made_in.fail(f"the exporter ended our session ({status_text(status)})")
         elif status in _OPEN_LOST:
-            if self.session is not None and channel in self.session.channels:
+            if self._is(file_id):
                 self._fence()
         elif status not in _BUSY:
             number = errno_from_status(status)
@@ -259,6 +270,7 @@ class SharedOpen:
 
     def poke(self) -> None:
         """The session, or a channel of it, came or went."""
+        self._forget_lanes()
         if self._made_in is not None and self._made_in.why:
             self._forget(self._made_in)
         self._poke.set()

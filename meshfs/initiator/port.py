@@ -132,16 +132,17 @@ class Handle:
                 and offset + size <= port.info.size_bytes
             ):
                 sent: Slot | Group | None = None
+                file_id = shared.file_id
                 try:
                     parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
                     if parts:
                         sent = self._read_parts(parts, offset, size, deadline)
                     else:
                         lane = shared.lanes.get(channel) or shared.lane(channel)
-                        sent = channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, lane)
+                        sent = channel.start_read(shared.tree_id, file_id, offset, size, deadline, lane)
                     data: bytes | bytearray | memoryview = await sent
                 except BaseException as error:
-                    shared.failed(error, channel, sent)
+                    shared.failed(error, channel, file_id, sent)
                 else:
                     if len(data) != size:
                         raise _short(len(data), size, offset)
@@ -156,17 +157,13 @@ class Handle:
 
     def _read_parts(self, parts: Parts, offset: int, size: int, deadline: float) -> Group:
         """Start a read over several channels; what it gives is as long as what was read of it."""
-        shared, group, start = self._shared, Group(size), 0
-        for channel, length in parts:
+        shared = self._shared
+
+        def start(channel: Channel, begin: int, length: int) -> Slot:
             lane = shared.lane(channel)
-            try:
-                slot = channel.start_read(shared.tree_id, shared.file_id, offset + start, length, deadline, lane)
-            except ChannelLost as error:
-                group.fail(error)
-                break
-            group.add(slot, start)
-            start += length
-        return group
+            return channel.start_read(shared.tree_id, shared.file_id, offset + begin, length, deadline, lane)
+
+        return _in_parts(parts, Group(size), start)
 
     async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
         """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
@@ -215,6 +212,7 @@ class Handle:
                 and self._writable
             ):
                 sent: Slot | Group | None = None
+                file_id = shared.file_id
                 try:
                     parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
                     if parts:
@@ -222,11 +220,11 @@ class Handle:
                     else:
                         lane = shared.lanes.get(channel) or shared.lane(channel)
                         sent = channel.start_write(
-                            shared.tree_id, shared.file_id, offset, data, deadline, lane, write_through=write_through
+                            shared.tree_id, file_id, offset, data, deadline, lane, write_through=write_through
                         )
                     count: int = await sent
                 except BaseException as error:
-                    lost = shared.failed(error, channel, sent)
+                    lost = shared.failed(error, channel, file_id, sent)
                 else:
                     if not write_through:
                         self.last_write_seq = port.write_seq = port.write_seq + 1
@@ -244,21 +242,15 @@ class Handle:
         self, parts: Parts, offset: int, data: bytes | memoryview, deadline: float, write_through: bool
     ) -> Group:
         """Start a write over several channels."""
-        shared, group, start = self._shared, Group(), 0
-        view = memoryview(data)
-        for channel, length in parts:
-            lane = shared.lane(channel)
-            try:
-                slot = channel.start_write(
-                    shared.tree_id, shared.file_id, offset + start, view[start : start + length], deadline, lane,
-                    write_through=write_through,
-                )  # fmt: skip
-            except ChannelLost as error:
-                group.fail(error)
-                break
-            group.add(slot, start)
-            start += length
-        return group
+        shared, view = self._shared, memoryview(data)
+
+        def start(channel: Channel, begin: int, length: int) -> Slot:
+            return channel.start_write(
+                shared.tree_id, shared.file_id, offset + begin, view[begin : begin + length], deadline,
+                shared.lane(channel), write_through=write_through,
+            )  # fmt: skip
+
+        return _in_parts(parts, Group(), start)
 
     async def _write_slowly(
         self, offset: int, data: memoryview, deadline: float, write_through: bool, lost: Attempt
@@ -267,32 +259,38 @@ class Handle:
 
         ``lost``: an attempt at it that may have been executed.
         """
-        await enter_trio()
-        self._check_open()
-        if not self._writable:
-            raise OSError(errno.EBADF, "not open for writing")
-        shared, port = self._shared, self._port
-        if lost is None:
-            await shared.usable("write", deadline)
-        size = min(len(data), port.info.size_bytes - offset)
-        if size <= 0:
-            if not len(data):
-                return 0
-            raise OSError(errno.ENOSPC, "the disk ends before")
-        done = 0
+        try:
+            await enter_trio()
+            self._check_open()
+            if not self._writable:
+                raise OSError(errno.EBADF, "not open for writing")
+            if lost is None:
+                await self._shared.usable("write", deadline)
+            size = min(len(data), self._port.info.size_bytes - offset)
+            if size <= 0 and len(data):
+                raise OSError(errno.ENOSPC, "the disk ends before")
+            return await self._write_all(offset, data[:size], deadline, write_through, lost)
+        except BaseException:
+            self._shared.give_up(lost)
+            raise
+
+    async def _write_all(
+        self, offset: int, data: memoryview, deadline: float, write_through: bool, lost: Attempt
+    ) -> int:
+        shared, port, done = self._shared, self._port, 0
 
         def start(channel: Channel, replay: bool) -> Slot:
-            part = data[done : min(size, done + shared.write_max_bytes)]
+            part = data[done : done + shared.write_max_bytes]
             return channel.start_write(
                 shared.tree_id, shared.file_id, offset + done, part, deadline, shared.lane(channel),
                 write_through=write_through, replay=replay,
             )  # fmt: skip
 
-        while done < size:
-            done += await shared.again("write", deadline, start, size - done, lost)
+        while done < len(data):
+            done += await shared.again("write", deadline, start, len(data) - done, lost)
             if not write_through:
                 self.last_write_seq = port.write_seq = port.write_seq + 1
-        return size
+        return done
 
     async def flush(self) -> None:
         """All writes acknowledged so far are on the disk; EIO once when some were lost. OSError."""
@@ -363,6 +361,19 @@ class Handle:
         if not self._closed:
             self._closed = True
             await self._shared.remove(self)
+
+
+def _in_parts(parts: Parts, group: Group, start: Callable[[Channel, int, int], Slot]) -> Group:
+    """Start every part, which begins at so many bytes of the whole and is so long."""
+    begin = 0
+    for channel, length in parts:
+        try:
+            group.add(start(channel, begin, length), begin)
+        except ChannelLost as error:
+            group.fail(error)
+            break
+        begin += length
+    return group
 
 
 def _short(count: int, size: int, offset: int) -> OSError:

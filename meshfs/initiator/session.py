@@ -15,7 +15,8 @@ exporter tells of other interfaces.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,16 @@ from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import CLOSED, Channel
 from meshfs.initiator.files import open_file, query_disks, query_interfaces, wait_for_change
 from meshfs.initiator.keeper import PathKeeper
-from meshfs.initiator.login import BindRefused, Policy, bind, connect_tree, log_in, validate_negotiation
-from meshfs.initiator.multichannel import Choice, Path, plan
+from meshfs.initiator.login import (
+    AnotherInstance,
+    BindRefused,
+    Policy,
+    bind,
+    connect_tree,
+    log_in,
+    validate_negotiation,
+)
+from meshfs.initiator.multichannel import Choice, Path, Remote, plan
 from meshfs.initiator.status import exporter_status
 from meshfs.initiator.ways import Ways
 from meshfs.model import DiskInfo, IoClass
@@ -93,8 +102,6 @@ class ExporterSession:
         self._dead_after_s = dead_after_s
         self._previous_session_id = 0
         self._joining = trio.Lock()
-        # Of the login under way, or the last one.
-        self._login = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._disks_changed = trio.Event()
         self._session_changed = trio.Event()
@@ -138,7 +145,10 @@ class ExporterSession:
             keeper = known.get(path.key)
             return keeper is None or keeper.works(now)
 
-        choices = plan(self._ways.locals(), self._remotes, channels=self._channels, works=works)
+        locals_ = self._ways.locals()
+        # Its own exporter is reached by one socket, which more channels would only share.
+        channels = self._channels if self._ways.asks else 1
+        choices = plan(locals_, self._remotes, channels=channels, works=works)
         keepers = []
         for choice in choices:
             keeper = known.pop(choice.path.key, None)
@@ -151,11 +161,16 @@ class ExporterSession:
             if keeper.choice.why_not:
                 self._drop(keeper, gone=keeper.path.local is not None and not keeper.path.local.up)
             elif not keeper.running:
-                keeper.running = True
-                nursery.start_soon(keeper.run)
+                keeper.start(nursery)
+        there = {(local.name, local.address) for local in locals_ if local.up}
+        addresses = {remote.address for remote in self._remotes}
         for keeper in known.values():
-            keeper.choice = Choice(keeper.path, "the address is gone")
-            self._drop(keeper, gone=True)
+            path = keeper.path
+            gone = path.remote.address not in addresses or (
+                path.local is not None and (path.local.name, path.local.address) not in there
+            )
+            keeper.choice = Choice(path, "the address is gone" if gone else "its ends are paired otherwise")
+            self._drop(keeper, gone=gone)
             if keeper.running:
                 # It ends by itself, or carries the session alone.
                 self.keepers.append(keeper)
@@ -196,16 +211,12 @@ class ExporterSession:
     async def join(self, channel: Channel, path: Path) -> None:
         """Log in on the channel, or bind it to the session there is.
 
-        One logs in at a time, on a path where perhaps nothing gets through: it has less time when others wait.
-        Binds wait for nobody.
+        One logs in at a time; binds wait for nobody, as each may be on a path where nothing gets through.
         """
-        self._login.deadline = min(self._login.deadline, trio.current_time() + limits.LOGIN_BESIDE_OTHERS_S)
         async with self._joining:
             session = self.session
             if session is None:
-                waiting = self._joining.statistics().tasks_waiting
-                most_s = limits.LOGIN_BESIDE_OTHERS_S if waiting else limits.HANDSHAKE_TIMEOUT_S
-                with trio.fail_after(most_s) as self._login:
+                with self._yielding(channel), trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
                     session, disks = await self._log_in(channel)
                 self._add(session, channel, path)
                 self._connected(session, disks)
@@ -216,6 +227,26 @@ class ExporterSession:
         logger.info("exporter %s: one more channel, %s to %s", self.node, channel.transport.local,
                     channel.transport.remote)  # fmt: skip
         self._tell()
+
+    @contextmanager
+    def _yielding(self, channel: Channel) -> Iterator[None]:
+        """A login on a path where nothing is heard gives way to those that wait to try theirs."""
+        start_s, scope = trio.current_time(), trio.CancelScope()
+
+        async def watch() -> None:
+            with scope:
+                while True:
+                    await trio.sleep(limits.CHANNEL_TICK_S)
+                    silent_s = trio.current_time() - max(start_s, channel.heard_s)
+                    if silent_s >= limits.LOGIN_BESIDE_OTHERS_S and self._joining.statistics().tasks_waiting:
+                        channel.fail(f"nothing heard for {silent_s:.1f} s of the login, and others wait")
+
+        assert self._nursery is not None
+        self._nursery.start_soon(watch)
+        try:
+            yield
+        finally:
+            scope.cancel()
 
     def _add(self, session: Session, channel: Channel, path: Path) -> None:
         if channel.why:
@@ -244,6 +275,11 @@ class ExporterSession:
             await bind(channel, self._policy, self._guid, self._new_login(), session.credentials)
         except BindRefused as error:
             session.no_more = str(error)
+            raise
+        except AnotherInstance:
+            # It may have started anew while our other channels are silent, which then are not waited for long.
+            for other in session.channels:
+                other.exporter_heard_s = trio.current_time()
             raise
         await validate_negotiation(channel, self._policy, self._guid, session.trees[IoClass.APP])
         if session.why:
@@ -284,10 +320,14 @@ class ExporterSession:
             session.fail(f"the exporter broke the protocol: {error}")
 
     async def _watch_changes(self, session: Session) -> None:
+        async def wait(channel: Channel) -> None:
+            # Something changed, or it is asked again as its channel was lost, perhaps with the news.
+            self._disks_changed.set()
+            await wait_for_change(channel, session.root)
+
         try:
             while True:
-                await session.ask(lambda channel: wait_for_change(channel, session.root))
-                self._disks_changed.set()
+                await session.ask(wait)
         except StatusError as error:
             logger.info("exporter %s does not tell of changed disks (%s); asked every %g s", self.node, error,
                         limits.DISKS_REFRESH_S)  # fmt: skip
@@ -304,19 +344,29 @@ class ExporterSession:
 
     async def _follow_interfaces(self, session: Session) -> None:
         """Where else the exporter is; what the config says stays, as it may be all that we reach."""
+        told_why = ""
         while self._ways.asks:
             self._ask_interfaces = trio.Event()
             try:
                 told = await session.ask(lambda channel: query_interfaces(channel, session.trees[IoClass.APP]))
             except (StatusError, RemoteProtocolError) as error:
-                logger.info("exporter %s does not tell its interfaces: %s", self.node, error)
-                return
-            found = {remote.address: remote for remote in (*self._ways.remotes, *told)}
-            if tuple(found.values()) != self._remotes:
-                self._remotes = tuple(found.values())
-                self.replan()
+                # Perhaps it has none now; it is asked again.
+                if str(error) != told_why:
+                    told_why = str(error)
+                    logger.info("exporter %s does not tell its interfaces: %s", self.node, error)
+            else:
+                self._take_remotes(told)
             with trio.move_on_after(limits.INTERFACES_REFRESH_S):
                 await self._ask_interfaces.wait()
+
+    def _take_remotes(self, told: tuple[Remote, ...]) -> None:
+        """Of what the config says and is not told now, what was told last is known still."""
+        found = {remote.address: remote for remote in self._ways.remotes}
+        found |= {remote.address: remote for remote in self._remotes if remote.address in found}
+        found |= {remote.address: remote for remote in told}
+        if tuple(found.values()) != self._remotes:
+            self._remotes = tuple(found.values())
+            self.replan()
 
     # --- state -------------------------------------------------------------------------
 

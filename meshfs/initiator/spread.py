@@ -155,7 +155,7 @@ class Spread(Generic[C]):
         best, best_s = None, 0.0
         for channel in self.channels:
             load = channel.load
-            if size <= _PART_MIN_BYTES and load.to_try(now):
+            if 0 < size < SPLIT_MIN_BYTES and load.to_try(now):
                 return channel
             seconds = load.seconds(size)
             if best is None or seconds < best_s:

@@ -95,5 +95,5 @@ def _channel_status(channel: Channel) -> dict[str, Any]:
         "sent_bytes_s": round(channel.throughput.sent_bytes_s),
         "received_bytes_s": round(channel.throughput.received_bytes_s),
         # Where there is no choice nothing is measured.
-        "measured_bytes_s": round(channel.load.rate_bytes_s) if channel.load.measured else None,
+        "measured_bytes_s": round(channel.load.rate_bytes_s) if channel.measuring and channel.load.measured else None,
     }

@@ -44,7 +44,9 @@ async def pair_over(
     connected: int = 2,
     channels: int = 1,
 ) -> AsyncIterator[tuple[Pair, MadeUpWays]]:
-    ways = MadeUpWays(functools.partial(connect_unix, folder / "exporter.sock"), interfaces, remotes)
+    dialer = functools.partial(connect_unix, folder / "exporter.sock")
+    # Several channels of a path have only those who ask for more.
+    ways = MadeUpWays(dialer, interfaces, remotes, asks=channels > 1)
     with trio.fail_after(20):
         async with mesh_pair(folder, SIZE, io_timeout_s=3.0, ways=ways, channels=channels) as pair:
             await until(lambda: len(pair.session.channels) == connected)

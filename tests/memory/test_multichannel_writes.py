@@ -391,7 +391,7 @@ ERRORS = {
 @pytest.mark.parametrize(
     ("one", "other", "raised"),
     [
-        ("lost", "timeout", "lost"),
+        ("lost", "timeout", "timeout"),
         ("lost", "refused", "lost"),
         ("lost", "failed", "lost"),
         ("timeout", "refused", "timeout"),

@@ -56,6 +56,15 @@ def test_in_one_network_the_fastest_pair_off_and_none_is_used_twice_before_all_a
     assert ends(uneven) == [("eth0", f"10.0.1.{last}") for last in (5, 6, 7)]
 
 
+def test_a_link_that_goes_down_pairs_nothing_anew() -> None:
+    remotes = [remote("10.0.1.5"), remote("10.0.1.6")]
+    both = [local("eth0", "10.0.1.1/24"), local("eth1", "10.0.1.3/24")]
+    one = [local("eth0", "10.0.1.1/24", up=False), local("eth1", "10.0.1.3/24")]
+    before, after = choose(both, remotes), choose(one, remotes)
+    assert [choice.path.key for choice in before] == [choice.path.key for choice in after]
+    assert ends(after) == [("eth1", "10.0.1.6")]
+
+
 def test_an_interface_with_two_addresses_in_one_network_is_one_interface() -> None:
     here = [ETH0, local("eth0", "10.0.1.9/24")]
     assert len(choose(here, [remote("10.0.1.2")])) == 1

@@ -127,6 +127,18 @@ def test_a_bad_first_impression_is_forgotten_soon() -> None:
     assert spread.pick(65536, 2.6) is new, "and found to be fast"
 
 
+@pytest.mark.parametrize("size", [4096, 65536, 65537, 100_000, SPLIT_MIN_BYTES - 1, SPLIT_MIN_BYTES, MIB])
+def test_requests_of_any_size_try_what_was_never_measured(size: int) -> None:
+    spread: Spread[Link] = Spread()
+    known, new = Link(1e9), Link(1e9)
+    spread.add(known)
+    spread.add(new)
+    worked(known, [0.001])
+    assert spread.pick(0, 0.0) is known, "what has no length would not measure it"
+    tried = [channel for channel, _ in spread.split(size, 0.0)] or [spread.pick(size, 0.0)]
+    assert new in tried
+
+
 def test_the_drivers_word_is_not_trusted_with_much() -> None:
     spread: Spread[Link] = Spread()
     known, promised = Link(50e6), Link(5e6, promised_bytes_s=1.25e9)

@@ -1,0 +1,169 @@
+"""Several channels where things come in an unlucky order."""
+
+import errno
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.disk.base import Op
+from meshfs.errors import StatusError
+from meshfs.exporter import binding
+from meshfs.exporter.request import Request
+from meshfs.exporter.session import Session
+from meshfs.initiator import session as session_module
+from meshfs.initiator.multichannel import Remote
+from meshfs.initiator.outbox import Outbox
+from meshfs.initiator.slots import Slot
+from meshfs.initiator.ways import UnixWay
+from meshfs.limits import KIB, MIB
+from meshfs.model import IoClass
+from meshfs.smb.constants import NtStatus
+from meshfs.testing.fixed_ways import FixedWays
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.transport.base import Memory
+from meshfs.transport.stream import connect_unix
+
+PART = 256 * KIB
+
+
+def ways(folder: Path, channels: int, *, asks: bool = False) -> FixedWays:
+    return FixedWays([functools.partial(connect_unix, folder / "exporter.sock")] * channels, asks=asks)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - any condition will do
+            await trio.sleep(0.002)
+
+
+async def bound(pair: Pair, channels: int) -> None:
+    await until(lambda: len(pair.session.channels) == channels)
+
+
+async def test_a_part_that_is_late_outranks_one_whose_channel_was_lost(tmp_path: Path) -> None:
+    """The second part leaves under the sequence of after the loss: a replay of the whole would not wait for it."""
+    async with mesh_pair(tmp_path, 4 * MIB, io_timeout_s=0.6, ways=ways(tmp_path, 2)) as pair:
+        await bound(pair, 2)
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        session, disk, stalled = pair.session.session, pair.exporter.disk, []
+        assert session is not None
+        first, second = session.spread.channels
+
+        def hang(request: object) -> bool:
+            assert hasattr(request, "op")
+            if stalled or request.op != Op.WRITE or getattr(request, "offset", 0) != PART:
+                return False
+            stalled.append(request)
+            return True
+
+        disk.stall(hang)
+        session.split = lambda size, now: [(first, PART), (second, PART)] if size == 2 * PART and not first.why else []
+        start_write = first.start_write
+
+        def torn(*args: object, **keywords: object) -> Slot:
+            slot = start_write(*args, **keywords)  # type: ignore[arg-type]
+            first.fail("sending failed")
+            return slot
+
+        first.start_write = torn  # type: ignore[method-assign]
+        with pytest.raises(TimeoutError):
+            await handle.write(0, b"O" * (2 * PART))
+        newer: list[int | str] = []
+
+        async def write_newer() -> None:
+            try:
+                newer.append(await handle.write(PART, b"N" * PART))
+            except OSError as error:
+                newer.append(errno.errorcode[error.errno or 0])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write_newer)
+            await trio.sleep(0.2)
+            assert not newer, "nothing newer is answered while the old part is at the disk"
+            disk.release()
+        assert newer == [PART]
+        assert bytes(disk.data[PART : PART + 4]) == b"NNNN"
+
+
+async def test_a_late_answer_about_an_earlier_open_leaves_the_new_one_alone(tmp_path: Path) -> None:
+    async with mesh_pair(tmp_path, ways=ways(tmp_path, 2)) as pair:
+        await bound(pair, 2)
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        shared, channel = handle._shared, pair.session.channels[0]
+        old = shared.file_id
+        gone = StatusError(NtStatus.FILE_CLOSED, "READ")
+        assert shared.failed(gone, channel, old, None) is None
+        await until(lambda: shared.file_id != old and shared.session is not None)
+        new = shared.file_id
+        shared.failed(gone, channel, old, None)
+        shared.give_up(old)
+        await trio.sleep(0.05)
+        assert shared.file_id == new
+        assert shared.session is not None
+
+
+async def test_a_slow_exporter_is_logged_in_to_whoever_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login is a score of round trips; it gives way only where nothing is heard at all."""
+    send_now = Outbox._send_now
+
+    def late(self: Outbox, parts: list[Memory]) -> None:
+        async def send() -> None:
+            await trio.sleep(0.05)
+            send_now(self, parts)
+
+        trio.lowlevel.spawn_system_task(send)
+
+    monkeypatch.setattr(Outbox, "_send_now", late)
+    monkeypatch.setattr(limits, "LOGIN_BESIDE_OTHERS_S", 0.6)
+    with trio.fail_after(9):
+        async with mesh_pair(tmp_path, ways=ways(tmp_path, 2, asks=True)) as pair:
+            assert pair.session.failures == 0
+
+
+async def test_the_own_exporter_has_one_channel_whatever_the_config_says(tmp_path: Path) -> None:
+    async with mesh_pair(tmp_path, ways=UnixWay(tmp_path / "exporter.sock"), channels=4) as pair:
+        await trio.sleep(0.2)
+        assert len(pair.session.channels) == len(pair.session.keepers) == 1
+
+
+async def test_refused_paths_are_tried_again_however_much_others_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BIND_AGAIN_S", 0.3)
+    bind_of, room = binding._bind_of, [2]
+
+    def full(request: Request, session: Session) -> binding.Bind:
+        if len(session.channels) >= room[0]:
+            raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "no room")
+        return bind_of(request, session)
+
+    monkeypatch.setattr(binding, "_bind_of", full)
+    async with mesh_pair(tmp_path, ways=ways(tmp_path, 3)) as pair:
+        await bound(pair, 2)
+        await until(lambda: any("no further channel" in keeper.why for keeper in pair.session.keepers))
+        room[0] = 3
+        for _ in range(20):
+            pair.session._tell()
+            await trio.sleep(0.05)
+        await bound(pair, 3)
+
+
+async def test_interfaces_are_asked_for_again_after_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter whose links just come up has none to tell of."""
+    asked = []
+
+    async def refused_once(*_: object) -> tuple[Remote, ...]:
+        asked.append(trio.current_time())
+        if len(asked) == 1:
+            raise StatusError(NtStatus.NOT_SUPPORTED, "IOCTL")
+        return (Remote("way-0", 25_000_000_000, 3),)
+
+    monkeypatch.setattr(session_module, "query_interfaces", refused_once)
+    monkeypatch.setattr(limits, "INTERFACES_REFRESH_S", 0.1)
+    async with mesh_pair(tmp_path, ways=ways(tmp_path, 1, asks=True)) as pair:
+        await until(lambda: pair.session.keepers[0].path.speed_bits_s == 25_000_000_000)
+        assert len(asked) >= 2
