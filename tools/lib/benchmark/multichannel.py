@@ -8,11 +8,13 @@ failover   two links, one of them pulled under load at either end, again and aga
 """
 
 import json
+import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -223,7 +225,7 @@ def _pull(stage: Stage, nic: Any, how: str) -> dict[str, Any]:
     """One link gone under load and back: fio's longest answer, and when bytes move over it again."""
     with ExitStack() as stack:
         load = _load(stage.path, PULL_AFTER_S + PULLED_S)
-        stack.callback(load.kill)
+        stack.callback(_end, load)
         time.sleep(PULL_AFTER_S)
         (nic.down if how == "down" else nic.blackhole)()
         stack.callback(nic.heal if how == "blackhole" else nic.up)
@@ -236,8 +238,7 @@ def _pull(stage: Stage, nic: Any, how: str) -> dict[str, Any]:
     try:
         reused = _await_use(stage, back)
     finally:
-        load.kill()
-        load.wait()
+        _end(load)
     stall_ns = max(job[side]["clat_ns"]["max"] for side in ("read", "write"))
     return {"how": how, "stall_s": stall_ns / 1e9, "reused_after_s": reused}
 
@@ -247,7 +248,16 @@ def _load(path: Path, seconds: float) -> subprocess.Popen[str]:
         "fio", "--name=pull", f"--filename={path}", "--rw=randrw", "--bs=64k", "--iodepth=16", "--ioengine=libaio",
         "--direct=1", "--time_based", f"--runtime={seconds:g}", "--output-format=json",
     ]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )  # fmt: skip
+
+
+def _end(load: subprocess.Popen[str]) -> None:
+    """fio with all its jobs, which are processes of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(load.pid, signal.SIGKILL)
+    load.wait()
 
 
 def _await_use(stage: Stage, since: float) -> float:
