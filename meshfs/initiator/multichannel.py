@@ -116,7 +116,8 @@ def _why_not(path: Path, fastest: int, only_rdma: bool) -> str:
     if only_rdma and not path.rdma:
         return "others have RDMA"
     if _speed(path) < _SPEED_SHARE_MIN * fastest:
-        return f"slower ({speed_text(_speed(path))}) than others ({speed_text(fastest)})"
+        taken = "" if path.speed_bits_s else "taken for "
+        return f"slower ({taken}{speed_text(_speed(path))}) than others ({speed_text(fastest)})"
     return ""
 
 

@@ -99,6 +99,11 @@ def test_the_slower_end_is_the_pairs_speed_and_half_is_enough() -> None:
     assert not any(choice.why_not for choice in choices)
 
 
+def test_a_speed_nobody_tells_is_said_to_be_assumed() -> None:
+    choices = choose([ETH0], [remote("10.0.1.2"), Remote("192.0.2.7")])
+    assert choices[1].why_not == "slower (taken for 1 Gbit/s) than others (10 Gbit/s)"
+
+
 def test_before_the_exporter_told_its_speeds_everything_is_tried() -> None:
     virtual = [local("eth0", "10.0.1.1/24", 0), local("eth1", "10.0.2.1/24", 0)]
     assert len(ends(choose(virtual, [Remote("10.0.1.2"), Remote("10.0.2.2")]))) == 2
