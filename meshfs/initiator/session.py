@@ -199,6 +199,8 @@ class ExporterSession:
             return
         if gone:
             channel.fail(keeper.choice.why_not)
+            keeper.failures += 1
+            self.failures += 1
             keeper.scope.cancel()
         elif channel in session.spread.channels:
             assert self._nursery is not None

@@ -93,6 +93,7 @@ async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_las
         assert len(pair.session.channels) == 1, "nobody waits for its silence"
         await until(lambda: keeper_of(pair, R0).state == "idle")
         assert keeper_of(pair, R0).why == "interface eth0 is down"
+        assert (keeper_of(pair, R0).failures, pair.session.failures) == (1, 1)
         last = channel_of(pair, R1)
         set_up(pair, ways, "eth1", up=False)
         await trio.sleep(0.1)
