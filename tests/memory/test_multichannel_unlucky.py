@@ -24,6 +24,7 @@ from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
 from meshfs.testing.fixed_ways import FixedWays
 from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.testing.stalling import Relays
 from meshfs.transport.base import Memory
 from meshfs.transport.stream import connect_unix
 
@@ -167,3 +168,21 @@ async def test_interfaces_are_asked_for_again_after_a_refusal(tmp_path: Path, mo
     async with mesh_pair(tmp_path, ways=ways(tmp_path, 1, asks=True)) as pair:
         await until(lambda: pair.session.keepers[0].path.speed_bits_s == 25_000_000_000)
         assert len(asked) >= 2
+
+
+async def test_a_restarted_exporter_is_not_kept_waiting_for_by_a_silent_channel(tmp_path: Path) -> None:
+    """The other channel finds another instance at its address: so the silent one is not silent for being slow."""
+    socket = tmp_path / "exporter.sock"
+    async with trio.open_nursery() as nursery:
+        relays = Relays(functools.partial(trio.open_unix_socket, socket), nursery)
+        dialers = [relays.dial, functools.partial(connect_unix, socket)]
+        async with mesh_pair(tmp_path, 4 * MIB, ways=FixedWays(dialers)) as pair:
+            await bound(pair, 2)
+            handle = await pair.port.open(IoClass.APP, writable=True)
+            relays.alive[0].hold()
+            start_s = trio.current_time()
+            await pair.restart()
+            assert await handle.write(0, b"data") == 4
+            took_s = trio.current_time() - start_s
+            assert took_s < limits.CHANNEL_SILENCE_MAX_S / 2
+        nursery.cancel_scope.cancel()
