@@ -211,7 +211,7 @@ CHANNELS_PER_PATH_MAX: Final = 8
 # for each, so for 85 of them; then the session is made anew.
 BIND_MESSAGE_IDS: Final = 256
 # A channel that says nothing for this long while others of the session do is given up.
-CHANNEL_DEAD_AFTER_S: Final = 1.25
+CHANNEL_DEAD_AFTER_S: Final = 1.0
 CHANNEL_DEAD_AFTER_MIN_S: Final = 0.5
 # With others to go on by, a silent one is asked earlier than alone.
 CHANNEL_PROBE_BESIDE_OTHERS_S: Final = 0.5

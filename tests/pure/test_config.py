@@ -329,7 +329,7 @@ def test_locating_keys() -> None:
 
 
 def test_multichannel(tmp_path: Path) -> None:
-    assert load(tmp_path, EXAMPLE).multichannel == config.Multichannel(1, 1.25)
+    assert load(tmp_path, EXAMPLE).multichannel == config.Multichannel(1, 1.0)
     changed = load(tmp_path, EXAMPLE + "[multichannel]\nchannels = 4\ndead_after_s = 0.5\n")
     assert changed.multichannel == config.Multichannel(4, 0.5)
 
