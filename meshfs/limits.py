@@ -175,8 +175,7 @@ IO_TIMEOUT_S: Final = 30.0
 CONNECT_TIMEOUT_S: Final = 5.0
 RECONNECT_DELAY_MIN_S: Final = 0.05
 RECONNECT_DELAY_MAX_S: Final = 2.0
-# Receiving a large message wakes nobody for less than this; once a silent channel was asked for a
-# sign of life, every byte counts.
+# Receiving a large message wakes nobody for less than this; that some of it came is seen at every tick.
 LOW_WATER_MAX_BYTES: Final = 512 * KIB
 # A channel with requests outstanding that hears nothing for the first probes with ECHO,
 # and is given up after the second.

@@ -102,6 +102,8 @@ class Channel:
         self._lent: list[Buffer] = []
         self._lent_before: list[Buffer] = []
         self._heard = False
+        #: Bytes that had come and were not received when that was looked at last.
+        self._pending = 0
         #: The last ECHO's message id.
         self._probe_id = -1
 
@@ -438,8 +440,11 @@ class Channel:
         return self._window.waiters()
 
     def take_signs_of_life(self, now: float) -> bool:
-        heard = self._heard or self._outbox.progress
+        # Of a large message that comes slowly nothing is received until much is there (transport.expect).
+        pending = self.transport.pending()
+        heard = self._heard or self._outbox.progress or pending > self._pending
         self._heard = self._outbox.progress = False
+        self._pending = pending
         if heard:
             self.heard_s = now
         return heard
@@ -469,8 +474,6 @@ class Channel:
         message_id = self.credits.take(1)
         if message_id is None:
             return False
-        # A slow link in the midst of a large message is not silent: from now on every byte counts.
-        self.transport.expect(0)
         slot = Slot(int(Command.ECHO), 0, inf, 1, self._control)
         slot.task = None
         slot.message_id = self._probe_id = message_id

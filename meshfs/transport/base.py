@@ -25,6 +25,8 @@ class Transport(Protocol):
     send: Callable[[Sequence[Memory]], int]
     #: (memory) -> how many bytes came; 0 is the end of the stream.
     receive_into: Callable[[memoryview], int]
+    #: () -> how many bytes came that ``receive_into`` was not asked for yet.
+    pending: Callable[[], int]
     #: (bytes of a message under way that are sure to come, or 0): don't wake for less than fits.
     expect: Callable[[int], None]
 

@@ -3,9 +3,13 @@
 trio only waits for them: its own streams cost a lock, a checkpoint and a copy per message.
 """
 
+import array
 import errno
+import fcntl
+import functools
 import os
 import socket
+import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -34,6 +38,7 @@ class StreamTransport:
         self.send: Callable[[Sequence[Memory]], int] = sock.sendmsg
         self.receive_into: Callable[[memoryview], int] = sock.recv_into
         self.expect: Callable[[int], None] = LowWater(sock).expect
+        self.pending: Callable[[], int] = functools.partial(_pending, self.fd)
 
     async def wait_readable(self) -> None:
         await trio.lowlevel.wait_readable(self.fd)
@@ -45,6 +50,13 @@ class StreamTransport:
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self.fd)
             self._sock.close()
+
+
+def _pending(fd: int) -> int:
+    """What is in the socket's receive queue (FIONREAD, ioctl_tty(2))."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 class LowWater:

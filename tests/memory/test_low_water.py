@@ -2,12 +2,15 @@
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import trio
 
 from meshfs import limits
-from meshfs.transport.stream import LowWater
+from meshfs.buffers import BufferPool
+from meshfs.initiator.channel import Channel
+from meshfs.transport.stream import LowWater, StreamTransport
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -85,3 +88,32 @@ def test_unix_sockets_are_left_alone() -> None:
         theirs.send(b"x")
         assert readable(ours, 5000)
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+
+
+async def test_what_came_and_wakes_nobody_is_a_sign_of_life_once(tcp: Pair) -> None:
+    """A link may die in the midst of a large message: what came of it before must not be noticed later, as news."""
+    ours, theirs = tcp
+    channel = Channel(StreamTransport(ours), BufferPool())
+    try:
+        channel.transport.expect(limits.LOW_WATER_MAX_BYTES)
+        assert not channel.take_signs_of_life(1.0)
+        theirs.send(bytes(1000))
+        await until(lambda: channel.transport.pending() == 1000)
+        assert not readable(ours, 50)
+        assert channel.take_signs_of_life(2.0)
+        assert not channel.take_signs_of_life(3.0)
+        assert channel.probe()
+        assert not readable(ours, 50)
+        assert not channel.take_signs_of_life(4.0)
+        theirs.send(bytes(10))
+        await until(lambda: channel.transport.pending() == 1010)
+        assert channel.take_signs_of_life(5.0)
+        assert channel.heard_s == 5.0
+    finally:
+        channel.connection.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():  # noqa: ASYNC110 - the kernel tells nobody
+            await trio.sleep(0.002)
