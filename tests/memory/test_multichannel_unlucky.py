@@ -186,3 +186,18 @@ async def test_a_restarted_exporter_is_not_kept_waiting_for_by_a_silent_channel(
             took_s = trio.current_time() - start_s
             assert took_s < limits.CHANNEL_SILENCE_MAX_S / 2
         nursery.cancel_scope.cancel()
+
+
+async def test_a_lost_write_whose_handle_is_closed_meanwhile_is_fenced(tmp_path: Path) -> None:
+    """It may be at the disk still, and other handles write through the same open."""
+    async with mesh_pair(tmp_path, ways=ways(tmp_path, 2)) as pair:
+        await bound(pair, 2)
+        other = await pair.port.open(IoClass.APP, writable=True)
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        shared, lost = handle._shared, handle._shared.file_id
+        await handle.close()
+        with pytest.raises(OSError, match="closed") as raised:
+            await handle._write_slowly(0, memoryview(b"data"), trio.current_time() + 5, False, lost)
+        assert raised.value.errno == errno.EBADF
+        await until(lambda: shared.file_id != lost)
+        assert await other.write(0, b"next") == 4
