@@ -1,4 +1,4 @@
-"""Words every part shares: classes of I/O, disks, what a node may do with one."""
+"""Words every part shares: classes of I/O, disks and their states, what a node may do with one."""
 
 import enum
 import json
@@ -28,12 +28,30 @@ class Access(enum.StrEnum):
     READ_WRITE = "rw"
 
 
+class DiskState(enum.StrEnum):
+    """What the exporter has measured of a disk. Every state but OK is a problem.
+
+    OK          its I/O succeeds
+    FAILING     the device answered its last I/Os with errors
+    GONE        the device went away while it was served
+    MISSING     the disk is configured, and could not be opened yet or any more
+    SUSPENDED   reserved
+    """
+
+    OK = "ok"
+    FAILING = "failing"
+    GONE = "gone"
+    MISSING = "missing"
+    SUSPENDED = "suspended"
+
+
 @dataclass(frozen=True, slots=True)
 class DiskInfo:
     """What an exporter tells of one disk, as seen by the asking node.
 
     ``name`` is the file's name in the share; ``id`` the stable, cluster-wide name of
     /mesh/disk/by-id. ``verifier`` changes when acknowledged, unflushed writes may be lost.
+    ``why`` is the reason of a state that is not OK, for people, and empty otherwise.
     """
 
     id: str
@@ -42,7 +60,7 @@ class DiskInfo:
     size_bytes: int
     access: Access
     verifier: str
-    state: str = "ok"
+    state: DiskState = DiskState.OK
     logical_block_size_bytes: int = 512
     physical_block_size_bytes: int = 4096
     rotational: bool = False
@@ -51,6 +69,7 @@ class DiskInfo:
     serial: str = ""
     enclosure: str = ""
     slot: str = ""
+    why: str = ""
 
 
 def encode_disks(disks: list[DiskInfo]) -> bytes:
@@ -74,10 +93,21 @@ def _disk_from(item: dict[str, object]) -> DiskInfo:
         if type(value) is not expected:
             raise ValueError(f"disk list: {key} is {type(value).__name__}, expected {expected.__name__}")
     known["access"] = Access(str(known["access"]))
+    if "state" in known:
+        known["state"], reason = _state_from(str(known["state"]))
+        known["why"] = known.get("why") or reason
     info = DiskInfo(**known)  # type: ignore[arg-type]
     if not 0 <= info.size_bytes < 1 << 63:
         raise ValueError(f"disk list: size_bytes {info.size_bytes} is out of range")
     return info
+
+
+def _state_from(text: str) -> tuple[DiskState, str]:
+    """The state and its reason. The state of a newer exporter that is unknown here still counts as a problem."""
+    try:
+        return DiskState(text), ""
+    except ValueError:
+        return DiskState.FAILING, f"its exporter reports the state {text!r}, which this version does not know"
 
 
 _FIELD_TYPES: Final[dict[str, type]] = {
@@ -96,4 +126,5 @@ _FIELD_TYPES: Final[dict[str, type]] = {
     "serial": str,
     "enclosure": str,
     "slot": str,
+    "why": str,
 }
