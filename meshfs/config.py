@@ -1,11 +1,15 @@
 """The cluster's one config file: what its keys mean, and which combinations make sense.
 
 The file is the same on every node, so nothing here asks whether a disk or a key exists on
-this machine; the node that owns it does. Relative paths are relative to the file.
+this machine; the node that owns it does.
+
+Relative paths are relative to the folder of the file itself. Where CONFIG is a symbolic link, that is the file the link
+leads to: mount(8) resolves the link before meshfs sees it, so no other rule can hold for all commands.
 """
 
 import base64
 import binascii
+import errno
 import ipaddress
 import os
 import re
@@ -127,11 +131,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Config:
+    """`path` is the file itself; `given` is the absolute path it was read by, which may be a link to it.
+
+    A reload reads `given` again, because the link may lead to another file by then.
+    """
+
     path: Path
     cluster: Cluster
     nodes: tuple[Node, ...]
     scheduler: Scheduler
     multichannel: Multichannel = Multichannel()
+    given: Path = Path()
 
     @cached_property
     def _nodes_by_name(self) -> dict[str, Node]:
@@ -177,7 +187,8 @@ def disk_id(node: str, disk: str) -> str:
 
 def load(path: Path | str) -> Config:
     """Read and check the file. Raises ConfigError, whose text names the place."""
-    path = Path(path).absolute()
+    given = Path(path).absolute()
+    path = _real(given)
     source = Source(path)
     root = Table(source, (), source.root, _ROOT_KEYS)
     if "cluster" not in root:
@@ -194,9 +205,17 @@ def load(path: Path | str) -> Config:
         _check_disks(table, node, {other.name for other in nodes})
     _check_disk_ids(tables, nodes)
     multichannel = _multichannel(root.table("multichannel", MULTICHANNEL_KEYS))
-    config = Config(path, cluster, nodes, scheduler, multichannel)
+    config = Config(path, cluster, nodes, scheduler, multichannel, given)
     check_scheduler(scheduler_table, scheduler, config.node_names, config._bare_policies)
     return config
+
+
+def _real(given: Path) -> Path:
+    """The path without symbolic links. Raises ConfigError for links that lead to themselves."""
+    try:
+        return given.resolve()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{given}: cannot read the config: {os.strerror(errno.ELOOP)}") from error
 
 
 def _cluster(table: Table, base: Path) -> Cluster:
@@ -377,6 +396,6 @@ def _claim(table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[C
     """Enter what the owner claims, or fail at the key when it is claimed already."""
     for item in wanted:
         if item in taken:
-            shown = ":".join(map(str, item)) if isinstance(item, tuple) else str(item)
+            shown = format_endpoint(*item) if isinstance(item, tuple) else str(item)
             table.fail(key, f"{shown} of {owner} is taken by {taken[item]}; expected: {rule}")
         taken[item] = owner

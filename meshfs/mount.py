@@ -38,6 +38,7 @@ from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
 from meshfs.model import DiskInfo
 from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options, parse_arguments
+from meshfs.mountinfo import read_mounts, topmost
 from meshfs.namespace.catalog import Catalog, CatalogDisk
 from meshfs.namespace.tree import Tree
 
@@ -204,7 +205,7 @@ async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None
                 nursery.start_soon(metrics.run)
             with trio.move_on_after(limits.MOUNT_SETTLE_S):
                 await mesh.settled.wait()
-            options = kernel_options(settings.options, root=os.geteuid() == 0)
+            options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
             await serve(mesh.operations, settings.mountpoint, options, on_ready=on_ready)
             nursery.cancel_scope.cancel()
 
@@ -262,7 +263,10 @@ def prepare(options: MountOptions) -> Settings:
     node = config.node(options.node).name if options.node else _own_node(config)
     if options.log_path is not None:
         options = replace(options, log_path=os.path.abspath(options.log_path))
-    return Settings(config, node, Keyring(config, node), _mountpoint(options.mountpoint), options)
+    mountpoint = _mountpoint(options.mountpoint)
+    if not options.fake:
+        _refuse_second_mount(mountpoint)
+    return Settings(config, node, Keyring(config, node), mountpoint, options)
 
 
 def _own_node(config: Config) -> str:
@@ -288,6 +292,14 @@ def _mountpoint(text: str) -> str:
     if not is_directory:
         raise MountFailed(f"{text}: not a directory")
     return str(path)
+
+
+def _refuse_second_mount(mountpoint: str) -> None:
+    """Raise MountFailed where a mesh is mounted already: a second one would hide the first unnoticed."""
+    mount = topmost(read_mounts(), mountpoint)
+    # The devices differ where another mount on a folder above hides this one.
+    if mount is not None and mount.is_mesh and mount.device == os.stat(mountpoint).st_dev:
+        raise MountFailed(f"{mountpoint}: {mount.source} is mounted here already; umount it first")
 
 
 def _work(settings: Settings, on_ready: Ready) -> int:

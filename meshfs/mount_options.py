@@ -170,11 +170,15 @@ def _seconds(name: str, value: str) -> float:
     return seconds
 
 
-def kernel_options(options: MountOptions, *, root: bool) -> set[str]:
-    """What libfuse is given (its own -o syntax, ASCII)."""
+def kernel_options(options: MountOptions, source: str, *, root: bool) -> set[str]:
+    """What libfuse is given, in its own -o syntax.
+
+    `source` is what the kernel's table of mounts shows. It has to be the absolute path of CONFIG without links, byte by
+    byte: mount(8) compares it with fstab's, and `mount -a` would mount again where they differ.
+    """
     chosen = set(options.kernel)
     if root:
         # A mount of root's is for all, as every other mount of root's is; modes decide.
         chosen.add("allow_other")
-    name = options.config.encode("ascii", "replace").decode().replace("\\", "\\\\").replace(",", "\\,")
+    name = source.replace("\\", "\\\\").replace(",", "\\,")
     return {*chosen, f"fsname={name}", "subtype=meshfs", "default_permissions"}

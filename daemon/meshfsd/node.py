@@ -24,6 +24,7 @@ from meshfs.buffers import BufferPool
 from meshfs.config import Config, Node, load
 from meshfs.disk.base import Engine
 from meshfs.disk.engine import choose_engine
+from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError
 from meshfs.exporter.endpoints import listen_all, listen_unix
 from meshfs.exporter.exporter import Exporter
@@ -158,7 +159,7 @@ class NodeExporter:
 
     def _log_ready(self) -> None:
         node = self._node
-        places = ", ".join([*(f"{address}:{node.port}" for address in node.addresses), str(node.socket)])
+        places = ", ".join([*(format_endpoint(address, node.port) for address in node.addresses), str(node.socket)])
         names = ", ".join(disk.name for disk in self._exporter.shares.all()) or "no disks"
         logger.info("node %s serves %s on %s", node.name, names, places)
 
@@ -176,7 +177,7 @@ class NodeExporter:
     async def _reload(self, nursery: trio.Nursery) -> None:
         notify_reloading()
         try:
-            config = load(self._config.path)
+            config = load(self._config.given)
             node = config.node(self._node.name)
             accounts = Accounts(Keyring(config, node.name).passwords())
         except ConfigError as error:

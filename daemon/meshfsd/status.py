@@ -3,6 +3,7 @@
 import os
 
 from meshfs.config import Node
+from meshfs.endpoint import format_endpoint
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.session import Session
 from meshfsd.disks import Disks, ServedDisk
@@ -16,16 +17,12 @@ def make_status(node: Node, exporter: Exporter, disks: Disks, uptime_s: float) -
         "node": node.name,
         "pid": os.getpid(),
         "uptime_s": round(uptime_s, 3),
-        "listening": [*(_place(address, node.port) for address in node.addresses), str(node.socket)],
+        "listening": [*(format_endpoint(address, node.port) for address in node.addresses), str(node.socket)],
         "connections": len(exporter.peers),
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
         "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
         "counters": dict(sorted(exporter.counters.items())),
     }
-
-
-def _place(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _session(session: Session) -> dict[str, object]:

@@ -10,11 +10,12 @@ loop/backing_file).
 """
 
 import os
-import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from meshfs.mountinfo import Mount, read_mounts, unescape
 
 # What is compared: ("dev", st_rdev) of a block device, ("file", st_dev, st_ino) of a file.
 Identity = tuple[str, int] | tuple[str, int, int]
@@ -86,42 +87,30 @@ def family_of(status: os.stat_result, sys_root: Path = Path("/sys")) -> tuple[Re
 def gather(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> UseFacts:
     """What the kernel says now; sources that don't exist here are empty."""
     return UseFacts(
-        mounts=tuple(parse_mounts(_text(proc_root / "self/mountinfo"))),
-        swaps=tuple(parse_swaps(_text(proc_root / "swaps"))),
+        mounts=tuple(mounted(read_mounts(proc_root / "self/mountinfo"))),
+        swaps=tuple(parse_swaps(os.fsencode(_text(proc_root / "swaps")))),
         loops=tuple(_loops(sys_root)),
     )
 
 
-def parse_mounts(mountinfo: str) -> Iterator[tuple[Identity, str]]:
-    """Lines: id parent major:minor root mountpoint options ... - type source superoptions."""
-    for line in mountinfo.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields, source = left.split(), right.split()
-        if not separator or len(fields) < 5 or len(source) < 2:
-            continue
-        mount_point = unescape(fields[4])
-        major, _, minor = fields[2].partition(":")
-        yield ("dev", os.makedev(int(major), int(minor))), mount_point
+def mounted(mounts: Iterable[Mount]) -> Iterator[tuple[Identity, str]]:
+    """The devices of the mounts, each with its mount point."""
+    for mount in mounts:
+        yield ("dev", mount.device), mount.point
         # btrfs shows an anonymous number; its source tells one of its devices.
-        if source[1].startswith("/"):
-            for identity in _identity_at(unescape(source[1])):
+        if mount.source.startswith("/"):
+            for identity in _identity_at(mount.source):
                 if identity[0] == "dev":
-                    yield identity, mount_point
+                    yield identity, mount.point
 
 
-def parse_swaps(swaps: str) -> Iterator[tuple[Identity, str]]:
+def parse_swaps(swaps: bytes) -> Iterator[tuple[Identity, str]]:
     """A heading, then lines: path type size used priority."""
-    for line in swaps.splitlines()[1:]:
-        fields = line.split()
-        if fields:
+    for line in swaps.split(b"\n")[1:]:
+        if fields := line.split():
             path = unescape(fields[0])
             for identity in _identity_at(path):
                 yield identity, path
-
-
-def unescape(text: str) -> str:
-    r"""proc(5)'s octal escapes of blanks (``\040``)."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def _loops(sys_root: Path) -> Iterator[tuple[Identity, str]]:

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from meshfs import limits, reactor
+from meshfs.endpoint import format_endpoint
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.link import Link
 from meshfs.transport.stream import tune
@@ -135,5 +136,4 @@ def _remote_text(stream: socket.socket, address: object) -> str:
         pid, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return f"local process {pid} of user {uid}"
     assert isinstance(address, tuple)
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return format_endpoint(address[0], address[1])

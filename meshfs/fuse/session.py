@@ -89,11 +89,20 @@ def _mount(operations: Operations, mountpoint: str, options: Iterable[str]) -> i
     """Mount and give the session's fd, which pyfuse3 keeps to itself."""
     before = set(_fuse_fds())
     try:
-        pyfuse3.init(cast(pyfuse3.Operations, operations), mountpoint, set(options))
+        pyfuse3.init(cast(pyfuse3.Operations, operations), mountpoint, {_Option(option) for option in options})
     except RuntimeError as error:
         raise MountFailed(f"cannot mount on {mountpoint}: {error}") from error
     (fd,) = set(_fuse_fds()) - before
     return fd
+
+
+class _Option(str):
+    """An option of libfuse that keeps its bytes: pyfuse3 encodes options as ASCII, which a path need not be."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return os.fsencode(str(self))
 
 
 def _fuse_fds() -> Iterator[int]:

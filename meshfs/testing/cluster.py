@@ -198,7 +198,7 @@ class LocalCluster:
 
     def meshctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [str(BIN / "meshctl"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
         if check and done.returncode != 0:
             raise ClusterFailure(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done

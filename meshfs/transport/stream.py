@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from meshfs import limits
+from meshfs.endpoint import format_endpoint
 from meshfs.transport.base import Memory
 
 # Beyond the system's maximum, for root (socket(7)); Python has no names for them.
@@ -160,7 +161,6 @@ def enlarge_buffers(sock: socket.socket) -> None:
 def address_text(address: object) -> str:
     """A socket's address as people write it; a nameless Unix socket is "-"."""
     if isinstance(address, tuple):
-        host, port = address[0], address[1]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return format_endpoint(address[0], address[1])
     text = os.fsdecode(address) if isinstance(address, str | bytes) else str(address)
     return text or "-"

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,22 +12,10 @@ from meshfs.limits import KIB, MIB
 from meshfs.testing.cluster import BIN, LocalCluster
 from support.commands import run, until
 
-pytestmark = pytest.mark.mounted
+pytestmark = [pytest.mark.mounted, pytest.mark.usefixtures("installed")]
 
 NewCluster = Callable[..., LocalCluster]
 NOBODY = "65534"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _installed() -> Iterator[None]:
-    """Where mount(8) looks, whatever PATH says: its helper of the type, and mount.fuse3's command."""
-    links = [Path("/sbin/mount.meshfs"), Path("/usr/local/bin/meshfs")]
-    ours = [link for link in links if not os.path.lexists(link)]
-    for link in ours:
-        link.symlink_to(BIN / "meshfs")
-    yield
-    for link in ours:
-        link.unlink()
 
 
 @pytest.fixture

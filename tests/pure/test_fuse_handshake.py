@@ -1,10 +1,9 @@
-"""FUSE_INIT's answer as amended, and the mount's place in mountinfo."""
+"""FUSE_INIT's answer as amended."""
 
 import struct
 
 from meshfs import limits
 from meshfs.fuse.handshake import amended
-from meshfs.fuse.tuning import device_of
 
 AUTO_INVAL_DATA = 1 << 12
 KILLPRIV_V2 = 1 << 28
@@ -39,13 +38,3 @@ def test_anything_else_stays_as_it_is() -> None:
         (request(1), answer(1)[:16]),
     ):
         assert amended(before, after) == after
-
-
-def test_the_topmost_mount_is_found() -> None:
-    text = (
-        "36 35 98:0 / / rw - ext3 /dev/root rw\n"
-        "40 36 0:40 / /mnt/a\\040b rw - fuse.meshfs c rw\n"
-        "41 40 0:41 / /mnt/a\\040b rw - fuse.meshfs c rw\n"
-    )
-    assert device_of("/mnt/a b", text) == "0:41"
-    assert device_of("/mnt", text) is None

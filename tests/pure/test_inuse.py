@@ -1,7 +1,8 @@
 import os
 from pathlib import Path
 
-from meshfs.disk.inuse import Relation, UseFacts, family_of, gather, parse_mounts, parse_swaps, unescape, used_by
+from meshfs.disk.inuse import Relation, UseFacts, family_of, gather, mounted, parse_swaps, used_by
+from meshfs.mountinfo import parse_mounts
 
 SDA = ("dev", os.makedev(8, 0))
 SDA1 = ("dev", os.makedev(8, 1))
@@ -30,11 +31,11 @@ def test_a_relatives_use_is_a_use() -> None:
 
 def test_mounts_are_found_by_number_and_by_source() -> None:
     text = (
-        "36 25 8:1 / /mnt/with\\040blank rw shared:1 - ext4 /dev/nowhere rw\n"
-        "40 25 0:44 /sub /btrfs rw - btrfs /dev/null rw\n"
-        "garbage\n"
+        b"36 25 8:1 / /mnt/with\\040blank rw shared:1 - ext4 /dev/nowhere rw\n"
+        b"40 25 0:44 /sub /btrfs rw - btrfs /dev/null rw\n"
+        b"garbage\n"
     )
-    mounts = list(parse_mounts(text))
+    mounts = list(mounted(parse_mounts(text)))
     assert (SDA1, "/mnt/with blank") in mounts
     assert (("dev", os.makedev(0, 44)), "/btrfs") in mounts
     assert len(mounts) == 2  # /dev/null is no block device
@@ -45,12 +46,8 @@ def test_swaps_name_files_and_devices(tmp_path: Path) -> None:
     swap.touch()
     text = f"Filename Type Size Used Priority\n{str(swap).replace(' ', chr(92) + '040')} file 1024 0 -2\n"
     status = swap.stat()
-    assert list(parse_swaps(text)) == [(("file", status.st_dev, status.st_ino), str(swap))]
-    assert list(parse_swaps("Filename\n/gone/swap file 1 0 -2\n")) == []
-
-
-def test_octal_escapes() -> None:
-    assert unescape("a\\011b\\134c") == "a\tb\\c"
+    assert list(parse_swaps(text.encode())) == [(("file", status.st_dev, status.st_ino), str(swap))]
+    assert list(parse_swaps(b"Filename\n/gone/swap file 1 0 -2\n")) == []
 
 
 def test_a_family_is_the_disk_its_partitions_and_its_whole(tmp_path: Path) -> None:

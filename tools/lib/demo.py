@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from meshfs.endpoint import format_endpoint
 from meshfs.limits import MIB
 from meshfs.testing.cluster import BIN, ClusterFailure, LocalCluster, terminated_as_interrupt
 
@@ -103,7 +104,7 @@ def _start(cluster: LocalCluster) -> None:
         exporter, mount = cluster.exporters[name].pid, cluster.mounts[name].pid
         node = cluster.nodes[name]
         print(
-            f"    {name}: exporter pid {exporter} at {node.address}:{node.port}, mount pid {mount} at "
+            f"    {name}: exporter pid {exporter} at {format_endpoint(node.address, node.port)}, mount pid {mount} at "
             f"{cluster.mountpoint(name)}"
         )
 

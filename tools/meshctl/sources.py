@@ -6,7 +6,6 @@ answer is waited for a bounded time.
 
 import json
 import os
-import re
 import socket
 import threading
 import time
@@ -20,14 +19,12 @@ from meshctl.fields import Fields
 from meshfs import config as cluster_config
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S, STATUS_MAX_BYTES
+from meshfs.mountinfo import MOUNTINFO, read_mounts
 
-MOUNTINFO: Final = Path("/proc/self/mountinfo")
 # Where systemd's unit expects it.
 CONFIG_DEFAULT: Final = Path("/etc/meshfs/cluster.toml")
 STATUS_FILE: Final = ".meshfs/status"
 STATUS_VERSION: Final = 1
-FILESYSTEM_TYPES: Final = ("fuse.meshfs", "meshfs")
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 T = TypeVar("T")
 
@@ -46,13 +43,8 @@ class Answer:
 
 
 def mount_points(mountinfo: Path = MOUNTINFO) -> list[Path]:
-    """Where meshes are mounted, in the order of their mounting (proc(5), mountinfo)."""
-    found = []
-    for line in mountinfo.read_text(errors="surrogateescape").splitlines():
-        head, _, tail = line.partition(" - ")
-        if tail.split(" ")[0] in FILESYSTEM_TYPES:
-            found.append(Path(_OCTAL.sub(lambda match: chr(int(match[1], 8)), head.split(" ")[4])))
-    return list(dict.fromkeys(found))
+    """Where meshes are mounted, in the order of their mounting."""
+    return list(dict.fromkeys(Path(mount.point) for mount in read_mounts(mountinfo) if mount.is_mesh))
 
 
 def ask_mounts(chosen: list[Path]) -> list[Answer]:

@@ -1,0 +1,21 @@
+"""What tests of mount(8) share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshfs.testing.cluster import BIN
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[None]:
+    """The command where mount(8) looks, whatever PATH says: its helper of the type, and mount.fuse3's command."""
+    links = [Path("/sbin/mount.meshfs"), Path("/usr/local/bin/meshfs")]
+    ours = [link for link in links if not os.path.lexists(link)]
+    for link in ours:
+        link.symlink_to(BIN / "meshfs")
+    yield
+    for link in ours:
+        link.unlink()
