@@ -1,15 +1,22 @@
 """A command that returns when its service serves, and leaves the service in the background.
 
-    command --fork--> middle (new session) --fork--> service
-       |<------------------ one byte ----------------------|   0: it serves; else the exit status
+    command --fork--> middle --fork--> service        in the command's process group
+       |                                  |           mount(2), every look at the mountpoint
+       |                               setsid
+       |<------------ one byte -----------|           0: it serves; else the exit status
 
-The service's standard error stays the command's until it serves, so that what goes wrong at
-the start is seen where it was started.
+The service stays in the process group and the session of the command until it serves. An
+automounter (autofs, systemd's .automount) blocks whoever enters the mountpoint while it is
+being mounted, except the process group that it started for that purpose. A service that had
+left the group before mount(2) would wait for its own mount.
+
+The service's standard error stays the command's until it serves, so that a message about a
+failed start appears where the start was requested.
 """
 
 import contextlib
 import os
-import socket
+import signal
 import sys
 from collections.abc import Callable
 
@@ -19,8 +26,9 @@ Ready = Callable[[], None]
 def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
     """Run ``work(on_ready)`` in a child; the exit status for the command.
 
-    0 once ``on_ready`` was called; else what ``work`` returned; ``failure_status`` when the
-    child ended without either. Returns in the command only, never in the child.
+    0 once ``on_ready`` was called; else what ``work`` returned. ``failure_status`` when the child
+    ended without either, or ended well without ever having served (a signal stopped it).
+    Returns in the command only, never in the child.
     """
     reader, writer = os.pipe()
     middle = os.fork()
@@ -28,7 +36,10 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
         os.close(reader)
         _become_service(work, writer, failure_status)
     os.close(writer)
+    # Ctrl-C reaches the service too, whose answer is still to come.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer = os.read(reader, 1)
+    signal.signal(signal.SIGINT, before)
     os.close(reader)
     os.waitpid(middle, 0)
     if not answer:
@@ -40,12 +51,10 @@ def _become_service(work: Callable[[Ready], int], writer: int, failure_status: i
     answer = _Answer(writer)
     status = failure_status
     try:
-        os.setsid()
         if os.fork() != 0:
             os._exit(0)
-        os.chdir("/")
         status = work(lambda: _detach(answer))
-        answer.send(status)
+        answer.send(status or failure_status)
     except Exception:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -54,12 +63,13 @@ def _become_service(work: Callable[[Ready], int], writer: int, failure_status: i
 
 
 def _detach(answer: "_Answer") -> None:
-    """Tell the command that it may return, and let go of its terminal."""
-    answer.send(0)
+    """Leave the command's session, let go of its terminal, and tell the command that it may return."""
+    os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
+    answer.send(0)
 
 
 class _Answer:
@@ -76,14 +86,3 @@ class _Answer:
         with contextlib.suppress(BrokenPipeError):
             os.write(writer, bytes((status,)))
         os.close(writer)
-
-
-def notify_systemd(state: str) -> None:
-    """sd_notify(3): a datagram to the service manager, when there is one."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    if address[0] == "@":
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
-        manager.sendto(state.encode(), address)

@@ -28,12 +28,13 @@ import trio
 
 from meshfs import config as cluster_config
 from meshfs import limits
-from meshfs.background import Ready, notify_systemd, run_in_background
+from meshfs.background import Ready, run_in_background
 from meshfs.buffers import keep_freed_memory
 from meshfs.config import Config
 from meshfs.errors import ConfigError
 from meshfs.fuse.operations import Operations, Port
 from meshfs.fuse.session import MountFailed, serve
+from meshfs.inherited import let_go_of_starter, open_standard_streams
 from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
 from meshfs.model import DiskInfo
@@ -41,6 +42,7 @@ from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options
 from meshfs.mountinfo import read_mounts, topmost
 from meshfs.namespace.catalog import Catalog, CatalogDisk
 from meshfs.namespace.tree import Tree
+from meshfs.systemd import notify
 
 if TYPE_CHECKING:
     from meshfs.metrics import MetricsServer, Snapshot
@@ -239,6 +241,7 @@ def main() -> int:
     if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
         print(USAGE, end="")
         return 0
+    open_standard_streams()
     try:
         settings = prepare(parse_arguments(sys.argv[0], sys.argv[1:]))
     except UsageError as error:
@@ -252,8 +255,9 @@ def main() -> int:
         return EXIT_FAILURE
     if settings.options.fake:
         return 0
+    let_go_of_starter()
     if settings.options.foreground:
-        return _work(settings, lambda: notify_systemd("READY=1"))
+        return _work(settings, lambda: notify("READY=1"))
     return run_in_background(lambda on_ready: _work(settings, on_ready), EXIT_FAILURE)
 
 

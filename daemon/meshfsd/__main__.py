@@ -16,6 +16,7 @@ import trio
 from meshfs.buffers import keep_freed_memory
 from meshfs.disk.engine import ENGINE_NAMES
 from meshfs.errors import ConfigError
+from meshfs.inherited import open_standard_streams
 from meshfsd.node import run
 
 logger = logging.getLogger("meshfsd")
@@ -24,6 +25,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    open_standard_streams()
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         stream=sys.stderr,

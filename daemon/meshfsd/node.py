@@ -31,14 +31,15 @@ from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.interfaces import offered
 from meshfs.exporter.listener import Listener
 from meshfs.exporter.scratch import ScratchVolume
+from meshfs.inherited import let_go_of_starter
 from meshfs.interfaces import KnownInterfaces
 from meshfs.keys import Keyring
 from meshfs.smb.auth import Accounts
+from meshfs.systemd import notify, notify_reloading
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.control import Handler, Request, serve_control
 from meshfsd.disks import Disks, ServedDisk, run_disk
 from meshfsd.flows import FlowControl
-from meshfsd.notify import notify, notify_reloading
 from meshfsd.status import make_status
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ async def run(config_path: Path, node_name: str, engine_name: str = "auto") -> N
     config = load(config_path)
     node = config.node(node_name)
     accounts = Accounts(Keyring(config, node_name).passwords())
+    let_go_of_starter()
     engine = choose_engine(engine_name)
     exporter = NodeExporter(config, node, accounts, engine)
     try:

@@ -1,4 +1,4 @@
-"""Telling systemd how it goes (sd_notify(3)): one datagram, and nothing without NOTIFY_SOCKET."""
+"""The messages of a service to the manager that started it, as systemd defines them (sd_notify(3))."""
 
 import os
 import socket
@@ -6,7 +6,10 @@ import time
 
 
 def notify(*assignments: str) -> None:
-    """Send ``assignments`` as READY=1 or STATUS=text; a manager that does not listen is no error."""
+    """Send assignments such as READY=1 in one datagram; without NOTIFY_SOCKET there is nobody to send them to.
+
+    A manager that is gone or does not read must never stop or end the service, so the call neither blocks nor raises.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
@@ -15,10 +18,9 @@ def notify(*assignments: str) -> None:
         try:
             manager.sendto("\n".join(assignments).encode(), address.replace("@", "\0", 1))
         except OSError:
-            # The manager is gone or full: the service goes on without it.
             return
 
 
 def notify_reloading() -> None:
-    """Type=notify-reload wants the time with it."""
+    """Announce a reload; Type=notify-reload requires the time at which it began."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
