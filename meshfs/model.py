@@ -52,6 +52,8 @@ class DiskInfo:
     ``name`` is the file's name in the share; ``id`` the stable, cluster-wide name of
     /mesh/disk/by-id. ``verifier`` changes when acknowledged, unflushed writes may be lost.
     ``why`` is the reason of a state that is not OK, for people, and empty otherwise.
+    ``instance`` identifies the claimed device or image behind the name: equal over restarts of the
+    exporter, and another one when another device or image takes the name (`meshfs.disk.identity`).
     """
 
     id: str
@@ -70,6 +72,7 @@ class DiskInfo:
     enclosure: str = ""
     slot: str = ""
     why: str = ""
+    instance: str = ""
 
 
 def encode_disks(disks: list[DiskInfo]) -> bytes:
@@ -127,4 +130,5 @@ _FIELD_TYPES: Final[dict[str, type]] = {
     "enclosure": str,
     "slot": str,
     "why": str,
+    "instance": str,
 }

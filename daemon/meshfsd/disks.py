@@ -100,6 +100,7 @@ class Disks:
             cache=config.cache.value,
             model=facts.model,
             serial=facts.serial,
+            instance=disk.facts.instance,
         )
         identity = f"{config.path} {facts.model} {facts.serial} {disk.size_bytes} {config.cache.value}"
         costs = await trio.to_thread.run_sync(self.calibration.load, config.name, identity)

@@ -6,7 +6,6 @@ a block device's alignment is its logical block, and a file's is found by trying
 Layout: statx(2), struct statx in linux/stat.h (stx_dio_mem_align at byte 152).
 """
 
-import ctypes
 import mmap
 import os
 import stat
@@ -14,13 +13,10 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-_STATX_DIOALIGN: Final = 0x2000
-_AT_EMPTY_PATH: Final = 0x1000
-_STATX_BYTES: Final = 256
-_MASK_OFFSET: Final = 0
-_DIO_MEM_ALIGN_OFFSET: Final = 152
+from meshfs.disk.statx import statx
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_STATX_DIOALIGN: Final = 0x2000
+_DIO_MEM_ALIGN_OFFSET: Final = 152
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +43,10 @@ def alignment_of(fd: int, logical_block_size_bytes: int) -> Alignment:
 
 
 def _statx(fd: int) -> Alignment | None:
-    memory = ctypes.create_string_buffer(_STATX_BYTES)
-    if _libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_DIOALIGN, memory) != 0:
+    filled = statx(fd, _STATX_DIOALIGN)
+    if filled is None:
         return None
-    (mask,) = struct.unpack_from("<I", memory, _MASK_OFFSET)
-    if not mask & _STATX_DIOALIGN:
-        return None
-    memory_bytes, offset_bytes = struct.unpack_from("<II", memory, _DIO_MEM_ALIGN_OFFSET)
+    memory_bytes, offset_bytes = struct.unpack_from("<II", filled, _DIO_MEM_ALIGN_OFFSET)
     # Zero: no direct I/O at this file; the open succeeded, so the kernel falls back to the cache.
     if not memory_bytes or not offset_bytes:
         return _SAFE

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from meshfs.disk import inuse
+from meshfs.disk.identity import Identity, identify
+from meshfs.disk.sysfs import read_bytes, whole_disk
 from meshfs.errors import ConfigError
 
 _BLKROGET: Final = 0x125E
@@ -25,7 +27,10 @@ IMAGE_LOGICAL_BLOCK_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class DiskFacts:
-    """``identity`` names the device or file while this machine is up."""
+    """``identity`` names the device or file while this machine is up.
+
+    ``device`` tells it from another one that takes its place (`meshfs.disk.identity`).
+    """
 
     path: Path
     is_block_device: bool
@@ -37,6 +42,12 @@ class DiskFacts:
     model: str
     serial: str
     identity: str
+    device: Identity
+
+    @property
+    def instance(self) -> str:
+        """Equal for the same device or image only, also under another kernel name."""
+        return self.device.instance
 
 
 def scan_disk(path: Path) -> DiskFacts:
@@ -50,7 +61,7 @@ def scan_disk(path: Path) -> DiskFacts:
         fd = _open(path)
         try:
             status = os.fstat(fd)
-            facts = _block_facts(path, fd, status) if stat.S_ISBLK(status.st_mode) else _image_facts(path, status)
+            facts = _block_facts(path, fd, status) if stat.S_ISBLK(status.st_mode) else _image_facts(path, fd, status)
         finally:
             os.close(fd)
     except OSError as error:
@@ -78,7 +89,7 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
-def _image_facts(path: Path, status: os.stat_result) -> DiskFacts:
+def _image_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
     below = Path("/sys/dev/block") / f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     return DiskFacts(
         path=path,
@@ -86,17 +97,18 @@ def _image_facts(path: Path, status: os.stat_result) -> DiskFacts:
         size_bytes=status.st_size,
         logical_block_size_bytes=IMAGE_LOGICAL_BLOCK_BYTES,
         physical_block_size_bytes=4096,
-        rotational=_attribute(_whole_disk(below), "queue/rotational") == "1",
+        rotational=_attribute(whole_disk(below), "queue/rotational") == "1",
         read_only=False,
         model="",
         serial="",
         identity=identity_of(status),
+        device=identify(fd),
     )
 
 
 def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
     number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    disk = _whole_disk(Path("/sys/dev/block") / number)
+    disk = whole_disk(Path("/sys/dev/block") / number)
     logical_bytes = _ioctl_int(fd, _BLKSSZGET)
     # A size that is no multiple of the block leaves bytes nobody can address.
     size_bytes = _ioctl_u64(fd, _BLKGETSIZE64) // logical_bytes * logical_bytes
@@ -111,6 +123,7 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
         model=_attribute(disk, "device/model"),
         serial=_serial(disk),
         identity=identity_of(status),
+        device=identify(fd),
     )
 
 
@@ -124,21 +137,13 @@ def _ioctl_u64(fd: int, request: int) -> int:
     return value
 
 
-def _whole_disk(device: Path) -> Path:
-    """The sysfs folder of the disk a partition is on; itself for a whole disk."""
-    if not device.exists():
-        return device
-    device = device.resolve()
-    return device.parent if (device / "partition").exists() else device
-
-
 def _serial(disk: Path) -> str:
     """NVMe and SCSI tell it below the device, virtio at the disk, SCSI also in VPD page 0x80."""
     for name in ("device/serial", "serial"):
         text = _attribute(disk, name)
         if text:
             return text
-    page = _bytes(disk / "device/vpd_pg80")
+    page = read_bytes(disk / "device/vpd_pg80")
     # Page header: peripheral, page code, length (2 bytes, big-endian), then the serial (SPC-4 7.8.15).
     if len(page) < 4:
         return ""
@@ -146,17 +151,9 @@ def _serial(disk: Path) -> str:
 
 
 def _attribute(folder: Path, name: str) -> str:
-    return _printable(_bytes(folder / name))
+    return _printable(read_bytes(folder / name))
 
 
 def _printable(data: bytes) -> str:
     text = data.decode("ascii", errors="replace").strip("\0 \n\t")
     return "".join(character for character in text if character.isprintable())
-
-
-def _bytes(file: Path) -> bytes:
-    """An attribute of sysfs; b"" where the device does not have it (or cannot tell now)."""
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""

@@ -9,6 +9,7 @@ from meshfs.buffers import HEADROOM_BYTES
 from meshfs.disk.base import Done, Op
 from meshfs.disk.directio import Alignment
 from meshfs.disk.file import FileDisk
+from meshfs.disk.identity import Identity
 from meshfs.disk.scan import DiskFacts
 from meshfs.limits import DISK_AGAIN_MAX
 from meshfs.testing.disk_suite import Batch
@@ -69,7 +70,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 def disk(engine: ScriptedEngine) -> FileDisk:
-    facts = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1")
+    facts = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"))
     return FileDisk(facts, -1, engine, Alignment(512, 512), read_only=False)
 
 

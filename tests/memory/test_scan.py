@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.disk import claim, directio, scan
+from meshfs.disk import claim, directio, scan, sysfs
 from meshfs.disk.directio import Alignment
 from meshfs.disk.threads import ThreadEngine
 from meshfs.disk.verifier import make_verifier
@@ -33,9 +33,9 @@ def test_a_serial_number_is_where_the_driver_puts_it(tmp_path: Path, files: dict
 def test_the_disk_of_a_partition_is_its_parent(tmp_path: Path) -> None:
     (tmp_path / "sda/sda1").mkdir(parents=True)
     (tmp_path / "sda/sda1/partition").write_text("1\n")
-    assert scan._whole_disk(tmp_path / "sda/sda1") == tmp_path / "sda"
-    assert scan._whole_disk(tmp_path / "sda") == tmp_path / "sda"
-    assert scan._whole_disk(tmp_path / "gone") == tmp_path / "gone"
+    assert sysfs.whole_disk(tmp_path / "sda/sda1") == tmp_path / "sda"
+    assert sysfs.whole_disk(tmp_path / "sda") == tmp_path / "sda"
+    assert sysfs.whole_disk(tmp_path / "gone") == tmp_path / "gone"
 
 
 def test_alignment_without_statx_is_found_by_trying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -185,3 +186,30 @@ def test_a_device_with_a_mounted_partition_is_in_use(tmp_path: Path) -> None:
             assert scan_disk(partition).rotational == scan_disk(device).rotational
         finally:
             run("partx", "--delete", device)
+
+
+def test_a_loop_device_is_known_by_its_image(image: Path) -> None:
+    with loop_device(image) as device:
+        before = scan_disk(device).device
+        assert before.place == ""
+        with loop_device(image, "--offset", "4096") as beside:
+            assert scan_disk(beside).device != before
+    with loop_device(image) as device:
+        assert scan_disk(device).device == before
+    os.replace(shutil.copy(image, image.with_name("copy")), image)
+    with loop_device(image) as device:
+        assert scan_disk(device).device != before
+
+
+def test_a_device_without_a_name_of_its_own_is_another_one_each_time(image: Path) -> None:
+    """A loop device whose image was removed has nothing but diskseq, which counts devices."""
+    seen = []
+    for _ in range(2):
+        with loop_device(image) as device:
+            image.unlink()
+            first, again = scan_disk(device).device, scan_disk(device).device
+            assert first == again
+            seen.append(first)
+        image.write_bytes(bytes(SIZE_BYTES))
+    assert seen[0].place
+    assert seen[0].instance != seen[1].instance
