@@ -5,10 +5,10 @@ that finds no open waits for it, inside its own deadline. ``_next_step`` is what
 
     open?   session up   fenced   used   step
     yes     no           any      any    FORGET  the exporter ended it with the session
-    yes     yes          yes      any    CLOSE
+    yes     yes          yes      any    CLOSE   also when it is ended
     yes     yes          any      no     CLOSE
     yes     yes          no       yes    WAIT
-    no      any          any      no     STOP
+    no      any          any      no     STOP    also when it is ended
     no      no           any      yes    WAIT
     no      yes          any      yes    CREATE
 
@@ -22,6 +22,11 @@ best, and goes again on another when that is lost. A write that may have been ex
 marked as replayed; the exporter answers FILE_NOT_AVAILABLE as long as an older request of the open
 is still at the disk, or when the request came too late (MS-SMB2 3.3.5.2.10): it was not executed,
 and goes again.
+
+Replaced disks. When an open that is made again turns out to be of another device or image than the
+one before, everything that was opened before belongs to a disk that is no longer there. Its port
+then ends this shared open (`end`) and gives later handles another one: a handle never reads or
+writes two disks.
 """
 
 import enum
@@ -111,6 +116,8 @@ class SharedOpen:
         self.read_max_bytes = 0
         self.write_max_bytes = 0
         self.handles: set[Any] = set()
+        #: Another disk has taken the name: whoever uses this open gets ESTALE for good.
+        self.ended = False
         self._disk = disk
         self._io_class = io_class
         self._exporter = disk.exporter
@@ -132,6 +139,24 @@ class SharedOpen:
             self._running = True
             self._disk.spawn(self._keep)
         self._poke.set()
+
+    def end(self) -> None:
+        """Another disk has taken the name: every call gets ESTALE from now on, and the open is closed.
+
+        Until it is closed it is fenced: what is still at the old disk could land on the new one's blocks
+        where both are the same device, as after a shrink.
+        """
+        self.ended, self._ready = True, False
+        self.update()
+        if self._file is not None:
+            self._fence()
+        self._poke.set()
+        self._wake()
+
+    def remake(self) -> None:
+        """Close the open and make it again, as the exporter may have another disk under the name."""
+        if self._file is not None:
+            self._fence()
 
     def discard(self, handle: object) -> None:
         """The open is closed some time, if this was its last handle."""
@@ -180,7 +205,15 @@ class SharedOpen:
         """Those of channels that ended."""
         self.lanes = {channel: lane for channel, lane in self.lanes.items() if not channel.why}
 
+    def raise_ended(self) -> None:
+        if self.ended:
+            raise OSError(
+                errno.ESTALE,
+                f"disk {self._disk.info.name} was replaced by another one since it was opened; open it again",
+            )
+
     def _raise_refusal(self, op: str) -> None:
+        self.raise_ended()
         refusal = self._refusal
         if refusal is not None and (op == "open" or refusal.errno not in _REFUSED_FOR_NOW):
             raise OSError(refusal.errno, refusal.strerror)
@@ -307,8 +340,8 @@ class SharedOpen:
         if self._file is not None:
             if self._made_in is None or self._made_in.why:
                 return Step.FORGET
-            return Step.CLOSE if self._fenced or not self.handles else Step.WAIT
-        if not self.handles:
+            return Step.CLOSE if self._fenced or self.ended or not self.handles else Step.WAIT
+        if self.ended or not self.handles:
             return Step.STOP
         return Step.WAIT if self._exporter.session is None else Step.CREATE
 
@@ -369,6 +402,9 @@ class SharedOpen:
             await self._refused(error, session)
             return
         self._disk.opened(info)
+        if self.ended:
+            # This open is of the new disk, its handles are of the old one.
+            return
         settled = session.credentials.settled
         self.tree_id, self.file_id = tree.tree_id, file.file_id
         self.read_max_bytes, self.write_max_bytes = settled.max_read_bytes, settled.max_write_bytes

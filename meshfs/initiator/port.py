@@ -5,6 +5,11 @@ acknowledged before it was sent (``flushed_seq``). When the exporter's write ver
 one, every handle with a write beyond ``flushed_seq`` gets EIO at its next flush, once. The
 verifier is asked for at every new open (a restarted owner) and behind every FLUSH that covers
 something (another initiator's FLUSH may have been the one that was told of lost pages).
+
+Replaced disks. The exporter identifies the device or image behind a name (``DiskInfo.instance``).
+When a new open finds another one, or one that is smaller than before, every handle that was opened
+before gets ESTALE for good, and handles opened from then on share new opens. The list of disks
+(`announced`) is only a hint, as it may be older than what an open said: the opens are made again.
 """
 
 import errno
@@ -50,30 +55,51 @@ class Port:
         self.fences = 0
         self.meter = PortMeter(trio.current_time())
         self._verifier: str | None = None
-        self._opens = {io_class: SharedOpen(self, io_class) for io_class in IoClass}
+        # What the latest open said of the disk; None before the first.
+        self._opened: DiskInfo | None = None
+        self._opens = self._new_opens()
 
     async def open(self, io_class: IoClass, *, writable: bool) -> "Handle":
         """A handle of the class. OSError: EROFS, EACCES, EBUSY, ENOENT, ... or ETIMEDOUT."""
         await enter_trio()
         if writable and self.info.access is not Access.READ_WRITE:
             raise OSError(errno.EROFS, f"disk {self.info.name} is read-only")
-        handle = Handle(self, self._opens[io_class], writable=writable)
-        shared = self._opens[io_class]
-        shared.add(handle)
-        try:
-            await shared.usable("open", trio.current_time() + self.io_timeout_s)
-        except BaseException:
-            shared.discard(handle)
-            raise
-        return handle
+        deadline = trio.current_time() + self.io_timeout_s
+        while True:
+            shared = self._opens[io_class]
+            handle = Handle(self, shared, writable=writable)
+            shared.add(handle)
+            try:
+                await shared.usable("open", deadline)
+                return handle
+            except BaseException as error:
+                shared.discard(handle)
+                if not (isinstance(error, OSError) and shared.ended):
+                    raise
+            # Another disk took the name meanwhile, and this handle was not on the old one yet.
+            await trio.lowlevel.checkpoint()
+
+    def _new_opens(self) -> dict[IoClass, SharedOpen]:
+        return {io_class: SharedOpen(self, io_class) for io_class in IoClass}
 
     def opened(self, info: DiskInfo) -> None:
         """What the exporter says of the disk: at a new open before anything is asked of it, and at a flush."""
-        if self._verifier is not None and info.verifier != self._verifier:
+        before, self._opened = self._opened, info
+        if before is not None and is_another_disk(before, info):
+            logger.warning("disk %s: replaced by another one; what was opened before gets ESTALE", info.name)
+            self._end_opens()
+        elif self._verifier is not None and info.verifier != self._verifier:
             logger.warning("disk %s: its owner started anew; writes not yet flushed may be lost", info.name)
             self.lose_unflushed()
         self._verifier = info.verifier
         self.info = info
+        self.exporter.learned(info)
+
+    def _end_opens(self) -> None:
+        """End what belongs to the disk that was there before; later handles get new opens."""
+        before, self._opens = self._opens, self._new_opens()
+        for shared in before.values():
+            shared.end()
 
     def latest(self) -> DiskInfo:
         """What the exporter announced last of it."""
@@ -89,6 +115,9 @@ class Port:
         """What the exporter says of the disk in its list; an open disk keeps what its open was told."""
         if not any(shared.handles for shared in self._opens.values()):
             self.info = info
+        elif info.instance and self._opened is not None and info.instance != self._opened.instance:
+            for shared in self._opens.values():
+                shared.remake()
 
     def lose_unflushed(self) -> None:
         """Every handle with a write that is not known to be on the disk gets EIO at its next flush."""
@@ -97,6 +126,13 @@ class Port:
                 if handle.last_write_seq > self.flushed_seq:
                     handle.lost = True
         self.flushed_seq = self.write_seq
+
+
+def is_another_disk(before: DiskInfo, now: DiskInfo) -> bool:
+    """Whether what was opened before must not go on; an exporter that tells no identity is believed."""
+    if before.instance and now.instance and before.instance != now.instance:
+        return True
+    return now.size_bytes < before.size_bytes
 
 
 class Handle:
@@ -305,6 +341,7 @@ class Handle:
 
     async def _flush(self, deadline: float) -> None:
         self._check_open()
+        self._shared.raise_ended()
         self._raise_lost()
         shared, port = self._shared, self._port
         covered_seq = port.write_seq
@@ -320,6 +357,8 @@ class Handle:
         except TimeoutError:
             raise
         except OSError:
+            # Of another disk nothing is known to be lost.
+            shared.raise_ended()
             # The owner's kernel drops what it could not write: nobody's unflushed writes are safe.
             port.lose_unflushed()
             await self._check_verifier(deadline)

@@ -344,6 +344,17 @@ class ExporterSession:
                 self.disks = disks
                 self._on_change()
 
+    def learned(self, info: DiskInfo) -> None:
+        """An open said this of its disk; the list is older where it tells of another one, or another size."""
+        disks = tuple(info if self._is_older(disk, info) else disk for disk in self.disks)
+        if disks != self.disks:
+            self.disks = disks
+            self._on_change()
+
+    @staticmethod
+    def _is_older(disk: DiskInfo, info: DiskInfo) -> bool:
+        return disk.id == info.id and (disk.instance, disk.size_bytes) != (info.instance, info.size_bytes)
+
     async def _follow_interfaces(self, session: Session) -> None:
         """Where else the exporter is; what the config says stays, as it may be all that we reach."""
         told_why = ""

@@ -61,24 +61,25 @@ class MemoryExporter:
         #: TCP port on 127.0.0.1, beside the Unix socket.
         self.port = port
         self.disk = MemoryDisk(size_bytes)
+        #: Identifies the disk; a test that puts another disk there sets another one.
+        self.instance = "the first disk"
         self.security = security
         self.access = Access.READ_WRITE
         self.exporter: Exporter | None = None
         self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
         self._stopped = trio.Event()
 
     def info(self) -> DiskInfo:
         return DiskInfo(
             id=disk_id(self.node, DISK), node=self.node, name=DISK, size_bytes=self.disk.size_bytes,
             access=Access.READ_WRITE,
-            verifier=self.disk.verifier,
+            verifier=self.disk.verifier, instance=self.instance,
         )  # fmt: skip
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         self._stopped = trio.Event()
         exporter = self.exporter = Exporter(self.node, Accounts(self.passwords), self.security)
-        runner = Runner(FairQueue(DiskPolicy()), self.disk)
-        exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
         sockets = [listen_unix(self.path)]
         if self.port is not None:
             sockets.append(listen_tcp("127.0.0.1", self.port))
@@ -87,12 +88,29 @@ class MemoryExporter:
             with trio.CancelScope() as self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(listener.run)
-                    nursery.start_soon(runner.run)
+                    self._nursery = nursery
+                    self._offer()
                     task_status.started()
         finally:
             for listening in sockets:
                 listening.close()
             self._stopped.set()
+
+    def _offer(self) -> None:
+        assert self.exporter is not None
+        assert self._nursery is not None
+        runner = Runner(FairQueue(DiskPolicy()), self.disk)
+        self.exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
+        self._nursery.start_soon(runner.run)
+
+    async def swap(self, disk: MemoryDisk, instance: str) -> None:
+        """Serve another disk under the same name, as a reload of the config does."""
+        assert self.exporter is not None
+        ended = trio.Event()
+        self.exporter.withdraw(DISK, lambda _: ended.set())
+        await ended.wait()
+        self.disk, self.instance = disk, instance
+        self._offer()
 
     async def stop(self) -> None:
         """Every connection ends at once, and nobody listens."""
