@@ -11,27 +11,38 @@
 Direct reads are coherent with the page cache (the kernel writes back dirty pages of their
 range first), so they need no order; two writes through the two paths do.
 
-Errors are results (-errno) of the one request they happened to. A write beyond the end is
--ENOSPC as a whole: it never extends an image.
+Errors are results (-errno) of the one request they happened to, and `errnos.verdict` says which errno the caller gets.
+A write beyond the end is -ENOSPC as a whole: it never extends an image. When the disk shrank, all I/O behind its new
+end is -EIO, so that no write extends an image again, with zeros where its data was.
 """
 
 import errno
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
 from meshfs.disk.base import DiskRequest, Engine, Op
 from meshfs.disk.directio import Alignment
+from meshfs.disk.errnos import Sign, verdict
 from meshfs.disk.merge import BlockMerge
 from meshfs.disk.ranges import WriteOrder
-from meshfs.disk.scan import DiskFacts
+from meshfs.disk.scan import DiskFacts, device_size
 from meshfs.disk.transfer import Transfer
 from meshfs.disk.verifier import make_verifier
 
 logger = logging.getLogger(__name__)
+
+#: Called with the operation, the kernel's errno (positive) and what it says of the disk.
+OnError = Callable[[Op, int, Sign], None]
+
+
+def _nobody(op: Op, number: int, sign: Sign) -> None:
+    """Nobody keeps the disk's state."""
+
 
 # The page cache may hold the end of an image in one folio this large, and write it back as
 # a whole: a direct write elsewhere in it has to wait for a cached one (PMD size).
@@ -58,6 +69,10 @@ class FileDisk:
         pool: BufferPool | None = None,
     ) -> None:
         self.size_bytes = facts.size_bytes
+        #: Where the disk ends now: less than ``size_bytes`` when it shrank.
+        self.end_bytes = facts.size_bytes
+        #: Must neither block nor raise.
+        self.on_error: OnError = _nobody
         self.logical_block_size_bytes = facts.logical_block_size_bytes
         self.physical_block_size_bytes = facts.physical_block_size_bytes
         self.rotational = facts.rotational
@@ -90,9 +105,36 @@ class FileDisk:
         if self._tail_fd is not None:
             os.close(self._tail_fd)
 
+    def resize(self, size_bytes: int) -> None:
+        """Take over the size the disk has now. A smaller one only moves the end: ``size_bytes`` stays.
+
+        Raises OSError when an image's new end needs a second descriptor and there is none.
+        """
+        self.end_bytes = size_bytes
+        if size_bytes <= self.size_bytes:
+            return
+        if self._tail_fd is None and not self.read_only and size_bytes & self._offset_mask:
+            self._tail_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+        self.size_bytes = size_bytes
+
     def _finish(self, request: DiskRequest, result: int) -> None:
-        request.result = result
+        """Hand on what the kernel answered."""
+        request.result = result if result >= 0 else self._failed(request, result)
         request.on_done(request)
+
+    def _refuse(self, request: DiskRequest, number: int) -> None:
+        """Answer a request that never reaches the disk."""
+        request.result = -number
+        request.on_done(request)
+
+    def _failed(self, request: DiskRequest, result: int) -> int:
+        """The caller's result for what the kernel answered with ``result`` (-errno)."""
+        device_bytes = device_size(self.fd) if self.facts.is_block_device else None
+        stop = request.offset + request.length
+        answer, sign = verdict(-result, request.op, stop=stop, device_bytes=device_bytes)
+        if sign is not Sign.NOTHING:
+            self.on_error(request.op, -result, sign)
+        return -answer
 
     def _flushed(self, request: DiskRequest, again: int, result: int) -> None:
         if result in (-errno.EAGAIN, -errno.EINTR) and again < limits.DISK_AGAIN_MAX:
@@ -100,17 +142,17 @@ class FileDisk:
             self.engine.flush()
             return
         if result < 0:
-            self._lose(result)
+            self.lose(os.strerror(-result))
         self._finish(request, result)
 
-    def _lose(self, result: int) -> None:
+    def lose(self, why: str) -> None:
         """Writes of any initiator may be lost: the kernel tells only the first who asks.
 
         A new verifier tells the others.
         """
         self._losses += 1
-        self.verifier = make_verifier(self.facts.identity, f"losses {self._losses}")
-        logger.error("disk %s: acknowledged writes may be lost: %s", self.facts.path, os.strerror(-result))
+        self.verifier = make_verifier(self.facts.identity, f"losses {self._losses} {time.time_ns()}")
+        logger.error("disk %s: acknowledged writes may be lost: %s", self.facts.path, why)
 
     # --- reads ------------------------------------------------------------------------
 
@@ -129,14 +171,16 @@ class FileDisk:
         self.engine.queue_read(self.fd, address, length, offset, done)
 
     def _read_done(self, request: DiskRequest, length: int, result: int) -> None:
-        if result != length and (result >= 0 or result in (-errno.EAGAIN, -errno.EINTR)):
+        if result == length:
+            request.result = result
+            request.on_done(request)
+        elif result >= 0 or result in (-errno.EAGAIN, -errno.EINTR):
             assert request.buffer is not None
             address = request.buffer.address + request.start
             transfer = Transfer(self.engine, self.fd, address, length, request.offset, self._offset_mask)
             transfer.go_on(partial(self._finish, request), result)
-            return
-        request.result = result
-        request.on_done(request)
+        else:
+            self._finish(request, result)
 
     def _read_bounced(self, request: DiskRequest, length: int) -> None:
         first = request.offset & ~self._offset_mask
@@ -164,9 +208,9 @@ class FileDisk:
         offset, length = request.offset, request.length
         stop = offset + length
         if self.read_only:
-            self._finish(request, -errno.EROFS)
-        elif stop > self.size_bytes:
-            self._finish(request, -errno.ENOSPC)
+            self._refuse(request, errno.EROFS)
+        elif stop > self.end_bytes:
+            self._refuse(request, errno.ENOSPC if stop > self.size_bytes else errno.EIO)
         elif not length or request.buffer is None:
             self._finish(request, 0)
         elif not (offset | length) & self._offset_mask:
@@ -216,10 +260,11 @@ class FileDisk:
             for waiter in ready:
                 self._launch(waiter)
             self.engine.flush()
-        if result == -errno.EIO and request.write_through:
-            self._lose(result)
-        # A device switched to read-only under us says EPERM where a file system says EROFS.
-        request.result = -errno.EROFS if result == -errno.EPERM else result
+        if result < 0:
+            result = self._failed(request, result)
+            if result == -errno.EIO and request.write_through:
+                self.lose("a write-through failed")
+        request.result = result
         request.on_done(request)
 
     def _write_bounced(self, request: DiskRequest) -> None:

@@ -127,6 +127,14 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
     )
 
 
+def device_size(fd: int) -> int | None:
+    """The block device's size in bytes now, 0 when it was removed; None when ``fd`` cannot tell. Never blocks."""
+    try:
+        return _ioctl_u64(fd, _BLKGETSIZE64)
+    except OSError:
+        return None
+
+
 def _ioctl_int(fd: int, request: int) -> int:
     value: int = struct.unpack("i", fcntl.ioctl(fd, request, bytes(4)))[0]
     return value

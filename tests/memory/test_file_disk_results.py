@@ -1,6 +1,8 @@
 """What a FileDisk makes of an engine's results; the engine is scripted."""
 
 import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from meshfs.buffers import HEADROOM_BYTES
 from meshfs.disk.base import Done, Op
 from meshfs.disk.directio import Alignment
+from meshfs.disk.errnos import Sign
 from meshfs.disk.file import FileDisk
 from meshfs.disk.identity import Identity
 from meshfs.disk.scan import DiskFacts
@@ -69,9 +72,11 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-def disk(engine: ScriptedEngine) -> FileDisk:
+def disk(engine: ScriptedEngine) -> Iterator[FileDisk]:
     facts = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"))
-    return FileDisk(facts, -1, engine, Alignment(512, 512), read_only=False)
+    # No block device, so that it has no size: the engine never looks at it.
+    with open(os.devnull, "rb") as null:
+        yield FileDisk(facts, null.fileno(), engine, Alignment(512, 512), read_only=False)
 
 
 @pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
@@ -197,3 +202,84 @@ def test_a_failed_plain_write_is_its_callers_alone(disk: FileDisk, engine: Scrip
     disk.submit([request])
     engine.answer(-errno.EIO)
     assert disk.verifier == before
+
+
+@pytest.mark.parametrize(
+    ("op", "number", "answer", "sign"),
+    [
+        (Op.READ, errno.ENODATA, errno.EIO, Sign.FAILED),
+        (Op.WRITE, errno.EREMOTEIO, errno.EIO, Sign.FAILED),
+        (Op.WRITE, errno.ENOSPC, errno.ENOSPC, Sign.FAILED),
+        (Op.WRITE, errno.EPERM, errno.EROFS, Sign.FAILED),
+        (Op.READ, errno.ENODEV, errno.EIO, Sign.GONE),
+        (Op.FLUSH, errno.ETIMEDOUT, errno.EIO, Sign.FAILED),
+    ],
+)
+def test_an_error_becomes_the_callers_and_is_reported(
+    disk: FileDisk, engine: ScriptedEngine, op: Op, number: int, answer: int, sign: Sign
+) -> None:
+    reported: list[tuple[Op, int, Sign]] = []
+    disk.on_error = lambda *error: reported.append(error)
+    before = disk.verifier
+    request = Batch(disk).make(op, 0, 0 if op == Op.FLUSH else 512)
+    disk.submit([request])
+    engine.answer(-number)
+    assert request.result == -answer
+    assert reported == [(op, number, sign)]
+    assert (disk.verifier != before) is (op == Op.FLUSH)
+
+
+def test_a_shortage_of_memory_says_nothing_of_the_disk(disk: FileDisk, engine: ScriptedEngine) -> None:
+    reported: list[tuple[Op, int, Sign]] = []
+    disk.on_error = lambda *error: reported.append(error)
+    request = Batch(disk).make(Op.WRITE, 0, 512)
+    disk.submit([request])
+    engine.answer(-errno.ENOMEM)
+    assert request.result == -errno.EAGAIN
+    assert reported == []
+
+
+@pytest.mark.parametrize(
+    ("number", "device_bytes", "answer", "sign"),
+    [
+        (errno.ENOSPC, 0, errno.EIO, Sign.GONE),
+        (errno.EIO, 0, errno.EIO, Sign.GONE),
+        (errno.ENOSPC, 4096, errno.EIO, Sign.FAILED),
+        (errno.ENOSPC, SIZE_BYTES, errno.ENOSPC, Sign.FAILED),
+    ],
+)
+def test_the_devices_size_tells_removed_shrunk_and_full_apart(
+    disk: FileDisk, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch,
+    number: int, device_bytes: int, answer: int, sign: Sign,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("meshfs.disk.file.device_size", lambda fd: device_bytes)
+    reported: list[tuple[Op, int, Sign]] = []
+    disk.on_error = lambda *error: reported.append(error)
+    request = Batch(disk).make(Op.WRITE, 8192, 4096)
+    disk.submit([request])
+    engine.answer(-number)
+    assert request.result == -answer
+    assert reported == [(Op.WRITE, number, sign)]
+
+
+def test_behind_the_new_end_of_a_disk_that_shrank_is_eio_and_nothing_is_written(
+    disk: FileDisk, engine: ScriptedEngine
+) -> None:
+    disk.resize(8192)
+    assert disk.size_bytes == SIZE_BYTES
+    batch = Batch(disk)
+    behind, across, before = (batch.make(Op.WRITE, offset, 4096) for offset in (8192, 6144, 4096))
+    disk.submit([behind, across, before])
+    assert [request.result for request in (behind, across)] == [-errno.EIO, -errno.EIO]
+    assert engine.calls == [("write", 4096, 4096, False)]
+    engine.answer()
+    assert before.result == 4096
+
+
+def test_a_disk_that_grew_is_written_to_its_new_end(disk: FileDisk, engine: ScriptedEngine) -> None:
+    disk.resize(2 * SIZE_BYTES)
+    batch = Batch(disk)
+    inside, outside = batch.make(Op.WRITE, 2 * SIZE_BYTES - 512, 512), batch.make(Op.WRITE, 2 * SIZE_BYTES, 512)
+    disk.submit([inside, outside])
+    engine.answer()
+    assert (inside.result, outside.result) == (512, -errno.ENOSPC)
