@@ -13,6 +13,7 @@ import errno
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +24,7 @@ from typing import Final, TypeVar
 
 from meshfs.config_scheduler import SCHEDULER_KEYS, Scheduler, check_scheduler, read_scheduler
 from meshfs.config_text import Source, Table, describe
-from meshfs.endpoint import ENDPOINT_RULE, format_endpoint, parse_endpoint
+from meshfs.endpoint import format_endpoint, parse_address, parse_endpoint
 from meshfs.errors import ConfigError
 from meshfs.limits import (
     CHANNEL_DEAD_AFTER_MIN_S,
@@ -167,6 +168,27 @@ class Config:
             known = ", ".join(self._nodes_by_name)
             raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
 
+    def node_of_host(self, host: str) -> Node:
+        """The node named as the host, in upper or lower case, where either name may have its domain or not.
+
+        The same name is preferred to one that differs by the domain. Two names with different domains are two hosts.
+        Raises ConfigError when there is no such node, or more than one.
+        """
+        wanted = host.casefold()
+        known = {node.name.casefold(): node for node in self.nodes}
+        if wanted in known:
+            return known[wanted]
+        label, _, domain = wanted.partition(".")
+        same = [node for name, node in known.items() if name == label or (not domain and name.startswith(f"{label}."))]
+        if len(same) == 1:
+            return same[0]
+        found = f"nodes {', '.join(node.name for node in same)} are" if same else "no node is"
+        raise ConfigError(f"{self.path}: {found} named as this host ({host}); name the node that this is")
+
+    def own_node(self, name: str | None) -> Node:
+        """The node of that name, or the one this host is where no name is given. Raises ConfigError."""
+        return self.node(name) if name else self.node_of_host(socket.gethostname())
+
     @property
     def node_names(self) -> tuple[str, ...]:
         return tuple(self._nodes_by_name)
@@ -294,12 +316,9 @@ def _addresses(table: Table) -> tuple[str, ...]:
     addresses = []
     for text in table.texts("addresses"):
         try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            table.fail("addresses", f"found {describe(text)}, expected an IPv4 or IPv6 address")
-        if address.is_unspecified or address.is_multicast:
-            table.fail("addresses", f"found {describe(text)}, expected an address of one network interface")
-        addresses.append(str(address))
+            addresses.append(parse_address(text))
+        except ValueError as error:
+            table.fail("addresses", f"found {describe(text)}, {error}")
     return tuple(addresses)
 
 
@@ -318,8 +337,8 @@ def _metrics(table: Table) -> tuple[str, int] | None:
     text = table.text("metrics")
     try:
         return parse_endpoint(text)
-    except ValueError:
-        table.fail("metrics", f"found {describe(text)}, expected {ENDPOINT_RULE}")
+    except ValueError as error:
+        table.fail("metrics", f"found {describe(text)}, {error}")
 
 
 def _scratch_size_bytes(table: Table) -> int | None:

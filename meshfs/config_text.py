@@ -4,8 +4,11 @@ A `Table` wraps one TOML table: it knows its keys beforehand, refuses others wit
 one, and hands out values of the asked type. It knows nothing of what the keys mean.
 """
 
+import codecs
 import difflib
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Sequence
 from enum import StrEnum
@@ -153,7 +156,8 @@ def locate_keys(text: str) -> dict[KeyPath, int]:
     counts: dict[KeyPath, int] = {}
     current: KeyPath = ()
     quote = ""
-    for number, line in enumerate(text.splitlines(), 1):
+    # TOML's lines end at a newline and nowhere else: other separators of Unicode may stand in strings and comments.
+    for number, line in enumerate(text.split("\n"), 1):
         if quote:
             quote = "" if line.count(quote) % 2 else quote
             continue
@@ -202,15 +206,40 @@ def unknown_key(name: str, known: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> str:
+    """The whole text. Raises ConfigError for what cannot be read or is no UTF-8 text."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path}: cannot read the config: it is no regular file")
             data = file.read(CONFIG_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the config: {error.strerror}") from error
     if len(data) > CONFIG_MAX_BYTES:
         raise ConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes, that is no config")
+    return decode(path, data)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """open(2) that does not wait for good where the path is a pipe nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def decode(path: Path, data: bytes) -> str:
+    """The text of a TOML file, which is UTF-8, with or without the mark that some editors put before it.
+
+    Raises ConfigError that names the encoding or the line where it is something else.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path}:1: UTF-16 text, expected UTF-8: save the file in that encoding")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise ConfigError(f"{path}:{line}: a NUL byte, expected a TOML file in UTF-8")
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8 text, expected a TOML file") from error
+        # The position counts from behind the mark.
+        start = error.start + (len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0)
+        line = data.count(b"\n", 0, start) + 1
+        raise ConfigError(
+            f"{path}:{line}: byte 0x{data[start]:02x} is not UTF-8 text, expected a TOML file in UTF-8"
+        ) from error

@@ -15,7 +15,6 @@ import logging
 import logging.handlers
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -264,23 +263,13 @@ def main() -> int:
 def prepare(options: MountOptions) -> Settings:
     """Check everything that can be checked at once. Raises ConfigError and MountFailed."""
     config = cluster_config.load(options.config)
-    node = config.node(options.node).name if options.node else _own_node(config)
+    node = config.own_node(options.node).name
     if options.log_path is not None:
         options = replace(options, log_path=os.path.abspath(options.log_path))
     mountpoint = _mountpoint(options.mountpoint)
     if not options.fake:
         _refuse_second_mount(mountpoint)
     return Settings(config, node, Keyring(config, node), mountpoint, options)
-
-
-def _own_node(config: Config) -> str:
-    """The node named as this host, with or without its domain."""
-    host = socket.gethostname()
-    known = {node.name for node in config.nodes}
-    for name in (host, host.partition(".")[0]):
-        if name in known:
-            return name
-    raise ConfigError(f"{config.path}: no node is named as this host ({host}); say which with -o node=NAME")
 
 
 def _mountpoint(text: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from meshfs import limits
-from meshfs.endpoint import ENDPOINT_RULE, parse_endpoint
+from meshfs.endpoint import parse_endpoint
 from meshfs.errors import MeshfsError
 from meshfs.model import IoClass
 
@@ -155,8 +155,8 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
 def _endpoint(name: str, value: str) -> tuple[str, int]:
     try:
         return parse_endpoint(value)
-    except ValueError:
-        raise UsageError(f"option {name!r} is {value!r}, expected {ENDPOINT_RULE}") from None
+    except ValueError as error:
+        raise UsageError(f"option {name!r} is {value!r}, {error}") from None
 
 
 def _seconds(name: str, value: str) -> float:

@@ -6,7 +6,6 @@ keys, disks, addresses), 1 for anything else.
 
 import argparse
 import logging
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshfsd", description="Serve a node's disks to the cluster over SMB 3.")
     parser.add_argument("--config", type=Path, required=True, help="the cluster's config file")
-    parser.add_argument("--node", default=socket.gethostname(), help="which node of the config this is (host name)")
+    parser.add_argument("--node", help="which node of the config this is; without, the one named as this host")
     parser.add_argument("--log-level", choices=_LEVELS, default="info")
     parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="how disk I/O is done")
     return parser

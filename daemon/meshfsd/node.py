@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-async def run(config_path: Path, node_name: str, engine_name: str = "auto") -> None:
+async def run(config_path: Path, node_name: str | None, engine_name: str = "auto") -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
     config = load(config_path)
-    node = config.node(node_name)
-    accounts = Accounts(Keyring(config, node_name).passwords())
+    node = config.own_node(node_name)
+    accounts = Accounts(Keyring(config, node.name).passwords())
     let_go_of_starter()
     engine = choose_engine(engine_name)
     exporter = NodeExporter(config, node, accounts, engine)

@@ -17,9 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+#: What to do about an address that cannot be listened on.
+_HINTS: Final = {
+    errno.EADDRINUSE: "; another program listens there, as a second meshfsd or, at port 445, Samba: "
+    "end it or set another port",
+    errno.EADDRNOTAVAIL: "; no interface of this machine has the address",
+    errno.EACCES: "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+}
 
 _BACKLOG = 256
 # linux/in.h, linux/in6.h: bind to an address that is not there (ip(7)); Python has no names for them.
@@ -75,7 +84,8 @@ def listen_tcp(address: str, port: int, *, early: bool = False) -> socket.socket
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        raise ConfigError(f"cannot listen on {address} port {port}: {error.strerror}") from error
+        place, hint = format_endpoint(address, port), _HINTS.get(error.errno or 0, "")
+        raise ConfigError(f"cannot listen on {place}: {error.strerror}{hint}") from error
     return listening
 
 

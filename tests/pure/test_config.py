@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,22 @@ MISTAKES = [
     ('["10.0.1.1", "10.0.2.1"]', "[]", 9, "node.addresses: found an empty array, expected an array of at least"),
     ('"10.0.2.1"', '"10.0.2.256"', 9, "found '10.0.2.256', expected an IPv4 or IPv6 address"),
     ('"10.0.2.1"', '"0.0.0.0"', 9, "found '0.0.0.0', expected an address of one network interface"),
+    ('"10.0.2.1"', '"::"', 9, "found '::', expected an address of one network interface"),
+    (
+        '"10.0.2.1"',
+        '"224.0.0.1"',
+        9,
+        "expected an address of one network interface, not a multicast address",
+    ),
+    ('"10.0.2.1"', '"ff02::1"', 9, "found 'ff02::1', expected an address of one network interface, not a multicast"),
+    ('"10.0.2.1"', '"255.255.255.255"', 9, "expected an address of one network interface, not a broadcast address"),
+    ('"10.0.2.1"', '"::ffff:10.0.0.1"', 9, "expected an IPv4 address in its own form, 10.0.0.1"),
+    ('"10.0.2.1"', '"fe80::1"', 9, "found 'fe80::1', expected an address that is not link-local"),
+    ('"10.0.2.1"', '"fe80::1%eth0"', 9, "found 'fe80::1%eth0', expected an address that is not link-local"),
+    ('"10.0.2.1"', '"fd00::1%eth0"', 9, "expected an address without a zone: fd00::1"),
+    ('"10.0.2.1"', '"10.0.2.1/24"', 9, "found '10.0.2.1/24', expected an IPv4 or IPv6 address"),
+    ('"10.0.2.1"', '"010.0.2.1"', 9, "found '010.0.2.1', expected an IPv4 or IPv6 address"),
+    ('"10.0.1.1", "10.0.2.1"', '"::1", "0:0::1"', 9, "[::1]:4450 of n1 is taken by n1"),
     ('"10.0.2.1"', '"10.0.1.1"', 9, "10.0.1.1:4450 of n1 is taken by n1"),
     ("4450", "0", 10, "node.port: found 0, expected an integer from 1 to 65535"),
     ("4450", "65536", 10, "node.port: found 65536, expected an integer"),
@@ -145,9 +162,10 @@ MISTAKES = [
     ("weight = 1", 'metrics = "::1:9464"', 12, "node.metrics: found '::1:9464', expected ADDRESS:PORT"),
     ("weight = 1", 'metrics = "[::1]"', 12, "node.metrics: found '[::1]', expected ADDRESS:PORT"),
     ("weight = 1", 'metrics = "[10.0.0.1]:5"', 12, "node.metrics: found '[10.0.0.1]:5', expected ADDRESS:PORT"),
-    ("weight = 1", 'metrics = "10.0.0.1:0"', 12, "node.metrics: found '10.0.0.1:0', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "10.0.0.1:0"', 12, "node.metrics: found '10.0.0.1:0', expected a port from 1"),
     ("weight = 1", 'metrics = "10.0.0.1:65536"', 12, "node.metrics: found '10.0.0.1:65536', expected"),
     ("weight = 1", 'metrics = "10.0.0.1:٣"', 12, "node.metrics: found '10.0.0.1:٣', expected ADDRESS:PORT"),
+    ("weight = 1", 'metrics = "[fe80::1%lo]:80"', 12, "expected an address that is not link-local"),
     ("weight = 1", 'metrics = "224.0.0.1:9464"', 12, "node.metrics: found '224.0.0.1:9464', expected"),
     ("weight = 1", 'metrics = "10.0.2.1:4450"', 12, "10.0.2.1:4450 is the exporter's own address, expected another"),
     ("weight = 1", 'metrics = "0.0.0.0:4450"', 12, "0.0.0.0:4450 is the exporter's own address, expected another"),
@@ -294,10 +312,19 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Is a directory"):
         config.load(tmp_path)
     (tmp_path / "latin").write_bytes(b"a = 1\nb = '\xe9'\n")
-    with pytest.raises(ConfigError, match="latin:2: not UTF-8"):
+    with pytest.raises(ConfigError, match="latin:2: byte 0xe9 is not UTF-8"):
         config.load(tmp_path / "latin")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(CONFIG_MAX_BYTES + 1)
     with pytest.raises(ConfigError, match=f"larger than {CONFIG_MAX_BYTES} bytes"):
-        config.load("/dev/zero")
+        config.load(tmp_path / "large")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, why in ((Path("/dev/zero"), "no regular file"), (tmp_path / "pipe", "no regular file"),
+                      (tmp_path / "loop", "Too many levels of symbolic links"),
+                      (tmp_path / "large" / "x", "Not a directory")):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"{path}: cannot read the config: .*{why}"):
+            config.load(path)
 
 
 def test_a_file_of_others(tmp_path: Path) -> None:
@@ -312,6 +339,102 @@ def test_a_file_of_others(tmp_path: Path) -> None:
             config.load(path)
     finally:
         os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda data: b"\xef\xbb\xbf" + data, id="mark"),
+        pytest.param(lambda data: data.replace(b"\n", b"\r\n"), id="windows"),
+        pytest.param(lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"), id="windows-mark"),
+        pytest.param(lambda data: data.replace(b"  ", b"\t"), id="tabs"),
+        pytest.param(lambda data: data.rstrip(), id="no-newline"),
+        pytest.param(lambda data: "# caf\u00e9\u2028\u0085\n".encode() + data, id="comment"),
+    ],
+)
+def test_what_editors_make_of_a_file(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_bytes(change(EXAMPLE.encode()))
+    assert config.load(path).nodes == load(tmp_path, EXAMPLE).nodes
+    # A mistake is still named at its line.
+    data = change(EXAMPLE.encode()).replace(b"4450", b"0")
+    path.write_bytes(data)
+    line = data[: data.index(b"port")].count(b"\n") + 1
+    with pytest.raises(ConfigError, match=rf"cluster\.toml:{line}: node\.port: found 0"):
+        config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (EXAMPLE.encode("utf-16"), ":1: UTF-16 text, expected UTF-8"),
+        (EXAMPLE.encode("utf-16-be"), ":1: a NUL byte, expected a TOML file in UTF-8"),
+        (EXAMPLE.encode() + b"# \0\n", ":29: a NUL byte"),
+        (b"\xef\xbb\xbf" + EXAMPLE.encode() + b"# \xe9", ":29: byte 0xe9 is not UTF-8 text"),
+        (b"\xef\xbb\xbf\xe9", ":1: byte 0xe9 is not UTF-8 text"),
+        (bytes(range(256)), ":1: a NUL byte"),
+        (b"\x7fELF\x02\x01\x01", "not valid TOML"),
+        (b"\xef\xbb\xbf", "cluster: missing"),
+        (b"", "cluster: missing"),
+    ],
+)
+def test_what_is_no_toml_text(tmp_path: Path, data: bytes, expected: str) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=re.escape(str(path))) as error:
+        config.load(path)
+    assert expected in str(error.value)
+
+
+def test_a_config_behind_a_link(tmp_path: Path) -> None:
+    """Relative paths are relative to the file the link leads to; the link itself is what a reload reads again."""
+    real, other = tmp_path / "real", tmp_path / "other"
+    real.mkdir()
+    other.mkdir()
+    load(real, EXAMPLE)
+    link = other / "link.toml"
+    link.symlink_to("../real/cluster.toml")
+    loaded = config.load(link)
+    assert (loaded.path, loaded.given) == (real / "cluster.toml", link)
+    one = loaded.nodes[0]
+    found = (loaded.cluster.keys, one.socket, one.control_socket, one.state, one.disks[0].path)
+    names = ("keys", "run/n1.sock", "run/n1.ctl", "state/n1", "disks/n1-disk0.img")
+    assert found == tuple(real / name for name in names)
+    folder = tmp_path / "folder"
+    folder.symlink_to(real)
+    assert config.load(folder / "cluster.toml").cluster.keys == real / "keys"
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "expected"),
+    [
+        (("n1", "n2"), "n2", "n2"),
+        (("n1", "n2"), "n2.example.com", "n2"),
+        (("n1", "n2"), "N2", "n2"),
+        (("n1", "N2"), "n2.Example.COM", "N2"),
+        (("n1", "n2.example.com"), "n2", "n2.example.com"),
+        (("n1", "n2.example.com"), "N2.EXAMPLE.COM", "n2.example.com"),
+        # The same name goes before one that differs by the domain.
+        (("n2", "n2.example.com"), "n2", "n2"),
+        (("n2", "n2.example.com"), "n2.example.com", "n2.example.com"),
+        (("n2", "n2.example.com"), "n2.example.org", "n2"),
+        (("n1", "n2.example.com"), "n2.example.org", None),
+        (("n2.example.com", "n2.example.org"), "n2", None),
+        (("n1", "n2"), "n22", None),
+        (("n1", "n2"), "localhost", None),
+        (("n1", "n2"), "", None),
+    ],
+)
+def test_the_node_named_as_the_host(tmp_path: Path, names: tuple[str, ...], host: str, expected: str | None) -> None:
+    text = '[cluster]\nname = "c"\n'
+    for number, name in enumerate(names, 1):
+        text += f'[[node]]\nname = "{name}"\naddresses = ["10.0.0.{number}"]\n'
+    loaded = load(tmp_path, text)
+    if expected is None:
+        with pytest.raises(ConfigError, match=re.escape(f"named as this host ({host}); name the node")):
+            loaded.node_of_host(host)
+    else:
+        assert loaded.node_of_host(host).name == expected
 
 
 def test_locating_keys() -> None:

@@ -334,7 +334,8 @@ def test_an_exporter_that_does_not_answer(config_file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["status", "--config", "CONFIG"], "belong together"),
+        (["status", "--node", "n1"], "give --config too"),
+        (["status", "--config", "CONFIG"], "no node is named as this host"),
         (["status", "--config", "CONFIG", "--node", "n1", "/mesh"], "give one of the two"),
         (["status", "--config", "CONFIG", "--node", "n9"], "there is no node 'n9'"),
         (["status", "--config", "/missing.toml", "--node", "n1"], "cannot read the config"),

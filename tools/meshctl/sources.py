@@ -55,9 +55,13 @@ def ask_mounts(chosen: list[Path]) -> list[Answer]:
     return [answer_of(str(point), partial(read_mount, point)) for point in points]
 
 
-def ask_exporter(config_path: str, node: str) -> Answer:
-    """The status of the node's exporter on this machine. Raises ConfigError for a bad config."""
-    return exporter(cluster_config.load(config_path), node).ask({"verb": "status"})
+def ask_exporter(config_path: str, node: str | None) -> Answer:
+    """The status of the exporter of the node (None: the one named as this host) on this machine.
+
+    Raises ConfigError for a bad config and for a node it does not have.
+    """
+    config = cluster_config.load(config_path)
+    return exporter(config, config.own_node(node).name).ask({"verb": "status"})
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ def add_parser(verbs: Subparsers) -> None:
     parser = verbs.add_parser("status", help="how the mounts and this node's exporter are")
     output.add_arguments(parser)
     parser.add_argument("--config", type=Path, help="ask an exporter of this config instead of the mounts")
-    parser.add_argument("--node", metavar="NAME", help="whose exporter to ask (with --config)")
+    parser.add_argument("--node", metavar="NAME", help="whose exporter to ask (with --config); without, this host's")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if (arguments.config is None) != (arguments.node is None):
-        raise ConfigError("--config and --node belong together")
+    if arguments.config is None and arguments.node is not None:
+        raise ConfigError("--node names an exporter of a config: give --config too")
     if arguments.config is not None and arguments.mountpoint:
         raise ConfigError("--config asks an exporter, a mount point a mount: give one of the two")
     if arguments.config is not None:
