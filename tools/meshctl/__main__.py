@@ -9,14 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from meshctl import disks, flows, flows_set, keygen, password, paths, status, top
+from meshctl import disks, flows, flows_set, keygen, password, paths, status, top, wait
 from meshfs.errors import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshctl", description="Look after a mesh of disks.", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, disks, paths, flows, flows_set, top, keygen, password):
+    for module in (status, disks, paths, flows, flows_set, top, wait, keygen, password):
         module.add_parser(verbs)
     return parser
 

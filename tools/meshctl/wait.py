@@ -1,0 +1,150 @@
+"""meshctl wait: return when disks can be used, for units and scripts that need one.
+
+A disk is named by its id, as NODE/NAME, or by its path below a mount point. A path means that
+mount; a name means every mount here of the mesh that has the disk, as a mesh may be mounted
+twice and the caller may use either. Meshes are told apart by their config.
+"""
+
+import argparse
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from meshctl import output
+from meshctl.main_types import Subparsers
+from meshctl.sources import Answer, NoAnswer, answer_of, mount_points, read_mount, within
+from meshctl.table import printable
+from meshfs.awaited import SeenDisk, SeenExporter, missing
+from meshfs.errors import ConfigError
+from meshfs.limits import CONTROL_TIMEOUT_S, WAIT_POLL_S, WAIT_S
+from meshfs.namespace.catalog import STATE_ABSENT
+
+_PATH: Final = re.compile(r"(?P<point>.*)/disk/(?:by-id/(?P<id>[^/]+)|by-node/(?P<name>[^/]+/[^/]+))")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A disk to wait for: its id or NODE/NAME, and the mount point when it was given as a path."""
+
+    name: str
+    point: str = ""
+
+
+@dataclass(frozen=True)
+class MountSeen:
+    """What one mount says of its disks, or why it says nothing."""
+
+    point: str
+    error: str = ""
+    config: str = ""
+    disks: Sequence[SeenDisk] = ()
+    exporters: dict[str, SeenExporter] = field(default_factory=dict)
+
+
+def add_parser(verbs: Subparsers) -> None:
+    parser = verbs.add_parser("wait", help="wait until disks can be used")
+    parser.add_argument("disk", nargs="+", metavar="DISK", help="its id, NODE/NAME, or its path in a mount")
+    parser.add_argument("--timeout", type=seconds, default=WAIT_S, metavar="S", help="at most (default: %(default)g)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=run)
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    targets = [target_of(text) for text in arguments.disk]
+    deadline = time.monotonic() + arguments.timeout
+    while lines := look(targets, deadline):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(WAIT_POLL_S)
+    if arguments.json:
+        output.print_json({}, lines)
+    for line in lines:
+        print(f"meshctl: after {arguments.timeout:g} s {printable(line)}", file=sys.stderr)
+    return 1 if lines else 0
+
+
+def target_of(text: str) -> Target:
+    """Raises ConfigError for a path that leads to no disk."""
+    if not text.startswith((".", "/")) and text.count("/") <= 1:
+        return Target(text)
+    match = _PATH.fullmatch(os.path.abspath(text))
+    if match is None:
+        expected = "MOUNTPOINT/disk/by-id/ID or MOUNTPOINT/disk/by-node/NODE/NAME"
+        raise ConfigError(f"{text} is not the path of a disk in a mesh, expected {expected}")
+    return Target(match["id"] or match["name"], match["point"] or "/")
+
+
+def look(targets: Sequence[Target], deadline: float) -> list[str]:
+    """One line for each disk that is not there now."""
+    listed = [str(point) for point in mount_points()]
+    # Looking into a mount point that is not listed starts its automounter.
+    points = list(dict.fromkeys([*listed, *(_real(each.point, listed) for each in targets if each.point)]))
+    mounts = {point: seen_at(point, deadline) for point in points}
+    lines = []
+    for target in targets:
+        point = _real(target.point, listed) if target.point else ""
+        lines += not_there(target.name, [mounts[point]] if point else [mounts[each] for each in listed])
+    return lines
+
+
+def _real(point: str, listed: Sequence[str]) -> str:
+    """The mount point as the kernel lists it, where the path goes through a symlink."""
+    if point in listed:
+        return point
+    try:
+        return within(CONTROL_TIMEOUT_S, lambda: os.path.realpath(point))
+    except NoAnswer:
+        return point
+
+
+def seen_at(point: str, deadline: float) -> MountSeen:
+    patience_s = min(CONTROL_TIMEOUT_S, max(deadline - time.monotonic(), WAIT_POLL_S))
+    return seen(answer_of(point, partial(read_mount, Path(point), patience_s)))
+
+
+def seen(answer: Answer) -> MountSeen:
+    disks = [
+        SeenDisk(
+            disk.text("id"),
+            disk.text("node"),
+            disk.text("name"),
+            (disk.text("state") or "unknown") if disk.flag("present") else STATE_ABSENT,
+            disk.text("why"),
+        )
+        for disk in answer.fields.items("disks")
+    ]
+    exporters = {
+        each.text("node"): SeenExporter(each.text("state"), each.text("why"))
+        for each in answer.fields.items("exporters")
+    }
+    return MountSeen(answer.source, answer.error, answer.fields.text("config"), disks, exporters)
+
+
+def not_there(name: str, mounts: Sequence[MountSeen]) -> list[str]:
+    """Why the disk cannot be used at each mount of its mesh; pure."""
+    if not mounts:
+        return [f"disk {name} is not there: no mesh is mounted"]
+    owner, slash, _ = name.partition("/")
+    having = {mount.config for mount in mounts if any(disk.is_named(name) for disk in mount.disks)}
+    of_its_mesh = [mount for mount in mounts if mount.config in having]
+    asked = of_its_mesh or [mount for mount in mounts if slash and owner in mount.exporters] or mounts
+    lines = []
+    for mount in asked:
+        found = [f"disk {name} is not there: {mount.error}"] if mount.error else []
+        found = found or missing([name], mount.disks, mount.exporters)
+        lines += [f"{line} (mount {mount.point})" for line in found]
+    return lines
