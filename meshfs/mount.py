@@ -147,7 +147,7 @@ class Mesh:
             else:
                 self._catalog.lost(node)
         if changed:
-            self._tree.update(self._catalog.disks, time.time_ns())
+            self.operations.gone(self._tree.update(self._catalog.disks, time.time_ns()))
             self._report()
             changed_now, self.changed = self.changed, trio.Event()
             changed_now.set()

@@ -124,6 +124,14 @@ def _translated(operation: str, error: Exception) -> pyfuse3.FUSEError:
     return pyfuse3.FUSEError(errno.EIO)
 
 
+def _drop_pages(inode: int) -> None:
+    try:
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(inode))
+    except OSError as error:
+        # The kernel knows no such inode (any more), or the mount is ending.
+        log.debug("pages of inode %d are not dropped: %s", inode, error)
+
+
 class Operations:
     """What pyfuse3 calls; not its subclass, as its own methods promise less (bytes, no buffers).
 
@@ -156,6 +164,8 @@ class Operations:
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
         self._listings: dict[int, tuple[Directory, list[tuple[bytes, Node]]]] = {}
+        self._gone: set[int] = set()
+        self._gone_changed = trio.Event()
 
     def init(self) -> None:
         self.started.set()
@@ -198,6 +208,10 @@ class Operations:
         idle = self._io_class is IoClass.SYSTEM or ioprio.is_idle(ctx.pid)
         io_class = IoClass.SYSTEM if idle else IoClass.APP
         handle = await self._port_of(info).open(io_class, writable=writable)
+        if self._tree.get(inode) is not node:
+            # The open found another disk than the one this inode is of; the kernel looks up the name again.
+            await handle.close()
+            raise pyfuse3.FUSEError(errno.ESTALE)
         self._open[number] = _Open(handle, info, write_through=bool(flags & os.O_DSYNC))
         self.opens[info.id] += 1
         return pyfuse3.FileInfo(fh=number, direct_io=not self._page_cache, keep_cache=False)
@@ -215,6 +229,25 @@ class Operations:
         # A disk this node may not write has nothing of this node's to flush, and SMB would refuse.
         if opened.info is not None and opened.info.access is Access.READ_WRITE:
             await opened.handle.flush()
+
+    # --- disks that are gone ----------------------------------------------------------
+
+    def gone(self, inodes: Sequence[int]) -> None:
+        """These inodes are of disks that are no longer there: their cached pages must not be read any more."""
+        self._gone.update(inodes)
+        self._gone_changed.set()
+
+    async def drop_pages(self) -> None:
+        """Have the kernel drop the cached pages of disks that are gone, as long as the mount serves.
+
+        In a thread, as the kernel waits for requests of the pages that are under way.
+        """
+        while True:
+            await self._gone_changed.wait()
+            self._gone_changed = trio.Event()
+            inodes, self._gone = self._gone, set()
+            for inode in inodes:
+                await trio.to_thread.run_sync(_drop_pages, inode, abandon_on_cancel=True)
 
     # --- names ------------------------------------------------------------------------
 
@@ -328,7 +361,8 @@ class Operations:
     def _node(self, inode: int) -> Node:
         node = self._tree.get(inode)
         if node is None:
-            raise pyfuse3.FUSEError(errno.ENOENT)
+            # The kernel then looks up the name again, which may be another disk's by now.
+            raise pyfuse3.FUSEError(errno.ESTALE)
         return node
 
     def _directory(self, inode: int) -> Directory:

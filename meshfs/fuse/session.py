@@ -78,6 +78,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_announce, operations, mountpoint, on_ready)
+            nursery.start_soon(operations.drop_pages)
             await _loop(fd)
             nursery.cancel_scope.cancel()
     finally:

@@ -216,7 +216,9 @@ class SharedOpen:
         self.raise_ended()
         refusal = self._refusal
         if refusal is not None and (op == "open" or refusal.errno not in _REFUSED_FOR_NOW):
-            raise OSError(refusal.errno, refusal.strerror)
+            # An open file whose disk is not offered any more: read(2) and write(2) have no ENOENT.
+            gone = refusal.errno == errno.ENOENT and op != "open"
+            raise OSError(errno.ESTALE if gone else refusal.errno, refusal.strerror)
 
     def _timeout(self) -> TimeoutError:
         exporter = self._exporter

@@ -10,6 +10,10 @@
 for the mount's life, also over a time in which it is gone (the most recent
 ``limits.INODES_REMEMBERED_MAX`` paths are remembered; numbers are never given twice, so an
 evicted path only gets a new one). A directory's mtime moves when its contents change.
+
+A disk's file is the file of one device or image (``DiskInfo.instance``): when another one takes the
+name, the path gets another inode. The kernel keeps cached pages by inode, so the pages of the old
+disk are never read, nor its dirty pages written, through a file that was opened on the new one.
 """
 
 import stat
@@ -78,19 +82,25 @@ class StatusFile(Node):
 
 
 class DiskFile(Node):
-    """A disk; ``disk`` is what the catalog said last."""
+    """A disk; ``disk`` is what the catalog said last, ``instance`` the device or image it is."""
 
-    __slots__ = ("disk",)
+    __slots__ = ("disk", "instance")
 
     def __init__(self, path: str, inode: int, mtime_ns: int, disk: CatalogDisk) -> None:
         super().__init__(path, inode, stat.S_IFREG | _MODES[disk.info.access], mtime_ns)
         self.disk = disk
+        self.instance = disk.info.instance
+
+    def is_of(self, disk: CatalogDisk) -> bool:
+        """Whether this can be the file of ``disk``; one whose device is not known now (missing) stays."""
+        return not disk.info.instance or not self.instance or disk.info.instance == self.instance
 
     def become(self, disk: CatalogDisk, now_ns: int) -> None:
         if disk.info.size_bytes != self.disk.info.size_bytes:
             self.mtime_ns = now_ns
         self.mode = stat.S_IFREG | _MODES[disk.info.access]
         self.disk = disk
+        self.instance = disk.info.instance or self.instance
 
     def xattrs(self) -> dict[bytes, bytes]:
         """The extended attributes; one that is not known (serial, slot, ...) is left out."""
@@ -123,6 +133,8 @@ class Tree:
         self._next_inode = ROOT_INODE
         self._numbers: OrderedDict[tuple[type[Node], str], int] = OrderedDict()
         self._by_inode: dict[int, Node] = {}
+        # Inodes of disks' files that this update removed.
+        self._gone: list[int] = []
         self.root = self._directory("/", None, now_ns)
         hidden = self._directory("/.meshfs", self.root, now_ns)
         status = StatusFile(STATUS_PATH, self._number(StatusFile, STATUS_PATH), now_ns)
@@ -137,8 +149,12 @@ class Tree:
     def disk_files(self) -> Iterator[DiskFile]:
         return (node for node in self._by_inode.values() if isinstance(node, DiskFile))
 
-    def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> None:
-        """Bring the tree to exactly these disks (the config's nodes stay)."""
+    def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> list[int]:
+        """Bring the tree to exactly these disks (the config's nodes stay).
+
+        Returns the inodes of disks' files that are gone, whose cached pages are no longer valid.
+        """
+        self._gone = []
         by_id: dict[str, CatalogDisk | str] = dict(disks)
         by_node: dict[str, dict[str, str]] = {node: {} for node in self._cluster_nodes}
         by_enclosure: dict[str, dict[str, str]] = {}
@@ -154,6 +170,7 @@ class Tree:
         self._fill(self.root, wanted, now_ns)
         self.root.entries[b".meshfs"] = self._hidden
         self.root.hidden = frozenset((b".meshfs",))
+        return self._gone
 
     def _fill(self, directory: Directory, wanted: Mapping[str, object], now_ns: int) -> None:
         """Make ``directory`` hold exactly ``wanted``: mappings are directories, texts symlinks."""
@@ -173,11 +190,11 @@ class Tree:
     def _entry(self, old: Node | None, path: str, what: object, directory: Directory, now_ns: int) -> Node:
         node: Node
         if isinstance(what, CatalogDisk):
-            if isinstance(old, DiskFile):
+            if isinstance(old, DiskFile) and old.is_of(what):
                 if old.disk != what:
                     old.become(what, now_ns)
                 return old
-            node = DiskFile(path, self._number(DiskFile, path), now_ns, what)
+            node = DiskFile(path, self._number(DiskFile, f"{path}\0{what.info.instance}"), now_ns, what)
         elif isinstance(what, Mapping):
             node = old if isinstance(old, Directory) else self._directory(path, directory, now_ns)
             self._fill(node, what, now_ns)
@@ -198,6 +215,8 @@ class Tree:
         # A replaced symlink keeps its number, which then is the new node's.
         if self._by_inode.get(node.inode) is node:
             del self._by_inode[node.inode]
+            if isinstance(node, DiskFile):
+                self._gone.append(node.inode)
         if isinstance(node, Directory):
             for entry in node.entries.values():
                 self._drop(entry)

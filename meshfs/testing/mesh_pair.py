@@ -89,28 +89,32 @@ class MemoryExporter:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(listener.run)
                     self._nursery = nursery
-                    self._offer()
+                    self.offer()
                     task_status.started()
         finally:
             for listening in sockets:
                 listening.close()
             self._stopped.set()
 
-    def _offer(self) -> None:
+    def offer(self) -> None:
         assert self.exporter is not None
         assert self._nursery is not None
         runner = Runner(FairQueue(DiskPolicy()), self.disk)
         self.exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
         self._nursery.start_soon(runner.run)
 
-    async def swap(self, disk: MemoryDisk, instance: str) -> None:
-        """Serve another disk under the same name, as a reload of the config does."""
+    async def withdraw(self) -> None:
+        """Stop offering the disk."""
         assert self.exporter is not None
         ended = trio.Event()
         self.exporter.withdraw(DISK, lambda _: ended.set())
         await ended.wait()
+
+    async def swap(self, disk: MemoryDisk, instance: str) -> None:
+        """Serve another disk under the same name, as a reload of the config does."""
+        await self.withdraw()
         self.disk, self.instance = disk, instance
-        self._offer()
+        self.offer()
 
     async def stop(self) -> None:
         """Every connection ends at once, and nobody listens."""

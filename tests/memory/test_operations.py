@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any, cast
 
 import pyfuse3
@@ -14,7 +15,7 @@ from meshfs.fuse.operations import Operations
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import Tree
-from meshfs.testing.fake_port import FakePort, fake_disk
+from meshfs.testing.fake_port import FakeHandle, FakePort, fake_disk
 
 SIZE = 64 * 1024
 
@@ -222,9 +223,28 @@ async def test_names_that_are_not_there_and_files_that_are_gone(bench: Bench) ->
     assert await refused(bench.inode("/disk/nothing")) == errno.ENOENT
     fh = await bench.open()
     bench.tree.update({}, 3)
-    assert await refused(bench.operations.getattr(inode, CTX)) == errno.ENOENT
-    assert await refused(bench.operations.open(inode, os.O_RDONLY, CTX)) == errno.ENOENT
+    assert await refused(bench.operations.getattr(inode, CTX)) == errno.ESTALE
+    assert await refused(bench.operations.open(inode, os.O_RDONLY, CTX)) == errno.ESTALE
     assert await bench.operations.write(fh, 0, b"still open") == 10
+
+
+async def test_an_open_that_finds_another_disk_is_tried_again_by_the_kernel(bench: Bench) -> None:
+    """The port learns of the other disk first: its open must not share an inode with those of the old disk."""
+    inode = await bench.inode(f"/disk/by-id/{bench.info.id}")
+
+    async def open_and_learn(io_class: IoClass, *, writable: bool) -> FakeHandle:
+        bench.catalog.announce("n1", [replace(bench.info, instance="another"), bench.read_only])
+        bench.tree.update(bench.catalog.disks, 3)
+        return await FakePort.open(bench.port, io_class, writable=writable)
+
+    bench.catalog.announce("n1", [replace(bench.info, instance="one"), bench.read_only])
+    bench.tree.update(bench.catalog.disks, 3)
+    bench.port.open = open_and_learn  # type: ignore[method-assign]
+    assert await refused(bench.operations.open(inode, os.O_RDWR, CTX)) == errno.ESTALE
+    assert bench.port.handles == 0
+    again = await bench.inode(f"/disk/by-id/{bench.info.id}")
+    assert again != inode
+    await bench.operations.open(again, os.O_RDWR, CTX)
 
 
 async def test_the_status_is_one_document_per_open(bench: Bench) -> None:

@@ -153,3 +153,15 @@ async def test_the_list_of_disks_is_brought_up_to_what_an_open_said(pair: Pair) 
     await swap(pair, restart=True)
     assert await is_stale(handle)
     assert [info.instance for info in pair.session.disks] == ["another"]
+
+
+async def test_an_open_file_of_a_disk_that_is_not_offered_now_gets_estale_until_it_is_back(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await pair.exporter.withdraw()
+    assert await is_stale(handle)
+    assert await errno_of(pair.port.open(IoClass.SYSTEM, writable=True)) == errno.ENOENT
+    pair.exporter.offer()
+    with trio.fail_after(5):
+        while await errno_of(handle.read(0, 512)) == errno.ESTALE:  # noqa: ASYNC110 - the open is tried each second
+            await trio.sleep(0.1)
+    assert bytes(await handle.read(0, len(OLD))) == OLD

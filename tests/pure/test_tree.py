@@ -115,6 +115,34 @@ def test_a_disk_file_follows_its_announcement() -> None:
     assert (file.mtime_ns, file.mode, file.disk.info.size_bytes) == (4, stat.S_IFREG | 0o440, 20)
 
 
+def test_another_disk_under_the_same_name_has_another_inode() -> None:
+    one = replace(fake_disk("n1", "a", 4096), instance="one")
+    tree = Tree(["n1"], 1)
+    assert tree.update(present(one), 2) == []
+    path = f"/disk/by-id/{one.id}"
+
+    def inode() -> int:
+        node = at(tree, path)
+        assert node is not None
+        return node.inode
+
+    first = inode()
+    # Missing for a while: nobody knows which disk it is, so nothing changes.
+    assert tree.update(present(replace(one, instance="", size_bytes=0)), 3) == []
+    assert tree.update(present(one), 4) == []
+    assert inode() == first
+    assert tree.update(present(replace(one, instance="two")), 5) == [first]
+    second = inode()
+    assert second != first
+    assert tree.get(first) is None
+    assert tree.update({}, 6) == [second]
+    tree.update(present(replace(one, instance="two")), 7)
+    assert inode() == second
+    assert tree.update(present(replace(one, instance="")), 8) == []
+    assert tree.update(present(one), 9) == [second]
+    assert inode() == first
+
+
 def test_a_link_to_another_disk_is_another_link() -> None:
     disk = fake_disk("n1", "a", 10)
     tree = Tree(["n1"], 1)
