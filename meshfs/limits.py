@@ -111,6 +111,8 @@ DISK_CLAIM_TIMEOUT_S: Final = 5.0
 DISK_CLAIM_RETRY_S: Final = 0.05
 # A request the kernel answers with EAGAIN goes again this often before that is its result.
 DISK_AGAIN_MAX: Final = 100
+# A range that no fallocate(2) can zero is written by requests of this size, from memory all disks share.
+ZERO_WRITE_BYTES: Final = 1 * MIB
 # Free memory each buffer pool keeps for reuse instead of returning it.
 BUFFER_POOL_IDLE_MAX_BYTES: Final = 64 * MIB
 

@@ -12,7 +12,12 @@ from meshfs.metrics import Document, Families, MetricsServer, Snapshot, numbers,
 _LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
 _LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
 # By op: the keys of its count and of its bytes.
-_OPS: Final = (("read", "reads", "read_bytes"), ("write", "writes", "written_bytes"), ("flush", "flushes", ""))
+_OPS: Final = (
+    ("read", "reads", "read_bytes"),
+    ("write", "writes", "written_bytes"),
+    ("flush", "flushes", ""),
+    ("zero", "zeroes", "zeroed_bytes"),
+)
 
 
 def open_exporter_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:

@@ -56,7 +56,9 @@ def _disk(served: ServedDisk) -> dict[str, object]:
         "reads": counts.reads,
         "writes": counts.writes,
         "flushes": counts.flushes,
+        "zeroes": counts.zeroes,
         "read_bytes": counts.read_bytes,
         "written_bytes": counts.written_bytes,
+        "zeroed_bytes": counts.zeroed_bytes,
         "errors": counts.errors,
     }

@@ -82,8 +82,13 @@ class AioEngine:
     def queue_fdatasync(self, fd: int, done: Done) -> None:
         self._backlog.append((_CMD_FDSYNC, fd, 0, 0, 0, 0, done))
 
+    def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
+        # Linux AIO has no fallocate.
+        self._threads.queue_fallocate(fd, mode, offset, length, done)
+
     def flush(self) -> None:
         """Submit the backlog as far as the kernel takes it; a completion brings the rest."""
+        self._threads.flush()
         if self._busy:
             return
         self._busy = True

@@ -20,6 +20,8 @@ class Op(enum.IntEnum):
     READ = 0
     WRITE = 1
     FLUSH = 2
+    #: The bytes read as zeros afterwards; it has no payload.
+    ZERO = 3
 
 
 class DiskRequest:
@@ -27,8 +29,8 @@ class DiskRequest:
 
     op, offset, length   what to do; ``length`` in bytes, any alignment
     buffer, start        the payload's memory is ``buffer.view[start:start + length]``;
-                         the request keeps the buffer until it is done (None for FLUSH)
-    write_through        the write must be stable before it is done
+                         the request keeps the buffer until it is done (None for FLUSH and ZERO)
+    write_through        the write (or zeroing) must be stable before it is done
     flow                 the scheduler's flow key: (initiator node, IoClass)
     on_done              called once with the request when ``result`` is set
     result               bytes done (short only at the end of the disk), or -errno
@@ -116,6 +118,9 @@ class Engine(Protocol):
     def queue_write(self, fd: int, address: int, length: int, offset: int, done: Done, *, dsync: bool) -> None: ...
 
     def queue_fdatasync(self, fd: int, done: Done) -> None: ...
+
+    def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
+        """fallocate(2); ``done`` gets 0 or -errno."""
 
     def flush(self) -> None: ...
 

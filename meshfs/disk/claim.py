@@ -21,6 +21,7 @@ from meshfs.disk.base import Engine
 from meshfs.disk.directio import ANY, alignment_of
 from meshfs.disk.file import FileDisk
 from meshfs.disk.scan import DiskFacts, identity_of, scan_disk
+from meshfs.disk.zero import modes_of
 from meshfs.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ async def open_disk(
     fd, writable = await _claim(facts, direct, read_only, claim_timeout_s)
     tail_fd = None
     try:
-        if identity_of(os.fstat(fd)) != facts.identity:
+        status = os.fstat(fd)
+        if identity_of(status) != facts.identity:
             raise ConfigError(f"disk {path}: was replaced while it was opened")
         alignment = alignment_of(fd, facts.logical_block_size_bytes) if direct else ANY
         if alignment.offset_bytes > PAGE_BYTES:
@@ -74,6 +76,7 @@ async def open_disk(
         read_only=not writable,
         tail_fd=tail_fd,
         pool=pool,
+        zero_modes=modes_of(status),
     )
 
 

@@ -7,6 +7,8 @@
     write of parts of blocks        read, merge, write (disk/merge.py), exclusive in WriteOrder
     write that touches the last,    through the page cache by a second descriptor, on stable
     incomplete block of an image    storage before it is done; exclusive in WriteOrder
+    zeroing                         whole blocks by fallocate or writes of zeros (disk/zero.py), what is
+                                    left at its ends by ordinary writes of zeros
 
 Direct reads are coherent with the page cache (the kernel writes back dirty pages of their
 range first), so they need no order; two writes through the two paths do.
@@ -24,7 +26,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
+from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, Buffer, BufferPool
 from meshfs.disk.base import DiskRequest, Engine, Op
 from meshfs.disk.directio import Alignment
 from meshfs.disk.errnos import Sign, verdict
@@ -33,6 +35,7 @@ from meshfs.disk.ranges import WriteOrder
 from meshfs.disk.scan import DiskFacts, device_size
 from meshfs.disk.transfer import Transfer
 from meshfs.disk.verifier import make_verifier
+from meshfs.disk.zero import ZeroFill, split
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class FileDisk:
         read_only: bool,
         tail_fd: int | None = None,
         pool: BufferPool | None = None,
+        zero_modes: Sequence[int] = (),
     ) -> None:
         self.size_bytes = facts.size_bytes
         #: Where the disk ends now: less than ``size_bytes`` when it shrank.
@@ -83,6 +87,8 @@ class FileDisk:
         self.engine = engine
         self.fd = fd
         self.pool = pool or BufferPool()
+        #: The modes of fallocate(2) by which ranges may be zeroed; see disk/zero.py.
+        self.zero_modes = list(zero_modes)
         self._tail_fd = tail_fd
         self._offset_mask = alignment.offset_bytes - 1
         self._memory_mask = alignment.memory_bytes - 1
@@ -94,6 +100,8 @@ class FileDisk:
                 self._read(request)
             elif request.op == Op.WRITE:
                 self._write(request)
+            elif request.op == Op.ZERO:
+                self._zero(request)
             else:
                 self.engine.queue_fdatasync(self.fd, partial(self._flushed, request, 0))
         self.engine.flush()
@@ -226,7 +234,10 @@ class FileDisk:
     def _launch(self, request: DiskRequest) -> None:
         """Start a write whose turn it is."""
         offset, length, buffer = request.offset, request.length, request.buffer
-        assert buffer is not None
+        if buffer is None:
+            fill = ZeroFill(self, offset, length, dsync=request.write_through)
+            fill.start(partial(self._write_end, request))
+            return
         address = buffer.address + request.start
         mask = self._offset_mask
         if (offset | length) & mask:
@@ -290,3 +301,42 @@ class FileDisk:
             write=True, dsync=True,
         )  # fmt: skip
         transfer.start(partial(self._write_end, request))
+
+    # --- zeroing ----------------------------------------------------------------------
+
+    def _zero(self, request: DiskRequest) -> None:
+        """Refuse it as a write would be, or do its parts one after the other."""
+        stop = request.offset + request.length
+        if self.read_only:
+            self._refuse(request, errno.EROFS)
+        elif stop > self.end_bytes:
+            self._refuse(request, errno.ENOSPC if stop > self.size_bytes else errno.EIO)
+        else:
+            block_bytes = max(PAGE_BYTES, self._offset_mask + 1)
+            self._zero_parts(request, split(request.offset, request.length, block_bytes), block_bytes)
+
+    def _zero_parts(self, request: DiskRequest, parts: list[tuple[int, int]], block_bytes: int) -> None:
+        """Zero the first of ``parts``; its completion zeroes the rest."""
+        if not parts or not parts[0][1]:
+            self._finish(request, request.length)
+            return
+        (offset, length), rest = parts[0], parts[1:]
+
+        def done(part: DiskRequest) -> None:
+            if part.buffer is not None:
+                part.buffer.release()
+            if part.result < 0:
+                # What it means for the caller, and for the disk, was made of it already.
+                self._refuse(request, -part.result)
+            else:
+                self._zero_parts(request, rest, block_bytes)
+
+        part = DiskRequest(Op.ZERO, offset, length, None, HEADROOM_BYTES, done, write_through=request.write_through)
+        if (offset | length) % block_bytes == 0:
+            if self._order.begin(part, offset, offset + length):
+                self._launch(part)
+            return
+        part.op, part.buffer = Op.WRITE, self.pool.acquire(length)
+        part.buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + length] = bytes(length)
+        self._write(part)
+        self.engine.flush()

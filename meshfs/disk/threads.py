@@ -1,7 +1,7 @@
 """Disk I/O by blocking calls in a few threads: works everywhere, costs most.
 
     queue_*  ->  _backlog  ->  flush(): one SimpleQueue for all threads
-    threads: pread, pwrite, fdatasync  ->  _finished (deque)  ->  eventfd  ->  run()
+    threads: pread, pwrite, fdatasync, fallocate  ->  _finished (deque)  ->  eventfd  ->  run()
 
 A thread that waits for a stalled disk is lost to the others until the disk answers; with
 all of them stalled every disk of the process waits. That is why this is the last resort.
@@ -23,6 +23,7 @@ from meshfs.disk.base import Done
 _READ: Final = 0
 _WRITE: Final = 1
 _SYNC: Final = 2
+_ALLOCATE: Final = 3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,7 +40,10 @@ for _function in (_preadv2, _pwritev2):
     _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int)
     _function.restype = ctypes.c_ssize_t
 
-# (kind, fd, address, length, offset, RWF_* flags, done)
+_fallocate = _libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+# (kind, fd, address, length, offset, RWF_* flags or fallocate's mode, done)
 _Request = tuple[int, int, int, int, int, int, Done]
 
 
@@ -68,6 +72,9 @@ class ThreadEngine:
 
     def queue_fdatasync(self, fd: int, done: Done) -> None:
         self._backlog.append((_SYNC, fd, 0, 0, 0, 0, done))
+
+    def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
+        self._backlog.append((_ALLOCATE, fd, 0, length, offset, mode, done))
 
     def flush(self) -> None:
         if self._backlog and not self._threads:
@@ -119,6 +126,8 @@ def _perform(request: _Request) -> int:
         except OSError as error:
             return -(error.errno or errno.EIO)
         return 0
+    if kind == _ALLOCATE:
+        return 0 if _fallocate(fd, flags, offset, length) == 0 else -ctypes.get_errno()
     iovec = _Iovec(address, length)
     call = _preadv2 if kind == _READ else _pwritev2
     result: int = call(fd, ctypes.addressof(iovec), 1, offset, flags)

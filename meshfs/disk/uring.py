@@ -56,6 +56,7 @@ _CQ_EVENTFD_DISABLED: Final = 1 << 0
 _OFFSET_SQES: Final = 0x10000000
 
 _OP_FSYNC: Final = 3
+_OP_FALLOCATE: Final = 17
 _OP_READ: Final = 22
 _OP_WRITE: Final = 23
 _FSYNC_DATASYNC: Final = 1
@@ -151,6 +152,10 @@ class UringEngine:
 
     def queue_fdatasync(self, fd: int, done: Done) -> None:
         self._backlog.append((_OP_FSYNC, fd, 0, 0, 0, _FSYNC_DATASYNC, done))
+
+    def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
+        # The SQE of a fallocate has the length where others have an address, and the mode where they have a length.
+        self._backlog.append((_OP_FALLOCATE, fd, length, mode, offset, 0, done))
 
     def flush(self) -> None:
         """Submit the backlog and deliver what is complete.

@@ -30,6 +30,11 @@ fit, everything is learnt anew.
 
 A window that was not saturated is an upper bound: what completed cannot have cost more than the
 time the disk was busy. It lowers costs or does nothing.
+
+A zeroing is not part of the filter, because its cost per byte differs by orders of magnitude between a
+disk that only notes the range and one that writes zeros. It costs at most what a write of its bytes
+costs; per byte it costs what the last zeroings took at the disk, which is too much where others were served
+at the same time, and never too little. Windows with a zeroing in them are not learnt from.
 """
 
 import math
@@ -73,6 +78,8 @@ STREAK_KEPT = 0.75
 # and a disk whose speed changes by half in 10 s, faster than the filter follows, loses its ratios.
 MISFIT_MAX = 5.0
 MISFIT_PART = 0.1
+# How much one zeroing moves the cost of a zeroed byte.
+ZERO_PART = 0.25
 # A window holds a stall when one request took this many times the mean, and this part of it.
 STALL_LATENCIES = 8.0
 STALL_PART = 0.25
@@ -115,7 +122,7 @@ class CostModel:
 
     __slots__ = (
         "_covariance", "_logs", "_misfit", "_saturated", "_streak", "flush_fixed_s", "read_byte_s", "read_fixed_s",
-        "windows", "write_byte_s", "write_fixed_s",
+        "windows", "write_byte_s", "write_fixed_s", "zero_byte_s",
     )  # fmt: skip
 
     read_fixed_s: float
@@ -132,6 +139,8 @@ class CostModel:
         # Contradicting windows lately, less STREAK_KEPT with each that fits; negative: faster than predicted.
         self._streak = 0.0
         self._misfit = 1.0
+        #: What a zeroed byte takes; infinite as long as nothing was zeroed, so that a write's cost bounds it.
+        self.zero_byte_s = math.inf
         self._publish()
 
     @property
@@ -144,7 +153,9 @@ class CostModel:
             return self.read_fixed_s + self.read_byte_s * length
         if op == 1:
             return self.write_fixed_s + self.write_byte_s * length
-        return self.flush_fixed_s
+        if op == 2:
+            return self.flush_fixed_s
+        return self.write_fixed_s + min(self.zero_byte_s, self.write_byte_s) * length
 
     def state(self) -> dict[str, object]:
         """To keep over a restart; JSON-able."""
@@ -152,6 +163,14 @@ class CostModel:
         return {"version": STATE_VERSION, **values, "windows": self.windows, "saturated_windows": self._saturated}
 
     # --- learning ---
+
+    def zeroed(self, length: int, time_s: float) -> None:
+        """A zeroing of ``length`` bytes spent ``time_s`` at the disk."""
+        if not length or not 0.0 < time_s < math.inf:
+            return
+        byte_s = max(time_s - self.write_fixed_s, 0.0) / length
+        known_s = min(self.zero_byte_s, self.write_byte_s)
+        self.zero_byte_s = known_s + ZERO_PART * (byte_s - known_s)
 
     def learn(self, window: Window) -> None:
         """Take one window in; those that say nothing (empty, no time passed) are ignored."""

@@ -32,8 +32,8 @@ less than its part of the disk's work since its last request goes before everybo
 charged for that against its weight (mClock, section 3.2).
 
 Limits are passed before a request competes (`gates.py`). The requests of a flow leave in the order
-they came, but a flush waits aside until the writes of its flow that came before it are done, and
-what came after it need not wait.
+they came, but a flush waits aside until the writes and zeroings of its flow that came before it are done,
+and what came after it need not wait. A limit in bytes counts the bytes a zeroing zeroes.
 """
 
 from collections.abc import Hashable
@@ -52,7 +52,7 @@ from meshfs.scheduler.policy import DiskPolicy
 from meshfs.scheduler.queue import FlowState
 
 _FLUSH: Final = Op.FLUSH
-_WRITE: Final = Op.WRITE
+_ZERO: Final = Op.ZERO
 _IDLE: Final = Stage.IDLE
 _READY: Final = Stage.READY
 # Flows that are not in use are forgotten when there are this many more of them than at the last look.
@@ -170,10 +170,11 @@ class FairQueue:
         self._work_s += request.cost_s
         if flow.policy.reservation:
             _move_reservation(flow, self._work_s, request.cost_s)
-        if request.op == _WRITE:
-            flow.writes.add(request)
-        elif request.op == _FLUSH:
+        op = request.op
+        if op == _FLUSH:
             flow.lifted.discard(request)
+        elif op:
+            flow.writes.add(request)
         if flow.queue:
             self._next_head(flow, now)
         else:
@@ -189,7 +190,10 @@ class FairQueue:
         self._sent_s = max(self._sent_s - request.cost_s, 0.0) if self._in_flight else 0.0
         self._now_s = now
         self._observer.done(request, now, self._in_flight, self._waiting)
-        if request.op == _WRITE:
+        op = request.op
+        if op and op != _FLUSH:
+            if op == _ZERO:
+                self.costs.zeroed(request.length, now - request.sent_s)
             flow.writes.discard(request)
             if flow.barriers:
                 self._lift_barriers(flow, request, now)

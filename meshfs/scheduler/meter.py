@@ -20,6 +20,9 @@ waits now, and may have been starved of any completion, is given by the queue. A
 in a window if it waited for at least BACKLOGGED_SHARE of it. That it was its own limit which
 held it is not seen here: the caller knows limits.
 
+Zeroings are counted among the completions and the cost, and have a count of bytes of their own; a rate in
+bytes per second is of what was read and written only, as most disks zero without moving any data.
+
 Bounded: of more than FLOWS_PER_DISK_MAX flows those go that were served longest ago. Their
 totals go on in `others`, so that the disk's sums stay right; come back, a flow starts from zero.
 """
@@ -61,7 +64,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Totals since the start, the first three by Op; what failed is among the completions.
+    """Totals since the start, the first three lists by Op; what failed is among the completions.
 
     ``times_s`` are summed latencies, queue and disk; so are the histograms', in coarse buckets.
     """
@@ -163,7 +166,7 @@ class _Flow:
         self._latencies_noted = 0
 
     def totals(self) -> _Totals:
-        return self.cost_s, sum(self.completions), sum(self.bytes), self.waited_s
+        return self.cost_s, sum(self.completions), sum(self.bytes[: Op.ZERO]), self.waited_s
 
     def note(self, second: int) -> None:
         """Note down what changed up to the end of ``second``."""
@@ -179,8 +182,7 @@ class _Flow:
             self._latency_notes.add(second, (array("Q", self._all_latencies()), array("Q", self.disk_latency)))
 
     def _all_latencies(self) -> list[int]:
-        reads, writes, flushes = self.latency
-        return list(map(add, map(add, reads, writes), flushes))
+        return [sum(counts) for counts in zip(*self.latency, strict=True)]
 
     def last_minute(self, second: int) -> tuple[Histogram, Histogram]:
         """Latencies from the queue on and at the disk, of the last 50 to 60 s before now, in ``second``."""

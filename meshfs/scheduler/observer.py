@@ -58,8 +58,8 @@ class Observer:
         self._end_s = now + _WINDOW_MIN_S
         self._hungry = self._held_back = self._gave_way = False
         self._depth = self._depths.depth
-        self._counts = [0, 0, 0]
-        self._sizes = [0, 0, 0]
+        self._counts = [0] * len(Op)
+        self._sizes = [0] * len(Op)
         self._busy_s = self._latency_s = self._longest_s = self._cost_s = 0.0
 
     def busy(self, now: float) -> None:
@@ -105,6 +105,10 @@ class Observer:
         elapsed_s, count = now - self._start_s, sum(self._counts)
         if count < _WINDOW_REQUESTS and elapsed_s < _WINDOW_MAX_S:
             self._end_s = min(now + _WINDOW_MIN_S, self._start_s + _WINDOW_MAX_S)
+            return
+        if self._counts[Op.ZERO]:
+            # Its cost is not in the model: the window would say that the other requests cost more than they do.
+            self._begin(now)
             return
         if in_flight:
             self._busy_s += now - max(self._busy_since_s, self._start_s)

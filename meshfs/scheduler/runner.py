@@ -40,6 +40,8 @@ class RunnerStatus:
     read_bytes: int
     written_bytes: int
     errors: int
+    zeroes: int = 0
+    zeroed_bytes: int = 0
 
 
 class Runner:
@@ -219,6 +221,8 @@ class Runner:
             read_bytes=sizes[Op.READ],
             written_bytes=sizes[Op.WRITE],
             errors=errors,
+            zeroes=completions[Op.ZERO],
+            zeroed_bytes=sizes[Op.ZERO],
         )
 
 

@@ -12,7 +12,7 @@ class Window:
     saturated   the disk never could have had more at once than it had: whenever fewer than
                 ``depth`` were there, it was because the queue had nothing to send for less
                 than an instant (no time passed below the depth in force)
-    counts      completions, indexed by Op (READ, WRITE, FLUSH)
+    counts      completions, indexed by Op (READ, WRITE, FLUSH; ZERO, of which there are none here)
     sizes       bytes of those
     latency_s   mean time at the disk of those completed
     depth       in force during all of it; 0 when it changed, or something else bounded what was at the disk

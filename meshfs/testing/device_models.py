@@ -42,19 +42,22 @@ class Device(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds one request takes: fixed plus per byte; a flush has no bytes."""
+    """Seconds one request takes: fixed plus per byte; a flush has no bytes, a zeroing is a write without any."""
 
     read_fixed_s: float
     read_byte_s: float
     write_fixed_s: float
     write_byte_s: float
     flush_fixed_s: float
+    zero_byte_s: float = 0.0
 
     def of(self, op: int, length: int) -> float:
         if op == Op.READ:
             return self.read_fixed_s + self.read_byte_s * length
         if op == Op.WRITE:
             return self.write_fixed_s + self.write_byte_s * length
+        if op == Op.ZERO:
+            return self.write_fixed_s + self.zero_byte_s * length
         return self.flush_fixed_s
 
 

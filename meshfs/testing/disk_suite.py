@@ -43,7 +43,7 @@ class Batch:
         self._changed = trio.Event()
 
     def make(self, op: Op, offset: int, length: int, *, start: int = HEADROOM_BYTES) -> DiskRequest:
-        buffer = None if op == Op.FLUSH else self.pool.acquire(length)
+        buffer = None if op in (Op.FLUSH, Op.ZERO) else self.pool.acquire(length)
         request = DiskRequest(op, offset, length, buffer, start, self._on_done)
         self._counts[request] = 0
         self._open += 1
@@ -101,6 +101,14 @@ async def flush(disk: Disk) -> int:
     return result
 
 
+async def zero(disk: Disk, offset: int, length: int, *, through: bool = False) -> int:
+    batch = Batch(disk)
+    request = batch.make(Op.ZERO, offset, length)
+    request.write_through = through
+    (result,) = await batch.do([request])
+    return result
+
+
 # (offset, length): whole sectors, whole pages, and every way of missing them.
 _SHAPES: Final = (
     (0, 512), (512, 512), (0, 4096), (4096, 4096), (3584, 1024), (65536, MIB),
@@ -152,6 +160,36 @@ class DiskSuite:
     async def test_nothing_is_done_for_nothing(self, case: DiskCase) -> None:
         assert await read(case.disk, 0, 0) == b""
         assert await write(case.disk, 0, b"") == 0
+        assert await zero(case.disk, 0, 0) == 0
+
+    async def test_zeroes_exactly_what_was_asked(self, case: DiskCase) -> None:
+        """Reads see zeros there and the old bytes around it at once, and so does the disk after a flush."""
+        model = bytearray(b"\xaa" * case.disk.size_bytes)
+        assert await write(case.disk, 0, bytes(model)) == len(model)
+        shapes = [*_SHAPES, (MIB - 7, 14), (len(model) - 5000, 5000), (len(model) - 1, 1)]
+        for index, (offset, length) in enumerate(shapes):
+            assert await zero(case.disk, offset, length, through=index % 2 == 1) == length
+            model[offset : offset + length] = bytes(length)
+            around = max(offset - 5000, 0)
+            expected = bytes(model[around : offset + length + 5000])
+            assert await read(case.disk, around, len(expected)) == expected, (offset, length)
+            assert await write(case.disk, offset, b"\xaa" * length) == length
+            model[offset : offset + length] = b"\xaa" * length
+            model[offset + length // 2 : offset + length] = bytes(length - length // 2)
+            assert await zero(case.disk, offset + length // 2, length - length // 2) == length - length // 2
+        assert await flush(case.disk) == 0
+        assert case.contents() == bytes(model)
+
+    async def test_zeroes_all_of_the_disk_and_nothing_beyond(self, case: DiskCase) -> None:
+        size = case.disk.size_bytes
+        assert await write(case.disk, 0, b"\xaa" * size) == size
+        for offset, length in ((size, 1), (size - 512, 4096), (0, size + 1)):
+            assert await zero(case.disk, offset, length) == -errno.ENOSPC
+        assert await flush(case.disk) == 0
+        assert case.contents() == b"\xaa" * size
+        assert await zero(case.disk, 0, size) == size
+        assert await flush(case.disk) == 0
+        assert case.contents() == bytes(size)
 
     async def test_write_through_and_flush(self, case: DiskCase) -> None:
         for offset, length in ((0, 4096), (8192, 100), (20000, 5000)):
@@ -204,7 +242,7 @@ class DiskSuite:
         assert await read(case.disk, 0, 5096) == b"a" * 4096 + b"c" * 1000
 
     async def test_writes_to_parts_of_one_block_lose_nothing(self, case: DiskCase) -> None:
-        """Writes of disjoint bytes in shared blocks, all at once, in any order: each must last.
+        """Writes and zeroings of disjoint bytes in shared blocks, all at once, in any order: each must last.
 
         Reads meanwhile see of every byte its old or its new value.
         """
@@ -220,12 +258,16 @@ class DiskSuite:
         cuts = {base, stop} | {generator.randrange(base, stop) for _ in range(30)}
         cuts |= {generator.randrange(base, stop) // 512 * 512 for _ in range(20)}
         edges = sorted(cut for cut in cuts if cut >= base)
-        after = generator.randbytes(stop - base)
+        after = bytearray(generator.randbytes(stop - base))
         batch = Batch(disk)
         writes = []
         for begin, end in itertools.pairwise(edges):
             start = HEADROOM_BYTES + generator.choice((0, 0, 512, 7))
-            writes.append(batch.write(begin, after[begin - base : end - base], start=start))
+            if generator.random() < 0.2:
+                after[begin - base : end - base] = bytes(end - begin)
+                writes.append(batch.make(Op.ZERO, begin, end - begin))
+            else:
+                writes.append(batch.write(begin, bytes(after[begin - base : end - base]), start=start))
         reads = [batch.make(Op.READ, generator.randrange(base, stop - 9000), 9000) for _ in range(5)]
         requests = writes + reads
         generator.shuffle(requests)
@@ -237,7 +279,7 @@ class DiskSuite:
                 await trio.lowlevel.checkpoint()
         await batch.finished()
         assert [request.result for request in writes] == [request.length for request in writes]
-        assert await read(disk, base, stop - base) == after
+        assert await read(disk, base, stop - base) == bytes(after)
         for request in reads:
             skip = request.offset - base
             for index, value in enumerate(memory_of(request)):

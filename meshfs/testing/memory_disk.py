@@ -160,7 +160,12 @@ class MemoryDisk:
             return -errno.EROFS
         if stop > self.size_bytes:
             return -errno.ENOSPC
-        return self._write(request, start, stop)
+        if request.op == Op.ZERO:
+            self._change(request, start, stop, bytes(request.length))
+        elif request.buffer is not None:
+            data = request.buffer.view[request.start : request.start + request.length]
+            self._change(request, start, stop, data)
+        return request.length
 
     def _read(self, request: DiskRequest, start: int, stop: int) -> int:
         length = max(stop - start, 0)
@@ -168,15 +173,12 @@ class MemoryDisk:
             request.buffer.view[request.start : request.start + length] = self.data[start:stop]
         return length
 
-    def _write(self, request: DiskRequest, start: int, stop: int) -> int:
-        if request.length and request.buffer is not None:
-            data = request.buffer.view[request.start : request.start + request.length]
-            self.data[start:stop] = data
-            if request.write_through:
-                self._stable[start:stop] = data
-            else:
-                self._unstable.append((start, stop))
-        return request.length
+    def _change(self, request: DiskRequest, start: int, stop: int, data: bytes | memoryview) -> None:
+        self.data[start:stop] = data
+        if request.write_through:
+            self._stable[start:stop] = data
+        elif start < stop:
+            self._unstable.append((start, stop))
 
     def _make_stable(self) -> None:
         for start, stop in self._unstable:

@@ -108,7 +108,7 @@ class Order(SilentRecorder):
     def added(self, request: SimulatedRequest, now: float) -> None:
         if request.op != Op.FLUSH:
             self._waiting[request.flow][request.number] = None
-        if request.op == Op.WRITE:
+        if request.op in (Op.WRITE, Op.ZERO):
             self._unfinished_writes[request.flow][request.number] = None
 
     def sent(self, request: SimulatedRequest, now: float) -> None:
@@ -159,7 +159,7 @@ class WorkConserving(SilentRecorder):
             self._flushes[request.flow][request.number] = None
             return
         self._sendable[request.flow] += 1
-        if request.op == Op.WRITE:
+        if request.op in (Op.WRITE, Op.ZERO):
             self._writes[request.flow][request.number] = None
 
     def sent(self, request: SimulatedRequest, now: float) -> None:

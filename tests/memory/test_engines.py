@@ -13,6 +13,7 @@ import trio
 from meshfs.disk import uring
 from meshfs.disk.base import Engine
 from meshfs.disk.uring import UringEngine
+from meshfs.disk.zero import PUNCH
 from meshfs.testing.file_disks import SMALL_ENGINES, running
 
 DEFERRED = uring._SETUP_SINGLE_ISSUER | uring._SETUP_DEFER_TASKRUN
@@ -85,6 +86,27 @@ async def test_reads_writes_and_syncs(engine: Engine, fd: int) -> None:
     assert results.of.pop("sync") == 0
     assert set(results.of.values()) == {PAGE}
     assert memory.map[64 * PAGE :] == memory.map[: 64 * PAGE]
+
+
+async def test_a_range_is_zeroed_by_fallocate(engine: Engine, fd: int) -> None:
+    memory, results = Memory(4), Results()
+    for page in range(4):
+        done = lambda result, page=page: results.note(page, result)  # noqa: E731
+        engine.queue_write(fd, memory.address(3), PAGE, page * PAGE, done, dsync=False)
+    engine.flush()
+    await results.wait(4)
+    engine.queue_fallocate(fd, PUNCH, PAGE, 2 * PAGE, lambda result: results.note("punched", result))
+    engine.queue_fallocate(1 << 20, PUNCH, 0, PAGE, lambda result: results.note("closed", result))
+    engine.flush()
+    await results.wait(6)
+    assert (results.of["punched"], results.of["closed"]) == (0, -errno.EBADF)
+    for page in range(4):
+        done = lambda result, page=page: results.note(4 + page, result)  # noqa: E731
+        engine.queue_read(fd, memory.address(page), PAGE, page * PAGE, done)
+    engine.flush()
+    await results.wait(10)
+    kept = bytes([3]) * PAGE
+    assert memory.map[:] == kept + bytes(2 * PAGE) + kept
 
 
 async def test_nothing_starts_before_the_flush(engine: Engine, fd: int) -> None:

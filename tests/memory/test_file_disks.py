@@ -17,8 +17,9 @@ from meshfs.disk.claim import open_disk
 from meshfs.disk.engine import choose_engine
 from meshfs.disk.file import FileDisk
 from meshfs.disk.threads import ThreadEngine
+from meshfs.disk.zero import PUNCH, ZERO
 from meshfs.errors import ConfigError
-from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, read, write
+from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, flush, read, write, zero
 from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
 
 
@@ -215,3 +216,36 @@ def test_the_best_engine_that_works_is_chosen(
         choose_engine("aio")
     with pytest.raises(ConfigError, match="expected one of auto, io_uring, aio, threads"):
         choose_engine("posix")
+
+
+@pytest.mark.parametrize("modes", [[PUNCH], [ZERO], [ZERO, PUNCH], []], ids=["punch", "zero", "both", "writes"])
+class TestWaysToZero(DiskSuite):
+    """However a range is zeroed, everything else about the disk stays as it is."""
+
+    @pytest.fixture
+    async def case(self, tmp_path: Path, modes: list[int]) -> AsyncIterator[DiskCase]:
+        path = make_image(tmp_path, 3 * MIB + 1234)
+        async with opened(path, "io_uring", "none") as disk:
+            disk.zero_modes[:] = modes
+            yield case_of(disk, path)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+async def test_a_sparse_image_gives_back_what_is_zeroed_and_a_full_one_keeps_it(tmp_path: Path, cache) -> None:
+    path = make_image(tmp_path, 4 * MIB)
+    async with opened(path, "io_uring", cache) as disk:
+        assert await write(disk, 0, b"x" * 2 * MIB) == 2 * MIB
+        assert await zero(disk, 0, 2 * MIB) == 2 * MIB
+        assert await flush(disk) == 0
+    assert path.stat().st_blocks * 512 < MIB
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 4 * MIB)
+    async with opened(path, "io_uring", cache) as disk:
+        assert await zero(disk, MIB, 2 * MIB) == 2 * MIB
+        assert await flush(disk) == 0
+    assert path.stat().st_blocks * 512 >= 4 * MIB
+
+
+async def test_read_only_refuses_to_zero(tmp_path: Path) -> None:
+    async with opened(make_image(tmp_path, MIB), "io_uring", "none", read_only=True) as disk:
+        assert await zero(disk, 0, 4096) == -errno.EROFS

@@ -15,7 +15,7 @@ from meshfs.scheduler.window import Window
 from meshfs.testing.device_load import Load, mix
 from meshfs.testing.device_models import DEVICES, Times
 
-READ, WRITE, FLUSH = 0, 1, 2
+READ, WRITE, FLUSH, ZERO = 0, 1, 2, 3
 SSD = Times(200e-6, 1e-9, 300e-6, 2e-9, 2e-3)
 MIXES: Sequence[Sequence[int]] = ([4096], [1 << 20], [4096, 1 << 20], [65536], [4096, 65536])
 
@@ -355,3 +355,20 @@ def test_hostile_states_are_refused_or_sane(changes: dict[str, object]) -> None:
     except ValueError:
         return
     assert 0.0 < model.cost(READ, 4096) < limits.COST_FIXED_MAX_S + 4096 * limits.COST_BYTE_MAX_S
+
+
+def test_a_zeroing_costs_a_write_at_most_and_what_zeroings_took() -> None:
+    model, size = CostModel(), 8 << 20
+    assert model.cost(ZERO, size) == model.cost(WRITE, size)
+    for time_s in (0.0, -1.0, math.inf, math.nan):
+        model.zeroed(size, time_s)
+    model.zeroed(0, 1.0)
+    assert model.cost(ZERO, size) == model.cost(WRITE, size)
+    for _ in range(50):
+        model.zeroed(size, 1e-3)
+    assert model.cost(ZERO, size) == pytest.approx(1e-3, rel=0.01)
+    for _ in range(50):
+        model.zeroed(size, 10.0)
+    assert model.cost(ZERO, size) == model.cost(WRITE, size)
+    model.zeroed(size, 1e-9)
+    assert 0.0 < model.cost(ZERO, size) < model.cost(WRITE, size)

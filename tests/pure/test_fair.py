@@ -157,3 +157,42 @@ def test_a_flush_goes_when_the_writes_before_it_are_done() -> None:
     assert queue.pop(0.0) is None
     queue.done(write, 0.1)
     assert queue.pop(0.1) is flush
+
+
+def test_a_flush_waits_for_the_zeroings_before_it() -> None:
+    queue = make()
+    (zeroing,) = add(queue, "n1", 1, op=Op.ZERO)
+    assert queue.pop(0.0) is zeroing
+    (flush,) = add(queue, "n1", 1, op=Op.FLUSH, length=0)
+    assert queue.pop(0.0) is None
+    queue.done(zeroing, 0.1)
+    assert queue.pop(0.1) is flush
+
+
+def test_windows_with_a_zeroing_teach_nothing_about_other_requests() -> None:
+    """A zeroing that takes a second among quick reads must not make reads look slow."""
+    queue = make()
+    before = queue.costs.cost(Op.READ, 4096)
+    now = 0.0
+    for _ in range(200):
+        (zeroing,) = add(queue, "n1", 1, op=Op.ZERO, length=8 << 20)
+        (reading,) = add(queue, "n1", 1)
+        pop_all(queue, now)
+        queue.done(reading, now + 0.001)
+        now += 0.2
+        queue.done(zeroing, now)
+    assert queue.costs.windows == 0
+    assert queue.costs.cost(Op.READ, 4096) == before
+
+
+def test_zeroing_flows_share_a_disk_by_what_zeroing_costs_it() -> None:
+    """Zeroings that are cheap to the disk let the flow have many bytes; no flow pays for bytes that nobody moved."""
+    queue = make()
+    full = queue.costs.cost(Op.ZERO, 8 << 20)
+    assert full == queue.costs.cost(Op.WRITE, 8 << 20)
+    for number in range(40):
+        (zeroing,) = add(queue, "n1", 1, op=Op.ZERO, length=8 << 20)
+        queue.pop(float(number))
+        queue.done(zeroing, number + 150e-6)
+    assert queue.costs.cost(Op.ZERO, 8 << 20) < full / 20
+    assert queue.costs.cost(Op.ZERO, 8 << 20) >= queue.costs.cost(Op.WRITE, 0)
