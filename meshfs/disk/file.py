@@ -21,20 +21,19 @@ end is -EIO, so that no write extends an image again, with zeros where its data 
 import errno
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
-from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, Buffer, BufferPool
 from meshfs.disk.base import DiskRequest, Engine, Op
 from meshfs.disk.directio import Alignment
 from meshfs.disk.errnos import Sign, verdict
+from meshfs.disk.losses import Flushes, Keep, Losses
 from meshfs.disk.merge import BlockMerge
 from meshfs.disk.ranges import WriteOrder
 from meshfs.disk.scan import DiskFacts, device_size
 from meshfs.disk.transfer import Transfer
-from meshfs.disk.verifier import make_verifier
 from meshfs.disk.zero import ZeroFill, split
 
 logger = logging.getLogger(__name__)
@@ -47,6 +46,10 @@ def _nobody(op: Op, number: int, sign: Sign) -> None:
     """Nobody keeps the disk's state."""
 
 
+# With these the kernel refuses a write before it writes or flushes anything.
+_WRITES_NOTHING: Final = (
+    errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EBADF, errno.EFAULT,
+)  # fmt: skip
 # The page cache may hold the end of an image in one folio this large, and write it back as
 # a whole: a direct write elsewhere in it has to wait for a cached one (PMD size).
 _FOLIO_MAX_BYTES = 2 << 20
@@ -81,9 +84,9 @@ class FileDisk:
         self.physical_block_size_bytes = facts.physical_block_size_bytes
         self.rotational = facts.rotational
         self.read_only = read_only
-        self.verifier = make_verifier(facts.identity)
         self.facts = facts
-        self._losses = 0
+        self._losses = Losses(facts.instance)
+        self.verifier = self._losses.verifier
         self.engine = engine
         self.fd = fd
         self.pool = pool or BufferPool()
@@ -93,6 +96,12 @@ class FileDisk:
         self._offset_mask = alignment.offset_bytes - 1
         self._memory_mask = alignment.memory_bytes - 1
         self._order: WriteOrder[DiskRequest] = WriteOrder()
+        self._flushes = Flushes(engine, fd, self._flushed)
+
+    def recall(self, seed: str, keep: Keep) -> None:
+        """Go on from the verifier's seed that an earlier process kept; ``keep`` keeps a new one."""
+        self._losses.recall(seed, keep)
+        self.verifier = self._losses.verifier
 
     def submit(self, requests: Sequence[DiskRequest]) -> None:
         for request in requests:
@@ -103,7 +112,7 @@ class FileDisk:
             elif request.op == Op.ZERO:
                 self._zero(request)
             else:
-                self.engine.queue_fdatasync(self.fd, partial(self._flushed, request, 0))
+                self._flushes.add(request)
         self.engine.flush()
 
     def close(self) -> None:
@@ -144,23 +153,20 @@ class FileDisk:
             self.on_error(request.op, -result, sign)
         return -answer
 
-    def _flushed(self, request: DiskRequest, again: int, result: int) -> None:
-        if result in (-errno.EAGAIN, -errno.EINTR) and again < limits.DISK_AGAIN_MAX:
-            self.engine.queue_fdatasync(self.fd, partial(self._flushed, request, again + 1))
-            self.engine.flush()
-            return
+    def _flushed(self, requests: list[DiskRequest], result: int) -> None:
         if result < 0:
             self.lose(os.strerror(-result))
-        self._finish(request, result)
+        for request in requests:
+            self._losses.answer(partial(self._finish, request, result))
 
     def lose(self, why: str) -> None:
         """Writes of any initiator may be lost: the kernel tells only the first who asks.
 
-        A new verifier tells the others.
+        A new verifier tells the others. No flush is answered until it is kept.
         """
-        self._losses += 1
-        self.verifier = make_verifier(self.facts.identity, f"losses {self._losses} {time.time_ns()}")
         logger.error("disk %s: acknowledged writes may be lost: %s", self.facts.path, why)
+        self._losses.lose()
+        self.verifier = self._losses.verifier
 
     # --- reads ------------------------------------------------------------------------
 
@@ -272,11 +278,27 @@ class FileDisk:
                 self._launch(waiter)
             self.engine.flush()
         if result < 0:
-            result = self._failed(request, result)
-            if result == -errno.EIO and request.write_through:
-                self.lose("a write-through failed")
+            self._write_failed(request, result)
+            return
         request.result = result
         request.on_done(request)
+
+    def _write_failed(self, request: DiskRequest, result: int) -> None:
+        if request.write_through and self._may_be_a_loss(result):
+            self.lose(f"a write-through failed: {os.strerror(-result)}")
+            self._losses.answer(partial(self._finish, request, result))
+        else:
+            self._finish(request, result)
+
+    def _may_be_a_loss(self, result: int) -> bool:
+        """Whether a failed write-through may have taken the report of a failed write-back of earlier writes.
+
+        It flushes after it wrote. ENOSPC and EDQUOT are the write's own, unless it went through the page
+        cache, where they may be the report of pages that found no room when they were written back.
+        """
+        if -result in (errno.ENOSPC, errno.EDQUOT):
+            return not self._offset_mask
+        return -result not in _WRITES_NOTHING
 
     def _write_bounced(self, request: DiskRequest) -> None:
         length = request.length

@@ -37,6 +37,8 @@ class Batch:
 
     def __init__(self, disk: Disk) -> None:
         self.pool = BufferPool()
+        #: In the order of their results.
+        self.done: list[DiskRequest] = []
         self._disk = disk
         self._open = 0
         self._counts: dict[DiskRequest, int] = {}
@@ -58,6 +60,7 @@ class Batch:
     def _on_done(self, request: DiskRequest) -> None:
         self._counts[request] += 1
         assert self._counts[request] == 1, "a result was delivered twice"
+        self.done.append(request)
         self._open -= 1
         if not self._open:
             self._changed.set()

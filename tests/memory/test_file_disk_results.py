@@ -2,14 +2,14 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from meshfs.buffers import HEADROOM_BYTES
 from meshfs.disk.base import Done, Op
-from meshfs.disk.directio import Alignment
+from meshfs.disk.directio import ANY, Alignment
 from meshfs.disk.errnos import Sign
 from meshfs.disk.file import FileDisk
 from meshfs.disk.identity import Identity
@@ -19,6 +19,7 @@ from meshfs.limits import DISK_AGAIN_MAX, ZERO_WRITE_BYTES
 from meshfs.testing.disk_suite import Batch
 
 SIZE_BYTES = 1 << 20
+FACTS = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"))
 # (kind, offset, length, dsync) of what was queued
 Call = tuple[str, int, int, bool]
 
@@ -77,10 +78,9 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 def disk(engine: ScriptedEngine) -> Iterator[FileDisk]:
-    facts = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"))
     # No block device, so that it has no size: the engine never looks at it.
     with open(os.devnull, "rb") as null:
-        yield FileDisk(facts, null.fileno(), engine, Alignment(512, 512), read_only=False)
+        yield FileDisk(FACTS, null.fileno(), engine, Alignment(512, 512), read_only=False)
 
 
 @pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
@@ -198,6 +198,77 @@ def test_a_failed_flush_tells_everybody_by_the_verifier(disk: FileDisk, engine: 
     engine.answer(-errno.EIO)
     assert request.result == -errno.EIO
     assert disk.verifier != before
+
+
+@pytest.mark.parametrize("number", [errno.ENODATA, errno.EREMOTEIO, errno.ENOLINK, errno.ENODEV, errno.ETIMEDOUT])
+def test_whatever_a_write_through_failed_with_may_have_been_the_report_of_other_writes(
+    disk: FileDisk, engine: ScriptedEngine, number: int
+) -> None:
+    before = disk.verifier
+    request = Batch(disk).write(0, b"x" * 512, through=True)
+    disk.submit([request])
+    engine.answer(-number)
+    assert request.result == -errno.EIO
+    assert disk.verifier != before
+
+
+@pytest.mark.parametrize(("alignment", "lost"), [(Alignment(512, 512), False), (ANY, True)])
+def test_no_room_for_a_write_through_is_a_loss_in_the_page_cache_only(
+    engine: ScriptedEngine, alignment: Alignment, *, lost: bool
+) -> None:
+    with open(os.devnull, "rb") as null:
+        disk = FileDisk(FACTS, null.fileno(), engine, alignment, read_only=False)
+        before = disk.verifier
+        disk.submit([request := Batch(disk).write(0, b"x" * 512, through=True)])
+        engine.answer(-errno.ENOSPC)
+        assert request.result == -errno.ENOSPC
+        assert (disk.verifier != before) is lost
+
+
+def test_flushes_go_one_at_a_time_each_for_all_that_waited(disk: FileDisk, engine: ScriptedEngine) -> None:
+    """Of two at once the kernel may give the error to one, and success to the other before that is known."""
+    batch = Batch(disk)
+    first, second, third = (batch.make(Op.FLUSH, 0, 0) for _ in range(3))
+    for request in (first, second, third):
+        disk.submit([request])
+    assert len(engine.unanswered) == 1
+    engine.answer(0)
+    assert batch.done == [first]
+    assert len(engine.unanswered) == 1
+    before = disk.verifier
+    engine.answer(-errno.EIO)
+    assert batch.done == [first, second, third]
+    assert (second.result, third.result) == (-errno.EIO, -errno.EIO)
+    assert disk.verifier != before
+    assert not engine.unanswered
+
+
+def test_no_flush_is_answered_until_a_loss_is_kept(disk: FileDisk, engine: ScriptedEngine) -> None:
+    kept: list[tuple[str, Callable[[], object]]] = []
+    disk.recall("", lambda seed, then: kept.append((seed, then)))
+    batch = Batch(disk)
+    before = disk.verifier
+    failing, later = batch.make(Op.FLUSH, 0, 0), batch.make(Op.FLUSH, 0, 0)
+    reading, through = batch.make(Op.READ, 0, 512), batch.write(512, b"x" * 512, through=True)
+    disk.submit([failing])
+    engine.answer(-errno.EIO)
+    disk.submit([later, reading, through])
+    engine.answer()
+    engine.answer()
+    engine.answer(-errno.EIO)
+    # Reads do not wait for it.
+    assert batch.done == [reading]
+    assert len(kept) == 2
+    kept[0][1]()
+    assert batch.done == [reading]
+    kept[1][1]()
+    assert batch.done == [reading, failing, later, through]
+    assert [request.result for request in (failing, later, through)] == [-errno.EIO, 0, -errno.EIO]
+    # Another process that recalls the seed that was kept last has the same verifier, not the one before.
+    with open(os.devnull, "rb") as null:
+        restarted = FileDisk(FACTS, null.fileno(), engine, Alignment(512, 512), read_only=False)
+        restarted.recall(kept[1][0], lambda seed, then: None)
+    assert restarted.verifier == disk.verifier != before
 
 
 def test_a_failed_plain_write_is_its_callers_alone(disk: FileDisk, engine: ScriptedEngine) -> None:
