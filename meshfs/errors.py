@@ -6,6 +6,8 @@ LocalProtocolError     ours: a caller broke this module's rules (a bug)
 RemoteProtocolError    the peer's: it broke the protocol; the connection ends
 AuthenticationError    the peer's: it is not who it says, or not of the cluster
 ChannelLost            nobody's: the connection ended; what was in flight may go again
+DiskUnavailable        the machine's: a configured disk cannot be opened now, and may be later
+TookTooLong            a blocking call of the system did not end within its bound
 StatusError            an SMB request was answered with an NTSTATUS that is an error
 """
 
@@ -20,6 +22,14 @@ class ConfigError(MeshfsError):
 
 class KeyFileError(ConfigError):
     """A key file is missing, malformed, or readable by others."""
+
+
+class DiskUnavailable(MeshfsError):
+    """A configured disk cannot be opened now: it is missing, empty, in use or broken."""
+
+
+class TookTooLong(MeshfsError):
+    """A blocking call of the system did not end within its bound; its thread is left behind."""
 
 
 class ProtocolError(MeshfsError):

@@ -113,6 +113,22 @@ DISK_CLAIM_RETRY_S: Final = 0.05
 DISK_AGAIN_MAX: Final = 100
 # A range that no fallocate(2) can zero is written by requests of this size, from memory all disks share.
 ZERO_WRITE_BYTES: Final = 1 * MIB
+# A failing disk is ok again after this long without an error: longer than md, a RAID or a drive's own recovery takes
+# between two errors of one fault, so that a fault is one change of the state and not many.
+DISK_STEADY_S: Final = 30.0
+# The kernel says when a device comes, goes or grows; it does not say so of images, nor inside a container.
+DISK_CHECK_S: Final = 5.0
+# A look at a disk, or an attempt to open one, takes milliseconds unless its file system or device is stuck.
+DISK_CALL_TIMEOUT_S: Final = 5.0
+# A disk that is missing is tried again, first soon (a link of udev that is still being made), then ever more rarely.
+DISK_RETRY_MIN_S: Final = 1.0
+DISK_RETRY_MAX_S: Final = 30.0
+# A device's events come in bursts, and udev makes its links within about this time: one look, not ten.
+DEVICE_SETTLE_S: Final = 0.1
+# Messages of the kernel about devices taken at once, 2 us each; a storm of them must not keep the loop.
+DEVICE_MESSAGES_MAX: Final = 1024
+# A disk that leaves the config may have I/O in flight that never ends; a reload waits no longer than this for it.
+DISK_WITHDRAW_TIMEOUT_S: Final = 5.0
 # Free memory each buffer pool keeps for reuse instead of returning it.
 BUFFER_POOL_IDLE_MAX_BYTES: Final = 64 * MIB
 

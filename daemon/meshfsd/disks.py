@@ -15,8 +15,7 @@ from meshfs.config_scheduler import Discipline
 from meshfs.disk.base import Engine
 from meshfs.disk.claim import open_disk
 from meshfs.disk.file import FileDisk
-from meshfs.disk.scan import scan_disk
-from meshfs.errors import ConfigError
+from meshfs.errors import ConfigError, DiskUnavailable
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access, DiskInfo
@@ -80,13 +79,13 @@ class Disks:
     async def open(self, config: DiskConfig, cluster: Config) -> ServedDisk:
         """Open and claim it, and put its queue before it. Raises ConfigError that names the disk."""
         try:
-            facts = await trio.to_thread.run_sync(scan_disk, config.path)
             disk = await open_disk(
                 config.path, engine=self._engine, cache=config.cache.value,
                 read_only=config.access is Access.READ_ONLY, pool=self._pool,
             )  # fmt: skip
-        except ConfigError as error:
+        except (ConfigError, DiskUnavailable) as error:
             raise ConfigError(f"{self._node}/{config.name}: {error}") from error
+        facts = disk.facts
         info = DiskInfo(
             id=disk_id(self._node, config.name),
             node=self._node,

@@ -10,19 +10,22 @@ import errno
 import fcntl
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import trio
 
 from meshfs import limits
+from meshfs.bounded import Bounded
 from meshfs.buffers import PAGE_BYTES, BufferPool
 from meshfs.disk.base import Engine
-from meshfs.disk.directio import ANY, alignment_of
+from meshfs.disk.directio import ANY, Alignment, alignment_of
 from meshfs.disk.file import FileDisk
 from meshfs.disk.scan import DiskFacts, identity_of, scan_disk
 from meshfs.disk.zero import modes_of
-from meshfs.errors import ConfigError
+from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
 
 logger = logging.getLogger(__name__)
 
@@ -32,29 +35,83 @@ Cache = Literal["none", "writeback"]
 _CLAIMED_ERRNOS: Final = (errno.EBUSY, errno.EWOULDBLOCK)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claimed disk: the claim lasts as long as ``fd`` is open."""
+
+    facts: DiskFacts
+    fd: int
+    writable: bool
+    alignment: Alignment
+    tail_fd: int | None
+    zero_modes: Sequence[int]
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self.tail_fd is not None:
+            os.close(self.tail_fd)
+
+
+class _Claimed(DiskUnavailable):
+    """Another process has the claim, and may be about to end."""
+
+
 async def open_disk(
     path: Path,
     *,
     engine: Engine,
     cache: Cache = "none",
     read_only: bool = False,
+    instance: str = "",
     claim_timeout_s: float = limits.DISK_CLAIM_TIMEOUT_S,
     pool: BufferPool | None = None,
+    calls: Bounded | None = None,
 ) -> FileDisk:
     """The disk at ``path``, claimed; waits up to ``claim_timeout_s`` for a predecessor's claim.
 
-    A device or file system that only lets itself be read makes the disk read-only (logged).
-    Raises ConfigError with the reason for anything else that is wrong. Cancellation leaves
-    nothing open.
+    A device or file system that only lets itself be read makes the disk read-only (logged). With
+    ``instance`` only that device or image is taken. Raises ConfigError for what can never be a disk,
+    and DiskUnavailable with the reason for anything else. ``calls`` bounds what may block.
+    Cancellation leaves nothing open.
     """
-    facts = await trio.to_thread.run_sync(scan_disk, path)
+    calls = calls or Bounded(f"disk {path}")
+    deadline = trio.current_time() + claim_timeout_s
+    while True:
+        try:
+            claim = await calls.call(
+                claim_disk, path, cache, read_only, instance, timeout_s=limits.DISK_CALL_TIMEOUT_S, late=Claim.close
+            )
+            break
+        except TookTooLong as error:
+            raise DiskUnavailable(f"disk {path}: {error}") from error
+        except _Claimed:
+            if trio.current_time() >= deadline:
+                raise
+        await trio.sleep(limits.DISK_CLAIM_RETRY_S)
+    return FileDisk(
+        claim.facts,
+        claim.fd,
+        engine if cache == "none" else engine.buffered,
+        claim.alignment,
+        read_only=not claim.writable,
+        tail_fd=claim.tail_fd,
+        pool=pool,
+        zero_modes=claim.zero_modes,
+    )
+
+
+def claim_disk(path: Path, cache: Cache = "none", read_only: bool = False, instance: str = "") -> Claim:
+    """Find out what is at ``path``, and claim it. Blocks as long as its file system or device does."""
+    facts = scan_disk(path)
+    if instance and facts.instance != instance:
+        raise DiskUnavailable(f"disk {path}: is another device or image than before; reload to serve that one")
     direct = cache == "none"
-    fd, writable = await _claim(facts, direct, read_only, claim_timeout_s)
-    tail_fd = None
+    fd, writable = _claim(facts, direct, read_only)
     try:
+        tail_fd = None
         status = os.fstat(fd)
         if identity_of(status) != facts.identity:
-            raise ConfigError(f"disk {path}: was replaced while it was opened")
+            raise DiskUnavailable(f"disk {path}: was replaced while it was opened")
         alignment = alignment_of(fd, facts.logical_block_size_bytes) if direct else ANY
         if alignment.offset_bytes > PAGE_BYTES:
             raise ConfigError(
@@ -64,25 +121,15 @@ async def open_disk(
             tail_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         os.close(fd)
-        raise ConfigError(f"disk {path}: {error.strerror}") from error
+        raise DiskUnavailable(f"disk {path}: {error.strerror}") from error
     except BaseException:
         os.close(fd)
         raise
-    return FileDisk(
-        facts,
-        fd,
-        engine if direct else engine.buffered,
-        alignment,
-        read_only=not writable,
-        tail_fd=tail_fd,
-        pool=pool,
-        zero_modes=modes_of(status),
-    )
+    return Claim(facts, fd, writable, alignment, tail_fd, modes_of(status))
 
 
-async def _claim(facts: DiskFacts, direct: bool, read_only: bool, timeout_s: float) -> tuple[int, bool]:
+def _claim(facts: DiskFacts, direct: bool, read_only: bool) -> tuple[int, bool]:
     """The claimed descriptor and whether it may be written."""
-    deadline = trio.current_time() + timeout_s
     writable = not read_only and not facts.read_only
     while True:
         try:
@@ -91,10 +138,7 @@ async def _claim(facts: DiskFacts, direct: bool, read_only: bool, timeout_s: flo
             if writable and error.errno == errno.EROFS:
                 writable = False
                 continue
-            if error.errno in _CLAIMED_ERRNOS and trio.current_time() < deadline:
-                await trio.sleep(limits.DISK_CLAIM_RETRY_S)
-                continue
-            raise ConfigError(f"disk {facts.path}: {_reason(error, direct)}") from error
+            raise _refusal(facts.path, error, direct) from error
         if not writable and not read_only:
             logger.warning("disk %s can only be read: served read-only", facts.path)
         return fd, writable
@@ -112,9 +156,9 @@ def _open_claimed(facts: DiskFacts, direct: bool, writable: bool) -> int:
     return fd
 
 
-def _reason(error: OSError, direct: bool) -> str:
+def _refusal(path: Path, error: OSError, direct: bool) -> ConfigError | DiskUnavailable:
     if error.errno in _CLAIMED_ERRNOS:
-        return "is claimed by another exporter or file system"
+        return _Claimed(f"disk {path}: is claimed by another exporter or file system")
     if error.errno == errno.EINVAL and direct:
-        return 'its file system has no direct I/O; use cache = "writeback"'
-    return error.strerror or str(error)
+        return ConfigError(f'disk {path}: its file system has no direct I/O; use cache = "writeback"')
+    return DiskUnavailable(f"disk {path}: {error.strerror or error}")

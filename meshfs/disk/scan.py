@@ -14,7 +14,7 @@ from typing import Final
 from meshfs.disk import inuse
 from meshfs.disk.identity import Identity, identify
 from meshfs.disk.sysfs import read_bytes, whole_disk
-from meshfs.errors import ConfigError
+from meshfs.errors import ConfigError, DiskUnavailable
 
 _BLKROGET: Final = 0x125E
 _BLKSSZGET: Final = 0x1268
@@ -53,9 +53,10 @@ class DiskFacts:
 def scan_disk(path: Path) -> DiskFacts:
     """The facts of the disk at ``path``.
 
-    Raises ConfigError, naming the path and the reason, when there is none: it does not
-    exist, is no regular file or block device, cannot be read, is empty, or is used by
-    something on this machine.
+    Blocks as long as its file system or device does. Raises, naming the path and the reason,
+    ConfigError for what can never be a disk (a directory, a FIFO, ...), and DiskUnavailable for
+    what may become one: it does not exist, cannot be read, is empty, or is used by something on
+    this machine.
     """
     try:
         fd = _open(path)
@@ -65,12 +66,12 @@ def scan_disk(path: Path) -> DiskFacts:
         finally:
             os.close(fd)
     except OSError as error:
-        raise ConfigError(f"disk {path}: {error.strerror}") from error
+        raise DiskUnavailable(f"disk {path}: {error.strerror}") from error
     if not facts.size_bytes:
-        raise ConfigError(f"disk {path}: is empty")
-    user = inuse.used_by(inuse.family_of(status), inuse.gather())
+        raise DiskUnavailable(f"disk {path}: is empty")
+    user = inuse.used_by(inuse.family_of(status), inuse.gather(path))
     if user is not None:
-        raise ConfigError(f"disk {path}: is used on this machine: {user}")
+        raise DiskUnavailable(f"disk {path}: is used on this machine: {user}")
     return facts
 
 

@@ -6,19 +6,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from meshfs.bounded import Bounded
+from meshfs.disk import claim
 from meshfs.disk import engine as engines
+from meshfs.disk.base import Engine
 from meshfs.disk.claim import open_disk
 from meshfs.disk.engine import choose_engine
 from meshfs.disk.file import FileDisk
+from meshfs.disk.scan import DiskFacts
 from meshfs.disk.threads import ThreadEngine
 from meshfs.disk.zero import PUNCH, ZERO
-from meshfs.errors import ConfigError
+from meshfs.errors import ConfigError, DiskUnavailable
 from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, flush, read, write, zero
 from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
 
@@ -88,7 +93,7 @@ async def test_closing_with_a_write_in_flight_is_refused(tmp_path: Path) -> None
 async def test_a_disk_has_one_owner(tmp_path: Path) -> None:
     path = make_image(tmp_path, MIB)
     async with opened(path, "io_uring", "none"), running(ThreadEngine()) as engine:
-        with pytest.raises(ConfigError, match=r"disk\.img: is claimed by another exporter"):
+        with pytest.raises(DiskUnavailable, match=r"disk\.img: is claimed by another exporter"):
             await open_disk(path, engine=engine, claim_timeout_s=0.1)
 
 
@@ -163,6 +168,51 @@ def _start_writer(path: Path, cache: str) -> "subprocess.Popen[bytes]":
     return writer
 
 
+async def test_only_the_expected_device_or_image_is_taken(tmp_path: Path) -> None:
+    path = make_image(tmp_path, MIB)
+    async with running(ThreadEngine()) as engine:
+        disk = await open_disk(path, engine=engine)
+        instance = disk.facts.instance
+        disk.close()
+        again = await open_disk(path, engine=engine, instance=instance)
+        again.close()
+        (tmp_path / "other").mkdir()
+        make_image(tmp_path / "other", MIB).rename(path)
+        with pytest.raises(DiskUnavailable, match="is another device or image than before; reload"):
+            await open_disk(path, engine=engine, instance=instance)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+async def test_a_stuck_open_is_given_up_and_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, stuck, claimed = make_image(tmp_path, MIB), threading.Event(), claim._open_claimed
+
+    def open_late(facts: DiskFacts, direct: bool, writable: bool) -> int:
+        stuck.wait(30)
+        return claimed(facts, direct, writable)
+
+    monkeypatch.setattr(claim, "_open_claimed", open_late)
+    monkeypatch.setattr("meshfs.limits.DISK_CALL_TIMEOUT_S", 0.2)
+    calls = Bounded("disk x")
+    async with running(ThreadEngine()) as engine:
+        for reason in ("did not answer within", "an earlier call"):
+            with pytest.raises(DiskUnavailable, match=reason):
+                await open_disk(path, engine=engine, calls=calls)
+        stuck.set()
+        disk = await _opened_when_free(path, engine, calls)
+        disk.close()
+
+
+async def _opened_when_free(path: Path, engine: Engine, calls: Bounded) -> FileDisk:
+    """The late claim is given back, as a second one of this process would be refused."""
+    with trio.fail_after(10):
+        while True:
+            try:
+                return await open_disk(path, engine=engine, calls=calls, claim_timeout_s=0)
+            except DiskUnavailable:
+                await trio.sleep(0.01)
+
+
 async def test_a_failed_open_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_image(tmp_path, MIB)
     monkeypatch.setattr("meshfs.disk.claim.alignment_of", lambda fd, block: 1 / 0)
@@ -181,14 +231,14 @@ async def test_what_is_no_disk_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").touch()
     cases = {
-        "missing": "No such file",
-        "folder": "is a directory",
-        "fifo": "neither an image file nor a block device",
-        "empty": "is empty",
+        "missing": (DiskUnavailable, "No such file"),
+        "folder": (ConfigError, "is a directory"),
+        "fifo": (ConfigError, "neither an image file nor a block device"),
+        "empty": (DiskUnavailable, "is empty"),
     }
     async with running(ThreadEngine()) as engine:
-        for name, reason in cases.items():
-            with pytest.raises(ConfigError, match=f"{name}: .*{reason}"):
+        for name, (kind, reason) in cases.items():
+            with pytest.raises(kind, match=f"{name}: .*{reason}"):
                 await open_disk(tmp_path / name, engine=engine)
 
 

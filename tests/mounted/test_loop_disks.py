@@ -15,7 +15,7 @@ from meshfs.disk.base import Op
 from meshfs.disk.claim import Cache, open_disk
 from meshfs.disk.scan import scan_disk
 from meshfs.disk.threads import ThreadEngine
-from meshfs.errors import ConfigError
+from meshfs.errors import DiskUnavailable
 from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, flush, read, write
 from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
 
@@ -85,7 +85,7 @@ def test_the_facts_of_a_block_device(device: Path) -> None:
 
 async def test_a_block_device_has_one_owner(device: Path) -> None:
     async with opened(device, "io_uring", "none"), running(ThreadEngine()) as engine:
-        with pytest.raises(ConfigError, match="is claimed by another exporter or file system"):
+        with pytest.raises(DiskUnavailable, match="is claimed by another exporter or file system"):
             await open_disk(device, engine=engine, claim_timeout_s=0.1)
 
 
@@ -150,9 +150,9 @@ async def test_a_full_file_system_gives_enospc(tmp_path: Path, engine_name: str,
 def test_a_mounted_device_and_its_image_are_in_use(device: Path, image: Path, tmp_path: Path) -> None:
     run("mkfs.ext4", "-q", device)
     with mounted(device, at=tmp_path / "ext4") as folder:
-        with pytest.raises(ConfigError, match=f"{device}: is used on this machine: mounted on {folder}"):
+        with pytest.raises(DiskUnavailable, match=f"{device}: is used on this machine: mounted on {folder}"):
             scan_disk(device)
-        with pytest.raises(ConfigError, match=f"is used on this machine: the backing file of {device}"):
+        with pytest.raises(DiskUnavailable, match=f"is used on this machine: the backing file of {device}"):
             scan_disk(image)
 
 
@@ -160,7 +160,7 @@ def test_swap_is_in_use(device: Path, image: Path) -> None:
     run("mkswap", device)
     run("swapon", device)
     try:
-        with pytest.raises(ConfigError, match="swap space"):
+        with pytest.raises(DiskUnavailable, match="swap space"):
             scan_disk(device)
     finally:
         run("swapoff", device)
@@ -179,9 +179,9 @@ def test_a_device_with_a_mounted_partition_is_in_use(tmp_path: Path) -> None:
         try:
             run("mkfs.ext4", "-q", partition)
             with mounted(partition, at=tmp_path / "part"):
-                with pytest.raises(ConfigError, match=f"its partition {partition.name} is mounted on"):
+                with pytest.raises(DiskUnavailable, match=f"its partition {partition.name} is mounted on"):
                     scan_disk(device)
-                with pytest.raises(ConfigError, match="used on this machine: mounted on"):
+                with pytest.raises(DiskUnavailable, match="used on this machine: mounted on"):
                     scan_disk(partition)
             assert scan_disk(partition).rotational == scan_disk(device).rotational
         finally:

@@ -1,12 +1,16 @@
 import os
 from pathlib import Path
 
-from meshfs.disk.inuse import Relation, UseFacts, family_of, gather, mounted, parse_swaps, used_by
+from meshfs.disk.inuse import Relation, UseFacts, family_of, gather, holder, mounted, parse_swaps, reached, used_by
 from meshfs.mountinfo import parse_mounts
 
 SDA = ("dev", os.makedev(8, 0))
 SDA1 = ("dev", os.makedev(8, 1))
 IMAGE = ("file", 64769, 12)
+
+
+def everywhere(path: str) -> bool:
+    return True
 
 
 def test_nothing_uses_an_unused_disk() -> None:
@@ -35,7 +39,7 @@ def test_mounts_are_found_by_number_and_by_source() -> None:
         b"40 25 0:44 /sub /btrfs rw - btrfs /dev/null rw\n"
         b"garbage\n"
     )
-    mounts = list(mounted(parse_mounts(text)))
+    mounts = list(mounted(parse_mounts(text), everywhere))
     assert (SDA1, "/mnt/with blank") in mounts
     assert (("dev", os.makedev(0, 44)), "/btrfs") in mounts
     assert len(mounts) == 2  # /dev/null is no block device
@@ -46,8 +50,38 @@ def test_swaps_name_files_and_devices(tmp_path: Path) -> None:
     swap.touch()
     text = f"Filename Type Size Used Priority\n{str(swap).replace(' ', chr(92) + '040')} file 1024 0 -2\n"
     status = swap.stat()
-    assert list(parse_swaps(text.encode())) == [(("file", status.st_dev, status.st_ino), str(swap))]
-    assert list(parse_swaps(b"Filename\n/gone/swap file 1 0 -2\n")) == []
+    assert list(parse_swaps(text.encode(), everywhere)) == [(("file", status.st_dev, status.st_ino), str(swap))]
+    assert list(parse_swaps(b"Filename\n/gone/swap file 1 0 -2\n", everywhere)) == []
+
+
+MOUNTS = list(
+    parse_mounts(
+        b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        b"2 1 0:5 / /dev rw - devtmpfs udev rw\n"
+        b"3 1 0:50 / /stuck rw - fuse.stuck stuck rw\n"
+        b"4 1 8:1 /srv /srv/bound rw - ext4 /dev/sda1 rw\n"
+        b"5 1 0:51 / /home rw - nfs4 server:/home rw\n"
+        b"6 5 8:1 /again /home rw - ext4 /dev/sda1 rw\n"
+    )
+)
+
+
+def test_a_path_lies_in_the_longest_and_newest_mount_above_it() -> None:
+    points = {path: getattr(holder(MOUNTS, path), "device", None) for path in ("/a", "/stuck", "/stuck/a", "/stucky")}
+    root, stuck = os.makedev(8, 1), os.makedev(0, 50)
+    assert points == {"/a": root, "/stuck": stuck, "/stuck/a": stuck, "/stucky": root}
+    assert getattr(holder(MOUNTS, "/home/a"), "type", None) == "ext4"
+    assert holder([], "/a") is None
+
+
+def test_nothing_in_anothers_file_system_is_looked_at() -> None:
+    looked_at = reached(MOUNTS, "/srv/disk.img")
+    assert [path for path in ("/dev/sdb", "/other.img", "/srv/bound/x", "/stuck/loop.img") if looked_at(path)] == [
+        "/dev/sdb", "/other.img", "/srv/bound/x",
+    ]  # fmt: skip
+    # The images of a file system that may be stuck are looked at for a disk that lies in it, too.
+    assert reached(MOUNTS, "/stuck/disk.img")("/stuck/loop.img")
+    assert not reached(MOUNTS, "/stuck/disk.img")("/other.img")
 
 
 def test_a_family_is_the_disk_its_partitions_and_its_whole(tmp_path: Path) -> None:
@@ -71,7 +105,7 @@ def test_a_family_is_the_disk_its_partitions_and_its_whole(tmp_path: Path) -> No
 
 
 def test_gathering_on_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    assert gather(tmp_path, tmp_path) == UseFacts()
+    assert gather(tmp_path, tmp_path, tmp_path) == UseFacts()
 
 
 def block_status(major: int, minor: int) -> os.stat_result:
