@@ -147,6 +147,25 @@ class Keyring:
                 logger.warning("node %s cannot log in: %s", node.name, error)
         return accepted
 
+    def missing(self) -> Mapping[str, str]:
+        """The nodes whose public key is missing or bad, and why."""
+        return {name: found for name, found in self._look().items() if isinstance(found, str)}
+
+    def prints(self) -> Mapping[str, str]:
+        """Every node's public key, or an empty text; two keyrings with equal prints give equal passwords."""
+        found = self._look()
+        return {name: "" if isinstance(key, str) else _public_bytes(key).hex() for name, key in found.items()}
+
+    def _look(self) -> Mapping[str, X25519PublicKey | str]:
+        """Each node's public key, or why there is none."""
+        found: dict[str, X25519PublicKey | str] = {}
+        for node in self._config.nodes:
+            try:
+                found[node.name] = self._public(node)
+            except KeyFileError as error:
+                found[node.name] = str(error)
+        return found
+
     def _public(self, node: Node) -> X25519PublicKey:
         if node.name == self.node.name:
             return self._own_public

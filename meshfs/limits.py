@@ -304,6 +304,23 @@ METRICS_ACCEPT_RETRY_S: Final = 0.1
 METRICS_STEPS_MAX: Final = 64
 METRICS_REST_S: Final = 0.0002
 
+# --- problems -------------------------------------------------------------------------
+
+# A process looks this often whether something began or ended to be a problem: what is over sooner was none.
+PROBLEMS_LOOK_S: Final = 5.0
+# Errors and refusals are counted over this time, which is what an administrator calls "now".
+PROBLEMS_WINDOW_S: Final = 60.0
+# A disk that takes longer than this for one request is stuck for whoever waits; a spinning one retries for 7 s.
+PROBLEM_IO_WAIT_S: Final = 10.0
+# A path lost this often within the window is not steady; once is what a cable that is moved gives.
+PROBLEM_PATH_FAILURES: Final = 3
+# A node that logs in before its key was copied tries several times; more than this is a stranger or a wrong key.
+PROBLEM_LOGINS_REFUSED: Final = 5
+# One broken message may be a port scanner's.
+PROBLEM_FRAMES_BROKEN: Final = 5
+# Use of a limit that leaves little for the next node.
+PROBLEM_LIMIT_SHARE: Final = 0.9
+
 # --- config and keys ------------------------------------------------------------------
 
 # 416 disks take 60 KiB; a path to a device or a log file by mistake must not fill the memory.

@@ -38,6 +38,7 @@ from meshfs import limits
 from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError, MeshfsError
 from meshfs.histogram import COARSE_BOUNDS_MS
+from meshfs.problems import Problem, Rule, count_by_code
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,12 @@ def tables(document: Document, name: str) -> list[Document]:
 def table(document: Document, name: str) -> Document:
     found = document.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def problem_counts(families: Families, name: str, rules: Iterable[Rule], problems: Iterable[Problem]) -> None:
+    """One line per rule; 0 says that the rule was looked at and found nothing."""
+    for code, count in count_by_code(rules, problems).items():
+        families.gauge(name, "What is not well now, by the code of the rule.", {"code": code}, count)
 
 
 def numbers(documents: Iterable[Document], name: str) -> list[float]:

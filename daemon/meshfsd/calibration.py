@@ -36,7 +36,8 @@ class Calibration:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._kept: dict[str, object] = {}
-        self._complained = False
+        #: Why what was learnt could not be kept the last time; empty when it could.
+        self.error = ""
 
     def load(self, disk: str, identity: str) -> CostModel:
         """The disk's model as it was kept, or a new one."""
@@ -71,12 +72,12 @@ class Calibration:
                 os.fsync(file.fileno())
             new.replace(path)
         except OSError as error:
-            if not self._complained:
+            if not self.error:
                 logger.warning("what is learnt of the disks is not kept: %s: %s", new, error.strerror)
-            self._complained = True
+            self.error = error.strerror or str(error)
         else:
             self._kept[learnt.disk] = learnt.cost
-            self._complained = False
+            self.error = ""
 
     def _path(self, disk: str) -> Path:
         return self.folder / f"{disk}.cost.json"

@@ -7,7 +7,18 @@ What a part of a document does not say (yet) has no metric.
 from collections.abc import Iterable
 from typing import Final
 
-from meshfs.metrics import Document, Families, MetricsServer, Snapshot, numbers, open_metrics, table, tables
+from meshfs.metrics import (
+    Document,
+    Families,
+    MetricsServer,
+    Snapshot,
+    numbers,
+    open_metrics,
+    problem_counts,
+    table,
+    tables,
+)
+from meshfs.problems import EXPORTER_RULES, published
 
 _LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
 _LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
@@ -44,6 +55,7 @@ def _exporter(families: Families, status: Document) -> None:
     gauge = families.gauge
     gauge("meshfsd_exporter_info", "1; which node this is.", {"node": _text(status, "node")}, 1)
     gauge("meshfsd_uptime_seconds", "Since the exporter started.", {}, status.get("uptime_s"))
+    problem_counts(families, "meshfsd_problems", EXPORTER_RULES, published(status))
     gauge("meshfsd_connections", "Connections, logged in or not.", {}, status.get("connections"))
     for node, sessions in _by_node(tables(status, "sessions")).items():
         labels = {"node": node}

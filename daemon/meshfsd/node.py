@@ -15,13 +15,14 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.config import Config, Node, load
+from meshfs.config import Config, Node
+from meshfs.config_watch import Loaded, read
 from meshfs.disk.base import Engine
 from meshfs.disk.engine import choose_engine
 from meshfs.endpoint import format_endpoint
@@ -33,7 +34,6 @@ from meshfs.exporter.listener import Listener
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.inherited import let_go_of_starter
 from meshfs.interfaces import KnownInterfaces
-from meshfs.keys import Keyring
 from meshfs.smb.auth import Accounts
 from meshfs.systemd import notify, notify_reloading
 from meshfsd.calibration import Calibration, state_folder
@@ -41,6 +41,7 @@ from meshfsd.control import Handler, Request, serve_control
 from meshfsd.disks import Disks, ServedDisk, run_disk
 from meshfsd.flows import FlowControl
 from meshfsd.status import make_status
+from meshfsd.watch import NODE_UNTIL_RESTART, ExporterWatch
 
 if TYPE_CHECKING:
     from meshfs.metrics import MetricsServer
@@ -50,12 +51,10 @@ logger = logging.getLogger(__name__)
 
 async def run(config_path: Path, node_name: str | None, engine_name: str = "auto") -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
-    config = load(config_path)
-    node = config.own_node(node_name)
-    accounts = Accounts(Keyring(config, node.name).passwords())
+    loaded = read(config_path, node_name)
     let_go_of_starter()
     engine = choose_engine(engine_name)
-    exporter = NodeExporter(config, node, accounts, engine)
+    exporter = NodeExporter(loaded, engine)
     try:
         await exporter.open()
         await exporter.serve()
@@ -65,21 +64,17 @@ async def run(config_path: Path, node_name: str | None, engine_name: str = "auto
         engine.close()
 
 
-#: Keys of a node that are as they were when it started.
-_UNTIL_RESTART: Final = ("addresses", "port", "socket", "metrics", "scratch_size_bytes")
-
-
 class NodeExporter:
     """One node's exporter with its disks and sockets."""
 
-    def __init__(self, config: Config, node: Node, accounts: Accounts, engine: Engine) -> None:
-        self._config = config
-        self._node = node
+    def __init__(self, loaded: Loaded, engine: Engine) -> None:
+        config = self._config = loaded.config
+        node = self._node = loaded.node
         self._engine = engine
         pool = BufferPool()
         self._interfaces = KnownInterfaces()
         self._exporter = Exporter(
-            node.name, accounts, config.cluster.security, pool=pool,
+            node.name, Accounts(loaded.keyring.passwords()), config.cluster.security, pool=pool,
             interfaces=lambda: offered(self._node.addresses, self._interfaces.current),
         )  # fmt: skip
         if node.scratch_size_bytes is not None:
@@ -92,6 +87,7 @@ class NodeExporter:
         self._control: socket.socket | None = None
         self._metrics: MetricsServer | None = None
         self._started = time.monotonic()
+        self._watch = ExporterWatch(loaded, self._facts)
 
     async def open(self) -> None:
         """Claim the disks, then the addresses. Raises ConfigError; nothing is served yet."""
@@ -132,6 +128,8 @@ class NodeExporter:
                 nursery.start_soon(listener.run)
                 nursery.start_soon(self._interfaces.run)
                 nursery.start_soon(self._keep_calibration)
+                nursery.start_soon(self._watch.config.run)
+                nursery.start_soon(self._watch.problems.run)
                 if self._exporter.scratch is not None:
                     nursery.start_soon(self._end_late_oplock_breaks)
                 nursery.start_soon(serve_control, self._control, self._verbs())
@@ -179,25 +177,18 @@ class NodeExporter:
     async def _reload(self, nursery: trio.Nursery) -> None:
         notify_reloading()
         try:
-            config = load(self._config.given)
-            node = config.node(self._node.name)
-            accounts = Accounts(Keyring(config, node.name).passwords())
+            loaded = await trio.to_thread.run_sync(read, self._config.given, self._node.name)
         except ConfigError as error:
             logger.error("not reloaded, the old config stays in force: %s", error)
         else:
-            await self._apply(config, node, accounts, nursery)
+            config, accounts = loaded.config, Accounts(loaded.keyring.passwords())
+            await self._apply(config, loaded.node, accounts, nursery)
+            await self._watch.reloaded(loaded)
         notify("READY=1")
 
     async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
-        old, old_config, self._config = self._node, self._config, config
-        fixed = {name: getattr(old, name) for name in _UNTIL_RESTART}
-        if any(getattr(node, name) != value for name, value in fixed.items()):
-            what = "addresses, port, socket, scratch_size_bytes or metrics"
-            logger.warning("changed %s of %s take effect at a restart", what, node.name)
-            node = replace(node, **fixed)
-        if config.scheduler.discipline != old_config.scheduler.discipline:
-            logger.warning("a changed discipline of the scheduler takes effect at a restart, or for a new disk")
-        self._node = node
+        old, self._config = self._node, config
+        self._node = node = replace(node, **{name: getattr(old, name) for name in NODE_UNTIL_RESTART})
         exporter = self._exporter
         exporter.accounts, exporter.security = accounts, config.cluster.security
         known = {each.name for each in config.nodes}
@@ -226,14 +217,16 @@ class NodeExporter:
         self._exporter.shares.add(served.offered)
         logger.info("disk %s: served", served.config.name)
 
-    def _status(self) -> dict[str, object]:
-        return make_status(self._node, self._exporter, self._disks, time.monotonic() - self._started)
+    def _facts(self) -> dict[str, object]:
+        here = {str(interface.address.ip) for interface in self._interfaces.current}
+        uptime_s = time.monotonic() - self._started
+        return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, here)
 
     async def _told_by_metrics(self) -> dict[str, object]:
-        return {"status": self._status(), "flows": await self._flows.show({})}
+        return {"status": self._watch.document(), "flows": await self._flows.show({})}
 
     def _verbs(self) -> dict[str, Handler]:
         async def status(_: Request) -> dict[str, object]:
-            return self._status()
+            return self._watch.document()
 
         return {"status": status, "flows": self._flows.show, "flows-set": self._flows.change}

@@ -1,23 +1,30 @@
 """What the control socket tells of an exporter; plain values, ready for JSON."""
 
-import os
+from collections.abc import Collection
 
-from meshfs.config import Node
+from meshfs.config import Node, Security
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.session import Session
+from meshfs.process_facts import process_facts
 from meshfsd.disks import Disks, ServedDisk
 
 VERSION = 1
 
 
-def make_status(node: Node, exporter: Exporter, disks: Disks, uptime_s: float) -> dict[str, object]:
+def make_status(
+    node: Node, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, here: Collection[str]
+) -> dict[str, object]:
+    """``here``: the addresses of this machine's interfaces."""
     return {
         "version": VERSION,
         "node": node.name,
-        "pid": os.getpid(),
+        **process_facts(),
         "uptime_s": round(uptime_s, 3),
         "listening": [*(format_endpoint(address, node.port) for address in node.addresses), str(node.socket)],
+        "addresses_missing": [address for address in node.addresses if address not in here],
+        "security": security.value,
+        "state_folder": {"path": str(disks.calibration.folder), "error": disks.calibration.error},
         "connections": len(exporter.peers),
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
         "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
@@ -46,6 +53,7 @@ def _disk(served: ServedDisk) -> dict[str, object]:
         "path": served.offered.path,
         "size_bytes": info.size_bytes,
         "access": info.access.value,
+        "access_configured": served.config.access.value,
         "cache": info.cache,
         "engine": served.disk.engine.name,
         "state": info.state,
@@ -53,6 +61,7 @@ def _disk(served: ServedDisk) -> dict[str, object]:
         "depth": served.queue.depth,
         "queued": counts.queued,
         "in_flight": counts.in_flight,
+        "oldest_request_s": served.runner.oldest_s(),
         "reads": counts.reads,
         "writes": counts.writes,
         "flushes": counts.flushes,

@@ -209,6 +209,11 @@ class Runner:
         elif self._alarm is not None:
             self._alarm.set(left_s)
 
+    def oldest_s(self) -> float | None:
+        """For how long the request that went to the disk first has been there; None when nothing is at it."""
+        sent = [request.sent_s for request in self._callers if request.sent_s]
+        return self._now() - min(sent) if sent else None
+
     def status(self) -> RunnerStatus:
         queued = len(self.queue)
         completions, sizes, errors = self.meter.disk_counts()

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from meshctl import watcher
 from meshctl.__main__ import main
-from meshctl.fields import Fields
 from meshctl.frame import fit, frame, joined
 from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side, totals
 from meshctl.screen import Bell, Screen
 from meshctl.sources import Answer
+from meshfs.fields import Fields
 from support.flow_documents import flow, flows_document, histogram, mount_disk, mount_document, shared_disk
 
 

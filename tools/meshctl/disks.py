@@ -3,9 +3,9 @@
 import argparse
 
 from meshctl import output, table
-from meshctl.fields import Fields
 from meshctl.main_types import Subparsers
 from meshctl.sources import ask_mounts
+from meshfs.fields import Fields
 
 _COLUMNS = ("ID", "NODE", "NAME", "SIZE", "ACCESS", "CACHE", "STATE", "OPENS", "SECTOR", "MODEL", "SERIAL")
 

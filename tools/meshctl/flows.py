@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshctl import output, table
-from meshctl.fields import Fields
 from meshctl.main_types import Subparsers
 from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
 from meshfs.config import disk_id
+from meshfs.fields import Fields
 
 COLUMNS = (
     *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "WAITS", "FLYING"),

@@ -4,11 +4,11 @@ import argparse
 import math
 from typing import Any
 
-from meshctl.fields import Fields
 from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
 from meshctl.main_types import Subparsers
 from meshctl.sources import Exporter, exporters_here
 from meshfs.errors import ConfigError
+from meshfs.fields import Fields
 
 ALL = "all"
 _FLOW_KEYS = ("weight", "reservation")

@@ -5,8 +5,8 @@ from textwrap import wrap
 from typing import Final
 
 from meshctl import flows, table
-from meshctl.fields import Fields
 from meshctl.rates import TOTALS, Group, Interval, Row, Side, totals
+from meshfs.fields import Fields
 from meshfs.histogram import COARSE_BOUNDS_MS
 
 # A block that has to give way keeps its head and its largest rows.

@@ -3,9 +3,9 @@
 import argparse
 
 from meshctl import output, table
-from meshctl.fields import Fields
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_mounts
+from meshfs.fields import Fields
 
 _COLUMNS = (
     *("EXPORTER", "STATE", "TRANSPORT", "INTERFACE", "LOCAL", "REMOTE", "SPEED", "CHANNEL", "SECURITY"),

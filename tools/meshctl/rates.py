@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from meshctl.fields import Fields
 from meshctl.sources import Answer
+from meshfs.fields import Fields
 from meshfs.histogram import COARSE_BOUNDS_MS
 
 BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1

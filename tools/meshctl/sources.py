@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshctl.fields import Fields
 from meshfs import config as cluster_config
 from meshfs.errors import ConfigError
+from meshfs.fields import Fields
 from meshfs.limits import CONTROL_TIMEOUT_S, STATUS_MAX_BYTES
 from meshfs.mountinfo import MOUNTINFO, read_mounts
 

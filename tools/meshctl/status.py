@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from meshctl import output, table
-from meshctl.fields import Fields
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_exporter, ask_mounts
 from meshfs.errors import ConfigError
+from meshfs.fields import Fields
 
 
 def add_parser(verbs: Subparsers) -> None:

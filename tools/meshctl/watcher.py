@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from meshctl.fields import Fields
 from meshctl.rates import Reading
 from meshctl.sources import Answer
+from meshfs.fields import Fields
 from meshfs.limits import CONTROL_TIMEOUT_S
 
 

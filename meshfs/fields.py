@@ -1,10 +1,10 @@
-"""Reading the JSON of a mount or an exporter, which may be older, newer, or broken.
+"""Tolerant reading of a JSON object that another process wrote: it may be older, newer, or broken.
 
-Nothing here raises: a field that is missing or of another type is empty, as a program that
-shows what is wrong must not fail on it.
+Nothing here raises. A field that is missing or has another type reads as empty, because a program
+that shows what is wrong must not fail on it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -12,7 +12,7 @@ class Fields:
     """One JSON object."""
 
     def __init__(self, value: object) -> None:
-        self.raw: dict[str, Any] = value if isinstance(value, dict) else {}
+        self.raw: Mapping[str, Any] = value if isinstance(value, dict) else {}
 
     def text(self, name: str) -> str:
         value = self.raw.get(name)
@@ -46,6 +46,10 @@ class Fields:
 
     def object(self, name: str) -> "Fields":
         return Fields(self.raw.get(name))
+
+    def names(self) -> list[str]:
+        """The names of all fields."""
+        return [name for name in self.raw if isinstance(name, str)]
 
     def items(self, name: str) -> "Iterator[Fields]":
         """The objects of an array."""

@@ -1,0 +1,63 @@
+"""What an exporter finds wrong with itself: its status document with problems, counted and logged."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from meshfs.config_changes import Changes, Name, View, compare, exporter_view
+from meshfs.config_watch import ConfigWatch, Loaded
+from meshfs.problem_watch import ProblemWatch
+from meshfs.problems import Problem, exporter_problems
+
+#: Settings of an exporter's own node, and of the cluster, that are as they were when it started.
+NODE_UNTIL_RESTART = ("addresses", "port", "socket", "metrics", "scratch_size_bytes")
+CLUSTER_UNTIL_RESTART = ("discipline",)
+
+Document = dict[str, Any]
+
+
+class ExporterWatch:
+    """``status`` makes the facts of the document; `document` adds what is found in them."""
+
+    def __init__(self, loaded: Loaded, status: Callable[[], Document]) -> None:
+        node = self._node = loaded.node.name
+        self._status = status
+        self._missing = loaded.missing
+        self._in_force = self._view(loaded)
+        self._fixed: frozenset[Name] = frozenset(
+            [*((node, what) for what in NODE_UNTIL_RESTART), *(("", what) for what in CLUSTER_UNTIL_RESTART)]
+        )
+        self.config = ConfigWatch(loaded.config.given, node, self._compare)
+        self.problems = ProblemWatch(self._counts, self._find)
+
+    async def reloaded(self, loaded: Loaded) -> None:
+        """Everything of this config that can be in force now is."""
+        self._missing = loaded.missing
+        new = self._view(loaded)
+        self._in_force = {**new, **{name: self._in_force[name] for name in self._fixed if name in self._in_force}}
+        await self.config.look(again=True)
+        await self.problems.look()
+
+    def document(self) -> Document:
+        facts = {
+            **self._status(),
+            "config_state": self.config.state(),
+            "keys_missing": [{"node": node, "why": why} for node, why in self._missing.items()],
+            "recent": self.problems.recent(),
+        }
+        return {**facts, "problems": [problem.as_json() for problem in exporter_problems(facts)]}
+
+    def _view(self, loaded: Loaded) -> View:
+        return exporter_view(loaded.config, self._node, loaded.prints)
+
+    def _compare(self, loaded: Loaded) -> Changes:
+        return compare(self._in_force, self._view(loaded), self._fixed)
+
+    def _counts(self) -> Mapping[str, Mapping[str, int]]:
+        status = self._status()
+        return {
+            "disk_errors": {disk["name"]: disk["errors"] for disk in status["disks"]},
+            "counters": status["counters"],
+        }
+
+    async def _find(self) -> list[Problem]:
+        return exporter_problems(self.document())

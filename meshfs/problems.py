@@ -1,0 +1,147 @@
+"""Everything that is not well, found in the status documents of mounts and exporters. Pure.
+
+    document of a mount     --MOUNT_RULES-->     problems  -->  `meshctl status`, exit status, --json
+    document of an exporter --EXPORTER_RULES-->  problems  -->  metrics (problems by code), log (begin and end)
+
+One table decides for all of them, so a state cannot be fine in one place and a problem in another.
+Severity: an `error` means that data cannot be reached or is at risk; a `warning` that something is
+degraded, or will fail at the next restart; a `note` is a choice of the administrator's that others
+should know of, and does not change an exit status.
+"""
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshfs import limits
+from meshfs import problem_finders as find
+from meshfs.fields import Fields
+
+
+class Severity(enum.StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """``code`` names the rule for programs, ``subject`` the part concerned, ``text`` what is wrong and what to do."""
+
+    code: str
+    severity: Severity
+    subject: str
+    text: str
+
+    @property
+    def line(self) -> str:
+        return f"{self.subject}: {self.text}"
+
+    @property
+    def counts(self) -> bool:
+        """Whether something is not well because of it."""
+        return self.severity is not Severity.NOTE
+
+    def as_json(self) -> dict[str, str]:
+        return {"code": self.code, "severity": self.severity.value, "subject": self.subject, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    code: str
+    severity: Severity
+    find: find.Finder
+
+
+_ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+
+#: Rules for whatever document has the fields; those of one process only follow below.
+_COMMON: Final = (
+    Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
+    Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is taken back when the device is there again")),
+    Rule("disk-missing", _ERROR, find.disk_in_state("missing", "it is taken as soon as it can be opened")),
+    Rule("disk-suspended", _WARNING, find.disk_in_state("suspended", "its I/O waits")),
+    Rule("disk-state", _ERROR, find.disk_in_unknown_state),
+    Rule("disk-errors", _ERROR, find.disk_errors),
+    Rule("config-broken", _WARNING, find.config_broken),
+    Rule("config-reload", _WARNING, find.config_unloaded),
+    Rule("config-restart", _WARNING, find.config_needs_restart),
+    Rule("descriptors-short", _WARNING, find.descriptors_short),
+    Rule("security-none", _NOTE, find.security_none),
+)
+MOUNT_RULES: Final = (
+    Rule("exporter-away", _ERROR, find.exporter_away),
+    Rule("io-waits", _ERROR, find.io_waits),
+    Rule("disk-hangs", _ERROR, find.disk_hangs_here),
+    Rule("path-down", _WARNING, find.path_down),
+    Rule("path-unsteady", _WARNING, find.path_unsteady),
+    Rule("path-single", _WARNING, find.path_single),
+    Rule("disk-absent", _ERROR, find.disk_absent),
+    Rule("disk-refused", _ERROR, find.disk_refused),
+    Rule("log-unwritable", _WARNING, find.log_unwritable),
+    *_COMMON,
+)
+# fmt: off
+EXPORTER_RULES: Final = (
+    Rule("disk-hangs", _ERROR, find.disk_hangs),
+    Rule("disk-read-only", _WARNING, find.disk_read_only),
+    Rule("key-missing", _WARNING, find.key_missing),
+    Rule("address-missing", _WARNING, find.address_missing),
+    Rule("state-unwritable", _WARNING, find.state_unwritable),
+    Rule("logins-refused", _WARNING, find.counted(
+        "logins were refused", "compare the keys of the two nodes, or see in the log who it is",
+        limits.PROBLEM_LOGINS_REFUSED, "logins_denied", "binds_denied", "login_timeouts")),
+    Rule("frames-broken", _WARNING, find.counted(
+        "broken or forged messages came in", "see in the log who sends them",
+        limits.PROBLEM_FRAMES_BROKEN, "bad_signatures", "malformed_requests", "protocol_errors")),
+    Rule("connections-refused", _WARNING, find.counted(
+        "connections were turned away", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
+        1, "connections_refused", "accept_failures")),
+    Rule("internal-errors", _ERROR, find.counted(
+        "internal errors", "report the traceback in the log", 1, "internal_errors")),
+    Rule("limit-near", _WARNING, find.limit_near),
+    *_COMMON,
+)
+# fmt: on
+
+
+def mount_problems(document: Mapping[str, Any]) -> list[Problem]:
+    return _apply(MOUNT_RULES, Fields(document))
+
+
+def exporter_problems(document: Mapping[str, Any]) -> list[Problem]:
+    return _apply(EXPORTER_RULES, Fields(document))
+
+
+def _apply(rules: Iterable[Rule], document: Fields) -> list[Problem]:
+    return [
+        Problem(rule.code, rule.severity, subject, text)
+        for rule in rules
+        for subject, text in rule.find(document)
+    ]  # fmt: skip
+
+
+def published(document: Mapping[str, Any]) -> list[Problem]:
+    """What the process itself found, as it stands in its document; a newer one may know more rules than we do."""
+    found = []
+    for item in Fields(document).items("problems"):
+        severity = item.text("severity")
+        known = Severity(severity) if severity in set(Severity) else Severity.ERROR
+        found.append(Problem(item.text("code"), known, item.text("subject"), item.text("text")))
+    return found
+
+
+def merged(*lists: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, by code and subject; the first text wins."""
+    found: dict[tuple[str, str], Problem] = {}
+    for problem in (each for problems in lists for each in problems):
+        found.setdefault((problem.code, problem.subject), problem)
+    return list(found.values())
+
+
+def count_by_code(rules: Iterable[Rule], problems: Iterable[Problem]) -> dict[str, int]:
+    """For metrics: 0 for what is well, so that a graph and an alert have something to go by."""
+    counts = Counter(problem.code for problem in problems)
+    return {rule.code: 0 for rule in rules} | dict(counts)

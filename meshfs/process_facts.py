@@ -1,0 +1,19 @@
+"""What a process tells of itself in its status document, whichever of the two programs it is."""
+
+import os
+import resource
+from typing import Any
+
+from meshfs import __version__
+
+
+def process_facts() -> dict[str, Any]:
+    return {"program": __version__, "pid": os.getpid(), "descriptors": descriptors()}
+
+
+def descriptors() -> dict[str, int]:
+    """How many file descriptors are open, and how many may be (RLIMIT_NOFILE, systemd's LimitNOFILE=)."""
+    # The listing has a descriptor of its own, which is gone again.
+    used = len(os.listdir("/proc/self/fd")) - 1
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {"used": used, "limit": soft}
