@@ -14,8 +14,9 @@ import fcntl
 import logging
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -173,6 +174,14 @@ class InterfaceChanges:
                 # More came than the socket holds: some of it is lost, that it came is not.
                 if error.errno != errno.ENOBUFS:
                     raise
+
+
+def is_here(address: str, interfaces: Iterable[Interface]) -> bool:
+    """Whether connections to the address can come in at one of them; loopback has its whole network."""
+    ip = ip_address(address)
+    return any(
+        ip == known.address.ip or (known.address.ip.is_loopback and ip in known.address.network) for known in interfaces
+    )
 
 
 class KnownInterfaces:

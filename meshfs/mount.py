@@ -9,19 +9,16 @@ with it. The process ends with umount(8), or unmounts at SIGTERM, SIGINT and SIG
 """
 
 import errno
-import grp
-import json
 import logging
 import logging.handlers
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -30,18 +27,15 @@ from meshfs import limits
 from meshfs.awaited import expanded, missing_disks
 from meshfs.background import Ready, run_in_background
 from meshfs.buffers import keep_freed_memory
-from meshfs.config import Config
 from meshfs.errors import ConfigError
-from meshfs.fuse.operations import Operations, Port
 from meshfs.fuse.session import MountFailed, serve
 from meshfs.inherited import let_go_of_starter, open_standard_streams
 from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
-from meshfs.model import DiskInfo
+from meshfs.mount_log import MountLog
+from meshfs.mount_mesh import Exporters, Mesh, Settings
 from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options, parse_arguments
 from meshfs.mountinfo import read_mounts, topmost
-from meshfs.namespace.catalog import Catalog, CatalogDisk
-from meshfs.namespace.tree import Tree
 from meshfs.systemd import notify
 
 if TYPE_CHECKING:
@@ -54,161 +48,16 @@ EXIT_USAGE: Final = 1
 EXIT_CONFIG: Final = 2
 EXIT_FAILURE: Final = 32
 
-STATUS_VERSION: Final = 1
-_SYSLOG: Final = "/dev/log"
-_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_SYSLOG_FORMAT: Final = "meshfs[%(process)d]: %(levelname)s %(name)s: %(message)s"
 
-
-class Exporter(Protocol):
-    """What the mount reads of the session to one exporter."""
-
-    @property
-    def state(self) -> str:
-        """connected, connecting (not tried yet) or down."""
-
-    @property
-    def disks(self) -> tuple[DiskInfo, ...]:
-        """What it announced last."""
-
-
-class Exporters(Protocol):
-    """The initiator, as the mount uses it."""
-
-    on_change: Callable[[], None]
-
-    @property
-    def exporters(self) -> Mapping[str, Exporter]: ...
-
-    def port(self, disk_id: str) -> Port: ...
-
-    def status(self) -> list[dict[str, Any]]: ...
-
-    def io(self, disk_id: str) -> dict[str, Any]: ...
-
-    async def run(self, *, task_status: Any) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All a mount needs, checked before anything is started."""
-
-    config: Config
-    node: str
-    keyring: Keyring
-    mountpoint: str
-    options: MountOptions
-    #: The disks of ``-o wait=``, by id or NODE/NAME.
-    awaited: tuple[str, ...] = ()
-
-    @property
-    def io_timeout_s(self) -> float:
-        chosen = self.options.io_timeout_s
-        return self.config.cluster.io_timeout_s if chosen is None else chosen
-
-
-class Mesh:
-    """The tree and what keeps it true to the exporters."""
-
-    def __init__(self, settings: Settings, initiator: Exporters) -> None:
-        self._settings = settings
-        self._initiator = initiator
-        self._started_s = time.monotonic()
-        self._catalog = Catalog([node.name for node in settings.config.nodes])
-        self._tree = Tree(self._catalog.nodes, time.time_ns())
-        self._seen: dict[str, tuple[bool, tuple[DiskInfo, ...]]] = {}
-        self._reported: frozenset[str] = frozenset()
-        #: Set, and replaced by another, at every change of an exporter or of its disks.
-        self.changed = trio.Event()
-        #: Set when every exporter was reached or given up once.
-        self.settled = trio.Event()
-        self.operations = Operations(
-            self._tree,
-            lambda info: initiator.port(info.id),
-            self.status,
-            io_class=settings.options.io_class,
-            page_cache=settings.options.page_cache,
-            disk_gid=_group("disk"),
-        )
-        initiator.on_change = self.refresh
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Bring the tree to what the exporters' sessions say now."""
-        changed = False
-        for node, exporter in self._initiator.exporters.items():
-            seen = (exporter.state == "connected", exporter.disks)
-            if seen == self._seen.get(node):
-                continue
-            self._seen[node] = seen
-            changed = True
-            if seen[0]:
-                self._catalog.announce(node, exporter.disks)
-            else:
-                self._catalog.lost(node)
-        if changed:
-            self.operations.gone(self._tree.update(self._catalog.disks, time.time_ns()))
-            self._report()
-            changed_now, self.changed = self.changed, trio.Event()
-            changed_now.set()
-        if all(exporter.state != "connecting" for exporter in self._initiator.exporters.values()):
-            self.settled.set()
-
-    def _report(self) -> None:
-        problems = frozenset(self._catalog.problems)
-        for problem in sorted(problems - self._reported):
-            log.warning("not shown: %s", problem)
-        self._reported = problems
-
-    def status(self) -> bytes:
-        """The text of the status file."""
-        return json.dumps(self.document()).encode() + b"\n"
-
-    def document(self) -> dict[str, Any]:
-        """Plain values, none of which changes later."""
-        return {**self._document(), "disks": [self._describe(*known) for known in self._catalog.disks.items()]}
-
-    async def slow_document(self) -> dict[str, Any]:
-        """The same, made while I/O goes on: each disk's part is of another moment."""
-        disks = []
-        for known in list(self._catalog.disks.items()):
-            disks.append(self._describe(*known))
-            await trio.lowlevel.checkpoint()
-        return {**self._document(), "disks": disks}
-
-    def _describe(self, disk_id: str, disk: CatalogDisk) -> dict[str, Any]:
-        return {
-            **asdict(disk.info),
-            "state": disk.state,
-            "present": disk.present,
-            "opens": self.operations.opens[disk_id],
-            "local": disk.info.node == self._settings.node,
-            "io": self._initiator.io(disk_id),
-        }
-
-    def _document(self) -> dict[str, Any]:
-        """All but the disks."""
-        return {
-            "version": STATUS_VERSION,
-            "mountpoint": self._settings.mountpoint,
-            "config": str(self._settings.config.path),
-            "node": self._settings.node,
-            "pid": os.getpid(),
-            "uptime_s": round(time.monotonic() - self._started_s, 3),
-            "io_timeout_s": self._settings.io_timeout_s,
-            "exporters": self._initiator.status(),
-            "problems": sorted(self._reported),
-        }
-
-
-async def run(settings: Settings, initiator: Exporters, on_ready: Ready) -> None:
+async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_ready: Ready) -> None:
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
-    mesh = Mesh(settings, initiator)
+    mesh = Mesh(settings, initiator, mount_log.state)
     with _metrics(settings.options.metrics, mesh.slow_document) as metrics:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
             await nursery.start(initiator.run)
+            nursery.start_soon(mesh.run)
             if metrics is not None:
                 nursery.start_soon(metrics.run)
             with trio.move_on_after(limits.MOUNT_SETTLE_S):
@@ -325,8 +174,7 @@ def _work(settings: Settings, on_ready: Ready) -> int:
     """Everything from here runs in the process that serves; the exit status."""
     status = 0
     try:
-        _start_logging(settings.options)
-        trio.run(run, settings, Initiator(settings), on_ready)
+        trio.run(run, settings, Initiator(settings), MountLog(settings.options), on_ready)
     except* (MountFailed, OSError) as group:
         status = EXIT_FAILURE
         for error in _leaves(group):
@@ -340,28 +188,3 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def _start_logging(options: MountOptions) -> None:
-    handler: logging.Handler
-    if options.log_path is not None:
-        handler = logging.FileHandler(options.log_path)
-    elif options.foreground:
-        handler = logging.StreamHandler()
-    elif os.path.exists(_SYSLOG):
-        handler = logging.handlers.SysLogHandler(_SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
-        handler.append_nul = False
-    else:
-        print(f"meshfs: there is no {_SYSLOG}: nothing will be logged (-o log=FILE)", file=sys.stderr)
-        handler = logging.NullHandler()
-    syslog = isinstance(handler, logging.handlers.SysLogHandler)
-    handler.setFormatter(logging.Formatter(_SYSLOG_FORMAT if syslog else _LOG_FORMAT))
-    logging.basicConfig(handlers=[handler], level=logging.DEBUG if options.debug else logging.INFO)
-
-
-def _group(name: str) -> int:
-    """The group's number; root's where this system has no such group."""
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return 0

@@ -4,7 +4,18 @@
 does not say (yet) has no metric.
 """
 
-from meshfs.metrics import Document, Families, MetricsServer, Snapshot, numbers, open_metrics, table, tables
+from meshfs.metrics import (
+    Document,
+    Families,
+    MetricsServer,
+    Snapshot,
+    numbers,
+    open_metrics,
+    problem_counts,
+    table,
+    tables,
+)
+from meshfs.problems import MOUNT_RULES, published
 
 
 def open_mount_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:
@@ -18,9 +29,7 @@ def fill(families: Families, status: Document) -> None:
     gauge("meshfs_mount_info", "1; which mount this is.", info, 1)
     gauge("meshfs_uptime_seconds", "Since the mount started.", {}, status.get("uptime_s"))
     gauge("meshfs_io_timeout_seconds", "Bound of every I/O.", {}, status.get("io_timeout_s"))
-    problems = status.get("problems")
-    if isinstance(problems, list):
-        gauge("meshfs_problems", "Announced disks that cannot be shown.", {}, len(problems))
+    problem_counts(families, "meshfs_problems", MOUNT_RULES, published(status))
     for exporter in tables(status, "exporters"):
         _exporter(families, exporter)
     for disk in tables(status, "disks"):

@@ -113,7 +113,7 @@ def exporter_away(document: Fields) -> Iterator[Finding]:
         since = "" if since_s is None else f" for {since_s:.0f} s"
         waits = sum(1 for _ in exporter.items("waiting"))
         use = "I/O to them fails at once" if exporter.flag("failing_fast") else f"{waits} calls wait for it"
-        text = f"it is {state}{since}{_because(exporter)}; its disks: {disks[node]}, {use}"
+        text = f"it is {state}{since}{_because(exporter)}; {disks[node]} disks are out of reach, {use}"
         yield f"exporter {node}", f"{text}; look at meshfsd on that node and at `meshctl paths`"
 
 

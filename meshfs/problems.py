@@ -11,8 +11,9 @@ should know of, and does not change an exit status.
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from meshfs import limits
@@ -108,19 +109,18 @@ EXPORTER_RULES: Final = (
 
 
 def mount_problems(document: Mapping[str, Any]) -> list[Problem]:
-    return _apply(MOUNT_RULES, Fields(document))
+    return list(chain.from_iterable(steps(MOUNT_RULES, document)))
 
 
 def exporter_problems(document: Mapping[str, Any]) -> list[Problem]:
-    return _apply(EXPORTER_RULES, Fields(document))
+    return list(chain.from_iterable(steps(EXPORTER_RULES, document)))
 
 
-def _apply(rules: Iterable[Rule], document: Fields) -> list[Problem]:
-    return [
-        Problem(rule.code, rule.severity, subject, text)
-        for rule in rules
-        for subject, text in rule.find(document)
-    ]  # fmt: skip
+def steps(rules: Iterable[Rule], document: Mapping[str, Any]) -> Iterator[list[Problem]]:
+    """What each rule finds, rule by rule."""
+    fields = Fields(document)
+    for rule in rules:
+        yield [Problem(rule.code, rule.severity, subject, text) for subject, text in rule.find(fields)]
 
 
 def published(document: Mapping[str, Any]) -> list[Problem]:

@@ -33,7 +33,7 @@ from meshfs.exporter.interfaces import offered
 from meshfs.exporter.listener import Listener
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.inherited import let_go_of_starter
-from meshfs.interfaces import KnownInterfaces
+from meshfs.interfaces import KnownInterfaces, is_here
 from meshfs.smb.auth import Accounts
 from meshfs.systemd import notify, notify_reloading
 from meshfsd.calibration import Calibration, state_folder
@@ -218,9 +218,9 @@ class NodeExporter:
         logger.info("disk %s: served", served.config.name)
 
     def _facts(self) -> dict[str, object]:
-        here = {str(interface.address.ip) for interface in self._interfaces.current}
+        missing = [each for each in self._node.addresses if not is_here(each, self._interfaces.current)]
         uptime_s = time.monotonic() - self._started
-        return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, here)
+        return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, missing)
 
     async def _told_by_metrics(self) -> dict[str, object]:
         return {"status": self._watch.document(), "flows": await self._flows.show({})}

@@ -1,7 +1,5 @@
 """What the control socket tells of an exporter; plain values, ready for JSON."""
 
-from collections.abc import Collection
-
 from meshfs.config import Node, Security
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.exporter import Exporter
@@ -13,16 +11,16 @@ VERSION = 1
 
 
 def make_status(
-    node: Node, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, here: Collection[str]
+    node: Node, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, missing: list[str]
 ) -> dict[str, object]:
-    """``here``: the addresses of this machine's interfaces."""
+    """``missing``: the node's addresses that no interface of this machine has."""
     return {
         "version": VERSION,
         "node": node.name,
         **process_facts(),
         "uptime_s": round(uptime_s, 3),
         "listening": [*(format_endpoint(address, node.port) for address in node.addresses), str(node.socket)],
-        "addresses_missing": [address for address in node.addresses if address not in here],
+        "addresses_missing": missing,
         "security": security.value,
         "state_folder": {"path": str(disks.calibration.folder), "error": disks.calibration.error},
         "connections": len(exporter.peers),

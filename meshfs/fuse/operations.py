@@ -75,7 +75,7 @@ class _Open:
 
 
 class _StatusHandle:
-    """The status as it was at open, so that a reader in pieces gets one document."""
+    """The status as it was at open and for that opener, so that a reader in pieces gets one document."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -91,6 +91,11 @@ class _StatusHandle:
 
     async def close(self) -> None:
         return
+
+
+def _sees_all(uid: int) -> bool:
+    """Whether an opener of the status may know of everybody's I/O."""
+    return uid in (0, os.geteuid())
 
 
 def _guarded(
@@ -146,7 +151,7 @@ class Operations:
         self,
         tree: Tree,
         port_of: Callable[[DiskInfo], Port],
-        status: Callable[[], bytes],
+        status: Callable[[bool], bytes],
         *,
         io_class: IoClass = IoClass.APP,
         page_cache: bool = True,
@@ -197,7 +202,7 @@ class Operations:
         node = self._node(inode)
         number = next(self._numbers)
         if isinstance(node, StatusFile):
-            self._open[number] = _Open(_StatusHandle(self._status()), None, write_through=False)
+            self._open[number] = _Open(_StatusHandle(self._status(_sees_all(ctx.uid))), None, write_through=False)
             return pyfuse3.FileInfo(fh=number, direct_io=True, keep_cache=False)
         if not isinstance(node, DiskFile):
             raise pyfuse3.FUSEError(errno.EISDIR)

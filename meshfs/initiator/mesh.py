@@ -117,6 +117,10 @@ class Initiator:
         port, now = self._ports.get(disk_id), trio.current_time()
         return (PortMeter(now) if port is None else port.meter).status(now)
 
+    def errors(self) -> dict[str, int]:
+        """Calls of the openers that failed so far, by disk; only disks that were opened."""
+        return {disk_id: port.meter.errors for disk_id, port in self._ports.items()}
+
     def _spawn(self, function: Callable[[], Any]) -> None:
         assert self._nursery is not None, "ports work while the initiator runs"
         self._nursery.start_soon(function)

@@ -73,12 +73,12 @@ class Symlink(Node):
 
 
 class StatusFile(Node):
-    """Its content is made when it is opened; 0440 because it tells of every opener's I/O."""
+    """Its content is made when it is opened, for that opener: others than root see nothing of anybody's I/O."""
 
     __slots__ = ()
 
     def __init__(self, path: str, inode: int, mtime_ns: int) -> None:
-        super().__init__(path, inode, stat.S_IFREG | 0o440, mtime_ns)
+        super().__init__(path, inode, stat.S_IFREG | 0o444, mtime_ns)
 
 
 class DiskFile(Node):

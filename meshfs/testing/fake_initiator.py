@@ -41,6 +41,9 @@ class FakeInitiator:
     def io(self, disk_id: str) -> dict[str, Any]:
         return {"reads": len(self.ports[disk_id].calls) if disk_id in self.ports else 0}
 
+    def errors(self) -> dict[str, int]:
+        return {}
+
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         for node in self._config.nodes:

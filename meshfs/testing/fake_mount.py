@@ -80,7 +80,7 @@ async def _main(mountpoint: str, options: dict[str, object]) -> None:
     operations = Operations(
         tree,
         lambda info: ports[info.id],
-        lambda: b'{"version":1}',
+        lambda whole: b'{"version":1}',
         io_class=IoClass.SYSTEM if options.get("system") else IoClass.APP,
         page_cache=options.get("cache") != "none",
     )

@@ -9,7 +9,8 @@ from meshfs import config as cluster_config
 from meshfs.errors import ConfigError, KeyFileError
 from meshfs.fuse.session import MountFailed
 from meshfs.keys import Keyring, generate
-from meshfs.mount import Mesh, Settings, prepare
+from meshfs.mount import prepare
+from meshfs.mount_mesh import Mesh, Settings
 from meshfs.mount_options import MountOptions, parse_arguments
 from meshfs.namespace.tree import Directory, DiskFile
 from meshfs.testing.fake_initiator import FakeInitiator
@@ -80,17 +81,17 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     initiator = FakeInitiator(settings)
     info = fake_disk("n1", "a", 4096)
     initiator.exporters["n1"].state, initiator.exporters["n1"].disks = "connected", (info, info)
-    status = json.loads(Mesh(settings, initiator).status())
+    status = json.loads(Mesh(settings, initiator).status(True))
     assert (status["version"], status["node"], status["io_timeout_s"]) == (1, "n2", 7)
     assert status["exporters"] == [
-        {"node": "n1", "state": "connected"}, {"node": "n2", "state": "connecting"},
+        {"node": "n1", "state": "connected", "addresses": 1}, {"node": "n2", "state": "connecting", "addresses": 1},
     ]  # fmt: skip
     (disk,) = status["disks"]
     assert (disk["id"], disk["access"], disk["present"], disk["opens"]) == (info.id, "rw", True, 0)
     assert (disk["local"], disk["io"]) == (False, {"reads": 0})
     own = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
     assert [disk["local"] for disk in Mesh(own, initiator).document()["disks"]] == [True]
-    assert len(status["problems"]) == 1
+    assert len(status["refused"]) == 1
 
 
 def test_mistakes_are_found_before_anything_starts(config_path: Path, tmp_path: Path) -> None:

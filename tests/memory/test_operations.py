@@ -40,7 +40,7 @@ class Bench:
         self.catalog.announce("n1", [self.info, self.read_only])
         self.tree = Tree(["n1"], 1)
         self.tree.update(self.catalog.disks, 2)
-        self.operations = Operations(self.tree, lambda info: self.ports[info.id], lambda: b"{}", **options)
+        self.operations = Operations(self.tree, lambda info: self.ports[info.id], lambda whole: b"{}", **options)
 
     async def inode(self, path: str) -> int:
         inode = pyfuse3.ROOT_INODE

@@ -148,19 +148,24 @@ def test_json_has_the_exact_figures(verb: str, mount: Callable[..., Path], capsy
 
 
 DEGRADED = [
-    (mount_status(exporters=[exporter(state="down", why="refused", channels=[])]), "exporter n1 is down: refused"),
-    (mount_status(exporters=[exporter(state="connecting")]), "exporter n1 is connecting"),
-    (mount_status(disks=[disk(present=False)]), "disk meshfs-n1-disk0 is away"),
-    (mount_status(disks=[disk(state="failed")]), "disk meshfs-n1-disk0 is failed"),
+    (
+        mount_status(exporters=[exporter(state="down", why="refused", channels=[])]),
+        "exporter n1: it is down for 75 s (refused)",
+        "exporter-away",
+    ),
+    (mount_status(exporters=[exporter(state="connecting")]), "exporter n1: it is connecting for 75 s", "exporter-away"),
+    (mount_status(disks=[disk(present=False)]), "disk n1/disk0: the disk is away", "disk-absent"),
+    (mount_status(disks=[disk(state="failed")]), "disk n1/disk0: the disk is in the state failed", "disk-state"),
 ]
 
 
 @pytest.mark.parametrize("verb", ["status", "disks", "paths"])
-@pytest.mark.parametrize(("status", "problem"), DEGRADED)
+@pytest.mark.parametrize(("status", "problem", "code_expected"), DEGRADED)
 def test_degraded(
     verb: str,
     status: dict[str, Any],
     problem: str,
+    code_expected: str,
     mount: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -170,7 +175,9 @@ def test_degraded(
     assert f"meshctl: {problem}" in err
     code, out, _ = run(capsys, verb, point, "--json")
     assert code == 1
-    assert problem in json.loads(out)["problems"]
+    (shown,) = json.loads(out)["problems"]
+    assert f"{shown['subject']}: {shown['text']}".startswith(problem)
+    assert (shown["code"], shown["severity"]) == (code_expected, "error")
 
 
 def test_paths_tells_what_waits(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,11 +195,11 @@ def test_a_lost_channel_of_a_connected_exporter(mount: Callable[..., Path], caps
     status = mount_status(exporters=[exporter(channels=[channel(), lost, idle])])
     code, out, err = run(capsys, "paths", mount(status))
     assert code == 1
-    assert err.splitlines() == ["meshctl: channel 10.0.2.1 of exporter n1 is down: cannot connect: no route"]
+    assert err.splitlines() == ["meshctl: path to 10.0.2.1 of exporter n1: it is down (cannot connect: no route)"]
     assert [line.split()[-1] for line in out.splitlines()] == ["WHY", "-", "route", "Gbit/s)"]
     assert "  -        4      -          -  1.5s cannot connect" in out
     code, out, err = run(capsys, "status", mount(status, "other"))
-    assert (code, "channel 10.0.2.1 of exporter n1 is down" in err) == (1, True)
+    assert (code, "path to 10.0.2.1 of exporter n1: it is down" in err) == (1, True)
     assert out.splitlines()[-1].split()[-2:] == ["1", "-"], "only what is connected counts as a channel"
 
 
@@ -297,7 +304,7 @@ def test_status_finds_the_own_exporter(
     assert (code, err) == (1, "")
     shown = json.loads(out)
     assert shown["exporters"][0]["counters"] == {"logins_failed": 3}
-    assert shown["problems"] == ["exporter n1: disk disk0 is failed"]
+    assert [problem["subject"] for problem in shown["problems"]] == ["disk n1/disk0"]
 
 
 @pytest.mark.parametrize("answer", [*BROKEN, b'{"version": 1'])

@@ -130,7 +130,7 @@ def test_a_disk_that_is_not_there(exporters: Exporters, meshctl: Run) -> None:
     code, out, err = meshctl("disk9", "disk0")
     assert code == 1
     assert "disk n1/disk0" in out
-    assert err == "meshctl: no exporter asked has a disk 'disk9'\n"
+    assert err == "meshctl: disk disk9: no exporter asked has it\n"
 
 
 ODD: list[dict[str, Any]] = [

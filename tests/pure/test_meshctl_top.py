@@ -21,7 +21,12 @@ from meshctl.rates import Interval, Reading, Side, document, exporter_side, moun
 from meshctl.screen import Bell, Screen
 from meshctl.sources import Answer
 from meshfs.fields import Fields
+from meshfs.problems import Problem, Severity
 from support.flow_documents import flow, flows_document, histogram, mount_disk, mount_document, shared_disk
+
+
+def problem(text: str) -> Problem:
+    return Problem("mount-stuck", Severity.ERROR, "mount /mesh", text)
 
 
 def reading(said: dict[str, Any], at_s: float, error: str = "") -> Reading:
@@ -135,8 +140,8 @@ def test_totals_are_of_the_mounts_when_there_are_any() -> None:
 def test_the_document() -> None:
     mount = mount_interval(mount_document(), mount_document(mount_disk(times=2)))
     flows = exporter_side(reading(flows_document(), 1.0), reading(flows_document(), 3.0))
-    shown = json.loads(json.dumps(document(Interval((mount,), (flows,), ("a problem",)))))
-    assert (shown["version"], shown["ok"], shown["problems"]) == (1, False, ["a problem"])
+    shown = json.loads(json.dumps(document(Interval((mount,), (flows,), (problem("a problem"),)))))
+    assert (shown["version"], shown["ok"], shown["problems"][0]["text"]) == (1, False, "a problem")
     disk = shown["mounts"][0]["disks"][0]
     assert disk["interval"]["reads"] == 100
     assert disk["interval"]["reads_per_s"] == 50.0
@@ -150,7 +155,7 @@ def test_the_document() -> None:
 
 def test_what_gives_no_answer_is_shown_as_such() -> None:
     side = mount_side(reading(mount_document(), 1.0), reading({}, 3.0, "no answer for 5 s"))
-    shown = shown_words(Interval((side,), (), ("mount /mesh: no answer for 5 s",)))
+    shown = shown_words(Interval((side,), (), (problem("no answer for 5 s"),)))
     assert shown[-4:-1] == ["", "mount /mesh: no answer for 5 s", ""]
     assert shown[-1] == "mount /mesh: no answer"
 
@@ -181,7 +186,7 @@ def test_documents_of_any_kind_give_printable_frames(data: st.DataObject) -> Non
     now = Interval(
         (mount_side(reading(mounts[0], 1.0), reading(mounts[1], 2.0)),),
         (exporter_side(reading(shares[0], 1.0), reading(shares[1], 2.0)),),
-        (HOSTILE,),
+        (problem(HOSTILE),),
     )
     assert all(line.isprintable() for line in joined(frame(now, "title")))
     for side in (*now.mounts, *now.exporters):
@@ -191,10 +196,10 @@ def test_documents_of_any_kind_give_printable_frames(data: st.DataObject) -> Non
 
 
 def test_what_is_wrong_is_wrapped() -> None:
-    why = "mount /mesh: no answer for 5 s; its process may be stuck"
+    why = problem("no answer for 5 s; its process may be stuck")
     lines = frame(Interval((), (), (why,)), "title", 30)[1]
     assert max(map(len, lines)) <= 30
-    assert " ".join(lines) == why
+    assert " ".join(lines) == why.line
 
 
 @given(st.lists(st.lists(st.text(max_size=30), min_size=1, max_size=30), min_size=1, max_size=5), st.data())

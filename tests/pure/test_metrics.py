@@ -52,7 +52,7 @@ EXPORTER: dict[str, Any] = {
 }  # fmt: skip
 MOUNT: dict[str, Any] = {
     "version": 1, "mountpoint": "/mesh", "config": "/etc/c.toml", "node": "n2", "pid": 7, "uptime_s": 3.0,
-    "io_timeout_s": 30.0, "problems": ["n1/x: no"],
+    "io_timeout_s": 30.0, "problems": [{"code": "disk-refused", "severity": "error", "subject": "s", "text": "t"}],
     "exporters": [
         {"node": "n1", "state": "connected", "why": "", "since_s": 2.5, "retry_in_s": None, "failures": 1,
          "sent_bytes": 1000, "received_bytes": 2000, "waiting": [],
@@ -147,6 +147,8 @@ def test_a_mount() -> None:
     filled = Filled(mount_metrics.fill, MOUNT)
     assert filled.value("meshfs_exporter_up", node="n1") == 1
     assert filled.value("meshfs_exporter_up", node="n3") == 0
+    assert filled.value("meshfs_problems", code="disk-refused") == 1
+    assert filled.value("meshfs_problems", code="exporter-away") == 0, "a rule that finds nothing has a line"
     assert filled.value("meshfs_exporter_channels", node="n1") == 2
     path = {"node": "n1", "interface": "eth0", "local_address": "10.0.1.2", "remote_address": "10.0.1.1", "number": "0"}
     assert filled.value("meshfs_channel_up", **path) == 1

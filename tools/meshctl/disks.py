@@ -6,6 +6,7 @@ from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import ask_mounts
 from meshfs.fields import Fields
+from meshfs.problems import merged
 
 _COLUMNS = ("ID", "NODE", "NAME", "SIZE", "ACCESS", "CACHE", "STATE", "OPENS", "SECTOR", "MODEL", "SERIAL")
 
@@ -18,18 +19,18 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     mounts = ask_mounts(arguments.mountpoint)
-    problems = [line for mount in mounts for line in output.mount_problems(mount)]
+    found = output.about(merged(*map(output.mount_problems, mounts)), output.DISK_CODES)
     if arguments.json:
         disks = [{"mountpoint": mount.source, **disk.raw} for mount in mounts for disk in mount.fields.items("disks")]
-        output.print_json({"disks": disks}, problems)
+        output.print_json({"disks": disks}, found)
     else:
         blocks = []
         for mount in mounts:
             rows = [row(disk) for disk in mount.fields.items("disks")]
             head = [f"mount {table.printable(mount.source)}"] if len(mounts) > 1 else []
             blocks.append("\n".join([*head, table.render(_COLUMNS, rows, right=("SIZE", "OPENS", "SECTOR"))]))
-        output.print_blocks(blocks, problems)
-    return 1 if problems else 0
+        output.print_blocks(blocks, found)
+    return output.exit_status(found)
 
 
 def row(disk: Fields) -> list[str]:

@@ -9,6 +9,7 @@ from meshctl.main_types import Subparsers
 from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
 from meshfs.config import disk_id
 from meshfs.fields import Fields
+from meshfs.problems import Problem, Severity
 
 COLUMNS = (
     *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "WAITS", "FLYING"),
@@ -48,24 +49,28 @@ def run(arguments: argparse.Namespace) -> int:
     return show([item.ask({"verb": "flows"}) for item in exporters], arguments.disk, arguments.json)
 
 
-def show(answers: Sequence[Answer], wanted: Sequence[str], json: bool, problems: Sequence[str] = ()) -> int:
+def show(answers: Sequence[Answer], wanted: Sequence[str], json: bool, problems: Sequence[Problem] = ()) -> int:
     """Print the chosen disks of what exporters answered; returns the exit status."""
     shown = [(answer, chosen(answer.fields, wanted)) for answer in answers]
     found = [*problems, *(line for answer in answers for line in flow_problems(answer))]
     if all(not answer.error for answer in answers):
-        found += [f"no exporter asked has a disk {name!r}" for name in wanted if not has(answers, name)]
+        found += [
+            Problem("disk-unknown", Severity.ERROR, f"disk {name}", "no exporter asked has it")
+            for name in wanted
+            if not has(answers, name)
+        ]
     if json:
         documents = [{**output.as_json(answer), "disks": [disk.raw for disk in disks]} for answer, disks in shown]
         output.print_json({"exporters": documents}, found)
     else:
         blocks = [disk_block(answer.fields.text("node"), disk) for answer, disks in shown for disk in disks]
         output.print_blocks(blocks or ["no disks"], found)
-    return 1 if found else 0
+    return output.exit_status(found)
 
 
-def flow_problems(answer: Answer) -> list[str]:
+def flow_problems(answer: Answer) -> list[Problem]:
     who = f"exporter {answer.source}"
-    return [f"{who}: {answer.error}"] if answer.error else output.version_problems(who, answer)
+    return [output.no_answer(who, answer)] if answer.error else output.version_problems(who, answer)
 
 
 def chosen(document: Fields, wanted: Sequence[str]) -> list[Fields]:

@@ -9,6 +9,7 @@ from meshctl.main_types import Subparsers
 from meshctl.sources import Exporter, exporters_here
 from meshfs.errors import ConfigError
 from meshfs.fields import Fields
+from meshfs.problems import Problem, Severity
 
 ALL = "all"
 _FLOW_KEYS = ("weight", "reservation")
@@ -127,7 +128,7 @@ def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[
     answer = exporter.ask({"verb": "flows-set", "disk": disk, **request})
     names = [] if disk is None else [disk]
     different = [
-        f"disk {item.text('name')}: {line}"
+        Problem("setting-not-in-force", Severity.ERROR, f"disk {item.text('name')}", line)
         for item in chosen(answer.fields, names)
         for line in not_in_force(item, wanted)
     ]

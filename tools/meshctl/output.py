@@ -1,17 +1,21 @@
-"""What the verbs share: arguments, JSON, the problems of a mount."""
+"""What the verbs share: arguments, JSON, the problems of mounts and exporters."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from meshctl.sources import STATUS_VERSION, Answer
+from meshctl.sources import NOT_ALLOWED, STATUS_VERSION, Answer
 from meshctl.table import printable
+from meshfs import __version__, problems
+from meshfs.problems import Problem, Severity
 
-#: States of a channel that should be there; one that is not selected is idle.
-_BROKEN_CHANNEL: Final = ("connecting", "down")
+#: Codes that concern each verb that shows only a part; `status` shows them all.
+DISK_CODES: Final = ("mount-", "version-", "exporter-", "disk-")
+PATH_CODES: Final = (*DISK_CODES, "path-", "io-")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,53 +29,62 @@ def as_json(answer: Answer) -> dict[str, Any]:
     return {**shown, "error": answer.error} if answer.error else shown
 
 
-def print_json(shown: dict[str, Any], problems: Sequence[str]) -> None:
-    print(json.dumps({"version": 1, "ok": not problems, "problems": list(problems), **shown}, indent=2))
+def print_json(shown: dict[str, Any], found: Sequence[Problem]) -> None:
+    head = {"version": 1, "ok": not exit_status(found), "problems": [problem.as_json() for problem in found]}
+    print(json.dumps({**head, **shown}, indent=2))
 
 
-def print_blocks(blocks: Sequence[str], problems: Sequence[str]) -> None:
+def print_blocks(blocks: Sequence[str], found: Sequence[Problem]) -> None:
     """Tables on standard output; what is wrong on standard error, where a script's user sees it."""
     print("\n\n".join(blocks))
     sys.stdout.flush()
-    for problem in problems:
-        print(f"meshctl: {printable(problem)}", file=sys.stderr)
+    for problem in found:
+        note = "note: " if problem.severity is Severity.NOTE else ""
+        print(f"meshctl: {note}{printable(problem.line)}", file=sys.stderr)
 
 
-def version_problems(who: str, answer: Answer) -> list[str]:
-    """Nothing is called well that this meshctl may have read wrong."""
-    version = answer.fields.integer("version")
-    if version == STATUS_VERSION:
-        return []
-    found = "no version" if version is None else f"version {version}"
-    return [f"{who}: its status has {found}, expected {STATUS_VERSION}"]
+def exit_status(found: Iterable[Problem]) -> int:
+    """1 when something is not well; a note alone is 0."""
+    return int(any(problem.counts for problem in found))
 
 
-def mount_problems(answer: Answer) -> list[str]:
+def about(found: Iterable[Problem], codes: tuple[str, ...]) -> list[Problem]:
+    return [problem for problem in found if problem.code.startswith(codes)]
+
+
+def mount_problems(answer: Answer) -> list[Problem]:
     """Everything at a mount that is not as it should be."""
+    who = f"mount {answer.source}"
     if answer.error:
-        return [f"mount {answer.source}: {answer.error}"]
-    found = version_problems(f"mount {answer.source}", answer)
-    for exporter in answer.fields.items("exporters"):
-        state, why = exporter.text("state") or "unknown", exporter.text("why")
-        if state != "connected":
-            found.append(f"exporter {exporter.text('node')} is {state}" + (f": {why}" if why else ""))
-    for disk in answer.fields.items("disks"):
-        if not disk.flag("present"):
-            found.append(f"disk {disk.text('id')} is away")
-        elif disk.text("state") != "ok":
-            found.append(f"disk {disk.text('id')} is {disk.text('state') or 'in an unknown state'}")
-    return found
+        return [no_answer(who, answer)]
+    raw = answer.fields.raw
+    found = problems.merged(problems.mount_problems(raw), problems.published(raw))
+    return [*version_problems(who, answer), *found]
 
 
-def channel_problems(answer: Answer) -> list[str]:
-    """A channel that is not bound, of an exporter that is reached all the same."""
-    found = []
-    for exporter in answer.fields.items("exporters"):
-        if exporter.text("state") != "connected":
-            continue
-        for channel in exporter.items("channels"):
-            if channel.text("state") in _BROKEN_CHANNEL:
-                why = f": {channel.text('why')}" if channel.text("why") else ""
-                what = f"channel {channel.text('remote')} of exporter {exporter.text('node')}"
-                found.append(f"{what} is {channel.text('state')}{why}")
-    return found
+def exporter_problems(answer: Answer, *, asked_for: bool = True) -> list[Problem]:
+    """The same of an exporter; one that was not ``asked_for`` and that only root may ask is no sign of a fault."""
+    who = f"exporter {answer.source}"
+    if answer.error:
+        problem = no_answer(who, answer)
+        return [problem if asked_for or answer.code != NOT_ALLOWED else replace(problem, severity=Severity.NOTE)]
+    raw = answer.fields.raw
+    found = problems.merged(problems.exporter_problems(raw), problems.published(raw))
+    return [*version_problems(who, answer), *found]
+
+
+def no_answer(who: str, answer: Answer) -> Problem:
+    return Problem(answer.code, Severity.ERROR, who, answer.error)
+
+
+def version_problems(who: str, answer: Answer) -> list[Problem]:
+    """Nothing is called well that this meshctl may have read wrong."""
+    version, program = answer.fields.integer("version"), answer.fields.text("program")
+    if version != STATUS_VERSION:
+        found = "no version" if version is None else f"version {version}"
+        text = f"its status has {found}, expected {STATUS_VERSION}; use the meshctl of its installation"
+        return [Problem("version-unknown", Severity.ERROR, who, text)]
+    if program not in ("", __version__):
+        text = f"it runs meshfs {program} and this is meshctl {__version__}; restart it if it was upgraded"
+        return [Problem("version-differs", Severity.WARNING, who, text)]
+    return []

@@ -6,6 +6,7 @@ from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_mounts
 from meshfs.fields import Fields
+from meshfs.problems import merged
 
 _COLUMNS = (
     *("EXPORTER", "STATE", "TRANSPORT", "INTERFACE", "LOCAL", "REMOTE", "SPEED", "CHANNEL", "SECURITY"),
@@ -23,18 +24,17 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     mounts = ask_mounts(arguments.mountpoint)
-    problems = [line for mount in mounts for line in output.mount_problems(mount)]
-    problems += [line for mount in mounts for line in output.channel_problems(mount)]
+    found = output.about(merged(*map(output.mount_problems, mounts)), output.PATH_CODES)
     if arguments.json:
         exporters = [
             {"mountpoint": mount.source, **exporter.raw}
             for mount in mounts
             for exporter in mount.fields.items("exporters")
         ]
-        output.print_json({"exporters": exporters}, problems)
+        output.print_json({"exporters": exporters}, found)
     else:
-        output.print_blocks([block(mount, len(mounts) > 1) for mount in mounts], problems)
-    return 1 if problems else 0
+        output.print_blocks([block(mount, len(mounts) > 1) for mount in mounts], found)
+    return output.exit_status(found)
 
 
 def block(answer: Answer, named: bool) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from meshctl.sources import Answer
 from meshfs.fields import Fields
 from meshfs.histogram import COARSE_BOUNDS_MS
+from meshfs.problems import Problem
 
 BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 #: The rows of totals: whose disk, and what was done with it.
@@ -78,7 +79,7 @@ class Interval:
 
     mounts: tuple[Side, ...]
     exporters: tuple[Side, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def document(interval: Interval) -> dict[str, Any]:
     shown = totals(interval.mounts or interval.exporters)
     return {
         "version": 1,
-        "ok": not interval.problems,
-        "problems": list(interval.problems),
+        "ok": not any(problem.counts for problem in interval.problems),
+        "problems": [problem.as_json() for problem in interval.problems],
         "totals": {f"{where}_{kind}": vars(shown[where, kind]) for where, kind in TOTALS},
         "mounts": [
             {**_about(side), "disks": [_row(side, row) for group in side.groups for row in group.rows]}

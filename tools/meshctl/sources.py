@@ -4,6 +4,7 @@ Neither may hang the asker: a mount whose process is stuck blocks open(2) for go
 answer is waited for a bounded time.
 """
 
+import errno
 import json
 import os
 import socket
@@ -29,8 +30,21 @@ STATUS_VERSION: Final = 1
 T = TypeVar("T")
 
 
+#: Codes of problems: why there is no answer.
+NOT_ALLOWED: Final = "not-allowed"
+MOUNT_DEAD: Final = "mount-dead"
+MOUNT_STUCK: Final = "mount-stuck"
+MOUNT_SILENT: Final = "mount-silent"
+EXPORTER_STOPPED: Final = "exporter-stopped"
+EXPORTER_SILENT: Final = "exporter-silent"
+
+
 class NoAnswer(Exception):
     """A mount or an exporter did not tell how it is; the text says why."""
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,8 @@ class Answer:
     source: str
     fields: Fields
     error: str = ""
+    #: The code of the error as a problem.
+    code: str = ""
 
 
 def mount_points(mountinfo: Path = MOUNTINFO) -> list[Path]:
@@ -76,7 +92,7 @@ class Exporter:
         return f"{self.node} at {self.control_socket}"
 
     def ask(self, request: Mapping[str, object]) -> Answer:
-        return answer_of(self.source, partial(read_control, self.control_socket, request))
+        return answer_of(self.source, partial(read_control, self.control_socket, request), EXPORTER_SILENT)
 
 
 def exporter(config: cluster_config.Config, node: str) -> Exporter:
@@ -117,7 +133,12 @@ def read_mount_unbounded(point: Path) -> Fields:
         return _parse(_read_file(path))
     except FileNotFoundError as error:
         raise NoAnswer(f"{point} is not a mounted mesh") from error
+    except PermissionError as error:
+        raise NoAnswer("only root may see the status of this mount", NOT_ALLOWED) from error
     except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            text = f"its process died; umount {point} and mount it again, and see its log for the reason"
+            raise NoAnswer(text, MOUNT_DEAD) from error
         raise NoAnswer(f"{path}: {error.strerror or error}") from error
 
 
@@ -133,9 +154,12 @@ def read_control(path: Path, request: Mapping[str, object], timeout_s: float = C
         except TimeoutError as error:
             raise NoAnswer(f"no answer within {timeout_s:g} s") from error
         except FileNotFoundError as error:
-            raise NoAnswer("the exporter is not running") from error
+            raise NoAnswer("the exporter is not running; start meshfsd for this node", EXPORTER_STOPPED) from error
         except ConnectionRefusedError as error:
-            raise NoAnswer("the exporter is not running; it ended without removing its socket") from error
+            text = "the exporter is not running; it ended without removing its socket, see its log"
+            raise NoAnswer(text, EXPORTER_STOPPED) from error
+        except PermissionError as error:
+            raise NoAnswer("only root may ask the exporter", NOT_ALLOWED) from error
         except OSError as error:
             raise NoAnswer(error.strerror or str(error)) from error
 
@@ -161,16 +185,16 @@ def within(timeout_s: float, work: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     if not results:
-        raise NoAnswer(f"no answer within {timeout_s:g} s; its process may be stuck")
+        raise NoAnswer(f"no answer within {timeout_s:g} s; its process may be stuck", MOUNT_STUCK)
     return results[0]
 
 
-def answer_of(source: str, ask: Callable[[], Fields]) -> Answer:
-    """What was said, or why nothing was."""
+def answer_of(source: str, ask: Callable[[], Fields], code: str = MOUNT_SILENT) -> Answer:
+    """What was said, or why nothing was; ``code`` is the problem where the reason has none of its own."""
     try:
         return Answer(source, ask())
     except NoAnswer as error:
-        return Answer(source, Fields(None), str(error))
+        return Answer(source, Fields(None), str(error), error.code or code)
 
 
 def _read_file(path: Path) -> bytes:

@@ -1,13 +1,15 @@
 """meshctl status: is all well, and if not, what is not."""
 
 import argparse
+import os
 from pathlib import Path
 
 from meshctl import output, table
 from meshctl.main_types import Subparsers
-from meshctl.sources import Answer, ask_exporter, ask_mounts
+from meshctl.sources import EXPORTER_SILENT, NOT_ALLOWED, Answer, ask_exporter, ask_mounts
 from meshfs.errors import ConfigError
 from meshfs.fields import Fields
+from meshfs.problems import merged
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -28,16 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         mounts = ask_mounts(arguments.mountpoint)
         exporters = own_exporters(mounts)
-    problems = [line for mount in mounts for line in output.mount_problems(mount)]
-    problems += [line for mount in mounts for line in output.channel_problems(mount)]
-    problems += [line for exporter in exporters for line in exporter_problems(exporter)]
+    asked_for = arguments.config is not None
+    of_exporters = [output.exporter_problems(answer, asked_for=asked_for) for answer in exporters]
+    found = merged(*map(output.mount_problems, mounts), *of_exporters)
     if arguments.json:
         shown = {"mounts": [output.as_json(m) for m in mounts], "exporters": [output.as_json(e) for e in exporters]}
-        output.print_json(shown, problems)
+        output.print_json(shown, found)
     else:
         blocks = [mount_block(mount) for mount in mounts] + [exporter_block(item) for item in exporters]
-        output.print_blocks(blocks, problems)
-    return 1 if problems else 0
+        output.print_blocks(blocks, found)
+    return output.exit_status(found)
 
 
 def own_exporters(mounts: list[Answer]) -> list[Answer]:
@@ -51,18 +53,10 @@ def own_exporters(mounts: list[Answer]) -> list[Answer]:
             try:
                 answers[path, node] = ask_exporter(path, node)
             except ConfigError as error:
-                answers[path, node] = Answer(node, Fields(None), str(error))
+                allowed = os.access(path, os.R_OK)
+                text = str(error) if allowed else f"only root may read {path}, which says where to ask the exporter"
+                answers[path, node] = Answer(node, Fields(None), text, EXPORTER_SILENT if allowed else NOT_ALLOWED)
     return list(answers.values())
-
-
-def exporter_problems(answer: Answer) -> list[str]:
-    if answer.error:
-        return [f"exporter {answer.source}: {answer.error}"]
-    return output.version_problems(f"exporter {answer.source}", answer) + [
-        f"exporter {answer.fields.text('node')}: disk {disk.text('name')} is {disk.text('state') or 'unknown'}"
-        for disk in answer.fields.items("disks")
-        if disk.text("state") != "ok"
-    ]
 
 
 def mount_block(answer: Answer) -> str:

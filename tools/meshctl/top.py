@@ -30,6 +30,7 @@ from meshctl.sources import (
 from meshctl.watcher import Watcher
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S
+from meshfs.problems import Problem, merged
 
 INTERVAL_S = 2.0
 INTERVAL_MIN_S = 0.1
@@ -108,7 +109,7 @@ def watch(
 ) -> int:
     """Ask, show, wait; the exit status tells how it was at the end."""
     before: dict[Watcher, Reading] = {}
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     looks, due_s = 0, time.monotonic()
     while True:
         if not look([*mounts, *exporters], view):
@@ -130,7 +131,7 @@ def watch(
         looks += 1
     if view.ended_by is not None and view.ended_by != signal.SIGINT:
         return 128 + view.ended_by
-    return 1 if problems else 0
+    return output.exit_status(problems)
 
 
 def look(watchers: Sequence[Watcher], view: Printer | Screen) -> bool:
@@ -141,7 +142,7 @@ def look(watchers: Sequence[Watcher], view: Printer | Screen) -> bool:
 
 
 def interval_of(mounts: Sequence[Side], exporters: Sequence[Side]) -> Interval:
-    found = [line for side in mounts for line in output.mount_problems(side.answer)]
+    found = output.about(merged(*(output.mount_problems(side.answer) for side in mounts)), output.DISK_CODES)
     found += [line for side in exporters for line in flow_problems(side.answer)]
     return Interval(tuple(mounts), tuple(exporters), tuple(found))
 

@@ -25,6 +25,7 @@ from meshfs.awaited import SeenDisk, SeenExporter, missing
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S, WAIT_POLL_S, WAIT_S
 from meshfs.namespace.catalog import STATE_ABSENT
+from meshfs.problems import Problem, Severity
 
 _PATH: Final = re.compile(r"(?P<point>.*)/disk/(?:by-id/(?P<id>[^/]+)|by-node/(?P<name>[^/]+/[^/]+))")
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             break
         time.sleep(WAIT_POLL_S)
     if arguments.json:
-        output.print_json({}, lines)
+        output.print_json({}, [Problem("disk-awaited", Severity.ERROR, "wait", line) for line in lines])
     for line in lines:
         print(f"meshctl: after {arguments.timeout:g} s {printable(line)}", file=sys.stderr)
     return 1 if lines else 0

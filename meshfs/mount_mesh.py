@@ -1,0 +1,235 @@
+"""What a mount shows: the tree, kept true to the exporters' sessions, and the status document.
+
+initiator --on_change--> catalog -> tree <-- operations
+                                `-> document -> problems (status file, metrics, log)
+"""
+
+import grp
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol
+
+import trio
+
+from meshfs.config import Config
+from meshfs.config_changes import Changes, Name, View, compare, mount_view
+from meshfs.config_watch import ConfigWatch, Loaded
+from meshfs.fields import Fields
+from meshfs.fuse.operations import Operations, Port
+from meshfs.keys import Keyring
+from meshfs.model import DiskInfo
+from meshfs.mount_options import MountOptions
+from meshfs.namespace.catalog import Catalog, CatalogDisk
+from meshfs.namespace.tree import Tree
+from meshfs.problem_finders import path_key
+from meshfs.problem_watch import ProblemWatch
+from meshfs.problems import MOUNT_RULES, Problem, mount_problems, steps
+from meshfs.process_facts import process_facts
+from meshfs.status_views import for_others
+
+STATUS_VERSION: Final = 1
+#: Settings of the cluster that hold from the mount to the umount: every login goes by them.
+UNTIL_REMOUNT: Final[frozenset[Name]] = frozenset((("", "name of the cluster"), ("", "security")))
+
+
+class Exporter(Protocol):
+    """What the mount reads of the session to one exporter."""
+
+    @property
+    def state(self) -> str:
+        """connected, connecting (not tried yet) or down."""
+
+    @property
+    def disks(self) -> tuple[DiskInfo, ...]:
+        """What it announced last."""
+
+
+class Exporters(Protocol):
+    """The initiator, as the mount uses it."""
+
+    on_change: Callable[[], None]
+
+    @property
+    def exporters(self) -> Mapping[str, Exporter]: ...
+
+    def port(self, disk_id: str) -> Port: ...
+
+    def status(self) -> list[dict[str, Any]]: ...
+
+    def io(self, disk_id: str) -> dict[str, Any]: ...
+
+    def errors(self) -> Mapping[str, int]:
+        """I/O errors of each disk that was used so far."""
+
+    async def run(self, *, task_status: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All a mount needs, checked before anything is started."""
+
+    config: Config
+    node: str
+    keyring: Keyring
+    mountpoint: str
+    options: MountOptions
+    #: The disks of ``-o wait=``, by id or NODE/NAME.
+    awaited: tuple[str, ...] = ()
+
+    @property
+    def io_timeout_s(self) -> float:
+        chosen = self.options.io_timeout_s
+        return self.config.cluster.io_timeout_s if chosen is None else chosen
+
+
+class Mesh:
+    """The tree and what keeps it true to the exporters; ``log_state`` is the document's "log"."""
+
+    def __init__(
+        self, settings: Settings, initiator: Exporters, log_state: Callable[[], dict[str, Any]] = dict
+    ) -> None:
+        self._settings = settings
+        self._initiator = initiator
+        self._log_state = log_state
+        self._started_s = time.monotonic()
+        self._catalog = Catalog([node.name for node in settings.config.nodes])
+        self._tree = Tree(self._catalog.nodes, time.time_ns())
+        self._seen: dict[str, tuple[bool, tuple[DiskInfo, ...]]] = {}
+        self._in_force: View = mount_view(settings.config, settings.node, settings.keyring.prints())
+        self.config_watch = ConfigWatch(settings.config.given, settings.node, self._compare)
+        self.problem_watch = ProblemWatch(self._counts, self._find)
+        #: Set, and replaced by another, at every change of an exporter or of its disks.
+        self.changed = trio.Event()
+        #: Set when every exporter was reached or given up once.
+        self.settled = trio.Event()
+        self.operations = Operations(
+            self._tree,
+            lambda info: initiator.port(info.id),
+            self.status,
+            io_class=settings.options.io_class,
+            page_cache=settings.options.page_cache,
+            disk_gid=_group("disk"),
+        )
+        initiator.on_change = self.refresh
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the tree to what the exporters' sessions say now."""
+        changed = False
+        for node, exporter in self._initiator.exporters.items():
+            seen = (exporter.state == "connected", exporter.disks)
+            if seen == self._seen.get(node):
+                continue
+            self._seen[node] = seen
+            changed = True
+            if seen[0]:
+                self._catalog.announce(node, exporter.disks)
+            else:
+                self._catalog.lost(node)
+        if changed:
+            self.operations.gone(self._tree.update(self._catalog.disks, time.time_ns()))
+            changed_now, self.changed = self.changed, trio.Event()
+            changed_now.set()
+        if all(exporter.state != "connecting" for exporter in self._initiator.exporters.values()):
+            self.settled.set()
+
+    async def run(self) -> None:
+        """Look for problems until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.config_watch.run)
+            nursery.start_soon(self.problem_watch.run)
+
+    # --- the status document -----------------------------------------------------------
+
+    def status(self, whole: bool) -> bytes:
+        """The text of the status file; ``whole``: for one who may see everybody's I/O."""
+        document = self.document()
+        return json.dumps(document if whole else for_others(document)).encode() + b"\n"
+
+    def document(self) -> dict[str, Any]:
+        """Plain values, none of which changes later."""
+        disks = [self._describe(*known) for known in self._catalog.disks.items()]
+        facts = {**self._facts(), "disks": disks}
+        return {**facts, "problems": [problem.as_json() for problem in mount_problems(facts)]}
+
+    async def slow_document(self) -> dict[str, Any]:
+        """The same, made while I/O goes on: each disk's part is of another moment."""
+        facts = await self._slow_facts()
+        return {**facts, "problems": [problem.as_json() for problem in await _slow_problems(facts)]}
+
+    async def _slow_facts(self) -> dict[str, Any]:
+        disks = []
+        for known in list(self._catalog.disks.items()):
+            disks.append(self._describe(*known))
+            await trio.lowlevel.checkpoint()
+        return {**self._facts(), "disks": disks}
+
+    def _describe(self, disk_id: str, disk: CatalogDisk) -> dict[str, Any]:
+        return {
+            **asdict(disk.info),
+            "state": disk.state,
+            "present": disk.present,
+            "opens": self.operations.opens[disk_id],
+            "local": disk.info.node == self._settings.node,
+            "io": self._initiator.io(disk_id),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        """All but the disks, and what is found in it."""
+        settings = self._settings
+        addresses = {node.name: len(node.addresses) for node in settings.config.nodes}
+        return {
+            "version": STATUS_VERSION,
+            **process_facts(),
+            "whole": True,
+            "mountpoint": settings.mountpoint,
+            "config": str(settings.config.path),
+            "node": settings.node,
+            "uptime_s": round(time.monotonic() - self._started_s, 3),
+            "io_timeout_s": settings.io_timeout_s,
+            "security": settings.config.cluster.security.value,
+            "addresses": addresses[settings.node],
+            "exporters": [
+                {**exporter, "addresses": addresses.get(exporter["node"], 0)} for exporter in self._initiator.status()
+            ],
+            "refused": sorted(self._catalog.problems),
+            "config_state": self.config_watch.state(),
+            "log": self._log_state(),
+            "recent": self.problem_watch.recent(),
+        }
+
+    # --- problems ----------------------------------------------------------------------
+
+    def _compare(self, loaded: Loaded) -> Changes:
+        new = mount_view(loaded.config, self._settings.node, loaded.prints)
+        return compare(self._in_force, new, UNTIL_REMOUNT)
+
+    def _counts(self) -> Mapping[str, Mapping[str, int]]:
+        failures = {
+            path_key(exporter, path): path.integer("failures") or 0
+            for exporter in map(Fields, self._initiator.status())
+            for path in exporter.items("channels")
+        }
+        return {"disk_errors": self._initiator.errors(), "path_failures": failures}
+
+    async def _find(self) -> list[Problem]:
+        return await _slow_problems(await self._slow_facts())
+
+
+async def _slow_problems(facts: Mapping[str, Any]) -> list[Problem]:
+    """What `mount_problems` finds, with turns for I/O between the rules."""
+    found: list[Problem] = []
+    for some in steps(MOUNT_RULES, facts):
+        found += some
+        await trio.lowlevel.checkpoint()
+    return found
+
+
+def _group(name: str) -> int:
+    """The group's number; root's where this system has no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return 0

@@ -1,0 +1,42 @@
+"""What a mount's status document shows to whom. Pure.
+
+Root and the owner of the mount's process see everything. Everybody else sees whether all is well:
+the disks, the paths to their exporters and the problems; not what others read, write and wait for.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_WHOLE: Final = (
+    *("version", "program", "mountpoint", "config", "node", "pid", "uptime_s", "io_timeout_s", "security"),
+    *("addresses", "refused", "config_state", "problems"),
+)
+_EXPORTER: Final = (
+    *("node", "state", "why", "since_s", "retry_in_s", "away_s", "failing_fast", "hung_disks", "addresses"),
+    "failures",
+)
+_PATH: Final = (
+    *("transport", "interface", "local", "remote", "local_address", "remote_address", "number", "speed_bits_s"),
+    *("rdma", "state", "selected", "why", "retry_in_s", "failures", "dialect", "signing", "cipher"),
+)
+#: Of a disk: everything but these.
+_DISK_HIDDEN: Final = ("io", "opens")
+
+
+def for_others(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document without what tells of somebody's I/O."""
+    return {
+        **_only(document, _WHOLE),
+        "whole": False,
+        "exporters": [
+            {**_only(exporter, _EXPORTER), "channels": [_only(path, _PATH) for path in exporter.get("channels", [])]}
+            for exporter in document["exporters"]
+        ],
+        "disks": [
+            {name: value for name, value in disk.items() if name not in _DISK_HIDDEN} for disk in document["disks"]
+        ],
+    }
+
+
+def _only(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: document[name] for name in names if name in document}

@@ -1,0 +1,224 @@
+"""Each rule of the table of problems: a document that breaks it, and the same document when all is well."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from meshfs import limits
+from meshfs.problem_watch import ProblemLog
+from meshfs.problems import (
+    EXPORTER_RULES,
+    MOUNT_RULES,
+    Problem,
+    Severity,
+    count_by_code,
+    exporter_problems,
+    merged,
+    mount_problems,
+    published,
+)
+from meshfs.recent import Recent
+from meshfs.status_views import for_others
+
+LONG_S = limits.PROBLEM_IO_WAIT_S + 1
+
+
+def path(**changed: Any) -> dict[str, Any]:
+    ends = {"interface": "eth0", "local_address": "10.0.1.2", "remote_address": "10.0.1.1", "number": 0}
+    return {**ends, "remote": "10.0.1.1:4450", "state": "connected", "why": "", "failures": 0, **changed}
+
+
+def exporter(**changed: Any) -> dict[str, Any]:
+    return {"node": "n1", "state": "connected", "why": "", "since_s": 75.0, "addresses": 1, "waiting": [],
+            "channels": [path()], **changed}  # fmt: skip
+
+
+def disk(**changed: Any) -> dict[str, Any]:
+    return {"id": "meshfs-n1-disk0", "node": "n1", "name": "disk0", "state": "ok", "why": "", "present": True,
+            "io": {}, "opens": 1, **changed}  # fmt: skip
+
+
+def mount(**changed: Any) -> dict[str, Any]:
+    return {"version": 1, "node": "n2", "addresses": 1, "security": "sign", "exporters": [exporter()],
+            "disks": [disk()], "refused": [], "config_state": {"error": "", "reload": [], "restart": []},
+            "log": {"path": "/log", "error": ""}, "descriptors": {"used": 50, "limit": 1024},
+            "recent": {"disk_errors": {}, "path_failures": {}}, **changed}  # fmt: skip
+
+
+def own_disk(**changed: Any) -> dict[str, Any]:
+    return {"name": "disk0", "state": "ok", "access": "rw", "access_configured": "rw", "oldest_request_s": None,
+            **changed}  # fmt: skip
+
+
+def exporter_document(**changed: Any) -> dict[str, Any]:
+    return {"version": 1, "node": "n1", "security": "sign", "disks": [own_disk()], "sessions": [], "connections": 3,
+            "keys_missing": [], "addresses_missing": [], "state_folder": {"path": "/s", "error": ""},
+            "config_state": {"error": "", "reload": [], "restart": []}, "descriptors": {"used": 9, "limit": 1024},
+            "recent": {"disk_errors": {}, "counters": {"logins_denied": 1, "protocol_errors": 1}},
+            **changed}  # fmt: skip
+
+
+TWO = {"addresses": 2, "exporters": [exporter(addresses=2)]}
+FLAPPING = {"n1 eth0 10.0.1.2 10.0.1.1 0": limits.PROBLEM_PATH_FAILURES}
+
+MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "exporter-away": (
+        {"exporters": [exporter(state="down", why="refused", channels=[])], "disks": [disk(present=False)]},
+        "exporter n1", "it is down for 75 s (refused); 1 disks are out of reach, 0 calls wait for it"),
+    "io-waits": (
+        {"exporters": [exporter(waiting=[{"disk": "disk0", "op": "read", "for_s": LONG_S}])]},
+        "exporter n1", f"I/O has been waiting for {LONG_S:.0f} s"),
+    "disk-hangs": ({"exporters": [exporter(hung_disks=[{"disk": "disk0", "for_s": 40.0}])]},
+        "disk n1/disk0", "it has not answered for 40 s, so I/O to it fails at once"),
+    "path-down": ({"exporters": [exporter(channels=[path(), path(state="down", why="no route", remote="B")])]},
+        "path to B of exporter n1", "it is down (no route)"),
+    "path-unsteady": ({"recent": {"path_failures": FLAPPING}}, "path to 10.0.1.1:4450 of exporter n1",
+        "it was lost 3 times within the last minute"),
+    "path-single": (TWO, "exporter n1", "one path is left where the config has 2 addresses at each end"),
+    "disk-absent": ({"disks": [disk(present=False)]}, "disk n1/disk0", "the disk is away: no exporter offers it"),
+    "disk-refused": ({"refused": ["node n1: disk 'x': announced twice"]}, "the mount's tree", "not shown: node n1"),
+    "log-unwritable": ({"log": {"path": "/log", "error": "No space left on device"}}, "log /log",
+        "it cannot be written: No space left on device"),
+    "disk-failing": ({"disks": [disk(state="failing", why="read: EIO")]}, "disk n1/disk0",
+        "the disk is failing (read: EIO); replace it"),
+    "disk-gone": ({"disks": [disk(state="gone")]}, "disk n1/disk0", "the disk is gone; "),
+    "disk-missing": ({"disks": [disk(state="missing", why="/dev/sdx: No such file")]}, "disk n1/disk0",
+        "the disk is missing (/dev/sdx: No such file); it is taken as soon as it can be opened"),
+    "disk-suspended": ({"disks": [disk(state="suspended")]}, "disk n1/disk0", "the disk is suspended"),
+    "disk-state": ({"disks": [disk(state="odd")]}, "disk n1/disk0", "the disk is in the state odd"),
+    "disk-errors": ({"recent": {"disk_errors": {"meshfs-n1-disk0": 4}}}, "disk n1/disk0",
+        "4 I/O errors within the last minute"),
+    "config-broken": ({"config_state": {"error": "c.toml: line 3"}}, "config", "c.toml: line 3; the process goes on"),
+    "config-reload": ({"config_state": {"reload": ["node n4 is new", "addresses of node n1"]}}, "config",
+        "the file differs from what is in force (node n4 is new; addresses of node n1): reload"),
+    "config-restart": ({"config_state": {"restart": ["security"]}}, "config",
+        "changed and not in force before a restart: security"),
+    "descriptors-short": ({"descriptors": {"used": 1000, "limit": 1024}}, "process", "1000 of 1024 file descriptors"),
+    "security-none": ({"security": "none"}, "config", 'security = "none"'),
+}  # fmt: skip
+
+COMMON = ("config-broken", "config-reload", "config-restart", "descriptors-short", "security-none")
+EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
+    **{code: MOUNT_CASES[code] for code in COMMON},
+    **{
+        f"disk-{state}": ({"disks": [own_disk(state=state)]}, "disk n1/disk0", f"the disk is {state}; ")
+        for state in ("failing", "gone", "missing", "suspended")
+    },
+    "disk-state": ({"disks": [own_disk(state="")]}, "disk n1/disk0", "the disk is in the state (none)"),
+    "disk-errors": ({"recent": {"disk_errors": {"disk0": 4}}}, "disk n1/disk0", "4 I/O errors within the last minute"),
+    "disk-hangs": ({"disks": [own_disk(oldest_request_s=LONG_S)]}, "disk n1/disk0", "a request has been waiting"),
+    "disk-read-only": ({"disks": [own_disk(access="ro")]}, "disk n1/disk0", "the config says that it may be written"),
+    "key-missing": ({"keys_missing": [{"node": "n3", "why": "n3.pub: missing"}]}, "node n3",
+        "it cannot log in: n3.pub: missing"),
+    "address-missing": ({"addresses_missing": ["10.0.2.1"]}, "address 10.0.2.1", "no interface of this machine"),
+    "state-unwritable": ({"state_folder": {"path": "/s", "error": "Read-only file system"}}, "folder /s",
+        "nothing can be kept there: Read-only file system"),
+    "logins-refused": ({"recent": {"counters": {"logins_denied": 3, "binds_denied": 2}}}, "exporter",
+        "5 logins were refused within the last minute"),
+    "frames-broken": ({"recent": {"counters": {"bad_signatures": 9}}}, "exporter", "9 broken or forged messages"),
+    "connections-refused": ({"recent": {"counters": {"accept_failures": 1}}}, "exporter",
+        "1 connections were turned away"),
+    "internal-errors": ({"recent": {"counters": {"internal_errors": 1}}}, "exporter", "1 internal errors"),
+    "limit-near": ({"connections": limits.CONNECTIONS_MAX}, "connections", f"{limits.CONNECTIONS_MAX} of at most"),
+}  # fmt: skip
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {rule.code for rule in MOUNT_RULES} == MOUNT_CASES.keys()
+    assert {rule.code for rule in EXPORTER_RULES} == EXPORTER_CASES.keys()
+
+
+def test_all_is_well() -> None:
+    assert mount_problems(mount()) == []
+    assert exporter_problems(exporter_document()) == []
+
+
+@pytest.mark.parametrize("code", MOUNT_CASES)
+def test_a_mount(code: str) -> None:
+    changed, subject, text = MOUNT_CASES[code]
+    (found,) = mount_problems(mount(**changed))
+    assert (found.code, found.subject, found.text[: len(text)]) == (code, subject, text)
+    assert found.severity is next(rule.severity for rule in MOUNT_RULES if rule.code == code)
+
+
+@pytest.mark.parametrize("code", EXPORTER_CASES)
+def test_an_exporter(code: str) -> None:
+    changed, subject, text = EXPORTER_CASES[code]
+    (found,) = exporter_problems(exporter_document(**changed))
+    assert (found.code, found.subject, found.text[: len(text)]) == (code, subject, text)
+
+
+def test_what_is_no_problem() -> None:
+    fast = exporter(state="down", failing_fast=True, away_s=40.0)
+    (away,) = mount_problems(mount(exporters=[fast]))
+    assert "it is down for 40 s; 1 disks are out of reach, I/O to them fails at once" in away.text
+    idle = path(state="idle", local_address="10.0.2.2", remote_address="10.0.2.1", why="slower")
+    assert mount_problems(mount(addresses=2, exporters=[exporter(addresses=2, channels=[path(), idle])])) == []
+    assert mount_problems(mount(addresses=2, exporters=[exporter(addresses=1)])) == []
+    waits = [{"disk": "disk0", "op": "read", "for_s": 1.0}]
+    assert mount_problems(mount(exporters=[exporter(waiting=waits)])) == []
+    assert exporter_problems(exporter_document(disks=[own_disk(access="ro", access_configured="ro")])) == []
+
+
+@pytest.mark.parametrize("document", [{}, {"exporters": 5, "disks": {}, "recent": [], "descriptors": {"used": "x"}}])
+def test_a_document_of_another_make_raises_nothing(document: dict[str, Any]) -> None:
+    assert mount_problems(document) == exporter_problems(document) == []
+
+
+def test_a_note_alone_is_well() -> None:
+    assert [problem.counts for problem in mount_problems(mount(security="none"))] == [False]
+
+
+def test_what_a_process_published_is_shown_once() -> None:
+    ours = mount_problems(mount(refused=["x"]))
+    theirs = [*(problem.as_json() for problem in ours), {"code": "new-rule", "severity": "odd", "subject": "s"}]
+    both = merged(ours, published({"problems": theirs}))
+    assert [(problem.code, problem.severity) for problem in both] == [
+        ("disk-refused", Severity.ERROR), ("new-rule", Severity.ERROR),
+    ]  # fmt: skip
+
+
+def test_counts_have_a_zero_for_each_rule() -> None:
+    counts = count_by_code(MOUNT_RULES, mount_problems(mount(refused=["x", "y"])))
+    assert counts["disk-refused"] == 2
+    assert counts["exporter-away"] == 0
+    assert counts.keys() == MOUNT_CASES.keys()
+
+
+def test_the_log_has_a_line_when_a_problem_begins_and_one_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = ProblemLog()
+    first = Problem("disk-gone", Severity.ERROR, "disk n1/a", "the disk is gone for 3 s")
+    log.take([first])
+    log.take([Problem("disk-gone", Severity.ERROR, "disk n1/a", "the disk is gone for 8 s")])
+    log.take([])
+    log.take([])
+    assert [record.getMessage() for record in caplog.records] == [
+        "problem disk-gone: disk n1/a: the disk is gone for 3 s",
+        "no longer a problem, disk-gone: disk n1/a",
+    ]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.INFO]
+
+
+def test_growth_within_the_window() -> None:
+    recent = Recent(60.0)
+    assert recent.grown() == {}
+    for second in range(0, 130, 5):
+        recent.note(float(second), {"a": min(second, 100), "b": 7, "new": 0} if second else {"a": 0, "b": 7})
+    assert recent.grown() == {"a": 35}, "125 s against 65 s"
+    recent.note(130.0, {"a": 3})
+    assert recent.grown() == {}, "a counter that went back belongs to another run"
+
+
+def test_others_see_no_io() -> None:
+    document = {**mount(), "problems": [], "program": "0", "secret": 1}
+    document["exporters"][0]["waiting"] = [{"disk": "disk0"}]
+    shown = for_others(document)
+    assert shown["whole"] is False
+    assert "secret" not in shown
+    assert "waiting" not in shown["exporters"][0]
+    assert "io" not in shown["disks"][0]
+    assert "opens" not in shown["disks"][0]
+    assert shown["disks"][0]["state"] == "ok"
+    assert shown["exporters"][0]["channels"][0]["state"] == "connected"
