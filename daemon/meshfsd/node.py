@@ -184,6 +184,7 @@ class NodeExporter:
             config, accounts = loaded.config, Accounts(loaded.keyring.passwords())
             await self._apply(config, loaded.node, accounts, nursery)
             await self._watch.reloaded(loaded)
+            logger.info("reloaded %s", config.path)
         notify("READY=1")
 
     async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
@@ -210,7 +211,6 @@ class NodeExporter:
                 served.config, served.offered.allow = disk, disk.access_of
                 exporter.enforce(served.offered)
         self._disks.take_policies(config)
-        logger.info("reloaded %s", config.path)
 
     def _offer(self, served: ServedDisk, nursery: trio.Nursery) -> None:
         nursery.start_soon(run_disk, served)

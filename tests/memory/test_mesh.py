@@ -104,7 +104,7 @@ def test_mistakes_are_found_before_anything_starts(config_path: Path, tmp_path: 
     assert settings.options.log_path == str(Path("x").absolute())
     with pytest.raises(ConfigError, match="no node 'n9'"):
         attempt(config_path, tmp_path, "node=n9")
-    with pytest.raises(ConfigError, match="-o node=NAME"):
+    with pytest.raises(ConfigError, match="no node is named as this host"):
         attempt(config_path, tmp_path, "ro")
     with pytest.raises(ConfigError):
         attempt(tmp_path / "missing.toml", tmp_path, "node=n1")

@@ -191,7 +191,9 @@ def test_a_changed_address_waits_for_a_restart(cluster: LocalCluster, ports: tup
     cluster.write()
     running.process.send_signal(signal.SIGHUP)
     until(lambda: "reloaded" in running.log.read_text(), "reloaded")
-    assert "metrics of n1 take effect at a restart" in running.log.read_text()
+    assert "not in force before a restart: metrics of node n1" in running.log.read_text()
+    status = cluster.meshctl("status", "--config", str(cluster.config), "--node", "n1", check=False)
+    assert (status.returncode, "before a restart: metrics of node n1" in status.stderr) == (1, True)
     assert Scrape(ports[0]).value("meshfsd_exporter_info", node="n1") == 1
     assert not listens(ports[1])
     cluster.stop_exporter("n1")
