@@ -65,7 +65,7 @@ CHANNELS_PER_SESSION_MAX: Final = 32
 TREES_PER_SESSION_MAX: Final = 64
 OPENS_PER_SESSION_MAX: Final = 4096
 LOCKS_PER_OPEN_MAX: Final = 1024
-# LOCK, CHANGE_NOTIFY and CREATE requests that wait, per connection (each holds a credit as well).
+# LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests that wait, per connection (each holds a credit as well).
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # Replies a peer does not fetch: past this the exporter stops reading from it.
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
@@ -129,6 +129,14 @@ DEVICE_SETTLE_S: Final = 0.1
 DEVICE_MESSAGES_MAX: Final = 1024
 # A disk that leaves the config may have I/O in flight that never ends; a reload waits no longer than this for it.
 DISK_WITHDRAW_TIMEOUT_S: Final = 5.0
+# A zeroing goes to its disk in pieces: the first is as large as the largest write; one that takes longer than
+# ZERO_PIECE_S is followed by a smaller one, so that others wait for it no longer than for a large write of an HDD.
+ZERO_PIECE_BYTES: Final = 8 * MIB
+ZERO_PIECE_MIN_BYTES: Final = 1 * MIB
+ZERO_PIECE_MAX_BYTES: Final = 256 * MIB
+ZERO_PIECE_S: Final = 0.04
+# What an initiator asks an owner to zero at once, where that is quick: a terabyte takes a thousand requests.
+ZERO_REQUEST_MAX_BYTES: Final = 1024 * MIB
 # Free memory each buffer pool keeps for reuse instead of returning it.
 BUFFER_POOL_IDLE_MAX_BYTES: Final = 64 * MIB
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter import scratch_files
+from meshfs.exporter import scratch_files, zeroing
 from meshfs.exporter.negotiate import DIALECTS, capabilities_of, security_mode
 from meshfs.exporter.opens import DiskOpen, PipeOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
@@ -17,6 +17,7 @@ from meshfs.smb.messages import (
     IoctlResponse,
     ValidateNegotiateRequest,
     ValidateNegotiateResponse,
+    ZeroData,
 )
 from meshfs.smb.messages.ioctl import NO_FILE, pack_interfaces
 
@@ -115,11 +116,22 @@ def _object_id(request: Request, body: IoctlRequest) -> None:
     _reply(request, body, output)
 
 
+def _set_zero_data(request: Request, body: IoctlRequest) -> None:
+    """A range that ends behind the disk ends at the disk's end: a zeroing extends nothing."""
+    opened = request.find_open(body.file_id.volatile).as_disk()
+    wanted = ZeroData.unpack(body.input)
+    if not 0 <= wanted.offset <= wanted.stop:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA from {wanted.offset} to {wanted.stop}")
+    stop = min(wanted.stop, opened.disk.size_bytes)
+    zeroing.begin(request, opened, wanted.offset, stop, IoctlResponse(body.ctl_code, body.file_id, b"").pack())
+
+
 _HANDLERS: Final[dict[int, Callable[[Request, IoctlRequest], None]]] = {
     Fsctl.VALIDATE_NEGOTIATE_INFO: _validate_negotiate,
     Fsctl.QUERY_NETWORK_INTERFACE_INFO: _query_interfaces,
     Fsctl.MESHFS_QUERY_DISKS: _query_disks,
     Fsctl.PIPE_TRANSCEIVE: _pipe_transceive,
+    Fsctl.SET_ZERO_DATA: _set_zero_data,
     Fsctl.GET_OBJECT_ID: _object_id,
     Fsctl.CREATE_OR_GET_OBJECT_ID: _object_id,
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from meshfs.disk.base import DiskRequest
+from meshfs.errors import StatusError
 from meshfs.exporter import oplock_break
 from meshfs.exporter.directory import Directory
 from meshfs.exporter.oplock import Oplock
@@ -44,6 +45,10 @@ class Open:
     def close(self, then: Callable[[], object]) -> None:
         self._end_waits(NtStatus.CANCELLED)
         then()
+
+    def as_disk(self) -> "DiskOpen":
+        """This open, for what only disks can do. Raises StatusError INVALID_DEVICE_REQUEST for all others."""
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} is no disk")
 
     def outstanding(self) -> Iterator[Request]:
         """The requests that name it and were not answered yet, without the one being handled."""
@@ -86,6 +91,9 @@ class DiskOpen(Open):
         self.requests: set[DiskRequest] = set()
         self._then: list[Callable[[], object]] = []
         disk.opens.append(self)
+
+    def as_disk(self) -> "DiskOpen":
+        return self
 
     def close(self, then: Callable[[], object]) -> None:
         self._end_waits(NtStatus.RANGE_NOT_LOCKED)

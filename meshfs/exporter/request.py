@@ -1,7 +1,7 @@
 """One request on its way through the exporter, and how its reply is made.
 
 A request is created per message, answered exactly once (`reply`, `fail`), at once or whenever
-its disk is done; LOCK and CHANGE_NOTIFY that wait for an event go asynchronous first
+its disk is done; LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronous first
 (MS-SMB2 3.3.4.2, 3.3.4.3). A reply is protected as its request was, or as the session demands
 (3.3.4.1.1, 3.3.4.1.4). Interim replies are not signed: they share their message id with the
 final reply, and a GMAC nonce must not be used twice.
@@ -162,20 +162,30 @@ class Request:
         ``abort`` takes the request from where it waits (CANCEL, the open's or connection's end).
         Raises StatusError where it cannot wait: too many do, or others of its compound follow.
         """
-        peer = self.peer
-        if len(peer.waiting) >= limits.ASYNC_PER_CONNECTION_MAX:
+        if not self.may_wait:
             raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")
         if self.compound is not None and not self.compound.is_last(self):
             raise StatusError(NtStatus.INTERNAL_ERROR, "only the last of a compound may wait")
+        waiting = Waiting(self, abort)
+        self.go_asynchronous(waiting)
+        return waiting
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the connection has room for another asynchronous request."""
+        return len(self.peer.waiting) < limits.ASYNC_PER_CONNECTION_MAX
+
+    def go_asynchronous(self, waiting: "Waiting") -> None:
+        """Send the interim reply; ``waiting`` is told of a CANCEL and of the connection's end."""
+        peer = self.peer
         peer.last_async_id += 1
         self.async_id = peer.last_async_id
-        waiting = peer.waiting[self.async_id] = Waiting(self, abort)
+        peer.waiting[self.async_id] = waiting
         compound, self.compound = self.compound, None
         if compound is not None:
             compound.answered(self, self.packed(ERROR_BODY, NtStatus.PENDING), NtStatus.PENDING)
         else:
             peer.send(self.frame(ERROR_BODY, NtStatus.PENDING))
-        return waiting
 
 
 class Waiting:

@@ -32,7 +32,7 @@ from meshfs.buffers import Buffer, BufferPool
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.outbox import Outbox
-from meshfs.initiator.slots import Reply, Slot, finish, read_result, write_result
+from meshfs.initiator.slots import ChangingSlot, Reply, Slot, finish, read_result, write_result
 from meshfs.initiator.spread import RATE_UNKNOWN_BYTES_S, Load, Throughput
 from meshfs.initiator.watch import Watch
 from meshfs.initiator.window import Lane, Window
@@ -269,14 +269,22 @@ class Channel:
         signed_by: ChannelSecurity | None = None,
         charge: int = 1,
         lane: Lane | None = None,
+        changes: bool = False,
+        replay: bool = False,
     ) -> Slot:
-        """Any other request; the park gives its `Reply`, whatever its status."""
-        slot = Slot(int(command), 0, deadline, charge, lane or self._control)
+        """Any other request; the park gives its `Reply`, whatever its status.
+
+        ``changes``: it changes a disk as a write does; ``replay``: it may have been executed already, as in
+        `start_write`.
+        """
+        kind = ChangingSlot if changes else Slot
+        slot = kind(int(command), 0, deadline, charge, lane or self._control)
         slot.signed = signed
         # It may go at once all the same; this is no hot path.
         self._wait(
-            slot, lambda waiter, mid: self._frames.other(waiter, mid, body, tree_id, session_id, preauth, signed_by)
-        )  # fmt: skip
+            slot,
+            lambda waiter, mid: self._frames.other(waiter, mid, body, tree_id, session_id, preauth, signed_by, replay),
+        )
         return slot
 
     async def request(

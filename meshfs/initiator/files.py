@@ -10,6 +10,7 @@ from meshfs.initiator.channel import Channel
 from meshfs.initiator.login import Tree
 from meshfs.initiator.multichannel import Remote
 from meshfs.initiator.slots import Reply, Slot
+from meshfs.initiator.window import Lane
 from meshfs.model import DiskInfo, decode_disks
 from meshfs.smb.constants import (
     AccessMask,
@@ -32,6 +33,7 @@ from meshfs.smb.messages import (
     IoctlRequest,
     IoctlResponse,
     NetworkInterface,
+    ZeroData,
     unpack_interfaces,
 )
 
@@ -109,6 +111,16 @@ def start_query_disks(
     return channel.start_request(
         Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size)
     )  # fmt: skip
+
+
+def start_zero(
+    channel: Channel, tree_id: int, file_id: FileId, data: ZeroData, deadline: float, lane: Lane, *, replay: bool
+) -> Slot:
+    """Begin FSCTL_SET_ZERO_DATA; ``replay``: it may have been executed already, by a channel that was lost."""
+    body = IoctlRequest(Fsctl.SET_ZERO_DATA, file_id, data.pack(), 0).pack()
+    return channel.start_request(
+        Command.IOCTL, body, tree_id=tree_id, deadline=deadline, lane=lane, changes=True, replay=replay
+    )
 
 
 def only_disk(reply: Reply, disk_id: str) -> DiskInfo:

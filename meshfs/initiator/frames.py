@@ -116,6 +116,7 @@ class Frames:
         session_id: int | None = None,
         preauth: PreauthHash | None = None,
         signed_by: ChannelSecurity | None = None,
+        replay: bool = False,
     ) -> Parts:
         """``signed_by``: the keys of another channel of the session, which this one is being bound to."""
         security = self._security
@@ -125,7 +126,8 @@ class Frames:
             message_id=message_id, tree_id=tree_id,
             session_id=self.session_id if session_id is None else session_id,
             # A request has its ChannelSequence where a response has its status (MS-SMB2 2.2.1.2).
-            status=self.sequence, sign=sign, seal=security if self.sealed else None,
+            status=self.sequence, flags=_REPLAY if replay else 0, sign=sign,
+            seal=security if self.sealed else None,
         )  # fmt: skip
         if preauth is not None:
             preauth.update(memoryview(frame)[PREFIX_BYTES:])

@@ -73,8 +73,9 @@ class Group:
         return self._memory if self.count == len(self._memory) else self._memory[: self.count]
 
     @property
-    def command(self) -> int:
-        return self.slots[0].command
+    def changes(self) -> bool:
+        """Whether its parts change the disk."""
+        return self.slots[0].changes
 
     @property
     def sent(self) -> bool:

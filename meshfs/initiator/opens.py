@@ -12,7 +12,7 @@ that finds no open waits for it, inside its own deadline. ``_next_step`` is what
     no      no           any      yes    WAIT
     no      yes          any      yes    CREATE
 
-Fence. A write whose caller gave up may still be executed. Its open is closed and made again
+Fence. A write (or a zeroing) whose caller gave up may still be executed. Its open is closed and made again
 before anything newer goes out to the disk, through this open or the other class's: the
 exporter answers CLOSE only when that open's I/O has ended. A write that was lost with its channel
 and given up before another one answered is such a write, too.
@@ -48,7 +48,7 @@ from meshfs.initiator.session import ExporterSession, Waiting
 from meshfs.initiator.slots import Reply, Slot
 from meshfs.initiator.window import Lane
 from meshfs.model import Access, DiskInfo, IoClass
-from meshfs.smb.constants import Command, NtStatus
+from meshfs.smb.constants import NtStatus
 from meshfs.smb.messages import NO_FILE, FileId
 from meshfs.smb.status import errno_from_status, status_text
 
@@ -264,7 +264,7 @@ class SharedOpen:
         What is raised is for the caller. Returns the open when it is a write, lost with its channel, that may
         have been executed.
         """
-        write = sent is not None and sent.sent and sent.command == Command.WRITE
+        write = sent is not None and sent.sent and sent.changes
         if isinstance(error, ChannelLost):
             if self._made_in is not None and self._made_in.why:
                 self._forget(self._made_in)

@@ -1,4 +1,4 @@
-"""One disk: read, write, flush, and the promise that each of them ends within the bound.
+"""One disk: read, write, zero, flush, and the promise that each of them ends within the bound.
 
 Lost writes. Acknowledged writes are counted (``write_seq``); a FLUSH that succeeds covers all
 acknowledged before it was sent (``flushed_seq``). When the exporter's write verifier is another
@@ -19,9 +19,10 @@ from typing import Any
 
 import trio
 
+from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError
 from meshfs.initiator.channel import Channel
-from meshfs.initiator.files import only_disk, start_query_disks
+from meshfs.initiator.files import only_disk, start_query_disks, start_zero
 from meshfs.initiator.groups import Group
 from meshfs.initiator.meter import PortMeter
 from meshfs.initiator.opens import Attempt, SharedOpen
@@ -30,7 +31,7 @@ from meshfs.initiator.slots import Reply, Slot
 from meshfs.initiator.spread import SPLIT_MIN_BYTES
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.constants import Command
-from meshfs.smb.messages import FlushRequest
+from meshfs.smb.messages import FlushRequest, ZeroData
 from meshfs.worker import enter_trio
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class Port:
         self.flushed_seq = 0
         #: Opens that are fenced: until they are closed nothing is sent to the disk.
         self.fences = 0
+        #: The owner's exporter does not know FSCTL_SET_ZERO_DATA.
+        self.zeroes_by_writes = False
         self.meter = PortMeter(trio.current_time())
         self._verifier: str | None = None
         # What the latest open said of the disk; None before the first.
@@ -138,13 +141,15 @@ def is_another_disk(before: DiskInfo, now: DiskInfo) -> bool:
 class Handle:
     """One opener's use of a disk."""
 
-    __slots__ = ("_closed", "_port", "_shared", "_writable", "last_write_seq", "lost")
+    __slots__ = ("_closed", "_port", "_shared", "_writable", "_zero_bytes", "last_write_seq", "lost")
 
     def __init__(self, port: Port, shared: SharedOpen, *, writable: bool) -> None:
         self._port = port
         self._shared = shared
         self._writable = writable
         self._closed = False
+        #: How much the next call of `zero` asks of the owner at once.
+        self._zero_bytes = limits.ZERO_PIECE_BYTES
         #: The port's ``write_seq`` at this handle's latest write that was not write-through.
         self.last_write_seq = 0
         #: Acknowledged writes of this handle were lost, and its user does not know yet.
@@ -328,6 +333,53 @@ class Handle:
                 self.last_write_seq = port.write_seq = port.write_seq + 1
         return done
 
+    async def zero(self, offset: int, length: int, *, write_through: bool = False) -> int:
+        """Zero the beginning of a range at its owner: the count of bytes done, as of a write. OSError.
+
+        A long range takes several calls, each of which ends within the bound; so the caller knows what is done
+        when one of them fails. Everything that holds of a write holds of a zeroing: what is lost with a channel
+        goes again, what was given up is fenced, and it is on the disk for good after the next flush.
+        """
+        await enter_trio()
+        port, start_s = self._port, trio.current_time()
+        deadline = start_s + port.io_timeout_s
+        self._check_open()
+        if not self._writable:
+            raise OSError(errno.EBADF, "not open for writing")
+        room_bytes = port.info.size_bytes - offset
+        if length and room_bytes <= 0:
+            raise OSError(errno.ENOSPC, "the disk ends before")
+        size = min(length, room_bytes, self._zero_bytes)
+        if port.zeroes_by_writes:
+            return await self.write(offset, bytes(min(size, limits.ZERO_WRITE_BYTES)), write_through=write_through)
+        try:
+            await self._zero(offset, size, deadline)
+            if write_through:
+                await self._flush(deadline)
+        except OSError as error:
+            port.meter.failed_write(start_s, trio.current_time())
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            logger.info("disk %s: its owner cannot zero a range; it is written instead", port.info.name)
+            port.zeroes_by_writes = True
+            return await self.zero(offset, length, write_through=write_through)
+        took_s = trio.current_time() - start_s
+        # No bytes were sent for it.
+        port.meter.wrote(0, start_s, start_s + took_s)
+        self._zero_bytes = _next_zero_bytes(self._zero_bytes, took_s, port.io_timeout_s)
+        return size
+
+    async def _zero(self, offset: int, size: int, deadline: float) -> None:
+        shared, port = self._shared, self._port
+        wanted = ZeroData(offset, offset + size)
+
+        def start(channel: Channel, replay: bool) -> Slot:
+            lane = shared.lane(channel)
+            return start_zero(channel, shared.tree_id, shared.file_id, wanted, deadline, lane, replay=replay)
+
+        await shared.again("zero", deadline, start)
+        self.last_write_seq = port.write_seq = port.write_seq + 1
+
     async def flush(self) -> None:
         """All writes acknowledged so far are on the disk; EIO once when some were lost. OSError."""
         await enter_trio()
@@ -413,6 +465,15 @@ def _in_parts(parts: Parts, group: Group, start: Callable[[Channel, int, int], S
             break
         begin += length
     return group
+
+
+def _next_zero_bytes(size: int, took_s: float, io_timeout_s: float) -> int:
+    """Twice as much where the owner is quick, half as much where it is slow: each call stays far from the bound."""
+    if took_s > io_timeout_s / 8:
+        return max(size // 2, limits.ZERO_PIECE_MIN_BYTES)
+    if took_s < io_timeout_s / 100:
+        return min(size * 2, limits.ZERO_REQUEST_MAX_BYTES)
+    return size
 
 
 def _short(count: int, size: int, offset: int) -> OSError:

@@ -16,7 +16,7 @@ from meshfs.buffers import Buffer
 from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.initiator.window import Lane
 from meshfs.smb.connection import Message, Protection
-from meshfs.smb.constants import HEADER_BYTES, NtStatus
+from meshfs.smb.constants import HEADER_BYTES, Command, NtStatus
 from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
@@ -24,6 +24,7 @@ from meshfs.transport.base import Memory
 from meshfs.worker import PARKED, Worker
 
 NOT_SENT: Final = -1
+_WRITE: Final = int(Command.WRITE)
 _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 
 
@@ -65,6 +66,11 @@ class Slot:
         return self.message_id != NOT_SENT
 
     @property
+    def changes(self) -> bool:
+        """Whether it changes the disk: executed late, it must not land over something newer."""
+        return self.command == _WRITE
+
+    @property
     def wanted(self) -> bool:
         """Whether its caller still waits for it."""
         return self.task is not None
@@ -78,6 +84,16 @@ class Slot:
         """The task that waits was cancelled."""
         self.task = None
         return Abort.SUCCEEDED
+
+
+class ChangingSlot(Slot):
+    """A request other than WRITE that changes the disk."""
+
+    __slots__ = ()
+
+    @property
+    def changes(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from meshfs.smb.messages.ioctl import (
     NetworkInterface,
     ValidateNegotiateRequest,
     ValidateNegotiateResponse,
+    ZeroData,
     pack_interfaces,
     unpack_interfaces,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "TreeDisconnectResponse",
     "ValidateNegotiateRequest",
     "ValidateNegotiateResponse",
+    "ZeroData",
     "only_context",
     "pack_create_contexts",
     "pack_interfaces",

@@ -138,6 +138,25 @@ class ValidateNegotiateResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ZeroData:
+    """Input of FSCTL_SET_ZERO_DATA, FILE_ZERO_DATA_INFORMATION (MS-FSCC 2.3.71): FileOffset and
+    BeyondFinalZero, both i64. The bytes from ``offset`` up to ``stop`` become zeros."""
+
+    offset: int
+    stop: int
+    _LAYOUT: ClassVar[Struct] = Struct("<qq")
+
+    def pack(self) -> bytes:
+        return self._LAYOUT.pack(self.offset, self.stop)
+
+    @classmethod
+    def unpack(cls, data: Body) -> Self:
+        if len(data) < cls._LAYOUT.size:
+            raise RemoteProtocolError("SET_ZERO_DATA: too short")
+        return cls(*cls._LAYOUT.unpack_from(data))
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkInterface:
     """One address of FSCTL_QUERY_NETWORK_INTERFACE_INFO (2.2.32.5)."""
 
