@@ -1,5 +1,6 @@
 """Options of the whole suite, clusters of real processes, and the rule that skips are expected ones."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,9 @@ SKIPS_EXPECTED: dict[str, str] = {
 # Room for the largest blocks (8 MiB) at some depth.
 MESH_DISK_BYTES = 128 * MIB
 
+#: Set by tools/guest for what runs in its guest.
+IN_GUEST = "MESHFS_GUEST" in os.environ
+
 _skipped: list[str] = []
 
 # The same cases in every run: a new one that fails is found by --hypothesis-profile=explore, not by somebody's commit.
@@ -35,6 +39,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fuzz-cases", type=int, default=FUZZ_CASES_DEFAULT, help="seeded cases of each fuzz test")
     group.addoption("--soak", type=float, default=0.0, metavar="S", help="repeat fault tests for S seconds")
     group.addoption("--no-unexpected-skips", action="store_true", help="a skip that is not listed fails the run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of tests/guest outside the guest: they remove disks and need a kernel that has them."""
+    if IN_GUEST:
+        return
+    for_guest = [item for item in items if item.get_closest_marker("guest")]
+    items[:] = [item for item in items if item not in for_guest]
+    config.hook.pytest_deselected(items=for_guest)
 
 
 @pytest.fixture(scope="session")

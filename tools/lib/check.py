@@ -4,16 +4,25 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from vm.qemu import DISK_KINDS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BIN: Final = Path(sys.executable).parent
 FUZZ_CASES_QUICK: Final = 5_000
 # Tests that need nothing but Python.
 QUICK: Final = "not mounted and not network and not peers"
+GUEST_TESTS: Final = "tests/guest"
+#: Some minutes on a quiet machine; more when its processors have other work, as the guest's are emulated.
+GUEST_TIMEOUT_S: Final = 1200
+PYTEST: Final = "pytest"
+GUEST: Final = "guest"
+#: pytest's exit status when it had nothing to run.
+NOTHING_COLLECTED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -25,20 +34,43 @@ class Step:
 def main() -> int:
     options, rest = _parse()
     results = [(step.name, *_run(step)) for step in _steps(options, rest)]
+    failed = failures({name: status for name, status, _ in results})
     print("\n== summary")
-    for name, status, took_s in results:
-        print(f"{'ok    ' if status == 0 else 'FAILED'} {name:<14} {took_s:7.1f} s")
-    return 0 if all(status == 0 for _, status, _ in results) else 1
+    for name, _, took_s in results:
+        print(f"{'FAILED' if name in failed else 'ok    '} {name:<14} {took_s:7.1f} s")
+    if not any(name == GUEST for name, _, _ in results):
+        print(f"left out: the tests in the guest ({GUEST_TESTS})")
+    return 1 if failed else 0
+
+
+def failures(statuses: Mapping[str, int]) -> set[str]:
+    """Name the steps that failed; one of pytest and the guest may have no test of those asked for, but not both."""
+    failed = {name for name, status in statuses.items() if status != 0}
+    runs = {name: status for name, status in statuses.items() if name in (PYTEST, GUEST)}
+    idle = {name for name, status in runs.items() if status == NOTHING_COLLECTED}
+    return failed - idle if len(idle) < len(runs) else failed
+
+
+def guest_words(rest: Sequence[str]) -> list[str] | None:
+    """Of what goes to pytest, return what goes to the guest's; None if it names places of other tests alone."""
+    places = [word for word in rest if word.partition("::")[0].rstrip("/").startswith("tests")]
+    for_guest = [word for word in places if word.startswith(GUEST_TESTS)]
+    everything = [word for word in places if word.rstrip("/") == "tests"]
+    if places and not for_guest and not everything:
+        return None
+    others = [word for word in rest if word not in places]
+    return [*others, *(for_guest or [GUEST_TESTS])]
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="tools/test", description=__doc__, epilog="Everything else is passed to pytest, e.g. -k NAME or a path."
     )
-    parser.add_argument("--quick", action="store_true", help="no mounts, networks or other programs; few fuzz cases")
+    parser.add_argument("--quick", action="store_true", help="no mounts, networks, programs, guest; few fuzz cases")
     parser.add_argument("--fuzz-cases", type=int, metavar="N", help="seeded cases of each fuzz test (default 100000)")
     parser.add_argument("--soak", type=float, metavar="S", help="repeat the fault tests for S seconds with new seeds")
-    parser.add_argument("--tests-only", action="store_true", help="pytest alone")
+    parser.add_argument("--tests-only", action="store_true", help="the tests alone, here and in the guest")
+    parser.add_argument("--no-guest", action="store_true", help="leave out the tests in the guest (tools/guest)")
     return parser.parse_known_args()
 
 
@@ -58,7 +90,20 @@ def _steps(options: argparse.Namespace, rest: list[str]) -> list[Step]:
         tests += ["--fuzz-cases", str(cases)]
     if options.soak is not None:
         tests += ["--soak", str(options.soak)]
-    return ([] if options.tests_only else checks) + [Step("pytest", [*tests, *rest])]
+    steps = [] if options.tests_only else checks
+    steps.append(Step(PYTEST, [*tests, *rest]))
+    words = None if options.quick or options.no_guest else guest_words(rest)
+    if words is not None:
+        steps.append(_guest_step(words))
+    return steps
+
+
+def _guest_step(words: Sequence[str]) -> Step:
+    """All of them in one boot, with one disk of each kind."""
+    disks = [word for kind in DISK_KINDS for word in ("--disk", kind)]
+    tests = [sys.executable, "-m", "pytest", "--no-unexpected-skips", "-p", "no:cacheprovider", *words]
+    guest = [sys.executable, str(ROOT / "tools/lib/guest.py"), "--timeout", str(GUEST_TIMEOUT_S), *disks]
+    return Step(GUEST, [*guest, "--", *tests])
 
 
 def _run(step: Step) -> tuple[int, float]:

@@ -1,14 +1,16 @@
 # shellcheck shell=bash
 # What tools/demo, tools/test and tools/bench share: Debian packages and the virtual environment.
 #
-#   source tools/lib/setup.sh; meshfs_setup demo|test|bench     leaves the interpreter's path in $python
+#   source tools/lib/setup.sh; meshfs_setup demo|test|bench|guest     leaves the interpreter's path in $python
 #
 # Safe to run twice and by two at a time. A second run finds everything there and takes well under 10 s.
 
 # pyfuse3 comes as source: gcc, the Python headers, pkg-config and libfuse3-dev build it.
 packages_demo=(gcc python3-dev python3-venv pkg-config libfuse3-dev fuse3 fio)
 packages_bench=("${packages_demo[@]}" nbdkit libnbd-bin qemu-utils qemu-system-common)
-packages_test=("${packages_bench[@]}" attr e2fsprogs iproute2 nmap samba samba-testsuite smbclient tshark winbind)
+# The guest's own packages are unpacked into .cache/guest by tools/guest and not installed.
+packages_guest=("${packages_demo[@]}" qemu-system-x86)
+packages_test=("${packages_bench[@]}" qemu-system-x86 attr e2fsprogs iproute2 nmap samba samba-testsuite smbclient tshark winbind)
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
@@ -20,7 +22,8 @@ meshfs_setup() {
     flock -n 9 || { say "waiting for another set-up to end"; flock 9; }
     local -n wanted="packages_$kind"
     _debian_packages "${wanted[@]}"
-    _virtual_environment "$kind"
+    # The guest runs the tests, among other things.
+    _virtual_environment "${kind/#guest/test}"
     flock -u 9
     exec 9>&-
 }

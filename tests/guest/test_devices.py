@@ -1,0 +1,34 @@
+"""Each kind of disk the guest has, as a disk of the mesh: I/O through the mount reaches the device."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster, LocalDisk
+from support.commands import run
+from support.guest_disks import await_disk
+
+pytestmark = pytest.mark.guest
+
+KINDS = ("virtio-blk", "virtio-scsi", "nvme")
+
+
+def test_disks_of_every_kind_are_served(new_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = new_cluster()
+    devices = {kind: await_disk(kind) for kind in KINDS}
+    cluster.add_node("n1", [LocalDisk(kind, device) for kind, device in devices.items()])
+    cluster.add_node("n2")
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    disks = cluster.mount("n2") / "disk/by-node/n1"
+    source = cluster.folder / "source"
+    for kind, device in devices.items():
+        source.write_bytes(os.urandom(4 * MIB))
+        run("dd", f"if={source}", f"of={disks / kind}", "bs=1M", "seek=1", "conv=notrunc,fsync", "oflag=direct")
+        run("cmp", f"--bytes={4 * MIB}", "--ignore-initial=0:1M", source, device)
+        run("cmp", f"--bytes={4 * MIB}", "--ignore-initial=0:1M", source, disks / kind)
+    shown = cluster.meshctl("disks", str(disks.parents[2])).stdout
+    assert all(f"{kind} " in shown for kind in KINDS), shown
