@@ -51,6 +51,18 @@ def private_path(folder: Path, node: str) -> Path:
     return folder / f"{node}.key"
 
 
+def has_private_key(folder: Path, node: str) -> bool:
+    """Whether the node's private key is here. Raises KeyFileError where that cannot be found out."""
+    path = private_path(folder, node)
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot read the key: {error.strerror}") from error
+    return True
+
+
 def public_path(folder: Path, node: str) -> Path:
     return folder / f"{node}.pub"
 

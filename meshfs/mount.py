@@ -27,6 +27,7 @@ from meshfs import limits
 from meshfs.awaited import expanded, missing_disks
 from meshfs.background import Ready, run_in_background
 from meshfs.buffers import keep_freed_memory
+from meshfs.command import run_command
 from meshfs.errors import ConfigError
 from meshfs.fuse.session import MountFailed, serve
 from meshfs.inherited import let_go_of_starter, open_standard_streams
@@ -34,7 +35,14 @@ from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
 from meshfs.mount_log import MountLog
 from meshfs.mount_mesh import Exporters, Mesh, Settings
-from meshfs.mount_options import USAGE, MountOptions, UsageError, kernel_options, parse_arguments
+from meshfs.mount_options import (
+    USAGE,
+    MountOptions,
+    UsageError,
+    answer_without_mounting,
+    kernel_options,
+    parse_arguments,
+)
 from meshfs.mountinfo import read_mounts, topmost
 from meshfs.systemd import notify
 
@@ -111,8 +119,13 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 
 def main() -> int:
     """The command ``meshfs``, and mount(8)'s helper when called ``mount.meshfs``."""
-    if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
-        print(USAGE, end="")
+    return run_command("meshfs", _main)
+
+
+def _main() -> int:
+    text = answer_without_mounting(sys.argv[0], sys.argv[1:])
+    if text:
+        print(text)
         return 0
     open_standard_streams()
     try:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from meshfs import limits
+from meshfs.command import version_text
 from meshfs.endpoint import parse_endpoint
 from meshfs.errors import MeshfsError
 from meshfs.model import IoClass
@@ -36,6 +37,7 @@ Mount every disk of the cluster. Options:
   metrics=ADDR:PORT answer Prometheus there; default: nowhere
   ro, noexec, noatime, sync, dirsync, allow_other: as in mount(8) and mount.fuse3(8)
   -f                stay in the foreground and log to stderr
+  -h, --help, -V, --version
 Exit status: 0 mounted, 1 wrong usage, 2 mistake in CONFIG or a key file, 32 cannot mount.
 """
 
@@ -79,6 +81,15 @@ class MountOptions:
     wait: tuple[str, ...] = ()
     wait_timeout_s: float = limits.MOUNT_WAIT_S
     kernel: tuple[str, ...] = ()
+
+
+def answer_without_mounting(program: str, arguments: Sequence[str]) -> str:
+    """The text to print where the help or the version is asked for, as everywhere by itself; else nothing."""
+    if {"-h", "--help"} & set(arguments):
+        return USAGE.rstrip("\n")
+    if {"-V", "--version"} & set(arguments):
+        return version_text(program.rpartition("/")[2])
+    return ""
 
 
 def parse_arguments(program: str, arguments: Sequence[str]) -> MountOptions:

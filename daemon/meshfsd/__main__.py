@@ -8,11 +8,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from meshfs.buffers import keep_freed_memory
+from meshfs.command import run_command, version_text
 from meshfs.disk.engine import ENGINE_NAMES
 from meshfs.errors import ConfigError
 from meshfs.inherited import open_standard_streams
@@ -24,6 +26,10 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command("meshfsd", partial(_run, arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     open_standard_streams()
     options = _parser().parse_args(arguments)
     logging.basicConfig(
@@ -45,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshfsd", description="Serve a node's disks to the cluster over SMB 3.")
+    parser.add_argument("--version", action="version", version=version_text("meshfsd"))
     parser.add_argument("--config", type=Path, required=True, help="the cluster's config file")
     parser.add_argument("--node", help="which node of the config this is; without, the one named as this host")
     parser.add_argument("--log-level", choices=_LEVELS, default="info")

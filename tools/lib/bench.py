@@ -27,6 +27,7 @@ from benchmark import fairness, fairness_report, fio, multichannel, report
 from benchmark.profile import profile
 from benchmark.scale import scale
 from benchmark.subjects import DISKS, Subject, scratch_folder, start
+from meshfs.command import run_command
 from meshfs.limits import MIB
 from meshfs.testing.cluster import terminated_as_interrupt
 
@@ -34,6 +35,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
+    return run_command("tools/bench", _main)
+
+
+def _main() -> int:
     options = _parse()
     try:
         with terminated_as_interrupt():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from meshfs.command import run_command
 from vm.qemu import DISK_KINDS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -32,6 +33,10 @@ class Step:
 
 
 def main() -> int:
+    return run_command("tools/test", _main)
+
+
+def _main() -> int:
     options, rest = _parse()
     results = [(step.name, *_run(step)) for step in _steps(options, rest)]
     failed = failures({name: status for name, status, _ in results})

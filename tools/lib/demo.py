@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from meshfs.command import run_command
 from meshfs.endpoint import format_endpoint
 from meshfs.limits import MIB
 from meshfs.testing.cluster import BIN, ClusterFailure, LocalCluster, terminated_as_interrupt
@@ -33,6 +34,10 @@ STOP_TIMEOUT_S: Final = 10.0
 
 
 def main() -> int:
+    return run_command("tools/demo", _main)
+
+
+def _main() -> int:
     options = _parse()
     if options.stop:
         return stop(options.stop)

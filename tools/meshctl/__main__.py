@@ -1,20 +1,22 @@
 """The command line of meshctl.
 
 Exit status: 0 all is well; 1 something is degraded or does not answer; 2 the command line,
-the config or a key is wrong; 130 interrupted.
+the config or a key is wrong; 130 interrupted. Output that cannot be written is 1, too.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from meshctl import disks, flows, flows_set, keygen, password, paths, status, top, wait
+from meshfs.command import run_command, version_text
 from meshfs.errors import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshctl", description="Look after a mesh of disks.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=version_text("meshctl"))
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (status, disks, paths, flows, flows_set, top, wait, keygen, password):
         module.add_parser(verbs)
@@ -29,19 +31,18 @@ def words(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = build_parser().parse_args(words(sys.argv[1:] if arguments is None else arguments))
+    return run_command("meshctl", partial(_run, sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parsed = build_parser().parse_args(words(arguments))
     try:
         code: int = parsed.run(parsed)
-        sys.stdout.flush()
     except ConfigError as error:
         print(f"meshctl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; Python must not complain at exit again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return code
 
 

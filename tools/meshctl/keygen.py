@@ -21,8 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     nodes = [config.node(name) for name in arguments.node] if arguments.node else config.nodes
     folder = config.cluster.keys
     for node in nodes:
-        has_private = keys.private_path(folder, node.name).exists()
-        if node.public_key is not None and not has_private:
+        if node.public_key is not None and not keys.has_private_key(folder, node.name):
             made = Generated.ELSEWHERE
         else:
             made = keys.generate(folder, node.name)

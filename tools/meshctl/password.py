@@ -1,12 +1,11 @@
 """meshctl password: print the password with which one node logs in to another, for smbclient."""
 
 import argparse
-import os
 from pathlib import Path
 
 from meshctl.main_types import Subparsers
 from meshfs import config as cluster_config
-from meshfs.keys import Keyring, private_path
+from meshfs.keys import Keyring, has_private_key
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -22,8 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = cluster_config.load(arguments.config)
     initiator, exporter = config.node(arguments.node).name, config.node(arguments.to).name
     folder = config.cluster.keys
-    here = os.path.lexists(private_path(folder, initiator))
-    if here or not os.path.lexists(private_path(folder, exporter)):
+    if has_private_key(folder, initiator) or not has_private_key(folder, exporter):
         print(Keyring(config, initiator).password_to(exporter))
     else:
         print(Keyring(config, exporter).password_from(initiator))

@@ -97,7 +97,7 @@ def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
         # A config that was spoilt after the mount began must not hide the mount.
         with suppress(ConfigError):
             found += exporters_running(Path(path))
-    if CONFIG_DEFAULT.exists():
+    if os.path.lexists(CONFIG_DEFAULT):
         found += exporters_running(CONFIG_DEFAULT)
     if not points and not found:
         raise ConfigError("no mesh is mounted and no exporter runs here; name one with --config and --node")
