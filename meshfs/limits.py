@@ -168,6 +168,8 @@ SYSTEM_DEPTH_SHARE: Final = 0.75
 APP_ACTIVE_S: Final = 0.05
 # What was learnt of a disk since is lost in a crash; a few seconds of load bring it back.
 CALIBRATION_SAVE_S: Final = 60.0
+# A failed flush is answered when it is noted in the state folder, whose disk may hang: after this at the latest.
+LOSS_KEEP_TIMEOUT_S: Final = 5.0
 # Past what any disk does; a limit above these is a mistake in its unit.
 LIMIT_IOPS_MAX: Final = 1e9
 LIMIT_BYTES_PER_S_MAX: Final = 1e13

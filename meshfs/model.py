@@ -54,6 +54,7 @@ class DiskInfo:
     ``why`` is the reason of a state that is not OK, for people, and empty otherwise.
     ``instance`` identifies the claimed device or image behind the name: equal over restarts of the
     exporter, and another one when another device or image takes the name (`meshfs.disk.identity`).
+    ``written_ns`` is when anybody last wrote to the disk, in ns of the epoch; 0 when it is not known.
     """
 
     id: str
@@ -73,6 +74,7 @@ class DiskInfo:
     slot: str = ""
     why: str = ""
     instance: str = ""
+    written_ns: int = 0
 
 
 def encode_disks(disks: list[DiskInfo]) -> bytes:
@@ -102,6 +104,8 @@ def _disk_from(item: dict[str, object]) -> DiskInfo:
     info = DiskInfo(**known)  # type: ignore[arg-type]
     if not 0 <= info.size_bytes < 1 << 63:
         raise ValueError(f"disk list: size_bytes {info.size_bytes} is out of range")
+    if not 0 <= info.written_ns < 1 << 63:
+        raise ValueError(f"disk list: written_ns {info.written_ns} is out of range")
     return info
 
 
@@ -131,4 +135,5 @@ _FIELD_TYPES: Final[dict[str, type]] = {
     "slot": str,
     "why": str,
     "instance": str,
+    "written_ns": int,
 }

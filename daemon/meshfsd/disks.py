@@ -12,7 +12,7 @@ from meshfs.buffers import BufferPool
 from meshfs.config import Config, disk_id
 from meshfs.config import Disk as DiskConfig
 from meshfs.config_scheduler import Discipline
-from meshfs.disk.base import Engine
+from meshfs.disk.base import DiskRequest, Engine, Op
 from meshfs.disk.claim import open_disk
 from meshfs.disk.file import FileDisk
 from meshfs.errors import ConfigError, DiskUnavailable
@@ -24,6 +24,7 @@ from meshfs.scheduler.policy import DiskPolicy, Overrides
 from meshfs.scheduler.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshfsd.calibration import Calibration, Learnt
+from meshfsd.remembered import Remembered, recall
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class ServedDisk:
     config_policy   what the config wants of its scheduler
     overrides       what was set at run time, on top of that
     identity        tells it from another disk of the same name
+    remembered      what is kept of it after the end of the process
     """
 
     config: DiskConfig
@@ -45,6 +47,7 @@ class ServedDisk:
     queue: FairQueue | FifoQueue
     config_policy: DiskPolicy
     identity: str
+    remembered: Remembered
     overrides: Overrides = field(default_factory=Overrides)
 
     @property
@@ -59,6 +62,33 @@ class ServedDisk:
         if isinstance(self.queue, FairQueue):
             self.queue.configure(policy, time.monotonic())
             self.runner.pump()
+
+    def close(self) -> bool:
+        """Close the disk, and keep what is to be known of it at the next start.
+
+        Returns False when it has I/O in flight, which is left to the end of the process.
+        """
+        idle = not self.runner.status().in_flight and not self.disk.busy
+        if idle:
+            self.disk.close()
+        self.remembered.end(self.offered.written_ns(), clean=idle)
+        return idle
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is in flight, and what was written is flushed."""
+        await self.runner.wait_idle()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Flush what was written, so that a failed write-back is noticed before the process ends.
+
+        The kernel forgets the failure with the file's inode, which it may drop once nobody has it open.
+        """
+        if self.disk.read_only:
+            return
+        done = trio.Event()
+        self.disk.submit([DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda _: done.set())])
+        await done.wait()
 
     def same_device(self, config: DiskConfig) -> bool:
         """Whether ``config`` asks for the disk as it is opened already."""
@@ -86,6 +116,8 @@ class Disks:
         except (ConfigError, DiskUnavailable) as error:
             raise ConfigError(f"{self._node}/{config.name}: {error}") from error
         facts = disk.facts
+        remembered = await trio.to_thread.run_sync(recall, self.calibration.folder, config.name, disk)
+        remembered.attach(disk)
         info = DiskInfo(
             id=disk_id(self._node, config.name),
             node=self._node,
@@ -99,7 +131,8 @@ class Disks:
             cache=config.cache.value,
             model=facts.model,
             serial=facts.serial,
-            instance=disk.facts.instance,
+            instance=remembered.record.instance,
+            written_ns=remembered.record.written_ns,
         )
         identity = f"{config.path} {facts.model} {facts.serial} {disk.size_bytes} {config.cache.value}"
         costs = await trio.to_thread.run_sync(self.calibration.load, config.name, identity)
@@ -112,7 +145,7 @@ class Disks:
         # trio's clock costs thrice as much, twice a request.
         runner = Runner(queue, disk, now=time.monotonic)
         offered = OfferedDisk(info, runner, config.access_of)
-        served = ServedDisk(config, disk, runner, offered, trio.CancelScope(), queue, policy, identity)
+        served = ServedDisk(config, disk, runner, offered, trio.CancelScope(), queue, policy, identity, remembered)
         served.offered.path = str(config.path)
         self.served[config.name] = served
         return served
@@ -121,17 +154,17 @@ class Disks:
         """Close all; False when one has I/O in flight, which is left to the end of the process."""
         idle = True
         for served in self.served.values():
-            if served.runner.status().in_flight:
+            if not served.close():
                 logger.warning("disk %s: I/O still in flight at the end", served.config.name)
                 idle = False
-            else:
-                served.disk.close()
         self.served.clear()
         return idle
 
     async def wait_idle(self) -> None:
-        for served in self.served.values():
-            await served.runner.wait_idle()
+        """Wait until no disk has I/O in flight, and what was written is flushed."""
+        async with trio.open_nursery() as nursery:
+            for served in self.served.values():
+                nursery.start_soon(served.wait_idle)
 
     def learnt(self) -> list[Learnt]:
         """What is known of the disks' costs now, for `Calibration.save`."""
@@ -166,10 +199,12 @@ class Disks:
         await ended.wait()
         await served.runner.wait_idle()
         served.scope.cancel()
-        served.disk.close()
+        served.close()
         logger.info("disk %s: not served any more", name)
 
 
 async def run_disk(served: ServedDisk) -> None:
     with served.scope:
-        await served.runner.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.remembered.run)
+            await served.runner.run()

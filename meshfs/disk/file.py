@@ -115,9 +115,14 @@ class FileDisk:
                 self._flushes.add(request)
         self.engine.flush()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a write or a flush is in flight."""
+        return bool(len(self._order)) or self._flushes.running
+
     def close(self) -> None:
-        if len(self._order):
-            raise RuntimeError("a disk was closed with writes in flight")
+        if self.busy:
+            raise RuntimeError("a disk was closed with writes or flushes in flight")
         os.close(self.fd)
         if self._tail_fd is not None:
             os.close(self._tail_fd)

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
@@ -26,6 +26,7 @@ from meshfs.exporter.session import Session
 from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
+from meshfs.smb.messages import filetime
 from meshfs.smb.messages.ioctl import NetworkInterface
 from meshfs.smb.states import Event, SessionState
 
@@ -33,14 +34,6 @@ if TYPE_CHECKING:
     from meshfs.exporter.peer import Peer
 
 logger = logging.getLogger(__name__)
-
-#: 1601-01-01 to 1970-01-01 in units of 100 ns (MS-DTYP 2.3.3).
-_FILETIME_OF_EPOCH: Final = 116444736000000000
-
-
-def filetime(now_s: float) -> int:
-    """Of a time.time()."""
-    return int(now_s * 10_000_000) + _FILETIME_OF_EPOCH
 
 
 class LogLimit:
@@ -110,7 +103,7 @@ class Exporter:
         self.counters[what] += 1
 
     def now_filetime(self) -> int:
-        return filetime(self.wall_clock())
+        return filetime(int(self.wall_clock() * 1e9))
 
     def new_session_id(self) -> int:
         self._last_session_id += 1

@@ -17,7 +17,7 @@ from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.exporter.binding import Bind
 from meshfs.exporter.compound import Compound
 from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
-from meshfs.exporter.exporter import Exporter, filetime
+from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.negotiate import negotiate, negotiate_again
 from meshfs.exporter.opens import DiskOpen
 from meshfs.exporter.request import Request, Waiting, command_name
@@ -26,7 +26,7 @@ from meshfs.smb.auth import negotiate_hint
 from meshfs.smb.connection import Connection, Message, Protection, Role, Smb1Opening
 from meshfs.smb.constants import Command, Dialect, Flags, NtStatus
 from meshfs.smb.credits import CreditWindow
-from meshfs.smb.messages import NegotiateRequest
+from meshfs.smb.messages import NegotiateRequest, filetime
 from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
 
 logger = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class Peer:
         if message.next is not None:
             raise RemoteProtocolError("NEGOTIATE in a compound")
         request, negotiated, exporter = Request(self, message), self.connection.negotiated, self.exporter
-        hint, now = negotiate_hint(), filetime(self._wall_clock())
+        hint, now = negotiate_hint(), filetime(int(self._wall_clock() * 1e9))
         if isinstance(message, Smb1Opening):
             self.state = next_state(CONNECTION, self.state, Event.AGAIN, Role.EXPORTER)
             reply = negotiate_again(security=exporter.security, guid=exporter.guid, hint=hint, filetime=now)

@@ -42,6 +42,7 @@ from meshfs.smb.messages import (
     QueryInfoResponse,
     SetInfoRequest,
     SetInfoResponse,
+    filetime,
 )
 
 _RESTART: Final = QueryDirectoryFlags.RESTART_SCANS | QueryDirectoryFlags.REOPEN
@@ -66,9 +67,15 @@ def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
         allocation_bytes=disk.size_bytes,
         index_number=index_number(disk.info.id),
         read_only=disk.access_of(request.session.user) is Access.READ_ONLY,
-        times=FileTimes.same(exporter.started_filetime),
+        times=_disk_times(exporter.started_filetime, disk.written_ns()),
         volume_serial=_volume_serial(request),
     )
+
+
+def _disk_times(started: int, written_ns: int) -> FileTimes:
+    """All times of a disk are that of its last write, as reading it leaves no trace."""
+    written = filetime(written_ns) if written_ns else started
+    return FileTimes(min(started, written), written, written, written)
 
 
 def root_facts(request: Request) -> FileFacts:

@@ -5,6 +5,7 @@ I/O. An open of a disk excludes others by share access (MS-FSA 2.1.5.1.2.2) acro
 and all sessions.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
@@ -94,7 +95,7 @@ class OpenOfDisk(Protocol):
 class OfferedDisk(Lockable):
     """One disk as it is offered; ``allow`` tells what a node may do with it."""
 
-    __slots__ = ("allow", "info", "opens", "path", "runner", "size_bytes")
+    __slots__ = ("_written_ns", "_written_s", "allow", "info", "opens", "path", "runner", "size_bytes")
 
     def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
         super().__init__()
@@ -104,6 +105,9 @@ class OfferedDisk(Lockable):
         self.path = path
         self.size_bytes = info.size_bytes
         self.opens: list[OpenOfDisk] = []
+        # The time of the last write, and what the runner said when it was made of that.
+        self._written_ns = info.written_ns
+        self._written_s = runner.written_s
 
     @property
     def name(self) -> str:
@@ -118,7 +122,21 @@ class OfferedDisk(Lockable):
 
     def info_for(self, node: str) -> DiskInfo:
         """What the node is told of the disk, with the verifier as it is now."""
-        return replace(self.info, access=self.access_of(node), verifier=self.runner.disk.verifier)
+        return replace(
+            self.info, access=self.access_of(node), verifier=self.runner.disk.verifier, written_ns=self.written_ns()
+        )  # fmt: skip
+
+    def written_ns(self) -> int:
+        """When anybody last wrote to the disk, in ns of the epoch.
+
+        It moves with every write, also when the machine's clock was set back, and stays without one.
+        """
+        written_s = self.runner.written_s
+        if written_s is not None and written_s != self._written_s:
+            self._written_s = written_s
+            now_ns = time.time_ns() - int(self.runner.age_s(written_s) * 1e9)
+            self._written_ns = max(now_ns, self._written_ns + 1)
+        return self._written_ns
 
     def shares_with(self, access: int, share: int) -> bool:
         return not shares_conflict(access, share, ((held.access, held.share_access) for held in self.opens))

@@ -51,6 +51,8 @@ class Runner:
         self.queue = queue
         self.disk = disk
         self.meter = DiskMeter(now())
+        #: When the latest write, zeroing or attempt at one ended, by the queue's clock; None before the first.
+        self.written_s: float | None = None
         self._now = now
         # Every request known here, with the caller's on_done, which is ours meanwhile.
         self._callers: dict[DiskRequest, OnDone] = {}
@@ -62,6 +64,10 @@ class Runner:
         self._alarm: Alarm | None = None
         self._idle_waits: list[_IdleWait] = []
         self._completed = self._on_completed
+
+    def age_s(self, then_s: float) -> float:
+        """How long ago ``then_s`` was, by the queue's clock."""
+        return self._now() - then_s
 
     def add(self, request: DiskRequest) -> None:
         """Queue it; nothing reaches the disk before ``pump``."""
@@ -104,6 +110,9 @@ class Runner:
     def _on_completed(self, request: DiskRequest) -> None:
         on_done = request.on_done = self._callers.pop(request)
         now = self._now()
+        op = request.op
+        if op is Op.WRITE or op is Op.ZERO:
+            self.written_s = now
         self.queue.done(request, now)
         self.meter.done(request, now)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.buffers import HEADROOM_BYTES
-from meshfs.disk.base import Done, Op
+from meshfs.disk.base import Op
 from meshfs.disk.directio import ANY, Alignment
 from meshfs.disk.errnos import Sign
 from meshfs.disk.file import FileDisk
@@ -17,58 +17,10 @@ from meshfs.disk.scan import DiskFacts
 from meshfs.disk.zero import PUNCH, ZERO
 from meshfs.limits import DISK_AGAIN_MAX, ZERO_WRITE_BYTES
 from meshfs.testing.disk_suite import Batch
+from meshfs.testing.scripted_engine import ScriptedEngine
 
 SIZE_BYTES = 1 << 20
 FACTS = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"))
-# (kind, offset, length, dsync) of what was queued
-Call = tuple[str, int, int, bool]
-
-
-class ScriptedEngine:
-    """Records; ``answer`` gives the oldest unanswered call its result."""
-
-    name = "scripted"
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self._open: list[tuple[Call, Done]] = []
-
-    @property
-    def buffered(self) -> "ScriptedEngine":
-        return self
-
-    def queue_read(self, fd: int, address: int, length: int, offset: int, done: Done) -> None:
-        self._record(("read", offset, length, False), done)
-
-    def queue_write(self, fd: int, address: int, length: int, offset: int, done: Done, *, dsync: bool) -> None:
-        self._record(("write", offset, length, dsync), done)
-
-    def queue_fdatasync(self, fd: int, done: Done) -> None:
-        self._record(("sync", 0, 0, False), done)
-
-    def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
-        self._record((f"fallocate {mode}", offset, length, False), done)
-
-    def _record(self, call: Call, done: Done) -> None:
-        self.calls.append(call)
-        self._open.append((call, done))
-
-    def flush(self) -> None:
-        """Everything recorded is with the kernel already."""
-
-    def answer(self, result: int | None = None) -> None:
-        call, done = self._open.pop(0)
-        done(call[2] if result is None else result)
-
-    @property
-    def unanswered(self) -> list[Call]:
-        return [call for call, _ in self._open]
-
-    async def run(self) -> None:
-        """Nothing comes by itself."""
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 @pytest.fixture

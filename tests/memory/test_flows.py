@@ -38,7 +38,9 @@ class Exporter:
             policy = queue.policy if isinstance(queue, FairQueue) else DiskPolicy()
             runner = Runner(queue, MemoryDisk(1 << 20), now=time.monotonic)
             nothing = cast(Any, None)
-            self.disks[name] = ServedDisk(nothing, nothing, runner, nothing, trio.CancelScope(), queue, policy, "")
+            self.disks[name] = ServedDisk(
+                nothing, nothing, runner, nothing, trio.CancelScope(), queue, policy, "", nothing
+            )  # fmt: skip
         self.flows = FlowControl("n1", lambda: self.disks, lambda: NODES, time.monotonic)
         self.verbs: dict[str, Handler] = {"flows": self.flows.show, "flows-set": self.flows.change}
 

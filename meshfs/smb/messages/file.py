@@ -131,6 +131,15 @@ class CreateRequest:
         return next((data for found, data in self.contexts if found == name), None)
 
 
+#: 1601-01-01 to 1970-01-01 in units of 100 ns (MS-DTYP 2.3.3).
+_FILETIME_OF_EPOCH: Final = 116444736000000000
+
+
+def filetime(time_ns: int) -> int:
+    """The FILETIME of a time in ns of the epoch, as time.time_ns() gives."""
+    return time_ns // 100 + _FILETIME_OF_EPOCH
+
+
 @dataclass(frozen=True, slots=True)
 class FileTimes:
     """Creation, last access, last write and change, in 100 ns since 1601 (MS-DTYP 2.3.3)."""

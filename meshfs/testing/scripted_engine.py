@@ -1,0 +1,53 @@
+"""An engine whose results a test gives."""
+
+from meshfs.disk.base import Done
+
+# (kind, offset, length, dsync) of what was queued
+Call = tuple[str, int, int, bool]
+
+
+class ScriptedEngine:
+    """Records; ``answer`` gives the oldest unanswered call its result."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._open: list[tuple[Call, Done]] = []
+
+    @property
+    def buffered(self) -> "ScriptedEngine":
+        return self
+
+    def queue_read(self, fd: int, address: int, length: int, offset: int, done: Done) -> None:
+        self._record(("read", offset, length, False), done)
+
+    def queue_write(self, fd: int, address: int, length: int, offset: int, done: Done, *, dsync: bool) -> None:
+        self._record(("write", offset, length, dsync), done)
+
+    def queue_fdatasync(self, fd: int, done: Done) -> None:
+        self._record(("sync", 0, 0, False), done)
+
+    def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
+        self._record((f"fallocate {mode}", offset, length, False), done)
+
+    def _record(self, call: Call, done: Done) -> None:
+        self.calls.append(call)
+        self._open.append((call, done))
+
+    def flush(self) -> None:
+        """Everything recorded is with the kernel already."""
+
+    def answer(self, result: int | None = None) -> None:
+        call, done = self._open.pop(0)
+        done(call[2] if result is None else result)
+
+    @property
+    def unanswered(self) -> list[Call]:
+        return [call for call, _ in self._open]
+
+    async def run(self) -> None:
+        """Nothing comes by itself."""
+
+    def close(self) -> None:
+        """Nothing to free."""

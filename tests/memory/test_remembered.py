@@ -1,0 +1,194 @@
+"""The record of a disk on real files: a loss is noted before anybody is answered, and outlives the process."""
+
+import errno
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.disk.directio import ANY
+from meshfs.disk.file import FileDisk
+from meshfs.disk.scan import scan_disk
+from meshfs.testing.scripted_engine import ScriptedEngine
+from meshfsd import remembered
+from meshfsd.remembered import Remembered, recall
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+class Process:
+    """What one meshfsd has of the disk: the disk on a scripted engine, and its record."""
+
+    def __init__(self, image: Path, state: Path) -> None:
+        self.engine = ScriptedEngine()
+        self.disk = FileDisk(scan_disk(image), os.open(image, os.O_RDWR), self.engine, ANY, read_only=False)
+        self.remembered: Remembered = recall(state, "disk0", self.disk)
+        self.remembered.attach(self.disk)
+        self.results: list[int] = []
+
+    def flush(self, result: int) -> None:
+        """A FLUSH that the kernel answers so; its reply goes to ``results``."""
+        self.disk.submit(
+            [DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda request: self.results.append(request.result))]
+        )  # fmt: skip
+        self.engine.answer(result)
+
+    async def answered(self) -> None:
+        with trio.fail_after(5):
+            while not self.results:  # noqa: ASYNC110 - replies are plain calls
+                await trio.sleep(0.01)
+
+
+@contextmanager
+def process(image: Path, state: Path) -> Iterator[Process]:
+    """Ends as kill -9 ends it: nothing is written down."""
+    started = Process(image, state)
+    try:
+        yield started
+    finally:
+        os.close(started.disk.fd)
+
+
+@asynccontextmanager
+async def serving(image: Path, state: Path) -> AsyncIterator[Process]:
+    with process(image, state) as started:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(started.remembered.run)
+            yield started
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_restart_without_a_loss_keeps_the_verifier(image: Path, tmp_path: Path) -> None:
+    verifiers = set()
+    for _ in range(3):
+        async with serving(image, tmp_path / "state") as meshfsd:
+            meshfsd.flush(0)
+            await meshfsd.answered()
+            verifiers.add(meshfsd.disk.verifier)
+    assert len(verifiers) == 1
+
+
+async def test_a_failed_flush_is_remembered_by_the_next_process(image: Path, tmp_path: Path) -> None:
+    async with serving(image, tmp_path / "state") as meshfsd:
+        before = meshfsd.disk.verifier
+        meshfsd.flush(-errno.EIO)
+        await meshfsd.answered()
+    with process(image, tmp_path / "state") as again:
+        assert again.disk.verifier not in ("", before)
+        assert again.disk.verifier == meshfsd.disk.verifier
+
+
+async def test_nobody_is_answered_before_it_is_noted(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, write = threading.Event(), remembered._write
+
+    def slow(fd: int, record: remembered.Record) -> None:
+        go_on.wait(5)
+        write(fd, record)
+
+    async with serving(image, tmp_path / "state") as meshfsd:
+        before = meshfsd.disk.verifier
+        monkeypatch.setattr(remembered, "_write", slow)
+        meshfsd.flush(-errno.EIO)
+        meshfsd.flush(0)
+        await trio.sleep(0.1)
+        assert meshfsd.results == []
+        # Killed now, the loss is not noted, and nobody was told that anything is on the disk.
+        with process(image, tmp_path / "other-state"):
+            go_on.set()
+        await meshfsd.answered()
+        assert meshfsd.results == [-errno.EIO, 0]
+    with process(image, tmp_path / "state") as again:
+        assert again.disk.verifier != before
+
+
+async def test_a_state_folder_that_hangs_delays_a_failed_flush_for_so_long_only(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "LOSS_KEEP_TIMEOUT_S", 0.05)
+    go_on = threading.Event()
+    async with serving(image, tmp_path / "state") as meshfsd:
+        monkeypatch.setattr(remembered, "_write", lambda fd, record: go_on.wait(5))
+        meshfsd.flush(-errno.EIO)
+        await meshfsd.answered()
+        assert meshfsd.results == [-errno.EIO]
+        assert "are not noted in the state folder (not written within 0.05 s)" in caplog.text
+        # The descriptor that a thread hangs in stays open at the end.
+        meshfsd.remembered.end(1, clean=True)
+        go_on.set()
+
+
+async def test_where_nothing_can_be_kept_every_start_has_another_verifier(
+    image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state"
+    with process(image, state) as meshfsd:
+        verifiers = {meshfsd.disk.verifier}
+    state.rename(tmp_path / "kept")
+    state.write_text("no folder")
+    for _ in range(2):
+        async with serving(image, state) as meshfsd:
+            verifiers.add(meshfsd.disk.verifier)
+            meshfsd.flush(-errno.EIO)
+            verifiers.add(meshfsd.disk.verifier)
+            assert meshfsd.results == [-errno.EIO]
+    state.unlink()
+    (tmp_path / "kept").rename(state)
+    with process(image, state) as meshfsd:
+        # Known from before, and the initiators have seen others since.
+        assert meshfsd.disk.verifier in verifiers
+    assert len(verifiers) == 5
+    assert "at a restart of meshfsd every writer with unflushed writes gets EIO" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b'{"device": 1}', b"\xff" * 600, b"{}" + b" " * 510])
+async def test_a_record_that_makes_no_sense_is_made_new(
+    image: Path, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state"
+    with process(image, state) as meshfsd:
+        before = meshfsd.disk.verifier
+    (state / "disk0.disk.json").write_bytes(content)
+    with process(image, state) as meshfsd:
+        assert meshfsd.disk.verifier != before
+    assert "makes no sense and is made new" in caplog.text
+    with process(image, state) as again:
+        assert again.disk.verifier == meshfsd.disk.verifier
+
+
+async def test_the_time_of_the_last_write_survives_an_orderly_end(image: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    os.utime(image, ns=(1000, 1000))
+    with process(image, state) as meshfsd:
+        assert meshfsd.remembered.record.written_ns == 1000
+        meshfsd.remembered.end(5000, clean=True)
+    with process(image, state) as meshfsd:
+        assert meshfsd.remembered.record.written_ns == 5000
+        assert json.loads((state / "disk0.disk.json").read_text())["clean"] is False
+
+
+async def test_another_image_under_the_name_is_no_loss_of_the_old_one(image: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with process(image, state) as meshfsd:
+        first = meshfsd
+    other = tmp_path / "other.img"
+    other.write_bytes(bytes(1 << 20))
+    os.utime(other, ns=(1000, 1000))
+    with process(other, state) as meshfsd:
+        assert meshfsd.remembered.record.instance != first.remembered.record.instance
+        assert meshfsd.disk.verifier != first.disk.verifier
+        # Older than the other image was, so that a backup by times would miss it.
+        assert meshfsd.remembered.record.written_ns > first.remembered.record.written_ns
