@@ -19,11 +19,11 @@ from typing import Protocol
 import trio
 
 from meshfs.config_text import describe, unknown_key
+from meshfs.control import Answer, RefusedError, Request
 from meshfs.scheduler.fair import FairQueue
 from meshfs.scheduler.meter import DiskMeter
 from meshfs.scheduler.policy import Change, DiskPolicy, Overrides, PolicyError
 from meshfs.scheduler.queue import Queue
-from meshfsd.control import Answer, RefusedError, Request
 from meshfsd.flows_document import describe_disk
 
 logger = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Config, Node
 from meshfs.config_watch import Loaded, read
+from meshfs.control import Handler, Request, serve_control
 from meshfs.disk.base import Engine
 from meshfs.disk.engine import choose_engine
 from meshfs.endpoint import format_endpoint
@@ -37,7 +38,6 @@ from meshfs.interfaces import KnownInterfaces, is_here
 from meshfs.smb.auth import Accounts
 from meshfs.systemd import notify, notify_reloading
 from meshfsd.calibration import Calibration, state_folder
-from meshfsd.control import Handler, Request, serve_control
 from meshfsd.disks import Disks, ServedDisk, run_disk
 from meshfsd.flows import FlowControl
 from meshfsd.status import make_status

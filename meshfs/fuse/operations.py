@@ -163,8 +163,9 @@ class Operations:
         self._tree = tree
         self._port_of = port_of
         self._status = status
-        self._io_class = io_class
-        self._page_cache = page_cache
+        #: For files opened from now on.
+        self.io_class = io_class
+        self.page_cache = page_cache
         self._disk_gid = disk_gid
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
@@ -210,7 +211,7 @@ class Operations:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if writable and info.access is not Access.READ_WRITE:
             raise pyfuse3.FUSEError(errno.EROFS)
-        idle = self._io_class is IoClass.SYSTEM or ioprio.is_idle(ctx.pid)
+        idle = self.io_class is IoClass.SYSTEM or ioprio.is_idle(ctx.pid)
         io_class = IoClass.SYSTEM if idle else IoClass.APP
         handle = await self._port_of(info).open(io_class, writable=writable)
         if self._tree.get(inode) is not node:
@@ -219,7 +220,7 @@ class Operations:
             raise pyfuse3.FUSEError(errno.ESTALE)
         self._open[number] = _Open(handle, info, write_through=bool(flags & os.O_DSYNC))
         self.opens[info.id] += 1
-        return pyfuse3.FileInfo(fh=number, direct_io=not self._page_cache, keep_cache=False)
+        return pyfuse3.FileInfo(fh=number, direct_io=not self.page_cache, keep_cache=False)
 
     @_guarded
     async def release(self, fh: int) -> None:

@@ -77,7 +77,7 @@ class PathKeeper:
         self.scope = trio.CancelScope()
         self._owner = owner
         self._pool = pool
-        self._dead_after_s = dead_after_s
+        self.dead_after_s = dead_after_s
         self._poked = trio.Event()
 
     @property
@@ -160,7 +160,7 @@ class PathKeeper:
 
     async def _serve(self, transport: Transport) -> float:
         """One connection from its login to its end; how long it was of use."""
-        channel = Channel(transport, self._pool, dead_after_s=self._dead_after_s)
+        channel = Channel(transport, self._pool, dead_after_s=self.dead_after_s)
         refused, since_s = "", inf
         try:
             async with trio.open_nursery() as nursery:

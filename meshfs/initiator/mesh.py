@@ -50,25 +50,51 @@ class Initiator:
         #: Called when any exporter's state or disks changed; must not await.
         self.on_change: Callable[[], None] = lambda: None
         self._interfaces: tuple[Interface, ...] = ()
-        multichannel = settings.config.multichannel
-        policy = policy or Policy(settings.config.cluster.security)
+        self._policy = policy or Policy(settings.config.cluster.security)
         # One client to all exporters (MS-SMB2 3.2.1.1, ClientGuid), another after a restart.
-        guid = uuid.uuid4().bytes_le
+        self._guid = uuid.uuid4().bytes_le
         self.exporters: dict[str, ExporterSession] = {
-            node.name: ExporterSession(
-                node.name,
-                self._ways(node),
-                functools.partial(self._login, node.name),
-                policy=policy,
-                guid=guid,
-                pool=self._pool,
-                on_change=lambda: self.on_change(),
-                channels=multichannel.channels,
-                dead_after_s=multichannel.dead_after_s,
-            )
-            for node in settings.config.nodes
-            if node.disks
+            node.name: self._exporter(node) for node in settings.config.nodes if node.disks
         }
+
+    def _exporter(self, node: Node) -> ExporterSession:
+        multichannel = self._settings.config.multichannel
+        return ExporterSession(
+            node.name,
+            self._ways(node),
+            functools.partial(self._login, node.name),
+            policy=self._policy,
+            guid=self._guid,
+            pool=self._pool,
+            on_change=lambda: self.on_change(),
+            channels=multichannel.channels,
+            dead_after_s=multichannel.dead_after_s,
+        )
+
+    def reload(self, settings: Settings) -> None:
+        """Go by other settings from now on, while it runs; those of the same node.
+
+        Nodes that are gone lose their sessions, new ones get one, and the others keep theirs.
+        """
+        assert self._nursery is not None, "sessions are made while the initiator runs"
+        self._settings = settings
+        before, self.exporters = self.exporters, {}
+        multichannel = settings.config.multichannel
+        for node in settings.config.nodes:
+            known = before.pop(node.name, None) if node.disks else None
+            if known is not None:
+                known.configure(self._ways(node), multichannel.channels, multichannel.dead_after_s)
+                self.exporters[node.name] = known
+            elif node.disks:
+                made = self.exporters[node.name] = self._exporter(node)
+                self._nursery.start_soon(made.run)
+        for gone in before.values():
+            gone.remove()
+        for disk_id, port in list(self._ports.items()):
+            port.io_timeout_s = settings.io_timeout_s
+            if port.exporter in before.values():
+                self._ports.pop(disk_id).remove()
+        self.on_change()
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all sessions, until cancelled; started at once, whoever is down."""

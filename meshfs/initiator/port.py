@@ -104,6 +104,10 @@ class Port:
         for shared in before.values():
             shared.end()
 
+    def remove(self) -> None:
+        """The disk's node has left the cluster: every handle gets ESTALE from now on."""
+        self._end_opens()
+
     def latest(self) -> DiskInfo:
         """What the exporter announced last of it."""
         return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)

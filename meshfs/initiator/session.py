@@ -93,6 +93,9 @@ class ExporterSession:
         self.received_bytes_before = 0
         self._ways = ways
         self._remotes = tuple(ways.remotes)
+        #: What the exporter advertised last, beyond what the config says.
+        self._advertised: tuple[Remote, ...] = ()
+        self._scope = trio.CancelScope()
         self._new_login = login
         self._policy = policy
         self._guid = guid
@@ -119,10 +122,30 @@ class ExporterSession:
     async def run(self) -> None:
         """Keep it connected; until cancelled."""
         self.since_s = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self.replan()
-            await trio.sleep_forever()
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.replan()
+                await trio.sleep_forever()
+
+    # --- what a reload of the config changes ---------------------------------------------
+
+    def configure(self, ways: Ways, channels: int, dead_after_s: float) -> None:
+        """Go by another config from now on; requests in flight stay where they are.
+
+        Paths to addresses that are gone end as those of an interface that went; a new key is used at the next login.
+        """
+        self._ways, self._channels, self._dead_after_s = ways, channels, dead_after_s
+        for keeper in self.keepers:
+            keeper.dead_after_s = dead_after_s
+        self._take_remotes(self._advertised)
+        self.interfaces_changed()
+
+    def remove(self) -> None:
+        """The node is not of the cluster any more: its channels are closed and its disks are gone."""
+        self.disks = ()
+        self._scope.cancel()
+        self._enter("down", "the config does not have this node any more")
 
     # --- paths -------------------------------------------------------------------------
 
@@ -374,6 +397,7 @@ class ExporterSession:
 
     def _take_remotes(self, told: tuple[Remote, ...]) -> None:
         """Of what the config says and is not told now, what was told last is known still."""
+        self._advertised = told
         found = {remote.address: remote for remote in self._ways.remotes}
         found |= {remote.address: remote for remote in self._remotes if remote.address in found}
         found |= {remote.address: remote for remote in told}

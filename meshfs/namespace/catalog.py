@@ -52,6 +52,11 @@ class Catalog:
         self._disks: dict[str, CatalogDisk] = {}
         self._collisions: tuple[str, ...] = ()
 
+    def take_nodes(self, nodes: Sequence[str]) -> None:
+        """The config has other nodes now; the disks of those that are gone go with them."""
+        self._exporters = {node: self._exporters.get(node) or _Exporter() for node in nodes}
+        self._merge()
+
     @property
     def nodes(self) -> tuple[str, ...]:
         return tuple(self._exporters)
@@ -86,7 +91,7 @@ class Catalog:
         for node, exporter in self._exporters.items():
             for disk_id, info in exporter.disks.items():
                 owner = owners.get(disk_id)
-                held = owner is not None and owner != node and disk_id in self._exporters[owner].disks
+                held = owner is not None and owner != node and disk_id in self._offered_by(owner)
                 if held or disk_id in merged:
                     keeper = owner if held else merged[disk_id].info.node
                     collisions.append(f"disk id {disk_id!r} of node {node} is already node {keeper}'s")
@@ -94,6 +99,10 @@ class Catalog:
                 merged[disk_id] = CatalogDisk(info, exporter.connected)
         self._disks = dict(sorted(merged.items()))
         self._collisions = tuple(collisions)
+
+    def _offered_by(self, node: str) -> Mapping[str, DiskInfo]:
+        """Nothing for a node that is gone from the config."""
+        return self._exporters[node].disks if node in self._exporters else {}
 
 
 def _accepted(node: str, disks: Iterable[DiskInfo]) -> tuple[dict[str, DiskInfo], tuple[str, ...]]:

@@ -146,6 +146,10 @@ class Tree:
         """The node with that number, None when it is gone."""
         return self._by_inode.get(inode)
 
+    def take_nodes(self, nodes: Sequence[str]) -> None:
+        """The config has other nodes now; their folders come and go with the next ``update``."""
+        self._cluster_nodes = tuple(nodes)
+
     def disk_files(self) -> Iterator[DiskFile]:
         return (node for node in self._by_inode.values() if isinstance(node, DiskFile))
 

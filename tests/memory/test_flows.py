@@ -11,6 +11,7 @@ import trio.testing
 
 from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
+from meshfs.control import Handler, Request, answer, converse
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.histogram import COARSE_BOUNDS_MS
 from meshfs.model import IoClass
@@ -20,7 +21,6 @@ from meshfs.scheduler.policy import DiskPolicy, FlowPolicy, Overrides
 from meshfs.scheduler.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshfs.testing.memory_disk import MemoryDisk
-from meshfsd.control import Handler, Request, answer, converse
 from meshfsd.disks import ServedDisk
 from meshfsd.flows import FlowControl
 
