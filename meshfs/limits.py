@@ -302,6 +302,9 @@ WAIT_S: Final = 60.0
 # A disk that is waited for is looked for this often.
 WAIT_POLL_S: Final = 0.2
 
+# A reload reads the config and the keys and makes no connection: what takes longer is a file system that hangs.
+RELOAD_TIMEOUT_S: Final = 30.0
+
 # --- metrics --------------------------------------------------------------------------
 
 # Prometheus asks with one connection at a time; a second server and a curious person are welcome.

@@ -5,7 +5,7 @@
 
 The command returns when the tree serves: every exporter has been tried, or has had
 ``limits.MOUNT_SETTLE_S`` to answer. An exporter that is down stops nothing; its disks come
-with it. The process ends with umount(8), or unmounts at SIGTERM, SIGINT and SIGHUP.
+with it. The process ends with umount(8), or unmounts at SIGTERM and SIGINT; SIGHUP reloads (mount_reload.py).
 """
 
 import errno
@@ -14,11 +14,10 @@ import logging.handlers
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
@@ -28,11 +27,13 @@ from meshfs.awaited import expanded, missing_disks
 from meshfs.background import Ready, run_in_background
 from meshfs.buffers import keep_freed_memory
 from meshfs.command import run_command
+from meshfs.control import serve_control
 from meshfs.errors import ConfigError
 from meshfs.fuse.session import MountFailed, serve
 from meshfs.inherited import let_go_of_starter, open_standard_streams
 from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
+from meshfs.mount_control import mount_control
 from meshfs.mount_log import MountLog
 from meshfs.mount_mesh import Exporters, Mesh, Settings
 from meshfs.mount_options import (
@@ -43,11 +44,10 @@ from meshfs.mount_options import (
     kernel_options,
     parse_arguments,
 )
+from meshfs.mount_reload import Metrics, Reloader
 from meshfs.mountinfo import read_mounts, topmost
-from meshfs.systemd import notify
-
-if TYPE_CHECKING:
-    from meshfs.metrics import MetricsServer, Snapshot
+from meshfs.remount import remount
+from meshfs.systemd import notify, notify_reloading
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +61,22 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
     mesh = Mesh(settings, initiator, mount_log.state)
-    with _metrics(settings.options.metrics, mesh.slow_document) as metrics:
+    metrics = Metrics(mesh.slow_document)
+    try:
+        metrics.move_to(settings.options.metrics)
+    except ConfigError as error:
+        raise MountFailed(str(error)) from error
+    reloader = Reloader(settings, mesh, mount_log, metrics)
+    with closing(metrics), mount_control() as control:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
             await nursery.start(initiator.run)
             nursery.start_soon(mesh.run)
-            if metrics is not None:
-                nursery.start_soon(metrics.run)
+            nursery.start_soon(_reload_on_signal, reloader)
+            nursery.start_soon(metrics.run)
+            if control is not None:
+                mesh.control = control.getsockname()
+                nursery.start_soon(serve_control, control, {"reload": reloader.answer})
             with trio.move_on_after(limits.MOUNT_SETTLE_S):
                 await mesh.settled.wait()
             options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
@@ -93,28 +102,19 @@ async def _announce(served: trio.Event, mesh: Mesh, settings: Settings, on_ready
     on_ready()
 
 
-@contextmanager
-def _metrics(place: tuple[str, int] | None, snapshot: "Snapshot") -> "Iterator[MetricsServer | None]":
-    """The server that tells Prometheus, when one is wanted. Raises MountFailed."""
-    if place is None:
-        yield None
-        return
-    # The library takes time and memory, so it is loaded for those who use it.
-    from meshfs.mount_metrics import open_mount_metrics
-
-    try:
-        server = open_mount_metrics(place, snapshot)
-    except ConfigError as error:
-        raise MountFailed(str(error)) from error
-    with closing(server):
-        yield server
-
-
 async def _stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
             scope.cancel()
+
+
+async def _reload_on_signal(reloader: Reloader) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            notify_reloading()
+            await reloader.reload()
+            notify("READY=1")
 
 
 def main() -> int:
@@ -129,7 +129,10 @@ def _main() -> int:
         return 0
     open_standard_streams()
     try:
-        settings = prepare(parse_arguments(sys.argv[0], sys.argv[1:]))
+        options = parse_arguments(sys.argv[0], sys.argv[1:])
+        if options.remount:
+            return 0 if options.fake else remount(_with_absolute_log(options))
+        settings = prepare(options)
     except UsageError as error:
         print(f"meshfs: {error}\n{USAGE.splitlines()[0]}", file=sys.stderr)
         return EXIT_USAGE
@@ -151,13 +154,20 @@ def prepare(options: MountOptions) -> Settings:
     """Check everything that can be checked at once. Raises ConfigError and MountFailed."""
     config = cluster_config.load(options.config)
     node = config.own_node(options.node).name
-    if options.log_path is not None:
-        options = replace(options, log_path=os.path.abspath(options.log_path))
+    options = _with_absolute_log(options)
     mountpoint = _mountpoint(options.mountpoint)
     if not options.fake:
         _refuse_second_mount(mountpoint)
     awaited = expanded(options.wait, config, node)
     return Settings(config, node, Keyring(config, node), mountpoint, options, awaited)
+
+
+def _with_absolute_log(options: MountOptions) -> MountOptions:
+    """The process that serves has another current directory."""
+    if options.log_path is None:
+        return options
+    path = os.path.abspath(options.log_path)
+    return replace(options, log_path=path, said=(*options.said, f"log={path}"))
 
 
 def _mountpoint(text: str) -> str:

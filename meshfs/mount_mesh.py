@@ -63,6 +63,8 @@ class Exporters(Protocol):
     def errors(self) -> Mapping[str, int]:
         """I/O errors of each disk that was used so far."""
 
+    def reload(self, settings: "Settings") -> None: ...
+
     async def run(self, *, task_status: Any) -> None: ...
 
 
@@ -94,11 +96,13 @@ class Mesh:
         self._initiator = initiator
         self._log_state = log_state
         self._started_s = time.monotonic()
+        #: The path of the control socket; empty without one.
+        self.control = ""
         self._catalog = Catalog([node.name for node in settings.config.nodes])
         self._tree = Tree(self._catalog.nodes, time.time_ns())
         self._seen: dict[str, tuple[bool, tuple[DiskInfo, ...]]] = {}
         self._in_force: View = mount_view(settings.config, settings.node, settings.keyring.prints())
-        self.config_watch = ConfigWatch(settings.config.given, settings.node, self._compare)
+        self.config_watch = ConfigWatch(settings.config.given, settings.node, self.changes)
         self.problem_watch = ProblemWatch(self._counts, self._find)
         #: Set, and replaced by another, at every change of an exporter or of its disks.
         self.changed = trio.Event()
@@ -129,11 +133,34 @@ class Mesh:
             else:
                 self._catalog.lost(node)
         if changed:
-            self.operations.gone(self._tree.update(self._catalog.disks, time.time_ns()))
-            changed_now, self.changed = self.changed, trio.Event()
-            changed_now.set()
+            self._update()
         if all(exporter.state != "connecting" for exporter in self._initiator.exporters.values()):
             self.settled.set()
+
+    def _update(self) -> None:
+        self.operations.gone(self._tree.update(self._catalog.disks, time.time_ns()))
+        changed_now, self.changed = self.changed, trio.Event()
+        changed_now.set()
+
+    def changes(self, loaded: Loaded) -> Changes:
+        """What a config that was read differs in from what is in force."""
+        return compare(self._in_force, mount_view(loaded.config, self._settings.node, loaded.prints), UNTIL_REMOUNT)
+
+    def reload(self, settings: Settings, loaded: Loaded) -> None:
+        """Go by other settings of the same node."""
+        self._settings = settings
+        new = mount_view(loaded.config, settings.node, loaded.prints)
+        self._in_force = {**new, **{name: self._in_force[name] for name in UNTIL_REMOUNT}}
+        self.operations.io_class = settings.options.io_class
+        self.operations.page_cache = settings.options.page_cache
+        nodes = [node.name for node in settings.config.nodes]
+        self._catalog.take_nodes(nodes)
+        self._tree.take_nodes(nodes)
+        # Every exporter is looked at again, those that are new or gone as well.
+        self._seen.clear()
+        self._initiator.reload(settings)
+        self.refresh()
+        self._update()
 
     async def run(self) -> None:
         """Look for problems until cancelled."""
@@ -195,16 +222,13 @@ class Mesh:
                 {**exporter, "addresses": addresses.get(exporter["node"], 0)} for exporter in self._initiator.status()
             ],
             "refused": sorted(self._catalog.problems),
+            "control": self.control,
             "config_state": self.config_watch.state(),
             "log": self._log_state(),
             "recent": self.problem_watch.recent(),
         }
 
     # --- problems ----------------------------------------------------------------------
-
-    def _compare(self, loaded: Loaded) -> Changes:
-        new = mount_view(loaded.config, self._settings.node, loaded.prints)
-        return compare(self._in_force, new, UNTIL_REMOUNT)
 
     def _counts(self) -> Mapping[str, Mapping[str, int]]:
         failures = {

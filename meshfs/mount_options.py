@@ -35,6 +35,8 @@ Mount every disk of the cluster. Options:
                     id; may be repeated) can be used
   wait_timeout=S    how long at most, default 30; then the mount serves without them and says so
   metrics=ADDR:PORT answer Prometheus there; default: nowhere
+  remount           change the mesh that is mounted there: read CONFIG again, and take the options
+                    given with it (not node); what cannot change is named, and the status is 32
   ro, noexec, noatime, sync, dirsync, allow_other: as in mount(8) and mount.fuse3(8)
   -f                stay in the foreground and log to stderr
   -h, --help, -V, --version
@@ -56,6 +58,8 @@ _IGNORED: Final = frozenset(
     )
 )
 _IGNORED_PREFIXES: Final = ("x-", "X-", "comment=", "user=", "subtype=", "fsname=")
+# What the kernel lists of a mounted FUSE file system, and mount(8) gives with remount.
+_LISTED_PREFIXES: Final = ("user_id=", "group_id=", "max_read=", "blksize=")
 
 
 class UsageError(MeshfsError):
@@ -81,6 +85,9 @@ class MountOptions:
     wait: tuple[str, ...] = ()
     wait_timeout_s: float = limits.MOUNT_WAIT_S
     kernel: tuple[str, ...] = ()
+    remount: bool = False
+    #: Our own options as they were given, one each.
+    said: tuple[str, ...] = ()
 
 
 def answer_without_mounting(program: str, arguments: Sequence[str]) -> str:
@@ -142,11 +149,22 @@ def _option(options: MountOptions, option: str) -> MountOptions:
     name, equals, value = option.partition("=")
     if option in _KERNEL:
         return replace(options, kernel=(*options.kernel, option))
-    if option in _IGNORED or option.startswith(_IGNORED_PREFIXES):
+    if option in _IGNORED or option.startswith((*_IGNORED_PREFIXES, *_LISTED_PREFIXES)):
         return options
+    if option == "remount":
+        return replace(options, remount=True)
     if equals and not value:
         raise UsageError(f"option {name!r} has no value")
-    return _own_option(options, option, name, value)
+    taken = _own_option(options, option, name, value)
+    return replace(taken, said=(*options.said, option))
+
+
+def take_options(options: MountOptions, said: Sequence[str]) -> MountOptions:
+    """``options`` with others of our own on top. Raises UsageError."""
+    for option in said:
+        name, _, value = option.partition("=")
+        options = _own_option(options, option, name, value)
+    return options
 
 
 def _own_option(options: MountOptions, option: str, name: str, value: str) -> MountOptions:

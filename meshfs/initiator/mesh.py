@@ -72,7 +72,7 @@ class Initiator:
         )
 
     def reload(self, settings: Settings) -> None:
-        """Go by other settings from now on, while it runs; those of the same node.
+        """Go by other settings of the same node from now on; the caller then looks at ``exporters`` again.
 
         Nodes that are gone lose their sessions, new ones get one, and the others keep theirs.
         """
@@ -94,7 +94,6 @@ class Initiator:
             port.io_timeout_s = settings.io_timeout_s
             if port.exporter in before.values():
                 self._ports.pop(disk_id).remove()
-        self.on_change()
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all sessions, until cancelled; started at once, whoever is down."""

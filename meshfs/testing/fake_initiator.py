@@ -44,6 +44,11 @@ class FakeInitiator:
     def errors(self) -> dict[str, int]:
         return {}
 
+    def reload(self, settings: HasConfig) -> None:
+        """Exporters of new nodes are silent."""
+        known = self.exporters
+        self.exporters = {node.name: known.get(node.name, FakeExporter()) for node in settings.config.nodes}
+
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         for node in self._config.nodes:

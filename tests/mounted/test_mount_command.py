@@ -110,7 +110,7 @@ def test_the_command_returns_when_the_tree_serves(place: Place) -> None:
     wait_for_end(status["pid"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unmounts(place: Place, number: signal.Signals) -> None:
     assert place.run().returncode == 0
     pid = place.status()["pid"]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from meshctl import disks, flows, flows_set, keygen, password, paths, status, top, wait
+from meshctl import disks, flows, flows_set, keygen, password, paths, reload, status, top, wait
 from meshfs.command import run_command, version_text
 from meshfs.errors import ConfigError
 
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshctl", description="Look after a mesh of disks.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=version_text("meshctl"))
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, disks, paths, flows, flows_set, top, wait, keygen, password):
+    for module in (status, disks, paths, flows, flows_set, top, wait, reload, keygen, password):
         module.add_parser(verbs)
     return parser
 

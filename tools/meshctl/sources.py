@@ -29,11 +29,28 @@ from meshfs.mountinfo import MOUNTINFO, read_mounts
 # Where systemd's unit expects it.
 CONFIG_DEFAULT: Final = Path("/etc/meshfs/cluster.toml")
 STATUS_VERSION: Final = 1
+NO_MOUNT: Final = "no mesh is mounted here; mount one, or name an exporter with --config and --node"
 
 __all__ = [
-    "CONFIG_DEFAULT", "EXPORTER_SILENT", "NOT_ALLOWED", "STATUS_VERSION", "Answer", "Exporter", "NoAnswer",
-    "answer_of", "ask_exporter", "ask_mounts", "exporter", "exporters_here", "exporters_running", "mount_points",
-    "read_control", "read_mount", "read_mount_unbounded", "within",
+    "CONFIG_DEFAULT",
+    "EXPORTER_SILENT",
+    "NOT_ALLOWED",
+    "NO_MOUNT",
+    "STATUS_VERSION",
+    "Answer",
+    "Exporter",
+    "NoAnswer",
+    "answer_of",
+    "ask_exporter",
+    "ask_mounts",
+    "exporter",
+    "exporters_here",
+    "exporters_running",
+    "mount_points",
+    "read_control",
+    "read_mount",
+    "read_mount_unbounded",
+    "within",
 ]  # fmt: skip
 
 
@@ -57,7 +74,7 @@ def ask_mounts(chosen: list[Path]) -> list[Answer]:
     """The status of the chosen mounts, or of all there are. Raises ConfigError when there are none."""
     points = chosen or mount_points()
     if not points:
-        raise ConfigError("no mesh is mounted here; mount one, or name an exporter with --config and --node")
+        raise ConfigError(NO_MOUNT)
     return [answer_of(str(point), partial(read_mount, point)) for point in points]
 
 

@@ -1,0 +1,51 @@
+"""meshctl reload: have mounts read their config again, as SIGHUP does, and say what came of it."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from meshctl import output, table
+from meshctl.main_types import Subparsers
+from meshctl.sources import NO_MOUNT, Answer, answer_of, mount_points
+from meshfs.errors import ConfigError
+from meshfs.problems import Problem, Severity
+from meshfs.remount import ask_reload
+
+_EPILOG = """\
+Nodes, their addresses, keys, [multichannel] and io_timeout_s change while the mesh is mounted; I/O in flight goes on.
+The cluster's name and security cannot: that is exit status 1. For an exporter: systemctl reload meshfsd@NODE
+"""
+
+
+def add_parser(verbs: Subparsers) -> None:
+    parser = verbs.add_parser("reload", help="have mounts read their config again", epilog=_EPILOG)
+    output.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    points: list[Path] = arguments.mountpoint or mount_points()
+    if not points:
+        raise ConfigError(NO_MOUNT)
+    answers = [answer_of(str(point), partial(ask_reload, point)) for point in points]
+    found = [problem for answer in answers for problem in problems(answer)]
+    if arguments.json:
+        output.print_json({"mounts": [output.as_json(answer) for answer in answers]}, found)
+    else:
+        output.print_blocks([line(answer) for answer in answers], found)
+    return output.exit_status(found)
+
+
+def problems(answer: Answer) -> list[Problem]:
+    who = f"mount {answer.source}"
+    if answer.error:
+        return [output.no_answer(who, answer)]
+    found = [Problem("reload-refused", Severity.ERROR, who, text) for text in answer.fields.texts("refused")]
+    failure = answer.fields.text("failure")
+    return [Problem("reload-failed", Severity.ERROR, who, f"nothing changed: {failure}")] if failure else found
+
+
+def line(answer: Answer) -> str:
+    changed = "; ".join(answer.fields.texts("changed")) or "nothing new"
+    what = "not reloaded" if answer.error or answer.fields.text("failure") else f"reloaded: {changed}"
+    return table.printable(f"mount {answer.source}: {what}")
