@@ -61,7 +61,7 @@ def test_the_status_is_found_but_not_listed() -> None:
     tree = Tree(["n1"], 1)
     status = at(tree, "/.meshfs/status")
     assert isinstance(status, StatusFile)
-    assert stat.S_IMODE(status.mode) == 0o440
+    assert stat.S_IMODE(status.mode) == 0o444
     assert ".meshfs" not in listing(tree, "/")
 
 
