@@ -33,8 +33,19 @@ import trio
 
 from meshfs import limits
 from meshfs.fuse import ioprio
+from meshfs.fuse.openers import may_read_disks, sees_all
 from meshfs.model import Access, DiskInfo, IoClass
-from meshfs.namespace.tree import BLOCK_BYTES, Directory, DiskFile, Node, StatusFile, Symlink, Tree
+from meshfs.namespace.tree import (
+    BLOCK_BYTES,
+    XATTR_OPEN_PREFIX,
+    XATTR_PREFIX,
+    Directory,
+    DiskFile,
+    Node,
+    StatusFile,
+    Symlink,
+    Tree,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +102,6 @@ class _StatusHandle:
 
     async def close(self) -> None:
         return
-
-
-def _sees_all(uid: int) -> bool:
-    """Whether an opener of the status may know of everybody's I/O."""
-    return uid in (0, os.geteuid())
 
 
 def _guarded(
@@ -203,7 +209,7 @@ class Operations:
         node = self._node(inode)
         number = next(self._numbers)
         if isinstance(node, StatusFile):
-            self._open[number] = _Open(_StatusHandle(self._status(_sees_all(ctx.uid))), None, write_through=False)
+            self._open[number] = _Open(_StatusHandle(self._status(sees_all(ctx.uid))), None, write_through=False)
             return pyfuse3.FileInfo(fh=number, direct_io=True, keep_cache=False)
         if not isinstance(node, DiskFile):
             raise pyfuse3.FUSEError(errno.EISDIR)
@@ -323,12 +329,15 @@ class Operations:
         """A directory has nothing to make stable."""
 
     # --- extended attributes and the file system --------------------------------------
+    #
+    # xattr(7): the kernel shows user.* only to those who may read the file, and system.* to everybody. Each
+    # caller is listed the names whose values it gets; either prefix is answered.
 
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         # The kernel asks for security.capability at every write; this one must be cheap.
         node = self._tree.get(inode)
-        if isinstance(node, DiskFile) and name.startswith(b"user."):
-            value = node.xattrs().get(name)
+        if isinstance(node, DiskFile) and name.startswith((b"user.", XATTR_OPEN_PREFIX)):
+            value = node.xattrs().get(name.replace(XATTR_OPEN_PREFIX, XATTR_PREFIX, 1))
             if value is not None:
                 return value
         raise pyfuse3.FUSEError(errno.ENODATA)
@@ -336,7 +345,11 @@ class Operations:
     @_guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         node = self._node(inode)
-        return list(node.xattrs()) if isinstance(node, DiskFile) else []
+        if not isinstance(node, DiskFile):
+            return []
+        if may_read_disks(ctx.uid, ctx.gid, ctx.pid, self._disk_gid):
+            return list(node.xattrs())
+        return [name.replace(XATTR_PREFIX, XATTR_OPEN_PREFIX, 1) for name in node.xattrs()]
 
     @_guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:

@@ -27,7 +27,9 @@ from meshfs.namespace.catalog import CatalogDisk, is_file_name
 
 ROOT_INODE: Final = 1
 STATUS_PATH: Final = "/.meshfs/status"
-XATTR_PREFIX: Final = "user.meshfs."
+XATTR_PREFIX: Final = b"user.meshfs."
+#: The same attributes for callers who may not read the disk.
+XATTR_OPEN_PREFIX: Final = b"system.meshfs."
 BLOCK_BYTES: Final = 4096
 
 _MODES: Final = {Access.READ_WRITE: 0o660, Access.READ_ONLY: 0o440, Access.NONE: 0}
@@ -120,9 +122,7 @@ class DiskFile(Node):
             "enclosure": info.enclosure,
             "slot": info.slot,
         }
-        return {
-            (XATTR_PREFIX + name).encode(): value.encode(errors="replace") for name, value in values.items() if value
-        }
+        return {XATTR_PREFIX + name.encode(): value.encode(errors="replace") for name, value in values.items() if value}
 
 
 class Tree:

@@ -14,7 +14,7 @@ from meshfs import __version__, problems
 from meshfs.problems import Problem, Severity
 
 #: Codes that concern each verb that shows only a part; `status` shows them all.
-DISK_CODES: Final = ("mount-", "version-", "exporter-", "disk-")
+DISK_CODES: Final = ("not-allowed", "mount-", "version-", "exporter-", "disk-")
 PATH_CODES: Final = (*DISK_CODES, "path-", "io-")
 
 
