@@ -226,6 +226,10 @@ DISKS_REFRESH_S: Final = 30.0
 # A request the exporter could not take for now (lost open, no resources) goes again after this.
 RETRY_DELAY_MIN_S: Final = 0.01
 RETRY_DELAY_MAX_S: Final = 0.5
+# After a call timed out the mount asks the disk itself; later calls wait this long for the answer before they fail.
+PROBE_PATIENCE_S: Final = 1.0
+# A whole block of every disk there is, so that its exporter can read it past the page cache.
+PROBE_BYTES: Final = 4 * KIB
 # What a handle's close may wait for the last answers.
 CLOSE_TIMEOUT_S: Final = 5.0
 

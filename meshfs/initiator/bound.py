@@ -10,6 +10,7 @@ A session ends with its last channel; ``why`` says then how that one ended.
 """
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Final, TypeVar
 
 import trio
@@ -48,6 +49,8 @@ class Session:
         self.sequence = 0
         #: Why it ended; empty while it is alive.
         self.why = ""
+        #: When the exporter was last known to be there, by the channels that have ended.
+        self.gone_s = -inf
         #: The exporter said that it takes no further channels; why.
         self.no_more = ""
         #: Of everything that is done for the session as long as it lives.
@@ -103,6 +106,7 @@ class Session:
         self.channels.remove(channel)
         self.spread.remove(channel)
         del self._rates[channel]
+        self.gone_s = max(self.gone_s, channel.gone_s)
         if self.channels:
             self.sequence = self.sequence + 1 & _SEQUENCE_MASK
             for other in self.channels:

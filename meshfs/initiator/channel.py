@@ -63,7 +63,12 @@ class Channel:
     """``run`` it in a nursery, then log in (`login.py`), then use it until it ends."""
 
     def __init__(
-        self, transport: Transport, pool: BufferPool, *, dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S
+        self,
+        transport: Transport,
+        pool: BufferPool,
+        *,
+        dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
+        silence_max_s: float = limits.CHANNEL_SILENCE_MAX_S,
     ) -> None:
         self.transport = transport
         self.connection = Connection(Role.INITIATOR, pool)
@@ -81,6 +86,8 @@ class Channel:
         self.throughput = Throughput()
         #: Why the channel ended; empty while it is alive.
         self.why = ""
+        #: When the exporter was last known to be there, once the channel has ended.
+        self.gone_s = self.heard_s
         self.received_bytes = 0
         #: Nothing can be sent any more, and all callers have been told.
         self.closed = False
@@ -89,7 +96,7 @@ class Channel:
         self._slots: dict[int, Slot] = {}
         self._measured = False
         self._now = trio.current_time
-        self._dead_after_s = dead_after_s
+        self._watch = Watch(self, dead_after_s, silence_max_s)
         self._window: Window[Slot] = Window(self.credits, self._left)
         self._control = self._window.control
         self._frames = Frames(self.connection, self.credits)
@@ -115,7 +122,7 @@ class Channel:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._reactor.add(self.transport.fd, self._readable)
-                    nursery.start_soon(Watch(self, self._dead_after_s).run)
+                    nursery.start_soon(self._watch.run)
         finally:
             self._close()
             with trio.CancelScope(shield=True):
@@ -124,10 +131,14 @@ class Channel:
                     await trio.lowlevel.checkpoint()
                     self._recycle_now()
 
-    def fail(self, why: str) -> None:
-        """End the channel; who waits is told by ``run`` as it returns."""
+    def fail(self, why: str, gone_s: float | None = None) -> None:
+        """End the channel. ``run`` then gives every waiting call a ChannelLost.
+
+        ``gone_s``: when the exporter was last known to be there; now, unless it is given.
+        """
         if not self.why:
             self.why = why
+            self.gone_s = self._now() if gone_s is None else gone_s
             self.ended(self)
             self._reactor.remove(self.transport.fd)
             self._reactor.give_turn()
@@ -136,6 +147,7 @@ class Channel:
     def _close(self) -> None:
         if not self.why:
             self.why = CLOSED
+            self.gone_s = self._now()
             self.ended(self)
         self.closed = True
         self._outbox.close()

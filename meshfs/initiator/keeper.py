@@ -60,7 +60,9 @@ class Owner(Protocol):
 class PathKeeper:
     """``start`` it, and cancel its ``scope``."""
 
-    def __init__(self, owner: Owner, choice: Choice, pool: BufferPool, dead_after_s: float) -> None:
+    def __init__(
+        self, owner: Owner, choice: Choice, pool: BufferPool, dead_after_s: float, silence_max_s: float
+    ) -> None:
         self.choice = choice
         self.state = "idle"
         self.why = choice.why_not
@@ -78,6 +80,7 @@ class PathKeeper:
         self._owner = owner
         self._pool = pool
         self.dead_after_s = dead_after_s
+        self.silence_max_s = silence_max_s
         self._poked = trio.Event()
 
     @property
@@ -160,7 +163,9 @@ class PathKeeper:
 
     async def _serve(self, transport: Transport) -> float:
         """One connection from its login to its end; how long it was of use."""
-        channel = Channel(transport, self._pool, dead_after_s=self.dead_after_s)
+        channel = Channel(
+            transport, self._pool, dead_after_s=self.dead_after_s, silence_max_s=self.silence_max_s
+        )  # fmt: skip
         refused, since_s = "", inf
         try:
             async with trio.open_nursery() as nursery:

@@ -69,6 +69,7 @@ class Initiator:
             on_change=lambda: self.on_change(),
             channels=multichannel.channels,
             dead_after_s=multichannel.dead_after_s,
+            io_timeout_s=self._settings.io_timeout_s,
         )
 
     def reload(self, settings: Settings) -> None:
@@ -83,7 +84,9 @@ class Initiator:
         for node in settings.config.nodes:
             known = before.pop(node.name, None) if node.disks else None
             if known is not None:
-                known.configure(self._ways(node), multichannel.channels, multichannel.dead_after_s)
+                known.configure(
+                    self._ways(node), multichannel.channels, multichannel.dead_after_s, settings.io_timeout_s
+                )  # fmt: skip
                 self.exporters[node.name] = known
             elif node.disks:
                 made = self.exporters[node.name] = self._exporter(node)

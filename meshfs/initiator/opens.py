@@ -27,13 +27,18 @@ Replaced disks. When an open that is made again turns out to be of another devic
 one before, everything that was opened before belongs to a disk that is no longer there. Its port
 then ends this shared open (`end`) and gives later handles another one: a handle never reads or
 writes two disks.
+
+Failing fast (failfast.py). A call that waits for the open ends when the exporter has been away for the
+mount's bound. While the disk is suspected to hang, calls wait here too, and only the probe is sent.
 """
 
 import enum
 import errno
 import logging
 import os
+import random
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final, Protocol
 
 import trio
@@ -42,6 +47,7 @@ from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import Channel
+from meshfs.initiator.failfast import Answers, ends_at
 from meshfs.initiator.files import OpenFile, close_file, open_file, query_disk
 from meshfs.initiator.groups import Group
 from meshfs.initiator.session import ExporterSession, Waiting
@@ -73,6 +79,8 @@ class Disk(Protocol):
 
     exporter: ExporterSession
     info: DiskInfo
+    io_timeout_s: float
+    answers: Answers
     #: Opens of the disk that are fenced now: nothing may be sent to it.
     fences: int
 
@@ -89,6 +97,8 @@ class Disk(Protocol):
         """What the exporter says of the disk at a new open, before anything else is asked of it."""
 
 
+#: The operation that is sent though calls are held.
+PROBE: Final = "probe"
 #: The open in which a write was lost that may have been executed; None where there is no such write.
 Attempt = FileId | None
 
@@ -107,8 +117,10 @@ class SharedOpen:
     """The SMB open of one disk in one class, while at least one handle uses it."""
 
     def __init__(self, disk: Disk, io_class: IoClass) -> None:
-        #: Where requests go now; None while there is no open.
+        #: Where requests go now; None while there is no open, and while calls are held.
         self.session: Session | None = None
+        #: The session of the open that may be used, also while calls are held.
+        self.reachable: Session | None = None
         #: Whose credits requests use, channel by channel.
         self.lanes: dict[Channel, Lane] = {}
         self.tree_id = 0
@@ -118,6 +130,7 @@ class SharedOpen:
         self.handles: set[Any] = set()
         #: Another disk has taken the name: whoever uses this open gets ESTALE for good.
         self.ended = False
+        self._kept = False
         self._disk = disk
         self._io_class = io_class
         self._exporter = disk.exporter
@@ -135,10 +148,7 @@ class SharedOpen:
     def add(self, handle: object) -> None:
         self.handles.add(handle)
         self._refusal = None
-        if not self._running:
-            self._running = True
-            self._disk.spawn(self._keep)
-        self._poke.set()
+        self._use()
 
     def end(self) -> None:
         """Another disk has taken the name: every call gets ESTALE from now on, and the open is closed.
@@ -163,35 +173,82 @@ class SharedOpen:
         self.handles.discard(handle)
         self._poke.set()
 
+    def keep(self, on: bool) -> None:
+        """Keep the open though no handle uses it, from now on or no longer."""
+        self._kept = on
+        self._use()
+
+    def _use(self) -> None:
+        """Somebody uses it now, or no longer."""
+        if self._used and not self._running:
+            self._running = True
+            self._disk.spawn(self._keep)
+        self._poke.set()
+
+    @property
+    def _used(self) -> bool:
+        return self._kept or bool(self.handles)
+
     async def remove(self, handle: object) -> None:
         """Ends when the open is closed, if this was its last handle; at most CLOSE_TIMEOUT_S."""
         self.discard(handle)
-        if self.handles or not self._running:
+        if self._used or not self._running:
             return
         with trio.CancelScope(deadline=trio.current_time() + limits.CLOSE_TIMEOUT_S, shield=True):
-            while self._running and not self.handles:
+            while self._running and not self._used:
                 await self._changed.wait()
 
     async def usable(self, op: str, deadline: float, size: int = 0) -> Channel:
-        """The channel to use, waiting for it. TimeoutError at the deadline, OSError when refused."""
-        session = self.session
-        channel = None if session is None else session.pick(size, trio.current_time())
+        """The channel to use, waiting for it. TimeoutError at the deadline, OSError when refused.
+
+        The deadline may come earlier than given, and move while the call waits (failfast.py).
+        """
+        channel = self._pick(op, size)
         if channel is not None:
             return channel
         waiting = Waiting(self._disk.info.name, op, trio.current_time(), deadline)
-        self._exporter.waiting.add(waiting)
+        if op != PROBE:
+            self._exporter.waiting.add(waiting)
         try:
-            with trio.CancelScope(deadline=deadline):
-                while True:
-                    session = self.session
-                    channel = None if session is None else session.pick(size, trio.current_time())
-                    if channel is not None:
-                        return channel
-                    self._raise_refusal(op)
+            while (channel := self._pick(op, size)) is None:
+                self._raise_refusal(op)
+                waiting.ends_s = self._ends_at(op, deadline)
+                if trio.current_time() >= waiting.ends_s:
+                    raise self._timeout()
+                with trio.move_on_at(waiting.ends_s):
                     await self._changed.wait()
+            return channel
         finally:
             self._exporter.waiting.discard(waiting)
-        raise self._timeout()
+
+    def _pick(self, op: str, size: int) -> Channel | None:
+        session = self.reachable if op == PROBE else self.session
+        return None if session is None else session.pick(size, trio.current_time())
+
+    def _ends_at(self, op: str, deadline: float) -> float:
+        """When a call that waits now ends. The probe does not, as it looks for the end of the others' wait."""
+        if op == PROBE:
+            return deadline
+        disk = self._disk
+        return disk.answers.ends_at(
+            ends_at(deadline, disk.io_timeout_s, self._exporter.away_since_s), disk.io_timeout_s
+        )
+
+    async def probe(self) -> None:
+        """Read one block of the disk. Ends when that is answered. OSError."""
+        info = self._disk.info
+        blocks = info.size_bytes // limits.PROBE_BYTES
+        if not blocks:
+            return
+        # A fixed place would be in the exporter's page cache, or be the one bad spot of the disk.
+        offset = random.randrange(blocks) * limits.PROBE_BYTES
+
+        def start(channel: Channel, _: bool) -> Slot:
+            return channel.start_read(
+                self.tree_id, self.file_id, offset, limits.PROBE_BYTES, inf, self.lane(channel)
+            )  # fmt: skip
+
+        await self.again(PROBE, inf, start)
 
     def lane(self, channel: Channel) -> Lane:
         """Of this open on a channel; one made again on it still answers for what is in flight."""
@@ -223,6 +280,8 @@ class SharedOpen:
     def _timeout(self) -> TimeoutError:
         exporter = self._exporter
         why = f"exporter {exporter.node} is {exporter.state} ({exporter.why})" if exporter.why else "no answer"
+        if not exporter.why and self._disk.answers.hung(trio.current_time(), self._disk.io_timeout_s):
+            why = "the disk hangs, so calls fail at once until it answers"
         return TimeoutError(errno.ETIMEDOUT, f"disk {self._disk.info.name}: {why}")
 
     async def again(
@@ -308,11 +367,13 @@ class SharedOpen:
         self._forget_lanes()
         if self._made_in is not None and self._made_in.why:
             self._forget(self._made_in)
+        # Calls that wait have another deadline once the exporter is away, or back.
+        self._wake()
         self._poke.set()
 
     def _forget(self, session: Session) -> None:
-        if self.session is session:
-            self.session = None
+        if self.reachable is session:
+            self.session = self.reachable = None
         self._poke.set()
 
     def update(self) -> None:
@@ -320,7 +381,8 @@ class SharedOpen:
         made_in = self._made_in
         alive = made_in is not None and not made_in.why
         usable = alive and self._ready and not self._disk.fences
-        self.session = made_in if usable else None
+        self.reachable = made_in if usable else None
+        self.session = None if self._disk.answers.held else self.reachable
         if usable:
             self._wake()
 
@@ -342,8 +404,8 @@ class SharedOpen:
         if self._file is not None:
             if self._made_in is None or self._made_in.why:
                 return Step.FORGET
-            return Step.CLOSE if self._fenced or self.ended or not self.handles else Step.WAIT
-        if self.ended or not self.handles:
+            return Step.CLOSE if self._fenced or self.ended or not self._used else Step.WAIT
+        if self.ended or not self._used:
             return Step.STOP
         return Step.WAIT if self._exporter.session is None else Step.CREATE
 

@@ -13,6 +13,7 @@ before gets ESTALE for good, and handles opened from then on share new opens. Th
 """
 
 import errno
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,8 +23,10 @@ import trio
 from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError
 from meshfs.initiator.channel import Channel
+from meshfs.initiator.failfast import Answers
 from meshfs.initiator.files import only_disk, start_query_disks, start_zero
 from meshfs.initiator.groups import Group
+from meshfs.initiator.hang import ask_disk
 from meshfs.initiator.meter import PortMeter
 from meshfs.initiator.opens import Attempt, SharedOpen
 from meshfs.initiator.session import ExporterSession
@@ -57,6 +60,7 @@ class Port:
         #: The owner's exporter does not know FSCTL_SET_ZERO_DATA.
         self.zeroes_by_writes = False
         self.meter = PortMeter(trio.current_time())
+        self.answers = Answers(trio.current_time())
         self._verifier: str | None = None
         # What the latest open said of the disk; None before the first.
         self._opened: DiskInfo | None = None
@@ -67,23 +71,36 @@ class Port:
         await enter_trio()
         if writable and self.info.access is not Access.READ_WRITE:
             raise OSError(errno.EROFS, f"disk {self.info.name} is read-only")
-        deadline = trio.current_time() + self.io_timeout_s
+        start_s = trio.current_time()
         while True:
             shared = self._opens[io_class]
             handle = Handle(self, shared, writable=writable)
             shared.add(handle)
             try:
-                await shared.usable("open", deadline)
+                await shared.usable("open", start_s + self.io_timeout_s)
                 return handle
             except BaseException as error:
                 shared.discard(handle)
                 if not (isinstance(error, OSError) and shared.ended):
+                    if isinstance(error, OSError):
+                        self.failed(shared, error, start_s)
                     raise
             # Another disk took the name meanwhile, and this handle was not on the old one yet.
             await trio.lowlevel.checkpoint()
 
     def _new_opens(self) -> dict[IoClass, SharedOpen]:
         return {io_class: SharedOpen(self, io_class) for io_class in IoClass}
+
+    def failed(self, shared: SharedOpen, error: OSError, start_s: float) -> None:
+        """A call that began at ``start_s`` ended so. After a time-out the disk is asked whether it hangs."""
+        now, exporter = trio.current_time(), self.exporter
+        if not isinstance(error, TimeoutError):
+            self.answers.last_s = now
+        elif exporter.session is not None and self.answers.timed_out(
+            start_s, exporter.since_s, now, fenced=self.fences > 0
+        ):
+            self.update_opens()
+            self.spawn(functools.partial(ask_disk, self, shared, exporter.session))
 
     def opened(self, info: DiskInfo) -> None:
         """What the exporter says of the disk: at a new open before anything is asked of it, and at a flush."""
@@ -115,6 +132,10 @@ class Port:
     def fence(self, change: int) -> None:
         """One fenced open more or less."""
         self.fences += change
+        self.update_opens()
+
+    def update_opens(self) -> None:
+        """Every open looks again at whether it may be used."""
         for shared in self._opens.values():
             shared.update()
 
@@ -191,13 +212,16 @@ class Handle:
                 else:
                     if len(data) != size:
                         raise _short(len(data), size, offset)
-                    port.meter.read(size, start_s, trio.current_time())
+                    port.answers.last_s = now = trio.current_time()
+                    port.meter.read(size, start_s, now)
                     return data
             data = await self._read_slowly(offset, size, deadline)
-        except OSError:
+        except OSError as error:
             port.meter.failed_read(start_s, trio.current_time())
+            port.failed(shared, error, start_s)
             raise
-        port.meter.read(len(data), start_s, trio.current_time())
+        port.answers.last_s = now = trio.current_time()
+        port.meter.read(len(data), start_s, now)
         return data
 
     def _read_parts(self, parts: Parts, offset: int, size: int, deadline: float) -> Group:
@@ -274,13 +298,16 @@ class Handle:
                     if not write_through:
                         self.last_write_seq = port.write_seq = port.write_seq + 1
                     if count == size:
-                        port.meter.wrote(size, start_s, trio.current_time())
+                        port.answers.last_s = now = trio.current_time()
+                        port.meter.wrote(size, start_s, now)
                         return count
             count = await self._write_slowly(offset, memoryview(data), deadline, write_through, lost)
-        except OSError:
+        except OSError as error:
             port.meter.failed_write(start_s, trio.current_time())
+            port.failed(shared, error, start_s)
             raise
-        port.meter.wrote(count, start_s, trio.current_time())
+        port.answers.last_s = now = trio.current_time()
+        port.meter.wrote(count, start_s, now)
         return count
 
     def _write_parts(
@@ -362,12 +389,14 @@ class Handle:
                 await self._flush(deadline)
         except OSError as error:
             port.meter.failed_write(start_s, trio.current_time())
+            port.failed(self._shared, error, start_s)
             if error.errno != errno.EOPNOTSUPP:
                 raise
             logger.info("disk %s: its owner cannot zero a range; it is written instead", port.info.name)
             port.zeroes_by_writes = True
             return await self.zero(offset, length, write_through=write_through)
-        took_s = trio.current_time() - start_s
+        port.answers.last_s = trio.current_time()
+        took_s = port.answers.last_s - start_s
         # No bytes were sent for it.
         port.meter.wrote(0, start_s, start_s + took_s)
         self._zero_bytes = _next_zero_bytes(self._zero_bytes, took_s, port.io_timeout_s)
@@ -390,10 +419,12 @@ class Handle:
         meter, start_s = self._port.meter, trio.current_time()
         try:
             await self._flush(start_s + self._port.io_timeout_s)
-        except OSError:
+        except OSError as error:
             meter.failed_flush(start_s, trio.current_time())
+            self._port.failed(self._shared, error, start_s)
             raise
-        meter.flushed(start_s, trio.current_time())
+        self._port.answers.last_s = now = trio.current_time()
+        meter.flushed(start_s, now)
 
     async def _flush(self, deadline: float) -> None:
         self._check_open()

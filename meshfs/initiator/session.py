@@ -27,6 +27,7 @@ from meshfs.buffers import BufferPool
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import CLOSED, Channel
+from meshfs.initiator.failfast import silence_max_s
 from meshfs.initiator.files import open_file, query_disks, query_interfaces, wait_for_change
 from meshfs.initiator.keeper import PathKeeper
 from meshfs.initiator.login import (
@@ -50,12 +51,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """A call that waits for the exporter to come back."""
+    """A call that waits for the exporter to come back, or for a disk that may hang."""
 
     disk: str
     op: str
     since_s: float
-    deadline_s: float
+    #: When it ends as things are now.
+    ends_s: float
 
 
 class ExporterSession:
@@ -73,6 +75,7 @@ class ExporterSession:
         on_change: Callable[[], None],
         channels: int = limits.CHANNELS_PER_PATH,
         dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
+        io_timeout_s: float = limits.IO_TIMEOUT_S,
     ) -> None:
         self.node = node
         self.state = "connecting"
@@ -82,7 +85,12 @@ class ExporterSession:
         #: None while it is down.
         self.session: Session | None = None
         self.keepers: list[PathKeeper] = []
+        #: Since when it has been away: not heard, or not reached since the start; None while it is connected.
+        self.away_since_s: float | None = None
+        self.io_timeout_s = io_timeout_s
         self.waiting: set[Waiting] = set()
+        #: Names of disks that hang at it, and since when; their calls fail at once.
+        self.hung_disks: dict[str, float] = {}
         #: Called when the session or a channel of it came or went.
         self.listeners: list[Callable[[], None]] = []
         #: When the state was entered; trio's clock.
@@ -121,7 +129,7 @@ class ExporterSession:
 
     async def run(self) -> None:
         """Keep it connected; until cancelled."""
-        self.since_s = trio.current_time()
+        self.since_s = self.away_since_s = trio.current_time()
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -130,14 +138,15 @@ class ExporterSession:
 
     # --- what a reload of the config changes ---------------------------------------------
 
-    def configure(self, ways: Ways, channels: int, dead_after_s: float) -> None:
+    def configure(self, ways: Ways, channels: int, dead_after_s: float, io_timeout_s: float) -> None:
         """Go by another config from now on; requests in flight stay where they are.
 
         Paths to addresses that are gone end as those of an interface that went; a new key is used at the next login.
         """
         self._ways, self._channels, self._dead_after_s = ways, channels, dead_after_s
+        self.io_timeout_s = io_timeout_s
         for keeper in self.keepers:
-            keeper.dead_after_s = dead_after_s
+            keeper.dead_after_s, keeper.silence_max_s = dead_after_s, silence_max_s(io_timeout_s)
         self._take_remotes(self._advertised)
         self.interfaces_changed()
 
@@ -176,7 +185,9 @@ class ExporterSession:
         for choice in choices:
             keeper = known.pop(choice.path.key, None)
             if keeper is None:
-                keeper = PathKeeper(self, choice, self._pool, self._dead_after_s)
+                keeper = PathKeeper(
+                    self, choice, self._pool, self._dead_after_s, silence_max_s(self.io_timeout_s)
+                )  # fmt: skip
             keeper.choice = choice
             keepers.append(keeper)
         self.keepers = keepers
@@ -409,6 +420,7 @@ class ExporterSession:
 
     def _connected(self, session: Session, disks: tuple[DiskInfo, ...]) -> None:
         self.session = session
+        self.away_since_s = None
         self.disks = disks
         # Whatever changed between the list and the first CHANGE_NOTIFY.
         self._disks_changed = trio.Event()
@@ -426,6 +438,7 @@ class ExporterSession:
             return
         if session.why:
             self.session = None
+            self.away_since_s = session.gone_s
             if session.why == CLOSED:
                 self._enter("down", CLOSED)
             else:

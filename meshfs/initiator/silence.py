@@ -6,7 +6,7 @@ was later. An idle peer owes nothing, but is asked now and then, which makes it 
     state                                               verdict
     idle for CHANNEL_IDLE_PROBE_S                       PROBE
     silent for CHANNEL_PROBE_AFTER_S, not yet asked     PROBE    with siblings CHANNEL_PROBE_BESIDE_OTHERS_S
-    silent for CHANNEL_SILENCE_MAX_S, and asked         GIVE_UP
+    silent for ``max_s``, and asked                     GIVE_UP
     the same, not asked, a deadline passed              GIVE_UP  it left us no credit to ask with
     silent for ``dead_after_s``, and asked, while a
       sibling was heard after that                      GIVE_UP  the exporter lives, this channel does not
@@ -31,13 +31,19 @@ class Verdict(enum.Enum):
 class Silence:
     """``look`` regularly; set ``probed_s`` when a probe was sent, ``overdue`` when a deadline passed."""
 
-    __slots__ = ("_busy_since", "_dead_after_s", "_last_heard", "overdue", "probed_s")
+    __slots__ = ("_busy_since", "_dead_after_s", "_last_heard", "_max_s", "overdue", "probed_s")
 
-    def __init__(self, now: float, dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S) -> None:
+    def __init__(
+        self,
+        now: float,
+        dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
+        max_s: float = limits.CHANNEL_SILENCE_MAX_S,
+    ) -> None:
         #: When the peer was asked, since it was heard last.
         self.probed_s: float | None = None
         self.overdue = False
         self._dead_after_s = dead_after_s
+        self._max_s = max_s
         self._last_heard = now
         self._busy_since: float | None = None
 
@@ -55,7 +61,7 @@ class Silence:
         if self._busy_since is None:
             self._busy_since = now
         silent_s, probed_s = self.seconds(now), self.probed_s
-        if silent_s >= limits.CHANNEL_SILENCE_MAX_S and (probed_s is not None or self.overdue):
+        if silent_s >= self._max_s and (probed_s is not None or self.overdue):
             return Verdict.GIVE_UP
         if siblings_heard_s is not None and probed_s is not None:
             return Verdict.GIVE_UP if silent_s >= self._dead_after_s and siblings_heard_s > probed_s else Verdict.FINE

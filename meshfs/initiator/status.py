@@ -16,12 +16,18 @@ def exporter_status(exporter: ExporterSession, now: float) -> dict[str, Any]:
     retry_at = exporter.retry_at
     channels = exporter.channels
     waiting = sorted(exporter.waiting, key=lambda call: call.since_s)
+    away_s = None if exporter.away_since_s is None else now - exporter.away_since_s
     return {
         "node": exporter.node,
         "state": exporter.state,
         "why": exporter.why,
         "since_s": round(now - exporter.since_s, 3),
         "retry_in_s": None if exporter.state != "down" else _left(retry_at, now),
+        "away_s": None if away_s is None else round(away_s, 3),
+        "failing_fast": away_s is not None and away_s >= exporter.io_timeout_s,
+        "hung_disks": [
+            {"disk": disk, "for_s": round(now - since_s, 3)} for disk, since_s in exporter.hung_disks.items()
+        ],
         "failures": exporter.failures,
         "sent_bytes": exporter.sent_bytes_before + sum(channel.sent_bytes for channel in channels),
         "received_bytes": exporter.received_bytes_before + sum(channel.received_bytes for channel in channels),
@@ -31,7 +37,7 @@ def exporter_status(exporter: ExporterSession, now: float) -> dict[str, Any]:
                 "disk": call.disk,
                 "op": call.op,
                 "for_s": round(now - call.since_s, 3),
-                "left_s": round(max(0.0, call.deadline_s - now), 3),
+                "left_s": round(max(0.0, call.ends_s - now), 3),
             }
             for call in waiting
         ],

@@ -47,15 +47,16 @@ class Watched(Protocol):
     def tick(self, now: float) -> None:
         """Some of those waiting may be gone, or go now."""
 
-    def fail(self, why: str) -> None: ...
+    def fail(self, why: str, gone_s: float | None = None) -> None:
+        """End the channel; ``gone_s`` is when the exporter was last known to be there."""
 
 
 class Watch:
     """One channel's; ``run`` it beside the channel, until cancelled."""
 
-    def __init__(self, channel: Watched, dead_after_s: float) -> None:
+    def __init__(self, channel: Watched, dead_after_s: float, silence_max_s: float) -> None:
         self._channel = channel
-        self._silence = Silence(trio.current_time(), dead_after_s)
+        self._silence = Silence(trio.current_time(), dead_after_s, silence_max_s)
 
     async def run(self) -> None:
         while True:
@@ -86,7 +87,8 @@ class Watch:
         if not channel.logged_in:
             return
         if verdict is Verdict.GIVE_UP:
-            channel.fail(f"silent for {self._silence.seconds(now):.1f} s")
+            silent_s = self._silence.seconds(now)
+            channel.fail(f"silent for {silent_s:.1f} s", now - silent_s)
         elif verdict is Verdict.PROBE and channel.probe():
             self._silence.probed_s = now
             channel.probe_siblings()

@@ -166,6 +166,7 @@ async def mesh_pair(
         pool=BufferPool(),
         on_change=lambda: None,
         channels=channels,
+        io_timeout_s=io_timeout_s,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(exporter.run)

@@ -402,6 +402,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         sent_bytes, received_bytes = status.pop("sent_bytes"), status.pop("received_bytes")
         assert status == {
             "node": "n1", "state": "connected", "why": "", "retry_in_s": None, "failures": 0, "waiting": [],
+            "away_s": None, "failing_fast": False, "hung_disks": [],
         }  # fmt: skip
         assert channel.pop("sent_bytes") == sent_bytes > 500
         assert channel.pop("received_bytes") == received_bytes > 500

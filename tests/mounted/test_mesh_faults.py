@@ -151,6 +151,41 @@ def test_an_owner_that_stays_away_times_out_and_others_answer(new_cluster: NewCl
     until(lambda: read_errno(disk(cluster, "n1"))[0] == 0, "the disk answers again")
 
 
+@pytest.mark.parametrize(("how", "io_timeout_s"), [(signal.SIGKILL, 2), (signal.SIGSTOP, 1)], ids=["killed", "frozen"])
+def test_a_program_that_repeats_its_call_waits_for_a_dead_owner_once(
+    new_cluster: NewCluster, how: signal.Signals, io_timeout_s: int
+) -> None:
+    """As md does, which repeats a failed write sector by sector."""
+    cluster = two_owners(new_cluster(io_timeout_s=io_timeout_s))
+    cluster.start_exporters()
+    cluster.mount("n3")
+    point, fd = str(cluster.mountpoint("n3")), os.open(disk(cluster, "n1"), os.O_RDWR | os.O_DIRECT)
+    pid = cluster.exporters["n1"].pid
+    os.kill(pid, how)
+    try:
+        start, numbers = time.monotonic(), set()
+        for sector in range(64):
+            try:
+                os.pwritev(fd, [mmap.mmap(-1, 4096)], sector * 4096)
+            except OSError as error:
+                numbers.add(error.errno)
+        with pytest.raises(TimeoutError):
+            os.fsync(fd)
+        assert numbers == {errno.ETIMEDOUT}
+        assert io_timeout_s / 2 < time.monotonic() - start < io_timeout_s + 2
+        assert "exporter n1 is failing fast" in cluster.meshctl("paths", point, check=False).stdout
+        assert read_errno(disk(cluster, "n2"))[0] == 0
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    if how is signal.SIGKILL:
+        cluster.stop_exporter("n1")
+        cluster.start_exporter("n1")
+    until(lambda: "failing fast" not in cluster.meshctl("paths", point, check=False).stdout, "the owner is back")
+    assert os.pwritev(fd, [mmap.mmap(-1, 4096)], 0) == 4096
+    os.fsync(fd)
+    os.close(fd)
+
+
 def test_paths_tell_what_waits_and_how_long_still(new_cluster: NewCluster) -> None:
     cluster = two_owners(new_cluster(io_timeout_s=20))
     cluster.start_exporters()

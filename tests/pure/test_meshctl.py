@@ -189,6 +189,16 @@ def test_paths_tells_what_waits(mount: Callable[..., Path], capsys: pytest.Captu
     assert "n1       meshfs-n1-disk0 write 4.0s 26.0s" in out
 
 
+def test_paths_tells_what_fails_at_once(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    away = exporter(state="down", why="connection refused", channels=[], away_s=42.0, failing_fast=True)
+    hung = exporter(node="n2", hung_disks=[{"disk": "disk7", "for_s": 31.0}])
+    _, out, _ = run(capsys, "paths", mount(mount_status(exporters=[away, hung])))
+    assert out.splitlines()[-2:] == [
+        "exporter n1 is failing fast: it has been away for 42.0s, so calls end with ETIMEDOUT at once",
+        "disk disk7 of n2 hangs: it has answered nothing for 31.0s, so calls end with ETIMEDOUT at once",
+    ]
+
+
 def test_a_lost_channel_of_a_connected_exporter(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     lost = channel(state="down", remote="10.0.2.1", why="cannot connect: no route", retry_in_s=1.5, failures=4)
     idle = channel(state="idle", remote="10.0.3.1", why="slower (1 Gbit/s) than others (25 Gbit/s)", selected=False)

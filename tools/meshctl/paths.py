@@ -43,6 +43,9 @@ def block(answer: Answer, named: bool) -> str:
     waiting = waiting_rows(answer)
     if waiting:
         parts += ["", table.render(_WAITING, waiting, _RIGHT)]
+    failing = failing_lines(answer)
+    if failing:
+        parts += ["", *failing]
     return "\n".join(parts)
 
 
@@ -95,3 +98,19 @@ def waiting_rows(answer: Answer) -> list[list[str]]:
         for exporter in answer.fields.items("exporters")
         for item in exporter.items("waiting")
     ]
+
+
+def failing_lines(answer: Answer) -> list[str]:
+    """One line for each exporter and each disk whose calls fail at once."""
+    lines = []
+    for exporter in answer.fields.items("exporters"):
+        node = exporter.text("node")
+        if exporter.flag("failing_fast"):
+            away = table.duration(exporter.number("away_s"))
+            lines.append(
+                f"exporter {node} is failing fast: it has been away for {away}, so calls end with ETIMEDOUT at once"
+            )
+        for disk in exporter.items("hung_disks"):
+            hung = f"disk {disk.text('disk')} of {node} hangs: it has answered nothing for"
+            lines.append(f"{hung} {table.duration(disk.number('for_s'))}, so calls end with ETIMEDOUT at once")
+    return [table.printable(line) for line in lines]

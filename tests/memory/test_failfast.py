@@ -1,0 +1,249 @@
+"""One bound for all calls: an exporter that stays away, and a disk that hangs, cost a program io_timeout_s once."""
+
+import errno
+import functools
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from meshfs import limits
+from meshfs.disk.base import Op
+from meshfs.exporter.link import Link
+from meshfs.limits import MIB
+from meshfs.model import IoClass
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+
+SIZE = 8 * MIB
+T = 4.0
+#: How late a call may end, as deadlines are looked at once a tick.
+LATE_S = 2 * limits.CHANNEL_TICK_S
+
+
+async def timed(call: Awaitable[object]) -> tuple[int, float]:
+    """The errno of a call, 0 when it succeeds, and how long it took."""
+    start_s, number = trio.current_time(), 0
+    try:
+        await call
+    except OSError as error:
+        number = error.errno or -1
+    return number, trio.current_time() - start_s
+
+
+async def at_once(call: Awaitable[object]) -> None:
+    assert (number_and_time := await timed(call)) == (errno.ETIMEDOUT, pytest.approx(0, abs=0.01)), number_and_time
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not condition():  # noqa: ASYNC110 - any condition will do
+            await trio.sleep(0.01)
+
+
+async def test_a_program_that_repeats_its_call_waits_for_a_lost_exporter_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As md does, which repeats a failed write sector by sector."""
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        await pair.exporter.stop()
+        start_s = trio.current_time()
+        for sector in range(64):
+            with suppress(TimeoutError):
+                await handle.write(sector * 512, bytes(512))
+        assert trio.current_time() - start_s == pytest.approx(T, abs=LATE_S)
+        assert pair.session.status(trio.current_time())["failing_fast"]
+        await at_once(handle.read(0, 512))
+        await at_once(handle.flush())
+        await at_once(pair.port.open(IoClass.SYSTEM, writable=False))
+        await handle.close()
+        assert not pair.session.waiting
+
+
+async def test_the_bound_begins_anew_when_the_exporter_was_back(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        await pair.exporter.stop()
+        await trio.sleep(3 * T)
+        await at_once(handle.read(0, 512))
+        await pair.nursery.start(pair.exporter.run)
+        await pair.connected()
+        assert await timed(handle.read(0, 512)) == (0, pytest.approx(0, abs=LATE_S))
+        await pair.exporter.stop()
+        assert await timed(handle.read(0, 512)) == (errno.ETIMEDOUT, pytest.approx(T, abs=LATE_S))
+        await at_once(handle.read(0, 512))
+
+
+async def test_attempts_that_fail_do_not_prolong_the_bound(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        await pair.exporter.stop()
+        await trio.sleep(T / 2)
+        failures = pair.session.failures
+        assert await timed(handle.read(0, 512)) == (errno.ETIMEDOUT, pytest.approx(T / 2, abs=LATE_S))
+        assert pair.session.failures > failures
+
+
+async def test_many_calls_end_together_and_the_status_says_when(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        await pair.exporter.stop()
+        await trio.sleep(1.0)
+        results: list[tuple[int, float]] = []
+
+        async def read() -> None:
+            results.append(await timed(handle.read(0, 512)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(500):
+                nursery.start_soon(read)
+            await trio.sleep(0.1)
+            waiting = pair.session.status(trio.current_time())["waiting"]
+            assert len(waiting) == 500
+            assert all(call["left_s"] == pytest.approx(T - 1.1, abs=LATE_S) for call in waiting)
+        assert {number for number, _ in results} == {errno.ETIMEDOUT}
+        assert all(took_s == pytest.approx(T - 1.0, abs=LATE_S) for _, took_s in results)
+
+
+async def test_an_exporter_that_was_never_reached_is_away_since_the_mount_started(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        session = pair.session
+        other = type(session)(
+            "n9", session._ways, session._new_login, policy=session._policy, guid=session._guid,
+            pool=session._pool, on_change=lambda: None, io_timeout_s=T,
+        )  # fmt: skip
+        await pair.exporter.stop()
+        pair.nursery.start_soon(other.run)
+        await trio.sleep(T - 0.1)
+        assert not other.status(trio.current_time())["failing_fast"]
+        await trio.sleep(0.2)
+        assert other.status(trio.current_time())["failing_fast"]
+
+
+async def test_a_silent_exporter_is_away_since_it_was_heard_last(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The bound is longer than the silence after which the channel is given up."""
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=10.0) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        start_s = trio.current_time()
+        with pytest.MonkeyPatch.context() as patch:
+            freeze(pair, patch)
+            assert (await timed(handle.write(0, bytes(512))))[0] == errno.ETIMEDOUT
+            await timed(handle.write(512, bytes(512)))
+            assert trio.current_time() - start_s == pytest.approx(10.0, abs=LATE_S)
+            await at_once(handle.write(512, bytes(512)))
+
+
+async def test_a_silent_exporter_is_away_after_a_bound_that_is_shorter_than_its_patience(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=2.0) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        start_s = trio.current_time()
+        with pytest.MonkeyPatch.context() as patch:
+            freeze(pair, patch)
+            for sector in range(64):
+                with suppress(TimeoutError):
+                    await handle.write(sector * 512, bytes(512))
+            assert trio.current_time() - start_s < 3.0
+
+
+def freeze(pair: Pair, patch: pytest.MonkeyPatch) -> None:
+    """The exporter reads and answers nothing, on this connection and on later ones, as a stopped process."""
+    patch.setattr(Link, "_receive_batch", lambda link: bool(link._socket.recv(MIB)))
+
+
+@pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
+async def test_a_program_that_repeats_its_call_waits_for_a_hung_disk_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, op: Op
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        pair.exporter.disk.stall()
+        call = (
+            functools.partial(handle.read, size=512)
+            if op is Op.READ
+            else functools.partial(handle.write, data=bytes(512))
+        )
+        start_s = trio.current_time()
+        for sector in range(64):
+            with suppress(TimeoutError):
+                await call(sector * 512)
+        assert trio.current_time() - start_s == pytest.approx(T + limits.PROBE_PATIENCE_S, abs=LATE_S)
+        await at_once(handle.flush())
+        await at_once(pair.port.open(IoClass.SYSTEM, writable=False))
+        await trio.sleep(LATE_S)
+        (hung,) = pair.session.status(trio.current_time())["hung_disks"]
+        assert hung["disk"] == "disk0"
+        assert hung["for_s"] >= T
+        # It answers again.
+        pair.exporter.disk.release()
+        await until(lambda: not pair.session.hung_disks)
+        assert not pair.port.answers.held
+        assert (await timed(call(0)))[0] == 0
+
+
+async def test_a_hung_disk_is_asked_on_though_its_last_handle_is_closed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        pair.exporter.disk.stall()
+        assert (await timed(handle.read(0, 512)))[0] == errno.ETIMEDOUT
+        await handle.close()
+        await trio.sleep(T)
+        await at_once(pair.port.open(IoClass.APP, writable=True))
+        pair.exporter.disk.release()
+        await until(lambda: not pair.port.answers.held)
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        assert (await timed(handle.read(0, 512)))[0] == 0
+        await handle.close()
+        exporter = pair.exporter.exporter
+        assert exporter is not None
+        await until(lambda: all(len(session.opens) == 1 for session in exporter.sessions.values()))
+
+
+async def test_a_disk_that_is_merely_slow_fails_no_call_before_its_own_bound(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Something is answered within each bound, although some calls are not."""
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        disk = pair.exporter.disk
+        disk.stall(lambda request: request.offset < MIB)
+        disk.delay_s = 0.9 * T
+        results: dict[str, tuple[int, float]] = {}
+
+        async def read(name: str, offset: int) -> None:
+            results[name] = await timed(handle.read(offset, 512))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, "late", 0)
+            nursery.start_soon(read, "slow", 4 * MIB)
+            await trio.sleep(T / 2)
+            nursery.start_soon(read, "slow 2", 5 * MIB)
+            await trio.sleep(T / 2 + 0.3)
+            nursery.start_soon(read, "slow 3", 6 * MIB)
+        assert results["late"] == (errno.ETIMEDOUT, pytest.approx(T, abs=LATE_S))
+        assert [results[name][0] for name in ("slow", "slow 2", "slow 3")] == [0, 0, 0]
+
+
+async def test_a_disk_with_one_bad_spot_serves_the_rest(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        pair.exporter.disk.stall(lambda request: request.offset == 0 and request.length == 512)
+        assert (await timed(handle.read(0, 512)))[0] == errno.ETIMEDOUT
+        assert await timed(handle.read(4096, 512)) == (0, pytest.approx(0, abs=LATE_S))
+        assert not pair.session.hung_disks
