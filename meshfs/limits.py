@@ -293,6 +293,13 @@ FUSE_WORKERS_MAX: Final = 512
 # Of those, asynchronous ones (readahead, libaio, io_uring). The rest is left to stat, open and
 # synchronous I/O, so that a disk that waits does not stop `ls`.
 FUSE_BACKGROUND_MAX: Final = 256
+# An open with O_TRUNC is two requests of one thread, the second right behind the first; see fuse/truncating.py.
+FUSE_TRUNCATE_WITHIN_S: Final = 10.0
+# Pages that others hold locked, or whose writing back waits for an owner, are not waited for longer than this
+# before zeros are written under them.
+FUSE_DROP_PAGES_TIMEOUT_S: Final = 1.0
+# The same for pages that are locked by the very request that is to be answered afterwards, if any are.
+FUSE_DROP_OWN_PAGES_TIMEOUT_S: Final = 0.02
 # How long the kernel may keep names and attributes without asking again.
 FUSE_ATTRIBUTES_VALID_S: Final = 1.0
 FUSE_READ_AHEAD_KIB: Final = 1024

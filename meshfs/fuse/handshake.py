@@ -12,6 +12,10 @@ message, and its answer is amended before it goes to the kernel:
                             tree's files never have any
     AUTO_INVAL_DATA off     else a read after a write first asks for the attributes. The page
                             cache is dropped at open (close-to-open), sizes do not change
+    ATOMIC_O_TRUNC off      else the kernel takes an open with O_TRUNC for an empty file: it drops the dirty
+                            pages of every other opener, and their mappings end in SIGBUS. Without the
+                            flag it asks for the size 0 after the open (fuse/truncating.py), and the answer
+                            keeps the size
     max_background          12 by default, far too few where some I/O waits for a lost exporter
 
 Layouts: struct fuse_in_header, fuse_init_in, fuse_out_header, fuse_init_out of linux/fuse.h.
@@ -31,6 +35,7 @@ log = logging.getLogger(__name__)
 # FUSE_MIN_READ_BUFFER: reads of less are refused.
 _READ_BYTES: Final = 8192
 _OPCODE_INIT: Final = 26
+_ATOMIC_O_TRUNC: Final = 1 << 3
 _AUTO_INVAL_DATA: Final = 1 << 12
 _HANDLE_KILLPRIV_V2: Final = 1 << 28
 
@@ -69,7 +74,7 @@ def amended(request: bytes, answer: bytes) -> bytes:
     length, error, unique, major, minor, readahead, flags, _, _ = _ANSWER.unpack_from(answer)
     if opcode != _OPCODE_INIT or error != 0:
         return answer
-    flags = (flags & ~_AUTO_INVAL_DATA) | (offered & _HANDLE_KILLPRIV_V2)
+    flags = (flags & ~(_AUTO_INVAL_DATA | _ATOMIC_O_TRUNC)) | (offered & _HANDLE_KILLPRIV_V2)
     background = limits.FUSE_BACKGROUND_MAX
     head = _ANSWER.pack(length, error, unique, major, minor, readahead, flags, background, background * 3 // 4)
     log.debug("FUSE %d.%d, flags 0x%08x of 0x%08x", major, minor, flags, offered)

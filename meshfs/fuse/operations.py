@@ -2,9 +2,14 @@
 
 What a disk's file does where a regular file and a block device differ:
 
-    open O_TRUNC            ignored, as on a block device. The kernel passes the flag to open
-                            (atomic_o_trunc, which libfuse asks for), so a size in setattr is
-                            always truncate(2) or ftruncate(2): EPERM unless it is the present size
+    open O_TRUNC,           the size stays, and so do the bytes behind the end that the opener wrote or
+    ftruncate               truncated to, as on a block device. What this opener skips from then on reads as
+                            zeros, as in a regular file (fuse/truncation.py). EFBIG behind the disk's end
+    truncate by path        ftruncate of the calling thread's latest open of the disk; without one EPERM,
+                            unless it is the present size
+    store to a mapping      as to a block device: it neither moves an end nor zeroes anything. Only a file
+                            that was truncated and mapped by one opener, and written back behind its end, is
+                            taken for a write: FUSE says no difference
     read at the end         0 bytes
     write past the end      what fits, then ENOSPC
     chmod, chown            EPERM; utimens is accepted and changes nothing, as the times are the
@@ -34,6 +39,9 @@ import trio
 from meshfs import limits
 from meshfs.fuse import ioprio
 from meshfs.fuse.openers import may_read_disks, sees_all
+from meshfs.fuse.page_cache import PageCache
+from meshfs.fuse.truncated import TruncatedOpener
+from meshfs.fuse.truncating import Ambiguous, Openers
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.tree import (
     BLOCK_BYTES,
@@ -56,11 +64,16 @@ _SECTOR_BYTES: Final = 512  # the unit of st_blocks, whatever the disk's is
 
 
 class Handle(Protocol):
-    """An open disk. Every method ends within the mount's I/O timeout; errors are OSError."""
+    """An open disk. Every method ends within the mount's I/O timeout; errors are OSError.
+
+    ``zero`` makes the beginning of a range read as zeros and gives the count of bytes done; ``length`` is positive.
+    """
 
     async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview: ...
 
     async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int: ...
+
+    async def zero(self, offset: int, length: int, *, write_through: bool = False) -> int: ...
 
     async def flush(self) -> None: ...
 
@@ -74,15 +87,18 @@ class Port(Protocol):
 
 
 class _Open:
-    """One open file; ``info`` is None for the status."""
+    """One open file; ``info`` is None for the status. ``truncated`` is set from the first truncation on."""
 
-    __slots__ = ("handle", "info", "size_bytes", "write_through")
+    __slots__ = ("handle", "info", "opened_by", "size_bytes", "truncated", "write_through")
 
     def __init__(self, handle: Handle, info: DiskInfo | None, *, write_through: bool) -> None:
         self.handle = handle
         self.info = info
         self.size_bytes = 0 if info is None else info.size_bytes
         self.write_through = write_through
+        self.truncated: TruncatedOpener | None = None
+        #: The inode, and the thread that opened it.
+        self.opened_by = (0, 0)
 
 
 class _StatusHandle:
@@ -95,6 +111,9 @@ class _StatusHandle:
         return self._content[offset : offset + size]
 
     async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    async def zero(self, offset: int, length: int, *, write_through: bool = False) -> int:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     async def flush(self) -> None:
@@ -176,11 +195,17 @@ class Operations:
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
         self._listings: dict[int, tuple[Directory, list[tuple[bytes, Node]]]] = {}
+        self._openers: Openers[_Open] = Openers()
+        self._pages: PageCache | None = None
         self._gone: set[int] = set()
         self._gone_changed = trio.Event()
 
     def init(self) -> None:
         self.started.set()
+
+    def mounted(self, pages: PageCache) -> None:
+        """The mount is there, and has these cached pages; before the first request is answered."""
+        self._pages = pages
 
     # --- the hot path -----------------------------------------------------------------
 
@@ -198,6 +223,8 @@ class Operations:
                 raise pyfuse3.FUSEError(errno.ENOSPC)
             data = memoryview(data)[:room_bytes]
         try:
+            if opened.truncated is not None:
+                return await opened.truncated.write(offset, data)
             return await opened.handle.write(offset, data, write_through=opened.write_through)
         except Exception as error:
             raise _translated("write", error) from error
@@ -224,8 +251,13 @@ class Operations:
             # The open found another disk than the one this inode is of; the kernel looks up the name again.
             await handle.close()
             raise pyfuse3.FUSEError(errno.ESTALE)
-        self._open[number] = _Open(handle, info, write_through=bool(flags & os.O_DSYNC))
+        opened = self._open[number] = _Open(handle, info, write_through=bool(flags & os.O_DSYNC))
+        opened.opened_by = (int(inode), int(ctx.pid))
+        self._openers.opened(opened, *opened.opened_by, trio.current_time())
         self.opens[info.id] += 1
+        if flags & os.O_TRUNC:
+            # Only where the kernel was not told to ask for it by SETATTR: see handshake.py.
+            await self._truncate(opened, 0)
         return pyfuse3.FileInfo(fh=number, direct_io=not self.page_cache, keep_cache=False)
 
     @_guarded
@@ -233,6 +265,7 @@ class Operations:
         opened = self._open.pop(fh)
         if opened.info is not None:
             self.opens[opened.info.id] -= 1
+            self._openers.released(opened, *opened.opened_by)
         await opened.handle.close()
 
     @_guarded
@@ -289,10 +322,38 @@ class Operations:
     ) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
         present = self._attributes(node)
-        resized = fields.update_size and attr.st_size != present.st_size
-        if resized or fields.update_mode or fields.update_uid or fields.update_gid:
+        if fields.update_mode or fields.update_uid or fields.update_gid:
             raise pyfuse3.FUSEError(errno.EPERM)
+        if fields.update_size:
+            opened = self._truncating(inode, fh, ctx)
+            if opened is not None:
+                await self._truncate(opened, attr.st_size)
+            elif attr.st_size != present.st_size:
+                raise pyfuse3.FUSEError(errno.EPERM)
         return present
+
+    def _truncating(self, inode: int, fh: int | None, ctx: pyfuse3.RequestContext) -> _Open | None:
+        """The opener that truncates: that of an ftruncate(2), or of an open with O_TRUNC, or of a truncate(2)."""
+        if fh is not None:
+            return self._open[fh]
+        try:
+            return self._openers.truncating(int(inode), int(ctx.pid), trio.current_time())
+        except Ambiguous:
+            log.warning("inode %d: two processes of another PID namespace open it at once, one with O_TRUNC", inode)
+            raise pyfuse3.FUSEError(errno.EBUSY) from None
+
+    async def _truncate(self, opened: _Open, size: int) -> None:
+        if opened.info is None:
+            raise pyfuse3.FUSEError(errno.EPERM)
+        if opened.info.access is not Access.READ_WRITE:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        if size > opened.size_bytes:
+            raise pyfuse3.FUSEError(errno.EFBIG)
+        if opened.truncated is None:
+            opened.truncated = TruncatedOpener(
+                opened.handle, opened.opened_by[0], self._pages, write_through=opened.write_through
+            )
+        await opened.truncated.truncate(size)
 
     @_guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:

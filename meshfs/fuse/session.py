@@ -41,6 +41,7 @@ from meshfs import limits, reactor, worker
 from meshfs.errors import MeshfsError
 from meshfs.fuse.handshake import handshake
 from meshfs.fuse.operations import Operations
+from meshfs.fuse.page_cache import PageCache
 from meshfs.fuse.tuning import tune
 from meshfs.worker import Worker
 
@@ -75,6 +76,8 @@ async def serve(
     answered by the kernel with ENOTCONN, as is every later use of a file still open. Raises MountFailed.
     """
     fd = _mount(operations, mountpoint, options)
+    pages = PageCache(fd)
+    operations.mounted(pages)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_announce, operations, mountpoint, on_ready)
@@ -82,6 +85,7 @@ async def serve(
             await _loop(fd)
             nursery.cancel_scope.cancel()
     finally:
+        pages.close()
         # Closes the fd first: whatever the unmount touches finds a dead file system, not a hung one.
         pyfuse3.close(unmount=True)
 

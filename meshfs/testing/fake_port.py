@@ -17,6 +17,8 @@ class FakePort:
     error       errno of every later read, write and flush (None: they work)
     open_error  the same for open
     gate        an Event every later read and write waits for
+    error_after      this many calls from now on work, then they fail with EIO
+    zero_max_bytes   what one call of zero does at most
     delay_s     reads, writes and flushes take up to this long, in no order
     calls       (operation, offset, size, write_through or None) in order
     opened      (class, writable) of every open, in order
@@ -29,6 +31,8 @@ class FakePort:
         self.open_error: int | None = None
         self.gate: trio.Event | None = None
         self.delay_s = 0.0
+        self.zero_max_bytes = 1 << 40
+        self.error_after: int | None = None
         self.calls: list[tuple[str, int, int, bool | None]] = []
         self.opened: list[tuple[IoClass, bool]] = []
         self.handles = 0
@@ -51,6 +55,10 @@ class FakePort:
             await trio.sleep(random.uniform(0, self.delay_s))
         if self.bug is not None:
             raise self.bug
+        if self.error_after is not None:
+            self.error_after -= 1
+            if self.error_after < 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error))
 
@@ -70,6 +78,14 @@ class FakeHandle:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._port.data[offset : offset + len(data)] = data
         return len(data)
+
+    async def zero(self, offset: int, length: int, *, write_through: bool = False) -> int:
+        count = min(length, self._port.zero_max_bytes)
+        await self._port.enter("zero", offset, count, write_through)
+        if offset + count > len(self._port.data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._port.data[offset : offset + count] = bytes(count)
+        return count
 
     async def flush(self) -> None:
         await self._port.enter("flush", 0, 0)

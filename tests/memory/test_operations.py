@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import pyfuse3
 import pytest
+import trio
+import trio.testing
 
 from meshfs.fuse import ioprio
 from meshfs.fuse.operations import Operations
@@ -95,23 +97,124 @@ async def test_synchronous_opens_write_through(bench: Bench, flags: int, write_t
     assert bench.port.calls == [("write", 0, 1, write_through)]
 
 
-async def test_o_trunc_is_ignored_and_truncate_is_refused(bench: Bench) -> None:
-    bench.port.data[:4] = b"data"
-    fh = await bench.open(os.O_RDWR | os.O_TRUNC)
-    assert bytes(await bench.operations.read(fh, 0, 4)) == b"data"
-    inode = await bench.inode(f"/disk/by-id/{bench.info.id}")
+class Sized:
+    """What a SETATTR changes: the size alone."""
 
-    class Fields:
-        update_size = True
-        update_mode = update_uid = update_gid = update_mtime = update_atime = update_ctime = False
+    update_size = True
+    update_mode = update_uid = update_gid = update_mtime = update_atime = update_ctime = False
 
-    fields = cast(pyfuse3.SetattrFields, Fields())
+
+class Thread(Caller):
+    """Who calls, by its id."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+
+async def resize(bench: Bench, size: int, fh: int | None, pid: int = 0) -> int:
+    """SETATTR of a size; the size it answers with."""
     wanted = pyfuse3.EntryAttributes()
-    for size in (0, SIZE - 1, SIZE + 1):
-        wanted.st_size = size
-        assert await refused(bench.operations.setattr(inode, wanted, fields, fh, CTX)) == errno.EPERM
-    wanted.st_size = SIZE
-    assert (await bench.operations.setattr(inode, wanted, fields, None, CTX)).st_size == SIZE
+    wanted.st_size = size
+    inode: Any = await bench.inode(f"/disk/by-id/{bench.info.id}")
+    caller, fields = cast(pyfuse3.RequestContext, Thread(pid)), cast(pyfuse3.SetattrFields, Sized())
+    return int((await bench.operations.setattr(inode, wanted, fields, fh, caller)).st_size)
+
+
+async def open_by(bench: Bench, pid: int) -> int:
+    inode: Any = await bench.inode(f"/disk/by-id/{bench.info.id}")
+    return int((await bench.operations.open(inode, os.O_RDWR, cast(pyfuse3.RequestContext, Thread(pid)))).fh)
+
+
+def changes(bench: Bench) -> list[tuple[str, int, int]]:
+    return [(kind, offset, size) for kind, offset, size, _ in bench.port.calls]
+
+
+async def test_what_an_opener_skips_after_o_trunc_is_zeroed_before_its_write(bench: Bench) -> None:
+    """The kernel sends the O_TRUNC as a SETATTR without a handle, from the thread that opened."""
+    fh, other = await open_by(bench, 71), await open_by(bench, 72)
+    assert await resize(bench, 0, None, pid=71) == SIZE
+    assert bench.port.calls == []
+    for offset in (100, 103, 300):
+        await bench.operations.write(fh, offset, b"abc")
+        await bench.operations.write(other, offset + 2000, b"abc")
+    theirs = [("write", offset, 3) for offset in (2100, 2103, 2300)]
+    assert [each for each in changes(bench) if each not in theirs] == [
+        ("zero", 0, 100), ("write", 100, 3), ("write", 103, 3), ("zero", 106, 194), ("write", 300, 3),
+    ]  # fmt: skip
+
+
+async def test_o_trunc_in_the_flags_of_the_open_counts_as_well(bench: Bench) -> None:
+    """Where the kernel was not told to ask for it separately."""
+    fh = await bench.open(os.O_RDWR | os.O_TRUNC)
+    await bench.operations.write(fh, 5, b"x")
+    assert changes(bench) == [("zero", 0, 5), ("write", 5, 1)]
+
+
+async def test_ftruncate_keeps_the_size_and_zeroes_up_to_the_new_end(bench: Bench) -> None:
+    fh = await bench.open()
+    assert await resize(bench, 1000, fh) == SIZE
+    assert await resize(bench, 500, fh) == SIZE
+    assert changes(bench) == []
+    assert await resize(bench, 2000, fh) == SIZE
+    assert changes(bench) == [("zero", 500, 1500)]
+    assert await refused(resize(bench, SIZE + 1, fh)) == errno.EFBIG
+    assert await resize(bench, SIZE, fh) == SIZE
+    assert changes(bench)[1:] == [("zero", 2000, SIZE - 2000)]
+
+
+async def test_truncate_by_path_needs_an_opener_of_the_same_thread(bench: Bench) -> None:
+    fh = await open_by(bench, 71)
+    assert await refused(resize(bench, 0, None, pid=72)) == errno.EPERM
+    assert await resize(bench, SIZE, None, pid=72) == SIZE
+    await bench.operations.write(fh, 5, b"x")
+    assert changes(bench) == [("write", 5, 1)]
+    assert await resize(bench, 2, None, pid=71) == SIZE
+    await bench.operations.write(fh, 5, b"x")
+    assert changes(bench)[1:] == [("zero", 2, 3), ("write", 5, 1)]
+    await bench.operations.release(fh)
+    assert await refused(resize(bench, 0, None, pid=71)) == errno.EPERM
+
+
+async def test_openers_of_foreign_pid_namespaces_are_not_taken_for_each_other(bench: Bench) -> None:
+    await open_by(bench, 0)
+    await open_by(bench, 0)
+    assert await refused(resize(bench, 0, None)) == errno.EBUSY
+
+
+async def test_a_read_only_disk_is_not_truncated(bench: Bench) -> None:
+    fh = await bench.open(os.O_RDONLY, bench.read_only)
+    assert await refused(resize(bench, 0, fh)) == errno.EROFS
+
+
+async def test_a_long_gap_is_zeroed_in_several_calls_and_what_is_done_is_kept(bench: Bench) -> None:
+    fh = await bench.open(os.O_RDWR | os.O_TRUNC)
+    bench.port.zero_max_bytes = 400
+    bench.port.error_after = 2
+    assert await refused(bench.operations.write(fh, 1000, b"x")) == errno.EIO
+    assert changes(bench) == [("zero", 0, 400), ("zero", 400, 400), ("zero", 800, 200)]
+    bench.port.error_after = None
+    bench.port.calls.clear()
+    await bench.operations.write(fh, 1000, b"x")
+    assert changes(bench) == [("zero", 800, 200), ("write", 1000, 1)]
+
+
+async def test_a_synchronous_opener_zeroes_through(bench: Bench) -> None:
+    fh = await bench.open(os.O_RDWR | os.O_TRUNC | os.O_DSYNC)
+    await bench.operations.write(fh, 10, b"x")
+    assert bench.port.calls == [("zero", 0, 10, True), ("write", 10, 1, True)]
+
+
+async def test_a_write_in_a_gap_waits_until_it_is_zeroed(bench: Bench) -> None:
+    fh = await bench.open(os.O_RDWR | os.O_TRUNC)
+    bench.port.gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for offset in (1000, 500, 2000):
+            nursery.start_soon(bench.operations.write, fh, offset, b"data")
+            await trio.testing.wait_all_tasks_blocked()
+        # One gap is under way; the two others wait, the third because something below it is still old.
+        assert changes(bench) == [("zero", 0, 1000)]
+        bench.port.gate.set()
+    assert bytes(bench.port.data[:2004]) == bytes(500) + b"data" + bytes(496) + b"data" + bytes(996) + b"data"
 
 
 async def test_modes_and_owners_stay_and_times_are_taken_in_silence(bench: Bench) -> None:

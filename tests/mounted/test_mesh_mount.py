@@ -99,9 +99,11 @@ def test_the_tree_and_its_attributes(cluster: LocalCluster) -> None:
     assert (point / "disk/by-node/n1/disk0").resolve() == disk.resolve()
     attributes = run("getfattr", "--dump", disk)
     assert 'user.meshfs.node="n1"' in attributes
-    for refused in (["rm", disk], ["mv", disk, point / "x"], ["truncate", "-s", "1", disk]):
+    for refused in (["rm", disk], ["mv", disk, point / "x"], ["ln", disk, point / "disk/by-id/x"]):
         assert "Operation not permitted" in run(*refused, status=1)
-    disk.write_bytes(b"O_TRUNC is ignored")
+    assert "File too large" in run("truncate", "-s", f"{8 * MIB + 1}", disk, status=1)
+    run("truncate", "-s", "1", disk)
+    disk.write_bytes(b"O_TRUNC keeps the size")
     assert disk.stat().st_size == 8 * MIB
 
 

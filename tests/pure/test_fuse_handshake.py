@@ -6,6 +6,7 @@ from meshfs import limits
 from meshfs.fuse.handshake import amended
 
 AUTO_INVAL_DATA = 1 << 12
+ATOMIC_O_TRUNC = 1 << 3
 KILLPRIV_V2 = 1 << 28
 
 
@@ -18,7 +19,8 @@ def answer(flags: int, error: int = 0) -> bytes:
 
 
 def test_flags_and_background_are_set() -> None:
-    amended_answer = amended(request(KILLPRIV_V2 | AUTO_INVAL_DATA | 1), answer(AUTO_INVAL_DATA | 1))
+    offered = KILLPRIV_V2 | AUTO_INVAL_DATA | ATOMIC_O_TRUNC | 1
+    amended_answer = amended(request(offered), answer(AUTO_INVAL_DATA | ATOMIC_O_TRUNC | 1))
     fields = struct.unpack_from("<IiQIIIIHH", amended_answer)
     assert fields[:6] == (80, 0, 2, 7, 31, 131072)
     assert fields[6] == KILLPRIV_V2 | 1
