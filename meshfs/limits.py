@@ -337,7 +337,7 @@ PROBLEMS_WINDOW_S: Final = 60.0
 # A disk that takes longer than this for one request is stuck for whoever waits; a spinning one retries for 7 s.
 PROBLEM_IO_WAIT_S: Final = 10.0
 # A path lost this often within the window is not steady; once is what a cable that is moved gives.
-PROBLEM_PATH_FAILURES: Final = 3
+PROBLEM_PATH_LOSSES: Final = 3
 # A node that logs in before its key was copied tries several times; more than this is a stranger or a wrong key.
 PROBLEM_LOGINS_REFUSED: Final = 5
 # One broken message may be a port scanner's.

@@ -16,8 +16,9 @@ import signal
 import sys
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -33,6 +34,7 @@ from meshfs.fuse.session import MountFailed, serve
 from meshfs.inherited import let_go_of_starter, open_standard_streams
 from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
+from meshfs.metrics_place import MetricsPlace
 from meshfs.mount_control import mount_control
 from meshfs.mount_log import MountLog
 from meshfs.mount_mesh import Exporters, Mesh, Settings
@@ -44,10 +46,13 @@ from meshfs.mount_options import (
     kernel_options,
     parse_arguments,
 )
-from meshfs.mount_reload import Metrics, Reloader
+from meshfs.mount_reload import Reloader
 from meshfs.mountinfo import read_mounts, topmost
 from meshfs.remount import remount
 from meshfs.systemd import notify, notify_reloading
+
+if TYPE_CHECKING:
+    from meshfs.metrics import MetricsServer, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +66,7 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
     mesh = Mesh(settings, initiator, mount_log.state)
-    metrics = Metrics(mesh.slow_document)
+    metrics = MetricsPlace(partial(_open_metrics, mesh.slow_document))
     try:
         metrics.move_to(settings.options.metrics)
     except ConfigError as error:
@@ -84,6 +89,13 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
             nursery.start_soon(_announce, served, mesh, settings, on_ready)
             await serve(mesh.operations, settings.mountpoint, options, on_ready=served.set)
             nursery.cancel_scope.cancel()
+
+
+def _open_metrics(snapshot: "Snapshot", place: tuple[str, int]) -> "MetricsServer":
+    # The library takes time and memory, so it is loaded for those who use it.
+    from meshfs.mount_metrics import open_mount_metrics
+
+    return open_mount_metrics(place, snapshot)
 
 
 async def _announce(served: trio.Event, mesh: Mesh, settings: Settings, on_ready: Ready) -> None:

@@ -231,12 +231,12 @@ class Mesh:
     # --- problems ----------------------------------------------------------------------
 
     def _counts(self) -> Mapping[str, Mapping[str, int]]:
-        failures = {
-            path_key(exporter, path): path.integer("failures") or 0
+        losses = {
+            path_key(exporter, path): path.integer("losses") or 0
             for exporter in map(Fields, self._initiator.status())
             for path in exporter.items("channels")
         }
-        return {"disk_errors": self._initiator.errors(), "path_failures": failures}
+        return {"disk_errors": self._initiator.errors(), "path_losses": losses}
 
     async def _find(self) -> list[Problem]:
         return await _slow_problems(await self._slow_facts())

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,12 +19,10 @@ from meshfs.config_watch import read
 from meshfs.control import RefusedError, Request
 from meshfs.errors import ConfigError
 from meshfs.keys import Keyring
+from meshfs.metrics_place import MetricsPlace
 from meshfs.mount_log import MountLog
 from meshfs.mount_mesh import Mesh, Settings
 from meshfs.mount_options import MountOptions, UsageError, take_options
-
-if TYPE_CHECKING:
-    from meshfs.metrics import MetricsServer, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -47,56 +44,10 @@ class Outcome:
         return {"changed": list(self.changed), "refused": list(self.refused), "failure": self.failure}
 
 
-class Metrics:
-    """The server that answers Prometheus, at another place or none after a reload."""
-
-    def __init__(self, snapshot: "Snapshot") -> None:
-        self._snapshot = snapshot
-        self._place: tuple[str, int] | None = None
-        self._server: MetricsServer | None = None
-        self._serving = trio.CancelScope()
-        self._retired: list[MetricsServer] = []
-
-    def move_to(self, place: tuple[str, int] | None) -> None:
-        """Raises ConfigError when it cannot listen there; then it stays where it is."""
-        if place == self._place:
-            return
-        server = self._open(place) if place is not None else None
-        if self._server is not None:
-            # Its task may be waiting for its socket, and closes it once it is not.
-            self._retired.append(self._server)
-        self._server, self._place = server, place
-        self._serving.cancel()
-
-    def _open(self, place: tuple[str, int]) -> "MetricsServer":
-        # The library takes time and memory, so it is loaded for those who use it.
-        from meshfs.mount_metrics import open_mount_metrics
-
-        return open_mount_metrics(place, self._snapshot)
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            with trio.CancelScope() as self._serving:
-                if self._server is not None:
-                    await self._server.run()
-                await trio.sleep_forever()
-            self._close_retired()
-
-    def close(self) -> None:
-        self._close_retired()
-        if self._server is not None:
-            self._server.close()
-
-    def _close_retired(self) -> None:
-        while self._retired:
-            self._retired.pop().close()
-
-
 class Reloader:
     """Changes a running mount; one change at a time."""
 
-    def __init__(self, settings: Settings, mesh: Mesh, mount_log: MountLog, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, mesh: Mesh, mount_log: MountLog, metrics: MetricsPlace) -> None:
         self._settings = settings
         self._mesh = mesh
         self._log = mount_log

@@ -136,10 +136,10 @@ def path_down(document: Fields) -> Iterator[Finding]:
 
 def path_unsteady(document: Fields) -> Iterator[Finding]:
     """A path that works now and was lost several times within the last minute."""
-    counts = document.object("recent").object("path_failures")
+    counts = document.object("recent").object("path_losses")
     for exporter, path in _paths(document):
         count = counts.integer(path_key(exporter, path)) or 0
-        if count >= limits.PROBLEM_PATH_FAILURES and path.text("state") not in _BROKEN_PATH:
+        if count >= limits.PROBLEM_PATH_LOSSES and path.text("state") not in _BROKEN_PATH:
             advice = "look at the link's error counters (ip -s link) and its cable"
             yield _path(exporter, path), f"it was lost {count} times within the last minute; {advice}"
 

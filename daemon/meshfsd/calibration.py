@@ -6,6 +6,7 @@ It saves a disk some seconds of learning, so nothing here is fatal: what cannot 
 disk or makes no sense is told in the log, and learnt anew.
 """
 
+import errno
 import json
 import logging
 import os
@@ -54,6 +55,14 @@ class Calibration:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             logger.warning("disk %s: costs are learnt anew, %s cannot be used: %s", disk, path, error)
             return CostModel()
+
+    def probe(self) -> None:
+        """Find out whether the folder can be written, before there is anything to keep."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.error = "" if os.access(self.folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+        except OSError as error:
+            self.error = error.strerror or str(error)
 
     def save(self, learnt: Sequence[Learnt]) -> None:
         """Write what is news; blocking, and atomic: a crash leaves the old file or the new one."""

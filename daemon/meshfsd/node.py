@@ -11,7 +11,6 @@ the control socket.
 
 import logging
 import signal
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,18 +27,19 @@ from meshfs.disk.base import Engine
 from meshfs.disk.engine import choose_engine
 from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError
-from meshfs.exporter.endpoints import listen_all, listen_unix
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.interfaces import offered
 from meshfs.exporter.listener import Listener
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.inherited import let_go_of_starter
 from meshfs.interfaces import KnownInterfaces, is_here
+from meshfs.metrics_place import MetricsPlace
 from meshfs.smb.auth import Accounts
 from meshfs.systemd import notify, notify_reloading
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.disks import Disks, ServedDisk, run_disk
 from meshfsd.flows import FlowControl
+from meshfsd.places import Places
 from meshfsd.status import make_status
 from meshfsd.watch import NODE_UNTIL_RESTART, ExporterWatch
 
@@ -83,9 +83,7 @@ class NodeExporter:
         self._flows = FlowControl(
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
         )  # fmt: skip
-        self._sockets: list[socket.socket] = []
-        self._control: socket.socket | None = None
-        self._metrics: MetricsServer | None = None
+        self._places = Places(MetricsPlace(self._open_metrics))
         self._started = time.monotonic()
         self._watch = ExporterWatch(loaded, self._facts)
 
@@ -94,32 +92,18 @@ class NodeExporter:
         for disk in self._node.disks:
             served = await self._disks.open(disk, self._config)
             self._exporter.shares.add(served.offered)
-        node = self._node
-        self._sockets = listen_all(node.addresses, node.port, node.socket)
-        self._control = listen_unix(node.control_socket)
-        if node.metrics is not None:
-            # The library takes time and memory, so it is loaded for those who use it.
-            from meshfsd.metrics import open_exporter_metrics
-
-            self._metrics = open_exporter_metrics(node.metrics, self._told_by_metrics)
+        self._places.open(self._node)
 
     def close(self) -> bool:
         """Close everything; False when I/O is in flight still, whose engine must stay then."""
-        for listening in self._sockets:
-            listening.close()
+        self._places.close()
         self._interfaces.close()
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._control is not None:
-            self._control.close()
-            self._node.control_socket.unlink(missing_ok=True)
-            self._node.socket.unlink(missing_ok=True)
         self._disks.calibration.save(self._disks.learnt())
         return self._disks.close()
 
     async def serve(self) -> None:
-        assert self._control is not None
-        listener = Listener(self._exporter, self._sockets)
+        assert self._places.control is not None
+        listener = Listener(self._exporter, self._places.sockets)
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._engine.run)
@@ -132,14 +116,13 @@ class NodeExporter:
                 nursery.start_soon(self._watch.problems.run)
                 if self._exporter.scratch is not None:
                     nursery.start_soon(self._end_late_oplock_breaks)
-                nursery.start_soon(serve_control, self._control, self._verbs())
-                if self._metrics is not None:
-                    nursery.start_soon(self._metrics.run)
+                nursery.start_soon(serve_control, self._places.control, self._verbs())
+                nursery.start_soon(self._places.metrics.run)
                 self._log_ready()
                 notify("READY=1")
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        await self._reload(nursery)
+                        await self._reload(nursery, listener)
                         continue
                     logger.info("stopping on %s", signal.Signals(number).name)
                     notify("STOPPING=1")
@@ -148,6 +131,7 @@ class NodeExporter:
                     break
 
     async def _keep_calibration(self) -> None:
+        await trio.to_thread.run_sync(self._disks.calibration.probe)
         while True:
             await trio.sleep(limits.CALIBRATION_SAVE_S)
             await trio.to_thread.run_sync(self._disks.calibration.save, self._disks.learnt())
@@ -174,7 +158,7 @@ class NodeExporter:
 
     # --- reload ------------------------------------------------------------------------
 
-    async def _reload(self, nursery: trio.Nursery) -> None:
+    async def _reload(self, nursery: trio.Nursery, listener: Listener) -> None:
         notify_reloading()
         try:
             loaded = await trio.to_thread.run_sync(read, self._config.given, self._node.name)
@@ -182,14 +166,15 @@ class NodeExporter:
             logger.error("not reloaded, the old config stays in force: %s", error)
         else:
             config, accounts = loaded.config, Accounts(loaded.keyring.passwords())
-            await self._apply(config, loaded.node, accounts, nursery)
-            await self._watch.reloaded(loaded)
+            kept = (*NODE_UNTIL_RESTART, *self._places.move(loaded.node, listener))
+            node = replace(loaded.node, **{name: getattr(self._node, name) for name in kept})
+            await self._apply(config, node, accounts, nursery)
+            await self._watch.reloaded(loaded, kept)
             logger.info("reloaded %s", config.path)
         notify("READY=1")
 
     async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
-        old, self._config = self._node, config
-        self._node = node = replace(node, **{name: getattr(old, name) for name in NODE_UNTIL_RESTART})
+        self._config, self._node = config, node
         exporter = self._exporter
         exporter.accounts, exporter.security = accounts, config.cluster.security
         known = {each.name for each in config.nodes}
@@ -221,6 +206,12 @@ class NodeExporter:
         missing = [each for each in self._node.addresses if not is_here(each, self._interfaces.current)]
         uptime_s = time.monotonic() - self._started
         return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, missing)
+
+    def _open_metrics(self, place: tuple[str, int]) -> "MetricsServer":
+        # The library takes time and memory, so it is loaded for those who use it.
+        from meshfsd.metrics import open_exporter_metrics
+
+        return open_exporter_metrics(place, self._told_by_metrics)
 
     async def _told_by_metrics(self) -> dict[str, object]:
         return {"status": self._watch.document(), "flows": await self._flows.show({})}

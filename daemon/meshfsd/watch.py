@@ -1,6 +1,6 @@
 """What an exporter finds wrong with itself: its status document with problems, counted and logged."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from meshfs.config_changes import Changes, Name, View, compare, exporter_view
@@ -9,7 +9,7 @@ from meshfs.problem_watch import ProblemWatch
 from meshfs.problems import Problem, exporter_problems
 
 #: Settings of an exporter's own node, and of the cluster, that are as they were when it started.
-NODE_UNTIL_RESTART = ("addresses", "port", "socket", "metrics", "scratch_size_bytes")
+NODE_UNTIL_RESTART = ("socket", "state", "scratch_size_bytes")
 CLUSTER_UNTIL_RESTART = ("discipline",)
 
 Document = dict[str, Any]
@@ -29,11 +29,12 @@ class ExporterWatch:
         self.config = ConfigWatch(loaded.config.given, node, self._compare)
         self.problems = ProblemWatch(self._counts, self._find)
 
-    async def reloaded(self, loaded: Loaded) -> None:
-        """Everything of this config that can be in force now is."""
+    async def reloaded(self, loaded: Loaded, kept: Iterable[str]) -> None:
+        """This config is in force now but for the settings of the node that are ``kept`` as they were."""
         self._missing = loaded.missing
         new = self._view(loaded)
-        self._in_force = {**new, **{name: self._in_force[name] for name in self._fixed if name in self._in_force}}
+        names = {*self._fixed, *((self._node, what) for what in kept)}
+        self._in_force = {**new, **{name: self._in_force[name] for name in names if name in self._in_force}}
         await self.config.look(again=True)
         await self.problems.look()
 

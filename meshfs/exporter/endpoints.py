@@ -38,15 +38,24 @@ _IPV6_FREEBIND: Final = 78
 
 def listen_all(addresses: Sequence[str], port: int, path: Path) -> list[socket.socket]:
     """Non-blocking listening sockets, the Unix socket last."""
-    sockets: list[socket.socket] = []
-    missing = [address for address in addresses if not _is_here(address)]
-    early = len(missing) < len(addresses)
+    early = any(_is_here(address) for address in addresses)
+    sockets = listen_tcp_at([(address, port) for address in addresses], early=early)
     try:
-        for address in addresses:
-            sockets.append(listen_tcp(address, port, early=early and address in missing))
-        sockets.append(listen_unix(path))
+        return [*sockets.values(), listen_unix(path)]
     except BaseException:
-        for opened in sockets:
+        for opened in sockets.values():
+            opened.close()
+        raise
+
+
+def listen_tcp_at(places: Sequence[tuple[str, int]], *, early: bool = True) -> dict[tuple[str, int], socket.socket]:
+    """All of them, or none. ``early``: also where no interface has the address yet. Raises ConfigError."""
+    sockets: dict[tuple[str, int], socket.socket] = {}
+    try:
+        for address, port in places:
+            sockets[address, port] = listen_tcp(address, port, early=early and not _is_here(address))
+    except BaseException:
+        for opened in sockets.values():
             opened.close()
         raise
     return sockets

@@ -27,8 +27,9 @@ class Listener:
 
     def __init__(self, exporter: Exporter, sockets: Iterable[socket.socket]) -> None:
         self._exporter = exporter
-        self._sockets = list(sockets)
-        self._accepting = trio.CancelScope()
+        #: What ends the accepting at each listening socket.
+        self._accepting = {listening: trio.CancelScope() for listening in sockets}
+        self._nursery: trio.Nursery | None = None
         self._links: set[Link] = set()
         self._flusher: trio.lowlevel.Task | None = None
         self._reactor: reactor.Reactor | None = None
@@ -43,15 +44,25 @@ class Listener:
         self._reactor = reactor.current()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush_when_woken)
-            with self._accepting:
-                async with trio.open_nursery() as acceptors:
-                    for listening in self._sockets:
-                        acceptors.start_soon(self._accept, listening, nursery)
+            self._nursery = nursery
+            for listening in self._accepting:
+                nursery.start_soon(self._accept, listening, nursery)
             await trio.sleep_forever()
+
+    def listen(self, listening: socket.socket) -> None:
+        """Accept at one more socket, from now on."""
+        assert self._nursery is not None, "sockets are added while it runs"
+        self._accepting[listening] = trio.CancelScope()
+        self._nursery.start_soon(self._accept, listening, self._nursery)
+
+    def close(self, listening: socket.socket) -> None:
+        """Accept nothing more there, and close it; connections that came in at it go on."""
+        self._accepting.pop(listening).cancel()
 
     def stop(self) -> None:
         """Accept and read nothing more; replies still go out."""
-        self._accepting.cancel()
+        for scope in self._accepting.values():
+            scope.cancel()
         for link in list(self._links):
             link.stop_reading()
 
@@ -63,6 +74,12 @@ class Listener:
     # --- accepting ---------------------------------------------------------------------
 
     async def _accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
+        with self._accepting[listening]:
+            await self._accept_all(listening, nursery)
+        if listening not in self._accepting:
+            listening.close()
+
+    async def _accept_all(self, listening: socket.socket, nursery: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listening.fileno())
             try:

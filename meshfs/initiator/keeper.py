@@ -69,6 +69,8 @@ class PathKeeper:
         self.channel: Channel | None = None
         #: Attempts that failed, and channels lost.
         self.failures = 0
+        #: Channels that were bound, and lost.
+        self.losses = 0
         #: Of channels that ended.
         self.sent_bytes_before = 0
         self.received_bytes_before = 0
@@ -183,6 +185,7 @@ class PathKeeper:
             self.received_bytes_before += channel.received_bytes
             self._owner.closed(channel)
         if not refused:
+            self.losses += since_s < inf
             self._failed(channel.why)
         return max(0.0, trio.current_time() - since_s)
 

@@ -234,6 +234,7 @@ class ExporterSession:
         if gone:
             channel.fail(keeper.choice.why_not)
             keeper.failures += 1
+            keeper.losses += 1
             self.failures += 1
             keeper.scope.cancel()
         elif channel in session.spread.channels:

@@ -71,6 +71,7 @@ def _path_status(exporter: ExporterSession, keeper: PathKeeper, now: float) -> d
         "why": keeper.choice.why_not or keeper.why,
         "retry_in_s": _left(keeper.retry_at, now) if keeper.state == "down" else None,
         "failures": keeper.failures,
+        "losses": keeper.losses,
         "sent_bytes": sent_bytes,
         "received_bytes": received_bytes,
         **(_channel_status(channel) if channel else _NO_CHANNEL),

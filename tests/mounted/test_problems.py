@@ -1,4 +1,4 @@
-"""States of a real cluster that are not well: `meshctl status` says so and exits 1, metrics count it, the log has a line."""
+"""States of a real cluster that are not well: `meshctl status` names them, metrics count them, the log has a line."""
 
 import errno
 import json

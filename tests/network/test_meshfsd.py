@@ -29,7 +29,7 @@ from meshfs.smb.messages import (
     unpack_notifications,
 )
 from meshfs.smb.wire import prefix
-from meshfs.testing.cluster import BIN, LocalCluster
+from meshfs.testing.cluster import BIN, LocalCluster, free_port
 from meshfs.testing.raw_initiator import SocketInitiator, read_body, write_body
 from support.commands import run
 
@@ -247,3 +247,37 @@ def test_systemd_is_told(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch)
         os.kill(running.pid, signal.SIGTERM)
         assert manager.recv(1000) == b"STOPPING=1"
         assert running.process.wait(10) == 0
+
+
+def test_a_reload_moves_addresses_and_port_while_connections_go_on(cluster: LocalCluster) -> None:
+    running, node = cluster.start_exporter("n1"), cluster.nodes["n1"]
+    old = node.address, node.port
+    with connect(cluster) as client, socket.create_connection(old) as there:
+        node.addresses[:], node.port = ["127.0.0.2", "127.0.0.8"], free_port("127.0.0.8")
+        cluster.write()
+        os.kill(running.pid, signal.SIGHUP)
+        until(lambda: "reloaded" in log_of(cluster), "reloaded")
+        for address in node.addresses:
+            socket.create_connection((address, node.port)).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(old)
+        assert len(client.call(Command.READ, read_body(client.open("disk0"), 0, 512)).data) == 512
+        there.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            there.recv(1)
+        assert not cluster.control("n1")["problems"]
+
+
+def test_a_reload_that_cannot_listen_keeps_the_old_address(cluster: LocalCluster) -> None:
+    running, node = cluster.start_exporter("n1"), cluster.nodes["n1"]
+    old, port = (node.address, node.port), free_port("127.0.0.2")
+    with socket.create_server(("127.0.0.2", port)):
+        node.port = port
+        cluster.write()
+        os.kill(running.pid, signal.SIGHUP)
+        until(lambda: "addresses and port stay as they are" in log_of(cluster), "refused")
+        until(lambda: cluster.control("n1")["problems"], "a problem")
+        socket.create_connection(old).close()
+    os.kill(running.pid, signal.SIGHUP)
+    until(lambda: not cluster.control("n1")["problems"], "moved")
+    socket.create_connection(("127.0.0.2", port)).close()

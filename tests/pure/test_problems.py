@@ -43,7 +43,7 @@ def mount(**changed: Any) -> dict[str, Any]:
     return {"version": 1, "node": "n2", "addresses": 1, "security": "sign", "exporters": [exporter()],
             "disks": [disk()], "refused": [], "config_state": {"error": "", "reload": [], "restart": []},
             "log": {"path": "/log", "error": ""}, "descriptors": {"used": 50, "limit": 1024},
-            "recent": {"disk_errors": {}, "path_failures": {}}, **changed}  # fmt: skip
+            "recent": {"disk_errors": {}, "path_losses": {}}, **changed}  # fmt: skip
 
 
 def own_disk(**changed: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def exporter_document(**changed: Any) -> dict[str, Any]:
 
 
 TWO = {"addresses": 2, "exporters": [exporter(addresses=2)]}
-FLAPPING = {"n1 eth0 10.0.1.2 10.0.1.1 0": limits.PROBLEM_PATH_FAILURES}
+FLAPPING = {"n1 eth0 10.0.1.2 10.0.1.1 0": limits.PROBLEM_PATH_LOSSES}
 
 MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "exporter-away": (
@@ -73,7 +73,7 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "disk n1/disk0", "it has not answered for 40 s, so I/O to it fails at once"),
     "path-down": ({"exporters": [exporter(channels=[path(), path(state="down", why="no route", remote="B")])]},
         "path to B of exporter n1", "it is down (no route)"),
-    "path-unsteady": ({"recent": {"path_failures": FLAPPING}}, "path to 10.0.1.1:4450 of exporter n1",
+    "path-unsteady": ({"recent": {"path_losses": FLAPPING}}, "path to 10.0.1.1:4450 of exporter n1",
         "it was lost 3 times within the last minute"),
     "path-single": (TWO, "exporter n1", "one path is left where the config has 2 addresses at each end"),
     "disk-absent": ({"disks": [disk(present=False)]}, "disk n1/disk0", "the disk is away: no exporter offers it"),

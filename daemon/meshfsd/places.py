@@ -1,0 +1,86 @@
+"""Where an exporter is reached. A reload moves its addresses, port and metrics; connections that are there go on.
+
+What cannot be listened at stays as it was, with a line in the log: an exporter that is reached at
+its old address is of more use than one that is reached at none.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+
+from meshfs.config import Node
+from meshfs.errors import ConfigError
+from meshfs.exporter.endpoints import listen_all, listen_tcp_at, listen_unix
+from meshfs.exporter.listener import Listener
+from meshfs.metrics_place import MetricsPlace
+
+logger = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+
+
+class Places:
+    """``make_metrics`` gives the place of the metrics; ``open`` it all, then ``move`` it at a reload."""
+
+    def __init__(self, metrics: MetricsPlace) -> None:
+        self.metrics = metrics
+        self.control: socket.socket | None = None
+        self._tcp: dict[Place, socket.socket] = {}
+        self._unix: socket.socket | None = None
+        self._remove: Callable[[], None] = _nothing
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Those that SMB connections come in at."""
+        return [*self._tcp.values(), *([self._unix] if self._unix is not None else [])]
+
+    def open(self, node: Node) -> None:
+        """Raises ConfigError; what was opened by then is closed by ``close``."""
+        *tcp, self._unix = listen_all(node.addresses, node.port, node.socket)
+        self._tcp = dict(zip(_tcp_places(node), tcp, strict=True))
+        self.control = listen_unix(node.control_socket)
+
+        def remove() -> None:
+            node.control_socket.unlink(missing_ok=True)
+            node.socket.unlink(missing_ok=True)
+
+        self._remove = remove
+        self.metrics.move_to(node.metrics)
+
+    def move(self, node: Node, listener: Listener) -> tuple[str, ...]:
+        """Go where another config of the node says; the names of settings that stay as they were."""
+        kept: list[str] = []
+        try:
+            self.metrics.move_to(node.metrics)
+        except ConfigError as error:
+            logger.error("metrics stay where they are: %s", error)
+            kept.append("metrics")
+        wanted = _tcp_places(node)
+        try:
+            added = listen_tcp_at([place for place in wanted if place not in self._tcp])
+        except ConfigError as error:
+            logger.error("addresses and port stay as they are: %s", error)
+            return (*kept, "addresses", "port")
+        gone = [self._tcp.pop(place) for place in list(self._tcp) if place not in wanted]
+        self._tcp |= added
+        for listening in added.values():
+            listener.listen(listening)
+        for listening in gone:
+            listener.close(listening)
+        return tuple(kept)
+
+    def close(self) -> None:
+        for listening in self.sockets:
+            listening.close()
+        self.metrics.close()
+        if self.control is not None:
+            self.control.close()
+            self._remove()
+
+
+def _tcp_places(node: Node) -> list[Place]:
+    return [(address, node.port) for address in node.addresses]
+
+
+def _nothing() -> None:
+    """There is nothing to remove yet."""
