@@ -408,7 +408,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         assert channel.pop("received_bytes") == received_bytes > 500
         assert channel == {
             "transport": "unix", "local": "-", "remote": str(tmp_path / "sock"), "state": "connected",
-            "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0,
+            "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0, "losses": 0,
             "interface": "", "number": 0, "speed_bits_s": 0, "rdma": False, "selected": True, "why": "",
             "retry_in_s": None, "sent_bytes_s": 0, "received_bytes_s": 0, "local_address": "",
             "remote_address": "way-0", "measured_bytes_s": None,
@@ -419,6 +419,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         (channel,) = status["channels"]
         assert channel["state"] in ("down", "connecting")
         assert (channel["failures"], channel["outstanding"]) == (status["failures"], 0)
+        assert channel["losses"] == 1, "failed attempts are no losses"
         assert status["retry_in_s"] is not None
         assert status["failures"] > 0
         assert status["sent_bytes"] >= sent_bytes, "what ended channels moved stays counted"
