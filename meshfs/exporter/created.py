@@ -34,6 +34,7 @@ def answer(
 ) -> None:
     """Enter the open, and tell of it; ``allowed`` is the most anybody may have who asks as this one does."""
     request.session.opens[opened.file_id] = opened
+    opened.allowed = allowed
     opened.channel_sequence = request.message.channel_sequence
     request.open = opened
     if request.compound is not None:

@@ -78,6 +78,9 @@ def _check(body: CreateRequest) -> None:
         raise StatusError(NtStatus.INVALID_PARAMETER, "name begins with a separator")
     if body.options & CreateOptions.OPEN_BY_FILE_ID:
         raise StatusError(NtStatus.NOT_SUPPORTED, "open by file id")
+    if body.desired_access & AccessMask.ACCESS_SYSTEM_SECURITY:
+        # A client that asks for the SACL goes on without it after this status, and gives up after another.
+        raise StatusError(NtStatus.PRIVILEGE_NOT_HELD, "nobody may see or change what is audited")
     if not body.desired_access:
         raise StatusError(NtStatus.ACCESS_DENIED, "no access wanted")
     if body.context(b"TWrp") is not None:

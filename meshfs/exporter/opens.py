@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 class Open:
     """What all opens have. ``file_id`` is both halves of the SMB2_FILEID."""
 
-    __slots__ = ("access", "channel_sequence", "closing", "file_id", "name", "session", "tree", "waits")
+    __slots__ = ("access", "allowed", "channel_sequence", "closing", "file_id", "name", "session", "tree", "waits")
 
     def __init__(self, session: "Session", tree: "Tree", file_id: int, access: int, name: str) -> None:
         self.session = session
         self.tree = tree
         self.file_id = file_id
         self.access = access
+        #: The most that this user could have opened it with; CREATE sets it.
+        self.allowed = access
         self.name = name
         #: Open.ChannelSequence: the newest one seen, at first that of its CREATE.
         self.channel_sequence = 0

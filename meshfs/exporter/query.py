@@ -8,7 +8,6 @@ from meshfs.exporter import scratch_files
 from meshfs.exporter.directory import Directory
 from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
-from meshfs.exporter.scratch import SCRATCH_RIGHTS
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, InfoType, NtStatus, QueryDirectoryFlags
@@ -31,6 +30,7 @@ from meshfs.smb.info import (
     query_file,
     query_filesystem,
     query_security,
+    short_name,
 )
 from meshfs.smb.messages import (
     ChangeNotifyRequest,
@@ -66,6 +66,7 @@ def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
         size_bytes=disk.size_bytes,
         allocation_bytes=disk.size_bytes,
         index_number=index_number(disk.info.id),
+        short_name=short_name(disk.name),
         read_only=disk.access_of(request.session.user) is Access.READ_ONLY,
         times=_disk_times(exporter.started_filetime, disk.written_ns()),
         volume_serial=_volume_serial(request),
@@ -195,10 +196,7 @@ def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output
     if body.info_type == InfoType.FILESYSTEM:
         return query_filesystem(body.info_class, _volume(request, opened), body.output_bytes_max)
     if body.info_type == InfoType.SECURITY:
-        if not opened.access & AccessMask.READ_CONTROL:
-            return Output(NtStatus.ACCESS_DENIED)
-        rights = SCRATCH_RIGHTS if isinstance(opened, ScratchOpen) else opened.access
-        return query_security(body.additional, rights, body.output_bytes_max)
+        return query_security(body.additional, opened.access, opened.allowed, body.output_bytes_max)
     return Output(NtStatus.NOT_SUPPORTED if body.info_type == InfoType.QUOTA else NtStatus.INVALID_PARAMETER)
 
 

@@ -16,6 +16,7 @@ from meshfs.exporter.locks import Lockable
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, IoClass
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.constants import AccessMask, ShareAccess
+from meshfs.smb.info import short_name
 
 SHARE_IPC: Final = "IPC$"
 #: Files in memory (`meshfs.exporter.scratch`), where one is configured.
@@ -171,6 +172,10 @@ class Shares:
     def find(self, name: str, node: str) -> OfferedDisk | None:
         """The disk, or None when it is not there or the node may not know of it."""
         disk: OfferedDisk | None = self._disks.get(name.casefold())
+        if disk is None and "~" in name:
+            # A disk's own name has no such character. Two disks of one short name have none.
+            same = [each for each in self.visible(node) if short_name(each.name) == name.upper()]
+            disk = same[0] if len(same) == 1 else None
         return disk if disk is not None and disk.access_of(node) is not Access.NONE else None
 
     def visible(self, node: str) -> list[OfferedDisk]:

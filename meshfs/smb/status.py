@@ -68,6 +68,7 @@ _ERRNO_OF_STATUS: Final[dict[int, int]] = {
     NtStatus.OBJECT_NAME_COLLISION: errno.EEXIST,
     NtStatus.CANNOT_DELETE: errno.EPERM,
     NtStatus.LOGON_FAILURE: errno.EACCES,
+    NtStatus.PRIVILEGE_NOT_HELD: errno.EPERM,
 }
 
 

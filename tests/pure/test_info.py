@@ -1,14 +1,16 @@
 """Information classes: their layouts by smbprotocol's structures, and the rules of truncation."""
 
 import struct
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from smbprotocol import file_info, security_descriptor
 
 from meshfs.smb import info
-from meshfs.smb.constants import FileAttributes, NtStatus
+from meshfs.smb.constants import AccessMask, FileAttributes, NtStatus
 from meshfs.smb.info import FileFacts, FileInfoClass, FilesystemFacts, FsInfoClass, NamePattern, OpenFacts
 from meshfs.smb.messages import FileTimes
 
@@ -16,6 +18,7 @@ WHEN = [datetime(2021, 1, 2, 3, 4, second) for second in range(4)]
 TIMES = FileTimes(*((when - datetime(1601, 1, 1)) // timedelta(microseconds=1) * 10 for when in WHEN))
 DISK = FileFacts("disk0", 4095, 4096, 0x77, read_only=True, times=TIMES, links=1, volume_serial=0xABCD)
 ROOT = FileFacts("", 0, 0, 1, is_directory=True, times=TIMES)
+READ_CONTROL = int(AccessMask.READ_CONTROL)
 OPENED = OpenFacts(granted_access=0x12019F, position=512, mode=2, delete_pending=True)
 VOLUME = FilesystemFacts("disks", 0xABCD, 1 << 40, 1 << 30, TIMES.creation_filetime, bytes(range(16)))
 
@@ -107,7 +110,7 @@ def test_the_root() -> None:
     ("info_class", "status"),
     [
         (FileInfoClass.FULL_EA, NtStatus.NO_EAS_ON_FILE),
-        (FileInfoClass.ALTERNATE_NAME, NtStatus.OBJECT_NAME_NOT_FOUND),
+        (FileInfoClass.ALTERNATE_NAME, NtStatus.OBJECT_NAME_NOT_FOUND),  # where it has no short name
         (FileInfoClass.DIRECTORY, NtStatus.INVALID_INFO_CLASS),
         (0, NtStatus.INVALID_INFO_CLASS),
         (255, NtStatus.INVALID_INFO_CLASS),
@@ -115,6 +118,29 @@ def test_the_root() -> None:
 )
 def test_classes_without_answer(info_class: int, status: NtStatus) -> None:
     assert info.query_file(info_class, DISK, 4096) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("disk0", "DISK0"),
+        ("a-b_c.img", "A-B_C.IMG"),
+        ("12345678.123", "12345678.123"),
+        # Too long, two dots, or nothing behind the dot.
+        ("disk00000", "DIB445~1"),
+        ("disk0.image", "DI949C~1"),
+        ("a.b.c", "ABCF8E~1"),
+        ("a.", "AE536~1"),
+    ],
+)
+def test_short_names(name: str, short: str) -> None:
+    assert info.short_name(name) == info.short_name(name.swapcase()) == short
+    disk = FileFacts(name, 1, 1, 1, short_name=info.short_name(name))
+    whole = query(FileInfoClass.ALTERNATE_NAME, disk)
+    assert read(file_info.FileNameInformation, whole)["file_name"].get_value() == short
+    ask = partial(info.query_file, FileInfoClass.ALTERNATE_NAME, disk)
+    assert ask(7).status is NtStatus.INFO_LENGTH_MISMATCH
+    assert ask(8) == (NtStatus.BUFFER_OVERFLOW, whole[:8])
 
 
 VARIABLE = {
@@ -323,6 +349,13 @@ def test_the_other_volume_classes() -> None:
     assert struct.unpack("<7I", volume(FsInfoClass.SECTOR_SIZE)) == (512, 4096, 4096, 4096, 3, 0, 0)
 
 
+def test_a_short_label_is_padded_for_smbclient() -> None:
+    status, data = info.query_filesystem(FsInfoClass.VOLUME, replace(VOLUME, label="n1"), 4096)
+    assert (status, len(data)) == (NtStatus.SUCCESS, 24)
+    assert data[12:16] == (4).to_bytes(4, "little")
+    assert data[18:] == "n1".encode("utf-16-le") + bytes(2)
+
+
 def test_volume_truncation() -> None:
     whole = volume(FsInfoClass.VOLUME)
     assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 17).status is NtStatus.INFO_LENGTH_MISMATCH
@@ -334,7 +367,7 @@ def test_volume_truncation() -> None:
 
 
 def test_descriptor() -> None:
-    status, data = info.query_security(7, 0x12019F, 4096)
+    status, data = info.query_security(7, READ_CONTROL, 0x12019F, 4096)
     descriptor = security_descriptor.SMB2CreateSDBuffer()
     descriptor.unpack(data)
     assert status is NtStatus.SUCCESS
@@ -346,6 +379,25 @@ def test_descriptor() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("additional", "opened", "status"),
+    [
+        (7, 0, NtStatus.ACCESS_DENIED),
+        (7, 0x1F01FF & ~READ_CONTROL, NtStatus.ACCESS_DENIED),
+        (0, READ_CONTROL, NtStatus.SUCCESS),
+        # The SACL, alone or with the rest, and all there is for a backup.
+        (8, READ_CONTROL, NtStatus.ACCESS_DENIED),
+        (15, READ_CONTROL, NtStatus.ACCESS_DENIED),
+        (0x10000, READ_CONTROL, NtStatus.ACCESS_DENIED),
+        # Label, attributes, scope and bits without a meaning: there is nothing of them.
+        (0x70, READ_CONTROL, NtStatus.SUCCESS),
+        (0x8000_0000, READ_CONTROL, NtStatus.SUCCESS),
+    ],
+)
+def test_who_may_ask_for_which_part(additional: int, opened: int, status: NtStatus) -> None:
+    assert info.query_security(additional, opened, 1, 4096).status is status
+
+
 def test_descriptor_has_what_was_asked_for() -> None:
     for additional in range(8):
         head = struct.unpack_from("<BBHIIII", info.pack_descriptor(additional, 0))
@@ -355,8 +407,8 @@ def test_descriptor_has_what_was_asked_for() -> None:
 
 
 def test_a_descriptor_is_not_cut() -> None:
-    whole = info.query_security(7, 1, 4096).data
-    short = info.query_security(7, 1, len(whole) - 1)
+    whole = info.query_security(7, READ_CONTROL, 1, 4096).data
+    short = info.query_security(7, READ_CONTROL, 1, len(whole) - 1)
     assert short == (NtStatus.BUFFER_TOO_SMALL, len(whole).to_bytes(4, "little"))
 
 

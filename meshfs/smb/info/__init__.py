@@ -20,7 +20,7 @@ from meshfs.smb.info.directory import Listing, dot_entries, is_directory_class, 
 from meshfs.smb.info.facts import FileFacts, FilesystemFacts, OpenFacts, Output
 from meshfs.smb.info.file import FileInfoClass, query_file
 from meshfs.smb.info.filesystem import FsInfoClass, query_filesystem
-from meshfs.smb.info.names import NamePattern, has_wildcards, name_matches
+from meshfs.smb.info.names import NamePattern, has_wildcards, name_matches, short_name
 from meshfs.smb.info.security import pack_descriptor, query_security
 
 __all__ = [
@@ -50,4 +50,5 @@ __all__ = [
     "query_file",
     "query_filesystem",
     "query_security",
+    "short_name",
 ]

@@ -21,7 +21,8 @@ class Output(NamedTuple):
 class FileFacts:
     r"""A file or directory of a share; the ``name`` of its root is empty.
 
-    ``kept_attributes`` are those of a file that has some of its own; a disk's follow from the rest.
+    ``kept_attributes`` are those of a file that has some of its own; a disk's follow from the rest. ``short_name`` is
+    its 8.3 name, and empty where it cannot be opened by one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class FileFacts:
     links: int = 1
     volume_serial: int = 0
     kept_attributes: int | None = None
+    short_name: str = ""
 
     @property
     def attributes(self) -> FileAttributes:

@@ -61,6 +61,7 @@ _COMPRESSION: Final = Struct("<QHBBB3x")
 _ID: Final = Struct("<QQQ")
 _U32: Final = Struct("<I")
 _U64: Final = Struct("<Q")
+_ALTERNATE_NAME_MIN_BYTES: Final = 8
 _DATA_STREAM: Final = "::$DATA".encode("utf-16-le")
 
 _Pack = Callable[[FileFacts, OpenFacts], bytes]
@@ -133,13 +134,21 @@ _ALL: Final = (_basic, _standard, _internal, _zero_u32, _access, _position, _mod
 # Classes that exist, but of which a disk has none.
 _ABSENT: Final[dict[int, NtStatus]] = {
     FileInfoClass.FULL_EA: NtStatus.NO_EAS_ON_FILE,
-    FileInfoClass.ALTERNATE_NAME: NtStatus.OBJECT_NAME_NOT_FOUND,
 }
 
 
 def _named(prefix: bytes, path: str, output_bytes_max: int) -> Output:
     encoded = path.encode("utf-16-le")
     return fitted(prefix + _U32.pack(len(encoded)), encoded, output_bytes_max)
+
+
+def _alternate_name(file: FileFacts, output_bytes_max: int) -> Output:
+    """MS-FSA 2.1.5.11.4: FILE_NAME_INFORMATION with room for one character at least, aligned to 4 bytes."""
+    if output_bytes_max < _ALTERNATE_NAME_MIN_BYTES:
+        return Output(NtStatus.INFO_LENGTH_MISMATCH)
+    if not file.short_name:
+        return Output(NtStatus.OBJECT_NAME_NOT_FOUND)
+    return _named(b"", file.short_name, output_bytes_max)
 
 
 def query_file(info_class: int, file: FileFacts, output_bytes_max: int, opened: OpenFacts | None = None) -> Output:
@@ -160,6 +169,8 @@ def query_file(info_class: int, file: FileFacts, output_bytes_max: int, opened: 
             return _named(b"", f"\\{file.name}", output_bytes_max)
         case FileInfoClass.NORMALIZED_NAME:
             return _named(b"", file.name, output_bytes_max)
+        case FileInfoClass.ALTERNATE_NAME:
+            return _alternate_name(file, output_bytes_max)
         case FileInfoClass.STREAM if file.is_directory:
             return Output(NtStatus.SUCCESS)
         case FileInfoClass.STREAM:

@@ -22,6 +22,7 @@ class FsInfoClass(enum.IntEnum):
 
 # VolumeCreationTime, VolumeSerialNumber, VolumeLabelLength, SupportsObjects, reserved (2.5.9)
 _VOLUME: Final = Struct("<QIIBB")
+_VOLUME_MIN_BYTES: Final = 24
 # TotalAllocationUnits, AvailableAllocationUnits, SectorsPerAllocationUnit, BytesPerSector (2.5.8)
 _SIZE: Final = Struct("<QQII")
 # TotalAllocationUnits, CallerAvailable, ActualAvailable, SectorsPerAllocationUnit, BytesPerSector (2.5.4)
@@ -63,7 +64,9 @@ def _pack(info_class: int, volume: FilesystemFacts) -> tuple[bytes, bytes]:
     match info_class:
         case FsInfoClass.VOLUME:
             label = volume.label.encode("utf-16-le")
-            return _VOLUME.pack(volume.created_filetime, volume.serial, len(label), 0, 0), label
+            fixed = _VOLUME.pack(volume.created_filetime, volume.serial, len(label), 0, 0)
+            # smbclient takes less than the size of the C structure, which ends in padding, for a broken answer.
+            return fixed, label.ljust(_VOLUME_MIN_BYTES - len(fixed), b"\0")
         case FsInfoClass.SIZE:
             return _SIZE.pack(total, available, unit // sector, sector), b""
         case FsInfoClass.FULL_SIZE:

@@ -1,4 +1,4 @@
-r"""Search patterns of QUERY_DIRECTORY (MS-FSA 2.1.4.4).
+r"""Short names of files, and search patterns of QUERY_DIRECTORY (MS-FSA 2.1.4.4).
 
     *   any characters, also none
     ?   any one character
@@ -14,16 +14,32 @@ characters match what was read. A name costs a few int operations per character,
 pattern. Empty matches move a bit along a whole run of ``empty`` bits by one addition's carry.
 """
 
+import hashlib
+import re
 from typing import Final
 
 from meshfs.smb.info.facts import NAME_MAX_CHARS
 
+_SHORT: Final = re.compile(r"[A-Z0-9_-]{1,8}(\.[A-Z0-9_-]{1,3})?")
 _WILDCARDS: Final = frozenset('*?<>"')
 
 
 def _fold(character: str) -> str:
     upper = character.upper()
     return upper if len(upper) == 1 else character
+
+
+def short_name(name: str) -> str:
+    """The 8.3 name of a file (MS-FSCC 2.1.5.2.1), which old programs and `smbclient allinfo` ask for.
+
+    It is the name itself where that is short enough. Else it is made of two characters and a hash, as Windows does
+    where many names begin alike: DI4F2A~1. It does not depend on other files, so it stays as they come and go.
+    """
+    upper = name.upper()
+    if _SHORT.fullmatch(upper):
+        return upper
+    start = re.sub(r"[^A-Z0-9]", "", upper)[:2]
+    return f"{start}{hashlib.sha256(upper.encode()).hexdigest()[:4].upper()}~1"
 
 
 def has_wildcards(pattern: str) -> bool:

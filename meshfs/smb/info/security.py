@@ -13,6 +13,9 @@ from meshfs.smb.info.facts import Output
 OWNER_SECURITY_INFORMATION: Final = 0x1
 GROUP_SECURITY_INFORMATION: Final = 0x2
 DACL_SECURITY_INFORMATION: Final = 0x4
+SACL_SECURITY_INFORMATION: Final = 0x8
+#: Asks for all parts, the SACL among them.
+BACKUP_SECURITY_INFORMATION: Final = 0x1_0000
 
 # Revision, Sbz1, Control, OffsetOwner, OffsetGroup, OffsetSacl, OffsetDacl
 _DESCRIPTOR: Final = Struct("<BBHIIII")
@@ -32,11 +35,11 @@ def _allow(sid: bytes, mask: int) -> bytes:
     return _ACE.pack(0, 0, _ACE.size + len(sid), mask) + sid
 
 
-def pack_descriptor(additional: int, granted_access: int) -> bytes:
+def pack_descriptor(additional: int, allowed_access: int) -> bytes:
     """A self-relative descriptor with the parts ``additional`` asks for."""
     parts = bytearray()
     offsets = {}
-    aces = _allow(_SYSTEM, _FULL_ACCESS) + _allow(_AUTHENTICATED_USERS, granted_access)
+    aces = _allow(_SYSTEM, _FULL_ACCESS) + _allow(_AUTHENTICATED_USERS, allowed_access)
     acl = _ACL.pack(2, 0, _ACL.size + len(aces), 2, 0) + aces
     for wanted, part in (
         (OWNER_SECURITY_INFORMATION, _SYSTEM),
@@ -58,9 +61,18 @@ def pack_descriptor(additional: int, granted_access: int) -> bytes:
     return head + bytes(parts)
 
 
-def query_security(additional: int, granted_access: int, output_bytes_max: int) -> Output:
-    """SUCCESS, or BUFFER_TOO_SMALL whose data is the size needed (u32), for the ERROR response."""
-    descriptor = pack_descriptor(additional, granted_access & ~AccessMask.MAXIMUM_ALLOWED)
+def query_security(additional: int, opened_access: int, allowed_access: int, output_bytes_max: int) -> Output:
+    """The descriptor of a file of which whoever is logged in has `allowed_access`, asked for through an open.
+
+    The SACL takes a privilege that nobody has here, every other part READ_CONTROL (MS-SMB2 2.2.37). Statuses: SUCCESS,
+    ACCESS_DENIED, or BUFFER_TOO_SMALL whose data is the size needed (u32), for the ERROR response.
+    """
+    needed = int(AccessMask.READ_CONTROL)
+    if additional & (SACL_SECURITY_INFORMATION | BACKUP_SECURITY_INFORMATION):
+        needed |= AccessMask.ACCESS_SYSTEM_SECURITY
+    if needed & ~opened_access:
+        return Output(NtStatus.ACCESS_DENIED)
+    descriptor = pack_descriptor(additional, allowed_access)
     if len(descriptor) > output_bytes_max:
         return Output(NtStatus.BUFFER_TOO_SMALL, len(descriptor).to_bytes(4, "little"))
     return Output(NtStatus.SUCCESS, descriptor)
