@@ -161,6 +161,10 @@ class Channel:
             finish(slot, ChannelLost(self.why))
         self.connection.close()
 
+    def configure(self, dead_after_s: float, silence_max_s: float) -> None:
+        """Give a silent exporter another time from now on."""
+        self._watch.configure(dead_after_s, silence_max_s)
+
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
         """From now on: the session's keys, and what every message has to be."""
         self._frames.protect(security, session_id, sign=sign, seal=seal)

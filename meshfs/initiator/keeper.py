@@ -81,8 +81,8 @@ class PathKeeper:
         self.scope = trio.CancelScope()
         self._owner = owner
         self._pool = pool
-        self.dead_after_s = dead_after_s
-        self.silence_max_s = silence_max_s
+        self._dead_after_s = dead_after_s
+        self._silence_max_s = silence_max_s
         self._poked = trio.Event()
 
     @property
@@ -92,6 +92,12 @@ class PathKeeper:
     def works(self, now: float) -> bool:
         """Whether to count on it."""
         return self.broken_since is None or now - self.broken_since < limits.PATH_BROKEN_AFTER_S
+
+    def configure(self, dead_after_s: float, silence_max_s: float) -> None:
+        """Give a silent exporter another time, on this channel and the next ones."""
+        self._dead_after_s, self._silence_max_s = dead_after_s, silence_max_s
+        if self.channel is not None:
+            self.channel.configure(dead_after_s, silence_max_s)
 
     def poke(self) -> None:
         """Something changed: try again now."""
@@ -166,7 +172,7 @@ class PathKeeper:
     async def _serve(self, transport: Transport) -> float:
         """One connection from its login to its end; how long it was of use."""
         channel = Channel(
-            transport, self._pool, dead_after_s=self.dead_after_s, silence_max_s=self.silence_max_s
+            transport, self._pool, dead_after_s=self._dead_after_s, silence_max_s=self._silence_max_s
         )  # fmt: skip
         refused, since_s = "", inf
         try:

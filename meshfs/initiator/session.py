@@ -146,7 +146,7 @@ class ExporterSession:
         self._ways, self._channels, self._dead_after_s = ways, channels, dead_after_s
         self.io_timeout_s = io_timeout_s
         for keeper in self.keepers:
-            keeper.dead_after_s, keeper.silence_max_s = dead_after_s, silence_max_s(io_timeout_s)
+            keeper.configure(dead_after_s, silence_max_s(io_timeout_s))
         self._take_remotes(self._advertised)
         self.interfaces_changed()
 

@@ -31,7 +31,7 @@ class Verdict(enum.Enum):
 class Silence:
     """``look`` regularly; set ``probed_s`` when a probe was sent, ``overdue`` when a deadline passed."""
 
-    __slots__ = ("_busy_since", "_dead_after_s", "_last_heard", "_max_s", "overdue", "probed_s")
+    __slots__ = ("_busy_since", "_last_heard", "dead_after_s", "max_s", "overdue", "probed_s")
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class Silence:
         #: When the peer was asked, since it was heard last.
         self.probed_s: float | None = None
         self.overdue = False
-        self._dead_after_s = dead_after_s
-        self._max_s = max_s
+        self.dead_after_s = dead_after_s
+        self.max_s = max_s
         self._last_heard = now
         self._busy_since: float | None = None
 
@@ -61,10 +61,10 @@ class Silence:
         if self._busy_since is None:
             self._busy_since = now
         silent_s, probed_s = self.seconds(now), self.probed_s
-        if silent_s >= self._max_s and (probed_s is not None or self.overdue):
+        if silent_s >= self.max_s and (probed_s is not None or self.overdue):
             return Verdict.GIVE_UP
         if siblings_heard_s is not None and probed_s is not None:
-            return Verdict.GIVE_UP if silent_s >= self._dead_after_s and siblings_heard_s > probed_s else Verdict.FINE
+            return Verdict.GIVE_UP if silent_s >= self.dead_after_s and siblings_heard_s > probed_s else Verdict.FINE
         alone = siblings_heard_s is None
         probe_after_s = limits.CHANNEL_PROBE_AFTER_S if alone else limits.CHANNEL_PROBE_BESIDE_OTHERS_S
         if silent_s >= probe_after_s and probed_s is None:

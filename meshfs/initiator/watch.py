@@ -58,6 +58,10 @@ class Watch:
         self._channel = channel
         self._silence = Silence(trio.current_time(), dead_after_s, silence_max_s)
 
+    def configure(self, dead_after_s: float, silence_max_s: float) -> None:
+        """Other bounds from now on, also for a silence that has begun."""
+        self._silence.dead_after_s, self._silence.max_s = dead_after_s, silence_max_s
+
     async def run(self) -> None:
         while True:
             await trio.sleep(limits.CHANNEL_TICK_S)
