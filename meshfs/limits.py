@@ -286,13 +286,17 @@ DISK_LIST_MAX_BYTES: Final = 1 * MIB
 DISKS_PER_NODE_MAX: Final = 4096
 # Paths whose inode numbers are remembered after they are gone.
 INODES_REMEMBERED_MAX: Final = 1 << 18
-# FUSE requests of one mount being worked on at once. Workers are started when all others are
-# busy, so this costs what the load costs; I/O that waits for a lost exporter holds one each,
-# which is why it is far more than a disk's depth.
-FUSE_WORKERS_MAX: Final = 512
-# Of those, asynchronous ones (readahead, libaio, io_uring). The rest is left to stat, open and
-# synchronous I/O, so that a disk that waits does not stop `ls`.
-FUSE_BACKGROUND_MAX: Final = 256
+# FUSE requests of one mount being worked on at once. I/O that waits for a lost exporter or a hung disk holds a
+# worker each, and the kernel hands all requests over in one queue: at the limit every other disk stands still.
+# A worker that waits takes 10 KiB (and 1 MiB of address space), so all of them take 80 MiB.
+FUSE_WORKERS_MAX: Final = 8192
+# Of those, what the kernel calls background: readahead, libaio, io_uring, and every O_DIRECT request, also of a
+# thread that waits for it. The rest is left to stat, open and buffered I/O, so that a disk that waits does not
+# stop `ls`. The kernel takes 16 bits, and of a mount of others than root at most its own max_user_bgreq.
+FUSE_BACKGROUND_MAX: Final = 7168
+# Data of writes that wait takes twice its size here. Past this no request is taken from the kernel, else programs
+# that write to a dead disk in large pieces could fill the memory.
+FUSE_WRITES_MAX_BYTES: Final = 512 * MIB
 # An open with O_TRUNC is two requests of one thread, the second right behind the first; see fuse/truncating.py.
 FUSE_TRUNCATE_WITHIN_S: Final = 10.0
 # Pages that others hold locked, or whose writing back waits for an owner, are not waited for longer than this

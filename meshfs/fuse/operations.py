@@ -185,6 +185,8 @@ class Operations:
         self.started = trio.Event()
         #: Open files by disk id, for the status.
         self.opens: Counter[str] = Counter()
+        #: Data of the writes that are being worked on.
+        self.writes_bytes = 0
         self._tree = tree
         self._port_of = port_of
         self._status = status
@@ -222,12 +224,15 @@ class Operations:
             if room_bytes <= 0:
                 raise pyfuse3.FUSEError(errno.ENOSPC)
             data = memoryview(data)[:room_bytes]
+        self.writes_bytes += (size := len(data))
         try:
             if opened.truncated is not None:
                 return await opened.truncated.write(offset, data)
             return await opened.handle.write(offset, data, write_through=opened.write_through)
         except Exception as error:
             raise _translated("write", error) from error
+        finally:
+            self.writes_bytes -= size
 
     # --- files ------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ Here its loop runs in workers (meshfs/worker.py), which the reactor steps:
 
 Invariants:
  1. A worker is on the idle stack, or kept by what it waits for, or continued by a task.
- 2. The fd is watched while a worker is idle or may be started (``limits.FUSE_WORKERS_MAX``).
+ 2. The fd is watched while a worker is idle or may be started (``limits.FUSE_WORKERS_MAX``), unless the
+    writes that wait hold ``limits.FUSE_WRITES_MAX_BYTES`` of data.
  3. pyfuse3 reads the fd only when told so by the reactor; yet the kernel may withdraw the
     request in between (its caller was killed). The fd is therefore non-blocking, and a worker
     that finds nothing is replaced.
@@ -82,7 +83,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_announce, operations, mountpoint, on_ready)
             nursery.start_soon(operations.drop_pages)
-            await _loop(fd)
+            await _loop(fd, operations)
             nursery.cancel_scope.cancel()
     finally:
         pages.close()
@@ -125,7 +126,7 @@ async def _announce(operations: Operations, mountpoint: str, on_ready: Callable[
     on_ready()
 
 
-async def _loop(fd: int) -> None:
+async def _loop(fd: int, operations: Operations) -> None:
     known = pyfuse3.__version__ == _VERSION_KNOWN
     if not (known and hasattr(pyfuse3, "_wait_fuse_readable") and hasattr(pyfuse3, "_session_loop")):
         log.warning("pyfuse3 %s is not %s: using its own, slower loop", pyfuse3.__version__, _VERSION_KNOWN)
@@ -137,7 +138,7 @@ async def _loop(fd: int) -> None:
         os.set_blocking(fd, False)
         _private._wait_fuse_readable = _next_request
         async with trio.open_nursery() as nursery:
-            await _Workers(fd, nursery).run()
+            await _Workers(fd, nursery, lambda: operations.writes_bytes).run()
             nursery.cancel_scope.cancel()
     finally:
         _private._wait_fuse_readable = original
@@ -163,8 +164,11 @@ async def _answer_one() -> None:
 class _Workers:
     """The workers that serve requests, and who resumes them; see the module's docstring."""
 
-    def __init__(self, fd: int, nursery: trio.Nursery) -> None:
+    def __init__(self, fd: int, nursery: trio.Nursery, writes_bytes: Callable[[], int] = int) -> None:
+        """``writes_bytes`` tells how much data the writes hold that are being worked on."""
         self._fd = fd
+        self._writes_bytes = writes_bytes
+        self._workers_max = limits.FUSE_WORKERS_MAX
         self._nursery = nursery
         self._reactor = reactor.current()
         poll = select.poll()
@@ -208,6 +212,10 @@ class _Workers:
         waits for each of its requests has none.
         """
         for _ in range(_BATCH_MAX):
+            if self._writes_bytes() > limits.FUSE_WRITES_MAX_BYTES:
+                # One of these writes ends, and its worker idles, before the fd is watched again.
+                self._unwatch()
+                return
             self._serve_one()
             if len(self._all) - len(self._idle) <= 1 or not self._watched or not self._poll(0):
                 return
@@ -215,7 +223,7 @@ class _Workers:
     def _serve_one(self) -> None:
         if self._idle:
             self._idle.pop().resume()
-        elif len(self._all) < limits.FUSE_WORKERS_MAX:
+        elif len(self._all) < self._workers_max:
             started = Worker(_private._session_loop(*_ALONE), self)
             self._all.add(started)
             started.resume()
@@ -243,7 +251,13 @@ class _Workers:
 
     def ended(self, worker: Worker, error: BaseException | None) -> None:
         self._all.discard(worker)
-        if self._over.is_set() or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+        number = error.errno if isinstance(error, OSError) else 0
+        if self._over.is_set() or number == errno.EAGAIN:
+            return
+        if number == errno.ENOMEM and self._all:
+            # It had no request yet. Those there are serve all that comes.
+            self._workers_max = len(self._all)
+            log.warning("no memory for more than %d FUSE requests at once", self._workers_max)
             return
         if self._failure is None:
             self._failure = error

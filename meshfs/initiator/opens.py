@@ -140,6 +140,7 @@ class SharedOpen:
         self._fenced = False
         self._refusal: OSError | None = None
         self._running = False
+        self._away_since_s: float | None = None
         self._poke = trio.Event()
         self._changed = trio.Event()
 
@@ -367,8 +368,10 @@ class SharedOpen:
         self._forget_lanes()
         if self._made_in is not None and self._made_in.why:
             self._forget(self._made_in)
-        # Calls that wait have another deadline once the exporter is away, or back.
-        self._wake()
+        if self._away_since_s != self._exporter.away_since_s:
+            # Calls that wait have another deadline now. A failed attempt to connect changes nothing for them.
+            self._away_since_s = self._exporter.away_since_s
+            self._wake()
         self._poke.set()
 
     def _forget(self, session: Session) -> None:

@@ -28,6 +28,8 @@ class Kernel:
         self.loops = 0
         self.handler: Callable[[bytes], Awaitable[None]] = self.nothing
         self.withdraw = 0
+        #: Loops that find memory.
+        self.workers_max = 1 << 30
 
     async def nothing(self, request: bytes) -> None:
         return
@@ -39,7 +41,10 @@ class Kernel:
     async def session_loop(self, nursery: object, tasks_min: int, tasks_max: int) -> None:
         """What pyfuse3._session_loop does, as far as the hook is concerned."""
         self.loops += 1
+        number = self.loops
         while await session._private._wait_fuse_readable():
+            if number > self.workers_max:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             if self.withdraw:
                 self.withdraw -= 1
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -64,11 +69,13 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
 
 
 @asynccontextmanager
-async def serving(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[session._Workers]:
+async def serving(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, writes_bytes: Callable[[], int] = int
+) -> AsyncIterator[session._Workers]:
     """The workers in a nursery of the test, ended behind it."""
     monkeypatch.setattr(session._private, "_wait_fuse_readable", session._next_request)
     async with trio.open_nursery() as nursery:
-        workers = session._Workers(kernel.theirs.fileno(), nursery)
+        workers = session._Workers(kernel.theirs.fileno(), nursery, writes_bytes)
         nursery.start_soon(workers.run)
         yield workers
         nursery.cancel_scope.cancel()
@@ -163,6 +170,49 @@ async def test_above_the_limit_the_next_free_worker_serves(kernel: Kernel, monke
         for gate in gates:
             gate.set()
         await until(lambda: len(kernel.served) == 5)
+
+
+async def test_writes_that_hold_too_much_data_let_no_request_in_until_one_ends(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FUSE_WRITES_MAX_BYTES", 2)
+    gates = [trio.Event() for _ in range(5)]
+    waiting = 0
+
+    async def handler(request: bytes) -> None:
+        nonlocal waiting
+        waiting += 1
+        await worker.enter_trio()
+        await gates[int(request)].wait()
+        waiting -= 1
+
+    kernel.handler = handler
+    async with serving(kernel, monkeypatch, lambda: waiting) as workers:
+        kernel.send(b"0", b"1", b"2", b"3", b"4")
+        await until(lambda: len(kernel.order) == 3 and not workers._watched)
+        gates[1].set()
+        await until(lambda: len(kernel.order) == 4 and not workers._watched)
+        for gate in gates:
+            gate.set()
+        await until(lambda: len(kernel.served) == 5)
+
+
+async def test_without_memory_for_more_workers_those_there_serve(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = trio.Event()
+
+    async def handler(request: bytes) -> None:
+        await worker.enter_trio()
+        await gate.wait()
+
+    kernel.handler, kernel.workers_max = handler, 2
+    async with serving(kernel, monkeypatch):
+        kernel.send(b"0", b"1", b"2", b"3")
+        await until(lambda: kernel.loops == 3)
+        assert len(kernel.order) == 2
+        gate.set()
+        await until(lambda: len(kernel.served) == 4)
 
 
 async def test_a_request_withdrawn_before_it_was_read(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

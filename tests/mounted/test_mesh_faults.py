@@ -1,6 +1,7 @@
 """Processes that die under load: waiting is bounded, nothing is lost, nothing is wrong."""
 
 import errno
+import json
 import mmap
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,50 @@ def test_an_owner_that_stays_away_times_out_and_others_answer(new_cluster: NewCl
     os.close(held)
     cluster.start_exporter("n1")
     until(lambda: read_errno(disk(cluster, "n1"))[0] == 0, "the disk answers again")
+
+
+@pytest.mark.parametrize("kind", ["libaio", "threads"])
+def test_what_waits_at_a_dead_disk_keeps_nobody_from_another(new_cluster: NewCluster, kind: str) -> None:
+    """Far more requests than a disk ever has outstanding, and more than the kernel lets through by default."""
+    cluster = two_owners(new_cluster(io_timeout_s=10))
+    cluster.start_exporters()
+    cluster.mount("n3")
+    dead = disk(cluster, "n1")
+    held = [os.open(disk(cluster, "n2"), os.O_RDONLY | os.O_DIRECT), os.open(dead, os.O_RDONLY | os.O_DIRECT)]
+    command = ["fio", "--name=job", f"--filename={dead}", "--rw=randread", "--bs=4k", "--size=32m", "--direct=1",
+               "--ioengine=libaio", "--iodepth=600", "--time_based", "--runtime=60"]  # fmt: skip
+    loads: list[subprocess.Popen[bytes]] = []
+    try:
+        if kind == "libaio":
+            loads.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            until(lambda: cluster.control("n1")["disks"][0]["reads"] > 1000, "fio reads", 30)
+        cluster.stop_exporter("n1", signal.SIGKILL)
+        if kind == "threads":
+            for _ in range(600):
+                threading.Thread(target=_pread, args=(held[1],), daemon=True).start()
+        point = str(cluster.mountpoint("n3"))
+        until(lambda: waiting_calls(cluster, point) >= 550, "hundreds of calls wait", 8)
+        start = time.monotonic()
+        assert os.preadv(held[0], [mmap.mmap(-1, 4096)], 0) == 4096
+        assert read_errno(disk(cluster, "n2"))[0] == 0
+        assert os.listdir(cluster.mountpoint("n3"))
+        assert time.monotonic() - start < 4, "it did not wait for the dead disk's requests"
+    finally:
+        for load in loads:
+            load.kill()
+            load.wait()
+        for fd in held:
+            os.close(fd)
+
+
+def _pread(fd: int) -> None:
+    with suppress(OSError):
+        os.preadv(fd, [mmap.mmap(-1, 4096)], 0)
+
+
+def waiting_calls(cluster: LocalCluster, point: str) -> int:
+    document = json.loads(cluster.meshctl("paths", point, "--json", check=False).stdout)
+    return sum(len(exporter["waiting"]) for exporter in document["exporters"])
 
 
 @pytest.mark.parametrize(("how", "io_timeout_s"), [(signal.SIGKILL, 2), (signal.SIGSTOP, 1)], ids=["killed", "frozen"])
