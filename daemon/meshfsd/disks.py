@@ -1,164 +1,188 @@
-"""The disks of a node: opened, claimed, behind their queues, and offered."""
+"""The disks of a node: which are configured, each with its keeper, and what the exporter offers of them.
+
+`check` finds mistakes of a config before anything of it is in force, and `apply` then serves exactly its disks; a start
+and a reload are the same. What is wrong with one disk keeps no other one away: a disk that cannot be claimed is offered
+as missing, and its keeper goes on trying.
+
+    a mistake, refused by `check`       a path to something that can never be a disk; two disks that are the same one
+    the machine's state, not refused    a path that leads nowhere, an empty or broken device, one that is in use
+"""
 
 import logging
-import time
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
 from meshfs import limits
+from meshfs.bounded import bounded
 from meshfs.buffers import BufferPool
-from meshfs.config import Config, disk_id
+from meshfs.config import Config
 from meshfs.config import Disk as DiskConfig
-from meshfs.config_scheduler import Discipline
-from meshfs.disk.base import DiskRequest, Engine, Op
-from meshfs.disk.claim import open_disk
-from meshfs.disk.file import FileDisk
-from meshfs.errors import ConfigError, DiskUnavailable
+from meshfs.disk.base import Engine
+from meshfs.disk.scan import DiskFacts, scan_disk
+from meshfs.disk.uevent import DeviceChanges, open_device_changes
+from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.shares import OfferedDisk
-from meshfs.model import Access, DiskInfo
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy, Overrides
-from meshfs.scheduler.queue import FifoQueue
-from meshfs.scheduler.runner import Runner
 from meshfsd.calibration import Calibration, Learnt
-from meshfsd.remembered import Remembered, recall
+from meshfsd.keeper import DiskKeeper
+from meshfsd.served import ServedDisk, make_served
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(eq=False)
-class ServedDisk:
-    """One disk at work; ``scope`` ends its runner's task.
-
-    config_policy   what the config wants of its scheduler
-    overrides       what was set at run time, on top of that
-    identity        tells it from another disk of the same name
-    remembered      what is kept of it after the end of the process
-    """
-
-    config: DiskConfig
-    disk: FileDisk
-    runner: Runner
-    offered: OfferedDisk
-    scope: trio.CancelScope
-    queue: FairQueue | FifoQueue
-    config_policy: DiskPolicy
-    identity: str
-    remembered: Remembered
-    overrides: Overrides = field(default_factory=Overrides)
-
-    @property
-    def policy(self) -> DiskPolicy:
-        """What is in force."""
-        return self.queue.policy if isinstance(self.queue, FairQueue) else self.config_policy
-
-    def set_policy(self, base: DiskPolicy, overrides: Overrides, nodes: Collection[str]) -> None:
-        """Go by the config's ``base`` and what was set on top. PolicyError when that cannot be."""
-        policy = overrides.policy(base, nodes)
-        self.config_policy, self.overrides = base, overrides
-        if isinstance(self.queue, FairQueue):
-            self.queue.configure(policy, time.monotonic())
-            self.runner.pump()
-
-    def close(self) -> bool:
-        """Close the disk, and keep what is to be known of it at the next start.
-
-        Returns False when it has I/O in flight, which is left to the end of the process.
-        """
-        idle = not self.runner.status().in_flight and not self.disk.busy
-        if idle:
-            self.disk.close()
-        self.remembered.end(self.offered.written_ns(), clean=idle)
-        return idle
-
-    async def wait_idle(self) -> None:
-        """Wait until nothing is in flight, and what was written is flushed."""
-        await self.runner.wait_idle()
-        await self.settle()
-
-    async def settle(self) -> None:
-        """Flush what was written, so that a failed write-back is noticed before the process ends.
-
-        The kernel forgets the failure with the file's inode, which it may drop once nobody has it open.
-        """
-        if self.disk.read_only:
-            return
-        done = trio.Event()
-        self.disk.submit([DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda _: done.set())])
-        await done.wait()
-
-    def same_device(self, config: DiskConfig) -> bool:
-        """Whether ``config`` asks for the disk as it is opened already."""
-        mine = self.config
-        return (mine.path, mine.cache, mine.access) == (config.path, config.cache, config.access)
+#: What is at the paths of the disks by their names; those that cannot be looked at are left out.
+Found = Mapping[str, DiskFacts]
 
 
 class Disks:
-    """All disks of the node, by name."""
+    """All disks of the node, by name. ``on_change`` is called when the state of one changed."""
 
-    def __init__(self, node: str, engine: Engine, pool: BufferPool, calibration: Calibration) -> None:
+    def __init__(
+        self, exporter: Exporter, engine: Engine, pool: BufferPool, calibration: Calibration,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.calibration = calibration
-        self._node = node
+        self.served: dict[str, ServedDisk] = {}
+        self._exporter = exporter
         self._engine = engine
         self._pool = pool
-        self.served: dict[str, ServedDisk] = {}
+        self._on_change = on_change
+        self._keepers: dict[str, DiskKeeper] = {}
+        self._nursery: trio.Nursery | None = None
+        self._changes: DeviceChanges | None = None
 
-    async def open(self, config: DiskConfig, cluster: Config) -> ServedDisk:
-        """Open and claim it, and put its queue before it. Raises ConfigError that names the disk."""
+    # --- which disks -------------------------------------------------------------------
+
+    async def check(self, wanted: Sequence[DiskConfig]) -> Found:
+        """What is at the disks' paths. Raises ConfigError for a mistake of the config; nothing has changed then."""
+        found: dict[str, DiskFacts] = {}
+        mistakes: list[str] = []
+
+        async def scan(config: DiskConfig) -> None:
+            what = f"disk {config.name}: {config.path}"
+            try:
+                found[config.name] = await bounded(what, scan_disk, config.path, timeout_s=limits.DISK_CALL_TIMEOUT_S)
+            except ConfigError as error:
+                mistakes.append(f"{self._exporter.name}/{config.name}: {error}")
+            except (DiskUnavailable, TookTooLong):
+                # Not a mistake: its keeper says what is wrong.
+                return
+
+        async with trio.open_nursery() as nursery:
+            for config in wanted:
+                nursery.start_soon(scan, config)
+        mistakes += _same_devices(self._exporter.name, wanted, found)
+        if mistakes:
+            raise ConfigError("; ".join(sorted(mistakes)))
+        return found
+
+    async def apply(self, wanted: Sequence[DiskConfig], cluster: Config, found: Found) -> None:
+        """Serve exactly these disks, of which `check` found that; those that cannot be claimed are missing."""
+        by_name = {config.name: config for config in wanted}
+        old = [name for name, served in self.served.items() if not _stays(served, by_name.get(name), found.get(name))]
+        async with trio.open_nursery() as nursery:
+            for name in old:
+                nursery.start_soon(self._withdraw, name)
+        for name, served in self.served.items():
+            self._take_config(served, by_name[name])
+        new = [self._keeper(config, cluster) for config in wanted if config.name not in self.served]
+        async with trio.open_nursery() as nursery:
+            for keeper in new:
+                nursery.start_soon(keeper.claim)
+        for keeper in new:
+            self._offer(keeper)
+        self._take_policies(cluster)
+        self.poke()
+
+    def _keeper(self, config: DiskConfig, cluster: Config) -> DiskKeeper:
+        served = make_served(self._exporter.name, config, cluster)
+        return DiskKeeper(served, self._engine, self._pool, self.calibration.load, self.calibration.folder)
+
+    def _offer(self, keeper: DiskKeeper) -> None:
+        served = keeper.served
+        self.served[served.name], self._keepers[served.name] = served, keeper
+        keeper.changed = self._announce
+        keeper.returning = lambda served: self._exporter.end_opens(served.offered)
+        self._exporter.shares.add(served.offered)
+        if self._nursery is not None:
+            self._nursery.start_soon(keeper.run)
+
+    def _announce(self, served: ServedDisk) -> None:
+        self._exporter.enforce(served.offered)
+        self._on_change()
+
+    def _take_config(self, served: ServedDisk, config: DiskConfig) -> None:
+        """Another path to the same device, or other rights of nodes: its opens go on."""
+        if served.config == config:
+            return
+        served.config = config
+        served.offered.path, served.offered.allow = str(config.path), config.access_of
+        self._exporter.enforce(served.offered)
+
+    def _take_policies(self, cluster: Config) -> None:
+        """Go by a config that was read again; what was set at run time stays, as far as it fits."""
+        for name, served in self.served.items():
+            base = cluster.policy(self._exporter.name, name)
+            overrides, dropped = served.overrides.fit(base, cluster.node_names)
+            for reason in dropped:
+                logger.warning("disk %s: %s", name, reason)
+            served.set_policy(base, overrides, cluster.node_names)
+
+    async def _withdraw(self, name: str) -> None:
+        """Stop offering it, end its opens, and close it when nothing is in flight: later, if that takes long."""
+        keeper = self._keepers.pop(name)
+        served = self.served.pop(name)
+        ended = trio.Event()
+
+        def end(_: OfferedDisk) -> None:
+            ended.set()
+
+        async def finish() -> None:
+            await ended.wait()
+            await served.runner.wait_idle()
+            keeper.scope.cancel()
+            await keeper.close()
+            logger.info("disk %s: not served any more", name)
+            done.set()
+
+        done = trio.Event()
+        self._exporter.withdraw(name, end)
+        assert self._nursery is not None
+        self._nursery.start_soon(finish)
+        with trio.move_on_after(limits.DISK_WITHDRAW_TIMEOUT_S) as patience:
+            await done.wait()
+        if patience.cancelled_caught:
+            logger.warning("disk %s: withdrawn; it is closed when its last I/O has ended", name)
+
+    # --- while they are served ---------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep all disks, those that a later `apply` adds too, until cancelled."""
+        self._changes = open_device_changes()
         try:
-            disk = await open_disk(
-                config.path, engine=self._engine, cache=config.cache.value,
-                read_only=config.access is Access.READ_ONLY, pool=self._pool,
-            )  # fmt: skip
-        except (ConfigError, DiskUnavailable) as error:
-            raise ConfigError(f"{self._node}/{config.name}: {error}") from error
-        facts = disk.facts
-        remembered = await trio.to_thread.run_sync(recall, self.calibration.folder, config.name, disk)
-        remembered.attach(disk)
-        info = DiskInfo(
-            id=disk_id(self._node, config.name),
-            node=self._node,
-            name=config.name,
-            size_bytes=disk.size_bytes,
-            access=Access.READ_ONLY if disk.read_only else config.access,
-            verifier=disk.verifier,
-            logical_block_size_bytes=disk.logical_block_size_bytes,
-            physical_block_size_bytes=disk.physical_block_size_bytes,
-            rotational=disk.rotational,
-            cache=config.cache.value,
-            model=facts.model,
-            serial=facts.serial,
-            instance=remembered.record.instance,
-            written_ns=remembered.record.written_ns,
-        )
-        identity = f"{config.path} {facts.model} {facts.serial} {disk.size_bytes} {config.cache.value}"
-        costs = await trio.to_thread.run_sync(self.calibration.load, config.name, identity)
-        policy = cluster.policy(self._node, config.name)
-        queue: FairQueue | FifoQueue
-        if cluster.scheduler.discipline is Discipline.FIFO:
-            queue = FifoQueue(limits.DISK_DEPTH_MAX, costs, policy)
-        else:
-            queue = FairQueue(policy, costs)
-        # trio's clock costs thrice as much, twice a request.
-        runner = Runner(queue, disk, now=time.monotonic)
-        offered = OfferedDisk(info, runner, config.access_of)
-        served = ServedDisk(config, disk, runner, offered, trio.CancelScope(), queue, policy, identity, remembered)
-        served.offered.path = str(config.path)
-        self.served[config.name] = served
-        return served
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for keeper in self._keepers.values():
+                    nursery.start_soon(keeper.run)
+                await self._follow_devices()
+        finally:
+            self._nursery = None
+            if self._changes is not None:
+                self._changes.close()
 
-    def close(self) -> bool:
-        """Close all; False when one has I/O in flight, which is left to the end of the process."""
-        idle = True
-        for served in self.served.values():
-            if not served.close():
-                logger.warning("disk %s: I/O still in flight at the end", served.config.name)
-                idle = False
-        self.served.clear()
-        return idle
+    async def _follow_devices(self) -> None:
+        if self._changes is None:
+            await trio.sleep_forever()
+            return
+        while True:
+            # What changed between the first claims and now was not heard.
+            self.poke()
+            await self._changes.wait()
+
+    def poke(self) -> None:
+        """Look at every disk now, and try to claim those that are missing."""
+        for keeper in self._keepers.values():
+            keeper.poke()
 
     async def wait_idle(self) -> None:
         """Wait until no disk has I/O in flight, and what was written is flushed."""
@@ -168,43 +192,55 @@ class Disks:
 
     def learnt(self) -> list[Learnt]:
         """What is known of the disks' costs now, for `Calibration.save`."""
-        return [Learnt(name, each.identity, each.queue.costs.state()) for name, each in self.served.items()]
+        known = ((name, served) for name, served in self.served.items() if served.identity)
+        return [Learnt(name, served.identity, served.queue.costs.state()) for name, served in known]
 
-    def take_policies(self, cluster: Config) -> None:
-        """Go by a config that was read again; what was set at run time stays, as far as it fits."""
-        for name, served in self.served.items():
-            base = cluster.policy(self._node, name)
-            overrides, dropped = served.overrides.fit(base, cluster.node_names)
-            for reason in dropped:
-                logger.warning("disk %s: %s", name, reason)
-            served.set_policy(base, overrides, cluster.node_names)
+    async def close(self) -> bool:
+        """Close all; False when one has I/O in flight, which is left to the end of the process."""
+        busy: list[str] = []
 
-    def unwanted(self, wanted: tuple[DiskConfig, ...]) -> list[str]:
-        """Names of disks that are gone from the config, or asked for in another way."""
-        by_name = {config.name: config for config in wanted}
-        return [
-            name for name, served in self.served.items()
-            if name not in by_name or not served.same_device(by_name[name])
-        ]  # fmt: skip
+        async def close(name: str, keeper: DiskKeeper) -> None:
+            if not await keeper.close():
+                logger.warning("disk %s: I/O still in flight at the end", name)
+                busy.append(name)
 
-    async def withdraw(self, name: str, exporter: Exporter) -> None:
-        """Stop offering it, end its opens, and close it when nothing is in flight."""
-        served = self.served.pop(name)
-        ended = trio.Event()
-
-        def end(_: OfferedDisk) -> None:
-            ended.set()
-
-        exporter.withdraw(name, end)
-        await ended.wait()
-        await served.runner.wait_idle()
-        served.scope.cancel()
-        served.close()
-        logger.info("disk %s: not served any more", name)
-
-
-async def run_disk(served: ServedDisk) -> None:
-    with served.scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(served.remembered.run)
-            await served.runner.run()
+            for name, keeper in self._keepers.items():
+                nursery.start_soon(close, name, keeper)
+        self.served.clear()
+        self._keepers.clear()
+        return not busy
+
+
+def _stays(served: ServedDisk, config: DiskConfig | None, found: DiskFacts | None) -> bool:
+    """Whether the disk can go on as it is under ``config``, whose path leads to ``found``."""
+    mine = served.config
+    if config is None or (mine.cache, mine.access) != (config.cache, config.access):
+        return False
+    if found is None or not served.instance:
+        # Where the path leads is not known, or what it led to before.
+        return mine.path == config.path
+    # A disk that is gone may come back smaller, which only opens made from then on may see.
+    return found.instance == served.instance and (served.health.served or found.size_bytes >= served.offered.size_bytes)
+
+
+def _same_devices(node: str, wanted: Sequence[DiskConfig], found: Found) -> list[str]:
+    """Two disks of the config that are one device or image, each time as a mistake."""
+    names: dict[str, str] = {}
+    mistakes = []
+    for config in wanted:
+        facts = found.get(config.name)
+        if facts is None:
+            continue
+        other = names.setdefault(facts.identity, config.name)
+        if other != config.name:
+            mistakes.append(f"{node}/{config.name}: {config.path} is the same device or image as that of disk {other}")
+    return mistakes
+
+
+def status_text(disks: Mapping[str, ServedDisk]) -> str:
+    """What systemd shows of the service: how many disks are served, and what is wrong with which."""
+    wrong = [f"{name} is {served.health.state}: {served.health.why}" for name, served in disks.items()
+             if served.health.why]  # fmt: skip
+    served_count = sum(served.health.served for served in disks.values())
+    return "; ".join([f"serving {served_count} of {len(disks)} disks", *wrong])

@@ -12,6 +12,7 @@ the control socket.
 import logging
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshfs import limits
+from meshfs.bounded import Bounded
 from meshfs.buffers import BufferPool
 from meshfs.config import Config, Node
 from meshfs.config_watch import Loaded, read
@@ -26,7 +28,7 @@ from meshfs.control import Handler, Request, serve_control
 from meshfs.disk.base import Engine
 from meshfs.disk.engine import choose_engine
 from meshfs.endpoint import format_endpoint
-from meshfs.errors import ConfigError
+from meshfs.errors import ConfigError, TookTooLong
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.interfaces import offered
 from meshfs.exporter.listener import Listener
@@ -37,7 +39,7 @@ from meshfs.metrics_place import MetricsPlace
 from meshfs.smb.auth import Accounts
 from meshfs.systemd import notify, notify_reloading
 from meshfsd.calibration import Calibration, state_folder
-from meshfsd.disks import Disks, ServedDisk, run_disk
+from meshfsd.disks import Disks, Found, status_text
 from meshfsd.flows import FlowControl
 from meshfsd.places import Places
 from meshfsd.status import make_status
@@ -59,7 +61,8 @@ async def run(config_path: Path, node_name: str | None, engine_name: str = "auto
         await exporter.open()
         await exporter.serve()
     finally:
-        idle = exporter.close()
+        with trio.CancelScope(shield=True):
+            idle = await exporter.close()
     if idle:
         engine.close()
 
@@ -79,7 +82,8 @@ class NodeExporter:
         )  # fmt: skip
         if node.scratch_size_bytes is not None:
             self._exporter.scratch = ScratchVolume(node.scratch_size_bytes, self._exporter.now_filetime())
-        self._disks = Disks(node.name, engine, pool, Calibration(state_folder(node.state)))
+        self._disks = Disks(self._exporter, engine, pool, Calibration(state_folder(node.state)), self._tell_systemd)
+        self._saving = Bounded(f"the state folder {self._disks.calibration.folder}")
         self._flows = FlowControl(
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
         )  # fmt: skip
@@ -89,17 +93,16 @@ class NodeExporter:
 
     async def open(self) -> None:
         """Claim the disks, then the addresses. Raises ConfigError; nothing is served yet."""
-        for disk in self._node.disks:
-            served = await self._disks.open(disk, self._config)
-            self._exporter.shares.add(served.offered)
-        self._places.open(self._node)
+        node = self._node
+        await self._disks.apply(node.disks, self._config, await self._disks.check(node.disks))
+        self._places.open(node)
 
-    def close(self) -> bool:
+    async def close(self) -> bool:
         """Close everything; False when I/O is in flight still, whose engine must stay then."""
         self._places.close()
         self._interfaces.close()
-        self._disks.calibration.save(self._disks.learnt())
-        return self._disks.close()
+        await self._save_calibration()
+        return await self._disks.close()
 
     async def serve(self) -> None:
         assert self._places.control is not None
@@ -107,8 +110,7 @@ class NodeExporter:
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._engine.run)
-                for served in self._disks.served.values():
-                    nursery.start_soon(run_disk, served)
+                nursery.start_soon(self._disks.run)
                 nursery.start_soon(listener.run)
                 nursery.start_soon(self._interfaces.run)
                 nursery.start_soon(self._keep_calibration)
@@ -119,10 +121,10 @@ class NodeExporter:
                 nursery.start_soon(serve_control, self._places.control, self._verbs())
                 nursery.start_soon(self._places.metrics.run)
                 self._log_ready()
-                notify("READY=1")
+                self._tell_systemd("READY=1")
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        await self._reload(nursery, listener)
+                        await self._reload(listener)
                         continue
                     logger.info("stopping on %s", signal.Signals(number).name)
                     notify("STOPPING=1")
@@ -134,7 +136,13 @@ class NodeExporter:
         await trio.to_thread.run_sync(self._disks.calibration.probe)
         while True:
             await trio.sleep(limits.CALIBRATION_SAVE_S)
-            await trio.to_thread.run_sync(self._disks.calibration.save, self._disks.learnt())
+            await self._save_calibration()
+
+    async def _save_calibration(self) -> None:
+        """The state folder may lie on a file system that is stuck."""
+        save, learnt = self._disks.calibration.save, self._disks.learnt()
+        with suppress(TookTooLong):
+            await self._saving.call(save, learnt, timeout_s=limits.DISK_CALL_TIMEOUT_S)
 
     async def _end_late_oplock_breaks(self) -> None:
         while True:
@@ -144,8 +152,11 @@ class NodeExporter:
     def _log_ready(self) -> None:
         node = self._node
         places = ", ".join([*(format_endpoint(address, node.port) for address in node.addresses), str(node.socket)])
-        names = ", ".join(disk.name for disk in self._exporter.shares.all()) or "no disks"
+        names = ", ".join(disk.name for disk in self._exporter.shares.all() if not disk.is_away) or "no disks"
         logger.info("node %s serves %s on %s", node.name, names, places)
+
+    def _tell_systemd(self, *assignments: str) -> None:
+        notify(*assignments, f"STATUS={status_text(self._disks.served)}")
 
     async def _drain(self, listener: Listener) -> None:
         """Let what is in flight end and its replies leave, within DRAIN_TIMEOUT_S."""
@@ -158,22 +169,23 @@ class NodeExporter:
 
     # --- reload ------------------------------------------------------------------------
 
-    async def _reload(self, nursery: trio.Nursery, listener: Listener) -> None:
+    async def _reload(self, listener: Listener) -> None:
         notify_reloading()
         try:
             loaded = await trio.to_thread.run_sync(read, self._config.given, self._node.name)
+            found = await self._disks.check(loaded.node.disks)
         except ConfigError as error:
             logger.error("not reloaded, the old config stays in force: %s", error)
         else:
             config, accounts = loaded.config, Accounts(loaded.keyring.passwords())
             kept = (*NODE_UNTIL_RESTART, *self._places.move(loaded.node, listener))
             node = replace(loaded.node, **{name: getattr(self._node, name) for name in kept})
-            await self._apply(config, node, accounts, nursery)
+            await self._apply(config, node, accounts, found)
             await self._watch.reloaded(loaded, kept)
             logger.info("reloaded %s", config.path)
-        notify("READY=1")
+        self._tell_systemd("READY=1")
 
-    async def _apply(self, config: Config, node: Node, accounts: Accounts, nursery: trio.Nursery) -> None:
+    async def _apply(self, config: Config, node: Node, accounts: Accounts, found: Found) -> None:
         self._config, self._node = config, node
         exporter = self._exporter
         exporter.accounts, exporter.security = accounts, config.cluster.security
@@ -181,26 +193,7 @@ class NodeExporter:
         for session in [each for each in exporter.sessions.values() if each.user and each.user not in known]:
             logger.info("node %s is not of the cluster any more: its session ends", session.user)
             exporter.end_session(session, lambda: None)
-        for name in self._disks.unwanted(node.disks):
-            await self._disks.withdraw(name, exporter)
-        for disk in node.disks:
-            served = self._disks.served.get(disk.name)
-            if served is None:
-                try:
-                    served = await self._disks.open(disk, config)
-                except ConfigError as error:
-                    logger.error("disk left out: %s", error)
-                    continue
-                self._offer(served, nursery)
-            elif served.config != disk:
-                served.config, served.offered.allow = disk, disk.access_of
-                exporter.enforce(served.offered)
-        self._disks.take_policies(config)
-
-    def _offer(self, served: ServedDisk, nursery: trio.Nursery) -> None:
-        nursery.start_soon(run_disk, served)
-        self._exporter.shares.add(served.offered)
-        logger.info("disk %s: served", served.config.name)
+        await self._disks.apply(node.disks, config, found)
 
     def _facts(self) -> dict[str, object]:
         missing = [each for each in self._node.addresses if not is_here(each, self._interfaces.current)]

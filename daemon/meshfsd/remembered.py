@@ -187,6 +187,13 @@ def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
     return Remembered(name, record, fd)
 
 
+def forgotten(name: str, disk: FileDisk) -> Remembered:
+    """For a state folder that does not answer: a seed that never was, and nothing is kept."""
+    facts = disk.facts.device
+    record = Record(facts.instance, facts.place, "", facts.instance, uuid.uuid4().hex, time.time_ns())
+    return Remembered(name, record, None)
+
+
 def _open(path: Path) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -5,7 +5,8 @@ from meshfs.endpoint import format_endpoint
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.session import Session
 from meshfs.process_facts import process_facts
-from meshfsd.disks import Disks, ServedDisk
+from meshfsd.disks import Disks
+from meshfsd.served import ServedDisk
 
 VERSION = 1
 
@@ -53,8 +54,9 @@ def _disk(served: ServedDisk) -> dict[str, object]:
         "access": info.access.value,
         "access_configured": served.config.access.value,
         "cache": info.cache,
-        "engine": served.disk.engine.name,
+        "engine": "" if served.disk is None else served.disk.engine.name,
         "state": info.state,
+        "why": info.why,
         "discipline": served.queue.discipline,
         "depth": served.queue.depth,
         "queued": counts.queued,

@@ -32,6 +32,9 @@ from meshfs.disk.base import Op
 from meshfs.errors import LocalProtocolError
 from meshfs.model import DiskState
 
+#: The reason of a disk's state before anything was tried.
+NOT_YET: Final = "it was not opened yet"
+
 
 class Event(enum.Enum):
     """What happens to a disk."""
@@ -83,10 +86,12 @@ class Health:
 
     def __init__(self, now_s: float) -> None:
         self.state = DiskState.MISSING
-        self.why = "it was not opened yet"
+        self.why = NOT_YET
         self.since_s = now_s
         self._vanished_why = ""
         self._fault = ""
+        # The first error of the episode that is not over yet.
+        self._error_why = ""
         self._error_s = -limits.DISK_STEADY_S
         # Successful I/O at the first look behind the last error; None before that look.
         self._successes: int | None = None
@@ -97,7 +102,7 @@ class Health:
         return self.state in (DiskState.OK, DiskState.FAILING)
 
     def claimed(self, now_s: float) -> None:
-        self._fault, self._vanished_why = "", ""
+        self._fault, self._vanished_why, self._error_why = "", "", ""
         self._error_s = now_s - limits.DISK_STEADY_S
         self._enter(Event.CLAIMED, "", now_s)
 
@@ -111,7 +116,8 @@ class Health:
     def failed(self, why: str, now_s: float) -> None:
         """An I/O ended with an error. The first reason stays, as later errors mostly are its consequences."""
         self._error_s, self._successes = now_s, None
-        self._enter(Event.FAILED, why if self.state is DiskState.OK else self.why, now_s)
+        self._error_why = self._error_why or why
+        self._enter(Event.FAILED, self.why or why, now_s)
 
     def looked(self, fault: str, successes: int, now_s: float) -> None:
         """A served disk was looked at: ``fault`` is what is wrong and lasts, ``successes`` all I/O that ended well."""
@@ -119,7 +125,11 @@ class Health:
         if fault:
             self._enter(Event.FAILED, fault, now_s)
         elif self.state is DiskState.FAILING and self._is_steady(successes, now_s, was_faulty=was_faulty):
+            self._error_why = ""
             self._enter(Event.STEADY, "", now_s)
+        elif was_faulty and self.state is DiskState.FAILING:
+            # The fault is mended, and errors were not long ago.
+            self._enter(Event.FAILED, self._error_why, now_s)
 
     def _is_steady(self, successes: int, now_s: float, *, was_faulty: bool) -> bool:
         quiet = now_s - self._error_s >= limits.DISK_STEADY_S

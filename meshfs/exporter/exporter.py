@@ -207,12 +207,19 @@ class Exporter:
 
     def enforce(self, disk: OfferedDisk) -> None:
         """Who may do what with the disk changed: end the opens that may do more than that."""
-        for session in list(self.sessions.values()):
-            allowed = DISK_RIGHTS[disk.access_of(session.user)]
-            for opened in list(session.opens.values()):
-                if isinstance(opened, DiskOpen) and opened.disk is disk and opened.access & ~allowed:
-                    opened.close(_nobody)
+        for opened in self._opens_of(disk):
+            if opened.access & ~DISK_RIGHTS[disk.access_of(opened.session.user)]:
+                opened.close(_nobody)
         self.shares.modified(disk)
+
+    def end_opens(self, disk: OfferedDisk) -> None:
+        """What was opened must not go on: its initiators open the disk again, and learn what became of it."""
+        for opened in self._opens_of(disk):
+            opened.close(_nobody)
+
+    def _opens_of(self, disk: OfferedDisk) -> list[DiskOpen]:
+        opens = [opened for session in self.sessions.values() for opened in session.opens.values()]
+        return [opened for opened in opens if isinstance(opened, DiskOpen) and opened.disk is disk]
 
     def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
         """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""

@@ -14,6 +14,7 @@ from meshfs.exporter.opens import AnyOpen, DiskOpen, PipeOpen, RootOpen
 from meshfs.exporter.query import facts_of
 from meshfs.exporter.request import Request
 from meshfs.exporter.shares import (
+    ATTRIBUTE_RIGHTS,
     DISK_RIGHTS,
     READ_RIGHTS,
     SHARE_SCRATCH,
@@ -115,6 +116,8 @@ def _open_disk(request: Request, body: CreateRequest) -> tuple[DiskOpen, int]:
         if granted & ~allowed & ~int(WRITE_RIGHTS) == 0 and disk.info.access is Access.READ_ONLY:
             raise StatusError(NtStatus.MEDIA_WRITE_PROTECTED, f"disk {disk.name} is read-only")
         raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to disk {disk.name}")
+    if disk.is_away and granted & ~int(ATTRIBUTE_RIGHTS):
+        raise StatusError(NtStatus.NO_SUCH_DEVICE, f"disk {disk.name} is {disk.info.state}: {disk.info.why}")
     if not disk.shares_with(granted, body.share_access):
         raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
     opened = DiskOpen(

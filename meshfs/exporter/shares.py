@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from sortedcontainers import SortedDict
 
 from meshfs.exporter.locks import Lockable
-from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, IoClass
+from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, DiskState, IoClass
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.constants import AccessMask, ShareAccess
 from meshfs.smb.info import short_name
@@ -139,6 +139,17 @@ class OfferedDisk(Lockable):
             self._written_ns = max(now_ns, self._written_ns + 1)
         return self._written_ns
 
+    def update(self, info: DiskInfo) -> None:
+        """The disk has another state or size, or became known; `Shares.modified` has to be called as well."""
+        self.info = info
+        self.size_bytes = info.size_bytes
+        self._written_ns = max(self._written_ns, info.written_ns)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether there is no device or image behind it now: nothing of it can be read or written."""
+        return self.info.state in (DiskState.GONE, DiskState.MISSING)
+
     def shares_with(self, access: int, share: int) -> bool:
         return not shares_conflict(access, share, ((held.access, held.share_access) for held in self.opens))
 
@@ -166,7 +177,7 @@ class Shares:
         return disk
 
     def modified(self, disk: OfferedDisk) -> None:
-        """Who may do what with it changed."""
+        """Its state, its size, or who may do what with it changed."""
         self._changed(NOTIFY_MODIFIED, disk)
 
     def find(self, name: str, node: str) -> OfferedDisk | None:

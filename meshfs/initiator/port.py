@@ -16,6 +16,7 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -146,6 +147,9 @@ class Port:
         elif info.instance and self._opened is not None and info.instance != self._opened.instance:
             for shared in self._opens.values():
                 shared.remake()
+        elif info.instance == self.info.instance and info.size_bytes > self.info.size_bytes:
+            # The disk grew: who opens it now uses it to its new end, beside those that opened it before.
+            self.info = replace(self.info, size_bytes=info.size_bytes)
 
     def lose_unflushed(self) -> None:
         """Every handle with a write that is not known to be on the disk gets EIO at its next flush."""

@@ -8,6 +8,9 @@ derives one disk per id:
     connected, no longer announces  gone
     lost                            there, state "absent": their I/O waits for the exporter
 
+An exporter that was started anew knows nothing of a missing disk, and announces no size. Such a disk keeps what was
+known of it: with a size of 0 the kernel would show a reader the end of the file instead of an error.
+
 An id two exporters announce belongs to the first owner for as long as that one announces it;
 among equals the order of the config decides. The other one is a problem to report, never a
 second disk under the same name. The same holds for what cannot be a file name and for a list
@@ -15,11 +18,11 @@ longer than ``limits.DISKS_PER_NODE_MAX``: an exporter that lies costs its own d
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from meshfs import limits
-from meshfs.model import DiskInfo
+from meshfs.model import DiskInfo, DiskState
 
 STATE_ABSENT: Final = "absent"
 NAME_MAX_BYTES: Final = 255
@@ -75,7 +78,9 @@ class Catalog:
     def announce(self, node: str, disks: Iterable[DiskInfo]) -> None:
         """The exporter of ``node`` is connected and offers exactly these disks."""
         exporter = self._exporters[node]
-        exporter.disks, exporter.problems = _accepted(node, disks)
+        known = exporter.disks
+        accepted, exporter.problems = _accepted(node, disks)
+        exporter.disks = {disk_id: _as_known(info, known.get(disk_id)) for disk_id, info in accepted.items()}
         exporter.connected = True
         self._merge()
 
@@ -103,6 +108,13 @@ class Catalog:
     def _offered_by(self, node: str) -> Mapping[str, DiskInfo]:
         """Nothing for a node that is gone from the config."""
         return self._exporters[node].disks if node in self._exporters else {}
+
+
+def _as_known(info: DiskInfo, known: DiskInfo | None) -> DiskInfo:
+    """The announcement of a missing disk, with what was known of it before."""
+    if info.state is not DiskState.MISSING or info.size_bytes or known is None:
+        return info
+    return replace(known, state=info.state, why=info.why, access=info.access)
 
 
 def _accepted(node: str, disks: Iterable[DiskInfo]) -> tuple[dict[str, DiskInfo], tuple[str, ...]]:

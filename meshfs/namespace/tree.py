@@ -119,6 +119,7 @@ class DiskFile(Node):
             "cache": info.cache,
             "access": info.access.value,
             "state": self.disk.state,
+            "why": info.why if self.disk.present else "",
             "enclosure": info.enclosure,
             "slot": info.slot,
         }
@@ -134,7 +135,7 @@ class Tree:
         self._numbers: OrderedDict[tuple[type[Node], str], int] = OrderedDict()
         self._by_inode: dict[int, Node] = {}
         # Inodes of disks' files that this update removed.
-        self._gone: list[int] = []
+        self._stale: list[int] = []
         self.root = self._directory("/", None, now_ns)
         hidden = self._directory("/.meshfs", self.root, now_ns)
         status = StatusFile(STATUS_PATH, self._number(StatusFile, STATUS_PATH), now_ns)
@@ -156,9 +157,10 @@ class Tree:
     def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> list[int]:
         """Bring the tree to exactly these disks (the config's nodes stay).
 
-        Returns the inodes of disks' files that are gone, whose cached pages are no longer valid.
+        Returns the inodes of disks' files whose cached pages and attributes are no longer valid: those that are
+        gone, and those that grew, where a reader would still meet the old end.
         """
-        self._gone = []
+        self._stale = []
         by_id: dict[str, CatalogDisk | str] = dict(disks)
         by_node: dict[str, dict[str, str]] = {node: {} for node in self._cluster_nodes}
         by_enclosure: dict[str, dict[str, str]] = {}
@@ -174,7 +176,7 @@ class Tree:
         self._fill(self.root, wanted, now_ns)
         self.root.entries[b".meshfs"] = self._hidden
         self.root.hidden = frozenset((b".meshfs",))
-        return self._gone
+        return self._stale
 
     def _fill(self, directory: Directory, wanted: Mapping[str, object], now_ns: int) -> None:
         """Make ``directory`` hold exactly ``wanted``: mappings are directories, texts symlinks."""
@@ -195,6 +197,8 @@ class Tree:
         node: Node
         if isinstance(what, CatalogDisk):
             if isinstance(old, DiskFile) and old.is_of(what):
+                if what.info.size_bytes > old.disk.info.size_bytes:
+                    self._stale.append(old.inode)
                 if old.disk != what:
                     old.become(what, now_ns)
                 return old
@@ -220,7 +224,7 @@ class Tree:
         if self._by_inode.get(node.inode) is node:
             del self._by_inode[node.inode]
             if isinstance(node, DiskFile):
-                self._gone.append(node.inode)
+                self._stale.append(node.inode)
         if isinstance(node, Directory):
             for entry in node.entries.values():
                 self._drop(entry)

@@ -8,11 +8,15 @@ No task and no Event per request. ``run`` is one task that has an `Alarm` for th
 named (or sleeps until then by trio's clock, where ``now`` is that); a queue that never names one
 leaves it parked.
 
+A disk that is away is refused for: `refuse` answers what is queued, and all that comes until `serve`, with an errno at
+once. What is at the disk ends when it ends.
+
 Invariants: a request is known here from ``add`` until its ``on_done`` returned or ``cancel``
 gave it back; the depth at the disk is bounded by the queue; ``disk.submit`` is never
 called from within itself.
 """
 
+import errno
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +62,9 @@ class Runner:
         self._callers: dict[DiskRequest, OnDone] = {}
         self._pumping = False
         self._again = False
+        # The errno that everything gets while the disk is away, and what came meanwhile, to be answered by pump.
+        self._refusal = 0
+        self._refused: list[DiskRequest] = []
         # When the queue wants to be asked again, and the task that waits for it.
         self._wake_time = math.inf
         self._wake_scope: trio.CancelScope | None = None
@@ -70,7 +77,10 @@ class Runner:
         return self._now() - then_s
 
     def add(self, request: DiskRequest) -> None:
-        """Queue it; nothing reaches the disk before ``pump``."""
+        """Queue it; nothing reaches the disk, and nothing is answered, before ``pump``."""
+        if self._refusal:
+            self._refused.append(request)
+            return
         self._callers[request] = request.on_done
         request.on_done = self._completed
         self.queue.add(request, self._now())
@@ -90,11 +100,36 @@ class Runner:
             self._again = True
             while self._again:
                 self._again = False
+                if self._refused:
+                    self._answer_refused()
                 batch = self._pop_all()
                 if batch:
                     self.disk.submit(batch)
         finally:
             self._pumping = False
+
+    def refuse(self, number: int) -> None:
+        """The disk is away: what is queued, and all that comes until ``serve``, gets -``number`` at once."""
+        self._refusal = number
+        self._refused += self.cancel_queued(lambda request: True)
+        self.pump()
+
+    def serve(self, disk: Disk, queue: Queue | None = None) -> None:
+        """The disk is there, or there again. Requires that nothing is in flight; ``queue`` replaces the queue."""
+        assert not self._callers
+        self.disk = disk
+        self.queue = queue or self.queue
+        self._refusal = 0
+
+    def _answer_refused(self) -> None:
+        refused, self._refused = self._refused, []
+        now = self._now()
+        for request in refused:
+            request.result = -(self._refusal or errno.EIO)
+            request.added_s = request.added_s or now
+            request.sent_s, request.cost_s = now, 0.0
+            self.meter.done(request, now)
+            request.on_done(request)
 
     def _pop_all(self) -> list[DiskRequest]:
         batch: list[DiskRequest] = []

@@ -50,7 +50,7 @@ _ERRNO_OF_STATUS: Final[dict[int, int]] = {
     NtStatus.OBJECT_PATH_NOT_FOUND: errno.ENOENT,
     NtStatus.NO_SUCH_FILE: errno.ENOENT,
     NtStatus.BAD_NETWORK_NAME: errno.ENOENT,
-    NtStatus.NO_SUCH_DEVICE: errno.ENXIO,
+    NtStatus.NO_SUCH_DEVICE: errno.ENODEV,
     NtStatus.DEVICE_NOT_READY: errno.ENXIO,
     NtStatus.SHARING_VIOLATION: errno.EBUSY,
     NtStatus.FILE_LOCK_CONFLICT: errno.EBUSY,

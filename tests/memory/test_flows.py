@@ -21,8 +21,8 @@ from meshfs.scheduler.policy import DiskPolicy, FlowPolicy, Overrides
 from meshfs.scheduler.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshfs.testing.memory_disk import MemoryDisk
-from meshfsd.disks import ServedDisk
 from meshfsd.flows import FlowControl
+from meshfsd.served import ServedDisk
 
 POOL = BufferPool()
 NODES = ("n1", "n2", "n3")
@@ -38,9 +38,7 @@ class Exporter:
             policy = queue.policy if isinstance(queue, FairQueue) else DiskPolicy()
             runner = Runner(queue, MemoryDisk(1 << 20), now=time.monotonic)
             nothing = cast(Any, None)
-            self.disks[name] = ServedDisk(
-                nothing, nothing, runner, nothing, trio.CancelScope(), queue, policy, "", nothing
-            )  # fmt: skip
+            self.disks[name] = ServedDisk(nothing, nothing, runner, nothing, queue, policy, nothing)
         self.flows = FlowControl("n1", lambda: self.disks, lambda: NODES, time.monotonic)
         self.verbs: dict[str, Handler] = {"flows": self.flows.show, "flows-set": self.flows.change}
 

@@ -29,7 +29,7 @@ from meshfs.smb.messages import (
     unpack_notifications,
 )
 from meshfs.smb.wire import prefix
-from meshfs.testing.cluster import BIN, LocalCluster, free_port
+from meshfs.testing.cluster import BIN, LocalCluster, LocalDisk, free_port
 from meshfs.testing.raw_initiator import SocketInitiator, read_body, write_body
 from support.commands import run
 
@@ -142,8 +142,10 @@ def test_a_disk_that_cannot_be_opened_at_reload_leaves_the_others_alone(cluster:
     (cluster.folder / "disks" / "disk2.img").unlink()
     cluster.write()
     os.kill(running.pid, signal.SIGHUP)
-    until(lambda: "disk left out: n1/disk2" in log_of(cluster), "no log line")
-    assert [disk["name"] for disk in cluster.control("n1")["disks"]] == ["disk0", "disk1"]
+    until(lambda: "disk disk2: missing: " in log_of(cluster), "no log line")
+    until(lambda: "reloaded " in log_of(cluster), "not reloaded")
+    states = {disk["name"]: disk["state"] for disk in cluster.control("n1")["disks"]}
+    assert states == {"disk0": "ok", "disk1": "ok", "disk2": "missing"}
 
 
 def test_a_node_that_left_the_cluster_loses_its_session(cluster: LocalCluster) -> None:
@@ -232,6 +234,25 @@ def test_the_unit_is_sound(tmp_path: Path) -> None:
     assert [line for line in said.splitlines() if "meshfsd" in line] == []
 
 
+def test_a_mistake_in_a_disk_at_reload_changes_nothing(cluster: LocalCluster) -> None:
+    """A path that can never be a disk, and two names for one image; at a start either is refused with status 2."""
+    running = cluster.start_exporter("n1")
+    node, good = cluster.nodes["n1"], cluster.config.read_text()
+    image = cluster.folder / "disks" / "disk1.img"
+    (cluster.folder / "again.img").symlink_to(image)
+    for path, reason in ((cluster.logs, "is a directory"), (cluster.folder / "again.img", "same device or image")):
+        node.disks[2:] = [LocalDisk("disk2", path)]
+        cluster.write()
+        os.kill(running.pid, signal.SIGHUP)
+        until(lambda reason=reason: reason in log_of(cluster), "no log line")  # type: ignore[misc]
+    assert log_of(cluster).count("not reloaded, the old config stays in force: n1/disk2: ") == 2
+    assert [disk["name"] for disk in cluster.control("n1")["disks"]] == ["disk0", "disk1"]
+    cluster.stop_exporter("n1")
+    said = run(BIN / "meshfsd", "--config", cluster.config, "--node", "n1", status=2)
+    assert "same device or image as that of disk disk1" in said
+    cluster.config.write_text(good)
+
+
 def test_systemd_is_told(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     path = cluster.folder / "notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -239,11 +260,12 @@ def test_systemd_is_told(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch)
         manager.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         running = cluster.start_exporter("n1")
-        assert manager.recv(1000) == b"READY=1"
+        ready = b"READY=1\nSTATUS=serving 2 of 2 disks"
+        assert manager.recv(1000) == ready
         os.kill(running.pid, signal.SIGHUP)
         reloading = manager.recv(1000)
         assert reloading.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-        assert manager.recv(1000) == b"READY=1"
+        assert manager.recv(1000) == ready
         os.kill(running.pid, signal.SIGTERM)
         assert manager.recv(1000) == b"STOPPING=1"
         assert running.process.wait(10) == 0

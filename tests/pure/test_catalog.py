@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from meshfs import limits
+from meshfs.model import DiskState
 from meshfs.namespace.catalog import Catalog, is_file_name
 from meshfs.testing.fake_port import fake_disk
 
@@ -24,6 +25,21 @@ def test_a_disk_appears_waits_and_disappears() -> None:
     assert catalog.disks[second.id].present
     catalog.announce("n1", [])
     assert dict(catalog.disks) == {}
+
+
+def test_a_missing_disk_keeps_what_was_known_of_it() -> None:
+    catalog = Catalog(["n1"])
+    disk = replace(fake_disk("n1", "a", 10), instance="i", model="m")
+    missing = replace(disk, size_bytes=0, instance="", model="", state=DiskState.MISSING, why="No such file")
+    catalog.announce("n1", [missing])
+    assert catalog.disks[disk.id].info == missing
+    catalog.announce("n1", [disk])
+    catalog.lost("n1")
+    catalog.announce("n1", [missing])
+    assert catalog.disks[disk.id].info == replace(disk, state=DiskState.MISSING, why="No such file")
+    assert catalog.disks[disk.id].state == "missing"
+    catalog.announce("n1", [replace(disk, size_bytes=5)])
+    assert catalog.disks[disk.id].info.size_bytes == 5
 
 
 def test_the_first_owner_of_an_id_keeps_it_until_it_no_longer_announces_it() -> None:

@@ -102,8 +102,11 @@ def test_a_fault_that_lasts_holds_until_it_is_mended(health: Health) -> None:
 def test_a_mended_fault_does_not_hide_errors(health: Health) -> None:
     health.looked("shrank", 5, 2.0)
     health.failed("read: Input/output error", 3.0)
+    assert health.why == "shrank"
     health.looked("", 5, 4.0)
-    assert health.state is _S.FAILING
+    assert (health.state, health.why) == (_S.FAILING, "read: Input/output error")
+    health.looked("", 6, 3.0 + DISK_STEADY_S)
+    assert health.state is _S.OK
 
 
 def test_gone_keeps_its_reason_and_adds_why_it_cannot_come_back(health: Health) -> None:

@@ -1,0 +1,298 @@
+"""Keeps one disk: claims its device or image, looks after it, lets go of it when it went away, claims it again.
+
+    missing, gone                              ok, failing
+      try to claim it: at a bell (a device         look at it: at a bell, at an I/O error,
+      came), and with a back-off                   and every DISK_CHECK_S
+           |  claimed                                   |  vanished
+           +--------------->  ok                        +---------------> gone:
+                                                              all I/O ends with EIO at once,
+                                                              the descriptor is closed when
+                                                              nothing is in flight on it
+
+The same device or image is claimed again, and no other one: a path such as /dev/sdb may lead to anything after a
+device came back. A reload of the config serves what the path leads to then. What was written before and not flushed
+counts as lost (`FileDisk.lose`), and opens made before end: an initiator then opens the disk again, learns by the new
+verifier what it lost, and goes on; any other client gets an error where it would not have noticed a loss.
+
+Whatever may block (a stuck file system, a device in error handling) runs in a bounded thread.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from meshfs import limits, reactor
+from meshfs.bounded import Bounded, bounded
+from meshfs.buffers import BufferPool
+from meshfs.disk.absent import AbsentDisk
+from meshfs.disk.base import Engine, Op
+from meshfs.disk.claim import open_disk
+from meshfs.disk.errnos import Sign
+from meshfs.disk.file import FileDisk
+from meshfs.disk.health import NOT_YET, error_text
+from meshfs.disk.look import Judgement, judge, look
+from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
+from meshfs.model import Access, DiskState
+from meshfs.scheduler.cost import CostModel
+from meshfsd.remembered import Remembered, forgotten, recall
+from meshfsd.served import ServedDisk, identity_of
+
+logger = logging.getLogger(__name__)
+
+#: Called with the disk whenever what is announced of it changed.
+Changed = Callable[[ServedDisk], None]
+#: What was learnt of the costs of a disk, by its name and identity. May block.
+Learnt = Callable[[str, str], CostModel]
+
+
+def _nobody(served: ServedDisk) -> None:
+    """Nobody wants to know."""
+
+
+class DiskKeeper:
+    """One disk's keeper; ``run`` it as a task. Another task may `claim` before, and `let_go` behind it."""
+
+    def __init__(
+        self, served: ServedDisk, engine: Engine, pool: BufferPool, learnt: Learnt, state_folder: Path
+    ) -> None:
+        self.served = served
+        self.changed: Changed = _nobody
+        #: Called before the disk is served again, so that nothing opened before reads or writes it unknowingly.
+        self.returning: Changed = _nobody
+        self.scope = trio.CancelScope()
+        self._engine = engine
+        self._pool = pool
+        self._learnt = learnt
+        self._state_folder = state_folder
+        self._calls = Bounded(f"disk {served.name}")
+        self._poke = trio.Event()
+        # The first error since the keeper looked last: what it was at, its errno, what it says of the disk.
+        self._error: tuple[Op, int, Sign] | None = None
+        # Whether sysfs had the device since it was claimed: where it never has, its absence says nothing.
+        self._registered = False
+        self._claimed = trio.Event()
+        self._recording = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Keep the disk until ``scope`` is cancelled."""
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.served.runner.run)
+                nursery.start_soon(self._keep_record)
+                await self._keep()
+
+    def poke(self) -> None:
+        """Something changed that may concern the disk: look at it now, or try to claim it."""
+        self._poke.set()
+
+    async def _keep(self) -> None:
+        retry_s = limits.DISK_RETRY_MIN_S
+        while True:
+            if self.served.disk is not None:
+                await self._wait(limits.DISK_CHECK_S)
+                await self.look()
+                retry_s = limits.DISK_RETRY_MIN_S
+                continue
+            poked = await self._wait(retry_s)
+            retry_s = limits.DISK_RETRY_MIN_S if poked else min(2 * retry_s, limits.DISK_RETRY_MAX_S)
+            await self.claim(claim_timeout_s=0)
+
+    async def _wait(self, timeout_s: float) -> bool:
+        """Until somebody pokes, at most ``timeout_s``; True when somebody did."""
+        with trio.move_on_after(timeout_s) as patience:
+            await self._poke.wait()
+        self._poke = trio.Event()
+        return not patience.cancelled_caught
+
+    # --- claiming ----------------------------------------------------------------------
+
+    async def claim(self, claim_timeout_s: float = limits.DISK_CLAIM_TIMEOUT_S) -> None:
+        """One attempt to claim the disk, which waits so long for a predecessor's claim."""
+        served, config = self.served, self.served.config
+        try:
+            disk = await open_disk(
+                config.path, engine=self._engine, cache=config.cache.value,
+                read_only=config.access is Access.READ_ONLY, instance=served.instance,
+                claim_timeout_s=claim_timeout_s, pool=self._pool, calls=self._calls,
+            )  # fmt: skip
+            self._check_size(disk)
+        except (ConfigError, DiskUnavailable) as error:
+            why = str(error).removeprefix("disk ")
+            self._change(lambda: served.health.refused(why, time.monotonic()))
+            return
+        try:
+            costs = await self._costs(disk)
+            remembered = await self._recall(disk)
+        except BaseException:
+            disk.close()
+            raise
+        remembered.attach(disk)
+        if served.instance:
+            disk.lose("the device was away")
+            self.returning(served)
+        disk.on_error = self._on_error
+        self._registered = False
+        served.attach(disk, costs, remembered)
+        self._claimed.set()
+        self._change(lambda: served.health.claimed(time.monotonic()))
+        served.runner.pump()
+
+    def _check_size(self, disk: FileDisk) -> None:
+        """Opens that know the larger size must not go on at a smaller disk."""
+        before_bytes = self.served.offered.size_bytes
+        if disk.size_bytes < before_bytes:
+            disk.close()
+            sizes = f"came back with {disk.size_bytes} of {before_bytes} bytes"
+            raise DiskUnavailable(f"{disk.facts.path}: {sizes}; reload to serve it as it is now")
+
+    async def _costs(self, disk: FileDisk) -> CostModel:
+        served = self.served
+        if served.instance:
+            return served.queue.costs
+        what = f"what was learnt of the costs of disk {served.name}"
+        try:
+            return await bounded(
+                what, self._learnt, served.name, identity_of(served.config, disk), timeout_s=limits.DISK_CALL_TIMEOUT_S
+            )
+        except TookTooLong:
+            return CostModel()
+
+    async def _recall(self, disk: FileDisk) -> Remembered:
+        """What was kept of the disk in the state folder, which may lie on a file system that is stuck."""
+        name, what = self.served.name, f"the record of disk {self.served.name}"
+        try:
+            return await bounded(
+                what, recall, self._state_folder, name, disk, timeout_s=limits.DISK_CALL_TIMEOUT_S,
+                late=lambda remembered: remembered.end(0, clean=False),
+            )  # fmt: skip
+        except TookTooLong:
+            return forgotten(name, disk)
+
+    async def _keep_record(self) -> None:
+        """Write the disk's losses down, as long as it is claimed; then those of the next claim."""
+        while True:
+            self._claimed = trio.Event()
+            remembered = self.served.remembered
+            if remembered is None:
+                await self._claimed.wait()
+                continue
+            with trio.CancelScope() as self._recording:
+                await remembered.run()
+
+    # --- looking -----------------------------------------------------------------------
+
+    def _on_error(self, op: Op, number: int, sign: Sign) -> None:
+        """In the loop of completions: note it down, and have the keeper look."""
+        if self._error is None or sign is Sign.GONE:
+            self._error = (op, number, sign)
+        self._poke.set()
+        reactor.current().give_turn()
+
+    async def look(self) -> None:
+        """Look at the claimed disk, and let go of it when it went away."""
+        served, disk = self.served, self.served.disk
+        assert disk is not None
+        error, self._error = self._error, None
+        judgement = await self._judge(disk)
+        vanished = judgement.vanished
+        if error is not None and error[2] is Sign.GONE:
+            vanished = vanished or f"{error_text(*error[:2])}"
+        if vanished:
+            self._change(lambda: served.health.vanished(vanished, time.monotonic()))
+            await self._release()
+            return
+        grown = await self._resize(disk, judgement.size_bytes)
+        self._change(lambda: self._take(error, judgement.fault), always=grown)
+        if error is not None:
+            # A flood of errors is one look in a while.
+            await trio.sleep(limits.DEVICE_SETTLE_S)
+
+    def _take(self, error: tuple[Op, int, Sign] | None, fault: str) -> None:
+        health, now_s = self.served.health, time.monotonic()
+        if error is not None:
+            health.failed(error_text(*error[:2]), now_s)
+        counts = self.served.runner.status()
+        done = counts.reads + counts.writes + counts.zeroes + counts.flushes
+        health.looked(fault, done - counts.errors, now_s)
+
+    async def _judge(self, disk: FileDisk) -> Judgement:
+        served_bytes = disk.size_bytes
+        try:
+            sight = await self._calls.call(look, disk.fd, disk.facts, timeout_s=limits.DISK_CALL_TIMEOUT_S)
+        except TookTooLong:
+            return Judgement(served_bytes, fault="a look at it is not answered: its file system or device is stuck")
+        self._registered = self._registered or sight.registered
+        return judge(disk.facts, sight if self._registered else replace(sight, registered=True), served_bytes)
+
+    async def _resize(self, disk: FileDisk, size_bytes: int) -> bool:
+        """Take over the size the disk has now; True when it grew."""
+        if size_bytes == disk.end_bytes:
+            return False
+        before_bytes = disk.size_bytes
+        try:
+            await self._calls.call(disk.resize, size_bytes, timeout_s=limits.DISK_CALL_TIMEOUT_S)
+        except (OSError, TookTooLong) as error:
+            logger.warning("disk %s: its new size cannot be taken over: %s", self.served.name, error)
+            return False
+        if disk.size_bytes == before_bytes:
+            return False
+        logger.info("disk %s: grew from %d to %d bytes", self.served.name, before_bytes, disk.size_bytes)
+        return True
+
+    # --- letting go --------------------------------------------------------------------
+
+    async def _release(self) -> None:
+        """Answer all I/O with an error, and close the descriptor when nothing is in flight on it."""
+        self.served.runner.refuse(AbsentDisk.errno)
+        await self.served.runner.wait_idle()
+        while self.served.busy:  # noqa: ASYNC110 - a flush of ours ends, of which nobody else hears
+            await trio.sleep(limits.DEVICE_SETTLE_S)
+        await self.close()
+
+    async def close(self) -> bool:
+        """Close the device or image; one that has I/O in flight stays open until the end of the process (False)."""
+        served, idle = self.served, not self.served.busy
+        close = served.release(clean=idle)
+        self._recording.cancel()
+        try:
+            # Not among `_calls`, as one that was abandoned must not keep the disk open.
+            await bounded(f"closing disk {served.name}", close, timeout_s=limits.DISK_CALL_TIMEOUT_S)
+        except TookTooLong:
+            # The thread closes it when it can. Until then nothing can claim the disk.
+            return idle
+        except OSError as error:
+            logger.warning("disk %s: closing it: %s", served.name, os.strerror(error.errno or 0))
+        return idle
+
+    # --- telling -----------------------------------------------------------------------
+
+    def _change(self, what: Callable[[], None], *, always: bool = False) -> None:
+        """Do what may change the disk's state; log the transition, and announce what changed."""
+        served, health = self.served, self.served.health
+        state, why, since_s = health.state, health.why, health.since_s
+        what()
+        if (health.state, health.why) != (state, why):
+            first = why == NOT_YET
+            log_transition(served.name, state, health.state, health.why, time.monotonic() - since_s, first=first)
+        elif not always:
+            return
+        served.offered.update(served.describe())
+        self.changed(served)
+
+
+def log_transition(name: str, before: DiskState, now: DiskState, why: str, lasted_s: float, *, first: bool) -> None:
+    """One line for a change of a disk's state, or of its reason; ``first``: nothing was said of the disk before."""
+    if now is DiskState.OK:
+        if first:
+            logger.info("disk %s: ok", name)
+        else:
+            logger.warning("disk %s: ok again, after %.1f s in which it was %s", name, lasted_s, before)
+    elif now is before and not first:
+        logger.info("disk %s: still %s: %s", name, now, why)
+    else:
+        logger.error("disk %s: %s: %s", name, now, why)

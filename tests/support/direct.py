@@ -1,0 +1,43 @@
+"""Single reads and writes past the page cache, which give their errno instead of raising."""
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def read_errno(disk: Path | int, offset: int, size: int = 4096) -> int:
+    """0, or the errno of the open or of the read; -1 for a short one. A descriptor has to be an O_DIRECT one."""
+    try:
+        with _opened(disk, os.O_RDONLY) as fd:
+            return 0 if os.preadv(fd, [mmap.mmap(-1, size)], offset) == size else -1
+    except OSError as error:
+        return error.errno or -1
+
+
+def write_errno(disk: Path | int, offset: int, size: int = 4096, *, flush: bool = True) -> int:
+    """0, or the errno of the open, write or fsync, whichever failed first; -1 for a short write."""
+    try:
+        with _opened(disk, os.O_WRONLY) as fd:
+            buffer = mmap.mmap(-1, size)
+            buffer[:] = os.urandom(size)
+            if os.pwritev(fd, [buffer], offset) != size:
+                return -1
+            if flush:
+                os.fsync(fd)
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+@contextmanager
+def _opened(disk: Path | int, flags: int) -> Iterator[int]:
+    if isinstance(disk, int):
+        yield disk
+        return
+    fd = os.open(disk, flags | os.O_DIRECT)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
