@@ -312,7 +312,11 @@ MOUNT_SETTLE_S: Final = 5.0
 # With -o wait=..., a starting mount waits this long for its disks unless told otherwise: an exporter that starts at
 # the same boot needs seconds, and mount(8) must end before systemd gives it up (DefaultTimeoutStartSec, 90 s).
 MOUNT_WAIT_S: Final = 30.0
-# The same for `meshctl wait`, which a unit or a script calls on its own.
+# A mount that is asked to end and is in use goes on for this long: below the 90 s (DefaultTimeoutStopSec) after which
+# systemd kills it, and long enough for a file system on a disk of the mesh to write what it has.
+UNMOUNT_BUSY_S: Final = 80.0
+UNMOUNT_RETRY_S: Final = 0.2
+# How long `meshctl wait` waits for disks, which a unit or a script calls on its own.
 WAIT_S: Final = 60.0
 # A disk that is waited for is looked for this often.
 WAIT_POLL_S: Final = 0.2

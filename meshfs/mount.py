@@ -50,6 +50,7 @@ from meshfs.mount_reload import Reloader
 from meshfs.mountinfo import read_mounts, topmost
 from meshfs.remount import remount
 from meshfs.systemd import notify, notify_reloading
+from meshfs.unmounting import OwnMount, unmount_when_free
 
 if TYPE_CHECKING:
     from meshfs.metrics import MetricsServer, Snapshot
@@ -74,7 +75,8 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
     reloader = Reloader(settings, mesh, mount_log, metrics)
     with closing(metrics), mount_control() as control:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            own = OwnMount(settings.mountpoint)
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope, own)
             await nursery.start(initiator.run)
             nursery.start_soon(mesh.run)
             nursery.start_soon(_reload_on_signal, reloader)
@@ -86,7 +88,7 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
                 await mesh.settled.wait()
             options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
             served = trio.Event()
-            nursery.start_soon(_announce, served, mesh, settings, on_ready)
+            nursery.start_soon(_announce, served, own, mesh, settings, on_ready)
             await serve(mesh.operations, settings.mountpoint, options, on_ready=served.set)
             nursery.cancel_scope.cancel()
 
@@ -98,9 +100,10 @@ def _open_metrics(snapshot: "Snapshot", place: tuple[str, int]) -> "MetricsServe
     return open_mount_metrics(place, snapshot)
 
 
-async def _announce(served: trio.Event, mesh: Mesh, settings: Settings, on_ready: Ready) -> None:
+async def _announce(served: trio.Event, own: OwnMount, mesh: Mesh, settings: Settings, on_ready: Ready) -> None:
     """Call ``on_ready`` once the tree is served and the disks of ``-o wait=`` can be used, or their time is over."""
     await served.wait()
+    own.note()
     timeout_s = settings.options.wait_timeout_s
     with trio.move_on_after(timeout_s):
         while missing_disks(settings.awaited, mesh.document()):
@@ -114,11 +117,22 @@ async def _announce(served: trio.Event, mesh: Mesh, settings: Settings, on_ready
     on_ready()
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
+async def _stop_on_signal(scope: trio.CancelScope, own: OwnMount) -> None:
+    """The first signal unmounts when nobody uses the mount any more, the second one at once."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("%s: unmounting", signal.Signals(number).name)
-            scope.cancel()
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                log.info("%s: unmounting", signal.Signals(number).name)
+                if nursery.child_tasks:
+                    break
+                nursery.start_soon(_unmount, scope, own)
+            nursery.cancel_scope.cancel()
+    scope.cancel()
+
+
+async def _unmount(scope: trio.CancelScope, own: OwnMount) -> None:
+    await unmount_when_free(own)
+    scope.cancel()
 
 
 async def _reload_on_signal(reloader: Reloader) -> None:

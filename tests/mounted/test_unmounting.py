@@ -1,0 +1,69 @@
+"""The end of a mount that is still in use."""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster, Running
+
+pytestmark = pytest.mark.mounted
+
+GUARD_S = 60
+
+
+@pytest.fixture
+def cluster(new_cluster: Callable[..., LocalCluster]) -> LocalCluster:
+    cluster = new_cluster()
+    cluster.add_node("n1", [cluster.image("disk0", MIB)])
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    cluster.mount("n1")
+    return cluster
+
+
+@pytest.fixture
+def opened(cluster: LocalCluster) -> Iterator[list[int]]:
+    """The descriptors that keep the mount busy."""
+    disk = cluster.mountpoint("n1") / "disk/by-node/n1/disk0"
+    descriptors = [os.open(disk, os.O_RDWR | os.O_DIRECT)]
+    yield descriptors
+    for descriptor in descriptors:
+        # Of a mount that is dead by now close(2) says so, and closes.
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def ask_to_end(running: Running) -> None:
+    running.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GUARD_S
+    while "still serving, for" not in Path(running.log).read_text():
+        assert time.monotonic() < deadline
+        assert running.process.poll() is None
+        time.sleep(0.05)
+
+
+def test_a_mount_in_use_serves_until_it_is_free(cluster: LocalCluster, opened: list[int]) -> None:
+    running = cluster.mounts["n1"]
+    ask_to_end(running)
+    assert os.pread(opened[0], MIB, 0) == bytes(MIB)
+    assert running.process.poll() is None
+    os.close(opened.pop())
+    assert running.process.wait(GUARD_S) == 0
+    assert not os.path.ismount(cluster.mountpoint("n1"))
+
+
+def test_a_second_signal_does_not_wait_for_the_users(cluster: LocalCluster, opened: list[int]) -> None:
+    running = cluster.mounts["n1"]
+    ask_to_end(running)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(GUARD_S) == 0
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+        os.pread(opened[0], 4096, 0)
