@@ -357,6 +357,8 @@ PROBLEM_LIMIT_SHARE: Final = 0.9
 
 # 416 disks take 60 KiB; a path to a device or a log file by mistake must not fill the memory.
 CONFIG_MAX_BYTES: Final = 4 * MIB
+# Reading it and the keys takes milliseconds. On a file system that is stuck a reload is given up: a stop must be heard.
+CONFIG_READ_TIMEOUT_S: Final = 10.0
 IO_TIMEOUT_MIN_S: Final = 1.0
 IO_TIMEOUT_MAX_S: Final = 3600.0
 NODE_WEIGHT_MAX: Final = 1000

@@ -293,6 +293,6 @@ def log_transition(name: str, before: DiskState, now: DiskState, why: str, laste
         else:
             logger.warning("disk %s: ok again, after %.1f s in which it was %s", name, lasted_s, before)
     elif now is before and not first:
-        logger.info("disk %s: still %s: %s", name, now, why)
+        logger.debug("disk %s: still %s: %s", name, now, why)
     else:
         logger.error("disk %s: %s: %s", name, now, why)

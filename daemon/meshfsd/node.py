@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshfs import limits
-from meshfs.bounded import Bounded
+from meshfs.bounded import Bounded, bounded
 from meshfs.buffers import BufferPool
 from meshfs.config import Config, Node
 from meshfs.config_watch import Loaded, read
@@ -172,9 +172,12 @@ class NodeExporter:
     async def _reload(self, listener: Listener) -> None:
         notify_reloading()
         try:
-            loaded = await trio.to_thread.run_sync(read, self._config.given, self._node.name)
+            loaded = await bounded(
+                f"the config {self._config.given}", read, self._config.given, self._node.name,
+                timeout_s=limits.CONFIG_READ_TIMEOUT_S,
+            )  # fmt: skip
             found = await self._disks.check(loaded.node.disks)
-        except ConfigError as error:
+        except (ConfigError, TookTooLong) as error:
             logger.error("not reloaded, the old config stays in force: %s", error)
         else:
             config, accounts = loaded.config, Accounts(loaded.keyring.passwords())

@@ -7,7 +7,7 @@ Call = tuple[str, int, int, bool]
 
 
 class ScriptedEngine:
-    """Records; ``answer`` gives the oldest unanswered call its result."""
+    """Records; ``answer`` gives the oldest unanswered call (or the newest one) its result."""
 
     name = "scripted"
 
@@ -38,8 +38,8 @@ class ScriptedEngine:
     def flush(self) -> None:
         """Everything recorded is with the kernel already."""
 
-    def answer(self, result: int | None = None) -> None:
-        call, done = self._open.pop(0)
+    def answer(self, result: int | None = None, *, newest: bool = False) -> None:
+        call, done = self._open.pop(-1 if newest else 0)
         done(call[2] if result is None else result)
 
     @property

@@ -51,6 +51,30 @@ async def test_the_depth_at_the_disk_is_bounded() -> None:
     assert len(done) == 10
 
 
+async def test_while_it_refuses_everything_queued_and_new_ends_at_once() -> None:
+    runner, disk = make_runner(2)
+    disk.stall()
+    done: list[DiskRequest] = []
+    requests = [make(done) for _ in range(5)]
+    for request in requests:
+        runner.submit(request)
+    runner.refuse(errno.EIO)
+    assert done == requests[2:]
+    late = make(done, Op.WRITE)
+    runner.add(late)
+    assert late not in done, "nothing is answered before the pump"
+    runner.pump()
+    assert {request.result for request in done} == {-errno.EIO}
+    assert all(request.on_done == done.append for request in done)
+    assert (runner.status().queued, runner.status().in_flight, runner.status().errors) == (0, 2, 4)
+    disk.release()
+    assert [request.result for request in done[4:]] == [512, 512]
+    again = MemoryDisk(MIB)
+    runner.serve(again)
+    runner.submit(make(done))
+    assert (done[-1].result, again.completed) == (512, 1)
+
+
 async def test_counters() -> None:
     runner, disk = make_runner(4)
     disk.fail(512, 1024, errno.EIO, {Op.READ})

@@ -1,0 +1,189 @@
+"""One disk's keeper, with a real image on a scripted engine: who answers what, and when the descriptor is closed."""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs.buffers import BufferPool
+from meshfs.config import Config, load
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.disk.errnos import Sign
+from meshfs.disk.file import FileDisk
+from meshfs.model import DiskState, IoClass
+from meshfs.scheduler.cost import CostModel
+from meshfs.testing.disk_suite import Batch
+from meshfs.testing.scripted_engine import ScriptedEngine
+from meshfsd.keeper import DiskKeeper
+from meshfsd.served import ServedDisk, make_served
+
+SIZE_BYTES = 1 << 20
+CONFIG = """
+[cluster]
+name = "test"
+[[node]]
+name = "n1"
+addresses = ["127.0.0.1"]
+  [[node.disk]]
+  name = "disk0"
+  path = "disk.img"
+  cache = "writeback"
+"""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(SIZE_BYTES))
+    return path
+
+
+@pytest.fixture
+def cluster(image: Path) -> Config:
+    path = image.parent / "cluster.toml"
+    path.write_text(CONFIG)
+    return load(path)
+
+
+class Bench:
+    """A keeper that runs, and what it announced."""
+
+    def __init__(self, cluster: Config, state_folder: Path) -> None:
+        self.engine = ScriptedEngine()
+        self.served: ServedDisk = make_served("n1", cluster.node("n1").disks[0], cluster)
+        self.keeper = DiskKeeper(
+            self.served, self.engine, BufferPool(), lambda name, identity: CostModel(), state_folder
+        )
+        self.announced: list[DiskState] = []
+        self.returned: list[bool] = []
+        self.keeper.changed = lambda served: self.announced.append(served.offered.info.state)
+        self.keeper.returning = lambda served: self.returned.append(served.disk is None)
+        self.results: list[int] = []
+
+    @property
+    def disk(self) -> FileDisk:
+        assert self.served.disk is not None
+        return self.served.disk
+
+    def submit(self, op: Op = Op.READ) -> None:
+        """One request by way of the queue; its result goes to ``results``."""
+        request = Batch(self.served.runner.disk).make(op, 0, 0 if op == Op.FLUSH else 4096)
+        request.on_done, request.flow = self._done, ("n2", IoClass.APP)
+        self.served.runner.submit(request)
+
+    def _done(self, request: DiskRequest) -> None:
+        self.results.append(request.result)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.fail_after(10):
+            while not condition():  # noqa: ASYNC110 - the keeper's own task moves on
+                await trio.sleep(0.01)
+
+    async def until_state(self, state: DiskState) -> None:
+        await self.until(lambda: self.served.health.state is state)
+
+
+@pytest.fixture
+async def bench(cluster: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr("meshfs.limits.DISK_RETRY_MIN_S", 0.05)
+    bench = Bench(cluster, tmp_path / "state")
+    await bench.keeper.claim()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.keeper.run)
+        yield bench
+        nursery.cancel_scope.cancel()
+    await bench.keeper.close()
+
+
+async def test_an_error_is_one_announcement_and_a_flood_of_them_too(bench: Bench) -> None:
+    assert bench.announced == [DiskState.OK]
+    for _ in range(50):
+        bench.submit()
+        bench.engine.answer(-errno.EIO)
+    await bench.until_state(DiskState.FAILING)
+    for _ in range(50):
+        bench.submit()
+        bench.engine.answer(-errno.ENODATA)
+        await trio.sleep(0.001)
+    assert bench.announced == [DiskState.OK, DiskState.FAILING]
+    assert bench.served.offered.info.why == "read: Input/output error"
+    assert set(bench.results) == {-errno.EIO}
+
+
+async def test_while_gone_all_io_ends_at_once_and_the_descriptor_stays_for_what_is_in_flight(
+    bench: Bench, image: Path
+) -> None:
+    disk = bench.disk
+    bench.submit(Op.WRITE)
+    bench.submit()
+    bench.engine.answer(-errno.ESTALE, newest=True)
+    await bench.until_state(DiskState.GONE)
+    await bench.until(lambda: bench.served.runner.disk is disk and bench.announced[-1] is DiskState.GONE)
+    for _ in range(100):
+        bench.submit()
+    assert bench.results == [-errno.EIO] * 101
+    # The write is in flight: the descriptor, and with it the claim, stays, and nothing is claimed again.
+    await trio.sleep(0.3)
+    assert bench.served.health.state is DiskState.GONE
+    os.fstat(disk.fd)
+    bench.engine.answer(-errno.EIO)
+    await bench.until_state(DiskState.OK)
+    assert bench.results == [-errno.EIO] * 102
+    assert bench.disk is not disk
+
+
+async def test_what_was_written_before_counts_as_lost_and_opens_end_before_the_disk_is_served(bench: Bench) -> None:
+    before = bench.served.runner.disk.verifier
+    bench.disk.on_error(Op.WRITE, errno.ENODEV, Sign.GONE)
+    await bench.until(lambda: bench.announced[-2:] == [DiskState.GONE, DiskState.OK])
+    assert bench.served.runner.disk.verifier != before
+    assert bench.returned == [True]
+    bench.submit()
+    bench.engine.answer()
+    assert bench.results == [4096]
+
+
+async def test_another_image_under_the_path_is_not_taken(bench: Bench, image: Path) -> None:
+    (image.parent / "other").mkdir()
+    other = image.parent / "other" / "disk.img"
+    other.write_bytes(bytes(SIZE_BYTES))
+    other.rename(image)
+    bench.disk.on_error(Op.WRITE, errno.ENODEV, Sign.GONE)
+    await bench.until(lambda: "is another device or image" in bench.served.health.why)
+    assert bench.served.health.why.startswith("write: No such device; ")
+    with image.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+async def test_a_smaller_one_is_not_taken(bench: Bench, image: Path) -> None:
+    bench.disk.on_error(Op.WRITE, errno.ENODEV, Sign.GONE)
+    os.truncate(image, SIZE_BYTES // 2)
+    await bench.until(lambda: f"came back with {SIZE_BYTES // 2} of {SIZE_BYTES} bytes" in bench.served.health.why)
+    os.truncate(image, SIZE_BYTES)
+    await bench.until_state(DiskState.OK)
+
+
+async def test_a_missing_disk_refuses_at_once_and_is_taken_when_it_comes(
+    cluster: Config, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshfs.limits.DISK_RETRY_MIN_S", 0.05)
+    hidden = tmp_path / "hidden"
+    os.rename(image, hidden)
+    bench = Bench(cluster, tmp_path / "state")
+    start = time.monotonic()
+    await bench.keeper.claim()
+    assert time.monotonic() - start < 5, "a missing disk is not waited for"
+    assert (bench.served.health.state, bench.served.offered.size_bytes) == (DiskState.MISSING, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.keeper.run)
+        os.rename(hidden, image)
+        await bench.until_state(DiskState.OK)
+        assert bench.served.offered.size_bytes == SIZE_BYTES
+        nursery.cancel_scope.cancel()
+    await bench.keeper.close()
+    assert bench.returned == []
