@@ -54,9 +54,13 @@ WINDOW_APP_TURNS: Final = 4
 
 # --- exporter objects -----------------------------------------------------------------
 
+# 16 nodes with 32 channels each, and as many again while a lost network is replaced by another one.
 CONNECTIONS_MAX: Final = 1024
+# Of them, those on which nobody has logged in yet: strangers must leave room for the nodes.
 CONNECTIONS_UNAUTHENTICATED_MAX: Final = 128
+# A login takes two round trips; one that takes longer than this is none.
 UNAUTHENTICATED_TIMEOUT_S: Final = 15.0
+# A mount has one session. A program that logs in as several users over one connection has a few.
 SESSIONS_PER_CONNECTION_MAX: Final = 16
 # Logins under way on one connection: strangers must not fill the table of sessions.
 LOGINS_PER_CONNECTION_MAX: Final = 2
@@ -199,8 +203,11 @@ DEPTH_LOSS_MAX: Final = 0.02
 
 # --- initiator ------------------------------------------------------------------------
 
+# The time that the kernel gives a SCSI command, so that programs know how to wait for it.
 IO_TIMEOUT_S: Final = 30.0
+# TCP repeats a lost SYN after 1 s and 3 s; both repetitions fit.
 CONNECT_TIMEOUT_S: Final = 5.0
+# A restarted exporter is found at once, one that stays away is asked seldom: the delay doubles from one to the other.
 RECONNECT_DELAY_MIN_S: Final = 0.05
 RECONNECT_DELAY_MAX_S: Final = 2.0
 # Receiving a large message wakes nobody for less than this; that some of it came is seen at every tick.
