@@ -23,6 +23,15 @@ def check_room(session: Session) -> None:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens")
 
 
+def check_still_there(request: Request) -> None:
+    """Raises StatusError where a CREATE that waited has lost its session or its tree."""
+    session, tree = request.session, request.tree
+    if not session.serving:
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "the session ended meanwhile")
+    if session.trees.get(tree.id) is not tree:
+        raise StatusError(NtStatus.NETWORK_NAME_DELETED, "the tree was disconnected meanwhile")
+
+
 def answer(
     request: Request,
     body: CreateRequest,

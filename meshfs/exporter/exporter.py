@@ -188,11 +188,6 @@ class Exporter:
         logger.info("%s: channel of the session of node %s lost, %d left", peer.remote, session.user, left)
         session.leave(peer)
 
-    def find_session(self, session_id: int) -> Session | None:
-        """A session by its id, also one that has been ended and still has I/O at a disk."""
-        ending = self._ending.get(session_id)
-        return self.sessions.get(session_id) if ending is None else ending[0]
-
     def end_late_oplock_breaks(self) -> None:
         """Oplocks whose holder did not acknowledge in time are gone; to be called every second or so."""
         if self.scratch is None:

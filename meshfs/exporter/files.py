@@ -1,28 +1,25 @@
 """CREATE and CLOSE (MS-SMB2 3.3.5.9, 3.3.5.10).
 
 A share is one directory of disks. Disks exist or do not: none is made, removed or truncated,
-and overwriting one keeps its size and content, as O_TRUNC on a block device does. The share
-`scratch` is another matter: `scratch_create`.
+and overwriting one keeps its size and content, as O_TRUNC on a block device does (`disk_create`).
+The share `scratch` is another matter: `scratch_create`.
 """
 
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter import rpc, scratch_create
+from meshfs.exporter import disk_create, rpc, scratch_create
 from meshfs.exporter.created import answer, check_room
-from meshfs.exporter.opens import AnyOpen, DiskOpen, PipeOpen, RootOpen
+from meshfs.exporter.opens import AnyOpen, PipeOpen, RootOpen
 from meshfs.exporter.query import facts_of
 from meshfs.exporter.request import Request
 from meshfs.exporter.shares import (
-    ATTRIBUTE_RIGHTS,
-    DISK_RIGHTS,
     READ_RIGHTS,
     SHARE_SCRATCH,
     WRITE_RIGHTS,
-    OfferedDisk,
     expand_access,
 )
-from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access
+from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
 from meshfs.smb.constants import (
     AccessMask,
     CloseFlags,
@@ -33,7 +30,6 @@ from meshfs.smb.constants import (
     NtStatus,
     ShareAccess,
 )
-from meshfs.smb.info import has_wildcards
 from meshfs.smb.messages import (
     CloseRequest,
     CloseResponse,
@@ -42,8 +38,6 @@ from meshfs.smb.messages import (
 
 _D = CreateDisposition
 _OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
-_ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAction.OVERWRITTEN,
-                   _D.OVERWRITE_IF: CreateAction.OVERWRITTEN}  # fmt: skip
 _SHARE_ALL: Final = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
 _SRVSVC: Final = "srvsvc"
 
@@ -63,9 +57,9 @@ def create(request: Request) -> None:
     elif not body.name:
         opened, allowed = _open_root(request, body)
     else:
-        opened, allowed = _open_disk(request, body)
-    action = _ACTIONS.get(_D(body.disposition), CreateAction.OPENED)
-    answer(request, body, opened, allowed=allowed, action=action)
+        disk_create.create(request, body)
+        return
+    answer(request, body, opened, allowed=allowed, action=CreateAction.OPENED)
 
 
 def _check(body: CreateRequest) -> None:
@@ -103,46 +97,6 @@ def _open_root(request: Request, body: CreateRequest) -> tuple[RootOpen, int]:
     if granted & ~allowed:
         raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root")
     return RootOpen(request.session, request.tree, request.peer.exporter.new_file_id(), granted), allowed
-
-
-def _open_disk(request: Request, body: CreateRequest) -> tuple[DiskOpen, int]:
-    disk = _find(request, body)
-    allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
-    wanted = body.desired_access
-    if body.disposition in _OVERWRITES:
-        wanted |= AccessMask.WRITE_DATA
-    granted = expand_access(wanted, allowed)
-    if granted & ~allowed:
-        if granted & ~allowed & ~int(WRITE_RIGHTS) == 0 and disk.info.access is Access.READ_ONLY:
-            raise StatusError(NtStatus.MEDIA_WRITE_PROTECTED, f"disk {disk.name} is read-only")
-        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to disk {disk.name}")
-    if disk.is_away and granted & ~int(ATTRIBUTE_RIGHTS):
-        raise StatusError(NtStatus.NO_SUCH_DEVICE, f"disk {disk.name} is {disk.info.state}: {disk.info.why}")
-    if not disk.shares_with(granted, body.share_access):
-        raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
-    opened = DiskOpen(
-        request.session, request.tree, request.peer.exporter.new_file_id(), granted, body.share_access, disk,
-        write_through=bool(body.options & CreateOptions.WRITE_THROUGH),
-    )  # fmt: skip
-    return opened, allowed
-
-
-def _find(request: Request, body: CreateRequest) -> OfferedDisk:
-    name = body.name.removesuffix("::$DATA")
-    if has_wildcards(name) or ":" in name or "/" in name:
-        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name!r}")
-    disk = request.peer.exporter.shares.find(name, request.session.user)
-    if disk is None:
-        if "\\" in name:
-            raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"no folder of {name!r}")
-        if body.disposition in (_D.OPEN, _D.OVERWRITE):
-            raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no disk {name!r}")
-        raise StatusError(NtStatus.ACCESS_DENIED, f"no disk {name!r}, and none is made")
-    if body.disposition == _D.CREATE:
-        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"disk {name!r} exists")
-    if body.options & CreateOptions.DIRECTORY_FILE:
-        raise StatusError(NtStatus.NOT_A_DIRECTORY, f"{name!r} is a disk")
-    return disk
 
 
 def _open_pipe(request: Request, body: CreateRequest) -> PipeOpen:

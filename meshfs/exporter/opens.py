@@ -106,6 +106,9 @@ class DiskOpen(Open):
         if not self.requests:
             self.drained()
 
+    def is_left_by(self, node: str) -> bool:
+        return self.closing and not self.session.serving and self.session.user == node
+
     def cancel(self, request: DiskRequest) -> bool:
         """Answer a request with CANCELLED, if it is not at the disk yet."""
         if not self.disk.runner.cancel(request):

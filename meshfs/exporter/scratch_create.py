@@ -3,7 +3,7 @@
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.created import answer, check_room
+from meshfs.exporter.created import answer, check_room, check_still_there
 from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.oplock import GRANTED_LEVELS, Oplock
 from meshfs.exporter.request import Request
@@ -75,7 +75,7 @@ class _Pending:
         if request.peer.closed:
             return
         try:
-            _check_still_there(request)
+            check_still_there(request)
             check_room(request.session)
             created = self._volume.create(self._body, exporter.now_filetime())
             if isinstance(created, Oplock):
@@ -84,11 +84,3 @@ class _Pending:
                 _open(request, self._body, self._volume, created)
         except StatusError as error:
             request.fail(error.status)
-
-
-def _check_still_there(request: Request) -> None:
-    session, tree = request.session, request.tree
-    if not session.serving:
-        raise StatusError(NtStatus.USER_SESSION_DELETED, "the session ended meanwhile")
-    if session.trees.get(tree.id) is not tree:
-        raise StatusError(NtStatus.NETWORK_NAME_DELETED, "the tree was disconnected meanwhile")

@@ -92,6 +92,12 @@ class OpenOfDisk(Protocol):
     access: int
     share_access: int
 
+    def is_left_by(self, node: str) -> bool:
+        """Whether a session of the node has ended and this open of it still has I/O at the disk."""
+
+    def close(self, then: Callable[[], object]) -> None:
+        """Call ``then`` when nothing of it is at the disk any more."""
+
 
 class OfferedDisk(Lockable):
     """One disk as it is offered; ``allow`` tells what a node may do with it."""
@@ -149,6 +155,10 @@ class OfferedDisk(Lockable):
     def is_away(self) -> bool:
         """Whether there is no device or image behind it now: nothing of it can be read or written."""
         return self.info.state in (DiskState.GONE, DiskState.MISSING)
+
+    def left_by(self, node: str) -> list[OpenOfDisk]:
+        """The opens of the node's ended sessions that still have I/O at the disk."""
+        return [opened for opened in self.opens if opened.is_left_by(node)]
 
     def shares_with(self, access: int, share: int) -> bool:
         return not shares_conflict(access, share, ((held.access, held.share_access) for held in self.opens))

@@ -6,9 +6,9 @@
 
 Every selected path (multichannel.py) has a keeper of its own (keeper.py). The first one that
 connects logs in, the others are bound to that session; when the last channel is lost, the
-first that connects logs in anew. The new login names the previous session, and the exporter
-ends that one's in-flight I/O before it answers (MS-SMB2 3.3.5.5.3): whatever was unanswered
-may then go again without an old write landing over a newer one.
+first that connects logs in anew. The new login names the previous session (MS-SMB2 3.3.5.5.3), and the
+exporter answers an open of a disk only when that session's I/O at the disk has ended: whatever was
+unanswered may then go again without an old write landing over a newer one.
 
 The plan is made anew when an interface of ours changes, a path fails or comes back, and when the
 exporter tells of other interfaces.

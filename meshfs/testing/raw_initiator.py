@@ -327,6 +327,12 @@ class RawClient(ABC):
         return CreateResponse.unpack(reply.body).file_id.volatile
 
 
+def file_id_of(reply: Reply) -> int:
+    """Of a CREATE that succeeded."""
+    assert not reply.status, f"CREATE: 0x{reply.status:08x}"
+    return CreateResponse.unpack(reply.body).file_id.volatile
+
+
 class RawInitiator(RawClient):
     """A client of an exporter in memory."""
 

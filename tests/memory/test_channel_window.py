@@ -152,6 +152,24 @@ async def test_a_hung_disk_stays_alone_past_its_deadlines(tmp_path: Path) -> Non
         await mesh.all_credits_back()
 
 
+async def test_a_hung_disk_and_a_lost_connection_keep_nobody_from_the_other_disks(tmp_path: Path) -> None:
+    """The new session is there at once; only the hung disk's opens wait for what the old one has there."""
+    async with shelf(tmp_path, 2) as mesh:
+        handle, other = await mesh.open(0), await mesh.open(1)
+        mesh.disks[0].stall(lambda request: request.op == Op.WRITE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.write, 0, b"data")
+            await until(lambda: mesh.disks[0].stalled == 1)
+            for channel in mesh.pair.session.channels:
+                channel.fail("cable pulled")
+            with trio.fail_after(5):
+                await use(other)
+                await use(await mesh.open(1, SYSTEM))
+            assert mesh.disks[0].stalled == 1
+            mesh.disks[0].release()
+        assert mesh.disks[0].data[:4] == b"data"
+
+
 async def test_the_system_makes_progress_under_a_flood_of_applications(tmp_path: Path) -> None:
     async with shelf(tmp_path, 4) as mesh, trio.open_nursery() as nursery:
         done = 0

@@ -5,6 +5,7 @@ import pytest
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import RemoteProtocolError
+from meshfs.exporter.exporter import Exporter
 from meshfs.smb.auth import Initiator
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
@@ -20,6 +21,7 @@ from meshfs.smb.constants import (
     SigningAlgorithm,
 )
 from meshfs.smb.messages import (
+    CancelRequest,
     CloseRequest,
     EchoRequest,
     Encryption,
@@ -42,7 +44,14 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.messages.ioctl import NO_FILE
 from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, framed, make_exporter, read_body, write_body
+from meshfs.testing.raw_initiator import (
+    RawInitiator,
+    file_id_of,
+    framed,
+    make_exporter,
+    read_body,
+    write_body,
+)
 
 ALL_SIGNING = (SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256, SigningAlgorithm.AES_GMAC)
 ALL_CIPHERS = (Cipher.AES_256_CCM, Cipher.AES_128_CCM, Cipher.AES_256_GCM, Cipher.AES_128_GCM)
@@ -301,28 +310,90 @@ def test_the_previous_session_ends_first():
     assert new.open("disk0", share=0)
 
 
-def test_the_new_session_waits_for_what_the_old_one_has_at_the_disk():
+def log_in_after(server: Exporter, old: RawInitiator) -> RawInitiator:
+    """A login that names the old session, and is answered at once."""
+    new = RawInitiator(server)
+    new.negotiate()
+    assert new.set_up(previous=old.session_id).status == 0
+    new.connect("disks")
+    return new
+
+
+def test_the_new_session_opens_a_disk_when_the_old_ones_requests_there_have_ended():
+    """Another disk, and what touches no data, is opened at once."""
+    disk = MemoryDisk(1 << 20)
+    server = make_exporter(disk0=disk, disk1=MemoryDisk(1 << 20))
+    old = RawInitiator(server).log_in()
+    file_id = old.open("disk0")
+    disk.stall()
+    waiting = old.send(Command.READ, read_body(file_id, 0, 512))
+    new = log_in_after(server, old)
+    opening = new.create("disk0")
+    assert opening.status == NtStatus.PENDING
+    assert new.call(Command.READ, read_body(new.open("disk1"), 0, 512)).status == 0
+    assert new.open("disk0", int(AccessMask.READ_ATTRIBUTES))
+    disk.release()
+    new.collect()
+    old.collect()
+    assert old.take(waiting).status == 0
+    mine = file_id_of(new.take(opening.message_id))
+    assert new.call(Command.READ, read_body(mine, 0, 512)).status == 0
+
+
+def test_another_nodes_open_waits_for_nobody_elses_requests():
+    disk = MemoryDisk(1 << 20)
+    server = make_exporter(disk0=disk)
+    old = RawInitiator(server).log_in("n2")
+    file_id = old.open("disk0")
+    disk.stall()
+    old.send(Command.WRITE, write_body(file_id, 0, bytes(512)))
+    old.peer.lost()
+    assert RawInitiator(server).log_in("n3").open("disk0")
+    disk.release()
+
+
+@pytest.mark.parametrize("end", ["cancel", "lost", "logoff"])
+def test_an_open_that_waits_ends_with_its_cancel_its_connection_or_its_session(end: str) -> None:
     disk = MemoryDisk(1 << 20)
     server = make_exporter(disk0=disk)
     old = RawInitiator(server).log_in()
     file_id = old.open("disk0")
     disk.stall()
-    waiting = old.send(Command.READ, read_body(file_id, 0, 512))
-    new = RawInitiator(server)
-    new.negotiate()
-    with pytest.raises(AssertionError, match="not answered yet"):
-        new.set_up(previous=old.session_id)
+    old.send(Command.WRITE, write_body(file_id, 0, bytes(512)))
+    new = log_in_after(server, old)
+    opening = new.create("disk0")
+    expected = NtStatus.CANCELLED
+    if end == "cancel":
+        new.send(
+            Command.CANCEL, CancelRequest().pack(), message_id=opening.message_id, flags=2, async_id=opening.async_id
+        )
+    elif end == "lost":
+        new.peer.lost()
+    else:
+        assert new.call(Command.LOGOFF, LogoffRequest().pack()).status == 0
+        expected = NtStatus.USER_SESSION_DELETED
     disk.release()
-    assert new.finish_set_up().status == 0
-    old.collect()
-    assert old.take(waiting).status == 0
-    new.connect("disks")
-    assert new.call(Command.READ, read_body(new.open("disk0"), 0, 512)).status == 0
+    if end != "lost":
+        new.collect()
+        assert new.take(opening.message_id).status == expected
+    assert not any(opened for session in server.sessions.values() for opened in session.opens.values())
+    assert server.pool.used_bytes == 0
+
+
+def test_a_login_that_is_denied_waits_for_no_disk():
+    """The failed login ends the session it was made on, whose requests may be stuck."""
+    disk = MemoryDisk(1 << 20)
+    client = RawInitiator(make_exporter(disk0=disk)).log_in()
+    file_id = client.open("disk0")
+    disk.stall()
+    client.send(Command.WRITE, write_body(file_id, 0, bytes(512)))
+    assert client.set_up(password="wrong").status == NtStatus.LOGON_FAILURE
+    disk.release()
 
 
 @pytest.mark.parametrize("end", [Command.CLOSE, Command.TREE_DISCONNECT])
-def test_the_new_session_waits_for_an_open_that_was_closing_when_the_connection_went(end: Command) -> None:
-    """A CLOSE that waits for a write at the disk must not hide that write from the next login."""
+def test_the_new_open_waits_for_an_open_that_was_closing_when_the_connection_went(end: Command) -> None:
+    """A CLOSE that waits for a write at the disk must not hide that write from the next session."""
     disk = MemoryDisk(1 << 20)
     server = make_exporter(disk0=disk)
     old = RawInitiator(server).log_in()
@@ -332,12 +403,12 @@ def test_the_new_session_waits_for_an_open_that_was_closing_when_the_connection_
     closes = CloseRequest(FileId(file_id, file_id)) if end is Command.CLOSE else TreeDisconnectRequest()
     old.send(end, closes.pack())
     old.peer.lost()
-    new = RawInitiator(server)
-    new.negotiate()
-    with pytest.raises(AssertionError, match="not answered yet"):
-        new.set_up(previous=old.session_id)
+    new = log_in_after(server, old)
+    opening = new.create("disk0")
+    assert opening.status == NtStatus.PENDING
     disk.release()
-    assert new.finish_set_up().status == 0
+    new.collect()
+    assert new.take(opening.message_id).status == 0
     assert server.pool.used_bytes == 0
 
 
