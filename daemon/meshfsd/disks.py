@@ -10,11 +10,12 @@ as missing, and its keeper goes on trying.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import trio
 
 from meshfs import limits
-from meshfs.bounded import bounded
+from meshfs.bounded import Bounded
 from meshfs.buffers import BufferPool
 from meshfs.config import Config
 from meshfs.config import Disk as DiskConfig
@@ -48,6 +49,7 @@ class Disks:
         self._pool = pool
         self._on_change = on_change
         self._keepers: dict[str, DiskKeeper] = {}
+        self._scans: dict[Path, Bounded] = {}
         self._nursery: trio.Nursery | None = None
         self._changes: DeviceChanges | None = None
 
@@ -59,15 +61,18 @@ class Disks:
         mistakes: list[str] = []
 
         async def scan(config: DiskConfig) -> None:
-            what = f"disk {config.name}: {config.path}"
+            # By path, so that no number of reloads leaves more than one thread behind for a stuck one.
+            calls = self._scans.setdefault(config.path, Bounded(f"disk {config.name}: {config.path}"))
             try:
-                found[config.name] = await bounded(what, scan_disk, config.path, timeout_s=limits.DISK_CALL_TIMEOUT_S)
+                found[config.name] = await calls.call(scan_disk, config.path, timeout_s=limits.DISK_CALL_TIMEOUT_S)
             except ConfigError as error:
                 mistakes.append(f"{self._exporter.name}/{config.name}: {error}")
             except (DiskUnavailable, TookTooLong):
                 # Not a mistake: its keeper says what is wrong.
                 return
 
+        paths = {config.path for config in wanted}
+        self._scans = {path: calls for path, calls in self._scans.items() if path in paths or calls.stuck}
         async with trio.open_nursery() as nursery:
             for config in wanted:
                 nursery.start_soon(scan, config)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshfs import limits
-from meshfs.bounded import Bounded, bounded
+from meshfs.bounded import Bounded
 from meshfs.buffers import BufferPool
 from meshfs.config import Config, Node
 from meshfs.config_watch import Loaded, read
@@ -83,6 +83,7 @@ class NodeExporter:
         if node.scratch_size_bytes is not None:
             self._exporter.scratch = ScratchVolume(node.scratch_size_bytes, self._exporter.now_filetime())
         self._disks = Disks(self._exporter, engine, pool, Calibration(state_folder(node.state)), self._tell_systemd)
+        self._reading = Bounded(f"the config {config.given}")
         self._saving = Bounded(f"the state folder {self._disks.calibration.folder}")
         self._flows = FlowControl(
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
@@ -172,9 +173,8 @@ class NodeExporter:
     async def _reload(self, listener: Listener) -> None:
         notify_reloading()
         try:
-            loaded = await bounded(
-                f"the config {self._config.given}", read, self._config.given, self._node.name,
-                timeout_s=limits.CONFIG_READ_TIMEOUT_S,
+            loaded = await self._reading.call(
+                read, self._config.given, self._node.name, timeout_s=limits.CONFIG_READ_TIMEOUT_S
             )  # fmt: skip
             found = await self._disks.check(loaded.node.disks)
         except (ConfigError, TookTooLong) as error:

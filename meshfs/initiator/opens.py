@@ -139,6 +139,8 @@ class SharedOpen:
         self._ready = False
         self._fenced = False
         self._refusal: OSError | None = None
+        # The refusal that the log has: a missing disk is asked for every second, for as long as it is held open.
+        self._reported = ""
         self._running = False
         self._away_since_s: float | None = None
         self._poke = trio.Event()
@@ -475,7 +477,7 @@ class SharedOpen:
         settled = session.credentials.settled
         self.tree_id, self.file_id = tree.tree_id, file.file_id
         self.read_max_bytes, self.write_max_bytes = settled.max_read_bytes, settled.max_write_bytes
-        self._refusal = None
+        self._refusal, self._reported = None, ""
         self._ready = True
         self.update()
 
@@ -484,7 +486,9 @@ class SharedOpen:
             session.fail(f"the exporter ended our session ({status_text(error.status)})")
             return
         number = errno_from_status(error.status)
-        logger.warning("disk %s cannot be opened: %s", self._disk.info.name, error)
+        if str(error) != self._reported:
+            self._reported = str(error)
+            logger.warning("disk %s cannot be opened: %s", self._disk.info.name, error)
         self._refusal = OSError(number, f"{os.strerror(number)} ({error})")
         if self._file is not None:
             self._fence()

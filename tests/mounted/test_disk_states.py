@@ -358,6 +358,9 @@ def test_an_open_survives_a_restart_of_the_exporter_without_the_disk(new_cluster
         file.seek(4 * MIB)
         with pytest.raises(OSError, match="No such device"):
             file.read(4096)
+        # The mount asks for it every second, and says so once.
+        time.sleep(3)
+        assert (cluster.logs / "n2-meshfs.log").read_text().count("disk comes cannot be opened") == 1
         hidden.rename(image.path)
         await_state(disks / "comes", "ok", 60)
         until(lambda: file.seek(4 * MIB) and file.read(4096) == b"x" * 4096, "the reader goes on")
@@ -413,9 +416,15 @@ def test_a_disk_on_a_stuck_file_system_is_missing_and_delays_nobody(new_cluster:
         assert_good(disks)
         assert state_of(disks / "stuck") == "missing"
         assert "answer" in why_of(disks / "stuck")
+        tasks = Path(f"/proc/{cluster.exporters['n1'].pid}/task")
         assert "disk stuck: did not answer within" in log_of(cluster)
         cluster.nodes["n1"].disks.append(cluster.image("more", SIZE))
         cluster.write()
         os.kill(cluster.exporters["n1"].pid, signal.SIGHUP)
         until(lambda: (disks / "more").exists(), "reloaded", 30)
+        threads, reloads = len(list(tasks.iterdir())), 5
+        for number in range(reloads):
+            os.kill(cluster.exporters["n1"].pid, signal.SIGHUP)
+            until(lambda number=number: log_of(cluster).count("reloaded ") == number + 2, "reloaded again", 30)  # type: ignore[misc]
+        assert len(list(tasks.iterdir())) < threads + reloads, "each reload leaves a thread behind"
         cluster.stop_exporter("n1")
