@@ -311,6 +311,12 @@ FUSE_TRUNCATE_WITHIN_S: Final = 10.0
 FUSE_DROP_PAGES_TIMEOUT_S: Final = 1.0
 # The same for pages that are locked by the very request that is to be answered afterwards, if any are.
 FUSE_DROP_OWN_PAGES_TIMEOUT_S: Final = 0.02
+# stat(2) of a disk asks its owner when it was last written; a busy owner answers in milliseconds, and one that does
+# not answer must not make `ls` slow.
+ASK_DISK_TIMEOUT_S: Final = 0.5
+# While an owner is down, one such question in this time tries to reach it, as it may just have come back; the others
+# are answered with what is known.
+ASK_DISK_AGAIN_S: Final = 1.0
 # How long the kernel may keep names and attributes without asking again.
 FUSE_ATTRIBUTES_VALID_S: Final = 1.0
 FUSE_READ_AHEAD_KIB: Final = 1024

@@ -80,12 +80,16 @@ def _query_interfaces(request: Request, body: IoctlRequest) -> None:
 
 
 def _query_disks(request: Request, body: IoctlRequest) -> None:
+    """Tell of the open's disk, of all disks, or of the one disk that the input names."""
     opened = request.find_open(body.file_id.volatile)
     if not opened.access & AccessMask.READ_DATA:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
     user = request.session.user
     if isinstance(opened, DiskOpen):
         disks = [opened.disk]
+    elif isinstance(opened, RootOpen) and body.input:
+        named = request.peer.exporter.shares.find(body.input.decode(errors="replace"), user)
+        disks = [] if named is None else [named]
     elif isinstance(opened, RootOpen):
         disks = request.peer.exporter.shares.visible(user)
     else:

@@ -12,8 +12,10 @@ What a disk's file does where a regular file and a block device differ:
                             taken for a write: FUSE says no difference
     read at the end         0 bytes
     write past the end      what fits, then ENOSPC
-    chmod, chown            EPERM; utimens is accepted and changes nothing, as the times are the
-                            mount's (`touch`, `cp -p` and rsync on a device node succeed too)
+    chmod, chown            EPERM; utimens is accepted and changes nothing (`touch`, `cp -p` and
+                            rsync on a device node succeed too)
+    mtime, ctime, atime     when anybody on any node last wrote to the disk, as the owner tells at
+                            every stat(2) (`Port.written_ns`)
     create, unlink, rename, link, mkdir, setxattr, ...    EPERM
     open for writing of a read-only disk                  EROFS
 
@@ -84,6 +86,9 @@ class Port(Protocol):
     """One disk as the initiator sees it."""
 
     async def open(self, io_class: IoClass, *, writable: bool) -> Handle: ...
+
+    async def written_ns(self) -> int:
+        """When anybody last wrote to the disk, ns of the epoch; bounded, never raises."""
 
 
 class _Open:
@@ -314,7 +319,11 @@ class Operations:
 
     @_guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._attributes(self._node(inode))
+        node = self._node(inode)
+        if isinstance(node, DiskFile):
+            # Anybody may have written to it: stat(2) decides what rsync, cp -u and tar -g copy.
+            node.mtime_ns = max(node.mtime_ns, await self._port_of(node.disk.info).written_ns())
+        return self._attributes(node)
 
     @_guarded
     async def setattr(
@@ -465,6 +474,8 @@ class Operations:
         entry.st_blksize = BLOCK_BYTES
         if isinstance(node, DiskFile):
             info = node.disk.info
+            # The kernel asks at each stat, as the time of the last write is not this mount's alone to know.
+            entry.attr_timeout = 0
             entry.st_size = info.size_bytes
             entry.st_blocks = -(-info.size_bytes // _SECTOR_BYTES)
             entry.st_blksize = max(BLOCK_BYTES, info.physical_block_size_bytes)

@@ -97,6 +97,16 @@ async def query_disks(channel: Channel, root: OpenFile) -> tuple[DiskInfo, ...]:
     return _disks(await channel.answer(slot))
 
 
+async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> DiskInfo | None:
+    """What the exporter says of one disk, without an open of it; None when it offers no such disk.
+
+    The root is asked with the disk's name as input. An exporter that does not know of the input tells all its disks.
+    """
+    name = info.name.encode()
+    slot = start_query_disks(channel, root.tree.tree_id, root.file_id, inf, name=name)
+    return next((each for each in _disks(await channel.answer(slot)) if each.id == info.id), None)
+
+
 async def query_disk(channel: Channel, file: OpenFile, disk_id: str) -> DiskInfo:
     """The same on a disk's own open: that disk."""
     slot = start_query_disks(channel, file.tree.tree_id, file.file_id, inf)
@@ -104,10 +114,15 @@ async def query_disk(channel: Channel, file: OpenFile, disk_id: str) -> DiskInfo
 
 
 def start_query_disks(
-    channel: Channel, tree_id: int, file_id: FileId, deadline: float, size: int = limits.CREDIT_BYTES
+    channel: Channel,
+    tree_id: int,
+    file_id: FileId,
+    deadline: float,
+    size: int = limits.CREDIT_BYTES,
+    name: bytes = b"",
 ) -> Slot:
-    """Begin the query; ``size`` bounds the answer and is what it costs."""
-    body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file_id, b"", size).pack()
+    """Begin the query; ``size`` bounds the answer and is what it costs, ``name`` asks of one disk only."""
+    body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file_id, name, size).pack()
     return channel.start_request(
         Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size)
     )  # fmt: skip

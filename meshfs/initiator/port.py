@@ -60,6 +60,8 @@ class Port:
         self.fences = 0
         #: The owner's exporter does not know FSCTL_SET_ZERO_DATA.
         self.zeroes_by_writes = False
+        #: The latest of what the exporter said about the time of the last write.
+        self.last_written_ns = info.written_ns
         self.meter = PortMeter(trio.current_time())
         self.answers = Answers(trio.current_time())
         self._verifier: str | None = None
@@ -129,6 +131,16 @@ class Port:
     def latest(self) -> DiskInfo:
         """What the exporter announced last of it."""
         return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)
+
+    async def written_ns(self) -> int:
+        """When anybody last wrote to the disk, as its owner says now; as it is known while the owner does not answer.
+
+        Never raises, and takes at most ASK_DISK_TIMEOUT_S.
+        """
+        await enter_trio()
+        told = await self.exporter.ask_of_disk(self.latest())
+        self.last_written_ns = max(self.last_written_ns, told.written_ns)
+        return self.last_written_ns
 
     def fence(self, change: int) -> None:
         """One fenced open more or less."""

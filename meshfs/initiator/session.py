@@ -18,6 +18,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import trio
@@ -28,7 +29,7 @@ from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import CLOSED, Channel
 from meshfs.initiator.failfast import silence_max_s
-from meshfs.initiator.files import open_file, query_disks, query_interfaces, wait_for_change
+from meshfs.initiator.files import open_file, query_disks, query_interfaces, query_one_of, wait_for_change
 from meshfs.initiator.keeper import PathKeeper
 from meshfs.initiator.login import (
     AnotherInstance,
@@ -117,6 +118,10 @@ class ExporterSession:
         self._disks_changed = trio.Event()
         self._session_changed = trio.Event()
         self._ask_interfaces = trio.Event()
+        # Questions about single disks that were not answered in time and are asked again.
+        self._answers_overdue = 0
+        # When a question about a disk may next try to reach an exporter that is down.
+        self._reach_again_s = -inf
 
     @property
     def channels(self) -> list[Channel]:
@@ -378,6 +383,50 @@ class ExporterSession:
             if disks != self.disks:
                 self.disks = disks
                 self._on_change()
+
+    async def ask_of_disk(self, info: DiskInfo) -> DiskInfo:
+        """What the exporter says of the disk now; what is known, where it does not answer within ASK_DISK_TIMEOUT_S.
+
+        While an answer is overdue nobody else waits, so that a silent exporter does not make `ls` slow.
+        """
+        if self.session is None:
+            await self._reach()
+        session = self.session
+        if session is None or self._answers_overdue:
+            return info
+        with trio.move_on_after(limits.ASK_DISK_TIMEOUT_S) as patience:
+            try:
+                told = await session.ask(lambda channel: query_one_of(channel, session.root, info))
+            except (ChannelLost, StatusError, RemoteProtocolError) as error:
+                logger.debug("exporter %s does not tell of disk %s: %s", self.node, info.name, error)
+                told = None
+            return told or info
+        if patience.cancelled_caught:
+            self._answers_overdue += 1
+            assert self._nursery is not None
+            self._nursery.start_soon(self._await_answer, session, info)
+        return info
+
+    async def _reach(self) -> None:
+        """Try at once to connect, and wait a little for it; one question in ASK_DISK_AGAIN_S does."""
+        now = trio.current_time()
+        if now < self._reach_again_s:
+            return
+        self._reach_again_s = now + limits.ASK_DISK_AGAIN_S
+        for keeper in self.keepers:
+            keeper.poke()
+        with trio.move_on_after(limits.ASK_DISK_TIMEOUT_S):
+            while self.session is None:
+                await self.session_change()
+
+    async def _await_answer(self, session: Session, info: DiskInfo) -> None:
+        """Until the exporter answers such a question again, or the session ends."""
+        try:
+            await session.ask(lambda channel: query_one_of(channel, session.root, info))
+        except (ChannelLost, StatusError, RemoteProtocolError) as error:
+            logger.debug("exporter %s does not tell of disk %s: %s", self.node, info.name, error)
+        finally:
+            self._answers_overdue -= 1
 
     def learned(self, info: DiskInfo) -> None:
         """An open said this of its disk; the list is older where it tells of another one, or another size."""

@@ -89,7 +89,7 @@ class DiskFile(Node):
     __slots__ = ("disk", "instance")
 
     def __init__(self, path: str, inode: int, mtime_ns: int, disk: CatalogDisk) -> None:
-        super().__init__(path, inode, stat.S_IFREG | _MODES[disk.info.access], mtime_ns)
+        super().__init__(path, inode, stat.S_IFREG | _MODES[disk.info.access], disk.info.written_ns or mtime_ns)
         self.disk = disk
         self.instance = disk.info.instance
 
@@ -98,7 +98,9 @@ class DiskFile(Node):
         return not disk.info.instance or not self.instance or disk.info.instance == self.instance
 
     def become(self, disk: CatalogDisk, now_ns: int) -> None:
-        if disk.info.size_bytes != self.disk.info.size_bytes:
+        if disk.info.written_ns:
+            self.mtime_ns = max(self.mtime_ns, disk.info.written_ns)
+        elif disk.info.size_bytes != self.disk.info.size_bytes:
             self.mtime_ns = now_ns
         self.mode = stat.S_IFREG | _MODES[disk.info.access]
         self.disk = disk

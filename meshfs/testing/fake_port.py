@@ -37,6 +37,10 @@ class FakePort:
         self.opened: list[tuple[IoClass, bool]] = []
         self.handles = 0
         self.bug: Exception | None = None
+        self.last_written_ns = info.written_ns
+
+    async def written_ns(self) -> int:
+        return self.last_written_ns
 
     async def open(self, io_class: IoClass, *, writable: bool) -> "FakeHandle":
         if self.open_error is not None:

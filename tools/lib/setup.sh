@@ -10,7 +10,7 @@ packages_demo=(gcc python3-dev python3-venv pkg-config libfuse3-dev fuse3 fio)
 packages_bench=("${packages_demo[@]}" nbdkit libnbd-bin qemu-utils qemu-system-common)
 # The guest's own packages are unpacked into .cache/guest by tools/guest and not installed.
 packages_guest=("${packages_demo[@]}" qemu-system-x86)
-packages_test=("${packages_bench[@]}" qemu-system-x86 attr autofs e2fsprogs gddrescue iproute2 lz4 nmap samba
+packages_test=("${packages_bench[@]}" qemu-system-x86 attr autofs e2fsprogs gddrescue iproute2 lz4 nmap rsync samba
     samba-testsuite smbclient systemd tshark winbind zstd)
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }

@@ -1,0 +1,83 @@
+"""When a disk was last written, from the exporter's clock to the port."""
+
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.exporter import shares
+from meshfs.exporter.shares import OfferedDisk
+from meshfs.limits import MIB
+from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    async with mesh_pair(tmp_path, MIB, io_timeout_s=3.0) as both:
+        yield both
+
+
+async def test_every_write_moves_the_time_and_nothing_else_does(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    times = [await pair.port.written_ns()]
+    for write_through in (False, True, False):
+        await handle.write(0, b"news", write_through=write_through)
+        times.append(await pair.port.written_ns())
+        await handle.read(0, 512)
+        await handle.flush()
+        assert await pair.port.written_ns() == times[-1]
+    assert times == sorted(set(times))
+
+
+async def test_a_failed_write_may_have_changed_something(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"news")
+    before = await pair.port.written_ns()
+    pair.exporter.disk.fail(0, 512)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        await handle.write(0, b"more")
+    assert caught.value.errno == errno.EIO
+    assert await pair.port.written_ns() > before
+
+
+async def test_what_is_known_counts_while_the_owner_is_away_or_offers_no_such_disk(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"news")
+    known = await pair.port.written_ns()
+    await pair.exporter.stop()
+    with trio.fail_after(limits.ASK_DISK_TIMEOUT_S * 4):
+        for _ in range(20):
+            assert await pair.port.written_ns() == known
+    await pair.nursery.start(pair.exporter.run)
+    await pair.connected()
+    await pair.exporter.withdraw()
+    assert await pair.port.written_ns() == known
+
+
+def offered(runner: object, written_ns: int = 0) -> OfferedDisk:
+    info = DiskInfo(
+        id="d", node="n1", name="d", size_bytes=512, access=Access.READ_WRITE, verifier="", written_ns=written_ns
+    )  # fmt: skip
+    return OfferedDisk(info, cast(Any, runner), lambda node: Access.READ_WRITE)
+
+
+def test_the_time_moves_forward_though_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = SimpleNamespace(written_s=None, now=100.0)
+    runner.age_s = lambda then_s: runner.now - then_s
+    disk = offered(runner, written_ns=5_000_000_000)
+    assert disk.written_ns() == 5_000_000_000
+    monkeypatch.setattr(shares.time, "time_ns", lambda: 9_000_000_000)
+    runner.written_s = 99.0
+    # One second ago, whenever it is asked for.
+    assert disk.written_ns() == 8_000_000_000
+    runner.now = 300.0
+    assert disk.written_ns() == 8_000_000_000
+    monkeypatch.setattr(shares.time, "time_ns", lambda: 1_000_000_000)
+    runner.written_s = 300.0
+    assert disk.written_ns() == 8_000_000_001

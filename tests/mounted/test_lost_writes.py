@@ -1,0 +1,100 @@
+"""Acknowledged writes that the owner lost: who did not hear of it yet gets EIO, also from a restarted exporter."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster, LocalDisk
+from support.commands import run
+
+pytestmark = pytest.mark.mounted
+
+NewCluster = Callable[..., LocalCluster]
+SIZE = 4 * MIB
+
+
+class FailingFile:
+    """A file on a FUSE file system whose I/O fails on demand, as an exporter's image."""
+
+    def __init__(self, process: "subprocess.Popen[str]", path: Path) -> None:
+        self._process = process
+        self.path = path
+
+    def fail(self, number: int) -> None:
+        """Every later read, write and flush ends with this errno; 0: they work again."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{self.path.name} {number}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
+
+
+@contextmanager
+def failing_file(folder: Path) -> Iterator[FailingFile]:
+    folder.mkdir()
+    options = json.dumps({"nodes": {"x": 1}, "size_bytes": SIZE})
+    command = [sys.executable, "-m", "meshfs.testing.fake_mount", str(folder), options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield FailingFile(process, folder / "disk/by-id/meshfs-x-disk0")
+        finally:
+            # The exporter may have the file open still, so that the process would not end by itself.
+            run("umount", "--lazy", folder)
+            process.kill()
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[FailingFile]:
+    with failing_file(tmp_path / "failing") as file:
+        yield file
+
+
+def errno_of_fsync(fd: int) -> int:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("cache", ["none", "writeback"])
+def test_a_loss_is_told_to_all_writers_although_the_exporter_restarts(
+    new_cluster: NewCluster, failing: FailingFile, cache: str, how: signal.Signals
+) -> None:
+    cluster = new_cluster()
+    cluster.add_node("n1", [LocalDisk("disk0", failing.path, {"cache": cache})])
+    for name in ("n2", "n3"):
+        cluster.add_node(name)
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    first, second = (os.open(cluster.mount(name) / "disk/by-node/n1/disk0", os.O_RDWR) for name in ("n2", "n3"))
+    os.pwrite(first, b"first", 0)
+    os.pwrite(second, b"second", MIB)
+    failing.fail(errno.EIO)
+    assert errno_of_fsync(first) == errno.EIO
+    # The second writer heard nothing yet, and the exporter that could have told it ends.
+    failing.fail(0)
+    cluster.stop_exporter("n1", how)
+    cluster.start_exporter("n1")
+    assert errno_of_fsync(second) == errno.EIO
+    assert errno_of_fsync(second) == errno_of_fsync(first) == 0
+    os.pwrite(second, b"again", MIB)
+    cluster.stop_exporter("n1", how)
+    cluster.start_exporter("n1")
+    # A restart without a loss costs nobody an error.
+    assert errno_of_fsync(second) == errno_of_fsync(first) == 0
+    os.close(first)
+    os.close(second)

@@ -1,0 +1,162 @@
+"""When a disk was last written, as programs on other nodes see it: what makes backups notice a change."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from meshfs.limits import MIB
+from meshfs.testing.cluster import LocalCluster
+from support.commands import run
+
+pytestmark = pytest.mark.mounted
+
+NewCluster = Callable[..., LocalCluster]
+SIZE = 2 * MIB
+
+
+class Written:
+    """One disk of n1, mounted by n2, where a backup runs, and by n3, which writes."""
+
+    def __init__(self, cluster: LocalCluster, *, loop: bool = False) -> None:
+        self.cluster = cluster
+        disk = cluster.image("disk0", SIZE)
+        if loop:
+            disk = cluster.loop("disk0", disk.path)
+        cluster.add_node("n1", [disk])
+        for name in ("n2", "n3"):
+            cluster.add_node(name)
+        cluster.write()
+        cluster.keygen()
+        cluster.start_exporter("n1")
+        self.here, self.there = (cluster.mount(name) / "disk/by-id/meshfs-n1-disk0" for name in ("n2", "n3"))
+        # Older than what the test writes, to the second and more, as backups round times.
+        time.sleep(1.1)
+
+    def write_there(self, data: bytes) -> None:
+        fd = os.open(self.there, os.O_WRONLY)
+        os.pwrite(fd, data, 4096)
+        os.close(fd)
+
+
+@pytest.fixture
+def written(new_cluster: NewCluster) -> Written:
+    return Written(new_cluster())
+
+
+def test_rsync_copies_a_disk_again_that_another_node_wrote_to(written: Written, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+
+    def rsync() -> str:
+        return run("rsync", "-a", "--out-format=%n", written.here, copy)
+
+    assert "meshfs-n1-disk0" in rsync()
+    assert rsync() == ""
+    written.write_there(b"news")
+    assert "meshfs-n1-disk0" in rsync()
+    assert copy.read_bytes()[4096:4100] == b"news"
+    assert rsync() == ""
+
+
+def test_cp_u_copies_a_disk_again_that_another_node_wrote_to(written: Written, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    run("cp", "-u", written.here, copy)
+    written.write_there(b"news")
+    run("cp", "-u", written.here, copy)
+    assert copy.read_bytes()[4096:4100] == b"news"
+    copy.write_bytes(b"newer than the disk")
+    run("cp", "-u", written.here, copy)
+    assert copy.read_bytes() == b"newer than the disk"
+
+
+def test_an_incremental_tar_has_a_disk_again_that_another_node_wrote_to(written: Written, tmp_path: Path) -> None:
+    def backup(name: str) -> str:
+        archive = tmp_path / name
+        run("tar", "-g", tmp_path / "snapshot", "-cf", archive, "-C", written.here.parent, ".")
+        return run("tar", "-tf", archive)
+
+    assert "meshfs-n1-disk0" in backup("full.tar")
+    assert "meshfs-n1-disk0" not in backup("nothing.tar")
+    written.write_there(b"news")
+    assert "meshfs-n1-disk0" in backup("changed.tar")
+    assert "meshfs-n1-disk0" not in backup("nothing-again.tar")
+
+
+def test_stat_tells_of_a_write_at_once_on_every_node(written: Written) -> None:
+    times = [written.here.stat().st_mtime_ns]
+    reader = os.open(written.here, os.O_RDONLY)
+    for number in range(5):
+        written.write_there(bytes([number]))
+        status = os.fstat(reader) if number % 2 else written.here.stat()
+        assert status.st_mtime_ns == status.st_ctime_ns == written.there.stat().st_mtime_ns
+        times.append(status.st_mtime_ns)
+    assert times == sorted(set(times))
+    assert abs(times[-1] - time.time_ns()) < 10e9
+    # Reading, fsync and touch move nothing.
+    os.pread(reader, 4096, 0)
+    os.close(reader)
+    run("touch", written.there)
+    run("sync", written.there)
+    assert written.here.stat().st_mtime_ns == times[-1]
+
+
+def test_a_write_through_a_mapping_moves_the_time(written: Written) -> None:
+    import mmap
+
+    before = written.here.stat().st_mtime_ns
+    fd = os.open(written.there, os.O_RDWR)
+    with mmap.mmap(fd, SIZE) as mapping:
+        mapping[:4] = b"news"
+        mapping.flush()
+    os.close(fd)
+    assert written.here.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_time_survives_a_restart_and_never_goes_back(
+    new_cluster: NewCluster, loop: bool, how: signal.Signals
+) -> None:
+    written = Written(new_cluster(), loop=loop)
+    written.write_there(b"news")
+    before = written.here.stat().st_mtime_ns
+    written.cluster.stop_exporter("n1", how)
+    # Away: what is known.
+    assert written.here.stat().st_mtime_ns == before
+    written.cluster.start_exporter("n1")
+    after = written.here.stat().st_mtime_ns
+    if how == signal.SIGTERM:
+        assert after == before
+    else:
+        assert after >= before
+    written.write_there(b"more")
+    assert written.here.stat().st_mtime_ns > after
+
+
+def test_stat_of_a_disk_whose_owner_is_silent_is_quick(written: Written) -> None:
+    process = written.cluster.exporters["n1"].process
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        for _ in range(20):
+            assert written.here.stat().st_size == SIZE
+        # One of them waits for the answer; the bound is far above it, for a busy machine.
+        assert time.monotonic() - start < 8
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_an_smb_client_sees_the_time_of_the_last_write(written: Written) -> None:
+    written.write_there(b"news")
+    node = written.cluster.nodes["n1"]
+    password = written.cluster.meshctl("password", str(written.cluster.config), "--node", "n2", "--to", "n1").stdout
+    listing = subprocess.run(
+        ["smbclient", f"//{node.address}/disks", "-p", str(node.port), "-U", f"n2%{password.strip()}", "-c", "ls"],
+        capture_output=True, text=True, timeout=30, check=True, env={**os.environ, "TZ": "UTC"},
+    ).stdout  # fmt: skip
+    when = time.strftime("%H:%M:%S", time.gmtime(written.here.stat().st_mtime))
+    assert when in next(line for line in listing.splitlines() if "disk0" in line)
