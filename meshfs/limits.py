@@ -311,6 +311,8 @@ FUSE_TRUNCATE_WITHIN_S: Final = 10.0
 FUSE_DROP_PAGES_TIMEOUT_S: Final = 1.0
 # The same for pages that are locked by the very request that is to be answered afterwards, if any are.
 FUSE_DROP_OWN_PAGES_TIMEOUT_S: Final = 0.02
+# An unmount flushes at the owners what was written and not flushed; systemd gives the process 90 s to end.
+UMOUNT_FLUSH_TIMEOUT_S: Final = 10.0
 # stat(2) of a disk asks its owner when it was last written; a busy owner answers in milliseconds, and one that does
 # not answer must not make `ls` slow.
 ASK_DISK_TIMEOUT_S: Final = 0.5

@@ -90,6 +90,7 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
             served = trio.Event()
             nursery.start_soon(_announce, served, own, mesh, settings, on_ready)
             await serve(mesh.operations, settings.mountpoint, options, on_ready=served.set)
+            await initiator.settle()
             nursery.cancel_scope.cancel()
 
 

@@ -65,6 +65,9 @@ class Exporters(Protocol):
 
     def reload(self, settings: "Settings") -> None: ...
 
+    async def settle(self) -> None:
+        """Flush what was written and not flushed; bounded, never raises."""
+
     async def run(self, *, task_status: Any) -> None: ...
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import trio
 
+from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Config, Node
 from meshfs.initiator.login import Policy
@@ -134,6 +135,22 @@ class Initiator:
             port.announced(info)
             return port
         return self._ports[disk_id]
+
+    async def settle(self) -> None:
+        """Flush at their owners what this mount wrote and nobody flushed; within UMOUNT_FLUSH_TIMEOUT_S."""
+        with trio.move_on_after(limits.UMOUNT_FLUSH_TIMEOUT_S) as patience:
+            async with trio.open_nursery() as nursery:
+                for disk_id, port in self._ports.items():
+                    nursery.start_soon(self._settle, disk_id, port)
+        if patience.cancelled_caught:
+            logger.warning("unmounted before all writes were flushed: it took more than %g s",
+                           limits.UMOUNT_FLUSH_TIMEOUT_S)  # fmt: skip
+
+    async def _settle(self, disk_id: str, port: Port) -> None:
+        try:
+            await port.settle()
+        except OSError as error:
+            logger.error("disk %s: writes that nobody flushed may be lost: %s", disk_id, error)
 
     def status(self) -> list[dict[str, Any]]:
         """The exporters' part of the mount's status, for `meshctl paths`."""

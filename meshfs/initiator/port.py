@@ -121,6 +121,7 @@ class Port:
     def _end_opens(self) -> None:
         """End what belongs to the disk that was there before; later handles get new opens."""
         before, self._opens = self._opens, self._new_opens()
+        self.flushed_seq = self.write_seq
         for shared in before.values():
             shared.end()
 
@@ -131,6 +132,19 @@ class Port:
     def latest(self) -> DiskInfo:
         """What the exporter announced last of it."""
         return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)
+
+    async def settle(self) -> None:
+        """Flush what was acknowledged and not flushed yet, where the owner is there. OSError when it fails.
+
+        For the unmount: programs that closed their files without fsync have nobody left to tell.
+        """
+        if self.write_seq <= self.flushed_seq or self.exporter.session is None:
+            return
+        handle = await self.open(IoClass.APP, writable=True)
+        try:
+            await handle.flush()
+        finally:
+            await handle.close()
 
     async def written_ns(self) -> int:
         """When anybody last wrote to the disk, as its owner says now; as it is known while the owner does not answer.

@@ -49,6 +49,9 @@ class FakeInitiator:
         known = self.exporters
         self.exporters = {node.name: known.get(node.name, FakeExporter()) for node in settings.config.nodes}
 
+    async def settle(self) -> None:
+        """Nothing is ever unflushed."""
+
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         for node in self._config.nodes:

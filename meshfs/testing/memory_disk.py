@@ -48,6 +48,8 @@ class MemoryDisk:
         self.delay_s = 0.0
         self.data = bytearray(size_bytes)
         self.completed = 0
+        #: FLUSH requests that succeeded.
+        self.flushes = 0
         self._name = name
         self._instance = 0
         self.verifier = self._make_verifier()
@@ -153,6 +155,7 @@ class MemoryDisk:
                 return -fault.errno
         if request.op == Op.FLUSH:
             self._make_stable()
+            self.flushes += 1
             return 0
         if request.op == Op.READ:
             return self._read(request, start, min(stop, self.size_bytes))

@@ -131,6 +131,32 @@ async def test_handles_share_one_open_until_the_last_is_closed(pair: Pair) -> No
     assert await again.read(0, 10) == bytes(10)
 
 
+async def test_an_unmount_flushes_what_its_programs_did_not(pair: Pair) -> None:
+    disk = pair.exporter.disk
+
+    await pair.port.settle()
+    assert disk.flushes == 0
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"closed without fsync")
+    await handle.close()
+    await pair.port.settle()
+    flushed = disk.flushes
+    assert flushed == 1
+    disk.power_loss()
+    assert bytes(disk.data[:20]) == b"closed without fsync"
+    await pair.port.settle()
+    assert disk.flushes == flushed
+
+
+async def test_an_unmount_does_not_wait_for_an_owner_that_is_away(pair: Pair) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"x")
+    await pair.exporter.stop()
+    await until(lambda: pair.session.session is None)
+    with trio.fail_after(1):
+        await pair.port.settle()
+
+
 async def test_requests_of_a_lost_connection_go_again(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     await handle.write(0, b"old" * 1000)

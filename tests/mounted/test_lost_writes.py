@@ -98,3 +98,46 @@ def test_a_loss_is_told_to_all_writers_although_the_exporter_restarts(
     assert errno_of_fsync(second) == errno_of_fsync(first) == 0
     os.close(first)
     os.close(second)
+
+
+def test_an_unmount_flushes_what_a_program_closed_without_fsync(new_cluster: NewCluster) -> None:
+    cluster = new_cluster()
+    cluster.add_node("n1", [cluster.image("disk0", SIZE)])
+    cluster.add_node("n2")
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+
+    def flushes() -> int:
+        return int(cluster.control("n1")["disks"][0]["flushes"])
+
+    (cluster.mount("n2") / "disk/by-node/n1/disk0").open("r+b").close()
+    cluster.unmount("n2")
+    assert flushes() == 0
+    with (cluster.mount("n2", label="again") / "disk/by-node/n1/disk0").open("r+b") as file:
+        file.write(b"closed without fsync")
+    assert flushes() == 0
+    cluster.unmount("again")
+    assert flushes() == 1
+
+
+def test_sync_of_the_disks_file_reaches_the_owner_and_sync_of_all_does_not(new_cluster: NewCluster) -> None:
+    """FUSE passes sync(2) and syncfs(2) on to nobody but virtiofs; what the README says is this."""
+    cluster = new_cluster()
+    cluster.add_node("n1", [cluster.image("disk0", SIZE)])
+    cluster.add_node("n2")
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    path = cluster.mount("n2") / "disk/by-node/n1/disk0"
+
+    def flushes() -> int:
+        return int(cluster.control("n1")["disks"][0]["flushes"])
+
+    with path.open("r+b") as file:
+        file.write(b"news")
+    run("sync", "--file-system", path)
+    assert flushes() == 0
+    for count, arguments in enumerate((("--data",), ()), 1):
+        run("sync", *arguments, path)
+        assert flushes() == count
