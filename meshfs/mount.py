@@ -49,7 +49,7 @@ from meshfs.mount_options import (
 from meshfs.mount_reload import Reloader
 from meshfs.mountinfo import read_mounts, topmost
 from meshfs.remount import remount
-from meshfs.systemd import notify, notify_reloading
+from meshfs.systemd import be_spared_at_shutdown, notify, notify_reloading
 from meshfs.unmounting import OwnMount, unmount_when_free
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ EXIT_FAILURE: Final = 32
 async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_ready: Ready) -> None:
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
+    be_spared_at_shutdown()
     mesh = Mesh(settings, initiator, mount_log.state)
     metrics = MetricsPlace(partial(_open_metrics, mesh.slow_document))
     try:

@@ -67,3 +67,8 @@ def test_a_second_signal_does_not_wait_for_the_users(cluster: LocalCluster, open
     assert running.process.wait(GUARD_S) == 0
     with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
         os.pread(opened[0], 4096, 0)
+
+
+def test_the_process_of_a_mount_is_spared_when_systemd_ends_all_that_is_left(cluster: LocalCluster) -> None:
+    """What systemd looks at; that it does so can only be seen where it unmounts what is left, in no container."""
+    assert Path(f"/proc/{cluster.mounts['n1'].pid}/cmdline").read_bytes().startswith(b"@")

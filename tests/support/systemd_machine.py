@@ -19,6 +19,7 @@ devices with them. Needs root, systemd and cgroup v2 (alone or beside v1).
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -101,8 +102,7 @@ class SystemdMachine:
         self.units = folder / "units"
         for unit in _UNITS:
             (self.units / unit).symlink_to(f"/lib/systemd/system/{unit}")
-        for shipped in SHIPPED.iterdir():
-            (self.units / shipped.name).write_text(shipped.read_text())
+        shutil.copytree(SHIPPED, self.units, dirs_exist_ok=True)
         self.drop_in("meshfsd@.service", "[Service]\nProtectHome=no\n")
         self.want("sysinit.target", "systemd-journald.service")
         self.want("multi-user.target", "remote-fs.target")

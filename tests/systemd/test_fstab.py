@@ -56,8 +56,12 @@ def arrived(image: Path, folder: Path) -> str:
 
 def test_all_that_was_written_arrives_at_a_shutdown(machine: SystemdMachine, image: Path) -> None:
     machine.fstab(MESH, FILESYSTEM)
+    # Like rescue.target: all else that can be stopped is stopped for it.
+    machine.unit("quiet.target", "[Unit]\nAllowIsolate=yes\nRequires=sysinit.target\n")
     assert machine.boot() == "running", machine.journal()
     expected = write_data(machine)
+    machine.run("systemctl", "isolate", "quiet.target")
+    assert machine.run("systemctl", "is-active", "meshfsd@n1.service", "srv.mount").split() == ["active", "active"]
     machine.power_off()
     assert arrived(image, machine.folder) == expected, machine.journal()
 
