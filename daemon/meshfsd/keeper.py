@@ -133,7 +133,6 @@ class DiskKeeper:
             raise
         remembered.attach(disk)
         if served.instance:
-            disk.lose("the device was away")
             self.returning(served)
         disk.on_error = self._on_error
         self._registered = False
@@ -204,6 +203,8 @@ class DiskKeeper:
             vanished = vanished or f"{error_text(*error[:2])}"
         if vanished:
             self._change(lambda: served.health.vanished(vanished, time.monotonic()))
+            # Noted now, as meshfsd may end before the device is back.
+            disk.lose("the device went away")
             await self._release()
             return
         grown = await self._resize(disk, judgement.size_bytes)

@@ -39,6 +39,7 @@ class Record:
 
     device      `Identity.instance` of the device or image, as it was found
     place       `Identity.place`
+    sequence    `Identity.sequence`
     boot_id     of the boot in which it was found
     instance    what initiators are told: equal to ``device`` but for a device that was recognised by its place
     seed        of the write verifier
@@ -48,6 +49,7 @@ class Record:
 
     device: str
     place: str
+    sequence: str
     boot_id: str
     instance: str
     seed: str
@@ -61,9 +63,10 @@ def next_record(
     """What is kept from a claim on; pure. ``image_ns``: the modification time of an image; ``seed``: a new one.
 
     A device without a name of its own is known by its place after a reboot, and within a boot by
-    diskseq, which is part of ``device.instance``.
+    diskseq, which is part of ``device.instance``. One that came back while no meshfsd ran may have
+    lost what was in its cache and in the page cache, so that it gets the new seed.
     """
-    found = Record(device.instance, device.place, boot_id, device.instance, seed, now_ns)
+    found = Record(device.instance, device.place, device.sequence, boot_id, device.instance, seed, now_ns)
     if old is None:
         return found if image_ns is None else replace(found, written_ns=image_ns)
     recognised = device.place and device.place == old.place and boot_id != old.boot_id
@@ -71,7 +74,10 @@ def next_record(
         # Another disk: whoever compares times has to find it changed.
         return replace(found, written_ns=max(now_ns, old.written_ns + 1))
     since_ns = image_ns if image_ns is not None else 0 if old.clean else now_ns
-    return replace(found, instance=old.instance, seed=old.seed, written_ns=max(since_ns, old.written_ns))
+    came_back = boot_id == old.boot_id and device.sequence != old.sequence
+    return replace(
+        found, instance=old.instance, seed=seed if came_back else old.seed, written_ns=max(since_ns, old.written_ns)
+    )  # fmt: skip
 
 
 class Remembered:
@@ -190,7 +196,7 @@ def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
 def forgotten(name: str, disk: FileDisk) -> Remembered:
     """For a state folder that does not answer: a seed that never was, and nothing is kept."""
     facts = disk.facts.device
-    record = Record(facts.instance, facts.place, "", facts.instance, uuid.uuid4().hex, time.time_ns())
+    record = Record(facts.instance, facts.place, facts.sequence, "", facts.instance, uuid.uuid4().hex, time.time_ns())
     return Remembered(name, record, None)
 
 
@@ -217,7 +223,9 @@ def _decode(data: bytes, path: Path) -> Record | None:
     try:
         kept = json.loads(data)
         record = Record(**{name: kept[name] for name in Record.__slots__})
-        texts: Sequence[object] = (record.device, record.place, record.boot_id, record.instance, record.seed)
+        texts: Sequence[object] = (
+            record.device, record.place, record.sequence, record.boot_id, record.instance, record.seed
+        )  # fmt: skip
         if not all(isinstance(text, str) for text in texts) or type(record.written_ns) is not int:
             raise ValueError("a value has another type than expected")
     except (ValueError, KeyError, TypeError, RecursionError) as error:

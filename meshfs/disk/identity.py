@@ -41,11 +41,13 @@ class Identity:
     """``instance`` is equal for the same device or image only.
 
     ``place`` is "" when ``instance`` is equal over reboots too; else it names the place of a device
-    that has no name of its own.
+    that has no name of its own. ``sequence`` is a block device's diskseq: within a boot, one that is
+    the same by its names and has another diskseq was taken away and came back.
     """
 
     instance: str
     place: str = ""
+    sequence: str = ""
 
 
 def identify(fd: int, sys_root: Path = Path("/sys")) -> Identity:
@@ -55,12 +57,13 @@ def identify(fd: int, sys_root: Path = Path("/sys")) -> Identity:
     if not stat.S_ISBLK(status.st_mode):
         return Identity(_digest(machine, *_names_of_image(fd, status, sys_root)))
     folder = device_folder(status.st_rdev, sys_root)
+    sequence = _text(whole_disk(folder) / "diskseq")
     names = _names_of_device(folder) or _names_of_loop(fd, folder, sys_root)
     if names:
-        return Identity(_digest(machine, *names))
+        return Identity(_digest(machine, *names), sequence=sequence)
     place = _digest(machine, *_place(folder, status.st_rdev))
     boot_id = _text(Path("/proc/sys/kernel/random/boot_id"))
-    return Identity(_digest(place, boot_id, _text(whole_disk(folder) / "diskseq")), place)
+    return Identity(_digest(place, boot_id, sequence), place, sequence)
 
 
 def _names_of_image(fd: int, status: os.stat_result, sys_root: Path) -> list[str]:

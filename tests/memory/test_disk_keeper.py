@@ -15,6 +15,7 @@ from meshfs.config import Config, load
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.errnos import Sign
 from meshfs.disk.file import FileDisk
+from meshfs.disk.verifier import make_verifier
 from meshfs.model import DiskState, IoClass
 from meshfs.scheduler.cost import CostModel
 from meshfs.testing.disk_suite import Batch
@@ -143,6 +144,9 @@ async def test_what_was_written_before_counts_as_lost_and_opens_end_before_the_d
     await bench.until(lambda: bench.announced[-2:] == [DiskState.GONE, DiskState.OK])
     assert bench.served.runner.disk.verifier != before
     assert bench.returned == [True]
+    # Noted when the device went away: also for a meshfsd that starts while it is away.
+    assert bench.served.remembered is not None
+    assert make_verifier(bench.disk.facts.instance, bench.served.remembered.record.seed) == bench.disk.verifier
     bench.submit()
     bench.engine.answer()
     assert bench.results == [4096]

@@ -8,10 +8,10 @@ from meshfs.disk.identity import Identity
 from meshfsd.remembered import Record, next_record
 
 NOW_NS = 1_000_000
-NAMED = Identity("wwid-1")
+NAMED = Identity("wwid-1", sequence="7")
 PLACED = Identity("port 1, device 7 of this boot", "port 1")
-KEPT = Record("wwid-1", "", "boot-1", "wwid-1", "seed-1", 500, clean=True)
-KEPT_PLACED = Record(PLACED.instance, PLACED.place, "boot-1", "told", "seed-1", 500, clean=True)
+KEPT = Record("wwid-1", "", "7", "boot-1", "wwid-1", "seed-1", 500, clean=True)
+KEPT_PLACED = Record(PLACED.instance, PLACED.place, PLACED.sequence, "boot-1", "told", "seed-1", 500, clean=True)
 
 
 def after(old: Record | None, device: Identity = NAMED, boot_id: str = "boot-1", image_ns: int | None = None) -> Record:
@@ -19,7 +19,7 @@ def after(old: Record | None, device: Identity = NAMED, boot_id: str = "boot-1",
 
 
 def test_without_a_record_everything_begins_now() -> None:
-    assert after(None) == Record("wwid-1", "", "boot-1", "wwid-1", "new seed", NOW_NS)
+    assert after(None) == Record("wwid-1", "", "7", "boot-1", "wwid-1", "new seed", NOW_NS)
     assert after(None, image_ns=77).written_ns == 77
 
 
@@ -38,6 +38,15 @@ def test_the_same_device_keeps_its_seed_over_restarts_and_reboots() -> None:
 )
 def test_the_time_of_the_last_write_never_goes_back(clean: bool, image_ns: int | None, written_ns: int) -> None:
     assert after(replace(KEPT, clean=clean), image_ns=image_ns).written_ns == written_ns
+
+
+def test_a_device_that_came_back_while_nobody_served_it_may_have_lost_writes() -> None:
+    back = replace(NAMED, sequence="8")
+    record = after(KEPT, back)
+    assert (record.instance, record.seed, record.sequence) == ("wwid-1", "new seed", "8")
+    assert after(record, back).seed == "new seed"
+    # A reboot counts devices from 1 again, and the boot id says all there is to say.
+    assert after(KEPT, back, boot_id="boot-2").seed == "seed-1"
 
 
 def test_another_device_has_another_seed_and_counts_as_written_now() -> None:
