@@ -19,9 +19,18 @@ What a disk's file does where a regular file and a block device differ:
     create, unlink, rename, link, mkdir, setxattr, ...    EPERM
     open for writing of a read-only disk                  EROFS
 
-Permission bits are the kernel's work (default_permissions). Every write has reached the owner
-when write(2) returns, there is no write-back cache; close(2) therefore has nothing to wait for
-and FLUSH is refused once (ENOSYS), after which the kernel does not send it.
+What reaches the owner, and when it is on stable storage there:
+
+    write(2)                        the owner has it when the call returns: there is no write-back cache
+    fsync, fdatasync, MS_SYNC       everything acknowledged before is on stable storage (FSYNC)
+    O_SYNC, O_DSYNC                 each write is (write-through)
+    close(2)                        waits for nothing but dirty mapped pages, and flushes nothing, as on a
+                                    block device: FLUSH is refused once (ENOSYS), then never sent
+    sync(2), syncfs(2)              dirty mapped pages reach the owner; the kernel passes FUSE_SYNCFS on
+                                    for virtiofs only (fc->sync_fs), so nobody asks for a flush
+    umount                          the mount's process flushes what nobody flushed (`Initiator.settle`)
+
+Permission bits are the kernel's work (default_permissions).
 
 READ and WRITE are the hot path: one frame, one dictionary look-up, then the port's handle.
 """

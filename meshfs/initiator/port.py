@@ -6,6 +6,9 @@ one, every handle with a write beyond ``flushed_seq`` gets EIO at its next flush
 verifier is asked for at every new open (a restarted owner) and behind every FLUSH that covers
 something (another initiator's FLUSH may have been the one that was told of lost pages).
 
+Who closes the last file without fsync is told of nothing, as with a block device; `settle` flushes
+such writes when the mount ends.
+
 Replaced disks. The exporter identifies the device or image behind a name (``DiskInfo.instance``).
 When a new open finds another one, or one that is smaller than before, every handle that was opened
 before gets ESTALE for good, and handles opened from then on share new opens. The list of disks

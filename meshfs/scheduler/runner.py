@@ -20,6 +20,7 @@ import errno
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -27,6 +28,10 @@ from meshfs.alarm import Alarm
 from meshfs.disk.base import Disk, DiskRequest, Op
 from meshfs.scheduler.meter import DiskMeter
 from meshfs.scheduler.queue import Queue
+
+# Looked up at each completion, where an attribute of the enumeration would take longer.
+_WRITE: Final = Op.WRITE
+_ZERO: Final = Op.ZERO
 
 OnDone = Callable[[DiskRequest], None]
 Predicate = Callable[[DiskRequest], bool]
@@ -146,7 +151,7 @@ class Runner:
         on_done = request.on_done = self._callers.pop(request)
         now = self._now()
         op = request.op
-        if op is Op.WRITE or op is Op.ZERO:
+        if op is _WRITE or op is _ZERO:
             self.written_s = now
         self.queue.done(request, now)
         self.meter.done(request, now)
