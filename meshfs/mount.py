@@ -76,8 +76,8 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
     reloader = Reloader(settings, mesh, mount_log, metrics)
     with closing(metrics), mount_control() as control:
         async with trio.open_nursery() as nursery:
-            own = OwnMount(settings.mountpoint)
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope, own)
+            own, serving = OwnMount(settings.mountpoint), trio.CancelScope()
+            nursery.start_soon(_stop_on_signal, serving, own)
             await nursery.start(initiator.run)
             nursery.start_soon(mesh.run)
             nursery.start_soon(_reload_on_signal, reloader)
@@ -85,12 +85,14 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
             if control is not None:
                 mesh.control = control.getsockname()
                 nursery.start_soon(serve_control, control, {"reload": reloader.answer})
-            with trio.move_on_after(limits.MOUNT_SETTLE_S):
-                await mesh.settled.wait()
-            options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
             served = trio.Event()
             nursery.start_soon(_announce, served, own, mesh, settings, on_ready)
-            await serve(mesh.operations, settings.mountpoint, options, on_ready=served.set)
+            with serving:
+                with trio.move_on_after(limits.MOUNT_SETTLE_S):
+                    await mesh.settled.wait()
+                options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
+                await serve(mesh.operations, settings.mountpoint, options, on_ready=served.set)
+            # Also after a signal: the owners have what was written, and their disks get it now.
             await initiator.settle()
             nursery.cancel_scope.cancel()
 
@@ -119,7 +121,7 @@ async def _announce(served: trio.Event, own: OwnMount, mesh: Mesh, settings: Set
     on_ready()
 
 
-async def _stop_on_signal(scope: trio.CancelScope, own: OwnMount) -> None:
+async def _stop_on_signal(serving: trio.CancelScope, own: OwnMount) -> None:
     """The first signal unmounts when nobody uses the mount any more, the second one at once."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
@@ -127,14 +129,14 @@ async def _stop_on_signal(scope: trio.CancelScope, own: OwnMount) -> None:
                 log.info("%s: unmounting", signal.Signals(number).name)
                 if nursery.child_tasks:
                     break
-                nursery.start_soon(_unmount, scope, own)
+                nursery.start_soon(_unmount, serving, own)
             nursery.cancel_scope.cancel()
-    scope.cancel()
+    serving.cancel()
 
 
-async def _unmount(scope: trio.CancelScope, own: OwnMount) -> None:
+async def _unmount(serving: trio.CancelScope, own: OwnMount) -> None:
     await unmount_when_free(own)
-    scope.cancel()
+    serving.cancel()
 
 
 async def _reload_on_signal(reloader: Reloader) -> None:

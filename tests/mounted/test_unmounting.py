@@ -1,6 +1,7 @@
 """The end of a mount that is still in use."""
 
 import errno
+import mmap
 import os
 import signal
 import time
@@ -72,3 +73,23 @@ def test_a_second_signal_does_not_wait_for_the_users(cluster: LocalCluster, open
 def test_the_process_of_a_mount_is_spared_when_systemd_ends_all_that_is_left(cluster: LocalCluster) -> None:
     """What systemd looks at; that it does so can only be seen where it unmounts what is left, in no container."""
     assert Path(f"/proc/{cluster.mounts['n1'].pid}/cmdline").read_bytes().startswith(b"@")
+
+
+@pytest.mark.parametrize("how", ["umount", "SIGTERM"])
+def test_what_nobody_flushed_is_flushed_at_the_owner(cluster: LocalCluster, how: str) -> None:
+    running = cluster.mounts["n1"]
+    disk = os.open(cluster.mountpoint("n1") / "disk/by-node/n1/disk0", os.O_RDWR | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, 4096) as page:
+            assert os.pwrite(disk, page, 0) == 4096
+        [before] = cluster.control("n1")["disks"]
+        assert before["flushes"] == 0
+        if how == "SIGTERM":
+            ask_to_end(running)
+    finally:
+        os.close(disk)
+    if how == "umount":
+        cluster.unmount("n1")
+    assert running.process.wait(GUARD_S) == 0
+    [after] = cluster.control("n1")["disks"]
+    assert after["flushes"] == 1

@@ -223,15 +223,16 @@ def test_strangers_cost_bounded_memory_and_leave_others_alone(cluster: LocalClus
     assert "Traceback" not in log_of(cluster)
 
 
-def test_the_unit_is_sound(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["meshfsd@.service", "meshfs-wait@.service"])
+def test_the_unit_is_sound(tmp_path: Path, name: str) -> None:
     """By systemd's own judgement, with the command where it is here."""
-    unit = tmp_path / "meshfsd@.service"
-    shipped = Path(__file__).parents[2] / "daemon/systemd/meshfsd@.service"
-    unit.write_text(shipped.read_text().replace("/usr/bin/meshfsd", str(BIN / "meshfsd")))
+    unit = tmp_path / name
+    shipped = Path(__file__).parents[2] / "daemon/systemd" / name
+    unit.write_text(shipped.read_text().replace("/usr/bin/", f"{BIN}/"))
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd here")
     said = run("systemd-analyze", "verify", unit, status=None)
-    assert [line for line in said.splitlines() if "meshfsd" in line] == []
+    assert [line for line in said.splitlines() if "meshfs" in line] == []
 
 
 def test_a_mistake_in_a_disk_at_reload_changes_nothing(cluster: LocalCluster) -> None:

@@ -66,6 +66,17 @@ def test_all_that_was_written_arrives_at_a_shutdown(machine: SystemdMachine, ima
     assert arrived(image, machine.folder) == expected, machine.journal()
 
 
+def test_a_boot_waits_for_the_disk_of_an_exporter_that_comes_late(machine: SystemdMachine, image: Path) -> None:
+    """As of another node, or of one that is being restarted: the exporter's unit is not ordered before the mounts."""
+    (machine.units / "multi-user.target.wants" / "meshfsd@n1.service").unlink()
+    exporter = "sleep 4; exec meshfsd --config /etc/meshfs/cluster.toml --node n1"
+    machine.unit("late.service", f"[Service]\nExecStart=sh -c '{exporter}'\n")
+    machine.enable("late.service")
+    machine.fstab(MESH.replace("wait=own", "wait=n1/disk0"), FILESYSTEM)
+    assert machine.boot() == "running", machine.journal()
+    assert machine.run("systemctl", "is-active", "srv.mount").strip() == "active"
+
+
 def test_all_that_was_written_to_what_was_mounted_by_hand_arrives(machine: SystemdMachine, image: Path) -> None:
     """The mount's process is in the scope of a login here, which systemd ends at once at a shutdown."""
     machine.boot()
