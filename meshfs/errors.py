@@ -5,6 +5,7 @@ KeyFileError           the administrator's: a key file is missing, malformed or 
 LocalProtocolError     ours: a caller broke this module's rules (a bug)
 RemoteProtocolError    the peer's: it broke the protocol; the connection ends
 AuthenticationError    the peer's: it is not who it says, or not of the cluster
+MountFailed            the machine's: the file system could not be mounted
 ChannelLost            nobody's: the connection ended; what was in flight may go again
 DiskUnavailable        the machine's: a configured disk cannot be opened now, and may be later
 TookTooLong            a blocking call of the system did not end within its bound
@@ -50,6 +51,10 @@ class AuthenticationError(MeshfsError):
 
 class ChannelLost(MeshfsError):
     """The channel ended with the request unanswered."""
+
+
+class MountFailed(MeshfsError):
+    """The file system could not be mounted; libfuse may have written why to stderr."""
 
 
 class StatusError(MeshfsError):

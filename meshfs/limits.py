@@ -207,6 +207,8 @@ DEPTH_LOSS_MAX: Final = 0.02
 IO_TIMEOUT_S: Final = 30.0
 # TCP repeats a lost SYN after 1 s and 3 s; both repetitions fit.
 CONNECT_TIMEOUT_S: Final = 5.0
+# Mounting itself takes some milliseconds. Whoever waits longer for another mount at the place goes on by itself.
+MOUNT_TURN_S: Final = 5.0
 # A restarted exporter is found at once, one that stays away is asked seldom: the delay doubles from one to the other.
 RECONNECT_DELAY_MIN_S: Final = 0.05
 RECONNECT_DELAY_MAX_S: Final = 2.0

@@ -29,8 +29,9 @@ from meshfs.background import Ready, run_in_background
 from meshfs.buffers import keep_freed_memory
 from meshfs.command import run_command
 from meshfs.control import serve_control
-from meshfs.errors import ConfigError
-from meshfs.fuse.session import MountFailed, serve
+from meshfs.errors import ConfigError, MountFailed
+from meshfs.fuse.mountpoint import refuse_second_mount
+from meshfs.fuse.session import serve
 from meshfs.inherited import let_go_of_starter, open_standard_streams
 from meshfs.initiator import Initiator
 from meshfs.keys import Keyring
@@ -47,7 +48,6 @@ from meshfs.mount_options import (
     parse_arguments,
 )
 from meshfs.mount_reload import Reloader
-from meshfs.mountinfo import read_mounts, topmost
 from meshfs.remount import remount
 from meshfs.systemd import be_spared_at_shutdown, notify, notify_reloading
 from meshfs.unmounting import OwnMount, unmount_when_free
@@ -187,7 +187,7 @@ def prepare(options: MountOptions) -> Settings:
     options = _with_absolute_log(options)
     mountpoint = _mountpoint(options.mountpoint)
     if not options.fake:
-        _refuse_second_mount(mountpoint)
+        refuse_second_mount(mountpoint)
     awaited = expanded(options.wait, config, node)
     return Settings(config, node, Keyring(config, node), mountpoint, options, awaited)
 
@@ -213,14 +213,6 @@ def _mountpoint(text: str) -> str:
     if not is_directory:
         raise MountFailed(f"{text}: not a directory")
     return str(path)
-
-
-def _refuse_second_mount(mountpoint: str) -> None:
-    """Raise MountFailed where a mesh is mounted already: a second one would hide the first unnoticed."""
-    mount = topmost(read_mounts(), mountpoint)
-    # The devices differ where another mount on a folder above hides this one.
-    if mount is not None and mount.is_mesh and mount.device == os.stat(mountpoint).st_dev:
-        raise MountFailed(f"{mountpoint}: {mount.source} is mounted here already; umount it first")
 
 
 def _work(settings: Settings, on_ready: Ready) -> int:

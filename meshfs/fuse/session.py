@@ -39,8 +39,9 @@ import pyfuse3
 import trio
 
 from meshfs import limits, reactor, worker
-from meshfs.errors import MeshfsError
+from meshfs.errors import MountFailed
 from meshfs.fuse.handshake import handshake
+from meshfs.fuse.mountpoint import alone, refuse_second_mount
 from meshfs.fuse.operations import Operations
 from meshfs.fuse.page_cache import PageCache
 from meshfs.fuse.tuning import tune
@@ -60,10 +61,6 @@ _ALONE: Final = (None, 0, -(1 << 30))
 _private: Any = pyfuse3
 
 
-class MountFailed(MeshfsError):
-    """The file system could not be mounted; libfuse has written why to stderr."""
-
-
 async def serve(
     operations: Operations,
     mountpoint: str,
@@ -76,7 +73,9 @@ async def serve(
     ``mountpoint`` is absolute and without symlinks. Cancellation unmounts: what is in flight is
     answered by the kernel with ENOTCONN, as is every later use of a file still open. Raises MountFailed.
     """
-    fd = _mount(operations, mountpoint, options)
+    async with alone(mountpoint):
+        refuse_second_mount(mountpoint)
+        fd = _mount(operations, mountpoint, options)
     pages = PageCache(fd)
     operations.mounted(pages)
     try:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshfs import config as cluster_config
-from meshfs.errors import ConfigError, KeyFileError
-from meshfs.fuse.session import MountFailed
+from meshfs.errors import ConfigError, KeyFileError, MountFailed
 from meshfs.keys import Keyring, generate
 from meshfs.mount import prepare
 from meshfs.mount_mesh import Mesh, Settings

@@ -1,6 +1,7 @@
 """The same mount a second time: refused by name, and left out by `mount -a`, whatever the config is called."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support.commands import run
 
 pytestmark = [pytest.mark.mounted, pytest.mark.usefixtures("installed")]
 
+GUARD_S = 60
 NewCluster = Callable[..., LocalCluster]
 OPTIONS = "node=n1,log=/dev/null"
 # Names of a config's folder. The last is no UTF-8.
@@ -128,3 +130,19 @@ def test_one_set_of_relative_paths_behind_a_link(new_cluster: NewCluster, tmp_pa
             while mounts_at(point):
                 run("umount", point)
     assert sorted(entry.name for entry in elsewhere.iterdir()) == ["link.toml"]
+
+
+def test_of_mounts_at_once_one_is_made(new_cluster: NewCluster, tmp_path: Path) -> None:
+    """Each of them sees no mount when it begins, as those of an automounter and of `mount -a` may at a boot."""
+    cluster = idle_cluster(new_cluster, "c")
+    point = mount_point(tmp_path)
+    command = [str(part) for part in (BIN / "meshfs", cluster.config, point, "-o", OPTIONS)]
+    try:
+        begun = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+        ended = [(process.communicate(timeout=GUARD_S)[1], process.returncode) for process in begun]
+        assert len(mounts_at(point)) == 1
+        assert sorted(status for _, status in ended) == [0, 32, 32, 32]
+        assert all("is mounted here already" in text for text, status in ended if status)
+    finally:
+        while mounts_at(point):
+            run("umount", point)
