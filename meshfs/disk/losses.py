@@ -16,6 +16,9 @@ that one of them gets the error and all others learn of it by another write veri
 A restart without a loss keeps the seed, hence the verifier, and no writer notices it: what was written before is in
 the page cache or the device's cache still. What the kernel failed to write back while no process had the disk open
 is reported to the next one (errseq_sample gives an error that nobody has seen to a new descriptor).
+
+What remains is a process that is killed while the failing flush is at the disk, or before it has taken the kernel's
+report: that report is gone, and nobody can ask for it again.
 """
 
 import errno

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ import trio
 from meshfs import limits
 from meshfs.exporter import shares
 from meshfs.exporter.shares import OfferedDisk
+from meshfs.initiator.files import query_one_of
 from meshfs.limits import MIB
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.testing.mesh_pair import Pair, mesh_pair
@@ -58,6 +60,17 @@ async def test_what_is_known_counts_while_the_owner_is_away_or_offers_no_such_di
     await pair.connected()
     await pair.exporter.withdraw()
     assert await pair.port.written_ns() == known
+
+
+async def test_the_root_tells_of_one_disk_by_its_name(pair: Pair) -> None:
+    session = pair.session.session
+    assert session is not None
+    info = pair.exporter.info()
+    told = await session.ask(lambda channel: query_one_of(channel, session.root, info))
+    assert told is not None
+    assert replace(told, written_ns=0) == info
+    other = replace(info, id="other", name="no such disk")
+    assert await session.ask(lambda channel: query_one_of(channel, session.root, other)) is None
 
 
 def offered(runner: object, written_ns: int = 0) -> OfferedDisk:
