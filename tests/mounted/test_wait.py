@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -36,9 +37,9 @@ def point(cluster: LocalCluster) -> Iterator[Path]:
         subprocess.run(["umount", "-l", point], check=True)
 
 
-def start_mount(cluster: LocalCluster, point: Path, options: str) -> subprocess.Popen[str]:
+def start_mount(cluster: LocalCluster, point: Path, options: str, *, own_group: bool = False) -> subprocess.Popen[str]:
     command = [BIN / "meshfs", cluster.config, point, "-o", f"node=n1,log={cluster.logs / 'mount.log'},{options}"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=own_group)
 
 
 def test_a_mount_returns_when_the_disks_it_waits_for_can_be_used(cluster: LocalCluster, point: Path) -> None:
@@ -71,6 +72,23 @@ def test_a_mount_serves_without_the_disks_that_did_not_come(cluster: LocalCluste
     assert stderr.count("\n") == 1
     assert "n2/disk1" in (cluster.logs / "mount.log").read_text()
     assert (point / "disk/by-node/n1/disk0").read_bytes() == bytes(MIB)
+
+
+def test_control_c_while_it_waits_ends_the_mount(cluster: LocalCluster, point: Path) -> None:
+    mounting = start_mount(cluster, point, f"wait=own,wait_timeout={GUARD_S}", own_group=True)
+    try:
+        deadline = time.monotonic() + GUARD_S
+        while not os.path.ismount(point):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # A terminal sends it to the whole process group, which the mount's process has not left yet.
+        os.killpg(mounting.pid, signal.SIGINT)
+        _, stderr = mounting.communicate(timeout=GUARD_S)
+    finally:
+        mounting.kill()
+        mounting.wait()
+    assert (mounting.returncode, stderr) == (32, "")
+    assert not os.path.ismount(point)
 
 
 def test_a_disk_to_wait_for_that_the_config_does_not_have_is_a_mistake(cluster: LocalCluster, point: Path) -> None:

@@ -205,7 +205,7 @@ class SystemdMachine:
     def power_off(self, timeout_s: float = 120.0) -> None:
         """Return when its last process has ended."""
         assert self._process is not None
-        # Without logind the first attempt of systemctl fails and says so; the second one asks PID 1.
+        # systemctl asks logind first, which is not here, and then PID 1; its exit status is that of the first attempt.
         self.run("systemctl", "poweroff", status=None)
         try:
             self._process.wait(timeout_s)
@@ -276,6 +276,10 @@ def unavailable() -> str:
     """Why no machine can be made here; empty if one can."""
     if not SYSTEMD.exists():
         return "there is no systemd here"
+    try:
+        _cgroup2()
+    except MachineFailure as error:
+        return str(error)
     return ""
 
 

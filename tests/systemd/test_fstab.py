@@ -38,9 +38,9 @@ def image(machine: SystemdMachine) -> Path:
     return disk.path
 
 
-def write_data(machine: SystemdMachine) -> str:
+def write_data(machine: SystemdMachine, size_bytes: int = DATA_BYTES) -> str:
     """Write a file that stays in the page cache; its SHA-256."""
-    said = machine.shell(f"head -c {DATA_BYTES} /dev/urandom | tee /srv/data | sha256sum")
+    said = machine.shell(f"head -c {size_bytes} /dev/urandom | tee /srv/data | sha256sum")
     return said.split()[0]
 
 
@@ -83,7 +83,7 @@ def test_all_that_was_written_to_what_was_mounted_by_hand_arrives(machine: Syste
     mesh = "mount -t fuse.meshfs /etc/meshfs/cluster.toml /mesh -o node=n1,wait=own"
     machine.shell(f"systemd-run --quiet --scope --unit=session-1 {mesh}")
     machine.shell("mount -o loop,_netdev /mesh/disk/by-id/meshfs-n1-disk0 /srv")
-    expected = write_data(machine)
+    expected = write_data(machine, 64 * MIB)
     machine.power_off()
     assert arrived(image, machine.folder) == expected, machine.journal()
 
