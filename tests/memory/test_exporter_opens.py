@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.exporter.shares import OfferedDisk
+from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
@@ -17,6 +17,7 @@ from meshfs.smb.constants import (
     CreateDisposition,
     CreateOptions,
     Flags,
+    InfoType,
     LockFlags,
     NtStatus,
     ShareAccess,
@@ -416,3 +417,24 @@ def test_ipc_has_the_one_pipe_that_lists_shares(client):
     fault = client.call(Command.READ, read_body(pipe, 0, 4096)).data
     assert fault[2] == 3
     assert client.call(Command.LOCK, lock_body(pipe, (0, 1, EXCLUSIVE))).status == NtStatus.INVALID_PARAMETER
+
+
+# --- security descriptors --------------------------------------------------------------
+
+DACL, SACL = 4, 8
+
+
+@pytest.mark.parametrize("name", ["", "disk0"])
+@pytest.mark.parametrize("more", [0, int(AccessMask.READ_CONTROL), int(AccessMask.MAXIMUM_ALLOWED)])
+def test_the_right_to_the_sacl_is_a_privilege_that_nobody_has(client, name, more):
+    """Just this status makes clients go on without the SACL, as getcifsacl does."""
+    access = int(AccessMask.ACCESS_SYSTEM_SECURITY) | more
+    assert client.create(name, access=access).status == NtStatus.PRIVILEGE_NOT_HELD
+
+
+def test_the_dacl_tells_what_the_node_may_do_and_not_what_the_open_was_for(client):
+    file_id = client.open("disk0", access=int(AccessMask.READ_CONTROL))
+    descriptor = QueryInfoResponse.unpack(info(client, file_id, InfoType.SECURITY, 0, additional=DACL).body).output
+    authenticated_users = bytes.fromhex("01 01 000000000005 0b000000")
+    assert descriptor.endswith(struct.pack("<I", DISK_RIGHTS[Access.READ_WRITE]) + authenticated_users)
+    assert info(client, file_id, InfoType.SECURITY, 0, additional=DACL | SACL).status == NtStatus.ACCESS_DENIED
