@@ -60,7 +60,7 @@ class Writer:
 class Write:
     """One write, from its call to its answer."""
 
-    __slots__ = ("end", "first", "losses", "number", "settled", "start", "stop", "through", "writer")
+    __slots__ = ("end", "first", "losses", "number", "settled", "start", "stop", "through", "writer", "zeroes")
 
     def __init__(self, number: int, writer: Writer, first: int, stop: int, start: float, losses: int) -> None:
         self.number = number
@@ -73,6 +73,8 @@ class Write:
         self.settled = inf
         self.losses = losses
         self.through = False
+        #: It is a zeroing.
+        self.zeroes = False
 
     def data(self) -> bytes:
         return b"".join(pattern(self.number, block) for block in range(self.first, self.stop))
@@ -133,6 +135,7 @@ class BlockModel:
         self._ticks = itertools.count(1)
         initial = Write(_INITIAL, Writer(None), 0, blocks, 0, 0)
         initial.end = initial.settled = 0
+        initial.zeroes = True
         self._writes[_INITIAL] = initial
 
     def writer(self, port: object) -> Writer:
@@ -146,9 +149,11 @@ class BlockModel:
 
     # --- writes ------------------------------------------------------------------------
 
-    def begin_write(self, writer: Writer, first: int, stop: int, *, through: bool) -> Write:
+    def begin_write(
+        self, writer: Writer, first: int, stop: int, *, through: bool = False, zeroes: bool = False
+    ) -> Write:
         write = Write(len(self._writes), writer, first, stop, next(self._ticks), self.losses)
-        write.through = through
+        write.through, write.zeroes = through, zeroes
         self._writes[write.number] = write
         for block in range(first, stop):
             self._now[block].add(write.number)
@@ -210,7 +215,9 @@ class BlockModel:
             content = bytes(data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])
             number = int.from_bytes(content[:8], "little")
             may_be = self._now[block] | read.seen[block]
-            if number not in may_be:
+            # One zeroing cannot be told from another, nor from the beginning.
+            zeroed = number == _INITIAL and any(self._writes[each].zeroes for each in may_be)
+            if number not in may_be and not zeroed:
                 return f"block {block} holds write {number}, may hold {sorted(may_be)}"
             if content != pattern(number, block):
                 return f"block {block} is mixed up: {content[:48].hex()}"

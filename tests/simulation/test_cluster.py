@@ -4,7 +4,7 @@ All in one process on real sockets, one node's mount by TCP and the other's by a
 Half of the handles are used by trio tasks, half by workers, as the FUSE loop does. What happens
 follows from the seed, but for the timing.
 
-    actors    read, write (through or not) and flush ranges of 512 B to 1 MiB, or open anew
+    actors    read, write (through or not), zero and flush ranges of 512 B to 1 MiB, or open anew
     chaos     cuts connections, restarts the exporter, takes the disk's power, stalls, delays
               and fails its requests
     checks    every block that is read (meshfs/testing/block_model.py), every EIO of a flush,
@@ -36,7 +36,7 @@ from meshfs.initiator.port import Handle, Port
 from meshfs.initiator.session import ExporterSession
 from meshfs.model import IoClass
 from meshfs.smb.auth import Initiator as Login
-from meshfs.testing.block_model import BLOCK_BYTES, BlockModel, Owed
+from meshfs.testing.block_model import BLOCK_BYTES, BlockModel, Owed, Write
 from meshfs.testing.fixed_ways import Dialer, FixedWays
 from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
 from meshfs.transport.base import Transport
@@ -124,6 +124,8 @@ class Actor:
             await self.reopen()
         elif choice < 0.40:
             await self.read(first, stop)
+        elif choice < 0.50:
+            await self.zero(first, stop)
         elif choice < 0.90:
             await self.write(first, stop, through=choice > 0.85)
         else:
@@ -175,10 +177,19 @@ class Actor:
 
     async def write(self, first: int, stop: int, *, through: bool) -> None:
         assert self.handle is not None
-        write, faults = self.world.model.begin_write(self.writer, first, stop, through=through), self.world.faults
-        call = self.handle.write(first * BLOCK_BYTES, write.data(), write_through=through)
-        code, _ = await self.bounded(f"write {write.number} {first}-{stop}", call)
+        write = self.world.model.begin_write(self.writer, first, stop, through=through)
+        await self.change(write, self.handle.write(first * BLOCK_BYTES, write.data(), write_through=through))
+
+    async def zero(self, first: int, stop: int) -> None:
+        assert self.handle is not None
+        write = self.world.model.begin_write(self.writer, first, stop, zeroes=True)
+        await self.change(write, self.handle.zero(first * BLOCK_BYTES, (stop - first) * BLOCK_BYTES))
+
+    async def change(self, write: Write, call: Awaitable[int]) -> None:
+        faults, what = self.world.faults, "zero" if write.zeroes else "write"
+        code, count = await self.bounded(f"{what} {write.number} {write.first}-{write.stop}", call)
         self.check_code(code, faults)
+        assert code or count == (write.stop - write.first) * BLOCK_BYTES
         if code:
             self.world.model.given_up(write)
         else:

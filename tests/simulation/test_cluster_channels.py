@@ -82,7 +82,7 @@ class ActorThatLeaves(Actor):
 
     async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, "object"]:
         patience_s = self.random.choice((0.001, 0.02, 0.2)) if self.may_leave and self.random.random() < 0.1 else None
-        if patience_s is None or not what.startswith(("read", "write")):
+        if patience_s is None or not what.startswith(("read", "write", "zero")):
             return await super().bounded(what, call)
         answer: tuple[int, object] = (errno.ECANCELED, None)
         with trio.move_on_after(patience_s):
