@@ -174,6 +174,9 @@ APP_ACTIVE_S: Final = 0.05
 CALIBRATION_SAVE_S: Final = 60.0
 # A failed flush is answered when it is noted in the state folder, whose disk may hang: after this at the latest.
 LOSS_KEEP_TIMEOUT_S: Final = 5.0
+# A flush that takes longer than this may be failing, and is noted as a loss until it succeeds; a healthy one takes as
+# long only where the page cache holds gigabytes.
+FLUSH_DOUBT_S: Final = 3.0
 # Past what any disk does; a limit above these is a mistake in its unit.
 LIMIT_IOPS_MAX: Final = 1e9
 LIMIT_BYTES_PER_S_MAX: Final = 1e13

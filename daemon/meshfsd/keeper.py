@@ -196,6 +196,8 @@ class DiskKeeper:
         """Look at the claimed disk, and let go of it when it went away."""
         served, disk = self.served, self.served.disk
         assert disk is not None
+        if served.remembered is not None:
+            served.remembered.doubt(disk.flush_age_s())
         error, self._error = self._error, None
         judgement = await self._judge(disk)
         vanished = judgement.vanished

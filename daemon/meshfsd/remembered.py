@@ -91,13 +91,34 @@ class Remembered:
         self._wanted = trio.Event()
         # Threads that write to the file now.
         self._writing = 0
+        # The seed that counts again when a flush that takes long succeeds; None without such a flush.
+        self._trusted: str | None = None
 
     def attach(self, disk: FileDisk) -> None:
         """Give the disk the verifier it had, and keep it when it changes."""
         disk.recall(self.record.seed, self.keep)
 
+    @property
+    def _latest_seed(self) -> str:
+        return self._waiting[-1][0] if self._waiting else self.record.seed
+
+    def doubt(self, flush_age_s: float) -> None:
+        """Note a flush that takes long as a loss, in case that the process is killed before it fails; and take
+        the note back when it has succeeded."""
+        slow = flush_age_s > limits.FLUSH_DOUBT_S
+        if slow and self._trusted is None:
+            self._trusted = self._latest_seed
+            self._write_down(uuid.uuid4().hex, lambda: None)
+        elif not slow and self._trusted is not None:
+            self._write_down(self._trusted, lambda: None)
+            self._trusted = None
+
     def keep(self, seed: str, then: Callable[[], object]) -> None:
         """Write a new seed down, then call ``then``; from a callback of the reactor, too."""
+        self._trusted = None
+        self._write_down(seed, then)
+
+    def _write_down(self, seed: str, then: Callable[[], object]) -> None:
         if self._fd is None:
             # The next start makes a seed that never was, as nothing could be written at this one.
             self.record = replace(self.record, seed=seed)
@@ -155,9 +176,8 @@ class Remembered:
             # A thread hangs in the descriptor, which therefore stays open: its number must not become another file's.
             logger.warning("disk %s: the time of its last write is not kept: the state folder hangs", self._name)
             return
-        seed = self._waiting[-1][0] if self._waiting else self.record.seed
         written_ns = max(written_ns, self.record.written_ns)
-        self.record = replace(self.record, seed=seed, written_ns=written_ns, clean=clean)
+        self.record = replace(self.record, seed=self._latest_seed, written_ns=written_ns, clean=clean)
         try:
             _write(fd, self.record)
             os.fsync(fd)

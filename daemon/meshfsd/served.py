@@ -1,5 +1,6 @@
 """One disk of the config as this exporter serves it: with or without a device behind it at the moment."""
 
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,9 @@ class ServedDisk:
         """Serve without a device or image from now on; the call that closes it, which may block."""
         disk, self.disk = self.disk, None
         remembered, self.remembered = self.remembered, None
+        if remembered is not None and disk is not None and disk.flush_age_s():
+            # Whether it fails nobody will know.
+            remembered.doubt(math.inf)
         written_ns = self.offered.written_ns()
 
         def close() -> None:

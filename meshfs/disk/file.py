@@ -21,6 +21,7 @@ end is -EIO, so that no write extends an image again, with zeros where its data 
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -114,6 +115,10 @@ class FileDisk:
             else:
                 self._flushes.add(request)
         self.engine.flush()
+
+    def flush_age_s(self) -> float:
+        """For how long the flush at the disk has been there; 0 without one."""
+        return self._flushes.age_s(time.monotonic())
 
     @property
     def busy(self) -> bool:

@@ -18,10 +18,13 @@ the page cache or the device's cache still. What the kernel failed to write back
 is reported to the next one (errseq_sample gives an error that nobody has seen to a new descriptor).
 
 What remains is a process that is killed while the failing flush is at the disk, or before it has taken the kernel's
-report: that report is gone, and nobody can ask for it again.
+report: that report is gone, and nobody can ask for it again. A failing flush mostly takes long, as the kernel tries
+again and resets the device, and then somebody loses patience with the exporter. A flush that has been at the disk for
+FLUSH_DOUBT_S is therefore noted as a loss in advance, and the note is taken back when it succeeds.
 """
 
 import errno
+import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -85,6 +88,11 @@ class Flushes:
         self._done = done
         self._running: list[DiskRequest] | None = None
         self._waiting: list[DiskRequest] = []
+        self._start_s = 0.0
+
+    def age_s(self, now_s: float) -> float:
+        """For how long the flush at the disk has been there, by time.monotonic(); 0 without one."""
+        return 0.0 if self._running is None else now_s - self._start_s
 
     @property
     def running(self) -> bool:
@@ -98,6 +106,7 @@ class Flushes:
 
     def _start(self) -> None:
         self._running, self._waiting = self._waiting, []
+        self._start_s = time.monotonic()
         self._engine.queue_fdatasync(self._fd, partial(self._finished, 0))
 
     def _finished(self, again: int, result: int) -> None:

@@ -184,12 +184,14 @@ def test_flushes_go_one_at_a_time_each_for_all_that_waited(disk: FileDisk, engin
     for request in (first, second, third):
         disk.submit([request])
     assert len(engine.unanswered) == 1
+    assert disk.flush_age_s() > 0
     engine.answer(0)
     assert batch.done == [first]
     assert len(engine.unanswered) == 1
     before = disk.verifier
     engine.answer(-errno.EIO)
     assert batch.done == [first, second, third]
+    assert disk.flush_age_s() == 0
     assert (second.result, third.result) == (-errno.EIO, -errno.EIO)
     assert disk.verifier != before
     assert not engine.unanswered

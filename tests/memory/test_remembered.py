@@ -115,6 +115,38 @@ async def test_nobody_is_answered_before_it_is_noted(
         assert again.disk.verifier != before
 
 
+async def stored(meshfsd: Process, state: Path) -> None:
+    """Until the file holds the seed that was to be kept last."""
+    with trio.fail_after(5):
+        while json.loads((state / "disk0.disk.json").read_text())["seed"] != meshfsd.remembered._latest_seed:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["killed", "succeeds", "fails"])
+async def test_a_flush_that_takes_long_counts_as_a_loss_until_it_succeeds(
+    image: Path, tmp_path: Path, end: str
+) -> None:
+    """The process may be killed while it fails, and then nobody hears of the failure."""
+    async with serving(image, tmp_path / "state") as meshfsd:
+        before = meshfsd.disk.verifier
+        meshfsd.remembered.doubt(limits.FLUSH_DOUBT_S / 2)
+        assert meshfsd.remembered.record.seed == meshfsd.remembered._latest_seed
+        meshfsd.remembered.doubt(limits.FLUSH_DOUBT_S + 1)
+        meshfsd.remembered.doubt(limits.FLUSH_DOUBT_S + 2)
+        await stored(meshfsd, tmp_path / "state")
+        assert meshfsd.disk.verifier == before
+        if end == "fails":
+            meshfsd.flush(-errno.EIO)
+            await meshfsd.answered()
+        if end != "killed":
+            meshfsd.remembered.doubt(0.0)
+            await stored(meshfsd, tmp_path / "state")
+    with process(image, tmp_path / "state") as again:
+        assert (again.disk.verifier == before) is (end == "succeeds")
+        if end == "fails":
+            assert again.disk.verifier == meshfsd.disk.verifier
+
+
 async def test_a_state_folder_that_hangs_delays_a_failed_flush_for_so_long_only(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
