@@ -100,6 +100,26 @@ def test_a_loss_is_told_to_all_writers_although_the_exporter_restarts(
     os.close(second)
 
 
+def test_a_disk_that_cannot_be_flushed_at_the_exporters_orderly_end_has_lost_its_writes(
+    new_cluster: NewCluster, failing: FailingFile
+) -> None:
+    cluster = new_cluster()
+    cluster.add_node("n1", [LocalDisk("disk0", failing.path, {})])
+    cluster.add_node("n2")
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    fd = os.open(cluster.mount("n2") / "disk/by-node/n1/disk0", os.O_RDWR)
+    os.pwrite(fd, b"never flushed", 0)
+    failing.fail(errno.EIO)
+    cluster.stop_exporter("n1")
+    failing.fail(0)
+    cluster.start_exporter("n1")
+    assert errno_of_fsync(fd) == errno.EIO
+    assert errno_of_fsync(fd) == 0
+    os.close(fd)
+
+
 def test_an_unmount_flushes_what_a_program_closed_without_fsync(new_cluster: NewCluster) -> None:
     cluster = new_cluster()
     cluster.add_node("n1", [cluster.image("disk0", SIZE)])
