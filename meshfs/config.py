@@ -134,7 +134,8 @@ class Node:
 class Config:
     """`path` is the file itself; `given` is the absolute path it was read by, which may be a link to it.
 
-    A reload reads `given` again, because the link may lead to another file by then.
+    A reload reads `given` again, because the link may lead to another file by then. `digest` is equal for files
+    that say the same, whatever their comments, order and place.
     """
 
     path: Path
@@ -143,6 +144,7 @@ class Config:
     scheduler: Scheduler
     multichannel: Multichannel = Multichannel()
     given: Path = Path()
+    digest: str = ""
 
     @cached_property
     def _nodes_by_name(self) -> dict[str, Node]:
@@ -227,7 +229,7 @@ def load(path: Path | str) -> Config:
         _check_disks(table, node, {other.name for other in nodes})
     _check_disk_ids(tables, nodes)
     multichannel = _multichannel(root.table("multichannel", MULTICHANNEL_KEYS))
-    config = Config(path, cluster, nodes, scheduler, multichannel, given)
+    config = Config(path, cluster, nodes, scheduler, multichannel, given, source.digest())
     check_scheduler(scheduler_table, scheduler, config.node_names, config._bare_policies)
     return config
 

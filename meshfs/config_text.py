@@ -6,6 +6,8 @@ one, and hands out values of the asked type. It knows nothing of what the keys m
 
 import codecs
 import difflib
+import hashlib
+import json
 import os
 import re
 import stat
@@ -33,6 +35,10 @@ _TYPE_NAMES: Final[dict[type, str]] = {
 }
 
 
+#: Enough that two configs of one cluster never meet in it.
+_DIGEST_CHARS: Final = 16
+
+
 class Source:
     """The text of one file and where each of its keys stands."""
 
@@ -45,6 +51,11 @@ class Source:
         except (ValueError, RecursionError) as error:
             # ValueError covers TOMLDecodeError and integers of more digits than Python reads.
             raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+    def digest(self) -> str:
+        """A short text that is the same for every file with the same keys and values."""
+        said = json.dumps(self.root, sort_keys=True, default=str)
+        return hashlib.sha256(said.encode(errors="replace")).hexdigest()[:_DIGEST_CHARS]
 
     def fail(self, key: KeyPath, what: str) -> NoReturn:
         """Raise ConfigError at the key, or at the nearest table around it that has a line."""

@@ -55,6 +55,7 @@ class DiskInfo:
     ``instance`` identifies the claimed device or image behind the name: equal over restarts of the
     exporter, and another one when another device or image takes the name (`meshfs.disk.identity`).
     ``written_ns`` is when anybody last wrote to the disk, in ns of the epoch; 0 when it is not known.
+    ``config`` is the digest of the config that the exporter goes by (`meshfs.config.Config`).
     """
 
     id: str
@@ -75,6 +76,7 @@ class DiskInfo:
     why: str = ""
     instance: str = ""
     written_ns: int = 0
+    config: str = ""
 
 
 def encode_disks(disks: list[DiskInfo]) -> bytes:
@@ -136,4 +138,5 @@ _FIELD_TYPES: Final[dict[str, type]] = {
     "why": str,
     "instance": str,
     "written_ns": int,
+    "config": str,
 }

@@ -222,14 +222,24 @@ class Mesh:
             "security": settings.config.cluster.security.value,
             "addresses": addresses[settings.node],
             "exporters": [
-                {**exporter, "addresses": addresses.get(exporter["node"], 0)} for exporter in self._initiator.status()
+                {
+                    **exporter,
+                    "addresses": addresses.get(exporter["node"], 0),
+                    "config_digest": next((info.config for info in self._announced(exporter["node"])), ""),
+                }
+                for exporter in self._initiator.status()
             ],
+            "config_digest": settings.config.digest,
             "refused": sorted(self._catalog.problems),
             "control": self.control,
             "config_state": self.config_watch.state(),
             "log": self._log_state(),
             "recent": self.problem_watch.recent(),
         }
+
+    def _announced(self, node: str) -> tuple[DiskInfo, ...]:
+        exporter = self._initiator.exporters.get(node)
+        return () if exporter is None else exporter.disks
 
     # --- problems ----------------------------------------------------------------------
 

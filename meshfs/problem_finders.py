@@ -202,6 +202,16 @@ def config_needs_restart(document: Fields) -> Iterator[Finding]:
         yield "config", f"changed and not in force before a restart: {'; '.join(changes)}"
 
 
+def config_differs(document: Fields) -> Iterator[Finding]:
+    """An exporter without disks tells no digest, and has nothing that could differ."""
+    own = document.text("config_digest")
+    for exporter in document.items("exporters"):
+        its = exporter.text("config_digest")
+        if exporter.text("state") == "connected" and own and its and its != own:
+            text = "it goes by another config than this mount: copy the same file to both nodes, and reload both"
+            yield f"exporter {exporter.text('node')}", text
+
+
 def key_missing(document: Fields) -> Iterator[Finding]:
     for item in document.items("keys_missing"):
         yield f"node {item.text('node')}", f"it cannot log in: {item.text('why')}"

@@ -81,6 +81,7 @@ MOUNT_RULES: Final = (
     Rule("path-single", _WARNING, find.path_single),
     Rule("disk-absent", _ERROR, find.disk_absent),
     Rule("disk-refused", _ERROR, find.disk_refused),
+    Rule("config-differs", _WARNING, find.config_differs),
     Rule("log-unwritable", _WARNING, find.log_unwritable),
     *_COMMON,
 )

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 _WHOLE: Final = (
     *("version", "program", "mountpoint", "config", "node", "pid", "uptime_s", "io_timeout_s", "security"),
-    *("addresses", "refused", "config_state", "problems"),
+    *("addresses", "refused", "config_state", "config_digest", "problems"),
 )
 _EXPORTER: Final = (
     *("node", "state", "why", "since_s", "retry_in_s", "away_s", "failing_fast", "hung_disks", "addresses"),
-    "failures",
+    *("failures", "config_digest"),
 )
 _PATH: Final = (
     *("transport", "interface", "local", "remote", "local_address", "remote_address", "number", "speed_bits_s"),

@@ -89,6 +89,7 @@ class NodeExporter:
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
         )  # fmt: skip
         self._places = Places(MetricsPlace(self._open_metrics))
+        self._exporter.config_digest = config.digest
         self._started = time.monotonic()
         self._watch = ExporterWatch(loaded, self._facts)
 
@@ -184,6 +185,7 @@ class NodeExporter:
             kept = (*NODE_UNTIL_RESTART, *self._places.move(loaded.node, listener))
             node = replace(loaded.node, **{name: getattr(self._node, name) for name in kept})
             await self._apply(config, node, accounts, found)
+            self._exporter.take_config(config.digest)
             await self._watch.reloaded(loaded, kept)
             logger.info("reloaded %s", config.path)
         self._tell_systemd("READY=1")

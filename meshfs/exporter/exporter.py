@@ -80,6 +80,8 @@ class Exporter:
         self.clock = clock
         #: Where further channels may be made to, asked for whenever a peer asks.
         self.interfaces = interfaces
+        #: The digest of the config in force, which peers are told with the disks.
+        self.config_digest = ""
         self.guid = uuid.uuid4().bytes_le
         self.wall_clock: Callable[[], float] = time.time
         self.started_filetime = self.now_filetime()
@@ -199,6 +201,13 @@ class Exporter:
             self.count("oplock_breaks_late")
             oplock.holder.drop_oplock()
         self.end_batch()
+
+    def take_config(self, digest: str) -> None:
+        """Another config is in force; whoever watches the disks asks again, and is told."""
+        if digest != self.config_digest:
+            self.config_digest = digest
+            for disk in self.shares.all()[:1]:
+                self.shares.modified(disk)
 
     def enforce(self, disk: OfferedDisk) -> None:
         """Who may do what with the disk changed: end the opens that may do more than that."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from meshfs import limits
@@ -94,7 +95,8 @@ def _query_disks(request: Request, body: IoctlRequest) -> None:
         disks = request.peer.exporter.shares.visible(user)
     else:
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "neither a pipe nor a scratch file has disks")
-    output = encode_disks([disk.info_for(user) for disk in disks])
+    digest = request.peer.exporter.config_digest
+    output = encode_disks([replace(disk.info_for(user), config=digest) for disk in disks])
     if len(output) > body.output_bytes_max:
         raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"{len(output)} bytes of disks")
     _reply(request, body, output)

@@ -108,6 +108,8 @@ def test_a_node_that_is_added_is_seen_without_an_umount(cluster: LocalCluster) -
         until(disk_of(cluster, "n3").exists, "the new node's disk is there")
         rounds = writer.rounds
         until(lambda: writer.rounds > rounds + 5 or writer.error, "the old disk is still used")
+        until(lambda: codes(cluster) == ["config-differs"], "n1's exporter goes by the old config")
+        os.kill(cluster.exporters["n1"].pid, signal.SIGHUP)
     assert writer.error is None
     until(lambda: not codes(cluster), "all is well")
     assert disk_of(cluster, "n3").read_bytes() == bytes(2 * MIB)

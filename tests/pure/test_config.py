@@ -471,3 +471,12 @@ def test_multichannel(tmp_path: Path) -> None:
 def test_mistakes_in_multichannel(tmp_path: Path, line: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f":30: {problem}")):
         load(tmp_path, EXAMPLE + f"[multichannel]\n{line}\n")
+
+
+def test_the_digest_is_of_what_the_file_says(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text('[cluster]\nname = "x"\n[[node]]\nname = "n1"\naddresses = ["10.0.0.1"]\nport = 5000\n')
+    other.write_text('# copied\n[[node]]\nport = 5000\naddresses = ["10.0.0.1"]\nname = "n1"\n[cluster]\nname="x"\n')
+    assert load(one).digest == load(other).digest != ""
+    other.write_text(one.read_text().replace("5000", "5001"))
+    assert load(one).digest != load(other).digest

@@ -76,6 +76,8 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "path-unsteady": ({"recent": {"path_losses": FLAPPING}}, "path to 10.0.1.1:4450 of exporter n1",
         "it was lost 3 times within the last minute"),
     "path-single": (TWO, "exporter n1", "one path is left where the config has 2 addresses at each end"),
+    "config-differs": ({"config_digest": "a", "exporters": [exporter(config_digest="b")]}, "exporter n1",
+        "it goes by another config than this mount"),
     "disk-absent": ({"disks": [disk(present=False)]}, "disk n1/disk0", "the disk is away: no exporter offers it"),
     "disk-refused": ({"refused": ["node n1: disk 'x': announced twice"]}, "the mount's tree", "not shown: node n1"),
     "log-unwritable": ({"log": {"path": "/log", "error": "No space left on device"}}, "log /log",
