@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from meshfs import limits
 from meshfs.config import Config
 from meshfs.config_changes import Changes, Name, View, compare, mount_view
 from meshfs.config_watch import ConfigWatch, Loaded
@@ -166,9 +167,11 @@ class Mesh:
         self._update()
 
     async def run(self) -> None:
-        """Look for problems until cancelled."""
+        """Look for problems until cancelled, once every exporter had its chance."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.config_watch.run)
+            with trio.move_on_after(limits.MOUNT_SETTLE_S):
+                await self.settled.wait()
             nursery.start_soon(self.problem_watch.run)
 
     # --- the status document -----------------------------------------------------------

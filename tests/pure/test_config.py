@@ -477,6 +477,6 @@ def test_the_digest_is_of_what_the_file_says(tmp_path: Path) -> None:
     one, other = tmp_path / "one.toml", tmp_path / "other.toml"
     one.write_text('[cluster]\nname = "x"\n[[node]]\nname = "n1"\naddresses = ["10.0.0.1"]\nport = 5000\n')
     other.write_text('# copied\n[[node]]\nport = 5000\naddresses = ["10.0.0.1"]\nname = "n1"\n[cluster]\nname="x"\n')
-    assert load(one).digest == load(other).digest != ""
+    assert config.load(one).digest == config.load(other).digest != ""
     other.write_text(one.read_text().replace("5000", "5001"))
-    assert load(one).digest != load(other).digest
+    assert config.load(one).digest != config.load(other).digest
