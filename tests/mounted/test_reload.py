@@ -262,6 +262,23 @@ def test_mount_8_remounts(cluster: LocalCluster, mount8: Mount8) -> None:
     assert found["pid"] == json.loads((mount8.point / ".meshfs/status").read_bytes())["pid"]
 
 
+def test_a_remount_as_systemd_and_by_fstab(cluster: LocalCluster, mount8: Mount8, tmp_path: Path) -> None:
+    """`systemctl reload` of a mount unit gives everything again; a line in fstab has the options of the mount."""
+    options = f"node=n2,log={mount8.log}"
+    again = mount8.run(
+        mount8.config, mount8.point, "-t", "fuse.meshfs", "-o", f"remount,{options},_netdev,io_timeout=6"
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert json.loads((mount8.point / ".meshfs/status").read_bytes())["io_timeout_s"] == 6
+    fstab = tmp_path / "fstab"
+    fstab.write_text(
+        f"{mount8.config} {mount8.point} fuse.meshfs {options},noauto,x-systemd.automount,io_timeout=9 0 0\n"
+    )
+    done = mount8.run("-T", fstab, "-o", "remount", mount8.point)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((mount8.point / ".meshfs/status").read_bytes())["io_timeout_s"] == 9
+
+
 def test_mount_8_says_what_it_cannot_change(cluster: LocalCluster, mount8: Mount8) -> None:
     status, text = mount8.remount("node=n1")
     assert (status != 0, "node=n1 cannot change while the mesh is mounted" in text) == (True, True)

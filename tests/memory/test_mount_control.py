@@ -1,0 +1,76 @@
+"""The control socket of a mount: where it lies, who may use it, and what a killed process left there."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from meshfs import mount_control
+from meshfs.control import RefusedError
+from meshfs.mount_options import UsageError, kernel_options, parse_arguments, take_options
+from meshfs.mount_reload import Reloader
+from meshfs.remount import mount_flags
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(mount_control, "_RUN", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_it_is_ours_alone_and_removed_at_the_end(folder: Path) -> None:
+    with mount_control.mount_control() as listening:
+        assert listening is not None
+        (path,) = folder.iterdir()
+        assert path == Path(listening.getsockname())
+        assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(folder.stat().st_mode)) == (0o600, 0o700)
+    assert not list(folder.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_what_lives_stays(folder: Path) -> None:
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as alive:
+        dead.bind(str(folder / "mount-1-dead.ctl"))
+        alive.bind(str(folder / "mount-2-alive.ctl"))
+        alive.listen()
+        dead.close()
+        with mount_control.mount_control():
+            assert not (folder / "mount-1-dead.ctl").exists()
+            assert (folder / "mount-2-alive.ctl").exists()
+
+
+def test_without_a_place_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(mount_control, "_RUN", tmp_path / "file" / "run")
+    with mount_control.mount_control() as listening:
+        assert listening is None
+
+
+@pytest.mark.parametrize("request_", [{"options": "class=app"}, {"options": [1]}, {"config": 5}])
+async def test_a_request_of_another_make_is_refused(request_: dict[str, object]) -> None:
+    with pytest.raises(RefusedError):
+        await Reloader.answer(object.__new__(Reloader), request_)
+
+
+def test_options_of_a_remount() -> None:
+    """What mount(8) gives its helper: what the kernel lists, and then what was asked for."""
+    listed = "ro,nosuid,nodev,relatime,remount,user_id=0,group_id=0,default_permissions,allow_other,class=system"
+    options = parse_arguments("mount.meshfs", ["c.toml", "/mesh", "-o", listed])
+    assert (options.remount, options.said) == (True, ("class=system",))
+    assert "remount" not in kernel_options(options, "c.toml", root=True)
+    changed = take_options(parse_arguments("meshfs", ["c.toml", "/mesh", "-o", "debug"]), options.said)
+    assert (changed.debug, changed.io_class.value) == (True, "system")
+    with pytest.raises(UsageError):
+        take_options(changed, ["nonsense=1"])
+
+
+def test_flags_for_the_kernel() -> None:
+    quiet = os.ST_NOSUID | os.ST_NODEV
+    assert mount_flags(()) & 0xFF == quiet
+    assert mount_flags(("ro",)) & 0xFF == quiet | os.ST_RDONLY
+    assert mount_flags(("ro", "rw")) & 0xFF == quiet
+    assert (
+        mount_flags(("noexec", "sync", "noatime")) & 0x4FF == quiet | os.ST_NOEXEC | os.ST_SYNCHRONOUS | os.ST_NOATIME
+    )
