@@ -13,9 +13,10 @@ from pathlib import Path
 import trio
 
 from meshfs import limits
+from meshfs.bounded import Bounded
 from meshfs.config import Config, Node, load
 from meshfs.config_changes import Changes
-from meshfs.errors import ConfigError
+from meshfs.errors import ConfigError, TookTooLong
 from meshfs.keys import Keyring
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class ConfigWatch:
         self._node = node
         self._compare = compare
         self._keys = path.parent
+        self._files = Bounded(f"the config {path}")
         self._seen: Signature | None = None
         self._error = ""
         self._changes = Changes()
@@ -72,12 +74,15 @@ class ConfigWatch:
 
     async def look(self, *, again: bool = False) -> None:
         """``again``: what is in force changed, so compare even if the files did not."""
-        # A config on a file system that hangs keeps a thread, and nobody else.
-        seen = await trio.to_thread.run_sync(self._sign, abandon_on_cancel=True)
-        if seen == self._seen and not again:
-            return
         try:
-            loaded = await trio.to_thread.run_sync(read, self._path, self._node, abandon_on_cancel=True)
+            seen = await self._files.call(self._sign, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
+            if seen == self._seen and not again:
+                return
+            loaded = await self._files.call(read, self._path, self._node, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
+        except TookTooLong as error:
+            # Whatever comes of it later is looked at anew.
+            self._seen, self._error, self._changes = None, f"{self._path}: {error}", Changes()
+            return
         except ConfigError as error:
             self._error, self._changes = str(error), Changes()
         else:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import trio
 
+from meshfs import limits
+from meshfs.bounded import Bounded
 from meshfs.config import Config
 from meshfs.config_watch import read
 from meshfs.control import RefusedError, Request
-from meshfs.errors import ConfigError
+from meshfs.errors import ConfigError, TookTooLong
 from meshfs.keys import Keyring
 from meshfs.metrics_place import MetricsPlace
 from meshfs.mount_log import MountLog
@@ -52,6 +54,7 @@ class Reloader:
         self._mesh = mesh
         self._log = mount_log
         self._metrics = metrics
+        self._files = Bounded(f"the config {settings.config.given}")
         self._lock = trio.Lock()
 
     async def answer(self, request: Request) -> Mapping[str, object]:
@@ -80,11 +83,14 @@ class Reloader:
         old = self._settings
         try:
             options = take_options(old.options, said)
-            loaded = await trio.to_thread.run_sync(read, old.config.given, old.node)
+            bound_s = limits.CONFIG_READ_TIMEOUT_S
+            loaded = await self._files.call(read, old.config.given, old.node, timeout_s=bound_s)
             kept = _with_fixed(loaded.config, old.config)
-            keyring = await trio.to_thread.run_sync(Keyring, kept, old.node)
+            keyring = await self._files.call(Keyring, kept, old.node, timeout_s=bound_s)
         except (ConfigError, UsageError) as error:
             return Outcome(failure=str(error))
+        except TookTooLong as error:
+            return Outcome(failure=f"{old.config.given}: {error}")
         changes = self._mesh.changes(loaded)
         refused = [f"{line} cannot change while the mesh is mounted: umount it and mount it again"
                    for line in changes.restart]  # fmt: skip
