@@ -269,6 +269,11 @@ INTERFACES_REFRESH_S: Final = 30.0
 # A path is broken, and the next slower ones step in, when it could not be connected for this long.
 PATH_BROKEN_AFTER_S: Final = 2.0
 
+# --- event loop -----------------------------------------------------------------------
+
+# A callback that fails this often within a second fails at each of its calls, and would do nothing else.
+CALLBACK_FAILURES_MAX_PER_S: Final = 100
+
 # --- sockets --------------------------------------------------------------------------
 
 # Unix sockets do not size their buffers by themselves; the default takes 208 KiB at a time.

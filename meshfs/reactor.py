@@ -10,13 +10,18 @@ their own, and what they bring is handled by plain callbacks:
       and again, while there is something, or was within the last millisecond
     a turn of trio's every ``_TURN_EVERY_S``, or at once where a callback woke a task
 
-Invariants: callbacks run one after the other, never within each other, and must not raise or
-block; nothing else of the process waits longer for its turn than ``_TURN_EVERY_S`` and a
-millisecond; a callback that woke a trio task calls ``give_turn``.
+Invariants: callbacks run one after the other, never within each other, and must not block; nothing
+else of the process waits longer for its turn than ``_TURN_EVERY_S`` and a millisecond; a callback
+that woke a trio task calls ``give_turn``.
+
+A callback that raises is a fault of ours. It is reported (bugs.py), and ends what its descriptor belongs to
+(``on_failure``), never the reactor. A descriptor without an ``on_failure`` is watched on, unless its
+callback fails ``limits.CALLBACK_FAILURES_MAX_PER_S`` times within a second.
 
 One reactor per trio run, started when somebody first asks for it (``current``).
 """
 
+import logging
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +29,10 @@ from contextlib import contextmanager
 from typing import Final
 
 import trio
+
+from meshfs import bugs, limits
+
+logger = logging.getLogger(__name__)
 
 _TURN_EVERY_S: Final = 0.002
 #: epoll_wait counts in milliseconds: the shortest wait there is.
@@ -33,6 +42,7 @@ _EVENTS_MAX: Final = 64
 _WRITABLE: Final = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 
 Callback = Callable[[], None]
+OnFailure = Callable[[Exception], None]
 
 
 class Reactor:
@@ -43,6 +53,9 @@ class Reactor:
         self._readers: dict[int, Callback] = {}
         self._masks: dict[int, int] = {}
         self._writers: dict[int, Callback] = {}
+        self._on_failure: dict[int, OnFailure] = {}
+        # How often callbacks of a descriptor failed within the second that began then.
+        self._failures: dict[int, tuple[float, int]] = {}
         self._armed: set[int] = set()
         self._deferred: list[Callback] = []
         self._turn_wanted = False
@@ -51,9 +64,14 @@ class Reactor:
         #: Whether callbacks are being called.
         self.in_round = False
 
-    def add(self, fd: int, callback: Callback, *, edge: bool = False) -> None:
-        """Call ``callback`` whenever ``fd`` is readable (with ``edge``: each time it becomes so)."""
+    def add(self, fd: int, callback: Callback, *, edge: bool = False, on_failure: OnFailure | None = None) -> None:
+        """Call ``callback`` whenever ``fd`` is readable (with ``edge``: each time it becomes so).
+
+        ``on_failure`` gets the exception that any callback of ``fd`` raised, until `forget`.
+        """
         self._readers[fd] = callback
+        if on_failure is not None:
+            self._on_failure[fd] = on_failure
         self._masks[fd] = select.EPOLLIN | (select.EPOLLET if edge else 0)
         self._arm(fd)
 
@@ -73,6 +91,8 @@ class Reactor:
         self._readers.pop(fd, None)
         self._masks.pop(fd, None)
         self._writers.pop(fd, None)
+        self._on_failure.pop(fd, None)
+        self._failures.pop(fd, None)
         self._arm(fd)
 
     def _arm(self, fd: int) -> None:
@@ -128,9 +148,16 @@ class Reactor:
                 if event != select.EPOLLOUT:
                     callback = readers.get(fd)
                     if callback is not None:
-                        callback()
+                        try:
+                            callback()
+                        except Exception as error:
+                            self._failed(fd, callback, error)
             while self._deferred:
-                self._deferred.pop(0)()
+                callback = self._deferred.pop(0)
+                try:
+                    callback()
+                except Exception as error:
+                    bugs.report(logger, f"{_name(callback)}, deferred", error)
             self.in_round = False
             if self._turn_wanted or monotonic() >= turn_at:
                 return
@@ -138,7 +165,36 @@ class Reactor:
     def _writable(self, fd: int) -> None:
         callback = self._writers.pop(fd)
         self._arm(fd)
-        callback()
+        try:
+            callback()
+        except Exception as error:
+            self._failed(fd, callback, error)
+
+    def _failed(self, fd: int, callback: Callback, error: Exception) -> None:
+        bugs.report(logger, f"{_name(callback)}, called by the event loop", error)
+        on_failure = self._on_failure.get(fd)
+        if on_failure is None:
+            self._count_failure(fd, callback)
+            return
+        try:
+            on_failure(error)
+        except Exception as again:
+            bugs.report(logger, f"{_name(on_failure)}, called after a failure", again)
+            self.forget(fd)
+
+    def _count_failure(self, fd: int, callback: Callback) -> None:
+        now = time.monotonic()
+        since, failures = self._failures.get(fd, (now, 0))
+        if now - since > 1:
+            since, failures = now, 0
+        self._failures[fd] = since, failures + 1
+        if failures + 1 >= limits.CALLBACK_FAILURES_MAX_PER_S:
+            logger.critical("%s fails again and again: its descriptor is not watched any more", _name(callback))
+            self.forget(fd)
+
+
+def _name(callback: Callable[..., object]) -> str:
+    return getattr(callback, "__qualname__", None) or repr(callback)
 
 
 _of_this_run: trio.lowlevel.RunVar[Reactor] = trio.lowlevel.RunVar("reactor")

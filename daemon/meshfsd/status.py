@@ -1,5 +1,6 @@
 """What the control socket tells of an exporter; plain values, ready for JSON."""
 
+from meshfs import bugs
 from meshfs.config import Node, Security
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.exporter import Exporter
@@ -27,8 +28,16 @@ def make_status(
         "connections": len(exporter.peers),
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
         "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
-        "counters": dict(sorted(exporter.counters.items())),
+        "counters": dict(sorted(_counters(exporter).items())),
     }
+
+
+def _counters(exporter: Exporter) -> dict[str, int]:
+    """The exporter's own, and with its internal errors those that no connection caused."""
+    counters = dict(exporter.counters)
+    if faults := bugs.count():
+        counters["internal_errors"] = counters.get("internal_errors", 0) + faults
+    return counters
 
 
 def _session(session: Session) -> dict[str, object]:

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Final
 
 from meshfs import limits, reactor
-from meshfs.disk.base import Done
+from meshfs.disk.base import Done, report_fault
 from meshfs.disk.threads import ThreadEngine
 
 # io_setup, io_destroy, io_getevents, io_submit
@@ -166,7 +166,11 @@ class AioEngine:
                 # The events are copied out first: a callback may end up here again through flush.
                 data = self._events.raw[: max(count, 0) * _EVENT.size]
                 for slot, _, result, _ in _EVENT.iter_unpack(data):
-                    self._take(slot)(result)
+                    done = self._take(slot)
+                    try:
+                        done(result)
+                    except Exception as error:
+                        report_fault(done, error)
         finally:
             self._busy = False
         self.flush()

@@ -10,10 +10,14 @@ request is delivered exactly once, possibly before ``submit`` returns.
 """
 
 import enum
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from meshfs import bugs
 from meshfs.buffers import Buffer
+
+logger = logging.getLogger(__name__)
 
 
 class Op(enum.IntEnum):
@@ -91,6 +95,12 @@ class Disk(Protocol):
 
 #: How an engine tells a result: bytes done (>= 0, possibly short), or -errno.
 Done = Callable[[int], object]
+
+
+def report_fault(done: Done, error: Exception) -> None:
+    """What was to be done with an answer of the kernel failed; the engine goes on with the next answer."""
+    what = getattr(getattr(done, "func", done), "__qualname__", "a callback")
+    bugs.report(logger, f"{what}, with an answer of the kernel,", error)
 
 
 class Engine(Protocol):

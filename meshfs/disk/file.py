@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from meshfs import bugs
 from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, Buffer, BufferPool
 from meshfs.disk.base import DiskRequest, Engine, Op
 from meshfs.disk.directio import Alignment
@@ -156,6 +157,13 @@ class FileDisk:
 
     def _failed(self, request: DiskRequest, result: int) -> int:
         """The caller's result for what the kernel answered with ``result`` (-errno)."""
+        try:
+            return self._judged(request, result)
+        except Exception as error:
+            bugs.report(logger, f"judging an error of disk {self.facts.path}", error)
+            return -errno.EIO
+
+    def _judged(self, request: DiskRequest, result: int) -> int:
         device_bytes = device_size(self.fd) if self.facts.is_block_device else None
         stop = request.offset + request.length
         answer, sign = verdict(-result, request.op, stop=stop, device_bytes=device_bytes)

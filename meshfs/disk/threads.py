@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from meshfs import limits, reactor
-from meshfs.disk.base import Done
+from meshfs.disk.base import Done, report_fault
 
 _READ: Final = 0
 _WRITE: Final = 1
@@ -106,7 +106,10 @@ class ThreadEngine:
         finished = self._finished
         while finished:
             done, result = finished.popleft()
-            done(result)
+            try:
+                done(result)
+            except Exception as error:
+                report_fault(done, error)
 
     def close(self) -> None:
         """End the threads; requires that nothing is in flight."""

@@ -38,7 +38,7 @@ from typing import Final
 import trio
 
 from meshfs import limits, reactor
-from meshfs.disk.base import Done
+from meshfs.disk.base import Done, report_fault
 
 _SYS_SETUP: Final = 425
 _SYS_ENTER: Final = 426
@@ -250,7 +250,10 @@ class UringEngine:
             slots[slot] = None
             free.append(slot)
             count += 1
-            done(result)
+            try:
+                done(result)
+            except Exception as error:
+                report_fault(done, error)
             if head == tail:
                 tail = words[self._cq_tail]
         return count

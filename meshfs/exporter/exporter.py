@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from meshfs import limits
+from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
 from meshfs.exporter.opens import DiskOpen, RootOpen
@@ -135,7 +135,12 @@ class Exporter:
 
     def pump(self) -> None:
         while self._touched:
-            self._touched.pop().pump()
+            runner = self._touched.pop()
+            try:
+                runner.pump()
+            except Exception as error:
+                # The batch has requests for other disks, too.
+                bugs.report(logger, f"sending requests to {runner.disk!r}", error)
 
     def flush(self) -> None:
         """Send what every peer has to send."""

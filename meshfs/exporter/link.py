@@ -21,7 +21,7 @@ from typing import Final
 
 import trio
 
-from meshfs import limits, reactor
+from meshfs import bugs, limits, reactor
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
@@ -63,7 +63,7 @@ class Link:
         """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_sending)
-            self._reactor.add(self._fd, self._readable)
+            self._reactor.add(self._fd, self._readable, on_failure=self._fault)
             with self._reading:
                 await trio.sleep_forever()
             self._reactor.remove(self._fd)
@@ -82,6 +82,13 @@ class Link:
         self.peer.lost()
         self._exporter.end_batch()
         self._socket.close()
+
+    def _fault(self, _: Exception) -> None:
+        """A fault of ours with what this connection brings ends this connection, and no other."""
+        self._over = True
+        self._discard()
+        if self._sent is not None:
+            self._all_sent()
 
     def stop_reading(self) -> None:
         self._stopped = True
@@ -187,9 +194,17 @@ class Link:
     # --- sending -----------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Send as much as the socket takes; the rest goes when it takes more."""
+        """Send as much as the socket takes; the rest goes when it takes more. Never raises."""
         if self._sent is not None:
             return
+        try:
+            self._begin_sending()
+        except Exception as error:
+            # The exporter has more connections to flush in this batch.
+            bugs.report(logger, "sending replies", error)
+            self._fault(error)
+
+    def _begin_sending(self) -> None:
         if self._send_some():
             if self.peer.closing:
                 self._end_reading()

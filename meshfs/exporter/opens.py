@@ -48,6 +48,9 @@ class Open:
         self._end_waits(NtStatus.CANCELLED)
         then()
 
+    def answered(self, request: DiskRequest) -> None:
+        """Only a disk is asked with such requests."""
+
     def as_disk(self) -> "DiskOpen":
         """This open, for what only disks can do. Raises StatusError INVALID_DEVICE_REQUEST for all others."""
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} is no disk")
@@ -116,6 +119,12 @@ class DiskOpen(Open):
         request.result = -errno.ECANCELED
         request.on_done(request)
         return True
+
+    def answered(self, request: DiskRequest) -> None:
+        """The request is at the disk no longer."""
+        self.requests.discard(request)
+        if self.closing and not self.requests:
+            self.drained()
 
     def outstanding(self) -> Iterator[Request]:
         yield from super().outstanding()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from meshfs import limits
+from meshfs.disk.base import DiskRequest
 from meshfs.errors import StatusError
 from meshfs.exporter.sequence import check_sequence
 from meshfs.smb.connection import Message, Protection
@@ -57,6 +58,11 @@ class Request:
         self.sign = False
         self.seal = False
         self.async_id = 0
+
+    def fault(self, done: DiskRequest) -> None:
+        """A fault of ours kept this request from its answer: end its connection, and no other."""
+        self.open.answered(done)
+        self.peer.abort()
 
     def find_open(self, volatile: int) -> "AnyOpen":
         """The open of a file id (or of the request before, in a compound). Raises StatusError.

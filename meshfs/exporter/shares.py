@@ -5,6 +5,7 @@ I/O. An open of a disk excludes others by share access (MS-FSA 2.1.5.1.2.2) acro
 and all sessions.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -12,11 +13,15 @@ from typing import Final, Protocol
 
 from sortedcontainers import SortedDict
 
+from meshfs import bugs
+from meshfs.disk.base import DiskRequest
 from meshfs.exporter.locks import Lockable
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, DiskState, IoClass
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.constants import AccessMask, ShareAccess
 from meshfs.smb.info import short_name
+
+logger = logging.getLogger(__name__)
 
 SHARE_IPC: Final = "IPC$"
 #: Files in memory (`meshfs.exporter.scratch`), where one is configured.
@@ -112,9 +117,16 @@ class OfferedDisk(Lockable):
         self.path = path
         self.size_bytes = info.size_bytes
         self.opens: list[OpenOfDisk] = []
+        runner.on_fault = self._fault
         # The time of the last write, and what the runner said when it was made of that.
         self._written_ns = info.written_ns
         self._written_s = runner.written_s
+
+    def _fault(self, request: DiskRequest, error: Exception) -> None:
+        """The disk has answered, and a fault of ours came after it: end the connection that asked."""
+        bugs.report(logger, f"{request.op.name}, after the answer of disk {self.name},", error)
+        if request.context is not None:
+            request.context.fault(request)
 
     @property
     def name(self) -> str:

@@ -47,7 +47,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 import pyfuse3
 import trio
 
-from meshfs import limits
+from meshfs import bugs, limits
 from meshfs.fuse import ioprio
 from meshfs.fuse.openers import may_read_disks, sees_all
 from meshfs.fuse.page_cache import PageCache
@@ -154,17 +154,12 @@ def _guarded(
     return guarded
 
 
-_seen_bugs: set[tuple[str, type[BaseException]]] = set()
-
-
 def _translated(operation: str, error: Exception) -> pyfuse3.FUSEError:
-    """OSError keeps its errno; anything else is our bug: EIO, the first of its kind with a traceback."""
+    """An OSError keeps its errno. Anything else is a fault of ours: the caller gets EIO."""
     if isinstance(error, OSError):
         unnumbered = errno.ETIMEDOUT if isinstance(error, TimeoutError) else errno.EIO
         return pyfuse3.FUSEError(error.errno or unnumbered)
-    first = (operation, type(error)) not in _seen_bugs
-    _seen_bugs.add((operation, type(error)))
-    log.error("%s failed: %r; the caller got EIO", operation, error, exc_info=error if first else None)
+    bugs.report(log, f"{operation} (the caller got EIO)", error)
     return pyfuse3.FUSEError(errno.EIO)
 
 

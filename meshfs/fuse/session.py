@@ -38,7 +38,7 @@ from typing import Any, Final, cast
 import pyfuse3
 import trio
 
-from meshfs import limits, reactor, worker
+from meshfs import bugs, limits, reactor, worker
 from meshfs.errors import MountFailed
 from meshfs.fuse.handshake import handshake
 from meshfs.fuse.mountpoint import alone, refuse_second_mount
@@ -257,6 +257,11 @@ class _Workers:
             # It had no request yet. Those there are serve all that comes.
             self._workers_max = len(self._all)
             log.warning("no memory for more than %d FUSE requests at once", self._workers_max)
+            return
+        if error is not None and not isinstance(error, OSError) and isinstance(error, Exception):
+            # Its request may never be answered, which its caller notices; all others go on.
+            bugs.report(log, "a FUSE worker", error)
+            self._watch()
             return
         if self._failure is None:
             self._failure = error

@@ -27,7 +27,7 @@ from typing import Final
 
 import trio
 
-from meshfs import limits, reactor
+from meshfs import bugs, limits, reactor
 from meshfs.buffers import Buffer, BufferPool
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.frames import ACCEPT_SIGNED, Frames, Parts
@@ -121,7 +121,7 @@ class Channel:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    self._reactor.add(self.transport.fd, self._readable)
+                    self._reactor.add(self.transport.fd, self._readable, on_failure=self._fault)
                     nursery.start_soon(self._watch.run)
         finally:
             self._close()
@@ -372,8 +372,12 @@ class Channel:
         except OSError as error:
             self.fail(f"connection lost: {error.strerror or error}")
         except Exception as error:
-            logger.exception("%s: given up after an internal error", self.transport.remote)
-            self.fail(f"internal error: {error!r}")
+            bugs.report(logger, "receiving from an exporter", error)
+            self._fault(error)
+
+    def _fault(self, error: Exception) -> None:
+        """A fault of ours with what this channel brings ends this channel, and no other."""
+        self.fail(f"internal error: {error!r}")
 
     def _receive(self) -> None:
         """One batch: what the socket holds. ConnectionError at its end."""

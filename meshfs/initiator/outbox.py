@@ -1,11 +1,14 @@
 """What goes out: at once where the socket takes it, else in its order when it does."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from meshfs import limits, reactor
+from meshfs import bugs, limits, reactor
 from meshfs.transport.base import Memory, Transport
+
+logger = logging.getLogger(__name__)
 
 _CORKED_MAX_BYTES: Final = 64 * limits.KIB
 _CORKED_PARTS_MAX: Final = 2
@@ -64,6 +67,11 @@ class Outbox:
             sent = 0
         except OSError as error:
             self._fail(f"sending failed: {error.strerror or error}")
+            return
+        except Exception as error:
+            # What was to be sent is lost, so nothing can follow it.
+            bugs.report(logger, "sending to an exporter", error)
+            self._fail(f"internal error: {error!r}")
             return
         self.sent_bytes += sent
         if sent != sum(map(len, parts)):

@@ -17,6 +17,7 @@ called from within itself.
 """
 
 import errno
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from typing import Final
 
 import trio
 
+from meshfs import bugs
 from meshfs.alarm import Alarm
 from meshfs.disk.base import Disk, DiskRequest, Op
 from meshfs.scheduler.meter import DiskMeter
 from meshfs.scheduler.queue import Queue
+
+logger = logging.getLogger(__name__)
 
 # Looked up at each completion, where an attribute of the enumeration would take longer.
 _WRITE: Final = Op.WRITE
@@ -76,6 +80,8 @@ class Runner:
         self._alarm: Alarm | None = None
         self._idle_waits: list[_IdleWait] = []
         self._completed = self._on_completed
+        #: Gets a request whose ``on_done`` raised, and what.
+        self.on_fault: Callable[[DiskRequest, Exception], None] = _report
 
     def age_s(self, then_s: float) -> float:
         """How long ago ``then_s`` was, by the queue's clock."""
@@ -157,13 +163,15 @@ class Runner:
         self.meter.done(request, now)
         try:
             on_done(request)
-        finally:
-            if self._idle_waits:
-                self._tell_idle_waits(request)
-            if self._pumping:
-                self._again = True
-            elif len(self.queue):
-                self.pump()
+        except Exception as error:
+            # The engine has more completions to hand out, of other requests and other disks.
+            self.on_fault(request, error)
+        if self._idle_waits:
+            self._tell_idle_waits(request)
+        if self._pumping:
+            self._again = True
+        elif len(self.queue):
+            self.pump()
 
     def cancel(self, request: DiskRequest) -> bool:
         """Take back a request the disk does not have yet.
@@ -288,3 +296,7 @@ class _IdleWait:
     def __init__(self, pending: set[DiskRequest], event: trio.Event) -> None:
         self.pending = pending
         self.event = event
+
+
+def _report(_: DiskRequest, error: Exception) -> None:
+    bugs.report(logger, "what follows a disk's answer", error)

@@ -70,6 +70,25 @@ class Results:
                 await self._changed.wait()
 
 
+async def test_a_callback_that_raises_costs_no_other_its_result(engine: Engine, fd: int) -> None:
+    memory, results = Memory(16), Results()
+
+    def fail(result: int) -> None:
+        results.note("failed", result)
+        raise RuntimeError("a fault of ours")
+
+    engine.queue_read(fd, memory.address(0), PAGE, 0, fail)
+    for page in range(1, 16):
+        engine.queue_read(
+            fd, memory.address(page), PAGE, page * PAGE, lambda result, page=page: results.note(page, result)
+        )
+    engine.flush()
+    await results.wait(16)
+    engine.queue_fdatasync(fd, lambda result: results.note("sync", result))
+    engine.flush()
+    await results.wait(17)
+
+
 async def test_reads_writes_and_syncs(engine: Engine, fd: int) -> None:
     memory, results = Memory(128), Results()
     for page in range(64):

@@ -272,6 +272,20 @@ async def test_the_end_of_the_session_ends_all(kernel: Kernel, monkeypatch: pyte
     assert kernel.served == []
 
 
+async def test_a_fault_in_one_worker_ends_no_other(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(request: bytes) -> None:
+        if request == b"bad":
+            raise RuntimeError("a fault of ours")
+        if request == b"bad later":
+            await in_trio(request)
+            raise RuntimeError("a fault of ours, later")
+
+    kernel.handler = handler
+    async with serving(kernel, monkeypatch):
+        kernel.send(b"bad", b"a", b"bad later", b"b")
+        await until(lambda: kernel.served == ["a", "b"])
+
+
 async def test_any_other_error_is_not_hidden(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     async def handler(request: bytes) -> None:
         raise OSError(errno.EBADF, "bad")
