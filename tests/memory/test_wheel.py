@@ -45,5 +45,7 @@ def test_the_version_is_the_packages(wheel: zipfile.ZipFile) -> None:
 
 def test_the_units(wheel: zipfile.ZipFile) -> None:
     """README.md links them from PREFIX/lib/systemd/system."""
-    installed = {Path(name).name for name in wheel.namelist() if ".data/data/lib/systemd/system/" in name}
-    assert installed == {path.name for path in (ROOT / "daemon/systemd").iterdir()}
+    place = ".data/data/lib/systemd/system/"
+    installed = {name.partition(place)[2] for name in wheel.namelist() if place in name}
+    units = ROOT / "daemon/systemd"
+    assert installed == {str(path.relative_to(units)) for path in units.rglob("*") if path.is_file()}
