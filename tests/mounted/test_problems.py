@@ -86,6 +86,22 @@ def test_a_disk_whose_reads_fail(new_cluster: NewCluster) -> None:
     until(lambda: "problem disk-errors: disk n1/bad" in log_of(cluster, "n2-meshfs"), "the mount's log")
 
 
+def test_a_disk_that_cannot_be_opened_at_a_reload(new_cluster: NewCluster) -> None:
+    cluster = new_cluster()
+    point = started(cluster, cluster.image("disk0", 4 * MIB))
+    late = cluster.image("late", 4 * MIB)
+    image = late.path.rename(late.path.with_suffix(".away"))
+    cluster.nodes["n1"].disks.append(late)
+    cluster.write()
+    for pid in (cluster.exporters["n1"].pid, cluster.mounts["n2"].pid):
+        os.kill(pid, signal.SIGHUP)
+    until(lambda: "disk-missing" in of_exporter(cluster), "the exporter knows")
+    until(lambda: "disk-missing" in found(cluster, str(point)), "the mount knows")
+    assert "disk n1/late: the disk is missing" in found(cluster, str(point))["disk-missing"]
+    image.rename(late.path)
+    until(lambda: found(cluster, str(point)) == of_exporter(cluster) == {}, "it is taken, and all is well")
+
+
 def test_a_mount_whose_process_died(new_cluster: NewCluster) -> None:
     cluster = new_cluster()
     point = started(cluster, cluster.image("disk0", 4 * MIB))
