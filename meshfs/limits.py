@@ -233,6 +233,9 @@ HANDSHAKE_TIMEOUT_S: Final = 10.0
 LOGIN_BESIDE_OTHERS_S: Final = 2.5
 # A disk the exporter refuses to open is asked for again this often while it has users.
 REOPEN_DELAY_S: Final = 1.0
+# An exporter that answers CHANGE_NOTIFY at once, over and over, is asked again after this, not in a loop. A change
+# that comes in between shows that much later.
+CHANGES_PAUSE_S: Final = 0.25
 # An exporter tells of changes; a list of disks is asked for this often all the same.
 DISKS_REFRESH_S: Final = 30.0
 # A request the exporter could not take for now (lost open, no resources) goes again after this.

@@ -84,6 +84,8 @@ class PathKeeper:
         self._dead_after_s = dead_after_s
         self._silence_max_s = silence_max_s
         self._poked = trio.Event()
+        # Why the last bind on this path was refused, until it is tried again.
+        self._refusal = ""
 
     @property
     def path(self) -> Path:
@@ -158,11 +160,15 @@ class PathKeeper:
                 failed = 0
 
     async def _wait_for_room(self) -> None:
-        """An exporter that takes no further channel is asked again with the next session, or much later."""
-        session = self._owner.session
-        if session is None or not session.no_more:
+        """An exporter that takes no further channel is asked again with the next session, or much later.
+
+        Where it proved that it said so, all paths wait, else only this one.
+        """
+        session, refusal = self._owner.session, self._refusal
+        self._refusal = ""
+        if session is None or not (session.no_more or refusal):
             return
-        self.state, self.why, self.retry_at = "idle", session.no_more, None
+        self.state, self.why, self.retry_at = "idle", session.no_more or refusal, None
         with trio.move_on_after(limits.BIND_AGAIN_S) as waiting:
             while self._owner.session is session:
                 await self._owner.session_change()
@@ -202,7 +208,8 @@ class PathKeeper:
         except BindRefused as error:
             # It is there, and answers.
             self.broken_since = None
-            return str(error)
+            self._refusal = str(error)
+            return self._refusal
         except trio.TooSlowError:
             channel.fail(f"the login took longer than {limits.HANDSHAKE_TIMEOUT_S:g} s")
         except _SETUP_ERRORS as error:

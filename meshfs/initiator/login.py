@@ -79,6 +79,7 @@ _UNWANTED: Final = (
     NtStatus.NOT_SUPPORTED,
     NtStatus.INSUFFICIENT_RESOURCES,
 )
+_BIND_ANSWERS: Final = (*_LOGIN_ANSWERS, *_UNWANTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,15 @@ class AnotherInstance(RemoteProtocolError):
 
 
 class BindRefused(Exception):
-    """The exporter takes no further channel of this session; the text says why."""
+    """The exporter takes no further channel of this session; the text says why.
+
+    ``signed``: the session's key proves that. Else anybody on this path may have said it, so that it is true of
+    this path at most.
+    """
+
+    def __init__(self, why: str, *, signed: bool) -> None:
+        super().__init__(why)
+        self.signed = signed
 
 
 async def log_in(
@@ -195,17 +204,12 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
     if settled.peer_guid != first.peer_guid:
         raise AnotherInstance("another exporter, or another instance of it, answers at this address")
     if not settled.peer_capabilities & Capabilities.MULTI_CHANNEL:
-        raise BindRefused("the exporter does without multichannel")
+        raise BindRefused("the exporter does without multichannel", signed=False)
     ours = (settled.dialect, settled.signing_algorithm, settled.cipher)
     if ours != (first.dialect, first.signing_algorithm, first.cipher):
         raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")
     await _skip_ids(channel, session.take_bind_ids())
-    try:
-        reply, preauth = await _exchange_tokens(channel, policy, login, hint, bind_to=session)
-    except StatusError as error:
-        if error.status in _UNWANTED:
-            raise BindRefused(f"the exporter takes no further channel ({status_text(error.status)})") from error
-        raise
+    reply, preauth = await _exchange_tokens(channel, policy, login, hint, bind_to=session)
     try:
         session_key = login.session_key
     except LocalProtocolError as error:
@@ -316,8 +320,11 @@ async def _exchange_tokens(
         )
         reply = await channel.request(
             Command.SESSION_SETUP, request.pack(), session_id=session_id, preauth=preauth, signed_by=signed_by,
-            accept=_LOGIN_ANSWERS,
+            accept=_BIND_ANSWERS if bind_to else _LOGIN_ANSWERS,
         )  # fmt: skip
+        if signed_by is not None and reply.status in _UNWANTED:
+            refusal = f"the exporter takes no further channel ({status_text(reply.status)})"
+            raise BindRefused(refusal, signed=_is_signed(channel, reply, signed_by))
         if reply.status == NtStatus.SUCCESS:
             return reply, preauth
         if signed_by is not None:
@@ -335,9 +342,16 @@ async def _exchange_tokens(
 def _verify(channel: Channel, reply: Reply, security: ChannelSecurity) -> None:
     if reply.protection is not Protection.UNKNOWN:
         raise AuthenticationError("the exporter's login reply is not signed")
-    message = Message(memoryview(reply.raw), None, HEADER.unpack_from(reply.raw))
-    if channel.connection.check(message, security) is not Protection.SIGNED:
+    if not _is_signed(channel, reply, security):
         raise AuthenticationError("the exporter's login reply has a wrong signature: it is not who it says")
+
+
+def _is_signed(channel: Channel, reply: Reply, security: ChannelSecurity) -> bool:
+    """Whether the reply, which came with an unknown signature, is signed with that key."""
+    if reply.protection is not Protection.UNKNOWN:
+        return False
+    message = Message(memoryview(reply.raw), None, HEADER.unpack_from(reply.raw))
+    return channel.connection.check(message, security) is Protection.SIGNED
 
 
 async def connect_tree(channel: Channel, server: str, share: str) -> Tree:

@@ -309,14 +309,15 @@ class ExporterSession:
 
     async def _bind(self, channel: Channel, session: Session) -> None:
         if session.no_more:
-            raise BindRefused(session.no_more)
+            raise BindRefused(session.no_more, signed=True)
         if session.credentials.used_up:
             session.fail("its key was used for as many channels as it may be: a new login")
             raise ChannelLost(session.why)
         try:
             await bind(channel, self._policy, self._guid, self._new_login(), session.credentials)
         except BindRefused as error:
-            session.no_more = str(error)
+            if error.signed:
+                session.no_more = str(error)
             raise
         except AnotherInstance:
             # It may have started anew while our other channels are silent, which then are not waited for long.
@@ -370,6 +371,8 @@ class ExporterSession:
         try:
             while True:
                 await session.ask(wait)
+                # Changes that happen meanwhile are kept for the next request.
+                await trio.sleep(limits.CHANGES_PAUSE_S)
         except StatusError as error:
             logger.info("exporter %s does not tell of changed disks (%s); asked every %g s", self.node, error,
                         limits.DISKS_REFRESH_S)  # fmt: skip

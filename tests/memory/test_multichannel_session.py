@@ -20,6 +20,7 @@ from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.exporter import binding
 from meshfs.exporter.dispatch import HANDLERS
 from meshfs.exporter.request import Request
+from meshfs.initiator import login
 from meshfs.initiator import session as session_module
 from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import Channel
@@ -228,6 +229,38 @@ async def test_an_exporter_without_multichannel_is_used_with_one(tmp_path: Path)
         nursery.cancel_scope.cancel()
 
 
+async def test_a_refusal_that_is_not_signed_keeps_no_other_path_from_binding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody on the path may have said it. The path itself is tried again later."""
+    change = on_negotiate(lambda r: replace(r, capabilities=r.capabilities & ~Capabilities.MULTI_CHANNEL), reply=True)
+    async with trio.open_nursery() as nursery:
+        dialer = middleman(tmp_path / "exporter.sock", nursery, change)
+        async with pair_of(tmp_path, 2, policy=Policy(Security.NONE), more=(dialer,)) as pair:
+            await until(lambda: pair.session.keepers[2].state == "idle")
+            session = pair.session.session
+            with trio.fail_after(5):
+                pair.session.channels[1].fail("cable pulled")
+                await until(lambda: len(pair.session.channels) == 2)
+            assert pair.session.session is session
+            assert pair.session.keepers[2].why == "the exporter does without multichannel"
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_to_a_bind_without_a_signature_counts_for_its_path_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair_of(tmp_path, 2) as pair:
+        session = pair.session.session
+        assert session is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(binding, "limits", SimpleNamespace(**vars(limits) | {"CHANNELS_PER_SESSION_MAX": 1}))
+            patch.setattr(login, "_is_signed", lambda *_: False)
+            pair.session.channels[0].fail("cable pulled")
+            await until(lambda: any("no further channel" in keeper.why for keeper in pair.session.keepers))
+            assert not session.no_more
+
+
 async def test_an_exporter_that_is_full_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may not have noticed yet that channels of ours are dead."""
     monkeypatch.setattr(limits, "BIND_AGAIN_S", 0.2)
@@ -236,7 +269,7 @@ async def test_an_exporter_that_is_full_is_asked_again(tmp_path: Path, monkeypat
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(binding, "limits", SimpleNamespace(**vars(limits) | {"CHANNELS_PER_SESSION_MAX": 1}))
             pair.session.channels[0].fail("cable pulled")
-            await until(lambda: any("no further channel" in keeper.why for keeper in pair.session.keepers))
+            await until(lambda: session is not None and "no further channel" in session.no_more)
             await trio.sleep(0.5)
             assert len(pair.session.channels) == 1
         await until(lambda: len(pair.session.channels) == 2)

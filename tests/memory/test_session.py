@@ -425,3 +425,22 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         assert status["sent_bytes"] >= sent_bytes, "what ended channels moved stays counted"
         assert status["received_bytes"] >= received_bytes
         assert [info.name for info in session.disks] == ["disk0"], "what it announced last stays known"
+
+
+async def test_an_exporter_that_tells_of_changes_all_the_time_is_not_asked_in_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def at_once(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("meshfs.initiator.session.wait_for_change", at_once)
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")])
+        nursery.start_soon(session.run)
+        await until(lambda: session.state == "connected")
+        await trio.sleep(1.0)
+    assert 1 <= asked <= 2 + 1.0 / limits.CHANGES_PAUSE_S * 2
