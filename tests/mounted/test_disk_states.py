@@ -112,6 +112,12 @@ def await_state(path: Path, state: str, timeout_s: float = 20.0) -> None:
     until(lambda: state_of(path) == state, f"{path.name} is {state}", timeout_s)
 
 
+def is_held(cluster: LocalCluster, device: str) -> bool:
+    """Whether n1's exporter has the device open."""
+    descriptors = Path(f"/proc/{cluster.exporters['n1'].pid}/fd")
+    return any(descriptor.readlink() == Path(device) for descriptor in descriptors.iterdir())
+
+
 def log_of(cluster: LocalCluster) -> str:
     return (cluster.logs / "n1-meshfsd.log").read_text()
 
@@ -133,6 +139,7 @@ def test_a_device_goes_away_and_comes_back(
     assert write_errno(path, 0) == 0
     fd = os.open(path, os.O_RDWR | os.O_DIRECT)
     try:
+        assert is_held(cluster, device.device)
         device.vanish()
         # A bell rings without I/O where uevents arrive, and the slow look finds it anywhere.
         await_state(path, "gone")
@@ -148,6 +155,7 @@ def test_a_device_goes_away_and_comes_back(
         document = {disk["name"]: disk for disk in cluster.control("n1")["disks"]}["bad"]
         assert document["state"] == "gone"
         assert os.stat(path).st_size == SIZE
+        until(lambda: not is_held(cluster, device.device), "the dead descriptor is closed")
         device.come_back_elsewhere() if elsewhere else device.come_back()
         await_state(path, "ok")
         until(lambda: read_errno(fd, 0) == 0, "the open goes on")
