@@ -1,4 +1,4 @@
-"""The disks of the guest: found by their serial numbers, removed and brought back as hot removal does it."""
+"""The disks of the guest: found by what they say of themselves, removed and brought back as hot removal does it."""
 
 from pathlib import Path
 
@@ -17,17 +17,64 @@ def serial_of(block: Path) -> str:
     return page.read_bytes()[4:].decode(errors="replace").strip("\0 ") if page.exists() else ""
 
 
-def find_disk(serial_start: str) -> Path | None:
-    """Return the device of the disk whose serial number begins like that, under whatever name the kernel gave it."""
+def model_of(block: Path) -> str:
+    """Return what a disk says it is; empty if its kind of disk does not say."""
+    model = block / "device/model"
+    return model.read_text().strip() if model.exists() else ""
+
+
+def find_disk(start: str) -> Path | None:
+    """Return the device of the disk whose serial number or model begins like that, whatever its name is now."""
     for block in SYS_BLOCK.iterdir():
-        if serial_of(block).startswith(serial_start):
+        if serial_of(block).startswith(start) or model_of(block).startswith(start):
             return Path("/dev") / block.name
     return None
 
 
-def await_disk(serial_start: str) -> Path:
-    """Wait until the disk is there."""
-    until(lambda: find_disk(serial_start), f"a disk with the serial number {serial_start}", timeout_s=30)
-    found = find_disk(serial_start)
+def await_disk(start: str) -> Path:
+    """Wait until there is a disk whose serial number or model begins like that."""
+    until(lambda: find_disk(start), f"a disk whose serial number or model begins with {start}", timeout_s=30)
+    found = find_disk(start)
     assert found is not None
     return found
+
+
+def pci_function(block: Path) -> Path:
+    """Return the PCI function that a device of /sys/block belongs to: the nearest one above it."""
+    # With native multipath an NVMe namespace hangs below a virtual subsystem, which links to its controllers.
+    controllers = [path for path in (block / "device").glob("nvme[0-9]*") if (path / "device").exists()]
+    places = [(path / "device").resolve() for path in controllers] or [block.resolve()]
+    for place in (places[0], *places[0].parents):
+        if (place / "subsystem").resolve().name == "pci":
+            return place
+    raise LookupError(f"{block} belongs to no PCI function")
+
+
+def is_scsi(block: Path) -> bool:
+    return (block / "device/subsystem").resolve().name == "scsi"
+
+
+def scsi_host(block: Path) -> str:
+    """Return the name of the SCSI host a disk is at, as in "host2"."""
+    return next(part for part in block.resolve().parts if part.startswith("host") and part[4:].isdigit())
+
+
+class Removal:
+    """The hot removal of a disk of the guest, and what makes the kernel find it again."""
+
+    def __init__(self, device: Path):
+        block = SYS_BLOCK / device.name
+        self._gone = block
+        if is_scsi(block):
+            self._remove = block / "device/delete"
+            self._rescan, self._word = Path("/sys/class/scsi_host") / scsi_host(block) / "scan", "- - -"
+        else:
+            self._remove = pci_function(block) / "remove"
+            self._rescan, self._word = Path("/sys/bus/pci/rescan"), "1"
+
+    def remove(self) -> None:
+        self._remove.write_text("1")
+        until(lambda: not self._gone.exists(), f"{self._gone} goes away", timeout_s=30)
+
+    def rescan(self) -> None:
+        self._rescan.write_text(self._word)
