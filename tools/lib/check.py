@@ -17,6 +17,8 @@ BIN: Final = Path(sys.executable).parent
 FUZZ_CASES_QUICK: Final = 5_000
 # Tests that need nothing but Python.
 QUICK: Final = "not mounted and not network and not peers"
+#: Tests that boot no guest of their own.
+NO_GUEST: Final = "not boots"
 GUEST_TESTS: Final = "tests/guest"
 #: Some minutes on a quiet machine; more when its processors have other work, as the guest's are emulated.
 GUEST_TIMEOUT_S: Final = 1200
@@ -90,6 +92,8 @@ def _steps(options: argparse.Namespace, rest: list[str]) -> list[Step]:
     tests = [sys.executable, "-m", "pytest", "--no-unexpected-skips"]
     if options.quick:
         tests += ["-m", QUICK]
+    elif options.no_guest:
+        tests += ["-m", NO_GUEST]
     cases = options.fuzz_cases or (FUZZ_CASES_QUICK if options.quick else None)
     if cases is not None:
         tests += ["--fuzz-cases", str(cases)]
