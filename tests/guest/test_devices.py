@@ -8,7 +8,7 @@ import pytest
 from meshfs.limits import MIB
 from meshfs.testing.cluster import LocalCluster, LocalDisk
 from support.commands import run
-from support.guest_disks import await_disk
+from support.guest_disks import await_disk, await_disks
 
 pytestmark = pytest.mark.guest
 
@@ -25,6 +25,7 @@ def test_disks_of_every_kind_are_served(new_cluster: Callable[..., LocalCluster]
     cluster.start_exporter("n1")
     disks = cluster.mount("n2") / "disk/by-node/n1"
     source = cluster.folder / "source"
+    await_disks(*(disks / kind for kind in KINDS))
     for kind, device in devices.items():
         source.write_bytes(os.urandom(4 * MIB))
         run("dd", f"if={source}", f"of={disks / kind}", "bs=1M", "seek=1", "conv=notrunc,fsync", "oflag=direct")

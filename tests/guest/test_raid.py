@@ -15,6 +15,7 @@ import pytest
 from meshfs.limits import KIB, MIB
 from meshfs.testing.cluster import LocalCluster, tracebacks
 from support.commands import run, until
+from support.guest_disks import await_disks
 
 pytestmark = pytest.mark.guest
 
@@ -72,7 +73,8 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
         cluster.keygen()
         for name in ("n1", "n2"):
             cluster.start_exporter(name)
-        cluster.mount("n3")
+        disks = cluster.mount("n3") / "disk/by-node"
+        await_disks(disks / "n1/leg", disks / "n2/leg")
         yield cluster
     assert list(tracebacks(cluster.logs)) == []
 

@@ -16,7 +16,7 @@ import pytest
 from meshfs.limits import MIB
 from meshfs.testing.cluster import LocalCluster, LocalDisk, tracebacks
 from support.commands import run, until
-from support.guest_disks import Removal, await_disk
+from support.guest_disks import Removal, await_disk, await_disks
 
 pytestmark = pytest.mark.guest
 
@@ -81,6 +81,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         cluster.keygen()
         cluster.start_exporter("n1")
         cluster.mount("n2")
+        await_disks(*map(mesh.path, KINDS))
         yield mesh
     assert list(tracebacks(cluster.logs)) == []
 

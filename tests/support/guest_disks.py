@@ -39,6 +39,12 @@ def await_disk(start: str) -> Path:
     return found
 
 
+def await_disks(*paths: Path) -> None:
+    """Wait for disks of the mesh: a mount serves before it has reached exporters that take more than five seconds."""
+    for path in paths:
+        until(path.exists, f"{path} is there", timeout_s=60)
+
+
 def pci_function(block: Path) -> Path:
     """Return the PCI function that a device of /sys/block belongs to: the nearest one above it."""
     # With native multipath an NVMe namespace hangs below a virtual subsystem, which links to its controllers.
