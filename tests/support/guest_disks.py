@@ -1,6 +1,7 @@
 """The disks of the guest: found by what they say of themselves, removed and brought back as hot removal does it."""
 
 from pathlib import Path
+from typing import Self
 
 from support.commands import until
 
@@ -78,9 +79,14 @@ class Removal:
             self._remove = pci_function(block) / "remove"
             self._rescan, self._word = Path("/sys/bus/pci/rescan"), "1"
 
-    def remove(self) -> None:
+    def __enter__(self) -> Self:
         self._remove.write_text("1")
         until(lambda: not self._gone.exists(), f"{self._gone} goes away", timeout_s=30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Bring the disk back for the next test, also when this one failed; it is there already if all went well."""
+        self.rescan()
 
     def rescan(self) -> None:
         self._rescan.write_text(self._word)
