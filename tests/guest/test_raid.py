@@ -22,9 +22,9 @@ pytestmark = pytest.mark.guest
 DISK_BYTES = 24 * MIB
 IO_TIMEOUT_S = 5.0
 #: One bound, 1 s that an I/O may take longer, md's own work on it, and an emulated machine that has other work.
-#: Without fail-fast md repeats a write of 64 KiB in 128 sectors, each of which waits a bound: ten minutes.
 STALL_MAX_S = 3 * IO_TIMEOUT_S
-WRITE_BYTES = 64 * KIB
+#: md repeats a failed write sector by sector; if each of these 32 waits a bound of its own, that is 160 s.
+WRITE_BYTES = 16 * KIB
 ARRAY = Path("/dev/md0")
 STATE = Path("/sys/block/md0/md")
 SECTOR_BYTES = 512
