@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from meshfs.testing.cluster import terminated_as_interrupt
-from vm.build import build
+from vm.build import Guest, build
 from vm.errors import GuestFailure
 from vm.qemu import DISK_KINDS, Disk, parse_disk
-from vm.run import STATUS_DIED, STATUS_NOT_MADE, STATUS_TIMED_OUT, Run
+from vm.run import STATUS_DIED, STATUS_NOT_MADE, STATUS_TIMED_OUT, Outcome, Run
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / ".cache/guest"
 TIMEOUT_DEFAULT_S: Final = 600.0
+BOOT_ATTEMPTS: Final = 3
 
 
 def main() -> int:
@@ -33,8 +34,7 @@ def main() -> int:
                 _say(f"the guest lies in {CACHE} ({time.monotonic() - start:.1f} s)")
                 return 0
             folder = _folder(options.output)
-            run = Run(guest, folder, options.disk, options.timeout)
-            outcome = run.run(options.command)
+            outcome = _run(guest, folder, options)
     except GuestFailure as error:
         _say(str(error))
         return STATUS_NOT_MADE
@@ -46,6 +46,20 @@ def main() -> int:
     if not options.output and not outcome.console:
         shutil.rmtree(folder)
     return outcome.status
+
+
+def _run(guest: Guest, folder: Path, options: argparse.Namespace) -> Outcome:
+    """Run the command; a guest that dies before the command began is booted again.
+
+    QEMU's emulated processors sometimes run code that another one has just rewritten, as the kernel does with its
+    static branches, above all at boot; the kernel then dies of an int3 that is no longer there.
+    """
+    for _ in range(BOOT_ATTEMPTS - 1):
+        outcome = Run(guest, folder, options.disk, options.timeout).run(options.command)
+        if outcome.status != STATUS_DIED or outcome.boot_s > 0:
+            return outcome
+        _say("the guest died before the command began; it is booted again")
+    return Run(guest, folder, options.disk, options.timeout).run(options.command)
 
 
 def _report(status: int, console: str, folder: Path) -> None:
