@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -223,19 +223,27 @@ def stop(folder: Path) -> int:
         if os.path.ismount(point) and subprocess.run(["umount", point], check=False).returncode != 0:
             print(f"tools/demo: {point} is in use; nothing removed", file=sys.stderr)
             return 1
-    pids = [*state["mounts"].values(), *state["exporters"]]
-    for pid in pids:
-        if _is_of(pid, folder):
-            os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while any(_is_of(pid, folder) for pid in pids):
-        if time.monotonic() > deadline:
-            print("tools/demo: processes do not end; nothing removed", file=sys.stderr)
-            return 1
-        time.sleep(0.05)
+    # A mount's process writes what is unflushed to the owners after the umount: the exporters end last.
+    if not (_ended(folder, state["mounts"].values()) and _ended(folder, state["exporters"], signal.SIGTERM)):
+        print("tools/demo: processes do not end; nothing removed", file=sys.stderr)
+        return 1
     shutil.rmtree(folder)
     print(f"stopped and removed {folder}")
     return 0
+
+
+def _ended(folder: Path, pids: Iterable[int], number: signal.Signals | None = None) -> bool:
+    """Whether all of these processes end within a bound, told so by the signal or by themselves."""
+    remaining = [pid for pid in pids if _is_of(pid, folder)]
+    if number is not None:
+        for pid in remaining:
+            os.kill(pid, number)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while any(_is_of(pid, folder) for pid in remaining):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _is_of(pid: int, folder: Path) -> bool:
