@@ -51,6 +51,8 @@ IO_TIMEOUT_S = 0.5
 DURATION_S = 1.5
 ACTORS_PER_NODE = 4
 SEEDS = range(1, 13)
+#: Calls that succeed in each run; a busy machine that reconnects slowly has most of them fail fast.
+CALLS_MIN = 15
 
 
 class Mount:
@@ -162,6 +164,10 @@ class Actor:
         assert took_s < bound_s + 1, f"{what} took {took_s:.2f} s"
         if code == errno.ETIMEDOUT and not self.mount.fails_fast():
             assert took_s > 0.8 * bound_s, f"{what} gave up after {took_s:.2f} s"
+        elif code == errno.ETIMEDOUT:
+            # Programs that repeat at once what fails at once take the time of those that work.
+            await worker.enter_trio()
+            await trio.sleep(0.02)
         return code, result
 
     async def read(self, first: int, stop: int) -> None:
@@ -431,7 +437,7 @@ async def simulate(seed: int, folder: Path, make_world: type[World] = World) -> 
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_no_byte_is_wrong_and_no_loss_untold(tmp_path: Path, seed: int) -> None:
-    assert await simulate(seed, tmp_path) > 50
+    assert await simulate(seed, tmp_path) > CALLS_MIN
 
 
 async def test_other_seeds_for_a_while(tmp_path: Path, soak_s: float) -> None:

@@ -36,7 +36,7 @@ from meshfs.testing.block_model import BLOCK_BYTES
 from meshfs.testing.fixed_ways import Dialer
 from meshfs.testing.stalling import Relay, Relays
 from meshfs.transport.stream import StreamTransport
-from tests.simulation.test_cluster import BLOCKS, HOT_BLOCKS, IO_TIMEOUT_S, Actor, Mount, World, simulate
+from tests.simulation.test_cluster import BLOCKS, CALLS_MIN, HOT_BLOCKS, IO_TIMEOUT_S, Actor, Mount, World, simulate
 
 SEEDS = range(1, 11)
 CHANNELS_MAX = 4
@@ -311,7 +311,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_no_byte_is_wrong_and_no_loss_untold(tmp_path: Path, seed: int) -> None:
-    assert await simulate(seed, tmp_path, WorldOfChannels) > 50
+    assert await simulate(seed, tmp_path, WorldOfChannels) > CALLS_MIN
 
 
 async def test_other_seeds_for_a_while(tmp_path: Path, soak_s: float) -> None:
