@@ -7,7 +7,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +97,13 @@ def test_a_removed_disk_is_shown_and_served_again(mesh: Mesh, kind: str) -> None
     assert write(path, MIB, before) == 0
     log = mesh.log_size()
     removal = Removal(device)
-    with holder(device) if mesh.renames else nothing(), removal:
-        # An application has the disk open, in both ways, and asks before the exporter has looked at the disk.
+    with ExitStack() as stack:
+        kept = stack.enter_context(opened(path))
+        if mesh.renames:
+            stack.enter_context(opened(device, os.O_RDONLY))
+        stack.enter_context(removal)
+        # Before the exporter has looked at the disk, its errors come from the device.
+        assert errno_of(kept, MIB) in REMOVED
         assert read(path, MIB) in REMOVED
         assert write(path, MIB, bytes(BLOCK_BYTES)) in REMOVED
         assert write(path, MIB, bytes(BLOCK_BYTES), direct=False) in REMOVED
@@ -117,6 +122,8 @@ def test_a_removed_disk_is_shown_and_served_again(mesh: Mesh, kind: str) -> None
         assert back != device or not mesh.renames
         mesh.point(kind, back)
         until(lambda: " ok " in mesh.row(kind), "the disk is shown as ok again", SHOWN_WITHIN_S)
+        # What was opened before the disk went away goes on, as it is the same disk.
+        assert errno_of(kept, MIB) == 0
     assert content(path, MIB, MIB) == before
     assert write(path, 2 * MIB, after) == 0
     assert content(path, 2 * MIB, MIB) == after
@@ -128,45 +135,40 @@ def test_a_removed_disk_is_shown_and_served_again(mesh: Mesh, kind: str) -> None
 
 
 @contextmanager
-def holder(device: Path) -> Iterator[None]:
-    fd = os.open(device, os.O_RDONLY)
+def opened(path: Path, flags: int = os.O_RDONLY | os.O_DIRECT) -> Iterator[int]:
+    fd = os.open(path, flags)
     try:
-        yield
+        yield fd
     finally:
         os.close(fd)
 
 
-@contextmanager
-def nothing() -> Iterator[None]:
-    yield
-
-
 def read(path: Path, offset: int) -> int:
-    """Return 0, or the errno of a read of a block through O_DIRECT."""
+    """Return 0, or the errno of opening the disk and reading a block."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        with opened(path) as fd:
+            return errno_of(fd, offset)
     except OSError as error:
         return error.errno or -1
+
+
+def errno_of(fd: int, offset: int) -> int:
+    """Return 0, or the errno of a read of a block."""
     try:
         return 0 if os.preadv(fd, [mmap.mmap(-1, BLOCK_BYTES)], offset) == BLOCK_BYTES else -1
     except OSError as error:
         return error.errno or -1
-    finally:
-        os.close(fd)
 
 
 def write(path: Path, offset: int, data: bytes, *, direct: bool = True) -> int:
     """Return 0, or the errno of the first of open, write, fsync and close that failed."""
     try:
-        fd = os.open(path, os.O_WRONLY | (os.O_DIRECT if direct else 0))
-        try:
+        with opened(path, os.O_WRONLY | (os.O_DIRECT if direct else 0)) as fd:
             buffer = mmap.mmap(-1, len(data))
             buffer[:] = data
             if os.pwritev(fd, [buffer], offset) != len(data):
                 return -1
             os.fsync(fd)
-        finally:
-            os.close(fd)
     except OSError as error:
         return error.errno or -1
     return 0
@@ -174,10 +176,7 @@ def write(path: Path, offset: int, data: bytes, *, direct: bool = True) -> int:
 
 def content(path: Path, offset: int, size: int) -> bytes:
     """Return what the disk has there, read past the page cache."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    try:
+    with opened(path) as fd:
         buffer = mmap.mmap(-1, size)
         assert os.preadv(fd, [buffer], offset) == size
         return buffer[:]
-    finally:
-        os.close(fd)
