@@ -73,7 +73,8 @@ class Exporter:
         self.name = name
         self.accounts = accounts
         self.security = security
-        self.shares = shares or Shares()
+        # Shares without a disk are false, and still the ones to use.
+        self.shares = Shares() if shares is None else shares
         #: The files of the share `scratch`; None where there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()

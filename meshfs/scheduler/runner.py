@@ -129,7 +129,9 @@ class Runner:
         """The disk is there, or there again. Requires that nothing is in flight; ``queue`` replaces the queue."""
         assert not self._callers
         self.disk = disk
-        self.queue = queue or self.queue
+        # An empty queue is false, and still the one to take.
+        if queue is not None:
+            self.queue = queue
         self._refusal = 0
 
     def _answer_refused(self) -> None:

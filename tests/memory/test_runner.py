@@ -75,6 +75,15 @@ async def test_while_it_refuses_everything_queued_and_new_ends_at_once() -> None
     assert (done[-1].result, again.completed) == (512, 1)
 
 
+async def test_a_disk_that_is_there_again_may_bring_another_queue() -> None:
+    """An empty queue is false, which must not let the old one stay."""
+    runner, disk = make_runner(2)
+    runner.refuse(errno.EIO)
+    queue = FifoQueue(3)
+    runner.serve(disk, queue)
+    assert runner.queue is queue
+
+
 async def test_counters() -> None:
     runner, disk = make_runner(4)
     disk.fail(512, 1024, errno.EIO, {Op.READ})
