@@ -110,9 +110,12 @@ def test_what_was_open_on_the_old_disk_gets_estale_and_never_touches_the_new_one
 
 def test_a_dirty_mapping_of_the_old_disk_is_not_written_to_the_new_one(mesh: Replaceable) -> None:
     fd = os.open(mesh.path, os.O_RDWR)
+    inode = os.fstat(fd).st_ino
     with mmap.mmap(fd, SIZE) as mapping:
         mapping[:6] = b"mapped"
         mesh.replace("reload")
+        # A file that is opened before the mount knows belongs to the old disk.
+        until(lambda: os.stat(mesh.path).st_ino != inode, "the mount shows the new disk")
         new = os.open(mesh.path, os.O_RDWR)
         assert os.pread(new, 6, 0) == b"NNNNNN"
         assert errno_of(mapping.flush) in (errno.ESTALE, errno.EIO)
