@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshctl import watcher
+from meshctl import output, watcher
 from meshctl.__main__ import main
 from meshctl.frame import fit, frame, joined
 from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side, totals
 from meshctl.screen import Bell, Screen
 from meshctl.sources import Answer
+from meshfs.control_client import MOUNT_STUCK
 from meshfs.fields import Fields
 from meshfs.problems import Problem, Severity
 from support.flow_documents import flow, flows_document, histogram, mount_disk, mount_document, shared_disk
@@ -261,14 +262,16 @@ def test_what_is_stuck_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> No
         release.wait(10)
         return Answer("/mesh", Fields({"version": 1}))
 
-    watched = watcher.Watcher("/mesh", ask, rung.set)
+    watched = watcher.Watcher("/mesh", ask, rung.set, MOUNT_STUCK)
     assert watched.settled()
     for _ in range(3):
         watched.ask()
     assert asked.acquire(timeout=10)
     while not watched.settled():
         assert not rung.wait(0.01)
-    assert "may be stuck" in watched.reading().answer.error
+    silent = watched.reading().answer
+    assert "may be stuck" in silent.error
+    assert output.about(output.mount_problems(silent), output.DISK_CODES), "meshctl top shows it"
     release.set()
     assert rung.wait(10)
     assert watched.reading().answer.fields.integer("version") == 1

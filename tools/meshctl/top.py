@@ -28,6 +28,7 @@ from meshctl.sources import (
     read_mount_unbounded,
 )
 from meshctl.watcher import Watcher
+from meshfs.control_client import EXPORTER_SILENT, MOUNT_STUCK
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S
 from meshfs.problems import Problem, merged
@@ -74,10 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         bell = stack.enter_context(Bell())
         mounts = [
-            Watcher(str(point), partial(answer_of, str(point), partial(read_mount_unbounded, point)), bell.ring)
+            Watcher(
+                str(point), partial(answer_of, str(point), partial(read_mount_unbounded, point)), bell.ring, MOUNT_STUCK
+            )
             for point in points
         ]
-        flows = [Watcher(item.source, partial(item.ask, {"verb": "flows"}), bell.ring) for item in exporters]
+        flows = [
+            Watcher(item.source, partial(item.ask, {"verb": "flows"}), bell.ring, EXPORTER_SILENT) for item in exporters
+        ]
         if plain or os.environ.get("TERM", "dumb") == "dumb":
             view: Printer | Screen = Printer(bell)
         else:

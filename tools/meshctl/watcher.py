@@ -15,10 +15,14 @@ from meshfs.limits import CONTROL_TIMEOUT_S
 
 
 class Watcher:
-    """`ask` may block; `ring` is called, in the thread, after every answer. Ends with the process."""
+    """`ask` may block; `ring` is called, in the thread, after every answer. Ends with the process.
 
-    def __init__(self, source: str, ask: Callable[[], Answer], ring: Callable[[], None]) -> None:
+    ``silent_code`` is the code of the problem while there is no answer.
+    """
+
+    def __init__(self, source: str, ask: Callable[[], Answer], ring: Callable[[], None], silent_code: str) -> None:
         self.source = source
+        self._silent_code = silent_code
         self._ask = ask
         self._ring = ring
         self._go = threading.Semaphore(0)
@@ -44,7 +48,7 @@ class Watcher:
             return latest
         waited_s = now_s - (now_s if asked_at_s is None else asked_at_s)
         why = f"no answer for {waited_s:.0f} s; its process may be stuck"
-        return Reading(Answer(self.source, Fields(None), why), now_s)
+        return Reading(Answer(self.source, Fields(None), why, self._silent_code), now_s)
 
     def _run(self) -> None:
         while True:
