@@ -423,6 +423,9 @@ class Handle:
         except OSError as error:
             port.meter.failed_write(start_s, trio.current_time())
             port.failed(self._shared, error, start_s)
+            if isinstance(error, TimeoutError):
+                # As much again would end in the same way.
+                self._zero_bytes = limits.ZERO_PIECE_MIN_BYTES
             if error.errno != errno.EOPNOTSUPP:
                 raise
             logger.info("disk %s: its owner cannot zero a range; it is written instead", port.info.name)

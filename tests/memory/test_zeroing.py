@@ -72,6 +72,16 @@ def test_each_call_stays_far_from_the_bound() -> None:
     assert _next_zero_bytes(limits.ZERO_REQUEST_MAX_BYTES, 0.1, 30.0) == limits.ZERO_REQUEST_MAX_BYTES
 
 
+async def test_after_a_time_out_a_handle_asks_for_less_at_once(pair: Pair) -> None:
+    handle, disk = await pair.port.open(IoClass.APP, writable=True), pair.exporter.disk
+    disk.stall(lambda request: request.op == Op.ZERO)
+    assert await errno_of(handle.zero(0, SIZE)) == errno.ETIMEDOUT
+    disk.release()
+    assert await handle.zero(0, SIZE) == limits.ZERO_PIECE_MIN_BYTES
+    await zero_all(handle, 0, SIZE)
+    assert bytes(disk.data) == bytes(SIZE)
+
+
 # --- lost writes -------------------------------------------------------------------------
 
 
