@@ -100,6 +100,9 @@ class Port:
     def failed(self, shared: SharedOpen, error: OSError, start_s: float) -> None:
         """A call that began at ``start_s`` ended so. After a time-out the disk is asked whether it hangs."""
         now, exporter = trio.current_time(), self.exporter
+        if shared.ended:
+            # What was opened on another disk says nothing of the one that is there now.
+            return
         if not isinstance(error, TimeoutError):
             self.answers.last_s = now
         elif exporter.session is not None and self.answers.timed_out(

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from meshfs import limits
 from meshfs.initiator.port import Handle
 from meshfs.limits import MIB
 from meshfs.model import IoClass
@@ -77,6 +78,21 @@ async def test_what_was_opened_on_the_old_disk_never_touches_the_new_one(pair: P
     assert bytes(await new.read(512, len(NEW))) == NEW
     assert pair.exporter.disk.data[512 : 512 + len(NEW)] == NEW
     assert pair.port.fences == 0
+
+
+async def test_handles_of_the_old_disk_do_not_tell_whether_the_new_one_hangs(tmp_path: Path) -> None:
+    async with mesh_pair(tmp_path, SIZE, io_timeout_s=0.5) as pair:
+        old = await pair.port.open(IoClass.APP, writable=True)
+        await swap(pair, restart=False)
+        assert await is_stale(old)
+        new = await pair.port.open(IoClass.APP, writable=True)
+        pair.exporter.disk.stall()
+        assert await errno_of(new.read(0, 512)) == errno.ETIMEDOUT
+        assert pair.port.answers.held
+        assert await is_stale(old)
+        await trio.sleep(3 * limits.CHANNEL_TICK_S)
+        assert pair.port.answers.held
+        pair.exporter.disk.release()
 
 
 async def test_a_new_open_finds_the_new_disk_although_nobody_used_the_old_one(pair: Pair) -> None:
