@@ -265,6 +265,8 @@ class Operations:
             # The open found another disk than the one this inode is of; the kernel looks up the name again.
             await handle.close()
             raise pyfuse3.FUSEError(errno.ESTALE)
+        # The open may also have found that the disk grew.
+        info = node.disk.info
         opened = self._open[number] = _Open(handle, info, write_through=bool(flags & os.O_DSYNC))
         opened.opened_by = (int(inode), int(ctx.pid))
         self._openers.opened(opened, *opened.opened_by, trio.current_time())

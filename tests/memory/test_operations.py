@@ -88,6 +88,24 @@ async def test_the_end_of_the_disk(bench: Bench) -> None:
     assert len(bench.port.calls) == 2
 
 
+async def test_an_open_that_finds_its_disk_grown_writes_up_to_the_new_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_port, grown = bench.port.open, replace(bench.info, size_bytes=2 * SIZE)
+
+    async def open_and_learn(io_class: IoClass, *, writable: bool) -> FakeHandle:
+        bench.port.data += bytes(SIZE)
+        bench.catalog.announce("n1", [grown, bench.read_only])
+        bench.tree.update(bench.catalog.disks, 3)
+        return await open_port(io_class, writable=writable)
+
+    monkeypatch.setattr(bench.port, "open", open_and_learn)
+    fh = await bench.open()
+    assert await bench.operations.write(fh, 2 * SIZE - 3, b"end") == 3
+    assert bytes(bench.port.data[-3:]) == b"end"
+    assert await refused(bench.operations.write(fh, 2 * SIZE, b"x")) == errno.ENOSPC
+
+
 @pytest.mark.parametrize(
     ("flags", "write_through"), [(0, False), (os.O_DSYNC, True), (os.O_SYNC, True), (os.O_DIRECT, False)]
 )
