@@ -144,7 +144,11 @@ class Port:
 
         For the unmount: programs that closed their files without fsync have nobody left to tell.
         """
-        if self.write_seq <= self.flushed_seq or self.exporter.session is None:
+        if self.write_seq <= self.flushed_seq:
+            return
+        if self.exporter.session is None:
+            logger.warning("disk %s: its owner is away, so what nobody flushed may not be on stable storage there",
+                           self.info.name)  # fmt: skip
             return
         handle = await self.open(IoClass.APP, writable=True)
         try:

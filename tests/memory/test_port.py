@@ -148,13 +148,16 @@ async def test_an_unmount_flushes_what_its_programs_did_not(pair: Pair) -> None:
     assert disk.flushes == flushed
 
 
-async def test_an_unmount_does_not_wait_for_an_owner_that_is_away(pair: Pair) -> None:
+async def test_an_unmount_does_not_wait_for_an_owner_that_is_away_and_says_so(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     await handle.write(0, b"x")
     await pair.exporter.stop()
     await until(lambda: pair.session.session is None)
     with trio.fail_after(1):
         await pair.port.settle()
+    assert "what nobody flushed may not be on stable storage" in caplog.text
 
 
 async def test_requests_of_a_lost_connection_go_again(pair: Pair) -> None:
