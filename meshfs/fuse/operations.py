@@ -7,9 +7,10 @@ What a disk's file does where a regular file and a block device differ:
                             zeros, as in a regular file (fuse/truncation.py). EFBIG behind the disk's end
     truncate by path        ftruncate of the calling thread's latest open of the disk; without one EPERM,
                             unless it is the present size
-    store to a mapping      as to a block device: it neither moves an end nor zeroes anything. Only a file
-                            that was truncated and mapped by one opener, and written back behind its end, is
-                            taken for a write: FUSE says no difference
+    store to a mapping      as to a block device: it neither moves an end nor zeroes anything. There is one
+                            exception: the kernel writes a dirty page back through any open that is mapped,
+                            and pyfuse3 does not pass on that it is no write(2). Where that open was
+                            truncated and the page lies behind its end, what it skipped is zeroed
     read at the end         0 bytes
     write past the end      what fits, then ENOSPC
     chmod, chown            EPERM; utimens is accepted and changes nothing (`touch`, `cp -p` and
@@ -359,7 +360,9 @@ class Operations:
         try:
             return self._openers.truncating(int(inode), int(ctx.pid), trio.current_time())
         except Ambiguous:
-            log.warning("inode %d: two processes of another PID namespace open it at once, one with O_TRUNC", inode)
+            log.warning("inode %d: an open with O_TRUNC is refused (EBUSY): two processes of another PID namespace "
+                        "opened the disk within %g s, and the kernel does not say which of them truncates; try again",
+                        inode, limits.FUSE_TRUNCATE_WITHIN_S)  # fmt: skip
             raise pyfuse3.FUSEError(errno.EBUSY) from None
 
     async def _truncate(self, opened: _Open, size: int) -> None:

@@ -36,7 +36,7 @@ class PageCache:
     """The pages of one mount; ``close`` it before the session's descriptor is closed."""
 
     def __init__(self, device_fd: int) -> None:
-        # Of our own: a thread that is late must not find the number given to another file.
+        # A descriptor of its own: when a thread is late, the session's number may already be another file's.
         self._fd = os.dup(device_fd)
         self._lock = threading.Lock()
         self._users = 1

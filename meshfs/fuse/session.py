@@ -254,7 +254,7 @@ class _Workers:
         if self._over.is_set() or number == errno.EAGAIN:
             return
         if number == errno.ENOMEM and self._all:
-            # It had no request yet. Those there are serve all that comes.
+            # This worker had no request yet. The workers that there are serve all further requests.
             self._workers_max = len(self._all)
             log.warning("no memory for more than %d FUSE requests at once", self._workers_max)
             return

@@ -10,8 +10,8 @@ Which bytes those are decides `truncation.py`; here they are zeroed, and the ker
                           write itself, because the kernel's copy of them may have been dropped, and read again,
                           before the write reached the owner
 
-A write(2) may hold its own pages locked until it is answered. Those have no old bytes to show (a locked page is one
-that was not read), so that they are waited for only for a moment; the order to drop them stands.
+A write(2) may hold its own pages locked until it is answered. Such a page was not read, so it has no old bytes to
+show. Therefore it is waited for only for a moment; the kernel drops it later, when it is unlocked.
 
 A long gap takes several calls of the handle's ``zero``, each of which ends within the mount's I/O timeout; the
 whole may take longer as long as they succeed.
@@ -36,7 +36,7 @@ class Handle(Protocol):
 
 
 class TruncatedOpener:
-    """``pages`` is None where the kernel keeps none of the disk (or cannot be told)."""
+    """``pages`` is None where the kernel keeps no pages of the disk, or cannot be asked to drop them."""
 
     __slots__ = ("_changed", "_handle", "_inode", "_pages", "_state", "_write_through")
 

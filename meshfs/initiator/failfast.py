@@ -11,8 +11,8 @@ sector by sector, would still stand for T at every call. So the bound counts onc
     answered something since each call of it began      at the call's own deadline
     answered nothing since S, and a call timed out      at S + T, or PROBE_PATIENCE_S after the time-out if that
                                                         is later; a call that begins after that fails at once
-    the same, and S is later than that call, which      the same
-    is a write that is fenced
+    answered nothing since S, and a write that began    the same: nothing is sent to the disk before that
+    earlier timed out and is fenced                     write has ended
 
 iSCSI calls the first bound replacement_timeout, NVMe fast_io_fail_tmo. The second one stands where SCSI and
 NVMe reset a device when a command timed out, and take it offline when that does not help: a mount cannot reset

@@ -43,7 +43,7 @@ async def ask_disk(disk: Disk, shared: SharedOpen, session: Session) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_probe, shared, nursery.cancel_scope)
             while exporter.session is session and answers.held:
-                # An older call was answered. A fence stands for a write that was not.
+                # A call that began earlier was answered. While the disk is fenced, a write is still unanswered.
                 if answers.last_s > asked_at_s and not disk.fences:
                     break
                 _tell(disk)
@@ -52,7 +52,8 @@ async def ask_disk(disk: Disk, shared: SharedOpen, session: Session) -> None:
     finally:
         answers.well(trio.current_time())
         if exporter.hung_disks.pop(disk.info.name, None) is not None:
-            logger.info("disk %s: it answers again, or its session has ended; calls wait for it", disk.info.name)
+            logger.info("disk %s answers again, or its session has ended; calls wait for its answers from now on",
+                        disk.info.name)  # fmt: skip
         shared.keep(False)
         disk.update_opens()
 

@@ -88,7 +88,7 @@ class Disk(Protocol):
         """What the exporter announced last of it."""
 
     def fence(self, change: int) -> None:
-        """One fenced open more or less; every open looks anew at whether it may be used."""
+        """One fenced open more or less; every open looks again at whether it may be used."""
 
     def spawn(self, task: Callable[[], Any], /) -> None:
         """Run a task that outlives the call."""
@@ -229,7 +229,7 @@ class SharedOpen:
         return None if session is None else session.pick(size, trio.current_time())
 
     def _ends_at(self, op: str, deadline: float) -> float:
-        """When a call that waits now ends. The probe does not, as it looks for the end of the others' wait."""
+        """When a call that waits now ends. The probe waits on, as all other calls are held until it is answered."""
         if op == PROBE:
             return deadline
         disk = self._disk

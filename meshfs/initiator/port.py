@@ -3,11 +3,11 @@
 Lost writes. Acknowledged writes are counted (``write_seq``); a FLUSH that succeeds covers all
 acknowledged before it was sent (``flushed_seq``). When the exporter's write verifier is another
 one, every handle with a write beyond ``flushed_seq`` gets EIO at its next flush, once. The
-verifier is asked for at every new open (a restarted owner) and behind every FLUSH that covers
-something (another initiator's FLUSH may have been the one that was told of lost pages).
+verifier is asked for at every new open (the owner may have been restarted) and after every FLUSH that
+covers something (the owner's kernel reports lost pages once, perhaps to another initiator's FLUSH).
 
-Who closes the last file without fsync is told of nothing, as with a block device; `settle` flushes
-such writes when the mount ends.
+A program that closes a file without fsync does not learn of writes that are lost later, as with a block
+device; `settle` flushes such writes when the mount ends.
 
 Replaced disks. The exporter identifies the device or image behind a name (``DiskInfo.instance``).
 When a new open finds another one, or one that is smaller than before, every handle that was opened
@@ -98,7 +98,7 @@ class Port:
         return {io_class: SharedOpen(self, io_class) for io_class in IoClass}
 
     def failed(self, shared: SharedOpen, error: OSError, start_s: float) -> None:
-        """A call that began at ``start_s`` ended so. After a time-out the disk is asked whether it hangs."""
+        """A call that began at ``start_s`` failed. After a time-out the disk is asked whether it hangs."""
         now, exporter = trio.current_time(), self.exporter
         if shared.ended:
             # What was opened on another disk says nothing of the one that is there now.
@@ -118,7 +118,8 @@ class Port:
             logger.warning("disk %s: replaced by another one; what was opened before gets ESTALE", info.name)
             self._end_opens()
         elif self._verifier is not None and info.verifier != self._verifier:
-            logger.warning("disk %s: its owner started anew; writes not yet flushed may be lost", info.name)
+            logger.warning("disk %s: its owner was restarted, or a flush failed there; "
+                           "writes that were not flushed before may be lost", info.name)  # fmt: skip
             self.lose_unflushed()
         self._verifier = info.verifier
         self.info = info

@@ -423,7 +423,7 @@ class ExporterSession:
                 await self.session_change()
 
     async def _await_answer(self, session: Session, info: DiskInfo) -> None:
-        """Until the exporter answers such a question again, or the session ends."""
+        """Ask again, and return when the exporter has answered or the session has ended."""
         try:
             await session.ask(lambda channel: query_one_of(channel, session.root, info))
         except (ChannelLost, StatusError, RemoteProtocolError) as error:
@@ -432,7 +432,7 @@ class ExporterSession:
             self._answers_overdue -= 1
 
     def learned(self, info: DiskInfo) -> None:
-        """An open said this of its disk; the list is older where it tells of another one, or another size."""
+        """An open said this of its disk. Where the list tells of another disk, or another size, the list is older."""
         disks = tuple(info if self._is_older(disk, info) else disk for disk in self.disks)
         if disks != self.disks:
             self.disks = disks
