@@ -88,6 +88,7 @@ async def test_handles_of_the_old_disk_do_not_tell_whether_the_new_one_hangs(tmp
         new = await pair.port.open(IoClass.APP, writable=True)
         pair.exporter.disk.stall()
         assert await errno_of(new.read(0, 512)) == errno.ETIMEDOUT
+        await trio.testing.wait_all_tasks_blocked()
         assert pair.port.answers.held
         assert await is_stale(old)
         await trio.sleep(3 * limits.CHANNEL_TICK_S)
