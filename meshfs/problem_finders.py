@@ -145,13 +145,17 @@ def path_unsteady(document: Fields) -> Iterator[Finding]:
 
 
 def path_single(document: Fields) -> Iterator[Finding]:
-    """Several addresses are configured at both ends, and one pair of them is left; `path_down` says more if it can."""
+    """Several addresses are configured at both ends, and one pair of them is left; `path_down` says more if it can.
+
+    The node's own exporter has one path, its socket, however many addresses there are.
+    """
     own = document.integer("addresses") or 0
     for exporter in document.items("exporters"):
         wanted = min(own, exporter.integer("addresses") or 0)
         states = {
             (path.text("local_address"), path.text("remote_address")): path.text("state")
             for path in exporter.items("channels")
+            if path.text("transport") != "unix"
         }
         usable = sum(state in ("connected", "idle") for state in states.values())
         if exporter.text("state") == "connected" and wanted > 1 and usable == 1 and len(states) == 1:

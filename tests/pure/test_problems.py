@@ -158,6 +158,8 @@ def test_what_is_no_problem() -> None:
     idle = path(state="idle", local_address="10.0.2.2", remote_address="10.0.2.1", why="slower")
     assert mount_problems(mount(addresses=2, exporters=[exporter(addresses=2, channels=[path(), idle])])) == []
     assert mount_problems(mount(addresses=2, exporters=[exporter(addresses=1)])) == []
+    socket = path(transport="unix", interface="", local_address="", remote_address="/run/n1.sock")
+    assert mount_problems(mount(addresses=2, exporters=[exporter(addresses=2, channels=[socket])])) == []
     waits = [{"disk": "disk0", "op": "read", "for_s": 1.0}]
     assert mount_problems(mount(exporters=[exporter(waiting=waits)])) == []
     assert exporter_problems(exporter_document(disks=[own_disk(access="ro", access_configured="ro")])) == []
