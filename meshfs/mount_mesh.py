@@ -163,6 +163,10 @@ class Mesh:
         # Every exporter is looked at again, those that are new or gone as well.
         self._seen.clear()
         self._initiator.reload(settings)
+        for node in nodes:
+            if node not in self._initiator.exporters:
+                # The config gives the node no disks (any more), so there is no session that would say so.
+                self._catalog.announce(node, ())
         self.refresh()
         self._update()
 

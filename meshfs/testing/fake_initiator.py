@@ -45,9 +45,10 @@ class FakeInitiator:
         return {}
 
     def reload(self, settings: HasConfig) -> None:
-        """Exporters of new nodes are silent."""
+        """Exporters of new nodes are silent; a node without disks has none."""
         known = self.exporters
-        self.exporters = {node.name: known.get(node.name, FakeExporter()) for node in settings.config.nodes}
+        nodes = [node.name for node in settings.config.nodes if node.disks]
+        self.exporters = {node: known.get(node, FakeExporter()) for node in nodes}
 
     async def settle(self) -> None:
         """Nothing is ever unflushed."""

@@ -1,11 +1,13 @@
 """The tree of a mount, kept true to the sessions of an initiator."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from meshfs import config as cluster_config
+from meshfs.config_watch import Loaded, read
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
 from meshfs.keys import Keyring, generate
 from meshfs.mount import prepare
@@ -15,7 +17,12 @@ from meshfs.namespace.tree import Directory, DiskFile
 from meshfs.testing.fake_initiator import FakeInitiator
 from meshfs.testing.fake_port import fake_disk
 
-CONFIG = """
+DISK = """
+  [[node.disk]]
+  name = "a"
+  path = "a.img"
+"""
+CONFIG = f"""
 [cluster]
 name = "demo"
 io_timeout_s = 7
@@ -23,9 +30,7 @@ io_timeout_s = 7
 name = "n1"
 addresses = ["127.0.0.1"]
 socket = "n1.sock"
-  [[node.disk]]
-  name = "a"
-  path = "a.img"
+{DISK}
 [[node]]
 name = "n2"
 addresses = ["127.0.0.2"]
@@ -72,6 +77,30 @@ async def test_disks_come_and_go_with_their_exporters(config_path: Path) -> None
     first.state, first.disks = "connected", ()
     initiator.on_change()
     assert disk_files(mesh) == {}
+
+
+def without_disk(config_path: Path) -> Loaded:
+    config_path.write_text(CONFIG.replace(DISK, ""))
+    return read(config_path, "n2")
+
+
+@pytest.mark.parametrize("state", ["connected", "down"])
+async def test_disks_that_leave_the_config_leave_the_mount(config_path: Path, state: str) -> None:
+    """Their node stays, and its exporter has not been reloaded or has been stopped."""
+    loaded = read(config_path, "n2")
+    settings = Settings(loaded.config, "n2", loaded.keyring, "/mesh", MountOptions("c", "/mesh"))
+    initiator = FakeInitiator(settings)
+    mesh = Mesh(settings, initiator)
+    exporter = initiator.exporters["n1"]
+    exporter.state, exporter.disks = "connected", (fake_disk("n1", "a", 4096),)
+    initiator.on_change()
+    exporter.state = state
+    initiator.on_change()
+    assert len(disk_files(mesh)) == 1
+    loaded = without_disk(config_path)
+    mesh.reload(replace(settings, config=loaded.config, keyring=loaded.keyring), loaded)
+    assert disk_files(mesh) == {}
+    assert mesh.document()["problems"] == []
 
 
 async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
