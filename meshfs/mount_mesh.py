@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from meshfs import limits
+from meshfs import bugs, limits
 from meshfs.config import Config
 from meshfs.config_changes import Changes, Name, View, compare, mount_view
 from meshfs.config_watch import ConfigWatch, Loaded
@@ -256,7 +256,8 @@ class Mesh:
             for exporter in map(Fields, self._initiator.status())
             for path in exporter.items("channels")
         }
-        return {"disk_errors": self._initiator.errors(), "path_losses": losses}
+        counters = {"internal_errors": bugs.count()}
+        return {"disk_errors": self._initiator.errors(), "path_losses": losses, "counters": counters}
 
     async def _find(self) -> list[Problem]:
         return await _slow_problems(await self._slow_facts())

@@ -182,7 +182,7 @@ def _path(exporter: Fields, path: Fields) -> str:
 
 def disk_refused(document: Fields) -> Iterator[Finding]:
     for line in document.texts("refused"):
-        yield "the mount's tree", f"not shown: {line}; give the disk another name in that node's config"
+        yield line, "the mount does not show it; give the disk another name in that node's config"
 
 
 # --- the process, its config and its keys ---------------------------------------------------
@@ -191,19 +191,20 @@ def disk_refused(document: Fields) -> Iterator[Finding]:
 def config_broken(document: Fields) -> Iterator[Finding]:
     error = document.object("config_state").text("error")
     if error:
-        yield "config", f"{error}; the process goes on with what it read before: correct the file, then reload"
+        text = f"{error}; the process goes on with what it read before: correct the file, then reload"
+        yield _config(document), text
 
 
 def config_unloaded(document: Fields) -> Iterator[Finding]:
     changes = document.object("config_state").texts("reload")
     if changes:
-        yield "config", f"the file differs from what is in force ({'; '.join(changes)}): reload to apply it"
+        yield _config(document), f"the file differs from what is in force ({'; '.join(changes)}): reload to apply it"
 
 
 def config_needs_restart(document: Fields) -> Iterator[Finding]:
     changes = document.object("config_state").texts("restart")
     if changes:
-        yield "config", f"changed and not in force before a restart: {'; '.join(changes)}"
+        yield _config(document), f"changed and not in force before a restart: {'; '.join(changes)}"
 
 
 def config_differs(document: Fields) -> Iterator[Finding]:
@@ -236,12 +237,34 @@ def state_unwritable(document: Fields) -> Iterator[Finding]:
 def descriptors_short(document: Fields) -> Iterator[Finding]:
     used, most = document.object("descriptors").integer("used"), document.object("descriptors").integer("limit")
     if used is not None and most is not None and used > most * limits.PROBLEM_LIMIT_SHARE:
-        yield "process", f"{used} of {most} file descriptors are in use; raise LimitNOFILE= (ulimit -n)"
+        yield _process(document), f"{used} of {most} file descriptors are in use; raise LimitNOFILE= (ulimit -n)"
 
 
 def security_none(document: Fields) -> Iterator[Finding]:
     if document.text("security") == "none":
         yield "config", 'security = "none": whoever reaches the network can change what is read and written'
+
+
+def counted(what: str, advice: str, least: int, *names: str) -> Finder:
+    """Counters of a process that grew by ``least`` or more, together, within the last minute."""
+
+    def find(document: Fields) -> Iterator[Finding]:
+        counts = document.object("recent").object("counters")
+        total = sum(counts.integer(name) or 0 for name in names)
+        if total >= least:
+            yield _process(document), f"{total} {what} within the last minute; {advice}"
+
+    return find
+
+
+def _process(document: Fields) -> str:
+    """Whose document it is. Problems are told apart by this, where a mount and an exporter have the same one."""
+    point = document.text("mountpoint")
+    return f"mount {point}" if point else f"exporter {document.text('node')}"
+
+
+def _config(document: Fields) -> str:
+    return f"config of {_process(document)}"
 
 
 # --- only in an exporter's document ---------------------------------------------------------
@@ -250,18 +273,6 @@ def security_none(document: Fields) -> Iterator[Finding]:
 def address_missing(document: Fields) -> Iterator[Finding]:
     for address in document.texts("addresses_missing"):
         yield f"address {address}", "no interface of this machine has it, so nobody reaches the exporter there"
-
-
-def counted(what: str, advice: str, least: int, *names: str) -> Finder:
-    """Counters of an exporter that grew by ``least`` or more, together, within the last minute."""
-
-    def find(document: Fields) -> Iterator[Finding]:
-        counts = document.object("recent").object("counters")
-        total = sum(counts.integer(name) or 0 for name in names)
-        if total >= least:
-            yield "exporter", f"{total} {what} within the last minute; {advice}"
-
-    return find
 
 
 def limit_near(document: Fields) -> Iterator[Finding]:

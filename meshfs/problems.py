@@ -58,6 +58,9 @@ class Rule:
 
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
+#: The counter of errors that nobody expects (bugs.py).
+_INTERNAL: Final = "internal_errors"
+
 #: Rules for whatever document has the fields; those of one process only follow below.
 _COMMON: Final = (
     Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
@@ -70,6 +73,7 @@ _COMMON: Final = (
     Rule("config-reload", _WARNING, find.config_unloaded),
     Rule("config-restart", _WARNING, find.config_needs_restart),
     Rule("descriptors-short", _WARNING, find.descriptors_short),
+    Rule("internal-errors", _ERROR, find.counted("internal errors", "report the traceback in the log", 1, _INTERNAL)),
     Rule("security-none", _NOTE, find.security_none),
 )
 MOUNT_RULES: Final = (
@@ -101,8 +105,6 @@ EXPORTER_RULES: Final = (
     Rule("connections-refused", _WARNING, find.counted(
         "connections were turned away", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
         1, "connections_refused", "accept_failures")),
-    Rule("internal-errors", _ERROR, find.counted(
-        "internal errors", "report the traceback in the log", 1, "internal_errors")),
     Rule("limit-near", _WARNING, find.limit_near),
     *_COMMON,
 )

@@ -1,11 +1,13 @@
 """The tree of a mount, kept true to the sessions of an initiator."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from meshfs import bugs
 from meshfs import config as cluster_config
 from meshfs.config_watch import Loaded, read
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
@@ -101,6 +103,17 @@ async def test_disks_that_leave_the_config_leave_the_mount(config_path: Path, st
     mesh.reload(replace(settings, config=loaded.config, keyring=loaded.keyring), loaded)
     assert disk_files(mesh) == {}
     assert mesh.document()["problems"] == []
+
+
+async def test_an_internal_error_of_a_mount_is_a_problem(config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bugs, "_seen", {})
+    config = cluster_config.load(config_path)
+    settings = Settings(config, "n2", Keyring(config, "n2"), "/mesh", MountOptions("c", "/mesh"))
+    mesh = Mesh(settings, FakeInitiator(settings))
+    await mesh.problem_watch.look()
+    bugs.report(logging.getLogger("test"), "a callback", ValueError("an error of ours"))
+    await mesh.problem_watch.look()
+    assert "internal-errors" in [problem["code"] for problem in mesh.document()["problems"]]
 
 
 async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:

@@ -40,8 +40,9 @@ def disk(**changed: Any) -> dict[str, Any]:
 
 
 def mount(**changed: Any) -> dict[str, Any]:
-    return {"version": 1, "node": "n2", "addresses": 1, "security": "sign", "exporters": [exporter()],
-            "disks": [disk()], "refused": [], "config_state": {"error": "", "reload": [], "restart": []},
+    return {"version": 1, "node": "n2", "mountpoint": "/mesh", "addresses": 1, "security": "sign",
+            "exporters": [exporter()], "disks": [disk()], "refused": [],
+            "config_state": {"error": "", "reload": [], "restart": []},
             "log": {"path": "/log", "error": ""}, "descriptors": {"used": 50, "limit": 1024},
             "recent": {"disk_errors": {}, "path_losses": {}}, **changed}  # fmt: skip
 
@@ -79,7 +80,8 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "config-differs": ({"config_digest": "a", "exporters": [exporter(config_digest="b")]}, "exporter n1",
         "it goes by another config than this mount"),
     "disk-absent": ({"disks": [disk(present=False)]}, "disk n1/disk0", "the disk is away: no exporter offers it"),
-    "disk-refused": ({"refused": ["node n1: disk 'x': announced twice"]}, "the mount's tree", "not shown: node n1"),
+    "disk-refused": ({"refused": ["node n1: disk 'x': announced twice"]}, "node n1: disk 'x': announced twice",
+        "the mount does not show it; give the disk another name"),
     "log-unwritable": ({"log": {"path": "/log", "error": "No space left on device"}}, "log /log",
         "it cannot be written: No space left on device"),
     "disk-failing": ({"disks": [disk(state="failing", why="read: EIO")]}, "disk n1/disk0",
@@ -91,18 +93,28 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "disk-state": ({"disks": [disk(state="odd")]}, "disk n1/disk0", "the disk is in the state odd"),
     "disk-errors": ({"recent": {"disk_errors": {"meshfs-n1-disk0": 4}}}, "disk n1/disk0",
         "4 I/O errors within the last minute"),
-    "config-broken": ({"config_state": {"error": "c.toml: line 3"}}, "config", "c.toml: line 3; the process goes on"),
-    "config-reload": ({"config_state": {"reload": ["node n4 is new", "addresses of node n1"]}}, "config",
+    "config-broken": ({"config_state": {"error": "c.toml: line 3"}}, "config of mount /mesh",
+        "c.toml: line 3; the process goes on"),
+    "config-reload": ({"config_state": {"reload": ["node n4 is new", "addresses of node n1"]}}, "config of mount /mesh",
         "the file differs from what is in force (node n4 is new; addresses of node n1): reload"),
-    "config-restart": ({"config_state": {"restart": ["security"]}}, "config",
+    "config-restart": ({"config_state": {"restart": ["security"]}}, "config of mount /mesh",
         "changed and not in force before a restart: security"),
-    "descriptors-short": ({"descriptors": {"used": 1000, "limit": 1024}}, "process", "1000 of 1024 file descriptors"),
+    "descriptors-short": ({"descriptors": {"used": 1000, "limit": 1024}}, "mount /mesh",
+        "1000 of 1024 file descriptors"),
+    "internal-errors": ({"recent": {"counters": {"internal_errors": 1}}}, "mount /mesh", "1 internal errors"),
     "security-none": ({"security": "none"}, "config", 'security = "none"'),
 }  # fmt: skip
 
-COMMON = ("config-broken", "config-reload", "config-restart", "descriptors-short", "security-none")
+COMMON = ("config-broken", "config-reload", "config-restart", "descriptors-short", "internal-errors", "security-none")
+
+
+def at_exporter(case: tuple[dict[str, Any], str, str]) -> tuple[dict[str, Any], str, str]:
+    changed, subject, text = case
+    return changed, subject.replace("mount /mesh", "exporter n1"), text
+
+
 EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
-    **{code: MOUNT_CASES[code] for code in COMMON},
+    **{code: at_exporter(MOUNT_CASES[code]) for code in COMMON},
     **{
         f"disk-{state}": ({"disks": [own_disk(state=state)]}, "disk n1/disk0", f"the disk is {state}; ")
         for state in ("failing", "gone", "missing", "suspended")
@@ -116,12 +128,11 @@ EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "address-missing": ({"addresses_missing": ["10.0.2.1"]}, "address 10.0.2.1", "no interface of this machine"),
     "state-unwritable": ({"state_folder": {"path": "/s", "error": "Read-only file system"}}, "folder /s",
         "nothing can be kept there: Read-only file system"),
-    "logins-refused": ({"recent": {"counters": {"logins_denied": 3, "binds_denied": 2}}}, "exporter",
+    "logins-refused": ({"recent": {"counters": {"logins_denied": 3, "binds_denied": 2}}}, "exporter n1",
         "5 logins were refused within the last minute"),
-    "frames-broken": ({"recent": {"counters": {"bad_signatures": 9}}}, "exporter", "9 broken or forged messages"),
-    "connections-refused": ({"recent": {"counters": {"accept_failures": 1}}}, "exporter",
+    "frames-broken": ({"recent": {"counters": {"bad_signatures": 9}}}, "exporter n1", "9 broken or forged messages"),
+    "connections-refused": ({"recent": {"counters": {"accept_failures": 1}}}, "exporter n1",
         "1 connections were turned away"),
-    "internal-errors": ({"recent": {"counters": {"internal_errors": 1}}}, "exporter", "1 internal errors"),
     "limit-near": ({"connections": limits.CONNECTIONS_MAX}, "connections", f"{limits.CONNECTIONS_MAX} of at most"),
 }  # fmt: skip
 
@@ -181,6 +192,14 @@ def test_what_a_process_published_is_shown_once() -> None:
     assert [(problem.code, problem.severity) for problem in both] == [
         ("disk-refused", Severity.ERROR), ("new-rule", Severity.ERROR),
     ]  # fmt: skip
+
+
+def test_the_same_problem_of_a_mount_and_of_an_exporter_is_two() -> None:
+    """Each of them has to be reloaded, and each disk needs another name."""
+    state = {"error": "", "reload": ["addresses of node n1"], "restart": []}
+    both = merged(mount_problems(mount(config_state=state)), exporter_problems(exporter_document(config_state=state)))
+    assert [problem.subject for problem in both] == ["config of mount /mesh", "config of exporter n1"]
+    assert len(merged(mount_problems(mount(refused=["node n1: disk 'x'", "node n1: disk 'y'"])))) == 2
 
 
 def test_counts_have_a_zero_for_each_rule() -> None:
