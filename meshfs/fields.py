@@ -8,6 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+def printable(text: str) -> str:
+    """What another process or a disk says must neither steer a terminal nor begin a line of its own in a log."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 class Fields:
     """One JSON object."""
 

@@ -30,6 +30,7 @@ from meshfs.buffers import keep_freed_memory
 from meshfs.command import run_command
 from meshfs.control import serve_control
 from meshfs.errors import ConfigError, MountFailed
+from meshfs.fields import printable
 from meshfs.fuse.mountpoint import refuse_second_mount
 from meshfs.fuse.session import serve
 from meshfs.inherited import let_go_of_starter, open_standard_streams
@@ -113,7 +114,7 @@ async def _announce(served: trio.Event, own: OwnMount, mesh: Mesh, settings: Set
         while missing_disks(settings.awaited, mesh.document()):
             await mesh.changed.wait()
     for line in missing_disks(settings.awaited, mesh.document()):
-        text = f"{settings.mountpoint} is mounted, and after {timeout_s:g} s (wait_timeout) {line}"
+        text = printable(f"{settings.mountpoint} is mounted, and after {timeout_s:g} s (wait_timeout) {line}")
         log.warning("%s", text)
         if not settings.options.foreground:
             # The command's standard error, until on_ready; in the foreground the log is there.

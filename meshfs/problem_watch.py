@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from meshfs import limits
+from meshfs.fields import printable
 from meshfs.problems import Problem, Severity
 from meshfs.recent import Recent
 
@@ -34,7 +35,7 @@ class ProblemLog:
                 logger.log(_LEVELS[problem.severity], "problem %s: %s", problem.code, problem.line)
         for key, problem in self._known.items():
             if key not in found:
-                logger.info("no longer a problem, %s: %s", problem.code, problem.subject)
+                logger.info("no longer a problem, %s: %s", problem.code, printable(problem.subject))
         self._known = found
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from meshfs import limits
 from meshfs import problem_finders as find
-from meshfs.fields import Fields
+from meshfs.fields import Fields, printable
 
 
 class Severity(enum.StrEnum):
@@ -38,7 +38,8 @@ class Problem:
 
     @property
     def line(self) -> str:
-        return f"{self.subject}: {self.text}"
+        """For a log or a terminal. What an exporter says of its disks is in it."""
+        return printable(f"{self.subject}: {self.text}")
 
     @property
     def counts(self) -> bool:

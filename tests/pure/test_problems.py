@@ -224,6 +224,18 @@ def test_the_log_has_a_line_when_a_problem_begins_and_one_when_it_ends(caplog: p
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.INFO]
 
 
+def test_what_an_exporter_says_makes_no_line_of_its_own_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = ProblemLog()
+    log.take(mount_problems(mount(disks=[disk(name="a\nb", state="gone", why="\x1b[2Jx\nERROR y")])))
+    log.take([])
+    assert [record.getMessage() for record in caplog.records] == [
+        r"problem disk-gone: disk n1/a\nb: the disk is gone (\x1b[2Jx\nERROR y); it is taken back when the device is "
+        "there again",
+        r"no longer a problem, disk-gone: disk n1/a\nb",
+    ]
+
+
 def test_growth_within_the_window() -> None:
     recent = Recent(60.0)
     assert recent.grown() == {}

@@ -28,7 +28,7 @@ _FLOWS: Final = (
 def frame(interval: Interval, title: str = "", columns: int | None = None) -> list[list[str]]:
     """Blocks of lines, as long and as wide as they are: totals first, then what is wrong, which is wrapped."""
     blocks = [[*([title] if title else []), *_block(_TOTALS, _total_rows(interval), left=("I/O",))]]
-    problems = [table.printable(problem.line) for problem in interval.problems]
+    problems = [problem.line for problem in interval.problems]
     if problems:
         blocks.append([line for text in problems for line in ([text] if columns is None else wrap(text, columns))])
     blocks += [_mount_lines(side) for side in interval.mounts]

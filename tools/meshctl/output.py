@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshctl.sources import NOT_ALLOWED, STATUS_VERSION, Answer
-from meshctl.table import printable
 from meshfs import __version__, problems
 from meshfs.problems import Problem, Severity
 
@@ -40,7 +39,7 @@ def print_blocks(blocks: Sequence[str], found: Sequence[Problem]) -> None:
     sys.stdout.flush()
     for problem in found:
         note = "note: " if problem.severity is Severity.NOTE else ""
-        print(f"meshctl: {note}{printable(problem.line)}", file=sys.stderr)
+        print(f"meshctl: {note}{problem.line}", file=sys.stderr)
 
 
 def exit_status(found: Iterable[Problem]) -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from meshfs.fields import printable as printable
+
 UNKNOWN: Final = "-"
 _UNITS: Final = "BKMGTPE"
 Form = Callable[[float | None], str]
@@ -20,11 +22,6 @@ def render(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[s
         ]
         lines.append(" ".join(padded).rstrip())
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """What a disk calls itself must not steer the terminal."""
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def size(size_bytes: int | None) -> str:
