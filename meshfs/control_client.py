@@ -75,7 +75,8 @@ def read_mount_unbounded(point: Path) -> Fields:
     except FileNotFoundError as error:
         raise NoAnswer(f"{point} is not a mounted mesh") from error
     except PermissionError as error:
-        raise NoAnswer("only root may see the status of this mount", NOT_ALLOWED) from error
+        why = "another user mounted it without allow_other, or a folder above it is closed to others"
+        raise NoAnswer(f"this user may not look into {point}: {why}", NOT_ALLOWED) from error
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             text = f"its process died; umount {point} and mount it again, and see its log for the reason"

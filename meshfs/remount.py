@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshfs.control_client import NoAnswer, read_control, read_mount
+from meshfs.control_client import NOT_ALLOWED, NoAnswer, read_control, read_mount
 from meshfs.fields import Fields
 from meshfs.limits import RELOAD_TIMEOUT_S
 from meshfs.mount_options import MountOptions
@@ -47,7 +47,10 @@ def remount(options: MountOptions) -> int:
 
 def ask_reload(point: Path, said: Sequence[str] = (), config: str = "") -> Fields:
     """What came of it: "changed", "refused", "failure". Raises NoAnswer."""
-    control = read_mount(point).text("control")
+    mount = read_mount(point)
+    if mount.raw.get("whole") is False:
+        raise NoAnswer("only root and the user whose process it is may reload this mount", NOT_ALLOWED)
+    control = mount.text("control")
     if not control:
         raise NoAnswer("its process has no control socket; send it SIGHUP, and see its log for what came of it")
     request = {"verb": "reload", "options": list(said), "config": config}

@@ -292,7 +292,7 @@ async def test_a_verb_that_fails_is_logged_and_answered(caplog: pytest.LogCaptur
         raise ZeroDivisionError
 
     made = json.loads(await answer(b'{"verb": "fail"}', {"fail": fail}))
-    assert made == {"error": "it failed, the exporter's log has the reason"}
+    assert made == {"error": "it failed; the log of the process that was asked has the reason"}
     [record] = caplog.records
     assert record.exc_info is not None
     caplog.clear()

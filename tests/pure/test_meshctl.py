@@ -180,6 +180,13 @@ def test_degraded(
     assert (shown["code"], shown["severity"]) == (code_expected, "error")
 
 
+def test_others_than_root_cannot_reload_a_mount(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """They get a document without the path of the control socket, which the mount has all the same."""
+    code, out, err = run(capsys, "reload", point := mount(mount_status(whole=False)))
+    assert (code, "not reloaded" in out) == (1, True)
+    assert err == f"meshctl: mount {point}: only root and the user whose process it is may reload this mount\n"
+
+
 def test_paths_tells_what_waits(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     waiting = [{"disk": "meshfs-n1-disk0", "op": "write", "for_s": 4.0, "left_s": 26.0}]
     down = exporter(state="down", why="connection refused", channels=[], retry_in_s=0.5, waiting=waiting)
