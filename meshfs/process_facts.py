@@ -1,5 +1,6 @@
 """What a process tells of itself in its status document, whichever of the two programs it is."""
 
+import errno
 import os
 import resource
 from typing import Any
@@ -13,7 +14,13 @@ def process_facts() -> dict[str, Any]:
 
 def descriptors() -> dict[str, int]:
     """How many file descriptors are open, and how many may be (RLIMIT_NOFILE, systemd's LimitNOFILE=)."""
-    # The listing has a descriptor of its own, which is gone again.
-    used = len(os.listdir("/proc/self/fd")) - 1
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        # The listing has a descriptor of its own, which is gone again.
+        used = len(os.listdir("/proc/self/fd")) - 1
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        # None is left for the listing, and just then the status has to be told.
+        used = soft
     return {"used": used, "limit": soft}

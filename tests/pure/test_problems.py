@@ -1,6 +1,8 @@
 """Each rule of the table of problems: a document that breaks it, and the same document when all is well."""
 
 import logging
+import os
+import resource
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from meshfs.problems import (
     mount_problems,
     published,
 )
+from meshfs.process_facts import descriptors
 from meshfs.recent import Recent
 from meshfs.status_views import for_others
 
@@ -179,6 +182,19 @@ def test_what_is_no_problem() -> None:
 @pytest.mark.parametrize("document", [{}, {"exporters": 5, "disks": {}, "recent": [], "descriptors": {"used": "x"}}])
 def test_a_document_of_another_make_raises_nothing(document: dict[str, Any]) -> None:
     assert mount_problems(document) == exporter_problems(document) == []
+
+
+def test_descriptors_that_are_used_up_are_a_problem() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        told = descriptors()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert told == {"used": lowest, "limit": lowest}
+    assert [problem.code for problem in mount_problems(mount(descriptors=told))] == ["descriptors-short"]
 
 
 def test_a_note_alone_is_well() -> None:
