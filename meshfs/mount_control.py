@@ -46,8 +46,13 @@ def _folder() -> Path:
 
 
 def _remove_dead(folder: Path) -> None:
-    """A process that was killed leaves its socket behind, to which nobody can connect."""
+    """A process that was killed leaves its socket behind, to which nobody can connect.
+
+    Nobody can connect to that of a process that is just starting, either, between bind(2) and listen(2).
+    """
     for path in folder.glob("mount-*.ctl"):
+        if Path("/proc", path.name.split("-")[1]).exists():
+            continue
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
             probe.setblocking(False)
             try:

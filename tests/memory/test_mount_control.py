@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from meshfs.control import RefusedError
 from meshfs.mount_options import UsageError, kernel_options, parse_arguments, take_options
 from meshfs.mount_reload import Reloader
 from meshfs.remount import mount_flags
+
+# The kernel's own bound (PID_MAX_LIMIT): no process has a larger number.
+PID_MAX = 1 << 22
 
 
 @pytest.fixture
@@ -31,14 +35,19 @@ def test_it_is_ours_alone_and_removed_at_the_end(folder: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_what_lives_stays(folder: Path) -> None:
     folder.mkdir()
-    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as alive:
-        dead.bind(str(folder / "mount-1-dead.ctl"))
-        alive.bind(str(folder / "mount-2-alive.ctl"))
-        alive.listen()
-        dead.close()
+    dead, elsewhere, starting = (folder / f"mount-{pid}-0.ctl" for pid in (PID_MAX + 1, PID_MAX + 2, os.getpid()))
+    with ExitStack() as stack:
+        for path in (dead, elsewhere, starting):
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(path))
+            if path is elsewhere:
+                listening.listen()
+            if path is dead:
+                listening.close()
         with mount_control.mount_control():
-            assert not (folder / "mount-1-dead.ctl").exists()
-            assert (folder / "mount-2-alive.ctl").exists()
+            assert not dead.exists()
+            assert elsewhere.exists(), "a process of another pid namespace that has the same /run"
+            assert starting.exists(), "a process that does not listen yet"
 
 
 def test_without_a_place_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
