@@ -14,6 +14,7 @@ the mount is busy it is served and tried again:
 import logging
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
@@ -44,16 +45,26 @@ class OwnMount:
 async def unmount_when_free(mount: OwnMount) -> None:
     """Return when nobody uses the mount any more and it is unmounted, or after ``limits.UNMOUNT_BUSY_S``."""
     command = ["umount", "--no-canonicalize"] if os.geteuid() == 0 else ["fusermount3", "-u"]
-    told = False
+    warned = False
     with trio.move_on_after(limits.UNMOUNT_BUSY_S):
         while mount.is_there():
-            done = await trio.run_process(
-                [*command, "--", mount.point], check=False, stdout=subprocess.DEVNULL, capture_stderr=True
-            )
-            if done.returncode == 0:
+            why = await _umount([*command, "--", mount.point])
+            if not why:
                 return
-            if not told:
-                why = done.stderr.decode(errors="replace").strip()
+            if not warned:
                 log.warning("still serving, for %g s at most, as %s", limits.UNMOUNT_BUSY_S, why)
-                told = True
+                warned = True
             await trio.sleep(limits.UNMOUNT_RETRY_S)
+
+
+async def _umount(command: Sequence[str]) -> str:
+    """Why the command did not unmount; empty when it did."""
+    why = ""
+    try:
+        done = await trio.run_process(command, check=False, stdout=subprocess.DEVNULL, capture_stderr=True)
+        if done.returncode != 0:
+            why = done.stderr.decode(errors="replace").strip() or f"{command[0]} has exit status {done.returncode}"
+    except* OSError as group:
+        # There may be no descriptor or no memory for it. Whoever uses the mount needs it all the same.
+        why = f"{command[0]} cannot be started: {group.exceptions[0]}"
+    return why
