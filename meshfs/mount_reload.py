@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from meshfs import limits
-from meshfs.bounded import Bounded
+from meshfs.bounded import Bounded, bounded
 from meshfs.config import Config
 from meshfs.config_watch import read
 from meshfs.control import RefusedError, Request
@@ -91,19 +91,20 @@ class Reloader:
             return Outcome(failure=str(error))
         except TookTooLong as error:
             return Outcome(failure=f"{old.config.given}: {error}")
+        same = not config or await _is_config(config, old.config)
         changes = self._mesh.changes(loaded)
         refused = [f"{line} cannot change while the mesh is mounted: umount it and mount it again"
                    for line in changes.restart]  # fmt: skip
-        options = self._take_places(old, options, config, refused)
+        if not same:
+            refused.append(f"{config} is not the config of this mount, which is {old.config.given}")
+        options = self._take_places(old, options, refused)
         changed = (*changes.reload, *_differences(old.options, options))
         self._settings = replace(old, config=kept, keyring=keyring, options=options)
         self._mesh.reload(self._settings, loaded)
         return Outcome(changed, tuple(refused))
 
-    def _take_places(self, old: Settings, options: MountOptions, config: str, refused: list[str]) -> MountOptions:
+    def _take_places(self, old: Settings, options: MountOptions, refused: list[str]) -> MountOptions:
         """Move the log and the metrics; the options that are in force then."""
-        if config and not _same_file(config, old.config):
-            refused.append(f"{config} is not the config of this mount, which is {old.config.given}")
         if options.node not in (old.options.node, old.node):
             refused.append(f"node={options.node} cannot change while the mesh is mounted; this is {old.node}'s mount")
         options = replace(options, node=old.options.node, kernel=old.options.kernel, wait=old.options.wait)
@@ -127,8 +128,17 @@ def _with_fixed(new: Config, old: Config) -> Config:
     return replace(new, cluster=cluster)
 
 
+async def _is_config(path: str, config: Config) -> bool:
+    """Whether the path leads to the config; not, where its file system does not answer."""
+    try:
+        return await bounded(f"the path {path}", _same_file, path, config, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
+    except TookTooLong:
+        return False
+
+
 def _same_file(path: str, config: Config) -> bool:
-    with suppress(OSError):
+    # A link that leads to itself is a RuntimeError.
+    with suppress(OSError, RuntimeError):
         return Path(path).resolve() == config.path or Path(path).absolute() == config.given
     return False
 

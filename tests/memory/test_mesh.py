@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from meshfs.keys import Keyring, generate
 from meshfs.mount import prepare
 from meshfs.mount_mesh import Mesh, Settings
 from meshfs.mount_options import MountOptions, parse_arguments
+from meshfs.mount_reload import _is_config
 from meshfs.namespace.tree import Directory, DiskFile
 from meshfs.testing.fake_initiator import FakeInitiator
 from meshfs.testing.fake_port import fake_disk
@@ -134,6 +136,18 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     own = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
     assert [disk["local"] for disk in Mesh(own, initiator).document()["disks"]] == [True]
     assert len(status["refused"]) == 1
+
+
+async def test_which_path_is_the_config_of_a_mount(config_path: Path, tmp_path: Path) -> None:
+    config = cluster_config.load(config_path)
+    loop, link, pipe = tmp_path / "loop", tmp_path / "link", tmp_path / "pipe"
+    loop.symlink_to("loop")
+    link.symlink_to(config_path)
+    os.mkfifo(pipe)
+    assert await _is_config(str(config_path), config)
+    assert await _is_config(str(link), config)
+    for other in (loop, pipe, tmp_path / "missing"):
+        assert not await _is_config(str(other), config)
 
 
 def test_mistakes_are_found_before_anything_starts(config_path: Path, tmp_path: Path) -> None:
