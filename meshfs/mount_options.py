@@ -31,8 +31,8 @@ Mount every disk of the cluster. Options:
   io_timeout=S      bound of every I/O in seconds; default: io_timeout_s of CONFIG
   log=FILE          log there instead of the system log
   debug             log more
-  wait=own|all|DISK return when the disks of this node, of all nodes, or DISK (NODE/NAME or its
-                    id; may be repeated) can be used
+  wait=own|all|DISK before returning, wait until the disks of this node, the disks of all nodes,
+                    or DISK (NODE/NAME or its id; may be repeated) can be used
   wait_timeout=S    how long at most, default 30; then the mount serves without them and says so
   metrics=ADDR:PORT answer Prometheus there; default: nowhere
   remount           change the mesh that is mounted there: read CONFIG again, and take the options

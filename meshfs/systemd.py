@@ -35,7 +35,7 @@ def notify_reloading() -> None:
 
 
 def be_spared_at_shutdown() -> None:
-    """Mark this process as one that file systems need: put an @ in front of its name.
+    """Mark this process as one that file systems need: make the first character of argv[0] an @.
 
     When all units are stopped, systemd ends every process that is left and only then unmounts what is
     still mounted. It spares processes of root whose argv[0] begins with @, as its paper "Storage Daemons

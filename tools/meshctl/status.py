@@ -13,7 +13,7 @@ from meshfs.problems import merged
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("status", help="how the mounts and this node's exporter are")
+    parser = verbs.add_parser("status", help="show what is not well at the mounts and at this node's exporter")
     output.add_arguments(parser)
     parser.add_argument("--config", type=Path, help="ask an exporter of this config instead of the mounts")
     parser.add_argument("--node", metavar="NAME", help="whose exporter to ask (with --config); without, this host's")
