@@ -134,6 +134,8 @@ class DiskKeeper:
         remembered.attach(disk)
         if served.instance:
             self.returning(served)
+        # What the device ended with before it was closed says nothing of the one that is there now.
+        self._error = None
         disk.on_error = self._on_error
         self._registered = False
         served.attach(disk, costs, remembered)

@@ -138,6 +138,19 @@ async def test_while_gone_all_io_ends_at_once_and_the_descriptor_stays_for_what_
     assert bench.disk is not disk
 
 
+async def test_late_errors_of_the_device_that_went_away_say_nothing_of_the_one_that_came_back(bench: Bench) -> None:
+    for op in (Op.WRITE, Op.WRITE, Op.READ):
+        bench.submit(op)
+    bench.engine.answer(-errno.ENODEV, newest=True)
+    await bench.until_state(DiskState.GONE)
+    bench.engine.answer(-errno.ENODEV)
+    bench.engine.answer(-errno.ENODEV)
+    await bench.until_state(DiskState.OK)
+    await bench.keeper.look()
+    assert bench.announced == [DiskState.OK, DiskState.GONE, DiskState.OK]
+    assert bench.returned == [True]
+
+
 async def test_what_was_written_before_counts_as_lost_and_opens_end_before_the_disk_is_served(bench: Bench) -> None:
     before = bench.served.runner.disk.verifier
     bench.disk.on_error(Op.WRITE, errno.ENODEV, Sign.GONE)
