@@ -113,6 +113,8 @@ class Runner:
                 self._again = False
                 if self._refused:
                     self._answer_refused()
+                    # An answer may have added more, such as the next request of a compound.
+                    self._again = bool(self._refused)
                 batch = self._pop_all()
                 if batch:
                     self.disk.submit(batch)
@@ -142,7 +144,11 @@ class Runner:
             request.added_s = request.added_s or now
             request.sent_s, request.cost_s = now, 0.0
             self.meter.done(request, now)
-            request.on_done(request)
+            try:
+                request.on_done(request)
+            except Exception as error:
+                # The others that are refused have to be answered, too.
+                self.on_fault(request, error)
 
     def _pop_all(self) -> list[DiskRequest]:
         batch: list[DiskRequest] = []
@@ -172,7 +178,7 @@ class Runner:
             self._tell_idle_waits(request)
         if self._pumping:
             self._again = True
-        elif len(self.queue):
+        elif self._refused or len(self.queue):
             self.pump()
 
     def cancel(self, request: DiskRequest) -> bool:

@@ -84,6 +84,40 @@ async def test_a_disk_that_is_there_again_may_bring_another_queue() -> None:
     assert runner.queue is queue
 
 
+async def test_what_an_answer_adds_while_it_refuses_is_answered_without_another_pump() -> None:
+    runner, disk = make_runner(1)
+    disk.stall()
+    done: list[DiskRequest] = []
+    at_disk, queued, behind, behind_that = (make(done) for _ in range(4))
+    at_disk.on_done = lambda _: runner.add(behind)
+    queued.on_done = lambda _: runner.add(behind_that)
+    runner.submit(at_disk)
+    runner.submit(queued)
+    runner.refuse(errno.EIO)
+    assert done == [behind_that]
+    disk.release()
+    assert done == [behind_that, behind]
+    assert [each.result for each in (at_disk, queued, *done)] == [512, -errno.EIO, -errno.EIO, -errno.EIO]
+
+
+async def test_a_refusal_whose_answer_raises_keeps_no_other_from_its_answer() -> None:
+    runner, _ = make_runner(1)
+    runner.refuse(errno.EIO)
+    faults: list[DiskRequest] = []
+    runner.on_fault = lambda request, error: faults.append(request)
+    done: list[DiskRequest] = []
+    broken, other = make(done), make(done)
+
+    def fail(_: DiskRequest) -> None:
+        raise ValueError("a fault of the exporter")
+
+    broken.on_done = fail
+    runner.add(broken)
+    runner.add(other)
+    runner.pump()
+    assert (faults, done) == ([broken], [other])
+
+
 async def test_counters() -> None:
     runner, disk = make_runner(4)
     disk.fail(512, 1024, errno.EIO, {Op.READ})
