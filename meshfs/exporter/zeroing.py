@@ -97,7 +97,9 @@ class _Zeroing(Waiting):
         """Called by the runner, which sends what is queued meanwhile."""
         opened = self._opened
         opened.requests.discard(piece)
-        status = self._status or (NtStatus.CANCELLED if opened.closing else 0)
+        # One that is not asynchronous is not told of the end of its connection.
+        ends = opened.closing or self.request.peer.closed
+        status = self._status or (NtStatus.CANCELLED if ends else 0)
         if piece.result < 0:
             status = status or status_from_errno(-piece.result)
         else:

@@ -256,6 +256,19 @@ def test_an_old_zeroing_at_the_disk_holds_its_replay_off(client, channel, disk, 
     assert zero(channel, file_id, 0, 4096, sequence=1, flags=REPLAY) == 0
 
 
+def test_the_end_of_one_of_two_channels_ends_a_zeroing_that_is_not_asynchronous(
+    client, channel, disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ASYNC_PER_CONNECTION_MAX", 0)
+    disk.stall(lambda request: request.op == Op.ZERO)
+    client.send(Command.IOCTL, zero_body(client.open("disk0"), 0, SIZE))
+    assert held(disk) == [(0, FIRST)]
+    client.peer.lost()
+    disk.release()
+    assert client.exporter.sessions, "the session goes on with its other channel"
+    assert disk.data == bytes(FIRST) + FULL[FIRST:]
+
+
 def test_an_old_zeroing_that_comes_late_changes_nothing(client, channel, disk) -> None:
     file_id = client.open("disk0")
     _, held_back = client.pack(Command.IOCTL, zero_body(file_id, 0, 4096), sequence=0)
