@@ -66,6 +66,11 @@ class _Call(Generic[Result]):
         assert self._outcome is not None
         return self._outcome.unwrap()
 
+    def discard(self) -> None:
+        """Free what the call, which has ended, gave: in a thread, as that may block."""
+        if isinstance(self._outcome, outcome.Value):
+            threading.Thread(target=self._late, args=(self._outcome.value,), daemon=True).start()
+
 
 class Bounded:
     """Calls about one thing, which ``what`` names for people."""
@@ -101,7 +106,8 @@ class Bounded:
                 # Never raises, so that a late end of it has nobody to tell.
                 await trio.to_thread.run_sync(call.run, abandon_on_cancel=True, limiter=_THREADS)
         except BaseException:
-            self._abandon(call)
+            if not self._abandon(call):
+                call.discard()
             raise
         if not self._abandon(call):
             return call.result()

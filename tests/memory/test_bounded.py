@@ -1,10 +1,13 @@
 """Blocking calls that are given up after a bound."""
 
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from meshfs.bounded import Bounded, bounded
 from meshfs.errors import TookTooLong
@@ -80,3 +83,26 @@ async def test_a_cancelled_call_is_abandoned(gate: Gate) -> None:
     gate.open()
     await trio.to_thread.run_sync(gate.freed.wait, 10)
     assert gate.late == ["done"]
+
+
+async def test_a_call_that_ends_just_when_it_is_cancelled_is_freed_as_well(gate: Gate) -> None:
+    """The thread has the result, and the task that waits for it is cancelled before it hears of that."""
+    disk = Bounded("disk x")
+    ended = threading.Event()
+
+    def claim() -> str:
+        gate.wait()
+        ended.set()
+        return "claimed"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(disk.call, claim, timeout_s=30, late=gate.free))
+        await trio.testing.wait_all_tasks_blocked()
+        gate.open()
+        # The event loop stands still meanwhile.
+        ended.wait(10)
+        time.sleep(0.1)  # noqa: ASYNC251
+        nursery.cancel_scope.cancel()
+    await trio.to_thread.run_sync(gate.freed.wait, 10)
+    assert gate.late == ["claimed"]
+    assert not disk.stuck
