@@ -15,6 +15,7 @@ unless the file system of its image knows better.
 import json
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -89,8 +90,8 @@ class Remembered:
         self._fd = fd
         self._waiting: list[tuple[str, Callable[[], object]]] = []
         self._wanted = trio.Event()
-        # Threads that write to the file now.
-        self._writing = 0
+        # Held by the thread that writes to the file, or that closes it.
+        self._using = threading.Lock()
         # The seed that counts again when a flush that takes long succeeds; None without such a flush.
         self._trusted: str | None = None
 
@@ -142,7 +143,7 @@ class Remembered:
         self.record = replace(self.record, seed=waiting[-1][0])
         with trio.move_on_after(limits.LOSS_KEEP_TIMEOUT_S) as patience:
             try:
-                await trio.to_thread.run_sync(self._write_now, self._fd, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(self._write_now, abandon_on_cancel=True)
             except OSError as error:
                 self._complain(error.strerror or str(error))
         if patience.cancelled_caught:
@@ -150,12 +151,11 @@ class Remembered:
         for _, then in waiting:
             then()
 
-    def _write_now(self, fd: int) -> None:
-        self._writing += 1
-        try:
-            _write(fd, self.record)
-        finally:
-            self._writing -= 1
+    def _write_now(self) -> None:
+        """In a thread, which may begin after `end` closed the file: its number may be another file's by then."""
+        with self._using:
+            if self._fd is not None:
+                _write(self._fd, self.record)
 
     def _complain(self, why: str) -> None:
         logger.error(
@@ -167,14 +167,21 @@ class Remembered:
     def end(self, written_ns: int, *, clean: bool) -> None:
         """Write down the time of the last write at the end of the process, which is clean unless I/O is in flight.
 
-        Blocking.
+        Blocking, for LOSS_KEEP_TIMEOUT_S at most when an earlier write hangs.
         """
+        if not self._using.acquire(timeout=limits.LOSS_KEEP_TIMEOUT_S):
+            # A thread hangs in the descriptor, which therefore stays open: its number must not become another file's.
+            self._fd = None
+            logger.warning("disk %s: the time of its last write is not kept: the state folder hangs", self._name)
+            return
+        try:
+            self._end(written_ns, clean=clean)
+        finally:
+            self._using.release()
+
+    def _end(self, written_ns: int, *, clean: bool) -> None:
         fd, self._fd = self._fd, None
         if fd is None:
-            return
-        if self._writing:
-            # A thread hangs in the descriptor, which therefore stays open: its number must not become another file's.
-            logger.warning("disk %s: the time of its last write is not kept: the state folder hangs", self._name)
             return
         written_ns = max(written_ns, self.record.written_ns)
         self.record = replace(self.record, seed=self._latest_seed, written_ns=written_ns, clean=clean)

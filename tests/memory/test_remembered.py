@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
@@ -161,6 +163,33 @@ async def test_a_state_folder_that_hangs_delays_a_failed_flush_for_so_long_only(
         # The descriptor that a thread hangs in stays open at the end.
         meshfsd.remembered.end(1, clean=True)
         go_on.set()
+
+
+async def test_a_write_that_begins_after_the_end_touches_no_other_file(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Callable[[], object]] = []
+
+    async def start_late(function: Callable[..., object], *arguments: object, abandon_on_cancel: bool) -> None:
+        late.append(partial(function, *arguments))
+        await trio.sleep_forever()
+
+    async with serving(image, tmp_path / "state") as meshfsd:
+        number = meshfsd.remembered._fd
+        assert number is not None
+        monkeypatch.setattr(trio.to_thread, "run_sync", start_late)
+        meshfsd.flush(-errno.EIO)
+        await trio.testing.wait_all_tasks_blocked()
+        with (tmp_path / "other").open("w+b") as other:
+            meshfsd.remembered.end(1, clean=True)
+            os.dup2(other.fileno(), number)
+            try:
+                late[0]()
+                assert os.fstat(number).st_size == 0
+            finally:
+                os.close(number)
+    with process(image, tmp_path / "state") as again:
+        assert again.disk.verifier == meshfsd.disk.verifier
 
 
 async def test_where_nothing_can_be_kept_every_start_has_another_verifier(
