@@ -110,9 +110,9 @@ class ServedDisk:
         """Serve without a device or image from now on; the call that closes it, which may block."""
         disk, self.disk = self.disk, None
         remembered, self.remembered = self.remembered, None
-        if remembered is not None and disk is not None and disk.flush_age_s():
-            # Whether it fails nobody will know.
-            remembered.doubt(math.inf)
+        if remembered is not None and disk is not None:
+            # Nobody will know whether a flush that is in flight fails. One that has ended is in doubt no longer.
+            remembered.doubt(math.inf if disk.flush_age_s() else 0.0)
         written_ns = self.offered.written_ns()
 
         def close() -> None:

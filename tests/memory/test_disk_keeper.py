@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Config, load
 from meshfs.disk.base import DiskRequest, Op
@@ -163,6 +165,22 @@ async def test_what_was_written_before_counts_as_lost_and_opens_end_before_the_d
     bench.submit()
     bench.engine.answer()
     assert bench.results == [4096]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_long_flush_that_has_ended_by_the_time_the_disk_is_closed_is_no_loss(
+    bench: Bench, tmp_path: Path, ended: bool
+) -> None:
+    remembered, verifier = bench.served.remembered, bench.disk.verifier
+    instance = bench.disk.facts.instance
+    assert remembered is not None
+    bench.submit(Op.FLUSH)
+    remembered.doubt(limits.FLUSH_DOUBT_S + 1)
+    if ended:
+        bench.engine.answer(0)
+    assert await bench.keeper.close() is ended
+    kept = json.loads((tmp_path / "state" / "disk0.disk.json").read_text())
+    assert (make_verifier(instance, kept["seed"]) == verifier) is ended
 
 
 async def test_another_image_under_the_path_is_not_taken(bench: Bench, image: Path) -> None:
