@@ -57,7 +57,10 @@ def _map(size_bytes: int) -> mmap.mmap:
     huge = size_bytes > _HUGE_PAGE_BYTES // 2
     if huge:
         size_bytes = -(-size_bytes // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
-    memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no memory for a buffer of {size_bytes} bytes: {error.strerror}") from error
     if huge:
         # A kernel built without transparent huge pages refuses; small pages do as well.
         with contextlib.suppress(OSError):
@@ -91,18 +94,21 @@ class BufferPool:
     def acquire(self, payload_bytes: int) -> Buffer:
         """A buffer with room for ``payload_bytes`` behind its headroom.
 
-        Raises ValueError above ``limits.FRAME_MAX_BYTES``: callers check sizes first.
+        Raises ValueError above ``limits.FRAME_MAX_BYTES``: callers check sizes first. Raises MemoryError
+        where the kernel gives no more memory.
         """
         size_class = bisect.bisect_left(_CLASSES_BYTES, payload_bytes)
         if size_class == len(_CLASSES_BYTES):
             raise ValueError(f"no buffer holds {payload_bytes} bytes (at most {_CLASSES_BYTES[-1]})")
         capacity_bytes = _CLASSES_BYTES[size_class]
-        self.used_bytes += capacity_bytes
         free = self._free[size_class]
         if free:
             self._idle_bytes -= capacity_bytes
-            return free.pop()
-        return Buffer(self, size_class)
+            buffer = free.pop()
+        else:
+            buffer = Buffer(self, size_class)
+        self.used_bytes += capacity_bytes
+        return buffer
 
     def put_back(self, buffer: Buffer, size_class: int) -> None:
         self.used_bytes -= buffer.capacity_bytes

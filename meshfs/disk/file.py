@@ -155,6 +155,14 @@ class FileDisk:
         request.result = -number
         request.on_done(request)
 
+    def _acquire(self, request: DiskRequest, length: int) -> Buffer | None:
+        """A buffer for a part of the request. Where there is no memory, the request is answered, and None returned."""
+        try:
+            return self.pool.acquire(length)
+        except MemoryError:
+            self._finish(request, -errno.ENOMEM)
+            return None
+
     def _failed(self, request: DiskRequest, result: int) -> int:
         """The caller's result for what the kernel answered with ``result`` (-errno)."""
         try:
@@ -218,7 +226,9 @@ class FileDisk:
         first = request.offset & ~self._offset_mask
         stop = (request.offset + length + self._offset_mask) & ~self._offset_mask
         # Widened by at most two blocks, for which buffers have their tailroom.
-        bounce = self.pool.acquire(length)
+        bounce = self._acquire(request, length)
+        if bounce is None:
+            return
         transfer = Transfer(
             self.engine, self.fd, bounce.address + HEADROOM_BYTES, stop - first, first, self._offset_mask,
             needed=min(stop, self.size_bytes) - first,
@@ -257,6 +267,13 @@ class FileDisk:
 
     def _launch(self, request: DiskRequest) -> None:
         """Start a write whose turn it is."""
+        try:
+            self._start_write(request)
+        except MemoryError:
+            # Buffers are acquired before anything of the write reaches the engine.
+            self._write_end(request, -errno.ENOMEM)
+
+    def _start_write(self, request: DiskRequest) -> None:
         offset, length, buffer = request.offset, request.length, request.buffer
         if buffer is None:
             fill = ZeroFill(self, offset, length, dsync=request.write_through)
@@ -376,7 +393,9 @@ class FileDisk:
             if self._order.begin(part, offset, offset + length):
                 self._launch(part)
             return
-        part.op, part.buffer = Op.WRITE, self.pool.acquire(length)
+        part.op, part.buffer = Op.WRITE, self._acquire(request, length)
+        if part.buffer is None:
+            return
         part.buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + length] = bytes(length)
         self._write(part)
         self.engine.flush()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.buffers import HEADROOM_BYTES
+from meshfs.buffers import HEADROOM_BYTES, Buffer
 from meshfs.disk.base import Op
 from meshfs.disk.directio import ANY, Alignment
 from meshfs.disk.errnos import Sign
@@ -72,6 +72,39 @@ def test_eagain_and_eintr_go_again(disk: FileDisk, engine: ScriptedEngine, op: O
     engine.answer()
     assert len(engine.calls) == 3
     assert request.result == request.length
+
+
+@pytest.mark.parametrize(
+    ("op", "offset", "length", "start"),
+    [
+        pytest.param(Op.READ, 100, 100, 0, id="read of a part of a block"),
+        pytest.param(Op.WRITE, 100, 100, 0, id="write of a part of a block"),
+        pytest.param(Op.WRITE, 0, 512, 1, id="write from unaligned memory"),
+        pytest.param(Op.ZERO, 100, 100, 0, id="zeroing of a part of a block"),
+    ],
+)
+def test_without_memory_a_request_is_answered_and_keeps_no_other_from_its_turn(
+    disk: FileDisk,
+    engine: ScriptedEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    op: Op,
+    offset: int,
+    length: int,
+    start: int,
+) -> None:
+    request = Batch(disk).make(op, offset, length, start=start)
+    other = Batch(disk).make(Op.WRITE, 0, 512)
+
+    def no_memory(payload_bytes: int) -> Buffer:
+        raise MemoryError
+
+    monkeypatch.setattr(disk.pool, "acquire", no_memory)
+    disk.submit([request, other])
+    assert request.result == -errno.EAGAIN
+    assert engine.unanswered == [("write", 0, 512, False)]
+    engine.answer()
+    assert other.result == 512
+    assert not disk.busy
 
 
 def test_eagain_without_end_becomes_the_result(disk: FileDisk, engine: ScriptedEngine) -> None:
