@@ -226,13 +226,15 @@ class DiskKeeper:
         health.looked(fault, done - counts.errors, now_s)
 
     async def _judge(self, disk: FileDisk) -> Judgement:
-        served_bytes = disk.size_bytes
+        served_bytes, end_bytes = disk.size_bytes, disk.end_bytes
         try:
             sight = await self._calls.call(look, disk.fd, disk.facts, timeout_s=limits.DISK_CALL_TIMEOUT_S)
         except TookTooLong:
-            return Judgement(served_bytes, fault="a look at it is not answered: its file system or device is stuck")
+            return Judgement(end_bytes, fault="a look at it is not answered: its file system or device is stuck")
         self._registered = self._registered or sight.registered
-        return judge(disk.facts, sight if self._registered else replace(sight, registered=True), served_bytes)
+        if not self._registered:
+            sight = replace(sight, registered=True)
+        return judge(disk.facts, sight, served_bytes, end_bytes)
 
     async def _resize(self, disk: FileDisk, size_bytes: int) -> bool:
         """Take over the size the disk has now; True when it grew."""

@@ -37,7 +37,7 @@ class Judgement:
 
     ``vanished``   why the device counts as gone; "" when it is there
     ``fault``      what is wrong with it and lasts; "" when nothing is
-    ``size_bytes`` its size now
+    ``size_bytes`` its size now; where that could not be found out, the one that was found last
     """
 
     size_bytes: int
@@ -64,17 +64,17 @@ def is_registered(device: int, sys_root: Path = Path("/sys")) -> bool:
     return device_folder(device, sys_root).exists() or not (sys_root / "dev/block").is_dir()
 
 
-def judge(facts: DiskFacts, sight: Sight, served_bytes: int) -> Judgement:
-    """What follows for a disk that is served with ``served_bytes``."""
+def judge(facts: DiskFacts, sight: Sight, served_bytes: int, end_bytes: int) -> Judgement:
+    """What follows for a disk that is served with ``served_bytes`` and had ``end_bytes`` at the look before."""
     if sight.error in _GONE_ERRNOS:
-        return Judgement(served_bytes, vanished=f"its image went away: {os.strerror(sight.error)}")
+        return Judgement(end_bytes, vanished=f"its image went away: {os.strerror(sight.error)}")
     if sight.error:
-        return Judgement(served_bytes, fault=f"it cannot be looked at: {os.strerror(sight.error)}")
+        return Judgement(end_bytes, fault=f"it cannot be looked at: {os.strerror(sight.error)}")
     if not sight.registered:
-        return Judgement(served_bytes, vanished="the device was removed")
-    size_bytes = served_bytes if sight.size_bytes is None else sight.size_bytes
+        return Judgement(end_bytes, vanished="the device was removed")
+    size_bytes = end_bytes if sight.size_bytes is None else sight.size_bytes
     if facts.is_block_device and not size_bytes:
-        return Judgement(served_bytes, vanished="the device was removed (its size is 0)")
+        return Judgement(end_bytes, vanished="the device was removed (its size is 0)")
     if size_bytes < served_bytes:
         lost = "what lies behind its new end can be neither read nor written until it has its size again"
         return Judgement(size_bytes, fault=f"it shrank from {served_bytes} to {size_bytes} bytes: {lost}")

@@ -17,7 +17,10 @@ from meshfs.config import Config, load
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.errnos import Sign
 from meshfs.disk.file import FileDisk
+from meshfs.disk.look import Sight
+from meshfs.disk.scan import DiskFacts
 from meshfs.disk.verifier import make_verifier
+from meshfs.errors import TookTooLong
 from meshfs.model import DiskState, IoClass
 from meshfs.scheduler.cost import CostModel
 from meshfs.testing.disk_suite import Batch
@@ -193,6 +196,26 @@ async def test_another_image_under_the_path_is_not_taken(bench: Bench, image: Pa
     assert bench.served.health.why.startswith("write: No such device; ")
     with image.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("how", ["an error", "no answer"])
+async def test_the_end_of_an_image_that_shrank_stays_when_a_later_look_fails(
+    bench: Bench, image: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Else a write would extend the image again, with zeros where its data was."""
+    os.truncate(image, SIZE_BYTES // 2)
+    await bench.keeper.look()
+    assert bench.disk.end_bytes == SIZE_BYTES // 2
+
+    def failing_look(fd: int, facts: DiskFacts) -> Sight:
+        if how == "no answer":
+            raise TookTooLong("not answered")
+        return Sight(None, error=errno.EIO)
+
+    monkeypatch.setattr("meshfsd.keeper.look", failing_look)
+    await bench.keeper.look()
+    assert bench.disk.end_bytes == SIZE_BYTES // 2
+    assert bench.served.health.state is DiskState.FAILING
 
 
 async def test_a_smaller_one_is_not_taken(bench: Bench, image: Path) -> None:
