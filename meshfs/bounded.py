@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Above every use: one stuck call for each disk must not keep another disk's call from its thread.
+# More threads than are ever needed: even with one stuck call for each disk, every other call finds a thread.
 _THREADS: Final = trio.CapacityLimiter(2 * limits.DISKS_PER_NODE_MAX)
 
 

@@ -82,7 +82,10 @@ class Disks:
         return found
 
     async def apply(self, wanted: Sequence[DiskConfig], cluster: Config, found: Found) -> None:
-        """Serve exactly these disks, of which `check` found that; those that cannot be claimed are missing."""
+        """Serve exactly these disks. `check` has ``found`` what is at their paths.
+
+        A disk that cannot be claimed is offered as missing.
+        """
         by_name = {config.name: config for config in wanted}
         old = [name for name, served in self.served.items() if not _stays(served, by_name.get(name), found.get(name))]
         async with trio.open_nursery() as nursery:
@@ -134,7 +137,10 @@ class Disks:
             served.set_policy(base, overrides, cluster.node_names)
 
     async def _withdraw(self, name: str) -> None:
-        """Stop offering it, end its opens, and close it when nothing is in flight: later, if that takes long."""
+        """Stop offering the disk, end its opens, and close it when nothing is in flight.
+
+        Where that takes longer than DISK_WITHDRAW_TIMEOUT_S, it goes on after this function has returned.
+        """
         keeper = self._keepers.pop(name)
         served = self.served.pop(name)
         ended = trio.Event()
@@ -223,7 +229,7 @@ def _stays(served: ServedDisk, config: DiskConfig | None, found: DiskFacts | Non
     if config is None or (mine.cache, mine.access) != (config.cache, config.access):
         return False
     if found is None or not served.instance:
-        # Where the path leads is not known, or what it led to before.
+        # It is not known what is at the path now, or what was there before.
         return mine.path == config.path
     # A disk that is gone may come back smaller, which only opens made from then on may see.
     return found.instance == served.instance and (served.health.served or found.size_bytes >= served.offered.size_bytes)

@@ -55,7 +55,7 @@ def _nobody(served: ServedDisk) -> None:
 
 
 class DiskKeeper:
-    """One disk's keeper; ``run`` it as a task. Another task may `claim` before, and `let_go` behind it."""
+    """Keeps one disk as long as ``run`` runs. `claim` may be called before that, and `close` after it has ended."""
 
     def __init__(
         self, served: ServedDisk, engine: Engine, pool: BufferPool, learnt: Learnt, state_folder: Path
@@ -71,7 +71,7 @@ class DiskKeeper:
         self._state_folder = state_folder
         self._calls = Bounded(f"disk {served.name}")
         self._poke = trio.Event()
-        # The first error since the keeper looked last: what it was at, its errno, what it says of the disk.
+        # The first error since the keeper looked last: the operation that failed, the errno, what it says of the disk.
         self._error: tuple[Op, int, Sign] | None = None
         # Whether sysfs had the device since it was claimed: where it never has, its absence says nothing.
         self._registered = False
@@ -112,7 +112,7 @@ class DiskKeeper:
     # --- claiming ----------------------------------------------------------------------
 
     async def claim(self, claim_timeout_s: float = limits.DISK_CLAIM_TIMEOUT_S) -> None:
-        """One attempt to claim the disk, which waits so long for a predecessor's claim."""
+        """Try once to claim the disk; wait at most ``claim_timeout_s`` for the end of another exporter's claim."""
         served, config = self.served, self.served.config
         try:
             disk = await open_disk(
@@ -144,7 +144,7 @@ class DiskKeeper:
         served.runner.pump()
 
     def _check_size(self, disk: FileDisk) -> None:
-        """Opens that know the larger size must not go on at a smaller disk."""
+        """Refuse a disk that became smaller while it was away: what was opened before relies on its old size."""
         before_bytes = self.served.offered.size_bytes
         if disk.size_bytes < before_bytes:
             disk.close()
@@ -175,7 +175,7 @@ class DiskKeeper:
             return forgotten(name, disk)
 
     async def _keep_record(self) -> None:
-        """Write the disk's losses down, as long as it is claimed; then those of the next claim."""
+        """While the disk is claimed, write its losses down. Do the same after each further claim."""
         while True:
             self._claimed = trio.Event()
             remembered = self.served.remembered
@@ -188,7 +188,7 @@ class DiskKeeper:
     # --- looking -----------------------------------------------------------------------
 
     def _on_error(self, op: Op, number: int, sign: Sign) -> None:
-        """In the loop of completions: note it down, and have the keeper look."""
+        """Note the error down, and have the keeper look at the disk. The engine calls this between completions."""
         if self._error is None or sign is Sign.GONE:
             self._error = (op, number, sign)
         self._poke.set()

@@ -209,9 +209,9 @@ class NodeExporter:
         # The library takes time and memory, so it is loaded for those who use it.
         from meshfsd.metrics import open_exporter_metrics
 
-        return open_exporter_metrics(place, self._told_by_metrics)
+        return open_exporter_metrics(place, self._metrics_document)
 
-    async def _told_by_metrics(self) -> dict[str, object]:
+    async def _metrics_document(self) -> dict[str, object]:
         return {"status": self._watch.document(), "flows": await self._flows.show({})}
 
     def _verbs(self) -> dict[str, Handler]:

@@ -195,7 +195,7 @@ class Remembered:
 
 
 def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
-    """What was kept of the disk of that name, brought up to the device or image that it is now; blocking."""
+    """Read what was kept of the disk ``name``, and keep what is true of the device or image it is now. Blocks."""
     image_ns = None if disk.facts.is_block_device else os.fstat(disk.fd).st_mtime_ns
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     old: Record | None = None

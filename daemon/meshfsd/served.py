@@ -107,7 +107,7 @@ class ServedDisk:
         return bool(self.runner.status().in_flight) or (self.disk is not None and self.disk.busy)
 
     def release(self, *, clean: bool) -> Callable[[], None]:
-        """Serve without a device or image from now on; the call that closes it, which may block."""
+        """Serve without a device or image from now on. Returns the function that closes it, which may block."""
         disk, self.disk = self.disk, None
         remembered, self.remembered = self.remembered, None
         if remembered is not None and disk is not None:

@@ -30,7 +30,7 @@ class ExporterWatch:
         self.problems = ProblemWatch(self._counts, self._find)
 
     async def reloaded(self, loaded: Loaded, kept: Iterable[str]) -> None:
-        """This config is in force now but for the settings of the node that are ``kept`` as they were."""
+        """This config is in force now. Only the node's settings that ``kept`` names are still as they were."""
         self._missing = loaded.missing
         new = self._view(loaded)
         names = {*self._fixed, *((self._node, what) for what in kept)}

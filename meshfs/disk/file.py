@@ -383,7 +383,7 @@ class FileDisk:
             if part.buffer is not None:
                 part.buffer.release()
             if part.result < 0:
-                # What it means for the caller, and for the disk, was made of it already.
+                # The errno is one for the caller already, and the keeper of the disk knows of the error.
                 self._refuse(request, -part.result)
             else:
                 self._zero_parts(request, rest, block_bytes)

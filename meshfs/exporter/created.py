@@ -41,7 +41,7 @@ def answer(
     action: CreateAction,
     oplock_level: int = OplockLevel.NONE,
 ) -> None:
-    """Enter the open, and tell of it; ``allowed`` is the most anybody may have who asks as this one does."""
+    """Add the open to its session, and answer the CREATE. ``allowed``: all the access this user may have to it."""
     request.session.opens[opened.file_id] = opened
     opened.allowed = allowed
     opened.channel_sequence = request.message.channel_sequence

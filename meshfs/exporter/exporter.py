@@ -209,7 +209,7 @@ class Exporter:
         self.end_batch()
 
     def take_config(self, digest: str) -> None:
-        """Another config is in force; whoever watches the disks asks again, and is told."""
+        """Another config is in force. Initiators that watch the disks are notified, ask again, and get its digest."""
         if digest != self.config_digest:
             self.config_digest = digest
             for disk in self.shares.all()[:1]:

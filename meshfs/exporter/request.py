@@ -60,7 +60,7 @@ class Request:
         self.async_id = 0
 
     def fault(self, done: DiskRequest) -> None:
-        """A fault of ours kept this request from its answer: end its connection, and no other."""
+        """An error in the exporter's code prevented the answer to this request: end its connection, and no other."""
         self.open.answered(done)
         self.peer.abort()
 

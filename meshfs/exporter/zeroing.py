@@ -97,7 +97,7 @@ class _Zeroing(Waiting):
         """Called by the runner, which sends what is queued meanwhile."""
         opened = self._opened
         opened.requests.discard(piece)
-        # One that is not asynchronous is not told of the end of its connection.
+        # Where the zeroing is not asynchronous, nobody calls `end` when its connection is lost.
         ends = opened.closing or self.request.peer.closed
         status = self._status or (NtStatus.CANCELLED if ends else 0)
         if piece.result < 0:

@@ -8,8 +8,8 @@ No task and no Event per request. ``run`` is one task that has an `Alarm` for th
 named (or sleeps until then by trio's clock, where ``now`` is that); a queue that never names one
 leaves it parked.
 
-A disk that is away is refused for: `refuse` answers what is queued, and all that comes until `serve`, with an errno at
-once. What is at the disk ends when it ends.
+While a disk is away, its requests are refused: `refuse` answers those that are queued with an errno, and so is every
+request answered that comes before `serve`. A request that is at the disk ends when the disk answers it.
 
 Invariants: a request is known here from ``add`` until its ``on_done`` returned or ``cancel``
 gave it back; the depth at the disk is bounded by the queue; ``disk.submit`` is never
@@ -71,7 +71,7 @@ class Runner:
         self._callers: dict[DiskRequest, OnDone] = {}
         self._pumping = False
         self._again = False
-        # The errno that everything gets while the disk is away, and what came meanwhile, to be answered by pump.
+        # The errno for every request while the disk is away; the requests that came since, which `pump` answers.
         self._refusal = 0
         self._refused: list[DiskRequest] = []
         # When the queue wants to be asked again, and the task that waits for it.
