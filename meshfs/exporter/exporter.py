@@ -131,8 +131,14 @@ class Exporter:
             self.flush()
 
     def touch(self, runner: Runner) -> None:
+        """Have the runner's queue looked at when the batch ends; without a batch, when the replies are flushed.
+
+        There is no batch where a compound goes on after the answer of a disk, perhaps at another disk.
+        """
         if runner not in self._touched:
             self._touched.append(runner)
+            if not self._batches:
+                self.on_dirty()
 
     def pump(self) -> None:
         while self._touched:
@@ -144,7 +150,8 @@ class Exporter:
                 bugs.report(logger, f"sending requests to {runner.disk!r}", error)
 
     def flush(self) -> None:
-        """Send what every peer has to send."""
+        """Start the I/O that was queued outside of batches, and send what every peer has to send."""
+        self.pump()
         while self.dirty:
             dirty, self.dirty = self.dirty, []
             for peer in dirty:

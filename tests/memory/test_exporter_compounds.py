@@ -87,6 +87,22 @@ def test_what_follows_in_a_compound_is_kept_while_a_disk_works():
     assert client.call(Command.READ, read_body(file_id, 0, 14)).data == b"as it was sent"
 
 
+def test_what_follows_at_another_disk_is_started_without_another_message():
+    first = MemoryDisk(1 << 20)
+    client = RawInitiator(make_exporter(disk0=first, disk1=MemoryDisk(1 << 20))).log_in()
+    client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
+    files = client.open("disk0"), client.open("disk1")
+    first.stall()
+    ids = client.compound(*((Command.READ, read_body(file_id, 0, 8), {}) for file_id in files))
+    rings: list[bool] = []
+    client.exporter.on_dirty = lambda: rings.append(True)
+    first.release()
+    assert rings
+    client.exporter.flush()
+    client.collect()
+    assert [client.take(message_id).status for message_id in ids] == [0, 0]
+
+
 def test_errors_of_a_related_compound_carry_on(client):
     ids = client.compound(
         (Command.CREATE, CREATE_NOTHING, {}),
