@@ -26,8 +26,18 @@ Answer = Mapping[str, object]
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
+#: trio's logger, which reports that no file descriptor is left to accept a connection with.
+_ACCEPTING = logging.getLogger("trio.serve_listeners")
+
+
 class RefusedError(Exception):
     """The request is answered with the text as its error."""
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Keep the line and drop the traceback: that the process has no descriptor left is no fault in a program."""
+    record.exc_info = None
+    return True
 
 
 async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) -> None:
@@ -42,6 +52,7 @@ async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) 
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 logger.debug("control connection broken")
 
+    _ACCEPTING.addFilter(_without_traceback)
     await trio.serve_listeners(serve, [listener])
 
 

@@ -190,15 +190,15 @@ def test_a_device_with_a_mounted_partition_is_in_use(tmp_path: Path) -> None:
 
 def test_a_loop_device_is_known_by_its_image(image: Path) -> None:
     with loop_device(image) as device:
-        before = scan_disk(device).device
-        assert before.place == ""
+        assert scan_disk(device).device.place == ""
+        before = scan_disk(device).instance
         with loop_device(image, "--offset", "4096") as beside:
-            assert scan_disk(beside).device != before
+            assert scan_disk(beside).instance != before
     with loop_device(image) as device:
-        assert scan_disk(device).device == before
+        assert scan_disk(device).instance == before
     os.replace(shutil.copy(image, image.with_name("copy")), image)
     with loop_device(image) as device:
-        assert scan_disk(device).device != before
+        assert scan_disk(device).instance != before
 
 
 def test_a_device_without_a_name_of_its_own_is_another_one_each_time(image: Path) -> None:
