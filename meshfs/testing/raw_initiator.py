@@ -379,11 +379,18 @@ class RawInitiator(RawClient):
 class SocketInitiator(RawClient):
     """The same over a blocking socket, for threads and other processes. A context manager."""
 
-    def __init__(self, address: str | tuple[str, int], timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str | tuple[str, int], timeout_s: float = 5.0, *, source: str = "") -> None:
+        """Connect; ``source`` is the address of this machine that a TCP connection comes from."""
         super().__init__()
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-        self.socket.settimeout(timeout_s)
-        self.socket.connect(address)
+        try:
+            self.socket.settimeout(timeout_s)
+            if source:
+                self.socket.bind((source, 0))
+            self.socket.connect(address)
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,20 @@
+"""`python -m meshfs.testing.attack KIND ...`: one attacker as a process."""
+
+import json
+from typing import Final
+
+from meshfs.testing.attack.base import Run, from_options, parser
+from meshfs.testing.attack.floods import FLOODS
+
+KINDS: Final[dict[str, Run]] = {**FLOODS}
+
+
+def main() -> None:
+    options = parser(sorted(KINDS)).parse_args()
+    attack = from_options(options)
+    KINDS[options.kind](attack)
+    print(json.dumps(dict(attack.counts), sort_keys=True), flush=True)
+
+
+if __name__ == "__main__":
+    main()
