@@ -39,7 +39,7 @@ def _oplock_break(request: Request) -> None:
     """Scratch files have oplocks; disks have none, and nothing has a lease (3.3.5.22)."""
     body = unpack_break_acknowledgment(request.message.body)
     if isinstance(body, OplockBreak):
-        opened = request.find_open(body.file_id.volatile)
+        opened = request.find_open(*body.file_id)
         if isinstance(opened, ScratchOpen):
             oplock_break.acknowledge(request, opened, body)
             return

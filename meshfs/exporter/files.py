@@ -118,11 +118,11 @@ def close(request: Request) -> None:
     Also where the open is closing already: an initiator asks again when it lost the channel it asked on.
     """
     body = CloseRequest.unpack(request.message.body)
-    closing = request.session.find_closing(request.tree, body.file_id.volatile)
+    closing = request.session.find_closing(request.tree, body.file_id)
     if closing is not None:
         closing.close(lambda: request.fail(NtStatus.FILE_CLOSED))
         return
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.find_open(*body.file_id)
     reply = CloseResponse()
     if body.flags & CloseFlags.POSTQUERY_ATTRIB:
         facts = facts_of(request, opened)

@@ -27,17 +27,18 @@ logger = logging.getLogger(__name__)
 
 def ioctl(request: Request) -> None:
     body = IoctlRequest.unpack(request.message.body)
-    request.check_charge(max(len(body.input), body.output_bytes_max, body.input_bytes_max))
     if body.flags != IOCTL_IS_FSCTL:
         raise StatusError(NtStatus.NOT_SUPPORTED, "IOCTL that is no FSCTL")
-    handler = _HANDLERS.get(body.ctl_code)
-    if handler is not None:
-        handler(request, body)
-    elif body.ctl_code in _NOT_SUPPORTED:
+    if body.ctl_code in _NOT_SUPPORTED:
         raise StatusError(_NOT_SUPPORTED[body.ctl_code], f"FSCTL 0x{body.ctl_code:08x}")
-    else:
-        request.find_open(body.file_id.volatile)
+    if body.ctl_code not in _WITHOUT_FILE:
+        # An open that is not there is told before anything else is wrong.
+        request.find_open(*body.file_id)
+    request.check_charge(max(len(body.input), body.output_bytes_max, body.input_bytes_max))
+    handler = _HANDLERS.get(body.ctl_code)
+    if handler is None:
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"FSCTL 0x{body.ctl_code:08x}")
+    handler(request, body)
 
 
 def _reply(request: Request, body: IoctlRequest, output: bytes, status: int = NtStatus.SUCCESS) -> None:
@@ -82,7 +83,7 @@ def _query_interfaces(request: Request, body: IoctlRequest) -> None:
 
 def _query_disks(request: Request, body: IoctlRequest) -> None:
     """Tell of the open's disk, of all disks, or of the one disk that the input names."""
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.open
     if not opened.access & AccessMask.READ_DATA:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
     user = request.session.user
@@ -103,7 +104,7 @@ def _query_disks(request: Request, body: IoctlRequest) -> None:
 
 
 def _pipe_transceive(request: Request, body: IoctlRequest) -> None:
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.open
     if not isinstance(opened, PipeOpen):
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "not a pipe")
     opened.write(body.input)
@@ -113,7 +114,7 @@ def _pipe_transceive(request: Request, body: IoctlRequest) -> None:
 
 def _object_id(request: Request, body: IoctlRequest) -> None:
     """Every scratch file has one from the beginning (MS-FSA 2.1.5.10.1)."""
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.open
     if not isinstance(opened, ScratchOpen):
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "only scratch files have object ids")
     output = scratch_files.object_id(opened.file, request.peer.exporter.guid)
@@ -124,7 +125,7 @@ def _object_id(request: Request, body: IoctlRequest) -> None:
 
 def _set_zero_data(request: Request, body: IoctlRequest) -> None:
     """A range that ends behind the disk ends at the disk's end: a zeroing extends nothing."""
-    opened = request.find_open(body.file_id.volatile).as_disk()
+    opened = request.open.as_disk()
     wanted = ZeroData.unpack(body.input)
     if not 0 <= wanted.offset <= wanted.stop:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA from {wanted.offset} to {wanted.stop}")
@@ -141,7 +142,9 @@ _HANDLERS: Final[dict[int, Callable[[Request, IoctlRequest], None]]] = {
     Fsctl.GET_OBJECT_ID: _object_id,
     Fsctl.CREATE_OR_GET_OBJECT_ID: _object_id,
 }
-#: Known ones that concern no open.
+#: Those that concern the connection, not an open.
+_WITHOUT_FILE: Final = frozenset((Fsctl.VALIDATE_NEGOTIATE_INFO, Fsctl.QUERY_NETWORK_INTERFACE_INFO))
+#: Known ones that are refused whatever the open.
 _NOT_SUPPORTED: Final[dict[int, NtStatus]] = {
     Fsctl.DFS_GET_REFERRALS: NtStatus.FS_DRIVER_REQUIRED,
     Fsctl.DFS_GET_REFERRALS_EX: NtStatus.FS_DRIVER_REQUIRED,

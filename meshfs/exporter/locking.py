@@ -1,24 +1,53 @@
-"""LOCK: byte ranges of disks and scratch files, at once or when others let go (MS-SMB2 3.3.5.14)."""
+"""LOCK: byte ranges of disks and scratch files, at once or when others let go (MS-SMB2 3.3.5.14).
+
+A LOCK that an initiator repeats after it lost a channel is recognised by its LockSequence (`lock_sequence`), where the
+connection offers multichannel: other initiators need not count, and their fields are ignored.
+"""
+
+from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter.lock_sequence import LockSequences
 from meshfs.exporter.locks import ByteRange, Lock, Lockable
 from meshfs.exporter.opens import AnyOpen, DiskOpen, ScratchOpen
 from meshfs.exporter.request import Request
-from meshfs.smb.constants import LockFlags, NtStatus
+from meshfs.smb.constants import Capabilities, LockFlags, NtStatus
 from meshfs.smb.messages import LockElement, LockRequest, LockResponse
 
-_KINDS = {
+_KINDS: Final = {
     LockFlags.SHARED_LOCK: False,
     LockFlags.EXCLUSIVE_LOCK: True,
 }
+#: A LockSequence whose entry, 0, does not exist: such a LOCK repeats nothing.
+_NO_SEQUENCE: Final = 0
 
 
 def lock(request: Request) -> None:
     body = LockRequest.unpack(request.message.body)
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.find_open(*body.file_id)
+    sequence = _sequence_of(request, body)
+    if sequence and opened.lock_sequences is not None:
+        if opened.lock_sequences.repeats(sequence):
+            request.reply(LockResponse().pack())
+            return
+        opened.lock_sequences.begin(sequence)
     if not body.locks:
         raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of nothing")
+    target = _target(opened)
+    if body.locks[0].flags & LockFlags.UNLOCK:
+        _unlock(request, target, body.locks, sequence)
+    else:
+        _lock(request, target, body.locks, sequence)
+
+
+def _sequence_of(request: Request, body: LockRequest) -> int:
+    """The LockSequence that counts: the exporter has no resilient, durable or persistent opens to count it for."""
+    offered = request.peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL
+    return body.lock_sequence if offered else _NO_SEQUENCE
+
+
+def _target(opened: AnyOpen) -> Lockable:
     if isinstance(opened, DiskOpen):
         target: Lockable = opened.disk
     elif isinstance(opened, ScratchOpen) and opened.directory is None:
@@ -27,13 +56,19 @@ def lock(request: Request) -> None:
         raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of a directory")
     if not opened.readable and not opened.writable:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
-    if body.locks[0].flags & LockFlags.UNLOCK:
-        _unlock(request, target, body.locks)
-    else:
-        _lock(request, target, body.locks)
+    return target
 
 
-def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...]) -> None:
+def _succeed(request: Request, sequence: int) -> None:
+    opened = request.open
+    if sequence:
+        if opened.lock_sequences is None:
+            opened.lock_sequences = LockSequences()
+        opened.lock_sequences.succeeded(sequence)
+    request.reply(LockResponse().pack())
+
+
+def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
     """3.3.5.14.1: one after the other, up to the first that is wrong."""
     try:
         for element in elements:
@@ -41,13 +76,13 @@ def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...
                 raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK and UNLOCK in one request")
             if not target.locks.unlock(request.open, ByteRange(element.offset, element.length)):
                 raise StatusError(NtStatus.RANGE_NOT_LOCKED, f"no lock of {element.length} bytes at {element.offset}")
-        request.reply(LockResponse().pack())
+        _succeed(request, sequence)
     finally:
         # Those released before an error stay released.
         target.wake_lock_waiters()
 
 
-def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...]) -> None:
+def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
     opened = request.open
     locks = [_checked(opened, element) for element in elements]
     waits = not elements[0].flags & LockFlags.FAIL_IMMEDIATELY
@@ -60,12 +95,12 @@ def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...])
         if table.try_lock(wanted):
             continue
         if waits:
-            _wait(request, target, wanted)
+            _wait(request, target, wanted, sequence)
             return
         for granted in locks[:index]:
             table.unlock(opened, granted.range)
         raise StatusError(NtStatus.LOCK_NOT_GRANTED, "another lock is in the way")
-    request.reply(LockResponse().pack())
+    _succeed(request, sequence)
 
 
 def _checked(opened: AnyOpen, element: LockElement) -> Lock:
@@ -78,14 +113,20 @@ def _checked(opened: AnyOpen, element: LockElement) -> Lock:
     return Lock(opened, wanted, kind)
 
 
-def _wait(request: Request, target: Lockable, wanted: Lock) -> None:
+def _wait(request: Request, target: Lockable, wanted: Lock, sequence: int) -> None:
+    """Wait for the lock.
+
+    The connection of a waiting LOCK may be lost before the exporter notices, so that its repetition waits beside it.
+    Both are answered when the first of them gets the lock: for the second it would be its own lock that is in the way.
+    """
     opened = request.open
 
     def retry() -> bool:
-        if not target.locks.try_lock(wanted):
+        done = opened.lock_sequences is not None and opened.lock_sequences.repeats(sequence)
+        if not done and not target.locks.try_lock(wanted):
             return False
         opened.waits.discard(waiting)
-        request.reply(LockResponse().pack())
+        _succeed(request, sequence)
         return True
 
     def abort() -> None:

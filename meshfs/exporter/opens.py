@@ -14,6 +14,7 @@ from meshfs.disk.base import DiskRequest
 from meshfs.errors import StatusError
 from meshfs.exporter import oplock_break
 from meshfs.exporter.directory import Directory
+from meshfs.exporter.lock_sequence import LockSequences
 from meshfs.exporter.oplock import Oplock
 from meshfs.exporter.request import Request, Waiting
 from meshfs.exporter.scratch import ScratchFile, ScratchVolume
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 class Open:
     """What all opens have. ``file_id`` is both halves of the SMB2_FILEID."""
 
-    __slots__ = ("access", "allowed", "channel_sequence", "closing", "file_id", "name", "session", "tree", "waits")
+    __slots__ = (
+        "access", "allowed", "channel_sequence", "closing", "file_id", "lock_sequences", "name", "session", "tree",
+        "waits",
+    )  # fmt: skip
 
     def __init__(self, session: "Session", tree: "Tree", file_id: int, access: int, name: str) -> None:
         self.session = session
@@ -40,6 +44,8 @@ class Open:
         self.name = name
         #: Open.ChannelSequence: the newest one seen, at first that of its CREATE.
         self.channel_sequence = 0
+        #: Open.LockSequenceArray, once a LOCK with a sequence has succeeded.
+        self.lock_sequences: LockSequences | None = None
         self.closing = False
         #: Asynchronous requests that wait for something to happen to it.
         self.waits: set[Waiting] = set()

@@ -104,7 +104,7 @@ def facts_of(request: Request, opened: AnyOpen) -> FileFacts:
 
 def query_directory(request: Request) -> None:
     body = QueryDirectoryRequest.unpack(request.message.body)
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.find_open(*body.file_id)
     request.check_charge(body.output_bytes_max)
     directory = _directory_of(opened)
     if directory is None:
@@ -150,7 +150,7 @@ def _begin_listing(request: Request, directory: Directory, text: str) -> None:
 def change_notify(request: Request) -> None:
     """Answered when names in the directory change: of disks, or of scratch files. Nothing else is told of."""
     body = ChangeNotifyRequest.unpack(request.message.body)
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.find_open(*body.file_id)
     request.check_charge(body.output_bytes_max)
     directory = _directory_of(opened)
     if directory is None:
@@ -176,7 +176,7 @@ def change_notify(request: Request) -> None:
 
 def query_info(request: Request) -> None:
     body = QueryInfoRequest.unpack(request.message.body)
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.find_open(*body.file_id)
     request.check_charge(max(body.output_bytes_max, len(body.input)))
     output = _output(request, opened, body)
     if output.status & _ERROR == _ERROR:
@@ -223,7 +223,7 @@ def _volume(request: Request, opened: AnyOpen) -> FilesystemFacts:
 
 def set_info(request: Request) -> None:
     body = SetInfoRequest.unpack(request.message.body)
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.find_open(*body.file_id)
     request.check_charge(len(body.buffer))
     if body.info_type != InfoType.FILE:
         raise StatusError(NtStatus.ACCESS_DENIED, f"SET_INFO of type {body.info_type}")

@@ -50,10 +50,10 @@ def read(request: Request) -> None:
     message = request.message
     if len(message.view) < _READ_FIXED_BYTES:
         raise StatusError(NtStatus.INVALID_PARAMETER, "READ is too short")
-    size, _, _, length, offset, _, volatile, minimum, channel, _, _, _ = _READ_REQUEST.unpack_from(
+    size, _, _, length, offset, persistent, volatile, minimum, channel, _, _, _ = _READ_REQUEST.unpack_from(
         message.view, HEADER_BYTES
     )
-    opened = request.find_open(volatile)
+    opened = request.find_open(persistent, volatile)
     if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes at {offset}, channel {channel}")
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
@@ -145,8 +145,10 @@ def write(request: Request) -> None:
     view = message.view
     if len(view) < WRITE_DATA_OFFSET:
         raise StatusError(NtStatus.INVALID_PARAMETER, "WRITE is too short")
-    size, start, length, offset, _, volatile, channel, _, _, _, flags = WRITE_REQUEST.unpack_from(view, HEADER_BYTES)
-    opened = request.find_open(volatile)
+    size, start, length, offset, persistent, volatile, channel, _, _, _, flags = WRITE_REQUEST.unpack_from(
+        view, HEADER_BYTES
+    )
+    opened = request.find_open(persistent, volatile)
     if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes at {offset}, channel {channel}")
     if length and not WRITE_DATA_OFFSET <= start <= len(view) - length:
@@ -226,7 +228,7 @@ def _fail(request: Request, result: int) -> None:
 def flush(request: Request) -> None:
     """FLUSH goes through the queue, as everything that touches the disk does."""
     body = FlushRequest.unpack(request.message.body)
-    opened = request.find_open(body.file_id.volatile)
+    opened = request.find_open(*body.file_id)
     if not isinstance(opened, DiskOpen):
         if isinstance(opened, ScratchOpen):
             scratch_files.check_flush(opened)

@@ -64,18 +64,19 @@ class Request:
         self.open.answered(done)
         self.peer.abort()
 
-    def find_open(self, volatile: int) -> "AnyOpen":
+    def find_open(self, persistent: int, volatile: int) -> "AnyOpen":
         """The open of a file id (or of the request before, in a compound). Raises StatusError.
 
-        Every request with a file id passes here, and has its channel sequence looked at (3.3.5.2.10).
+        Every request with a file id passes here, and has its channel sequence looked at (3.3.5.2.10). Both halves
+        of an id that the exporter gave out are equal; an id with a wrong persistent half names no open.
         """
         compound = self.compound
         if compound is not None:
             if self.message.flags & _RELATED:
-                volatile = compound.related_file()
+                persistent = volatile = compound.related_file()
             compound.file_id = volatile
         opened = self.session.opens.get(volatile)
-        if opened is None or opened.tree is not self.tree:
+        if opened is None or opened.tree is not self.tree or persistent != volatile:
             raise StatusError(NtStatus.FILE_CLOSED, f"no open 0x{volatile:x}")
         self.open = opened
         message = self.message

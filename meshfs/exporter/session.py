@@ -24,7 +24,7 @@ from meshfs.smb.constants import (
     SessionFlags,
     SessionSetupFlags,
 )
-from meshfs.smb.messages import LogoffRequest, LogoffResponse, SessionSetupRequest, SessionSetupResponse
+from meshfs.smb.messages import FileId, LogoffRequest, LogoffResponse, SessionSetupRequest, SessionSetupResponse
 from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
@@ -95,9 +95,11 @@ class Session:
         for opened in (*self.opens.values(), *self.closing):
             opened.cancel_requests_of(peer)
 
-    def find_closing(self, tree: Tree, file_id: int) -> "AnyOpen | None":
+    def find_closing(self, tree: Tree, file_id: FileId) -> "AnyOpen | None":
         """An open that is closed already, and still has I/O at its disk."""
-        return next((each for each in self.closing if each.file_id == file_id and each.tree is tree), None)
+        if file_id.persistent != file_id.volatile:
+            return None
+        return next((each for each in self.closing if each.file_id == file_id.volatile and each.tree is tree), None)
 
     def close_opens(self, opens: "list[AnyOpen]", then: Callable[[], object]) -> None:
         """End these opens; ``then`` when nothing of them is at a disk any more."""

@@ -1,0 +1,42 @@
+"""Which LOCK requests of an open were carried out already (MS-SMB2 3.3.1.10, 3.3.5.14). Pure.
+
+An initiator that loses a channel repeats on another one the LOCK requests that were not answered, and cannot know
+whether they were carried out. So each LOCK names an entry of the open's LockSequenceArray (1 to 64) and a number of
+4 bits for it. A successful LOCK leaves its number in the entry. A LOCK whose number is there already is a repetition
+and succeeds without being carried out again; one with another number clears the entry. The initiator has at most
+one LOCK under way for each entry.
+"""
+
+from typing import Final
+
+ENTRIES: Final = 64
+_NUMBER_BITS: Final = 4
+_NUMBER_MASK: Final = (1 << _NUMBER_BITS) - 1
+# An entry without a number: no number of 4 bits is equal to it.
+_INVALID: Final = 0xFF
+
+
+class LockSequences:
+    """The LockSequenceArray of one open: a byte for each entry."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers = bytearray([_INVALID]) * ENTRIES
+
+    def repeats(self, sequence: int) -> bool:
+        """Whether a LOCK with this LockSequence field repeats the last one of its entry that succeeded."""
+        index = sequence >> _NUMBER_BITS
+        return 1 <= index <= ENTRIES and self._numbers[index - 1] == sequence & _NUMBER_MASK
+
+    def begin(self, sequence: int) -> None:
+        """A LOCK that repeats none is about to be carried out: clear its entry."""
+        index = sequence >> _NUMBER_BITS
+        if 1 <= index <= ENTRIES:
+            self._numbers[index - 1] = _INVALID
+
+    def succeeded(self, sequence: int) -> None:
+        """A LOCK was carried out, all of it."""
+        index = sequence >> _NUMBER_BITS
+        if 1 <= index <= ENTRIES:
+            self._numbers[index - 1] = sequence & _NUMBER_MASK
