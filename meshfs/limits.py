@@ -69,6 +69,21 @@ CHANNELS_PER_SESSION_MAX: Final = 32
 TREES_PER_SESSION_MAX: Final = 64
 OPENS_PER_SESSION_MAX: Final = 4096
 LOCKS_PER_OPEN_MAX: Final = 1024
+# What one node may have in all its sessions together. A mount has an open and a share or two for each disk that is in
+# use, and as many again while an earlier session of it ends. An open takes about 2 KiB, so these are at most 16 MiB.
+OPENS_PER_NODE_MAX: Final = 8192
+# Of them at one disk: a thousand programs of a node that open it by themselves (smbclient, cifs), and some more.
+OPENS_PER_NODE_AND_DISK_MAX: Final = 2048
+TREES_PER_NODE_MAX: Final = 1024
+# A mount watches an exporter's disks by one CHANGE_NOTIFY. Each that waits is answered when a disk changes, 15 us each,
+# so all of a node's take 4 ms.
+NOTIFIES_PER_NODE_MAX: Final = 256
+# A lock takes about 500 bytes, so these are 8 MiB of a node. A program that locks parts of a disk has some dozens.
+LOCKS_PER_NODE_MAX: Final = 16384
+LOCKS_PER_NODE_AND_DISK_MAX: Final = 8192
+# Each that waits for a range is tried again when a lock there goes, 5 us each: 0.6 ms for all of a node's at one disk.
+WAITING_LOCKS_PER_NODE_MAX: Final = 512
+WAITING_LOCKS_PER_NODE_AND_DISK_MAX: Final = 128
 # LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests that wait, per connection (each holds a credit as well).
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # Replies a peer does not fetch: past this the exporter stops reading from it.

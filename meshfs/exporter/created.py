@@ -5,6 +5,7 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter.holdings import Resource
 from meshfs.exporter.opens import AnyOpen
 from meshfs.exporter.query import facts_of
 from meshfs.exporter.request import Request
@@ -18,7 +19,8 @@ _ON_DISK_ID: Final = Struct("<QQ16x")
 
 
 def check_room(session: Session) -> None:
-    """Raises StatusError where the session has as many opens as it may have."""
+    """Raises StatusError where the session, or its node, has as many opens as it may have."""
+    session.holdings.check(Resource.OPENS)
     if len(session.opens) >= limits.OPENS_PER_SESSION_MAX:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens")
 

@@ -98,7 +98,7 @@ def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
 
 
 def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int) -> None:
-    if not disk.shares_with(granted, body.share_access):
+    if disk.share_counts.conflicts(granted, body.share_access):
         raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
     opened = DiskOpen(
         request.session, request.tree, request.peer.exporter.new_file_id(), granted, body.share_access, disk,

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
-from meshfs.exporter.opens import DiskOpen, RootOpen
+from meshfs.exporter.holdings import Holdings
+from meshfs.exporter.opens import RootOpen
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.session import Session
 from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
+from meshfs.model import Access
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
 from meshfs.smb.messages import filetime
@@ -88,6 +90,10 @@ class Exporter:
         self.started_filetime = self.now_filetime()
         self.peers: set[Peer] = set()
         self.sessions: dict[int, Session] = {}
+        #: The opens of the roots of the shares of disks.
+        self.roots: dict[RootOpen, None] = {}
+        # By node: as many as the config has.
+        self._holdings: dict[str, Holdings] = {}
         # Ended, with I/O still at a disk; and who waits for its end.
         self._ending: dict[int, tuple[Session, list[Callable[[], object]]]] = {}
         self.counters: Counter[str] = Counter()
@@ -104,6 +110,20 @@ class Exporter:
 
     def count(self, what: str) -> None:
         self.counters[what] += 1
+
+    def holdings_of(self, node: str) -> Holdings:
+        """What the node has here, in all its sessions together."""
+        holdings = self._holdings.get(node)
+        if holdings is None:
+            holdings = self._holdings[node] = Holdings(node, self._holdings_refused)
+        return holdings
+
+    def _holdings_refused(self, why: str) -> None:
+        self.count("node_limits_reached")
+        if self.log_limit.allows(self.clock()):
+            logger.warning("refused: %s", why)
+        else:
+            self.count("log_lines_held_back")
 
     def now_filetime(self) -> int:
         return filetime(int(self.wall_clock() * 1e9))
@@ -224,26 +244,24 @@ class Exporter:
 
     def enforce(self, disk: OfferedDisk) -> None:
         """Who may do what with the disk changed: end the opens that may do more than that."""
-        for opened in self._opens_of(disk):
-            if opened.access & ~DISK_RIGHTS[disk.access_of(opened.session.user)]:
+        for opened in list(disk.opens):
+            access = disk.access_of(opened.node)
+            if opened.access & ~DISK_RIGHTS[access]:
                 opened.close(_nobody)
+            elif access is not Access.READ_WRITE:
+                opened.stop_excluding()
         self.shares.modified(disk)
 
     def end_opens(self, disk: OfferedDisk) -> None:
         """What was opened must not go on: its initiators open the disk again, and learn what became of it."""
-        for opened in self._opens_of(disk):
+        for opened in list(disk.opens):
             opened.close(_nobody)
-
-    def _opens_of(self, disk: OfferedDisk) -> list[DiskOpen]:
-        opens = [opened for session in self.sessions.values() for opened in session.opens.values()]
-        return [opened for opened in opens if isinstance(opened, DiskOpen) and opened.disk is disk]
 
     def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
         """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""
         disk = self.shares.remove(name)
-        opens = [opened for session in self.sessions.values() for opened in (*session.opens.values(), *session.closing)]
-        mine = [opened for opened in opens if isinstance(opened, DiskOpen) and opened.disk is disk]
-        left = len(mine) + 1
+        opens = list(disk.opens)
+        left = len(opens) + 1
 
         def one_less() -> None:
             nonlocal left
@@ -251,16 +269,14 @@ class Exporter:
             if not left:
                 then(disk)
 
-        for opened in mine:
+        for opened in opens:
             opened.close(one_less)
         one_less()
 
     def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
         self.begin_batch()
-        for session in list(self.sessions.values()):
-            for opened in list(session.opens.values()):
-                if isinstance(opened, RootOpen):
-                    opened.directory.changed(action, disk.name)
+        for opened in list(self.roots):
+            opened.directory.changed(action, disk.name)
         self.end_batch()
 
 

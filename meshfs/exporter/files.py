@@ -96,7 +96,8 @@ def _open_root(request: Request, body: CreateRequest) -> tuple[RootOpen, int]:
         granted &= ~int(WRITE_RIGHTS)
     if granted & ~allowed:
         raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root")
-    return RootOpen(request.session, request.tree, request.peer.exporter.new_file_id(), granted), allowed
+    exporter = request.peer.exporter
+    return RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.roots), allowed
 
 
 def _open_pipe(request: Request, body: CreateRequest) -> PipeOpen:

@@ -8,10 +8,12 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter.holdings import Resource
 from meshfs.exporter.lock_sequence import LockSequences
-from meshfs.exporter.locks import ByteRange, Lock, Lockable
+from meshfs.exporter.locks import ByteRange, Lock, Lockable, LockTable
 from meshfs.exporter.opens import AnyOpen, DiskOpen, ScratchOpen
 from meshfs.exporter.request import Request
+from meshfs.model import Access
 from meshfs.smb.constants import Capabilities, LockFlags, NtStatus
 from meshfs.smb.messages import LockElement, LockRequest, LockResponse
 
@@ -68,22 +70,38 @@ def _succeed(request: Request, sequence: int) -> None:
     request.reply(LockResponse().pack())
 
 
+def _check_may_lock(opened: AnyOpen) -> None:
+    """A lock holds writers off, so only nodes that may write the disk get one.
+
+    Raises StatusError ACCESS_DENIED. To grant a lock that holds nobody off would be a lie to the program that asks.
+    """
+    if isinstance(opened, DiskOpen) and opened.disk.access_of(opened.node) is not Access.READ_WRITE:
+        raise StatusError(NtStatus.ACCESS_DENIED, f"node {opened.node} may only read disk {opened.name}, and not lock")
+
+
 def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
     """3.3.5.14.1: one after the other, up to the first that is wrong."""
+    freed: ByteRange | None = None
+    opened = request.open
     try:
         for element in elements:
             if element.flags != LockFlags.UNLOCK:
                 raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK and UNLOCK in one request")
-            if not target.locks.unlock(request.open, ByteRange(element.offset, element.length)):
+            wanted = ByteRange(element.offset, element.length)
+            if not target.locks.unlock(opened, wanted):
                 raise StatusError(NtStatus.RANGE_NOT_LOCKED, f"no lock of {element.length} bytes at {element.offset}")
+            opened.session.holdings.give_back(Resource.LOCKS, target)
+            freed = wanted.joined(freed)
         _succeed(request, sequence)
     finally:
         # Those released before an error stay released.
-        target.wake_lock_waiters()
+        if freed is not None:
+            target.wake_lock_waiters(freed)
 
 
 def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
     opened = request.open
+    _check_may_lock(opened)
     locks = [_checked(opened, element) for element in elements]
     waits = not elements[0].flags & LockFlags.FAIL_IMMEDIATELY
     if waits and len(elements) > 1:
@@ -91,16 +109,28 @@ def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...],
     table = target.locks
     if table.count(opened) + len(locks) > limits.LOCKS_PER_OPEN_MAX:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many locks")
-    for index, wanted in enumerate(locks):
-        if table.try_lock(wanted):
-            continue
-        if waits:
-            _wait(request, target, wanted, sequence)
+    opened.session.holdings.take(Resource.LOCKS, target, len(locks))
+    try:
+        granted = _try_all(table, locks)
+        if not granted and waits:
+            _wait(request, target, locks[0], sequence)
             return
-        for granted in locks[:index]:
-            table.unlock(opened, granted.range)
-        raise StatusError(NtStatus.LOCK_NOT_GRANTED, "another lock is in the way")
+        if not granted:
+            raise StatusError(NtStatus.LOCK_NOT_GRANTED, "another lock is in the way")
+    except StatusError:
+        opened.session.holdings.give_back(Resource.LOCKS, target, len(locks))
+        raise
     _succeed(request, sequence)
+
+
+def _try_all(table: LockTable, locks: list[Lock]) -> bool:
+    """Take all of them, or none."""
+    for index, wanted in enumerate(locks):
+        if not table.try_lock(wanted):
+            for granted in locks[:index]:
+                table.remove(granted)
+            return False
+    return True
 
 
 def _checked(opened: AnyOpen, element: LockElement) -> Lock:
@@ -118,21 +148,29 @@ def _wait(request: Request, target: Lockable, wanted: Lock, sequence: int) -> No
 
     The connection of a waiting LOCK may be lost before the exporter notices, so that its repetition waits beside it.
     Both are answered when the first of them gets the lock: for the second it would be its own lock that is in the way.
+
+    The lock counts among its node's from now on, so that there is room for it when it is granted.
     """
     opened = request.open
+    holdings = opened.session.holdings
 
     def retry() -> bool:
         done = opened.lock_sequences is not None and opened.lock_sequences.repeats(sequence)
         if not done and not target.locks.try_lock(wanted):
             return False
         opened.waits.discard(waiting)
+        holdings.give_back(Resource.WAITING_LOCKS, target)
+        if done:
+            holdings.give_back(Resource.LOCKS, target)
         _succeed(request, sequence)
         return True
 
     def abort() -> None:
         opened.waits.discard(waiting)
-        target.lock_waiters.remove(retry)
+        target.lock_waiters.pop(waiter, None)
+        holdings.give_back(Resource.WAITING_LOCKS, target)
+        holdings.give_back(Resource.LOCKS, target)
 
-    waiting = request.wait(abort)
+    waiting = holdings.take_for(lambda: request.wait(abort), Resource.WAITING_LOCKS, target)
     opened.waits.add(waiting)
-    target.lock_waiters.append(retry)
+    waiter = target.wait_for_lock(wanted.range, retry)

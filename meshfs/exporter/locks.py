@@ -2,11 +2,24 @@
 
 Locks are mandatory: a READ or WRITE of another open inside an exclusive lock fails, a WRITE
 inside a shared lock fails whoever holds it. The owner is the open.
+
+A node may hold thousands of locks, and every READ and WRITE of every node asks about them, so a question must not
+walk through them. A range [a, b) overlaps a lock [s, e) when s < b and e > a. Of the locks that begin before b, those
+that end at or before a do not overlap, and each of them also begins before b. So their number is a difference of two
+counts, and two sorted lists give each count by bisection, also for locks that overlap each other:
+
+    overlapping [a, b)  =  (locks with s < b)  -  (locks with e <= a)
+
+A lock of length 0 stands between two bytes, at x, and overlaps where a < x < b. Those are counted by a third list.
 """
 
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+
+from sortedcontainers import SortedList
 
 OFFSET_MAX: Final = (1 << 64) - 1
 
@@ -23,14 +36,16 @@ class ByteRange:
         """The last byte has an offset of 64 bits."""
         return self.length == 0 or self.offset + self.length - 1 <= OFFSET_MAX
 
-    def overlaps(self, offset: int, length: int) -> bool:
-        if not self.length and not length:
-            return False
-        if not self.length:
-            return offset < self.offset < offset + length
-        if not length:
-            return self.offset < offset < self.offset + self.length
-        return offset < self.offset + self.length and self.offset < offset + length
+    def touches(self, other: "ByteRange") -> bool:
+        """Whether the two overlap or lie side by side: true of every two ranges that can be in each other's way."""
+        return self.offset <= other.offset + other.length and other.offset <= self.offset + self.length
+
+    def joined(self, other: "ByteRange | None") -> "ByteRange":
+        """The smallest range with both in it."""
+        if other is None:
+            return self
+        offset = min(self.offset, other.offset)
+        return ByteRange(offset, max(self.offset + self.length, other.offset + other.length) - offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +55,112 @@ class Lock:
     exclusive: bool
 
 
+class _Sorted(Protocol):
+    """What a `_Ranges` needs of its three lists."""
+
+    def add(self, value: int) -> None: ...
+    def remove(self, value: int) -> None: ...
+    def bisect_left(self, value: int) -> int: ...
+    def bisect_right(self, value: int) -> int: ...
+    def __len__(self) -> int: ...
+
+
+class _ShortSortedList(list[int]):
+    """Instead of a SortedList, which takes ten times the memory, where there are a thousand values at most."""
+
+    __slots__ = ()
+
+    def add(self, value: int) -> None:
+        insort(self, value)
+
+    def remove(self, value: int) -> None:
+        del self[bisect_left(self, value)]
+
+    def bisect_left(self, value: int) -> int:
+        return bisect_left(self, value)
+
+    def bisect_right(self, value: int) -> int:
+        return bisect_right(self, value)
+
+
+class _Ranges:
+    """Ranges that may overlap each other, and how many of them overlap a given one."""
+
+    __slots__ = ("_ends", "_points", "_starts")
+
+    def __init__(self, make: Callable[[], _Sorted]) -> None:
+        self._starts = make()
+        self._ends = make()
+        self._points = make()
+
+    def __len__(self) -> int:
+        return len(self._starts) + len(self._points)
+
+    def add(self, wanted: ByteRange) -> None:
+        if wanted.length:
+            self._starts.add(wanted.offset)
+            self._ends.add(wanted.offset + wanted.length)
+        else:
+            self._points.add(wanted.offset)
+
+    def remove(self, held: ByteRange) -> None:
+        if held.length:
+            self._starts.remove(held.offset)
+            self._ends.remove(held.offset + held.length)
+        else:
+            self._points.remove(held.offset)
+
+    def overlapping(self, offset: int, length: int) -> int:
+        """How many overlap the range; one of length 0 is overlapped where a longer one has bytes on both its sides."""
+        if not length:
+            return self._starts.bisect_left(offset) - self._ends.bisect_right(offset)
+        end = offset + length
+        count = self._starts.bisect_left(end) - self._ends.bisect_right(offset)
+        if self._points:
+            count += self._points.bisect_left(end) - self._points.bisect_right(offset)
+        return count
+
+
+class _Owned:
+    """The locks of one owner: ``exclusive`` has their ranges, ``counts`` how many there are of each range and kind."""
+
+    __slots__ = ("counts", "exclusive", "total")
+
+    def __init__(self) -> None:
+        self.exclusive = _Ranges(_ShortSortedList)
+        self.counts: Counter[tuple[ByteRange, bool]] = Counter()
+        self.total = 0
+
+
 class LockTable:
     """The granted locks of one disk or file."""
 
-    __slots__ = ("_locks",)
+    __slots__ = ("_exclusive", "_owned", "_shared", "_total")
 
     def __init__(self) -> None:
-        self._locks: list[Lock] = []
+        self._exclusive = _Ranges(SortedList)
+        self._shared = _Ranges(SortedList)
+        self._owned: dict[object, _Owned] = {}
+        self._total = 0
 
     def __len__(self) -> int:
-        return len(self._locks)
+        return self._total
 
     def count(self, owner: object) -> int:
-        return sum(lock.owner is owner for lock in self._locks)
+        owned = self._owned.get(owner)
+        return owned.total if owned is not None else 0
 
     def can_read(self, owner: object, offset: int, length: int) -> bool:
-        return not any(
-            lock.exclusive and lock.owner is not owner and lock.range.overlaps(offset, length) for lock in self._locks
-        )
+        """Whether no other owner's exclusive lock overlaps the range."""
+        overlapping = self._exclusive.overlapping(offset, length)
+        if not overlapping:
+            return True
+        owned = self._owned.get(owner)
+        return owned is not None and owned.exclusive.overlapping(offset, length) == overlapping
 
     def can_write(self, owner: object, offset: int, length: int) -> bool:
-        return not any(
-            not (lock.exclusive and lock.owner is owner) and lock.range.overlaps(offset, length) for lock in self._locks
-        )
+        """Whether no lock overlaps the range but exclusive ones of the owner."""
+        return not self._shared.overlapping(offset, length) and self.can_read(owner, offset, length)
 
     def try_lock(self, lock: Lock) -> bool:
         """Grant it, or False when another one is in its way.
@@ -70,27 +168,75 @@ class LockTable:
         A shared lock may stand on shared ones and on its owner's exclusive ones; an exclusive
         one on none, not even its owner's.
         """
-        for held in self._locks:
-            if not held.range.overlaps(lock.range.offset, lock.range.length):
-                continue
-            if lock.exclusive or (held.exclusive and held.owner is not lock.owner):
+        offset, length = lock.range.offset, lock.range.length
+        if lock.exclusive:
+            if self._exclusive.overlapping(offset, length) or self._shared.overlapping(offset, length):
                 return False
-        self._locks.append(lock)
+        elif not self.can_read(lock.owner, offset, length):
+            return False
+        self._add(lock)
+        return True
+
+    def _add(self, lock: Lock) -> None:
+        owned = self._owned.get(lock.owner)
+        if owned is None:
+            owned = self._owned[lock.owner] = _Owned()
+        owned.counts[lock.range, lock.exclusive] += 1
+        owned.total += 1
+        self._total += 1
+        if lock.exclusive:
+            owned.exclusive.add(lock.range)
+            self._exclusive.add(lock.range)
+        else:
+            self._shared.add(lock.range)
+
+    def remove(self, lock: Lock) -> bool:
+        """Release one lock of exactly this owner, range and kind; False when there is none."""
+        owned = self._owned.get(lock.owner)
+        key = lock.range, lock.exclusive
+        if owned is None or not owned.counts[key]:
+            return False
+        owned.counts[key] -= 1
+        if not owned.counts[key]:
+            del owned.counts[key]
+        owned.total -= 1
+        self._total -= 1
+        if lock.exclusive:
+            owned.exclusive.remove(lock.range)
+            self._exclusive.remove(lock.range)
+        else:
+            self._shared.remove(lock.range)
+        if not owned.total:
+            del self._owned[lock.owner]
         return True
 
     def unlock(self, owner: object, wanted: ByteRange) -> bool:
-        """Release the owner's newest lock of exactly that range, an exclusive one first; False when there is none."""
-        mine = [index for index, lock in enumerate(self._locks) if lock.owner is owner and lock.range == wanted]
-        if not mine:
-            return False
-        del self._locks[max(mine, key=lambda index: (self._locks[index].exclusive, index))]
-        return True
+        """Release one of the owner's locks of exactly that range, an exclusive one first; False when there is none."""
+        return self.remove(Lock(owner, wanted, True)) or self.remove(Lock(owner, wanted, False))
 
-    def release(self, owner: object) -> bool:
-        """Drop all locks of an open that ends; whether it had any."""
-        before = len(self._locks)
-        self._locks = [lock for lock in self._locks if lock.owner is not owner]
-        return len(self._locks) != before
+    def release(self, owner: object) -> ByteRange | None:
+        """Drop all locks of an open that ends. Returns the smallest range with all of them in it, None for none."""
+        owned = self._owned.pop(owner, None)
+        if owned is None:
+            return None
+        freed: ByteRange | None = None
+        for (held, exclusive), count in owned.counts.items():
+            ranges = self._exclusive if exclusive else self._shared
+            for _ in range(count):
+                ranges.remove(held)
+            freed = held.joined(freed)
+        self._total -= owned.total
+        return freed
+
+
+class LockWaiter:
+    """A LOCK that waits until others let go; ``retry`` tries again, and says whether it need not wait any more."""
+
+    __slots__ = ("range", "retry")
+
+    def __init__(self, wanted: ByteRange, retry: Callable[[], bool]) -> None:
+        self.range = wanted
+        self.retry = retry
 
 
 class Lockable:
@@ -100,9 +246,21 @@ class Lockable:
 
     def __init__(self) -> None:
         self.locks = LockTable()
-        #: Called one after the other when a lock went; those that got theirs return True.
-        self.lock_waiters: list[Callable[[], bool]] = []
+        #: Those that wait, the oldest first.
+        self.lock_waiters: dict[LockWaiter, None] = {}
 
-    def wake_lock_waiters(self) -> None:
-        """Locks went: try the waiting ones, the oldest first."""
-        self.lock_waiters = [waiter for waiter in self.lock_waiters if not waiter()]
+    def wait_for_lock(self, wanted: ByteRange, retry: Callable[[], bool]) -> LockWaiter:
+        """Have ``retry`` called whenever a lock that may have been in the way is gone."""
+        waiter = LockWaiter(wanted, retry)
+        self.lock_waiters[waiter] = None
+        return waiter
+
+    def wake_lock_waiters(self, freed: ByteRange) -> None:
+        """Locks inside ``freed`` are gone: let those try again that wait for something there, the oldest first.
+
+        Whatever keeps the others waiting is held still, as a lock is in the way of the ranges that it overlaps only.
+        """
+        for waiter in [waiter for waiter in self.lock_waiters if waiter.range.touches(freed)]:
+            # The answer to one may have ended others.
+            if waiter in self.lock_waiters and waiter.retry():
+                self.lock_waiters.pop(waiter, None)

@@ -3,7 +3,10 @@
 close(then)   ends it for good: waiting requests are answered, queued I/O is cancelled, and
               ``then`` is called when nothing of it is at the disk any more. Until that
               moment its share access and its locks hold others off, and its session has it in
-              ``closing``. It may be called again meanwhile.
+              ``closing``. It may be called again at any time.
+
+An open counts among its node's opens (`Holdings`) from its beginning to that moment, and its tree has it in
+``opens``.
 """
 
 import errno
@@ -14,11 +17,14 @@ from meshfs.disk.base import DiskRequest
 from meshfs.errors import StatusError
 from meshfs.exporter import oplock_break
 from meshfs.exporter.directory import Directory
+from meshfs.exporter.holdings import Resource
 from meshfs.exporter.lock_sequence import LockSequences
+from meshfs.exporter.locks import ByteRange, Lockable
 from meshfs.exporter.oplock import Oplock
 from meshfs.exporter.request import Request, Waiting
 from meshfs.exporter.scratch import ScratchFile, ScratchVolume
 from meshfs.exporter.shares import OfferedDisk
+from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, NtStatus
 
 if TYPE_CHECKING:
@@ -30,11 +36,23 @@ class Open:
     """What all opens have. ``file_id`` is both halves of the SMB2_FILEID."""
 
     __slots__ = (
-        "access", "allowed", "channel_sequence", "closing", "file_id", "lock_sequences", "name", "session", "tree",
+        "_counted_at", "access", "allowed", "channel_sequence", "closing", "file_id", "gone", "lock_sequences", "name",
+        "session", "tree",
         "waits",
     )  # fmt: skip
 
-    def __init__(self, session: "Session", tree: "Tree", file_id: int, access: int, name: str) -> None:
+    def __init__(
+        self,
+        session: "Session",
+        tree: "Tree",
+        file_id: int,
+        access: int,
+        name: str,
+        disk: OfferedDisk | None = None,
+    ) -> None:
+        """Raises StatusError INSUFFICIENT_RESOURCES where its node has too many opens, of the disk or in all."""
+        session.holdings.take(Resource.OPENS, disk)
+        self._counted_at = disk
         self.session = session
         self.tree = tree
         self.file_id = file_id
@@ -47,11 +65,16 @@ class Open:
         #: Open.LockSequenceArray, once a LOCK with a sequence has succeeded.
         self.lock_sequences: LockSequences | None = None
         self.closing = False
+        #: Nothing of it is left.
+        self.gone = False
         #: Asynchronous requests that wait for something to happen to it.
         self.waits: set[Waiting] = set()
+        tree.opens[self] = None
 
     def close(self, then: Callable[[], object]) -> None:
-        self._end_waits(NtStatus.CANCELLED)
+        if not self.gone:
+            self._end_waits(NtStatus.CANCELLED)
+            self._end()
         then()
 
     def answered(self, request: DiskRequest) -> None:
@@ -69,6 +92,19 @@ class Open:
     def cancel_requests_of(self, peer: "Peer") -> None:
         """A connection is lost: nothing of it may begin any more."""
 
+    def _end(self) -> None:
+        """It is gone: its node may have another one in its place."""
+        self.gone = True
+        del self.tree.opens[self]
+        self.session.holdings.give_back(Resource.OPENS, self._counted_at)
+
+    def _release_locks(self, target: Lockable) -> ByteRange | None:
+        """Let go all its locks. Returns the smallest range with all of them in it, None for none."""
+        count = target.locks.count(self)
+        if count:
+            self.session.holdings.give_back(Resource.LOCKS, target, count)
+        return target.locks.release(self)
+
     def _end_waits(self, status: int) -> None:
         self.closing = True
         self.session.opens.pop(self.file_id, None)
@@ -77,9 +113,15 @@ class Open:
 
 
 class DiskOpen(Open):
-    """An open of a disk; ``requests`` are those at its queue or disk."""
+    """An open of a disk; ``requests`` are those at its queue or disk.
 
-    __slots__ = ("_then", "disk", "flow", "readable", "requests", "share_access", "writable", "write_through")
+    ``excludes``: it keeps out other opens that it does not share with. Where its node may only read the disk it keeps
+    out nobody, and has no locks (`locking`), so that `ro` never stops a writer.
+    """
+
+    __slots__ = (
+        "_then", "disk", "excludes", "flow", "readable", "requests", "share_access", "writable", "write_through",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -92,7 +134,7 @@ class DiskOpen(Open):
         *,
         write_through: bool,
     ) -> None:
-        super().__init__(session, tree, file_id, access, disk.name)
+        super().__init__(session, tree, file_id, access, disk.name, disk)
         self.disk = disk
         self.share_access = share_access
         self.readable = bool(access & (AccessMask.READ_DATA | AccessMask.EXECUTE))
@@ -101,22 +143,45 @@ class DiskOpen(Open):
         self.flow = (session.user, tree.io_class)
         self.requests: set[DiskRequest] = set()
         self._then: list[Callable[[], object]] = []
-        disk.opens.append(self)
+        self.excludes = disk.access_of(session.user) is Access.READ_WRITE
+        disk.opens[self] = None
+        if self.excludes:
+            disk.share_counts.add(access, share_access)
 
     def as_disk(self) -> "DiskOpen":
         return self
 
+    @property
+    def node(self) -> str:
+        return self.session.user
+
     def close(self, then: Callable[[], object]) -> None:
+        if self.gone:
+            then()
+            return
         self._end_waits(NtStatus.RANGE_NOT_LOCKED)
         self._then.append(then)
-        self.session.closing.add(self)
+        self.session.closing[self.file_id] = self
+        self.disk.begin_closing(self)
         for request in list(self.requests):
             self.cancel(request)
         if not self.requests:
             self.drained()
 
-    def is_left_by(self, node: str) -> bool:
-        return self.closing and not self.session.serving and self.session.user == node
+    @property
+    def is_left(self) -> bool:
+        return self.closing and not self.session.serving
+
+    def stop_excluding(self) -> None:
+        """Let go what could stop writers: locks, LOCK requests that wait, and its part in share access."""
+        for waiting in list(self.waits):
+            waiting.end(NtStatus.ACCESS_DENIED)
+        if self.excludes:
+            self.excludes = False
+            self.disk.share_counts.remove(self.access, self.share_access)
+        freed = self._release_locks(self.disk)
+        if freed is not None:
+            self.disk.wake_lock_waiters(freed)
 
     def cancel(self, request: DiskRequest) -> bool:
         """Answer a request with CANCELLED, if it is not at the disk yet."""
@@ -147,26 +212,37 @@ class DiskOpen(Open):
         then, self._then = self._then, []
         if not then:
             return
-        self.session.closing.discard(self)
-        self.disk.opens.remove(self)
-        had_locks = self.disk.locks.release(self)
+        disk = self.disk
+        del self.session.closing[self.file_id]
+        disk.remove_open(self)
+        if self.excludes:
+            disk.share_counts.remove(self.access, self.share_access)
+        freed = self._release_locks(disk)
+        self._end()
         for call in then:
             call()
-        if had_locks:
-            self.disk.wake_lock_waiters()
+        if freed is not None:
+            disk.wake_lock_waiters(freed)
 
 
 class RootOpen(Open):
-    """An open of the root of a share of disks."""
+    """An open of the root of a share of disks; ``roots`` has all of them."""
 
-    __slots__ = ("directory",)
+    __slots__ = ("_roots", "directory")
 
-    def __init__(self, session: "Session", tree: "Tree", file_id: int, access: int) -> None:
+    def __init__(
+        self, session: "Session", tree: "Tree", file_id: int, access: int, roots: "dict[RootOpen, None]"
+    ) -> None:
         super().__init__(session, tree, file_id, access, "")
         self.directory = Directory()
+        self._roots = roots
+        roots[self] = None
 
     def close(self, then: Callable[[], object]) -> None:
-        self._end_waits(NtStatus.NOTIFY_CLEANUP)
+        if not self.gone:
+            del self._roots[self]
+            self._end_waits(NtStatus.NOTIFY_CLEANUP)
+            self._end()
         then()
 
 
@@ -229,7 +305,7 @@ class ScratchOpen(Open):
         self.directory = Directory() if file.is_directory else None
         self.oplock: Oplock | None = None
         self.now = now
-        file.opens.append(self)
+        file.add_open(self)
 
     def time_of_writing(self) -> int | None:
         return None if self.keeps_times else self.now()
@@ -244,11 +320,12 @@ class ScratchOpen(Open):
             return
         self._end_waits(NtStatus.RANGE_NOT_LOCKED if self.directory is None else NtStatus.NOTIFY_CLEANUP)
         file = self.file
-        had_locks = file.locks.release(self)
+        freed = self._release_locks(file)
         self.volume.close(file, self, delete=self.delete_on_close, now=self.now())
+        self._end()
         then()
-        if had_locks:
-            file.wake_lock_waiters()
+        if freed is not None:
+            file.wake_lock_waiters(freed)
         self.drop_oplock()
 
     # --- its oplock --------------------------------------------------------------------

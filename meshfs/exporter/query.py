@@ -6,6 +6,7 @@ from typing import Final
 from meshfs.errors import StatusError
 from meshfs.exporter import scratch_files
 from meshfs.exporter.directory import Directory
+from meshfs.exporter.holdings import Resource
 from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.exporter.shares import OfferedDisk
@@ -168,8 +169,10 @@ def change_notify(request: Request) -> None:
     def abort() -> None:
         opened.waits.discard(waiting)
         directory.watchers.remove(tell)
+        holdings.give_back(Resource.NOTIFIES)
 
-    waiting = request.wait(abort)
+    holdings = request.session.holdings
+    waiting = holdings.take_for(lambda: request.wait(abort), Resource.NOTIFIES)
     opened.waits.add(waiting)
     directory.watchers.append(tell)
 

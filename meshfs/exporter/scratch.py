@@ -15,7 +15,8 @@ from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.locks import Lockable
 from meshfs.exporter.oplock import Oplock, opens_data
-from meshfs.exporter.shares import NOTIFY_ADDED, NOTIFY_REMOVED, expand_access, shares_conflict
+from meshfs.exporter.share_access import ShareCounts
+from meshfs.exporter.shares import NOTIFY_ADDED, NOTIFY_REMOVED, expand_access
 from meshfs.smb.constants import (
     AccessMask,
     CreateAction,
@@ -72,6 +73,7 @@ class ScratchFile(Lockable):
         "opens",
         "oplock",
         "parent",
+        "share_counts",
         "times",
     )  # fmt: skip
 
@@ -84,7 +86,9 @@ class ScratchFile(Lockable):
         self.attributes = 0
         self.children: SortedDict[str, ScratchFile] | None = SortedDict() if folder else None
         self.data = bytearray()
-        self.opens: list[OpenOfFile] = []
+        #: The oldest first.
+        self.opens: dict[OpenOfFile, None] = {}
+        self.share_counts = ShareCounts()
         self.oplock: Oplock | None = None
         self.delete_pending = False
 
@@ -106,6 +110,14 @@ class ScratchFile(Lockable):
 
     def inside(self) -> "list[ScratchFile]":
         return list(self.children.values()) if self.children is not None else []
+
+    def add_open(self, opened: OpenOfFile) -> None:
+        self.opens[opened] = None
+        self.share_counts.add(opened.access, opened.share_access)
+
+    def remove_open(self, opened: OpenOfFile) -> None:
+        del self.opens[opened]
+        self.share_counts.remove(opened.access, opened.share_access)
 
     def tell(self, action: int, name: str) -> None:
         for opened in list(self.opens):
@@ -202,8 +214,7 @@ class ScratchVolume:
         oplock = file.oplock if opens_data(access, body.disposition) else None
         if oplock is not None and oplock.breaks_before_sharing():
             return oplock
-        held = ((opened.access, opened.share_access) for opened in file.opens)
-        if shares_conflict(needed, body.share_access, held):
+        if file.share_counts.conflicts(needed, body.share_access):
             raise StatusError(NtStatus.SHARING_VIOLATION, f"{body.name!r} is open otherwise")
         if oplock is not None:
             return oplock
@@ -217,7 +228,7 @@ class ScratchVolume:
 
     def close(self, file: ScratchFile, opened: OpenOfFile, *, delete: bool, now: int) -> None:
         """An open ends, and with the last the file when it is to be deleted."""
-        file.opens.remove(opened)
+        file.remove_open(opened)
         if delete and not file.children and file is not self.root:
             file.delete_pending = True
         if not file.opens and file.delete_pending:
@@ -267,8 +278,7 @@ class ScratchVolume:
             raise StatusError(NtStatus.ACCESS_DENIED, f"files of {file.path!r} are open")
         if directory.delete_pending:
             raise StatusError(NtStatus.DELETE_PENDING, f"directory of {path!r} is being deleted")
-        held = ((opened.access, opened.share_access) for opened in directory.opens)
-        if shares_conflict(int(_A.WRITE_DATA), _RENAME_SHARES, held):
+        if directory.share_counts.conflicts(int(_A.WRITE_DATA), _RENAME_SHARES):
             raise StatusError(NtStatus.SHARING_VIOLATION, f"directory of {path!r} is open otherwise")
         assert directory.children is not None
         there = directory.children.get(name.casefold())

@@ -39,7 +39,7 @@ def _open(request: Request, body: CreateRequest, volume: ScratchVolume, created:
         delete_on_close=bool(body.options & CreateOptions.DELETE_ON_CLOSE), now=exporter.now_filetime,
     )  # fmt: skip
     level = OplockLevel.NONE
-    if body.oplock_level in GRANTED_LEVELS and not file.is_directory and file.opens == [opened]:
+    if body.oplock_level in GRANTED_LEVELS and not file.is_directory and len(file.opens) == 1:
         level = OplockLevel(body.oplock_level)
         opened.grant_oplock(level)
     answer(request, body, opened, allowed=SCRATCH_RIGHTS, action=created.action, oplock_level=level)

@@ -5,13 +5,14 @@ is bound to and the keys on each. It ends with the last of them (3.3.7.1), or on
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.binding import bind
+from meshfs.exporter.holdings import Holdings, Resource
 from meshfs.exporter.request import Request
 from meshfs.model import IoClass
 from meshfs.smb.auth import Acceptor
@@ -29,7 +30,7 @@ from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
 if TYPE_CHECKING:
-    from meshfs.exporter.opens import AnyOpen
+    from meshfs.exporter.opens import AnyOpen, Open
     from meshfs.exporter.peer import Peer
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,12 @@ SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, S
 
 
 class Tree:
-    """A connected share; ``io_class`` is None for IPC$."""
+    """A connected share; ``io_class`` is None for IPC$. ``opens``: also those that are closing."""
 
-    __slots__ = ("id", "io_class", "share")
+    __slots__ = ("id", "io_class", "opens", "share")
 
     def __init__(self, tree_id: int, share: str, io_class: IoClass | None) -> None:
+        self.opens: dict[AnyOpen | Open, None] = {}
         self.id = tree_id
         self.share = share
         self.io_class = io_class
@@ -53,8 +55,8 @@ class Session:
     """One login of one node."""
 
     __slots__ = (
-        "binding", "channels", "closing", "encrypt", "id", "last_tree_id", "logins", "negotiated", "opens", "peer",
-        "preauth", "security", "serving", "signing_required", "state", "trees", "user",
+        "binding", "channels", "closing", "encrypt", "holdings", "id", "last_tree_id", "logins", "negotiated",
+        "opens", "peer", "preauth", "security", "serving", "signing_required", "state", "trees", "user",
     )  # fmt: skip
 
     def __init__(self, session_id: int, peer: "Peer", preauth: PreauthHash) -> None:
@@ -67,6 +69,8 @@ class Session:
         #: Whether its requests are served; follows ``state``, for the hot path.
         self.serving = False
         self.user = ""
+        #: What its node has here, in this session and others; until the login it has nothing.
+        self.holdings: Holdings
         #: Logins under way, by connection: the first, or once more on any channel.
         self.logins: dict[Peer, Acceptor] = {}
         self.preauth = preauth
@@ -81,7 +85,7 @@ class Session:
         self.last_tree_id = 0
         self.opens: dict[int, AnyOpen] = {}
         #: Closed, with I/O still at a disk.
-        self.closing: set[AnyOpen] = set()
+        self.closing: dict[int, AnyOpen] = {}
 
     def happened(self, event: Event) -> None:
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
@@ -92,16 +96,30 @@ class Session:
         self.logins.pop(peer, None)
         if self.peer is peer:
             self.peer = next(iter(self.channels))
-        for opened in (*self.opens.values(), *self.closing):
+        for opened in (*self.opens.values(), *self.closing.values()):
             opened.cancel_requests_of(peer)
 
     def find_closing(self, tree: Tree, file_id: FileId) -> "AnyOpen | None":
         """An open that is closed already, and still has I/O at its disk."""
-        if file_id.persistent != file_id.volatile:
+        opened = self.closing.get(file_id.volatile)
+        if opened is None or opened.tree is not tree or file_id.persistent != file_id.volatile:
             return None
-        return next((each for each in self.closing if each.file_id == file_id.volatile and each.tree is tree), None)
+        return opened
 
-    def close_opens(self, opens: "list[AnyOpen]", then: Callable[[], object]) -> None:
+    def add_tree(self, share: str, io_class: IoClass | None) -> Tree:
+        """Raises StatusError INSUFFICIENT_RESOURCES."""
+        if len(self.trees) >= limits.TREES_PER_SESSION_MAX:
+            raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many trees")
+        self.holdings.take(Resource.TREES)
+        self.last_tree_id += 1
+        tree = self.trees[self.last_tree_id] = Tree(self.last_tree_id, share, io_class)
+        return tree
+
+    def remove_tree(self, tree: Tree) -> None:
+        del self.trees[tree.id]
+        self.holdings.give_back(Resource.TREES)
+
+    def close_opens(self, opens: "Sequence[AnyOpen | Open]", then: Callable[[], object]) -> None:
         """End these opens; ``then`` when nothing of them is at a disk any more."""
         left = len(opens) + 1
 
@@ -118,8 +136,9 @@ class Session:
     def end(self, then: Callable[[], object]) -> None:
         """Forget everything it has; ``then`` when nothing of it is at a disk any more."""
         self.serving = False
-        self.trees.clear()
-        self.close_opens([*self.opens.values(), *self.closing], then)
+        for tree in list(self.trees.values()):
+            self.remove_tree(tree)
+        self.close_opens([*self.opens.values(), *self.closing.values()], then)
 
 
 def session_setup(request: Request) -> None:
@@ -222,6 +241,7 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     )  # fmt: skip
     policy = peer.exporter.security
     session.user = login.user
+    session.holdings = peer.exporter.holdings_of(login.user)
     session.encrypt = policy is Security.ENCRYPT
     session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
     session.security = session.channels[peer] = peer.connection.security[session.id] = security

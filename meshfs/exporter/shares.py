@@ -2,12 +2,13 @@
 
 The shares `disks` and `disks-system` show the same disks; they differ in the class of the
 I/O. An open of a disk excludes others by share access (MS-FSA 2.1.5.1.2.2) across both shares
-and all sessions.
+and all sessions. One of a node that may only read the disk excludes nobody: `ro` in the config means that
+a node changes nothing for those that write.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -16,9 +17,10 @@ from sortedcontainers import SortedDict
 from meshfs import bugs
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.locks import Lockable
+from meshfs.exporter.share_access import ShareCounts
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, DiskState, IoClass
 from meshfs.scheduler.runner import Runner
-from meshfs.smb.constants import AccessMask, ShareAccess
+from meshfs.smb.constants import AccessMask
 from meshfs.smb.info import short_name
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,6 @@ _GENERIC: Final[tuple[tuple[int, int], ...]] = (
     # What a disk has; a disk cannot be deleted and has no owner to change.
     (_M.GENERIC_ALL, READ_RIGHTS | WRITE_RIGHTS),
 )
-_READS: Final = int(_M.READ_DATA | _M.EXECUTE)
-_WRITES: Final = int(_M.WRITE_DATA | _M.APPEND_DATA)
 
 
 def expand_access(desired: int, allowed: int) -> int:
@@ -68,46 +68,34 @@ def expand_access(desired: int, allowed: int) -> int:
     return int(granted)
 
 
-def shares_conflict(access: int, share: int, held: Iterable[tuple[int, int]]) -> bool:
-    """Whether an open (access, share) cannot stand beside those held.
-
-    Opens that touch no data (attributes only) neither exclude nor are excluded.
-    """
-    if not access & (_READS | _WRITES | _M.DELETE):
-        return False
-    for held_access, held_share in held:
-        if not held_access & (_READS | _WRITES | _M.DELETE):
-            continue
-        if not _permits(held_share, access) or not _permits(share, held_access):
-            return True
-    return False
-
-
-def _permits(share: int, access: int) -> bool:
-    return not (
-        (access & _READS and not share & ShareAccess.READ)
-        or (access & _WRITES and not share & ShareAccess.WRITE)
-        or (access & _M.DELETE and not share & ShareAccess.DELETE)
-    )
-
-
 class OpenOfDisk(Protocol):
-    """What share access looks at; `meshfs.exporter.opens.DiskOpen` is one."""
+    """What a disk knows of its opens; `meshfs.exporter.opens.DiskOpen` is one."""
 
     access: int
-    share_access: int
+    closing: bool
 
-    def is_left_by(self, node: str) -> bool:
-        """Whether a session of the node has ended and this open of it still has I/O at the disk."""
+    @property
+    def node(self) -> str:
+        """Whose it is."""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its session has ended, and I/O of it is at the disk still."""
 
     def close(self, then: Callable[[], object]) -> None:
         """Call ``then`` when nothing of it is at the disk any more."""
+
+    def stop_excluding(self) -> None:
+        """Its node may only read the disk from now on."""
 
 
 class OfferedDisk(Lockable):
     """One disk as it is offered; ``allow`` tells what a node may do with it."""
 
-    __slots__ = ("_written_ns", "_written_s", "allow", "info", "opens", "path", "runner", "size_bytes")
+    __slots__ = (
+        "_closing", "_written_ns", "_written_s", "allow", "info", "opens", "path", "runner", "share_counts",
+        "size_bytes",
+    )  # fmt: skip
 
     def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
         super().__init__()
@@ -116,7 +104,12 @@ class OfferedDisk(Lockable):
         self.allow = allow
         self.path = path
         self.size_bytes = info.size_bytes
-        self.opens: list[OpenOfDisk] = []
+        #: All of them, the oldest first; closing ones too, until nothing of them is at the disk.
+        self.opens: dict[OpenOfDisk, None] = {}
+        #: Those that exclude others.
+        self.share_counts = ShareCounts()
+        #: Of the opens those that are closing, by node.
+        self._closing: dict[str, set[OpenOfDisk]] = {}
         runner.on_fault = self._fault
         # The time of the last write, and what the runner said when it was made of that.
         self._written_ns = info.written_ns
@@ -168,12 +161,22 @@ class OfferedDisk(Lockable):
         """Whether there is no device or image behind it now: nothing of it can be read or written."""
         return self.info.state in (DiskState.GONE, DiskState.MISSING)
 
+    def begin_closing(self, opened: OpenOfDisk) -> None:
+        """From now on the open has nothing but I/O at the disk."""
+        self._closing.setdefault(opened.node, set()).add(opened)
+
+    def remove_open(self, opened: OpenOfDisk) -> None:
+        """Nothing of a closing open is at the disk any more."""
+        del self.opens[opened]
+        mine = self._closing[opened.node]
+        mine.discard(opened)
+        if not mine:
+            del self._closing[opened.node]
+
     def left_by(self, node: str) -> list[OpenOfDisk]:
         """The opens of the node's ended sessions that still have I/O at the disk."""
-        return [opened for opened in self.opens if opened.is_left_by(node)]
-
-    def shares_with(self, access: int, share: int) -> bool:
-        return not shares_conflict(access, share, ((held.access, held.share_access) for held in self.opens))
+        closing = self._closing.get(node)
+        return [opened for opened in closing if opened.is_left] if closing else []
 
 
 class Shares:
@@ -182,6 +185,7 @@ class Shares:
     def __init__(self) -> None:
         # In the order listings have, which is that of the names as they are found.
         self._disks: SortedDict[str, OfferedDisk] = SortedDict()
+        self._by_short_name: dict[str, list[OfferedDisk]] = {}
         #: Called with (action, disk) after every change of the list.
         self.on_change: list[Callable[[int, OfferedDisk], None]] = []
 
@@ -190,11 +194,13 @@ class Shares:
 
     def add(self, disk: OfferedDisk) -> None:
         self._disks[disk.name.casefold()] = disk
+        self._by_short_name.setdefault(short_name(disk.name), []).append(disk)
         self._changed(NOTIFY_ADDED, disk)
 
     def remove(self, name: str) -> OfferedDisk:
         """Stop offering it. Its opens are the caller's to end."""
         disk: OfferedDisk = self._disks.pop(name.casefold())
+        self._by_short_name[short_name(disk.name)].remove(disk)
         self._changed(NOTIFY_REMOVED, disk)
         return disk
 
@@ -207,7 +213,8 @@ class Shares:
         disk: OfferedDisk | None = self._disks.get(name.casefold())
         if disk is None and "~" in name:
             # A disk's own name has no such character. Two disks of one short name have none.
-            same = [each for each in self.visible(node) if short_name(each.name) == name.upper()]
+            named = self._by_short_name.get(name.upper(), ())
+            same = [each for each in named if each.access_of(node) is not Access.NONE]
             disk = same[0] if len(same) == 1 else None
         return disk if disk is not None and disk.access_of(node) is not Access.NONE else None
 

@@ -1,10 +1,8 @@
 """TREE_CONNECT and TREE_DISCONNECT (MS-SMB2 3.3.5.7, 3.3.5.8)."""
 
-from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.request import Request
 from meshfs.exporter.scratch import SCRATCH_RIGHTS
-from meshfs.exporter.session import Tree
 from meshfs.exporter.shares import CLASS_OF_SHARE, READ_RIGHTS, SHARE_IPC, SHARE_SCRATCH, WRITE_RIGHTS
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Dialect, NtStatus, ShareFlags, ShareType
@@ -30,11 +28,7 @@ def connect(request: Request) -> None:
     is_scratch = share == SHARE_SCRATCH and request.peer.exporter.scratch is not None
     if io_class is None and not is_scratch and share != SHARE_IPC.lower():
         raise StatusError(NtStatus.BAD_NETWORK_NAME, f"no share {share!r}")
-    if len(session.trees) >= limits.TREES_PER_SESSION_MAX:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many trees")
-    session.last_tree_id += 1
-    tree = Tree(session.last_tree_id, share, io_class)
-    session.trees[tree.id] = tree
+    tree = session.add_tree(share, io_class)
     request.tree_id = tree.id
     is_pipe = io_class is None and not is_scratch
     kind, flags = (ShareType.PIPE, 0) if is_pipe else (ShareType.DISK, ShareFlags.NO_CACHING)
@@ -48,6 +42,5 @@ def disconnect(request: Request) -> None:
     """Answered when nothing of the tree's opens is at a disk any more."""
     TreeDisconnectRequest.unpack(request.message.body)
     session, tree = request.session, request.tree
-    del session.trees[tree.id]
-    opens = [opened for opened in (*session.opens.values(), *session.closing) if opened.tree is tree]
-    session.close_opens(opens, lambda: request.reply(TreeDisconnectResponse().pack()))
+    session.remove_tree(tree)
+    session.close_opens(list(tree.opens), lambda: request.reply(TreeDisconnectResponse().pack()))

@@ -3,7 +3,8 @@
 import pytest
 
 from meshfs.exporter.locks import ByteRange, Lock, LockTable
-from meshfs.exporter.shares import READ_RIGHTS, WRITE_RIGHTS, expand_access, shares_conflict
+from meshfs.exporter.share_access import ShareCounts
+from meshfs.exporter.shares import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.smb.constants import AccessMask, ShareAccess
 
 READ, WRITE, DELETE = int(AccessMask.READ_DATA), int(AccessMask.WRITE_DATA), int(AccessMask.DELETE)
@@ -32,7 +33,10 @@ def shared(owner, offset, length):
     (((1 << 64) - 1, 1), ((1 << 64) - 2, 2), True),
 ])  # fmt: skip
 def test_overlaps(one, other, overlap):
-    assert ByteRange(*one).overlaps(*other) is overlap
+    """An exclusive lock of somebody else keeps off who wants to lock a range that overlaps, and nobody else."""
+    table = LockTable()
+    assert table.try_lock(exclusive("a", *one))
+    assert table.try_lock(exclusive("b", *other)) is not overlap
 
 
 def test_a_range_ends_within_64_bits():
@@ -102,8 +106,8 @@ def test_release_drops_all_of_an_owner():
         table.try_lock(exclusive("a", offset, 1))
     table.try_lock(exclusive("b", 100, 1))
     assert table.count("a") == 5
-    assert table.release("a")
-    assert not table.release("a")
+    assert table.release("a") == ByteRange(0, 5)
+    assert table.release("a") is None
     assert len(table) == 1
 
 
@@ -121,7 +125,13 @@ def test_release_drops_all_of_an_owner():
     (int(AccessMask.APPEND_DATA), R | W, [(READ, R)], True),
 ])  # fmt: skip
 def test_share_access(access, share, held, conflict):
-    assert shares_conflict(access, share, held) is conflict
+    counts = ShareCounts()
+    for other in held:
+        counts.add(*other)
+    assert counts.conflicts(access, share) is conflict
+    for other in held:
+        counts.remove(*other)
+    assert not counts.conflicts(access, share)
 
 
 def test_generic_rights_become_a_disks_rights():

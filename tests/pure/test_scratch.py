@@ -54,7 +54,7 @@ def create(volume: ScratchVolume, name: str, access: int = RW, share: int = ALL,
 
 def opened(made: Created, share: int = ALL) -> FakeOpen:
     fake = FakeOpen(made.access, share)
-    made.file.opens.append(fake)
+    made.file.add_open(fake)
     return fake
 
 

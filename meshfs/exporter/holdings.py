@@ -1,0 +1,117 @@
+"""What one node has at this exporter, in all its sessions and connections together, and how much it may have. Pure.
+
+Limits of a session, a connection or an open do not bound a node, which may have many of those. So each kind of thing
+that a peer can pile up is a `Resource`, and has a limit for each node; some have one more for each node and disk, so
+that a node's use of one disk leaves room for its use of the others.
+
+    holdings.take(Resource.OPENS, disk)         raises StatusError INSUFFICIENT_RESOURCES, or counts one more
+    holdings.give_back(Resource.OPENS, disk)
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.smb.constants import NtStatus
+
+_T = TypeVar("_T")
+
+
+class Resource(enum.StrEnum):
+    """The value is what texts call it."""
+
+    OPENS = "opens"
+    TREES = "connected shares"
+    NOTIFIES = "waiting change notifications"
+    LOCKS = "byte-range locks"
+    WAITING_LOCKS = "waiting byte-range locks"
+
+
+#: What a node may have of each, at the whole exporter.
+NODE_MOST: Final[Mapping[Resource, int]] = {
+    Resource.OPENS: limits.OPENS_PER_NODE_MAX,
+    Resource.TREES: limits.TREES_PER_NODE_MAX,
+    Resource.NOTIFIES: limits.NOTIFIES_PER_NODE_MAX,
+    Resource.LOCKS: limits.LOCKS_PER_NODE_MAX,
+    Resource.WAITING_LOCKS: limits.WAITING_LOCKS_PER_NODE_MAX,
+}
+#: What a node may have of each at one disk, or in one scratch file.
+TARGET_MOST: Final[Mapping[Resource, int]] = {
+    Resource.OPENS: limits.OPENS_PER_NODE_AND_DISK_MAX,
+    Resource.LOCKS: limits.LOCKS_PER_NODE_AND_DISK_MAX,
+    Resource.WAITING_LOCKS: limits.WAITING_LOCKS_PER_NODE_AND_DISK_MAX,
+}
+
+
+class Holdings:
+    """The counts of one node. A target is a disk or a scratch file, and is told apart by its identity."""
+
+    __slots__ = ("_used", "node", "node_most", "on_refusal", "target_most")
+
+    def __init__(
+        self,
+        node: str,
+        on_refusal: Callable[[str], None],
+        node_most: Mapping[Resource, int] = NODE_MOST,
+        target_most: Mapping[Resource, int] = TARGET_MOST,
+    ) -> None:
+        self.node = node
+        #: Told why, whenever something is refused.
+        self.on_refusal = on_refusal
+        self.node_most = node_most
+        self.target_most = target_most
+        #: By resource and target; the whole exporter has the target None. What is not used is not in it.
+        self._used: dict[tuple[Resource, object], int] = {}
+
+    def used(self, resource: Resource, target: object = None) -> int:
+        return self._used.get((resource, target), 0)
+
+    def take(self, resource: Resource, target: object = None, count: int = 1) -> None:
+        """Count ``count`` more. Raises StatusError, and counts nothing, where that is more than the node may have."""
+        used = self._sum(resource, None, count, self.node_most[resource], "")
+        if target is not None:
+            there = self._sum(resource, target, count, self.target_most[resource], " at one disk")
+            self._used[resource, target] = there
+        self._used[resource, None] = used
+
+    def check(self, resource: Resource) -> None:
+        """Raises StatusError where `take` would, and counts nothing: for what cannot be undone once it is begun."""
+        self._sum(resource, None, 1, self.node_most[resource], "")
+
+    def take_for(self, begin: Callable[[], _T], resource: Resource, target: object = None) -> _T:
+        """Count one more for what ``begin`` begins; where that raises, nothing is counted."""
+        self.take(resource, target)
+        try:
+            return begin()
+        except BaseException:
+            self.give_back(resource, target)
+            raise
+
+    def _sum(self, resource: Resource, target: object, count: int, most: int, where: str) -> int:
+        used = self.used(resource, target)
+        if used + count > most:
+            why = f"node {self.node} has {used} {resource} of at most {most}{where}, and wants {count} more"
+            self.on_refusal(why)
+            raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, why)
+        return used + count
+
+    def give_back(self, resource: Resource, target: object = None, count: int = 1) -> None:
+        """Count ``count`` less, which were taken with the same target."""
+        self._less(resource, None, count)
+        if target is not None:
+            self._less(resource, target, count)
+
+    def _less(self, resource: Resource, target: object, count: int) -> None:
+        left = self.used(resource, target) - count
+        assert left >= 0, f"more {resource} of node {self.node} are given back than were taken"
+        if left:
+            self._used[resource, target] = left
+        else:
+            self._used.pop((resource, target), None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that was taken was given back."""
+        return not self._used

@@ -1,0 +1,63 @@
+"""Share access: which opens of one disk or file may stand beside each other (MS-FSA 2.1.5.1.2.2). Pure.
+
+An open says what it does (reads, writes, deletes) and which of these it lets others do meanwhile. A new one has to
+fit every open that is there, so it is enough to know how many of those do each of the three, and how many forbid each:
+
+    open A: reads,  shares reading               reading: 1   forbid writing: 1   forbid deleting: 1
+    a new one that writes                        is refused, as somebody forbids it
+    a new one that reads and shares nothing      is refused, as somebody reads
+
+Opens that touch no data (of attributes only) neither exclude nor are excluded, and are not counted.
+"""
+
+from typing import Final
+
+from meshfs.smb.constants import AccessMask, ShareAccess
+
+READS: Final = int(AccessMask.READ_DATA | AccessMask.EXECUTE)
+WRITES: Final = int(AccessMask.WRITE_DATA | AccessMask.APPEND_DATA)
+_DELETES: Final = int(AccessMask.DELETE)
+_DATA: Final = READS | WRITES | _DELETES
+#: What an open does, and the bit by which it lets others do the same.
+_KINDS: Final = (
+    (READS, int(ShareAccess.READ)),
+    (WRITES, int(ShareAccess.WRITE)),
+    (_DELETES, int(ShareAccess.DELETE)),
+)
+
+
+class ShareCounts:
+    """The opens of one disk or file."""
+
+    __slots__ = ("_does", "_forbids")
+
+    def __init__(self) -> None:
+        self._does = [0, 0, 0]
+        self._forbids = [0, 0, 0]
+
+    def conflicts(self, access: int, share: int) -> bool:
+        """Whether an open (access, share) cannot stand beside those that are counted."""
+        if not access & _DATA:
+            return False
+        for index, (does, shares) in enumerate(_KINDS):
+            if access & does and self._forbids[index]:
+                return True
+            if not share & shares and self._does[index]:
+                return True
+        return False
+
+    def add(self, access: int, share: int) -> None:
+        self._count(access, share, 1)
+
+    def remove(self, access: int, share: int) -> None:
+        """One that was added with the same access and share is gone."""
+        self._count(access, share, -1)
+
+    def _count(self, access: int, share: int, step: int) -> None:
+        if not access & _DATA:
+            return
+        for index, (does, shares) in enumerate(_KINDS):
+            if access & does:
+                self._does[index] += step
+            if not share & shares:
+                self._forbids[index] += step
