@@ -195,6 +195,11 @@ class Config:
     def node_names(self) -> tuple[str, ...]:
         return tuple(self._nodes_by_name)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of all nodes."""
+        return tuple(address for node in self.nodes for address in node.addresses)
+
     def policy(self, node: str, disk: str) -> DiskPolicy:
         """What the scheduler of a node's disk goes by. Raises ConfigError for a disk the config does not have."""
         name = f"{node}/{disk}"

@@ -54,16 +54,40 @@ WINDOW_APP_TURNS: Final = 4
 
 # --- exporter objects -----------------------------------------------------------------
 
-# 16 nodes with 32 channels each, and as many again while a lost network is replaced by another one.
+# Connections that are logged in, of all nodes together: 16 nodes with 32 channels each, and as many again while a lost
+# network is replaced by another one. Each node has its part of them, which no other node can take ...
 CONNECTIONS_MAX: Final = 1024
-# Of them, those on which nobody has logged in yet: strangers must leave room for the nodes.
-CONNECTIONS_UNAUTHENTICATED_MAX: Final = 128
+# ... and this many at the least: two mounts with 32 channels each. So with more than 16 nodes the sum is larger.
+CONNECTIONS_PER_NODE_MIN: Final = 64
+# File descriptors that are not for connections of nodes: disks, listening sockets, the state folder, metrics, and
+# the connections that wait for a login.
+DESCRIPTORS_KEPT: Final = 512
+# Connections on which nobody has logged in yet, in each of the three stages of a login (exporter/admission.py). Past a
+# bound the oldest of the stage is ended for a newcomer, so it must hold as many as arrive within a round trip (some
+# milliseconds). From one address that is no node's: a person with a few programs, or several of them behind one NAT.
+CONNECTIONS_STRANGER_MAX: Final = 16
+# From all such addresses together.
+CONNECTIONS_STRANGERS_MAX: Final = 64
+# From one address of the config: a mount that connects all its 32 channels at once, while others at the same address
+# do their worst; with many addresses fewer, of these in all, and at the least one for each channel of a path.
+CONNECTIONS_NODE_MAX: Final = 64
+CONNECTIONS_NODES_MAX: Final = 2048
+CONNECTIONS_NODE_MIN: Final = 8
+# At the Unix socket, whose mode lets in root and the user of the exporter only.
+CONNECTIONS_LOCAL_MAX: Final = 64
+# Connections accepted at one socket in one turn of the event loop, 20 us each; I/O has its turn in between.
+ACCEPTS_PER_TURN: Final = 32
+# Connections that were completed by the kernel and not accepted yet: what a flood of 20,000 a second brings within
+# 0.2 s. The kernel takes at most net.core.somaxconn, which is 4096.
+LISTEN_BACKLOG: Final = 4096
 # A login takes two round trips; one that takes longer than this is none.
 UNAUTHENTICATED_TIMEOUT_S: Final = 15.0
 # A mount has one session. A program that logs in as several users over one connection has a few.
 SESSIONS_PER_CONNECTION_MAX: Final = 16
 # Logins under way on one connection: strangers must not fill the table of sessions.
 LOGINS_PER_CONNECTION_MAX: Final = 2
+# Of all nodes together, each of which has its part that no other can take, and at the least as many as it may have
+# connections.
 SESSIONS_MAX: Final = 2048
 CHANNELS_PER_SESSION_MAX: Final = 32
 TREES_PER_SESSION_MAX: Final = 64

@@ -106,6 +106,9 @@ EXPORTER_RULES: Final = (
     Rule("connections-refused", _WARNING, find.counted(
         "connections were turned away", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
         1, "connections_refused", "accept_failures")),
+    Rule("connections-crowded", _WARNING, find.counted(
+        "connections without a login were ended for newer ones", "see in the log who connects, and shut them out with "
+        "the firewall (nftables)", 1, "connections_ended")),
     Rule("limit-near", _WARNING, find.limit_near),
     *_COMMON,
 )

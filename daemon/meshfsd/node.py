@@ -108,7 +108,7 @@ class NodeExporter:
 
     async def serve(self) -> None:
         assert self._places.control is not None
-        listener = Listener(self._exporter, self._places.sockets)
+        listener = Listener(self._exporter, self._places.sockets, self._config.addresses)
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._engine.run)
@@ -185,6 +185,7 @@ class NodeExporter:
             kept = (*NODE_UNTIL_RESTART, *self._places.move(loaded.node, listener))
             node = replace(loaded.node, **{name: getattr(self._node, name) for name in kept})
             await self._apply(config, node, accounts, found)
+            listener.know(config.addresses)
             self._exporter.take_config(config.digest)
             await self._watch.reloaded(loaded, kept)
             logger.info("reloaded %s", config.path)

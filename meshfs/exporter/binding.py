@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from meshfs import limits
 from meshfs.errors import AuthenticationError, StatusError
+from meshfs.exporter.admission import Stage
 from meshfs.exporter.request import Request
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.connection import Negotiated, Protection, Role
@@ -52,6 +53,7 @@ def bind(request: Request, body: SessionSetupRequest) -> None:
         _step(request, session, _bind_of(request, session), body)
     except StatusError as error:
         peer.end_bind(request.session_id)
+        peer.login_over()
         peer.exporter.count("binds_denied")
         # A session that just ended is nobody's mistake.
         if error.status != NtStatus.USER_SESSION_DELETED:
@@ -152,6 +154,7 @@ def _step(request: Request, session: "Session", under_way: Bind, body: SessionSe
         _grant(request, session, under_way, token or b"")
         return
     under_way.happened(Event.MORE)
+    request.peer.on_stage(Stage.LOGGING_IN)
     frame = request.reply(SessionSetupResponse(0, token or b"").pack(), NtStatus.MORE_PROCESSING_REQUIRED)
     if frame is not None:
         under_way.preauth.update(memoryview(frame)[4:])

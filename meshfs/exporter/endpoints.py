@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from meshfs import limits
 from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError
 
@@ -30,7 +31,6 @@ _HINTS: Final = {
     errno.EACCES: "; a port below 1024 needs CAP_NET_BIND_SERVICE",
 }
 
-_BACKLOG = 256
 # linux/in.h, linux/in6.h: bind to an address that is not there (ip(7)); Python has no names for them.
 _IP_FREEBIND: Final = 15
 _IPV6_FREEBIND: Final = 78
@@ -89,7 +89,7 @@ def listen_tcp(address: str, port: int, *, early: bool = False) -> socket.socket
         if listening.family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind((address, port))
-        listening.listen(_BACKLOG)
+        listening.listen(limits.LISTEN_BACKLOG)
         listening.setblocking(False)
     except OSError as error:
         listening.close()
@@ -107,7 +107,7 @@ def listen_unix(path: Path) -> socket.socket:
         # Between bind and listen nobody can connect, so the mode is in force from the beginning.
         listening.bind(str(path))
         os.chmod(path, 0o600)
-        listening.listen(_BACKLOG)
+        listening.listen(limits.LISTEN_BACKLOG)
         listening.setblocking(False)
     except OSError as error:
         listening.close()

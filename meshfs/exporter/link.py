@@ -23,6 +23,7 @@ import trio
 
 from meshfs import bugs, limits, reactor
 from meshfs.errors import RemoteProtocolError
+from meshfs.exporter.admission import Stage
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
 from meshfs.transport.stream import LowWater
@@ -36,10 +37,9 @@ _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 class Link:
     """One connection's socket."""
 
-    def __init__(self, exporter: Exporter, stream: socket.socket, remote: str) -> None:
+    def __init__(self, exporter: Exporter, stream: socket.socket, remote: str, login_until_s: float) -> None:
         self.peer = Peer(exporter, remote, time.time)
         self.peer.flush = self._flush
-        self.peer.on_login_change = self._login_changed
         self.logged_in = False
         self._exporter = exporter
         self._socket = stream
@@ -47,7 +47,7 @@ class Link:
         self._low_water = LowWater(stream)
         self._reactor = reactor.current()
         #: Cancelled when nothing more is to be read.
-        self._reading = trio.CancelScope(deadline=trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S)
+        self._reading = trio.CancelScope(deadline=login_until_s)
         self._stopped = False
         #: The peer is gone, or broke the protocol.
         self._over = False
@@ -85,6 +85,10 @@ class Link:
 
     def _fault(self, _: Exception) -> None:
         """A fault of ours with what this connection brings ends this connection, and no other."""
+        self.end()
+
+    def end(self) -> None:
+        """Close it at once, and drop what was not sent."""
         self._over = True
         self._discard()
         if self._sent is not None:
@@ -103,12 +107,17 @@ class Link:
         while self._sent is not None:
             await self._sent.wait()
 
-    def _login_changed(self, logged_in: bool) -> None:
-        if logged_in == self.logged_in:
-            # A login that failed buys a stranger no time.
-            return
-        self.logged_in = logged_in
-        self._reading.deadline = float("inf") if logged_in else trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S
+    def reached(self, stage: Stage) -> bool:
+        """The connection has come that far towards a login, or its last session is gone. False: no news."""
+        logged_in = stage is Stage.LOGGED_IN
+        if self.logged_in and stage is Stage.LOGGING_IN:
+            return False
+        # A login that failed buys a stranger no time.
+        if logged_in != self.logged_in:
+            self.logged_in = logged_in
+            now = trio.current_time()
+            self._reading.deadline = float("inf") if logged_in else now + limits.UNAUTHENTICATED_TIMEOUT_S
+        return True
 
     # --- receiving ---------------------------------------------------------------------
 

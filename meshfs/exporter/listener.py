@@ -1,4 +1,13 @@
-"""Accepts an exporter's connections, within limits, and ends them with it."""
+"""Accepts an exporter's connections, within limits, and ends them with it.
+
+    backlog --accept--> doorstep --first bytes--> link --login--> logged in
+                        (doorstep.py)             (link.py)
+
+Who may stay on the way is decided by admission.py. Each turn of the event loop accepts a part of the backlog, so
+that a flood of connections is kept up with and I/O goes on beside it. When no descriptor is left, a connection
+without a login is ended for the newcomer; where there is none, the newcomer is closed by help of a descriptor that is
+kept for this, because one that is never accepted would leave its client in the dark.
+"""
 
 import errno
 import logging
@@ -11,53 +20,73 @@ import trio
 
 from meshfs import limits, reactor
 from meshfs.endpoint import format_endpoint
+from meshfs.exporter.admission import LOCAL, Admission, Arrival, Stage
+from meshfs.exporter.doorstep import Doorstep, Guest
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.link import Link
+from meshfs.exporter.reserve import Reserve
 from meshfs.transport.stream import tune
 
 logger = logging.getLogger(__name__)
 
-_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+_NO_ROOM: Final = (*_NO_DESCRIPTOR, errno.ENOBUFS, errno.ENOMEM)
 _ACCEPT_RETRY_S: Final = 0.1
 _UCRED: Final = struct.Struct("3i")
 
 
 class Listener:
-    """All listening sockets and connections of one exporter."""
+    """All listening sockets and connections of one exporter. ``known``: the addresses of the config's nodes."""
 
-    def __init__(self, exporter: Exporter, sockets: Iterable[socket.socket]) -> None:
+    def __init__(self, exporter: Exporter, sockets: Iterable[socket.socket], known: Iterable[str] = ()) -> None:
         self._exporter = exporter
         #: What ends the accepting at each listening socket.
         self._accepting = {listening: trio.CancelScope() for listening in sockets}
         self._nursery: trio.Nursery | None = None
         self._links: set[Link] = set()
+        self._admission = Admission(known)
+        self._doorstep: Doorstep | None = None
+        self._reserve = Reserve()
         self._flusher: trio.lowlevel.Task | None = None
         self._reactor: reactor.Reactor | None = None
         exporter.on_dirty = self._flush_soon
 
     @property
-    def unauthenticated(self) -> int:
-        return sum(not link.logged_in for link in self._links)
+    def waiting(self) -> int:
+        """Connections on which nobody has logged in."""
+        return self._admission.waiting
+
+    @property
+    def connections(self) -> int:
+        return len(self._links) + (len(self._doorstep) if self._doorstep is not None else 0)
 
     async def run(self) -> None:
         """Serve until cancelled; then all connections are closed and their sessions ended."""
         self._reactor = reactor.current()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._flush_when_woken)
-            self._nursery = nursery
-            for listening in self._accepting:
-                nursery.start_soon(self._accept, listening, nursery)
-            await trio.sleep_forever()
+        self._doorstep = Doorstep(self._admission, self._begin, self._late)
+        with self._reserve:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._flush_when_woken)
+                nursery.start_soon(self._doorstep.end_late)
+                self._nursery = nursery
+                for listening in self._accepting:
+                    nursery.start_soon(self._accept, listening)
+                await trio.sleep_forever()
 
     def listen(self, listening: socket.socket) -> None:
         """Accept at one more socket, from now on."""
         assert self._nursery is not None, "sockets are added while it runs"
         self._accepting[listening] = trio.CancelScope()
-        self._nursery.start_soon(self._accept, listening, self._nursery)
+        self._nursery.start_soon(self._accept, listening)
 
     def close(self, listening: socket.socket) -> None:
         """Accept nothing more there, and close it; connections that came in at it go on."""
         self._accepting.pop(listening).cancel()
+
+    def know(self, addresses: Iterable[str]) -> None:
+        """The nodes of the config have these addresses from now on."""
+        for arrival in self._admission.know(addresses):
+            self._end_for_another(arrival)
 
     def stop(self) -> None:
         """Accept and read nothing more; replies still go out."""
@@ -73,44 +102,95 @@ class Listener:
 
     # --- accepting ---------------------------------------------------------------------
 
-    async def _accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
+    async def _accept(self, listening: socket.socket) -> None:
         with self._accepting[listening]:
-            await self._accept_all(listening, nursery)
+            while True:
+                await trio.lowlevel.wait_readable(listening.fileno())
+                try:
+                    self._accept_some(listening)
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    self._exporter.count("accept_failures")
+                    if self._exporter.log_limit.allows(self._exporter.clock()):
+                        logger.error("cannot accept a connection: %s", error.strerror)
+                    if not self._make_room(listening, error):
+                        await trio.sleep(_ACCEPT_RETRY_S)
         if listening not in self._accepting:
             listening.close()
 
-    async def _accept_all(self, listening: socket.socket, nursery: trio.Nursery) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(listening.fileno())
+    def _accept_some(self, listening: socket.socket) -> None:
+        """Take what the backlog has, or a part of it. Raises OSError."""
+        now = trio.current_time()
+        for _ in range(limits.ACCEPTS_PER_TURN):
             try:
                 accepted, address = listening.accept()
-            except (BlockingIOError, ConnectionAbortedError):
+            except ConnectionAbortedError:
                 continue
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
-                self._exporter.count("accept_failures")
-                logger.error("cannot accept a connection: %s", error.strerror)
-                await trio.sleep(_ACCEPT_RETRY_S)
-                continue
-            self._admit(accepted, _remote_text(accepted, address), nursery)
+            except BlockingIOError:
+                return
+            self._admit(accepted, address, now)
 
-    def _admit(self, accepted: socket.socket, remote: str, nursery: trio.Nursery) -> None:
-        exporter = self._exporter
-        if len(self._links) >= limits.CONNECTIONS_MAX or self.unauthenticated >= limits.CONNECTIONS_UNAUTHENTICATED_MAX:
-            exporter.count("connections_refused")
-            if exporter.log_limit.allows(exporter.clock()):
-                logger.warning("%s: refused: too many connections", remote)
-            accepted.close()
-            return
-        exporter.count("connections")
+    def _make_room(self, listening: socket.socket, error: OSError) -> bool:
+        """End a connection for the newcomer's descriptor; without one, turn the newcomer away. False: wait a moment."""
+        if error.errno not in _NO_DESCRIPTOR:
+            return False
+        emptiest = self._admission.emptiest()
+        if emptiest is not None:
+            self._end_for_another(emptiest)
+            return True
+        self._exporter.count("connections_refused")
+        self._reserve.turn_away(listening)
+        return False
+
+    def _admit(self, accepted: socket.socket, address: object, now: float) -> None:
+        assert self._doorstep is not None
+        self._exporter.count("connections")
         accepted.setblocking(False)
-        tune(accepted)
-        link = Link(exporter, accepted, remote)
-        self._links.add(link)
-        nursery.start_soon(self._serve, link)
+        host = address[0] if isinstance(address, tuple) else LOCAL
+        arrival, ended = self._admission.arrive(host)
+        self._doorstep.add(Guest(accepted, address, arrival, now))
+        self._end_for_another(ended)
 
-    async def _serve(self, link: Link) -> None:
+    def _end_for_another(self, arrival: Arrival | None) -> None:
+        if arrival is None:
+            return
+        # At once, although its end takes a turn of the event loop: the next newcomer needs another one's place.
+        self._admission.leave(arrival)
+        exporter = self._exporter
+        exporter.count("connections_ended")
+        if exporter.log_limit.allows(exporter.clock()):
+            whose = arrival.address or "this machine"
+            logger.warning("a connection from %s without a login was ended for a newer one: too many wait", whose)
+        arrival.end()
+
+    def _late(self, guest: Guest) -> None:
+        exporter = self._exporter
+        exporter.count("login_timeouts")
+        if exporter.log_limit.allows(exporter.clock()):
+            remote = guest.arrival.address or "this machine"
+            logger.warning("%s: closed: it sent nothing within %g s", remote, limits.UNAUTHENTICATED_TIMEOUT_S)
+
+    def _begin(self, guest: Guest) -> None:
+        """The first bytes of a connection are there: serve it."""
+        assert self._nursery is not None
+        assert self._reactor is not None
+        stream, arrival = guest.socket, guest.arrival
+        tune(stream)
+        deadline = guest.accepted_s + limits.UNAUTHENTICATED_TIMEOUT_S
+        link = Link(self._exporter, stream, _remote_text(stream, guest.address), deadline)
+
+        def reached(stage: Stage) -> None:
+            if link.reached(stage):
+                self._end_for_another(self._admission.advance(arrival, stage))
+
+        link.peer.on_stage = reached
+        arrival.end = link.end
+        self._links.add(link)
+        self._nursery.start_soon(self._serve, link, arrival)
+        self._reactor.give_turn()
+
+    async def _serve(self, link: Link, arrival: Arrival) -> None:
         try:
             await link.run()
         except trio.Cancelled:
@@ -121,6 +201,8 @@ class Listener:
             logger.exception("%s: closed after an internal error", link.peer.remote)
         finally:
             self._links.discard(link)
+            link.peer.on_stage = _ignored
+            self._admission.leave(arrival)
             link.close()
 
     # --- replies of completions --------------------------------------------------------
@@ -154,3 +236,7 @@ def _remote_text(stream: socket.socket, address: object) -> str:
         return f"local process {pid} of user {uid}"
     assert isinstance(address, tuple)
     return format_endpoint(address[0], address[1])
+
+
+def _ignored(_: Stage) -> None:
+    """The connection is over."""

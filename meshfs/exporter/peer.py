@@ -14,6 +14,7 @@ from contextlib import suppress
 from meshfs import limits
 from meshfs.buffers import Buffer
 from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.exporter.admission import Stage
 from meshfs.exporter.binding import Bind
 from meshfs.exporter.compound import Compound
 from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
@@ -47,7 +48,7 @@ class Peer:
     held             requests that wait until others are answered: as long as there are some, the transport
                      receives nothing, and calls ``go_on`` when there is room again
     flush            sends ``out`` (the transport's, set by it)
-    on_login_change  told when the first session is there, or the last one gone
+    on_stage         told how far the connection has come towards a login, and that the last session is gone
     """
 
     def __init__(self, exporter: Exporter, remote: str, wall_clock: Callable[[], float]) -> None:
@@ -70,7 +71,7 @@ class Peer:
         #: To be closed once ``out`` is sent.
         self.closing = False
         self.flush: Callable[[], None] = _nothing
-        self.on_login_change: Callable[[bool], None] = _ignored
+        self.on_stage: Callable[[Stage], None] = _ignored
         self._wall_clock = wall_clock
         exporter.peers.add(self)
 
@@ -184,6 +185,7 @@ class Peer:
             self.closing = True
             return
         self.state = next_state(CONNECTION, self.state, Event.NEGOTIATED, Role.EXPORTER)
+        self.on_stage(Stage.NEGOTIATED)
         frame = request.reply(reply.pack())
         if negotiated.dialect is Dialect.SMB_3_1_1 and frame is not None:
             negotiated.preauth.update(message.view)
@@ -240,7 +242,7 @@ class Peer:
         self.connection.frame_max_bytes = limits.FRAME_MAX_BYTES
         self.window.limit = limits.CREDITS_MAX
         self.window.limit_max = limits.CREDITS_GRANTED_MAX
-        self.on_login_change(True)
+        self.on_stage(Stage.LOGGED_IN)
 
     @property
     def logins_under_way(self) -> int:
@@ -262,8 +264,12 @@ class Peer:
         self.sessions.pop(session.id, None)
         self.connection.security.pop(session.id, None)
         session.channels.pop(self, None)
+        self.login_over()
+
+    def login_over(self) -> None:
+        """A login or a bind failed, or a session is gone: without any other, nobody is logged in here."""
         if not any(other.user for other in self.sessions.values()):
-            self.on_login_change(False)
+            self.on_stage(Stage.NEGOTIATED)
 
     def abort(self) -> None:
         """Close without an answer; what was answered before still goes out."""
@@ -312,5 +318,5 @@ def _nothing() -> None:
     """Nothing is left to do."""
 
 
-def _ignored(_: bool) -> None:
+def _ignored(_: Stage) -> None:
     """Nobody wants to know."""

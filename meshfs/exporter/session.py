@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import AuthenticationError, StatusError
+from meshfs.exporter.admission import Stage
 from meshfs.exporter.binding import bind
 from meshfs.exporter.holdings import Holdings, Resource
 from meshfs.exporter.request import Request
@@ -166,6 +167,7 @@ def session_setup(request: Request) -> None:
     reply = SessionSetupResponse(0, token or b"")
     if not done:
         session.happened(Event.MORE)
+        peer.on_stage(Stage.LOGGING_IN)
         frame = request.reply(reply.pack(), NtStatus.MORE_PROCESSING_REQUIRED)
         if frame is not None and not session.user:
             session.preauth.update(memoryview(frame)[4:])

@@ -8,6 +8,7 @@ import trio
 from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import RemoteProtocolError
+from meshfs.exporter.admission import Stage
 from meshfs.exporter.endpoints import listen_unix
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.listener import Listener
@@ -178,9 +179,9 @@ def test_a_channels_key_is_its_own(client):
 def test_a_channel_counts_as_logged_in(client):
     told = []
     channel = connect(client.exporter)
-    channel.peer.on_login_change = told.append
+    channel.peer.on_stage = told.append
     bind(channel, client)
-    assert told == [True]
+    assert told == [Stage.LOGGING_IN, Stage.LOGGED_IN]
     assert channel.call(Command.ECHO, ECHO, credits=500).credits > limits.CREDITS_UNAUTHENTICATED_MAX
     assert channel.peer.connection.frame_max_bytes == limits.FRAME_MAX_BYTES
 
@@ -478,7 +479,7 @@ def test_log_off_ends_the_session_on_all_channels(disk, client, by_first):
     file_id = client.open("disk0")
     channel = channel_of(client)
     ender, other = (client, channel) if by_first else (channel, client)
-    other.peer.on_login_change = told.append
+    other.peer.on_stage = told.append
     disk.stall()
     waiting = other.send(Command.READ, read_body(file_id, 0, 512))
     logoff = ender.send(Command.LOGOFF, LogoffRequest().pack())
@@ -490,7 +491,7 @@ def test_log_off_ends_the_session_on_all_channels(disk, client, by_first):
     assert (reply.status, reply.protection) == (0, Protection.SIGNED)
     reply = other.take(waiting)
     assert (reply.status, reply.protection) == (0, Protection.SIGNED)
-    assert told == [False]
+    assert told == [Stage.NEGOTIATED]
     for where in (client, channel):
         assert where.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
         assert not where.peer.sessions

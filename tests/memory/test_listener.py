@@ -265,20 +265,6 @@ async def test_who_logged_in_stays_and_who_logged_off_is_dropped(disk, path, mon
         client.socket.close()
 
 
-async def test_connections_without_login_are_limited(path, monkeypatch):
-    monkeypatch.setattr(limits, "CONNECTIONS_UNAUTHENTICATED_MAX", 2)
-    server = make_exporter()
-    async with serving(server, path):
-        clients = [SocketInitiator(str(path)) for _ in range(3)]
-        for client in clients[:2]:
-            await in_thread(client.negotiate)
-        with pytest.raises((EOFError, BrokenPipeError, ConnectionResetError)):
-            await in_thread(clients[2].negotiate)
-        assert server.counters["connections_refused"] == 1
-        for client in clients:
-            client.socket.close()
-
-
 async def test_a_broken_peer_is_one_line_and_no_traceback(disk, path, caplog):
     server = make_exporter(disk0=disk)
     async with serving(server, path):

@@ -210,13 +210,13 @@ def test_strangers_cost_bounded_memory_and_leave_others_alone(cluster: LocalClus
     with connect(cluster) as client, ExitStack() as strangers:
         file_id = client.open("disk0")
         before_mib = rss_mib(running.pid)
-        for number in range(2 * limits.CONNECTIONS_UNAUTHENTICATED_MAX):
+        for number in range(4 * limits.CONNECTIONS_NODE_MAX):
             stranger = strangers.enter_context(socket.create_connection((node.address, node.port)))
             # All of a frame but its last byte; or one that is too long.
             announced, sent = (frame, frame - 1) if number % 4 else (frame + 1, 64)
             with suppress(ConnectionError):
                 stranger.sendall(prefix(announced) + random.Random(number).randbytes(sent))
-        until(lambda: cluster.control("n1")["counters"].get("connections_refused"), "some are refused")
+        until(lambda: cluster.control("n1")["counters"].get("connections_ended"), "some are ended for others")
         assert client.call(Command.WRITE, write_body(file_id, 0, bytes(4096))).status == 0
         assert rss_mib(running.pid) - before_mib < 64
         assert len(cluster.control("n1")["sessions"]) == 1

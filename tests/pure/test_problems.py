@@ -136,6 +136,8 @@ EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "frames-broken": ({"recent": {"counters": {"bad_signatures": 9}}}, "exporter n1", "9 broken or forged messages"),
     "connections-refused": ({"recent": {"counters": {"accept_failures": 1}}}, "exporter n1",
         "1 connections were turned away"),
+    "connections-crowded": ({"recent": {"counters": {"connections_ended": 3}}}, "exporter n1",
+        "3 connections without a login were ended"),
     "limit-near": ({"connections": limits.CONNECTIONS_MAX}, "connections", f"{limits.CONNECTIONS_MAX} of at most"),
 }  # fmt: skip
 

@@ -1,0 +1,235 @@
+"""Which connections on which nobody has logged in yet may stay, and which one is ended for a newcomer. Pure.
+
+A connection costs a stranger nothing, so their number is bounded, and a bound alone would let whoever opens
+them first lock everybody else out. Therefore nobody is turned away at the door: past a bound another connection is
+ended for the newcomer. Connections are counted in groups by the address that they come from:
+
+    group        address                                    bound, for each stage
+    local        the node's Unix socket (mode 0600)         CONNECTIONS_LOCAL_MAX
+    of a node    an address of the config, exactly          CONNECTIONS_NODE_MAX, fewer with many addresses
+    stranger     any other IPv4 address, or IPv6 /64        CONNECTIONS_STRANGER_MAX, and
+                                                            CONNECTIONS_STRANGERS_MAX of all strangers together
+
+An IPv6 address of the config is a group of its own, and not its /64: the neighbours in a node's network are strangers.
+Groups do not compete with each other, except that all strangers share one bound. So an attack from elsewhere takes
+nothing from a node's address. Behind the address of a node there may be an attacker as well (on the same machine, or
+behind the same NAT); there the stages help.
+
+Each stage of a login (`Stage`) has the bound to itself, and past it the connection that has been in that stage for the
+longest is ended. Were the bound one for all stages, either those that came far could be held open to lock newcomers
+out, or those that send nothing could push out others in the middle of a login. As it is, whoever passes each stage
+within the time in which the attacker fills it anew gets in, and the later a stage, the more work it is to fill:
+
+    stage        an attacker's work for one            at the most, in a second
+    SILENT       connect(2)                            some 10,000
+    NEGOTIATED   and a NEGOTIATE                       some 1,000
+    LOGGING_IN   and a SESSION_SETUP with a token      some 100 (login_turns.py)
+
+A connection that is logged in is not counted here and never ended for another; node_usage.py bounds those.
+All operations take constant time, but for `know`, which sorts everything that waits into groups anew.
+"""
+
+import enum
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address
+from itertools import islice
+from typing import Final
+
+from meshfs import limits
+
+#: In place of an address: the connection came in at the Unix socket.
+LOCAL: Final = ""
+
+
+class Stage(enum.IntEnum):
+    """How far a connection has come."""
+
+    SILENT = 0
+    NEGOTIATED = 1
+    LOGGING_IN = 2
+    LOGGED_IN = 3
+
+
+_WAITING: Final = (Stage.SILENT, Stage.NEGOTIATED, Stage.LOGGING_IN)
+
+
+class Arrival:
+    """One connection; ``end`` closes it (set by who serves it). ``gone``: it is not counted any more."""
+
+    __slots__ = ("_group", "address", "end", "gone", "stage")
+
+    def __init__(self, address: str, group: "_Group") -> None:
+        self.address = address
+        self.stage = Stage.SILENT
+        self.gone = False
+        self.end: Callable[[], None] = _nothing
+        self._group = group
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it comes from an address of the config, or from this machine's own socket."""
+        return self._group.known
+
+
+class _Queues:
+    """Connections by stage, in each stage the one that reached it first before the others."""
+
+    __slots__ = ("by_stage", "count")
+
+    def __init__(self) -> None:
+        self.by_stage: tuple[OrderedDict[Arrival, None], ...] = tuple(OrderedDict() for _ in _WAITING)
+        self.count = 0
+
+    def add(self, arrival: Arrival, *, first: bool = False) -> None:
+        queue = self.by_stage[arrival.stage]
+        queue[arrival] = None
+        if first:
+            queue.move_to_end(arrival, last=False)
+        self.count += 1
+
+    def remove(self, arrival: Arrival) -> None:
+        del self.by_stage[arrival.stage][arrival]
+        self.count -= 1
+
+    def emptiest(self) -> Arrival | None:
+        for queue in self.by_stage:
+            if queue:
+                return next(iter(queue))
+        return None
+
+    def past(self, most: int, stage: Stage) -> Arrival | None:
+        """The first of those in a stage, if they are more than ``most``."""
+        queue = self.by_stage[stage]
+        return next(iter(queue)) if len(queue) > most else None
+
+    def surplus(self, most: int) -> Iterator[Arrival]:
+        """The first of those in each stage, as many as there are more than ``most``."""
+        for queue in self.by_stage:
+            yield from islice(queue, max(0, len(queue) - most))
+
+
+class _Group(_Queues):
+    """The connections from one address that wait for a login."""
+
+    __slots__ = ("key", "known")
+
+    def __init__(self, key: bytes, known: bool) -> None:
+        super().__init__()
+        self.key = key
+        self.known = known
+
+
+class Admission:
+    """All connections of one exporter. `arrive` and `advance` return which connection is to be ended, if any is."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._groups: dict[bytes, _Group] = {}
+        self._strangers = _Queues()
+        self._logged_in: set[Arrival] = set()
+        self._known: frozenset[bytes] = frozenset()
+        self._node_max = limits.CONNECTIONS_NODE_MAX
+        self.know(known)
+
+    def know(self, addresses: Iterable[str]) -> list[Arrival]:
+        """The addresses of the config are these from now on. Returns the connections that are too many then."""
+        self._known = frozenset(ip_address(address).packed for address in addresses)
+        share = limits.CONNECTIONS_NODES_MAX // max(len(self._known), 1)
+        self._node_max = max(limits.CONNECTIONS_NODE_MIN, min(limits.CONNECTIONS_NODE_MAX, share))
+        waiting = [arrival for group in self._groups.values() for queue in group.by_stage for arrival in queue]
+        self._groups.clear()
+        self._strangers = _Queues()
+        for arrival in (*waiting, *self._logged_in):
+            arrival._group = self._group_of(arrival.address)
+        for arrival in waiting:
+            self._enter(arrival)
+        return self._surplus()
+
+    def arrive(self, address: str) -> tuple[Arrival, Arrival | None]:
+        """A connection came from this address, or from `LOCAL`: it, and the one to be ended for it."""
+        arrival = Arrival(address, self._group_of(address))
+        self._enter(arrival)
+        return arrival, self._too_many(arrival)
+
+    def advance(self, arrival: Arrival, stage: Stage) -> Arrival | None:
+        """The connection has come to ``stage``, or fell back to it.
+
+        Who falls back after a failed login is the first of its stage to go; after a logoff it is like a newcomer.
+        """
+        before = arrival.stage
+        if stage == before or arrival.gone:
+            return None
+        self._leave(arrival)
+        arrival.stage = stage
+        if stage is Stage.LOGGED_IN:
+            self._logged_in.add(arrival)
+            return None
+        self._enter(arrival, first=stage < before < Stage.LOGGED_IN)
+        return self._too_many(arrival)
+
+    def leave(self, arrival: Arrival) -> None:
+        """The connection is closed, or about to be."""
+        if not arrival.gone:
+            self._leave(arrival)
+            arrival.gone = True
+
+    def emptiest(self) -> Arrival | None:
+        """Which connection is to be ended when a descriptor is wanted: a stranger's, else any that waits."""
+        found = self._strangers.emptiest()
+        if found is None:
+            largest = max(self._groups.values(), key=lambda group: group.count, default=None)
+            found = largest.emptiest() if largest is not None else None
+        return found
+
+    @property
+    def waiting(self) -> int:
+        """Connections on which nobody has logged in."""
+        return sum(group.count for group in self._groups.values())
+
+    # --- inside ------------------------------------------------------------------------
+
+    def _group_of(self, address: str) -> _Group:
+        key = ip_address(address).packed if address else b""
+        known = not key or key in self._known
+        if not known and len(key) == 16:
+            # The rest of an IPv6 address is the host's own choice, so 2^64 of them cost an attacker nothing.
+            key = key[:8]
+        return self._groups.get(key) or _Group(key, known)
+
+    def _enter(self, arrival: Arrival, *, first: bool = False) -> None:
+        # Another connection of the same address may have made the group again while this one was logged in.
+        group = arrival._group = self._groups.setdefault(arrival._group.key, arrival._group)
+        group.add(arrival, first=first)
+        if not group.known:
+            self._strangers.add(arrival, first=first)
+
+    def _leave(self, arrival: Arrival) -> None:
+        if arrival.stage is Stage.LOGGED_IN:
+            self._logged_in.discard(arrival)
+            return
+        group = arrival._group
+        group.remove(arrival)
+        if not group.known:
+            self._strangers.remove(arrival)
+        if not group.count:
+            del self._groups[group.key]
+
+    def _too_many(self, arrival: Arrival) -> Arrival | None:
+        group, stage = arrival._group, arrival.stage
+        found = group.past(self._max_of(group), stage)
+        if found is None and not group.known:
+            found = self._strangers.past(limits.CONNECTIONS_STRANGERS_MAX, stage)
+        return found
+
+    def _max_of(self, group: _Group) -> int:
+        if not group.key:
+            return limits.CONNECTIONS_LOCAL_MAX
+        return self._node_max if group.known else limits.CONNECTIONS_STRANGER_MAX
+
+    def _surplus(self) -> list[Arrival]:
+        found = {arrival for group in self._groups.values() for arrival in group.surplus(self._max_of(group))}
+        return [*found, *set(self._strangers.surplus(limits.CONNECTIONS_STRANGERS_MAX)) - found]
+
+
+def _nothing() -> None:
+    """Nobody serves it yet."""

@@ -1,0 +1,87 @@
+"""Connections that have sent nothing yet: a socket in the reactor, and no more.
+
+Serving a connection takes tasks, receive memory and the state of a peer, some 200 us to make and to end. One that
+has sent nothing gets none of that, so a flood of connections costs accept(2) and close(2), and can be kept up with.
+"""
+
+import logging
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+
+import trio
+
+from meshfs import limits, reactor
+from meshfs.exporter.admission import Admission, Arrival
+
+logger = logging.getLogger(__name__)
+
+
+class Guest:
+    """A connection that was accepted, and when."""
+
+    __slots__ = ("accepted_s", "address", "arrival", "socket")
+
+    def __init__(self, stream: socket.socket, address: object, arrival: Arrival, accepted_s: float) -> None:
+        self.socket = stream
+        self.address = address
+        self.arrival = arrival
+        self.accepted_s = accepted_s
+
+
+class Doorstep:
+    """Holds guests until their first bytes come (then ``begin`` serves them), their time is over, or they leave."""
+
+    def __init__(self, admission: Admission, begin: Callable[[Guest], None], late: Callable[[Guest], None]) -> None:
+        self._admission = admission
+        self._begin = begin
+        self._late = late
+        self._reactor = reactor.current()
+        #: The one that waits for the longest comes first.
+        self._guests: OrderedDict[Guest, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._guests)
+
+    def add(self, guest: Guest) -> None:
+        self._guests[guest] = None
+        guest.arrival.end = lambda: self._close(guest)
+        self._reactor.add(guest.socket.fileno(), lambda: self._readable(guest), on_failure=lambda _: self._close(guest))
+
+    async def end_late(self) -> None:
+        """Ends those that say nothing for UNAUTHENTICATED_TIMEOUT_S; until cancelled, when it ends all."""
+        try:
+            while True:
+                oldest = next(iter(self._guests), None)
+                now = trio.current_time()
+                if oldest is None or oldest.accepted_s + limits.UNAUTHENTICATED_TIMEOUT_S > now:
+                    await trio.sleep(min(limits.UNAUTHENTICATED_TIMEOUT_S / 4, 1.0))
+                    continue
+                self._close(oldest)
+                self._late(oldest)
+        finally:
+            for guest in list(self._guests):
+                self._close(guest)
+
+    def _readable(self, guest: Guest) -> None:
+        try:
+            gone = not guest.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            logger.debug("a connection broke before its first byte: %s", error)
+            gone = True
+        if gone:
+            self._close(guest)
+            return
+        self._forget(guest)
+        self._begin(guest)
+
+    def _close(self, guest: Guest) -> None:
+        self._forget(guest)
+        self._admission.leave(guest.arrival)
+        guest.socket.close()
+
+    def _forget(self, guest: Guest) -> None:
+        del self._guests[guest]
+        self._reactor.forget(guest.socket.fileno())

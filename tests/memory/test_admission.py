@@ -1,0 +1,171 @@
+"""Connections over real sockets: floods of them, and who gets in all the same."""
+
+import os
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.exporter.endpoints import listen_tcp, listen_unix
+from meshfs.exporter.listener import Listener
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import EchoRequest
+from meshfs.smb.wire import prefix
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import SocketInitiator, make_exporter, read_body
+from support.knocking import knocking
+
+ECHO = EchoRequest().pack()
+NODE, STRANGER = "127.0.0.1", "127.0.0.9"
+in_thread = trio.to_thread.run_sync
+
+
+class Served:
+    def __init__(self, exporter, listener, port, path):
+        self.exporter = exporter
+        self.listener = listener
+        self.port = port
+        self.path = path
+
+
+@pytest.fixture
+async def served(tmp_path):
+    """An exporter on TCP, whose config knows NODE and not STRANGER, and on a Unix socket."""
+    path = tmp_path / "n1.sock"
+    exporter = make_exporter(disk0=MemoryDisk(1 << 20))
+    with listen_unix(path) as unix, listen_tcp(NODE, 0) as tcp:
+        listener = Listener(exporter, [tcp, unix], [NODE])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.run)
+            yield Served(exporter, listener, tcp.getsockname()[1], path)
+            nursery.cancel_scope.cancel()
+    assert not exporter.peers
+    assert listener.waiting == 0
+
+
+@asynccontextmanager
+async def attack(*arguments):
+    """`knocking`, without holding up the exporter of this thread."""
+    context = knocking(*arguments)
+    process = await in_thread(context.__enter__)
+    try:
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            await in_thread(context.__exit__, None, None, None)
+
+
+def use(address) -> None:
+    """A whole visit of a node: log in, open the disk, read."""
+    with SocketInitiator(address, timeout_s=60) as client:
+        client.log_in("n2")
+        assert client.call(Command.READ, read_body(client.open("disk0"), 0, 4096)).status == 0
+
+
+async def until(condition):
+    with trio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.005)
+
+
+def try_until_in(address) -> None:
+    """As a mount does: again after a connection was ended. A time-out of the test ends one that never gets in."""
+    for _ in range(200):
+        try:
+            use(address)
+        except (EOFError, OSError):
+            continue
+        return
+    raise AssertionError("never got in")
+
+
+@pytest.mark.parametrize("kind", ["idle", "trickle", "negotiate"])
+@pytest.mark.parametrize("source", [NODE, STRANGER])
+@pytest.mark.parametrize("count", [300, 2000])
+async def test_a_node_gets_in_beside_a_flood_of_connections(served, kind, source, count):
+    """From a stranger's address, and from the node's own: behind the same NAT, or on the same machine."""
+    exporter = served.exporter
+    async with attack(NODE, served.port, kind, count, source):
+        await until(lambda: exporter.counters["connections_ended"] > count)
+        await in_thread(use, str(served.path))
+        await in_thread(use if source == STRANGER else try_until_in, (NODE, served.port))
+    assert served.listener.waiting <= 3 * (limits.CONNECTIONS_STRANGERS_MAX + limits.CONNECTIONS_NODE_MAX)
+
+
+async def test_a_session_that_is_there_goes_on_beside_a_flood(served):
+    with SocketInitiator((NODE, served.port), timeout_s=60) as client:
+        await in_thread(client.log_in, "n2")
+        async with attack(NODE, served.port, "idle", 300, NODE):
+            await until(lambda: served.exporter.counters["connections_ended"] > 3000)
+            assert (await in_thread(client.call, Command.ECHO, ECHO)).status == 0
+
+
+async def test_a_connection_that_says_nothing_is_ended_in_time_and_costs_no_peer(served, monkeypatch):
+    monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.2)
+    with socket.create_connection((NODE, served.port)) as idle:
+        await until(lambda: served.listener.waiting == 1)
+        assert not served.exporter.peers
+        idle.settimeout(20)
+        assert await in_thread(idle.recv, 1) == b""
+    assert served.exporter.counters["login_timeouts"] == 1
+    assert served.listener.waiting == 0
+
+
+async def test_one_byte_at_a_time_buys_no_time(served, monkeypatch):
+    monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.3)
+    with socket.create_connection((NODE, served.port)) as slow:
+        with trio.fail_after(20), pytest.raises(OSError):  # noqa: PT011 - broken pipe or reset
+            slow.send(prefix(60_000))
+            while True:
+                slow.send(b"\0")
+                await trio.sleep(0.02)
+    assert served.exporter.counters["login_timeouts"] == 1
+
+
+async def test_the_addresses_of_a_new_config_are_known(served):
+    served.listener.know([STRANGER])
+    for _ in range(limits.CONNECTIONS_NODE_MAX):
+        socket.create_connection((NODE, served.port), source_address=(NODE, 0)).detach()
+    await until(lambda: served.exporter.counters["connections_ended"])
+    assert served.listener.waiting == limits.CONNECTIONS_STRANGER_MAX
+
+
+async def test_without_a_descriptor_left_a_silent_connection_makes_room(served, monkeypatch):
+    """The kernel refuses the first accept(2)s; the connection of a stranger is ended for the one that waits."""
+    with socket.create_connection((NODE, served.port), source_address=(STRANGER, 0)) as stranger:
+        await until(lambda: served.listener.waiting == 1)
+        refuse_accepts(monkeypatch, 1)
+        await in_thread(use, (NODE, served.port))
+        stranger.settimeout(20)
+        assert await in_thread(stranger.recv, 1) == b""
+    assert served.exporter.counters["accept_failures"] == 1
+
+
+async def test_without_a_descriptor_and_with_nobody_to_end_a_newcomer_is_closed(served, monkeypatch):
+    with SocketInitiator((NODE, served.port)) as client:
+        await in_thread(client.log_in, "n2")
+        refused = refuse_accepts(monkeypatch, 1)
+        with socket.create_connection((NODE, served.port)) as newcomer:
+            newcomer.settimeout(20)
+            assert await in_thread(newcomer.recv, 1) == b""
+        assert (await in_thread(client.call, Command.ECHO, ECHO)).status == 0
+    assert refused
+    assert served.exporter.counters["connections_refused"] == 1
+    await in_thread(use, (NODE, served.port))
+
+
+def refuse_accepts(monkeypatch, times):
+    """accept(2) fails with EMFILE that often."""
+    refused = []
+    accept = socket.socket.accept
+
+    def refusing(listening):
+        if len(refused) < times:
+            refused.append(listening)
+            raise OSError(24, os.strerror(24))
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", refusing)
+    return refused
