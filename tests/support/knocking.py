@@ -2,7 +2,8 @@
 
     python knocking.py HOST PORT idle|trickle|negotiate COUNT [SOURCE]
 
-It prints "ready" when COUNT connections were opened once, goes on until its standard input ends, and prints how many it opened.
+It prints "ready" when COUNT connections were opened once, goes on until its standard input ends, and prints how many
+it opened.
 """
 
 import errno
