@@ -4,6 +4,7 @@ ConfigError            the administrator's: file, key, line, what was expected (
 KeyFileError           the administrator's: a key file is missing, malformed or readable by others
 LocalProtocolError     ours: a caller broke this module's rules (a bug)
 RemoteProtocolError    the peer's: it broke the protocol; the connection ends
+ForgedMessage          somebody's on the way, most likely: a message is not as its sender made it; the connection ends
 AuthenticationError    the peer's: it is not who it says, or not of the cluster
 MountFailed            the machine's: the file system could not be mounted
 ChannelLost            nobody's: the connection ended; what was in flight may go again
@@ -43,6 +44,10 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The peer sent what the protocol does not allow."""
+
+
+class ForgedMessage(RemoteProtocolError):
+    """A message was not made with its session's key, or was changed on its way: its signature or seal is wrong."""
 
 
 class AuthenticationError(MeshfsError):

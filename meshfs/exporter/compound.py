@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.request import Request, chain
-from meshfs.smb.connection import Message
+from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, Flags, NtStatus
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Compound:
         if self._running:
             return
         self._running = True
-        while self._next is not None and not self._peer.closed:
+        while self._next is not None and not self._peer.closed and not self._peer.closing:
             message, self._next = self._next, None
             self._peer.serve(Request(self._peer, message, self))
         self._running = False
@@ -63,6 +63,10 @@ class Compound:
             return
         if self._session_id is None or self._tree_id is None:
             raise StatusError(NtStatus.INVALID_PARAMETER, "no request before it, or one without session or tree")
+        message = request.message
+        if message.protection and message.session_id != self._session_id:
+            # It was checked with the key of another session of the connection, or with none.
+            message.protection = Protection.SEALED if message.protection == Protection.SEALED else Protection.UNKNOWN
         request.session_id, request.tree_id = self._session_id, self._tree_id
 
     def related_file(self) -> int:

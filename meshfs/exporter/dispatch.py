@@ -3,6 +3,10 @@
 A handler is a plain function that gets a checked request. It answers by ``request.reply``, at
 once or later, or raises StatusError; a body it cannot read raises RemoteProtocolError, which
 is answered with INVALID_PARAMETER.
+
+``Needs`` says what `Peer.serve` looks at before it calls the handler. No handler looks at a session or a
+signature by itself but SESSION_SETUP, which makes them. docs/security/before-a-session.md has, command by
+command, what a peer without a session or without its key can cause.
 """
 
 import enum
@@ -10,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter import files, ioctl, locking, oplock_break, query, read_write, session, trees
+from meshfs.exporter import cancel, files, ioctl, locking, oplock_break, query, read_write, session, trees
 from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.smb.constants import Command, NtStatus
@@ -20,18 +24,18 @@ from meshfs.smb.messages import EchoRequest, EchoResponse, OplockBreak, unpack_b
 class Needs(enum.IntEnum):
     """What has to be valid before a handler is called."""
 
-    NOTHING = 0
+    #: Nothing: it is a login.
+    LOGIN = 0
+    #: A session, and protection as it demands.
     SESSION = 1
+    #: The same, and a tree of the session.
     TREE = 2
+    #: The same as SESSION where the request names a session or is signed, else nothing.
+    SESSION_IF_NAMED = 3
 
 
 def _echo(request: Request) -> None:
     EchoRequest.unpack(request.message.body)
-    mine = request.peer.sessions.get(request.session_id)
-    if mine is not None and mine.serving:
-        request.protect_by(mine)
-    elif request.session_id:
-        raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
     request.reply(EchoResponse().pack())
 
 
@@ -52,9 +56,9 @@ def _unknown(request: Request) -> None:
 
 Handler = Callable[[Request], None]
 
-UNKNOWN: Final[tuple[Handler, Needs]] = (_unknown, Needs.NOTHING)
+UNKNOWN: Final[tuple[Handler, Needs]] = (_unknown, Needs.SESSION_IF_NAMED)
 HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
-    Command.SESSION_SETUP: (session.session_setup, Needs.NOTHING),
+    Command.SESSION_SETUP: (session.session_setup, Needs.LOGIN),
     Command.LOGOFF: (session.logoff, Needs.SESSION),
     Command.TREE_CONNECT: (trees.connect, Needs.SESSION),
     Command.TREE_DISCONNECT: (trees.disconnect, Needs.TREE),
@@ -65,7 +69,8 @@ HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
     Command.WRITE: (read_write.write, Needs.TREE),
     Command.LOCK: (locking.lock, Needs.TREE),
     Command.IOCTL: (ioctl.ioctl, Needs.TREE),
-    Command.ECHO: (_echo, Needs.NOTHING),
+    Command.CANCEL: (cancel.cancel, Needs.SESSION),
+    Command.ECHO: (_echo, Needs.SESSION_IF_NAMED),
     Command.QUERY_DIRECTORY: (query.query_directory, Needs.TREE),
     Command.CHANGE_NOTIFY: (query.change_notify, Needs.TREE),
     Command.QUERY_INFO: (query.query_info, Needs.TREE),

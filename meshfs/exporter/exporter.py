@@ -28,6 +28,7 @@ from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
 from meshfs.model import Access
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
+from meshfs.smb.constants import SESSION_ID_RELATED
 from meshfs.smb.messages import filetime
 from meshfs.smb.messages.ioctl import NetworkInterface
 from meshfs.smb.states import Event, SessionState
@@ -103,8 +104,7 @@ class Exporter:
         self.dirty: list[Peer] = []
         self._touched: list[Runner] = []
         self._batches = 0
-        # Never 0 and never all ones, and different from those of an earlier run.
-        self._last_session_id = secrets.randbits(56) << 4
+        # Different from those of an earlier run.
         self._last_file_id = secrets.randbits(24) << 32
         self.shares.on_change.append(self._tell_watchers)
 
@@ -129,8 +129,10 @@ class Exporter:
         return filetime(int(self.wall_clock() * 1e9))
 
     def new_session_id(self) -> int:
-        self._last_session_id += 1
-        return self._last_session_id
+        """Neither 0 nor all ones, which have meanings, and told by no other id: a bind's refusal tells which exist."""
+        while (session_id := secrets.randbits(64)) in (0, SESSION_ID_RELATED) or session_id in self.sessions:
+            pass
+        return session_id
 
     def new_file_id(self) -> int:
         self._last_file_id += 1

@@ -22,7 +22,7 @@ from typing import Final
 import trio
 
 from meshfs import bugs, limits, reactor
-from meshfs.errors import RemoteProtocolError
+from meshfs.errors import ForgedMessage, RemoteProtocolError
 from meshfs.exporter.admission import Stage
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
@@ -132,7 +132,7 @@ class Link:
             try:
                 going = step()
             except RemoteProtocolError as error:
-                exporter.count("protocol_errors")
+                exporter.count("bad_signatures" if isinstance(error, ForgedMessage) else "protocol_errors")
                 self.peer.log_warning("closed: %s", error)
                 going = False
             finally:

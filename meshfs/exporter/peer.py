@@ -9,23 +9,22 @@ RemoteProtocolError from ``received`` means that the connection is over.
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 
 from meshfs import limits
 from meshfs.buffers import Buffer
-from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.disk.base import DiskRequest
+from meshfs.errors import ForgedMessage, RemoteProtocolError, StatusError
 from meshfs.exporter.admission import Stage
 from meshfs.exporter.binding import Bind
 from meshfs.exporter.compound import Compound
 from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.negotiate import negotiate, negotiate_again
-from meshfs.exporter.opens import DiskOpen
 from meshfs.exporter.request import Request, Waiting, command_name
 from meshfs.exporter.session import Session
 from meshfs.smb.auth import negotiate_hint
-from meshfs.smb.connection import Connection, Message, Protection, Role, Smb1Opening
-from meshfs.smb.constants import Command, Dialect, Flags, NtStatus
+from meshfs.smb.connection import Connection, Message, Role, Smb1Opening
+from meshfs.smb.constants import Command, Dialect, NtStatus
 from meshfs.smb.credits import CreditWindow
 from meshfs.smb.messages import NegotiateRequest, filetime
 from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
@@ -38,7 +37,10 @@ _OUT_MAX_BYTES = 64 * limits.KIB
 # Plain numbers and names: a member of an enum costs a look-up per message.
 _CANCEL = int(Command.CANCEL)
 _NEGOTIATE = int(Command.NEGOTIATE)
+_SESSION_SETUP = int(Command.SESSION_SETUP)
 _READY = ConnectionState.READY
+_TREE = Needs.TREE
+_IF_NAMED = Needs.SESSION_IF_NAMED
 _CREDITS_MAX = limits.CREDITS_MAX
 
 
@@ -61,7 +63,11 @@ class Peer:
         self.sessions: dict[int, Session] = {}
         #: Binds under way, by the session's id.
         self.binds: dict[int, Bind] = {}
+        #: Asynchronous requests, by AsyncId.
         self.waiting: dict[int, Waiting] = {}
+        #: Requests that a CANCEL can still end, by message id.
+        self.cancellable: dict[int, DiskRequest | Waiting] = {}
+        self.cancels = 0
         self.last_async_id = 0
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
         self.dirty = False
@@ -99,7 +105,7 @@ class Peer:
             if window.in_flight > _CREDITS_MAX:
                 self.held = messages[index:]
                 return
-            if message.command == _CANCEL and message.next is None:
+            if message.command == _CANCEL:
                 self._cancel(message)
                 continue
             self._take_ids(message)
@@ -113,6 +119,8 @@ class Peer:
     def _take_ids(self, message: Message) -> None:
         part: Message | None = message
         while part is not None:
+            if part.command == _CANCEL:
+                raise RemoteProtocolError("CANCEL in a compound")
             if not self.window.take(part.message_id, part.credit_charge):
                 raise RemoteProtocolError(
                     f"message id {part.message_id} with charge {part.credit_charge} was not granted"
@@ -120,18 +128,21 @@ class Peer:
             part = part.next
 
     def serve(self, request: Request) -> None:
-        """Hand a request to its handler; errors become its reply."""
+        """Look at a request's session and protection, and hand it to its handler; errors become its reply.
+
+        This is the one place where that is decided, for every command (docs/security/before-a-session.md).
+        """
         try:
             if request.compound is not None:
                 request.compound.inherit(request)
             handler, needs = HANDLERS.get(request.message.command, UNKNOWN)
-            if needs:
+            if needs and (needs is not _IF_NAMED or request.names_session):
                 session = self.sessions.get(request.session_id)
                 if session is None or not session.serving:
                     raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
                 request.session = session
                 request.protect_by(session)
-                if needs is Needs.TREE:
+                if needs is _TREE:
                     tree = session.trees.get(request.tree_id)
                     if tree is None:
                         raise StatusError(NtStatus.NETWORK_NAME_DELETED, "no such tree")
@@ -140,20 +151,45 @@ class Peer:
         except StatusError as error:
             logger.debug("%s: %s: %s", self.remote, command_name(request.message.command), error)
             self._refuse(request, error.status)
+        except ForgedMessage as error:
+            self.exporter.count("bad_signatures")
+            self._refuse_forged(request, error, NtStatus.ACCESS_DENIED)
         except RemoteProtocolError as error:
             self.exporter.count("malformed_requests")
             self.log_warning("malformed %s: %s", command_name(request.message.command), error)
             self._refuse(request, NtStatus.INVALID_PARAMETER)
 
     def _refuse(self, request: Request, status: int) -> None:
-        """Protect it as the session wants, also where the request was refused before that was looked at."""
+        """Protect it as the request was, also where it was refused before that was looked at."""
+        if request.message.command == _CANCEL:
+            # CANCEL has no reply.
+            self.exporter.count("cancels_refused")
+            return
         session = self.sessions.get(request.session_id)
         if session is None and request.compound is not None:
             session = request.compound.session
         if request.security is None and session is not None and session.serving:
-            with suppress(StatusError):
+            try:
                 request.protect_by(session)
+            except StatusError:
+                logger.debug("%s: nor is it protected as its session demands", self.remote)
+            except ForgedMessage as error:
+                self._refuse_forged(request, error, status)
+                return
         request.fail(status)
+
+    def _refuse_forged(self, request: Request, error: ForgedMessage, status: int) -> None:
+        """End the connection without an answer (3.3.5.2.4): the initiator repeats what was not answered elsewhere.
+
+        An answer would end at the initiator's application, as a refusal of what somebody else changed. No
+        application waits for a login, so that one gets its status, which nobody signs.
+        """
+        if request.message.command == _SESSION_SETUP:
+            self.log_warning("%s: the keys differ, or it was changed on its way", error)
+            request.fail(status)
+            return
+        self.log_warning("closed: %s: it was changed on its way, or comes from somebody else", error)
+        self.abort()
 
     def _negotiate(self, message: Message) -> None:
         """The first message, and only the first, is NEGOTIATE (MS-SMB2 3.3.5.2, 3.3.5.4).
@@ -192,33 +228,15 @@ class Peer:
             negotiated.preauth.update(memoryview(frame)[4:])
 
     def _cancel(self, message: Message) -> None:
-        """CANCEL has no reply; what it names is answered with CANCELLED, if it still waits (3.3.5.16)."""
-        session = self.sessions.get(message.session_id)
-        if message.protection in (Protection.BAD, Protection.UNKNOWN) or (
-            session is not None and session.signing_required and message.protection == Protection.NONE
-        ):
-            self.exporter.count("bad_signatures")
-            return
-        if message.flags & Flags.ASYNC_COMMAND:
-            waiting = self.waiting.get(message.async_id)
-            if waiting is not None:
-                waiting.end(NtStatus.CANCELLED)
-            return
-        for waiting in self.waiting.values():
-            if waiting.request.message.message_id == message.message_id:
-                waiting.end(NtStatus.CANCELLED)
-                return
-        self._cancel_queued(message.message_id)
-
-    def _cancel_queued(self, message_id: int) -> None:
-        for session in self.sessions.values():
-            for opened in session.opens.values():
-                if not isinstance(opened, DiskOpen):
-                    continue
-                for request in opened.requests:
-                    if request.context.peer is self and request.context.message.message_id == message_id:
-                        opened.cancel(request)
-                        return
+        """CANCEL comes alone, takes no message id, and is no more frequent than what it can mean."""
+        self.cancels += 1
+        if message.next is not None:
+            raise RemoteProtocolError("CANCEL in a compound")
+        if self.state is not _READY:
+            raise RemoteProtocolError("CANCEL before NEGOTIATE")
+        if self.cancels > self.window.used:
+            raise RemoteProtocolError(f"{self.cancels} CANCELs, and {self.window.used} message ids were used")
+        self.serve(Request(self, message))
 
     # --- sending -----------------------------------------------------------------------
 

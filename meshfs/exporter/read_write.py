@@ -82,6 +82,7 @@ def read(request: Request) -> None:
         _READ, offset, length, buffer, HEADROOM_BYTES, _read_done, flow=opened.flow, context=request
     )
     opened.requests.add(disk_request)
+    request.peer.cancellable[message.message_id] = disk_request
     disk.runner.add(disk_request)
     exporter.touch(disk.runner)
 
@@ -91,6 +92,7 @@ def _read_done(done: DiskRequest) -> None:
     opened = request.open
     assert isinstance(opened, DiskOpen)
     opened.requests.discard(done)
+    request.peer.cancellable.pop(request.message.message_id, None)
     buffer, result = done.buffer, done.result
     assert buffer is not None
     if result > 0:
@@ -175,6 +177,7 @@ def write(request: Request) -> None:
         write_through=opened.write_through or bool(flags & _WRITE_THROUGH), context=request,
     )  # fmt: skip
     opened.requests.add(disk_request)
+    request.peer.cancellable[message.message_id] = disk_request
     disk.runner.add(disk_request)
     exporter.touch(disk.runner)
 
@@ -185,6 +188,7 @@ def _write_done(done: DiskRequest) -> None:
     assert isinstance(opened, DiskOpen)
     assert done.buffer is not None
     opened.requests.discard(done)
+    request.peer.cancellable.pop(request.message.message_id, None)
     done.buffer.release()
     result = done.result
     if result > 0:
@@ -239,6 +243,7 @@ def flush(request: Request) -> None:
     disk = opened.disk
     disk_request = DiskRequest(Op.FLUSH, 0, 0, None, 0, _flush_done, flow=opened.flow, context=request)
     opened.requests.add(disk_request)
+    request.peer.cancellable[request.message.message_id] = disk_request
     disk.runner.add(disk_request)
     request.peer.exporter.touch(disk.runner)
 
@@ -248,6 +253,7 @@ def _flush_done(done: DiskRequest) -> None:
     opened = request.open
     assert isinstance(opened, DiskOpen)
     opened.requests.discard(done)
+    request.peer.cancellable.pop(request.message.message_id, None)
     if done.result < 0:
         _fail(request, done.result)
     else:

@@ -2,9 +2,10 @@
 
 A request is created per message, answered exactly once (`reply`, `fail`), at once or whenever
 its disk is done; LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronous first
-(MS-SMB2 3.3.4.2, 3.3.4.3). A reply is protected as its request was, or as the session demands
-(3.3.4.1.1, 3.3.4.1.4). Interim replies are not signed: they share their message id with the
-final reply, and a GMAC nonce must not be used twice.
+(MS-SMB2 3.3.4.2, 3.3.4.3). A reply is protected as its request was (3.3.4.1.1, 3.3.4.1.4): nothing is
+signed for somebody who did not sign, and where a signature was taken off on the way, the initiator gets
+a reply that it does not accept, and not an error that it would give to its application. Interim replies
+are not signed: they share their message id with the final reply, and a GMAC nonce must not be used twice.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest
-from meshfs.errors import StatusError
+from meshfs.errors import ForgedMessage, StatusError
 from meshfs.exporter.sequence import check_sequence
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, Flags, NtStatus
@@ -34,6 +35,7 @@ _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
 _REPLAY: Final = int(Flags.REPLAY_OPERATION)
 _SIGNED_WELL: Final = Protection.SIGNED
+_SEALED: Final = Protection.SEALED
 _SESSION_DELETED: Final = int(NtStatus.USER_SESSION_DELETED)
 
 
@@ -93,37 +95,42 @@ class Request:
             raise StatusError(NtStatus.INVALID_PARAMETER, f"{payload_bytes} bytes are not paid for")
 
     def protect_by(self, session: "Session") -> None:
-        """Note how the reply is protected; check that the request is as the session demands.
+        """Check that the request is protected as the session demands; the reply will be protected as it is.
 
-        Raises StatusError ACCESS_DENIED (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11).
+        Raises StatusError ACCESS_DENIED (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11), and ForgedMessage where the
+        signature is wrong.
         """
-        message = self.message
-        protection = message.protection
-        security = self.security = session.channels.get(self.peer)
+        protection = self.message.protection
+        self.security = session.channels.get(self.peer)
         if protection is _SIGNED_WELL and not session.encrypt:
             self.sign = True
-            return
-        if protection == Protection.UNKNOWN and security is not None and self.compound is not None:
+        elif protection is _SEALED:
+            self.seal = True
+        else:
+            self._protect_plain(session, protection)
+
+    def _protect_plain(self, session: "Session", protection: Protection) -> None:
+        """The same for a message that is not encrypted, and not signed well or of a session that encrypts."""
+        message, security = self.message, self.security
+        if protection == Protection.UNKNOWN and security is not None:
             # A related request need not repeat the session's id its signature is checked by.
             protection = self.peer.connection.check(message, security)
-        self.seal = session.encrypt or protection == Protection.SEALED
-        self.sign = not self.seal and (session.signing_required or protection == Protection.SIGNED)
-        if protection == Protection.SEALED:
-            return
-        if session.encrypt and message.command != Command.SESSION_SETUP:
-            # The peer does not seal yet, and a sealed refusal would not tell it why.
-            self.seal, self.sign = False, True
-            raise StatusError(NtStatus.ACCESS_DENIED, "request is not encrypted")
         if protection == Protection.BAD:
-            self.peer.exporter.count("bad_signatures")
-            raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
-        if protection != Protection.SIGNED and session.signing_required:
+            raise ForgedMessage(f"{command_name(message.command)} with a wrong signature")
+        self.sign = protection == Protection.SIGNED
+        if session.encrypt:
+            if message.command != Command.SESSION_SETUP:
+                # The peer does not seal yet, and a sealed refusal would not tell it why.
+                raise StatusError(NtStatus.ACCESS_DENIED, "request is not encrypted")
+            self.seal = self.sign
+        if session.signing_required and not self.sign:
             raise StatusError(NtStatus.ACCESS_DENIED, "request is not signed")
 
     def reply(self, body: bytes, status: int = 0) -> bytearray | memoryview | None:
         """Answer it. Returns the frame that is sent, or None when there is none of its own."""
         if self.async_id:
             self.peer.waiting.pop(self.async_id, None)
+            self.peer.cancellable.pop(self.message.message_id, None)
         if self.peer.closed:
             return None
         if self.compound is not None:
@@ -178,6 +185,11 @@ class Request:
         return waiting
 
     @property
+    def names_session(self) -> bool:
+        """Whether it claims to be of a session, by its id or by a signature."""
+        return bool(self.session_id or self.message.flags & _SIGNED)
+
+    @property
     def may_wait(self) -> bool:
         """Whether the connection has room for another asynchronous request."""
         return len(self.peer.waiting) < limits.ASYNC_PER_CONNECTION_MAX
@@ -187,7 +199,7 @@ class Request:
         peer = self.peer
         peer.last_async_id += 1
         self.async_id = peer.last_async_id
-        peer.waiting[self.async_id] = waiting
+        peer.waiting[self.async_id] = peer.cancellable[self.message.message_id] = waiting
         compound, self.compound = self.compound, None
         if compound is not None:
             compound.answered(self, self.packed(ERROR_BODY, NtStatus.PENDING), NtStatus.PENDING)

@@ -91,12 +91,16 @@ class _Zeroing(Waiting):
             write_through=opened.write_through, context=self.request,
         )  # fmt: skip
         opened.requests.add(piece)
+        if not self.request.async_id:
+            self.request.peer.cancellable[self.request.message.message_id] = piece
         opened.disk.runner.add(piece)
 
     def _piece_done(self, piece: DiskRequest) -> None:
         """Called by the runner, which sends what is queued meanwhile."""
         opened = self._opened
         opened.requests.discard(piece)
+        if not self.request.async_id:
+            self.request.peer.cancellable.pop(self.request.message.message_id, None)
         # Where the zeroing is not asynchronous, nobody calls `end` when its connection is lost.
         ends = opened.closing or self.request.peer.closed
         status = self._status or (NtStatus.CANCELLED if ends else 0)

@@ -62,6 +62,11 @@ class CreditWindow:
         return self._high - self._low - len(self._early)
 
     @property
+    def used(self) -> int:
+        """Message ids the peer has used since the connection began."""
+        return self._low + len(self._early)
+
+    @property
     def in_flight(self) -> int:
         """Credits of requests received and not yet answered."""
         return self._in_flight

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
-from meshfs.errors import LocalProtocolError, RemoteProtocolError
+from meshfs.errors import ForgedMessage, LocalProtocolError, RemoteProtocolError
 from meshfs.smb.constants import (
     PREFIX_BYTES,
     PROTOCOL_ID_TRANSFORM,
@@ -242,7 +242,7 @@ class Opener:
         """Decrypt the transformed frame ``memory[start:start + length]`` into ``into``.
 
         ``into`` is as long as the message. The 16 bytes behind the frame are borrowed for the
-        tag and put back. Raises RemoteProtocolError when the frame was not made with this key.
+        tag and put back. Raises ForgedMessage when the frame was not made with this key.
         """
         end = start + length
         tag_room = memory[end : end + _TAG_BYTES]
@@ -254,7 +254,7 @@ class Opener:
                 aad[: self._nonce_bytes], memory[start + TRANSFORM_HEADER_BYTES : end + _TAG_BYTES], aad, into
             )
         except InvalidTag as error:
-            raise RemoteProtocolError("encrypted message fails its authentication") from error
+            raise ForgedMessage("encrypted message fails its authentication") from error
         finally:
             tag_room[:] = behind
 

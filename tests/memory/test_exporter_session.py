@@ -427,17 +427,19 @@ def test_unsigned_requests_are_denied_where_signing_is_a_must():
     client = RawInitiator(exporter()).log_in()
     file_id = client.open("disk0")
     reply = client.call(Command.READ, read_body(file_id, 0, 512), sign=False)
-    assert (reply.status, reply.protection) == (NtStatus.ACCESS_DENIED, Protection.SIGNED)
+    assert (reply.status, reply.protection) == (NtStatus.ACCESS_DENIED, Protection.NONE)
 
 
-def test_a_wrong_signature_is_denied_and_counted():
+def test_a_wrong_signature_ends_the_connection_and_is_counted(caplog):
     client = RawInitiator(exporter()).log_in()
     message_id, frame = client.pack(Command.ECHO, ECHO)
     frame[4 + 50] ^= 1
     client.deliver(frame)
-    assert client.take(message_id).status == NtStatus.ACCESS_DENIED
+    assert not client.answered(message_id)
+    assert client.peer.closing
     assert client.exporter.counters["bad_signatures"] == 1
-    assert client.call(Command.ECHO, ECHO).status == 0
+    assert not client.exporter.counters["protocol_errors"]
+    assert "closed: ECHO with a wrong signature" in caplog.text
 
 
 def test_plain_requests_are_denied_where_encryption_is_a_must():
@@ -460,7 +462,8 @@ def test_with_security_none_signed_requests_are_checked_and_answered_signed():
     message_id, frame = client.pack(Command.ECHO, ECHO)
     frame[4 + 50] ^= 1
     client.deliver(frame)
-    assert client.take(message_id).status == NtStatus.ACCESS_DENIED
+    assert not client.answered(message_id)
+    assert client.peer.closing
 
 
 def test_tree_connect_of_3_1_1_has_to_be_signed():

@@ -1,0 +1,439 @@
+"""What a peer can cause without a session, or without its key: for every command the answer, and that nothing was done.
+
+docs/security/before-a-session.md has the same as a table.
+"""
+
+import struct
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import pytest
+
+from meshfs.config import Security
+from meshfs.errors import RemoteProtocolError
+from meshfs.exporter.dispatch import HANDLERS
+from meshfs.smb.connection import Protection
+from meshfs.smb.constants import (
+    MESSAGE_ID_UNSOLICITED,
+    PREFIX_BYTES,
+    SESSION_ID_RELATED,
+    Command,
+    Flags,
+    NtStatus,
+    SessionSetupFlags,
+)
+from meshfs.smb.messages import (
+    CancelRequest,
+    ChangeNotifyRequest,
+    CloseRequest,
+    CreateRequest,
+    EchoRequest,
+    FileId,
+    FlushRequest,
+    IoctlRequest,
+    LockElement,
+    LockRequest,
+    LogoffRequest,
+    NegotiateRequest,
+    PreauthIntegrity,
+    QueryDirectoryRequest,
+    QueryInfoRequest,
+    SessionSetupRequest,
+    SetInfoRequest,
+    TreeConnectRequest,
+    TreeDisconnectRequest,
+)
+from meshfs.smb.wire import pack_header
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import RawInitiator, Reply, framed, make_exporter, read_body, write_body
+
+SIZE_BYTES = 1 << 16
+UNKNOWN = 0x1D
+ECHO, CANCEL = EchoRequest().pack(), CancelRequest().pack()
+SIGNED = int(Flags.SIGNED)
+RELATED = int(Flags.RELATED_OPERATIONS)
+COMMANDS = [*Command, UNKNOWN]
+
+
+def name_of(command: object) -> str:
+    return command.name if isinstance(command, Command) else str(command)
+
+
+class World:
+    """A node with a session that has one of everything, and another node's session on a connection of its own."""
+
+    def __init__(self, security: Security = Security.SIGN) -> None:
+        self.disk = MemoryDisk(SIZE_BYTES)
+        self.exporter = make_exporter(security, depth=1, disk0=self.disk)
+        self.mine = RawInitiator(self.exporter).log_in("n2")
+        self.foreign = RawInitiator(self.exporter).log_in("n3")
+        client = self.mine
+        self.file, self.root = client.open("disk0"), client.open("", 1)
+        self.disk.stall()
+        self.at_disk = client.send(Command.WRITE, write_body(self.file, 0, b"at the disk"))
+        self.queued = client.send(Command.READ, read_body(self.file, 512, 512))
+        self.notified = client.call(Command.CHANGE_NOTIFY, ChangeNotifyRequest(self.root_id, 4096, 0xFFF).pack())
+        assert self.notified.status == NtStatus.PENDING
+        client.call(Command.ECHO, ECHO, credits=100)
+
+    @property
+    def file_id(self) -> FileId:
+        return FileId(self.file, self.file)
+
+    @property
+    def root_id(self) -> FileId:
+        return FileId(self.root, self.root)
+
+    def body(self, command: int) -> bytes:
+        """A good body, so that whatever is done before the session is looked at can be done."""
+        file_id, root_id = self.file_id, self.root_id
+        bodies: dict[int, bytes] = {
+            Command.NEGOTIATE: NegotiateRequest((0x0311,), 1, 0, bytes(16), (PreauthIntegrity((1,)),)).pack(),
+            Command.SESSION_SETUP: SessionSetupRequest(0, 1, 0, b"NTLMSSP\0").pack(),
+            Command.LOGOFF: LogoffRequest().pack(),
+            Command.TREE_CONNECT: TreeConnectRequest(r"\\n1\disks").pack(),
+            Command.TREE_DISCONNECT: TreeDisconnectRequest().pack(),
+            Command.CREATE: CreateRequest("disk0", 3, 7, 1).pack(),
+            Command.CLOSE: CloseRequest(file_id).pack(),
+            Command.FLUSH: FlushRequest(file_id).pack(),
+            Command.READ: read_body(self.file, 0, 4096),
+            Command.WRITE: write_body(self.file, 0, b"changed"),
+            Command.LOCK: LockRequest(file_id, (LockElement(0, 1, 0x12),)).pack(),
+            Command.IOCTL: IoctlRequest(0x000980C8, file_id, struct.pack("<qq", 0, 4096), 0).pack(),
+            Command.CANCEL: CANCEL,
+            Command.ECHO: ECHO,
+            Command.QUERY_DIRECTORY: QueryDirectoryRequest(root_id, 37, 4096).pack(),
+            Command.CHANGE_NOTIFY: ChangeNotifyRequest(root_id, 4096, 0xFFF).pack(),
+            Command.QUERY_INFO: QueryInfoRequest(file_id, 1, 18, 4096).pack(),
+            Command.SET_INFO: SetInfoRequest(file_id, 1, 20, bytes(8)).pack(),
+            Command.OPLOCK_BREAK: struct.pack("<HBBIQQ", 24, 0, 0, 0, self.file, self.file),
+        }
+        return bodies.get(command, ECHO)
+
+    def state(self) -> object:
+        """Everything a peer could want to change: of sessions, opens, the disk, and the limits of its connection."""
+        exporter, peer = self.exporter, self.mine.peer
+        sessions = sorted(
+            (
+                session.id, session.state, session.user, sorted(session.trees), session.last_tree_id,
+                [(each.file_id, each.channel_sequence, len(each.waits)) for each in session.opens.values()],
+                len(session.channels), len(session.binding), len(session.logins), len(session.closing),
+                session.preauth.value,
+            )
+            for session in exporter.sessions.values()
+        )  # fmt: skip
+        negotiated = peer.connection.negotiated
+        return (
+            sessions, bytes(self.disk.data), self.disk.in_flight, bool(exporter.shares.all()[0].locks),
+            sorted(peer.waiting), sorted(peer.cancellable), sorted(peer.binds), len(exporter.peers),
+            peer.window.limit, peer.connection.frame_max_bytes, negotiated.preauth.value, negotiated.dialect,
+            {name: count for name, count in exporter.counters.items() if name not in ALLOWED_COUNTERS},
+        )  # fmt: skip
+
+
+#: What refusals are counted by.
+ALLOWED_COUNTERS = {"bad_signatures", "cancels_refused", "binds_denied"}
+
+
+def message(
+    world: World, command: int, *, session_id: int, flags: int = 0, signed_by: RawInitiator | None = None
+) -> bytearray:
+    """Header and body. A CANCEL names a request that is queued."""
+    client = world.mine
+    if command == Command.CANCEL:
+        message_id = world.queued
+    else:
+        message_id, client.next_id = client.next_id, client.next_id + 1
+    flags |= SIGNED if signed_by is not None else 0
+    made = bytearray(
+        pack_header(
+            command, message_id=message_id, session_id=session_id, tree_id=client.tree_id, credits=1,
+            credit_charge=1, flags=flags,
+        )
+        + world.body(command)
+    )  # fmt: skip
+    if signed_by is not None:
+        assert signed_by.security is not None
+        client.connection.sign(made, signed_by.security)
+    return made
+
+
+def damaged(data: bytearray, at: int = 50) -> bytearray:
+    data[at] ^= 1
+    return data
+
+
+def sealed(world: World, plain: bytearray, by: RawInitiator) -> bytearray:
+    assert by.security is not None
+    return bytearray(world.mine.connection.protect([plain], None, by.security))[PREFIX_BYTES:]
+
+
+#: name -> (policy, what arrives)
+Make = Callable[[World, int], bytearray]
+_SIGN, _ENCRYPT = Security.SIGN, Security.ENCRYPT
+
+
+def _mine(world: World) -> int:
+    return world.mine.session_id
+
+
+def _foreign(world: World) -> int:
+    return world.foreign.session_id
+
+
+NO_SESSION: dict[str, tuple[Security, Make]] = {
+    "no session": (_SIGN, lambda w, c: message(w, c, session_id=77)),
+    "no session, signed": (_SIGN, lambda w, c: damaged(message(w, c, session_id=77, flags=SIGNED))),
+    "foreign session": (_SIGN, lambda w, c: message(w, c, session_id=_foreign(w))),
+    "foreign session, signed": (_SIGN, lambda w, c: message(w, c, session_id=_foreign(w), signed_by=w.foreign)),
+    "no session, plain under encrypt": (_ENCRYPT, lambda w, c: message(w, c, session_id=77)),
+}
+UNPROTECTED: dict[str, tuple[Security, Make]] = {
+    "unsigned": (_SIGN, lambda w, c: message(w, c, session_id=_mine(w))),
+    "unsigned under encrypt": (_ENCRYPT, lambda w, c: message(w, c, session_id=_mine(w))),
+}
+ENDS: dict[str, tuple[Security, Make]] = {
+    "wrong signature": (_SIGN, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine))),
+    "changed header": (_SIGN, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine), 14)),
+    "another's key": (_SIGN, lambda w, c: message(w, c, session_id=_mine(w), signed_by=w.foreign)),
+    "wrong signature, signing optional": (
+        Security.NONE, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine))),
+    "wrong signature under encrypt": (
+        _ENCRYPT, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine))),
+    "sealed for a foreign session": (
+        _ENCRYPT, lambda w, c: sealed(w, message(w, c, session_id=_foreign(w)), w.foreign)),
+    "sealed, inside a foreign session": (
+        _ENCRYPT, lambda w, c: sealed(w, message(w, c, session_id=_foreign(w)), w.mine)),
+    "sealed and changed": (
+        _ENCRYPT, lambda w, c: damaged(sealed(w, message(w, c, session_id=_mine(w)), w.mine), 70)),
+}  # fmt: skip
+
+
+def ends(world: World, *parts: bytearray) -> bool:
+    """Whether these messages end the connection."""
+    with suppress(RemoteProtocolError):
+        world.mine.deliver(framed(bytes(b"".join(parts))))
+        return world.mine.peer.closing
+    return True
+
+
+@pytest.mark.parametrize("case", list(NO_SESSION))
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_without_a_session_nothing_is_done(command: int, case: str) -> None:
+    security, make = NO_SESSION[case]
+    world = World(security)
+    before = world.state()
+    closed = ends(world, make(world, command))
+    assert world.state() == before
+    assert not world.mine.answered(world.queued), "it was cancelled"
+    if command == Command.NEGOTIATE:
+        assert closed
+    elif command == Command.CANCEL:
+        assert (closed, len(world.mine.replies), world.exporter.counters["cancels_refused"]) == (False, 0, 1)
+    else:
+        (reply,) = world.mine.replies
+        # The answer is the same whether there is such a session elsewhere or not, and nobody's key is used for it.
+        assert (closed, reply.status) == (False, NtStatus.USER_SESSION_DELETED)
+        assert reply.view[48:64] == bytes(16)
+    assert world.foreign.call(Command.ECHO, ECHO).status == 0
+
+
+@pytest.mark.parametrize("case", list(UNPROTECTED))
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_with_less_protection_than_the_session_demands_nothing_is_done(command: int, case: str) -> None:
+    security, make = UNPROTECTED[case]
+    world = World(security)
+    before = world.state()
+    closed = ends(world, make(world, command))
+    assert world.state() == before
+    assert not world.mine.answered(world.queued), "it was cancelled"
+    if command == Command.NEGOTIATE:
+        assert closed
+    elif command == Command.CANCEL:
+        assert (closed, len(world.mine.replies), world.exporter.counters["cancels_refused"]) == (False, 0, 1)
+    else:
+        (reply,) = world.mine.replies
+        assert (closed, reply.status) == (False, NtStatus.ACCESS_DENIED)
+        # A signed one would be an error that an initiator believes, of a request whose signature was taken off.
+        assert (reply.protection, reply.flags & SIGNED) == (Protection.NONE, 0)
+
+
+@pytest.mark.parametrize("case", list(ENDS))
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_what_is_forged_ends_its_connection_without_an_answer(command: int, case: str) -> None:
+    security, make = ENDS[case]
+    world = World(security)
+    before = world.state()
+    closed = ends(world, make(world, command))
+    assert world.state() == before
+    if command == Command.SESSION_SETUP and "sealed" not in case:
+        # No application waits for a login, and other programs expect the answer.
+        (reply,) = world.mine.replies
+        assert (closed, reply.status, reply.protection) == (False, NtStatus.ACCESS_DENIED, Protection.NONE)
+        return
+    assert (closed, list(world.mine.replies)) == (True, [])
+    assert world.foreign.call(Command.ECHO, ECHO).status == 0, "only the connection on which it came ends"
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != Command.NEGOTIATE], ids=name_of)
+def test_a_forgery_is_counted_as_one(command: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Sealed ones are counted where the connection is read (test_listener)."""
+    world = World()
+    assert ends(world, ENDS["wrong signature"][1](world, command)) or command == Command.SESSION_SETUP
+    assert world.exporter.counters["bad_signatures"] == 1
+    assert "with a wrong signature" in caplog.text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_signed_but_not_sealed_is_refused_where_encryption_is_a_must(command: int) -> None:
+    """The peer has the key, so it gets an answer it can believe. SESSION_SETUP alone may be signed only (3.3.5.2.9)."""
+    world = World(Security.ENCRYPT)
+    before = world.state()
+    closed = ends(world, message(world, command, session_id=_mine(world), signed_by=world.mine))
+    if command == Command.NEGOTIATE:
+        assert closed
+    elif command == Command.CANCEL:
+        assert (closed, len(world.mine.replies)) == (False, 0)
+    elif command == Command.SESSION_SETUP:
+        # The login is taken up, and that token is a failed one, which ends the session.
+        assert (closed, world.mine.replies[-1].status) == (False, NtStatus.LOGON_FAILURE)
+        return
+    else:
+        (reply,) = world.mine.replies
+        assert (closed, reply.status, reply.protection) == (False, NtStatus.ACCESS_DENIED, Protection.SIGNED)
+    assert world.state() == before
+
+
+# --- compounds -------------------------------------------------------------------------
+
+
+def chained(world: World, parts: Iterable[tuple[int, int, int, RawInitiator | None]]) -> bytes:
+    """One frame of (command, session id, flags, whose key signs it)."""
+    made = []
+    for command, session_id, flags, signer in parts:
+        made.append((message(world, command, session_id=session_id, flags=flags), signer))
+    for index, (data, signer) in enumerate(made):
+        if index < len(made) - 1:
+            data.extend(bytes(-len(data) % 8))
+            data[20:24] = len(data).to_bytes(4, "little")
+        if signer is not None:
+            assert signer.security is not None
+            data[16] |= SIGNED
+            world.mine.connection.sign(data, signer.security)
+    return b"".join(data for data, _ in made)
+
+
+#: (session id, whose key signs it) of a related part behind a part that is signed well
+RELATED_PARTS: dict[str, tuple[Callable[[World], int] | None, str | None]] = {
+    "unsigned, named": (_mine, None),
+    "unsigned": (lambda _: SESSION_ID_RELATED, None),
+    "another's key": (lambda _: SESSION_ID_RELATED, "foreign"),
+    "another session of the connection": (None, "second"),
+}
+_OF_FILES = [command for command in COMMANDS if command not in (Command.NEGOTIATE, Command.CANCEL)]
+
+
+@pytest.mark.parametrize("case", list(RELATED_PARTS))
+@pytest.mark.parametrize("command", _OF_FILES, ids=name_of)
+def test_a_related_part_inherits_a_session_and_no_protection(command: int, case: str) -> None:
+    world = World()
+    second = RawInitiator(world.exporter)
+    second.peer, second.connection, second.preauth = world.mine.peer, world.mine.connection, world.mine.preauth
+    second.next_id = world.mine.next_id
+    assert second.set_up("n3").status == 0
+    world.mine.next_id = second.next_id
+    named, signer = RELATED_PARTS[case]
+    key = {"foreign": world.foreign, "second": second}.get(signer or "")
+    before = world.state()
+    parts = [
+        (Command.ECHO, _mine(world), 0, world.mine),
+        (command, named(world) if named else second.session_id, RELATED, key),
+    ]
+    closed = ends(world, bytearray(chained(world, parts)))
+    if signer is not None and command != Command.SESSION_SETUP:
+        assert (closed, list(world.mine.replies)) == (True, [])
+    else:
+        assert (closed, [reply.status for reply in world.mine.replies]) == (False, [0, NtStatus.ACCESS_DENIED])
+    assert world.state() == before
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_cancel_in_a_compound_ends_the_connection(first: bool) -> None:
+    world = World()
+    before = world.state()
+    parts = [(Command.CANCEL, _mine(world), 0, world.mine), (Command.ECHO, _mine(world), 0, world.mine)]
+    assert ends(world, bytearray(chained(world, parts if first else reversed(parts))))
+    assert world.state() == before
+
+
+# --- before the login, and before NEGOTIATE --------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_a_stranger_may_negotiate_log_in_and_ask_for_an_echo(command: int) -> None:
+    world = World()
+    stranger = world.mine = RawInitiator(world.exporter)
+    stranger.negotiate()
+    before = world.state()
+    world.queued = MESSAGE_ID_UNSOLICITED
+    closed = ends(world, message(world, command, session_id=0))
+    statuses = [reply.status for reply in stranger.replies]
+    if command == Command.NEGOTIATE:
+        assert (closed, statuses) == (True, [])
+    elif command == Command.CANCEL:
+        assert (closed, statuses) == (False, [])
+    elif command == Command.ECHO:
+        assert statuses == [0]
+    elif command == Command.SESSION_SETUP:
+        assert statuses == [NtStatus.LOGON_FAILURE]
+        return
+    elif command == UNKNOWN:
+        assert statuses == [NtStatus.INVALID_PARAMETER]
+    else:
+        assert statuses == [NtStatus.USER_SESSION_DELETED]
+    assert world.state() == before
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != Command.NEGOTIATE], ids=name_of)
+def test_before_negotiate_everything_else_ends_the_connection(command: int) -> None:
+    world = World()
+    world.mine = RawInitiator(world.exporter)
+    before = world.state()
+    assert ends(world, message(world, command, session_id=0))
+    assert not world.mine.replies
+    assert world.state() == before
+
+
+def test_a_signed_echo_names_a_session_though_its_id_is_0() -> None:
+    world = World()
+    assert not ends(world, message(world, Command.ECHO, session_id=0, signed_by=world.mine))
+    assert [reply.status for reply in world.mine.replies] == [NtStatus.USER_SESSION_DELETED]
+
+
+def test_no_command_was_forgotten() -> None:
+    assert {*HANDLERS, Command.NEGOTIATE} == set(Command)
+
+
+# --- what tells which sessions there are -----------------------------------------------
+
+
+def test_a_session_id_says_nothing_of_the_others() -> None:
+    world = World()
+    ids = [RawInitiator(world.exporter).log_in().session_id for _ in range(20)]
+    distances = [abs(one - other) for one in ids for other in ids if one is not other]
+    assert min(distances) > 1 << 32, "one that is near another's is found by counting"
+
+
+@pytest.mark.parametrize("flags", [0, int(SessionSetupFlags.BINDING)])
+def test_a_guessed_session_id_is_refused_like_any_other(flags: int) -> None:
+    world = World()
+    stranger = RawInitiator(world.exporter)
+    stranger.negotiate()
+    body = SessionSetupRequest(flags, 1, 0, b"NTLMSSP\0").pack()
+
+    def ask(session_id: int) -> Reply:
+        return stranger.call(Command.SESSION_SETUP, body, session_id=session_id, sign=False)
+
+    assert ask(77).status == NtStatus.USER_SESSION_DELETED
+    if not flags:
+        assert ask(_mine(world)).status == NtStatus.USER_SESSION_DELETED

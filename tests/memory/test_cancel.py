@@ -1,0 +1,184 @@
+"""CANCEL: which requests of whose it reaches, and what it may cost."""
+
+import struct
+
+import pytest
+
+from meshfs.config import Security
+from meshfs.errors import RemoteProtocolError
+from meshfs.smb.constants import Command, Flags, NtStatus
+from meshfs.smb.messages import (
+    CancelRequest,
+    ChangeNotifyRequest,
+    EchoRequest,
+    FileId,
+    FlushRequest,
+    IoctlRequest,
+    LockElement,
+    LockRequest,
+)
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+
+CANCEL, ECHO = CancelRequest().pack(), EchoRequest().pack()
+ASYNC = int(Flags.ASYNC_COMMAND)
+EXCLUSIVE = 2
+
+
+@pytest.fixture
+def disk() -> MemoryDisk:
+    return MemoryDisk(1 << 24)
+
+
+def logged_in(disk: MemoryDisk, security: Security = Security.SIGN, depth: int = 1) -> RawInitiator:
+    client = RawInitiator(make_exporter(security, depth=depth, disk0=disk)).log_in()
+    client.call(Command.ECHO, ECHO, credits=200)
+    return client
+
+
+def second_session(client: RawInitiator, user: str = "n3") -> RawInitiator:
+    """Another user on the same connection."""
+    second = RawInitiator(client.exporter)
+    second.peer, second.connection, second.preauth = client.peer, client.connection, client.preauth
+    second.next_id = client.next_id
+    assert second.set_up(user).status == 0
+    second.sealed = client.sealed
+    second.connect("disks")
+    second.replies = client.replies
+    client.next_id = second.next_id
+    return second
+
+
+def notify(client: RawInitiator) -> tuple[int, int]:
+    """A request that waits: (message id, AsyncId)."""
+    root = client.open("", 1)
+    reply = client.call(Command.CHANGE_NOTIFY, ChangeNotifyRequest(FileId(root, root), 4096, 0xFFF).pack())
+    assert reply.status == NtStatus.PENDING
+    return reply.message_id, reply.async_id
+
+
+def queued(client: RawInitiator, disk: MemoryDisk) -> int:
+    """A READ behind another one that is at the disk."""
+    file_id = client.open("disk0")
+    disk.stall()
+    client.send(Command.READ, read_body(file_id, 0, 512))
+    return client.send(Command.READ, read_body(file_id, 512, 512))
+
+
+@pytest.mark.parametrize("security", list(Security))
+@pytest.mark.parametrize("session_id", [0, 77])
+def test_a_cancel_without_a_session_reaches_nothing(disk: MemoryDisk, security: Security, session_id: int) -> None:
+    client = logged_in(disk, security)
+    waiting, async_id = notify(client)
+    message_id = queued(client, disk)
+    plain = {"session_id": session_id, "sign": False, "seal": False}
+    client.send(Command.CANCEL, CANCEL, message_id=message_id, **plain)
+    client.send(Command.CANCEL, CANCEL, message_id=waiting, **plain)
+    client.send(Command.CANCEL, CANCEL, message_id=waiting, flags=ASYNC, async_id=async_id, **plain)
+    assert not client.replies
+    assert client.exporter.counters["cancels_refused"] == 3
+
+
+@pytest.mark.parametrize("sign", [False, True])
+def test_a_plain_cancel_reaches_nothing_where_the_session_encrypts(disk: MemoryDisk, sign: bool) -> None:
+    client = logged_in(disk, Security.ENCRYPT)
+    message_id = queued(client, disk)
+    client.send(Command.CANCEL, CANCEL, message_id=message_id, sign=sign, seal=False)
+    assert not client.replies
+    client.send(Command.CANCEL, CANCEL, message_id=message_id)
+    assert client.take(message_id).status == NtStatus.CANCELLED
+
+
+@pytest.mark.parametrize("security", list(Security))
+def test_a_cancel_reaches_only_its_own_session(disk: MemoryDisk, security: Security) -> None:
+    client = logged_in(disk, security)
+    other = second_session(client)
+    waiting, async_id = notify(client)
+    message_id = queued(client, disk)
+    other.send(Command.CANCEL, CANCEL, message_id=message_id)
+    other.send(Command.CANCEL, CANCEL, message_id=waiting)
+    other.send(Command.CANCEL, CANCEL, message_id=waiting, flags=ASYNC, async_id=async_id)
+    assert not client.replies
+    client.send(Command.CANCEL, CANCEL, message_id=waiting, flags=ASYNC, async_id=async_id)
+    client.send(Command.CANCEL, CANCEL, message_id=message_id)
+    assert {client.take(each).status for each in (waiting, message_id)} == {NtStatus.CANCELLED}
+
+
+@pytest.mark.parametrize("by_message_id", [True, False])
+def test_what_waits_is_found_by_either_id(disk: MemoryDisk, by_message_id: bool) -> None:
+    client = logged_in(disk)
+    waiting, async_id = notify(client)
+    if by_message_id:
+        client.send(Command.CANCEL, CANCEL, message_id=waiting)
+    else:
+        client.send(Command.CANCEL, CANCEL, message_id=0, flags=ASYNC, async_id=async_id)
+    assert client.take(waiting).status == NtStatus.CANCELLED
+
+
+def test_a_connection_sends_no_more_cancels_than_it_has_used_message_ids(disk: MemoryDisk) -> None:
+    """They take no credits, so nothing else would bound the work they make."""
+    client = logged_in(disk)
+    used = client.next_id
+    for _ in range(used):
+        client.send(Command.CANCEL, CANCEL, message_id=1000)
+    with pytest.raises(RemoteProtocolError, match=f"{used + 1} CANCELs"):
+        client.send(Command.CANCEL, CANCEL, message_id=1000)
+
+
+def test_a_stranger_sends_even_fewer() -> None:
+    client = RawInitiator(make_exporter())
+    client.negotiate()
+    client.send(Command.CANCEL, CANCEL, message_id=1000)
+    with pytest.raises(RemoteProtocolError, match="2 CANCELs"):
+        client.send(Command.CANCEL, CANCEL, message_id=1000)
+
+
+def test_every_request_in_flight_can_be_cancelled_once_and_sending_on_goes_on(disk: MemoryDisk) -> None:
+    client = logged_in(disk)
+    file_id = client.open("disk0")
+    disk.stall()
+    ids = [client.send(Command.READ, read_body(file_id, 512 * each, 512)) for each in range(100)]
+    for message_id in ids:
+        client.send(Command.CANCEL, CANCEL, message_id=message_id)
+    assert [client.take(each).status for each in ids[1:]] == [NtStatus.CANCELLED] * 99
+    disk.release()
+    client.collect()
+    assert client.take(ids[0]).status == 0
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_nothing_is_left_of_what_could_be_cancelled(disk: MemoryDisk, cancelled: bool) -> None:
+    """A finished request that stayed would be memory that a peer can pile up."""
+    client = logged_in(disk, depth=1)
+    file_id, holder = client.open("disk0"), client.open("disk0")
+    ids = [notify(client)[0]]
+    lock = LockElement(0, 16, EXCLUSIVE)
+    assert client.call(Command.LOCK, LockRequest(FileId(holder, holder), (lock,)).pack()).status == 0
+    disk.stall()
+    own = FileId(file_id, file_id)
+    zeroing = IoctlRequest(0x000980C8, own, struct.pack("<qq", 1 << 16, 1 << 17), 0).pack()
+    long_zeroing = IoctlRequest(0x000980C8, own, struct.pack("<qq", 1 << 16, 1 << 24), 0).pack()
+    ids += [
+        client.send(Command.FLUSH, FlushRequest(own).pack()),
+        client.send(Command.READ, read_body(file_id, 512, 512)),
+        client.send(Command.WRITE, write_body(file_id, 512, b"data")),
+        client.send(Command.FLUSH, FlushRequest(own).pack()),
+        client.send(Command.IOCTL, zeroing),
+        client.send(Command.IOCTL, long_zeroing),
+        client.send(Command.LOCK, LockRequest(own, (lock,)).pack()),
+    ]
+    assert sorted(client.peer.cancellable) == ids
+    client.replies.clear()
+    if cancelled:
+        for message_id in ids:
+            client.send(Command.CANCEL, CANCEL, message_id=message_id)
+    disk.release()
+    client.collect()
+    statuses = {message_id: client.take(message_id).status for message_id in ids if client.answered(message_id)}
+    if cancelled:
+        # The first was at the disk.
+        assert [statuses[each] for each in ids] == [NtStatus.CANCELLED, 0, *[NtStatus.CANCELLED] * 6]
+        assert not client.peer.cancellable
+    else:
+        assert [statuses[each] for each in ids[1:-1]] == [0] * 6
+        assert sorted(client.peer.cancellable) == [ids[0], ids[-1]], "which still wait"
