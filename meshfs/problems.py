@@ -109,6 +109,9 @@ EXPORTER_RULES: Final = (
     Rule("connections-crowded", _WARNING, find.counted(
         "connections without a login were ended for newer ones", "see in the log who connects, and shut them out with "
         "the firewall (nftables)", 1, "connections_ended")),
+    Rule("node-limit", _WARNING, find.counted(
+        "requests were refused because a node has as many opens or locks as it may have",
+        "see in the log which node it is, and end the programs that leave files open there", 1, "node_limits_reached")),
     Rule("limit-near", _WARNING, find.limit_near),
     *_COMMON,
 )

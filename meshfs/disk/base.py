@@ -11,8 +11,9 @@ request is delivered exactly once, possibly before ``submit`` returns.
 
 import enum
 import logging
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from meshfs import bugs
 from meshfs.buffers import Buffer
@@ -28,6 +29,10 @@ class Op(enum.IntEnum):
     ZERO = 3
 
 
+#: A time that has not come.
+NEVER_S: Final = -math.inf
+
+
 class DiskRequest:
     """One request, from the wire to the disk and back.
 
@@ -40,7 +45,7 @@ class DiskRequest:
     result               bytes done (short only at the end of the disk), or -errno
     context              the caller's own
     cost_s               seconds of the disk's time it is expected to take; the scheduler's
-    added_s, sent_s      when it came to the queue and left it for the disk, by the queue's clock
+    added_s, sent_s      when it came to the queue and left it for the disk, by the queue's clock; NEVER_S before
     """
 
     __slots__ = (
@@ -72,8 +77,8 @@ class DiskRequest:
         self.context = context
         self.result = 0
         self.cost_s = 0.0
-        self.added_s = 0.0
-        self.sent_s = 0.0
+        self.added_s = NEVER_S
+        self.sent_s = NEVER_S
 
 
 class Disk(Protocol):

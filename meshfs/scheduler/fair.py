@@ -41,11 +41,11 @@ from itertools import count
 from typing import Any, Final
 
 from meshfs import limits
-from meshfs.disk.base import DiskRequest, Op
+from meshfs.disk.base import NEVER_S, DiskRequest, Op
 from meshfs.model import IoClass
 from meshfs.scheduler.cost import CostModel
 from meshfs.scheduler.depth import DepthControl
-from meshfs.scheduler.flow import Barrier, Flow, Server, Stage
+from meshfs.scheduler.flow import Flow, Server, Stage, cancel_behind_head, drop_cancelled, is_queued
 from meshfs.scheduler.gates import Gates
 from meshfs.scheduler.observer import Observer
 from meshfs.scheduler.policy import DiskPolicy
@@ -158,6 +158,8 @@ class FairQueue:
     def _send(self, flow: Flow, now: float) -> DiskRequest:
         """The flow's oldest request leaves, its tags are made; the next one takes its place."""
         request = flow.queue.popleft()
+        if flow.cancelled:
+            drop_cancelled(flow.queue, flow.cancelled)
         request.sent_s = now
         self._waiting -= 1
         if not self._in_flight:
@@ -174,7 +176,8 @@ class FairQueue:
         if op == _FLUSH:
             flow.lifted.discard(request)
         elif op:
-            flow.writes.add(request)
+            flow.last_write += 1
+            flow.writes[request] = flow.last_write
         if flow.queue:
             self._next_head(flow, now)
         else:
@@ -194,9 +197,9 @@ class FairQueue:
         if op and op != _FLUSH:
             if op == _ZERO:
                 self.costs.zeroed(request.length, now - request.sent_s)
-            flow.writes.discard(request)
+            flow.writes.pop(request, None)
             if flow.barriers:
-                self._lift_barriers(flow, request, now)
+                self._lift_barriers(flow, now)
 
     def _next_head(self, flow: Flow, now: float) -> None:
         """The flow has another oldest request."""
@@ -241,15 +244,19 @@ class FairQueue:
 
     # --- flushes -----------------------------------------------------------------------
 
-    def _lift_barriers(self, flow: Flow, write: DiskRequest, now: float) -> None:
-        for barrier in flow.barriers:
-            barrier.writes.discard(write)
-        free = [barrier for barrier in flow.barriers if not barrier.writes]
-        if not free:
+    def _lift_barriers(self, flow: Flow, now: float) -> None:
+        """A write of the flow is done: let the flushes go that waited for no other."""
+        oldest = next(iter(flow.writes.values()), flow.last_write + 1)
+        flushes = []
+        for flush, last_write in flow.barriers.items():
+            if last_write >= oldest:
+                break
+            flushes.append(flush)
+        if not flushes:
             return
-        flow.barriers = [barrier for barrier in flow.barriers if barrier.writes]
+        for flush in flushes:
+            del flow.barriers[flush]
         # They came before whatever is the oldest now, and take its place.
-        flushes = [barrier.flush for barrier in free]
         flow.lifted.update(flushes)
         flow.queue.extendleft(reversed(flushes))
         if flow.stage is _IDLE:
@@ -259,24 +266,20 @@ class FairQueue:
 
     def cancel(self, request: DiskRequest) -> bool:
         flow = self._flows.get(request.flow)
-        if flow is None:
+        if flow is None or not is_queued(request):
             return False
-        for barrier in flow.barriers:
-            if barrier.flush is request:
-                flow.barriers.remove(barrier)
-                self._waiting -= 1
-                return True
-        queue = flow.queue
-        if request not in queue:
-            return False
+        request.added_s = NEVER_S
         self._waiting -= 1
+        if flow.barriers.pop(request, None) is not None:
+            return True
+        queue = flow.queue
+        flow.lifted.discard(request)
         if queue[0] is not request:
-            queue.remove(request)
-            flow.lifted.discard(request)
+            cancel_behind_head(queue, flow.cancelled, request)
             return True
         self._take_back(flow)
         queue.popleft()
-        flow.lifted.discard(request)
+        drop_cancelled(queue, flow.cancelled)
         if queue:
             self._next_head(flow, max(self._now_s, flow.last_s))
         return True
@@ -368,10 +371,11 @@ class FairQueue:
 
 
 def _set_barriers(flow: Flow) -> None:
-    """Put the flushes at the head aside, each with the writes it has to wait for."""
+    """Put the flushes at the head aside; each waits for the writes that are at the disk now."""
     queue = flow.queue
     while queue and queue[0].op == _FLUSH and queue[0] not in flow.lifted:
-        flow.barriers.append(Barrier(queue.popleft(), set(flow.writes)))
+        flow.barriers[queue.popleft()] = flow.last_write
+        drop_cancelled(queue, flow.cancelled)
 
 
 def _move_reservation(flow: Flow, work_s: float, cost_s: float) -> None:

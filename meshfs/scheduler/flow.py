@@ -1,15 +1,14 @@
 """The state of one flow and of one class in the fair queue; what `fair.py` and `gates.py` share."""
 
 import enum
-from collections import deque
-from dataclasses import dataclass
+from collections import OrderedDict, deque
 from math import inf
 from typing import Final
 
 from sortedcontainers import SortedList
 
 from meshfs import limits
-from meshfs.disk.base import DiskRequest
+from meshfs.disk.base import NEVER_S, DiskRequest
 from meshfs.model import IoClass
 from meshfs.scheduler.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.policy import Flow as FlowKey
@@ -25,12 +24,30 @@ class Stage(enum.Enum):
     READY = enum.auto()  # it may go when its turn comes
 
 
-@dataclass(slots=True, eq=False)
-class Barrier:
-    """A flush, and the writes that have to be done before it goes."""
+def is_queued(request: DiskRequest) -> bool:
+    """Whether a queue has it: it was added, and neither sent nor cancelled since."""
+    return request.sent_s == NEVER_S and request.added_s != NEVER_S
 
-    flush: DiskRequest
-    writes: set[DiskRequest]
+
+def cancel_behind_head(queue: deque[DiskRequest], cancelled: set[DiskRequest], request: DiskRequest) -> None:
+    """Take out a request that is not the oldest of ``queue``, without looking for it.
+
+    It stays there as one of ``cancelled`` until it would be the oldest, as whoever ends may have thousands waiting, and
+    to search for each of them takes the square of their number. When most of a queue is cancelled it is made anew, so
+    that it never keeps more than it has.
+    """
+    cancelled.add(request)
+    if len(cancelled) > len(queue) // 2:
+        live = [each for each in queue if each not in cancelled]
+        queue.clear()
+        queue.extend(live)
+        cancelled.clear()
+
+
+def drop_cancelled(queue: deque[DiskRequest], cancelled: set[DiskRequest]) -> None:
+    """Make the oldest request that is not cancelled the first one; to be called where another one became the first."""
+    while queue and queue[0] in cancelled:
+        cancelled.remove(queue.popleft())
 
 
 class Tat:
@@ -95,8 +112,8 @@ class Flow:
     """One flow; ``entry`` is its place in the list of the stage it is in."""
 
     __slots__ = (
-        "barriers", "entry", "finish", "gate", "in_flight", "key", "last_s", "lifted", "limited", "per_weight",
-        "policy", "queue", "reserve", "server", "stage", "tats", "writes",
+        "barriers", "cancelled", "entry", "finish", "gate", "in_flight", "key", "last_s", "last_write", "lifted",
+        "limited", "per_weight", "policy", "queue", "reserve", "server", "stage", "tats", "writes",
     )  # fmt: skip
 
     def __init__(self, key: FlowKey, server: Server, policy: FlowPolicy) -> None:
@@ -105,7 +122,9 @@ class Flow:
         self.policy = policy
         self.tats: list[Tat] = []
         self.set_policy(policy)
+        #: What waits, the oldest first; those that are ``cancelled`` are in it still, but never the first.
         self.queue: deque[DiskRequest] = deque()
+        self.cancelled: set[DiskRequest] = set()
         self.stage = Stage.IDLE
         self.entry: tuple[float, int, Flow] = (0.0, 0, self)
         #: The gate it is held at.
@@ -115,9 +134,11 @@ class Flow:
         #: The disk's work at which its reservation lets it go next.
         self.reserve = -inf
         self.in_flight = 0
-        #: Writes at the disk, and flushes aside that wait for some of them.
-        self.writes: set[DiskRequest] = set()
-        self.barriers: list[Barrier] = []
+        #: Writes at the disk, numbered as they were sent, and the last such number.
+        self.writes: dict[DiskRequest, int] = {}
+        self.last_write = 0
+        #: Flushes aside, the oldest first, each with the number of the last write that has to be done before it goes.
+        self.barriers: OrderedDict[DiskRequest, int] = OrderedDict()
         #: Flushes back in ``queue`` that wait for nothing any more.
         self.lifted: set[DiskRequest] = set()
         #: When its latest request came.
@@ -135,12 +156,10 @@ class Flow:
 
     @property
     def queued(self) -> int:
-        return len(self.queue) + len(self.barriers)
+        return len(self.queue) - len(self.cancelled) + len(self.barriers)
 
     @property
     def oldest_s(self) -> float:
         """When the oldest request that still waits came; one has to."""
-        waiting = [barrier.flush.added_s for barrier in self.barriers]
-        if self.queue:
-            waiting.append(self.queue[0].added_s)
-        return min(waiting)
+        oldest = [next(iter(waiting)) for waiting in (self.barriers, self.queue) if waiting]
+        return min(request.added_s for request in oldest)

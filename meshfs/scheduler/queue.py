@@ -10,9 +10,9 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from meshfs.disk.base import DiskRequest
+from meshfs.disk.base import NEVER_S, DiskRequest
 from meshfs.scheduler.cost import CostModel
-from meshfs.scheduler.flow import Tat, tats
+from meshfs.scheduler.flow import Tat, cancel_behind_head, drop_cancelled, is_queued, tats
 from meshfs.scheduler.policy import DiskPolicy
 
 
@@ -76,7 +76,9 @@ class FifoQueue:
         self.depth = depth
         self._tats: list[Tat] = tats(policy) if policy else []
         self.costs = costs or CostModel()
+        #: Those that are cancelled are in it still, but never the first.
         self._waiting: deque[DiskRequest] = deque()
+        self._cancelled: set[DiskRequest] = set()
         self._free = depth
         self._in_flight: Counter[object] = Counter()
 
@@ -96,6 +98,8 @@ class FifoQueue:
                 tat.charge(self._waiting[0].length, now)
         self._free -= 1
         request = self._waiting.popleft()
+        if self._cancelled:
+            drop_cancelled(self._waiting, self._cancelled)
         request.sent_s = now
         self._in_flight[request.flow] += 1
         return request
@@ -105,15 +109,20 @@ class FifoQueue:
         self._in_flight[request.flow] -= 1
 
     def cancel(self, request: DiskRequest) -> bool:
-        try:
-            self._waiting.remove(request)
-        except ValueError:
+        if not is_queued(request):
             return False
+        request.added_s = NEVER_S
+        if self._waiting[0] is not request:
+            cancel_behind_head(self._waiting, self._cancelled, request)
+            return True
+        self._waiting.popleft()
+        drop_cancelled(self._waiting, self._cancelled)
         return True
 
     def flows(self, now: float) -> list[FlowState]:
-        queued = Counter(request.flow for request in self._waiting)
-        oldest_s = {request.flow: request.added_s for request in reversed(self._waiting)}
+        waiting = [request for request in self._waiting if request not in self._cancelled]
+        queued = Counter(request.flow for request in waiting)
+        oldest_s = {request.flow: request.added_s for request in reversed(waiting)}
         known = set(queued) | {flow for flow, count in self._in_flight.items() if count}
         return [
             FlowState(flow, queued[flow], self._in_flight[flow], waits_s=now - oldest_s.get(flow, now))
@@ -121,4 +130,4 @@ class FifoQueue:
         ]
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) - len(self._cancelled)

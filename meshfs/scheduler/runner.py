@@ -27,7 +27,7 @@ import trio
 
 from meshfs import bugs
 from meshfs.alarm import Alarm
-from meshfs.disk.base import Disk, DiskRequest, Op
+from meshfs.disk.base import NEVER_S, Disk, DiskRequest, Op
 from meshfs.scheduler.meter import DiskMeter
 from meshfs.scheduler.queue import Queue
 
@@ -141,7 +141,8 @@ class Runner:
         now = self._now()
         for request in refused:
             request.result = -(self._refusal or errno.EIO)
-            request.added_s = request.added_s or now
+            if request.added_s == NEVER_S:
+                request.added_s = now
             request.sent_s, request.cost_s = now, 0.0
             self.meter.done(request, now)
             try:
@@ -276,7 +277,7 @@ class Runner:
 
     def oldest_s(self) -> float | None:
         """For how long the request that went to the disk first has been there; None when nothing is at it."""
-        sent = [request.sent_s for request in self._callers if request.sent_s]
+        sent = [request.sent_s for request in self._callers if request.sent_s != NEVER_S]
         return self._now() - min(sent) if sent else None
 
     def status(self) -> RunnerStatus:

@@ -138,6 +138,8 @@ EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "1 connections were turned away"),
     "connections-crowded": ({"recent": {"counters": {"connections_ended": 3}}}, "exporter n1",
         "3 connections without a login were ended"),
+    "node-limit": ({"recent": {"counters": {"node_limits_reached": 3}}}, "exporter n1",
+        "3 requests were refused because a node has as many opens or locks"),
     "limit-near": ({"connections": limits.CONNECTIONS_MAX}, "connections", f"{limits.CONNECTIONS_MAX} of at most"),
 }  # fmt: skip
 
