@@ -17,6 +17,7 @@ import bisect
 import contextlib
 import ctypes
 import mmap
+from collections.abc import Callable
 from typing import Final
 
 from meshfs import limits
@@ -32,12 +33,23 @@ _HUGE_PAGE_BYTES: Final = 2 << 20
 _CLASSES_BYTES: Final = (4096, 16384, 65536, 262144, 1 << 20, 2 << 20, 4 << 20, limits.FRAME_MAX_BYTES)
 
 
+class Account:
+    """What one owner holds of a pool, in bytes of capacity."""
+
+    __slots__ = ("used_bytes",)
+
+    def __init__(self) -> None:
+        self.used_bytes = 0
+
+
 class Buffer:
     """Memory of one payload and its headroom; ``release()`` exactly once when done."""
 
-    __slots__ = ("_memory", "_pool", "_size_class", "address", "capacity_bytes", "view")
+    __slots__ = ("_memory", "_pool", "_size_class", "account", "address", "capacity_bytes", "view")
 
     def __init__(self, pool: "BufferPool", size_class: int) -> None:
+        #: Whose memory it is while it is handed out.
+        self.account = pool.account
         self.capacity_bytes = _CLASSES_BYTES[size_class]
         self._pool = pool
         self._size_class = size_class
@@ -90,9 +102,13 @@ class BufferPool:
         self._idle_max_bytes = idle_max_bytes
         #: Bytes of payload capacity handed out and not yet released.
         self.used_bytes = 0
+        #: The owner of what is acquired in nobody's name.
+        self.account = Account()
+        #: Called when memory came back; None while nobody waits for that.
+        self.on_room: Callable[[], None] | None = None
 
-    def acquire(self, payload_bytes: int) -> Buffer:
-        """A buffer with room for ``payload_bytes`` behind its headroom.
+    def acquire(self, payload_bytes: int, account: Account | None = None) -> Buffer:
+        """A buffer with room for ``payload_bytes`` behind its headroom, which ``account`` holds until its release.
 
         Raises ValueError above ``limits.FRAME_MAX_BYTES``: callers check sizes first. Raises MemoryError
         where the kernel gives no more memory.
@@ -107,11 +123,24 @@ class BufferPool:
             buffer = free.pop()
         else:
             buffer = Buffer(self, size_class)
+        buffer.account = account = account or self.account
+        account.used_bytes += capacity_bytes
         self.used_bytes += capacity_bytes
         return buffer
 
     def put_back(self, buffer: Buffer, size_class: int) -> None:
-        self.used_bytes -= buffer.capacity_bytes
-        if self._idle_bytes + buffer.capacity_bytes <= self._idle_max_bytes:
-            self._idle_bytes += buffer.capacity_bytes
+        capacity_bytes = buffer.capacity_bytes
+        self.used_bytes -= capacity_bytes
+        buffer.account.used_bytes -= capacity_bytes
+        if self._idle_bytes + capacity_bytes <= self._idle_max_bytes:
+            self._idle_bytes += capacity_bytes
             self._free[size_class].append(buffer)
+        if self.on_room is not None:
+            self.on_room()
+
+    def charge(self, account: Account, more_bytes: int) -> None:
+        """``account`` holds more memory that is not the pool's own (a frame that was built, say), or less."""
+        account.used_bytes += more_bytes
+        self.used_bytes += more_bytes
+        if more_bytes < 0 and self.on_room is not None:
+            self.on_room()

@@ -62,6 +62,9 @@ CONNECTIONS_PER_NODE_MIN: Final = 64
 # File descriptors that are not for connections of nodes: disks, listening sockets, the state folder, metrics, and
 # the connections that wait for a login.
 DESCRIPTORS_KEPT: Final = 512
+# Descriptors that a process asks the kernel for; the unit of systemd allows as many. They are enough for 248 nodes
+# with CONNECTIONS_PER_NODE_MIN each.
+DESCRIPTORS_WANTED: Final = 16384
 # Connections on which nobody has logged in yet, in each of the three stages of a login (exporter/admission.py). Past a
 # bound the oldest of the stage is ended for a newcomer, so it must hold as many as arrive within a round trip (some
 # milliseconds). From one address that is no node's: a person with a few programs, or several of them behind one NAT.
@@ -180,6 +183,14 @@ ZERO_PIECE_MAX_BYTES: Final = 256 * MIB
 ZERO_PIECE_S: Final = 0.04
 # What an initiator asks an owner to zero at once, where that is quick: a terabyte takes a thousand requests.
 ZERO_REQUEST_MAX_BYTES: Final = 1024 * MIB
+# What all peers together may make an exporter hold (exporter/memory_budget.py): a node alone has half of it, the 64 MiB
+# that keep one of its channels busy four times over; ten nodes that take what they can have 46 MiB each.
+MEMORY_MAX_BYTES: Final = 512 * MIB
+# A node may always take more below this, whatever others hold: a read and a write of the largest size at once.
+MEMORY_PER_NODE_MIN_BYTES: Final = 24 * MIB
+# While somebody waits for memory, a connection that holds some must go on: half a frame that grows by less within
+# CONNECTION_DEAD_AFTER_S / 2, or a peer that takes less of its replies, is ended. The slowest link takes 10 KB/s.
+MEMORY_HELD_MIN_PROGRESS_BYTES: Final = 100 * KIB
 # Free memory each buffer pool keeps for reuse instead of returning it.
 BUFFER_POOL_IDLE_MAX_BYTES: Final = 64 * MIB
 

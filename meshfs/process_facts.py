@@ -12,6 +12,18 @@ def process_facts() -> dict[str, Any]:
     return {"program": __version__, "pid": os.getpid(), "descriptors": descriptors()}
 
 
+def raise_descriptor_limit(wanted: int) -> int:
+    """Have the kernel allow so many descriptors, or as many as an administrator lets this process have. Returns them.
+
+    The usual soft limit of 1024 is for programs that use select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
+
+
 def descriptors() -> dict[str, int]:
     """How many file descriptors are open, and how many may be (RLIMIT_NOFILE, systemd's LimitNOFILE=)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -36,6 +36,7 @@ from meshfs.exporter.scratch import ScratchVolume
 from meshfs.inherited import let_go_of_starter
 from meshfs.interfaces import KnownInterfaces, is_here
 from meshfs.metrics_place import MetricsPlace
+from meshfs.process_facts import raise_descriptor_limit
 from meshfs.smb.auth import Accounts
 from meshfs.systemd import notify, notify_reloading
 from meshfsd.calibration import Calibration, state_folder
@@ -79,6 +80,7 @@ class NodeExporter:
         self._exporter = Exporter(
             node.name, Accounts(loaded.keyring.passwords()), config.cluster.security, pool=pool,
             interfaces=lambda: offered(self._node.addresses, self._interfaces.current),
+            descriptors=raise_descriptor_limit(limits.DESCRIPTORS_WANTED),
         )  # fmt: skip
         if node.scratch_size_bytes is not None:
             self._exporter.scratch = ScratchVolume(node.scratch_size_bytes, self._exporter.now_filetime())
@@ -194,7 +196,8 @@ class NodeExporter:
     async def _apply(self, config: Config, node: Node, accounts: Accounts, found: Found) -> None:
         self._config, self._node = config, node
         exporter = self._exporter
-        exporter.accounts, exporter.security = accounts, config.cluster.security
+        exporter.take_accounts(accounts)
+        exporter.security = config.cluster.security
         known = {each.name for each in config.nodes}
         for session in [each for each in exporter.sessions.values() if each.user and each.user not in known]:
             logger.info("node %s is not of the cluster any more: its session ends", session.user)

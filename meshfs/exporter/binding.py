@@ -81,7 +81,15 @@ def _session_of(request: Request) -> "Session":
         raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "bound to this connection already")
     if len(session.channels) >= limits.CHANNELS_PER_SESSION_MAX:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, f"more than {limits.CHANNELS_PER_SESSION_MAX} channels")
+    _check_connections(peer, session.user)
     return session
+
+
+def _check_connections(peer: "Peer", node: str) -> None:
+    """Raises StatusError when the node may have no further connection."""
+    if peer.is_strangers and (why := peer.exporter.usage.why_no_connection(node)):
+        peer.exporter.limit_reached(why)
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, why)
 
 
 def _verify(request: Request, session: "Session") -> bool:
@@ -165,6 +173,8 @@ def _grant(request: Request, session: "Session", under_way: Bind, token: bytes) 
     if user != session.user:
         under_way.happened(Event.DENIED)
         raise StatusError(NtStatus.ACCESS_DENIED, f"session of {session.user} bound by {user}")
+    # Others of its binds may have been granted since this one began.
+    _check_connections(peer, user)
     negotiated = peer.connection.negotiated
     assert isinstance(negotiated.dialect, Dialect)
     assert session.security is not None
@@ -184,4 +194,4 @@ def _grant(request: Request, session: "Session", under_way: Bind, token: bytes) 
 
 def _join(session: "Session", peer: "Peer") -> None:
     peer.sessions[session.id] = session
-    peer.logged_in()
+    peer.logged_in(peer.exporter.usage.of(session.user))

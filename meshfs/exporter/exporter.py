@@ -21,6 +21,8 @@ from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
 from meshfs.exporter.holdings import Holdings
+from meshfs.exporter.memory_budget import MemoryBudget
+from meshfs.exporter.node_usage import Usage
 from meshfs.exporter.opens import RootOpen
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.session import Session
@@ -60,7 +62,7 @@ class LogLimit:
 
 
 class Exporter:
-    """One node's exporter; ``accounts`` and ``security`` may be exchanged while it runs."""
+    """One node's exporter; `take_accounts` and ``security`` may change while it runs."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Exporter:
         pool: BufferPool | None = None,
         clock: Callable[[], float] = time.monotonic,
         interfaces: Callable[[], tuple[NetworkInterface, ...]] = tuple,
+        descriptors: int = limits.DESCRIPTORS_WANTED,
     ) -> None:
         self.name = name
         self.accounts = accounts
@@ -81,6 +84,9 @@ class Exporter:
         #: The files of the share `scratch`; None where there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
+        #: What each node has of connections, sessions and memory; ``descriptors`` is what the process may open.
+        self.usage = Usage(descriptors, accounts.nodes)
+        self.memory = MemoryBudget(self.pool)
         self.clock = clock
         #: Where further channels may be made to, asked for whenever a peer asks.
         self.interfaces = interfaces
@@ -115,10 +121,16 @@ class Exporter:
         """What the node has here, in all its sessions together."""
         holdings = self._holdings.get(node)
         if holdings is None:
-            holdings = self._holdings[node] = Holdings(node, self._holdings_refused)
+            holdings = self._holdings[node] = Holdings(node, self.limit_reached)
         return holdings
 
-    def _holdings_refused(self, why: str) -> None:
+    def take_accounts(self, accounts: Accounts) -> None:
+        """Who may log in from now on."""
+        self.accounts = accounts
+        self.usage.configure(accounts.nodes)
+
+    def limit_reached(self, why: str) -> None:
+        """A node was refused something, as it has all that a node may have: count it, and log it within limits."""
         self.count("node_limits_reached")
         if self.log_limit.allows(self.clock()):
             logger.warning("refused: %s", why)
@@ -208,6 +220,8 @@ class Exporter:
             for call in waiting:
                 call()
 
+        if session.user:
+            self.usage.of(session.user).sessions -= 1
         if session.state not in (SessionState.LOGGING_OFF, SessionState.ENDED):
             session.happened(Event.LOST)
         for peer in {session.peer, *session.channels, *session.binding}:

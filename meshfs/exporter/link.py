@@ -9,7 +9,8 @@ Replies of disks that complete later leave in one sendmsg per round of the react
 connection's own tasks sleep until it is over. While the socket is full, the reactor goes on sending;
 meanwhile no more than SEND_QUEUE_MAX_BYTES (of a stranger: far less) pile up, because past
 that nothing is read. Nor is anything while a connection has more than CREDITS_MAX in work: what
-was received already is held, and handled when there is room again.
+was received already is held, and handled when there is room again. Nor while its node holds all the memory
+that it may have (`memory_budget.py`).
 """
 
 import logging
@@ -22,11 +23,12 @@ from typing import Final
 import trio
 
 from meshfs import bugs, limits, reactor
+from meshfs.buffers import Account
 from meshfs.errors import ForgedMessage, RemoteProtocolError
 from meshfs.exporter.admission import Stage
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
-from meshfs.transport.stream import LowWater
+from meshfs.transport.stream import LowWater, pending_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +53,23 @@ class Link:
         self._stopped = False
         #: The peer is gone, or broke the protocol.
         self._over = False
-        #: The full socket took something since somebody looked.
-        self._takes = False
+        #: What the socket took since `_watch_progress` looked.
+        self._taken_bytes = 0
         #: Not read from until what waits to be sent is sent, and what is held is handled.
         self._paused = False
         self._going_on = False
         #: Set when nothing waits to be sent any more; None while nothing does.
         self._sent: trio.Event | None = None
+        self._memory = exporter.memory
+        self._waits_for_memory = False
+        #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
+        self._charged_bytes = 0
+        self._charged_to = self.account
 
     async def run(self) -> None:
         """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_sending)
+            nursery.start_soon(self._watch_progress)
             self._reactor.add(self._fd, self._readable, on_failure=self._fault)
             with self._reading:
                 await trio.sleep_forever()
@@ -78,6 +85,8 @@ class Link:
 
     def close(self) -> None:
         self._reactor.forget(self._fd)
+        self._memory.forget(self)
+        self._charge_unsent(0)
         self._exporter.begin_batch()
         self.peer.lost()
         self._exporter.end_batch()
@@ -147,8 +156,8 @@ class Link:
         else:
             self._over = True
             self._end_reading()
-        full = self._sent is not None and self._unsent_bytes() > self._unsent_max_bytes()
-        if going and (full or self.peer.held):
+        full = self._sent is not None and self._count_unsent() > self._unsent_max_bytes()
+        if going and (full or self.peer.held or self._waits_for_memory):
             self._reactor.remove(self._fd)
             self._paused = True
             self._resume()
@@ -158,6 +167,8 @@ class Link:
         peer, receive = self.peer, self._socket.recv_into
         batch_bytes = 0
         while batch_bytes < limits.RECEIVE_BATCH_MAX_BYTES:
+            if self._lacks_memory():
+                return True
             memory = peer.get_buffer()
             try:
                 count = receive(memory)
@@ -178,10 +189,12 @@ class Link:
         """Go on with what is held, or read again, if that may be now."""
         if not self._paused or self._going_on or self._sent is not None or self._reading.cancel_called:
             return
+        if self._waits_for_memory:
+            return
         if not self.peer.held:
             self._paused = False
             self._reactor.add(self._fd, self._readable)
-        elif self.peer.has_room:
+        elif self.peer.has_room and not self._lacks_memory():
             self._going_on = True
             # Whoever answered is in the middle of something.
             if self._reactor.in_round:
@@ -199,6 +212,39 @@ class Link:
     def _handle_held(self) -> bool:
         self.peer.go_on()
         return True
+
+    # --- memory ------------------------------------------------------------------------
+
+    @property
+    def account(self) -> Account:
+        return self.peer.usage.memory
+
+    def _lacks_memory(self) -> bool:
+        """Whether its node holds all that it may; then `room_again` is called when that has changed.
+
+        Large frames that have memory are received and handled all the same: that gives it back.
+        """
+        account, budget = self.peer.usage.memory, self._memory
+        if account.used_bytes <= budget.per_node_min_bytes or budget.has_room(account):
+            return False
+        if self.peer.connection.holds_large:
+            return False
+        self._waits_for_memory = True
+        self._memory.wait(self)
+        return True
+
+    def room_again(self) -> None:
+        self._waits_for_memory = False
+        if not self.peer.closed:
+            self._resume()
+
+    def _charge_unsent(self, own_bytes: int) -> None:
+        """Have the node's account hold so much for replies that are not sent."""
+        if own_bytes != self._charged_bytes:
+            if not self._charged_bytes:
+                self._charged_to = self.account
+            self._memory.charge(self._charged_to, own_bytes - self._charged_bytes)
+            self._charged_bytes = own_bytes
 
     # --- sending -----------------------------------------------------------------------
 
@@ -237,6 +283,7 @@ class Link:
                 logger.debug("%s: %s", peer.remote, error)
                 self._discard()
                 return True
+            self._taken_bytes += sent
             self._take_off(sent, len(parts))
         return True
 
@@ -264,15 +311,22 @@ class Link:
         self._reactor.forget(self._fd)
         self._end_reading()
 
-    def _unsent_bytes(self) -> int:
-        return sum(len(memory) for memory, _ in self.peer.out)
+    def _count_unsent(self) -> int:
+        """What waits to be sent. Charges what of it is not the pool's memory, which is charged already."""
+        own_bytes = pooled_bytes = 0
+        for memory, buffer in self.peer.out:
+            if buffer is None:
+                own_bytes += len(memory)
+            else:
+                pooled_bytes += len(memory)
+        self._charge_unsent(own_bytes)
+        return own_bytes + pooled_bytes
 
     def _unsent_max_bytes(self) -> int:
         return limits.SEND_QUEUE_MAX_BYTES if self.logged_in else limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES
 
     def _writable(self) -> None:
         """The full socket takes data again: the reactor's callback."""
-        self._takes = True
         if self._send_some():
             self._all_sent()
         else:
@@ -282,18 +336,35 @@ class Link:
         assert self._sent is not None
         self._sent.set()
         self._sent = None
+        self._charge_unsent(0)
         self._reactor.give_turn()
         if self.peer.closing:
             self._end_reading()
         else:
             self._resume()
 
-    async def _watch_sending(self) -> None:
-        """Give a peer up that takes nothing of what waits for it."""
+    # --- progress ----------------------------------------------------------------------
+
+    async def _watch_progress(self) -> None:
+        """Give a peer up that takes nothing of its replies, or holds memory that others want and does not go on."""
+        period_s = limits.CONNECTION_DEAD_AFTER_S / 2
         while True:
-            waiting, self._takes = self._sent, False
-            await trio.sleep(limits.CONNECTION_DEAD_AFTER_S / 2)
-            if waiting is not None and waiting is self._sent and not self._takes:
-                self.peer.log_warning("closed: takes no replies for %g s", limits.CONNECTION_DEAD_AFTER_S / 2)
-                self._discard()
-                self._all_sent()
+            waiting, self._taken_bytes, large = self._sent, 0, self._large_progress()
+            await trio.sleep(period_s)
+            least_bytes = limits.MEMORY_HELD_MIN_PROGRESS_BYTES if self._memory.wanted else 1
+            if waiting is not None and waiting is self._sent and self._taken_bytes < least_bytes:
+                self.peer.log_warning("closed: takes %d bytes of its replies in %g s", self._taken_bytes, period_s)
+                self.end()
+            elif large is not None and self._memory.wanted and self._stands_still(large, least_bytes):
+                self.peer.log_warning("closed: a message did not go on for %g s, and its memory is wanted", period_s)
+                self._exporter.count("stalled_messages")
+                self.end()
+
+    def _large_progress(self) -> tuple[int, int] | None:
+        """The number of the large message that is being received, and how much of it came, to the kernel at least."""
+        large = self.peer.connection.large_progress
+        return None if large is None else (large[0], large[1] + pending_bytes(self._fd))
+
+    def _stands_still(self, before: tuple[int, int], least_bytes: int) -> bool:
+        now = self._large_progress()
+        return now is not None and now[0] == before[0] and now[1] - before[1] < least_bytes

@@ -13,7 +13,7 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import trio
@@ -50,6 +50,7 @@ class Listener:
         self._flusher: trio.lowlevel.Task | None = None
         self._reactor: reactor.Reactor | None = None
         exporter.on_dirty = self._flush_soon
+        exporter.memory.defer = self._later
 
     @property
     def waiting(self) -> int:
@@ -215,6 +216,13 @@ class Listener:
         task, self._flusher = self._flusher, None
         if task is not None:
             trio.lowlevel.reschedule(task)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        """Call it when whatever is being done is done."""
+        if self._reactor is not None and self._reactor.in_round:
+            self._reactor.defer(call)
+        else:
+            trio.lowlevel.current_trio_token().run_sync_soon(call)
 
     async def _flush_when_woken(self) -> None:
         """Sends the replies of disk completions that a trio task delivered, once it is done."""

@@ -20,6 +20,7 @@ from meshfs.exporter.compound import Compound
 from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.negotiate import negotiate, negotiate_again
+from meshfs.exporter.node_usage import NodeUsage
 from meshfs.exporter.request import Request, Waiting, command_name
 from meshfs.exporter.session import Session
 from meshfs.smb.auth import negotiate_hint
@@ -57,6 +58,9 @@ class Peer:
         self.exporter = exporter
         self.remote = remote
         self.connection = Connection(Role.EXPORTER, exporter.pool, limits.FRAME_MAX_UNAUTHENTICATED_BYTES)
+        #: What it uses counts as this node's; as the strangers' before a login.
+        self.usage = exporter.usage.strangers
+        self.connection.account = self.usage.memory
         self.get_buffer = self.connection.get_buffer
         self.window = CreditWindow()
         self.state = ConnectionState.NEW
@@ -255,12 +259,24 @@ class Peer:
 
     # --- life --------------------------------------------------------------------------
 
-    def logged_in(self) -> None:
-        """A session is valid: larger frames and more credits from now on."""
+    def logged_in(self, usage: NodeUsage) -> None:
+        """A session of that node is valid: larger frames and more credits from now on."""
+        if self.is_strangers:
+            usage.connections += 1
+            self._use(usage)
         self.connection.frame_max_bytes = limits.FRAME_MAX_BYTES
         self.window.limit = limits.CREDITS_MAX
         self.window.limit_max = limits.CREDITS_GRANTED_MAX
         self.on_stage(Stage.LOGGED_IN)
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether nobody is logged in on it."""
+        return self.usage is self.exporter.usage.strangers
+
+    def _use(self, usage: NodeUsage) -> None:
+        self.usage = usage
+        self.connection.account = usage.memory
 
     @property
     def logins_under_way(self) -> int:
@@ -287,6 +303,9 @@ class Peer:
     def login_over(self) -> None:
         """A login or a bind failed, or a session is gone: without any other, nobody is logged in here."""
         if not any(other.user for other in self.sessions.values()):
+            if not self.is_strangers:
+                self.usage.connections -= 1
+                self._use(self.exporter.usage.strangers)
             self.on_stage(Stage.NEGOTIATED)
 
     def abort(self) -> None:

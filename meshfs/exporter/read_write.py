@@ -77,7 +77,7 @@ def read(request: Request) -> None:
     if disk.locks and not disk.locks.can_read(opened, offset, length):
         raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
     exporter = request.peer.exporter
-    buffer = exporter.pool.acquire(length)
+    buffer = exporter.pool.acquire(length, request.peer.usage.memory)
     disk_request = DiskRequest(
         _READ, offset, length, buffer, HEADROOM_BYTES, _read_done, flow=opened.flow, context=request
     )
@@ -171,7 +171,7 @@ def write(request: Request) -> None:
     if disk.locks and not disk.locks.can_write(opened, offset, length):
         raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
     exporter = request.peer.exporter
-    buffer, start = take_payload(message, start, length, exporter.pool)
+    buffer, start = take_payload(message, start, length, exporter.pool, request.peer.usage.memory)
     disk_request = DiskRequest(
         _WRITE, offset, length, buffer, start, _write_done, flow=opened.flow,
         write_through=opened.write_through or bool(flags & _WRITE_THROUGH), context=request,

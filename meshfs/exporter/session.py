@@ -184,11 +184,8 @@ def _session_of(request: Request) -> Session:
         if session.user:
             request.protect_by(session)
         return session
-    if (
-        peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX
-        or peer.has_all_sessions
-        or len(peer.exporter.sessions) >= limits.SESSIONS_MAX
-    ):
+    # Those that are not logged in are bounded by the connections there may be (admission.py).
+    if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
     session = Session(peer.exporter.new_session_id(), peer, peer.connection.negotiated.preauth.copy())
     peer.sessions[session.id] = session
@@ -206,6 +203,15 @@ def _deny(request: Request, session: Session, why: str) -> None:
     request.fail(NtStatus.LOGON_FAILURE)
 
 
+def _refuse_one_more(request: Request, session: Session, why: str) -> None:
+    """The node has as many sessions or connections as it may have. The login was right, and may be tried again."""
+    exporter = request.peer.exporter
+    exporter.limit_reached(why)
+    session.happened(Event.DENIED)
+    exporter.end_session(session, _nobody)
+    request.fail(NtStatus.INSUFFICIENT_RESOURCES)
+
+
 def _logged_in(
     request: Request, session: Session, body: SessionSetupRequest, reply: SessionSetupResponse, login: Acceptor
 ) -> None:
@@ -214,19 +220,23 @@ def _logged_in(
     if session.user and login.user != session.user:
         _deny(request, session, f"session of {session.user} used to log in as {login.user}")
         return
+    previous = exporter.sessions.get(body.previous_session_id)
+    if previous is not None and (previous is session or previous.user != login.user):
+        previous = None
     if not session.user:
+        if why := exporter.usage.why_no_session(login.user, replaces=previous is not None, more=peer.is_strangers):
+            _refuse_one_more(request, session, why)
+            return
         _make_keys(request, session, body, login)
     del session.logins[peer]
     flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
-
-    previous = exporter.sessions.get(body.previous_session_id)
-    if previous is not None and previous is not session and previous.user == login.user:
+    if previous is not None:
         # What it still has at a disk holds up the new session's opens of that disk only (disk_create.py).
         logger.info("%s: node %s ends its previous session", peer.remote, session.user)
         exporter.end_session(previous, _nobody)
     session.happened(Event.GRANTED)
     if not peer.closed:
-        peer.logged_in()
+        peer.logged_in(exporter.usage.of(session.user))
     exporter.count("logins")
     logger.info("%s: node %s logged in (%s)", peer.remote, session.user, peer.protection_text(session))
     request.reply(SessionSetupResponse(flags, reply.security_buffer).pack())
@@ -243,6 +253,7 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     )  # fmt: skip
     policy = peer.exporter.security
     session.user = login.user
+    peer.exporter.usage.of(login.user).sessions += 1
     session.holdings = peer.exporter.holdings_of(login.user)
     session.encrypt = policy is Security.ENCRYPT
     session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)

@@ -78,6 +78,11 @@ class Accounts:
         # An unknown user costs the same work as a wrong password.
         self._nobody = os.urandom(16)
 
+    @property
+    def nodes(self) -> list[str]:
+        """The names of all who may log in."""
+        return [name for name, _ in self._hashes.values()]
+
     def find(self, user: str) -> tuple[str | None, bytes]:
         """The name as configured and its hash; None and a hash nobody has for an unknown user."""
         return self._hashes.get(user.casefold(), (None, self._nobody))

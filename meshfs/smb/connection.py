@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
+from meshfs.buffers import HEADROOM_BYTES, Account, Buffer, BufferPool
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import (
     HEADER_BYTES,
@@ -176,6 +176,25 @@ class Connection:
         self._frames.frame_max_bytes = value
 
     @property
+    def account(self) -> Account:
+        """Who holds the memory of what is received."""
+        return self._frames.account
+
+    @account.setter
+    def account(self, account: Account) -> None:
+        self._frames.account = account
+
+    @property
+    def large_progress(self) -> tuple[int, int] | None:
+        """The number of the large frame that is being received into memory of its own, and how much of it is there."""
+        return self._frames.large_progress
+
+    @property
+    def holds_large(self) -> bool:
+        """Whether large frames that are under way or not handled yet have memory, which going on would give back."""
+        return self._frames.holds_large
+
+    @property
     def missing_bytes(self) -> int:
         """What the large frame that is being received still needs; 0 when there is none."""
         return self._frames.missing_bytes
@@ -228,7 +247,7 @@ class Connection:
         security = self.security.get(session_id)
         if security is None or security.opener is None:
             raise RemoteProtocolError(f"encrypted message for session 0x{session_id:x}, which has no keys here")
-        buffer = self._pool.acquire(size)
+        buffer = self._pool.acquire(size, self._frames.account)
         start = HEADROOM_BYTES - self._payload_offset
         plain = Frame(buffer.view, start, size, buffer)
         self._frames.lend(plain)
@@ -343,7 +362,7 @@ class Connection:
         security.signer.sign(message, int.from_bytes(message[24:32], "little"), sender)
 
 
-def take_payload(message: Message, start: int, length: int, pool: BufferPool) -> tuple[Buffer, int]:
+def take_payload(message: Message, start: int, length: int, pool: BufferPool, account: Account) -> tuple[Buffer, int]:
     """Memory that holds ``message.view[start:start + length]`` beyond the next receive.
 
     Returns (buffer, where in ``buffer.view`` the payload starts): the frame's own memory when
@@ -354,7 +373,7 @@ def take_payload(message: Message, start: int, length: int, pool: BufferPool) ->
         buffer = frame.take()
         if buffer is not None:
             return buffer, frame.start + start
-    buffer = pool.acquire(length)
+    buffer = pool.acquire(length, account)
     buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + length] = message.view[start : start + length]
     return buffer, HEADROOM_BYTES
 

@@ -11,13 +11,13 @@ The caller receives into ``get_buffer()`` and tells how many bytes came by ``rec
         0       HEADROOM - payload_offset  HEADROOM
 
 Memory is taken for what a frame's prefix announces only within ``frame_max_bytes``, which
-stays small until the peer is authenticated.
+stays small until the peer is authenticated, and only when more of the frame came: an announcement alone costs nothing.
 """
 
 from typing import Final
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, Buffer, BufferPool
+from meshfs.buffers import HEADROOM_BYTES, Account, Buffer, BufferPool
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import PREFIX_BYTES, TRANSFORM_HEADER_BYTES
 
@@ -55,6 +55,8 @@ class FrameReceiver:
 
     def __init__(self, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> None:
         self._pool = pool
+        #: Who holds the memory of large frames.
+        self.account: Account = pool.account
         self._payload_offset = payload_offset
         #: Longest frame accepted; raised once the peer is authenticated.
         self.frame_max_bytes = frame_max_bytes
@@ -62,8 +64,12 @@ class FrameReceiver:
         self._start = 0
         self._end = 0
         self._large: Buffer | None = None
+        #: Of a large frame that was announced, and has no memory yet; else 0.
+        self._announced = 0
         self._large_length = 0
         self._large_filled = 0
+        #: Counts large frames, to tell one from the next.
+        self._large_number = 0
         self._expect_large = False
         self._lent: list[Frame] = []
 
@@ -71,6 +77,8 @@ class FrameReceiver:
         """Memory for the next bytes (never empty). Ends the life of all frames not taken."""
         if self._lent:
             self._recycle()
+        if self._announced:
+            self._begin_large()
         if self._large is not None:
             start = HEADROOM_BYTES - self._payload_offset
             return self._large.view[start + self._large_filled : start + self._large_length]
@@ -89,7 +97,24 @@ class FrameReceiver:
     @property
     def missing_bytes(self) -> int:
         """What the large frame under way still needs; 0 when there is none."""
+        if self._announced:
+            return self._announced - (self._end - self._start)
         return 0 if self._large is None else self._large_length - self._large_filled
+
+    @property
+    def large_progress(self) -> tuple[int, int] | None:
+        """The number of the large frame that is being received, and how many bytes of it are there."""
+        return None if self._large is None else (self._large_number, self._large_filled)
+
+    @property
+    def holds_large(self) -> bool:
+        """Whether large frames have memory here: one that is being received, or such as are not handled yet.
+
+        To go on with those gives their memory back.
+        """
+        if self._large is not None:
+            return True
+        return any(frame.buffer is not None and len(frame.view) > SMALL_FRAME_MAX_BYTES for frame in self._lent)
 
     def received(self, count: int) -> list[Frame]:
         """``count`` bytes were written to ``get_buffer()``: the frames that are whole now.
@@ -119,21 +144,24 @@ class FrameReceiver:
             body = start + PREFIX_BYTES
             if end - body < length:
                 if length > SMALL_FRAME_MAX_BYTES:
-                    self._begin_large(body, end, length)
-                    start = self._end
+                    self._announced, start = length, body
                 break
             frames.append(Frame(memory, body, length, None))
             start = body + length
         self._start = start
-        if frames and self._large is None:
+        if frames and not self._announced:
             self._expect_large = False
         return frames
 
-    def _begin_large(self, body: int, end: int, length: int) -> None:
-        buffer = self._pool.acquire(length)
-        start = HEADROOM_BYTES - self._payload_offset
-        buffer.view[start : start + end - body] = self._memory[body:end]
-        self._large, self._large_length, self._large_filled = buffer, length, end - body
+    def _begin_large(self) -> None:
+        """Take memory for the large frame that was announced, and move what came of it there."""
+        length, self._announced = self._announced, 0
+        buffer = self._pool.acquire(length, self.account)
+        start, filled = HEADROOM_BYTES - self._payload_offset, self._end - self._start
+        buffer.view[start : start + filled] = self._memory[self._start : self._end]
+        self._start = self._end = 0
+        self._large, self._large_length, self._large_filled = buffer, length, filled
+        self._large_number += 1
 
     def _recycle(self) -> None:
         for frame in self._lent:
@@ -149,6 +177,7 @@ class FrameReceiver:
     def close(self) -> None:
         """Give all memory back."""
         self._recycle()
+        self._announced = 0
         if self._large is not None:
             self._large.release()
             self._large = None

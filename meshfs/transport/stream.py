@@ -39,7 +39,7 @@ class StreamTransport:
         self.send: Callable[[Sequence[Memory]], int] = sock.sendmsg
         self.receive_into: Callable[[memoryview], int] = sock.recv_into
         self.expect: Callable[[int], None] = LowWater(sock).expect
-        self.pending: Callable[[], int] = functools.partial(_pending, self.fd)
+        self.pending: Callable[[], int] = functools.partial(pending_bytes, self.fd)
 
     async def wait_readable(self) -> None:
         await trio.lowlevel.wait_readable(self.fd)
@@ -53,7 +53,7 @@ class StreamTransport:
             self._sock.close()
 
 
-def _pending(fd: int) -> int:
+def pending_bytes(fd: int) -> int:
     """What is in the socket's receive queue (FIONREAD, ioctl_tty(2))."""
     count = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, count)

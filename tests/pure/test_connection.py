@@ -167,7 +167,7 @@ def test_take_payload_outlives_the_next_receive(size: int, sealed: bool) -> None
         Command.WRITE, body, session_id=SESSION, sign=None if sealed else mine, seal=mine if sealed else None
     )
     (message,) = feed(exporter, frame)
-    buffer, start = take_payload(message, WRITE_DATA_OFFSET, size, pool)
+    buffer, start = take_payload(message, WRITE_DATA_OFFSET, size, pool, pool.account)
     feed(exporter, initiator.pack(Command.ECHO, b"\4\0\0\0", session_id=SESSION, sign=mine))
     assert buffer.view[start : start + size] == data
     assert start == HEADROOM_BYTES

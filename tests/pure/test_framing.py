@@ -92,6 +92,8 @@ def test_close_in_the_middle_of_a_large_frame_gives_its_memory_back() -> None:
     frames = receiver(pool)
     frames.get_buffer()[:100] = (1 << 20).to_bytes(4, "big") + bytes(96)
     frames.received(100)
+    frames.get_buffer()[:1] = b"\0"
+    frames.received(1)
     assert pool.used_bytes > 0
     frames.close()
     assert pool.used_bytes == 0

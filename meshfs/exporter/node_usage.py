@@ -1,0 +1,74 @@
+"""What each node holds of an exporter's connections, sessions and memory. Pure.
+
+Every node has a part of its own of the connections and sessions, by the number of nodes that may log in: no node can
+take another's. Memory is shared by thresholds (memory_budget.py), as it comes back within moments and these do not.
+All strangers together are one more owner of memory; their connections are bounded by admission.py.
+"""
+
+from collections.abc import Collection
+
+from meshfs import limits
+from meshfs.buffers import Account
+
+
+def connections_per_node(nodes: int, descriptors: int) -> int:
+    """How many connections each of ``nodes`` may have where the process may have ``descriptors``."""
+    share = max(limits.CONNECTIONS_PER_NODE_MIN, limits.CONNECTIONS_MAX // max(nodes, 1))
+    return max(1, min(share, (descriptors - limits.DESCRIPTORS_KEPT) // max(nodes, 1)))
+
+
+def sessions_per_node(nodes: int) -> int:
+    return max(limits.CONNECTIONS_PER_NODE_MIN, limits.SESSIONS_MAX // max(nodes, 1))
+
+
+class NodeUsage:
+    """Of one node; ``connections`` and ``sessions`` are those that it is logged in on."""
+
+    __slots__ = ("connections", "memory", "name", "sessions")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.connections = 0
+        self.sessions = 0
+        self.memory = Account()
+
+
+class Usage:
+    """Of all nodes, and what each may have at the most."""
+
+    def __init__(self, descriptors: int, nodes: Collection[str]) -> None:
+        self._descriptors = descriptors
+        self._nodes: dict[str, NodeUsage] = {}
+        self.strangers = NodeUsage("")
+        self.connections_max = self.sessions_max = 0
+        self.configure(nodes)
+
+    def configure(self, nodes: Collection[str]) -> None:
+        """These nodes may log in from now on. What a node has already stays its own."""
+        self.connections_max = connections_per_node(len(nodes), self._descriptors)
+        self.sessions_max = sessions_per_node(len(nodes))
+
+    def of(self, node: str) -> NodeUsage:
+        """The node's, by its name in the config."""
+        found = self._nodes.get(node)
+        if found is None:
+            found = self._nodes[node] = NodeUsage(node)
+        return found
+
+    def why_no_session(self, node: str, *, replaces: bool, more: bool) -> str:
+        """Why the node may have no further session, or "". ``replaces``: another one ends for it; ``more``: on a
+        connection that is not the node's yet."""
+        usage = self.of(node)
+        if usage.sessions - replaces >= self.sessions_max:
+            return f"node {node} has {usage.sessions} sessions of at most {self.sessions_max}, and wants one more"
+        return self.why_no_connection(node) if more else ""
+
+    def why_no_connection(self, node: str) -> str:
+        """Why the node may have no further connection, or ""."""
+        used = self.of(node).connections
+        if used < self.connections_max:
+            return ""
+        return f"node {node} has {used} connections of at most {self.connections_max}, and wants one more"
+
+    def all(self) -> list[NodeUsage]:
+        return list(self._nodes.values())
