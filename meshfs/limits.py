@@ -113,6 +113,10 @@ WAITING_LOCKS_PER_NODE_MAX: Final = 512
 WAITING_LOCKS_PER_NODE_AND_DISK_MAX: Final = 128
 # LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests that wait, per connection (each holds a credit as well).
 ASYNC_PER_CONNECTION_MAX: Final = 512
+# Changes kept for the next CHANGE_NOTIFY of an open, and their size as they are told. Past either the initiator is told
+# to list the directory anew, which it has to be able to do anyway.
+NOTIFY_CHANGES_MAX: Final = 256
+NOTIFY_CHANGES_MAX_BYTES: Final = 32 * KIB
 # Replies a peer does not fetch: past this the exporter stops reading from it.
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
 # The same for a peer that is not logged in, whose replies are all small.
@@ -136,6 +140,11 @@ CONTROL_LINE_MAX_BYTES: Final = 64 * KIB
 SCRATCH_SIZE_MAX_BYTES: Final = 256 * MIB
 # Empty files take no bytes of the size, and about 2 KiB of memory: together at most 16 MiB.
 SCRATCH_FILES_MAX: Final = 8192
+# Every walk from a file up to the root ends within this many directories; with names of 255 characters a path then has
+# 8192 characters, a quarter of what a CREATE can carry.
+SCRATCH_DEPTH_MAX: Final = 32
+# Opens of directories that are notified of changes: each change anywhere may be one for all of them, 1 us each.
+SCRATCH_WATCHERS_MAX: Final = 256
 # The holder of an oplock has this long to acknowledge a break; smbclient waits 20 s for its CREATE.
 OPLOCK_BREAK_TIMEOUT_S: Final = 10.0
 OPLOCK_BREAK_TICK_S: Final = 1.0

@@ -15,7 +15,8 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final
 
 from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
@@ -26,11 +27,11 @@ from meshfs.exporter.node_usage import Usage
 from meshfs.exporter.opens import RootOpen
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.session import Session
-from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk, Shares
+from meshfs.exporter.shares import DISK_RIGHTS, NOTIFY_MODIFIED, OfferedDisk, Shares
 from meshfs.model import Access
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
-from meshfs.smb.constants import SESSION_ID_RELATED
+from meshfs.smb.constants import SESSION_ID_RELATED, NotifyFilter
 from meshfs.smb.messages import filetime
 from meshfs.smb.messages.ioctl import NetworkInterface
 from meshfs.smb.states import Event, SessionState
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from meshfs.exporter.peer import Peer
 
 logger = logging.getLogger(__name__)
+
+#: What of a disk may have changed that has its name still: its state, its size, or who may do what with it.
+_MODIFIED: Final = NotifyFilter.ATTRIBUTES | NotifyFilter.SIZE
 
 
 class LogLimit:
@@ -244,7 +248,8 @@ class Exporter:
         if self.scratch is None:
             return
         now = self.clock()
-        late = [file.oplock for file in self.scratch.files() if file.oplock is not None and file.oplock.is_late(now)]
+        # The oldest come first, and all have the same time.
+        late = list(takewhile(lambda oplock: oplock.is_late(now), self.scratch.breaking))
         self.begin_batch()
         for oplock in late:
             self.count("oplock_breaks_late")
@@ -290,9 +295,10 @@ class Exporter:
         one_less()
 
     def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
+        what = int(_MODIFIED if action == NOTIFY_MODIFIED else NotifyFilter.FILE_NAME)
         self.begin_batch()
         for opened in list(self.roots):
-            opened.directory.changed(action, disk.name)
+            opened.directory.changed(what, action, disk.name)
         self.end_batch()
 
 

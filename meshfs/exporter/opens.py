@@ -22,7 +22,8 @@ from meshfs.exporter.lock_sequence import LockSequences
 from meshfs.exporter.locks import ByteRange, Lockable
 from meshfs.exporter.oplock import Oplock
 from meshfs.exporter.request import Request, Waiting
-from meshfs.exporter.scratch import ScratchFile, ScratchVolume
+from meshfs.exporter.scratch import ScratchVolume
+from meshfs.exporter.scratch_tree import ScratchFile
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, NtStatus
@@ -36,9 +37,8 @@ class Open:
     """What all opens have. ``file_id`` is both halves of the SMB2_FILEID."""
 
     __slots__ = (
-        "_counted_at", "access", "allowed", "channel_sequence", "closing", "file_id", "gone", "lock_sequences", "name",
-        "session", "tree",
-        "waits",
+        "_counted_at", "access", "allowed", "channel_sequence", "closing", "directory", "file_id", "gone",
+        "lock_sequences", "name", "session", "tree", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,8 @@ class Open:
         self.channel_sequence = 0
         #: Open.LockSequenceArray, once a LOCK with a sequence has succeeded.
         self.lock_sequences: LockSequences | None = None
+        #: What an open of a directory keeps for listings and change notifications.
+        self.directory: Directory | None = None
         self.closing = False
         #: Nothing of it is left.
         self.gone = False
@@ -83,6 +85,10 @@ class Open:
     def as_disk(self) -> "DiskOpen":
         """This open, for what only disks can do. Raises StatusError INVALID_DEVICE_REQUEST for all others."""
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} is no disk")
+
+    def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
+        """Keep changes in the directory from now on. Raises StatusError; a later call changes nothing."""
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} is no directory")
 
     def outstanding(self) -> Iterator[Request]:
         """The requests that name it and were not answered yet, without the one being handled."""
@@ -228,7 +234,8 @@ class DiskOpen(Open):
 class RootOpen(Open):
     """An open of the root of a share of disks; ``roots`` has all of them."""
 
-    __slots__ = ("_roots", "directory")
+    __slots__ = ("_roots",)
+    directory: Directory
 
     def __init__(
         self, session: "Session", tree: "Tree", file_id: int, access: int, roots: "dict[RootOpen, None]"
@@ -237,6 +244,10 @@ class RootOpen(Open):
         self.directory = Directory()
         self._roots = roots
         roots[self] = None
+
+    def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
+        if not self.directory.watched:
+            self.directory.watch(wanted, whole_tree=whole_tree, output_bytes_max=output_bytes_max)
 
     def close(self, then: Callable[[], object]) -> None:
         if not self.gone:
@@ -276,7 +287,7 @@ class ScratchOpen(Open):
     """
 
     __slots__ = (
-        "delete_on_close", "directory", "file", "keeps_times", "now", "oplock", "position", "readable",
+        "delete_on_close", "file", "keeps_times", "now", "oplock", "position", "readable",
         "share_access", "volume", "writable",
     )  # fmt: skip
 
@@ -310,9 +321,24 @@ class ScratchOpen(Open):
     def time_of_writing(self) -> int | None:
         return None if self.keeps_times else self.now()
 
-    def changed(self, action: int, name: str) -> None:
+    def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
+        if self.directory is None:
+            super().watch(wanted, whole_tree=whole_tree, output_bytes_max=output_bytes_max)
+            return
+        if self.file.delete_pending:
+            raise StatusError(NtStatus.DELETE_PENDING, f"{self.file.path!r} is being deleted")
+        if not self.directory.watched:
+            self.volume.watch(self.file, self)
+            self.directory.watch(wanted, whole_tree=whole_tree, output_bytes_max=output_bytes_max)
+
+    def changed(self, what: int, action: int, name: str, *, below: bool) -> None:
         if self.directory is not None:
-            self.directory.changed(action, name)
+            self.directory.changed(what, action, name, below=below)
+
+    def deleted(self) -> None:
+        """The directory is about to be deleted: CHANGE_NOTIFY requests that wait for a change wait in vain."""
+        for waiting in list(self.waits):
+            waiting.end(NtStatus.DELETE_PENDING)
 
     def close(self, then: Callable[[], object]) -> None:
         if self.closing:
@@ -342,6 +368,7 @@ class ScratchOpen(Open):
         oplock, self.oplock = self.oplock, None
         if oplock is not None:
             self.file.oplock = None
+            self.volume.breaking.pop(oplock, None)
             oplock.wake()
 
 

@@ -1,11 +1,12 @@
 """QUERY_DIRECTORY, CHANGE_NOTIFY, QUERY_INFO and SET_INFO (MS-SMB2 3.3.5.18 to 3.3.5.21)."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter import scratch_files
-from meshfs.exporter.directory import Directory
+from meshfs.exporter.directory import DOT, DOT_DOT, FILES, Directory, Position
 from meshfs.exporter.holdings import Resource
 from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
@@ -48,6 +49,8 @@ from meshfs.smb.messages import (
 
 _RESTART: Final = QueryDirectoryFlags.RESTART_SCANS | QueryDirectoryFlags.REOPEN
 _ERROR: Final = 0xC0000000
+#: SMB2_WATCH_TREE (MS-SMB2 2.2.35).
+_WATCH_TREE: Final = 0x0001
 _ROOT_INDEX: Final = 1
 
 
@@ -107,7 +110,7 @@ def query_directory(request: Request) -> None:
     body = QueryDirectoryRequest.unpack(request.message.body)
     opened = request.find_open(*body.file_id)
     request.check_charge(body.output_bytes_max)
-    directory = _directory_of(opened)
+    directory = opened.directory
     if directory is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_DIRECTORY of a file")
     if not opened.access & AccessMask.READ_DATA:
@@ -118,47 +121,69 @@ def query_directory(request: Request) -> None:
     if first:
         if not body.pattern:
             raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
-        _begin_listing(request, directory, body.pattern)
-    elif isinstance(opened, ScratchOpen):
-        directory.listing = [facts for facts in directory.listing if scratch_files.is_listed(opened.file, facts)]
-    if not directory.listing:
-        raise StatusError(NtStatus.NO_SUCH_FILE if first else NtStatus.NO_MORE_FILES, "nothing to list")
+        newest = opened.volume.last_index if isinstance(opened, ScratchOpen) else 0
+        directory.begin_listing(NamePattern(body.pattern), newest)
+    told: list[Position] = []
     single = bool(body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
-    listing = pack_directory(body.info_class, directory.listing, body.output_bytes_max, single=single)
+    listing = pack_directory(
+        body.info_class, _matching(request, directory, told), body.output_bytes_max, single=single
+    )  # fmt: skip
     if listing.status != NtStatus.SUCCESS:
         raise StatusError(listing.status, "QUERY_DIRECTORY")
-    del directory.listing[: listing.packed]
+    if not listing.packed:
+        raise StatusError(NtStatus.NO_SUCH_FILE if first else NtStatus.NO_MORE_FILES, "nothing to list")
+    directory.position = told[listing.packed - 1]
     request.reply(QueryDirectoryResponse(listing.data).pack())
 
 
-def _directory_of(opened: AnyOpen) -> Directory | None:
-    return opened.directory if isinstance(opened, RootOpen | ScratchOpen) else None
+def _matching(request: Request, directory: Directory, told: list[Position]) -> Iterator[FileFacts]:
+    """What the listing under way has still to tell of; ``told`` gets where each stands.
+
+    Nothing is kept from one request to the next but the place, so a listing costs its open no memory, and a request no
+    more than it tells of and what it passes over.
+    """
+    pattern, start = directory.pattern, directory.position
+    assert pattern is not None
+    dot, dot_dot = dot_entries(facts_of(request, request.open))
+    for position, facts in ((DOT, dot), (DOT_DOT, dot_dot)):
+        if start < position and pattern.matches(facts.name):
+            told.append(position)
+            yield facts
+    after = start[1] if start[0] == FILES else None
+    for key, facts in _files(request, pattern, directory.newest, after):
+        told.append((FILES, key))
+        yield facts
 
 
-def _begin_listing(request: Request, directory: Directory, text: str) -> None:
-    pattern, opened = NamePattern(text), request.open
+def _files(request: Request, pattern: NamePattern, newest: int, after: str | None) -> Iterator[tuple[str, FileFacts]]:
+    """The files in the directory that match, in their order, those behind the folded name ``after``."""
+    opened = request.open
     if isinstance(opened, ScratchOpen):
         serial = _volume_serial(request)
-        inside = [scratch_files.facts(file, file.name, serial) for file in opened.file.inside()]
-    else:
-        visible = request.peer.exporter.shares.visible(request.session.user)
-        inside = [disk_facts(request, disk) for disk in visible]
-    entries = [*dot_entries(facts_of(request, opened)), *inside]
-    directory.pattern = pattern
-    directory.listing = [facts for facts in entries if pattern.matches(facts.name)]
+        for key, file in opened.file.children_after(after):
+            if file.index_number <= newest and pattern.matches(file.name):
+                yield key, scratch_files.facts(file, file.name, serial)
+        return
+    for disk in request.peer.exporter.shares.visible(request.session.user):
+        key = disk.name.casefold()
+        if (after is None or key > after) and pattern.matches(disk.name):
+            yield key, disk_facts(request, disk)
 
 
 def change_notify(request: Request) -> None:
-    """Answered when names in the directory change: of disks, or of scratch files. Nothing else is told of."""
+    """Answered when something in the directory changes, or below it where that is asked for."""
     body = ChangeNotifyRequest.unpack(request.message.body)
     opened = request.find_open(*body.file_id)
     request.check_charge(body.output_bytes_max)
-    directory = _directory_of(opened)
+    directory = opened.directory
     if directory is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, "CHANGE_NOTIFY of a file")
     if not opened.access & AccessMask.READ_DATA:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
-    if directory.has_changes():
+    opened.watch(
+        body.completion_filter, whole_tree=bool(body.flags & _WATCH_TREE), output_bytes_max=body.output_bytes_max
+    )
+    if directory.has_changes:
         directory.tell(request, body.output_bytes_max)
         return
 
@@ -168,13 +193,13 @@ def change_notify(request: Request) -> None:
 
     def abort() -> None:
         opened.waits.discard(waiting)
-        directory.watchers.remove(tell)
+        del directory.watchers[tell]
         holdings.give_back(Resource.NOTIFIES)
 
     holdings = request.session.holdings
     waiting = holdings.take_for(lambda: request.wait(abort), Resource.NOTIFIES)
     opened.waits.add(waiting)
-    directory.watchers.append(tell)
+    directory.watchers[tell] = None
 
 
 def query_info(request: Request) -> None:

@@ -7,7 +7,8 @@ from meshfs.exporter.created import answer, check_room, check_still_there
 from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.oplock import GRANTED_LEVELS, Oplock
 from meshfs.exporter.request import Request
-from meshfs.exporter.scratch import SCRATCH_RIGHTS, Created, ScratchVolume
+from meshfs.exporter.scratch import Created, ScratchVolume
+from meshfs.exporter.scratch_rules import SCRATCH_RIGHTS
 from meshfs.smb.constants import CreateOptions, NtStatus, OplockLevel
 from meshfs.smb.messages import CreateRequest
 
@@ -65,6 +66,7 @@ class _Pending:
     def _wait_for(self, oplock: Oplock) -> None:
         self._oplock = oplock
         oplock.add_waiter(self._retry)
+        self._volume.breaking[oplock] = None
         oplock.start_break(self._request.peer.exporter.clock())
 
     def _abort(self) -> None:

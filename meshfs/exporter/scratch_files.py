@@ -10,8 +10,9 @@ from typing import Final
 from meshfs.errors import StatusError
 from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.request import Request
-from meshfs.exporter.scratch import KEPT_ATTRIBUTES, ScratchFile
-from meshfs.smb.constants import AccessMask, FileAttributes, NtStatus
+from meshfs.exporter.scratch_rules import KEPT_ATTRIBUTES
+from meshfs.exporter.scratch_tree import ScratchFile
+from meshfs.smb.constants import AccessMask, FileAttributes, NotifyFilter, NtStatus
 from meshfs.smb.info import (
     Change,
     FileFacts,
@@ -86,11 +87,6 @@ def facts(file: ScratchFile, name: str, volume_serial: int) -> FileFacts:
     )
 
 
-def is_listed(directory: ScratchFile, listed: FileFacts) -> bool:
-    """Whether what a listing under way was to tell of is there still."""
-    return listed.name in (".", "..") or directory.holds(listed.name, listed.index_number)
-
-
 def object_id(file: ScratchFile, volume_id: bytes) -> bytes:
     """FILE_OBJECTID_BUFFER, type 1 (MS-FSCC 2.1.3.1): ObjectId, BirthVolumeId, BirthObjectId, DomainId."""
     own = file.index_number.to_bytes(8, "little") + volume_id[8:]
@@ -155,3 +151,14 @@ def _set_basic(opened: ScratchOpen, change: SetBasic) -> None:
         file.attributes = attributes & KEPT_ATTRIBUTES
     if not change.change_filetime and not opened.keeps_times:
         file.times = replace(file.times, change_filetime=opened.now())
+    opened.volume.modified(file, _changed_by(change))
+
+
+def _changed_by(change: SetBasic) -> int:
+    """What a watcher is told that was set."""
+    return int(
+        (NotifyFilter.CREATION if change.creation_filetime else 0)
+        | (NotifyFilter.LAST_ACCESS if change.access_filetime else 0)
+        | (NotifyFilter.LAST_WRITE if change.write_filetime else 0)
+        | (NotifyFilter.ATTRIBUTES if change.attributes else 0)
+    )

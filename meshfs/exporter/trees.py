@@ -2,7 +2,7 @@
 
 from meshfs.errors import StatusError
 from meshfs.exporter.request import Request
-from meshfs.exporter.scratch import SCRATCH_RIGHTS
+from meshfs.exporter.scratch_rules import SCRATCH_RIGHTS
 from meshfs.exporter.shares import CLASS_OF_SHARE, READ_RIGHTS, SHARE_IPC, SHARE_SCRATCH, WRITE_RIGHTS
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Dialect, NtStatus, ShareFlags, ShareType

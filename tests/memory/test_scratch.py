@@ -23,8 +23,6 @@ from meshfs.smb.constants import (
 )
 from meshfs.smb.info import FileInfoClass, FsInfoClass
 from meshfs.smb.messages import (
-    ChangeNotifyRequest,
-    ChangeNotifyResponse,
     CloseResponse,
     CreateResponse,
     FileId,
@@ -37,7 +35,6 @@ from meshfs.smb.messages import (
     QueryDirectoryResponse,
     QueryInfoRequest,
     QueryInfoResponse,
-    unpack_notifications,
 )
 from meshfs.testing.memory_disk import MemoryDisk
 from meshfs.testing.raw_initiator import (
@@ -52,6 +49,7 @@ from support.scratch import (
     another,
     client_of,
     close,
+    files,
     get_info,
     listing,
     make,
@@ -130,7 +128,7 @@ def test_everything_goes_with_a_lost_connection(client):
     assert write(client, file, 0, bytes(1000)) == 0
     held = make(other, "held", share=0)
     client.peer.lost()
-    assert [each.path for each in client.exporter.scratch.files()] == ["held"]
+    assert [each.path for each in files(client.exporter.scratch)] == ["held"]
     assert client.exporter.scratch.used_bytes == 0
     assert close(other, held).status == 0
 
@@ -347,7 +345,7 @@ def test_opens_are_limited(client, monkeypatch):
     ]  # fmt: skip
 
 
-# --- locks and watches -----------------------------------------------------------------
+# --- locks -----------------------------------------------------------------
 
 
 def lock(client: RawInitiator, file_id: int, offset: int, length: int, flags: int) -> int:
@@ -374,25 +372,39 @@ def test_locks_of_a_file(client):
     assert lock(other, mkdir(other, "folder"), 0, 1, LockFlags.SHARED_LOCK | now) == NtStatus.INVALID_PARAMETER
 
 
-def watch(client: RawInitiator, folder: int) -> int:
-    return client.send(Command.CHANGE_NOTIFY, ChangeNotifyRequest(FileId(folder, folder), 4096, 0xFFF).pack())
+def test_a_listing_keeps_its_place_and_nothing_else(client):
+    """A page begins where the one before ended, whatever comes and goes meanwhile."""
+    folder = mkdir(client, "folder")
+    for number in range(50):
+        close(client, make(client, f"folder\\f{number:02}"))
+    found = []
+    query = QueryDirectoryRequest(FileId(folder, folder), FileInfoClass.NAMES, 120, "f*").pack()
+    while not (reply := client.call(Command.QUERY_DIRECTORY, query)).status:
+        output, offset, step = QueryDirectoryResponse.unpack(reply.body).output, 0, 1
+        assert len(output) <= 120
+        while step:
+            step, _, length = struct.unpack_from("<III", output, offset)
+            found.append(output[offset + 12 : offset + 12 + length].decode("utf-16-le"))
+            offset += step
+        # What was told of goes, and what is made is younger than the listing.
+        close(client, make(client, f"folder\\{found[-1]}", options=CreateOptions.DELETE_ON_CLOSE))
+        close(client, make(client, f"folder\\f99{found[-1]}"))
+    assert reply.status == NtStatus.NO_MORE_FILES
+    assert found == [f"f{number:02}" for number in range(50)]
 
 
-def test_watchers_of_a_directory(client):
-    other = another(client.exporter)
-    close(client, mkdir(client, "folder"))
-    folder = make(client, "folder", int(A.READ_DATA))
-    message_id = watch(client, folder)
-    assert client.take(message_id).status == NtStatus.PENDING
-    file = make(other, "folder\\new", options=CreateOptions.DELETE_ON_CLOSE)
-    client.collect()
-    output = ChangeNotifyResponse.unpack(client.take(message_id).body).output
-    assert unpack_notifications(output) == ((1, "new"),)
-    assert rename(other, file, "folder\\renamed") == 0
-    close(other, file)
-    output = ChangeNotifyResponse.unpack(client.take(watch(client, folder)).body).output
-    assert unpack_notifications(output) == ((4, "new"), (5, "renamed"), (2, "renamed"))
-    message_id = watch(client, folder)
-    assert client.take(message_id).status == NtStatus.PENDING
-    close(client, folder)
-    assert client.take(message_id).status == NtStatus.NOTIFY_CLEANUP
+def test_directories_nest(client):
+    for path in ("a", "a\\b", "a\\b\\c"):
+        close(client, mkdir(client, path))
+    file = make(client, "a\\b\\c\\file")
+    write(client, file, 0, b"content")
+    assert get_info(client, file, FileInfoClass.NAME)[4:].decode("utf-16-le") == "\\a\\b\\c\\file"
+    folder = make(client, "a\\b")
+    assert rename(client, folder, "b") == NtStatus.ACCESS_DENIED
+    close(client, file)
+    assert rename(client, folder, "a\\b\\c\\b") == NtStatus.ACCESS_DENIED
+    assert rename(client, folder, "b") == 0
+    assert listing(client, make(client, "b\\c")) == [".", "..", "file"]
+    assert read(client, make(client, "b\\c\\file"), 0, 7) == b"content"
+    assert set_info(client, folder, FileInfoClass.DISPOSITION, b"\x01") == NtStatus.DIRECTORY_NOT_EMPTY
+    assert client.create("a\\b").status == NtStatus.OBJECT_NAME_NOT_FOUND

@@ -7,7 +7,9 @@ import pytest
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.oplock import Oplock
-from meshfs.exporter.scratch import FILE_SIZE_MAX_BYTES, SCRATCH_RIGHTS, Created, ScratchFile, ScratchVolume
+from meshfs.exporter.scratch import FILE_SIZE_MAX_BYTES, Created, ScratchVolume
+from meshfs.exporter.scratch_rules import SCRATCH_RIGHTS
+from meshfs.exporter.scratch_tree import ScratchFile
 from meshfs.smb.constants import (
     AccessMask,
     CreateAction,
@@ -19,6 +21,7 @@ from meshfs.smb.constants import (
     ShareAccess,
 )
 from meshfs.smb.messages import CreateRequest
+from support.scratch import files
 
 D, F, A = CreateDisposition, FileAttributes, AccessMask
 ALL = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
@@ -33,8 +36,11 @@ class FakeOpen:
     told: list[tuple[int, str]] = field(default_factory=list)
     broken: int = 0
 
-    def changed(self, action: int, name: str) -> None:
+    def changed(self, what: int, action: int, name: str, *, below: bool) -> None:
         self.told.append((action, name))
+
+    def deleted(self) -> None:
+        self.told.append((0, "deleted"))
 
     def oplock_broken(self) -> None:
         self.broken += 1
@@ -104,13 +110,14 @@ def test_dispositions(volume, how, absent, present):
     ({"name": "a:stream"}, NtStatus.OBJECT_NAME_INVALID),
     ({"name": "a/b"}, NtStatus.OBJECT_NAME_INVALID),
     ({"name": "a\x01"}, NtStatus.OBJECT_NAME_INVALID),
-    ({"name": ".."}, NtStatus.OBJECT_NAME_INVALID),
+    ({"name": ".."}, NtStatus.OBJECT_PATH_SYNTAX_BAD),
+    ({"name": "folder\\..\\..\\file"}, NtStatus.OBJECT_PATH_SYNTAX_BAD),
+    ({"name": "folder\\.\\a*"}, NtStatus.OBJECT_NAME_INVALID),
     ({"name": "folder\\"}, NtStatus.OBJECT_NAME_INVALID),
     ({"name": "folder\\\\a"}, NtStatus.OBJECT_NAME_INVALID),
     ({"name": "x" * 256}, NtStatus.OBJECT_NAME_INVALID),
     ({"name": "nowhere\\a"}, NtStatus.OBJECT_PATH_NOT_FOUND),
     ({"name": "file\\a"}, NtStatus.OBJECT_PATH_NOT_FOUND),
-    ({"name": "folder\\below", "options": CreateOptions.DIRECTORY_FILE}, NtStatus.ACCESS_DENIED),
     ({"name": "folder", "how": D.CREATE}, NtStatus.OBJECT_NAME_COLLISION),
     ({"name": "folder", "how": D.OVERWRITE_IF}, NtStatus.OBJECT_NAME_COLLISION),
     ({"name": "folder", "how": D.SUPERSEDE, "options": CreateOptions.DIRECTORY_FILE}, NtStatus.INVALID_PARAMETER),
@@ -134,9 +141,9 @@ def test_what_create_refuses_changes_nothing(volume, fields, expected):
     make(volume, "file")
     make(volume, "constant", attributes=F.READONLY)
     make(volume, "hidden", attributes=F.HIDDEN)
-    before = [file.path for file in volume.files()]
+    before = [file.path for file in files(volume)]
     assert status(create, volume, **fields) == expected
-    assert [file.path for file in volume.files()] == before
+    assert [file.path for file in files(volume)] == before
 
 
 def test_what_is_made_and_what_one_may_do_with_it(volume):
@@ -151,8 +158,8 @@ def test_what_is_made_and_what_one_may_do_with_it(volume):
     assert create(volume, "hidden", how=D.OVERWRITE, attributes=F.HIDDEN).action == CreateAction.OVERWRITTEN
     assert create(volume, "constant", attributes=F.READONLY).access == RW
     assert create(volume, "").file is volume.root
-    assert [file.path for file in volume.files()] == ["constant", "file", "Folder", "Folder\\inner", "hidden"]
-    numbers = {file.index_number for file in (volume.root, *volume.files())}
+    assert [file.path for file in files(volume)] == ["constant", "file", "Folder", "Folder\\inner", "hidden"]
+    numbers = {file.index_number for file in (volume.root, *files(volume))}
     assert len(numbers) == 6
 
 
@@ -234,7 +241,7 @@ def test_directories_that_are_deleted(volume):
     volume.set_disposition(folder, delete=True)
     assert status(create, volume, "folder\\new") == NtStatus.DELETE_PENDING
     volume.close(folder, holding, delete=False, now=1)
-    assert list(volume.files()) == []
+    assert list(files(volume)) == []
     assert status(volume.set_disposition, volume.root, delete=True) == NtStatus.CANNOT_DELETE
 
 
@@ -249,12 +256,16 @@ def test_a_read_only_file_is_not_deleted(volume):
 def test_rename(volume):
     folder, file = mkdir(volume, "folder"), make(volume, "file")
     watch_root, watch_folder = opened(create(volume, "")), opened(create(volume, "folder"))
+    volume.watch(volume.root, watch_root)
+    volume.watch(folder, watch_folder)
     volume.rename(file, "FILE", overwrite=False, now=500)
     assert (file.path, file.times.change_filetime, file.times.write_filetime) == ("FILE", 500, 200)
     volume.rename(file, "folder\\moved", overwrite=False, now=501)
     assert (file.path, file.parent) == ("folder\\moved", folder)
-    assert watch_root.told == [(4, "file"), (5, "FILE"), (2, "FILE")]
-    assert watch_folder.told == [(1, "moved")]
+    assert watch_root.told == [
+        (4, "file"), (5, "FILE"), (3, "FILE"), (2, "FILE"), (1, "folder\\moved"), (3, "folder\\moved"),
+    ]  # fmt: skip
+    assert watch_folder.told == [(1, "moved"), (3, "moved")]
     volume.rename(folder, "other", overwrite=False, now=502)
     assert file.path == "other\\moved"
     assert create(volume, "other\\moved", how=D.OPEN).file is file
@@ -271,7 +282,8 @@ def test_rename(volume):
     ("file", "nowhere\\file", False, NtStatus.OBJECT_PATH_NOT_FOUND),
     ("file", "going\\file", False, NtStatus.DELETE_PENDING),
     ("folder", "second", False, NtStatus.ACCESS_DENIED),
-    ("going", "folder\\below", False, NtStatus.ACCESS_DENIED),
+    ("folder", "folder\\below", False, NtStatus.ACCESS_DENIED),
+    ("going", "going\\below", False, NtStatus.ACCESS_DENIED),
     ("", "root", False, NtStatus.INVALID_PARAMETER),
 ])  # fmt: skip
 def test_renames_that_are_refused(volume, source, target, overwrite, expected):
@@ -284,10 +296,10 @@ def test_renames_that_are_refused(volume, source, target, overwrite, expected):
     opened(create(volume, "folder\\inner"))
     opened(create(volume, "going"))
     going.delete_pending = True
-    before = [file.path for file in volume.files()]
-    file = volume.root if not source else next(each for each in volume.files() if each.path == source)
+    before = [file.path for file in files(volume)]
+    file = volume.root if not source else next(each for each in files(volume) if each.path == source)
     assert status(volume.rename, file, target, overwrite=overwrite, now=1) == expected
-    assert [each.path for each in volume.files()] == before
+    assert [each.path for each in files(volume)] == before
 
 
 def test_a_rename_may_replace_a_file(volume):
@@ -295,7 +307,7 @@ def test_a_rename_may_replace_a_file(volume):
     volume.write(file, 0, b"new", 1)
     volume.write(other, 0, b"older", 1)
     volume.rename(file, "other", overwrite=True, now=2)
-    assert [each.path for each in volume.files()] == ["other"]
+    assert [each.path for each in files(volume)] == ["other"]
     assert (create(volume, "other", how=D.OPEN).file, volume.used_bytes) == (file, 3)
 
 

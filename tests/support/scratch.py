@@ -5,6 +5,7 @@ import struct
 from meshfs.config import Security
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.scratch import ScratchVolume
+from meshfs.exporter.scratch_tree import ScratchFile
 from meshfs.smb.constants import Command, CreateDisposition, CreateOptions, InfoType
 from meshfs.smb.info import FileInfoClass
 from meshfs.smb.messages import (
@@ -39,6 +40,17 @@ def client_of(security: Security, clock: Clock) -> RawInitiator:
     exporter.wall_clock = clock
     exporter.scratch = ScratchVolume(SIZE, exporter.now_filetime())
     return another(exporter, "n2")
+
+
+def files(volume: ScratchVolume) -> list[ScratchFile]:
+    """All that have a name: each directory before what is in it."""
+    found: list[ScratchFile] = []
+    left = [volume.root]
+    while left:
+        file = left.pop()
+        found.append(file)
+        left.extend(reversed(list((file.children or {}).values())))
+    return found[1:]
 
 
 def another(exporter: Exporter, node: str = "n3") -> RawInitiator:

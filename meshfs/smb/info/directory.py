@@ -1,6 +1,6 @@
 """QUERY_DIRECTORY: a chain of entries, one class at a time (MS-FSCC 2.4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from struct import Struct
 from typing import Final, NamedTuple
@@ -43,13 +43,14 @@ def is_directory_class(info_class: int) -> bool:
     return info_class in _CLASSES or info_class == FileInfoClass.NAMES
 
 
-def _entry(info_class: int, file: FileFacts, following: int, name: bytes) -> bytes:
+def _entry(info_class: int, file: FileFacts, name: bytes) -> bytes:
+    """An entry that none follows."""
     if info_class == FileInfoClass.NAMES:
-        return _NAMES.pack(following, 0, len(name)) + name
+        return _NAMES.pack(0, 0, len(name)) + name
     layout, extra = _CLASSES[info_class]
     return (
         layout.pack(
-            following,
+            0,
             0,
             *file.times.numbers(),
             file.size_bytes,
@@ -67,34 +68,34 @@ def _fixed_bytes(info_class: int) -> int:
 
 
 def pack_directory(
-    info_class: int, files: Sequence[FileFacts], output_bytes_max: int, *, single: bool = False
+    info_class: int, files: Iterable[FileFacts], output_bytes_max: int, *, single: bool = False
 ) -> Listing:
     """As many of ``files`` (or one, if ``single``) as fit, each 8-byte aligned, the last unpadded.
 
-    INFO_LENGTH_MISMATCH when not even the first fits; SUCCESS with none when there is none: that
-    the caller answers NO_MORE_FILES or NO_SUCH_FILE (MS-SMB2 3.3.5.18). INVALID_INFO_CLASS.
+    Of ``files`` no more are taken than fit, and one. INFO_LENGTH_MISMATCH when not even the first fits; SUCCESS with
+    none when there is none: that the caller answers NO_MORE_FILES or NO_SUCH_FILE (MS-SMB2 3.3.5.18).
+    INVALID_INFO_CLASS.
     """
     if not is_directory_class(info_class):
         return Listing(NtStatus.INVALID_INFO_CLASS)
     fixed = _fixed_bytes(info_class)
-    fitting: list[tuple[FileFacts, bytes]] = []
-    end = 0
-    for file in files[:1] if single else files:
+    chain, packed, last = bytearray(), 0, 0
+    for file in files:
         name = file.name.encode("utf-16-le")
-        start = end + -end % 8
+        start = len(chain) + -len(chain) % 8
         if start + fixed + len(name) > output_bytes_max:
+            if not packed:
+                return Listing(NtStatus.INFO_LENGTH_MISMATCH)
             break
-        end = start + fixed + len(name)
-        fitting.append((file, name))
-    if files and not fitting:
-        return Listing(NtStatus.INFO_LENGTH_MISMATCH)
-    chain = bytearray()
-    for index, (file, name) in enumerate(fitting):
-        size = fixed + len(name)
-        gap = 0 if index == len(fitting) - 1 else -size % 8
-        following = 0 if index == len(fitting) - 1 else size + gap
-        chain += _entry(info_class, file, following, name) + bytes(gap)
-    return Listing(NtStatus.SUCCESS, bytes(chain), len(fitting))
+        if packed:
+            # The entry before learns where this one begins.
+            chain += bytes(start - len(chain))
+            chain[last : last + 4] = (start - last).to_bytes(4, "little")
+        chain += _entry(info_class, file, name)
+        packed, last = packed + 1, start
+        if single:
+            break
+    return Listing(NtStatus.SUCCESS, bytes(chain), packed)
 
 
 def dot_entries(root: FileFacts) -> tuple[FileFacts, FileFacts]:
