@@ -25,6 +25,7 @@ from meshfs.testing.raw_initiator import RawInitiator, make_exporter
 
 WITHOUT_FILE = frozenset((
     Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_CONNECT, Command.TREE_DISCONNECT, Command.CREATE, Command.ECHO,
+    Command.CANCEL,
 ))  # fmt: skip
 UNPAID = TRANSACT_SIZE_MAX_BYTES + 1
 
