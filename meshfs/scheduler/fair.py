@@ -36,6 +36,7 @@ they came, but a flush waits aside until the writes and zeroings of its flow tha
 and what came after it need not wait. A limit in bytes counts the bytes a zeroing zeroes.
 """
 
+from bisect import insort
 from collections.abc import Hashable
 from itertools import count
 from typing import Any, Final
@@ -77,6 +78,8 @@ class FairQueue:
         self._flows: dict[object, Flow] = {}
         self._forget_at = _FORGET_MIN
         self._gates = Gates()
+        #: Whether the disk itself has a limit; `Gates.paced`, nearer at hand.
+        self._paced = False
         #: Flows with a reservation.
         self._reserved: list[Flow] = []
         #: The disk's virtual time, and the cost of all that left so far.
@@ -107,43 +110,47 @@ class FairQueue:
             flow = self._new_flow(request.flow, now)
         request.added_s = flow.last_s = flow.server.last_s = now
         cost_s = self._cost(request.op, request.length)
-        if self._gates.paced:
+        if self._paced:
             cost_s = max(cost_s, self._limit_request_s, request.length * self._limit_byte_s)
         request.cost_s = cost_s
         flow.queue.append(request)
         self._waiting += 1
         if flow.stage is _IDLE:
-            if flow.policy.reservation and flow.reserve < self._work_s:
+            if flow.reserves and flow.reserve < self._work_s:
                 # What it did not ask for it is not owed.
                 flow.reserve = self._work_s
             self._next_head(flow, now)
 
     def pop(self, now: float) -> DiskRequest | float | None:
-        if self._gates.held:
-            for passed in self._gates.release(now):
+        gates = self._gates
+        if gates.held:
+            for passed in gates.release(now):
                 self._make_ready(passed)
         full = self._in_flight >= self.depths.depth
         if full or self._sent_s >= self._observer.budget_s:
             if self._waiting:
                 self._observer.held_back(depth=full)
             return None
-        app, system = self._app, self._system
-        server = system if system.ready and (not app.ready or system.start < app.start) else app
-        gives_way = server is system and not app.ready and self._gives_way(now)
-        if gives_way or not server.ready:
-            if gives_way:
-                self._observer.gave_way()
-            else:
-                self._observer.hungry()
-            return self._gates.next_time(now) if self._gates.held else None
+        server, system = self._app, self._system
+        if system.ready:
+            if not server.ready:
+                if self._gives_way(now):
+                    self._observer.gave_way()
+                    return gates.next_time(now) if gates.held else None
+                server = system
+            elif system.start < server.start:
+                server = system
+        elif not server.ready:
+            self._observer.is_hungry = True
+            return gates.next_time(now) if gates.held else None
         if self._reserved and (reserved := self._behind_reservation()) is not None:
             return self._send_reserved(reserved, now)
         start, _, flow = server.ready.pop(0)
         server.v = start
-        self._v = server.start
+        self._v = class_start = server.start
         cost_s = flow.queue[0].cost_s
         flow.finish = start + cost_s * flow.per_weight
-        server.start = server.finish = server.start + cost_s * server.per_share
+        server.start = server.finish = class_start + cost_s * server.per_share
         return self._send(flow, now)
 
     def _gives_way(self, now: float) -> bool:
@@ -157,42 +164,48 @@ class FairQueue:
 
     def _send(self, flow: Flow, now: float) -> DiskRequest:
         """The flow's oldest request leaves, its tags are made; the next one takes its place."""
-        request = flow.queue.popleft()
+        queue = flow.queue
+        request = queue.popleft()
         if flow.cancelled:
-            drop_cancelled(flow.queue, flow.cancelled)
+            drop_cancelled(queue, flow.cancelled)
         request.sent_s = now
+        cost_s = request.cost_s
         self._waiting -= 1
         if not self._in_flight:
             self._observer.busy(now)
         self._in_flight += 1
         flow.in_flight += 1
         flow.server.in_flight += 1
-        if not self._gates.paced:
-            self._sent_s += request.cost_s
-        self._work_s += request.cost_s
-        if flow.policy.reservation:
-            _move_reservation(flow, self._work_s, request.cost_s)
+        self._work_s += cost_s
+        if not self._paced:
+            self._sent_s += cost_s
+        if flow.reserves:
+            _move_reservation(flow, self._work_s, cost_s)
         op = request.op
-        if op == _FLUSH:
-            flow.lifted.discard(request)
-        elif op:
-            flow.last_write += 1
-            flow.writes[request] = flow.last_write
-        if flow.queue:
+        if op:
+            if op == _FLUSH:
+                flow.lifted.discard(request)
+            else:
+                flow.last_write += 1
+                flow.writes[request] = flow.last_write
+        if not queue:
+            flow.stage = _IDLE
+        elif self._paced or flow.limited or queue[0].op == _FLUSH:
             self._next_head(flow, now)
         else:
-            flow.stage = _IDLE
+            self._make_ready(flow)
         return request
 
     def done(self, request: DiskRequest, now: float) -> None:
         flow = self._flows[request.flow]
         flow.in_flight -= 1
         flow.server.in_flight -= 1
-        self._in_flight -= 1
+        self._in_flight = in_flight = self._in_flight - 1
         # No request's cost is taken off that was not added, whatever the limits were meanwhile.
-        self._sent_s = max(self._sent_s - request.cost_s, 0.0) if self._in_flight else 0.0
+        sent_s = self._sent_s - request.cost_s
+        self._sent_s = sent_s if in_flight and sent_s > 0.0 else 0.0
         self._now_s = now
-        self._observer.done(request, now, self._in_flight, self._waiting)
+        self._observer.done(request, now, in_flight, self._waiting)
         op = request.op
         if op and op != _FLUSH:
             if op == _ZERO:
@@ -209,7 +222,7 @@ class FairQueue:
             if not queue:
                 flow.stage = _IDLE
                 return
-        if (flow.limited or self._gates.paced) and not self._gates.enter(flow, now):
+        if (self._paced or flow.limited) and not self._gates.enter(flow, now):
             return
         self._make_ready(flow)
 
@@ -218,11 +231,14 @@ class FairQueue:
         start = flow.finish
         if start < server.v:
             start = server.v
-        if not server.ready:
-            server.start = max(self._v, server.finish)
         flow.stage = _READY
-        flow.entry = (start, next(self._numbers), flow)
-        server.ready.add(flow.entry)
+        flow.entry = entry = (start, next(self._numbers), flow)
+        ready = server.ready
+        if ready:
+            insort(ready, entry)
+        else:
+            server.start = server.finish if server.finish > self._v else self._v
+            ready.append(entry)
 
     # --- reservations ------------------------------------------------------------------
 
@@ -321,6 +337,7 @@ class FairQueue:
         held = self._gates.leave_all()
         shares: dict[Hashable, float] = {io_class: policy.share(io_class) for io_class in IoClass}
         self._gates.configure(policy, shares, now)
+        self._paced = self._gates.paced
         self._limit_request_s = 1.0 / policy.limit_iops if policy.limit_iops else 0.0
         self._limit_byte_s = 1.0 / policy.limit_bytes_per_s if policy.limit_bytes_per_s else 0.0
         for server in (self._app, self._system):

@@ -17,7 +17,7 @@ _SMALL_BYTES: Final = 4096
 
 
 class Observer:
-    """``sent`` and ``done`` for every request; ``hungry`` when the disk could have had more than there was."""
+    """``done`` for every request; ``is_hungry`` is set when the disk could have had more than there was."""
 
     __slots__ = (
         "_busy_s",
@@ -30,12 +30,12 @@ class Observer:
         "_end_s",
         "_gave_way",
         "_held_back",
-        "_hungry",
         "_latency_s",
         "_longest_s",
         "_sizes",
         "_start_s",
         "budget_s",
+        "is_hungry",
     )  # fmt: skip
 
     def __init__(self, costs: CostModel, depths: DepthControl) -> None:
@@ -43,6 +43,8 @@ class Observer:
         self._depths = depths
         #: What the requests at the disk together may take of its time before no more are sent.
         self.budget_s = inf
+        #: At some time in this window the disk had less than it may, and there was nothing to send.
+        self.is_hungry = False
         self._busy_since_s = 0.0
         self._set_budget()
         self._begin(0.0)
@@ -56,7 +58,7 @@ class Observer:
     def _begin(self, now: float) -> None:
         self._start_s = now
         self._end_s = now + _WINDOW_MIN_S
-        self._hungry = self._held_back = self._gave_way = False
+        self.is_hungry = self._held_back = self._gave_way = False
         self._depth = self._depths.depth
         self._counts = [0] * len(Op)
         self._sizes = [0] * len(Op)
@@ -65,10 +67,6 @@ class Observer:
     def busy(self, now: float) -> None:
         """The disk had nothing and gets something."""
         self._busy_since_s = now
-
-    def hungry(self) -> None:
-        """The disk has less than it may, and there is nothing to send."""
-        self._hungry = True
 
     def held_back(self, *, depth: bool) -> None:
         """Something waits because the depth is reached, or else the budget."""
@@ -91,7 +89,7 @@ class Observer:
         if latency_s > self._longest_s:
             self._longest_s = latency_s
         if not waiting:
-            self._hungry = True
+            self.is_hungry = True
             if not in_flight:
                 self._busy_s += now - max(self._busy_since_s, self._start_s)
         if now >= self._end_s:
@@ -115,7 +113,7 @@ class Observer:
         window = Window(
             elapsed_s=elapsed_s,
             busy_s=self._busy_s,
-            saturated=not self._hungry,
+            saturated=not self.is_hungry,
             counts=self._counts,
             sizes=self._sizes,
             latency_s=self._latency_s / count,
