@@ -26,6 +26,7 @@ ON_DISKS: Final = {
         experiments.recovery,
     ),
     "serial": (experiments.equal, experiments.weighted, experiments.classes),
+    "pinned": (experiments.readers,),
     "slow": (experiments.classes, experiments.readers, experiments.alone, experiments.recovery),
 }
 

@@ -69,7 +69,10 @@ class Shares:
 
 @dataclass(frozen=True)
 class Reader:
-    """A lone reader of 4 KiB beside a flood: its p99 against its p99 alone."""
+    """A lone reader of 4 KiB beside a flood: its p99 against its p99 alone.
+
+    `attacks` are the floods of ATTACKER that no fio makes: kinds of meshfs.testing.attack.
+    """
 
     name: str
     limit: Limit
@@ -77,6 +80,7 @@ class Reader:
     flood: tuple[Load, ...]
     mark: float
     quick: bool = False
+    attacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,14 @@ READERS: Final = (
     Reader("system-depth-16", _FEWER, _reader(16), _system("n3-system", "n4-system"), 1.5),
     Reader("system-same-node", _FEWER, _reader(1), _system("n2-system"), 1.5),
     Reader("system-same-mount", _FEWER, _reader(1), (Load("n2", "randwrite", "64k", 32, idle=True),), 1.5, quick=True),
+)
+
+# A node that is logged in and floods the exporter. Under a limit of the disk most of that would wait at the limit.
+ATTACKER: Final = "n3"
+ATTACKS: Final = ("create", "directory", "signature", "read4k")
+ATTACKED: Final = (
+    *(Reader(f"attack-{kind}", _MANY, _reader(1), (), 5.0, quick=True, attacks=(kind,)) for kind in ATTACKS),
+    Reader("attack-all", _MANY, _reader(1), (), 5.0, quick=True, attacks=ATTACKS),
 )
 
 

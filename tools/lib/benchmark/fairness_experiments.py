@@ -8,7 +8,8 @@ from typing import Final
 
 from benchmark import fairness_cases as cases
 from benchmark import fairness_rules as rules
-from benchmark.fairness_cases import MARKS, Limit, Load, Profile, Shares
+from benchmark.fairness_attacks import attacked
+from benchmark.fairness_cases import DEFAULT_LIMIT, MARKS, Limit, Load, Profile, Reader, Shares
 from benchmark.fairness_load import Run, run
 from benchmark.fairness_report import Findings, RecoveryResult, Row, at_least, at_most, line
 from benchmark.fairness_rules import Flow, Unit
@@ -195,14 +196,17 @@ def alone(show: Show, kind: str) -> None:
 
 def readers(show: Show, kind: str) -> None:
     """Alone and beside each flood, round by round, so that neighbours in time are compared."""
-    chosen = [case for case in cases.READERS if show.wanted(f"{kind}/reader/{case.name}", case.quick)]
-    alone_ms: dict[tuple[Limit, Load], list[float]] = {(case.limit, case.reader): [] for case in chosen}
+    pinned = kind == "pinned"
+    cases_of_kind = (*cases.READERS, *cases.ATTACKED) if pinned else cases.READERS
+    # Pinned rows are short, and each says something else of the exporter's processor: all of them are quick.
+    chosen = [case for case in cases_of_kind if show.wanted(f"{kind}/reader/{case.name}", case.quick or pinned)]
+    alone_ms: dict[tuple[Limit, Load], list[float]] = {_alone(kind, case): [] for case in chosen}
     beside_ms: dict[str, list[float]] = {case.name: [] for case in chosen}
     runs: dict[str, list[Run]] = {case.name: [] for case in chosen}
 
-    def read(name: str, limit: Limit, loads: Sequence[Load]) -> Run:
+    def read(name: str, limit: Limit, loads: Sequence[Load], attacks: Sequence[str] = ()) -> Run:
         stage = show.stages.get(kind)
-        with stage.limited(limit):
+        with stage.limited(limit), attacked(stage, attacks):
             return show.run(f"{kind}/reader/{name}", stage, loads, show.profile.reader_s)
 
     for number in range(1, show.profile.reader_rounds + 1):
@@ -210,13 +214,27 @@ def readers(show: Show, kind: str) -> None:
             done = read(f"alone at depth {reader.depth}, {number}", limit, [reader])
             found.append(done.results[0].p99_ms)
         for case in chosen:
-            done = read(f"{case.name} {number}", case.limit, [case.reader, *case.flood])
+            done = read(f"{case.name} {number}", case.limit, [case.reader, *case.flood], case.attacks)
             runs[case.name].append(done)
             beside_ms[case.name].append(done.results[0].p99_ms)
     for case in chosen:
-        alone, beside = alone_ms[case.limit, case.reader], beside_ms[case.name]
+        alone, beside = alone_ms[_alone(kind, case)], beside_ms[case.name]
         note = f"p99 {median(beside):.2f} ms, alone {median(alone):.2f} ms; {cpu_note(*runs[case.name])}"
+        if pinned:
+            note = f"{note}; {_pinned_note(runs[case.name])}"
         show.add(at_most(f"{kind}/reader/{case.name}/p99", rules.median_ratio(beside, alone), case.mark, note, "x"))
+
+
+def _alone(kind: str, case: Reader) -> tuple[Limit, Load]:
+    """What the reader is compared with. Only a limited disk knows several limits."""
+    return (case.limit if kind == "limit" else DEFAULT_LIMIT), case.reader
+
+
+def _pinned_note(runs: Sequence[Run]) -> str:
+    exporter = median(each.cores["exporter"] for each in runs)
+    reader = median(each.results[0].iops for each in runs)
+    flood = median(sum(result.iops for result in each.results[1:]) for each in runs)
+    return f"exporter {exporter:.0%} of its core, reader {reader:,.0f} IOPS, floods of fio {flood:,.0f} IOPS"
 
 
 # --- recovery

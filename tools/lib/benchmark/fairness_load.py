@@ -70,7 +70,7 @@ def run(stage: Stage, loads: Sequence[Load], runtime_s: float, *, sampled: bool 
     begin_s, end_s = start_s + FIO_START_S + ramp_s, start_s + ramp_s + runtime_s
     try:
         for load, path, output in zip(loads, paths, outputs, strict=True):
-            processes.append(_start(load, path, output, ramp_s, runtime_s))
+            processes.append(_start(stage.prefix(load), load, path, output, ramp_s, runtime_s))
         watch = _Watch(stage, sampled)
         watch.until(begin_s)
         before = _Usage(stage.pids)
@@ -128,8 +128,11 @@ class _Usage:
         return {name: round(used, 3) for name, used in cores.items()}, round(min(max(1 - idle, 0.0), 1.0), 3)
 
 
-def _start(load: Load, path: Path, output: Path, ramp_s: float, runtime_s: float) -> subprocess.Popen[bytes]:
+def _start(
+    prefix: Sequence[str], load: Load, path: Path, output: Path, ramp_s: float, runtime_s: float
+) -> subprocess.Popen[bytes]:
     command = [
+        *prefix,
         *(["ionice", "-c", "idle"] if load.idle else []),
         "fio",
         "--name=load",

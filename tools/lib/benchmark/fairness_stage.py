@@ -4,6 +4,7 @@ limit  a loop device over tmpfs which the exporter is told to limit
 serial a device that is slow by itself, one request at a time (`slow_device`); nothing limited
 slow   the same, ten requests at a time
 fast   a loop device over tmpfs, nothing limited: the processor is what ends there
+pinned the same, with the exporter on one core and its users on another (`fairness_pins`)
 
 A stage is one kind of disk and one discipline; mounts are started when first asked for.
 """
@@ -14,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.fairness_cases import DEFAULT_LIMIT, Limit
+from benchmark.fairness_cases import DEFAULT_LIMIT, Limit, Load
+from benchmark.fairness_pins import Pins, pins
 from benchmark.fairness_rules import Unit
 from benchmark.slow_device import slow_device
 from benchmark.subjects import loop_on_tmpfs
@@ -24,6 +26,8 @@ from meshfs.testing.cluster import LocalCluster, LocalDisk
 DISK_SIZE_BYTES: Final = 256 * MIB
 OWNER: Final = "n1"
 USERS: Final = ("n2", "n3", "n4", "n5")
+# The node whose lone readers are measured; on a pinned stage it goes before the others on their core.
+READER: Final = "n2"
 
 
 @dataclass
@@ -33,6 +37,7 @@ class Stage:
     cluster: LocalCluster
     device_pids: dict[str, int]
     folder: Path
+    pins: Pins | None = None
     _paths: dict[str, Path] = field(default_factory=dict)
 
     def path(self, mount: str) -> Path:
@@ -41,8 +46,14 @@ class Stage:
             node, _, io_class = mount.partition("-")
             options = [f"class={io_class}"] if io_class else []
             point = self.cluster.mount(node, *options, label=mount)
+            if self.pins is not None:
+                self.pins.pin_user(self.cluster.mounts[mount].pid, first=mount == READER)
             self._paths[mount] = point / f"disk/by-node/{OWNER}/disk0"
         return self._paths[mount]
+
+    def prefix(self, load: Load) -> list[str]:
+        """What goes before the command of the fio that makes this load."""
+        return [] if self.pins is None else self.pins.prefix(first=load.mount == READER and not load.idle)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -103,10 +114,10 @@ def _start(stack: ExitStack, folder: Path, kind: str, discipline: str) -> Stage:
     place = folder / f"{kind}-{discipline}"
     place.mkdir()
     settings: dict[str, str | int | float] = {"cache": "none"}
-    pids: dict[str, int] = {}
+    device_pids: dict[str, int] = {}
     if kind in ("slow", "serial"):
         slow = slow_device(stack, place, kind, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
-        device, pids = slow.path, slow.pids
+        device, device_pids = slow.path, slow.pids
     else:
         device = loop_on_tmpfs(stack, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
     if kind == "limit":
@@ -118,5 +129,8 @@ def _start(stack: ExitStack, folder: Path, kind: str, discipline: str) -> Stage:
         cluster.add_node(name)
     cluster.write()
     cluster.keygen()
-    cluster.start_exporter(OWNER)
-    return Stage(kind, discipline, cluster, pids, place)
+    exporter = cluster.start_exporter(OWNER)
+    where = pins() if kind == "pinned" else None
+    if where is not None:
+        where.pin_exporter(exporter.pid)
+    return Stage(kind, discipline, cluster, device_pids, place, where)

@@ -1,0 +1,51 @@
+"""Floods that no fio makes: a node that is logged in and sends what costs the exporter its processor."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from benchmark.fairness_cases import ATTACKER
+from benchmark.fairness_stage import OWNER, Stage
+
+DEPTH: Final = 64
+# Longer than any run: the stage ends them.
+SECONDS: Final = 600
+STOP_TIMEOUT_S: Final = 10.0
+
+
+@contextmanager
+def attacked(stage: Stage, kinds: Sequence[str]) -> Iterator[None]:
+    """One process for each kind of meshfs.testing.attack, all of one node; they flood when the block begins.
+
+    Raises RuntimeError with what it said when one of them does not begin, or ends before it is told to.
+    """
+    with ExitStack() as stack:
+        running = [(kind, _start(stack, stage, kind)) for kind in kinds]
+        for kind, process in running:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "ready":
+                raise RuntimeError(f"the flood of {kind} does not begin: {process.communicate()[1][-1000:]}")
+        yield
+        for kind, process in running:
+            if process.poll() is not None:
+                raise RuntimeError(f"the flood of {kind} ended early: {process.communicate()}")
+
+
+def _start(stack: ExitStack, stage: Stage, kind: str) -> "subprocess.Popen[str]":
+    prefix = [] if stage.pins is None else stage.pins.prefix(first=False)
+    what = [sys.executable, "-m", "meshfs.testing.attack", kind, "--config", str(stage.cluster.config)]
+    what += ["--node", ATTACKER, "--to", OWNER, "--disk", "disk0", "--depth", str(DEPTH), "--seconds", str(SECONDS)]
+    process = subprocess.Popen([*prefix, *what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stack.callback(_end, process)
+    return process
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
