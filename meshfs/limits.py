@@ -49,6 +49,24 @@ WINDOW_APP_SHARE: Final = 4.0
 WINDOW_SYSTEM_SHARE: Final = 0.5
 # Only for the first request of a disk and class, and for opens and the like: four of 1 MiB.
 WINDOW_FIRST_CREDITS: Final = 64
+# Of CREDITS_MAX, what lanes share when nothing limits them: without the credit for probes and WINDOW_FIRST_CREDITS.
+WINDOW_ROOM_MAX_CREDITS: Final = CREDITS_MAX - 2 - WINDOW_FIRST_CREDITS
+# What lanes of a class share at least, however long an ECHO takes. Applications: one lane has 64 credits then, which
+# are four requests of 1 MiB or 64 small ones, so that a link is busy while a request and its reply travel. System
+# beside applications: one lane has 8 small requests, more than a repair's usual depth. System alone: 64 credits, too.
+WINDOW_ROOM_APP_MIN_CREDITS: Final = 96.0
+WINDOW_ROOM_SYSTEM_MIN_CREDITS: Final = 24.0
+WINDOW_ROOM_SYSTEM_ALONE_MIN_CREDITS: Final = 208.0
+# What an ECHO may wait behind what the channel has on the way: the standing queue that CoDel (RFC 8289) accepts.
+WINDOW_DELAY_S: Final = 0.005
+# The same for what system I/O adds to the wait of an application: less than a round trip of a small request takes.
+WINDOW_DELAY_BESIDE_APP_S: Final = 0.0005
+# The smallest delay within this time counts as that of an empty path; loads change, and so do paths.
+WINDOW_DELAY_LEAST_S: Final = 30.0
+# An ECHO costs 60 us at both ends together: a third of a per cent of a core at each, while a channel is busy.
+WINDOW_ECHO_EVERY_S: Final = 0.02
+# Added at least after each ECHO that did not wait too long: all of the room is back within half a second.
+WINDOW_ROOM_STEP_CREDITS: Final = 4.0
 # Among those that wait for credits applications get this many times what the system gets.
 WINDOW_APP_TURNS: Final = 4
 

@@ -30,12 +30,14 @@ import trio
 from meshfs import bugs, limits, reactor
 from meshfs.buffers import Buffer, BufferPool
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.initiator.delay import DelayControl
 from meshfs.initiator.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.outbox import Outbox
 from meshfs.initiator.slots import ChangingSlot, Reply, Slot, finish, read_result, write_result
 from meshfs.initiator.spread import RATE_UNKNOWN_BYTES_S, Load, Throughput
 from meshfs.initiator.watch import Watch
 from meshfs.initiator.window import Lane, Window
+from meshfs.model import IoClass
 from meshfs.smb.connection import Connection, Message, Role
 from meshfs.smb.constants import Command, Flags, NtStatus, WriteFlags
 from meshfs.smb.credits import CreditAccount, charge_for
@@ -99,6 +101,8 @@ class Channel:
         self._watch = Watch(self, dead_after_s, silence_max_s)
         self._window: Window[Slot] = Window(self.credits, self._left)
         self._control = self._window.control
+        #: What its classes may have on the way.
+        self.delay = DelayControl(self.heard_s)
         self._frames = Frames(self.connection, self.credits)
         self._outbox = Outbox(transport, self.fail)
         self._send = self._outbox.send
@@ -111,8 +115,9 @@ class Channel:
         self._heard = False
         #: Bytes that had come and were not received when that was looked at last.
         self._pending = 0
-        #: The last ECHO's message id.
+        #: The last ECHO's message id, and when it was sent.
         self._probe_id = -1
+        self._probed_s = self.heard_s
 
     # --- life --------------------------------------------------------------------------
 
@@ -183,6 +188,10 @@ class Channel:
     @property
     def measuring(self) -> bool:
         return self._measured
+
+    def lane(self, io_class: IoClass) -> Lane:
+        """For the requests of one disk in one class."""
+        return self._window.lane(io_class)
 
     @property
     def session_id(self) -> int:
@@ -366,6 +375,8 @@ class Channel:
         try:
             self._receive()
             self.transport.expect(self.connection.missing_bytes)
+            if self.delay.due(self._now(), len(self._slots)):
+                self._measure_delay()
         except RemoteProtocolError as error:
             logger.warning("%s broke the protocol: %s", self.transport.remote, error)
             self.fail(f"the exporter broke the protocol: {error}")
@@ -437,6 +448,8 @@ class Channel:
             result = write_result(slot, message)
         else:
             result = Reply.of(message)
+            if message.message_id == self._probe_id:
+                self._take_delay()
         del slots[message.message_id]
         if self._measured and slot.length:
             self.load.end(slot.length, self._now())
@@ -458,6 +471,22 @@ class Channel:
         self.credits.grant(message.credits)
         if self._window.waiting:
             self._pump()
+
+    # --- delay -------------------------------------------------------------------------
+
+    def _measure_delay(self) -> None:
+        """Send an ECHO, unless one is on its way, or would take a credit that a request needs."""
+        plenty = self.credits.available > limits.WINDOW_FIRST_CREDITS
+        if self.logged_in and plenty and self._probe_id not in self._slots and self.probe():
+            self.delay.sent(self._probed_s)
+
+    def _take_delay(self) -> None:
+        """The ECHO is answered: give the classes the room that follows from its delay."""
+        now, delay, window = self._now(), self.delay, self._window
+        delay.answered(now - self._probed_s, now, app_used=window.app_used())
+        in_flight = sum(slot.charge for slot in self._slots.values())
+        window.room(IoClass.APP, delay.app_credits, in_flight)
+        window.room(IoClass.SYSTEM, delay.system_credits, in_flight)
 
     # --- what the watch asks for (watch.Watched) ---------------------------------------
 
@@ -505,6 +534,7 @@ class Channel:
         slot = Slot(int(Command.ECHO), 0, inf, 1, self._control)
         slot.task = None
         slot.message_id = self._probe_id = message_id
+        self._probed_s = self._now()
         self._control.held += 1
         self._slots[message_id] = slot
         self._send(self._frames.other(slot, message_id, EchoRequest().pack()))

@@ -258,7 +258,7 @@ class SharedOpen:
         lane = self.lanes.get(channel)
         if lane is None:
             self._forget_lanes()
-            lane = self.lanes[channel] = Lane(self._io_class)
+            lane = self.lanes[channel] = channel.lane(self._io_class)
         return lane
 
     def _forget_lanes(self) -> None:

@@ -24,6 +24,9 @@ after the other count otherwise: each takes its share of what the one before lef
 are asked for 32 requests of 1 MiB each still leave room for one of the seventh, and for small ones
 of more than that.
 
+Where requests queue on the way to the exporter or back, a class gets less room than that (`room`; delay.py says
+when): ``kept`` grows, for that class alone, by what is taken from it, and the thresholds of its lanes fall with it.
+
 Credits come back with the reply, never earlier: those of a caller who gave up, too. A peer that
 grants few credits in all (no more than ``kept``) gets one request of each lane at a time.
 
@@ -88,12 +91,14 @@ W = TypeVar("W", bound=Waiter)
 
 
 class Lane:
-    """The credits of one disk in one class; belongs to one channel."""
+    """The credits of one disk in one class; belongs to one channel, whose `Window.lane` makes it."""
 
-    __slots__ = ("held", "io_class", "share", "tag", "waiting")
+    __slots__ = ("held", "io_class", "of_class", "share", "tag", "waiting")
 
-    def __init__(self, io_class: IoClass) -> None:
+    def __init__(self, io_class: IoClass, of_class: "_Class | None" = None) -> None:
         self.io_class = io_class
+        #: What it has in common with the other lanes of its class.
+        self.of_class = _Class() if of_class is None else of_class
         self.share = _SHARES[io_class]
         #: Credits of requests in flight.
         self.held = 0
@@ -103,13 +108,19 @@ class Lane:
 
 
 class _Class:
-    """The lanes of one class that have requests waiting, and their virtual time."""
+    """The lanes of one class that have requests waiting, and their virtual time.
 
-    __slots__ = ("lanes", "now")
+    ``kept`` are the credits that the class leaves alone when any of its lanes has something in flight.
+    """
+
+    __slots__ = ("kept", "lanes", "now", "used")
 
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
         self.now = 0
+        self.kept: float = _KEPT
+        #: Set by each request that starts; reset by who looks.
+        self.used = False
 
     def add(self, lane: Lane) -> None:
         lane.tag = max(lane.tag, self.now)
@@ -122,7 +133,7 @@ class _Class:
             charge = lane.waiting[0].charge
             if charge > reachable:
                 continue
-            if lane.held and lane.held + charge > lane.share * (free - charge - limits.WINDOW_FIRST_CREDITS):
+            if lane.held and lane.held + charge > lane.share * (free + _PROBE_CREDITS - charge - lane.of_class.kept):
                 # Over it, a lane saves nothing up for later.
                 lane.tag = max(lane.tag, self.now)
             elif found is None or lane.tag < found.tag:
@@ -160,11 +171,31 @@ class Window(Generic[W]):
         self._reachable = inf
         self._seen = -1
 
+    def lane(self, io_class: IoClass) -> Lane:
+        """A disk's lane of this channel."""
+        return Lane(io_class, self._app if io_class is IoClass.APP else self._system)
+
+    def room(self, io_class: IoClass, credits: float, in_flight: int) -> None:
+        """From now on the lanes of the class share no more than ``credits``; ``in_flight`` are those in use.
+
+        What the peer grants in all may be less than CREDITS_MAX, so what is kept is counted from that. Ask for
+        `next` afterwards: with more room somebody's turn may have come.
+        """
+        of_class = self._app if io_class is IoClass.APP else self._system
+        of_class.kept = max(self._credits.available + in_flight - credits, _KEPT)
+
+    def app_used(self) -> bool:
+        """Whether applications sent anything since this was asked last."""
+        used, self._app.used = self._app.used, False
+        return used
+
     def start(self, lane: Lane, charge: int) -> int | None:
         """The message id for a request that may go at once; None for one that has to `wait`."""
         credits = self._credits
         held = lane.held + charge
-        if held > lane.share * (credits.available - _KEPT - charge) or self.short or lane.waiting:
+        of_class = lane.of_class
+        of_class.used = True
+        if held > lane.share * (credits.available - of_class.kept - charge) or self.short or lane.waiting:
             return None
         lane.held = held
         return credits.take(charge)

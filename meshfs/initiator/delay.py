@@ -1,0 +1,93 @@
+"""How much a channel may have outstanding, by how long an ECHO takes on it. Pure; time is an argument.
+
+Requests that wait in a socket, in the exporter's receive loop, or whose replies wait behind others' on the way
+back, are in an order that nobody can change any more. Requests that wait in a lane (window.py) leave in the order
+of their class. So no more should be on the way than keeps the exporter and the link busy, and the rest should wait
+in the lanes.
+
+What is on the way is measured by an ECHO, which a channel with load sends every WINDOW_ECHO_EVERY_S. It passes the
+same sockets, the same receive loop and the same way back as a READ, and no disk. So a slow disk does not change its
+delay: what waits for a disk waits where the exporter's scheduler sees it, and has to, since the scheduler can only
+share a disk between flows whose requests it has. A slow processor or a slow link does change it.
+
+    queue     the ECHO's delay less the smallest of the last WINDOW_DELAY_LEAST_S to 2 * WINDOW_DELAY_LEAST_S
+    target    WINDOW_DELAY_S; for the class system WINDOW_DELAY_BESIDE_APP_S while an application uses the channel
+    above     room -= 0.8 of the part of the delay that is too much, at most half of the room
+    below     room += an eighth of it, at least WINDOW_ROOM_STEP_CREDITS
+
+The first ECHO goes before there is any load, so that the delay of the empty path is known. The rule is Swift's
+(G. Kumar et al., "Swift: Delay is Simple and Effective for Congestion Control in the Datacenter", SIGCOMM 2020),
+which also keeps the delay of the end host apart from that of the way there. The smallest delay of a period as the
+delay of an empty path is BBR's (N. Cardwell et al., ACM Queue 14(5), 2016).
+
+Room is what all lanes of a class share on this channel, as `window.py` describes it. It never falls below
+WINDOW_ROOM_APP_MIN_CREDITS or WINDOW_ROOM_SYSTEM_MIN_CREDITS, and a lane that has nothing in flight may always send
+one request of any size.
+"""
+
+from math import inf
+from typing import Final
+
+from meshfs import limits
+
+# Swift's beta and max_mdf: how much of the excess one measurement takes back, and the most it may take.
+_DECREASE: Final = 0.8
+_DECREASE_MAX: Final = 0.5
+_INCREASE: Final = 0.125
+#: Below this many requests in flight there is no queue of this channel's own to speak of.
+_IN_FLIGHT_MIN: Final = 4
+#: An application that sent nothing between this many ECHOs in a row does not use the channel.
+_APP_UNUSED_ECHOES: Final = 5
+
+
+class DelayControl:
+    """One channel's. ``app_credits`` and ``system_credits`` are what all lanes of the class together may use."""
+
+    __slots__ = (
+        "_app_unused", "_before_s", "_least_s", "_measured", "_period_end_s", "app_credits", "next_s",
+        "system_credits",
+    )  # fmt: skip
+
+    def __init__(self, now: float) -> None:
+        self.app_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
+        self.system_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
+        #: When the next ECHO is due at the earliest.
+        self.next_s = now
+        # The smallest delay of the current period, and of the one before it.
+        self._least_s = self._before_s = inf
+        self._period_end_s = now + limits.WINDOW_DELAY_LEAST_S
+        self._app_unused = _APP_UNUSED_ECHOES
+        self._measured = False
+
+    def due(self, now: float, in_flight: int) -> bool:
+        """Whether an ECHO should go now."""
+        return now >= self.next_s and (in_flight >= _IN_FLIGHT_MIN or not self._measured)
+
+    def sent(self, now: float) -> None:
+        self._measured = True
+        self.next_s = now + limits.WINDOW_ECHO_EVERY_S
+
+    def answered(self, delay_s: float, now: float, *, app_used: bool) -> None:
+        """An ECHO took ``delay_s``. ``app_used``: lanes of class app sent something since the one before it."""
+        if now >= self._period_end_s:
+            self._before_s, self._least_s = self._least_s, inf
+            self._period_end_s = now + limits.WINDOW_DELAY_LEAST_S
+        self._least_s = min(self._least_s, delay_s)
+        queue_s = delay_s - min(self._least_s, self._before_s)
+        self._app_unused = 0 if app_used else self._app_unused + 1
+        beside_app = self._app_unused < _APP_UNUSED_ECHOES
+        system_target_s = limits.WINDOW_DELAY_BESIDE_APP_S if beside_app else limits.WINDOW_DELAY_S
+        self.app_credits = _next_room(
+            self.app_credits, queue_s, limits.WINDOW_DELAY_S, limits.WINDOW_ROOM_APP_MIN_CREDITS
+        )
+        # Alone the system is what an application is otherwise.
+        least = limits.WINDOW_ROOM_SYSTEM_MIN_CREDITS if beside_app else limits.WINDOW_ROOM_SYSTEM_ALONE_MIN_CREDITS
+        self.system_credits = _next_room(self.system_credits, queue_s, system_target_s, least)
+
+
+def _next_room(room: float, queue_s: float, target_s: float, least: float) -> float:
+    if queue_s <= target_s:
+        room = max(room, least)
+        return min(room + max(room * _INCREASE, limits.WINDOW_ROOM_STEP_CREDITS), limits.WINDOW_ROOM_MAX_CREDITS)
+    kept = max(1.0 - _DECREASE * (queue_s - target_s) / queue_s, _DECREASE_MAX)
+    return max(room * kept, least)
