@@ -180,7 +180,7 @@ class FairQueue:
         if not self._paced:
             self._sent_s += cost_s
         if flow.reserves:
-            _move_reservation(flow, self._work_s, cost_s)
+            flow.move_reservation(self._work_s, cost_s)
         op = request.op
         if op:
             if op == _FLUSH:
@@ -393,11 +393,3 @@ def _set_barriers(flow: Flow) -> None:
     while queue and queue[0].op == _FLUSH and queue[0] not in flow.lifted:
         flow.barriers[queue.popleft()] = flow.last_write
         drop_cancelled(queue, flow.cancelled)
-
-
-def _move_reservation(flow: Flow, work_s: float, cost_s: float) -> None:
-    """When the disk's work reaches ``reserve``, the flow is due again.
-
-    What it is late by while it waits counts for it; what it got beyond does not count against it.
-    """
-    flow.reserve = min(flow.reserve, work_s - cost_s) + cost_s / flow.policy.reservation

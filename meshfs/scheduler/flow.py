@@ -150,6 +150,13 @@ class Flow:
         self.limited = bool(self.tats)
         self.reserves = policy.reservation > 0.0
 
+    def move_reservation(self, work_s: float, cost_s: float) -> None:
+        """When the disk's work reaches ``reserve``, the flow is due again.
+
+        What it is late by while it waits counts for it; what it got beyond does not count against it.
+        """
+        self.reserve = min(self.reserve, work_s - cost_s) + cost_s / self.policy.reservation
+
     @property
     def idle(self) -> bool:
         return self.stage is Stage.IDLE and not self.in_flight and not self.barriers
