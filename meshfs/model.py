@@ -2,7 +2,7 @@
 
 import enum
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 SHARE_DISKS: Final = "disks"
@@ -81,14 +81,15 @@ class DiskInfo:
 
 def encode_disks(disks: list[DiskInfo]) -> bytes:
     """The output of FSCTL_MESHFS_QUERY_DISKS: a UTF-8 JSON array of objects."""
-    return json.dumps([asdict(disk) for disk in disks], separators=(",", ":")).encode()
+    fields = [{name: getattr(disk, name) for name in DiskInfo.__slots__} for disk in disks]
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def decode_disks(data: bytes | memoryview) -> list[DiskInfo]:
-    """The reverse; unknown keys are ignored. Raises ValueError for anything else."""
+def decode_disks(data: bytes | memoryview, most: int | None = None) -> list[DiskInfo]:
+    """The reverse, of the first ``most`` disks; unknown keys are ignored. Raises ValueError for anything else."""
     try:
         items = json.loads(bytes(data).decode())
-        return [_disk_from(item) for item in items]
+        return [_disk_from(item) for item in items[:most]]
     except (TypeError, KeyError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"disk list is malformed: {error!r}") from error
 

@@ -148,7 +148,8 @@ def only_disk(reply: Reply, disk_id: str) -> DiskInfo:
 
 def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
     try:
-        return tuple(decode_disks(IoctlResponse.unpack(reply.body).output))
+        # One more than there may be, so that the catalog sees that the list is too long.
+        return tuple(decode_disks(IoctlResponse.unpack(reply.body).output, limits.DISKS_PER_NODE_MAX + 1))
     except ValueError as error:
         raise RemoteProtocolError(f"the list of disks makes no sense: {error}") from error
 

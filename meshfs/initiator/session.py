@@ -371,8 +371,9 @@ class ExporterSession:
         try:
             while True:
                 await session.ask(wait)
-                # Changes that happen meanwhile are kept for the next request.
-                await trio.sleep(limits.CHANGES_PAUSE_S)
+                # Changes that happen meanwhile are kept for the next request. To take a long list over takes as long as
+                # it is, during which no I/O of the mount goes on, so the pause is longer for such an exporter.
+                await trio.sleep(max(limits.CHANGES_PAUSE_S, len(self.disks) * limits.CHANGES_PAUSE_PER_DISK_S))
         except StatusError as error:
             logger.info("exporter %s does not tell of changed disks (%s); asked every %g s", self.node, error,
                         limits.DISKS_REFRESH_S)  # fmt: skip

@@ -103,7 +103,7 @@ class Catalog:
                     continue
                 merged[disk_id] = CatalogDisk(info, exporter.connected)
         self._disks = dict(sorted(merged.items()))
-        self._collisions = tuple(collisions)
+        self._collisions = tuple(collisions[: limits.DISK_PROBLEMS_PER_NODE_MAX * len(self._exporters)])
 
     def _offered_by(self, node: str) -> Mapping[str, DiskInfo]:
         """Nothing for a node that is gone from the config."""
@@ -132,7 +132,14 @@ def _accepted(node: str, disks: Iterable[DiskInfo]) -> tuple[dict[str, DiskInfo]
             names.add(info.name)
         else:
             problems.append(f"node {node}: disk {info.id!r}: {reason}")
-    return accepted, tuple(problems)
+    return accepted, _shortened(node, problems)
+
+
+def _shortened(node: str, problems: list[str]) -> tuple[str, ...]:
+    """The first ones, and how many more there are: an exporter must not fill the mount's status and log."""
+    most = limits.DISK_PROBLEMS_PER_NODE_MAX
+    more = len(problems) - most
+    return (*problems[:most], *([f"node {node}: {more} more of its disks are refused"] if more > 0 else ()))
 
 
 def _refusal(node: str, info: DiskInfo, accepted: Mapping[str, DiskInfo], names: set[str]) -> str | None:

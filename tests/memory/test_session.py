@@ -444,3 +444,25 @@ async def test_an_exporter_that_tells_of_changes_all_the_time_is_not_asked_in_a_
         await until(lambda: session.state == "connected")
         await trio.sleep(1.0)
     assert 1 <= asked <= 2 + 1.0 / limits.CHANGES_PAUSE_S * 2
+
+
+async def test_an_exporter_whose_list_is_long_is_asked_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To take a list over takes as long as it is, and no I/O of the mount goes on meanwhile."""
+    asked = 0
+
+    async def at_once(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("meshfs.initiator.session.wait_for_change", at_once)
+    monkeypatch.setattr(limits, "CHANGES_PAUSE_S", 0.0)
+    monkeypatch.setattr(limits, "CHANGES_PAUSE_PER_DISK_S", 60.0)
+    async with exporter_at(tmp_path / "sock") as (_, nursery):
+        session = make_session([lambda: connect_unix(tmp_path / "sock")])
+        nursery.start_soon(session.run)
+        await until(lambda: session.state == "connected")
+        await trio.sleep(0.5)
+    assert asked == 1

@@ -91,3 +91,12 @@ def test_a_list_without_end_is_cut() -> None:
     catalog.announce("n1", (fake_disk("n1", f"d{index}", 1) for index in range(limits.DISKS_PER_NODE_MAX + 10)))
     assert len(catalog.disks) == limits.DISKS_PER_NODE_MAX
     assert len(catalog.problems) == 1
+
+
+def test_of_many_wrong_disks_some_are_named_and_the_others_counted() -> None:
+    """A line of the status and of the log for each would let an exporter fill both."""
+    catalog = Catalog(["n1"])
+    catalog.announce("n1", [fake_disk("n1", f"d{index}/", 1) for index in range(1000)])
+    assert len(catalog.problems) == limits.DISK_PROBLEMS_PER_NODE_MAX + 1
+    assert "meshfs-n1-d15/' cannot be a file name" in catalog.problems[15]
+    assert catalog.problems[-1] == f"node n1: {1000 - limits.DISK_PROBLEMS_PER_NODE_MAX} more of its disks are refused"

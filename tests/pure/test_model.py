@@ -29,3 +29,13 @@ def test_a_state_of_a_newer_exporter_is_a_problem() -> None:
     (decoded,) = decode_disks(json.dumps([item | {"state": "rebuilding"}]).encode())
     assert decoded.state is not DiskState.OK
     assert "'rebuilding'" in decoded.why
+
+
+def test_of_a_list_without_end_only_the_beginning_is_decoded() -> None:
+    data = json.dumps([json.loads(encode_disks([DISK]))[0], {"is": "no disk"}]).encode()
+    assert decode_disks(data, 1) == [DISK]
+    with pytest.raises(ValueError, match="malformed"):
+        decode_disks(data, 2)
+    for what in (b'{"a": 1}', b"7", b'"text"'):
+        with pytest.raises(ValueError, match="malformed"):
+            decode_disks(what, 1)
