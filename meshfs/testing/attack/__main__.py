@@ -1,6 +1,7 @@
 """`python -m meshfs.testing.attack KIND ...`: one attacker as a process."""
 
 import json
+import time
 from typing import Final
 
 from meshfs.testing.attack.base import Run, from_options, parser
@@ -12,7 +13,9 @@ KINDS: Final[dict[str, Run]] = {**FLOODS}
 def main() -> None:
     options = parser(sorted(KINDS)).parse_args()
     attack = from_options(options)
+    started_s = time.process_time()
     KINDS[options.kind](attack)
+    attack.counts["cpu_ms"] = int((time.process_time() - started_s) * 1000)
     print(json.dumps(dict(attack.counts), sort_keys=True), flush=True)
 
 

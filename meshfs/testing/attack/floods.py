@@ -9,79 +9,121 @@ read64k     READ of 64 KiB, read1m of 1 MiB, echo ECHO, lock LOCK and unlock of 
 
 import random
 import selectors
+import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from meshfs import limits
-from meshfs.smb.constants import AccessMask, Command, LockFlags, NtStatus, ShareAccess
+from meshfs.smb.constants import AccessMask, Command, Flags, LockFlags, NtStatus, ShareAccess
 from meshfs.smb.credits import charge_for
 from meshfs.smb.messages import CreateRequest, EchoRequest, FileId, LockElement, LockRequest, QueryDirectoryRequest
+from meshfs.smb.security import NONCE_INITIATOR
+from meshfs.smb.wire import HEADER, prefix
 from meshfs.testing.attack.base import REFUSALS, Attack, Client, Run
 from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, read_body
-from meshfs.testing.smb_frames import FrameSplitter
 
 #: (command, body, credit charge) of the next request, without end.
 Requests = Iterator[tuple[int, bytes, int]]
 #: What a connection does once it is logged in, and gives the requests it is to be flooded with.
 Begin = Callable[[Attack, Client, random.Random], Requests]
 
+_pack_header: Final = HEADER.pack
 _RECEIVE_BYTES: Final = 256 * limits.KIB
-#: The signature's last byte in a frame, behind the length prefix.
-_SIGNATURE_END: Final = 4 + 63
+#: ProtocolId, Status and Credits of a reply, behind the length prefix of its frame.
+_HEAD: Final = struct.Struct("<4x4s4xI2xH48x")
+_PROTOCOL: Final = b"\xfeSMB"
+_SIGNED: Final = int(Flags.SIGNED)
+_NO_SIGNATURE: Final = bytes(16)
+#: The signature's last byte in a sealed frame: of the transform header.
+_SIGNATURE_END: Final = 4 + 19
 _RESTART: Final = 1
 _ID_BOTH_DIRECTORY_INFORMATION: Final = 37
 
 
 class Flooded:
-    """One connection of a flood. Replies are counted without being decoded, as that would slow the flood down."""
+    """One connection of a flood. Requests are packed and replies are counted with as little work as possible.
+
+    The exporter has to be the one that is busy, not the attacker.
+    """
 
     def __init__(self, client: Client, requests: Requests, depth: int, *, damage: bool) -> None:
+        assert client.security is not None
         self.client = client
+        self._signer = client.security.signer
         self._requests = requests
         self._depth = depth
         self._damage = damage
-        self._splitter = FrameSplitter()
+        self._received = bytearray()
         self._credits = client.granted
         self._in_flight = 0
-        self.statuses: dict[int, int] = {}
+        self.statuses: Counter[int] = Counter()
         self._next: tuple[int, bytes, int] | None = None
 
     def fill(self) -> None:
-        """Send requests until `depth` are in flight, or the credits are used up."""
-        frames = []
+        """Send requests until `depth` are in flight, or the credits are used up; not before half of them are answered.
+
+        A few at a time would cost the attacker more system calls than requests.
+        """
+        if self._in_flight > self._depth // 2:
+            return
+        frames: list[bytes | bytearray | memoryview] = []
+        pack = self._sealed if self.client.sealed else self._signed
         while self._in_flight < self._depth:
             command, body, charge = self._next or next(self._requests)
             if charge > self._credits:
                 self._next = (command, body, charge)
                 break
             self._next = None
-            _, frame = self.client.pack(command, body, charge=charge, credits=charge)
-            if self._damage:
-                frame[_SIGNATURE_END] ^= 0x55
-            frames.append(frame)
+            frames.append(pack(command, body, charge))
             self._credits -= charge
             self._in_flight += 1
         if frames:
             self.client.socket.sendall(b"".join(frames))
+
+    def _sealed(self, command: int, body: bytes, charge: int) -> bytes | bytearray | memoryview:
+        _, frame = self.client.pack(command, body, charge=charge, credits=charge)
+        if self._damage:
+            frame[_SIGNATURE_END] ^= 0x55
+        return frame
+
+    def _signed(self, command: int, body: bytes, charge: int) -> bytes | bytearray | memoryview:
+        client = self.client
+        message_id, client.next_id = client.next_id, client.next_id + charge
+        message = bytearray(_pack_header(
+            _PROTOCOL, 64, charge, 0, command, charge, _SIGNED, 0, message_id, client.tree_id << 32, client.session_id,
+            _NO_SIGNATURE,
+        ))  # fmt: skip
+        message += body
+        self._signer.sign(message, message_id, NONCE_INITIATOR)
+        if self._damage:
+            message[63] ^= 0x55
+        return prefix(len(message)) + message
 
     def take(self) -> int:
         """Receive once; how many requests were answered. Raises EOFError at the connection's end."""
         data = self.client.socket.recv(_RECEIVE_BYTES)
         if not data:
             raise EOFError("the exporter closed the connection")
-        answered = 0
-        for frame in self._splitter.feed(data):
-            if frame[4:8] != b"\xfeSMB":
-                # Sealed: only its decoder knows.
-                for reply in self.client._receive(memoryview(frame)):
+        received, start, answered = self._received, 0, 0
+        received += data
+        while len(received) - start >= _HEAD.size:
+            protocol, status, credits = _HEAD.unpack_from(received, start)
+            end = start + 4 + int.from_bytes(received[start + 1 : start + 4])
+            if end > len(received):
+                break
+            if protocol == _PROTOCOL:
+                answered += self._count(status, credits)
+            else:
+                for reply in self.client._receive(memoryview(bytes(received[start:end]))):
                     answered += self._count(reply.status, reply.credits)
-                continue
-            answered += self._count(int.from_bytes(frame[12:16], "little"), int.from_bytes(frame[18:20], "little"))
+            start = end
+        del received[:start]
         return answered
 
     def _count(self, status: int, credits: int) -> int:
         self._credits += credits
-        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.statuses[status] += 1
         if status == NtStatus.PENDING:
             return 0
         self._in_flight -= 1
