@@ -16,10 +16,11 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 BIN: Final = Path(sys.executable).parent
 FUZZ_CASES_QUICK: Final = 5_000
 # Tests that need nothing but Python.
-QUICK: Final = "not mounted and not network and not peers"
+QUICK: Final = "not mounted and not network and not peers and not attack"
 #: Tests that boot no guest of their own.
 NO_GUEST: Final = "not boots"
 GUEST_TESTS: Final = "tests/guest"
+ATTACK_TESTS: Final = "tests/attack"
 #: Some minutes on a quiet machine; more when its processors have other work, as the guest's are emulated.
 GUEST_TIMEOUT_S: Final = 1200
 PYTEST: Final = "pytest"
@@ -76,6 +77,9 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--quick", action="store_true", help="no mounts, networks, programs, guest; few fuzz cases")
     parser.add_argument("--fuzz-cases", type=int, metavar="N", help="seeded cases of each fuzz test (default 100000)")
     parser.add_argument("--soak", type=float, metavar="S", help="repeat the fault tests for S seconds with new seeds")
+    parser.add_argument("--attack", action="store_true", help=f"the tests of {ATTACK_TESTS} alone, in their long forms")
+    parser.add_argument("--attack-frames", type=int, metavar="N", help="frames of each fuzz over sockets")
+    parser.add_argument("--attack-json", type=Path, metavar="FILE", help="write the figures of the attacks there")
     parser.add_argument("--tests-only", action="store_true", help="the tests alone, here and in the guest")
     parser.add_argument("--no-guest", action="store_true", help="leave out the tests in the guest (tools/guest)")
     return parser.parse_known_args()
@@ -99,12 +103,25 @@ def _steps(options: argparse.Namespace, rest: list[str]) -> list[Step]:
         tests += ["--fuzz-cases", str(cases)]
     if options.soak is not None:
         tests += ["--soak", str(options.soak)]
+    tests += _attack_words(options, rest)
     steps = [] if options.tests_only else checks
     steps.append(Step(PYTEST, [*tests, *rest]))
-    words = None if options.quick or options.no_guest else guest_words(rest)
+    words = None if options.quick or options.no_guest or options.attack else guest_words(rest)
     if words is not None:
         steps.append(_guest_step(words))
     return steps
+
+
+def _attack_words(options: argparse.Namespace, rest: Sequence[str]) -> list[str]:
+    """What pytest is told of the attacks; `--attack` runs nothing else, unless other tests are named."""
+    words = ["--attack"] if options.attack else []
+    if options.attack and not any(word.startswith("tests") for word in rest):
+        words.append(ATTACK_TESTS)
+    if options.attack_frames is not None:
+        words += ["--attack-frames", str(options.attack_frames)]
+    if options.attack_json is not None:
+        words += ["--attack-json", str(options.attack_json.resolve())]
+    return words
 
 
 def _guest_step(words: Sequence[str]) -> Step:

@@ -6,8 +6,13 @@ from typing import Final
 
 from meshfs.testing.attack.base import Run, from_options, parser
 from meshfs.testing.attack.floods import FLOODS
+from meshfs.testing.attack.fuzz import FUZZ
+from meshfs.testing.attack.memory import MEMORY
+from meshfs.testing.attack.piles import PILES
+from meshfs.testing.attack.relay import RELAYS
+from meshfs.testing.attack.strangers import STRANGERS
 
-KINDS: Final[dict[str, Run]] = {**FLOODS}
+KINDS: Final[dict[str, Run]] = {**FLOODS, **FUZZ, **MEMORY, **PILES, **RELAYS, **STRANGERS}
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ class Flooded:
     The exporter has to be the one that is busy, not the attacker.
     """
 
-    def __init__(self, client: Client, requests: Requests, depth: int, *, damage: bool) -> None:
+    def __init__(self, client: Client, requests: Requests, depth: int, *, damage: bool = False) -> None:
         assert client.security is not None
         self.client = client
         self._signer = client.security.signer

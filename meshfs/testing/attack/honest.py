@@ -4,7 +4,8 @@
 
 The disk holds nothing at first. Every block that the session wrote has its number and how often it was written;
 every other one is zero. One call at a time, with a short rest in between, as a program has that waits for its data.
-It prints `ready` after its first call and, at its end, one line of JSON.
+It prints `ready` after its first call. At its end, and for each SIGUSR1, it prints one line of JSON on what came since
+the line before; a call that is still under way counts with the time it has taken so far.
 
 A stall delays one call only, because no other is made meanwhile. So that a stall of seconds is not one sample of
 thousands, each call that takes longer than the interval at which calls are wanted also stands for those that were
@@ -20,7 +21,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -56,6 +57,9 @@ class Honest:
         self._random = random.Random(options.seed)
         self._written = [0] * BLOCKS
         self.latencies_s: list[float] = []
+        self._told = False
+        #: When the call under way began.
+        self._called_s: float | None = None
         self.errors: Counter[str] = Counter()
         self.wrong = 0
         self.over = False
@@ -71,7 +75,8 @@ class Honest:
             end_s = time.monotonic() + self._options.seconds
             while not self.over and time.monotonic() < end_s:
                 await self._call(handle)
-                if len(self.latencies_s) == 1:
+                if not self._told:
+                    self._told = True
                     print("ready", flush=True)
                 await trio.sleep(self._options.rest_ms / 1000)
             await handle.close()
@@ -94,7 +99,7 @@ class Honest:
     async def _call(self, handle: Handle) -> None:
         number = self._random.randrange(BLOCKS)
         writes = self._random.random() < self._options.writes
-        start_s = time.monotonic()
+        start_s = self._called_s = time.monotonic()
         try:
             if writes:
                 self._written[number] += 1
@@ -104,14 +109,21 @@ class Honest:
                 self.wrong += data != self._block(number)
         except OSError as error:
             self.errors[error.strerror or str(error)] += 1
+        self._called_s = None
         self.latencies_s.append(time.monotonic() - start_s)
 
     def _block(self, number: int) -> bytes:
         times = self._written[number]
         return struct.pack("<QQ", number, times) * (BLOCK_BYTES // 16) if times else bytes(BLOCK_BYTES)
 
-    def report(self) -> dict[str, Any]:
-        return {**figures(self.latencies_s), "errors": dict(self.errors), "wrong": self.wrong}
+    def report(self) -> str:
+        """What came since the report before."""
+        latencies_s, self.latencies_s = self.latencies_s, []
+        errors, self.errors = self.errors, Counter()
+        wrong, self.wrong = self.wrong, 0
+        if self._called_s is not None:
+            latencies_s.append(time.monotonic() - self._called_s)
+        return json.dumps({**figures(latencies_s), "errors": dict(errors), "wrong": wrong})
 
 
 def figures(latencies_s: list[float], interval_s: float = INTERVAL_S) -> dict[str, float]:
@@ -146,8 +158,9 @@ def main() -> None:
         honest.over = True
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, lambda number, frame: print(honest.report(), flush=True))
     trio.run(honest.run)
-    print(json.dumps(honest.report()), flush=True)
+    print(honest.report(), flush=True)
 
 
 if __name__ == "__main__":

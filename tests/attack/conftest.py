@@ -1,0 +1,124 @@
+"""Stages for attacks, and the report of what an honest session got beside each of them."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.attack_stage import (
+    ATTACKED,
+    ATTACKER,
+    DISK,
+    DISK_BYTES,
+    HONEST,
+    OWNER,
+    READER,
+    AttackedCluster,
+    Row,
+    Stage,
+    table,
+)
+
+#: What an honest session's percentiles are of, in the short form and the long one.
+SECONDS_SHORT, SECONDS_LONG = 1.5, 8.0
+FRAMES_SHORT, FRAMES_LONG = 6_000, 60_000
+#: A fuzz of a million frames takes minutes, on a machine that is busy an hour.
+LONG_TIMEOUT_S = 4 * 3600
+#: Every call of the honest session ends within this.
+IO_TIMEOUT_S = 10
+SCRATCH_BYTES = 1 << 20
+#: The honest nodes connect from here, and the exporter knows it from its config; the others come from elsewhere.
+HONEST_ADDRESS, ATTACKER_ADDRESS, READER_ADDRESS = "127.0.0.1", "127.0.0.4", "127.0.0.5"
+
+_rows: list[Row] = []
+
+Make = Callable[[str], Stage]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("attack")
+            if config.getoption("--attack"):
+                item.add_marker(pytest.mark.timeout(LONG_TIMEOUT_S))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _rows:
+        terminalreporter.section("an honest session beside attacks: ms; RSS and descriptors before, at most, after")
+        for line in table(_rows):
+            terminalreporter.line(line)
+    path = terminalreporter.config.getoption("--attack-json")
+    if path and _rows:
+        path.write_text(json.dumps([row.document() for row in _rows], indent=1) + "\n")
+
+
+@pytest.fixture(scope="session")
+def long(pytestconfig: pytest.Config) -> bool:
+    return bool(pytestconfig.getoption("--attack"))
+
+
+@pytest.fixture(scope="session")
+def frames(pytestconfig: pytest.Config, long: bool) -> int:
+    return pytestconfig.getoption("--attack-frames") or (FRAMES_LONG if long else FRAMES_SHORT)
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, long: bool) -> Iterator[Make]:
+    """The stage of a security; made when it is first asked for, and again when its exporter did not survive."""
+    made: dict[str, Stage] = {}
+    with ExitStack() as stack:
+
+        def get(security: str) -> Stage:
+            stage = made.get(security)
+            if stage is None or stage.cluster.exporters[OWNER].process.poll() is not None:
+                folder = tmp_path_factory.mktemp(f"attacked-{security}")
+                cluster = attacked_cluster(folder, security, pytestconfig.getoption("--attack-exporter"))
+                stack.enter_context(cluster)
+                cluster.start_exporter(OWNER)
+                stage = made[security] = Stage(cluster, SECONDS_LONG if long else SECONDS_SHORT, _rows)
+                stack.callback(stage.close)
+            return stage
+
+        yield get
+
+
+def attacked_cluster(folder: Path, security: str, program: str) -> AttackedCluster:
+    cluster = AttackedCluster(folder, program=program, security=security, io_timeout_s=IO_TIMEOUT_S)
+    mine, theirs = {f"nodes.{ATTACKER}": "none", f"nodes.{READER}": "ro"}, {f"nodes.{READER}": "ro"}
+    disks = [
+        cluster.image(name, DISK_BYTES, cache="writeback", **rules)
+        for name, rules in ((DISK, mine), (ATTACKED, theirs))
+    ]
+    cluster.add_node(OWNER, disks, addresses=["127.0.0.2"], scratch_size_bytes=SCRATCH_BYTES)
+    for node, address in ((HONEST, HONEST_ADDRESS), (ATTACKER, ATTACKER_ADDRESS), (READER, READER_ADDRESS)):
+        cluster.add_node(node, addresses=[address])
+    cluster.write()
+    cluster.keygen()
+    return cluster
+
+
+@pytest.fixture
+def stage(stages: Make) -> Iterator[Stage]:
+    """Of signed sessions; attackers that a test left behind end with it."""
+    yield from _whole(stages("sign"))
+
+
+@pytest.fixture(params=["sign", "encrypt"])
+def secured(stages: Make, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Of signed sessions, then of encrypted ones."""
+    yield from _whole(stages(request.param))
+
+
+@pytest.fixture
+def encrypted(stages: Make) -> Iterator[Stage]:
+    yield from _whole(stages("encrypt"))
+
+
+def _whole(stage: Stage) -> Iterator[Stage]:
+    try:
+        yield stage
+    finally:
+        stage.end_all()

@@ -1,0 +1,65 @@
+"""A node that piles up what the exporter has to keep, beside an honest session of another node and another disk."""
+
+from typing import Any
+
+import pytest
+
+from support.attack_stage import ATTACKER, READER, Stage
+
+NODE = {"source": "127.0.0.4"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param("locks", {"count": 10_000}, id="10000-locks"),
+        pytest.param("opens", {"count": 2500}, id="2500-opens"),
+        pytest.param("notifies", {"connections": 6}, id="notifies"),
+        pytest.param("patterns", {}, id="patterns-of-100-stars"),
+        pytest.param("tiny", {}, id="tiny-listings"),
+        pytest.param("compounds", {}, id="64-part-compounds"),
+        pytest.param("replies", {"count": 20}, id="unread-replies"),
+        pytest.param("halves", {"count": 20}, id="half-frames"),
+        pytest.param("sips", {"count": 20}, id="slow-readers"),
+        pytest.param("drips", {"count": 20}, id="slow-writers"),
+        pytest.param("reconnects", {}, id="logins"),
+        pytest.param("connections", {"count": 150}, id="connections"),
+        pytest.param("sessions", {"count": 300}, id="sessions"),
+    ],
+)
+def test_a_pile_leaves_others_served(stage: Stage, kind: str, options: dict[str, Any]) -> None:
+    row = stage.beside((kind, ATTACKER, {**NODE, **options}), name=_name(kind, options))
+    assert row.counts["logins"] > 0, row.counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "patience_s"),
+    [("locks", 100_000, 5.0), ("connections", 1023, 20.0), ("sessions", 2047, 20.0)],
+    ids=["100000-locks", "1023-connections", "2047-sessions"],
+)
+def test_a_pile_as_high_as_it_gets(stage: Stage, long: bool, kind: str, count: int, patience_s: float) -> None:
+    """In the long form only; the short one stops at a tenth."""
+    number = count if long else count // 10
+    options = {**NODE, "count": number}
+    stage.beside((kind, ATTACKER, options), name=_name(kind, options), patience_s=patience_s if long else 0)
+
+
+def test_nobody_is_shut_out_by_a_node_that_has_all_connections(stage: Stage, long: bool) -> None:
+    """Another node logs in meanwhile."""
+    attack = stage.attack("connections", ATTACKER, **NODE, count=1023 if long else 200)
+    honest = stage.honest(seconds=0.5).finish()
+    attack.end()
+    assert (honest["errors"], honest["wrong"]) == ({}, 0)
+    stage.check_exporter()
+
+
+def test_a_node_that_may_only_read_stops_no_writer(stage: Stage) -> None:
+    """Its exclusive locks and its opens that share nothing are on the disk that the honest session writes."""
+    options = {"source": "127.0.0.5", "disk": "disk0"}
+    row = stage.beside(("readonly", READER, options))
+    assert row.counts["logins"] > 0, row.counts
+    assert "lock 0x00000000" not in row.counts, row.counts
+
+
+def _name(kind: str, options: dict[str, Any]) -> str:
+    return f"{kind} {options['count']}" if "count" in options else kind

@@ -1,0 +1,58 @@
+"""Attackers without a password: they can neither get in nor keep the nodes out."""
+
+from typing import Any
+
+import pytest
+
+from support.attack_stage import ATTACKER, HONEST, OWNER, Stage, check_honest
+
+#: A stranger's addresses are none of the config.
+ONE = "127.9.0.1"
+MANY = ",".join(f"127.9.{number // 200}.{number % 200 + 1}" for number in range(400))
+#: The honest node's own: another program there, or a stranger behind the same router.
+SHARED = "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "count"),
+    [
+        pytest.param("idle", ONE, 128, id="idle"),
+        pytest.param("idle", MANY, 2000, id="idle-2000"),
+        pytest.param("trickle", ONE, 128, id="trickle"),
+        pytest.param("half", MANY, 300, id="half"),
+    ],
+)
+def test_connections_that_say_nothing_keep_nobody_out(stage: Stage, kind: str, source: str, count: int) -> None:
+    attack = kind, "stranger", {"source": source, "count": count}
+    row = stage.beside(attack, name=f"{kind} {count}")
+    assert row.counts["connections"] >= count, row.counts
+
+
+def test_nodes_log_in_while_strangers_reconnect(stage: Stage) -> None:
+    """Over TCP, and over the owner's own Unix socket."""
+    with stage.measured():
+        attack = stage.attack("idle", "stranger", source=ONE, count=256)
+        for node in (HONEST, OWNER):
+            check_honest(stage.honest(node, seconds=0.5).finish(), stage.cluster.io_timeout_s)
+        attack.end()
+    stage.check_exporter()
+
+
+def test_a_stranger_at_a_nodes_own_address_leaves_its_sessions_and_the_unix_socket(stage: Stage) -> None:
+    stage.beside(("idle", "stranger", {"source": SHARED, "count": 256}), name="idle 256, same address")
+    attack = stage.attack("idle", "stranger", source=SHARED, count=256)
+    check_honest(stage.honest(OWNER, seconds=0.5).finish(), stage.cluster.io_timeout_s)
+    attack.end()
+
+
+@pytest.mark.parametrize("options", [{}, {"unix": True}], ids=["tcp", "unix"])
+def test_wrong_passwords_let_nobody_in(stage: Stage, options: dict[str, Any]) -> None:
+    place = "unix" if options else "tcp"
+    row = stage.beside(("passwords", ATTACKER, {"source": ONE, **options}), name=f"passwords, {place}")
+    assert row.counts.get("got in", 0) == 0, row.counts
+    assert row.counts["logins"] > 0, row.counts
+
+
+def test_refusals_that_a_stranger_does_not_take(stage: Stage) -> None:
+    row = stage.beside(("unread", "stranger", {"source": ONE}))
+    assert row.counts["requests"] > 0, row.counts

@@ -1,0 +1,366 @@
+"""An exporter under attack: honest sessions beside the attackers, and what the exporter's process takes meanwhile.
+
+    with stage.under("idle", node="stranger") as attack:
+        figures = stage.honest().finish()
+
+Roles: n1 exports disk0 and disk1; n2 is honest and has disk0; n3 attacks, may use disk1 and may not even see disk0;
+n4 may only read disk0. A name that the config does not have is a stranger's.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from meshfs import limits
+from meshfs.config import load
+from meshfs.keys import Keyring
+from meshfs.testing.cluster import BIN, LocalCluster
+from support.commands import until
+
+OWNER, HONEST, ATTACKER, READER = "n1", "n2", "n3", "n4"
+DISK: Final = "disk0"
+ATTACKED: Final = "disk1"
+DISK_BYTES: Final = 16 * limits.MIB
+#: A process that imports what it needs on a machine that does other things as well.
+START_S: Final = 60.0
+#: An honest call that takes longer than this is one that somebody notices; alone it takes about a millisecond.
+P99_MAX_MS: Final = 1000.0
+#: What an exporter may take beyond what it took before, while it is attacked, and for good afterwards.
+GROWTH_MAX_MIB: Final = 512
+LEFT_MAX_MIB: Final = 160
+SAMPLE_S: Final = 0.05
+#: Lines of the exporter's log: a fixed part, and what time allows.
+LOG_BYTES: Final = 64 * limits.KIB
+LOG_BYTES_PER_S: Final = 2 * limits.KIB
+
+
+@dataclass
+class Usage:
+    """Memory and descriptors of a process before, at most during, and after an attack."""
+
+    rss_mib: tuple[float, float, float] = (0, 0, 0)
+    descriptors: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass
+class Row:
+    """One line of the report."""
+
+    attack: str
+    security: str
+    honest: dict[str, Any]
+    usage: Usage
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        usage = {"rss_mib": self.usage.rss_mib, "descriptors": self.usage.descriptors}
+        return {"attack": self.attack, "security": self.security, "honest": self.honest, **usage, "counts": self.counts}
+
+
+class Process:
+    """An attacker or an honest session, and what it prints."""
+
+    def __init__(self, name: str, folder: Path, words: Sequence[str]) -> None:
+        self.name = name
+        self.errors = folder / f"{name}.stderr"
+        with self.errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.lines: list[str] = []
+        self._came = threading.Condition()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._came:
+                self.lines.append(line)
+                self._came.notify_all()
+        with self._came:
+            self._came.notify_all()
+
+    def ready(self, timeout_s: float = START_S) -> None:
+        """Wait until it says so."""
+        with self._came:
+            came = self._came.wait_for(lambda: self.lines or not self._thread.is_alive(), timeout_s)
+        assert came, f"{self.name} is not ready within {timeout_s:g} s: {self.text()}"
+        assert self.lines[:1] == ["ready\n"], f"{self.name} failed: {self.lines} {self.text()}"
+
+    def finish(self, timeout_s: float = START_S) -> dict[str, Any]:
+        """Wait for its end; what it reports."""
+        assert self._process.wait(timeout_s) == 0, f"{self.name} failed: {self.text()}"
+        self._thread.join(timeout_s)
+        return dict(json.loads(self.lines[-1]))
+
+    def report(self, timeout_s: float = START_S) -> dict[str, Any]:
+        """What an honest session got since its report before."""
+        with self._came:
+            had = len(self.lines)
+            self._process.send_signal(signal.SIGUSR1)
+            assert self._came.wait_for(lambda: len(self.lines) > had, timeout_s), f"{self.name} ended: {self.text()}"
+            return dict(json.loads(self.lines[had]))
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self, timeout_s: float = START_S) -> dict[str, Any]:
+        """Ask it to end; what it reports."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        return self.finish(timeout_s)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def text(self) -> str:
+        return self.errors.read_text(errors="replace")[-3000:]
+
+
+class AttackedCluster(LocalCluster):
+    """A cluster whose exporters may be of another version, as `program` says."""
+
+    def __init__(self, folder: Path, *, program: str = "", **settings: Any) -> None:
+        super().__init__(folder, **settings)
+        self.program = program
+
+    def _at(self, node: str, command: Sequence[str]) -> list[str]:
+        if self.program and command[0] == str(BIN / "meshfsd"):
+            command = [self.program, *command[1:]]
+        return super()._at(node, command)
+
+
+class Stage:
+    """One exporter, and everybody around it."""
+
+    def __init__(self, cluster: LocalCluster, seconds: float, report: list[Row]) -> None:
+        self.cluster = cluster
+        self.seconds = seconds
+        self.report = report
+        self._started = time.monotonic()
+        self._names = 0
+        self._running: list[Process] = []
+        self._standing: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.cluster.exporters[OWNER].pid
+
+    @property
+    def log(self) -> str:
+        return self.cluster.exporters[OWNER].log.read_text(errors="replace")
+
+    def counters(self) -> Mapping[str, int]:
+        return dict(self.cluster.control(OWNER)["counters"])
+
+    def password(self, node: str) -> str:
+        return Keyring(load(self.cluster.config), node).password_to(OWNER)
+
+    # --- processes
+
+    def _start(self, name: str, words: Sequence[str]) -> Process:
+        self._names += 1
+        process = Process(f"{name}-{self._names}", self.cluster.logs, words)
+        self._running.append(process)
+        return process
+
+    def honest(
+        self, node: str = HONEST, *, config: Path | None = None, seconds: float = 0.0, disk: str = DISK, **options: Any
+    ) -> Process:
+        """Start an honest session; it is there when this returns."""
+        words = ["meshfs.testing.attack.honest", "--config", str(config or self.cluster.config), "--node", node]
+        words += ["--disk", f"{OWNER}/{disk}", "--seconds", str(seconds or self.seconds), *_words(options)]
+        process = self._start(f"honest-{node}", words)
+        process.ready()
+        return process
+
+    def attack(self, kind: str, node: str = ATTACKER, *, seconds: float = 600.0, **options: Any) -> Process:
+        """Start an attacker; it is in full swing when this returns."""
+        process = self.launch(kind, node, seconds=seconds, **options)
+        process.ready()
+        return process
+
+    def launch(self, kind: str, node: str = ATTACKER, *, seconds: float = 600.0, **options: Any) -> Process:
+        words = ["meshfs.testing.attack", kind, "--config", str(self.cluster.config), "--node", node, "--to", OWNER]
+        words += ["--seconds", str(seconds), *_words({"disk": ATTACKED, **options})]
+        return self._start(kind, words)
+
+    def end_all(self) -> None:
+        for process in self._running:
+            process.kill()
+        self._running.clear()
+
+    def close(self) -> None:
+        self.end_all()
+        if self._standing is not None:
+            self._standing.kill()
+
+    # --- measuring
+
+    def settle(self) -> None:
+        """Wait until the exporter has noticed the end of all attackers' connections."""
+        mine = {OWNER, HONEST}
+        with suppress(AssertionError):
+            until(lambda: all(each["node"] in mine for each in self.cluster.control(OWNER)["sessions"]), "", 25.0)
+
+    @contextmanager
+    def measured(self) -> Iterator[Usage]:
+        """Memory and descriptors of the exporter before, during and after the block."""
+        usage, over = Usage(), threading.Event()
+        self.settle()
+        before = at_most = (rss_mib(self.pid), descriptors(self.pid))
+
+        def sample() -> None:
+            nonlocal at_most
+            while not over.wait(SAMPLE_S):
+                with suppress(OSError):
+                    at_most = (max(at_most[0], rss_mib(self.pid)), max(at_most[1], descriptors(self.pid)))
+
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        try:
+            yield usage
+        finally:
+            over.set()
+            sampler.join()
+        # A connection that was just closed is still there for a moment.
+        with suppress(AssertionError):
+            until(lambda: descriptors(self.pid) <= before[1], "its descriptors come back", 25.0)
+        usage.rss_mib = (before[0], at_most[0], rss_mib(self.pid))
+        usage.descriptors = (before[1], at_most[1], descriptors(self.pid))
+
+    def beside(self, *attacks: tuple[str, str, Mapping[str, Any]], name: str = "", patience_s: float = 0.0) -> Row:
+        """The honest session that was there before, beside attacks of (kind, node, options); its row of the report.
+
+        The row's percentiles are of `seconds` in which all attacks are in full swing; the worst call, the errors and
+        the wrong bytes are those of the way there, too.
+        """
+        self.standing()
+        with self.measured() as usage:
+            running = [self.launch(kind, node, **options) for kind, node, options in attacks]
+            for attack in running:
+                attack.ready()
+            before = self.figures()
+            time.sleep(patience_s + self.seconds)
+            figures = joined(before, self.figures())
+            counts: dict[str, int] = {}
+            for attack in running:
+                for what, count in attack.end().items():
+                    counts[what] = counts.get(what, 0) + count
+        row = self.row(name or "+".join(kind for kind, _, _ in attacks), figures, usage, counts)
+        self.check(row)
+        return row
+
+    def standing(self) -> Process:
+        """The honest session that goes on from test to test; its figures begin anew."""
+        if self._standing is None or not self._standing.runs:
+            self._standing = self.honest(seconds=1e6)
+            self._running.remove(self._standing)
+        self._standing.report()
+        return self._standing
+
+    def figures(self) -> dict[str, Any]:
+        """What the standing session got since this, or `standing`, was called last."""
+        assert self._standing is not None
+        return self._standing.report()
+
+    def row(self, name: str, honest: dict[str, Any], usage: Usage, counts: dict[str, int]) -> Row:
+        """One more line of the report."""
+        row = Row(name, self.cluster.security, honest, usage, counts)
+        self.report.append(row)
+        return row
+
+    def check(self, row: Row) -> None:
+        """What holds on any machine, under any attack."""
+        check_honest(row.honest, self.cluster.io_timeout_s)
+        self.check_exporter()
+        before, at_most, after = row.usage.rss_mib
+        assert at_most - before < GROWTH_MAX_MIB, f"{row.attack}: {at_most - before:.0f} MiB more than before"
+        assert after - before < LEFT_MAX_MIB, f"{row.attack}: {after - before:.0f} MiB stay"
+        assert row.usage.descriptors[2] <= row.usage.descriptors[0], f"{row.attack}: descriptors stay open"
+
+    def check_exporter(self) -> None:
+        """It runs, had no fault of its own, wrote little to its log, and none of what nobody may know."""
+        running = self.cluster.exporters[OWNER]
+        assert running.process.poll() is None, "the exporter ended"
+        log = self.log
+        assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:4000]
+        assert not self.counters().get("internal_errors")
+        allowed = LOG_BYTES + LOG_BYTES_PER_S * (time.monotonic() - self._started)
+        assert len(log) < allowed, f"{len(log)} bytes of log; its end:\n{log[-2000:]}"
+        for node in self.cluster.nodes:
+            secrets = (self.password(node), (self.cluster.folder / "keys" / f"{node}.key").read_text().strip())
+            assert not any(secret in log for secret in secrets), f"the log has a secret of {node}"
+
+
+def check_honest(figures: Mapping[str, Any], io_timeout_s: float) -> None:
+    """No error, no wrong byte, and each call within its bound."""
+    assert figures["errors"] == {}, figures
+    assert figures["wrong"] == 0, figures
+    assert figures["calls"] > 0, figures
+    assert figures["worst_ms"] < 1000 * io_timeout_s, figures
+    assert figures["p99_ms"] < P99_MAX_MS, figures
+
+
+def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Two reports of an honest session as one, with the percentiles of the second."""
+    errors = dict(before["errors"])
+    for what, count in now["errors"].items():
+        errors[what] = errors.get(what, 0) + count
+    worst_ms = max(before["worst_ms"], now["worst_ms"])
+    return {**now, "worst_ms": worst_ms, "errors": errors, "wrong": before["wrong"] + now["wrong"]}
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """`rest_ms=2` is `--rest-ms 2`; True is the word alone."""
+    words = []
+    for name, value in options.items():
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(str(value))
+    return words
+
+
+def rss_mib(pid: int) -> float:
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") / limits.MIB
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """The report as text: milliseconds; memory and descriptors before, at most, and after."""
+    head = (
+        f"{'attack':<26} {'security':<8} {'calls':>6} {'p50':>8} {'p99':>8} {'worst':>9}  {'RSS MiB':<15} descriptors"
+    )
+    lines = [head]
+    for row in rows:
+        figures = row.honest
+        rss = " ".join(f"{value:.0f}" for value in row.usage.rss_mib)
+        opened = " ".join(map(str, row.usage.descriptors))
+        lines.append(
+            f"{row.attack:<26} {row.security:<8} {figures['calls']:>6} {figures['p50_ms']:>8.1f} "
+            f"{figures['p99_ms']:>8.1f} {figures['worst_ms']:>9.1f}  {rss:<15} {opened}"
+        )
+    return lines
