@@ -7,31 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from support.attack_stage import (
-    ATTACKED,
-    ATTACKER,
-    DISK,
-    DISK_BYTES,
-    HONEST,
-    OWNER,
-    READER,
-    AttackedCluster,
-    Row,
-    Stage,
-    table,
-)
+from support.attack_stage import OWNER, Row, Stage, attacked_cluster, table
 
 #: What an honest session's percentiles are of, in the short form and the long one.
 SECONDS_SHORT, SECONDS_LONG = 1.5, 8.0
 FRAMES_SHORT, FRAMES_LONG = 6_000, 60_000
 #: A fuzz of a million frames takes minutes, on a machine that is busy an hour.
 LONG_TIMEOUT_S = 4 * 3600
-#: Every call of the honest session ends within this.
-IO_TIMEOUT_S = 10
-SCRATCH_BYTES = 1 << 20
-#: The honest nodes connect from here, and the exporter knows it from its config; the others come from elsewhere.
-HONEST_ADDRESS, ATTACKER_ADDRESS, READER_ADDRESS = "127.0.0.1", "127.0.0.4", "127.0.0.5"
-
 _rows: list[Row] = []
 
 Make = Callable[[str], Stage]
@@ -83,21 +65,6 @@ def stages(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
             return stage
 
         yield get
-
-
-def attacked_cluster(folder: Path, security: str, program: str) -> AttackedCluster:
-    cluster = AttackedCluster(folder, program=program, security=security, io_timeout_s=IO_TIMEOUT_S)
-    mine, theirs = {f"nodes.{ATTACKER}": "none", f"nodes.{READER}": "ro"}, {f"nodes.{READER}": "ro"}
-    disks = [
-        cluster.image(name, DISK_BYTES, cache="writeback", **rules)
-        for name, rules in ((DISK, mine), (ATTACKED, theirs))
-    ]
-    cluster.add_node(OWNER, disks, addresses=["127.0.0.2"], scratch_size_bytes=SCRATCH_BYTES)
-    for node, address in ((HONEST, HONEST_ADDRESS), (ATTACKER, ATTACKER_ADDRESS), (READER, READER_ADDRESS)):
-        cluster.add_node(node, addresses=[address])
-    cluster.write()
-    cluster.keygen()
-    return cluster
 
 
 @pytest.fixture

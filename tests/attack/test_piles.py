@@ -47,7 +47,7 @@ def test_a_pile_as_high_as_it_gets(stage: Stage, long: bool, kind: str, count: i
 def test_nobody_is_shut_out_by_a_node_that_has_all_connections(stage: Stage, long: bool) -> None:
     """Another node logs in meanwhile."""
     attack = stage.attack("connections", ATTACKER, **NODE, count=1023 if long else 200)
-    honest = stage.honest(seconds=0.5).finish()
+    honest = stage.honest(seconds=0.5, area=1).finish()
     attack.end()
     assert (honest["errors"], honest["wrong"]) == ({}, 0)
     stage.check_exporter()

@@ -33,7 +33,7 @@ def test_nodes_log_in_while_strangers_reconnect(stage: Stage) -> None:
     with stage.measured():
         attack = stage.attack("idle", "stranger", source=ONE, count=256)
         for node in (HONEST, OWNER):
-            check_honest(stage.honest(node, seconds=0.5).finish(), stage.cluster.io_timeout_s)
+            check_honest(stage.honest(node, seconds=0.5, area=1).finish(), stage.cluster.io_timeout_s)
         attack.end()
     stage.check_exporter()
 
@@ -41,7 +41,7 @@ def test_nodes_log_in_while_strangers_reconnect(stage: Stage) -> None:
 def test_a_stranger_at_a_nodes_own_address_leaves_its_sessions_and_the_unix_socket(stage: Stage) -> None:
     stage.beside(("idle", "stranger", {"source": SHARED, "count": 256}), name="idle 256, same address")
     attack = stage.attack("idle", "stranger", source=SHARED, count=256)
-    check_honest(stage.honest(OWNER, seconds=0.5).finish(), stage.cluster.io_timeout_s)
+    check_honest(stage.honest(OWNER, seconds=0.5, area=1).finish(), stage.cluster.io_timeout_s)
     attack.end()
 
 

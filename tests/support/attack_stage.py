@@ -30,6 +30,11 @@ OWNER, HONEST, ATTACKER, READER = "n1", "n2", "n3", "n4"
 DISK: Final = "disk0"
 ATTACKED: Final = "disk1"
 DISK_BYTES: Final = 16 * limits.MIB
+#: Every call of the honest session ends within this.
+IO_TIMEOUT_S = 10
+SCRATCH_BYTES = 1 << 20
+#: The honest nodes connect from here, and the exporter knows it from its config; the others come from elsewhere.
+HONEST_ADDRESS, ATTACKER_ADDRESS, READER_ADDRESS = "127.0.0.1", "127.0.0.4", "127.0.0.5"
 #: A process that imports what it needs on a machine that does other things as well.
 START_S: Final = 60.0
 #: An honest call that takes longer than this is one that somebody notices; alone it takes about a millisecond.
@@ -147,6 +152,21 @@ class AttackedCluster(LocalCluster):
         if self.program and command[0] == str(BIN / "meshfsd"):
             command = [self.program, *command[1:]]
         return super()._at(node, command)
+
+
+def attacked_cluster(folder: Path, security: str = "sign", program: str = "") -> AttackedCluster:
+    cluster = AttackedCluster(folder, program=program, security=security, io_timeout_s=IO_TIMEOUT_S)
+    mine, theirs = {f"nodes.{ATTACKER}": "none", f"nodes.{READER}": "ro"}, {f"nodes.{READER}": "ro"}
+    disks = [
+        cluster.image(name, DISK_BYTES, cache="writeback", **rules)
+        for name, rules in ((DISK, mine), (ATTACKED, theirs))
+    ]
+    cluster.add_node(OWNER, disks, addresses=["127.0.0.2"], scratch_size_bytes=SCRATCH_BYTES)
+    for node, address in ((HONEST, HONEST_ADDRESS), (ATTACKER, ATTACKER_ADDRESS), (READER, READER_ADDRESS)):
+        cluster.add_node(node, addresses=[address])
+    cluster.write()
+    cluster.keygen()
+    return cluster
 
 
 class Stage:

@@ -33,7 +33,7 @@ from meshfs.keys import Keyring
 from meshfs.model import IoClass
 
 BLOCK_BYTES: Final = 4 * limits.KIB
-#: Blocks at the beginning of the disk that the session uses.
+#: Blocks of the disk that a session uses, from `area` times as many on: no two sessions at once use the same.
 BLOCKS: Final = 1024
 #: Calls are wanted this often; see above.
 INTERVAL_S: Final = 0.01
@@ -56,6 +56,7 @@ class Honest:
         self._options = options
         self._random = random.Random(options.seed)
         self._written = [0] * BLOCKS
+        self._unknown: set[int] = set()
         self.latencies_s: list[float] = []
         self._told = False
         #: When the call under way began.
@@ -94,7 +95,7 @@ class Honest:
 
     async def _zero(self, handle: Handle) -> None:
         """A session before this one may have written."""
-        await handle.write(0, bytes(BLOCKS * BLOCK_BYTES))
+        await handle.write(self._offset(0), bytes(BLOCKS * BLOCK_BYTES))
 
     async def _call(self, handle: Handle) -> None:
         number = self._random.randrange(BLOCKS)
@@ -103,14 +104,20 @@ class Honest:
         try:
             if writes:
                 self._written[number] += 1
-                await handle.write(number * BLOCK_BYTES, self._block(number))
+                await handle.write(self._offset(number), self._block(number))
             else:
-                data = await handle.read(number * BLOCK_BYTES, BLOCK_BYTES)
-                self.wrong += data != self._block(number)
+                data = await handle.read(self._offset(number), BLOCK_BYTES)
+                self.wrong += number not in self._unknown and data != self._block(number)
         except OSError as error:
             self.errors[error.strerror or str(error)] += 1
+            if writes:
+                # It may be carried out or not, now or later: nothing can be said of the block from here on.
+                self._unknown.add(number)
         self._called_s = None
         self.latencies_s.append(time.monotonic() - start_s)
+
+    def _offset(self, number: int) -> int:
+        return int(self._options.area * BLOCKS + number) * BLOCK_BYTES
 
     def _block(self, number: int) -> bytes:
         times = self._written[number]
@@ -149,6 +156,7 @@ def main() -> None:
     parser.add_argument("--node", required=True)
     parser.add_argument("--disk", required=True, metavar="NODE/NAME")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--area", type=int, default=0, help="which part of the disk the session uses")
     parser.add_argument("--rest-ms", type=float, default=2.0, help="between two calls")
     parser.add_argument("--writes", type=float, default=0.2, help="which share of the calls writes")
     parser.add_argument("--seed", type=int, default=1)
