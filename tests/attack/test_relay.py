@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from support.attack_stage import HONEST, OWNER, Stage, check_honest
+from support.attack_stage import HONEST, Stage, check_honest
 
 RELAY = "127.0.0.60"
-#: One frame of so many is changed; each costs its connection, and the next is tried after a while.
-ONE_IN = 150
+#: One of so many frames is changed; each costs its connection, and the next is tried after a while.
+ONE_IN = 40
 
 
 @pytest.fixture
@@ -28,12 +28,11 @@ def test_flipped_bits_reach_nobody(secured: Stage, beside_the_way: Path, long: b
     if loaded:
         secured.attack("read4k", source="127.0.0.4", connections=2)
     relay = secured.attack("flip", HONEST, source=RELAY, count=ONE_IN)
-    honest = secured.honest(config=beside_the_way, area=1, seconds=60 if long else 6, writes=0.5)
+    honest = secured.honest(config=beside_the_way, area=1, seconds=60 if long else 5, writes=0.5)
     figures = honest.finish(120)
     counts = relay.end()
-    assert counts["flipped"] > 0, counts
+    assert counts.get("flipped", 0) > 0, counts
     assert (figures["errors"], figures["wrong"]) == ({}, 0), (figures, counts)
     assert figures["worst_ms"] < 1000 * secured.cluster.io_timeout_s
     check_honest(secured.figures(), secured.cluster.io_timeout_s)
     secured.check_exporter()
-    assert OWNER in secured.cluster.nodes

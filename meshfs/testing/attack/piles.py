@@ -38,6 +38,12 @@ _SHARED: Final = int(LockFlags.SHARED_LOCK | LockFlags.FAIL_IMMEDIATELY)
 _UNLOCK: Final = int(LockFlags.UNLOCK)
 _RELATED_ID: Final = (1 << 64) - 1
 _RESTART: Final = 1
+#: What is tried unless `count` says otherwise: more than any exporter should allow.
+_LOCKS_PER_OPEN: Final = 1024
+_NOTIFIES: Final = 520
+_CONNECTIONS: Final = 1023
+_SESSIONS: Final = 2047
+_SESSIONS_PER_CONNECTION: Final = 16
 _NAMES_INFORMATION: Final = 12
 #: What is lost of a connection shows without reading from it.
 _GONE: Final = select.POLLERR | select.POLLHUP | select.POLLRDHUP
@@ -64,7 +70,7 @@ def locks(attack: Attack) -> None:
 def _lock(attack: Attack, client: Client, wanted: int) -> list[int]:
     """Take shared locks of a byte each, as many as there may be; the opens that have some."""
     opened: list[int] = []
-    for first in range(0, wanted, limits.LOCKS_PER_OPEN_MAX):
+    for first in range(0, wanted, _LOCKS_PER_OPEN):
         if attack.over:
             break
         created = client.create(attack.options.disk, _READ, SHARE_ALL)
@@ -72,7 +78,7 @@ def _lock(attack: Attack, client: Client, wanted: int) -> list[int]:
             attack.counts[f"CREATE 0x{created.status:08x}"] += 1
             break
         file_id = FileId(*_ids(created.body))
-        count = min(limits.LOCKS_PER_OPEN_MAX, wanted - first)
+        count = min(_LOCKS_PER_OPEN, wanted - first)
         elements = tuple(LockElement(2 * (first + number), 1, _SHARED) for number in range(count))
         reply = client.call(Command.LOCK, LockRequest(file_id, elements).pack())
         attack.counts[f"LOCK 0x{reply.status:08x}"] += 1
@@ -120,11 +126,11 @@ def notifies(attack: Attack) -> None:
     clients: list[Client] = []
     for _ in range(attack.options.connections):
         with attack.refusals():
-            client = attack.logged_in(credits=2 * limits.ASYNC_PER_CONNECTION_MAX)
+            client = attack.logged_in(credits=2 * _NOTIFIES)
             clients.append(client)
             root = client.open("", _READ)
             body = ChangeNotifyRequest(FileId(root, root), 4096, 0xFFF).pack()
-            for _ in range(limits.ASYNC_PER_CONNECTION_MAX + 8):
+            for _ in range(_NOTIFIES):
                 reply = client.call(Command.CHANGE_NOTIFY, body)
                 attack.counts[f"CHANGE_NOTIFY 0x{reply.status:08x}"] += 1
                 if attack.over:
@@ -143,12 +149,12 @@ def notifies(attack: Attack) -> None:
 
 def connections(attack: Attack) -> None:
     """All that the exporter takes, each with a session; what it closes is opened again."""
-    _keep(attack, attack.options.count or limits.CONNECTIONS_MAX - 1, lambda: attack.logged_in(timeout_s=5.0))
+    _keep(attack, attack.options.count or _CONNECTIONS, lambda: attack.logged_in(timeout_s=5.0))
 
 
 def sessions(attack: Attack) -> None:
-    per_connection = limits.SESSIONS_PER_CONNECTION_MAX
-    wanted = attack.options.count or limits.SESSIONS_MAX - 1
+    per_connection = _SESSIONS_PER_CONNECTION
+    wanted = attack.options.count or _SESSIONS
 
     def connect() -> Client:
         client = attack.logged_in(timeout_s=5.0)

@@ -1,8 +1,8 @@
 """Somebody on the way between an honest session and the exporter, who changes a bit in some of the messages.
 
 The relay listens at ``--source`` (an address of this machine) and the exporter's own port. The honest session has a
-config that gives the relay's address as the exporter's. Every `count`-th frame of the session gets one bit flipped
-behind its length prefix: requests and replies, headers, signatures and data alike.
+config that gives the relay's address as the exporter's. On each connection and in each direction, one of the `count`
+frames after the login gets a bit flipped behind its length prefix: headers, signatures and data alike.
 """
 
 import random
@@ -19,6 +19,7 @@ from meshfs.testing.smb_frames import FrameSplitter
 _RECEIVE_BYTES: Final = 256 * limits.KIB
 #: Frames of a connection that pass unchanged: its NEGOTIATE and its login, so that there is a session to attack.
 _LOGIN_FRAMES: Final = 6
+_FRAMES: Final = 100
 _ACCEPT_S: Final = 0.1
 
 
@@ -62,6 +63,7 @@ class _Way:
         self._splitter = FrameSplitter()
         self._random = random.Random(f"{attack.options.seed} {attack.counts['connections']}")
         self._frames = 0
+        self._victim = _LOGIN_FRAMES + self._random.randrange(attack.options.count or _FRAMES)
 
     def passes(self) -> bool:
         data = self._source.recv(_RECEIVE_BYTES)
@@ -73,11 +75,11 @@ class _Way:
         return True
 
     def _changed(self, frame: bytes) -> bytes:
-        self._frames += 1
         self._attack.counts["frames"] += 1
-        every = self._attack.options.count or 200
-        if self._frames <= _LOGIN_FRAMES or self._random.randrange(every):
+        if self._frames != self._victim:
+            self._frames += 1
             return frame
+        self._frames += 1
         self._attack.counts["flipped"] += 1
         changed = bytearray(frame)
         changed[4 + self._random.randrange(len(frame) - 4)] ^= 1 << self._random.randrange(8)

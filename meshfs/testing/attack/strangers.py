@@ -22,6 +22,7 @@ from meshfs.testing.attack.base import REFUSALS, Attack, Run
 
 #: Attempts to connect that are made before the attack looks which connections are gone.
 _BURST: Final = 64
+_CONNECTIONS: Final = 128
 _TRICKLE_S: Final = 0.05
 _RST: Final = struct.pack("ii", 1, 0)
 _CLOSED: Final = select.POLLIN | select.POLLERR | select.POLLHUP | select.POLLRDHUP
@@ -44,7 +45,7 @@ class Crowd:
         self._dialled = 0
 
     def run(self) -> None:
-        attack, wanted = self._attack, self._attack.options.count or limits.CONNECTIONS_UNAUTHENTICATED_MAX
+        attack, wanted = self._attack, self._attack.options.count or _CONNECTIONS
         while not attack.over:
             for _ in range(min(_BURST, wanted - len(self._streams))):
                 with attack.refusals():
