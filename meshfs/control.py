@@ -1,6 +1,7 @@
 """The control socket: one JSON object per line in, one out.
 
-Its mode is 0600, so only its owner and root can ask.
+Its mode is 0600, so only its owner and root can ask. Each of them may be a script that forgot to close what it opened:
+past CONTROL_CONNECTIONS_MAX the connection that has waited the longest without asking is ended for a newcomer.
 
     {"verb": "status", ...}  ->  what the verb's handler makes of the request
     anything else            ->  {"error": "..."}
@@ -11,7 +12,9 @@ An answer may be megabytes: it is encoded piece by piece, so that I/O goes on me
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import trio
 
@@ -40,27 +43,60 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
+class _Silent:
+    """The connections that are there, and which of them have not asked anything, the longest silent one first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._scopes: OrderedDict[trio.CancelScope, None] = OrderedDict()
+
+    def make_room(self) -> bool:
+        """Whether one more connection may be served; another one may end for it."""
+        if self.count < limits.CONTROL_CONNECTIONS_MAX:
+            return True
+        if not self._scopes:
+            return False
+        longest, _ = self._scopes.popitem(last=False)
+        longest.cancel()
+        return True
+
+    @contextmanager
+    def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
+        """The connection of that scope is silent during the block."""
+        self._scopes[scope] = None
+        try:
+            yield
+        finally:
+            self._scopes.pop(scope, None)
+
+
 async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) -> None:
     """Answer until cancelled; the socket is the caller's."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening.dup()))
-    limit = trio.CapacityLimiter(limits.CONTROL_CONNECTIONS_MAX)
+    silent = _Silent()
 
     async def serve(stream: trio.SocketStream) -> None:
-        async with stream, limit:
+        async with stream:
+            if not silent.make_room():
+                return
+            silent.count += 1
             try:
-                await converse(stream, verbs)
+                await converse(stream, verbs, silent)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 logger.debug("control connection broken")
+            finally:
+                silent.count -= 1
 
     _ACCEPTING.addFilter(_without_traceback)
     await trio.serve_listeners(serve, [listener])
 
 
-async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler]) -> None:
+async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler], silent: _Silent | None = None) -> None:
     """Line by line; silence and overlong lines end it."""
+    silent = silent or _Silent()
     received = bytearray()
     while True:
-        with trio.move_on_after(limits.CONTROL_TIMEOUT_S) as patience:
+        with trio.move_on_after(limits.CONTROL_TIMEOUT_S) as patience, silent.waiting(patience):
             while b"\n" not in received:
                 data = await stream.receive_some()
                 if not data:

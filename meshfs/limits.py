@@ -439,6 +439,8 @@ RELOAD_TIMEOUT_S: Final = 30.0
 
 # Prometheus asks with one connection at a time; a second server and a curious person are welcome.
 METRICS_CONNECTIONS_MAX: Final = 4
+# Connections that the kernel completed and nobody accepted yet; a full backlog would turn Prometheus away.
+METRICS_BACKLOG: Final = 128
 # Each step of a client: its request, taking the answer. Prometheus itself gives up after 10 s.
 METRICS_CLIENT_TIMEOUT_S: Final = 5.0
 METRICS_SNAPSHOT_TIMEOUT_S: Final = 5.0

@@ -8,8 +8,9 @@ what is told of one disk is of one moment, and no other thread looks at what liv
 sleeps after every few lines: a thread that computes without a pause holds the interpreter for
 5 ms at a time (sys.setswitchinterval), which every request to a disk would wait for.
 
-Bounded: connections at once (one more is closed unheard), what a client may take for each step,
-and the wait for a snapshot (then 503, as when the process is ending).
+Bounded: connections at once, what a client may take for each step, and the wait for a snapshot (then 503, as when the
+process is ending). For one connection more the one that has waited the longest without a request is ended; where all
+have asked, the new one is closed unheard.
 
 Format and naming: prometheus.io, "Exposition formats" and "Metric and label naming".
 Importing this costs 15 ms and 3 MiB, so it is imported only where metrics are asked for.
@@ -21,8 +22,10 @@ import socket
 import socketserver
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any, Final, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -212,6 +215,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
     """
 
     daemon_threads = True
+    request_queue_size = limits.METRICS_BACKLOG
 
     def __init__(self, place: tuple[str, int], snapshots: _Snapshots) -> None:
         """Raises OSError."""
@@ -221,6 +225,8 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         self._counting = threading.Lock()
         #: Connections that are served now.
         self.connections = 0
+        #: Those of them whose request has not come; the one that waits for the longest comes first.
+        self._silent: OrderedDict[socket.socket, None] = OrderedDict()
         super().__init__(place, _Handler)
         self.socket.setblocking(False)
         self.set_app(_application(snapshots))
@@ -257,23 +263,43 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self.connections >= limits.METRICS_CONNECTIONS_MAX:
+        if self.connections >= limits.METRICS_CONNECTIONS_MAX and not self._end_silent():
             logger.debug("metrics: %s refused, as %d are served", client_address, self.connections)
             self.shutdown_request(request)
             return
         self._count(1)
+        with self._counting:
+            self._silent[request] = None
         try:
             super().process_request(request, client_address)
         except RuntimeError as error:
             # No more threads for this process: the event loop goes on.
             logger.warning("metrics: %s", error)
+            self.asked(request)
             self._count(-1)
             self.shutdown_request(request)
+
+    def _end_silent(self) -> bool:
+        """End the connection that has waited the longest without a request; False where there is none."""
+        with self._counting:
+            if not self._silent:
+                return False
+            longest, _ = self._silent.popitem(last=False)
+            # Its thread, which reads from it, sees the end of it.
+            with suppress(OSError):
+                longest.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def asked(self, request: socket.socket) -> None:
+        """The request of this connection is there, or the connection is over."""
+        with self._counting:
+            self._silent.pop(request, None)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.asked(request)
             self._count(-1)
 
     def _count(self, change: int) -> None:
@@ -287,6 +313,13 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
 
 class _Handler(WSGIRequestHandler):
     timeout = limits.METRICS_CLIENT_TIMEOUT_S
+    server: MetricsServer
+
+    def parse_request(self) -> bool:
+        """The request, with its headers; called when its first line is there."""
+        parsed = super().parse_request()
+        self.server.asked(self.request)
+        return parsed
 
     def log_message(self, format: str, *arguments: Any) -> None:
         logger.debug("metrics: %s: %s", self.client_address, format % arguments)

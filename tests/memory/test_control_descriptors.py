@@ -1,14 +1,17 @@
-"""The control socket while the process has no file descriptor left."""
+"""The control socket while the process has no file descriptor left, and while others hold connections open."""
 
 import errno
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import trio
 
-from meshfs.control import serve_control
+from meshfs import limits
+from meshfs.control import Answer, Request, serve_control
+from meshfs.control_client import read_control
 from meshfs.exporter.endpoints import listen_unix
 
 
@@ -29,3 +32,24 @@ async def test_a_connection_that_cannot_be_accepted_is_one_line_of_the_log(
     assert tries > 1, "it is tried again"
     assert len(caplog.records) == tries
     assert all("Too many open files" in record.getMessage() and not record.exc_info for record in caplog.records)
+
+
+async def test_silent_connections_lock_nobody_out(tmp_path: Path) -> None:
+    async def status(_: Request) -> Answer:
+        return {"well": True}
+
+    path = tmp_path / "control"
+    with listen_unix(path) as listening, ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_control, listening, {"status": status})
+            silent = [await trio.open_unix_socket(path) for _ in range(4 * limits.CONTROL_CONNECTIONS_MAX)]
+            for stream in silent:
+                stack.callback(stream.socket.close)
+            document = await trio.to_thread.run_sync(read_control, path, {"verb": "status"})
+            assert document.flag("well")
+            # The oldest were ended for the newer ones, and the newest are served still.
+            with trio.fail_after(5):
+                assert await silent[0].receive_some() == b""
+                await silent[-1].send_all(b'{"verb": "status"}\n')
+                assert await silent[-1].receive_some() == b'{"well": true}\n'
+            nursery.cancel_scope.cancel()

@@ -203,20 +203,41 @@ async def test_a_fault_of_ours_is_logged_and_ends_nothing(caplog: pytest.LogCapt
         assert (await scrape(server))[0] == 200
 
 
-async def test_connections_are_bounded_and_silent_ones_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics._Handler, "timeout", 1.0)
+async def test_silent_connections_lock_nobody_out_and_are_bounded() -> None:
     async with serving(dict) as server:
-        silent = [connect(server) for _ in range(limits.METRICS_CONNECTIONS_MAX)]
-        while server.connections < len(silent):
-            await trio.lowlevel.checkpoint()
-        with connect(server) as refused:
-            assert await trio.to_thread.run_sync(refused.recv, 1) == b"", "closed unheard"
-            assert server.connections == len(silent)
-        for stream in silent:
-            assert await trio.to_thread.run_sync(stream.recv, 1) == b"", "given up by the server"
+        silent = [connect(server) for _ in range(3 * limits.METRICS_CONNECTIONS_MAX)]
+        trickling = connect(server)
+        trickling.sendall(b"GET /metr")
+        # The oldest are ended for the newer ones, at once and not after their time.
+        for stream in silent[: 2 * limits.METRICS_CONNECTIONS_MAX + 1]:
+            assert await trio.to_thread.run_sync(stream.recv, 1) == b""
+        assert (await scrape(server))[0] == 200
+        for stream in (*silent, trickling):
             stream.close()
         await unused(server)
-        assert (await scrape(server))[0] == 200
+        assert not server._silent
+
+
+async def test_a_silent_connection_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics._Handler, "timeout", 0.2)
+    async with serving(dict) as server:
+        with connect(server) as stream:
+            assert await trio.to_thread.run_sync(stream.recv, 1) == b"", "given up by the server"
+        await unused(server)
+
+
+async def test_where_all_have_asked_one_more_is_closed_unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()
+    monkeypatch.setattr(metrics._Snapshots, "_take", lambda _: told.wait(GUARD_S) and {})
+    async with serving(dict) as server, trio.open_nursery() as nursery:
+        for _ in range(limits.METRICS_CONNECTIONS_MAX):
+            nursery.start_soon(scrape, server)
+        while server.connections < limits.METRICS_CONNECTIONS_MAX or server._silent:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.005)
+        with connect(server) as refused:
+            assert await trio.to_thread.run_sync(refused.recv, 1) == b""
+        told.set()
+    await unused(server)
 
 
 @pytest.mark.parametrize(
