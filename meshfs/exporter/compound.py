@@ -9,10 +9,11 @@ to go on with.
 
 from typing import TYPE_CHECKING, Final
 
+from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.request import Request, chain
+from meshfs.exporter.request import ERROR_BODY, Request, chain
 from meshfs.smb.connection import Message, Protection
-from meshfs.smb.constants import Command, Flags, NtStatus
+from meshfs.smb.constants import HEADER_BYTES, Command, Flags, NtStatus
 
 if TYPE_CHECKING:
     from meshfs.exporter.peer import Peer
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
 _ERROR: Final = 0xC0000000
+#: Not worth being charged: with all credits, 2 MiB.
+_SMALL_BYTES: Final = 4 * limits.KIB
 _NO_FILE: Final = frozenset(
     (Command.NEGOTIATE, Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_CONNECT, Command.TREE_DISCONNECT,
      Command.ECHO, Command.CANCEL)
@@ -42,6 +45,11 @@ class Compound:
         self.file_id: int | None = None
         #: ... and its error, if it failed and left no file.
         self._file_status = 0
+        self._reply_bytes = 0
+        #: What its node's account holds for it: the copy of its requests, and replies that wait for the last one.
+        self._charged_bytes = 0
+        self._account = peer.usage.memory
+        self._charge(_length(head))
 
     def is_last(self, request: Request) -> bool:
         return request.message.next is None
@@ -85,6 +93,13 @@ class Compound:
 
     def answered(self, request: Request, reply: bytearray, status: int) -> None:
         message = request.message
+        if len(reply) > _SMALL_BYTES and self._reply_bytes + len(reply) > limits.FRAME_MAX_BYTES:
+            # Together they would fit into no frame, and 64 of them would be half a gigabyte.
+            status = NtStatus.INSUFFICIENT_RESOURCES
+            reply[8:12] = status.to_bytes(4, "little")
+            reply[HEADER_BYTES:] = ERROR_BODY
+        self._reply_bytes += len(reply)
+        self._charge(len(reply))
         self._replies.append((request, reply))
         if not message.flags & _RELATED or self._session_id is not None:
             known = request.session_id and status != NtStatus.USER_SESSION_DELETED
@@ -95,6 +110,30 @@ class Compound:
             self._failed(message.command, status)
         self._next = message.next
         if self._next is None:
+            self.let_go()
             self._peer.send(chain(self._replies))
         else:
             self.run()
+
+    # --- memory ------------------------------------------------------------------------
+
+    def _charge(self, more_bytes: int) -> None:
+        if more_bytes > _SMALL_BYTES:
+            self._charged_bytes += more_bytes
+            self._peer.compounds.add(self)
+            self._peer.exporter.memory.charge(self._account, more_bytes)
+
+    def let_go(self) -> None:
+        """It is answered, or its connection is lost: its memory is free as soon as nobody refers to it."""
+        if self._charged_bytes:
+            self._peer.compounds.discard(self)
+            self._peer.exporter.memory.charge(self._account, -self._charged_bytes)
+            self._charged_bytes = 0
+
+
+def _length(part: Message | None) -> int:
+    total = 0
+    while part is not None:
+        total += len(part.view)
+        part = part.next
+    return total

@@ -73,6 +73,8 @@ class Peer:
         self.cancellable: dict[int, DiskRequest | Waiting] = {}
         self.cancels = 0
         self.last_async_id = 0
+        #: Those that hold memory.
+        self.compounds: set[Compound] = set()
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
         self.dirty = False
         self.held: list[Message] = []
@@ -328,6 +330,8 @@ class Peer:
             self.end_bind(session_id)
         for session in list(self.sessions.values()):
             self.exporter.unbind(session, self)
+        for compound in list(self.compounds):
+            compound.let_go()
         for _, buffer in self.out:
             if buffer is not None:
                 buffer.release()

@@ -18,6 +18,7 @@ from meshfs.smb.messages import (
     FileId,
 )
 from meshfs.smb.security import NONCE_EXPORTER
+from meshfs.smb.wire import pack_header
 from meshfs.testing.memory_disk import MemoryDisk
 from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
 
@@ -197,3 +198,52 @@ def test_only_the_last_of_a_compound_may_wait(client):
     client.collect()
     final = client.take(ids[1])
     assert (final.status, final.protection) == (0, Protection.SIGNED)
+
+
+def test_replies_that_fit_into_no_frame_are_refused_and_the_rest_is_served():
+    """64 reads of 8 MiB would be half a gigabyte in one reply, whose length has 24 bits."""
+    client = RawInitiator(make_exporter(disk0=MemoryDisk(8 << 20))).log_in()
+    client.call(Command.ECHO, b"\x04\0\0\0", credits=8000)
+    file_id, size = client.open("disk0"), 3 << 20
+    part = (Command.READ, read_body(file_id, 0, size), {"credit_charge": 48})
+    replies = [client.take(message_id) for message_id in wide_compound(client, *[part] * 8)]
+    assert [len(reply.data) for reply in replies if not reply.status] == [size] * 2
+    assert {reply.status for reply in replies[2:]} == {NtStatus.INSUFFICIENT_RESOURCES}
+    assert client.exporter.pool.used_bytes == 0
+
+
+def wide_compound(client, *parts):
+    """`compound` of requests that take as many message ids as they pay credits for."""
+    ids = []
+    for _, _, header in parts:
+        ids.append(client.next_id)
+        client.next_id += header["credit_charge"]
+    messages = [
+        bytearray(pack_header(
+            command, message_id=message_id, tree_id=client.tree_id, session_id=client.session_id, credits=64,
+            flags=Flags.SIGNED, **header,
+        ) + body)
+        for message_id, (command, body, header) in zip(ids, parts, strict=True)
+    ]  # fmt: skip
+    client.deliver(client.connection.protect(messages, client.security, None))
+    return ids
+
+
+def test_what_compounds_hold_while_a_disk_hangs_is_charged_to_their_node():
+    """The replies of the first requests wait for those of the last, of each compound."""
+    disk, hangs = MemoryDisk(8 << 20), MemoryDisk(1 << 20)
+    client = RawInitiator(make_exporter(disk0=disk, disk1=hangs)).log_in()
+    client.call(Command.ECHO, b"\x04\0\0\0", credits=8000)
+    first, second, size = client.open("disk0"), client.open("disk1"), 4 << 20
+    hangs.stall()
+    for _ in range(10):
+        wide_compound(
+            client, (Command.READ, read_body(first, 0, size), {"credit_charge": 64}),
+            (Command.READ, read_body(second, 0, 512), {"credit_charge": 1}),
+        )  # fmt: skip
+    account = client.exporter.usage.of("n2").memory
+    assert account.used_bytes >= 10 * size
+    client.peer.lost()
+    hangs.release()
+    assert account.used_bytes == 0
+    assert client.exporter.pool.used_bytes == 0
