@@ -325,6 +325,10 @@ RETRY_DELAY_MAX_S: Final = 0.5
 PROBE_PATIENCE_S: Final = 1.0
 # A whole block of every disk there is, so that its exporter can read it past the page cache.
 PROBE_BYTES: Final = 4 * KIB
+# ACCESS_DENIED to what an open may do is taken for a request that was changed on its way, this often within this
+# time; each costs a connection, so a server that means it must not have them all ended.
+DENIALS_MAX: Final = 3
+DENIALS_WINDOW_S: Final = 60.0
 # What a handle's close may wait for the last answers.
 CLOSE_TIMEOUT_S: Final = 5.0
 
@@ -463,6 +467,8 @@ PROBLEM_PATH_LOSSES: Final = 3
 PROBLEM_LOGINS_REFUSED: Final = 5
 # One broken message may be a port scanner's.
 PROBLEM_FRAMES_BROKEN: Final = 5
+# A wrong signature on a session's connection is no scanner's and no mistake in a key: one is worth a look.
+PROBLEM_FORGERIES: Final = 1
 # Use of a limit that leaves little for the next node.
 PROBLEM_LIMIT_SHARE: Final = 0.9
 

@@ -251,13 +251,14 @@ class Mesh:
     # --- problems ----------------------------------------------------------------------
 
     def _counts(self) -> Mapping[str, Mapping[str, int]]:
-        losses = {
-            path_key(exporter, path): path.integer("losses") or 0
-            for exporter in map(Fields, self._initiator.status())
-            for path in exporter.items("channels")
+        exporters = [Fields(exporter) for exporter in self._initiator.status()]
+        paths = [(path_key(exporter, path), path) for exporter in exporters for path in exporter.items("channels")]
+        return {
+            "disk_errors": self._initiator.errors(),
+            "path_losses": {key: path.integer("losses") or 0 for key, path in paths},
+            "path_forgeries": {key: path.integer("bad_signatures") or 0 for key, path in paths},
+            "counters": {"internal_errors": bugs.count()},
         }
-        counters = {"internal_errors": bugs.count()}
-        return {"disk_errors": self._initiator.errors(), "path_losses": losses, "counters": counters}
 
     async def _find(self) -> list[Problem]:
         return await _slow_problems(await self._slow_facts())

@@ -72,6 +72,9 @@ def _channel(families: Families, exporter: dict[str, str], channel: Document) ->
     families.gauge("meshfs_channel_outstanding_requests", "Sent and not answered.", labels, outstanding)
     failures = channel.get("failures")
     families.counter("meshfs_channel_failures_total", "Times lost and attempts failed.", labels, failures)
+    forged = channel.get("bad_signatures")
+    what_forged = "Replies with a wrong signature or seal; each ends its connection."
+    families.counter("meshfs_channel_bad_signatures_total", what_forged, labels, forged)
     for name, what in (("sent_bytes", "Sent"), ("received_bytes", "Received")):
         families.counter(f"meshfs_channel_{name}_total", f"{what}, with headers.", labels, channel.get(name))
 

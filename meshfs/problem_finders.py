@@ -144,6 +144,16 @@ def path_unsteady(document: Fields) -> Iterator[Finding]:
             yield _path(exporter, path), f"it was lost {count} times within the last minute; {advice}"
 
 
+def path_forged(document: Fields) -> Iterator[Finding]:
+    """A path on which messages are changed. TCP's own checksum finds what a bad cable does, but one error in 65,536."""
+    counts = document.object("recent").object("path_forgeries")
+    for exporter, path in _paths(document):
+        count = counts.integer(path_key(exporter, path)) or 0
+        if count >= limits.PROBLEM_FORGERIES:
+            text = f"{count} replies with a wrong signature within the last minute, which were asked for again"
+            yield _path(exporter, path), f"{text}; something between the nodes changes data, or somebody is in between"
+
+
 def path_single(document: Fields) -> Iterator[Finding]:
     """Several addresses are configured at both ends, and one pair of them is left; `path_down` says more if it can.
 

@@ -83,6 +83,7 @@ MOUNT_RULES: Final = (
     Rule("disk-hangs", _ERROR, find.disk_hangs_here),
     Rule("path-down", _WARNING, find.path_down),
     Rule("path-unsteady", _WARNING, find.path_unsteady),
+    Rule("path-forged", _WARNING, find.path_forged),
     Rule("path-single", _WARNING, find.path_single),
     Rule("disk-absent", _ERROR, find.disk_absent),
     Rule("disk-refused", _ERROR, find.disk_refused),
@@ -101,8 +102,12 @@ EXPORTER_RULES: Final = (
         "logins were refused", "compare the keys of the two nodes, or see in the log who it is",
         limits.PROBLEM_LOGINS_REFUSED, "logins_denied", "binds_denied", "login_timeouts")),
     Rule("frames-broken", _WARNING, find.counted(
-        "broken or forged messages came in", "see in the log who sends them",
-        limits.PROBLEM_FRAMES_BROKEN, "bad_signatures", "malformed_requests", "protocol_errors")),
+        "broken messages came in", "see in the log who sends them",
+        limits.PROBLEM_FRAMES_BROKEN, "malformed_requests", "protocol_errors")),
+    Rule("messages-forged", _WARNING, find.counted(
+        "messages with a wrong signature came in",
+        "something between the nodes changes data, or somebody is in between; see in the log on which connections",
+        limits.PROBLEM_FORGERIES, "bad_signatures")),
     Rule("connections-refused", _WARNING, find.counted(
         "connections were turned away", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
         1, "connections_refused", "accept_failures")),

@@ -17,7 +17,8 @@ _EXPORTER: Final = (
 )
 _PATH: Final = (
     *("transport", "interface", "local", "remote", "local_address", "remote_address", "number", "speed_bits_s"),
-    *("rdma", "state", "selected", "why", "retry_in_s", "failures", "losses", "dialect", "signing", "cipher"),
+    *("rdma", "state", "selected", "why", "retry_in_s", "failures", "losses", "bad_signatures"),
+    *("dialect", "signing", "cipher"),
 )
 #: Of a disk: everything but these.
 _DISK_HIDDEN: Final = ("io", "opens")

@@ -14,7 +14,8 @@ A caller whose disk may have no more credits now (window.py) parks all the same,
 is sent by whoever brings the credits.
 
 What the peer sends is checked here against what was asked: any reply that was never asked
-for, is protected less than agreed, or has a length that cannot be, ends the channel.
+for, is protected less than agreed, or has a length that cannot be, ends the channel. So does one
+whose signature or seal is wrong, which is told apart (`forged.py`): it was changed on its way.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ import trio
 
 from meshfs import bugs, limits, reactor
 from meshfs.buffers import Buffer, BufferPool
-from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.errors import ChannelLost, ForgedMessage, RemoteProtocolError, StatusError
 from meshfs.initiator.delay import DelayControl
+from meshfs.initiator.forged import what_is_wrong
 from meshfs.initiator.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.outbox import Outbox
 from meshfs.initiator.slots import ChangingSlot, Reply, Slot, finish, read_result, write_result
@@ -93,6 +95,8 @@ class Channel:
         self.received_bytes = 0
         #: Nothing can be sent any more, and all callers have been told.
         self.closed = False
+        #: Messages that came with a wrong signature or seal; each ends the channel.
+        self.bad_signatures = 0
         #: What is said now is the session's.
         self.logged_in = False
         self._slots: dict[int, Slot] = {}
@@ -377,6 +381,10 @@ class Channel:
             self.transport.expect(self.connection.missing_bytes)
             if self.delay.due(self._now(), len(self._slots)):
                 self._measure_delay()
+        except ForgedMessage as error:
+            self.bad_signatures += 1
+            logger.warning("%s: %s", self.transport.remote, error)
+            self.fail(str(error))
         except RemoteProtocolError as error:
             logger.warning("%s broke the protocol: %s", self.transport.remote, error)
             self.fail(f"the exporter broke the protocol: {error}")
@@ -432,15 +440,15 @@ class Channel:
         slots = self._slots
         slot = slots.get(message.message_id)
         if slot is None:
-            raise RemoteProtocolError(f"reply to request {message.message_id}, which was never sent")
+            raise what_is_wrong(message, f"reply to request {message.message_id}, which was never sent")
         if message.command != slot.command:
-            raise RemoteProtocolError(f"reply of command {message.command} to a request of command {slot.command}")
+            raise what_is_wrong(message, f"reply of command {message.command} to a request of command {slot.command}")
         if message.status == _PENDING:
             self._take_interim(slot, message)
             return
         accepted = self._frames.accepted
         if message.protection not in accepted or (slot.signed and message.protection not in ACCEPT_SIGNED):
-            raise RemoteProtocolError(f"reply protected less than agreed: {message.protection.name}")
+            raise what_is_wrong(message, f"reply protected less than agreed: {message.protection.name}")
         result: object
         if slot.command == _READ:
             result = read_result(slot, message, self._lent)
@@ -462,7 +470,7 @@ class Channel:
     def _take_interim(self, slot: Slot, message: Message) -> None:
         """STATUS_PENDING: the reply comes later, the credits now (MS-SMB2 3.2.5.1.5)."""
         if message.protection not in self._frames.accepted_interim or not message.flags & _ASYNC:
-            raise RemoteProtocolError(f"interim reply that is {message.protection.name} or not asynchronous")
+            raise what_is_wrong(message, f"interim reply that is {message.protection.name} or not asynchronous")
         if slot.async_id is not None:
             raise RemoteProtocolError(f"second interim reply to request {message.message_id}")
         slot.async_id = message.async_id

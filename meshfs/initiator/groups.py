@@ -25,10 +25,12 @@ class Group:
     Data that is shorter than what was asked for is of no use, as it may lack what is in its middle.
     """
 
-    __slots__ = ("_error", "_left", "_memory", "_starts", "_task", "count", "slots")
+    __slots__ = ("_error", "_left", "_memory", "_starts", "_task", "count", "failed", "slots")
 
     def __init__(self, read_bytes: int = 0) -> None:
         self.slots: list[Slot] = []
+        #: The part whose error the whole ends with; None where that part could not be started.
+        self.failed: Slot | None = None
         #: Bytes read or written so far.
         self.count = 0
         self._left = 0
@@ -44,14 +46,14 @@ class Group:
         self._starts[slot] = start
         self._left += 1
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, slot: Slot | None = None) -> None:
         """A part could not be started, or failed."""
         if self._error is None or _weight(error) > _weight(self._error):
-            self._error = error
+            self._error, self.failed = error, slot
 
     def take(self, slot: Slot, result: object) -> None:
         if isinstance(result, BaseException):
-            self.fail(result)
+            self.fail(result, slot)
         elif isinstance(result, int):
             self.count += result
         else:

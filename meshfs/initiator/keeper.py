@@ -71,6 +71,8 @@ class PathKeeper:
         self.failures = 0
         #: Channels that were bound, and lost.
         self.losses = 0
+        #: Channels that ended because a message was forged, or changed on its way.
+        self.bad_signatures = 0
         #: Of channels that ended.
         self.sent_bytes_before = 0
         self.received_bytes_before = 0
@@ -195,6 +197,7 @@ class PathKeeper:
             self.channel = None
             self.sent_bytes_before += channel.sent_bytes
             self.received_bytes_before += channel.received_bytes
+            self.bad_signatures += channel.bad_signatures
             self._owner.closed(channel)
         if not refused:
             self.losses += since_s < inf

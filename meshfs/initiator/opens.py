@@ -47,6 +47,7 @@ from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import Channel
+from meshfs.initiator.denials import Denials
 from meshfs.initiator.failfast import Answers, ends_at
 from meshfs.initiator.files import OpenFile, close_file, open_file, query_disk
 from meshfs.initiator.groups import Group
@@ -54,12 +55,13 @@ from meshfs.initiator.session import ExporterSession, Waiting
 from meshfs.initiator.slots import Reply, Slot
 from meshfs.initiator.window import Lane
 from meshfs.model import Access, DiskInfo, IoClass
-from meshfs.smb.constants import NtStatus
+from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import NO_FILE, FileId
 from meshfs.smb.status import errno_from_status, status_text
 
 logger = logging.getLogger(__name__)
 
+_READ: Final = int(Command.READ)
 # The session or a share of it is gone, whatever the connection looks like: all anew.
 _SESSION_LOST: Final = (
     NtStatus.USER_SESSION_DELETED,
@@ -131,6 +133,9 @@ class SharedOpen:
         #: Another disk has taken the name: whoever uses this open gets ESTALE for good.
         self.ended = False
         self._kept = False
+        #: Whether the open there is may write.
+        self._writable = False
+        self._denials = Denials()
         self._disk = disk
         self._io_class = io_class
         self._exporter = disk.exporter
@@ -332,12 +337,28 @@ class SharedOpen:
                 self._forget(self._made_in)
             return file_id if write else None
         if isinstance(error, StatusError):
+            if error.status == NtStatus.ACCESS_DENIED and sent is not None and self._is_damage(channel, sent):
+                return None
             self._take_status(error, channel, file_id)
             return None
         # The deadline, or the caller was cancelled: what was sent may still happen.
         if write:
             self.give_up(file_id)
         raise error
+
+    def _is_damage(self, channel: Channel, sent: Slot | Group) -> bool:
+        """Whether a refusal of what the open may do is taken for damage on the way; then its channel is given up."""
+        part = sent.failed if isinstance(sent, Group) else sent
+        if part is None or not (part.command == _READ or self._writable):
+            return False
+        if not self._denials.is_damage(trio.current_time()):
+            return False
+        carrying = next((each for each, lane in self.lanes.items() if lane is part.lane), channel)
+        carrying.fail(
+            f"{Command(part.command).name} of disk {self._disk.info.name} was refused (ACCESS_DENIED) though its open "
+            "may do it, as exporters refuse what was changed on its way"
+        )
+        return True
 
     def give_up(self, lost: Attempt) -> None:
         """Nobody waits any more for a write of this open that may be executed. An open that is not offered
@@ -476,6 +497,7 @@ class SharedOpen:
             return
         settled = session.credentials.settled
         self.tree_id, self.file_id = tree.tree_id, file.file_id
+        self._writable = writable
         self.read_max_bytes, self.write_max_bytes = settled.max_read_bytes, settled.max_write_bytes
         self._refusal, self._reported = None, ""
         self._ready = True

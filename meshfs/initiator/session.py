@@ -97,6 +97,8 @@ class ExporterSession:
         #: When the state was entered; trio's clock.
         self.since_s = 0.0
         self.failures = 0
+        #: Messages that were forged, or changed on their way.
+        self.bad_signatures = 0
         # Of channels that ended.
         self.sent_bytes_before = 0
         self.received_bytes_before = 0
@@ -337,6 +339,7 @@ class ExporterSession:
     def closed(self, channel: Channel) -> None:
         self.sent_bytes_before += channel.sent_bytes
         self.received_bytes_before += channel.received_bytes
+        self.bad_signatures += channel.bad_signatures
 
     async def session_change(self) -> None:
         await self._session_changed.wait()

@@ -29,6 +29,7 @@ def exporter_status(exporter: ExporterSession, now: float) -> dict[str, Any]:
             {"disk": disk, "for_s": round(now - since_s, 3)} for disk, since_s in exporter.hung_disks.items()
         ],
         "failures": exporter.failures,
+        "bad_signatures": exporter.bad_signatures,
         "sent_bytes": exporter.sent_bytes_before + sum(channel.sent_bytes for channel in channels),
         "received_bytes": exporter.received_bytes_before + sum(channel.received_bytes for channel in channels),
         "channels": [_path_status(exporter, keeper, now) for keeper in exporter.keepers],
@@ -72,6 +73,7 @@ def _path_status(exporter: ExporterSession, keeper: PathKeeper, now: float) -> d
         "retry_in_s": _left(keeper.retry_at, now) if keeper.state == "down" else None,
         "failures": keeper.failures,
         "losses": keeper.losses,
+        "bad_signatures": keeper.bad_signatures,
         "sent_bytes": sent_bytes,
         "received_bytes": received_bytes,
         **(_channel_status(channel) if channel else _NO_CHANNEL),

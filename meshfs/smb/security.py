@@ -254,7 +254,9 @@ class Opener:
                 aad[: self._nonce_bytes], memory[start + TRANSFORM_HEADER_BYTES : end + _TAG_BYTES], aad, into
             )
         except InvalidTag as error:
-            raise ForgedMessage("encrypted message fails its authentication") from error
+            raise ForgedMessage(
+                "an encrypted message fails its authentication: it was changed on its way, or comes from somebody else"
+            ) from error
         finally:
             tag_room[:] = behind
 

@@ -150,13 +150,16 @@ async def mesh_pair(
     dialers: Sequence[Dialer] = (),
     ways: Ways | None = None,
     channels: int = limits.CHANNELS_PER_PATH,
+    tcp_port: int | None = None,
 ) -> AsyncIterator[Pair]:
     """Both ends, connected; everything ends with the context. ``channels``: of each path.
+
+    ``tcp_port`` of 127.0.0.1: the exporter listens there as well.
 
     ``ways`` to ``folder / "exporter.sock"``, else one by each of ``dialers``, else one.
     """
     policy = policy or Policy()
-    exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security)
+    exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security, port=tcp_port)
     session = ExporterSession(
         NODE,
         ways or FixedWays(dialers or [functools.partial(connect_unix, exporter.path)]),

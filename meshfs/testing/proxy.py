@@ -10,10 +10,10 @@
             held.release()
             assert held.status() == NtStatus.FILE_NOT_AVAILABLE
 
-Frames of a connection pass whole and in order, unchanged, both ways, until it is frozen: by
-`freeze`, or by a request that a hold waits for, which is the first that does not pass. Of a frozen
-connection nothing passes, in either direction, neither bytes nor its end; both ends of TCP stay
-up and acknowledge all. What the exporter answers is taken note of all the same.
+Frames of a connection pass whole and in order, both ways, unchanged unless ``damages`` wants one (damage.py),
+until it is frozen: by `freeze`, or by a request that a hold waits for, which is the first that does not pass. Of a
+frozen connection nothing passes, in either direction, neither bytes nor its end; both ends of TCP stay up and
+acknowledge all. What the exporter answers is taken note of all the same.
 
 A thread of its own runs it, so it serves real processes beside a test that waits for something.
 """
@@ -31,6 +31,7 @@ from typing import Final, Self, TypeAlias, TypeVar
 import trio
 
 from meshfs.smb.constants import NtStatus
+from meshfs.testing.damage import Damages
 from meshfs.testing.network import Nic
 from meshfs.testing.smb_frames import FrameSplitter, Message, messages
 
@@ -64,6 +65,8 @@ class Proxy:
         self.relays: list[Relay] = []
         self.port = int(listening.getsockname()[1])
         self._holds: list[Hold] = []
+        #: What is changed on its way.
+        self.damages = Damages()
         self._cancel = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
         self._failure: BaseException | None = None
@@ -246,8 +249,8 @@ class Relay:
         self._heard = threading.Condition()
         for stream in self._sockets:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._requests = _Direction(self, initiator, exporter, self._look_at_request)
-        self._replies = _Direction(self, exporter, initiator, self._look_at_reply)
+        self._requests = _Direction(self, initiator, exporter, self._look_at_request, is_reply=False)
+        self._replies = _Direction(self, exporter, initiator, self._look_at_reply, is_reply=True)
 
     @property
     def initiator_gone(self) -> bool:
@@ -344,8 +347,11 @@ class _Direction:
         source: trio.socket.SocketType,
         sink: trio.socket.SocketType,
         look: Callable[[bytes], None],
+        *,
+        is_reply: bool,
     ) -> None:
         self._relay = relay
+        self._is_reply = is_reply
         self._source = source
         self._sink = sink
         self._look = look
@@ -405,6 +411,7 @@ class _Direction:
 
     def _take(self, frame: bytes) -> None:
         self._look(frame)
+        frame = self._relay.proxy.damages.passing(frame, self._is_reply)
         if self._relay.frozen:
             self.kept.append(frame)
         else:

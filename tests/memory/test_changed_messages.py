@@ -1,0 +1,236 @@
+"""Messages that are changed between a mount and an exporter are repeated, and no application hears of it.
+
+A proxy in between changes a bit of a request or of its reply. The exporter ends the connection on which a wrong
+signature comes, the mount the one on which a reply has one; what was not answered goes again over another channel
+or a new session, in the order rules of both (MS-SMB2 3.2.4.1.5, 3.3.5.2.10).
+"""
+
+import functools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.config import Security
+from meshfs.errors import StatusError
+from meshfs.exporter.dispatch import HANDLERS
+from meshfs.exporter.request import Request
+from meshfs.initiator.login import Policy
+from meshfs.initiator.port import Handle
+from meshfs.limits import KIB, MIB
+from meshfs.model import IoClass
+from meshfs.smb.constants import Command, NtStatus
+from meshfs.testing.cluster import free_port
+from meshfs.testing.damage import Damage
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.testing.proxy import Proxy
+from meshfs.testing.smb_frames import Message
+from meshfs.transport.stream import connect_tcp
+
+SIZE = 8 * MIB
+BLOCK = 64 * KIB
+TIMEOUT_S = 60
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port("127.0.0.1")
+
+
+@pytest.fixture
+def proxy(port: int) -> Iterator[Proxy]:
+    with Proxy.at("127.0.0.1", 0, ("127.0.0.1", port)) as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def pair_behind(
+    proxy: Proxy, port: int, folder: Path, channels: int, security: Security = Security.SIGN
+) -> AsyncIterator[Pair]:
+    """A mount whose every channel goes through the proxy."""
+    dialers = [functools.partial(connect_tcp, "127.0.0.1", proxy.port)] * channels
+    with trio.fail_after(TIMEOUT_S):
+        async with mesh_pair(
+            folder, SIZE, io_timeout_s=20.0, dialers=dialers, policy=Policy(security), tcp_port=port
+        ) as pair:
+            await until(lambda: len(pair.session.channels) == channels)
+            yield pair
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - any condition will do, and the test has a bound
+        await trio.sleep(0.002)
+
+
+def pattern(number: int, size: int = BLOCK) -> bytes:
+    return bytes((number + each) % 251 for each in range(256)) * (size // 256)
+
+
+async def work(handle: Handle, rounds: int) -> bytes:
+    """Overwrite, zero, flush and read back; returns what the disk's beginning has to hold at the end."""
+    expected = bytearray(4 * BLOCK)
+    for number in range(rounds):
+        for place in range(4):
+            data = pattern(16 * number + place)
+            assert await handle.write(place * BLOCK, data) == BLOCK
+            expected[place * BLOCK : (place + 1) * BLOCK] = data
+        await handle.flush()
+        place = number % 4
+        done = 0
+        while done < BLOCK:
+            done += await handle.zero(place * BLOCK + done, BLOCK - done)
+        expected[place * BLOCK : (place + 1) * BLOCK] = bytes(BLOCK)
+        for place in range(4):
+            found = bytes(await handle.read(place * BLOCK, BLOCK))
+            assert found == expected[place * BLOCK : (place + 1) * BLOCK]
+    return bytes(expected)
+
+
+COMMANDS = (Command.READ, Command.WRITE, Command.FLUSH, Command.IOCTL, Command.CREATE, Command.CLOSE)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("replies", [False, True], ids=["requests", "replies"])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+async def test_every_change_is_repeated_and_the_data_is_right(
+    proxy: Proxy, port: int, tmp_path: Path, command: Command, replies: bool, channels: int
+) -> None:
+    async with pair_behind(proxy, port, tmp_path, channels) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        damage = proxy.damages.of_messages(
+            lambda message: message.command == command and message.is_response == replies, times=3
+        )
+        if command in (Command.CREATE, Command.CLOSE):
+            for _ in range(4):
+                await handle.close()
+                handle = await pair.port.open(IoClass.APP, writable=True)
+        expected = await work(handle, 4)
+        assert damage.done >= 1
+        assert bytes(pair.exporter.disk.data[: len(expected)]) == expected
+        await handle.close()
+        exporter = pair.exporter.exporter
+        assert exporter is not None
+        await until(lambda: bool(pair.session.bad_signatures if replies else exporter.counters["bad_signatures"]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("replies", [False, True], ids=["requests", "replies"])
+async def test_sealed_messages_are_repeated_as_well(
+    proxy: Proxy, port: int, tmp_path: Path, replies: bool, channels: int
+) -> None:
+    async with pair_behind(proxy, port, tmp_path, channels, Security.ENCRYPT) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        damages: list[Damage] = []
+        expected = b""
+        for least_bytes in (0, BLOCK, 0):
+            damages.append(proxy.damages.of_sealed(replies=replies, least_bytes=least_bytes))
+            expected = await work(handle, 1)
+        assert [damage.done for damage in damages] == [1, 1, 1]
+        assert bytes(pair.exporter.disk.data[: len(expected)]) == expected
+        exporter = pair.exporter.exporter
+        assert exporter is not None
+        await until(lambda: (pair.session.bad_signatures if replies else exporter.counters["bad_signatures"]) == 3)
+        assert not exporter.counters["protocol_errors"]
+
+
+async def test_a_write_whose_reply_was_changed_is_a_replay_and_lands_once_in_order(
+    proxy: Proxy, port: int, tmp_path: Path
+) -> None:
+    """It was carried out. What goes again is marked, and waits until nothing older of the open is outstanding."""
+    async with pair_behind(proxy, port, tmp_path, 3) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        replays: list[int] = []
+
+        def is_replay(message: Message) -> bool:
+            if message.is_write() and message.is_replay:
+                replays.append(message.message_id)
+            return False
+
+        proxy.damages.of_messages(is_replay)
+        damage = proxy.damages.of_messages(lambda message: message.command == Command.WRITE and message.is_response)
+        await handle.write(0, b"a" * 512)
+        assert damage.done == 1
+        await handle.write(0, b"b" * 512)
+        assert bytes(await handle.read(0, 512)) == b"b" * 512 == bytes(pair.exporter.disk.data[:512])
+        assert len(replays) == 1
+
+
+async def test_a_changed_message_is_named_on_both_ends(
+    proxy: Proxy, port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pair_behind(proxy, port, tmp_path, 3) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        proxy.damages.of_messages(lambda message: message.command == Command.READ and message.is_response)
+        await handle.read(0, 512)
+        assert "came with a wrong signature" in caplog.text
+        assert "broke the protocol" not in caplog.text
+        await until(lambda: bool(pair.session.bad_signatures))
+        status = pair.session.status(trio.current_time())
+        assert status["bad_signatures"] == 1
+        assert sum(path["bad_signatures"] for path in status["channels"]) == 1
+        proxy.damages.of_messages(Message.is_write)
+        await handle.write(0, bytes(512))
+        assert "closed: WRITE with a wrong signature" in caplog.text
+
+
+# --- other exporters answer ACCESS_DENIED -----------------------------------------------
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, command: Command, times: int) -> list[int]:
+    """An exporter that answers as smbd does where a signature is wrong; what it refused so far."""
+    handler, needs = HANDLERS[command]
+    refused: list[int] = []
+
+    def answer(request: Request) -> None:
+        if len(refused) < times:
+            refused.append(request.message.message_id)
+            raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
+        handler(request)
+
+    monkeypatch.setitem(HANDLERS, command, (answer, needs))
+    return refused
+
+
+@pytest.mark.parametrize("command", [Command.READ, Command.WRITE, Command.FLUSH], ids=lambda command: command.name)
+async def test_a_refusal_of_what_the_open_may_do_is_repeated(
+    proxy: Proxy, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    async with pair_behind(proxy, port, tmp_path, 3) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        refused = deny(monkeypatch, command, 2)
+        expected = await work(handle, 1)
+        assert len(refused) == 2
+        assert bytes(pair.exporter.disk.data[: len(expected)]) == expected
+
+
+@pytest.mark.parametrize("size", [512, 4 * MIB], ids=["whole", "in parts"])
+async def test_a_server_that_means_its_refusal_is_believed(
+    proxy: Proxy, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    async with pair_behind(proxy, port, tmp_path, 3) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        refused = deny(monkeypatch, Command.WRITE, 1 << 30)
+        for _ in range(3):
+            with pytest.raises(PermissionError, match=os.strerror(13)):
+                await handle.write(0, bytes(size))
+        assert pair.session.failures <= limits.DENIALS_MAX, "not a connection for each refusal"
+        assert refused
+
+
+async def test_a_refusal_of_what_the_open_may_not_do_is_believed_at_once(
+    proxy: Proxy, port: int, tmp_path: Path
+) -> None:
+    async with pair_behind(proxy, port, tmp_path, 1) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=False)
+        shared = handle._shared
+        shared._writable = False
+        with pytest.MonkeyPatch.context() as patch:
+            refused = deny(patch, Command.FLUSH, 1 << 30)
+            with pytest.raises(PermissionError):
+                await handle.flush()
+        assert len(refused) == 1
+        assert pair.session.failures == 0
