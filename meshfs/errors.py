@@ -5,6 +5,7 @@ KeyFileError           the administrator's: a key file is missing, malformed or 
 LocalProtocolError     ours: a caller broke this module's rules (a bug)
 RemoteProtocolError    the peer's: it broke the protocol; the connection ends
 ForgedMessage          somebody's on the way, most likely: a message is not as its sender made it; the connection ends
+RepeatedNonce          somebody's between the ends: an encrypted message was sent again
 AuthenticationError    the peer's: it is not who it says, or not of the cluster
 MountFailed            the machine's: the file system could not be mounted
 ChannelLost            nobody's: the connection ended; what was in flight may go again
@@ -45,9 +46,20 @@ class LocalProtocolError(ProtocolError):
 class RemoteProtocolError(ProtocolError):
     """The peer sent what the protocol does not allow."""
 
+    #: The name by which an exporter counts it.
+    counter = "protocol_errors"
+
 
 class ForgedMessage(RemoteProtocolError):
     """A message was not made with its session's key, or was changed on its way: its signature or seal is wrong."""
+
+    counter = "bad_signatures"
+
+
+class RepeatedNonce(RemoteProtocolError):
+    """An authentic encrypted message came a second time, or on another channel than it was sent on."""
+
+    counter = "nonces_repeated"
 
 
 class AuthenticationError(MeshfsError):

@@ -338,8 +338,11 @@ CLOSE_TIMEOUT_S: Final = 5.0
 CHANNELS_PER_PATH: Final = 1
 CHANNELS_PER_PATH_MAX: Final = 8
 # Message ids that a session's first connection leaves to its binds, which are signed with the same key: three
-# for each, so for 85 of them; then the session is made anew.
+# for each, so for 85 of them; then the session is made anew. Under AES-GMAC an exporter grants binds no other ids.
 BIND_MESSAGE_IDS: Final = 256
+# Nonces of encrypted messages that a session of several channels remembers, by intervals: of peers that count, one
+# for each message that is late or was lost; of those that draw lots, one for each message. 80 bytes each.
+NONCES_REMEMBERED_MAX: Final = 16384
 # A channel that says nothing for this long while others of the session do is given up.
 CHANNEL_DEAD_AFTER_S: Final = 1.0
 CHANNEL_DEAD_AFTER_MIN_S: Final = 0.5

@@ -1,9 +1,10 @@
-"""Options of the whole suite, clusters of real processes, and the rule that skips are expected ones."""
+"""Options of the whole suite, clusters of real processes, expected skips, and the record of nonces."""
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from meshfs.limits import MIB
 from meshfs.testing.cluster import LocalCluster, tracebacks
+from support import nonces
 
 FUZZ_CASES_DEFAULT = 100_000
 # Node ids (or their beginnings) that may be skipped on a machine that lacks what they need,
@@ -27,7 +29,13 @@ MESH_DISK_BYTES = 128 * MIB
 #: Set by tools/guest for what runs in its guest.
 IN_GUEST = "MESHFS_GUEST" in os.environ
 
+#: Holds the sitecustomize of every process that tests start.
+RECORDING = Path(__file__).parent / "support" / "recording"
+REPEATS_SHOWN_MAX = 20
+_NONCES = pytest.StashKey[Path]()
+
 _skipped: list[str] = []
+_repeats: list[nonces.Repeat] = []
 
 # The same cases in every run: a new one that fails is found by --hypothesis-profile=explore, not by somebody's commit.
 settings.register_profile("same", derandomize=True)
@@ -55,6 +63,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=for_guest)
 
 
+@pytest.fixture(autouse=True)
+def _recorded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave out what a test signs or encrypts that has keys of its own and takes a nonce as often as it likes."""
+    with nonces.off() if request.node.get_closest_marker("free_nonces") else nullcontext():
+        yield
+
+
 @pytest.fixture(scope="session")
 def fuzz_cases(pytestconfig: pytest.Config) -> int:
     return int(pytestconfig.getoption("--fuzz-cases"))
@@ -71,13 +86,33 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _skipped.append(report.nodeid)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Record the nonces of this process and of all that it starts; processes of other users write there, too."""
+    folder = Path(tempfile.mkdtemp(prefix="meshfs-nonces-"))
+    folder.chmod(0o1777)
+    config.stash[_NONCES] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ[nonces.FOLDER_VARIABLE] = str(folder)
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(RECORDING), before)))
+    nonces.watch(folder)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    _repeats.extend(nonces.repeats(session.config.stash[_NONCES]))
+    if _repeats and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if _skipped and session.config.getoption("--no-unexpected-skips") and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _repeats:
+        terminalreporter.section("nonces used for more than one message (tests/support/nonces.py)", red=True)
+        for repeat in _repeats[:REPEATS_SHOWN_MAX]:
+            terminalreporter.line(str(repeat))
+        terminalreporter.line(f"{len(_repeats)} in all")
     if _skipped and terminalreporter.config.getoption("--no-unexpected-skips"):
         terminalreporter.section("unexpected skips", red=True)
         for nodeid in _skipped:

@@ -6,10 +6,15 @@ the session knows nothing of it. One that fails leaves the session and the conne
 and its hash over the messages is forgotten: the next starts from the connection's NEGOTIATE again.
 
 Replies are signed with the session's key where the request was, and the last with the new
-channel's. A request whose signature is wrong gets none: to sign on demand, with message ids of a
-stranger's choice, would give AES-GMAC nonces away twice.
+channel's. A request whose signature is wrong gets none.
+
+Nor does one whose message id the session's key has signed with, or may sign with, under AES-GMAC: whoever recorded a
+bind can send it again, from anywhere, and would get two signatures under one nonce, which give the key away. So
+each message id serves one bind request of the session, and only ids below those of the session's first channel
+(smb/security.py, BindSigner; docs/security/nonces.md).
 """
 
+import functools
 import logging
 from typing import TYPE_CHECKING
 
@@ -19,9 +24,9 @@ from meshfs.exporter.admission import Stage
 from meshfs.exporter.request import Request
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.connection import Negotiated, Protection, Role
-from meshfs.smb.constants import Dialect, Flags, NtStatus, SessionFlags, SigningAlgorithm
+from meshfs.smb.constants import Capabilities, Dialect, Flags, NtStatus, SessionFlags, SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
-from meshfs.smb.security import PreauthHash, bound_security
+from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash, bound_security
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
 if TYPE_CHECKING:
@@ -61,6 +66,34 @@ def bind(request: Request, body: SessionSetupRequest) -> None:
         raise
 
 
+def take_keys(session: "Session", request: Request, security: ChannelSecurity) -> None:
+    """Keep what binds of a session need; ``request`` is the last of its first login, and of ``security``'s channel.
+
+    That channel signs with this request's message id, and later with higher ones only, where nothing else is in
+    flight. Else some lower one may still come to it, and under AES-GMAC the session is not bound at all.
+    """
+    message, peer = request.message, request.peer
+    only = request.compound is None and peer.window.is_only(message.message_id, message.credit_charge)
+    session.security, session.bind_security = security, BindSecurity(security, message.message_id if only else 0)
+    if not peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL:
+        session.no_more_channels = "the initiator has not asked for several channels"
+    if security.opener is not None and security.opener.seen is not None:
+        security.opener.seen.on_full = functools.partial(_nonces_full, session)
+
+
+def _nonces_full(session: "Session") -> None:
+    """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
+    exporter = session.peer.exporter
+    exporter.count("nonces_full")
+    session.no_more_channels = (
+        f"{limits.NONCES_REMEMBERED_MAX} nonces of the session are remembered, which do not count"
+    )
+    logger.info("session of node %s: its nonces do not count, so it has one channel from now on", session.user)
+    for peer in session.channels:
+        if peer is not session.peer:
+            peer.abort()
+
+
 def _session_of(request: Request) -> "Session":
     """The session, if it may be bound. Raises StatusError.
 
@@ -77,6 +110,12 @@ def _session_of(request: Request) -> "Session":
         expired = session.state is SessionState.EXPIRED
         status = NtStatus.NETWORK_SESSION_EXPIRED if expired else NtStatus.REQUEST_NOT_ACCEPTED
         raise StatusError(status, f"session is {session.state.name}")
+    if request.security is None:
+        peer.exporter.count("nonces_repeated")
+        why = f"a bind with message id {request.message.message_id}, which the session's key may have signed with"
+        raise StatusError(NtStatus.NOT_SUPPORTED, why)
+    if session.no_more_channels:
+        raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, session.no_more_channels)
     if peer in session.channels:
         raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "bound to this connection already")
     if len(session.channels) >= limits.CHANNELS_PER_SESSION_MAX:
@@ -97,20 +136,22 @@ def _verify(request: Request, session: "Session") -> bool:
 
     By the session's key; on a connection that is a channel already by that one's, as Windows does.
     Without a key the session is not valid yet, and will be refused for that. Raises StatusError
-    ACCESS_DENIED.
+    ACCESS_DENIED. The reply is not protected where the message id was used before.
     """
-    peer, message = request.peer, request.message
-    key = session.channels.get(peer, session.security)
+    peer, message, own = request.peer, request.message, session.channels.get(request.peer)
     if message.protection == Protection.SEALED:
-        request.security, request.seal = key, True
+        request.security, request.seal = own, True
         return False
     if not message.flags & Flags.SIGNED:
         return False
-    if key is not None:
+    shared = session.bind_security
+    key = own or shared
+    if key is not None and shared is not None:
         if peer.connection.check(message, key) != Protection.SIGNED:
             peer.exporter.count("bad_signatures")
             raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
-        request.security, request.sign = key, True
+        if own is not None or shared.reserve(message.message_id):
+            request.security, request.sign = key, True
     return True
 
 

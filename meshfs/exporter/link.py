@@ -24,7 +24,7 @@ import trio
 
 from meshfs import bugs, limits, reactor
 from meshfs.buffers import Account
-from meshfs.errors import ForgedMessage, RemoteProtocolError
+from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.admission import Stage
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.peer import Peer
@@ -141,7 +141,7 @@ class Link:
             try:
                 going = step()
             except RemoteProtocolError as error:
-                exporter.count("bad_signatures" if isinstance(error, ForgedMessage) else "protocol_errors")
+                exporter.count(error.counter)
                 self.peer.log_warning("closed: %s", error)
                 going = False
             finally:

@@ -2,6 +2,11 @@
 
 Dialects 3.0 to 3.1.1; of the algorithms the cheapest first. AES-GMAC signs 4 KiB in a
 quarter of AES-CMAC's time, AES-128-GCM seals at several times AES-CCM's speed.
+
+AES-GMAC has a nonce, which is the message id, and a key that signs two messages under one nonce is lost. Whoever
+uses several channels signs their binds with the first one's key, and most initiators do so with the same message ids
+each time. So one that may use several gets an algorithm without a nonce, unless it says that its nonces are unique
+or offers nothing else. What it says is a hint: a bind with a message id that was used is refused all the same.
 """
 
 import os
@@ -21,6 +26,7 @@ from meshfs.smb.constants import (
     SigningAlgorithm,
 )
 from meshfs.smb.messages import (
+    UNIQUE_NONCES,
     Encryption,
     NegotiateContext,
     NegotiateRequest,
@@ -32,6 +38,7 @@ from meshfs.smb.messages import (
 
 DIALECTS: Final = (Dialect.SMB_3_1_1, Dialect.SMB_3_0_2, Dialect.SMB_3_0)
 SIGNING: Final = (SigningAlgorithm.AES_GMAC, SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256)
+_SIGNING_WITHOUT_NONCE: Final = (SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256, SigningAlgorithm.AES_GMAC)
 CIPHERS: Final = (Cipher.AES_128_GCM, Cipher.AES_256_GCM, Cipher.AES_128_CCM, Cipher.AES_256_CCM)
 _SALT_BYTES: Final = 32
 
@@ -127,9 +134,14 @@ def _settle_contexts(request: NegotiateRequest, negotiated: Negotiated) -> tuple
     if encryption is not None:
         negotiated.cipher = _first_common(CIPHERS, encryption.algorithms, Cipher.NONE)
         contexts.append(Encryption((negotiated.cipher,)))
+    if UNIQUE_NONCES in request.contexts:
+        negotiated.unique_nonces = True
+        contexts.append(UNIQUE_NONCES)
     if signing is not None:
         # Without a common one both ends sign with AES-CMAC.
-        negotiated.signing_algorithm = _first_common(SIGNING, signing.algorithms, SigningAlgorithm.AES_CMAC)
+        reuses = negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL and not negotiated.unique_nonces
+        ours = _SIGNING_WITHOUT_NONCE if reuses else SIGNING
+        negotiated.signing_algorithm = _first_common(ours, signing.algorithms, SigningAlgorithm.AES_CMAC)
         contexts.append(Signing((negotiated.signing_algorithm,)))
     return tuple(contexts)
 

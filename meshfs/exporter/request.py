@@ -36,7 +36,9 @@ _RELATED: Final = int(Flags.RELATED_OPERATIONS)
 _REPLAY: Final = int(Flags.REPLAY_OPERATION)
 _SIGNED_WELL: Final = Protection.SIGNED
 _SEALED: Final = Protection.SEALED
-_SESSION_DELETED: Final = int(NtStatus.USER_SESSION_DELETED)
+_BELIEVED_UNSIGNED: Final = frozenset(
+    (int(NtStatus.USER_SESSION_DELETED), int(NtStatus.REQUEST_OUT_OF_SEQUENCE), int(NtStatus.NOT_SUPPORTED))
+)
 
 
 class Request:
@@ -156,7 +158,7 @@ class Request:
         final = self.async_id and status != NtStatus.PENDING
         credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
         flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
-        if status == _SESSION_DELETED and self.security is None:
+        if status in _BELIEVED_UNSIGNED and self.security is None:
             # There is no key to sign with. A client that demands signatures believes the status all the
             # same, as long as the flag is there (Windows sets it, Samba's client asks for it).
             flags |= message.flags & _SIGNED

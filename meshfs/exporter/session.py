@@ -12,7 +12,7 @@ from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.admission import Stage
-from meshfs.exporter.binding import bind
+from meshfs.exporter.binding import bind, take_keys
 from meshfs.exporter.holdings import Holdings, Resource
 from meshfs.exporter.request import Request
 from meshfs.model import IoClass
@@ -27,7 +27,7 @@ from meshfs.smb.constants import (
     SessionSetupFlags,
 )
 from meshfs.smb.messages import FileId, LogoffRequest, LogoffResponse, SessionSetupRequest, SessionSetupResponse
-from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
+from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash, channel_security
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ class Session:
     """One login of one node."""
 
     __slots__ = (
-        "binding", "channels", "closing", "encrypt", "holdings", "id", "last_tree_id", "logins", "negotiated",
-        "opens", "peer", "preauth", "security", "serving", "signing_required", "state", "trees", "user",
+        "bind_security", "binding", "channels", "closing", "encrypt", "holdings", "id", "last_tree_id", "logins",
+        "negotiated", "no_more_channels", "opens", "peer", "preauth", "security", "serving", "signing_required",
+        "state", "trees", "user",
     )  # fmt: skip
 
     def __init__(self, session_id: int, peer: "Peer", preauth: PreauthHash) -> None:
@@ -75,8 +76,12 @@ class Session:
         #: Logins under way, by connection: the first, or once more on any channel.
         self.logins: dict[Peer, Acceptor] = {}
         self.preauth = preauth
-        #: The keys of its first login: binds are signed with them (3.3.5.2.4), whatever became of that channel.
+        #: The keys of its first login, whatever became of that channel; binds have their ciphers from there ...
         self.security: ChannelSecurity | None = None
+        #: ... and are signed with its key (3.3.5.2.4).
+        self.bind_security: BindSecurity | None = None
+        #: Why no further connection may be bound to it; empty while that is allowed.
+        self.no_more_channels = ""
         self.channels: dict[Peer, ChannelSecurity] = {}
         #: Connections with a bind under way.
         self.binding: set[Peer] = set()
@@ -249,7 +254,7 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     assert isinstance(negotiated.dialect, Dialect)
     security = channel_security(
         negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key,
-        session.preauth.value, session.id, exporter=True,
+        session.preauth.value, session.id, exporter=True, nonces=negotiated.peer_nonces,
     )  # fmt: skip
     policy = peer.exporter.security
     session.user = login.user
@@ -257,7 +262,8 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     session.holdings = peer.exporter.holdings_of(login.user)
     session.encrypt = policy is Security.ENCRYPT
     session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
-    session.security = session.channels[peer] = peer.connection.security[session.id] = security
+    session.channels[peer] = peer.connection.security[session.id] = security
+    take_keys(session, request, security)
     # The last reply of a login is signed whatever the policy.
     request.security, request.sign = security, True
 

@@ -9,6 +9,7 @@
 A session ends with its last channel; ``why`` says then how that one ended.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Final, TypeVar
@@ -23,6 +24,8 @@ from meshfs.initiator.login import Credentials, Tree
 from meshfs.initiator.spread import RATE_UNKNOWN_BYTES_S, Spread
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
+
+logger = logging.getLogger(__name__)
 
 _SEQUENCE_MASK: Final = 0xFFFF
 
@@ -58,6 +61,9 @@ class Session:
         self.pick = self.spread.pick
         self.split = self.spread.split
         self._on_lost = on_lost
+        opener = credentials.security.opener
+        if opener is not None and opener.seen is not None:
+            opener.seen.on_full = self._nonces_full
         self._rates: dict[Channel, float] = {}
 
     def add(self, channel: Channel, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
@@ -120,6 +126,15 @@ class Session:
             self.why = channel.why
             self.scope.cancel()
         self._on_lost(self, channel)
+
+    def _nonces_full(self) -> None:
+        """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
+        self.no_more = "the exporter's nonces do not count, so the session has one channel"
+        left = (self.spread.channels or self.channels)[0]
+        logger.warning("%s: %s", left.transport.remote, self.no_more)
+        for channel in list(self.channels):
+            if channel is not left:
+                channel.fail(self.no_more)
 
     def _measure(self) -> None:
         """Where there is a choice its grounds are kept; alone a channel saves itself the trouble."""

@@ -10,7 +10,8 @@ it knows the password.
 Binds are signed with the key of the session, which is also that of its first channel, and AES-GMAC
 makes its nonce of the message id (3.1.4.1): an id used twice would give the key away. So the first
 channel logs in with a message id above `limits.BIND_MESSAGE_IDS`, and every bind uses ids below it
-that no other one had. ECHOs, which need no session, use up what is skipped.
+that no other one had (smb/security.py, BindSigner, sees to it). ECHOs, which need no session, use up what is
+skipped. Exporters that know this are told so (messages.UNIQUE_NONCES); others give who may bind another algorithm.
 """
 
 import os
@@ -41,6 +42,7 @@ from meshfs.smb.constants import (
 )
 from meshfs.smb.messages import (
     NO_FILE,
+    UNIQUE_NONCES,
     EchoRequest,
     Encryption,
     IoctlRequest,
@@ -57,7 +59,7 @@ from meshfs.smb.messages import (
     ValidateNegotiateResponse,
     only_context,
 )
-from meshfs.smb.security import ChannelSecurity, PreauthHash, bound_security, channel_security
+from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash, bound_security, channel_security
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import HEADER
 
@@ -121,25 +123,29 @@ class Credentials:
     session_id: int
     settled: Negotiated
     security: ChannelSecurity
+    #: Its first channel's key for its binds.
+    bind_security: BindSecurity
     seal: bool
     #: The first message id no bind had yet.
     next_bind_id: int = 1
 
-    @property
-    def used_up(self) -> bool:
-        """No further bind has message ids of its own."""
-        gmac = self.settled.signing_algorithm is SigningAlgorithm.AES_GMAC
-        return gmac and self.next_bind_id + _BIND_ROUNDS_MAX > limits.BIND_MESSAGE_IDS
-
-    def take_bind_ids(self) -> int:
-        """The first of as many message ids as one bind may use."""
+    def take_bind_ids(self) -> int | None:
+        """The first of as many message ids as one bind may use; None when there are none left."""
         first = self.next_bind_id
-        self.next_bind_id += _BIND_ROUNDS_MAX
+        ids = range(first, first + _BIND_ROUNDS_MAX)
+        if not all(map(self.bind_security.reserve, ids)):
+            return None
+        if self.settled.signing_algorithm is SigningAlgorithm.AES_GMAC:
+            self.next_bind_id = ids.stop
         return first
 
 
 class AnotherInstance(RemoteProtocolError):
     """Who answers at this address is not who the session is with."""
+
+
+class BindIdsUsedUp(Exception):
+    """No further bind of this session has message ids of its own: only a new session takes further channels."""
 
 
 class BindRefused(Exception):
@@ -183,21 +189,23 @@ async def log_in(
         raise AuthenticationError("the exporter ended the login before it was over") from error
     security = channel_security(
         settled.dialect, settled.signing_algorithm, settled.cipher, session_key, preauth.value,
-        reply.session_id, exporter=False,
+        reply.session_id, exporter=False, nonces=settled.peer_nonces,
     )  # fmt: skip
+    # From the next id on, which is above that of the reply just verified, the channel signs with this key.
+    bind_security = BindSecurity(security, channel.credits.next_id - 1)
     _verify(channel, reply, security)
     if response.security_buffer:
         login.step(response.security_buffer)
     seal = policy.security is Security.ENCRYPT or bool(response.session_flags & SessionFlags.ENCRYPT_DATA)
     channel.protect(security, reply.session_id, sign=policy.security is not Security.NONE, seal=seal)
-    return Credentials(reply.session_id, settled, security, seal)
+    return Credentials(reply.session_id, settled, security, bind_security, seal)
 
 
 async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, session: Credentials) -> None:
     """Negotiate, and make the channel one more of the session (MS-SMB2 3.2.4.2.3.2, 3.2.5.3.3).
 
     The requests are signed with the session's key, and so are the answers but the last, which is
-    signed with the channel's own. Raises BindRefused, and what `log_in` raises.
+    signed with the channel's own. Raises BindRefused, BindIdsUsedUp, and what `log_in` raises.
     """
     hint = await negotiate(channel, policy, guid)
     settled, first = channel.connection.negotiated, session.settled
@@ -208,7 +216,10 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
     ours = (settled.dialect, settled.signing_algorithm, settled.cipher)
     if ours != (first.dialect, first.signing_algorithm, first.cipher):
         raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")
-    await _skip_ids(channel, session.take_bind_ids())
+    first_id = session.take_bind_ids()
+    if first_id is None:
+        raise BindIdsUsedUp("the session's key has signed as many binds as it may")
+    await _skip_ids(channel, first_id)
     reply, preauth = await _exchange_tokens(channel, policy, login, hint, bind_to=session)
     try:
         session_key = login.session_key
@@ -231,6 +242,7 @@ async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
             PreauthIntegrity((HashAlgorithm.SHA_512,), os.urandom(_SALT_BYTES)),
             Encryption(policy.ciphers),
             Signing(policy.signing),
+            UNIQUE_NONCES,
         )
         if Dialect.SMB_3_1_1 in policy.dialects
         else (),
@@ -245,6 +257,7 @@ async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
     settled.peer_guid = response.server_guid
     settled.peer_capabilities = response.capabilities
     settled.peer_security_mode = response.security_mode
+    settled.unique_nonces = UNIQUE_NONCES in response.contexts
     settled.large_mtu = bool(response.capabilities & Capabilities.LARGE_MTU)
     settled.max_read_bytes = _size(settled.large_mtu, response.max_read_bytes, limits.IO_SIZE_MAX_BYTES)
     settled.max_write_bytes = _size(settled.large_mtu, response.max_write_bytes, limits.IO_SIZE_MAX_BYTES)
@@ -308,7 +321,7 @@ async def _exchange_tokens(
     """SESSION_SETUP rounds; the last reply, and the hash over all messages before it (3.2.5.3)."""
     preauth = channel.connection.negotiated.preauth.copy()
     token, _ = login.step(hint or None)
-    session_id, signed_by = (bind_to.session_id, bind_to.security) if bind_to else (0, None)
+    session_id, signed_by = (bind_to.session_id, bind_to.bind_security) if bind_to else (0, None)
     rounds_max = _BIND_ROUNDS_MAX if bind_to else _ROUNDS_MAX
     for _ in range(rounds_max):
         request = SessionSetupRequest(

@@ -33,6 +33,7 @@ from meshfs.initiator.files import open_file, query_disks, query_interfaces, que
 from meshfs.initiator.keeper import PathKeeper
 from meshfs.initiator.login import (
     AnotherInstance,
+    BindIdsUsedUp,
     BindRefused,
     Policy,
     bind,
@@ -301,7 +302,8 @@ class ExporterSession:
     async def _log_in(self, channel: Channel) -> tuple[Session, tuple[DiskInfo, ...]]:
         guid, policy = self._guid, self._policy
         credentials = await log_in(
-            channel, policy, guid, self._new_login(), self._previous_session_id, to_be_bound=self._ways.asks
+            channel, policy, guid, self._new_login(), self._previous_session_id,
+            to_be_bound=self._ways.asks or len(self.keepers) > 1,
         )  # fmt: skip
         self._previous_session_id = credentials.session_id
         trees = {io_class: await connect_tree(channel, self.node, io_class.share) for io_class in IoClass}
@@ -312,11 +314,11 @@ class ExporterSession:
     async def _bind(self, channel: Channel, session: Session) -> None:
         if session.no_more:
             raise BindRefused(session.no_more, signed=True)
-        if session.credentials.used_up:
-            session.fail("its key was used for as many channels as it may be: a new login")
-            raise ChannelLost(session.why)
         try:
             await bind(channel, self._policy, self._guid, self._new_login(), session.credentials)
+        except BindIdsUsedUp as error:
+            session.fail(f"{error}: a new login")
+            raise ChannelLost(session.why) from error
         except BindRefused as error:
             if error.signed:
                 session.no_more = str(error)

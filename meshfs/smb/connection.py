@@ -24,6 +24,7 @@ from meshfs.smb.constants import (
     PROTOCOL_ID_SMB1,
     PROTOCOL_ID_TRANSFORM,
     SESSION_ID_RELATED,
+    Capabilities,
     Cipher,
     Command,
     Dialect,
@@ -36,6 +37,7 @@ from meshfs.smb.security import (
     NONCE_EXPORTER,
     NONCE_INITIATOR,
     ChannelSecurity,
+    PeerNonces,
     PreauthHash,
     parse_transform_header,
 )
@@ -44,6 +46,7 @@ from meshfs.smb.wire import HEADER, READ_DATA_OFFSET, WRITE_DATA_OFFSET, pack_he
 _SIGNED: Final = 0x00000008
 _RESPONSE: Final = 0x00000001
 _CANCEL: Final = int(Command.CANCEL)
+_MULTI_CHANNEL: Final = int(Capabilities.MULTI_CHANNEL)
 _unpack_header: Final = HEADER.unpack_from
 
 
@@ -147,7 +150,16 @@ class Negotiated:
     peer_capabilities: int = 0
     peer_security_mode: int = 0
     peer_dialects: tuple[int, ...] = ()
+    #: Both ends said so (messages.UNIQUE_NONCES).
+    unique_nonces: bool = False
     preauth: PreauthHash = field(default_factory=PreauthHash)
+
+    @property
+    def peer_nonces(self) -> PeerNonces:
+        """What is known of the nonces of a session that is made on this connection."""
+        if self.unique_nonces:
+            return PeerNonces.TAGGED
+        return PeerNonces.OTHER if self.peer_capabilities & _MULTI_CHANNEL else PeerNonces.ONE_CHANNEL
 
 
 class Connection:

@@ -71,6 +71,11 @@ class CreditWindow:
         """Credits of requests received and not yet answered."""
         return self._in_flight
 
+    def is_only(self, message_id: int, charge: int) -> bool:
+        """Whether this request, which was taken, is all that is in flight, and no lower id can come after it."""
+        charge = charge or 1
+        return self._low == message_id + charge and self._in_flight == charge
+
     def take(self, message_id: int, charge: int) -> bool:
         """Use ``charge`` ids from ``message_id`` on (0 counts as 1).
 

@@ -8,8 +8,11 @@ transform header (2.2.41): ProtocolId 4s, Signature 16s, Nonce 16s, OriginalMess
 Reserved H, Flags H, SessionId Q.
 """
 
+import copy
+import enum
 import hashlib
 import hmac
+import itertools
 import struct
 from abc import ABC, abstractmethod
 from hmac import compare_digest
@@ -23,7 +26,8 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
-from meshfs.errors import ForgedMessage, LocalProtocolError, RemoteProtocolError
+from meshfs import limits
+from meshfs.errors import ForgedMessage, LocalProtocolError, RemoteProtocolError, RepeatedNonce
 from meshfs.smb.constants import (
     PREFIX_BYTES,
     PROTOCOL_ID_TRANSFORM,
@@ -32,6 +36,7 @@ from meshfs.smb.constants import (
     Dialect,
     SigningAlgorithm,
 )
+from meshfs.smb.replay import SeenNonces
 
 _pack_nonce: Final = struct.Struct("<QI").pack
 #: Third field of a GMAC nonce: who sends, and whether the message is a CANCEL (3.1.4.1).
@@ -95,11 +100,11 @@ class Signer(Protocol):
 class GmacSigner:
     """AES-128-GMAC."""
 
-    __slots__ = ("_encrypt", "_key")
+    __slots__ = ("_encrypt", "key")
     algorithm = SigningAlgorithm.AES_GMAC
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self.key = key
         self._encrypt = AESGCM(key).encrypt
 
     def sign(self, message: Memory, message_id: int, sender: int) -> None:
@@ -110,7 +115,7 @@ class GmacSigner:
         if len(data) <= _JOIN_MAX_BYTES:
             tag = self._encrypt(nonce, b"", b"".join((memoryview(head)[start:], data)))
         else:
-            gmac = _Cipher(algorithms.AES(self._key), modes.GCM(nonce)).encryptor()
+            gmac = _Cipher(algorithms.AES(self.key), modes.GCM(nonce)).encryptor()
             gmac.authenticate_additional_data(bytes(head[start:]))
             gmac.authenticate_additional_data(data)
             gmac.finalize()
@@ -123,6 +128,45 @@ class GmacSigner:
         expected = self._encrypt(_pack_nonce(message_id, sender), b"", message)
         message[_SIGNATURE] = signature
         return compare_digest(expected, signature)
+
+
+class BindSigner(GmacSigner):
+    """A session's AES-GMAC key as its binds use it: it signs with each reserved message id once, and with no other.
+
+    Binds are signed with the key of the session's first channel (MS-SMB2 3.2.4.1.1, 3.3.4.1.1) but come on other
+    connections, where message ids start at 0 again. So the first channel signs with ids from ``end`` on, and binds
+    share those below.
+    """
+
+    __slots__ = ("_end", "_reserved", "_used")
+
+    def __init__(self, key: bytes, end: int) -> None:
+        super().__init__(key)
+        self._end = end
+        self._used: set[int] = set()
+        #: Those of them that nothing was signed with yet.
+        self._reserved: set[int] = set()
+
+    def reserve(self, message_id: int) -> bool:
+        """Whether one message may be signed with this id: the id is below ``end``, and nobody reserved it before."""
+        if message_id >= self._end or message_id in self._used:
+            return False
+        self._used.add(message_id)
+        self._reserved.add(message_id)
+        return True
+
+    def _spend(self, message_id: int) -> None:
+        if message_id not in self._reserved:
+            raise LocalProtocolError(f"message id {message_id} is not reserved for this signature of a bind")
+        self._reserved.discard(message_id)
+
+    def sign(self, message: Memory, message_id: int, sender: int) -> None:
+        self._spend(message_id)
+        super().sign(message, message_id, sender)
+
+    def sign_parts(self, head: bytearray, start: int, data: bytes | memoryview, message_id: int) -> None:
+        self._spend(message_id)
+        super().sign_parts(head, start, data, message_id)
 
 
 class _MacSigner(ABC):
@@ -191,16 +235,36 @@ def _nonce_bytes(cipher: Cipher) -> int:
     return 12 if cipher in (Cipher.AES_128_GCM, Cipher.AES_256_GCM) else 11
 
 
+#: Bytes of a counted nonce: the count, then the channel's tag. AES-CCM's nonces end there, AES-GCM's are one longer.
+_COUNT_BYTES: Final = 6
+_TAGGED: Final = slice(_COUNT_BYTES, 11)
+
+
+def nonce_tag(preauth: bytes) -> bytes:
+    """What the nonces of one channel's encrypted messages have in common, from the hash over that channel's login."""
+    return preauth[: _TAGGED.stop - _TAGGED.start]
+
+
 class Sealer:
-    """One session's encryption key in one direction; nonces are counted, never repeated."""
+    """One session's encryption key in one direction; nonces are counted, never repeated.
 
-    __slots__ = ("_aead", "_counter", "_nonce_bytes", "_session_id")
+    Channels of a session share key and count. With a tag their nonces also say which channel they are of.
+    """
 
-    def __init__(self, cipher: Cipher, key: bytes, session_id: int) -> None:
+    __slots__ = ("_aead", "_count", "_nonce_bytes", "_session_id", "_tag")
+
+    def __init__(self, cipher: Cipher, key: bytes, session_id: int, tag: bytes = b"") -> None:
         self._aead = _aead(cipher, key)
         self._nonce_bytes = _nonce_bytes(cipher)
         self._session_id = session_id
-        self._counter = 0
+        self._count = itertools.count(1).__next__
+        self._tag = _tag_number(tag)
+
+    def on_channel(self, tag: bytes) -> "Sealer":
+        """The same key and count on another channel."""
+        sealer = copy.copy(self)
+        sealer._tag = _tag_number(tag)
+        return sealer
 
     def seal(self, message: bytes | Memory) -> memoryview:
         """The frame (prefix, transform header, ciphertext) of one message or compound."""
@@ -216,8 +280,7 @@ class Sealer:
         return self._seal_into(memory[start - SEAL_HEAD_BYTES : end + _TAG_BYTES], memory[start:end])
 
     def _seal_into(self, out: memoryview, message: bytes | Memory) -> memoryview:
-        self._counter += 1
-        nonce = self._counter.to_bytes(16, "little")
+        nonce = (self._tag + self._count()).to_bytes(16, "little")
         size, head = len(message), SEAL_HEAD_BYTES
         out[:PREFIX_BYTES] = (TRANSFORM_HEADER_BYTES + size).to_bytes(PREFIX_BYTES, "big")
         _TRANSFORM.pack_into(
@@ -229,36 +292,64 @@ class Sealer:
         return out[: head + size]
 
 
+def _tag_number(tag: bytes) -> int:
+    return int.from_bytes(tag, "little") << 8 * _COUNT_BYTES
+
+
 class Opener:
-    """The other direction of a Sealer."""
+    """The other direction of a Sealer: opens each message once, and only where it was sent to.
 
-    __slots__ = ("_aead", "_nonce_bytes")
+    Within a connection the message ids see to that. But channels of a session share the key, so what was recorded on
+    one could be sent again on another. A peer that tags its nonces is asked for this channel's tag; of any other peer
+    all nonces are remembered (``seen``), for all channels together.
+    """
 
-    def __init__(self, cipher: Cipher, key: bytes) -> None:
+    __slots__ = ("_aead", "_nonce_bytes", "_tag", "seen")
+
+    def __init__(self, cipher: Cipher, key: bytes, *, tag: bytes = b"", seen: SeenNonces | None = None) -> None:
         self._aead = _aead(cipher, key)
         self._nonce_bytes = _nonce_bytes(cipher)
+        self._tag = tag
+        self.seen = seen
+
+    @property
+    def tagged(self) -> bool:
+        """Whether nonces have to have the tag of their channel."""
+        return bool(self._tag)
+
+    def on_channel(self, tag: bytes) -> "Opener":
+        """The same key, and the same nonces seen, on another channel."""
+        opener = copy.copy(self)
+        opener._tag = tag
+        return opener
 
     def open(self, memory: memoryview, start: int, length: int, into: memoryview) -> None:
         """Decrypt the transformed frame ``memory[start:start + length]`` into ``into``.
 
         ``into`` is as long as the message. The 16 bytes behind the frame are borrowed for the
-        tag and put back. Raises ForgedMessage when the frame was not made with this key.
+        tag and put back. Raises ForgedMessage when the frame was not made with this key, and RepeatedNonce
+        when it was sent before or on another channel.
         """
         end = start + length
         tag_room = memory[end : end + _TAG_BYTES]
         behind = bytes(tag_room)
         tag_room[:] = memory[start + 4 : start + 20]
         aad = bytes(memory[start + 20 : start + TRANSFORM_HEADER_BYTES])
+        nonce = aad[: self._nonce_bytes]
         try:
-            self._aead.decrypt_into(
-                aad[: self._nonce_bytes], memory[start + TRANSFORM_HEADER_BYTES : end + _TAG_BYTES], aad, into
-            )
+            self._aead.decrypt_into(nonce, memory[start + TRANSFORM_HEADER_BYTES : end + _TAG_BYTES], aad, into)
         except InvalidTag as error:
             raise ForgedMessage(
                 "an encrypted message fails its authentication: it was changed on its way, or comes from somebody else"
             ) from error
         finally:
             tag_room[:] = behind
+        tag, seen = self._tag, self.seen
+        if tag:
+            if nonce[_TAGGED] != tag:
+                raise RepeatedNonce("encrypted message was sent on another channel of its session")
+        elif seen is not None and not seen.add(int.from_bytes(nonce, "little")):
+            raise RepeatedNonce("encrypted message with a nonce that its session has seen before")
 
 
 def parse_transform_header(view: memoryview) -> tuple[int, int]:
@@ -276,6 +367,17 @@ def parse_transform_header(view: memoryview) -> tuple[int, int]:
     return size, session_id
 
 
+class PeerNonces(enum.Enum):
+    """What a session's peer promises of the nonces of its encrypted messages, and what is done about it."""
+
+    #: Nothing: those seen are remembered.
+    OTHER = "other"
+    #: Each has the tag of its channel; so have ours.
+    TAGGED = "tagged"
+    #: The session has one channel for good, where message ids are enough.
+    ONE_CHANNEL = "one channel"
+
+
 class ChannelSecurity:
     """What protects one session on one connection: its signing key and the session's ciphers."""
 
@@ -285,6 +387,23 @@ class ChannelSecurity:
         self.signer = signer
         self.sealer = sealer
         self.opener = opener
+
+
+class BindSecurity(ChannelSecurity):
+    """The key of a session's first channel, as the session's binds are signed with it."""
+
+    __slots__ = ()
+
+    def __init__(self, session: ChannelSecurity, end: int) -> None:
+        """``end``: the first channel signs with no message id below it."""
+        signer = session.signer
+        if isinstance(signer, GmacSigner):
+            signer = BindSigner(signer.key, min(end, limits.BIND_MESSAGE_IDS))
+        super().__init__(signer, None, None)
+
+    def reserve(self, message_id: int) -> bool:
+        """Whether one message may be signed with this id. AES-CMAC and HMAC have no nonce: they sign with any."""
+        return not isinstance(self.signer, BindSigner) or self.signer.reserve(message_id)
 
 
 def _labels(dialect: Dialect, preauth: bytes) -> tuple[tuple[bytes, bytes], ...]:
@@ -321,6 +440,7 @@ def channel_security(
     session_id: int,
     *,
     exporter: bool,
+    nonces: PeerNonces = PeerNonces.OTHER,
 ) -> ChannelSecurity:
     """All keys of a new session on its first channel; ``exporter`` says which end we are."""
     signer = signing_signer(dialect, algorithm, session_key, preauth)
@@ -332,7 +452,9 @@ def channel_security(
     to_exporter = derive_key(base, label_in, context_in, length)
     to_initiator = derive_key(base, label_out, context_out, length)
     mine, theirs = (to_initiator, to_exporter) if exporter else (to_exporter, to_initiator)
-    return ChannelSecurity(signer, Sealer(cipher, mine, session_id), Opener(cipher, theirs))
+    tag = nonce_tag(preauth) if nonces is PeerNonces.TAGGED else b""
+    seen = SeenNonces(limits.NONCES_REMEMBERED_MAX) if nonces is PeerNonces.OTHER else None
+    return ChannelSecurity(signer, Sealer(cipher, mine, session_id, tag), Opener(cipher, theirs, tag=tag, seen=seen))
 
 
 def bound_security(
@@ -343,4 +465,9 @@ def bound_security(
     The signing key is the channel's own, from the key of the login that bound it and the hash over its
     messages; the ciphers, and with them the count of nonces, are the session's.
     """
-    return ChannelSecurity(signing_signer(dialect, algorithm, session_key, preauth), session.sealer, session.opener)
+    signer = signing_signer(dialect, algorithm, session_key, preauth)
+    sealer, opener = session.sealer, session.opener
+    if sealer is None or opener is None or not opener.tagged:
+        return ChannelSecurity(signer, sealer, opener)
+    tag = nonce_tag(preauth)
+    return ChannelSecurity(signer, sealer.on_channel(tag), opener.on_channel(tag))

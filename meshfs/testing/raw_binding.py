@@ -12,10 +12,13 @@ from typing import Any
 
 from meshfs.smb.auth import Initiator
 from meshfs.smb.connection import Protection
-from meshfs.smb.constants import Command, Flags, NtStatus, SessionSetupFlags
+from meshfs.smb.constants import Command, Flags, NtStatus, SessionSetupFlags, SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
 from meshfs.smb.security import NONCE_EXPORTER, ChannelSecurity, bound_security
-from meshfs.testing.raw_initiator import PASSWORDS, RawClient, Reply
+from meshfs.testing.raw_initiator import PASSWORDS, RawClient, Reply, freed
+
+#: Of one bind: NTLM takes two.
+_MESSAGE_IDS = 3
 
 
 class RawBind:
@@ -26,6 +29,11 @@ class RawBind:
         self.session_id, self.tree_id, self.sealed = session.session_id, session.tree_id, session.sealed
         assert session.session_security is not None
         self.key: ChannelSecurity = session.session_security
+        if session.connection.negotiated.signing_algorithm is SigningAlgorithm.AES_GMAC:
+            # As the mount does: no two binds of a session have a message id in common.
+            client.skip_ids(session.next_bind_id[0])
+            session.next_bind_id[0] = client.next_id + _MESSAGE_IDS
+        self.next_bind_id = session.next_bind_id
         self.login = Initiator(user, PASSWORDS.get(user, "?") if password is None else password, "")
         self.preauth = client.preauth.copy()
         self.token = self.login.step()[0]
@@ -58,11 +66,13 @@ class RawBind:
         client = self.client
         negotiated = client.connection.negotiated
         assert negotiated.dialect is not None
-        bound = bound_security(
-            self.key, negotiated.dialect, negotiated.signing_algorithm, self.login.session_key, self.preauth.value
+        bound = freed(
+            bound_security(
+                self.key, negotiated.dialect, negotiated.signing_algorithm, self.login.session_key, self.preauth.value
+            )
         )
         client.security = client.connection.security[self.session_id] = bound
-        client.session_security = self.key
+        client.session_security, client.next_bind_id = self.key, self.next_bind_id
         client.session_id, client.tree_id, client.sealed = self.session_id, self.tree_id, self.sealed
         return bound
 

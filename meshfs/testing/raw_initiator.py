@@ -10,11 +10,13 @@ sent. Replies are checked for their signature; ``Reply.protection`` tells.
 """
 
 import socket
+import struct
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Self
 
+from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.config import Security
 from meshfs.disk.base import Disk
@@ -42,8 +44,10 @@ from meshfs.smb.constants import (
     SigningAlgorithm,
 )
 from meshfs.smb.messages import (
+    UNIQUE_NONCES,
     CreateRequest,
     CreateResponse,
+    EchoRequest,
     Encryption,
     NegotiateContext,
     NegotiateRequest,
@@ -55,7 +59,7 @@ from meshfs.smb.messages import (
     TreeConnectRequest,
     only_context,
 )
-from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
+from meshfs.smb.security import ChannelSecurity, GmacSigner, PreauthHash, channel_security
 from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST, pack_header, prefix
 
 PASSWORDS = {"n1": "password of n1", "n2": "password of n2", "n3": "password of n3"}
@@ -111,6 +115,22 @@ class Reply:
         return self.view[start : start + length]
 
 
+class FreeSigner(GmacSigner):
+    """Signs what a test wants, also two messages under one nonce; the product's own signer is watched for that."""
+
+    __slots__ = ()
+
+    def sign(self, message: bytearray | memoryview, message_id: int, sender: int) -> None:
+        message[48:64] = self._encrypt(struct.pack("<QI", message_id, sender), b"", message)
+
+
+def freed(security: ChannelSecurity) -> ChannelSecurity:
+    """The same keys, for a test to use as it likes."""
+    if isinstance(security.signer, GmacSigner):
+        security.signer = FreeSigner(security.signer.key)
+    return security
+
+
 class RawClient(ABC):
     """One connection. Message ids count up by themselves unless a test gives one."""
 
@@ -123,6 +143,8 @@ class RawClient(ABC):
         self.security: ChannelSecurity | None = None
         #: The session's own keys, with which binds are signed.
         self.session_security: ChannelSecurity | None = None
+        #: One number, shared by all channels of a session: the first message id that none of its binds had yet.
+        self.next_bind_id = [1]
         self.sealed = False
         #: What requests have as their channel sequence.
         self.sequence = 0
@@ -228,13 +250,16 @@ class RawClient(ABC):
         ciphers: tuple[int, ...] = (Cipher.AES_128_GCM,),
         signing: tuple[int, ...] = (SigningAlgorithm.AES_GMAC,),
         contexts: tuple[NegotiateContext, ...] | None = None,
-        capabilities: int = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION),
+        capabilities: int = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabilities.MULTI_CHANNEL),
         guid: bytes = b"test client guid",
+        unique_nonces: bool = True,
     ) -> NegotiateResponse:
+        """``unique_nonces``: say so, as the mount does."""
         if contexts is None:
             contexts = (PreauthIntegrity((HashAlgorithm.SHA_512,), bytes(32)),)
             contexts += (Encryption(ciphers),) if ciphers else ()
             contexts += (Signing(signing),) if signing else ()
+            contexts += (UNIQUE_NONCES,) if unique_nonces else ()
         body = NegotiateRequest(
             dialects, int(SecurityMode.SIGNING_ENABLED), capabilities, guid,
             contexts if Dialect.SMB_3_1_1 in dialects else (),
@@ -249,6 +274,8 @@ class RawClient(ABC):
         response = NegotiateResponse.unpack(reply.body)
         negotiated = self.connection.negotiated
         negotiated.dialect = Dialect(response.dialect)
+        negotiated.peer_capabilities = response.capabilities
+        negotiated.unique_nonces = UNIQUE_NONCES in response.contexts
         encryption, chosen = only_context(response.contexts, Encryption), only_context(response.contexts, Signing)
         if encryption is not None:
             negotiated.cipher = Cipher(encryption.algorithms[0])
@@ -288,15 +315,25 @@ class RawClient(ABC):
         negotiated = self.connection.negotiated
         assert negotiated.dialect is not None
         self.session_id = session_id
-        self.security = channel_security(
+        self.security = freed(channel_security(
             negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key, preauth.value,
-            session_id, exporter=False,
-        )  # fmt: skip
+            session_id, exporter=False, nonces=negotiated.peer_nonces,
+        ))  # fmt: skip
         self.session_security = self.connection.security[session_id] = self.security
+        self.next_bind_id = [1]
 
-    def log_in(self, user: str = "n2", share: str = "disks", **negotiation: Any) -> Self:
-        """NEGOTIATE, SESSION_SETUP, TREE_CONNECT."""
+    def skip_ids(self, first: int) -> None:
+        """Let the next request have message id ``first`` at the least: ECHOs without a session use up those before."""
+        held, header = 1, {"session_id": 0, "tree_id": 0, "sign": False, "seal": False}
+        while (missing := first - self.next_id) > 0:
+            charge = min(missing, held)
+            held += self.call(Command.ECHO, EchoRequest().pack(), charge=charge, credits=16, **header).credits - charge
+
+    def log_in(self, user: str = "n2", share: str = "disks", *, to_be_bound: bool = False, **negotiation: Any) -> Self:
+        """NEGOTIATE, SESSION_SETUP, TREE_CONNECT. ``to_be_bound``: leave message ids to the session's binds."""
         self.negotiate(**negotiation)
+        if to_be_bound:
+            self.skip_ids(limits.BIND_MESSAGE_IDS)
         reply = self.set_up(user)
         if reply.status:
             raise AssertionError(f"SESSION_SETUP: 0x{reply.status:08x}")

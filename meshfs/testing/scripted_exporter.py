@@ -4,6 +4,7 @@ The channel at the other end is already logged in: both ends share the keys of `
 """
 
 import math
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -18,10 +19,10 @@ from meshfs.smb.connection import Connection, Message, Role
 from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm
 from meshfs.smb.messages import EchoResponse, ErrorResponse
 from meshfs.smb.security import ChannelSecurity, channel_security
+from meshfs.testing.raw_initiator import freed
 from meshfs.transport.stream import StreamTransport
 
 SESSION_ID = 0x77
-_KEY = bytes(range(16))
 _READ = struct.Struct("<HBBIII")
 _WRITE = struct.Struct("<HHIIHH")
 
@@ -42,10 +43,11 @@ class Request:
 class ScriptedExporter:
     """``script`` is called for every request; it sends what it likes, or nothing."""
 
-    def __init__(self, sock: socket.socket, script: Script, *, sealed: bool) -> None:
+    def __init__(self, sock: socket.socket, script: Script, key: bytes, *, sealed: bool) -> None:
         self.transport = StreamTransport(sock)
         self.connection = Connection(Role.EXPORTER, BufferPool())
-        self.security = _security(exporter=True)
+        # It may answer a request as often as its script likes.
+        self.security = freed(_security(key, exporter=True))
         self.connection.security[SESSION_ID] = self.security
         self.script = script
         self.sealed = sealed
@@ -128,9 +130,9 @@ def write_body(count: int, *, size: int = 17) -> bytes:
     return _WRITE.pack(size, 0, count, 0, 0, 0)
 
 
-def _security(*, exporter: bool) -> ChannelSecurity:
+def _security(key: bytes, *, exporter: bool) -> ChannelSecurity:
     return channel_security(
-        Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, Cipher.AES_128_GCM, _KEY, bytes(64), SESSION_ID,
+        Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, Cipher.AES_128_GCM, key, bytes(64), SESSION_ID,
         exporter=exporter,
     )  # fmt: skip
 
@@ -141,11 +143,12 @@ async def scripted_channel(
 ) -> AsyncIterator[tuple[Channel, ScriptedExporter]]:
     """A channel that runs, logged in to a scripted exporter."""
     ours, theirs = socket.socketpair()
+    key = os.urandom(16)
     channel = Channel(StreamTransport(ours), BufferPool())
-    channel.protect(_security(exporter=False), SESSION_ID, sign=sign, seal=sealed)
+    channel.protect(_security(key, exporter=False), SESSION_ID, sign=sign, seal=sealed)
     # Scripts count the requests: no ECHO but those that a test asks for.
     channel.delay.next_s = math.inf
-    exporter = ScriptedExporter(theirs, script, sealed=sealed)
+    exporter = ScriptedExporter(theirs, script, key, sealed=sealed)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.run)
         nursery.start_soon(exporter.run)

@@ -41,7 +41,7 @@ def disk() -> MemoryDisk:
 
 @pytest.fixture
 def client(disk: MemoryDisk) -> RawInitiator:
-    client = RawInitiator(make_exporter(disk0=disk)).log_in()
+    client = RawInitiator(make_exporter(disk0=disk)).log_in(to_be_bound=True)
     client.call(Command.ECHO, EchoRequest().pack(), credits=100)
     return client
 
@@ -102,7 +102,7 @@ def test_an_old_write_at_the_disk_holds_its_replay_off_until_it_ended(disk, clie
 
 def test_an_old_write_in_the_queue_of_a_lost_channel_holds_nothing_off(disk):
     """It was taken back: it never reaches the disk."""
-    client = RawInitiator(make_exporter(depth=1, disk0=disk)).log_in()
+    client = RawInitiator(make_exporter(depth=1, disk0=disk)).log_in(to_be_bound=True)
     file_id, reader = client.open("disk0"), RawInitiator(client.exporter).log_in("n3")
     channel = RawInitiator(client.exporter)
     second_channel(client, channel)

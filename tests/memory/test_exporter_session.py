@@ -79,7 +79,7 @@ def test_the_best_of_everything_is_chosen():
     assert only_context(response.contexts, Encryption).algorithms == (Cipher.AES_128_GCM,)
     assert only_context(response.contexts, Signing).algorithms == (SigningAlgorithm.AES_GMAC,)
     assert response.security_mode == SecurityMode.SIGNING_ENABLED | SecurityMode.SIGNING_REQUIRED
-    assert response.capabilities == Capabilities.LARGE_MTU
+    assert response.capabilities == Capabilities.LARGE_MTU | Capabilities.MULTI_CHANNEL
     assert response.max_read_bytes == response.max_write_bytes == limits.IO_SIZE_MAX_BYTES
 
 
@@ -178,10 +178,9 @@ def test_nothing_comes_before_negotiate():
 
 
 def test_validate_negotiate_confirms_what_arrived():
-    client = RawInitiator(exporter()).log_in(dialects=(Dialect.SMB_3_0, Dialect.SMB_3_0_2))
-    mine = ValidateNegotiateRequest(
-        int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION), b"test client guid", 1, (0x0300, 0x0302)
-    )
+    asked = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION)
+    client = RawInitiator(exporter()).log_in(dialects=(Dialect.SMB_3_0, Dialect.SMB_3_0_2), capabilities=asked)
+    mine = ValidateNegotiateRequest(asked, b"test client guid", 1, (0x0300, 0x0302))
     body = IoctlRequest(0x00140204, NO_FILE, mine.pack(), 24)
     reply = client.call(Command.IOCTL, body.pack())
     answer = ValidateNegotiateResponse.unpack(IoctlResponse.unpack(reply.body).output)

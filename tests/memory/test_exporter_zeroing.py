@@ -42,7 +42,7 @@ def disk() -> MemoryDisk:
 
 
 def client_of(exporter, user: str = "n2", share: str = "disks") -> RawInitiator:
-    client = RawInitiator(exporter).log_in(user, share)
+    client = RawInitiator(exporter).log_in(user, share, to_be_bound=True)
     client.call(Command.ECHO, EchoRequest().pack(), credits=100)
     return client
 

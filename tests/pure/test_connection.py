@@ -10,6 +10,7 @@ from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorit
 from meshfs.smb.security import ChannelSecurity, channel_security
 from meshfs.smb.wire import WRITE_DATA_OFFSET, pack_header
 
+pytestmark = pytest.mark.free_nonces
 SESSION = 0x1122334455667788
 
 

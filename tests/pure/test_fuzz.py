@@ -25,6 +25,7 @@ from meshfs.smb.wire import pack_header
 from meshfs.testing.mutations import mutated
 from meshfs.testing.smb_samples import CREATE_CONTEXTS, INTERFACES, MESSAGES
 
+pytestmark = pytest.mark.free_nonces
 SESSION = 0x1122334455667788
 
 

@@ -21,6 +21,7 @@ from meshfs.smb.security import (
     signing_signer,
 )
 
+pytestmark = pytest.mark.free_nonces
 KEY = bytes(range(16))
 ROOM = 16
 

@@ -52,6 +52,7 @@ from meshfs.smb.messages.ioctl import (
     unpack_interfaces,
 )
 from meshfs.smb.messages.negotiate import (
+    UNIQUE_NONCES,
     Encryption,
     NegotiateContext,
     NegotiateRequest,
@@ -83,6 +84,7 @@ from meshfs.smb.messages.tree import (
 __all__ = [
     "NO_FILE",
     "RELATED_FILE",
+    "UNIQUE_NONCES",
     "Body",
     "CancelRequest",
     "ChangeNotifyRequest",

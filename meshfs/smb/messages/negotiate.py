@@ -114,6 +114,12 @@ class RawContext:
         return self.data
 
 
+#: By this context, which is meshfs's own, each end says that its nonces are unique whatever happens on the way: as an
+#: initiator it binds each channel of a session with message ids that no other bind used, and the nonces of its
+#: encrypted messages have a tag by which the other end knows their channel (docs/security/nonces.md). The others
+#: ignore contexts that they do not know (3.3.5.4). It is the data that tells; a number could be another's as well.
+UNIQUE_NONCES: Final = RawContext(0x6D66, b"meshfs \xd2\x8c\x1f\x5e\x0b\xa3\x47\x96\x01")
+
 NegotiateContext = PreauthIntegrity | Encryption | Signing | NetName | RawContext
 _PARSED: Final[dict[int, type[PreauthIntegrity | Encryption | Signing | NetName]]] = {
     kind.TYPE: kind for kind in (PreauthIntegrity, Encryption, Signing, NetName)

@@ -1,0 +1,149 @@
+"""A recorded bind, sent again by a stranger: the exporter signs nothing a second time under one message id.
+
+AES-GMAC makes its nonce of the message id. Two messages that are signed with one key under one nonce give away the
+secret part of the key, and with it everything that the key protects.
+"""
+
+import functools
+import socket
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from meshfs.initiator.multichannel import Path as MeshPath
+from meshfs.model import IoClass
+from meshfs.smb.constants import Command, Flags
+from meshfs.smb.wire import HEADER
+from meshfs.testing.fixed_ways import FixedWays
+from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshfs.transport.base import Memory, Transport
+from meshfs.transport.stream import connect_unix
+
+CHANNELS = 2
+REPLAYS = 5
+_HEADER_BYTES = HEADER.size
+
+
+def messages(data: bytes) -> list[bytes]:
+    """The plain messages of a stream, without their length prefixes."""
+    found = []
+    while len(data) >= 4:
+        length = int.from_bytes(data[:4], "big")
+        if len(data) < 4 + length:
+            break
+        found.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    return found
+
+
+def command(message: bytes) -> int:
+    return int.from_bytes(message[12:14], "little")
+
+
+def message_id(message: bytes) -> int:
+    return int.from_bytes(message[24:32], "little")
+
+
+def is_signed(message: bytes) -> bool:
+    """Whether it has a signature, whatever its flag says."""
+    return bool(message[16] & Flags.SIGNED) and any(message[48:64])
+
+
+class Recorded:
+    """A wiretap: what one connection of the mount sent and received."""
+
+    def __init__(self) -> None:
+        self.sent = bytearray()
+        self.received = bytearray()
+
+    async def dial(self, path: Path) -> Transport:
+        transport = await connect_unix(path)
+        send, receive_into = transport.send, transport.receive_into
+
+        def sending(parts: Sequence[Memory]) -> int:
+            count = send(parts)
+            self.sent += b"".join(bytes(part) for part in parts)[:count]
+            return count
+
+        def receiving(memory: memoryview) -> int:
+            count = receive_into(memory)
+            self.received += memory[:count]
+            return count
+
+        transport.send, transport.receive_into = sending, receiving
+        return transport
+
+
+class RecordedWays(FixedWays):
+    """Every connection has its own wiretap."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__([functools.partial(connect_unix, path)] * CHANNELS, asks=True)
+        self.tapped: list[Recorded] = []
+        self._path = path
+
+    async def dial(self, path: MeshPath) -> Transport:
+        del path
+        self.tapped.append(Recorded())
+        return await self.tapped[-1].dial(self._path)
+
+
+def first_of_a_bind(tap: Recorded) -> list[bytes]:
+    """What a bind sent up to its first SESSION_SETUP, with length prefixes, one message each."""
+    frames = []
+    for message in messages(bytes(tap.sent)):
+        frames.append(len(message).to_bytes(4, "big") + message)
+        if command(message) == Command.SESSION_SETUP:
+            return frames
+    raise AssertionError("no SESSION_SETUP was sent")
+
+
+def replay(path: Path, frames: Sequence[bytes]) -> list[bytes]:
+    """Send recorded frames over a connection of our own, each after the answer to the one before; the answers."""
+    answers = bytearray()
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(5)
+        stream.connect(str(path))
+        for count, frame in enumerate(frames, 1):
+            stream.sendall(frame)
+            while len(messages(bytes(answers))) < count:
+                data = stream.recv(65536)
+                if not data:
+                    return messages(bytes(answers))
+                answers += data
+    return messages(bytes(answers))
+
+
+async def both_bound(pair: Pair) -> None:
+    with trio.fail_after(10):
+        while len(pair.session.channels) < CHANNELS:  # noqa: ASYNC110 - states of another part, told by nobody
+            await trio.sleep(0.002)
+
+
+def is_bind(tap: Recorded) -> bool:
+    """A bind's first SESSION_SETUP is signed, a login's is not."""
+    return is_signed(first_of_a_bind(tap)[-1][4:])
+
+
+async def test_a_replayed_bind_is_answered_without_a_signature(tmp_path: Path) -> None:
+    path = tmp_path / "exporter.sock"
+    ways = RecordedWays(path)
+    async with mesh_pair(tmp_path, ways=ways) as pair:
+        await both_bound(pair)
+        [bind] = [tap for tap in ways.tapped if is_bind(tap)]
+        recorded = first_of_a_bind(bind)
+        answers = messages(bytes(bind.received))
+        for _ in range(REPLAYS):
+            answers += await trio.to_thread.run_sync(replay, path, recorded)
+        signed: defaultdict[int, set[bytes]] = defaultdict(set)
+        for message in answers:
+            if command(message) == Command.SESSION_SETUP and is_signed(message):
+                signed[message_id(message)].add(message)
+        assert signed, "the answers to the mount's own bind are signed"
+        assert {number: len(found) for number, found in signed.items()} == dict.fromkeys(signed, 1)
+        # The session goes on as if nothing had been.
+        assert len(pair.session.channels) == CHANNELS
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        assert await handle.write(0, b"as before") == 9

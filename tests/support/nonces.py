@@ -1,0 +1,203 @@
+"""Records every (key, nonce, message) that is signed by AES-GMAC or encrypted in a test run, and finds repeats.
+
+    watch(folder)      this process and, by tests/support/recording/sitecustomize.py, all that it starts
+    repeats(folder)    what was signed or encrypted under one nonce and differs, of all processes together
+
+One process writes one file, through memory that is mapped, so that records outlive a SIGKILL. A record is 28 bytes:
+the key's digest, the nonce, and the beginning of the authentication tag. The tag stands for the message: under one
+key and nonce two messages have the same one by accident only, and the same message has it always.
+"""
+
+import hashlib
+import importlib.abc
+import importlib.machinery
+import mmap
+import os
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+FOLDER_VARIABLE: Final = "MESHFS_TEST_NONCES"
+_SECURITY: Final = "meshfs.smb.security"
+_RECORD: Final = struct.Struct("<8s12s8s")
+_GMAC_NONCE: Final = struct.Struct("<QI")
+#: The file grows by this; nearly all of it is a hole.
+_STEP_BYTES: Final = 1 << 20
+#: What is held in memory at once to look for repeats.
+_PASS_BYTES: Final = 32 << 20
+
+
+class Recorder:
+    """One process's file, made at the first record; a forked child gets one of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._memory: mmap.mmap | None = None
+        self._offset = 0
+        self._digests: dict[bytes, bytes] = {}
+        os.register_at_fork(after_in_child=self._forget_file)
+
+    def _forget_file(self) -> None:
+        self._memory = None
+
+    def digest(self, key: bytes) -> bytes:
+        found = self._digests.get(key)
+        if found is None:
+            found = self._digests[key] = hashlib.blake2b(key, digest_size=8, person=b"meshfs key").digest()
+        return found
+
+    def add(self, key_digest: bytes, nonce: bytes, tag: bytes) -> None:
+        memory = self._memory
+        if memory is None or self._offset + _RECORD.size > len(memory):
+            memory = self._grow()
+        _RECORD.pack_into(memory, self._offset, key_digest, nonce, tag)
+        self._offset += _RECORD.size
+
+    def _grow(self) -> mmap.mmap:
+        if self._memory is None:
+            name = f"{os.getpid()}-{os.urandom(4).hex()}.nonces"
+            self._fd = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            self._size = self._offset = 0
+        self._size += _STEP_BYTES
+        os.ftruncate(self._fd, self._size)
+        self._memory = mmap.mmap(self._fd, self._size)
+        return self._memory
+
+
+_recorder: Recorder | None = None
+
+
+def watch(folder: Path) -> None:
+    """Record what this process signs and encrypts from now on."""
+    global _recorder
+    _recorder = Recorder(folder)
+    if _SECURITY in sys.modules:
+        _patch(sys.modules[_SECURITY])
+    else:
+        sys.meta_path.insert(0, _Finder())
+
+
+@contextmanager
+def elsewhere(folder: Path) -> Iterator[None]:
+    """Record into another folder: for a test that repeats a nonce on purpose."""
+    global _recorder
+    before, _recorder = _recorder, Recorder(folder)
+    try:
+        yield
+    finally:
+        _recorder = before
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Record nothing of this process: for a test that makes up keys and nonces."""
+    global _recorder
+    before, _recorder = _recorder, None
+    try:
+        yield
+    finally:
+        _recorder = before
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Patches the module when it is imported, and is gone then: most processes never import it."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != _SECURITY:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            _patch(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _patch(module: Any) -> None:
+    signer, sealer = module.GmacSigner, module.Sealer
+    sign, sign_parts, start, seal_into = signer.sign, signer.sign_parts, sealer.__init__, sealer._seal_into
+    #: The cipher objects and their keys' digests; an object that is kept keeps its id.
+    ciphers: dict[int, tuple[object, bytes]] = {}
+
+    def recorded_sign(self: Any, message: Any, message_id: int, sender: int) -> None:
+        sign(self, message, message_id, sender)
+        if _recorder is not None:
+            nonce = _GMAC_NONCE.pack(message_id, sender)
+            _recorder.add(_recorder.digest(self.key), nonce, bytes(message[48:56]))
+
+    def recorded_sign_parts(self: Any, head: bytearray, at: int, data: Any, message_id: int) -> None:
+        sign_parts(self, head, at, data, message_id)
+        if _recorder is not None:
+            nonce = _GMAC_NONCE.pack(message_id, 0)
+            _recorder.add(_recorder.digest(self.key), nonce, bytes(head[at + 48 : at + 56]))
+
+    def noted_start(self: Any, cipher: Any, key: bytes, *arguments: Any, **named: Any) -> None:
+        start(self, cipher, key, *arguments, **named)
+        digest = hashlib.blake2b(key, digest_size=8, person=b"meshfs cipher").digest()
+        ciphers[id(self._aead)] = (self._aead, digest)
+
+    def recorded_seal(self: Any, out: Any, message: Any) -> Any:
+        frame = seal_into(self, out, message)
+        known = ciphers.get(id(self._aead))
+        if _recorder is not None and known is not None:
+            _recorder.add(known[1], bytes(frame[24:36]), bytes(frame[8:16]))
+        return frame
+
+    signer.sign, signer.sign_parts = recorded_sign, recorded_sign_parts
+    sealer.__init__, sealer._seal_into = noted_start, recorded_seal
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Two messages that one key protects under one nonce."""
+
+    key_digest: str
+    nonce: str
+    tags: tuple[str, str]
+
+    def __str__(self) -> str:
+        return f"key {self.key_digest} has nonce {self.nonce} for messages {self.tags[0]} and {self.tags[1]}"
+
+
+def _records(path: Path, part: int, parts: int) -> Iterator[tuple[bytes, bytes]]:
+    """(key's digest and nonce, tag) of the keys of one part."""
+    data = path.read_bytes()
+    nothing = bytes(8)
+    for key_digest, nonce, tag in _RECORD.iter_unpack(data[: len(data) // _RECORD.size * _RECORD.size]):
+        if key_digest == nothing:
+            return
+        if key_digest[0] % parts == part:
+            yield key_digest + nonce, tag
+
+
+def repeats(folder: Path) -> list[Repeat]:
+    """All of them; keys are looked at in as many parts as memory needs."""
+    files = sorted(folder.glob("*.nonces"))
+    parts = min(256, 1 + sum(path.stat().st_size for path in files) // _PASS_BYTES)
+    found = []
+    for part in range(parts):
+        seen: dict[bytes, bytes] = {}
+        for path in files:
+            for place, tag in _records(path, part, parts):
+                first = seen.setdefault(place, tag)
+                if first != tag:
+                    found.append(Repeat(place[:8].hex(), place[8:].hex(), (first.hex(), tag.hex())))
+    return found
+
+
+def recorded(folder: Path) -> int:
+    """How many messages were recorded."""
+    return sum(1 for path in folder.glob("*.nonces") for _ in _records(path, 0, 1))
