@@ -22,7 +22,7 @@ def client() -> RawInitiator:
 
 
 def log_in(client: RawInitiator, dialect: int = Dialect.SMB_3_1_1, capabilities: int = MULTICHANNEL) -> RawInitiator:
-    client.log_in(dialects=(dialect,), capabilities=capabilities)
+    client.log_in(dialects=(dialect,), capabilities=capabilities, to_be_bound=True)
     client.call(Command.ECHO, EchoRequest().pack(), credits=100)
     return client
 

@@ -95,7 +95,7 @@ async def session_with(smbd: Smbd, policy: Policy, name: str) -> AsyncIterator[P
         async with trio.open_nursery() as nursery:
             relays = Relays(functools.partial(trio.open_tcp_stream, "127.0.0.1", smbd.port), nursery)
             channel, _ = await _connect(relays, nursery)
-            credentials = await log_in(channel, policy, GUID, Login(USER, PASSWORD, "MESHTEST"))
+            credentials = await log_in(channel, policy, GUID, Login(USER, PASSWORD, "MESHTEST"), to_be_bound=True)
             tree = await connect_tree(channel, "peer", "plain")
             await validate_negotiation(channel, policy, GUID, tree)
             root = await open_file(channel, tree, "", directory=True)
