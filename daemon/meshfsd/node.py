@@ -198,10 +198,6 @@ class NodeExporter:
         exporter = self._exporter
         exporter.take_accounts(accounts)
         exporter.security = config.cluster.security
-        known = {each.name for each in config.nodes}
-        for session in [each for each in exporter.sessions.values() if each.user and each.user not in known]:
-            logger.info("node %s is not of the cluster any more: its session ends", session.user)
-            exporter.end_session(session, lambda: None)
         await self._disks.apply(node.disks, config, found)
 
     def _facts(self) -> dict[str, object]:

@@ -129,9 +129,13 @@ class Exporter:
         return holdings
 
     def take_accounts(self, accounts: Accounts) -> None:
-        """Who may log in from now on."""
-        self.accounts = accounts
+        """Who may log in from now on. A session whose node could not log in as it did ends: its key is another one."""
+        before, self.accounts = self.accounts, accounts
         self.usage.configure(accounts.nodes)
+        for session in list(self.sessions.values()):
+            if session.user and accounts.find(session.user) != before.find(session.user):
+                logger.info("node %s has another key, or left the cluster: its session ends", session.user)
+                self.end_session(session, _nobody)
 
     def limit_reached(self, why: str) -> None:
         """A node was refused something, as it has all that a node may have: count it, and log it within limits."""

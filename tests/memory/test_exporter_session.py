@@ -6,7 +6,7 @@ from meshfs import limits
 from meshfs.config import Security
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.exporter import Exporter
-from meshfs.smb.auth import Initiator
+from meshfs.smb.auth import Accounts, Initiator
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,
@@ -45,6 +45,7 @@ from meshfs.smb.messages import (
 from meshfs.smb.messages.ioctl import NO_FILE
 from meshfs.testing.memory_disk import MemoryDisk
 from meshfs.testing.raw_initiator import (
+    PASSWORDS,
     RawInitiator,
     file_id_of,
     framed,
@@ -533,6 +534,18 @@ def test_log_off_closes_everything():
     assert client.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
     assert not client.exporter.sessions
     assert not client.exporter.shares.all()[0].opens
+
+
+@pytest.mark.parametrize("passwords", [{"n2": "another password", "n3": PASSWORDS["n3"]}, {"n3": PASSWORDS["n3"]}])
+def test_a_node_with_another_key_or_none_loses_its_sessions_and_nobody_else_does(passwords):
+    """Else a stolen key would be good as long as its thief stays connected."""
+    client = RawInitiator(exporter()).log_in("n2")
+    other = RawInitiator(client.exporter).log_in("n3")
+    client.exporter.take_accounts(Accounts(PASSWORDS))
+    assert client.call(Command.ECHO, ECHO).status == 0
+    client.exporter.take_accounts(Accounts(passwords))
+    assert client.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
+    assert other.call(Command.ECHO, ECHO).status == 0
 
 
 def test_a_lost_connection_frees_everything():

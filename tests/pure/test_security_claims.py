@@ -1,0 +1,51 @@
+"""Every claim of SECURITY.md names a test that there is."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "SECURITY.md").read_text()
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
+
+
+def claims() -> list[str]:
+    """The items of the lists below "What is claimed", each with the lines that continue it."""
+    _, _, rest = TEXT.partition("\n## What is claimed")
+    assert rest
+    section = rest.split("\n## ", 1)[0]
+    return [" ".join(item.split()) for item in re.findall(r"^- .*?(?=^- |^#|^$|\Z)", section, re.MULTILINE | re.DOTALL)]
+
+
+def names_in(path: str) -> set[str]:
+    """What pytest would collect: functions, and methods as Class::name."""
+    names = set()
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}::{each.name}"
+                for each in node.body
+                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return {name for name in names if name.rpartition("::")[2].startswith("test_")}
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = NAMED.findall(TEXT)
+    assert len(named) > 40
+    missing = [f"{path}::{name}" for path, name in named if not (ROOT / path).exists() or name not in names_in(path)]
+    assert missing == []
+
+
+def test_every_claim_names_a_test() -> None:
+    found = claims()
+    assert len(found) > 40
+    assert [claim for claim in found if not NAMED.search(claim)] == []
+
+
+def test_the_documents_it_names_exist() -> None:
+    linked = re.findall(r"\]\(([\w./-]+)\)", TEXT)
+    assert linked
+    assert [link for link in linked if not (ROOT / link).exists()] == []
