@@ -139,8 +139,6 @@ NOTIFY_CHANGES_MAX_BYTES: Final = 32 * KIB
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
 # The same for a peer that is not logged in, whose replies are all small.
 SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES: Final = 64 * KIB
-# A batch ends here at the latest, so that its I/O starts and other connections get their turn.
-RECEIVE_BATCH_MAX_BYTES: Final = 4 * MIB
 # A peer that takes none of the replies that wait for it is given up after half to all of this.
 CONNECTION_DEAD_AFTER_S: Final = 20.0
 # A stopping exporter lets requests in flight end for this long.
@@ -151,6 +149,23 @@ PEER_LOG_LINES_BURST: Final = 50
 # meshctl connections at once, and the longest line of one.
 CONTROL_CONNECTIONS_MAX: Final = 16
 CONTROL_LINE_MAX_BYTES: Final = 64 * KIB
+
+# --- the exporter's processor ---------------------------------------------------------
+
+# A turn of one node's applications while others have turns, too: about ten requests of 4 KiB, so that looking for
+# newcomers costs little, and less than a read of a fast disk takes, so that waiting for it is not what one notices.
+TURN_S: Final = 0.0002
+# A turn of the system is in an application's way. Shorter ones would be one request each.
+TURN_SYSTEM_S: Final = 0.0001
+# A flow that has been alone for this much of the processor's time has longer turns, until somebody else has one.
+TURN_ALONE_AFTER_S: Final = 0.05
+TURN_ALONE_S: Final = 0.0005
+# What is received, and what is sent, in one step while others wait: 0.1 ms of copying.
+TURN_STEP_BYTES: Final = 256 * KIB
+# Larger replies to READ are signed and sent in turns of their own, behind the small ones.
+REPLY_SMALL_MAX_BYTES: Final = 64 * KIB
+# Whoever is not logged in: all strangers together get a quarter of what one node gets.
+STRANGERS_WEIGHT: Final = 0.25
 
 # --- the scratch share ----------------------------------------------------------------
 

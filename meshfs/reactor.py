@@ -6,13 +6,17 @@ the disks' completions) are few and watched all the time, so they stay armed in 
 their own, and what they bring is handled by plain callbacks:
 
     trio waits until the inner epoll has something       (an idle process costs nothing)
-      round: every ready descriptor's callback, then what was deferred to the round's end
+      round: every ready descriptor's callback, then what was asked for `soon`, then what was deferred
+             to the round's end
       and again, while there is something, or was within the last millisecond
     a turn of trio's every ``_TURN_EVERY_S``, or at once where a callback woke a task
 
-Invariants: callbacks run one after the other, never within each other, and must not block; nothing
-else of the process waits longer for its turn than ``_TURN_EVERY_S`` and a millisecond; a callback
-that woke a trio task calls ``give_turn``.
+Work that takes long does a part of itself and asks for the rest by `soon`: the next round comes without a wait,
+and looks at the descriptors before the rest is done.
+
+Invariants: callbacks run one after the other, never within each other, and must not block. A task of trio's that
+can run waits for one round that is under way when ``_TURN_EVERY_S`` is over, and so long as the longest callbacks take.
+A callback that woke a trio task calls ``give_turn``.
 
 A callback that raises is a fault of ours. It is reported (bugs.py), and ends what its descriptor belongs to
 (``on_failure``), never the reactor. A descriptor without an ``on_failure`` is watched on, unless its
@@ -22,6 +26,7 @@ One reactor per trio run, started when somebody first asks for it (``current``).
 """
 
 import logging
+import os
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +63,10 @@ class Reactor:
         self._failures: dict[int, tuple[float, int]] = {}
         self._armed: set[int] = set()
         self._deferred: list[Callback] = []
+        self._soon: list[Callback] = []
+        #: Ends the wait for descriptors when something is wanted soon and no round is under way.
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake_fd, select.EPOLLIN | select.EPOLLET)
         self._turn_wanted = False
         #: Counts the reactor's turns in trio: a task woken in one has run before the next but one.
         self.turn = 0
@@ -120,6 +129,16 @@ class Reactor:
         """Call it once when the round under way has called all its callbacks."""
         self._deferred.append(callback)
 
+    def soon(self, callback: Callback) -> None:
+        """Call it once at the end of a round: of the one under way, or, from such a call itself, of the next one.
+
+        That round does not wait for a descriptor.
+        """
+        self._soon.append(callback)
+        if not self.in_round:
+            # Told at each signal, the eventfd need not be read.
+            os.eventfd_write(self._wake_fd, 1)
+
     def give_turn(self) -> None:
         """A trio task has work: trio gets its turn after this round."""
         self._turn_wanted = True
@@ -129,10 +148,14 @@ class Reactor:
         fd = self._epoll.fileno()
         try:
             while True:
-                await trio.lowlevel.wait_readable(fd)
+                if self._soon:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(fd)
                 self._rounds()
         finally:
             self._epoll.close()
+            os.close(self._wake_fd)
 
     def _rounds(self) -> None:
         """All there is to do, until it is trio's turn or nothing came for a moment."""
@@ -140,7 +163,7 @@ class Reactor:
         self._turn_wanted = False
         self.turn += 1
         turn_at = monotonic() + _TURN_EVERY_S
-        while events := poll(_LINGER_S, _EVENTS_MAX):
+        while (events := poll(0 if self._soon else _LINGER_S, _EVENTS_MAX)) or self._soon:
             self.in_round = True
             for fd, event in events:
                 if event & _WRITABLE and fd in self._writers:
@@ -152,15 +175,21 @@ class Reactor:
                             callback()
                         except Exception as error:
                             self._failed(fd, callback, error)
+            if self._soon:
+                soon, self._soon = self._soon, []
+                for callback in soon:
+                    self._call(callback, "soon")
             while self._deferred:
-                callback = self._deferred.pop(0)
-                try:
-                    callback()
-                except Exception as error:
-                    bugs.report(logger, f"{_name(callback)}, deferred", error)
+                self._call(self._deferred.pop(0), "deferred")
             self.in_round = False
             if self._turn_wanted or monotonic() >= turn_at:
                 return
+
+    def _call(self, callback: Callback, when: str) -> None:
+        try:
+            callback()
+        except Exception as error:
+            bugs.report(logger, f"{_name(callback)}, {when}", error)
 
     def _writable(self, fd: int) -> None:
         callback = self._writers.pop(fd)

@@ -4,7 +4,7 @@
     runner -> on_done -> Peer.send              notes the peer in ``dirty``; its replies leave
                                                 once per batch, by whoever runs the batch
 
-A batch is what one readable socket or one round of disk completions brings. Inside
+A batch is one turn of one node (`processor.py`), or what else is done in one go. Inside
 ``begin_batch`` .. ``end_batch`` replies are sent a few at a time (``Peer.send``), the rest at
 its end; outside, ``on_dirty`` is told once.
 """
@@ -25,6 +25,7 @@ from meshfs.exporter.holdings import Holdings
 from meshfs.exporter.memory_budget import MemoryBudget
 from meshfs.exporter.node_usage import Usage
 from meshfs.exporter.opens import RootOpen
+from meshfs.exporter.processor import Processor
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.session import Session
 from meshfs.exporter.shares import DISK_RIGHTS, NOTIFY_MODIFIED, OfferedDisk, Shares
@@ -112,6 +113,10 @@ class Exporter:
         #: Told when a reply waits to be sent and no batch is under way.
         self.on_dirty: Callable[[], None] = _nobody
         self.dirty: list[Peer] = []
+        #: Whose turn it is to have something done.
+        self.processor = Processor(self)
+        #: The trees of the class system: the id of the session, and in the low 32 bits the tree's.
+        self.system_trees: set[int] = set()
         self._touched: list[Runner] = []
         self._batches = 0
         # Different from those of an earlier run.
@@ -234,6 +239,7 @@ class Exporter:
             session.happened(Event.LOST)
         for peer in {session.peer, *session.channels, *session.binding}:
             peer.forget(session)
+        self.system_trees.difference_update(session.id << 32 | tree_id for tree_id in session.trees)
         session.end(ended)
 
     def unbind(self, session: Session, peer: "Peer") -> None:

@@ -63,7 +63,7 @@ class Listener:
 
     async def run(self) -> None:
         """Serve until cancelled; then all connections are closed and their sessions ended."""
-        self._reactor = reactor.current()
+        self._reactor = self._exporter.processor.loop = reactor.current()
         self._doorstep = Doorstep(self._admission, self._begin, self._late)
         with self._reserve:
             async with trio.open_nursery() as nursery:
@@ -98,6 +98,9 @@ class Listener:
 
     async def sent_all(self) -> None:
         """Until all replies that are there were handed to the kernel."""
+        while self._exporter.processor.turns.contended:
+            # Each time the reactor has a round, and serves turns in it.
+            await trio.lowlevel.checkpoint()
         for link in list(self._links):
             await link.sent_all()
 

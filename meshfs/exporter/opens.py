@@ -126,7 +126,8 @@ class DiskOpen(Open):
     """
 
     __slots__ = (
-        "_then", "disk", "excludes", "flow", "readable", "requests", "share_access", "writable", "write_through",
+        "_then", "disk", "excludes", "flow", "readable", "requests", "share_access", "turn", "writable",
+        "write_through",
     )  # fmt: skip
 
     def __init__(
@@ -146,7 +147,10 @@ class DiskOpen(Open):
         self.readable = bool(access & (AccessMask.READ_DATA | AccessMask.EXECUTE))
         self.writable = bool(access & (AccessMask.WRITE_DATA | AccessMask.APPEND_DATA))
         self.write_through = write_through
+        assert tree.io_class is not None, "disks are in shares of a class"
         self.flow = (session.user, tree.io_class)
+        #: In whose turns its replies are given.
+        self.turn = session.peer.exporter.processor.turns.flow(self.flow)
         self.requests: set[DiskRequest] = set()
         self._then: list[Callable[[], object]] = []
         self.excludes = disk.access_of(session.user) is Access.READ_WRITE

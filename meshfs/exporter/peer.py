@@ -1,13 +1,14 @@
 """One connection, seen from the exporter: messages in, frames out. No I/O.
 
-    received(n)  the bytes a transport put into ``get_buffer()``: handled to the end, or queued
-                 at a disk, when it returns
+    received(n)  the bytes a transport put into ``get_buffer()``: handled to the end, queued
+                 at a disk, or held when it returns
     out          frames to send, oldest first, each with the pooled memory it lies in
 
 RemoteProtocolError from ``received`` means that the connection is over.
 """
 
 import logging
+import math
 from collections.abc import Callable
 
 from meshfs import limits
@@ -25,8 +26,9 @@ from meshfs.exporter.request import Request, Waiting, command_name
 from meshfs.exporter.session import Session
 from meshfs.smb.auth import negotiate_hint
 from meshfs.smb.connection import Connection, Message, Role, Smb1Opening
-from meshfs.smb.constants import Command, Dialect, NtStatus
+from meshfs.smb.constants import Command, Dialect, Flags, NtStatus
 from meshfs.smb.credits import CreditWindow
+from meshfs.smb.framing import Frame
 from meshfs.smb.messages import NegotiateRequest, filetime
 from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
 
@@ -42,16 +44,20 @@ _SESSION_SETUP = int(Command.SESSION_SETUP)
 _READY = ConnectionState.READY
 _TREE = Needs.TREE
 _IF_NAMED = Needs.SESSION_IF_NAMED
+_ASYNC = int(Flags.ASYNC_COMMAND)
 _CREDITS_MAX = limits.CREDITS_MAX
 
 
 class Peer:
     """The other end of one connection.
 
-    held             requests that wait until others are answered: as long as there are some, the transport
-                     receives nothing, and calls ``go_on`` when there is room again
+    holds            requests wait here, until others are answered (``is_full``), or only for their turn: as long as
+                     there are some, the transport receives nothing, and calls ``go_on`` when they may go on
+    until_s          when the turn ends, by the processor's clock: what is behind the message under way is held then
     flush            sends ``out`` (the transport's, set by it)
     on_stage         told how far the connection has come towards a login, and that the last session is gone
+    on_class_change  told whether the next request is of the class system, when the one before was not, or the other
+                     way round; returns whether that request is to be held
     """
 
     def __init__(self, exporter: Exporter, remote: str, wall_clock: Callable[[], float]) -> None:
@@ -77,13 +83,19 @@ class Peer:
         self.compounds: set[Compound] = set()
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
         self.dirty = False
-        self.held: list[Message] = []
+        #: A request whose message is parsed already, and the frames of those behind it.
+        self.head: Message | None = None
+        self.held: list[Frame] = []
+        self.until_s = math.inf
+        #: Whether the last request was of the class system.
+        self.system = False
         #: Nothing is received or sent any more.
         self.closed = False
         #: To be closed once ``out`` is sent.
         self.closing = False
         self.flush: Callable[[], None] = _nothing
         self.on_stage: Callable[[Stage], None] = _ignored
+        self.on_class_change: Callable[[bool], bool] = _goes_on
         self._wall_clock = wall_clock
         exporter.peers.add(self)
 
@@ -91,7 +103,16 @@ class Peer:
 
     def received(self, count: int) -> None:
         """Handle what ``count`` new bytes complete. Raises RemoteProtocolError."""
-        self._handle(self.connection.received(count))
+        self._handle(self.connection.split(count))
+
+    @property
+    def holds(self) -> bool:
+        return bool(self.held) or self.head is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is worked on than may be at once."""
+        return self.window.in_flight > _CREDITS_MAX
 
     @property
     def has_room(self) -> bool:
@@ -100,27 +121,53 @@ class Peer:
 
     def go_on(self) -> None:
         """Handle what was held, or the beginning of it. Raises RemoteProtocolError."""
+        head, self.head = self.head, None
         held, self.held = self.held, []
+        if head is not None:
+            self._begin(head)
         self._handle(held)
 
-    def _handle(self, messages: list[Message]) -> None:
-        window = self.window
-        for index, message in enumerate(messages):
+    def _handle(self, frames: list[Frame]) -> None:
+        """One by one: a message is parsed, and its signature looked at, when the one before it was handled."""
+        window, exporter, parse = self.window, self.exporter, self.connection.parse
+        clock, system_trees = exporter.processor.clock, exporter.system_trees
+        for index, frame in enumerate(frames):
             if self.closing:
                 return
-            if window.in_flight > _CREDITS_MAX:
-                self.held = messages[index:]
+            if window.in_flight > _CREDITS_MAX or (index and clock() >= self.until_s):
+                self.held = frames[index:]
                 return
-            if message.command == _CANCEL:
-                self._cancel(message)
-                continue
-            self._take_ids(message)
-            if message.command == _NEGOTIATE or self.state is not _READY:
-                self._negotiate(message)
-            elif message.next is None:
-                self.serve(Request(self, message))
-            else:
-                Compound(self, message).run()
+            message = parse(frame)
+            if system_trees and self._changes_class(message):
+                self.head, self.held = message, frames[index + 1 :]
+                return
+            self._begin(message)
+
+    def _changes_class(self, message: Message) -> bool:
+        """Note the class of a request. Returns whether it is another one, and has to wait for a turn of that class.
+
+        It is known from the tree before anything is verified. A request without a tree goes with the one before it.
+        """
+        tree_id = message.tail >> 32
+        if not tree_id or message.flags & _ASYNC:
+            return False
+        system = (message.session_id << 32 | tree_id) in self.exporter.system_trees
+        if system is self.system:
+            return False
+        self.system = system
+        return self.on_class_change(system)
+
+    def _begin(self, message: Message) -> None:
+        if message.command == _CANCEL:
+            self._cancel(message)
+            return
+        self._take_ids(message)
+        if message.command == _NEGOTIATE or self.state is not _READY:
+            self._negotiate(message)
+        elif message.next is None:
+            self.serve(Request(self, message))
+        else:
+            Compound(self, message).run()
 
     def _take_ids(self, message: Message) -> None:
         part: Message | None = message
@@ -361,3 +408,8 @@ def _nothing() -> None:
 
 def _ignored(_: Stage) -> None:
     """Nobody wants to know."""
+
+
+def _goes_on(_: bool) -> bool:
+    """Nobody makes it wait."""
+    return False

@@ -1,5 +1,7 @@
 """READ, WRITE and FLUSH: the hot path, from the message to the disk's queue and back.
 
+A disk's answer waits for its node's turn (`processor.py`), in which the reply is made, signed and sent.
+
 No task, event or closure per request; a READ's reply is built in place around the payload the
 disk put into pooled memory, a large WRITE's payload goes to the disk from the memory it was
 received into. MS-SMB2 3.3.5.11 to 3.3.5.13.
@@ -79,12 +81,18 @@ def read(request: Request) -> None:
     exporter = request.peer.exporter
     buffer = exporter.pool.acquire(length, request.peer.usage.memory)
     disk_request = DiskRequest(
-        _READ, offset, length, buffer, HEADROOM_BYTES, _read_done, flow=opened.flow, context=request
+        _READ, offset, length, buffer, HEADROOM_BYTES, _read_answered, flow=opened.flow, context=request
     )
     opened.requests.add(disk_request)
     request.peer.cancellable[message.message_id] = disk_request
     disk.runner.add(disk_request)
     exporter.touch(disk.runner)
+
+
+def _read_answered(done: DiskRequest) -> None:
+    done.on_done = _read_done
+    request: Request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)  # type: ignore[union-attr]
 
 
 def _read_done(done: DiskRequest) -> None:
@@ -173,13 +181,19 @@ def write(request: Request) -> None:
     exporter = request.peer.exporter
     buffer, start = take_payload(message, start, length, exporter.pool, request.peer.usage.memory)
     disk_request = DiskRequest(
-        _WRITE, offset, length, buffer, start, _write_done, flow=opened.flow,
+        _WRITE, offset, length, buffer, start, _write_answered, flow=opened.flow,
         write_through=opened.write_through or bool(flags & _WRITE_THROUGH), context=request,
     )  # fmt: skip
     opened.requests.add(disk_request)
     request.peer.cancellable[message.message_id] = disk_request
     disk.runner.add(disk_request)
     exporter.touch(disk.runner)
+
+
+def _write_answered(done: DiskRequest) -> None:
+    done.on_done = _write_done
+    request: Request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)  # type: ignore[union-attr]
 
 
 def _write_done(done: DiskRequest) -> None:
@@ -241,11 +255,17 @@ def flush(request: Request) -> None:
     if not opened.writable:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
     disk = opened.disk
-    disk_request = DiskRequest(Op.FLUSH, 0, 0, None, 0, _flush_done, flow=opened.flow, context=request)
+    disk_request = DiskRequest(Op.FLUSH, 0, 0, None, 0, _flush_answered, flow=opened.flow, context=request)
     opened.requests.add(disk_request)
     request.peer.cancellable[request.message.message_id] = disk_request
     disk.runner.add(disk_request)
     request.peer.exporter.touch(disk.runner)
+
+
+def _flush_answered(done: DiskRequest) -> None:
+    done.on_done = _flush_done
+    request: Request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)  # type: ignore[union-attr]
 
 
 def _flush_done(done: DiskRequest) -> None:

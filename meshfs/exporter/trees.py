@@ -4,6 +4,7 @@ from meshfs.errors import StatusError
 from meshfs.exporter.request import Request
 from meshfs.exporter.scratch_rules import SCRATCH_RIGHTS
 from meshfs.exporter.shares import CLASS_OF_SHARE, READ_RIGHTS, SHARE_IPC, SHARE_SCRATCH, WRITE_RIGHTS
+from meshfs.model import IoClass
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Dialect, NtStatus, ShareFlags, ShareType
 from meshfs.smb.messages import (
@@ -29,6 +30,8 @@ def connect(request: Request) -> None:
     if io_class is None and not is_scratch and share != SHARE_IPC.lower():
         raise StatusError(NtStatus.BAD_NETWORK_NAME, f"no share {share!r}")
     tree = session.add_tree(share, io_class)
+    if io_class is IoClass.SYSTEM:
+        request.peer.exporter.system_trees.add(session.id << 32 | tree.id)
     request.tree_id = tree.id
     is_pipe = io_class is None and not is_scratch
     kind, flags = (ShareType.PIPE, 0) if is_pipe else (ShareType.DISK, ShareFlags.NO_CACHING)
@@ -43,4 +46,5 @@ def disconnect(request: Request) -> None:
     TreeDisconnectRequest.unpack(request.message.body)
     session, tree = request.session, request.tree
     session.remove_tree(tree)
+    request.peer.exporter.system_trees.discard(session.id << 32 | tree.id)
     session.close_opens(list(tree.opens), lambda: request.reply(TreeDisconnectResponse().pack()))

@@ -222,9 +222,14 @@ class Connection:
 
         Raises RemoteProtocolError when the peer broke the protocol; the connection is over.
         """
-        return [self._parse(frame) for frame in self._frames.received(count)]
+        return [self.parse(frame) for frame in self._frames.received(count)]
 
-    def _parse(self, frame: Frame) -> Message:
+    def split(self, count: int) -> list[Frame]:
+        """The same, as frames that `parse` makes messages of, one by one, before the next ``get_buffer()``."""
+        return self._frames.received(count)
+
+    def parse(self, frame: Frame) -> Message:
+        """The message of a frame: decrypted, split, its signature looked at. Raises RemoteProtocolError."""
         view = frame.view
         if len(view) < HEADER_BYTES:
             return self._other(frame)

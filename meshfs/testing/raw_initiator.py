@@ -61,6 +61,7 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.security import ChannelSecurity, GmacSigner, PreauthHash, channel_security
 from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST, pack_header, prefix
+from meshfs.transport.stream import tune
 
 PASSWORDS = {"n1": "password of n1", "n2": "password of n2", "n3": "password of n3"}
 SHARE_ALL = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
@@ -422,6 +423,8 @@ class SocketInitiator(RawClient):
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         try:
             self.socket.settimeout(timeout_s)
+            # As a mount does. Requests that an exporter holds back must fit in: nobody takes replies while we send.
+            tune(self.socket)
             if source:
                 self.socket.bind((source, 0))
             self.socket.connect(address)

@@ -250,7 +250,7 @@ async def test_strangers_cannot_pile_up_replies(path):
                         await trio.lowlevel.checkpoint()
                         for peer in server.peers:
                             most = max(most, sum(len(memory) for memory, _ in peer.out))
-            assert most <= limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES + limits.RECEIVE_BATCH_MAX_BYTES + limits.MIB
+            assert most <= limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES + limits.TURN_STEP_BYTES + limits.MIB
 
 
 async def test_who_logged_in_stays_and_who_logged_off_is_dropped(disk, path, monkeypatch):

@@ -1,0 +1,169 @@
+"""Serves the turns of the exporter's only thread, as `turns.py` decides. Decides nothing itself.
+
+    socket readable, or takes data again    -> ready(link, flow)      the link waits in its flow
+    a disk has answered                     -> answered(flow, done)   the reply waits in its flow
+    run, at the end of the reactor's round  -> a turn of the flow whose turn it is, and of the next one, until
+                                               TURN_S is over; then the reactor looks for newcomers first
+
+In its turn a flow first gives its small replies, then one large reply and one link's work in turn, so that nothing
+small waits for a megabyte. A turn is a batch of the exporter's (`exporter.py`): at its end its I/O starts and its
+replies leave. What a turn took is measured and charged. What the disks' engine did for a completion, before the
+reply's turn, is charged to the flows by their number of completions.
+
+Without a reactor (``loop`` is None; an exporter that a test drives by hand) replies are given at once.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from meshfs import bugs, limits
+from meshfs.disk.base import DiskRequest
+from meshfs.exporter.turns import ProcessorFlow, Turns
+from meshfs.scheduler.policy import DiskPolicy
+
+if TYPE_CHECKING:
+    from meshfs.exporter.exporter import Exporter
+
+logger = logging.getLogger(__name__)
+
+_TURN_S: Final = limits.TURN_S
+_SMALL_MAX_BYTES: Final = limits.REPLY_SMALL_MAX_BYTES
+
+
+class Work(Protocol):
+    """What a connection has to do in turns of its own."""
+
+    def step(self, until_s: float) -> ProcessorFlow | None:
+        """Work until that time by the processor's clock. Returns the flow in which the rest waits; None without a rest.
+
+        Must not raise.
+        """
+
+
+class Loop(Protocol):
+    """Of the reactor, what this needs."""
+
+    def soon(self, callback: Callable[[], None]) -> None: ...
+
+
+class Processor:
+    """One exporter's. ``clock`` is of the kind that counts while the thread is off its core, too."""
+
+    def __init__(self, exporter: "Exporter", clock: Callable[[], float] = time.perf_counter) -> None:
+        self.turns = Turns()
+        self.clock = clock
+        self.loop: Loop | None = None
+        self._exporter = exporter
+        #: Whether `run` is going to be called, or runs.
+        self._scheduled = False
+        #: When the first work came for the `run` that is going to be called.
+        self._since_s = 0.0
+        #: Whose turn is under way, or what it turned out to be.
+        self.serving = self.turns.strangers
+
+    def configure(self, policy: DiskPolicy) -> None:
+        """Share by other weights from now on."""
+        self.turns.configure(policy)
+
+    # --- work comes --------------------------------------------------------------------
+
+    def ready(self, work: Work, flow: ProcessorFlow) -> None:
+        """``work.step`` is to be called, once, in a turn of ``flow``."""
+        flow.links.append(work)
+        if not flow.wants:
+            self._want(flow)
+
+    def answered(self, flow: ProcessorFlow, done: DiskRequest) -> None:
+        """A disk has answered: ``done.on_done`` tells the initiator, in a turn of ``flow``."""
+        if self.loop is None or done.context.peer.closed:
+            done.on_done(done)
+            return
+        (flow.small if done.result <= _SMALL_MAX_BYTES or done.op else flow.large).append(done)
+        flow.unpaid += 1
+        if not flow.wants:
+            self._want(flow)
+
+    def _want(self, flow: ProcessorFlow) -> None:
+        self.turns.add(flow)
+        if not self._scheduled:
+            assert self.loop is not None, "without a reactor nothing waits"
+            self._scheduled = True
+            self._since_s = self.clock()
+            self.loop.soon(self.run)
+
+    # --- work is done ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve turns until TURN_S is over, and come back where more wait."""
+        clock, turns, exporter = self.clock, self.turns, self._exporter
+        now = clock()
+        self._charge_completions(now - self._since_s)
+        until_s = now + _TURN_S
+        while now < until_s and (flow := turns.next()) is not None:
+            self.serving = flow
+            exporter.begin_batch()
+            try:
+                self._turn(flow, now + turns.quantum_s(flow))
+            except Exception as error:
+                bugs.report(logger, "a turn of the processor", error)
+            finally:
+                exporter.end_batch()
+            begun_s, now = now, clock()
+            if self.serving is flow:
+                turns.charge(flow, now - begun_s, wants=flow.has_work)
+            else:
+                turns.charge(flow, 0.0, wants=flow.has_work)
+                turns.charge_beside(self.serving, now - begun_s)
+        self._scheduled = turns.contended
+        if self._scheduled:
+            self._since_s = now
+            assert self.loop is not None
+            self.loop.soon(self.run)
+
+    def turned_out(self, flow: ProcessorFlow) -> bool:
+        """The turn under way serves ``flow`` and is charged to it. Returns whether it should end, as others wait."""
+        self.serving = flow
+        return self.turns.contended
+
+    def _turn(self, flow: ProcessorFlow, until_s: float) -> None:
+        clock, small, large, links = self.clock, flow.small, flow.large, flow.links
+        while True:
+            while small:
+                _reply(small.popleft())
+                if clock() >= until_s:
+                    return
+            if large:
+                _reply(large.popleft())
+                if clock() >= until_s:
+                    return
+            if links:
+                work = links.popleft()
+                rest = work.step(until_s)
+                if rest is flow:
+                    links.append(work)
+                elif rest is not None:
+                    self.ready(work, rest)
+                if clock() >= until_s:
+                    return
+            elif not large and not small:
+                return
+
+    def _charge_completions(self, elapsed_s: float) -> None:
+        """Charge what taking the answers from the disks has cost since the first of them came."""
+        owing = [flow for flow in self.turns.wanting() if flow.unpaid]
+        if not owing:
+            return
+        each_s = elapsed_s / sum(flow.unpaid for flow in owing)
+        for flow in owing:
+            self.turns.charge_beside(flow, flow.unpaid * each_s)
+            flow.unpaid = 0
+
+
+def _reply(done: DiskRequest) -> None:
+    try:
+        done.on_done(done)
+    except Exception as error:
+        # The turn has replies for other connections, too.
+        done.context.open.disk.runner.on_fault(done, error)
