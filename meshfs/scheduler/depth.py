@@ -27,7 +27,10 @@ doubles its latency.
 
 States: resting or searching at the base depth -> probing at another -> back at the base. Every
 change of depth lets one window pass (settling) unless the requests that the change adds or takes
-are too few to be seen in it. Whatever is not a saturated window with completions ends a probe.
+are too few to be seen in it. Whatever is not a saturated window with completions ends a probe. A window in which
+the disk was short of requests for an instant is saturated enough here, if on average (by Little's law) it had
+FULL_PART of the depth: an application of depth 32 cannot keep 16 at the disk without a gap in any tenth of a
+second, and without such windows the search would stay below the depth that its disk needs.
 """
 
 import math
@@ -58,6 +61,8 @@ UP_GAINS_MAX = 12
 # down and losing a third of its block, probing costs 0.3 % of the throughput.
 REST_BLOCKS_MIN = 8
 REST_BLOCKS_MAX = 64
+# The mean number of requests at the disk, as a part of the depth, from which on a window tells of that depth.
+FULL_PART = 0.9
 # A part of a window's completions that a change of depth may add or take unnoticed.
 SETTLED_PART = 0.005
 # Windows of low latency in a row that double the depth, if it held something back in them.
@@ -97,12 +102,13 @@ class DepthControl:
 
     def learn(self, window: Window, cost_s: float) -> None:
         """Take one window in, with the cost of what completed in it. Windows of another depth are ignored."""
-        if window.depth != self.depth and window.saturated:
-            return
         total = sum(window.counts)
+        full = window.saturated or _nearly_full(window, total)
+        if window.depth != self.depth and full:
+            return
         if total and window.held_back and window.depth == self.depth == self._base and self._grow(window.latency_s):
             return
-        if not window.saturated or not total or not 0.0 < cost_s < math.inf or not window.elapsed_s > 0.0:
+        if not full or not total or not 0.0 < cost_s < math.inf or not window.elapsed_s > 0.0:
             self._interrupt()
             return
         if self._settling:
@@ -246,6 +252,11 @@ class DepthControl:
 
     def _below(self) -> int:
         return max((level for level in self._levels if level < self._base), default=1)
+
+
+def _nearly_full(window: Window, total: int) -> bool:
+    """Whether the disk had nearly the depth in force on average, though not all the time."""
+    return window.held_back and window.latency_s * total >= FULL_PART * window.depth * window.elapsed_s > 0.0
 
 
 class _Evidence:

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -13,7 +14,16 @@ from meshfs import limits
 from meshfs.scheduler.depth import DepthControl, levels
 from meshfs.scheduler.window import Window
 from meshfs.testing.device_load import Choose, Load, mix
-from meshfs.testing.device_models import PipeDevice, ServerDevice, fast_ssd, hdd, network_volume, sata_ssd, slow_array
+from meshfs.testing.device_models import (
+    PipeDevice,
+    ServerDevice,
+    Times,
+    fast_ssd,
+    hdd,
+    network_volume,
+    sata_ssd,
+    slow_array,
+)
 
 Make = Callable[[int], ServerDevice | PipeDevice]
 SMALL = mix([4096], 0.3)
@@ -252,3 +262,33 @@ def test_levels() -> None:
     assert DepthControl(4).depth == 4
     with pytest.raises(ValueError, match="depth_max 0"):
         DepthControl(0)
+
+
+class Gaps(Run):
+    """The load leaves the device short of requests for an instant in every other window of more than 8."""
+
+    def windows(self, count: int, part: float = 1.0) -> None:
+        for number in range(count):
+            self.depths.append(self.control.depth)
+            window = self.load.window(self.control.depth, self._length_s)
+            if self.control.depth > limits.DEPTH_START and number % 2:
+                window = replace(window, saturated=False, latency_s=window.latency_s * part)
+            self.control.learn(window, cost_s(window))
+
+
+def ten_servers(seed: int) -> ServerDevice:
+    return ServerDevice(Times(5.2e-3, 0.0, 5.2e-3, 0.0, 5e-3), 10, spread=0.05, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_gap_of_an_instant_does_not_keep_a_device_below_its_depth(seed: int) -> None:
+    run = Gaps(ten_servers, SMALL, 0.1, seed=seed)
+    run.windows(60)
+    assert run.control.depth >= 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_load_that_is_gone_half_of_the_time_tells_nothing_of_a_depth(seed: int) -> None:
+    run = Gaps(ten_servers, SMALL, 0.1, seed=seed)
+    run.windows(60, part=0.5)
+    assert run.control._base == limits.DEPTH_START
