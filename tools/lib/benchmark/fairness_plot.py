@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")  # a file is all that is wanted; no display is needed
 from matplotlib import pyplot
 
-from benchmark.fairness_cases import CEPH, FLOOR, READERS
+from benchmark.fairness_cases import ATTACKED, CEPH, FLOOR, READERS
 from benchmark.fairness_report import Findings
 
 SIZE_INCHES: Final = (15, 10)
@@ -76,7 +76,7 @@ def _recovery(axis: Any, findings: Findings, key: str, title: str) -> None:
 
 def _readers(axis: Any, findings: Findings) -> None:
     axis.set_title("4 KiB reader's p99 beside a flood, of its p99 alone")
-    marks = {reader.name: reader.mark for reader in READERS}
+    marks = {reader.name: reader.mark for reader in (*READERS, *ATTACKED)}
     found = [row for row in findings.rows if "/reader/" in row.name]
     for place, row in enumerate(found):
         kind, _, name, _ = row.name.split("/")

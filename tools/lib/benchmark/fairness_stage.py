@@ -4,7 +4,8 @@ limit  a loop device over tmpfs which the exporter is told to limit
 serial a device that is slow by itself, one request at a time (`slow_device`); nothing limited
 slow   the same, ten requests at a time
 fast   a loop device over tmpfs, nothing limited: the processor is what ends there
-pinned the same, with the exporter on one core and its users on another (`fairness_pins`)
+pinned a file on tmpfs through the page cache, so that the exporter does all work itself and waits for no thread of
+       the kernel's, with the exporter on one core and its users on another (`fairness_pins`)
 
 A stage is one kind of disk and one discipline; mounts are started when first asked for.
 """
@@ -19,7 +20,7 @@ from benchmark.fairness_cases import DEFAULT_LIMIT, Limit, Load
 from benchmark.fairness_pins import Pins, pins
 from benchmark.fairness_rules import Unit
 from benchmark.slow_device import slow_device
-from benchmark.subjects import loop_on_tmpfs
+from benchmark.subjects import file_on_tmpfs, loop_on_tmpfs
 from meshfs.limits import MIB
 from meshfs.testing.cluster import LocalCluster, LocalDisk
 
@@ -118,6 +119,9 @@ def _start(stack: ExitStack, folder: Path, kind: str, discipline: str) -> Stage:
     if kind in ("slow", "serial"):
         slow = slow_device(stack, place, kind, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
         device, device_pids = slow.path, slow.pids
+    elif kind == "pinned":
+        settings["cache"] = "writeback"
+        device = file_on_tmpfs(stack, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
     else:
         device = loop_on_tmpfs(stack, f"{folder.name}-{kind}-{discipline}", DISK_SIZE_BYTES)
     if kind == "limit":

@@ -45,10 +45,14 @@ class DiskMake:
 
 
 def loop_on_tmpfs(stack: ExitStack, name: str, size_bytes: int) -> Path:
+    return losetup(stack, file_on_tmpfs(stack, name, size_bytes))
+
+
+def file_on_tmpfs(stack: ExitStack, name: str, size_bytes: int) -> Path:
     backing = Path("/dev/shm") / f"meshfs-bench-{name}.img"
     stack.callback(backing.unlink, missing_ok=True)
     filled(backing, size_bytes)
-    return losetup(stack, backing)
+    return backing
 
 
 def losetup(stack: ExitStack, backing: Path, *, direct_io: bool = False) -> Path:
