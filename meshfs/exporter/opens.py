@@ -24,6 +24,7 @@ from meshfs.exporter.oplock import Oplock
 from meshfs.exporter.request import Request, Waiting
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.scratch_tree import ScratchFile
+from meshfs.exporter.sequence import EarlierRequests
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, NtStatus
@@ -37,7 +38,7 @@ class Open:
     """What all opens have. ``file_id`` is both halves of the SMB2_FILEID."""
 
     __slots__ = (
-        "_counted_at", "access", "allowed", "channel_sequence", "closing", "directory", "file_id", "gone",
+        "_counted_at", "access", "allowed", "channel_sequence", "closing", "directory", "earlier", "file_id", "gone",
         "lock_sequences", "name", "session", "tree", "waits",
     )  # fmt: skip
 
@@ -66,6 +67,7 @@ class Open:
         self.lock_sequences: LockSequences | None = None
         #: What an open of a directory keeps for listings and change notifications.
         self.directory: Directory | None = None
+        self.earlier = EarlierRequests()
         self.closing = False
         #: Nothing of it is left.
         self.gone = False
@@ -90,10 +92,16 @@ class Open:
         """Keep changes in the directory from now on. Raises StatusError; a later call changes nothing."""
         raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} is no directory")
 
-    def outstanding(self) -> Iterator[Request]:
-        """The requests that name it and were not answered yet, without the one being handled."""
+    def outstanding(self) -> Iterator[tuple[object, Request]]:
+        """The requests that name it and were not answered yet, without the one being handled.
+
+        Each with what `is_outstanding` can be asked about.
+        """
         for waiting in self.waits:
-            yield waiting.request
+            yield waiting, waiting.request
+
+    def is_outstanding(self, each: object) -> bool:
+        return each in self.waits
 
     def cancel_requests_of(self, peer: "Peer") -> None:
         """A connection is lost: nothing of it may begin any more."""
@@ -207,10 +215,13 @@ class DiskOpen(Open):
         if self.closing and not self.requests:
             self.drained()
 
-    def outstanding(self) -> Iterator[Request]:
+    def outstanding(self) -> Iterator[tuple[object, Request]]:
         yield from super().outstanding()
         for request in self.requests:
-            yield request.context
+            yield request, request.context
+
+    def is_outstanding(self, each: object) -> bool:
+        return each in self.requests or super().is_outstanding(each)
 
     def cancel_requests_of(self, peer: "Peer") -> None:
         for request in list(self.requests):

@@ -15,6 +15,8 @@ _LITTLE_ENDIAN: Final = b"\x10\x00\x00\x00"
 _NDR: Final = bytes.fromhex("045d888aeb1cc9119fe808002b104860") + b"\x02\x00\x00\x00"
 _SHARE_ENUM_ALL: Final = 15
 _FRAGMENT_MAX_BYTES: Final = 4280
+#: What frag_length can say. More is no PDU, and would be a megabyte of contexts to look through.
+_PDU_MAX_BYTES: Final = 0xFFFF
 _TYPE_DISK, _TYPE_IPC_HIDDEN = 0x00000000, 0x80000003
 # nca_s_op_rng_error, nca_s_proto_error
 _NO_SUCH_FUNCTION, _PROTOCOL_ERROR = 0x1C010002, 0x1C01000B
@@ -30,6 +32,8 @@ class ShareList:
 
     def answer(self, pdu: bytes) -> bytes:
         """The reply to one PDU; never raises."""
+        if len(pdu) > _PDU_MAX_BYTES:
+            return _fault(0, _PROTOCOL_ERROR)
         try:
             _, _, kind, _, _, _, _, call_id = _HEADER.unpack_from(pdu)
             if kind == _BIND:

@@ -29,21 +29,52 @@ def is_newer_or_equal(sequence: int, than: int) -> bool:
     return (sequence - than) & 0xFFFF <= _AHEAD_MAX
 
 
+class EarlierRequests:
+    """Whether requests from before an open's newest sequence are outstanding; of one open.
+
+    The hot path counts nothing, so all that is outstanding is looked at, which may be thousands of requests. What was
+    found is remembered, so that a series of replays does not look at all of them each time: one that is earlier, for as
+    long as it is outstanding; or that there is none, as all that come afterwards have the newest sequence.
+    """
+
+    __slots__ = ("_found", "_none")
+
+    def __init__(self) -> None:
+        #: What tells whether it is outstanding, and the request.
+        self._found: tuple[object, Request] | None = None
+        self._none = False
+
+    def forget(self) -> None:
+        """The newest sequence is another one, or a request of an older one came late and is served."""
+        self._found, self._none = None, False
+
+    def exist(self, opened: "Open") -> bool:
+        if self._none:
+            return False
+        if self._found is None or not opened.is_outstanding(self._found[0]):
+            newest = opened.channel_sequence
+            earlier = (each for each in opened.outstanding() if each[1].message.channel_sequence != newest)
+            self._found = next(earlier, None)
+            self._none = self._found is None
+        return not self._none
+
+
 def check_sequence(request: "Request", opened: "Open") -> None:
     """Judge a request that is a replay, or whose sequence is not its open's, which may adopt it.
 
-    Raises StatusError FILE_NOT_AVAILABLE. What is outstanding is not counted but looked at: the hot
-    path has neither. A READ that came late counts among the outstanding ones as well.
+    Raises StatusError FILE_NOT_AVAILABLE. A READ that came late counts among the outstanding ones as well.
     """
     message = request.message
     sequence = message.channel_sequence
-    if is_newer_or_equal(sequence, opened.channel_sequence):
-        opened.channel_sequence = sequence
-        refused = bool(message.flags & Flags.REPLAY_OPERATION) and any(
-            earlier.message.channel_sequence != sequence for earlier in opened.outstanding()
-        )
+    changing = message.command in _CHANGING
+    if not is_newer_or_equal(sequence, opened.channel_sequence):
+        refused = changing
+        opened.earlier.forget()
     else:
-        refused = True
-    if refused and message.command in _CHANGING:
+        if sequence != opened.channel_sequence:
+            opened.channel_sequence = sequence
+            opened.earlier.forget()
+        refused = changing and bool(message.flags & Flags.REPLAY_OPERATION) and opened.earlier.exist(opened)
+    if refused:
         request.peer.exporter.count("stale_requests")
         raise StatusError(NtStatus.FILE_NOT_AVAILABLE, f"channel sequence {sequence} of {opened.channel_sequence}")

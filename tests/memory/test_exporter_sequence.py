@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from meshfs.exporter.opens import DiskOpen
 from meshfs.exporter.sequence import is_newer_or_equal
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, Flags, Fsctl, NtStatus
 from meshfs.smb.messages import (
@@ -391,3 +392,39 @@ def test_what_is_looked_at_is_what_the_specification_counts(disk, client, file_i
             assert client.take(message_id).status == STALE
         assert sequence_of(client, file_id) == model.sequence
     disk.release()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_replay_after_replay_does_not_look_at_all_that_is_outstanding_each_time(
+    disk, client, channel, file_id, monkeypatch, earlier
+):
+    """With thousands outstanding each replay would take a millisecond of everybody's time."""
+    looked: list[object] = []
+    outstanding = DiskOpen.outstanding
+
+    def counted(opened):
+        for each in outstanding(opened):
+            looked.append(each)
+            yield each
+
+    monkeypatch.setattr(DiskOpen, "outstanding", counted)
+    client.call(Command.ECHO, EchoRequest().pack(), credits=400)
+    disk.stall()
+    for index in range(200):
+        sequence = 1 if index or not earlier else 0
+        client.send(Command.READ, read_body(file_id, BLOCK * index, BLOCK), sequence=sequence)
+    for _ in range(50):
+        body = SetInfoRequest(FileId(file_id, file_id), 1, SET_INFO_CLASS, SET_INFO_DATA).pack()
+        status = channel.call(Command.SET_INFO, body, sequence=1, flags=REPLAY, credits=2).status
+        assert status == (STALE if earlier else 0)
+    assert 0 < len(looked) <= 200
+
+
+def test_an_old_read_that_comes_late_is_found_among_the_outstanding_ones(disk, client, channel, file_id):
+    """Also where none was found just before."""
+    assert write(channel, file_id, NEW, 1, REPLAY) == 0
+    disk.stall()
+    client.send(Command.READ, read_body(file_id, 0, BLOCK), sequence=0)
+    assert write(channel, file_id, NEW, 1, REPLAY) == STALE
+    disk.release()
+    assert write(channel, file_id, NEW, 1, REPLAY) == 0
