@@ -11,6 +11,7 @@ from meshfs.exporter.query import facts_of
 from meshfs.exporter.request import Request
 from meshfs.exporter.session import Session
 from meshfs.smb.constants import CreateAction, NtStatus, OplockLevel
+from meshfs.smb.info import mode_of
 from meshfs.smb.messages import CreateContext, CreateRequest, CreateResponse, FileId
 
 #: SMB2_CREATE_QUERY_MAXIMAL_ACCESS_RESPONSE and _QUERY_ON_DISK_ID (2.2.14.2.5, 2.2.14.2.9).
@@ -46,6 +47,7 @@ def answer(
     """Add the open to its session, and answer the CREATE. ``allowed``: all the access this user may have to it."""
     request.session.opens[opened.file_id] = opened
     opened.allowed = allowed
+    opened.set_mode(mode_of(body.options))
     opened.channel_sequence = request.message.channel_sequence
     request.open = opened
     if request.compound is not None:

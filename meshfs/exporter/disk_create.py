@@ -101,9 +101,8 @@ def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int
     if disk.share_counts.conflicts(granted, body.share_access):
         raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
     opened = DiskOpen(
-        request.session, request.tree, request.peer.exporter.new_file_id(), granted, body.share_access, disk,
-        write_through=bool(body.options & CreateOptions.WRITE_THROUGH),
-    )  # fmt: skip
+        request.session, request.tree, request.peer.exporter.new_file_id(), granted, body.share_access, disk
+    )
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
     action = _ACTIONS.get(_D(body.disposition), CreateAction.OPENED)
     answer(request, body, opened, allowed=allowed, action=action)

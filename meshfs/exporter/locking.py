@@ -103,7 +103,7 @@ def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...],
     opened = request.open
     _check_may_lock(opened)
     locks = [_checked(opened, element) for element in elements]
-    waits = not elements[0].flags & LockFlags.FAIL_IMMEDIATELY
+    waits = any(not element.flags & LockFlags.FAIL_IMMEDIATELY for element in elements)
     if waits and len(elements) > 1:
         raise StatusError(NtStatus.INVALID_PARAMETER, "only a single lock may wait")
     table = target.locks

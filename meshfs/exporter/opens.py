@@ -27,7 +27,8 @@ from meshfs.exporter.scratch_tree import ScratchFile
 from meshfs.exporter.sequence import EarlierRequests
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access
-from meshfs.smb.constants import AccessMask, NtStatus
+from meshfs.smb.constants import AccessMask, CreateOptions, NtStatus
+from meshfs.smb.info import OpenFacts
 
 if TYPE_CHECKING:
     from meshfs.exporter.peer import Peer
@@ -39,7 +40,7 @@ class Open:
 
     __slots__ = (
         "_counted_at", "access", "allowed", "channel_sequence", "closing", "directory", "earlier", "file_id", "gone",
-        "lock_sequences", "name", "session", "tree", "waits",
+        "lock_sequences", "mode", "name", "session", "tree", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,8 @@ class Open:
         #: The most that this user could have opened it with; CREATE sets it.
         self.allowed = access
         self.name = name
+        #: FileModeInformation; CREATE sets it.
+        self.mode = 0
         #: Open.ChannelSequence: the newest one seen, at first that of its CREATE.
         self.channel_sequence = 0
         #: Open.LockSequenceArray, once a LOCK with a sequence has succeeded.
@@ -87,6 +90,14 @@ class Open:
     def as_disk(self) -> "DiskOpen":
         """This open, for what only disks can do. Raises StatusError INVALID_DEVICE_REQUEST for all others."""
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} is no disk")
+
+    def facts(self) -> OpenFacts:
+        """What QUERY_INFO tells of the open itself."""
+        return OpenFacts(self.access, mode=self.mode)
+
+    def set_mode(self, mode: int) -> None:
+        """FileModeInformation was set, after CREATE or by SET_INFO."""
+        self.mode = mode
 
     def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
         """Keep changes in the directory from now on. Raises StatusError; a later call changes nothing."""
@@ -146,15 +157,13 @@ class DiskOpen(Open):
         access: int,
         share_access: int,
         disk: OfferedDisk,
-        *,
-        write_through: bool,
     ) -> None:
         super().__init__(session, tree, file_id, access, disk.name, disk)
         self.disk = disk
         self.share_access = share_access
         self.readable = bool(access & (AccessMask.READ_DATA | AccessMask.EXECUTE))
         self.writable = bool(access & (AccessMask.WRITE_DATA | AccessMask.APPEND_DATA))
-        self.write_through = write_through
+        self.write_through = False
         assert tree.io_class is not None, "disks are in shares of a class"
         self.flow = (session.user, tree.io_class)
         #: In whose turns its replies are given.
@@ -168,6 +177,10 @@ class DiskOpen(Open):
 
     def as_disk(self) -> "DiskOpen":
         return self
+
+    def set_mode(self, mode: int) -> None:
+        super().set_mode(mode)
+        self.write_through = bool(mode & CreateOptions.WRITE_THROUGH)
 
     @property
     def node(self) -> str:
@@ -332,6 +345,9 @@ class ScratchOpen(Open):
         self.oplock: Oplock | None = None
         self.now = now
         file.add_open(self)
+
+    def facts(self) -> OpenFacts:
+        return OpenFacts(self.access, self.position, self.mode, delete_pending=self.file.delete_pending)
 
     def time_of_writing(self) -> int | None:
         return None if self.keeps_times else self.now()

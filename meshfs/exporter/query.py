@@ -18,13 +18,14 @@ from meshfs.smb.info import (
     FileFacts,
     FilesystemFacts,
     NamePattern,
-    OpenFacts,
     Output,
     SetAllocation,
     SetBasic,
     SetDisposition,
     SetEndOfFile,
+    SetMode,
     SetRename,
+    changed_mode,
     dot_entries,
     is_directory_class,
     pack_directory,
@@ -216,11 +217,7 @@ def query_info(request: Request) -> None:
 
 def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output:
     if body.info_type == InfoType.FILE:
-        opened_facts = OpenFacts(granted_access=opened.access)
-        if isinstance(opened, ScratchOpen):
-            pending = opened.file.delete_pending
-            opened_facts = OpenFacts(opened.access, opened.position, delete_pending=pending)
-        return query_file(body.info_class, facts_of(request, opened), body.output_bytes_max, opened_facts)
+        return query_file(body.info_class, facts_of(request, opened), body.output_bytes_max, opened.facts())
     if body.info_type == InfoType.FILESYSTEM:
         return query_filesystem(body.info_class, _volume(request, opened), body.output_bytes_max)
     if body.info_type == InfoType.SECURITY:
@@ -258,11 +255,20 @@ def set_info(request: Request) -> None:
     change = parse_change(body.info_class, body.buffer)
     if isinstance(change, NtStatus):
         raise StatusError(change, f"SET_INFO class {body.info_class}")
-    if isinstance(opened, ScratchOpen):
+    if isinstance(change, SetMode):
+        _set_mode(opened, change.mode)
+    elif isinstance(opened, ScratchOpen):
         scratch_files.set_info(opened, change)
     else:
         _check_change(opened, change)
     request.reply(SetInfoResponse().pack())
+
+
+def _set_mode(opened: AnyOpen, wanted: int) -> None:
+    mode = changed_mode(opened.mode, wanted)
+    if mode is None:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"mode 0x{wanted:x}")
+    opened.set_mode(mode)
 
 
 def _check_change(opened: AnyOpen, change: Change) -> None:

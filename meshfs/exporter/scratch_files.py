@@ -84,6 +84,7 @@ def facts(file: ScratchFile, name: str, volume_serial: int) -> FileFacts:
         links=0 if file.delete_pending else 1,
         volume_serial=volume_serial,
         kept_attributes=file.attributes,
+        short_name=file.short_name,
     )
 
 

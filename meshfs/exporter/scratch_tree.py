@@ -13,6 +13,7 @@ from sortedcontainers import SortedDict
 from meshfs.exporter.locks import Lockable
 from meshfs.exporter.oplock import Oplock
 from meshfs.exporter.share_access import ShareCounts
+from meshfs.smb.info import short_name
 from meshfs.smb.messages import FileTimes
 
 
@@ -35,11 +36,12 @@ class ScratchFile(Lockable):
     opens_below   how many opens there are of files below a directory, at any depth
     height        how many directories lie below each other in a directory: 0 for one without directories
     watchers      the opens of a directory that are notified of changes
+    short_name    its 8.3 name, by which it is found as well; empty where another file of the directory has that name
     """
 
     __slots__ = (
-        "_heights", "attributes", "children", "data", "delete_pending", "height", "index_number", "name", "opens",
-        "opens_below", "oplock", "parent", "share_counts", "times", "watchers",
+        "_heights", "_shorts", "attributes", "children", "data", "delete_pending", "height", "index_number", "name",
+        "opens", "opens_below", "oplock", "parent", "share_counts", "short_name", "times", "watchers",
     )  # fmt: skip
 
     def __init__(self, name: str, parent: "ScratchFile | None", index_number: int, now: int, *, folder: bool) -> None:
@@ -58,6 +60,9 @@ class ScratchFile(Lockable):
         self.delete_pending = False
         self.watchers: dict[OpenOfFile, None] = {}
         self.height = 0
+        self.short_name = ""
+        # The files of a directory whose 8.3 name is not their own name.
+        self._shorts: dict[str, ScratchFile] = {}
         # How many of its directories have which height.
         self._heights: dict[int, int] = {}
 
@@ -98,7 +103,11 @@ class ScratchFile(Lockable):
     # --- what lies in a directory ------------------------------------------------------
 
     def find(self, name: str) -> "ScratchFile | None":
-        return self.children.get(name.casefold()) if self.children is not None else None
+        """The file of that name, or of that 8.3 name where there is none."""
+        if self.children is None:
+            return None
+        found: ScratchFile | None = self.children.get(name.casefold())
+        return found or self._shorts.get(name.upper())
 
     def children_after(self, folded_name: str | None) -> "Iterator[tuple[str, ScratchFile]]":
         """In the order of listings: those behind a folded name, which itself need not be there any more."""
@@ -113,6 +122,7 @@ class ScratchFile(Lockable):
         assert self.children is not None
         file.parent, file.name = self, name
         self.children[name.casefold()] = file
+        self._give_short_name(file)
         self._count_opens(file, 1)
         if file.is_directory:
             self._change_height(None, file.height)
@@ -121,9 +131,27 @@ class ScratchFile(Lockable):
         """Take it out; its ``parent`` stays what it was."""
         assert self.children is not None
         del self.children[file.name.casefold()]
+        if self._shorts.get(file.short_name) is file:
+            del self._shorts[file.short_name]
         self._count_opens(file, -1)
         if file.is_directory:
             self._change_height(file.height, None)
+
+    def _give_short_name(self, file: "ScratchFile") -> None:
+        """A file's own name goes before the 8.3 name of another, whoever came first."""
+        assert self.children is not None
+        own = file.name.upper()
+        robbed = self._shorts.pop(own, None)
+        if robbed is not None:
+            robbed.short_name = ""
+        short = short_name(file.name)
+        if short == own:
+            file.short_name = short
+        elif short in self._shorts or short.casefold() in self.children:
+            file.short_name = ""
+        else:
+            file.short_name = short
+            self._shorts[short] = file
 
     def _count_opens(self, file: "ScratchFile", sign: int) -> None:
         moved = sign * (len(file.opens) + file.opens_below)

@@ -40,7 +40,7 @@ from meshfs.smb.messages import (
     unpack_notifications,
 )
 from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import READ_WRITE, RawInitiator, make_exporter, read_body, write_body
+from meshfs.testing.raw_initiator import READ_WRITE, RawInitiator, file_id_of, make_exporter, read_body, write_body
 
 LIST = int(AccessMask.READ_DATA)
 EXCLUSIVE, SHARED = int(LockFlags.EXCLUSIVE_LOCK), int(LockFlags.SHARED_LOCK)
@@ -362,7 +362,9 @@ def info(client: RawInitiator, file_id: int, kind: int, info_class: int, size: i
 
 
 def test_information_of_disk_root_and_volume(client):
-    disk, root = client.open("disk0", READ_WRITE | AccessMask.READ_CONTROL), client.open("", LIST)
+    attributes = int(AccessMask.READ_ATTRIBUTES)
+    disk = client.open("disk0", READ_WRITE | AccessMask.READ_CONTROL | attributes)
+    root = client.open("", LIST | attributes)
     standard = QueryInfoResponse.unpack(info(client, disk, 1, 5).body).output
     assert struct.unpack_from("<QQ", standard) == (1 << 20, 1 << 20)
     for file_id in (disk, root):
@@ -438,3 +440,22 @@ def test_the_dacl_tells_what_the_node_may_do_and_not_what_the_open_was_for(clien
     authenticated_users = bytes.fromhex("01 01 000000000005 0b000000")
     assert descriptor.endswith(struct.pack("<I", DISK_RIGHTS[Access.READ_WRITE]) + authenticated_users)
     assert info(client, file_id, InfoType.SECURITY, 0, additional=DACL | SACL).status == NtStatus.ACCESS_DENIED
+
+
+def test_the_mode_of_an_open_is_told_and_set(client):
+    disk = file_id_of(client.create("disk0", READ_WRITE, options=CreateOptions.WRITE_THROUGH))
+    opened = next(iter(client.exporter.sessions.values())).opens[disk].as_disk()
+    assert QueryInfoResponse.unpack(info(client, disk, 1, 16).body).output == struct.pack("<I", 2)
+    assert opened.write_through
+    for wanted, status, mode in ((4, 0, 4), (2, 0, 2), (1, NtStatus.INVALID_PARAMETER, 2), (0, 0, 0)):
+        body = SetInfoRequest(FileId(disk, disk), InfoType.FILE, 16, struct.pack("<I", wanted)).pack()
+        assert client.call(Command.SET_INFO, body).status == status
+        assert QueryInfoResponse.unpack(info(client, disk, 1, 16).body).output == struct.pack("<I", mode)
+        assert opened.write_through == bool(mode & 2)
+
+
+def test_quotas_of_a_share_of_disks(client):
+    """FileFsControlInformation, which Samba's clients call quota information: there is no quota."""
+    for name in ("", "disk0"):
+        output = QueryInfoResponse.unpack(info(client, client.open(name, LIST), 2, 6).body).output
+        assert struct.unpack("<3QQQI4x", output) == (0, 0, 0, (1 << 64) - 1, (1 << 64) - 1, 0)

@@ -247,7 +247,10 @@ def test_what_is_told_of_an_open_and_of_the_share(client):
     assert name[4:].decode("utf-16-le") == "\\folder\\file"
     total, free, _, _, _ = struct.unpack("<QQQII", get_info(client, file, FsInfoClass.FULL_SIZE, InfoType.FILESYSTEM))
     assert (total, free) == (SIZE // 4096, (SIZE - 5000) // 4096)
-    assert set_info(client, file, FileInfoClass.MODE, bytes(4)) == NtStatus.NOT_SUPPORTED
+    assert get_info(client, file, FileInfoClass.MODE) == bytes(4)
+    assert set_info(client, file, FileInfoClass.MODE, struct.pack("<I", 2)) == 0
+    assert get_info(client, file, FileInfoClass.MODE) == struct.pack("<I", 2)
+    assert set_info(client, file, FileInfoClass.MODE, struct.pack("<I", 1)) == NtStatus.INVALID_PARAMETER
 
 
 def test_directories(client):
@@ -312,6 +315,19 @@ def test_renames(client):
     assert rename(client, one, "two", replace=True) == 0
     assert listing(client, client.open("", int(A.READ_DATA))) == [".", "..", "two"]
     assert get_info(client, one, FileInfoClass.NAME)[4:].decode("utf-16-le") == "\\two"
+
+
+def test_a_file_is_found_by_its_short_name(client):
+    mkdir(client, "a-long-directory")
+    file = make(client, "a-long-directory\\a-long-file.name")
+    write(client, file, 0, b"content")
+    folder, inner = (
+        get_info(client, each, FileInfoClass.ALTERNATE_NAME)[4:].decode("utf-16-le")
+        for each in (make(client, "a-long-directory"), file)
+    )
+    assert read(client, make(client, f"{folder}\\{inner.lower()}", disposition=D.OPEN), 0, 7) == b"content"
+    short = make(client, "file.txt")
+    assert get_info(client, short, FileInfoClass.ALTERNATE_NAME)[4:].decode("utf-16-le") == "FILE.TXT"
 
 
 def test_what_files_do_not_have_is_refused(client):

@@ -87,6 +87,7 @@ def test_messages(fuzz_cases: int) -> None:
 def test_info(fuzz_cases: int) -> None:
     """SET_INFO buffers and search patterns: always a change, a status or an answer, never an error."""
     file = info.FileFacts("disk-ß.img", 1 << 30, 1 << 30, 7)
+    opened = info.OpenFacts(0x1F01FF)
     alphabet = 'dDiIsSkKß-.img*?<>"\ud800'
     for rng in cases(share(fuzz_cases, 0.1), "info"):
         change = info.parse_change(rng.randrange(70), mutated(rng, bytes(40)))
@@ -94,7 +95,7 @@ def test_info(fuzz_cases: int) -> None:
         pattern = "".join(rng.choices(alphabet, k=rng.randrange(20)))
         assert info.name_matches(pattern, file.name) in (True, False)
         size = rng.randrange(300)
-        assert len(info.query_file(rng.randrange(80), file, size).data) <= size
+        assert len(info.query_file(rng.randrange(80), file, size, opened).data) <= size
         assert len(info.pack_directory(rng.randrange(80), [file] * 3, size).data) <= size
 
 

@@ -1,6 +1,7 @@
 """Information classes: their layouts by smbprotocol's structures, and the rules of truncation."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -117,7 +118,18 @@ def test_the_root() -> None:
     ],
 )
 def test_classes_without_answer(info_class: int, status: NtStatus) -> None:
-    assert info.query_file(info_class, DISK, 4096) == (status, b"")
+    assert info.query_file(info_class, DISK, 4096, OPENED) == (status, b"")
+
+
+def test_what_an_open_needs_a_right_for() -> None:
+    """MS-FSA 2.1.5.12: attributes and times need the right to read attributes, the rest is told to every open."""
+    of_attributes = {FileInfoClass.BASIC, FileInfoClass.ALL, FileInfoClass.NETWORK_OPEN, FileInfoClass.ATTRIBUTE_TAG}
+    for info_class in FileInfoClass:
+        for right in (0, int(AccessMask.READ_ATTRIBUTES), int(AccessMask.READ_EA)):
+            status, _ = info.query_file(info_class, DISK, 4096, OpenFacts(right))
+            needed = AccessMask.READ_ATTRIBUTES if info_class in of_attributes else 0
+            needed |= AccessMask.READ_EA if info_class == FileInfoClass.FULL_EA else 0
+            assert (status == NtStatus.ACCESS_DENIED) == bool(needed & ~right), info_class
 
 
 @pytest.mark.parametrize(
@@ -138,16 +150,17 @@ def test_short_names(name: str, short: str) -> None:
     disk = FileFacts(name, 1, 1, 1, short_name=info.short_name(name))
     whole = query(FileInfoClass.ALTERNATE_NAME, disk)
     assert read(file_info.FileNameInformation, whole)["file_name"].get_value() == short
-    ask = partial(info.query_file, FileInfoClass.ALTERNATE_NAME, disk)
+    ask = partial(info.query_file, FileInfoClass.ALTERNATE_NAME, disk, opened=OPENED)
     assert ask(7).status is NtStatus.INFO_LENGTH_MISMATCH
     assert ask(8) == (NtStatus.BUFFER_OVERFLOW, whole[:8])
 
 
+#: What has to fit: the C structures of Windows, which have a character of the name at their end, and padding.
 VARIABLE = {
-    FileInfoClass.ALL: 100,
-    FileInfoClass.NAME: 4,
-    FileInfoClass.NORMALIZED_NAME: 4,
-    FileInfoClass.STREAM: 24,
+    FileInfoClass.ALL: 104,
+    FileInfoClass.NAME: 8,
+    FileInfoClass.NORMALIZED_NAME: 8,
+    FileInfoClass.STREAM: 32,
 }
 
 
@@ -228,6 +241,57 @@ def test_one_entry_and_none() -> None:
     assert info.pack_directory(37, FILES, 65536, single=True).packed == 1
     assert info.pack_directory(37, [], 65536) == (NtStatus.SUCCESS, b"", 0)
     assert info.pack_directory(4, FILES, 65536).status is NtStatus.INVALID_INFO_CLASS
+
+
+def test_short_names_in_listings() -> None:
+    """Of names that are none of 8.3 themselves (MS-FSCC 2.4.8, 2.4.22)."""
+    files = [FileFacts(name, 1, 1, 1, short_name=info.short_name(name)) for name in ("disk0", "a-long-name.img")]
+    for info_class in (FileInfoClass.BOTH_DIRECTORY, FileInfoClass.ID_BOTH_DIRECTORY):
+        data = info.pack_directory(info_class, [*files, FileFacts("a-long-name.none", 1, 1, 1)], 65536).data
+        lengths = [(entry["short_name_length"].get_value()) for entry in listed(info_class, data)]
+        assert lengths == [0, 2 * len(files[1].short_name), 0]
+        assert data.count(files[1].short_name.encode("utf-16-le").ljust(24, b"\0")) == 1
+
+
+def test_no_more_files_are_looked_at_than_fit() -> None:
+    taken = []
+
+    def files() -> Iterator[FileFacts]:
+        for number in range(1000):
+            taken.append(number)
+            yield FileFacts(f"file{number}", 1, 1, 1)
+
+    assert info.pack_directory(FileInfoClass.NAMES, files(), 200).packed == len(taken) - 1
+    assert len(taken) < 10
+
+
+# --- modes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "mode"), [(0, 0), (0x2 | 0x40, 0x2), (0x7FFF_FFFF, 0x100E), (0x30, 0)])
+def test_the_mode_of_an_open_is_of_its_options(options: int, mode: int) -> None:
+    assert info.mode_of(options) == mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted", "changed"),
+    [
+        (0, 2, 2),
+        (2, 4, 4),
+        (6, 0, 0),
+        (0x1000, 2, 0x1002),
+        # Without buffering everything is written through.
+        (8 | 2, 0, 8 | 2),
+        (8, 2 | 4, 8 | 4),
+        # A client's own calls are no server's matter, and the rest is said at CREATE only.
+        (0, 0x10, None),
+        (0, 1, None),
+        (8, 8, None),
+        (0x1000, 0x1000, None),
+    ],
+)
+def test_modes_that_may_be_set(mode: int, wanted: int, changed: int | None) -> None:
+    assert info.changed_mode(mode, wanted) == changed
 
 
 # --- patterns --------------------------------------------------------------------------
@@ -346,6 +410,8 @@ def test_the_other_volume_classes() -> None:
     assert struct.unpack("<II", volume(FsInfoClass.DEVICE)) == (7, 0x20)
     flags, longest, length = struct.unpack_from("<III", volume(FsInfoClass.ATTRIBUTE))
     assert (flags, longest, length) == (6, 255, 12)
+    # Three numbers of an indexing service, then threshold and limit of a quota: none; no flags; padding (2.5.2).
+    assert volume(FsInfoClass.CONTROL) == bytes(24) + b"\xff" * 16 + bytes(8)
     assert struct.unpack("<7I", volume(FsInfoClass.SECTOR_SIZE)) == (512, 4096, 4096, 4096, 3, 0, 0)
 
 
@@ -358,8 +424,10 @@ def test_a_short_label_is_padded_for_smbclient() -> None:
 
 def test_volume_truncation() -> None:
     whole = volume(FsInfoClass.VOLUME)
-    assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 17).status is NtStatus.INFO_LENGTH_MISMATCH
-    assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 20) == (NtStatus.BUFFER_OVERFLOW, whole[:20])
+    assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 23).status is NtStatus.INFO_LENGTH_MISMATCH
+    assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 24) == (NtStatus.BUFFER_OVERFLOW, whole[:24])
+    assert info.query_filesystem(FsInfoClass.ATTRIBUTE, VOLUME, 15).status is NtStatus.INFO_LENGTH_MISMATCH
+    assert info.query_filesystem(FsInfoClass.ATTRIBUTE, VOLUME, 16).status is NtStatus.BUFFER_OVERFLOW
     assert info.query_filesystem(99, VOLUME, 4096).status is NtStatus.INVALID_INFO_CLASS
 
 
@@ -385,6 +453,7 @@ def test_descriptor() -> None:
         (7, 0, NtStatus.ACCESS_DENIED),
         (7, 0x1F01FF & ~READ_CONTROL, NtStatus.ACCESS_DENIED),
         (0, READ_CONTROL, NtStatus.SUCCESS),
+        (0, 0, NtStatus.SUCCESS),
         # The SACL, alone or with the rest, and all there is for a backup.
         (8, READ_CONTROL, NtStatus.ACCESS_DENIED),
         (15, READ_CONTROL, NtStatus.ACCESS_DENIED),

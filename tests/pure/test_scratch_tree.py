@@ -9,6 +9,7 @@ from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.scratch import ScratchVolume
 from meshfs.exporter.scratch_tree import ScratchFile
+from meshfs.smb import info
 from meshfs.smb.constants import CreateDisposition, CreateOptions, NotifyFilter, NtStatus
 from meshfs.smb.messages import CreateRequest
 from support.scratch import files
@@ -264,3 +265,38 @@ def test_watchers_are_limited(volume: ScratchVolume, monkeypatch: pytest.MonkeyP
     assert refusal(volume.watch, volume.root, opens[2]) == NtStatus.INSUFFICIENT_RESOURCES
     volume.close(volume.root, opens[0], delete=False, now=1)
     volume.watch(volume.root, opens[2])
+
+
+# --- short names -----------------------------------------------------------------------
+
+
+def test_a_short_name_finds_one_file_and_goes_with_it(volume: ScratchVolume) -> None:
+    file = make(volume, "a-long-name")
+    short = file.short_name
+    assert (short, find(volume, short), find(volume, short.lower())) == (info.short_name("a-long-name"), file, file)
+    volume.rename(file, "another-long-name", overwrite=False, now=1)
+    assert refusal(find, volume, short) == NtStatus.OBJECT_NAME_NOT_FOUND
+    assert find(volume, file.short_name) is file
+    volume.close(file, FakeOpen(file), delete=True, now=1)
+    assert refusal(find, volume, file.short_name) == NtStatus.OBJECT_NAME_NOT_FOUND
+
+
+def test_a_files_own_name_goes_before_anothers_short_name(volume: ScratchVolume) -> None:
+    first = make(volume, "a-long-name")
+    own = volume.create(CreateRequest("unrelated", 3, 7, D.CREATE, 0), 200).file
+    volume.rename(own, first.short_name.lower(), overwrite=True, now=1)
+    # The name leads to the file that has the short name, which a rename replaces.
+    assert [file.name for file in files(volume)] == [own.name]
+    late = make(volume, "a-long-name")
+    assert (own.short_name, late.short_name) == (info.short_name(own.name), "")
+    assert find(volume, own.name) is own
+
+
+def test_two_names_of_one_short_name(volume: ScratchVolume, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshfs.exporter.scratch_tree.short_name", lambda name: "SAME~1")
+    one, two = make(volume, "one"), make(volume, "two")
+    assert (one.short_name, two.short_name) == ("SAME~1", "")
+    volume.close(one, FakeOpen(one), delete=True, now=1)
+    assert refusal(find, volume, "SAME~1") == NtStatus.OBJECT_NAME_NOT_FOUND
+    three = make(volume, "three")
+    assert find(volume, "SAME~1") is three

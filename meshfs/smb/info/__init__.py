@@ -20,6 +20,7 @@ from meshfs.smb.info.directory import Listing, dot_entries, is_directory_class, 
 from meshfs.smb.info.facts import FileFacts, FilesystemFacts, OpenFacts, Output
 from meshfs.smb.info.file import FileInfoClass, query_file
 from meshfs.smb.info.filesystem import FsInfoClass, query_filesystem
+from meshfs.smb.info.mode import changed_mode, mode_of
 from meshfs.smb.info.names import NamePattern, has_wildcards, name_matches, short_name
 from meshfs.smb.info.security import pack_descriptor, query_security
 
@@ -40,9 +41,11 @@ __all__ = [
     "SetMode",
     "SetPosition",
     "SetRename",
+    "changed_mode",
     "dot_entries",
     "has_wildcards",
     "is_directory_class",
+    "mode_of",
     "name_matches",
     "pack_descriptor",
     "pack_directory",

@@ -29,13 +29,21 @@ _BOTH: Final = Struct("<I" + _COMMON + "IBB24s")
 _ID_BOTH: Final = Struct("<I" + _COMMON + "IBB24sHQ")
 _NAMES: Final = Struct("<III")
 
+
+def _short_name(file: FileFacts) -> tuple[int, int, bytes]:
+    """ShortNameLength, reserved and ShortName: of files whose name is none that old programs take."""
+    short = "" if file.short_name == file.name.upper() else file.short_name
+    encoded = short.encode("utf-16-le")
+    return len(encoded), 0, encoded
+
+
 _Fields = Callable[[FileFacts], tuple[int | bytes, ...]]
 _CLASSES: Final[dict[int, tuple[Struct, _Fields]]] = {
     FileInfoClass.DIRECTORY: (_DIRECTORY, lambda file: ()),
     FileInfoClass.FULL_DIRECTORY: (_FULL, lambda file: (0,)),
     FileInfoClass.ID_FULL_DIRECTORY: (_ID_FULL, lambda file: (0, 0, file.index_number)),
-    FileInfoClass.BOTH_DIRECTORY: (_BOTH, lambda file: (0, 0, 0, b"")),
-    FileInfoClass.ID_BOTH_DIRECTORY: (_ID_BOTH, lambda file: (0, 0, 0, b"", 0, file.index_number)),
+    FileInfoClass.BOTH_DIRECTORY: (_BOTH, lambda file: (0, *_short_name(file))),
+    FileInfoClass.ID_BOTH_DIRECTORY: (_ID_BOTH, lambda file: (0, *_short_name(file), 0, file.index_number)),
 }
 
 

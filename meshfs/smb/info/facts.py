@@ -73,9 +73,13 @@ class FilesystemFacts:
     type_name: str = "meshfs"
 
 
-def fitted(fixed: bytes, variable: bytes, output_bytes_max: int) -> Output:
-    """The rule of MS-SMB2 3.3.5.20.1: the fixed part must fit, the variable one is cut."""
-    if output_bytes_max < len(fixed):
+def fitted(fixed: bytes, variable: bytes, output_bytes_max: int, *, min_bytes: int = 0) -> Output:
+    """The rule of MS-SMB2 3.3.5.20.1: the fixed part must fit, the variable one is cut.
+
+    ``min_bytes`` is what has to fit where that is more than the fixed part: Windows wants room for the C structure,
+    which has the first characters of a name, or padding, at its end.
+    """
+    if output_bytes_max < max(len(fixed), min_bytes):
         return Output(NtStatus.INFO_LENGTH_MISMATCH)
     whole = fixed + variable
     if output_bytes_max < len(whole):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from meshfs.smb.constants import NtStatus
+from meshfs.smb.constants import AccessMask, NtStatus
 from meshfs.smb.info.facts import FileFacts, OpenFacts, Output, fitted
 
 
@@ -61,7 +61,10 @@ _COMPRESSION: Final = Struct("<QHBBB3x")
 _ID: Final = Struct("<QQQ")
 _U32: Final = Struct("<I")
 _U64: Final = Struct("<Q")
-_ALTERNATE_NAME_MIN_BYTES: Final = 8
+# sizeof(FILE_ALL_INFORMATION), _NAME_INFORMATION, _STREAM_INFORMATION: with one character of the name, aligned.
+_ALL_MIN_BYTES: Final = 104
+_NAME_MIN_BYTES: Final = 8
+_STREAM_MIN_BYTES: Final = 32
 _DATA_STREAM: Final = "::$DATA".encode("utf-16-le")
 
 _Pack = Callable[[FileFacts, OpenFacts], bytes]
@@ -131,40 +134,50 @@ _FIXED: Final[dict[int, _Pack]] = {
 # FileAllInformation (2.4.2) is these, in this order, and the name.
 _ALL: Final = (_basic, _standard, _internal, _zero_u32, _access, _position, _mode, _zero_u32)
 
+# What an open needs the right to read attributes for, or extended ones (MS-FSA 2.1.5.12); the rest is told to all.
+_NEEDED: Final[dict[int, AccessMask]] = {
+    FileInfoClass.BASIC: AccessMask.READ_ATTRIBUTES,
+    FileInfoClass.ALL: AccessMask.READ_ATTRIBUTES,
+    FileInfoClass.NETWORK_OPEN: AccessMask.READ_ATTRIBUTES,
+    FileInfoClass.ATTRIBUTE_TAG: AccessMask.READ_ATTRIBUTES,
+    FileInfoClass.FULL_EA: AccessMask.READ_EA,
+}
+
 # Classes that exist, but of which a disk has none.
 _ABSENT: Final[dict[int, NtStatus]] = {
     FileInfoClass.FULL_EA: NtStatus.NO_EAS_ON_FILE,
 }
 
 
-def _named(prefix: bytes, path: str, output_bytes_max: int) -> Output:
+def _named(prefix: bytes, path: str, output_bytes_max: int, min_bytes: int = _NAME_MIN_BYTES) -> Output:
     encoded = path.encode("utf-16-le")
-    return fitted(prefix + _U32.pack(len(encoded)), encoded, output_bytes_max)
+    return fitted(prefix + _U32.pack(len(encoded)), encoded, output_bytes_max, min_bytes=min_bytes)
 
 
 def _alternate_name(file: FileFacts, output_bytes_max: int) -> Output:
-    """MS-FSA 2.1.5.11.4: FILE_NAME_INFORMATION with room for one character at least, aligned to 4 bytes."""
-    if output_bytes_max < _ALTERNATE_NAME_MIN_BYTES:
+    """MS-FSA 2.1.5.12.4."""
+    if output_bytes_max < _NAME_MIN_BYTES:
         return Output(NtStatus.INFO_LENGTH_MISMATCH)
     if not file.short_name:
         return Output(NtStatus.OBJECT_NAME_NOT_FOUND)
     return _named(b"", file.short_name, output_bytes_max)
 
 
-def query_file(info_class: int, file: FileFacts, output_bytes_max: int, opened: OpenFacts | None = None) -> Output:
+def query_file(info_class: int, file: FileFacts, output_bytes_max: int, opened: OpenFacts) -> Output:
     """The class of the file, as QUERY_INFO (InfoType FILE) answers it.
 
-    Statuses: SUCCESS, BUFFER_OVERFLOW (cut; data goes with it), INFO_LENGTH_MISMATCH,
+    Statuses: SUCCESS, BUFFER_OVERFLOW (cut; data goes with it), INFO_LENGTH_MISMATCH, ACCESS_DENIED,
     NO_EAS_ON_FILE, OBJECT_NAME_NOT_FOUND (no 8.3 name), INVALID_INFO_CLASS.
     """
-    opened = opened or OpenFacts()
+    if _NEEDED.get(info_class, 0) & ~opened.granted_access:
+        return Output(NtStatus.ACCESS_DENIED)
     pack = _FIXED.get(info_class)
     if pack is not None:
         return fitted(pack(file, opened), b"", output_bytes_max)
     match info_class:
         case FileInfoClass.ALL:
             head = b"".join(part(file, opened) for part in _ALL)
-            return _named(head, f"\\{file.name}", output_bytes_max)
+            return _named(head, f"\\{file.name}", output_bytes_max, _ALL_MIN_BYTES)
         case FileInfoClass.NAME:
             return _named(b"", f"\\{file.name}", output_bytes_max)
         case FileInfoClass.NORMALIZED_NAME:
@@ -175,5 +188,5 @@ def query_file(info_class: int, file: FileFacts, output_bytes_max: int, opened: 
             return Output(NtStatus.SUCCESS)
         case FileInfoClass.STREAM:
             head = _STREAM.pack(0, len(_DATA_STREAM), file.size_bytes, file.allocation_bytes)
-            return fitted(head, _DATA_STREAM, output_bytes_max)
+            return fitted(head, _DATA_STREAM, output_bytes_max, min_bytes=_STREAM_MIN_BYTES)
     return Output(_ABSENT.get(info_class, NtStatus.INVALID_INFO_CLASS))

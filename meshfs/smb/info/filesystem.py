@@ -15,6 +15,7 @@ class FsInfoClass(enum.IntEnum):
     SIZE = 3
     DEVICE = 4
     ATTRIBUTE = 5
+    CONTROL = 6
     FULL_SIZE = 7
     OBJECT_ID = 8
     SECTOR_SIZE = 11
@@ -22,7 +23,6 @@ class FsInfoClass(enum.IntEnum):
 
 # VolumeCreationTime, VolumeSerialNumber, VolumeLabelLength, SupportsObjects, reserved (2.5.9)
 _VOLUME: Final = Struct("<QIIBB")
-_VOLUME_MIN_BYTES: Final = 24
 # TotalAllocationUnits, AvailableAllocationUnits, SectorsPerAllocationUnit, BytesPerSector (2.5.8)
 _SIZE: Final = Struct("<QQII")
 # TotalAllocationUnits, CallerAvailable, ActualAvailable, SectorsPerAllocationUnit, BytesPerSector (2.5.4)
@@ -31,11 +31,19 @@ _FULL_SIZE: Final = Struct("<QQQII")
 _DEVICE: Final = Struct("<II")
 # FileSystemAttributes, MaximumComponentNameLength, FileSystemNameLength (2.5.1)
 _ATTRIBUTE: Final = Struct("<III")
+# FreeSpaceStartFiltering, FreeSpaceThreshold, FreeSpaceStopFiltering (of an indexing service); DefaultQuotaThreshold,
+# DefaultQuotaLimit, FileSystemControlFlags (2.5.2)
+_CONTROL: Final = Struct("<3QQQI4x")
 # ObjectId, ExtendedInfo (2.5.6)
 _OBJECT_ID: Final = Struct("<16s48x")
 # logical sector; physical sector for atomicity, for performance, effective for atomicity; flags;
 # byte offset of sector alignment, of partition alignment (2.5.7)
 _SECTOR_SIZE: Final = Struct("<7I")
+
+# sizeof(FILE_FS_VOLUME_INFORMATION) and _ATTRIBUTE_INFORMATION, with the first character of the name, aligned.
+_MIN_BYTES: Final = {FsInfoClass.VOLUME: 24, FsInfoClass.ATTRIBUTE: 16}
+#: A quota that limits nobody.
+_NO_QUOTA: Final = (1 << 64) - 1
 
 _DEVICE_DISK: Final = 0x07
 _DEVICE_READ_ONLY: Final = 0x02
@@ -55,7 +63,7 @@ def query_filesystem(info_class: int, volume: FilesystemFacts, output_bytes_max:
     fixed, variable = _pack(info_class, volume)
     if not fixed:
         return Output(NtStatus.INVALID_INFO_CLASS)
-    return fitted(fixed, variable, output_bytes_max)
+    return fitted(fixed, variable, output_bytes_max, min_bytes=_MIN_BYTES.get(FsInfoClass(info_class), 0))
 
 
 def _pack(info_class: int, volume: FilesystemFacts) -> tuple[bytes, bytes]:
@@ -66,7 +74,7 @@ def _pack(info_class: int, volume: FilesystemFacts) -> tuple[bytes, bytes]:
             label = volume.label.encode("utf-16-le")
             fixed = _VOLUME.pack(volume.created_filetime, volume.serial, len(label), 0, 0)
             # smbclient takes less than the size of the C structure, which ends in padding, for a broken answer.
-            return fixed, label.ljust(_VOLUME_MIN_BYTES - len(fixed), b"\0")
+            return fixed, label.ljust(_MIN_BYTES[FsInfoClass.VOLUME] - len(fixed), b"\0")
         case FsInfoClass.SIZE:
             return _SIZE.pack(total, available, unit // sector, sector), b""
         case FsInfoClass.FULL_SIZE:
@@ -79,6 +87,9 @@ def _pack(info_class: int, volume: FilesystemFacts) -> tuple[bytes, bytes]:
             flags = _CASE_PRESERVED_NAMES | _UNICODE_ON_DISK
             flags |= _READ_ONLY_VOLUME if volume.read_only else 0
             return _ATTRIBUTE.pack(flags, NAME_MAX_CHARS, len(name)), name
+        case FsInfoClass.CONTROL:
+            # No quotas are kept, and nothing is indexed.
+            return _CONTROL.pack(0, 0, 0, _NO_QUOTA, _NO_QUOTA, 0), b""
         case FsInfoClass.OBJECT_ID:
             return _OBJECT_ID.pack(volume.object_id), b""
         case FsInfoClass.SECTOR_SIZE:

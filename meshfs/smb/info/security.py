@@ -64,10 +64,11 @@ def pack_descriptor(additional: int, allowed_access: int) -> bytes:
 def query_security(additional: int, opened_access: int, allowed_access: int, output_bytes_max: int) -> Output:
     """The descriptor of a file of which whoever is logged in has `allowed_access`, asked for through an open.
 
-    The SACL takes a privilege that nobody has here, every other part READ_CONTROL (MS-SMB2 2.2.37). Statuses: SUCCESS,
-    ACCESS_DENIED, or BUFFER_TOO_SMALL whose data is the size needed (u32), for the ERROR response.
+    The SACL takes a privilege that nobody has here, every other part READ_CONTROL (MS-SMB2 2.2.37); a descriptor
+    without any part is anybody's. Statuses: SUCCESS, ACCESS_DENIED, or BUFFER_TOO_SMALL whose data is the size needed
+    (u32), for the ERROR response.
     """
-    needed = int(AccessMask.READ_CONTROL)
+    needed = int(AccessMask.READ_CONTROL) if additional else 0
     if additional & (SACL_SECURITY_INFORMATION | BACKUP_SECURITY_INFORMATION):
         needed |= AccessMask.ACCESS_SYSTEM_SECURITY
     if needed & ~opened_access:

@@ -1,0 +1,28 @@
+"""The mode of an open: which of its CREATE's options are in force, and which may be changed (MS-FSCC 2.4.30). Pure.
+
+The options that make a client's own calls synchronous are left out: a server ignores them (MS-SMB2 2.2.13).
+"""
+
+from typing import Final
+
+from meshfs.smb.constants import CreateOptions
+
+_O = CreateOptions
+_KEPT: Final = int(_O.WRITE_THROUGH | _O.SEQUENTIAL_ONLY | _O.NO_INTERMEDIATE_BUFFERING | _O.DELETE_ON_CLOSE)
+_SETTABLE: Final = int(_O.WRITE_THROUGH | _O.SEQUENTIAL_ONLY)
+
+
+def mode_of(create_options: int) -> int:
+    """The mode of an open that was just made."""
+    return create_options & _KEPT
+
+
+def changed_mode(mode: int, wanted: int) -> int | None:
+    """The mode after SET_INFO asked for ``wanted``, or None where that is an invalid parameter (MS-FSA 2.1.5.15.7).
+
+    An open without buffering writes through anyway, and keeps that.
+    """
+    if wanted & ~_SETTABLE:
+        return None
+    settable = int(_O.SEQUENTIAL_ONLY) if mode & _O.NO_INTERMEDIATE_BUFFERING else _SETTABLE
+    return mode & ~settable | wanted & settable
