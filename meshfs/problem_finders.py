@@ -287,10 +287,12 @@ def address_missing(document: Fields) -> Iterator[Finding]:
 
 def limit_near(document: Fields) -> Iterator[Finding]:
     """Objects that peers hold, near the most there may be of them."""
-    used = {
-        "connections": (document.integer("connections") or 0, limits.CONNECTIONS_MAX),
-        "sessions": (sum(1 for _ in document.items("sessions")), limits.SESSIONS_MAX),
-    }
+    used: dict[str, tuple[int, int]] = {}
+    for node in document.items("nodes"):
+        for what in ("connections", "sessions"):
+            count, most = node.integer(what) or 0, node.integer(f"{what}_max")
+            if most is not None:
+                used[f"{what} of node {node.text('node')}"] = count, most
     for session in document.items("sessions"):
         opens = f"opens of node {session.text('node')} in one session"
         used[opens] = max(used.get(opens, (0, 0)), (session.integer("opens") or 0, limits.OPENS_PER_SESSION_MAX))

@@ -61,6 +61,12 @@ def _exporter(families: Families, status: Document) -> None:
         labels = {"node": node}
         gauge("meshfsd_sessions", "Sessions of a node.", labels, len(sessions))
         gauge("meshfsd_opens", "Open files of a node.", labels, sum(numbers(sessions, "opens")))
+    for usage in tables(status, "nodes"):
+        labels, held = {"node": _text(usage, "node")}, usage.get("memory_bytes")
+        gauge("meshfsd_node_connections", "Connections it is logged in on.", labels, usage.get("connections"))
+        gauge("meshfsd_node_memory_bytes", "What the node makes the exporter hold.", labels, held)
+    memory = table(status, "memory")
+    gauge("meshfsd_memory_bytes", "What all peers make the exporter hold.", {}, memory.get("used_bytes"))
     for event, count in table(status, "counters").items():
         families.counter("meshfsd_events_total", "What else is counted, by name.", {"event": event}, count)
 

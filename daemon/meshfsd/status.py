@@ -27,9 +27,27 @@ def make_status(
         "state_folder": {"path": str(disks.calibration.folder), "error": disks.calibration.error},
         "connections": len(exporter.peers),
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
+        "nodes": _nodes(exporter),
+        "memory": {"used_bytes": exporter.pool.used_bytes, "max_bytes": exporter.memory.max_bytes},
         "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
         "counters": dict(sorted(_counters(exporter).items())),
     }
+
+
+def _nodes(exporter: Exporter) -> list[dict[str, object]]:
+    """What each node has that was ever here since the start, and what it may have."""
+    usage = exporter.usage
+    return [
+        {
+            "node": node.name,
+            "connections": node.connections,
+            "connections_max": usage.connections_max,
+            "sessions": node.sessions,
+            "sessions_max": usage.sessions_max,
+            "memory_bytes": node.memory.used_bytes,
+        }
+        for node in usage.all()
+    ]
 
 
 def _counters(exporter: Exporter) -> dict[str, int]:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from meshfs.exporter.peer import Peer
     from meshfs.exporter.session import Session
 
-logger = logging.getLogger(__name__)
-
 
 class Bind:
     """A connection on its way to become a channel of a session."""
@@ -228,7 +226,7 @@ def _grant(request: Request, session: "Session", under_way: Bind, token: bytes) 
     _join(session, peer)
     session.channels[peer] = peer.connection.security[session.id] = request.security = security
     peer.exporter.count("binds")
-    logger.info("%s: bound to the session of node %s, channel %d", peer.remote, session.user, len(session.channels))
+    peer.log_info("bound to the session of node %s, channel %d", session.user, len(session.channels))
     flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
     request.reply(SessionSetupResponse(flags, token).pack())
 

@@ -110,6 +110,8 @@ class Exporter:
         self._ending: dict[int, tuple[Session, list[Callable[[], object]]]] = {}
         self.counters: Counter[str] = Counter()
         self.log_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
+        #: Of lines for what nodes do as they may.
+        self.info_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
         #: Told when a reply waits to be sent and no batch is under way.
         self.on_dirty: Callable[[], None] = _nobody
         self.dirty: list[Peer] = []
@@ -250,7 +252,7 @@ class Exporter:
         peer.forget(session)
         self.count("channels_lost")
         left = len(session.channels)
-        logger.info("%s: channel of the session of node %s lost, %d left", peer.remote, session.user, left)
+        peer.log_info("channel of the session of node %s lost, %d left", session.user, left)
         session.leave(peer)
 
     def end_late_oplock_breaks(self) -> None:

@@ -19,7 +19,7 @@ from meshfs.exporter.admission import Stage
 from meshfs.exporter.binding import Bind
 from meshfs.exporter.compound import Compound
 from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
-from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.exporter import Exporter, LogLimit
 from meshfs.exporter.negotiate import negotiate, negotiate_again
 from meshfs.exporter.node_usage import NodeUsage
 from meshfs.exporter.request import Request, Waiting, command_name
@@ -387,11 +387,17 @@ class Peer:
 
     def log_warning(self, text: str, *arguments: object) -> None:
         """A line for what the peer did wrong; a flood of them is held back and counted."""
-        limit = self.exporter.log_limit
+        self._log(self.exporter.log_limit, logging.WARNING, text, arguments)
+
+    def log_info(self, text: str, *arguments: object) -> None:
+        """A line for what the peer did, within a limit of its own: a node may log in over and over."""
+        self._log(self.exporter.info_limit, logging.INFO, text, arguments)
+
+    def _log(self, limit: LogLimit, level: int, text: str, arguments: tuple[object, ...]) -> None:
         if not limit.allows(self.exporter.clock()):
             self.exporter.count("log_lines_held_back")
             return
-        logger.warning("%s: " + text, self.remote, *arguments)
+        logger.log(level, "%s: " + text, self.remote, *arguments)
 
     def protection_text(self, session: Session) -> str:
         negotiated = self.connection.negotiated

@@ -4,7 +4,6 @@ A session is apart from the connection it was made on: ``channels`` holds the co
 is bound to and the keys on each. It ends with the last of them (3.3.7.1), or on all at once.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -33,8 +32,6 @@ from meshfs.smb.states import SESSION, Event, SessionState, next_state
 if TYPE_CHECKING:
     from meshfs.exporter.opens import AnyOpen, Open
     from meshfs.exporter.peer import Peer
-
-logger = logging.getLogger(__name__)
 
 #: States in which requests of the session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
@@ -237,13 +234,13 @@ def _logged_in(
     flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
     if previous is not None:
         # What it still has at a disk holds up the new session's opens of that disk only (disk_create.py).
-        logger.info("%s: node %s ends its previous session", peer.remote, session.user)
+        peer.log_info("node %s ends its previous session", session.user)
         exporter.end_session(previous, _nobody)
     session.happened(Event.GRANTED)
     if not peer.closed:
         peer.logged_in(exporter.usage.of(session.user))
     exporter.count("logins")
-    logger.info("%s: node %s logged in (%s)", peer.remote, session.user, peer.protection_text(session))
+    peer.log_info("node %s logged in (%s)", session.user, peer.protection_text(session))
     request.reply(SessionSetupResponse(flags, reply.security_buffer).pack())
 
 
@@ -273,7 +270,7 @@ def logoff(request: Request) -> None:
     LogoffRequest.unpack(request.message.body)
     session, peer = request.session, request.peer
     session.happened(Event.LOGOFF)
-    logger.info("%s: node %s logged off", peer.remote, session.user)
+    peer.log_info("node %s logged off", session.user)
 
     def ended() -> None:
         session.happened(Event.LOGGED_OFF)

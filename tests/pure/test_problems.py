@@ -144,7 +144,8 @@ EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "3 connections without a login were ended"),
     "node-limit": ({"recent": {"counters": {"node_limits_reached": 3}}}, "exporter n1",
         "3 requests were refused because a node has as many opens or locks"),
-    "limit-near": ({"connections": limits.CONNECTIONS_MAX}, "connections", f"{limits.CONNECTIONS_MAX} of at most"),
+    "limit-near": ({"nodes": [{"node": "n2", "connections": 63, "connections_max": 64}]}, "connections of node n2",
+        "63 of at most 64"),
 }  # fmt: skip
 
 
