@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from meshfs.exporter.peer import Peer
     from meshfs.exporter.session import Session
 
+logger = logging.getLogger(__name__)
+
 
 class Bind:
     """A connection on its way to become a channel of a session."""
