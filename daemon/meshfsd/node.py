@@ -197,7 +197,7 @@ class NodeExporter:
         self._config, self._node = config, node
         exporter = self._exporter
         exporter.take_accounts(accounts)
-        exporter.security = config.cluster.security
+        exporter.take_security(config.cluster.security)
         await self._disks.apply(node.disks, config, found)
 
     def _facts(self) -> dict[str, object]:

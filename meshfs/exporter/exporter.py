@@ -67,7 +67,7 @@ class LogLimit:
 
 
 class Exporter:
-    """One node's exporter; `take_accounts` and ``security`` may change while it runs."""
+    """One node's exporter; `take_accounts` and `take_security` change it while it runs."""
 
     def __init__(
         self,
@@ -142,6 +142,16 @@ class Exporter:
         for session in list(self.sessions.values()):
             if session.user and accounts.find(session.user) != before.find(session.user):
                 logger.info("node %s has another key, or left the cluster: its session ends", session.user)
+                self.end_session(session, _nobody)
+
+    def take_security(self, security: Security) -> None:
+        """What logins have to agree to from now on. A session that is protected less than that ends."""
+        self.security = security
+        for session in list(self.sessions.values()):
+            encrypts_less = security is Security.ENCRYPT and not session.encrypt
+            signs_less = security is not Security.NONE and not session.signing_required
+            if session.user and (encrypts_less or signs_less):
+                logger.info("node %s logged in before more protection was demanded: its session ends", session.user)
                 self.end_session(session, _nobody)
 
     def limit_reached(self, why: str) -> None:

@@ -548,6 +548,23 @@ def test_a_node_with_another_key_or_none_loses_its_sessions_and_nobody_else_does
     assert other.call(Command.ECHO, ECHO).status == 0
 
 
+@pytest.mark.parametrize(("before", "after", "ends"), [
+    (Security.NONE, Security.SIGN, True),
+    (Security.NONE, Security.ENCRYPT, True),
+    (Security.SIGN, Security.ENCRYPT, True),
+    (Security.SIGN, Security.SIGN, False),
+    (Security.SIGN, Security.NONE, False),
+    (Security.ENCRYPT, Security.SIGN, False),
+    (Security.ENCRYPT, Security.ENCRYPT, False),
+])  # fmt: skip
+def test_a_session_that_is_protected_less_than_is_demanded_now_ends(before, after, ends):
+    client = RawInitiator(exporter(before)).log_in()
+    client.exporter.take_security(after)
+    assert (client.session_id not in client.exporter.sessions) is ends
+    if not ends:
+        assert client.call(Command.ECHO, ECHO).status == 0
+
+
 def test_a_lost_connection_frees_everything():
     disk = MemoryDisk(1 << 20)
     server = make_exporter(disk0=disk)
