@@ -10,8 +10,9 @@ wait, asynchronously. An open that touches no data does not wait.
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.created import answer, check_room, check_still_there
+from meshfs.exporter.created import answer
 from meshfs.exporter.opens import DiskOpen
+from meshfs.exporter.pending_create import PendingCreate
 from meshfs.exporter.request import Request
 from meshfs.exporter.shares import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
 from meshfs.model import Access
@@ -35,50 +36,47 @@ def create(request: Request, body: CreateRequest) -> None:
         _open(request, body, disk, granted)
 
 
-class _Pending:
-    """A CREATE that tries again when the I/O that earlier sessions left at the disk has ended.
+class _Pending(PendingCreate):
+    """A CREATE that tries again when the I/O that earlier sessions left at the disk has ended."""
 
-    In the middle of a compound it waits without an interim reply: the replies leave together.
-    """
-
-    __slots__ = ("_body", "_given_up", "_left", "_request")
+    __slots__ = ("_body", "_disk", "_left")
 
     def __init__(self, request: Request, body: CreateRequest, disk: OfferedDisk) -> None:
-        self._request = request
+        super().__init__(request)
         self._body = body
-        self._given_up = False
         request.peer.exporter.count("opens_delayed")
-        if request.compound is None or request.compound.is_last(request):
-            request.wait(self._abort)
         self._wait_for(disk)
 
     def _wait_for(self, disk: OfferedDisk) -> None:
-        opens = disk.left_by(self._request.session.user)
+        self._disk = disk
+        disk.creates[self] = None
+        opens = disk.left_by(self.request.session.user)
         self._left = len(opens)
         for opened in opens:
             opened.close(self._one_less)
 
-    def _abort(self) -> None:
-        self._given_up = True
-
     def _one_less(self) -> None:
         self._left -= 1
-        if not self._left and not self._given_up and not self._request.peer.closed:
-            self._retry()
+        if not self._left:
+            self.retry()
 
-    def _retry(self) -> None:
-        request, body = self._request, self._body
-        try:
-            check_still_there(request)
-            check_room(request.session)
-            disk = _find(request, body)
-            granted = _granted(request, body, disk)
-            if disk.left_by(request.session.user):
-                self._wait_for(disk)
-            else:
-                _open(request, body, disk, granted)
-        except StatusError as error:
-            request.fail(error.status)
+    def end(self) -> None:
+        super().end()
+        self._disk.creates.pop(self, None)
+
+    def _try(self) -> None:
+        request, body = self.request, self._body
+        disk = _find(request, body)
+        granted = _granted(request, body, disk)
+        if disk is self._disk and self._left:
+            # It was asked early, and nothing has changed.
+            return
+        if disk.left_by(request.session.user):
+            self._disk.creates.pop(self, None)
+            self._wait_for(disk)
+        else:
+            self.end()
+            _open(request, body, disk, granted)
 
 
 def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:

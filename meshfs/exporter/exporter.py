@@ -303,6 +303,8 @@ class Exporter:
     def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
         """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""
         disk = self.shares.remove(name)
+        for pending in list(disk.creates):
+            pending.retry()
         opens = list(disk.opens)
         left = len(opens) + 1
 

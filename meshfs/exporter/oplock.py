@@ -38,7 +38,8 @@ class Oplock:
         self.level = level
         self.breaking = False
         self.deadline = 0.0
-        self._waiters: list[Callable[[], None]] = []
+        #: The oldest first.
+        self._waiters: dict[Callable[[], None], None] = {}
 
     def breaks_before_sharing(self) -> bool:
         """A batch oplock may stand for a closed file: it goes before share access is looked at."""
@@ -54,14 +55,14 @@ class Oplock:
         return self.breaking and now_s >= self.deadline
 
     def add_waiter(self, waiter: Callable[[], None]) -> None:
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
 
     def remove_waiter(self, waiter: Callable[[], None]) -> None:
-        self._waiters.remove(waiter)
+        self._waiters.pop(waiter, None)
 
     def wake(self) -> None:
         """It is gone: let those that wait try again, the oldest first."""
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             waiter()
 

@@ -3,9 +3,10 @@
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.created import answer, check_room, check_still_there
+from meshfs.exporter.created import answer
 from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.oplock import GRANTED_LEVELS, Oplock
+from meshfs.exporter.pending_create import PendingCreate
 from meshfs.exporter.request import Request
 from meshfs.exporter.scratch import Created, ScratchVolume
 from meshfs.exporter.scratch_rules import SCRATCH_RIGHTS
@@ -46,43 +47,32 @@ def _open(request: Request, body: CreateRequest, volume: ScratchVolume, created:
     answer(request, body, opened, allowed=SCRATCH_RIGHTS, action=created.action, oplock_level=level)
 
 
-class _Pending:
-    """A CREATE that tries again when the oplock in its way is gone.
+class _Pending(PendingCreate):
+    """A CREATE that tries again when the oplock in its way is gone."""
 
-    In the middle of a compound it waits without an interim reply: the replies leave together.
-    """
-
-    __slots__ = ("_body", "_oplock", "_request", "_volume")
+    __slots__ = ("_body", "_oplock", "_volume")
 
     def __init__(self, request: Request, body: CreateRequest, volume: ScratchVolume, oplock: Oplock) -> None:
-        self._request = request
+        super().__init__(request)
         self._body = body
         self._volume = volume
-        self._oplock = oplock
-        if request.compound is None or request.compound.is_last(request):
-            request.wait(self._abort)
         self._wait_for(oplock)
 
     def _wait_for(self, oplock: Oplock) -> None:
         self._oplock = oplock
-        oplock.add_waiter(self._retry)
+        oplock.add_waiter(self.retry)
         self._volume.breaking[oplock] = None
-        oplock.start_break(self._request.peer.exporter.clock())
+        oplock.start_break(self.request.peer.exporter.clock())
 
-    def _abort(self) -> None:
-        self._oplock.remove_waiter(self._retry)
+    def end(self) -> None:
+        super().end()
+        self._oplock.remove_waiter(self.retry)
 
-    def _retry(self) -> None:
-        request, exporter = self._request, self._request.peer.exporter
-        if request.peer.closed:
-            return
-        try:
-            check_still_there(request)
-            check_room(request.session)
-            created = self._volume.create(self._body, exporter.now_filetime())
-            if isinstance(created, Oplock):
-                self._wait_for(created)
-            else:
-                _open(request, self._body, self._volume, created)
-        except StatusError as error:
-            request.fail(error.status)
+    def _try(self) -> None:
+        request = self.request
+        created = self._volume.create(self._body, request.peer.exporter.now_filetime())
+        if isinstance(created, Oplock):
+            self._wait_for(created)
+        else:
+            self.end()
+            _open(request, self._body, self._volume, created)

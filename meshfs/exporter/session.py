@@ -32,18 +32,24 @@ from meshfs.smb.states import SESSION, Event, SessionState, next_state
 if TYPE_CHECKING:
     from meshfs.exporter.opens import AnyOpen, Open
     from meshfs.exporter.peer import Peer
+    from meshfs.exporter.pending_create import PendingCreate
 
 #: States in which requests of the session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
 
 
 class Tree:
-    """A connected share; ``io_class`` is None for IPC$. ``opens``: also those that are closing."""
+    """A connected share; ``io_class`` is None for IPC$.
 
-    __slots__ = ("id", "io_class", "opens", "share")
+    opens     also those that are closing
+    creates   the CREATE requests that wait
+    """
+
+    __slots__ = ("creates", "id", "io_class", "opens", "share")
 
     def __init__(self, tree_id: int, share: str, io_class: IoClass | None) -> None:
         self.opens: dict[AnyOpen | Open, None] = {}
+        self.creates: dict[PendingCreate, None] = {}
         self.id = tree_id
         self.share = share
         self.io_class = io_class
@@ -119,8 +125,11 @@ class Session:
         return tree
 
     def remove_tree(self, tree: Tree) -> None:
+        """Nobody can use it from now on. Its opens are the caller's to end; CREATEs that wait are refused."""
         del self.trees[tree.id]
         self.holdings.give_back(Resource.TREES)
+        for pending in list(tree.creates):
+            pending.retry()
 
     def close_opens(self, opens: "Sequence[AnyOpen | Open]", then: Callable[[], object]) -> None:
         """End these opens; ``then`` when nothing of them is at a disk any more."""

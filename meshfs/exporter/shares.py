@@ -89,11 +89,18 @@ class OpenOfDisk(Protocol):
         """Its node may only read the disk from now on."""
 
 
+class CreateOfDisk(Protocol):
+    """A CREATE that waits for the disk; `meshfs.exporter.pending_create.PendingCreate` is one."""
+
+    def retry(self) -> None:
+        """Find out whether the disk is offered still."""
+
+
 class OfferedDisk(Lockable):
     """One disk as it is offered; ``allow`` tells what a node may do with it."""
 
     __slots__ = (
-        "_closing", "_written_ns", "_written_s", "allow", "info", "opens", "path", "runner", "share_counts",
+        "_closing", "_written_ns", "_written_s", "allow", "creates", "info", "opens", "path", "runner", "share_counts",
         "size_bytes",
     )  # fmt: skip
 
@@ -106,6 +113,7 @@ class OfferedDisk(Lockable):
         self.size_bytes = info.size_bytes
         #: All of them, the oldest first; closing ones too, until nothing of them is at the disk.
         self.opens: dict[OpenOfDisk, None] = {}
+        self.creates: dict[CreateOfDisk, None] = {}
         #: Those that exclude others.
         self.share_counts = ShareCounts()
         #: Of the opens those that are closing, by node.

@@ -17,6 +17,7 @@ from meshfs.smb.messages import (
 )
 from meshfs.testing.memory_disk import MemoryDisk
 from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body
+from support.scratch import files
 
 FULL = int(NtStatus.INSUFFICIENT_RESOURCES)
 LIST = int(AccessMask.READ_DATA)
@@ -83,7 +84,7 @@ def test_a_refused_open_of_a_scratch_file_makes_no_file(exporter):
     client = log_in(exporter, share="scratch")
     assert client.create("kept", disposition=2).status == 0
     assert client.create("refused", disposition=2).status == FULL
-    assert [file.name for file in exporter.scratch.files()] == ["kept"]
+    assert [file.name for file in files(exporter.scratch)] == ["kept"]
 
 
 def test_the_locks_of_a_node_are_limited_at_one_disk_and_in_all(exporter):

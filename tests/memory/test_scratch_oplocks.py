@@ -207,7 +207,7 @@ def test_a_create_that_waits_is_of_a_tree_and_session_that_may_end(client):
     other.call(Command.LOGOFF, LogoffRequest().pack())
     acknowledge(client, held)
     statuses = [answer(other, message_id).status for message_id in (first, second)]
-    assert statuses == [NtStatus.USER_SESSION_DELETED] * 2
+    assert statuses == [NtStatus.NETWORK_NAME_DELETED, NtStatus.USER_SESSION_DELETED]
     again = another(client.exporter)
     held, _ = create_with_oplock(again, "second")
     third = start_create(client, "second")
