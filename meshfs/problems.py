@@ -105,9 +105,9 @@ EXPORTER_RULES: Final = (
         "broken messages came in", "see in the log who sends them",
         limits.PROBLEM_FRAMES_BROKEN, "malformed_requests", "protocol_errors")),
     Rule("messages-forged", _WARNING, find.counted(
-        "messages with a wrong signature came in",
+        "messages with a wrong signature, or a second time, came in",
         "something between the nodes changes data, or somebody is in between; see in the log on which connections",
-        limits.PROBLEM_FORGERIES, "bad_signatures")),
+        limits.PROBLEM_FORGERIES, "bad_signatures", "nonces_repeated")),
     Rule("connections-refused", _WARNING, find.counted(
         "connections were turned away", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
         1, "connections_refused", "accept_failures")),

@@ -30,7 +30,7 @@ import trio
 
 from meshfs import bugs, limits, reactor
 from meshfs.buffers import Buffer, BufferPool
-from meshfs.errors import ChannelLost, ForgedMessage, RemoteProtocolError, StatusError
+from meshfs.errors import ChannelLost, ForgedMessage, RemoteProtocolError, RepeatedNonce, StatusError
 from meshfs.initiator.delay import DelayControl
 from meshfs.initiator.forged import what_is_wrong
 from meshfs.initiator.frames import ACCEPT_SIGNED, Frames, Parts
@@ -381,7 +381,7 @@ class Channel:
             self.transport.expect(self.connection.missing_bytes)
             if self.delay.due(self._now(), len(self._slots)):
                 self._measure_delay()
-        except ForgedMessage as error:
+        except (ForgedMessage, RepeatedNonce) as error:
             self.bad_signatures += 1
             logger.warning("%s: %s", self.transport.remote, error)
             self.fail(str(error))

@@ -23,11 +23,15 @@ from meshfs.initiator.login import Policy
 from meshfs.initiator.port import Handle
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
-from meshfs.smb.constants import Command, NtStatus
+from meshfs.smb.constants import Command, Flags, LockFlags, NtStatus
+from meshfs.smb.messages import FileId, LockElement, LockRequest
 from meshfs.testing.cluster import free_port
 from meshfs.testing.damage import Damage
+from meshfs.testing.memory_disk import MemoryDisk
 from meshfs.testing.mesh_pair import Pair, mesh_pair
 from meshfs.testing.proxy import Proxy
+from meshfs.testing.raw_binding import second_channel
+from meshfs.testing.raw_initiator import RawInitiator, make_exporter
 from meshfs.testing.smb_frames import Message
 from meshfs.transport.stream import connect_tcp
 
@@ -175,6 +179,29 @@ async def test_a_changed_message_is_named_on_both_ends(
         proxy.damages.of_messages(Message.is_write)
         await handle.write(0, bytes(512))
         assert "closed: WRITE with a wrong signature" in caplog.text
+
+
+def test_a_changed_lock_is_taken_once_where_it_goes_again() -> None:
+    """The mount takes no locks; other clients do, and repeat them on another channel (3.2.4.1.5)."""
+    client = RawInitiator(make_exporter(disk0=MemoryDisk(SIZE))).log_in(to_be_bound=True)
+    file_id = client.open("disk0")
+    channel = second_channel(client, RawInitiator(client.exporter))
+    element = LockElement(0, 512, LockFlags.EXCLUSIVE_LOCK | LockFlags.FAIL_IMMEDIATELY)
+    body = LockRequest(FileId(file_id, file_id), (element,), 1 << 4).pack()
+    message_id, frame = client.pack(Command.LOCK, body)
+    frame[-1] ^= 1
+    client.deliver(frame)
+    assert (client.answered(message_id), client.peer.closing) == (False, True)
+    client.peer.lost()
+    locks = client.exporter.shares.all()[0].locks
+    assert not locks
+    replay = int(Flags.REPLAY_OPERATION)
+    assert channel.call(Command.LOCK, body, sequence=1, flags=replay).status == 0
+    # Its reply may have been changed as well: then it comes once more, and there is one lock to let go.
+    assert channel.call(Command.LOCK, body, sequence=2, flags=replay).status == 0
+    unlock = LockRequest(FileId(file_id, file_id), (LockElement(0, 512, LockFlags.UNLOCK),)).pack()
+    assert channel.call(Command.LOCK, unlock, sequence=2).status == 0
+    assert not locks
 
 
 # --- other exporters answer ACCESS_DENIED -----------------------------------------------
