@@ -31,10 +31,13 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _HUGE_PAGE_BYTES: Final = 2 << 20
 _CLASSES_BYTES: Final = (4096, 16384, 65536, 262144, 1 << 20, 2 << 20, 4 << 20, limits.FRAME_MAX_BYTES)
+#: Memory that a connection receives into, when it has nothing large to receive.
+RECEIVE_MEMORY_BYTES: Final = 256 * limits.KIB + PAGE_BYTES
+_RECEIVE_MEMORIES_IDLE_MAX: Final = 64
 
 
 class Account:
-    """What one owner holds of a pool, in bytes of capacity."""
+    """What one owner holds of a pool."""
 
     __slots__ = ("used_bytes",)
 
@@ -45,7 +48,7 @@ class Account:
 class Buffer:
     """Memory of one payload and its headroom; ``release()`` exactly once when done."""
 
-    __slots__ = ("_memory", "_pool", "_size_class", "account", "address", "capacity_bytes", "view")
+    __slots__ = ("_memory", "_pool", "_size_class", "account", "address", "capacity_bytes", "held_bytes", "view")
 
     def __init__(self, pool: "BufferPool", size_class: int) -> None:
         #: Whose memory it is while it is handed out.
@@ -54,6 +57,8 @@ class Buffer:
         self._pool = pool
         self._size_class = size_class
         self._memory = _map(HEADROOM_BYTES + self.capacity_bytes + TAILROOM_BYTES)
+        #: What it counts as: huge pages are there as a whole, as soon as a byte of them is used.
+        self.held_bytes = len(self._memory) if self.capacity_bytes > _HUGE_PAGE_BYTES // 4 else self.capacity_bytes
         #: All of the memory, headroom included; writable.
         self.view = memoryview(self._memory)
         #: Address of ``view[0]``; page-aligned.
@@ -100,8 +105,9 @@ class BufferPool:
         self._free: list[list[Buffer]] = [[] for _ in _CLASSES_BYTES]
         self._idle_bytes = 0
         self._idle_max_bytes = idle_max_bytes
-        #: Bytes of payload capacity handed out and not yet released.
+        #: What was handed out and not yet released.
         self.used_bytes = 0
+        self._receive_memories: list[memoryview] = []
         #: The owner of what is acquired in nobody's name.
         self.account = Account()
         #: Called when memory came back; None while nobody waits for that.
@@ -116,27 +122,42 @@ class BufferPool:
         size_class = bisect.bisect_left(_CLASSES_BYTES, payload_bytes)
         if size_class == len(_CLASSES_BYTES):
             raise ValueError(f"no buffer holds {payload_bytes} bytes (at most {_CLASSES_BYTES[-1]})")
-        capacity_bytes = _CLASSES_BYTES[size_class]
         free = self._free[size_class]
         if free:
-            self._idle_bytes -= capacity_bytes
             buffer = free.pop()
+            held_bytes = buffer.held_bytes
+            self._idle_bytes -= held_bytes
         else:
             buffer = Buffer(self, size_class)
+            held_bytes = buffer.held_bytes
         buffer.account = account = account or self.account
-        account.used_bytes += capacity_bytes
-        self.used_bytes += capacity_bytes
+        account.used_bytes += held_bytes
+        self.used_bytes += held_bytes
         return buffer
 
     def put_back(self, buffer: Buffer, size_class: int) -> None:
-        capacity_bytes = buffer.capacity_bytes
-        self.used_bytes -= capacity_bytes
-        buffer.account.used_bytes -= capacity_bytes
-        if self._idle_bytes + capacity_bytes <= self._idle_max_bytes:
-            self._idle_bytes += capacity_bytes
+        held_bytes = buffer.held_bytes
+        self.used_bytes -= held_bytes
+        buffer.account.used_bytes -= held_bytes
+        if self._idle_bytes + held_bytes <= self._idle_max_bytes:
+            self._idle_bytes += held_bytes
             self._free[size_class].append(buffer)
         if self.on_room is not None:
             self.on_room()
+
+    def take_receive_memory(self) -> memoryview:
+        """RECEIVE_MEMORY_BYTES for one connection, until `give_receive_memory`.
+
+        It is charged to nobody, as the number of connections is bounded. Memory of mmap(2) is there as far as it was
+        used, and gone when it is freed; that of the heap is neither.
+        """
+        if self._receive_memories:
+            return self._receive_memories.pop()
+        return memoryview(_map(RECEIVE_MEMORY_BYTES))
+
+    def give_receive_memory(self, memory: memoryview) -> None:
+        if len(self._receive_memories) < _RECEIVE_MEMORIES_IDLE_MAX:
+            self._receive_memories.append(memory)
 
     def charge(self, account: Account, more_bytes: int) -> None:
         """``account`` holds more memory that is not the pool's own (a frame that was built, say), or less."""

@@ -98,6 +98,8 @@ CONNECTIONS_NODE_MIN: Final = 8
 CONNECTIONS_LOCAL_MAX: Final = 64
 # Connections accepted at one socket in one turn of the event loop, 20 us each; I/O has its turn in between.
 ACCEPTS_PER_TURN: Final = 32
+# Of the exporter's time, what accepting may take at each socket while more connections wait than one turn accepts.
+ACCEPT_SHARE: Final = 0.2
 # Connections that were completed by the kernel and not accepted yet: what a flood of 20,000 a second brings within
 # 0.2 s. The kernel takes at most net.core.somaxconn, which is 4096.
 LISTEN_BACKLOG: Final = 4096

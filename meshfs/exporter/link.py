@@ -61,6 +61,8 @@ class Link:
         self._processor = exporter.processor
         #: Where it waits for its turn before its next request is seen, and after.
         self._app_flow = self._flow = exporter.processor.turns.strangers
+        #: Whether anything came since `_watch_progress` looked.
+        self._received = False
         self._memory = exporter.memory
         self._waits_for_memory = False
         self._outlet = Outlet(self.peer, stream, self._reactor, self._sent, self._broken)
@@ -175,6 +177,7 @@ class Link:
     def step(self, until_s: float) -> ProcessorFlow | None:
         """Its turn."""
         self._waits = False
+        self._received = True
         if self._reading.cancel_called or self.peer.closed:
             return None
         try:
@@ -299,9 +302,15 @@ class Link:
     # --- progress ----------------------------------------------------------------------
 
     async def _watch_progress(self) -> None:
-        """Give a peer up that takes nothing of its replies, or holds memory that others want and does not go on."""
+        """Give a peer up that takes nothing of its replies, or holds memory that others want and does not go on.
+
+        One that is idle holds no receive memory.
+        """
         period_s = limits.CONNECTION_DEAD_AFTER_S / 2
         while True:
+            if not self._received and not self._waits and not self.peer.holds:
+                self.peer.connection.rest()
+            self._received = False
             waiting, taken, large = self._outlet.waiting, self._outlet.taken_bytes, self._large_progress()
             await trio.sleep(period_s)
             least_bytes = limits.MEMORY_HELD_MIN_PROGRESS_BYTES if self._memory.wanted else 1

@@ -13,6 +13,7 @@ import errno
 import logging
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -110,8 +111,9 @@ class Listener:
         with self._accepting[listening]:
             while True:
                 await trio.lowlevel.wait_readable(listening.fileno())
+                begun_s = time.monotonic()
                 try:
-                    self._accept_some(listening)
+                    more = self._accept_some(listening)
                 except OSError as error:
                     if error.errno not in _NO_ROOM:
                         raise
@@ -120,11 +122,15 @@ class Listener:
                         logger.error("cannot accept a connection: %s", error.strerror)
                     if not self._make_room(listening, error):
                         await trio.sleep(_ACCEPT_RETRY_S)
+                else:
+                    if more:
+                        # Others have their time, too. What waits in the backlog meanwhile is not lost.
+                        await trio.sleep((time.monotonic() - begun_s) * (1 / limits.ACCEPT_SHARE - 1))
         if listening not in self._accepting:
             listening.close()
 
-    def _accept_some(self, listening: socket.socket) -> None:
-        """Take what the backlog has, or a part of it. Raises OSError."""
+    def _accept_some(self, listening: socket.socket) -> bool:
+        """Take what the backlog has, or a part of it; whether there may be more. Raises OSError."""
         now = trio.current_time()
         for _ in range(limits.ACCEPTS_PER_TURN):
             try:
@@ -132,8 +138,9 @@ class Listener:
             except ConnectionAbortedError:
                 continue
             except BlockingIOError:
-                return
+                return False
             self._admit(accepted, address, now)
+        return True
 
     def _make_room(self, listening: socket.socket, error: OSError) -> bool:
         """End a connection for the newcomer's descriptor; without one, turn the newcomer away. False: wait a moment."""

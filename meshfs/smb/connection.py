@@ -211,6 +211,10 @@ class Connection:
         """What the large frame that is being received still needs; 0 when there is none."""
         return self._frames.missing_bytes
 
+    def rest(self) -> None:
+        """Nothing came for a while, and no message is being handled: hold no memory until something comes."""
+        self._frames.rest()
+
     def close(self) -> None:
         """Give all receive memory back."""
         self._frames.close()

@@ -17,18 +17,17 @@ stays small until the peer is authenticated, and only when more of the frame cam
 from typing import Final
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, Account, Buffer, BufferPool
+from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, RECEIVE_MEMORY_BYTES, Account, Buffer, BufferPool
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import PREFIX_BYTES, TRANSFORM_HEADER_BYTES
 
 #: Frames up to this size arrive in the receive buffer; copying their payload is cheap.
 SMALL_FRAME_MAX_BYTES: Final = 32 * limits.KIB
-_RECEIVE_BYTES: Final = 256 * limits.KIB
+#: Room is left behind the last frame, which ``security.Opener`` borrows for an authentication tag.
+_RECEIVE_BYTES: Final = RECEIVE_MEMORY_BYTES - PAGE_BYTES
 #: After a large frame another is likely: read little more than its header into the receive
 #: buffer, the rest goes straight to its own memory.
 _RECEIVE_BEFORE_LARGE_BYTES: Final = 512
-#: Room behind the last frame, which ``security.Opener`` borrows for an authentication tag.
-_TAIL_BYTES: Final = 16
 
 
 class Frame:
@@ -60,7 +59,8 @@ class FrameReceiver:
         self._payload_offset = payload_offset
         #: Longest frame accepted; raised once the peer is authenticated.
         self.frame_max_bytes = frame_max_bytes
-        self._memory = memoryview(bytearray(_RECEIVE_BYTES + _TAIL_BYTES))
+        #: None while nothing of a small frame is here: a connection that is idle holds no memory.
+        self._memory: memoryview | None = None
         self._start = 0
         self._end = 0
         self._large: Buffer | None = None
@@ -82,17 +82,30 @@ class FrameReceiver:
         if self._large is not None:
             start = HEADROOM_BYTES - self._payload_offset
             return self._large.view[start + self._large_filled : start + self._large_length]
-        start, end = self._start, self._end
+        memory, start, end = self._memory, self._start, self._end
+        if memory is None:
+            memory = self._memory = self._pool.take_receive_memory()
         if start == end:
             self._start = self._end = start = end = 0
         elif start:
-            rest = bytes(self._memory[start:end])
-            self._memory[: len(rest)] = rest
+            rest = bytes(memory[start:end])
+            memory[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
             end = len(rest)
         if self._expect_large:
-            return self._memory[end : end + _RECEIVE_BEFORE_LARGE_BYTES]
-        return self._memory[end:_RECEIVE_BYTES]
+            return memory[end : end + _RECEIVE_BEFORE_LARGE_BYTES]
+        return memory[end:_RECEIVE_BYTES]
+
+    def rest(self) -> None:
+        """Nothing came for a while and no frame is being handled: give the receive memory back if it is empty."""
+        if self._memory is not None and self._start == self._end and not self._announced:
+            self._give_memory()
+
+    def _give_memory(self) -> None:
+        if self._memory is not None:
+            self._recycle()
+            self._pool.give_receive_memory(self._memory)
+            self._memory = None
 
     @property
     def missing_bytes(self) -> int:
@@ -135,6 +148,7 @@ class FrameReceiver:
             return frames
         self._end += count
         memory, start, end = self._memory, self._start, self._end
+        assert memory is not None, "it was received into"
         while end - start >= PREFIX_BYTES:
             length = int.from_bytes(memory[start : start + PREFIX_BYTES], "big")
             if not TRANSFORM_HEADER_BYTES <= length <= self.frame_max_bytes:
@@ -158,6 +172,7 @@ class FrameReceiver:
         length, self._announced = self._announced, 0
         buffer = self._pool.acquire(length, self.account)
         start, filled = HEADROOM_BYTES - self._payload_offset, self._end - self._start
+        assert self._memory is not None, "the announcement lies there"
         buffer.view[start : start + filled] = self._memory[self._start : self._end]
         self._start = self._end = 0
         self._large, self._large_length, self._large_filled = buffer, length, filled
@@ -178,6 +193,7 @@ class FrameReceiver:
         """Give all memory back."""
         self._recycle()
         self._announced = 0
+        self._give_memory()
         if self._large is not None:
             self._large.release()
             self._large = None

@@ -150,13 +150,14 @@ async def test_connections_of_one_node_that_read_nothing_hold_a_bounded_part(tmp
             await in_thread(use, path, "n3")
             assert highest.used_bytes < 64 * MIB + BATCH_BYTES
             # Nothing was refused: all of it is answered when they read.
-            for client, ids in clients:
 
-                def fetch(client=client, ids=ids):
-                    with client:
-                        assert [len(client.take(each).data) for each in ids] == [MIB] * len(ids)
+            def fetch(client, ids):
+                with client:
+                    assert [len(client.take(each).data) for each in ids] == [MIB] * len(ids)
 
-                await in_thread(fetch)
+            async with trio.open_nursery() as fetching:
+                for client, ids in clients:
+                    fetching.start_soon(in_thread, fetch, client, ids)
             assert highest.used_bytes < 64 * MIB + BATCH_BYTES
             nursery.cancel_scope.cancel()
 

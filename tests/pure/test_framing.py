@@ -71,7 +71,7 @@ def test_a_large_frames_payload_is_page_aligned_and_can_be_kept() -> None:
     assert kept is not None
     assert (kept.address + HEADROOM_BYTES) % 4096 == 0
     frames.get_buffer()
-    assert pool.used_bytes == kept.capacity_bytes
+    assert pool.used_bytes == kept.held_bytes
     assert kept.view[HEADROOM_BYTES : HEADROOM_BYTES + (1 << 20)] == payload[PAYLOAD_OFFSET:]
     kept.release()
     assert pool.used_bytes == 0
