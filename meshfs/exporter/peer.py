@@ -239,6 +239,7 @@ class Peer:
         """
         if request.message.command == _SESSION_SETUP:
             self.log_warning("%s: the keys differ, or it was changed on its way", error)
+            request.security = None
             request.fail(status)
             return
         self.log_warning("closed: %s: it was changed on its way, or comes from somebody else", error)

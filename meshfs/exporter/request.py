@@ -158,9 +158,10 @@ class Request:
         final = self.async_id and status != NtStatus.PENDING
         credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
         flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
-        if status in _BELIEVED_UNSIGNED and self.security is None:
-            # There is no key to sign with. A client that demands signatures believes the status all the
-            # same, as long as the flag is there (Windows sets it, Samba's client asks for it).
+        if self.security is None and (status in _BELIEVED_UNSIGNED or message.protection == Protection.BAD):
+            # There is no key to sign with, or none for a login whose own signature is wrong. A client that demands
+            # signatures believes the status all the same, as long as the flag is there (Windows sets it, Samba's
+            # client asks for it).
             flags |= message.flags & _SIGNED
         header = pack_header(
             message.command, status=status, flags=flags, credits=credits, credit_charge=message.credit_charge,
