@@ -49,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--soak", type=float, default=0.0, metavar="S", help="repeat fault tests for S seconds")
     group.addoption("--attack", action="store_true", help="the attacks of tests/attack in their long forms")
     group.addoption("--attack-frames", type=int, metavar="N", help="frames of each fuzz of tests/attack")
+    group.addoption("--attack-seconds", type=float, metavar="S", help="how long each attack is looked at")
     group.addoption("--attack-json", type=Path, metavar="FILE", help="write the figures of tests/attack there")
     group.addoption("--attack-exporter", default="", metavar="PROGRAM", help="attack this meshfsd, of another version")
     group.addoption("--no-unexpected-skips", action="store_true", help="a skip that is not listed fails the run")

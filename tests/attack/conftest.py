@@ -51,6 +51,7 @@ def frames(pytestconfig: pytest.Config, long: bool) -> int:
 def stages(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, long: bool) -> Iterator[Make]:
     """The stage of a security; made when it is first asked for, and again when its exporter did not survive."""
     made: dict[str, Stage] = {}
+    seconds = pytestconfig.getoption("--attack-seconds") or (SECONDS_LONG if long else SECONDS_SHORT)
     with ExitStack() as stack:
 
         def get(security: str) -> Stage:
@@ -60,7 +61,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
                 cluster = attacked_cluster(folder, security, pytestconfig.getoption("--attack-exporter"))
                 stack.enter_context(cluster)
                 cluster.start_exporter(OWNER)
-                stage = made[security] = Stage(cluster, SECONDS_LONG if long else SECONDS_SHORT, _rows)
+                stage = made[security] = Stage(cluster, seconds, _rows)
                 stack.callback(stage.close)
             return stage
 
