@@ -120,7 +120,8 @@ def _attack_words(options: argparse.Namespace, rest: Sequence[str]) -> list[str]
     if options.attack_frames is not None:
         words += ["--attack-frames", str(options.attack_frames)]
     if options.attack_json is not None:
-        words += ["--attack-json", str(options.attack_json.resolve())]
+        # As one word: pytest would take a path by itself for tests in that folder, and look for its settings there.
+        words.append(f"--attack-json={options.attack_json.resolve()}")
     return words
 
 
