@@ -15,7 +15,8 @@ def test_alone(stage: Stage) -> None:
 @pytest.mark.parametrize("kind", ["create", "directory", "signature", "read4k", "lock", "read1m"])
 def test_a_flood_leaves_others_served(stage: Stage, kind: str) -> None:
     row = stage.beside((kind, ATTACKER, {**SOURCE, "connections": 2, "depth": 64}))
-    assert row.counts["requests"] > 0, row.counts
+    # A wrong signature may get no answer but the connection's end.
+    assert row.counts.get("requests", 0) + row.counts["logins"] > 1, row.counts
 
 
 def test_floods_of_sealed_requests(encrypted: Stage) -> None:

@@ -40,7 +40,7 @@ START_S: Final = 60.0
 #: An honest call that takes longer than this is one that somebody notices; alone it takes about a millisecond.
 P99_MAX_MS: Final = 1000.0
 #: What an exporter may take beyond what it took before, while it is attacked, and for good afterwards.
-GROWTH_MAX_MIB: Final = 512
+GROWTH_MAX_MIB: Final = limits.MEMORY_MAX_BYTES // limits.MIB + 128
 LEFT_MAX_MIB: Final = 160
 SAMPLE_S: Final = 0.05
 #: Lines of the exporter's log: a fixed part, and what time allows.
