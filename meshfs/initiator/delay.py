@@ -44,28 +44,24 @@ class DelayControl:
     """One channel's. ``app_credits`` and ``system_credits`` are what all lanes of the class together may use."""
 
     __slots__ = (
-        "_app_unused", "_before_s", "_least_s", "_measured", "_period_end_s", "app_credits", "next_s",
+        "_app_unused", "_before_s", "_least_s", "_period_end_s", "app_credits", "in_flight_min", "next_s",
         "system_credits",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.app_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
         self.system_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
-        #: When the next ECHO is due at the earliest.
+        #: An ECHO is due from this time on, when at least so many requests are in flight.
         self.next_s = now
+        self.in_flight_min = 0
         # The smallest delay of the current period, and of the one before it.
         self._least_s = self._before_s = inf
         self._period_end_s = now + limits.WINDOW_DELAY_LEAST_S
         self._app_unused = _APP_UNUSED_ECHOES
-        self._measured = False
-
-    def due(self, now: float, in_flight: int) -> bool:
-        """Whether an ECHO should go now."""
-        return now >= self.next_s and (in_flight >= _IN_FLIGHT_MIN or not self._measured)
 
     def sent(self, now: float) -> None:
-        self._measured = True
         self.next_s = now + limits.WINDOW_ECHO_EVERY_S
+        self.in_flight_min = _IN_FLIGHT_MIN
 
     def answered(self, delay_s: float, now: float, *, app_used: bool) -> None:
         """An ECHO took ``delay_s``. ``app_used``: lanes of class app sent something since the one before it."""

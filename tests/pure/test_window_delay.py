@@ -124,8 +124,11 @@ class Model:
             load.done += 1
             load.latencies_s.append(self.now - ask.asked_s)
             self.ask(load, ask.lane)
-        if self.controlled and self.echo is None and self.control.due(self.now, len(self.in_flight)):
+        if self.controlled and self.echo is None and self.due():
             self.probe()
+
+    def due(self) -> bool:
+        return len(self.in_flight) >= self.control.in_flight_min and self.now >= self.control.next_s
 
     def probe(self) -> None:
         if self.credits.take(1) is None:
