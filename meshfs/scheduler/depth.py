@@ -28,9 +28,10 @@ doubles its latency.
 States: resting or searching at the base depth -> probing at another -> back at the base. Every
 change of depth lets one window pass (settling) unless the requests that the change adds or takes
 are too few to be seen in it. Whatever is not a saturated window with completions ends a probe. A window in which
-the disk was short of requests for an instant is saturated enough here, if on average (by Little's law) it had
-FULL_PART of the depth: an application of depth 32 cannot keep 16 at the disk without a gap in any tenth of a
-second, and without such windows the search would stay below the depth that its disk needs.
+the disk was short of requests at times is full enough here, if on average (by Little's law) it had FULL_PART of
+the depth. An application of depth 32 cannot keep 16 at the disk without a gap in any tenth of a second, one of depth
+16 has one or two on their way all the time, and without such windows the search would stay at half of the depth
+that the disk needs. At the base depth something has to wait as well: otherwise it is not the depth that limits.
 """
 
 import math
@@ -62,7 +63,7 @@ UP_GAINS_MAX = 12
 REST_BLOCKS_MIN = 8
 REST_BLOCKS_MAX = 64
 # The mean number of requests at the disk, as a part of the depth, from which on a window tells of that depth.
-FULL_PART = 0.9
+FULL_PART = 0.75
 # A part of a window's completions that a change of depth may add or take unnoticed.
 SETTLED_PART = 0.005
 # Windows of low latency in a row that double the depth, if it held something back in them.
@@ -103,7 +104,7 @@ class DepthControl:
     def learn(self, window: Window, cost_s: float) -> None:
         """Take one window in, with the cost of what completed in it. Windows of another depth are ignored."""
         total = sum(window.counts)
-        full = window.saturated or _nearly_full(window, total)
+        full = window.saturated or self._nearly_full(window, total)
         if window.depth != self.depth and full:
             return
         if total and window.held_back and window.depth == self.depth == self._base and self._grow(window.latency_s):
@@ -127,6 +128,11 @@ class DepthControl:
             self._set(self._base)
 
     # --- states ---
+
+    def _nearly_full(self, window: Window, total: int) -> bool:
+        """Whether the disk had nearly the depth in force on average, though not all the time."""
+        limits_it = window.held_back or window.depth != self._base
+        return limits_it and window.latency_s * total >= FULL_PART * window.depth * window.elapsed_s > 0.0
 
     def _interrupt(self) -> None:
         """Blocks on both sides of this are no neighbours: back to the base, begin anew."""
@@ -252,11 +258,6 @@ class DepthControl:
 
     def _below(self) -> int:
         return max((level for level in self._levels if level < self._base), default=1)
-
-
-def _nearly_full(window: Window, total: int) -> bool:
-    """Whether the disk had nearly the depth in force on average, though not all the time."""
-    return window.held_back and window.latency_s * total >= FULL_PART * window.depth * window.elapsed_s > 0.0
 
 
 class _Evidence:

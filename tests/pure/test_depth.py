@@ -265,14 +265,14 @@ def test_levels() -> None:
 
 
 class Gaps(Run):
-    """The load leaves the device short of requests for an instant in every other window of more than 8."""
+    """The load leaves the device short of requests at times when it may have more than 8."""
 
-    def windows(self, count: int, part: float = 1.0) -> None:
+    def windows(self, count: int, part: float = 1.0, *, waits: bool = True) -> None:
         for number in range(count):
             self.depths.append(self.control.depth)
             window = self.load.window(self.control.depth, self._length_s)
-            if self.control.depth > limits.DEPTH_START and number % 2:
-                window = replace(window, saturated=False, latency_s=window.latency_s * part)
+            if self.control.depth > limits.DEPTH_START and (number % 2 or not waits):
+                window = replace(window, saturated=False, latency_s=window.latency_s * part, held_back=waits)
             self.control.learn(window, cost_s(window))
 
 
@@ -285,6 +285,14 @@ def test_a_gap_of_an_instant_does_not_keep_a_device_below_its_depth(seed: int) -
     run = Gaps(ten_servers, SMALL, 0.1, seed=seed)
     run.windows(60)
     assert run.control.depth >= 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_application_of_depth_16_gets_a_depth_of_16(seed: int) -> None:
+    """Nothing waits then, and one in eight is on its way."""
+    run = Gaps(ten_servers, SMALL, 0.1, seed=seed)
+    run.windows(60, part=0.88, waits=False)
+    assert run.control._base == 16
 
 
 @pytest.mark.parametrize("seed", range(5))
