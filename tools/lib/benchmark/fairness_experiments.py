@@ -234,7 +234,9 @@ def _pinned_note(runs: Sequence[Run]) -> str:
     exporter = median(each.cores["exporter"] for each in runs)
     reader = median(each.results[0].iops for each in runs)
     flood = median(sum(result.iops for result in each.results[1:]) for each in runs)
-    return f"exporter {exporter:.0%} of its core, reader {reader:,.0f} IOPS, floods of fio {flood:,.0f} IOPS"
+    p50_ms = median(each.results[0].p50_ms for each in runs)
+    text = f"p50 {p50_ms:.2f} ms; exporter {exporter:.0%} of its core, reader {reader:,.0f} IOPS"
+    return f"{text}, floods of fio {flood:,.0f} IOPS"
 
 
 # --- recovery

@@ -34,12 +34,14 @@ class Pins:
     users: int
 
     def pin_exporter(self, pid: int) -> None:
+        _raise_group(pid, EXPORTER_NICE)
         for task in _tasks(pid):
             os.sched_setaffinity(task, [self.exporter])
             _set_slice(task, EXPORTER_NICE, EXPORTER_SLICE_NS)
 
     def pin_user(self, pid: int, *, first: bool) -> None:
         """`first`: it is the reader's."""
+        _raise_group(pid, FLOOD_NICE)
         for task in _tasks(pid):
             os.sched_setaffinity(task, [self.users])
             if first:
@@ -56,9 +58,21 @@ class Pins:
 def pins() -> Pins:
     """Raises RuntimeError on a machine with one core."""
     cores = sorted(os.sched_getaffinity(0))
+    # fio and the attackers are of this program's own session.
+    _raise_group(os.getpid(), FLOOD_NICE)
     if len(cores) < 2:
         raise RuntimeError("pinning the exporter and its users apart takes two cores, and this process may use one")
     return Pins(exporter=cores[-1], users=cores[-2])
+
+
+def _raise_group(pid: int, nice: int) -> None:
+    """Where the kernel groups tasks by session, niceness counts within a group only, and the group has its own.
+
+    See sched(7), autogroup.
+    """
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        group.write_text(str(nice))
 
 
 def _set_slice(task: int, nice: int, slice_ns: int) -> None:
