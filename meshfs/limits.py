@@ -50,7 +50,7 @@ WINDOW_SYSTEM_SHARE: Final = 0.5
 # Only for the first request of a disk and class, and for opens and the like: four of 1 MiB.
 WINDOW_FIRST_CREDITS: Final = 64
 # Of CREDITS_MAX, what lanes share when nothing limits them: without the credit for probes and WINDOW_FIRST_CREDITS.
-WINDOW_ROOM_MAX_CREDITS: Final = CREDITS_MAX - 2 - WINDOW_FIRST_CREDITS
+WINDOW_ROOM_MAX_CREDITS: Final = CREDITS_MAX - 1 - WINDOW_FIRST_CREDITS
 # What lanes of a class share at least, however long an ECHO takes. Applications: one lane has 64 credits then, which
 # are four requests of 1 MiB or 64 small ones, so that a link is busy while a request and its reply travel. System
 # beside applications: one lane has 8 small requests, more than a repair's usual depth. System alone: 64 credits, too.

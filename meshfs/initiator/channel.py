@@ -379,7 +379,8 @@ class Channel:
         try:
             self._receive()
             self.transport.expect(self.connection.missing_bytes)
-            if len(self._slots) >= self.delay.in_flight_min and self._now() >= self.delay.next_s:
+            loaded = len(self._slots) >= self.delay.requests_min or self._window.waiting
+            if loaded and self._now() >= self.delay.next_s:
                 self._measure_delay()
         except (ForgedMessage, RepeatedNonce) as error:
             self.bad_signatures += 1

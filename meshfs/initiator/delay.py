@@ -34,8 +34,9 @@ from meshfs import limits
 _DECREASE: Final = 0.8
 _DECREASE_MAX: Final = 0.5
 _INCREASE: Final = 0.125
-#: Below this many requests in flight there is no queue of this channel's own to speak of.
-_IN_FLIGHT_MIN: Final = 4
+#: With fewer requests in flight, and none in a lane, there is no queue of this channel's own to speak of. Where a
+#: request waits in a lane an ECHO is due at any depth: its class may have little room, and only an ECHO gives it more.
+_REQUESTS_MIN: Final = 4
 #: An application that sent nothing between this many ECHOs in a row does not use the channel.
 _APP_UNUSED_ECHOES: Final = 5
 
@@ -44,16 +45,16 @@ class DelayControl:
     """One channel's. ``app_credits`` and ``system_credits`` are what all lanes of the class together may use."""
 
     __slots__ = (
-        "_app_unused", "_before_s", "_least_s", "_period_end_s", "app_credits", "in_flight_min", "next_s",
+        "_app_unused", "_before_s", "_least_s", "_period_end_s", "app_credits", "next_s", "requests_min",
         "system_credits",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.app_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
         self.system_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
-        #: An ECHO is due from this time on, when at least so many requests are in flight.
+        #: An ECHO is due from this time on, when so many requests are in flight or any waits in a lane.
         self.next_s = now
-        self.in_flight_min = 0
+        self.requests_min = 0
         # The smallest delay of the current period, and of the one before it.
         self._least_s = self._before_s = inf
         self._period_end_s = now + limits.WINDOW_DELAY_LEAST_S
@@ -61,7 +62,7 @@ class DelayControl:
 
     def sent(self, now: float) -> None:
         self.next_s = now + limits.WINDOW_ECHO_EVERY_S
-        self.in_flight_min = _IN_FLIGHT_MIN
+        self.requests_min = _REQUESTS_MIN
 
     def answered(self, delay_s: float, now: float, *, app_used: bool) -> None:
         """An ECHO took ``delay_s``. ``app_used``: lanes of class app sent something since the one before it."""
