@@ -175,6 +175,9 @@ STRANGERS_WEIGHT: Final = 0.25
 SCRATCH_SIZE_MAX_BYTES: Final = 256 * MIB
 # Empty files take no bytes of the size, and about 2 KiB of memory: together at most 16 MiB.
 SCRATCH_FILES_MAX: Final = 8192
+# A listing that has looked at files for this long is answered with what it has, or goes on in a later turn of its node:
+# a pattern that no name matches is compared with all names, 3 s for 8192 names of 255 characters.
+LISTING_STEP_S: Final = 0.001
 # Every walk from a file up to the root ends within this many directories; with names of 255 characters a path then has
 # 8192 characters, a quarter of what a CREATE can carry.
 SCRATCH_DEPTH_MAX: Final = 32

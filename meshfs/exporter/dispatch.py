@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter import cancel, files, ioctl, locking, oplock_break, query, read_write, session, trees
+from meshfs.exporter import cancel, files, ioctl, listing, locking, oplock_break, query, read_write, session, trees
 from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.smb.constants import Command, NtStatus
@@ -71,7 +71,7 @@ HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
     Command.IOCTL: (ioctl.ioctl, Needs.TREE),
     Command.CANCEL: (cancel.cancel, Needs.SESSION),
     Command.ECHO: (_echo, Needs.SESSION_IF_NAMED),
-    Command.QUERY_DIRECTORY: (query.query_directory, Needs.TREE),
+    Command.QUERY_DIRECTORY: (listing.query_directory, Needs.TREE),
     Command.CHANGE_NOTIFY: (query.change_notify, Needs.TREE),
     Command.QUERY_INFO: (query.query_info, Needs.TREE),
     Command.SET_INFO: (query.set_info, Needs.TREE),

@@ -1,23 +1,20 @@
-"""QUERY_DIRECTORY, CHANGE_NOTIFY, QUERY_INFO and SET_INFO (MS-SMB2 3.3.5.18 to 3.3.5.21)."""
+"""CHANGE_NOTIFY, QUERY_INFO and SET_INFO (MS-SMB2 3.3.5.19 to 3.3.5.21)."""
 
 import hashlib
-from collections.abc import Iterator
 from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter import scratch_files
-from meshfs.exporter.directory import DOT, DOT_DOT, FILES, Directory, Position
 from meshfs.exporter.holdings import Resource
 from meshfs.exporter.opens import AnyOpen, DiskOpen, RootOpen, ScratchOpen
 from meshfs.exporter.request import Request
 from meshfs.exporter.shares import OfferedDisk
 from meshfs.model import Access
-from meshfs.smb.constants import AccessMask, InfoType, NtStatus, QueryDirectoryFlags
+from meshfs.smb.constants import AccessMask, InfoType, NtStatus
 from meshfs.smb.info import (
     Change,
     FileFacts,
     FilesystemFacts,
-    NamePattern,
     Output,
     SetAllocation,
     SetBasic,
@@ -26,9 +23,6 @@ from meshfs.smb.info import (
     SetMode,
     SetRename,
     changed_mode,
-    dot_entries,
-    is_directory_class,
-    pack_directory,
     parse_change,
     query_file,
     query_filesystem,
@@ -39,8 +33,6 @@ from meshfs.smb.messages import (
     ChangeNotifyRequest,
     ErrorResponse,
     FileTimes,
-    QueryDirectoryRequest,
-    QueryDirectoryResponse,
     QueryInfoRequest,
     QueryInfoResponse,
     SetInfoRequest,
@@ -48,7 +40,6 @@ from meshfs.smb.messages import (
     filetime,
 )
 
-_RESTART: Final = QueryDirectoryFlags.RESTART_SCANS | QueryDirectoryFlags.REOPEN
 _ERROR: Final = 0xC0000000
 #: SMB2_WATCH_TREE (MS-SMB2 2.2.35).
 _WATCH_TREE: Final = 0x0001
@@ -60,7 +51,7 @@ def index_number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little") << 1 | 2
 
 
-def _volume_serial(request: Request) -> int:
+def volume_serial(request: Request) -> int:
     return index_number(request.peer.exporter.name) & 0xFFFFFFFF
 
 
@@ -74,7 +65,7 @@ def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
         short_name=short_name(disk.name),
         read_only=disk.access_of(request.session.user) is Access.READ_ONLY,
         times=_disk_times(exporter.started_filetime, disk.written_ns()),
-        volume_serial=_volume_serial(request),
+        volume_serial=volume_serial(request),
     )
 
 
@@ -93,7 +84,7 @@ def root_facts(request: Request) -> FileFacts:
         index_number=_ROOT_INDEX,
         is_directory=True,
         times=FileTimes.same(exporter.started_filetime),
-        volume_serial=_volume_serial(request),
+        volume_serial=volume_serial(request),
     )
 
 
@@ -103,72 +94,8 @@ def facts_of(request: Request, opened: AnyOpen) -> FileFacts:
     if isinstance(opened, RootOpen):
         return root_facts(request)
     if isinstance(opened, ScratchOpen):
-        return scratch_files.facts(opened.file, opened.file.path, _volume_serial(request))
+        return scratch_files.facts(opened.file, opened.file.path, volume_serial(request))
     return FileFacts(opened.name, 0, 4096, index_number(opened.name))
-
-
-def query_directory(request: Request) -> None:
-    body = QueryDirectoryRequest.unpack(request.message.body)
-    opened = request.find_open(*body.file_id)
-    request.check_charge(body.output_bytes_max)
-    directory = opened.directory
-    if directory is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_DIRECTORY of a file")
-    if not opened.access & AccessMask.READ_DATA:
-        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
-    if not is_directory_class(body.info_class):
-        raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
-    first = directory.pattern is None or bool(body.flags & _RESTART)
-    if first:
-        if not body.pattern:
-            raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
-        newest = opened.volume.last_index if isinstance(opened, ScratchOpen) else 0
-        directory.begin_listing(NamePattern(body.pattern), newest)
-    told: list[Position] = []
-    single = bool(body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
-    listing = pack_directory(
-        body.info_class, _matching(request, directory, told), body.output_bytes_max, single=single
-    )  # fmt: skip
-    if listing.status != NtStatus.SUCCESS:
-        raise StatusError(listing.status, "QUERY_DIRECTORY")
-    if not listing.packed:
-        raise StatusError(NtStatus.NO_SUCH_FILE if first else NtStatus.NO_MORE_FILES, "nothing to list")
-    directory.position = told[listing.packed - 1]
-    request.reply(QueryDirectoryResponse(listing.data).pack())
-
-
-def _matching(request: Request, directory: Directory, told: list[Position]) -> Iterator[FileFacts]:
-    """What the listing under way has still to tell of; ``told`` gets where each stands.
-
-    Nothing is kept from one request to the next but the place, so a listing costs its open no memory, and a request no
-    more than it tells of and what it passes over.
-    """
-    pattern, start = directory.pattern, directory.position
-    assert pattern is not None
-    dot, dot_dot = dot_entries(facts_of(request, request.open))
-    for position, facts in ((DOT, dot), (DOT_DOT, dot_dot)):
-        if start < position and pattern.matches(facts.name):
-            told.append(position)
-            yield facts
-    after = start[1] if start[0] == FILES else None
-    for key, facts in _files(request, pattern, directory.newest, after):
-        told.append((FILES, key))
-        yield facts
-
-
-def _files(request: Request, pattern: NamePattern, newest: int, after: str | None) -> Iterator[tuple[str, FileFacts]]:
-    """The files in the directory that match, in their order, those behind the folded name ``after``."""
-    opened = request.open
-    if isinstance(opened, ScratchOpen):
-        serial = _volume_serial(request)
-        for key, file in opened.file.children_after(after):
-            if file.index_number <= newest and pattern.matches(file.name):
-                yield key, scratch_files.facts(file, file.name, serial)
-        return
-    for disk in request.peer.exporter.shares.visible(request.session.user):
-        key = disk.name.casefold()
-        if (after is None or key > after) and pattern.matches(disk.name):
-            yield key, disk_facts(request, disk)
 
 
 def change_notify(request: Request) -> None:
@@ -235,7 +162,7 @@ def _volume(request: Request, opened: AnyOpen) -> FilesystemFacts:
     disk = opened.disk if isinstance(opened, DiskOpen) else None
     return FilesystemFacts(
         label=exporter.name,
-        serial=_volume_serial(request),
+        serial=volume_serial(request),
         total_bytes=total_bytes,
         available_bytes=available_bytes,
         created_filetime=exporter.started_filetime,

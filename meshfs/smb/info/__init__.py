@@ -16,7 +16,7 @@ from meshfs.smb.info.change import (
     SetRename,
     parse_change,
 )
-from meshfs.smb.info.directory import Listing, dot_entries, is_directory_class, pack_directory
+from meshfs.smb.info.directory import DirectoryPacker, Listing, dot_entries, is_directory_class, pack_directory
 from meshfs.smb.info.facts import FileFacts, FilesystemFacts, OpenFacts, Output
 from meshfs.smb.info.file import FileInfoClass, query_file
 from meshfs.smb.info.filesystem import FsInfoClass, query_filesystem
@@ -26,6 +26,7 @@ from meshfs.smb.info.security import pack_descriptor, query_security
 
 __all__ = [
     "Change",
+    "DirectoryPacker",
     "FileFacts",
     "FileInfoClass",
     "FilesystemFacts",

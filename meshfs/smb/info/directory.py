@@ -75,10 +75,40 @@ def _fixed_bytes(info_class: int) -> int:
     return _NAMES.size if info_class == FileInfoClass.NAMES else _CLASSES[info_class][0].size
 
 
+class DirectoryPacker:
+    """One answer in the making: entries are 8-byte aligned, the last is unpadded."""
+
+    __slots__ = ("_fixed_bytes", "_info_class", "_last", "_max_bytes", "data", "packed")
+
+    def __init__(self, info_class: int, output_bytes_max: int) -> None:
+        """``info_class`` is a directory class (`is_directory_class`)."""
+        self.data = bytearray()
+        #: How many entries there are.
+        self.packed = 0
+        self._info_class = info_class
+        self._max_bytes = output_bytes_max
+        self._fixed_bytes = _fixed_bytes(info_class)
+        self._last = 0
+
+    def add(self, file: FileFacts) -> bool:
+        """Add an entry. False where it does not fit, and nothing was added."""
+        data, name = self.data, file.name.encode("utf-16-le")
+        start = len(data) + -len(data) % 8
+        if start + self._fixed_bytes + len(name) > self._max_bytes:
+            return False
+        if self.packed:
+            # The entry before learns where this one begins.
+            data += bytes(start - len(data))
+            data[self._last : self._last + 4] = (start - self._last).to_bytes(4, "little")
+        data += _entry(self._info_class, file, name)
+        self.packed, self._last = self.packed + 1, start
+        return True
+
+
 def pack_directory(
     info_class: int, files: Iterable[FileFacts], output_bytes_max: int, *, single: bool = False
 ) -> Listing:
-    """As many of ``files`` (or one, if ``single``) as fit, each 8-byte aligned, the last unpadded.
+    """As many of ``files`` (or one, if ``single``) as fit.
 
     Of ``files`` no more are taken than fit, and one. INFO_LENGTH_MISMATCH when not even the first fits; SUCCESS with
     none when there is none: that the caller answers NO_MORE_FILES or NO_SUCH_FILE (MS-SMB2 3.3.5.18).
@@ -86,24 +116,15 @@ def pack_directory(
     """
     if not is_directory_class(info_class):
         return Listing(NtStatus.INVALID_INFO_CLASS)
-    fixed = _fixed_bytes(info_class)
-    chain, packed, last = bytearray(), 0, 0
+    packer = DirectoryPacker(info_class, output_bytes_max)
     for file in files:
-        name = file.name.encode("utf-16-le")
-        start = len(chain) + -len(chain) % 8
-        if start + fixed + len(name) > output_bytes_max:
-            if not packed:
+        if not packer.add(file):
+            if not packer.packed:
                 return Listing(NtStatus.INFO_LENGTH_MISMATCH)
             break
-        if packed:
-            # The entry before learns where this one begins.
-            chain += bytes(start - len(chain))
-            chain[last : last + 4] = (start - last).to_bytes(4, "little")
-        chain += _entry(info_class, file, name)
-        packed, last = packed + 1, start
         if single:
             break
-    return Listing(NtStatus.SUCCESS, bytes(chain), packed)
+    return Listing(NtStatus.SUCCESS, bytes(packer.data), packer.packed)
 
 
 def dot_entries(root: FileFacts) -> tuple[FileFacts, FileFacts]:

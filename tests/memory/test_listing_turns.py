@@ -1,0 +1,167 @@
+"""A listing that takes long goes on in later turns of its node, and holds up nobody else meanwhile."""
+
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from meshfs import limits
+from meshfs.config import Security
+from meshfs.smb.constants import Command, CreateDisposition, Flags, NtStatus
+from meshfs.smb.info import FileInfoClass
+from meshfs.smb.messages import (
+    CancelRequest,
+    CloseRequest,
+    EchoRequest,
+    FileId,
+    QueryDirectoryRequest,
+    QueryDirectoryResponse,
+)
+from meshfs.testing.raw_initiator import RawInitiator
+from support.scratch import Clock, another, client_of, close, make, mkdir
+
+FILES = 120
+RELATED = {"flags": int(Flags.RELATED_OPERATIONS), "session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}
+ANY_FILE = FileId((1 << 64) - 1, (1 << 64) - 1)
+
+
+class Rounds:
+    """The reactor, as far as the processor needs it: what comes at the end of a round is kept for the test."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+    def run(self) -> int:
+        """One round; how many are left for the next."""
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+        return len(self.callbacks)
+
+
+class Stage:
+    """A directory of files at an exporter whose clock moves on by a tenth of a listing's time at each look."""
+
+    def __init__(self) -> None:
+        self.client = client_of(Security.SIGN, Clock())
+        self.folder = mkdir(self.client, "folder")
+        for number in range(FILES):
+            close(self.client, make(self.client, f"folder\\file{number:03}"))
+        self.rounds, self.now_s = Rounds(), 0.0
+        processor = self.client.exporter.processor
+        processor.loop, processor.clock = self.rounds, self.look
+
+    def look(self) -> float:
+        self.now_s += limits.LISTING_STEP_S / 10
+        return self.now_s
+
+    def body(self, pattern: str, size: int = 65536) -> bytes:
+        return QueryDirectoryRequest(FileId(self.folder, self.folder), FileInfoClass.NAMES, size, pattern).pack()
+
+    def begin(self, pattern: str) -> int:
+        """A listing that finds nothing in its first turn."""
+        message_id = self.client.send(Command.QUERY_DIRECTORY, self.body(pattern))
+        assert self.client.take(message_id).status == NtStatus.PENDING
+        return message_id
+
+    def finish(self) -> int:
+        """All turns that are left; how many rounds they take."""
+        rounds = 1
+        while self.rounds.run():
+            rounds += 1
+        self.client.collect()
+        return rounds
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def names(output: bytes) -> list[str]:
+    found, offset, step = [], 0, 1
+    while step:
+        step, _, length = struct.unpack_from("<III", output, offset)
+        found.append(output[offset + 12 : offset + 12 + length].decode("utf-16-le"))
+        offset += step
+    return found
+
+
+def test_a_page_has_what_was_found_in_its_time(stage: Stage) -> None:
+    found, pages = [], 0
+    while not (reply := stage.client.call(Command.QUERY_DIRECTORY, stage.body("*"))).status:
+        page = names(QueryDirectoryResponse.unpack(reply.body).output)
+        assert 1 <= len(page) <= 11
+        found, pages = found + page, pages + 1
+    assert reply.status == NtStatus.NO_MORE_FILES
+    assert found == [".", "..", *(f"file{number:03}" for number in range(FILES))]
+    assert pages > FILES / 11
+    assert not stage.rounds.callbacks
+
+
+@pytest.mark.parametrize(("pattern", "expected"), [("*070", ["file070"]), ("file119", ["file119"])])
+def test_what_is_found_late_is_told_then(stage: Stage, pattern: str, expected: list[str]) -> None:
+    message_id = stage.begin(pattern)
+    # Others are served between its turns.
+    other = another(stage.client.exporter)
+    assert other.call(Command.ECHO, EchoRequest().pack()).status == 0
+    assert stage.finish() > 5
+    reply = stage.client.take(message_id)
+    assert names(QueryDirectoryResponse.unpack(reply.body).output) == expected
+    assert not stage.client.peer.waiting
+
+
+def test_nothing_is_found_at_all(stage: Stage) -> None:
+    message_id = stage.begin("*x")
+    stage.finish()
+    assert stage.client.take(message_id).status == NtStatus.NO_SUCH_FILE
+
+
+def test_files_that_come_and_go_meanwhile(stage: Stage) -> None:
+    message_id = stage.begin("*119")
+    stage.rounds.run()
+    for number in range(0, FILES - 1, 2):
+        file = make(stage.client, f"folder\\file{number:03}", disposition=CreateDisposition.OPEN, options=0x1000)
+        close(stage.client, file)
+    close(stage.client, make(stage.client, "folder\\file070b119"))
+    stage.finish()
+    assert names(QueryDirectoryResponse.unpack(stage.client.take(message_id).body).output) == ["file119"]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed", "lost", "anew"])
+def test_a_listing_that_is_given_up(stage: Stage, how: str) -> None:
+    client = stage.client
+    message_id = stage.begin("*x")
+    stage.rounds.run()
+    if how == "cancelled":
+        client.send(Command.CANCEL, CancelRequest().pack(), message_id=message_id)
+        assert client.take(message_id).status == NtStatus.CANCELLED
+    elif how == "closed":
+        assert client.call(Command.CLOSE, CloseRequest(FileId(stage.folder, stage.folder)).pack()).status == 0
+        stage.finish()
+        assert client.take(message_id).status == NtStatus.FILE_CLOSED
+    elif how == "anew":
+        restart = QueryDirectoryRequest(FileId(stage.folder, stage.folder), FileInfoClass.NAMES, 4096, "*", 1).pack()
+        assert client.call(Command.QUERY_DIRECTORY, restart).status == 0
+        stage.finish()
+        assert client.take(message_id).status == NtStatus.NO_SUCH_FILE
+        rest = QueryDirectoryResponse.unpack(client.call(Command.QUERY_DIRECTORY, stage.body("*")).body).output
+        assert names(rest)[0].startswith("file00")
+    else:
+        client.peer.lost()
+    assert stage.finish() <= 2
+    assert not client.peer.waiting
+    assert not [reply for reply in client.replies if reply.message_id == message_id]
+
+
+def test_in_a_compound_the_rest_waits_for_it(stage: Stage) -> None:
+    client: RawInitiator = stage.client
+    ids = client.compound(
+        (Command.QUERY_DIRECTORY, stage.body("*x"), {}), (Command.CLOSE, CloseRequest(ANY_FILE).pack(), RELATED)
+    )
+    assert not client.replies
+    stage.finish()
+    assert [client.take(message_id).status for message_id in ids] == [NtStatus.NO_SUCH_FILE, 0]
