@@ -10,11 +10,13 @@ import trio
 from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.exporter import ioctl
+from meshfs.exporter.dispatch import HANDLERS
 from meshfs.exporter.request import Request
 from meshfs.initiator.port import Handle, _next_zero_bytes
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Flags, Fsctl
+from meshfs.smb.messages import IoctlRequest
 from meshfs.testing.mesh_pair import Pair, mesh_pair
 from tests.memory.test_multichannel_writes import carrying, errno_of, pair_of, until
 
@@ -111,13 +113,15 @@ class Seen:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.zeroings: list[tuple[int, bool]] = []
-        self._zero = ioctl._HANDLERS[Fsctl.SET_ZERO_DATA]
-        patch.setitem(ioctl._HANDLERS, Fsctl.SET_ZERO_DATA, self._look)
+        self._ioctl, needs = HANDLERS[Command.IOCTL]
+        patch.setitem(HANDLERS, Command.IOCTL, (self._look, needs))
 
-    def _look(self, request: Request, body: object) -> None:
+    def _look(self, request: Request) -> None:
+        """Before the sequence is judged, so that a replay that is refused is seen as well."""
         message = request.message
-        self.zeroings.append((message.channel_sequence, bool(message.flags & Flags.REPLAY_OPERATION)))
-        self._zero(request, body)  # type: ignore[arg-type]
+        if IoctlRequest.unpack(message.body).ctl_code == Fsctl.SET_ZERO_DATA:
+            self.zeroings.append((message.channel_sequence, bool(message.flags & Flags.REPLAY_OPERATION)))
+        self._ioctl(request)
 
 
 async def test_a_zeroing_on_a_lost_channel_goes_again_as_a_replay(
