@@ -181,8 +181,10 @@ LISTING_STEP_S: Final = 0.001
 # Every walk from a file up to the root ends within this many directories; with names of 255 characters a path then has
 # 8192 characters, a quarter of what a CREATE can carry.
 SCRATCH_DEPTH_MAX: Final = 32
-# Opens of directories that are notified of changes: each change anywhere may be one for all of them, 1 us each.
-SCRATCH_WATCHERS_MAX: Final = 256
+# Opens of directories that are notified of changes: each change anywhere may be one for all of them, 1 us each. Of one
+# node no more than the second, so that it leaves room for others.
+SCRATCH_WATCHERS_MAX: Final = 512
+SCRATCH_WATCHERS_PER_NODE_MAX: Final = 64
 # The holder of an oplock has this long to acknowledge a break; smbclient waits 20 s for its CREATE.
 OPLOCK_BREAK_TIMEOUT_S: Final = 10.0
 OPLOCK_BREAK_TICK_S: Final = 1.0

@@ -27,6 +27,7 @@ class Resource(enum.StrEnum):
     NOTIFIES = "waiting change notifications"
     LOCKS = "byte-range locks"
     WAITING_LOCKS = "waiting byte-range locks"
+    WATCHES = "watched directories"
 
 
 #: What a node may have of each, at the whole exporter.
@@ -36,6 +37,7 @@ NODE_MOST: Final[Mapping[Resource, int]] = {
     Resource.NOTIFIES: limits.NOTIFIES_PER_NODE_MAX,
     Resource.LOCKS: limits.LOCKS_PER_NODE_MAX,
     Resource.WAITING_LOCKS: limits.WAITING_LOCKS_PER_NODE_MAX,
+    Resource.WATCHES: limits.SCRATCH_WATCHERS_PER_NODE_MAX,
 }
 #: What a node may have of each at one disk, or in one scratch file.
 TARGET_MOST: Final[Mapping[Resource, int]] = {

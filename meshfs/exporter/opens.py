@@ -359,7 +359,7 @@ class ScratchOpen(Open):
         if self.file.delete_pending:
             raise StatusError(NtStatus.DELETE_PENDING, f"{self.file.path!r} is being deleted")
         if not self.directory.watched:
-            self.volume.watch(self.file, self)
+            self.session.holdings.take_for(lambda: self.volume.watch(self.file, self), Resource.WATCHES)
             self.directory.watch(wanted, whole_tree=whole_tree, output_bytes_max=output_bytes_max)
 
     def changed(self, what: int, action: int, name: str, *, below: bool) -> None:
@@ -379,6 +379,8 @@ class ScratchOpen(Open):
         file = self.file
         freed = self._release_locks(file)
         self.volume.close(file, self, delete=self.delete_on_close, now=self.now())
+        if self.directory is not None and self.directory.watched:
+            self.session.holdings.give_back(Resource.WATCHES)
         self._end()
         then()
         if freed is not None:

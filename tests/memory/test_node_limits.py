@@ -204,6 +204,7 @@ def fill(client: RawInitiator) -> None:
     client.connect("scratch")
     scratch = client.create("file", disposition=3)
     assert scratch.status == 0
+    assert watch(client, client.open("", LIST)) == NtStatus.PENDING
     client.connect("IPC$")
     assert client.create("srvsvc").status == 0
     client.tree_id = tree_id
@@ -214,7 +215,7 @@ def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
     client = log_in(exporter)
     fill(client)
     holdings = exporter.holdings_of("n2")
-    assert [holdings.used(resource) for resource in Resource] == [6, 3, 1, 3, 1]
+    assert [holdings.used(resource) for resource in Resource] == [7, 3, 2, 3, 1, 1]
     if how == "lost":
         client.peer.lost()
     elif how == "logoff":

@@ -177,3 +177,22 @@ def test_watched_opens_are_limited(client, monkeypatch):
     pending(client, folder)
     close(client, folder)
     pending(client, second)
+
+
+def test_a_node_leaves_others_room_to_watch(client):
+    other = another(client.exporter, "n3")
+    mkdir(client, "folder")
+    opens = [make(client, "folder", int(A.READ_DATA)) for _ in range(limits.SCRATCH_WATCHERS_PER_NODE_MAX + 1)]
+    waiting = [pending(client, folder) for folder in opens[:-1]]
+    assert client.take(watch(client, opens[-1])).status == NtStatus.INSUFFICIENT_RESOURCES
+    told = pending(other, make(other, "folder", int(A.READ_DATA)))
+    make(other, "folder\\file")
+    assert changes(other, told) == ((1, "file"),)
+    assert [changes(client, each) for each in waiting] == [((1, "file"),)] * len(waiting)
+    close(client, opens[0])
+    pending(client, opens[-1])
+    for folder in opens[1:]:
+        close(client, folder)
+    pending(client, make(client, "", int(A.READ_DATA)))
+    client.peer.lost()
+    assert client.exporter.holdings_of("n2").is_empty
