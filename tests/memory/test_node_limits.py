@@ -238,7 +238,7 @@ def test_all_of_a_disk_is_given_back_when_the_disk_is_withdrawn(exporter):
     exporter.withdraw("disk1", gone.append)
     assert len(gone) == 2
     holdings = exporter.holdings_of("n2")
-    assert [holdings.used(resource) for resource in Resource] == [3, 3, 0, 0, 0]
+    assert [holdings.used(resource) for resource in Resource] == [4, 3, 1, 0, 0, 1]
 
 
 def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):
