@@ -97,6 +97,8 @@ class Channel:
         self.closed = False
         #: Messages that came with a wrong signature or seal; each ends the channel.
         self.bad_signatures = 0
+        #: Of them, encrypted messages that came a second time, or were another channel's.
+        self.nonces_repeated = 0
         #: What is said now is the session's.
         self.logged_in = False
         self._slots: dict[int, Slot] = {}
@@ -384,6 +386,7 @@ class Channel:
                 self._measure_delay()
         except (ForgedMessage, RepeatedNonce) as error:
             self.bad_signatures += 1
+            self.nonces_repeated += isinstance(error, RepeatedNonce)
             logger.warning("%s: %s", self.transport.remote, error)
             self.fail(str(error))
         except RemoteProtocolError as error:

@@ -100,6 +100,8 @@ class ExporterSession:
         self.failures = 0
         #: Messages that were forged, or changed on their way.
         self.bad_signatures = 0
+        #: Encrypted messages that came a second time, or on another channel than they were sent on.
+        self.nonces_repeated = 0
         # Of channels that ended.
         self.sent_bytes_before = 0
         self.received_bytes_before = 0
@@ -342,6 +344,7 @@ class ExporterSession:
         self.sent_bytes_before += channel.sent_bytes
         self.received_bytes_before += channel.received_bytes
         self.bad_signatures += channel.bad_signatures
+        self.nonces_repeated += channel.nonces_repeated
 
     async def session_change(self) -> None:
         await self._session_changed.wait()

@@ -30,6 +30,7 @@ def exporter_status(exporter: ExporterSession, now: float) -> dict[str, Any]:
         ],
         "failures": exporter.failures,
         "bad_signatures": exporter.bad_signatures,
+        "nonces_repeated": exporter.nonces_repeated,
         "sent_bytes": exporter.sent_bytes_before + sum(channel.sent_bytes for channel in channels),
         "received_bytes": exporter.received_bytes_before + sum(channel.received_bytes for channel in channels),
         "channels": [_path_status(exporter, keeper, now) for keeper in exporter.keepers],

@@ -4,7 +4,6 @@ AES-GMAC makes its nonce of the message id. Two messages that are signed with on
 secret part of the key, and with it everything that the key protects.
 """
 
-import functools
 import socket
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,89 +11,20 @@ from pathlib import Path
 
 import trio
 
-from meshfs.initiator.multichannel import Path as MeshPath
 from meshfs.model import IoClass
-from meshfs.smb.constants import Command, Flags
-from meshfs.smb.wire import HEADER
-from meshfs.testing.fixed_ways import FixedWays
+from meshfs.smb.constants import Command
 from meshfs.testing.mesh_pair import Pair, mesh_pair
-from meshfs.transport.base import Memory, Transport
-from meshfs.transport.stream import connect_unix
+from support.wiretap import Recorded, RecordedWays, command, framed, is_signed, message_id, messages
 
 CHANNELS = 2
 REPLAYS = 5
-_HEADER_BYTES = HEADER.size
-
-
-def messages(data: bytes) -> list[bytes]:
-    """The plain messages of a stream, without their length prefixes."""
-    found = []
-    while len(data) >= 4:
-        length = int.from_bytes(data[:4], "big")
-        if len(data) < 4 + length:
-            break
-        found.append(data[4 : 4 + length])
-        data = data[4 + length :]
-    return found
-
-
-def command(message: bytes) -> int:
-    return int.from_bytes(message[12:14], "little")
-
-
-def message_id(message: bytes) -> int:
-    return int.from_bytes(message[24:32], "little")
-
-
-def is_signed(message: bytes) -> bool:
-    """Whether it has a signature, whatever its flag says."""
-    return bool(message[16] & Flags.SIGNED) and any(message[48:64])
-
-
-class Recorded:
-    """A wiretap: what one connection of the mount sent and received."""
-
-    def __init__(self) -> None:
-        self.sent = bytearray()
-        self.received = bytearray()
-
-    async def dial(self, path: Path) -> Transport:
-        transport = await connect_unix(path)
-        send, receive_into = transport.send, transport.receive_into
-
-        def sending(parts: Sequence[Memory]) -> int:
-            count = send(parts)
-            self.sent += b"".join(bytes(part) for part in parts)[:count]
-            return count
-
-        def receiving(memory: memoryview) -> int:
-            count = receive_into(memory)
-            self.received += memory[:count]
-            return count
-
-        transport.send, transport.receive_into = sending, receiving
-        return transport
-
-
-class RecordedWays(FixedWays):
-    """Every connection has its own wiretap."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__([functools.partial(connect_unix, path)] * CHANNELS, asks=True)
-        self.tapped: list[Recorded] = []
-        self._path = path
-
-    async def dial(self, path: MeshPath) -> Transport:
-        del path
-        self.tapped.append(Recorded())
-        return await self.tapped[-1].dial(self._path)
 
 
 def first_of_a_bind(tap: Recorded) -> list[bytes]:
     """What a bind sent up to its first SESSION_SETUP, with length prefixes, one message each."""
     frames = []
     for message in messages(bytes(tap.sent)):
-        frames.append(len(message).to_bytes(4, "big") + message)
+        frames.append(framed(message))
         if command(message) == Command.SESSION_SETUP:
             return frames
     raise AssertionError("no SESSION_SETUP was sent")

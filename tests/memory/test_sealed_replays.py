@@ -1,0 +1,159 @@
+"""Encrypted messages recorded on one channel of a session and put into another: neither end believes them.
+
+All channels of a session encrypt with one key (MS-SMB2 3.3.5.5.3), and a message says nothing of its connection. Both
+ends of meshfs tag their nonces by channel; with another end, the nonces seen are remembered.
+"""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs import limits
+from meshfs.config import Security
+from meshfs.initiator.channel import Channel
+from meshfs.initiator.files import open_file
+from meshfs.initiator.login import Policy
+from meshfs.model import IoClass
+from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
+from meshfs.smb.messages import RawContext
+from meshfs.testing.mesh_pair import DISK, Pair, mesh_pair
+from support.wiretap import Recorded, RecordedWays, framed, messages
+
+POLICY = Policy(security=Security.ENCRYPT)
+CHANNELS = 2
+BLOCK = 512
+
+
+@pytest.fixture(params=["tagged", "remembered"])
+def protection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By what a message of another channel is found; an exporter of the second kind does not know of tags."""
+    if request.param == "remembered":
+        monkeypatch.setattr("meshfs.exporter.negotiate.UNIQUE_NONCES", RawContext(0x6D66, b"something else"))
+    return str(request.param)
+
+
+async def both_bound(pair: Pair, without: Channel | None = None) -> None:
+    with trio.fail_after(10):
+        while len(pair.session.channels) < CHANNELS or without in pair.session.channels:  # noqa: ASYNC110
+            await trio.sleep(0.002)
+
+
+def tap_of(ways: RecordedWays, channel: Channel) -> Recorded:
+    return next(tap for tap in ways.tapped if tap.transport is channel.transport)
+
+
+def is_tagged(channel: Channel) -> bool:
+    [security] = channel.connection.security.values()
+    assert security.opener is not None
+    assert security.opener.tagged == (security.opener.seen is None)
+    return security.opener.tagged
+
+
+def last_sealed(data: bytes) -> bytes:
+    return next(message for message in reversed(messages(data)) if message.startswith(PROTOCOL_ID_TRANSFORM))
+
+
+async def test_an_old_write_put_into_another_channel_is_not_carried_out(tmp_path: Path, protection: str) -> None:
+    ways = RecordedWays(tmp_path / "exporter.sock")
+    async with mesh_pair(tmp_path, ways=ways, policy=POLICY) as pair:
+        await both_bound(pair)
+        session, exporter = pair.session.session, pair.exporter.exporter
+        assert session is not None
+        assert exporter is not None
+        first, second = session.channels
+        assert is_tagged(first) == is_tagged(second) == (protection == "tagged")
+        file = await open_file(first, session.trees[IoClass.APP], DISK, writable=True)
+
+        async def write(data: bytes) -> None:
+            slot = first.start_write(file.tree.tree_id, file.file_id, 0, data, trio.current_time() + 10,
+                                     write_through=False)  # fmt: skip
+            assert await slot == len(data)
+
+        await write(b"older")
+        recorded = last_sealed(bytes(tap_of(ways, first).sent))
+        await write(b"newer")
+        tap_of(ways, second).say_to_exporter(framed(recorded))
+        with trio.fail_after(10):
+            while not second.why:  # noqa: ASYNC110
+                await trio.sleep(0.002)
+        assert pair.exporter.disk.data[:5] == b"newer"
+        assert exporter.counters["nonces_repeated"] == 1
+        assert exporter.counters["protocol_errors"] == 0
+        # The session goes on, and has its second channel again.
+        await both_bound(pair, second)
+        assert pair.session.session is session
+        await write(b"still")
+        assert pair.exporter.disk.data[:5] == b"still"
+
+
+async def test_a_reply_put_into_another_channel_is_not_believed(tmp_path: Path, protection: str) -> None:
+    """Both channels ask for something under one message id; the answer of one would be taken for the other's."""
+    ways = RecordedWays(tmp_path / "exporter.sock")
+    async with mesh_pair(tmp_path, ways=ways, policy=POLICY) as pair:
+        await both_bound(pair)
+        session = pair.session.session
+        assert session is not None
+        first, second = session.channels
+        pair.exporter.disk.data[: 2 * BLOCK] = b"a" * BLOCK + b"b" * BLOCK
+        file = await open_file(first, session.trees[IoClass.APP], DISK, writable=False)
+
+        async def read(channel: Channel, offset: int) -> bytes:
+            deadline = trio.current_time() + 10
+            return bytes(await channel.start_read(file.tree.tree_id, file.file_id, offset, BLOCK, deadline))
+
+        # The second channel's message ids are lower: bring it to those of the first.
+        number = first.credits.next_id
+        assert await read(first, 0) == b"a" * BLOCK
+        recorded = last_sealed(bytes(tap_of(ways, first).received))
+        while second.credits.next_id < number:
+            await read(second, BLOCK)
+        assert second.credits.next_id == number
+        pair.exporter.disk.stall()
+        got: list[bytes | BaseException] = []
+
+        async def ask() -> None:
+            try:
+                got.append(await read(second, BLOCK))
+            except Exception as error:
+                got.append(error)
+
+        pair.nursery.start_soon(ask)
+        with trio.fail_after(10):
+            while not pair.exporter.disk.stalled:  # noqa: ASYNC110
+                await trio.sleep(0.002)
+            tap_of(ways, second).injected += framed(recorded)
+            second._readable()
+            while not got:  # noqa: ASYNC110
+                await trio.sleep(0.002)
+        assert got[0] != b"a" * BLOCK
+        assert "encrypted message" in second.why
+        assert second.nonces_repeated == 1
+        pair.exporter.disk.release()
+        await both_bound(pair, second)
+        assert pair.session.nonces_repeated == 1
+        assert pair.session.session is session
+
+
+async def test_an_exporter_whose_nonces_do_not_count_is_left_one_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protection: str
+) -> None:
+    monkeypatch.setattr(limits, "NONCES_REMEMBERED_MAX", 8)
+    counts = iter(range(1 << 20, 0, -3))
+    ways = RecordedWays(tmp_path / "exporter.sock")
+    async with mesh_pair(tmp_path, ways=ways, policy=POLICY) as pair:
+        await both_bound(pair)
+        assert pair.exporter.exporter is not None
+        [served] = pair.exporter.exporter.sessions.values()
+        for security in served.channels.values():
+            assert security.sealer is not None
+            security.sealer._count = counts.__next__
+        session = pair.session.session
+        assert session is not None
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        for number in range(20):
+            assert await handle.write(number * BLOCK, b"x" * BLOCK) == BLOCK
+        await trio.sleep(0.05)
+        assert pair.session.session is session
+        assert len(session.channels) == (CHANNELS if protection == "tagged" else 1)
+        assert bool(session.no_more) == (protection == "remembered")

@@ -1,0 +1,97 @@
+"""A wiretap on the connections of a mount: what each sent and received, and frames put into either direction."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from meshfs.initiator.multichannel import Path as MeshPath
+from meshfs.smb.constants import Flags
+from meshfs.testing.fixed_ways import FixedWays
+from meshfs.transport.base import Memory, Transport
+from meshfs.transport.stream import connect_unix
+
+
+def messages(data: bytes) -> list[bytes]:
+    """The whole messages of a stream, without their length prefixes."""
+    found = []
+    while len(data) >= 4:
+        length = int.from_bytes(data[:4], "big")
+        if len(data) < 4 + length:
+            break
+        found.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    return found
+
+
+def command(message: bytes) -> int:
+    return int.from_bytes(message[12:14], "little")
+
+
+def message_id(message: bytes) -> int:
+    return int.from_bytes(message[24:32], "little")
+
+
+def is_signed(message: bytes) -> bool:
+    """Whether it has a signature, whatever its flag says."""
+    return bool(message[16] & Flags.SIGNED) and any(message[48:64])
+
+
+class Recorded:
+    """A wiretap: what one connection of the mount sent and received."""
+
+    def __init__(self) -> None:
+        self.sent = bytearray()
+        self.received = bytearray()
+        #: The mount receives these bytes before any others.
+        self.injected = bytearray()
+        self.transport: Transport | None = None
+        self._send: Callable[[Sequence[Memory]], int] = _nothing
+
+    async def dial(self, path: Path) -> Transport:
+        transport = await connect_unix(path)
+        send, receive_into = transport.send, transport.receive_into
+        self.transport, self._send = transport, send
+
+        def sending(parts: Sequence[Memory]) -> int:
+            count = send(parts)
+            self.sent += b"".join(bytes(part) for part in parts)[:count]
+            return count
+
+        def receiving(memory: memoryview) -> int:
+            if self.injected:
+                count = min(len(memory), len(self.injected))
+                memory[:count] = self.injected[:count]
+                del self.injected[:count]
+                return count
+            count = receive_into(memory)
+            self.received += memory[:count]
+            return count
+
+        transport.send, transport.receive_into = sending, receiving
+        return transport
+
+    def say_to_exporter(self, frame: bytes) -> None:
+        """Put a frame into what the mount sends; the mount is not in the middle of another one."""
+        assert self._send((frame,)) == len(frame)
+
+
+class RecordedWays(FixedWays):
+    """Every connection has its own wiretap."""
+
+    def __init__(self, path: Path, channels: int = 2) -> None:
+        super().__init__([functools.partial(connect_unix, path)] * channels, asks=True)
+        self.tapped: list[Recorded] = []
+        self._path = path
+
+    async def dial(self, path: MeshPath) -> Transport:
+        del path
+        self.tapped.append(Recorded())
+        return await self.tapped[-1].dial(self._path)
+
+
+def framed(message: bytes) -> bytes:
+    return len(message).to_bytes(4, "big") + message
+
+
+def _nothing(_: Sequence[Memory]) -> int:
+    raise AssertionError("nothing is connected yet")
