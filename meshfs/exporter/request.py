@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest
-from meshfs.errors import ForgedMessage, StatusError
+from meshfs.errors import ForgedMessage, LocalProtocolError, StatusError
 from meshfs.exporter.sequence import check_sequence
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, Flags, NtStatus
@@ -42,15 +42,16 @@ _BELIEVED_UNSIGNED: Final = frozenset(
 
 
 class Request:
-    """``session``, ``tree`` and ``open`` are set as they are found out."""
+    """``session``, ``tree`` and ``open`` are set as they are found out; ``answered`` when `reply` has answered."""
 
     __slots__ = (
-        "async_id", "compound", "message", "open", "peer", "seal", "security", "session", "session_id", "sign",
-        "tree", "tree_id",
+        "answered", "async_id", "compound", "message", "open", "peer", "seal", "security", "session", "session_id",
+        "sign", "tree", "tree_id",
     )  # fmt: skip
     session: "Session"
     tree: "Tree"
     open: "AnyOpen"
+    answered: bool
 
     def __init__(self, peer: "Peer", message: Message, compound: "Compound | None" = None) -> None:
         self.peer = peer
@@ -129,12 +130,19 @@ class Request:
             raise StatusError(NtStatus.ACCESS_DENIED, "request is not signed")
 
     def reply(self, body: bytes, status: int = 0) -> bytearray | memoryview | None:
-        """Answer it. Returns the frame that is sent, or None when there is none of its own."""
+        """Answer it. Returns the frame that is sent, or None when there is none of its own.
+
+        A second answer would be another message under the same message id, and under AES-GMAC the same nonce:
+        LocalProtocolError, which ends the connection.
+        """
         if self.async_id:
             self.peer.waiting.pop(self.async_id, None)
             self.peer.cancellable.pop(self.message.message_id, None)
         if self.peer.closed:
             return None
+        if hasattr(self, "answered"):
+            raise LocalProtocolError(f"a second answer to {command_name(self.message.command)}")
+        self.answered = True
         if self.compound is not None:
             self.compound.answered(self, self.packed(body, status), status)
             return None
