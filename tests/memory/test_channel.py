@@ -250,6 +250,29 @@ async def test_silence_that_could_not_be_probed_ends_at_the_first_deadline(
         assert [request.command for request in exporter.requests] == [Command.READ, Command.CANCEL]
 
 
+async def test_a_request_is_cancelled_once(autojump_clock: trio.testing.MockClock) -> None:
+    """A second CANCEL of it would be signed under the same nonce, and differ once the request is asynchronous."""
+
+    def script(exporter: ScriptedExporter, request: Request) -> None:
+        if request.command == Command.CANCEL:
+            # It goes asynchronous all the same.
+            [asked] = [each for each in exporter.requests if each.command == Command.READ]
+            exporter.say(
+                exporter.frame(
+                    asked, ErrorResponse().pack(), status=NtStatus.PENDING, flags=2, async_id=7, protect=False
+                )
+            )
+        elif request.command == Command.ECHO:
+            exporter.answer(request)
+
+    async with scripted_channel(script) as (channel, exporter):
+        with pytest.raises(TimeoutError):
+            await read(channel, 0, 100, timeout_s=1)
+        await trio.sleep(20)
+        assert not channel.why
+        assert [request.command for request in exporter.requests].count(Command.CANCEL) == 1
+
+
 async def test_a_slow_disk_is_not_a_silent_exporter(autojump_clock: trio.testing.MockClock) -> None:
     """Probes are answered, so the call lives until its own deadline, and is cancelled then."""
 

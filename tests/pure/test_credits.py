@@ -203,3 +203,23 @@ def test_both_ends(seed: int) -> None:
             asked, charge = served.pop(rng.randrange(len(served)))
             account.grant(window.grant(asked, charge))
         assert window.held + window.in_flight <= 64
+
+
+def test_a_request_is_the_only_one_while_no_other_and_no_lower_id_can_come() -> None:
+    window = CreditWindow(limit=64)
+    assert window.take(0, 0)
+    window.grant(20, 0)
+    assert window.take(1, 2)
+    assert window.is_only(1, 2)
+    # Another is in flight.
+    assert window.take(3, 1)
+    assert not window.is_only(3, 1)
+    window.grant(0, 2)
+    assert window.is_only(3, 1)
+    window.grant(0, 1)
+    # A lower id is left.
+    assert window.take(5, 1)
+    assert not window.is_only(5, 1)
+    assert window.take(4, 1)
+    window.grant(0, 1)
+    assert window.is_only(5, 1)

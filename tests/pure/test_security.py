@@ -4,14 +4,17 @@ import random
 
 import pytest
 
-from meshfs.errors import LocalProtocolError, RemoteProtocolError
+from meshfs import limits
+from meshfs.errors import LocalProtocolError, RemoteProtocolError, RepeatedNonce
 from meshfs.smb.constants import TRANSFORM_HEADER_BYTES, Cipher, Dialect, SigningAlgorithm
 from meshfs.smb.security import (
     NONCE_EXPORTER,
     NONCE_INITIATOR,
     SEAL_HEAD_BYTES,
+    BindSecurity,
     ChannelSecurity,
     CmacSigner,
+    PeerNonces,
     PreauthHash,
     Signer,
     bound_security,
@@ -150,6 +153,96 @@ def test_every_flipped_byte_of_a_sealed_frame_is_noticed(cipher: Cipher) -> None
         memory[position] ^= 1
         with pytest.raises(RemoteProtocolError):
             exporter.opener.open(memory, 4, len(sealed) - ROOM - 4, memoryview(bytearray(80)))
+
+
+def tagged_channels(cipher: Cipher) -> tuple[tuple[ChannelSecurity, ChannelSecurity], ...]:
+    """Two channels of one session, each as (initiator's, exporter's)."""
+    ends = [
+        channel_security(Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, cipher, KEY, bytes(range(64)), 7,
+                         exporter=exporter, nonces=PeerNonces.TAGGED)
+        for exporter in (False, True)
+    ]  # fmt: skip
+    bound = [
+        bound_security(end, Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, KEY, bytes(range(64, 128))) for end in ends
+    ]
+    return (ends[0], ends[1]), (bound[0], bound[1])
+
+
+def opened(end: ChannelSecurity, frame: bytes) -> bytes:
+    assert end.opener is not None
+    memory = memoryview(bytearray(frame + bytes(ROOM)))
+    into = memoryview(bytearray(len(frame) - SEAL_HEAD_BYTES))
+    end.opener.open(memory, 4, len(frame) - 4, into)
+    return bytes(into)
+
+
+@pytest.mark.parametrize("cipher", [Cipher.AES_128_GCM, Cipher.AES_256_CCM])
+def test_a_message_of_another_channel_is_refused(cipher: Cipher) -> None:
+    """Also one that never came to its own channel."""
+    first, second = tagged_channels(cipher)
+    for sender, receiver in ((0, 1), (1, 0)):
+        here, there = first[sender].sealer, second[sender].sealer
+        assert here is not None
+        assert there is not None
+        frames = [bytes(sealer.seal(bytes([number]) * 64)) for number, sealer in enumerate((here, there, here, there))]
+        assert len({frame[24:30] for frame in frames}) == 4
+        assert len({frame[30:35] for frame in frames}) == 2
+        with pytest.raises(RepeatedNonce, match="another channel"):
+            opened(second[receiver], frames[0])
+        with pytest.raises(RepeatedNonce, match="another channel"):
+            opened(first[receiver], frames[1])
+        for number, frame in enumerate(frames):
+            assert opened((first, second)[number % 2][receiver], frame) == bytes([number]) * 64
+
+
+def test_nonces_seen_are_those_of_all_channels() -> None:
+    initiator, exporter = pair(Cipher.AES_128_GCM)
+    bound = bound_security(exporter, Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, KEY, bytes(64))
+    assert initiator.sealer is not None
+    frame = bytes(initiator.sealer.seal(bytes(64)))
+    assert opened(exporter, frame) == bytes(64)
+    for end in (exporter, bound):
+        with pytest.raises(RepeatedNonce, match="seen before"):
+            opened(end, frame)
+
+
+def test_nonces_of_a_session_with_one_channel_are_not_remembered() -> None:
+    security = channel_security(
+        Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, Cipher.AES_128_GCM, KEY, bytes(64), 7, exporter=True,
+        nonces=PeerNonces.ONE_CHANNEL,
+    )  # fmt: skip
+    assert security.opener is not None
+    assert security.opener.seen is None
+    assert not security.opener.tagged
+
+
+def test_a_binds_key_signs_with_each_message_id_once() -> None:
+    session = pair(Cipher.NONE)[0]
+    key = BindSecurity(session, 9)
+    message = bytearray(100)
+    with pytest.raises(LocalProtocolError, match="not reserved"):
+        key.signer.sign(message, 3, NONCE_EXPORTER)
+    assert key.reserve(3)
+    key.signer.sign(message, 3, NONCE_EXPORTER)
+    assert session.signer.verify(memoryview(message), 3, NONCE_EXPORTER)
+    assert not key.reserve(3)
+    with pytest.raises(LocalProtocolError, match="not reserved"):
+        key.signer.sign(bytearray(101), 3, NONCE_EXPORTER)
+    assert key.reserve(8)
+    key.signer.sign_parts(bytearray(80), 0, b"data", 8)
+    with pytest.raises(LocalProtocolError, match="not reserved"):
+        key.signer.sign_parts(bytearray(80), 0, b"other data", 8)
+    assert not key.reserve(9)
+    assert not BindSecurity(session, 1 << 40).reserve(limits.BIND_MESSAGE_IDS)
+
+
+@pytest.mark.parametrize("algorithm", [SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256])
+def test_a_binds_key_without_nonces_signs_with_any_message_id(algorithm: SigningAlgorithm) -> None:
+    session = pair(Cipher.NONE, algorithm)[0]
+    key = BindSecurity(session, 0)
+    for number in range(3):
+        assert key.reserve(5)
+        key.signer.sign(bytearray([number]) + bytearray(99), 5, NONCE_EXPORTER)
 
 
 def test_nonces_never_repeat() -> None:
