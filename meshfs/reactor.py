@@ -72,6 +72,8 @@ class Reactor:
         self.turn = 0
         #: Whether callbacks are being called.
         self.in_round = False
+        #: Whether one descriptor only was ready in the round under way.
+        self.is_only = False
 
     def add(self, fd: int, callback: Callback, *, edge: bool = False, on_failure: OnFailure | None = None) -> None:
         """Call ``callback`` whenever ``fd`` is readable (with ``edge``: each time it becomes so).
@@ -165,6 +167,7 @@ class Reactor:
         turn_at = monotonic() + _TURN_EVERY_S
         while (events := poll(0 if self._soon else _LINGER_S, _EVENTS_MAX)) or self._soon:
             self.in_round = True
+            self.is_only = len(events) == 1
             for fd, event in events:
                 if event & _WRITABLE and fd in self._writers:
                     self._writable(fd)

@@ -158,8 +158,11 @@ class Link:
         if self._waits:
             # It has waited for a round: to be told once more costs less than to be told in each round.
             self._watch(False)
-            return
-        self._wait(self._app_flow)
+        elif self._reactor.is_only and self._processor.is_idle:
+            # There is nobody to choose between.
+            self._processor.serve(self, self._app_flow)
+        else:
+            self._wait(self._app_flow)
 
     def _wait(self, flow: ProcessorFlow) -> None:
         self._waits = True
@@ -205,32 +208,33 @@ class Link:
         if self._over or peer.closing:
             return None
         self._low_water.expect(peer.connection.missing_bytes)
-        full = self._outlet.unsent_bytes() > self._unsent_max_bytes() or (peer.is_full and peer.holds)
-        if full or self._waits_for_memory:
+        outlet, held = self._outlet, peer.held
+        full = outlet.waiting is not None and outlet.unsent_bytes() > self._unsent_max_bytes()
+        if full or self._waits_for_memory or (held and peer.is_full):
             self._watch(False)
             self._paused = True
             self._resume()
             return None
-        if peer.holds:
+        if held:
             self._waits = True
             return self._flow
+        peer.system = False
         if more:
             self._waits = True
-            peer.system = False
             return self._app_flow
-        self._watch(True)
-        peer.system = False
+        if not self._watched:
+            self._watch(True)
         return None
 
     def _work(self, until_s: float) -> bool:
         """Handle what is held and take what the socket has; False when it is empty. Raises RemoteProtocolError."""
         peer = self.peer
         peer.until_s = until_s
-        if peer.holds:
+        if peer.held:
             if self._lacks_memory():
                 return True
             peer.go_on()
-            if peer.holds:
+            if peer.held:
                 return True
         receive, clock = self._socket.recv_into, self._processor.clock
         alone = self._processor.turns.is_alone
@@ -238,7 +242,7 @@ class Link:
             if self._lacks_memory():
                 return True
             memory = peer.get_buffer()
-            if not alone:
+            if not alone and len(memory) > limits.TURN_STEP_BYTES:
                 memory = memory[: limits.TURN_STEP_BYTES]
             try:
                 count = receive(memory)
@@ -253,7 +257,7 @@ class Link:
             peer.received(count)
             if count < len(memory):
                 return False
-            if peer.holds or clock() >= until_s:
+            if peer.held or clock() >= until_s:
                 return True
         return False
 
@@ -263,7 +267,7 @@ class Link:
             return
         if self._waits_for_memory:
             return
-        if not self.peer.holds:
+        if not self.peer.held:
             self._paused = False
             self._watch(True)
         elif self.peer.has_room:

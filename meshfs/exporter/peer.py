@@ -51,7 +51,7 @@ _CREDITS_MAX = limits.CREDITS_MAX
 class Peer:
     """The other end of one connection.
 
-    holds            requests wait here, until others are answered (``is_full``), or only for their turn: as long as
+    held             requests wait here, until others are answered (``is_full``), or only for their turn: as long as
                      there are some, the transport receives nothing, and calls ``go_on`` when they may go on
     until_s          when the turn ends, by the processor's clock: what is behind the message under way is held then
     flush            sends ``out`` (the transport's, set by it)
@@ -83,9 +83,9 @@ class Peer:
         self.compounds: set[Compound] = set()
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
         self.dirty = False
-        #: A request whose message is parsed already, and the frames of those behind it.
-        self.head: Message | None = None
         self.held: list[Frame] = []
+        #: The first of them as a message, where that was made already.
+        self.head: Message | None = None
         self.until_s = math.inf
         #: Whether the last request was of the class system.
         self.system = False
@@ -106,10 +106,6 @@ class Peer:
         self._handle(self.connection.split(count))
 
     @property
-    def holds(self) -> bool:
-        return bool(self.held) or self.head is not None
-
-    @property
     def is_full(self) -> bool:
         """Whether more is worked on than may be at once."""
         return self.window.in_flight > _CREDITS_MAX
@@ -121,27 +117,36 @@ class Peer:
 
     def go_on(self) -> None:
         """Handle what was held, or the beginning of it. Raises RemoteProtocolError."""
-        head, self.head = self.head, None
         held, self.held = self.held, []
-        if head is not None:
-            self._begin(head)
         self._handle(held)
 
     def _handle(self, frames: list[Frame]) -> None:
         """One by one: a message is parsed, and its signature looked at, when the one before it was handled."""
         window, exporter, parse = self.window, self.exporter, self.connection.parse
-        clock, system_trees = exporter.processor.clock, exporter.system_trees
+        head, self.head = self.head, None
         for index, frame in enumerate(frames):
             if self.closing:
                 return
-            if window.in_flight > _CREDITS_MAX or (index and clock() >= self.until_s):
-                self.held = frames[index:]
+            if window.in_flight > _CREDITS_MAX or (index and exporter.processor.clock() >= self.until_s):
+                self.head, self.held = head, frames[index:]
                 return
-            message = parse(frame)
-            if system_trees and self._changes_class(message):
-                self.head, self.held = message, frames[index + 1 :]
-                return
-            self._begin(message)
+            if head is None:
+                message = parse(frame)
+                if exporter.system_trees and self._changes_class(message):
+                    self.head, self.held = message, frames[index:]
+                    return
+            else:
+                message, head = head, None
+            if message.command == _CANCEL:
+                self._cancel(message)
+                continue
+            self._take_ids(message)
+            if message.command == _NEGOTIATE or self.state is not _READY:
+                self._negotiate(message)
+            elif message.next is None:
+                self.serve(Request(self, message))
+            else:
+                Compound(self, message).run()
 
     def _changes_class(self, message: Message) -> bool:
         """Note the class of a request. Returns whether it is another one, and has to wait for a turn of that class.
@@ -156,18 +161,6 @@ class Peer:
             return False
         self.system = system
         return self.on_class_change(system)
-
-    def _begin(self, message: Message) -> None:
-        if message.command == _CANCEL:
-            self._cancel(message)
-            return
-        self._take_ids(message)
-        if message.command == _NEGOTIATE or self.state is not _READY:
-            self._negotiate(message)
-        elif message.next is None:
-            self.serve(Request(self, message))
-        else:
-            Compound(self, message).run()
 
     def _take_ids(self, message: Message) -> None:
         part: Message | None = message

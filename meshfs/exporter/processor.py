@@ -56,8 +56,10 @@ class Processor:
         self.clock = clock
         self.loop: Loop | None = None
         self._exporter = exporter
-        #: Whether `run` is going to be called, or runs.
-        self._scheduled = False
+        #: Whether nobody waits for a turn: `run` neither runs nor is going to be called.
+        self.is_idle = True
+        #: Whether disks' answers were taken that no flow was charged for.
+        self._unpaid = False
         #: When the first work came for the `run` that is going to be called.
         self._since_s = 0.0
         #: Whose turn is under way, or what it turned out to be.
@@ -82,45 +84,65 @@ class Processor:
             return
         (flow.small if done.result <= _SMALL_MAX_BYTES or done.op else flow.large).append(done)
         flow.unpaid += 1
+        self._unpaid = True
         if not flow.wants:
             self._want(flow)
 
     def _want(self, flow: ProcessorFlow) -> None:
         self.turns.add(flow)
-        if not self._scheduled:
+        if self.is_idle:
             assert self.loop is not None, "without a reactor nothing waits"
-            self._scheduled = True
+            self.is_idle = False
             self._since_s = self.clock()
             self.loop.soon(self.run)
 
     # --- work is done ------------------------------------------------------------------
 
+    def serve(self, work: Work, flow: ProcessorFlow) -> None:
+        """`ready`, and the turn at once. Only while nobody waits (``is_idle``), from a callback of the reactor's."""
+        self.turns.take(flow)
+        flow.links.append(work)
+        self.is_idle = False
+        self._serve(flow, self.clock(), _TURN_S)
+        self._go_on()
+
     def run(self) -> None:
         """Serve turns until TURN_S is over, and come back where more wait."""
-        clock, turns, exporter = self.clock, self.turns, self._exporter
-        now = clock()
-        self._charge_completions(now - self._since_s)
+        turns = self.turns
+        now = self.clock()
+        if self._unpaid:
+            self._charge_completions(now - self._since_s)
         until_s = now + _TURN_S
         while now < until_s and (flow := turns.next()) is not None:
-            self.serving = flow
-            exporter.begin_batch()
-            try:
-                self._turn(flow, now + turns.quantum_s(flow))
-            except Exception as error:
-                bugs.report(logger, "a turn of the processor", error)
-            finally:
-                exporter.end_batch()
-            begun_s, now = now, clock()
-            if self.serving is flow:
-                turns.charge(flow, now - begun_s, wants=flow.has_work)
-            else:
-                turns.charge(flow, 0.0, wants=flow.has_work)
-                turns.charge_beside(self.serving, now - begun_s)
-        self._scheduled = turns.contended
-        if self._scheduled:
-            self._since_s = now
+            now = self._serve(flow, now, turns.quantum_s(flow))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.is_idle = not self.turns.contended
+        if not self.is_idle:
+            self._since_s = self.clock()
             assert self.loop is not None
             self.loop.soon(self.run)
+
+    def _serve(self, flow: ProcessorFlow, now: float, quantum_s: float) -> float:
+        """One turn, which begins now. Returns when it ended."""
+        turns, exporter = self.turns, self._exporter
+        self.serving = flow
+        exporter.begin_batch()
+        try:
+            self._turn(flow, now + quantum_s)
+        except Exception as error:
+            bugs.report(logger, "a turn of the processor", error)
+        finally:
+            exporter.end_batch()
+        end_s = self.clock()
+        wants = bool(flow.small or flow.links or flow.large)
+        if self.serving is flow:
+            turns.charge(flow, end_s - now, wants=wants)
+        else:
+            turns.charge(flow, 0.0, wants=wants)
+            turns.charge_beside(self.serving, end_s - now)
+        return end_s
 
     def turned_out(self, flow: ProcessorFlow) -> bool:
         """The turn under way serves ``flow`` and is charged to it. Returns whether it should end, as others wait."""
@@ -148,10 +170,14 @@ class Processor:
                 if clock() >= until_s:
                     return
             elif not large and not small:
-                return
+                # What the turn asked of disks they may answer at once.
+                self._exporter.pump()
+                if not large and not small:
+                    return
 
     def _charge_completions(self, elapsed_s: float) -> None:
         """Charge what taking the answers from the disks has cost since the first of them came."""
+        self._unpaid = False
         owing = [flow for flow in self.turns.wanting() if flow.unpaid]
         if not owing:
             return

@@ -97,10 +97,6 @@ class ProcessorFlow:
         self.large: deque[Any] = deque()
         self.links: deque[Any] = deque()
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self.small or self.large or self.links)
-
 
 class Turns:
     """``policy`` may be changed by `configure` at any time. Flows are few: two of each node, and the strangers'."""
@@ -183,6 +179,13 @@ class Turns:
         io_class.v = start
         self._v = io_class.start
         return flow
+
+    def take(self, flow: ProcessorFlow) -> None:
+        """`add` and `next` in one, for a flow that wants a turn when no other does."""
+        flow.wants = True
+        io_class = flow.io_class
+        io_class.v = flow.start = flow.finish if flow.finish > io_class.v else io_class.v
+        self._v = io_class.start = io_class.finish if io_class.finish > self._v else self._v
 
     def charge(self, flow: ProcessorFlow, used_s: float, *, wants: bool) -> None:
         """The flow's turn is over. ``wants``: it wants another one."""

@@ -30,6 +30,8 @@ async def serving(server, path):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run)
             yield listener
+            # What disks have answered waits for its turn, also when nobody is left to be told.
+            await until(lambda: server.processor.is_idle)
             nursery.cancel_scope.cancel()
     assert not server.sessions
     assert not server.peers
