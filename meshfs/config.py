@@ -208,6 +208,11 @@ class Config:
             raise ConfigError(f"{self.path}: there is no disk {name!r}")
         return self.scheduler.policy(name, bare)
 
+    def processor_policy(self) -> DiskPolicy:
+        """What every exporter shares its processor by: the nodes' weights, and those of flows at every disk."""
+        weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
+        return self.scheduler.policy("", DiskPolicy(weights=weights))
+
 
 def disk_id(node: str, disk: str) -> str:
     """The stable, cluster-wide name of a disk: its name in /mesh/disk/by-id."""

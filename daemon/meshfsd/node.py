@@ -92,6 +92,7 @@ class NodeExporter:
         )  # fmt: skip
         self._places = Places(MetricsPlace(self._open_metrics))
         self._exporter.config_digest = config.digest
+        self._exporter.processor.configure(config.processor_policy())
         self._started = time.monotonic()
         self._watch = ExporterWatch(loaded, self._facts)
 
@@ -197,6 +198,7 @@ class NodeExporter:
         self._config, self._node = config, node
         exporter = self._exporter
         exporter.take_accounts(accounts)
+        exporter.processor.configure(config.processor_policy())
         exporter.take_security(config.cluster.security)
         await self._disks.apply(node.disks, config, found)
 

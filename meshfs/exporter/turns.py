@@ -16,8 +16,8 @@ pays for itself. Start-time fair queueing needs no cost before the service, only
     a class                            the same with the shares, between the classes
     next                               of the class with the smaller S (app when equal) the flow with the smallest S
 
-A flow that needs less than its share finds S = v when it wants a turn, and every flow that had a turn since has a
-larger tag: it is next. A flow that wanted nothing for a while has saved up nothing, as S is never below v. When nobody
+A flow that needs less than its share finds S = v when it wants a turn; no flow has a smaller tag, and of equal ones
+its own goes first: it is next. A flow that wanted nothing for a while has saved up nothing, as S is never below v. When nobody
 wants a turn, v moves on to the largest F (Goyal et al., section 2): what was used while nobody else wanted it is
 forgotten.
 
@@ -27,7 +27,8 @@ with q a quantum and m the longest step (one message or reply):
     fairness   two flows f, g of a class that both want turns over an interval get time W with
                |W_f / w_f - W_g / w_g| <= (q + m) (1 / w_f + 1 / w_g)            (Goyal et al., theorem 1)
     waiting    a flow of applications that needs less than its share waits for the turn that is under way, at most
-               q + m, and for other such flows
+               q + m, for other such flows, and where applications want everything, for what that turn made
+               due to the system: (q + m) system_floor / (1 - system_floor), and one turn of the system
 
 While other flows have had turns lately a quantum is short, since a newcomer waits for the rest of a turn. Alone, a
 longer one saves looking for newcomers. A turn of the system is the shortest, as it is always in an application's way.
@@ -44,6 +45,8 @@ from meshfs.model import IoClass
 from meshfs.scheduler.policy import DiskPolicy
 from meshfs.scheduler.policy import Flow as FlowKey
 
+#: Of equal start tags, who begins to want turns goes before who goes on.
+_BEFORE: Final = 1 << 60
 #: Whoever is not logged in; no node has an empty name.
 STRANGERS: Final[FlowKey] = ("", IoClass.APP)
 
@@ -160,7 +163,7 @@ class Turns:
         flow.start = flow.finish if flow.finish > io_class.v else io_class.v
         if not io_class.ready:
             io_class.start = io_class.finish if io_class.finish > self._v else self._v
-        heappush(io_class.ready, (flow.start, next(self._numbers), flow))
+        heappush(io_class.ready, (flow.start, next(self._numbers) - _BEFORE, flow))
 
     def next(self) -> ProcessorFlow | None:
         """The flow whose turn it is, which waits no more; `charge` has to follow."""
