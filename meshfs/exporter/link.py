@@ -312,7 +312,7 @@ class Link:
         """
         period_s = limits.CONNECTION_DEAD_AFTER_S / 2
         while True:
-            if not self._received and not self._waits and not self.peer.holds:
+            if not self._received and not self._waits and not self.peer.held:
                 self.peer.connection.rest()
             self._received = False
             waiting, taken, large = self._outlet.waiting, self._outlet.taken_bytes, self._large_progress()

@@ -17,8 +17,8 @@ pays for itself. Start-time fair queueing needs no cost before the service, only
     next                               of the class with the smaller S (app when equal) the flow with the smallest S
 
 A flow that needs less than its share finds S = v when it wants a turn; no flow has a smaller tag, and of equal ones
-its own goes first: it is next. A flow that wanted nothing for a while has saved up nothing, as S is never below v. When nobody
-wants a turn, v moves on to the largest F (Goyal et al., section 2): what was used while nobody else wanted it is
+its own goes first: it is next. A flow that wanted nothing for a while has saved up nothing, as S is never below v. When
+nobody wants a turn, v moves on to the largest F (Goyal et al., section 2): what was used while nobody else wanted it is
 forgotten.
 
 A turn is as long as a quantum. It ends between two messages (or replies), so it may be longer by one of these. Bounds,

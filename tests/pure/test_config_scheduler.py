@@ -96,6 +96,14 @@ def test_flows_at_every_disk_and_at_one(tmp_path: Path) -> None:
     assert zero.of(("n1", SYSTEM)) == FlowPolicy(3, 0.3), "its node's weight"
 
 
+def test_the_processor_goes_by_weights_and_flows_at_every_disk(tmp_path: Path) -> None:
+    assert load(tmp_path, "").processor_policy().of(("n1", APP)) == FlowPolicy(weight=3)
+    policy = load(tmp_path, SCHEDULER).processor_policy()
+    assert policy.system_floor == 0.3
+    assert policy.of(("n2", APP)).weight == 2.5
+    assert (policy.limit_iops, policy.limit_bytes_per_s) == (None, None)
+
+
 def test_the_order_in_the_file_does_not_matter(tmp_path: Path) -> None:
     head, *flows = SCHEDULER.split("[[scheduler.flow]]")
     turned = "[[scheduler.flow]]".join([head, *(each + "\n" for each in reversed(flows))])

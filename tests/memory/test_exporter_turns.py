@@ -1,0 +1,250 @@
+"""The exporter's processor in turns: batches that end by time, who goes first, and that nothing is left behind.
+
+Time is the processor's clock, which the tests set forward at each look: no assertion depends on the machine's speed.
+"""
+
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+
+import trio
+import trio.lowlevel
+
+from meshfs import limits
+from meshfs.exporter import outlet, read_write
+from meshfs.exporter.endpoints import listen_unix
+from meshfs.exporter.listener import Listener
+from meshfs.exporter.peer import Peer
+from meshfs.model import IoClass
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import EchoRequest
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import SocketInitiator, make_exporter, read_body, write_body
+
+ECHO = EchoRequest().pack()
+in_thread = trio.to_thread.run_sync
+
+
+class StepClock:
+    """A quarter of a turn passes between two looks at it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += limits.TURN_S / 4
+        return self.now_s
+
+
+@asynccontextmanager
+async def serving(exporter, path):
+    exporter.processor.clock = StepClock()
+    with listen_unix(path) as listening:
+        listener = Listener(exporter, [listening])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.run)
+            yield listener
+            await until(lambda: exporter.processor.is_idle)
+            nursery.cancel_scope.cancel()
+    assert not exporter.sessions
+    assert exporter.pool.used_bytes == 0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.005)
+
+
+def client_of(path, node="n2", share="disks"):
+    client = SocketInitiator(str(path)).log_in(node, share)
+    client.call(Command.ECHO, ECHO, credits=500)
+    return client
+
+
+def served(exporter, monkeypatch):
+    """The node and the class of every READ and ECHO, in the order in which the exporter begins with them."""
+    order: list[tuple[str, str]] = []
+    real = Peer.serve
+
+    def serve(this, request):
+        if request.message.command in (Command.READ, Command.ECHO, Command.WRITE):
+            session = this.sessions[request.session_id]
+            tree = session.trees.get(request.tree_id)
+            order.append((session.user, str(tree.io_class) if tree else "none"))
+        real(this, request)
+
+    monkeypatch.setattr(Peer, "serve", serve)
+    return order
+
+
+async def all_at_once(*clients_and_frames):
+    """Have the frames in the exporter's sockets before it looks at any, in this order; and all replies taken."""
+
+    for client, frames in clients_and_frames:
+        # In the loop's own thread, so that the loop stands still meanwhile.
+        client.deliver(*(frame for _, frame in frames))
+
+    def take():
+        return [[client.take(message_id) for message_id, _ in frames] for client, frames in clients_and_frames]
+
+    return await in_thread(take)
+
+
+async def test_time_ends_a_batch_and_another_node_has_its_turn(tmp_path, monkeypatch):
+    """A hundred requests of one node are there before the one of another: that one waits for a turn, not for all."""
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(4 << 20))
+    async with serving(server, path):
+        flood, light = await in_thread(client_of, path, "n3"), await in_thread(client_of, path, "n2")
+        files = {client: await in_thread(client.open, "disk0") for client in (flood, light)}
+        order = served(server, monkeypatch)
+        many = [flood.pack(Command.READ, read_body(files[flood], 4096 * n, 4096)) for n in range(100)]
+        one = [light.pack(Command.READ, read_body(files[light], 0, 4096))]
+        replies = await all_at_once((flood, many), (light, one))
+        assert [len(reply.data) for reply in replies[0]] == [4096] * 100
+        assert len(replies[1][0].data) == 4096
+        with flood, light:
+            pass
+    assert len(order) == 101
+    assert order.index(("n2", "app")) < 20
+
+
+async def test_requests_of_one_connection_keep_their_order(tmp_path):
+    """Held in the middle by time, again and again: a READ behind a WRITE of the same place finds what was written."""
+    disk = MemoryDisk(4 << 20)
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
+    async with serving(server, path):
+        with await in_thread(client_of, path) as client:
+            file_id = await in_thread(client.open, "disk0")
+            frames = []
+            for n in range(100):
+                data = bytes([n]) * 512
+                frames.append(client.pack(Command.WRITE, write_body(file_id, 0, data)))
+                frames.append(client.pack(Command.READ, read_body(file_id, 0, 512)))
+            (replies,) = await all_at_once((client, frames))
+            assert [reply.data[0] for reply in replies[1::2]] == list(range(100))
+
+
+async def test_the_system_waits_for_applications_and_keeps_its_floor(tmp_path, monkeypatch):
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(4 << 20))
+    async with serving(server, path):
+        system = await in_thread(client_of, path, "n3", "disks-system")
+        app = await in_thread(client_of, path, "n2")
+        files = {client: await in_thread(client.open, "disk0") for client in (system, app)}
+        order = served(server, monkeypatch)
+        floods = [
+            (client, [client.pack(Command.READ, read_body(files[client], 4096 * n, 4096)) for n in range(300)])
+            for client in (system, app)
+        ]
+        await all_at_once(*floods)
+        with system, app:
+            pass
+    assert len(order) == 600
+    # The system's were there first. Until the applications' are done it has its floor, and not much more.
+    last_app = max(index for index, (_, io_class) in enumerate(order) if io_class == "app")
+    of_system = [io_class for _, io_class in order[:last_app]].count("system")
+    assert 300 * 0.2 / 0.8 * 0.5 < of_system < 300 * 0.2 / 0.8 * 2
+
+
+async def test_small_replies_leave_before_large_ones_of_another_node(tmp_path):
+    """A round of completions brings megabytes of one node and then a small reply of another, which is sent first."""
+    disk = MemoryDisk(32 << 20)
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
+    sent: list[tuple[str, int]] = []
+    async with serving(server, path) as listener:
+        flood, light = await in_thread(client_of, path, "n3"), await in_thread(client_of, path, "n2")
+        files = {client: await in_thread(client.open, "disk0") for client in (flood, light)}
+        disk.stall()
+        many = [flood.pack(Command.READ, read_body(files[flood], n << 20, 1 << 20), charge=16) for n in range(8)]
+        one = [light.pack(Command.READ, read_body(files[light], 0, 4096))]
+        flood.deliver(*(frame for _, frame in many))
+        await until(lambda: server.pool.used_bytes >= 8 << 20)
+        light.deliver(one[0][1])
+        await until(lambda: server.pool.used_bytes > 8 << 20)
+        for link in listener._links:
+            send, user = link.peer.send, next(iter(link.peer.sessions.values())).user
+
+            def note(frame, buffer=None, send=send, user=user):
+                sent.append((user, len(frame)))
+                send(frame, buffer)
+
+            link.peer.send = note
+        disk.release()
+        await in_thread(light.take, one[0][0])
+        for message_id, _ in many:
+            assert len((await in_thread(flood.take, message_id)).data) == 1 << 20
+        with flood, light:
+            pass
+    assert len(sent) == 9
+    assert [user for user, _ in sent].index("n2") <= 1
+
+
+async def test_a_megabyte_leaves_in_pieces_while_others_have_turns(tmp_path, monkeypatch):
+    """The rest of a large reply waits for its node's next turn; alone, it leaves as the socket takes it."""
+    disk = MemoryDisk(4 << 20)
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
+    most: list[int] = []
+    real = outlet._parts
+
+    def parts(out, most_bytes):
+        found = real(out, most_bytes)
+        most.append(sum(map(len, found)))
+        return found
+
+    monkeypatch.setattr(outlet, "_parts", parts)
+    async with serving(server, path):
+        with await in_thread(client_of, path) as client:
+            file_id = await in_thread(client.open, "disk0")
+            for alone in (False, True):
+                server.processor.turns._alone_s = 1.0 if alone else 0.0
+                monkeypatch.setattr(limits, "TURN_ALONE_AFTER_S", 0.5 if alone else 1e9)
+                most.clear()
+                message_id = client.send(Command.READ, read_body(file_id, 0, 1 << 20), charge=16)
+                assert len((await in_thread(client.take, message_id)).data) == 1 << 20
+                assert (max(most) > limits.TURN_STEP_BYTES) is alone
+
+
+async def test_what_is_used_is_known_by_node_and_class(tmp_path):
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(4 << 20))
+    async with serving(server, path):
+        with await in_thread(client_of, path, "n2") as client:
+            file_id = await in_thread(client.open, "disk0")
+            message_id = client.send(Command.READ, read_body(file_id, 0, 4096))
+            await in_thread(client.take, message_id)
+        with await in_thread(client_of, path, "n3", "disks-system") as client:
+            file_id = await in_thread(client.open, "disk0")
+            message_id = client.send(Command.READ, read_body(file_id, 0, 4096))
+            await in_thread(client.take, message_id)
+    used = {flow.key: flow.used_s for flow in server.processor.turns.flows()}
+    assert used["", IoClass.APP] > 0
+    assert used["n2", IoClass.APP] > 0
+    assert used["n3", IoClass.SYSTEM] > 0
+    assert used.get(("n2", IoClass.SYSTEM), 0) == 0
+
+
+async def test_one_bad_reply_ends_its_connection_and_no_turn(tmp_path, monkeypatch):
+    """A fault of ours in the middle of a turn: the other replies of the turn are given all the same."""
+    disk = MemoryDisk(4 << 20)
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
+    async with serving(server, path):
+        bad, good = await in_thread(client_of, path, "n2"), await in_thread(client_of, path, "n2")
+        files = {client: await in_thread(client.open, "disk0") for client in (bad, good)}
+        real = read_write._send_read
+
+        def send_read(request, buffer, length):
+            if request.open.file_id == files[bad]:
+                buffer.release()
+                raise RuntimeError("a fault of ours")
+            real(request, buffer, length)
+
+        monkeypatch.setattr(read_write, "_send_read", send_read)
+        disk.stall()
+        bad.send(Command.READ, read_body(files[bad], 0, 4096))
+        await until(lambda: server.pool.used_bytes > 0)
+        ids = [good.send(Command.READ, read_body(files[good], 0, 4096)) for _ in range(3)]
+        await until(lambda: server.pool.used_bytes >= 4 * 4096)
+        disk.release()
+        for message_id in ids:
+            assert len((await in_thread(good.take, message_id)).data) == 4096
+        await until(lambda: len(server.peers) == 1)
+        with bad, good:
+            pass
