@@ -4,7 +4,7 @@ A handler is a plain function that gets a checked request. It answers by ``reque
 once or later, or raises StatusError; a body it cannot read raises RemoteProtocolError, which
 is answered with INVALID_PARAMETER.
 
-``Needs`` says what `Peer.serve` looks at before it calls the handler. No handler looks at a session or a
+``Needs`` says what `gate.serve` looks at before it calls the handler. No handler looks at a session or a
 signature by itself but SESSION_SETUP, which makes them. docs/security/before-a-session.md has, command by
 command, what a peer without a session or without its key can cause.
 """

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from meshfs import limits
 from meshfs.buffers import Buffer
 from meshfs.disk.base import DiskRequest
-from meshfs.errors import ForgedMessage, RemoteProtocolError, StatusError
+from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.exporter import gate
 from meshfs.exporter.admission import Stage
 from meshfs.exporter.binding import Bind
 from meshfs.exporter.compound import Compound
-from meshfs.exporter.dispatch import HANDLERS, UNKNOWN, Needs
 from meshfs.exporter.exporter import Exporter, LogLimit
 from meshfs.exporter.negotiate import negotiate, negotiate_again
 from meshfs.exporter.node_usage import NodeUsage
-from meshfs.exporter.request import Request, Waiting, command_name
+from meshfs.exporter.request import Request, Waiting
 from meshfs.exporter.session import Session
 from meshfs.smb.auth import negotiate_hint
 from meshfs.smb.connection import Connection, Message, Role, Smb1Opening
@@ -40,10 +40,7 @@ _OUT_MAX_BYTES = 64 * limits.KIB
 # Plain numbers and names: a member of an enum costs a look-up per message.
 _CANCEL = int(Command.CANCEL)
 _NEGOTIATE = int(Command.NEGOTIATE)
-_SESSION_SETUP = int(Command.SESSION_SETUP)
 _READY = ConnectionState.READY
-_TREE = Needs.TREE
-_IF_NAMED = Needs.SESSION_IF_NAMED
 _ASYNC = int(Flags.ASYNC_COMMAND)
 _CREDITS_MAX = limits.CREDITS_MAX
 
@@ -59,6 +56,9 @@ class Peer:
     on_class_change  told whether the next request is of the class system, when the one before was not, or the other
                      way round; returns whether that request is to be held
     """
+
+    #: The one way from a message to its handler.
+    serve = gate.serve
 
     def __init__(self, exporter: Exporter, remote: str, wall_clock: Callable[[], float]) -> None:
         self.exporter = exporter
@@ -172,71 +172,6 @@ class Peer:
                     f"message id {part.message_id} with charge {part.credit_charge} was not granted"
                 )
             part = part.next
-
-    def serve(self, request: Request) -> None:
-        """Look at a request's session and protection, and hand it to its handler; errors become its reply.
-
-        This is the one place where that is decided, for every command (docs/security/before-a-session.md).
-        """
-        try:
-            if request.compound is not None:
-                request.compound.inherit(request)
-            handler, needs = HANDLERS.get(request.message.command, UNKNOWN)
-            if needs and (needs is not _IF_NAMED or request.names_session):
-                session = self.sessions.get(request.session_id)
-                if session is None or not session.serving:
-                    raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
-                request.session = session
-                request.protect_by(session)
-                if needs is _TREE:
-                    tree = session.trees.get(request.tree_id)
-                    if tree is None:
-                        raise StatusError(NtStatus.NETWORK_NAME_DELETED, "no such tree")
-                    request.tree = tree
-            handler(request)
-        except StatusError as error:
-            logger.debug("%s: %s: %s", self.remote, command_name(request.message.command), error)
-            self._refuse(request, error.status)
-        except ForgedMessage as error:
-            self.exporter.count("bad_signatures")
-            self._refuse_forged(request, error, NtStatus.ACCESS_DENIED)
-        except RemoteProtocolError as error:
-            self.exporter.count("malformed_requests")
-            self.log_warning("malformed %s: %s", command_name(request.message.command), error)
-            self._refuse(request, NtStatus.INVALID_PARAMETER)
-
-    def _refuse(self, request: Request, status: int) -> None:
-        """Protect it as the request was, also where it was refused before that was looked at."""
-        if request.message.command == _CANCEL:
-            # CANCEL has no reply.
-            self.exporter.count("cancels_refused")
-            return
-        session = self.sessions.get(request.session_id)
-        if session is None and request.compound is not None:
-            session = request.compound.session
-        if request.security is None and session is not None and session.serving:
-            try:
-                request.protect_by(session)
-            except StatusError:
-                logger.debug("%s: nor is it protected as its session demands", self.remote)
-            except ForgedMessage as error:
-                self._refuse_forged(request, error, status)
-                return
-        request.fail(status)
-
-    def _refuse_forged(self, request: Request, error: ForgedMessage, status: int) -> None:
-        """End the connection without an answer (3.3.5.2.4): the initiator repeats what was not answered elsewhere.
-
-        An answer would end at the initiator's application, as a refusal of what somebody else changed. No
-        application waits for a login, so that one gets its status, which nobody signs.
-        """
-        if request.message.command == _SESSION_SETUP:
-            self.log_warning("%s: the keys differ, or it was changed on its way", error)
-            request.security = None
-            request.fail(status)
-            return
-        self.log_warning("closed: %s: it was changed on its way, or comes from somebody else", error)
-        self.abort()
 
     def _negotiate(self, message: Message) -> None:
         """The first message, and only the first, is NEGOTIATE (MS-SMB2 3.3.5.2, 3.3.5.4).
