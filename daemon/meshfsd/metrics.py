@@ -22,6 +22,7 @@ from meshfs.problems import EXPORTER_RULES, published
 
 _LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
 _LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
+_PROCESSOR: Final = "Time of the exporter's thread; without a node: of whoever is not logged in."
 # By op: the keys of its count and of its bytes.
 _OPS: Final = (
     ("read", "reads", "read_bytes"),
@@ -67,6 +68,10 @@ def _exporter(families: Families, status: Document) -> None:
         gauge("meshfsd_node_memory_bytes", "What the node makes the exporter hold.", labels, held)
     memory = table(status, "memory")
     gauge("meshfsd_memory_bytes", "What all peers make the exporter hold.", {}, memory.get("used_bytes"))
+    for flow in tables(status, "processor"):
+        labels = {"node": _text(flow, "node"), "class": _text(flow, "class")}
+        families.counter("meshfsd_processor_seconds_total", _PROCESSOR, labels, flow.get("used_s"))
+        families.counter("meshfsd_processor_turns_total", "Turns it had there.", labels, flow.get("turns"))
     for event, count in table(status, "counters").items():
         families.counter("meshfsd_events_total", "What else is counted, by name.", {"event": event}, count)
 

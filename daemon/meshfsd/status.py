@@ -29,6 +29,7 @@ def make_status(
         "sessions": [_session(session) for session in exporter.sessions.values() if session.serving],
         "nodes": _nodes(exporter),
         "memory": {"used_bytes": exporter.pool.used_bytes, "max_bytes": exporter.memory.max_bytes},
+        "processor": _processor(exporter),
         "disks": [_disk(disks.served[name]) for name in sorted(disks.served)],
         "counters": dict(sorted(_counters(exporter).items())),
     }
@@ -47,6 +48,14 @@ def _nodes(exporter: Exporter) -> list[dict[str, object]]:
             "memory_bytes": node.memory.used_bytes,
         }
         for node in usage.all()
+    ]
+
+
+def _processor(exporter: Exporter) -> list[dict[str, object]]:
+    """The time that the exporter's thread has spent for whom, in turns; those who are not logged in have no name."""
+    return [
+        {"node": flow.key[0], "class": str(flow.key[1]), "used_s": round(flow.used_s, 6), "turns": flow.turns}
+        for flow in exporter.processor.turns.flows()
     ]
 
 

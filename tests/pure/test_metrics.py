@@ -126,6 +126,16 @@ def test_a_flow() -> None:
     assert filled.value("meshfsd_flow_limit_operations_per_second", **system) is None, "no limit, no metric"
 
 
+def test_the_time_of_the_processor() -> None:
+    used = [
+        {"node": "", "class": "app", "used_s": 0.25, "turns": 4},
+        {"node": "n2", "class": "system", "used_s": 1.5, "turns": 10},
+    ]
+    filled = Filled(exporter_metrics.fill, {"status": {"node": "n1", "processor": used}})
+    assert filled.value("meshfsd_processor_seconds_total", node="n2", class_="system") == 1.5
+    assert filled.value("meshfsd_processor_turns_total", node="", class_="app") == 4
+
+
 def test_a_disk_and_its_exporter() -> None:
     filled = Filled(exporter_metrics.fill, EXPORTER)
     assert filled.value("meshfsd_sessions", node="n2") == 2
