@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.attack_stage import OWNER, Row, Stage, attacked_cluster, table
+from support.nonces import FOLDER_VARIABLE
 
 #: What an honest session's percentiles are of, in the short form and the long one.
 SECONDS_SHORT, SECONDS_LONG = 1.5, 8.0
@@ -42,13 +43,25 @@ def long(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("--attack"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unrecorded(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Record no nonces where figures are wanted, as that costs time and memory, nor those of another version."""
+    options = ("--attack", "--attack-seconds", "--attack-exporter")
+    with pytest.MonkeyPatch.context() as patch:
+        if any(pytestconfig.getoption(option) for option in options):
+            patch.delenv(FOLDER_VARIABLE, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def frames(pytestconfig: pytest.Config, long: bool) -> int:
     return pytestconfig.getoption("--attack-frames") or (FRAMES_LONG if long else FRAMES_SHORT)
 
 
 @pytest.fixture(scope="session")
-def stages(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, long: bool) -> Iterator[Make]:
+def stages(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, long: bool, _unrecorded: None
+) -> Iterator[Make]:
     """The stage of a security; made when it is first asked for, and again when its exporter did not survive."""
     made: dict[str, Stage] = {}
     seconds = pytestconfig.getoption("--attack-seconds") or (SECONDS_LONG if long else SECONDS_SHORT)

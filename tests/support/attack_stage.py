@@ -25,6 +25,7 @@ from meshfs.config import load
 from meshfs.keys import Keyring
 from meshfs.testing.cluster import BIN, LocalCluster
 from support.commands import until
+from support.nonces import FOLDER_VARIABLE
 
 OWNER, HONEST, ATTACKER, READER = "n1", "n2", "n3", "n4"
 DISK: Final = "disk0"
@@ -77,6 +78,10 @@ class Process:
     def __init__(self, name: str, folder: Path, words: Sequence[str]) -> None:
         self.name = name
         self.errors = folder / f"{name}.stderr"
+        environment = dict(os.environ)
+        if not name.startswith("honest"):
+            # An attacker signs what it likes as often as it likes.
+            environment.pop(FOLDER_VARIABLE, None)
         with self.errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *words],
@@ -84,6 +89,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                env=environment,
             )
         self.lines: list[str] = []
         self._came = threading.Condition()
@@ -361,8 +367,9 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 
 def rss_mib(pid: int) -> float:
-    with open(f"/proc/{pid}/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") / limits.MIB
+    """Resident memory of its own; that of files, as of its program and its libraries, is the machine's."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("RssAnon:")[2].split()[0]) * limits.KIB / limits.MIB
 
 
 def descriptors(pid: int) -> int:
