@@ -14,7 +14,7 @@ NODE = {"source": "127.0.0.4"}
     [
         pytest.param("locks", {"count": 10_000}, id="10000-locks"),
         pytest.param("opens", {"count": 2500}, id="2500-opens"),
-        pytest.param("notifies", {"connections": 6}, id="notifies"),
+        pytest.param("notifies", {"connections": 3}, id="notifies"),
         pytest.param("patterns", {}, id="patterns-of-100-stars"),
         pytest.param("tiny", {}, id="tiny-listings"),
         pytest.param("compounds", {}, id="64-part-compounds"),
@@ -23,8 +23,8 @@ NODE = {"source": "127.0.0.4"}
         pytest.param("sips", {"count": 20}, id="slow-readers"),
         pytest.param("drips", {"count": 20}, id="slow-writers"),
         pytest.param("reconnects", {}, id="logins"),
-        pytest.param("connections", {"count": 150}, id="connections"),
-        pytest.param("sessions", {"count": 300}, id="sessions"),
+        pytest.param("connections", {"count": 80}, id="connections"),
+        pytest.param("sessions", {"count": 160}, id="sessions"),
     ],
 )
 def test_a_pile_leaves_others_served(stage: Stage, kind: str, options: dict[str, Any]) -> None:
@@ -32,21 +32,20 @@ def test_a_pile_leaves_others_served(stage: Stage, kind: str, options: dict[str,
     assert row.counts["logins"] > 0, row.counts
 
 
+@pytest.mark.long_attack
 @pytest.mark.parametrize(
     ("kind", "count", "patience_s"),
     [("locks", 100_000, 5.0), ("connections", 1023, 20.0), ("sessions", 2047, 20.0)],
     ids=["100000-locks", "1023-connections", "2047-sessions"],
 )
-def test_a_pile_as_high_as_it_gets(stage: Stage, long: bool, kind: str, count: int, patience_s: float) -> None:
-    """In the long form only; the short one stops at a tenth."""
-    number = count if long else count // 10
-    options = {**NODE, "count": number}
-    stage.beside((kind, ATTACKER, options), name=_name(kind, options), patience_s=patience_s if long else 0)
+def test_a_pile_as_high_as_it_gets(stage: Stage, kind: str, count: int, patience_s: float) -> None:
+    options = {**NODE, "count": count}
+    stage.beside((kind, ATTACKER, options), name=_name(kind, options), patience_s=patience_s)
 
 
 def test_nobody_is_shut_out_by_a_node_that_has_all_connections(stage: Stage, long: bool) -> None:
     """Another node logs in meanwhile."""
-    attack = stage.attack("connections", ATTACKER, **NODE, count=1023 if long else 200)
+    attack = stage.attack("connections", ATTACKER, **NODE, count=1023 if long else 80)
     honest = stage.honest(seconds=0.5, area=1).finish()
     attack.end()
     assert (honest["errors"], honest["wrong"]) == ({}, 0)

@@ -2,7 +2,8 @@
 
 The relay listens at ``--source`` (an address of this machine) and the exporter's own port. The honest session has a
 config that gives the relay's address as the exporter's. On each connection and in each direction, one of the `count`
-frames after the login gets a bit flipped behind its length prefix: headers, signatures and data alike.
+frames after the login gets a bit flipped behind its length prefix: headers, signatures and data alike. The relay
+prints `flipped` each time.
 """
 
 import random
@@ -81,6 +82,7 @@ class _Way:
             return frame
         self._frames += 1
         self._attack.counts["flipped"] += 1
+        print("flipped", flush=True)
         changed = bytearray(frame)
         changed[4 + self._random.randrange(len(frame) - 4)] ^= 1 << self._random.randrange(8)
         return bytes(changed)
