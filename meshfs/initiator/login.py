@@ -213,8 +213,8 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
         raise AnotherInstance("another exporter, or another instance of it, answers at this address")
     if not settled.peer_capabilities & Capabilities.MULTI_CHANNEL:
         raise BindRefused("the exporter does without multichannel", signed=False)
-    ours = (settled.dialect, settled.signing_algorithm, settled.cipher)
-    if ours != (first.dialect, first.signing_algorithm, first.cipher):
+    ours = (settled.dialect, settled.signing_algorithm, settled.cipher, settled.unique_nonces)
+    if ours != (first.dialect, first.signing_algorithm, first.cipher, first.unique_nonces):
         raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")
     first_id = session.take_bind_ids()
     if first_id is None:

@@ -85,3 +85,16 @@ def test_a_forked_process_records_for_itself(folder: Path) -> None:
         assert os.waitpid(child, 0)[1] == 0
     assert len(list(folder.glob("*.nonces"))) == 2
     assert len(nonces.repeats(folder)) == 1
+
+
+def test_repeats_are_found_among_more_than_memory_should_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nonces, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(nonces, "_PART_RECORDS", 100)
+    with nonces.elsewhere(folder):
+        signer = GmacSigner(b"k" * 16)
+        for message_id in range(3000):
+            signer.sign(bytearray(100), message_id, NONCE_EXPORTER)
+        signer.sign(bytearray(101), 0, NONCE_EXPORTER)
+        signer.sign(bytearray(101), 2999, NONCE_EXPORTER)
+    found = nonces.repeats(folder)
+    assert sorted(int.from_bytes(bytes.fromhex(repeat.nonce)[:8], "little") for repeat in found) == [0, 2999]

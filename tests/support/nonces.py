@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ _RECORD: Final = struct.Struct("<8s12s8s")
 _GMAC_NONCE: Final = struct.Struct("<QI")
 #: The file grows by this; nearly all of it is a hole.
 _STEP_BYTES: Final = 1 << 20
-#: What is held in memory at once to look for repeats.
-_PASS_BYTES: Final = 32 << 20
+_NO_KEY: Final = bytes(8)
+#: What is read at once, and what is looked through in one go.
+_PART_RECORDS: Final = 1 << 15
+_SMALL_BYTES: Final = 16 << 20
 
 
 class Recorder:
@@ -172,32 +175,55 @@ class Repeat:
         return f"key {self.key_digest} has nonce {self.nonce} for messages {self.tags[0]} and {self.tags[1]}"
 
 
-def _records(path: Path, part: int, parts: int) -> Iterator[tuple[bytes, bytes]]:
-    """(key's digest and nonce, tag) of the keys of one part."""
-    data = path.read_bytes()
-    nothing = bytes(8)
-    for key_digest, nonce, tag in _RECORD.iter_unpack(data[: len(data) // _RECORD.size * _RECORD.size]):
-        if key_digest == nothing:
-            return
-        if key_digest[0] % parts == part:
-            yield key_digest + nonce, tag
+def _records(path: Path) -> Iterator[bytes]:
+    """Those of one file, which ends in zeros; a part at a time."""
+    size = _RECORD.size
+    with path.open("rb") as file:
+        while data := file.read(_PART_RECORDS * size):
+            for start in range(0, len(data) - size + 1, size):
+                record = data[start : start + size]
+                if record[:8] == _NO_KEY:
+                    return
+                yield record
+
+
+def _buckets(files: Sequence[Path], folder: Path) -> Iterator[Iterator[bytes]]:
+    """All records in such parts that those of one key and nonce are in one part, and each part takes little memory."""
+    if sum(path.stat().st_size for path in files) < _SMALL_BYTES:
+        yield (record for path in files for record in _records(path))
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        waiting = [bytearray() for _ in range(256)]
+
+        def write(number: int) -> None:
+            with (Path(place) / str(number)).open("ab") as file:
+                file.write(waiting[number])
+            waiting[number].clear()
+
+        for path in files:
+            for record in _records(path):
+                number = record[0] ^ record[8]
+                waiting[number] += record
+                if len(waiting[number]) > _STEP_BYTES // 16:
+                    write(number)
+        for number in range(256):
+            write(number)
+            yield _records(Path(place) / str(number))
 
 
 def repeats(folder: Path) -> list[Repeat]:
-    """All of them; keys are looked at in as many parts as memory needs."""
-    files = sorted(folder.glob("*.nonces"))
-    parts = min(256, 1 + sum(path.stat().st_size for path in files) // _PASS_BYTES)
+    """All of them."""
     found = []
-    for part in range(parts):
+    for bucket in _buckets(sorted(folder.glob("*.nonces")), folder):
         seen: dict[bytes, bytes] = {}
-        for path in files:
-            for place, tag in _records(path, part, parts):
-                first = seen.setdefault(place, tag)
-                if first != tag:
-                    found.append(Repeat(place[:8].hex(), place[8:].hex(), (first.hex(), tag.hex())))
+        for record in bucket:
+            place, tag = record[:20], record[20:]
+            first = seen.setdefault(place, tag)
+            if first != tag:
+                found.append(Repeat(place[:8].hex(), place[8:].hex(), (first.hex(), tag.hex())))
     return found
 
 
 def recorded(folder: Path) -> int:
     """How many messages were recorded."""
-    return sum(1 for path in folder.glob("*.nonces") for _ in _records(path, 0, 1))
+    return sum(1 for path in folder.glob("*.nonces") for _ in _records(path))
