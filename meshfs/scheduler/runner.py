@@ -4,6 +4,10 @@
       pump: queue.pop until it has nothing to send now  ->  disk.submit(batch)
       completion: queue.done, meter.done, the caller's on_done, then pump again
 
+A disk whose data is in the page cache answers within ``submit``, so a pump could do all the work of a deep queue in
+one go, while the event loop, and whoever has the next request, waits. Therefore a batch has a bounded size, and a pump
+that has taken ``limits.PUMP_S`` leaves the rest to a later round of the event loop.
+
 No task and no Event per request. ``run`` is one task that has an `Alarm` for the time a queue
 named (or sleeps until then by trio's clock, where ``now`` is that); a queue that never names one
 leaves it parked.
@@ -25,7 +29,7 @@ from typing import Final
 
 import trio
 
-from meshfs import bugs
+from meshfs import bugs, limits, reactor
 from meshfs.alarm import Alarm
 from meshfs.disk.base import NEVER_S, Disk, DiskRequest, Op
 from meshfs.scheduler.meter import DiskMeter
@@ -71,6 +75,9 @@ class Runner:
         self._callers: dict[DiskRequest, OnDone] = {}
         self._pumping = False
         self._again = False
+        # Calls a function in a later round of the event loop; None where there is none, and a pump does all at once.
+        self._later: Callable[[Callable[[], None]], None] | None = None
+        self._later_asked = False
         # The errno for every request while the disk is away; the requests that came since, which `pump` answers.
         self._refusal = 0
         self._refused: list[DiskRequest] = []
@@ -107,9 +114,13 @@ class Runner:
             self._again = True
             return
         self._pumping = True
+        until_s = 0.0
         try:
             self._again = True
             while self._again:
+                if until_s and self._later is not None and self._now() >= until_s:
+                    self._go_on_later(self._later)
+                    break
                 self._again = False
                 if self._refused:
                     self._answer_refused()
@@ -117,9 +128,20 @@ class Runner:
                     self._again = bool(self._refused)
                 batch = self._pop_all()
                 if batch:
+                    # Most pumps have one batch, which needs no clock.
+                    until_s = until_s or batch[0].sent_s + limits.PUMP_S
                     self.disk.submit(batch)
         finally:
             self._pumping = False
+
+    def _go_on_later(self, later: Callable[[Callable[[], None]], None]) -> None:
+        if not self._later_asked:
+            self._later_asked = True
+            later(self._pump_again)
+
+    def _pump_again(self) -> None:
+        self._later_asked = False
+        self.pump()
 
     def refuse(self, number: int) -> None:
         """The disk is away: what is queued, and all that comes until ``serve``, gets -``number`` at once."""
@@ -152,12 +174,18 @@ class Runner:
                 self.on_fault(request, error)
 
     def _pop_all(self) -> list[DiskRequest]:
+        """What the queue lets go now, as far as one batch may have it; `pump` comes back for the rest."""
         batch: list[DiskRequest] = []
         now, pop = self._now(), self.queue.pop
+        room = limits.PUMP_BATCH_BYTES
         while (popped := pop(now)) is not None:
             if isinstance(popped, DiskRequest):
                 batch.append(popped)
-                continue
+                room -= popped.length + limits.PUMP_REQUEST_BYTES
+                if room > 0:
+                    continue
+                self._again = True
+                break
             self._wake_at(popped)
             break
         return batch
@@ -247,13 +275,14 @@ class Runner:
         if self._now is trio.current_time:
             await self._run_by_trio()
             return
+        self._later = reactor.current().soon
         with Alarm(self._due) as self._alarm:
             if self._wake_time < math.inf:
                 self._alarm.set(self._wake_time - self._now())
             try:
                 await trio.sleep_forever()
             finally:
-                self._alarm = None
+                self._alarm = self._later = None
 
     async def _run_by_trio(self) -> None:
         while True:

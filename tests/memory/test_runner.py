@@ -1,11 +1,17 @@
 import errno
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
 import trio.testing
 
+from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
+from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
+from meshfs.model import IoClass
+from meshfs.scheduler.fair import FairQueue
+from meshfs.scheduler.policy import DiskPolicy
 from meshfs.scheduler.queue import FifoQueue
 from meshfs.scheduler.runner import Runner, RunnerStatus
 from meshfs.testing.disk_suite import MIB
@@ -239,3 +245,66 @@ async def test_a_queue_is_asked_again_at_the_time_it_names(autojump_clock: trio.
         await finished.wait()
         nursery.cancel_scope.cancel()
     assert times == pytest.approx([times[0] + index for index in range(4)])
+
+
+class CachedDisk(AbsentDisk):
+    """Answers within ``submit``, as a disk does whose data is in the page cache; a request takes 0.1 ms."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.batches: list[int] = []
+
+    def submit(self, requests: Sequence[DiskRequest]) -> None:
+        self.batches.append(len(requests))
+        for request in requests:
+            self.now_s += 1e-4
+            request.result = request.length
+            request.on_done(request)
+
+
+def cached_runner(later: list[Callable[[], None]]) -> tuple[Runner, CachedDisk]:
+    disk = CachedDisk()
+    runner = Runner(FifoQueue(64), disk, now=lambda: disk.now_s)
+    runner._later = later.append
+    return runner, disk
+
+
+@pytest.mark.parametrize("length", [4096, MIB])
+def test_a_pump_leaves_what_takes_long_to_a_later_round(length: int) -> None:
+    later: list[Callable[[], None]] = []
+    runner, disk = cached_runner(later)
+    done: list[DiskRequest] = []
+    for _ in range(200):
+        runner.add(DiskRequest(Op.READ, 0, length, None, 0, done.append))
+    rounds, longest_s = 1, 0.0
+    started_s = disk.now_s
+    runner.pump()
+    while later:
+        longest_s = max(longest_s, disk.now_s - started_s)
+        started_s = disk.now_s
+        (go_on,) = later
+        later.clear()
+        go_on()
+        rounds += 1
+    assert len(done) == 200
+    # A batch within the time, and one that was begun before it was over.
+    batch = limits.PUMP_BATCH_BYTES // (length + limits.PUMP_REQUEST_BYTES) + 1
+    assert max(disk.batches) <= batch
+    assert longest_s <= limits.PUMP_S + batch * 1e-4 + 1e-9
+    assert rounds > 3
+
+
+def test_a_newcomer_is_served_between_the_rounds_of_a_pump() -> None:
+    later: list[Callable[[], None]] = []
+    disk = CachedDisk()
+    runner = Runner(FairQueue(DiskPolicy()), disk, now=lambda: disk.now_s)
+    runner._later = later.append
+    done: list[DiskRequest] = []
+    for _ in range(64):
+        runner.add(DiskRequest(Op.READ, 0, MIB, None, 0, done.append, flow=("n3", IoClass.APP)))
+    runner.pump()
+    newcomer = DiskRequest(Op.READ, 0, 4096, None, 0, done.append, flow=("n2", IoClass.APP))
+    runner.submit(newcomer)
+    assert newcomer in done
+    assert len(done) < 20
+    assert len(later) == 1
