@@ -125,9 +125,10 @@ TREES_PER_NODE_MAX: Final = 1024
 # A mount watches an exporter's disks by one CHANGE_NOTIFY. Each that waits is answered when a disk changes, 15 us each,
 # so all of a node's take 4 ms.
 NOTIFIES_PER_NODE_MAX: Final = 256
-# A lock takes about 500 bytes, so these are 8 MiB of a node. A program that locks parts of a disk has some dozens.
-LOCKS_PER_NODE_MAX: Final = 16384
-LOCKS_PER_NODE_AND_DISK_MAX: Final = 8192
+# A lock takes about 500 bytes, so these are 4 MiB of a node. A program that locks parts of a disk has some dozens. All of
+# them go at once when the node's connection is lost, 4 us each.
+LOCKS_PER_NODE_MAX: Final = 8192
+LOCKS_PER_NODE_AND_DISK_MAX: Final = 4096
 # Each that waits for a range is tried again when a lock there goes, 5 us each: 0.6 ms for all of a node's at one disk.
 WAITING_LOCKS_PER_NODE_MAX: Final = 512
 WAITING_LOCKS_PER_NODE_AND_DISK_MAX: Final = 128
