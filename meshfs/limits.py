@@ -125,13 +125,16 @@ TREES_PER_NODE_MAX: Final = 1024
 # A mount watches an exporter's disks by one CHANGE_NOTIFY. Each that waits is answered when a disk changes, 15 us each,
 # so all of a node's take 4 ms.
 NOTIFIES_PER_NODE_MAX: Final = 256
-# A lock takes about 500 bytes, so these are 4 MiB of a node. A program that locks parts of a disk has some dozens. All of
-# them go at once when the node's connection is lost, 4 us each.
+# A lock takes about 500 bytes, so these are 4 MiB of a node. A program that locks parts of a disk has some dozens. All
+# of them go at once when the node's connection is lost, 4 us each.
 LOCKS_PER_NODE_MAX: Final = 8192
 LOCKS_PER_NODE_AND_DISK_MAX: Final = 4096
 # Each that waits for a range is tried again when a lock there goes, 5 us each: 0.6 ms for all of a node's at one disk.
 WAITING_LOCKS_PER_NODE_MAX: Final = 512
 WAITING_LOCKS_PER_NODE_AND_DISK_MAX: Final = 128
+# CREATEs of a node that wait for an oplock, or for I/O of the node's earlier session: one for each disk and class of a
+# mount that comes back. When that ends all of them are tried again, 100 us each.
+WAITING_CREATES_PER_NODE_MAX: Final = 256
 # LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests that wait, per connection (each holds a credit as well).
 ASYNC_PER_CONNECTION_MAX: Final = 512
 # Changes kept for the next CHANGE_NOTIFY of an open, and their size as they are told. Past either the initiator is told

@@ -27,6 +27,7 @@ class Resource(enum.StrEnum):
     NOTIFIES = "waiting change notifications"
     LOCKS = "byte-range locks"
     WAITING_LOCKS = "waiting byte-range locks"
+    WAITING_CREATES = "waiting opens"
     WATCHES = "watched directories"
 
 
@@ -37,6 +38,7 @@ NODE_MOST: Final[Mapping[Resource, int]] = {
     Resource.NOTIFIES: limits.NOTIFIES_PER_NODE_MAX,
     Resource.LOCKS: limits.LOCKS_PER_NODE_MAX,
     Resource.WAITING_LOCKS: limits.WAITING_LOCKS_PER_NODE_MAX,
+    Resource.WAITING_CREATES: limits.WAITING_CREATES_PER_NODE_MAX,
     Resource.WATCHES: limits.SCRATCH_WATCHERS_PER_NODE_MAX,
 }
 #: What a node may have of each at one disk, or in one scratch file.

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 
 from meshfs.errors import StatusError
 from meshfs.exporter.created import check_room, check_still_there
+from meshfs.exporter.holdings import Resource
 from meshfs.exporter.request import Request
 
 
@@ -19,21 +20,30 @@ class PendingCreate(ABC):
     __slots__ = ("_over", "request")
 
     def __init__(self, request: Request) -> None:
-        """Raises StatusError where too many requests of the connection wait."""
+        """Raises StatusError where too many requests of the connection wait, or too many CREATEs of its node."""
         self.request = request
         self._over = False
+        request.session.holdings.take_for(self._wait, Resource.WAITING_CREATES)
+        request.tree.creates[self] = None
+
+    def _wait(self) -> None:
+        request = self.request
         if request.compound is None or request.compound.is_last(request):
             request.wait(self.end)
-        request.tree.creates[self] = None
 
     def end(self) -> None:
         """It waits no longer, and is answered by whoever calls this."""
-        self._over = True
+        if not self._over:
+            self._over = True
+            self.request.session.holdings.give_back(Resource.WAITING_CREATES)
         self.request.tree.creates.pop(self, None)
 
     def retry(self) -> None:
         """What was in its way has ended, or what it was asked of has gone."""
-        if self._over or self.request.peer.closed:
+        if self._over:
+            return
+        if self.request.peer.closed:
+            self.end()
             return
         try:
             check_still_there(self.request)

@@ -9,6 +9,7 @@ from meshfs.smb.constants import AccessMask, Command, LockFlags, NtStatus
 from meshfs.smb.messages import (
     ChangeNotifyRequest,
     CloseRequest,
+    CreateRequest,
     FileId,
     LockElement,
     LockRequest,
@@ -215,7 +216,7 @@ def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
     client = log_in(exporter)
     fill(client)
     holdings = exporter.holdings_of("n2")
-    assert [holdings.used(resource) for resource in Resource] == [7, 3, 2, 3, 1, 1]
+    assert [holdings.used(resource) for resource in Resource] == [7, 3, 2, 3, 1, 0, 1]
     if how == "lost":
         client.peer.lost()
     elif how == "logoff":
@@ -238,7 +239,7 @@ def test_all_of_a_disk_is_given_back_when_the_disk_is_withdrawn(exporter):
     exporter.withdraw("disk1", gone.append)
     assert len(gone) == 2
     holdings = exporter.holdings_of("n2")
-    assert [holdings.used(resource) for resource in Resource] == [4, 3, 1, 0, 0, 1]
+    assert [holdings.used(resource) for resource in Resource] == [4, 3, 1, 0, 0, 0, 1]
 
 
 def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):
@@ -251,3 +252,42 @@ def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):
     assert exporter.holdings_of("n2").used(Resource.OPENS, disk) == 1
     disk.runner.disk.release()
     assert exporter.holdings_of("n2").is_empty
+
+
+def test_the_opens_of_a_node_that_wait_are_limited(exporter):
+    """For the I/O that the node's earlier session left at a disk; those that are cancelled make room."""
+    limit(exporter, Resource.WAITING_CREATES, 2)
+    disk = exporter.shares.all()[0].runner.disk
+    disk.stall()
+    earlier = log_in(exporter)
+    earlier.send(Command.READ, read_body(earlier.open("disk0"), 0, 4))
+    earlier.peer.lost()
+    one, two = log_in(exporter), log_in(exporter)
+    holdings = exporter.holdings_of("n2")
+    replies = [client.create("disk0") for client in (one, two, one)]
+    assert [reply.status for reply in replies] == [NtStatus.PENDING, NtStatus.PENDING, FULL]
+    assert two.create("disk1").status == 0, "another disk is not waited for"
+    two.peer.lost()
+    assert holdings.used(Resource.WAITING_CREATES) == 1
+    assert one.create("disk0").status == NtStatus.PENDING
+    disk.release()
+    one.collect()
+    assert one.take(replies[0].message_id).status == 0
+    assert holdings.used(Resource.WAITING_CREATES) == 0
+    assert holdings.used(Resource.OPENS) == 2
+
+
+def test_a_waiting_open_in_the_middle_of_a_compound_is_given_back_with_its_connection(exporter):
+    disk = exporter.shares.all()[0].runner.disk
+    disk.stall()
+    earlier = log_in(exporter)
+    earlier.send(Command.READ, read_body(earlier.open("disk0"), 0, 4))
+    earlier.peer.lost()
+    client = log_in(exporter)
+    create = CreateRequest("disk0", LIST, 7, 1).pack()
+    client.compound((Command.CREATE, create, {}), (Command.ECHO, b"\x04\0\0\0", {}))
+    holdings = exporter.holdings_of("n2")
+    assert holdings.used(Resource.WAITING_CREATES) == 1
+    client.peer.lost()
+    disk.release()
+    assert holdings.is_empty
