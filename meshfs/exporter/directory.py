@@ -6,10 +6,11 @@ of that does not count. Changes are told once, to the oldest request that waits.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from meshfs import limits
 from meshfs.exporter.request import Request
+from meshfs.exporter.turns import ProcessorFlow
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.info import NamePattern
 from meshfs.smb.messages import ChangeNotifyResponse, pack_notifications
@@ -24,24 +25,35 @@ FILES: Final = 3
 _CHANGE_BYTES: Final = 12 + 2
 
 
+class Page(Protocol):
+    """A QUERY_DIRECTORY; `meshfs.exporter.listing` has it."""
+
+    flow: ProcessorFlow
+
+    def step(self, until_s: float) -> ProcessorFlow | None:
+        """Go on until that time."""
+
+
 class Directory:
     """Of one open.
 
     pattern    of the listing under way; None before the first
     position   of the last file that it told of
+    pages      the QUERY_DIRECTORY requests that were not answered yet, the oldest first
     newest     the index number of the newest file when it began: younger ones are left out
     watchers   of the waiting CHANGE_NOTIFY requests, the oldest first; each takes itself out
     """
 
     __slots__ = (
-        "_changes", "_changes_bytes", "_filter", "_lost", "_max_bytes", "_whole_tree", "newest", "pattern", "position",
-        "watched", "watchers",
+        "_changes", "_changes_bytes", "_filter", "_lost", "_max_bytes", "_whole_tree", "newest", "pages", "pattern",
+        "position", "watched", "watchers",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.pattern: NamePattern | None = None
         self.position = BEGINNING
         self.newest = 0
+        self.pages: deque[Page] = deque()
         self.watchers: dict[Callable[[], object], None] = {}
         self.watched = False
         self._filter = 0

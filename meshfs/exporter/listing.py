@@ -14,7 +14,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter import scratch_files
-from meshfs.exporter.directory import DOT, DOT_DOT, FILES, Directory, Position
+from meshfs.exporter.directory import BEGINNING, DOT, DOT_DOT, FILES, Directory, Position
 from meshfs.exporter.opens import ScratchOpen
 from meshfs.exporter.query import disk_facts, facts_of, volume_serial
 from meshfs.exporter.request import Request
@@ -25,6 +25,8 @@ from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries
 from meshfs.smb.messages import QueryDirectoryRequest, QueryDirectoryResponse
 
 _RESTART: Final = QueryDirectoryFlags.RESTART_SCANS | QueryDirectoryFlags.REOPEN
+#: Files between two looks at the clock, so that a busy machine does not make pages of one file: 5 ms at the very most.
+_LOOK_AFTER: Final = 16
 
 
 def query_directory(request: Request) -> None:
@@ -38,106 +40,137 @@ def query_directory(request: Request) -> None:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
     if not is_directory_class(body.info_class):
         raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
-    first = directory.pattern is None or bool(body.flags & _RESTART)
-    if first:
-        if not body.pattern:
-            raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
-        newest = opened.volume.last_index if isinstance(opened, ScratchOpen) else 0
-        directory.begin_listing(NamePattern(body.pattern), newest)
-    _Page(request, body, directory, first=first).begin()
+    page = _Page(request, body, directory)
+    directory.pages.append(page)
+    if len(directory.pages) == 1:
+        page.begin()
 
 
 class _Page:
-    """One answer in the making. It is work of the processor (`processor.Work`) where it takes long."""
+    """One answer in the making. It is work of the processor (`processor.Work`) where it takes long.
+
+    Those of one open are made one after the other, as each begins where the one before ended.
+    """
 
     __slots__ = (
-        "_at_end", "_directory", "_first", "_flow", "_given_up", "_packer", "_pattern", "_position", "_request",
-        "_single",
+        "_at_end", "_begun", "_body", "_directory", "_first", "_given_up", "_packer", "_position", "_request", "flow",
     )  # fmt: skip
 
-    def __init__(self, request: Request, body: QueryDirectoryRequest, directory: Directory, *, first: bool) -> None:
-        assert directory.pattern is not None
+    def __init__(self, request: Request, body: QueryDirectoryRequest, directory: Directory) -> None:
         self._request = request
+        self._body = body
         self._directory = directory
-        self._pattern = directory.pattern
-        self._position = directory.position
         self._packer = DirectoryPacker(body.info_class, body.output_bytes_max)
-        self._single = bool(body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
-        self._first = first
+        self._begun = False
+        self._first = False
+        self._position = BEGINNING
         self._at_end = False
         self._given_up = False
+        turns = request.peer.exporter.processor.turns
+        self.flow = turns.flow((request.session.user, request.tree.io_class or IoClass.APP))
 
     def begin(self) -> None:
         """Answer it, or go on later."""
         request, processor = self._request, self._request.peer.exporter.processor
         # Without a reactor there is nobody else.
         until_s = inf if processor.loop is None else processor.clock() + limits.LISTING_STEP_S
-        if self._look(until_s):
-            self._answer()
+        if self._advance(until_s):
             return
-        # In the middle of a compound it waits without an interim reply: the replies leave together.
-        if request.compound is None or request.compound.is_last(request):
-            request.wait(self._abort)
-        flow = processor.turns.flow((request.session.user, request.tree.io_class or IoClass.APP))
-        processor.ready(self, flow)
-        self._flow = flow
+        try:
+            # In the middle of a compound it waits without an interim reply: the replies leave together.
+            if request.compound is None or request.compound.is_last(request):
+                request.wait(self._abort)
+        except StatusError:
+            self._leave()
+            raise
+        processor.ready(self, self.flow)
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Go on. Returns the flow in which the rest waits, None where it is answered."""
-        if self._given_up or self._request.peer.closed:
-            return None
-        try:
-            if self._request.open.closing:
-                raise StatusError(NtStatus.FILE_CLOSED, "the directory was closed meanwhile")
-            if not self._look(until_s):
-                return self._flow
-            self._answer()
-        except StatusError as error:
-            self._request.fail(error.status)
-        return None
+        """Go on. Returns the flow in which the rest waits, None where there is none."""
+        return None if self._advance(until_s) else self.flow
 
     def _abort(self) -> None:
         """It is cancelled, or its connection is lost."""
         self._given_up = True
 
+    def _advance(self, until_s: float) -> bool:
+        """Go on until that time. Returns whether it is over."""
+        request = self._request
+        if self._given_up or request.peer.closed:
+            self._leave()
+            return True
+        try:
+            if request.open.closing:
+                raise StatusError(NtStatus.FILE_CLOSED, "the directory was closed meanwhile")
+            if not self._begun:
+                self._begin_listing()
+            if not self._look(until_s):
+                return False
+            self._check_found()
+        except StatusError as error:
+            self._leave()
+            request.fail(error.status)
+            return True
+        self._directory.position = self._position
+        self._leave()
+        request.reply(QueryDirectoryResponse(bytes(self._packer.data)).pack())
+        return True
+
+    def _leave(self) -> None:
+        """Let the open's next page begin. To be called before the answer, which may bring another one of a compound."""
+        pages = self._directory.pages
+        pages.remove(self)
+        if pages:
+            self._request.peer.exporter.processor.ready(pages[0], pages[0].flow)
+
+    def _begin_listing(self) -> None:
+        directory, body, opened = self._directory, self._body, self._request.open
+        self._begun = True
+        self._first = directory.pattern is None or bool(body.flags & _RESTART)
+        if self._first:
+            if not body.pattern:
+                raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
+            newest = opened.volume.last_index if isinstance(opened, ScratchOpen) else 0
+            directory.begin_listing(NamePattern(body.pattern), newest)
+        self._position = directory.position
+
     def _look(self, until_s: float) -> bool:
-        """Look at files until that time, at one at least. Returns whether the page is done."""
+        """Look at files until that time, at some at least. Returns whether the page is done."""
         packer, clock = self._packer, self._request.peer.exporter.processor.clock
-        for position, facts in self._entries():
+        single = bool(self._body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
+        for looked, (position, facts) in enumerate(self._entries(), 1):
             if facts is not None and not packer.add(facts):
                 return True
             self._position = position
-            if facts is not None and self._single:
+            if facts is not None and single:
                 return True
-            if until_s != inf and clock() >= until_s:
+            if looked % _LOOK_AFTER == 0 and clock() >= until_s:
                 return bool(packer.packed)
         self._at_end = True
         return True
 
-    def _answer(self) -> None:
-        packer = self._packer
-        if not packer.packed:
-            if not self._at_end:
-                raise StatusError(NtStatus.INFO_LENGTH_MISMATCH, "not even one entry fits")
-            raise StatusError(NtStatus.NO_SUCH_FILE if self._first else NtStatus.NO_MORE_FILES, "nothing to list")
-        if self._directory.pattern is self._pattern:
-            # No listing was begun anew meanwhile.
-            self._directory.position = self._position
-        self._request.reply(QueryDirectoryResponse(bytes(packer.data)).pack())
+    def _check_found(self) -> None:
+        """Raises StatusError where there is nothing to answer with."""
+        if self._packer.packed:
+            return
+        if not self._at_end:
+            raise StatusError(NtStatus.INFO_LENGTH_MISMATCH, "not even one entry fits")
+        raise StatusError(NtStatus.NO_SUCH_FILE if self._first else NtStatus.NO_MORE_FILES, "nothing to list")
 
     def _entries(self) -> Iterator[tuple[Position, FileFacts | None]]:
         """What comes next, in its order, and where each stands; None of what does not match."""
-        pattern, start = self._pattern, self._position
+        pattern, start = self._directory.pattern, self._position
+        assert pattern is not None
         if start < DOT_DOT:
             dots = dot_entries(facts_of(self._request, self._request.open))
             for position, facts in zip((DOT, DOT_DOT), dots, strict=True):
                 if start < position:
                     yield position, facts if pattern.matches(facts.name) else None
-        yield from self._files(start[1] if start[0] == FILES else None)
+        yield from self._files(pattern, start[1] if start[0] == FILES else None)
 
-    def _files(self, after: str | None) -> Iterator[tuple[Position, FileFacts | None]]:
+    def _files(self, pattern: NamePattern, after: str | None) -> Iterator[tuple[Position, FileFacts | None]]:
         """The files behind that folded name."""
-        request, pattern, newest = self._request, self._pattern, self._directory.newest
+        request, newest = self._request, self._directory.newest
         opened = request.open
         if isinstance(opened, ScratchOpen):
             serial = volume_serial(request)
