@@ -387,6 +387,9 @@ PATH_STEADY_AFTER_S: Final = 10.0
 # An exporter that took no further channel of a session is asked again: it may have had others of ours that were
 # dead, which it notices after CONNECTION_DEAD_AFTER_S at the latest.
 BIND_AGAIN_S: Final = 30.0
+# Addresses that an exporter may tell of: no more channels than CHANNELS_PER_SESSION_MAX can be used at once, and with
+# two networks each of those may have an address in both.
+REMOTES_MAX: Final = 64
 # The interfaces of an exporter are asked for again this often, and when a path fails.
 INTERFACES_REFRESH_S: Final = 30.0
 # A path is broken, and the next slower ones step in, when it could not be connected for this long.

@@ -293,6 +293,9 @@ def limit_near(document: Fields) -> Iterator[Finding]:
             count, most = node.integer(what) or 0, node.integer(f"{what}_max")
             if most is not None:
                 used[f"{what} of node {node.text('node')}"] = count, most
+        for held in node.items("holds"):
+            name = f"{held.text('what')} of node {node.text('node')}"
+            used[name] = held.integer("used") or 0, held.integer("max") or 0
     for session in document.items("sessions"):
         opens = f"opens of node {session.text('node')} in one session"
         used[opens] = max(used.get(opens, (0, 0)), (session.integer("opens") or 0, limits.OPENS_PER_SESSION_MAX))

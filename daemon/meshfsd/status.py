@@ -46,6 +46,7 @@ def _nodes(exporter: Exporter) -> list[dict[str, object]]:
             "sessions": node.sessions,
             "sessions_max": usage.sessions_max,
             "memory_bytes": node.memory.used_bytes,
+            "holds": exporter.holdings_of(node.name).report(),
         }
         for node in usage.all()
     ]

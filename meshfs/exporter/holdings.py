@@ -72,6 +72,15 @@ class Holdings:
     def used(self, resource: Resource, target: object = None) -> int:
         return self._used.get((resource, target), 0)
 
+    def report(self) -> list[dict[str, object]]:
+        """For the status: what it has of each that it has anything of, and how much it may have."""
+        used = {resource: self.used(resource) for resource in Resource}
+        return [
+            {"what": str(resource), "used": count, "max": self.node_most[resource]}
+            for resource, count in used.items()
+            if count
+        ]
+
     def take(self, resource: Resource, target: object = None, count: int = 1) -> None:
         """Count ``count`` more. Raises StatusError, and counts nothing, where that is more than the node may have."""
         used = self._sum(resource, None, count, self.node_most[resource], "")

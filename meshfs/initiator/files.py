@@ -1,6 +1,7 @@
 """What is asked of a tree by name: open, close, the list of disks, news of changes."""
 
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -155,10 +156,13 @@ def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
 
 
 async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
-    """FSCTL_QUERY_NETWORK_INTERFACE_INFO: where the exporter is. StatusError where it does not tell."""
+    """FSCTL_QUERY_NETWORK_INTERFACE_INFO: where the exporter is. StatusError where it does not tell.
+
+    Of a longer list the first REMOTES_MAX are taken: each is a path that the mount plans, and may try to connect.
+    """
     body = IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, NO_FILE, b"", limits.CREDIT_BYTES).pack()
     reply = await channel.request(Command.IOCTL, body, tree_id=tree.tree_id)
-    return tuple(
+    remotes = (
         Remote(
             str(interface.address), interface.link_speed_bits_s, interface.index,
             bool(interface.capability & NetworkInterface.RDMA_CAPABLE),
@@ -166,6 +170,7 @@ async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
         for interface in unpack_interfaces(IoctlResponse.unpack(reply.body).output)
         if not interface.address.is_link_local
     )  # fmt: skip
+    return tuple(islice(remotes, limits.REMOTES_MAX))
 
 
 async def wait_for_change(channel: Channel, root: OpenFile) -> None:

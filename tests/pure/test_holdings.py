@@ -75,6 +75,17 @@ def test_all_that_is_given_back_leaves_nothing():
     assert holdings.is_empty
 
 
+def test_what_a_node_has_is_reported_with_its_limit():
+    holdings, _ = make()
+    assert holdings.report() == []
+    holdings.take(LOCKS, "disk0", 2)
+    holdings.take(OPENS)
+    assert holdings.report() == [
+        {"what": "opens", "used": 1, "max": 5},
+        {"what": "byte-range locks", "used": 2, "max": 5},
+    ]
+
+
 def test_each_kind_of_thing_has_a_limit_and_that_of_one_disk_leaves_room_for_others():
     assert set(NODE_MOST) == set(Resource)
     for resource, most in TARGET_MOST.items():

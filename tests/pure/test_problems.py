@@ -282,3 +282,11 @@ def test_others_see_no_io() -> None:
     assert "opens" not in shown["disks"][0]
     assert shown["disks"][0]["state"] == "ok"
     assert shown["exporters"][0]["channels"][0]["state"] == "connected"
+
+
+@pytest.mark.parametrize(("used", "found"), [(91, True), (90, False)])
+def test_a_node_that_has_nearly_all_it_may_have_is_a_problem(used: int, found: bool) -> None:
+    holds = [{"what": "opens", "used": used, "max": 100}, {"what": "connected shares", "used": 1, "max": 100}]
+    problems = exporter_problems(exporter_document(nodes=[{"node": "n2", "holds": holds}]))
+    lines = [problem.line for problem in problems if problem.code == "limit-near"]
+    assert lines == (["opens of node n2: 91 of at most 100 are in use; further ones will be refused"] if found else [])
