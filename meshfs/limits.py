@@ -166,6 +166,11 @@ TURN_SYSTEM_S: Final = 0.0001
 # A flow that has been alone for this much of the processor's time has longer turns, until somebody else has one.
 TURN_ALONE_AFTER_S: Final = 0.05
 TURN_ALONE_S: Final = 0.0005
+# Charged at most for a turn that nobody waited for: a login and the largest messages take less, and what is more was
+# mostly another process's time.
+UNCONTENDED_CHARGE_MAX_S: Final = 0.002
+# Charged at most for taking one answer from a disk, which takes 5 to 10 us.
+COMPLETION_CHARGE_MAX_S: Final = 0.00005
 # What is received, and what is sent, in one step while others wait: 0.1 ms of copying.
 TURN_STEP_BYTES: Final = 256 * KIB
 # Larger replies to READ are signed and sent in turns of their own, behind the small ones.

@@ -7,8 +7,10 @@
 
 In its turn a flow first gives its small replies, then one large reply and one link's work in turn, so that nothing
 small waits for a megabyte. A turn is a batch of the exporter's (`exporter.py`): at its end its I/O starts and its
-replies leave. What a turn took is measured and charged. What the disks' engine did for a completion, before the
-reply's turn, is charged to the flows by their number of completions.
+replies leave. How long a turn may be goes by the clock, as others wait for it. What is charged for it is the time that
+the thread was on a processor: where the machine gave that to another process meanwhile, the flow must not pay. Where
+nobody waits, the clock, which costs a tenth, is near enough, up to UNCONTENDED_CHARGE_MAX_S. What the disks' engine
+did for a completion, before the reply's turn, is charged to the flows by their number of completions.
 
 Without a reactor (``loop`` is None; an exporter that a test drives by hand) replies are given at once.
 """
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TURN_S: Final = limits.TURN_S
+_UNCONTENDED_MAX_S: Final = limits.UNCONTENDED_CHARGE_MAX_S
 _SMALL_MAX_BYTES: Final = limits.REPLY_SMALL_MAX_BYTES
 
 
@@ -49,11 +52,17 @@ class Loop(Protocol):
 
 
 class Processor:
-    """One exporter's. ``clock`` is of the kind that counts while the thread is off its core, too."""
+    """One exporter's. ``clock`` goes on all the time, ``spent`` only while the thread is on a processor."""
 
-    def __init__(self, exporter: "Exporter", clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        exporter: "Exporter",
+        clock: Callable[[], float] = time.perf_counter,
+        spent: Callable[[], float] = time.thread_time,
+    ) -> None:
         self.turns = Turns()
         self.clock = clock
+        self.spent = spent
         self.loop: Loop | None = None
         self._exporter = exporter
         #: Whether nobody waits for a turn: `run` neither runs nor is going to be called.
@@ -103,18 +112,22 @@ class Processor:
         self.turns.take(flow)
         flow.links.append(work)
         self.is_idle = False
-        self._serve(flow, self.clock(), _TURN_S)
+        begun_s = self.clock()
+        self._serve(flow, begun_s + _TURN_S)
+        self._charge(flow, min(self.clock() - begun_s, _UNCONTENDED_MAX_S))
         self._go_on()
 
     def run(self) -> None:
         """Serve turns until TURN_S is over, and come back where more wait."""
-        turns = self.turns
-        now = self.clock()
+        turns, clock, spent = self.turns, self.clock, self.spent
+        now = clock()
         if self._unpaid:
             self._charge_completions(now - self._since_s)
-        until_s = now + _TURN_S
+        until_s, used_s = now + _TURN_S, spent()
         while now < until_s and (flow := turns.next()) is not None:
-            now = self._serve(flow, now, turns.quantum_s(flow))
+            self._serve(flow, now + turns.quantum_s(flow))
+            begun_s, used_s, now = used_s, spent(), clock()
+            self._charge(flow, used_s - begun_s)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -124,25 +137,27 @@ class Processor:
             assert self.loop is not None
             self.loop.soon(self.run)
 
-    def _serve(self, flow: ProcessorFlow, now: float, quantum_s: float) -> float:
-        """One turn, which begins now. Returns when it ended."""
-        turns, exporter = self.turns, self._exporter
+    def _serve(self, flow: ProcessorFlow, until_s: float) -> None:
+        """One turn."""
+        exporter = self._exporter
         self.serving = flow
         exporter.begin_batch()
         try:
-            self._turn(flow, now + quantum_s)
+            self._turn(flow, until_s)
         except Exception as error:
             bugs.report(logger, "a turn of the processor", error)
         finally:
             exporter.end_batch()
-        end_s = self.clock()
+
+    def _charge(self, flow: ProcessorFlow, used_s: float) -> None:
+        """The turn of ``flow`` is over; charge it, or what it turned out to be."""
+        turns = self.turns
         wants = bool(flow.small or flow.links or flow.large)
         if self.serving is flow:
-            turns.charge(flow, end_s - now, wants=wants)
+            turns.charge(flow, used_s, wants=wants)
         else:
             turns.charge(flow, 0.0, wants=wants)
-            turns.charge_beside(self.serving, end_s - now)
-        return end_s
+            turns.charge_beside(self.serving, used_s)
 
     def turned_out(self, flow: ProcessorFlow) -> bool:
         """The turn under way serves ``flow`` and is charged to it. Returns whether it should end, as others wait."""
@@ -181,7 +196,7 @@ class Processor:
         owing = [flow for flow in self.turns.wanting() if flow.unpaid]
         if not owing:
             return
-        each_s = elapsed_s / sum(flow.unpaid for flow in owing)
+        each_s = min(elapsed_s / sum(flow.unpaid for flow in owing), limits.COMPLETION_CHARGE_MAX_S)
         for flow in owing:
             self.turns.charge_beside(flow, flow.unpaid * each_s)
             flow.unpaid = 0

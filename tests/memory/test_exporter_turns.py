@@ -37,7 +37,7 @@ class StepClock:
 
 @asynccontextmanager
 async def serving(exporter, path):
-    exporter.processor.clock = StepClock()
+    exporter.processor.clock = exporter.processor.spent = StepClock()
     with listen_unix(path) as listening:
         listener = Listener(exporter, [listening])
         async with trio.open_nursery() as nursery:
