@@ -121,14 +121,17 @@ class Processor:
         """Serve turns until TURN_S is over, and come back where more wait."""
         turns, clock, spent = self.turns, self.clock, self.spent
         now = clock()
-        if self._unpaid:
-            self._charge_completions(now - self._since_s)
-        until_s, used_s = now + _TURN_S, spent()
-        while now < until_s and (flow := turns.next()) is not None:
-            self._serve(flow, now + turns.quantum_s(flow))
-            begun_s, used_s, now = used_s, spent(), clock()
-            self._charge(flow, used_s - begun_s)
-        self._go_on()
+        try:
+            if self._unpaid:
+                self._charge_completions(now - self._since_s)
+            until_s, used_s = now + _TURN_S, spent()
+            while now < until_s and (flow := turns.next()) is not None:
+                self._serve(flow, now + turns.quantum_s(flow))
+                begun_s, used_s, now = used_s, spent(), clock()
+                self._charge(flow, used_s - begun_s)
+        finally:
+            # Whatever happened, the others have their turns.
+            self._go_on()
 
     def _go_on(self) -> None:
         self.is_idle = not self.turns.contended
