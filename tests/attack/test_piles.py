@@ -7,6 +7,8 @@ import pytest
 from support.attack_stage import ATTACKER, READER, Stage
 
 NODE = {"source": "127.0.0.4"}
+#: What is piled up here is more than a node may have.
+PAST_LIMITS = ("locks", "opens", "notifies")
 
 
 @pytest.mark.parametrize(
@@ -28,8 +30,11 @@ NODE = {"source": "127.0.0.4"}
     ],
 )
 def test_a_pile_leaves_others_served(stage: Stage, kind: str, options: dict[str, Any]) -> None:
+    before = stage.counters().get("node_limits_reached", 0)
     row = stage.beside((kind, ATTACKER, {**NODE, **options}), name=_name(kind, options))
     assert row.counts["logins"] > 0, row.counts
+    if kind in PAST_LIMITS:
+        assert stage.counters()["node_limits_reached"] > before, row.counts
 
 
 @pytest.mark.long_attack

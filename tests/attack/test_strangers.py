@@ -47,10 +47,11 @@ def test_a_stranger_at_a_nodes_own_address_leaves_its_sessions_and_the_unix_sock
 
 @pytest.mark.parametrize("options", [{}, {"unix": True}], ids=["tcp", "unix"])
 def test_wrong_passwords_let_nobody_in(stage: Stage, options: dict[str, Any]) -> None:
-    place = "unix" if options else "tcp"
+    place, before = "unix" if options else "tcp", stage.counters().get("logins_denied", 0)
     row = stage.beside(("passwords", ATTACKER, {"source": ONE, **options}), name=f"passwords, {place}")
     assert row.counts.get("got in", 0) == 0, row.counts
     assert row.counts["logins"] > 0, row.counts
+    assert stage.counters()["logins_denied"] >= before + row.counts["refused"]
 
 
 def test_refusals_that_a_stranger_does_not_take(stage: Stage) -> None:

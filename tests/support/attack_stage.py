@@ -1,17 +1,12 @@
 """An exporter under attack: honest sessions beside the attackers, and what the exporter's process takes meanwhile.
 
-    with stage.under("idle", node="stranger") as attack:
-        figures = stage.honest().finish()
+    row = stage.beside(("idle", "stranger", {"count": 128}))     # checked, and in the report
 
 Roles: n1 exports disk0 and disk1; n2 is honest and has disk0; n3 attacks, may use disk1 and may not even see disk0;
 n4 may only read disk0. A name that the config does not have is a stranger's.
 """
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +19,8 @@ from meshfs import limits
 from meshfs.config import load
 from meshfs.keys import Keyring
 from meshfs.testing.cluster import BIN, LocalCluster
+from support.attack_process import Process
 from support.commands import until
-from support.nonces import FOLDER_VARIABLE
 
 OWNER, HONEST, ATTACKER, READER = "n1", "n2", "n3", "n4"
 DISK: Final = "disk0"
@@ -36,8 +31,6 @@ IO_TIMEOUT_S = 10
 SCRATCH_BYTES = 1 << 20
 #: The honest nodes connect from here, and the exporter knows it from its config; the others come from elsewhere.
 HONEST_ADDRESS, ATTACKER_ADDRESS, READER_ADDRESS = "127.0.0.1", "127.0.0.4", "127.0.0.5"
-#: A process that imports what it needs on a machine that does other things as well.
-START_S: Final = 60.0
 #: An honest call that takes longer than this is one that somebody notices; alone it takes about a millisecond.
 P99_MAX_MS: Final = 1000.0
 #: What an exporter may take beyond what it took before, while it is attacked, and for good afterwards.
@@ -70,81 +63,6 @@ class Row:
     def document(self) -> dict[str, Any]:
         usage = {"rss_mib": self.usage.rss_mib, "descriptors": self.usage.descriptors}
         return {"attack": self.attack, "security": self.security, "honest": self.honest, **usage, "counts": self.counts}
-
-
-class Process:
-    """An attacker or an honest session, and what it prints."""
-
-    def __init__(self, name: str, folder: Path, words: Sequence[str]) -> None:
-        self.name = name
-        self.errors = folder / f"{name}.stderr"
-        environment = dict(os.environ)
-        if not name.startswith("honest"):
-            # An attacker signs what it likes as often as it likes.
-            environment.pop(FOLDER_VARIABLE, None)
-        with self.errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment,
-            )
-        self.lines: list[str] = []
-        self._came = threading.Condition()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._came:
-                self.lines.append(line)
-                self._came.notify_all()
-        with self._came:
-            self._came.notify_all()
-
-    def ready(self, timeout_s: float = START_S) -> None:
-        """Wait until it says so."""
-        with self._came:
-            came = self._came.wait_for(lambda: self.lines or not self._thread.is_alive(), timeout_s)
-        assert came, f"{self.name} is not ready within {timeout_s:g} s: {self.text()}"
-        assert self.lines[:1] == ["ready\n"], f"{self.name} failed: {self.lines} {self.text()}"
-
-    def finish(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """Wait for its end; what it reports."""
-        assert self._process.wait(timeout_s) == 0, f"{self.name} failed: {self.text()}"
-        self._thread.join(timeout_s)
-        return dict(json.loads(self.lines[-1]))
-
-    def report(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """What an honest session got since its report before."""
-        with self._came:
-            had = len(self.lines)
-            self._process.send_signal(signal.SIGUSR1)
-            assert self._came.wait_for(lambda: len(self.lines) > had, timeout_s), f"{self.name} ended: {self.text()}"
-            return dict(json.loads(self.lines[had]))
-
-    @property
-    def runs(self) -> bool:
-        return self._process.poll() is None
-
-    def end(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """Ask it to end; what it reports."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        return self.finish(timeout_s)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._thread.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def text(self) -> str:
-        return self.errors.read_text(errors="replace")[-3000:]
 
 
 class AttackedCluster(LocalCluster):

@@ -3,7 +3,6 @@
 import argparse
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -139,5 +138,4 @@ def from_options(options: argparse.Namespace) -> Attack:
         attack.stopped = True
 
     signal.signal(signal.SIGTERM, stop)
-    sys.setswitchinterval(0.001)
     return attack
