@@ -60,6 +60,29 @@ def test_smbclient_makes_and_removes_files_and_directories(
     assert [line.split()[0] for line in output.splitlines() if line.split()[1:2] in (["A"], ["D"])] == [".", ".."]
 
 
+def test_smbclient_goes_through_nested_directories(cluster: LocalCluster, tmp_path: Path) -> None:
+    """A tree of directories is made, copied in and out, listed, found by 8.3 names, moved and removed."""
+    source, back = tmp_path / "source", tmp_path / "back"
+    for path in ("a/b/c", "a/other"):
+        (source / path).mkdir(parents=True)
+    for path in ("a/one", "a/b/two", "a/b/c/a-long-name.three"):
+        (source / path).write_bytes(os.urandom(10_000))
+    back.mkdir()
+    copy = f"prompt off; recurse on; lcd {source}; mput a; lcd {back}; mget a"
+    assert "NT_STATUS" not in smbclient(cluster, copy)
+    run("diff", "-r", source, back)
+    found = smbclient(cluster, "allinfo a\\b\\c\\a-long-name.three")
+    short = next(line.split()[1] for line in found.splitlines() if line.startswith("altname:"))
+    assert "~" in short
+    again = tmp_path / "again"
+    smbclient(cluster, f"get a\\b\\c\\{short} {again}")
+    run("cmp", source / "a/b/c/a-long-name.three", again)
+    refused = smbclient(cluster, "rename a a\\b\\a", status=None)
+    assert "NT_STATUS_ACCESS_DENIED" in refused
+    assert "NT_STATUS" not in smbclient(cluster, "rename a\\b b; ls b\\c\\*")
+    assert "NT_STATUS" not in smbclient(cluster, "deltree a; deltree b; ls")
+
+
 def test_smbclient_lists_the_share(cluster: LocalCluster) -> None:
     node = cluster.nodes["n1"]
     password = cluster.meshctl("password", str(cluster.config), "--node", "n2", "--to", "n1").stdout.strip()

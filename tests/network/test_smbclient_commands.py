@@ -78,6 +78,13 @@ def test_volume(peer: Peer, share: str) -> None:
     assert re.search(r"Volume: \|n1\| serial number 0x[0-9a-f]+\n", peer.smbclient("volume", share=share, status=0))
 
 
+@pytest.mark.parametrize("share", ["disks", "disks-system"])
+@pytest.mark.parametrize("options", [["-F"], ["-L"], ["-u", "n2"]])
+def test_smbcquotas_is_told_that_there_are_no_quotas(peer: Peer, share: str, options: list[str]) -> None:
+    text = run("smbcquotas", f"//{ADDRESS}/{share}", *peer.login, *options, status=None, timeout_s=60)
+    assert "Quotas are not supported by the server." in text
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
