@@ -216,8 +216,13 @@ READERS: Final = (
 # A node that is logged in and floods the exporter. Under a limit of the disk most of that would wait at the limit.
 ATTACKER: Final = "n3"
 ATTACKS: Final = ("create", "directory", "signature", "read4k")
+# As the floods of READERS, by a program that needs less of the users' core than three mounts and their fio do.
+LARGE_ATTACKS: Final = ("read64k", "read1m")
 ATTACKED: Final = (
-    *(Reader(f"attack-{kind}", _MANY, _reader(1), (), 5.0, quick=True, attacks=(kind,)) for kind in ATTACKS),
+    *(
+        Reader(f"attack-{kind}", _MANY, _reader(1), (), 5.0, quick=True, attacks=(kind,))
+        for kind in (*ATTACKS, *LARGE_ATTACKS)
+    ),
     Reader("attack-all", _MANY, _reader(1), (), 5.0, quick=True, attacks=ATTACKS),
 )
 
