@@ -2,6 +2,7 @@
 
 Serving a connection takes tasks, receive memory and the state of a peer, some 200 us to make and to end. One that
 has sent nothing gets none of that, so a flood of connections costs accept(2) and close(2), and can be kept up with.
+What is served is served in the turns of the newcomers from its address (`processor.py`), from the very beginning.
 """
 
 import logging
@@ -13,27 +14,49 @@ import trio
 
 from meshfs import limits, reactor
 from meshfs.exporter.admission import Admission, Arrival
+from meshfs.exporter.processor import Processor
+from meshfs.exporter.turns import ProcessorFlow
 
 logger = logging.getLogger(__name__)
 
 
 class Guest:
-    """A connection that was accepted, and when."""
+    """A connection that was accepted, and when; ``newcomers`` is in whose turns it is served."""
 
-    __slots__ = ("accepted_s", "address", "arrival", "socket")
+    __slots__ = ("_doorstep", "accepted_s", "address", "arrival", "newcomers", "socket")
 
-    def __init__(self, stream: socket.socket, address: object, arrival: Arrival, accepted_s: float) -> None:
+    def __init__(
+        self, stream: socket.socket, address: object, arrival: Arrival, accepted_s: float, newcomers: ProcessorFlow
+    ) -> None:
         self.socket = stream
         self.address = address
         self.arrival = arrival
         self.accepted_s = accepted_s
+        self.newcomers = newcomers
+        self._doorstep: Doorstep | None = None
+
+    def wait(self, doorstep: "Doorstep") -> None:
+        self._doorstep = doorstep
+
+    def step(self, _: float) -> ProcessorFlow | None:
+        """Its turn, in which it is served if it is there still."""
+        assert self._doorstep is not None
+        self._doorstep.serve(self)
+        return None
 
 
 class Doorstep:
     """Holds guests until their first bytes come (then ``begin`` serves them), their time is over, or they leave."""
 
-    def __init__(self, admission: Admission, begin: Callable[[Guest], None], late: Callable[[Guest], None]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        processor: Processor,
+        begin: Callable[[Guest], None],
+        late: Callable[[Guest], None],
+    ) -> None:
         self._admission = admission
+        self._processor = processor
         self._begin = begin
         self._late = late
         self._reactor = reactor.current()
@@ -45,6 +68,7 @@ class Doorstep:
 
     def add(self, guest: Guest) -> None:
         self._guests[guest] = None
+        guest.wait(self)
         guest.arrival.end = lambda: self._close(guest)
         self._reactor.add(guest.socket.fileno(), lambda: self._readable(guest), on_failure=lambda _: self._close(guest))
 
@@ -74,8 +98,14 @@ class Doorstep:
         if gone:
             self._close(guest)
             return
-        self._forget(guest)
-        self._begin(guest)
+        self._reactor.forget(guest.socket.fileno())
+        self._processor.ready(guest, guest.newcomers)
+
+    def serve(self, guest: Guest) -> None:
+        """Its turn has come; it may have been ended meanwhile."""
+        if guest in self._guests:
+            del self._guests[guest]
+            self._begin(guest)
 
     def _close(self, guest: Guest) -> None:
         self._forget(guest)

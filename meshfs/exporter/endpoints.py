@@ -88,6 +88,8 @@ def listen_tcp(address: str, port: int, *, early: bool = False) -> socket.socket
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listening.family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Connections that come in there inherit it, and wake nobody before there may be a whole message.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, limits.FIRST_MESSAGE_MIN_BYTES)
         listening.bind((address, port))
         listening.listen(limits.LISTEN_BACKLOG)
         listening.setblocking(False)

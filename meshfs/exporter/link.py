@@ -38,7 +38,10 @@ logger = logging.getLogger(__name__)
 class Link:
     """One connection's socket."""
 
-    def __init__(self, exporter: Exporter, stream: socket.socket, remote: str, login_until_s: float) -> None:
+    def __init__(
+        self, exporter: Exporter, stream: socket.socket, remote: str, login_until_s: float, newcomers: ProcessorFlow
+    ) -> None:
+        """``newcomers``: in whose turns it is served until somebody is logged in."""
         self.peer = Peer(exporter, remote, time.time)
         self.peer.on_class_change = self._class_changed
         self.logged_in = False
@@ -60,7 +63,8 @@ class Link:
         self._waits = False
         self._processor = exporter.processor
         #: Where it waits for its turn before its next request is seen, and after.
-        self._app_flow = self._flow = exporter.processor.turns.strangers
+        self._newcomers = newcomers
+        self._app_flow = self._flow = newcomers
         #: Whether anything came since `_watch_progress` looked.
         self._received = False
         self._memory = exporter.memory
@@ -145,7 +149,7 @@ class Link:
     def _flow_of(self, io_class: IoClass) -> ProcessorFlow:
         user = next((session.user for session in self.peer.sessions.values() if session.user), "")
         turns = self._processor.turns
-        return turns.flow((user, io_class)) if self.logged_in and user else turns.strangers
+        return turns.flow((user, io_class)) if self.logged_in and user else self._newcomers
 
     def _class_changed(self, system: bool) -> bool:
         self._flow = self._flow_of(IoClass.SYSTEM) if system else self._app_flow
@@ -209,7 +213,7 @@ class Link:
             return None
         self._low_water.expect(peer.connection.missing_bytes)
         outlet, held = self._outlet, peer.held
-        full = outlet.waiting is not None and outlet.unsent_bytes() > self._unsent_max_bytes()
+        full = outlet.waiting is not None and (outlet.unsent_bytes() > self._unsent_max_bytes() or outlet.has_many)
         if full or self._waits_for_memory or (held and peer.is_full):
             self._watch(False)
             self._paused = True

@@ -26,6 +26,7 @@ from meshfs.exporter.doorstep import Doorstep, Guest
 from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.link import Link
 from meshfs.exporter.reserve import Reserve
+from meshfs.exporter.turns import STRANGERS, newcomers_of
 from meshfs.transport.stream import tune
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Listener:
     async def run(self) -> None:
         """Serve until cancelled; then all connections are closed and their sessions ended."""
         self._reactor = self._exporter.processor.loop = reactor.current()
-        self._doorstep = Doorstep(self._admission, self._begin, self._late)
+        self._doorstep = Doorstep(self._admission, self._exporter.processor, self._begin, self._late)
         with self._reserve:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._flush_when_woken)
@@ -160,7 +161,8 @@ class Listener:
         accepted.setblocking(False)
         host = address[0] if isinstance(address, tuple) else LOCAL
         arrival, ended = self._admission.arrive(host)
-        self._doorstep.add(Guest(accepted, address, arrival, now))
+        newcomers = self._exporter.processor.turns.flow(newcomers_of(host) if arrival.is_known else STRANGERS)
+        self._doorstep.add(Guest(accepted, address, arrival, now, newcomers))
         self._end_for_another(ended)
 
     def _end_for_another(self, arrival: Arrival | None) -> None:
@@ -189,7 +191,7 @@ class Listener:
         stream, arrival = guest.socket, guest.arrival
         tune(stream)
         deadline = guest.accepted_s + limits.UNAUTHENTICATED_TIMEOUT_S
-        link = Link(self._exporter, stream, _remote_text(stream, guest.address), deadline)
+        link = Link(self._exporter, stream, _remote_text(stream, guest.address), deadline, guest.newcomers)
 
         def reached(stage: Stage) -> None:
             if link.reached(stage):

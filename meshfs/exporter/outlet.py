@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Parts of one sendmsg (writev(2): IOV_MAX).
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+#: What a frame takes beside its bytes: a bytearray, a tuple, its place in a list.
+_FRAME_BYTES: Final = 200
 
 
 class _Sent(enum.Enum):
@@ -68,6 +70,8 @@ class Outlet:
         #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
         self._charged_bytes = 0
         self._charged_to = peer.usage.memory
+        #: Of the frames that wait, how many were counted so far, and what they are.
+        self._counted = self._unsent_bytes = self._own_bytes = 0
         #: Set when nothing waits to be sent any more; None while nothing does.
         self.waiting: trio.Event | None = None
 
@@ -117,14 +121,24 @@ class Outlet:
         """
         if self.waiting is None:
             return 0
-        own_bytes = pooled_bytes = 0
-        for memory, buffer in self._peer.out:
+        out = self._peer.out
+        # What is there already was counted, unless some of it was sent since.
+        for index in range(self._counted, len(out)):
+            memory, buffer = out[index]
+            self._unsent_bytes += len(memory)
             if buffer is None:
-                own_bytes += len(memory)
-            else:
-                pooled_bytes += len(memory)
-        self._charge(own_bytes)
-        return own_bytes + pooled_bytes
+                self._own_bytes += len(memory) + _FRAME_BYTES
+        self._counted = len(out)
+        self._charge(self._own_bytes)
+        return self._unsent_bytes
+
+    @property
+    def has_many(self) -> bool:
+        """Whether as many frames wait as may, however small they are."""
+        return len(self._peer.out) >= limits.SEND_QUEUE_FRAMES_MAX
+
+    def _count_anew(self) -> None:
+        self._counted = self._unsent_bytes = self._own_bytes = 0
 
     def close(self) -> None:
         """Nothing is charged any more."""
@@ -144,6 +158,7 @@ class Outlet:
             if buffer is not None:
                 buffer.release()
         self._peer.out.clear()
+        self._count_anew()
         self._on_broken()
         if self.waiting is not None:
             self._all_sent()
@@ -174,6 +189,8 @@ class Outlet:
     def _take_off(self, sent: int, count: int) -> None:
         """Forget the frames that are sent, and the beginning of one sent in part."""
         self.taken_bytes += sent
+        if self._counted:
+            self._count_anew()
         out = self._peer.out
         for index in range(count):
             memory, buffer = out[index]

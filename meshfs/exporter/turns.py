@@ -51,6 +51,14 @@ _BEFORE: Final = 1 << 60
 STRANGERS: Final[FlowKey] = ("", IoClass.APP)
 
 
+def newcomers_of(address: str) -> FlowKey:
+    """Whoever comes from an address of the config and is not logged in; no node has a name with blanks.
+
+    So the login of a node waits neither for strangers nor for the neighbours of other nodes.
+    """
+    return (f"logins from {address or 'this machine'}", IoClass.APP)
+
+
 class _Class:
     """A class of I/O: its flows that want a turn, by start tag, and its own place between the classes."""
 

@@ -141,6 +141,8 @@ def tune(sock: socket.socket) -> None:
     if sock.family == socket.AF_UNIX:
         enlarge_buffers(sock)
         return
+    # One that was accepted has its listening socket's.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.TCP_KEEPALIVE_IDLE_S)

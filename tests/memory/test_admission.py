@@ -66,7 +66,7 @@ def use(address) -> None:
 
 
 async def until(condition):
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         while not condition():  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.005)
 
@@ -84,10 +84,9 @@ def try_until_in(address) -> None:
 
 @pytest.mark.parametrize("kind", ["idle", "trickle", "negotiate"])
 @pytest.mark.parametrize("source", [NODE, STRANGER])
-@pytest.mark.parametrize("count", [300, 2000])
-async def test_a_node_gets_in_beside_a_flood_of_connections(served, kind, source, count):
+async def test_a_node_gets_in_beside_a_flood_of_connections(served, kind, source):
     """From a stranger's address, and from the node's own: behind the same NAT, or on the same machine."""
-    exporter = served.exporter
+    exporter, count = served.exporter, 1000
     async with attack(NODE, served.port, kind, count, source):
         await until(lambda: exporter.counters["connections_ended"] > count)
         await in_thread(use, str(served.path))
@@ -98,7 +97,7 @@ async def test_a_node_gets_in_beside_a_flood_of_connections(served, kind, source
 async def test_a_session_that_is_there_goes_on_beside_a_flood(served):
     with SocketInitiator((NODE, served.port), timeout_s=60) as client:
         await in_thread(client.log_in, "n2")
-        async with attack(NODE, served.port, "idle", 300, NODE):
+        async with attack(NODE, served.port, "idle", 1000, NODE):
             await until(lambda: served.exporter.counters["connections_ended"] > 3000)
             assert (await in_thread(client.call, Command.ECHO, ECHO)).status == 0
 

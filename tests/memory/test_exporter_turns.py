@@ -11,9 +11,11 @@ import trio.lowlevel
 
 from meshfs import limits
 from meshfs.exporter import outlet, read_write
+from meshfs.exporter.admission import LOCAL
 from meshfs.exporter.endpoints import listen_unix
 from meshfs.exporter.listener import Listener
 from meshfs.exporter.peer import Peer
+from meshfs.exporter.turns import newcomers_of
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
@@ -215,7 +217,7 @@ async def test_what_is_used_is_known_by_node_and_class(tmp_path):
             message_id = client.send(Command.READ, read_body(file_id, 0, 4096))
             await in_thread(client.take, message_id)
     used = {flow.key: flow.used_s for flow in server.processor.turns.flows()}
-    assert used["", IoClass.APP] > 0
+    assert used[newcomers_of(LOCAL)] > 0
     assert used["n2", IoClass.APP] > 0
     assert used["n3", IoClass.SYSTEM] > 0
     assert used.get(("n2", IoClass.SYSTEM), 0) == 0

@@ -1,5 +1,6 @@
 """No node takes another's connections, sessions or memory, over real sockets where it matters."""
 
+import socket
 import time
 from contextlib import ExitStack, asynccontextmanager, suppress
 
@@ -96,7 +97,7 @@ async def serving(tmp_path, disk, *, max_bytes, per_node_min_bytes):
 
 
 async def until(condition):
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while not condition():  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.005)
 
@@ -253,3 +254,26 @@ async def test_writes_of_the_largest_size_by_many_connections_of_all_nodes_all_e
                 for _ in range(4):
                     nursery.start_soon(in_thread, work, user)
         assert not exporter.memory.wanted
+
+
+async def test_small_replies_that_nobody_fetches_are_few_and_are_charged(tmp_path):
+    """A reply of 84 bytes takes three times that, so their bytes alone would not bound them."""
+    disk = MemoryDisk(MIB)
+    async with serving(tmp_path, disk, max_bytes=64 * MIB, per_node_min_bytes=8 * MIB) as (exporter, path):
+
+        def flood(client):
+            with suppress(OSError):
+                while True:
+                    client.deliver(*(client.pack(Command.ECHO, ECHO, credits=2)[1] for _ in range(100)))
+
+        client = await in_thread(SocketInitiator(path, timeout_s=120).log_in, "n2")
+        (peer,) = exporter.peers
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, flood, client)
+            await until(lambda: len(peer.out) >= limits.SEND_QUEUE_FRAMES_MAX)
+            await in_thread(use, path, "n3")
+            # A batch of receive memory goes past it.
+            assert len(peer.out) < limits.SEND_QUEUE_FRAMES_MAX + 4096
+            assert exporter.usage.of("n2").memory.used_bytes > 200 * limits.SEND_QUEUE_FRAMES_MAX
+            client.socket.shutdown(socket.SHUT_RDWR)
+        client.socket.close()

@@ -165,7 +165,7 @@ def test_with_many_nodes_their_addresses_share_a_bound() -> None:
     many = [f"10.1.{n // 250}.{n % 250}" for n in range(1000)]
     admission = Admission(many)
     for address in many:
-        for _ in range(20):
+        for _ in range(limits.CONNECTIONS_NODE_MIN + 8):
             knock(admission, address)
     assert admission.waiting == 1000 * limits.CONNECTIONS_NODE_MIN
 
