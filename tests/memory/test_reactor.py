@@ -244,3 +244,75 @@ async def test_cancelling_the_task_ends_the_worker_within() -> None:
         await serving.run_in_trio()
     assert scope.cancelled_caught
     assert owner.told == ["trio"]
+
+
+async def test_soon_ends_the_wait_for_descriptors_and_the_round_under_way(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    hot = reactor.current()
+    seen: list[str] = []
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    # Nothing is watched and nothing comes: only the call itself can end the wait.
+    hot.soon(lambda: seen.append("from a task"))
+    await until(lambda: bool(seen))
+
+    def readable() -> None:
+        theirs.recv(100)
+        hot.soon(lambda: seen.append("soon"))
+        hot.defer(lambda: seen.append("deferred"))
+        seen.append("readable")
+
+    with hot.watching(theirs.fileno(), readable):
+        ours.send(b"x")
+        await until(lambda: len(seen) == 4)
+    assert seen == ["from a task", "readable", "soon", "deferred"]
+
+
+async def test_work_in_parts_lets_descriptors_and_tasks_in_between(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Work that always wants more: a descriptor is looked at before each part, and trio's tasks run."""
+    ours, theirs = pair
+    hot = reactor.current()
+    parts, received, turns = 0, 0, 0
+    over = False
+
+    def part() -> None:
+        nonlocal parts
+        parts += 1
+        ours.send(b"x")
+        if not over:
+            hot.soon(part)
+
+    def readable() -> None:
+        nonlocal received
+        received += len(theirs.recv(100))
+        # What the part before sent is received before the next one.
+        assert received == parts
+
+    with hot.watching(theirs.fileno(), readable):
+        hot.soon(part)
+        with trio.fail_after(10):
+            while parts < 200 or turns < 3:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+        over = True
+        await until(lambda: received == parts)
+
+
+async def test_a_part_that_fails_keeps_no_other_from_being_called(caplog: pytest.LogCaptureFixture) -> None:
+    hot = reactor.current()
+    seen: list[str] = []
+
+    def fails() -> None:
+        raise RuntimeError("a fault of ours")
+
+    hot.soon(fails)
+    hot.soon(lambda: seen.append("called"))
+    await until(lambda: bool(seen))
+    assert "a fault of ours" in caplog.text
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.001)
