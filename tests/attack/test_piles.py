@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from support.attack_stage import ATTACKER, READER, Stage
+from support.attack_stage import ATTACKED, ATTACKER, READER, Stage, check_honest
 
 NODE = {"source": "127.0.0.4"}
 #: What is piled up here is more than a node may have.
@@ -58,11 +58,14 @@ def test_nobody_is_shut_out_by_a_node_that_has_all_connections(stage: Stage, lon
 
 
 def test_a_node_that_may_only_read_stops_no_writer(stage: Stage) -> None:
-    """Its exclusive locks and its opens that share nothing are on the disk that the honest session writes."""
-    options = {"source": "127.0.0.5", "disk": "disk0"}
-    row = stage.beside(("readonly", READER, options))
-    assert row.counts["logins"] > 0, row.counts
-    assert "lock 0x00000000" not in row.counts, row.counts
+    """It asks first: for opens that share nothing, and for exclusive locks of all of the disk that is then written."""
+    attack = stage.attack("readonly", READER, source="127.0.0.5")
+    figures = stage.honest(disk=ATTACKED, writes=0.5).finish()
+    counts = attack.end()
+    assert counts["logins"] > 0, counts
+    assert "lock 0x00000000" not in counts, counts
+    check_honest(figures, stage.cluster.io_timeout_s)
+    stage.check_exporter()
 
 
 def _name(kind: str, options: dict[str, Any]) -> str:

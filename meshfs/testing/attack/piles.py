@@ -21,7 +21,6 @@ from meshfs import limits
 from meshfs.smb.constants import AccessMask, Command, Flags, LockFlags
 from meshfs.smb.messages import (
     ChangeNotifyRequest,
-    CloseRequest,
     CreateRequest,
     EchoRequest,
     FileId,
@@ -244,19 +243,19 @@ def reconnects(attack: Attack) -> None:
 
 
 def read_only(attack: Attack) -> None:
-    """Ask for everything that would stop a writer; `granted` counts what the exporter gave."""
+    """Ask for everything that would stop a writer, and keep what is granted."""
     everything = int(LockFlags.EXCLUSIVE_LOCK | LockFlags.FAIL_IMMEDIATELY)
     while not attack.over:
         with attack.refusals(), attack.logged_in() as client:
             while not attack.over:
-                opened = client.create(attack.options.disk, _READ, 0)
-                attack.counts[f"share none 0x{opened.status:08x}"] += 1
-                file_id = FileId(*_ids(opened.body)) if not opened.status else FileId(0, 0)
-                lock = LockRequest(file_id, (LockElement(0, 1 << 62, everything),))
-                attack.counts[f"lock 0x{client.call(Command.LOCK, lock.pack()).status:08x}"] += 1
+                for share in (0, SHARE_ALL):
+                    opened = client.create(attack.options.disk, _READ, share)
+                    attack.counts[f"open 0x{opened.status:08x}"] += 1
+                    if not opened.status:
+                        lock = LockRequest(FileId(*_ids(opened.body)), (LockElement(0, 1 << 62, everything),))
+                        attack.counts[f"lock 0x{client.call(Command.LOCK, lock.pack()).status:08x}"] += 1
                 attack.ready()
                 attack.rest(0.2)
-                client.call(Command.CLOSE, CloseRequest(file_id).pack())
 
 
 PILES: Final[dict[str, Run]] = {
