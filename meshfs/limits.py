@@ -413,6 +413,9 @@ CALLBACK_FAILURES_MAX_PER_S: Final = 100
 
 # Unix sockets do not size their buffers by themselves; the default takes 208 KiB at a time.
 UNIX_SOCKET_BUFFER_BYTES: Final = 4 * MIB
+# Connections at an exporter's Unix socket that get them, when they are logged in: kernel memory of 256 MiB at the most.
+# Two mounts with all their channels there have fewer.
+UNIX_SOCKETS_LARGE_MAX: Final = 64
 # A peer that died without a word: found after 5 + 3 * 2 s when idle, and when data is unacknowledged.
 TCP_KEEPALIVE_IDLE_S: Final = 5
 TCP_KEEPALIVE_INTERVAL_S: Final = 2

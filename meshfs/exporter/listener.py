@@ -27,7 +27,7 @@ from meshfs.exporter.exporter import Exporter
 from meshfs.exporter.link import Link
 from meshfs.exporter.reserve import Reserve
 from meshfs.exporter.turns import STRANGERS, newcomers_of
-from meshfs.transport.stream import tune
+from meshfs.transport.stream import enlarge_buffers, tune
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Listener:
         self._accepting = {listening: trio.CancelScope() for listening in sockets}
         self._nursery: trio.Nursery | None = None
         self._links: set[Link] = set()
+        #: Those whose sockets have large buffers.
+        self._enlarged: set[Link] = set()
         self._admission = Admission(known)
         self._doorstep: Doorstep | None = None
         self._reserve = Reserve()
@@ -189,12 +191,14 @@ class Listener:
         assert self._nursery is not None
         assert self._reactor is not None
         stream, arrival = guest.socket, guest.arrival
-        tune(stream)
+        tune(stream, enlarge=False)
         deadline = guest.accepted_s + limits.UNAUTHENTICATED_TIMEOUT_S
         link = Link(self._exporter, stream, _remote_text(stream, guest.address), deadline, guest.newcomers)
 
         def reached(stage: Stage) -> None:
             if link.reached(stage):
+                if stage is Stage.LOGGED_IN:
+                    self._enlarge(link, stream)
                 self._end_for_another(self._admission.advance(arrival, stage))
 
         link.peer.on_stage = reached
@@ -202,6 +206,13 @@ class Listener:
         self._links.add(link)
         self._nursery.start_soon(self._serve, link, arrival)
         self._reactor.give_turn()
+
+    def _enlarge(self, link: Link, stream: socket.socket) -> None:
+        """Let the kernel hold large replies of a Unix socket, of so many at once as is worth their memory."""
+        enlarged = self._enlarged
+        if stream.family == socket.AF_UNIX and link not in enlarged and len(enlarged) < limits.UNIX_SOCKETS_LARGE_MAX:
+            enlarged.add(link)
+            enlarge_buffers(stream)
 
     async def _serve(self, link: Link, arrival: Arrival) -> None:
         try:
@@ -214,6 +225,7 @@ class Listener:
             logger.exception("%s: closed after an internal error", link.peer.remote)
         finally:
             self._links.discard(link)
+            self._enlarged.discard(link)
             link.peer.on_stage = _ignored
             self._admission.leave(arrival)
             link.close()

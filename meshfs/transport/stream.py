@@ -133,13 +133,14 @@ async def _finish_connect(sock: socket.socket, address: tuple[str, int] | str) -
         raise OSError(number, os.strerror(number))
 
 
-def tune(sock: socket.socket) -> None:
-    """No delay, a dead peer found within seconds, room for large messages on Unix sockets.
+def tune(sock: socket.socket, *, enlarge: bool = True) -> None:
+    """No delay, a dead peer found within seconds, room for large messages on Unix sockets unless not ``enlarge``.
 
     TCP sizes its buffers by itself, and better than a fixed number would (tcp(7)).
     """
     if sock.family == socket.AF_UNIX:
-        enlarge_buffers(sock)
+        if enlarge:
+            enlarge_buffers(sock)
         return
     # One that was accepted has its listening socket's.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)

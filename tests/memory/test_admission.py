@@ -174,3 +174,31 @@ def refuse_accepts(monkeypatch, times):
 
     monkeypatch.setattr(socket.socket, "accept", refusing)
     return refused
+
+
+async def test_large_buffers_of_the_kernel_are_for_few_that_are_logged_in(served, monkeypatch):
+    monkeypatch.setattr(limits, "UNIX_SOCKETS_LARGE_MAX", 2)
+    sizes = []
+
+    def note():
+        sizes[:] = sorted(
+            link._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= limits.UNIX_SOCKET_BUFFER_BYTES
+            for link in served.listener._links
+        )
+
+    clients = [SocketInitiator(str(served.path), timeout_s=60) for _ in range(4)]
+    for client in clients:
+        await in_thread(client.negotiate)
+    note()
+    assert sizes == [False] * 4
+    for client in clients[:3]:
+        await in_thread(client.set_up)
+    note()
+    assert sizes == [False, False, True, True]
+    clients[0].socket.close()
+    await until(lambda: len(served.listener._links) == 3)
+    await in_thread(clients[3].set_up)
+    note()
+    assert sizes == [False, True, True]
+    for client in clients:
+        client.socket.close()

@@ -210,7 +210,7 @@ def test_strangers_cost_bounded_memory_and_leave_others_alone(cluster: LocalClus
     with connect(cluster) as client, ExitStack() as strangers:
         file_id = client.open("disk0")
         before_mib = rss_mib(running.pid)
-        for number in range(4 * limits.CONNECTIONS_NODE_MAX):
+        for number in range(16 * limits.CONNECTIONS_STRANGER_MAX):
             stranger = strangers.enter_context(socket.create_connection((node.address, node.port)))
             # All of a frame but its last byte; or one that is too long.
             announced, sent = (frame, frame - 1) if number % 4 else (frame + 1, 64)
