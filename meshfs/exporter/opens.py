@@ -205,6 +205,8 @@ class DiskOpen(Open):
 
     def stop_excluding(self) -> None:
         """Let go what could stop writers: locks, LOCK requests that wait, and its part in share access."""
+        if self.gone:
+            return
         for waiting in list(self.waits):
             waiting.end(NtStatus.ACCESS_DENIED)
         if self.excludes:

@@ -167,3 +167,14 @@ def test_a_reader_whose_read_never_ends_stops_no_writer(pair):
     assert not reader.answered(message_id)
     assert len(disk.opens) == 1
     assert writer.create("disk0", READ_WRITE, 0).status == 0
+
+
+def test_an_open_that_is_gone_has_nothing_to_let_go(pair):
+    """A reload looks at all opens of a disk, and what it ends may have been the end of another one."""
+    writer, _ = pair
+    first, second = writer.open("disk0", READ, R), writer.open("disk0", READ, R)
+    disk = writer.exporter.shares.all()[0]
+    gone = writer.exporter.sessions[writer.session_id].opens[first]
+    writer.call(Command.CLOSE, CloseRequest(FileId(first, first)).pack())
+    gone.stop_excluding()
+    assert disk.share_counts.conflicts(READ_WRITE, SHARE_ALL), f"open {second} is there still"
