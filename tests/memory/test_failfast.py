@@ -162,7 +162,13 @@ async def test_a_silent_exporter_is_away_after_a_bound_that_is_shorter_than_its_
 
 def freeze(pair: Pair, patch: pytest.MonkeyPatch) -> None:
     """The exporter reads and answers nothing, on this connection and on later ones, as a stopped process."""
-    patch.setattr(Link, "_receive_batch", lambda link: bool(link._socket.recv(MIB)))
+
+    def work(link: Link, until_s: float) -> bool:
+        if not link._socket.recv(MIB):
+            link._lost()
+        return False
+
+    patch.setattr(Link, "_work", work)
 
 
 @pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
