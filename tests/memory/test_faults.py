@@ -13,7 +13,7 @@ from meshfs import bugs, limits, reactor
 from meshfs.alarm import Alarm
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter import read_write
-from meshfs.exporter.link import Link
+from meshfs.exporter.outlet import Outlet
 from meshfs.exporter.peer import Peer
 from meshfs.initiator.channel import Channel
 from meshfs.limits import KIB, MIB
@@ -158,7 +158,7 @@ async def test_a_fault_with_a_connection_ends_that_connection(
     where: tuple[type, str] = {
         "initiator": (Channel, "_handle"),
         "exporter": (Peer, "_handle"),
-        "exporter sends": (Link, "_take_off"),
+        "exporter sends": (Outlet, "_take_off"),
     }[side]  # type: ignore[assignment]
     good, faults = getattr(*where), 0
 
