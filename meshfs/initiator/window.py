@@ -54,7 +54,7 @@ in the kernel; a mount of its own for system I/O (`-o class=system`) has limits 
 Synchronous requests are not counted there and find at least FUSE_WORKERS_MAX -
 FUSE_BACKGROUND_MAX workers; more system threads than that, each in a read of its own, take them
 all. And what was started leaves in its order: an application's read goes behind the writes that
-are in the socket already, which its share bounds.
+are in the socket already, which the share and the room of their class bound.
 """
 
 from collections import deque
