@@ -12,7 +12,7 @@ from support.nonces import FOLDER_VARIABLE
 
 #: What an honest session's percentiles are of, in the short form and the long one.
 SECONDS_SHORT, SECONDS_LONG = 1.0, 8.0
-FRAMES_SHORT, FRAMES_LONG = 4_000, 60_000
+FRAMES_SHORT, FRAMES_LONG = 3_000, 60_000
 #: A fuzz of a million frames takes minutes, on a machine that is busy an hour.
 LONG_TIMEOUT_S = 4 * 3600
 _rows: list[Row] = []

@@ -6,6 +6,7 @@ import pytest
 
 from support.attack_stage import ATTACKED, ATTACKER, READER, Stage, check_honest
 
+LONG = pytest.mark.long_attack
 NODE = {"source": "127.0.0.4"}
 #: What is piled up here is more than a node may have.
 PAST_LIMITS = ("locks", "opens", "notifies")
@@ -16,17 +17,17 @@ PAST_LIMITS = ("locks", "opens", "notifies")
     [
         pytest.param("locks", {"count": 10_000}, id="10000-locks"),
         pytest.param("opens", {"count": 2500}, id="2500-opens"),
-        pytest.param("notifies", {"connections": 3}, id="notifies"),
-        pytest.param("patterns", {}, id="patterns-of-100-stars"),
-        pytest.param("tiny", {}, id="tiny-listings"),
-        pytest.param("compounds", {}, id="64-part-compounds"),
+        pytest.param("notifies", {"connections": 3}, id="notifies", marks=LONG),
+        pytest.param("patterns", {}, id="patterns-of-100-stars", marks=LONG),
+        pytest.param("tiny", {}, id="tiny-listings", marks=LONG),
+        pytest.param("compounds", {}, id="64-part-compounds", marks=LONG),
         pytest.param("replies", {"count": 20}, id="unread-replies"),
         pytest.param("halves", {"count": 20}, id="half-frames"),
-        pytest.param("sips", {"count": 20}, id="slow-readers"),
-        pytest.param("drips", {"count": 20}, id="slow-writers"),
-        pytest.param("reconnects", {}, id="logins"),
+        pytest.param("sips", {"count": 20}, id="slow-readers", marks=LONG),
+        pytest.param("drips", {"count": 20}, id="slow-writers", marks=LONG),
+        pytest.param("reconnects", {}, id="logins", marks=LONG),
         pytest.param("connections", {"count": 80}, id="connections"),
-        pytest.param("sessions", {"count": 160}, id="sessions"),
+        pytest.param("sessions", {"count": 160}, id="sessions", marks=LONG),
     ],
 )
 def test_a_pile_leaves_others_served(stage: Stage, kind: str, options: dict[str, Any]) -> None:
@@ -37,7 +38,7 @@ def test_a_pile_leaves_others_served(stage: Stage, kind: str, options: dict[str,
         assert stage.counters()["node_limits_reached"] > before, row.counts
 
 
-@pytest.mark.long_attack
+@LONG
 @pytest.mark.parametrize(
     ("kind", "count", "patience_s"),
     [("locks", 100_000, 5.0), ("connections", 1023, 20.0), ("sessions", 2047, 20.0)],

@@ -33,6 +33,7 @@ def flooded(stage: Stage) -> None:
         stage.attack(kind, node, source=SOURCES[node], connections=2)
 
 
+@pytest.mark.long_attack
 def test_a_reload_under_attack_changes_nothing_for_others(own: Stage) -> None:
     own.standing()
     flooded(own)

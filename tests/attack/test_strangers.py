@@ -6,6 +6,7 @@ import pytest
 
 from support.attack_stage import ATTACKER, HONEST, OWNER, Stage, check_honest
 
+LONG = pytest.mark.long_attack
 #: A stranger's addresses are none of the config.
 ONE = "127.9.0.1"
 MANY = ",".join(f"127.9.{number // 200}.{number % 200 + 1}" for number in range(400))
@@ -17,8 +18,8 @@ SHARED = "127.0.0.1"
     ("kind", "source", "count"),
     [
         pytest.param("idle", ONE, 128, id="idle"),
-        pytest.param("idle", MANY, 2000, id="idle-2000"),
-        pytest.param("trickle", ONE, 128, id="trickle"),
+        pytest.param("idle", MANY, 2000, id="idle-2000", marks=LONG),
+        pytest.param("trickle", ONE, 128, id="trickle", marks=LONG),
         pytest.param("half", MANY, 300, id="half"),
     ],
 )
@@ -38,6 +39,7 @@ def test_nodes_log_in_while_strangers_reconnect(stage: Stage) -> None:
     stage.check_exporter()
 
 
+@LONG
 def test_a_stranger_at_a_nodes_own_address_leaves_its_sessions_and_the_unix_socket(stage: Stage) -> None:
     stage.beside(("idle", "stranger", {"source": SHARED, "count": 256}), name="idle 256, same address")
     attack = stage.attack("idle", "stranger", source=SHARED, count=256)
@@ -45,7 +47,7 @@ def test_a_stranger_at_a_nodes_own_address_leaves_its_sessions_and_the_unix_sock
     attack.end()
 
 
-@pytest.mark.parametrize("options", [{}, {"unix": True}], ids=["tcp", "unix"])
+@pytest.mark.parametrize("options", [pytest.param({}, id="tcp"), pytest.param({"unix": True}, id="unix", marks=LONG)])
 def test_wrong_passwords_let_nobody_in(stage: Stage, options: dict[str, Any]) -> None:
     place, before = "unix" if options else "tcp", stage.counters().get("logins_denied", 0)
     row = stage.beside(("passwords", ATTACKER, {"source": ONE, **options}), name=f"passwords, {place}")

@@ -22,6 +22,7 @@ from meshfs.testing.raw_initiator import SocketInitiator
 REFUSALS: Final = (OSError, EOFError, AssertionError)
 #: Before another connection is tried after a refusal: an attacker that spins would only slow itself down.
 REFUSED_PAUSE_S: Final = 0.01
+HELD_UP_AFTER_S: Final = 10.0
 _ECHO: Final = EchoRequest().pack()
 
 
@@ -43,10 +44,16 @@ class Attack:
     ends_s: float
     counts: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
+    begun_s: float = field(default_factory=time.monotonic)
 
     @property
     def over(self) -> bool:
         return self.stopped or time.monotonic() >= self.ends_s
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the exporter lets the attack get no further soon: it is as far as it comes."""
+        return time.monotonic() - self.begun_s > HELD_UP_AFTER_S
 
     @property
     def left_s(self) -> float:

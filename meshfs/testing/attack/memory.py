@@ -120,7 +120,7 @@ def several(make: Callable[[Attack], Slow]) -> Run:
                 else:
                     slow[made.client.socket.fileno()] = made
                     poll.register(made.client.socket, _GONE)
-            if len(slow) >= wanted or refused:
+            if len(slow) >= wanted or refused or attack.is_held_up:
                 attack.ready()
             attack.counts["held at most"] = max(attack.counts["held at most"], len(slow))
             ended = {descriptor for descriptor, _ in poll.poll(0)}

@@ -185,7 +185,7 @@ def _keep(attack: Attack, wanted: int, connect: Callable[[], Client]) -> None:
                 kept[client.socket.fileno()] = client
                 poll.register(client.socket, _GONE)
         attack.counts["held at most"] = max(attack.counts["held at most"], len(kept))
-        if len(kept) >= wanted or refused:
+        if len(kept) >= wanted or refused or attack.is_held_up:
             attack.ready()
         for descriptor, _ in poll.poll(0 if len(kept) < wanted else 100):
             poll.unregister(descriptor)
