@@ -33,6 +33,8 @@ EXPORTER: dict[str, Any] = {
         "version": 1, "node": "n1", "pid": 1, "uptime_s": 12.5, "listening": [], "connections": 3,
         "sessions": [{"node": "n2", "opens": 2}, {"node": "n2", "opens": 1}, {"node": "n1", "opens": 4}],
         "counters": {"logins": 3, "bad_signatures": 1},
+        "nodes": [{"node": "n2", "connections": 2, "memory_bytes": 4096}], "memory": {"used_bytes": 8192},
+        "processor": [{"node": "n2", "class": "app", "used_s": 1.5, "turns": 30}],
         "disks": [{
             "name": "disk0", "size_bytes": 1 << 40, "state": "ok", "queued": 5, "in_flight": 6, "reads": 1, "writes": 2,
             "flushes": 3, "read_bytes": 512, "written_bytes": 1024, "errors": 1,
@@ -59,7 +61,7 @@ MOUNT: dict[str, Any] = {
          "channels": [
              {"state": "connected", "outstanding": 3, "interface": "eth0", "local_address": "10.0.1.2",
               "remote_address": "10.0.1.1", "number": 0, "selected": True, "speed_bits_s": 25_000_000_000,
-              "failures": 2, "sent_bytes": 100, "received_bytes": 200},
+              "failures": 2, "bad_signatures": 1, "sent_bytes": 100, "received_bytes": 200},
              {"state": "connected", "outstanding": 4},
              {"state": "down", "outstanding": 0, "interface": "eth2", "selected": False, "speed_bits_s": 0},
          ]},
