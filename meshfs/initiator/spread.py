@@ -3,12 +3,17 @@
 Every channel has a `Load`: the bytes that are outstanding on it, and its rate, measured from
 what it really moves. A request takes the channel that is likely to be done with it first:
 
-    (outstanding + size) / rate
+    (outstanding + size) / rate ** _PULL
 
-so an interface of a tenth of the speed gets a tenth of a deep queue and nothing of a shallow
+so an interface of a tenth of the speed gets a part of a deep queue and nothing of a shallow
 one, and never holds the others up. A large request that would leave a channel idle all the
 while goes in parts, one for each channel, sized so that all end together, where that saves
 enough.
+
+The exponent is a half. Where it is not the links that limit but a processor at either end, a channel moves in
+proportion to what it is given, and so does its rate. With an exponent of 1 any shares would keep themselves, and two
+equal links can come to carry a thirtieth and the rest. Below 1 equal shares are the stable ones. Where the links
+limit, a link of a tenth of the speed has a third of the other's queue, and both are busy.
 
 The rate. While a channel has something outstanding its time is busy time; what it moved in it
 gives a sample, every `_SAMPLE_BYTES` or `_SAMPLE_AGE_S`, and samples a moving mean. A channel
@@ -25,6 +30,7 @@ _SAMPLE_BYTES: Final = 512 << 10
 _SAMPLE_AGE_S: Final = 1.0
 _REQUEST_BYTES: Final = 16 << 10
 _MEAN: Final = 0.25
+_PULL: Final = 0.5
 _STALE_S: Final = 2.0
 #: Longer than anything takes: whatever is known to work goes before what was never measured.
 _UNMEASURED_S: Final = 1e6
@@ -46,13 +52,16 @@ class Load:
     """One channel's. ``begin`` and ``end`` (or ``drop``) are told of every READ and WRITE."""
 
     __slots__ = (
-        "_busy_s", "_mark_s", "_moved_bytes", "_samples", "measured", "outstanding_bytes", "rate_bytes_s", "sampled_s",
+        "_busy_s", "_mark_s", "_moved_bytes", "_samples", "measured", "outstanding_bytes", "pull", "rate_bytes_s",
+        "sampled_s",
     )  # fmt: skip
 
     def __init__(self, now: float, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
         self.outstanding_bytes = 0
         #: What it moves in a second; ``measured``, or promised.
         self.rate_bytes_s = rate_bytes_s
+        #: By what shares of a queue go.
+        self.pull: float = rate_bytes_s**_PULL
         self.measured = False
         #: When the rate was measured last.
         self.sampled_s = now
@@ -84,6 +93,7 @@ class Load:
             self._samples = 1 if now - self.sampled_s >= _STALE_S else self._samples + 1
             rate = self._moved_bytes / self._busy_s
             self.rate_bytes_s += (rate - self.rate_bytes_s) * max(_MEAN, 1 / self._samples)
+            self.pull = self.rate_bytes_s**_PULL
             self.measured = True
         self._moved_bytes, self._busy_s, self.sampled_s = 0, 0.0, now
 
@@ -91,6 +101,11 @@ class Load:
         """Until it would be done with ``size`` more."""
         seconds = (self.outstanding_bytes + size + _REQUEST_BYTES) / self.rate_bytes_s
         return seconds if self.measured else seconds + _UNMEASURED_S
+
+    def queue(self, size: int) -> float:
+        """How long its queue is with ``size`` more; of use beside others' only."""
+        queue = (self.outstanding_bytes + size + _REQUEST_BYTES) / self.pull
+        return queue if self.measured else queue + _UNMEASURED_S
 
     def to_try(self, now: float) -> bool:
         """Nothing was found of its rate for long, or ever, and nothing will be."""
@@ -152,14 +167,14 @@ class Spread(Generic[C]):
         """The channel for a request of ``size`` bytes; None when there is none."""
         if self._only is not None:
             return self._only
-        best, best_s = None, 0.0
+        best, shortest = None, 0.0
         for channel in self.channels:
             load = channel.load
             if 0 < size < SPLIT_MIN_BYTES and load.to_try(now):
                 return channel
-            seconds = load.seconds(size)
-            if best is None or seconds < best_s:
-                best, best_s = channel, seconds
+            queue = load.queue(size)
+            if best is None or queue < shortest:
+                best, shortest = channel, queue
         return best
 
     def split(self, size: int, now: float) -> list[tuple[C, int]]:

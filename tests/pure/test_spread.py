@@ -198,3 +198,28 @@ def test_throughput_is_a_mean_of_the_last_seconds() -> None:
         throughput.look(tick * 0.25, tick * 1000, tick * 500)
     assert throughput.sent_bytes_s == pytest.approx(4000, rel=0.01)
     assert throughput.received_bytes_s == pytest.approx(2000, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_channels_that_share_a_processor_come_to_equal_shares(seed: int) -> None:
+    """It serves whoever has more in proportion, so each channel moves in proportion to what it is given."""
+    rng, spread = random.Random(seed), Spread[Link]()
+    paths = [Link(1e9), Link(1e9)]
+    for path in paths:
+        spread.add(path)
+    now, size = 0.0, 16 << 10
+    waiting = [paths[0]] * 30 + [paths[1]] * 2
+    for path in waiting:
+        path.load.begin(size, now)
+    counts = dict.fromkeys(paths, 0)
+    for step in range(6000):
+        now += 100e-6
+        ended = waiting.pop(rng.randrange(len(waiting)))
+        ended.load.end(size, now)
+        chosen = spread.pick(size, now)
+        assert chosen is not None
+        chosen.load.begin(size, now)
+        waiting.append(chosen)
+        if step >= 3000:
+            counts[chosen] += 1
+    assert min(counts.values()) > 0.35 * sum(counts.values())
