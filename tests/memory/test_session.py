@@ -402,7 +402,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         sent_bytes, received_bytes = status.pop("sent_bytes"), status.pop("received_bytes")
         assert status == {
             "node": "n1", "state": "connected", "why": "", "retry_in_s": None, "failures": 0, "waiting": [],
-            "away_s": None, "failing_fast": False, "hung_disks": [],
+            "away_s": None, "failing_fast": False, "hung_disks": [], "bad_signatures": 0, "nonces_repeated": 0,
         }  # fmt: skip
         assert channel.pop("sent_bytes") == sent_bytes > 500
         assert channel.pop("received_bytes") == received_bytes > 500
@@ -411,7 +411,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
             "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0, "losses": 0,
             "interface": "", "number": 0, "speed_bits_s": 0, "rdma": False, "selected": True, "why": "",
             "retry_in_s": None, "sent_bytes_s": 0, "received_bytes_s": 0, "local_address": "",
-            "remote_address": "way-0", "measured_bytes_s": None,
+            "remote_address": "way-0", "measured_bytes_s": None, "bad_signatures": 0,
         }  # fmt: skip
         await exporter.stop()
         await until(lambda: session.state == "down" and session.retry_at is not None)
