@@ -158,6 +158,11 @@ class Turns:
         """Whether all turns have been of one flow for a while."""
         return self._alone_s >= limits.TURN_ALONE_AFTER_S
 
+    @property
+    def alone(self) -> ProcessorFlow | None:
+        """The flow that all turns have been of for a while, if there is one."""
+        return self._last if self._alone_s >= limits.TURN_ALONE_AFTER_S else None
+
     def wanting(self) -> Iterator[ProcessorFlow]:
         """The flows that wait for their turn, in no order."""
         for each in (self._app, self._system):

@@ -223,6 +223,32 @@ async def test_what_is_used_is_known_by_node_and_class(tmp_path):
     assert used.get(("n2", IoClass.SYSTEM), 0) == 0
 
 
+async def test_who_is_alone_is_answered_without_a_turn_until_another_comes(tmp_path):
+    disk = MemoryDisk(4 << 20)
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
+
+    def read(client, file_id, count):
+        for number in range(count):
+            assert client.call(Command.READ, read_body(file_id, 4096 * number, 4096)).status == 0
+
+    async with serving(server, path):
+        flow = server.processor.turns.flow(("n2", IoClass.APP))
+        with await in_thread(client_of, path, "n2") as client:
+            file_id = await in_thread(client.open, "disk0")
+            await in_thread(read, client, file_id, 500)
+            assert server.processor.turns.alone is flow
+            # From here on the disk answers when the request's turn is over.
+            disk.delay_s = 0.001
+            turns, used_s = flow.turns, flow.used_s
+            await in_thread(read, client, file_id, 50)
+            assert flow.turns - turns == 50, "a turn for each request, and none for its answer"
+            assert flow.used_s - used_s > 50 * limits.TURN_S / 4
+            with await in_thread(client_of, path, "n3") as other:
+                await in_thread(other.open, "disk0")
+                assert server.processor.turns.alone is not flow
+                await in_thread(read, client, file_id, 1)
+
+
 async def test_one_bad_reply_ends_its_connection_and_no_turn(tmp_path, monkeypatch):
     """A fault of ours in the middle of a turn: the other replies of the turn are given all the same."""
     disk = MemoryDisk(4 << 20)
