@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,11 +81,34 @@ def test_a_forked_process_records_for_itself(folder: Path) -> None:
         GmacSigner(bytes(16)).sign(bytearray(100), 1, 1)
         child = os.fork()
         if not child:
-            GmacSigner(bytes(16)).sign(bytearray(101), 1, 1)
-            os._exit(0)
+            # Whatever happens, the child must not go on as a second run of the tests.
+            try:
+                GmacSigner(bytes(16)).sign(bytearray(101), 1, 1)
+                os._exit(0)
+            finally:
+                os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
     assert len(list(folder.glob("*.nonces"))) == 2
     assert len(nonces.repeats(folder)) == 1
+
+
+def test_threads_record_beside_each_other(folder: Path) -> None:
+    """A record that two threads write at one place would leave a hole, and all behind it would not be looked at."""
+    threads, messages = 4, 20_000
+    recorder = nonces.Recorder(folder)
+
+    def record(number: int) -> None:
+        for message_id in range(messages):
+            recorder.add(bytes((number + 1,)) * 8, message_id.to_bytes(12, "little"), bytes(8))
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(record, range(threads)))
+    finally:
+        sys.setswitchinterval(before_s)
+    assert nonces.recorded(folder) == threads * messages
 
 
 def test_repeats_are_found_among_more_than_memory_should_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

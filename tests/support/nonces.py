@@ -16,6 +16,7 @@ import os
 import struct
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,17 +37,24 @@ _SMALL_BYTES: Final = 16 << 20
 
 
 class Recorder:
-    """One process's file, made at the first record; a forked child gets one of its own."""
+    """One process's file, made at the first record; a forked child gets one of its own.
+
+    Several threads may record: without the lock two of them would write to one place and leave a hole behind it, and
+    whoever reads the file takes a hole for its end.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._memory: mmap.mmap | None = None
         self._offset = 0
         self._digests: dict[bytes, bytes] = {}
+        self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget_file)
 
     def _forget_file(self) -> None:
         self._memory = None
+        # Another thread of the parent may have held it.
+        self._lock = threading.Lock()
 
     def digest(self, key: bytes) -> bytes:
         found = self._digests.get(key)
@@ -55,11 +63,12 @@ class Recorder:
         return found
 
     def add(self, key_digest: bytes, nonce: bytes, tag: bytes) -> None:
-        memory = self._memory
-        if memory is None or self._offset + _RECORD.size > len(memory):
-            memory = self._grow()
-        _RECORD.pack_into(memory, self._offset, key_digest, nonce, tag)
-        self._offset += _RECORD.size
+        with self._lock:
+            memory = self._memory
+            if memory is None or self._offset + _RECORD.size > len(memory):
+                memory = self._grow()
+            _RECORD.pack_into(memory, self._offset, key_digest, nonce, tag)
+            self._offset += _RECORD.size
 
     def _grow(self) -> mmap.mmap:
         if self._memory is None:
