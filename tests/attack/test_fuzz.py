@@ -13,7 +13,7 @@ def test_fuzz_of_a_node_that_is_logged_in(secured: Stage, frames: int) -> None:
     row = secured.row(f"fuzz of {frames}", figures, usage, counts)
     assert counts["frames"] >= frames, counts
     assert counts.get("unanswered", 0) == 0, attack.text()
-    # Most of the frames have to get past the signature, else nothing was tested.
+    # Some of the requests have to succeed, else they were all refused for one reason, and the rest was not tested.
     assert counts["status 0x00000000"] > frames / 20, counts
     secured.check(row)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshfs import limits
-from support.attack_stage import ATTACKER, OWNER, Stage, attacked_cluster, check_honest
+from support.attack_stage import ATTACKER, OWNER, Stage, attacked_cluster, check_honest, joined
 from support.commands import until
 
 FLOODS = (("read4k", ATTACKER), ("create", ATTACKER), ("idle", "stranger"))
@@ -33,6 +33,19 @@ def flooded(stage: Stage) -> None:
         stage.attack(kind, node, source=SOURCES[node], connections=2)
 
 
+def goes_on(stage: Stage) -> tuple[dict[str, int], int]:
+    """Wait until the honest session is served again; all errors and wrong bytes that it met meanwhile."""
+    reports = [stage.figures()]
+
+    def is_served() -> bool:
+        time.sleep(0.5)
+        reports.append(joined(reports[-1], stage.figures()))
+        return bool(reports[-1]["calls"] > 10)
+
+    until(is_served, "the honest session goes on", 60.0)
+    return reports[-1]["errors"], reports[-1]["wrong"]
+
+
 @pytest.mark.long_attack
 def test_a_reload_under_attack_changes_nothing_for_others(own: Stage) -> None:
     own.standing()
@@ -47,18 +60,19 @@ def test_a_reload_under_attack_changes_nothing_for_others(own: Stage) -> None:
 
 
 def test_a_stop_under_attack_ends_in_time(own: Stage) -> None:
-    """What was acknowledged is in the image; the process ends by itself, within the time for what is in flight."""
-    honest = own.standing()
+    """The process ends by itself, within the time for what is in flight, and what it acknowledged is on the disk."""
+    own.standing()
     flooded(own)
     check_honest(own.figures(), own.cluster.io_timeout_s)
     running = own.cluster.exporters[OWNER]
-    begun = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(3 * limits.DRAIN_TIMEOUT_S) == 0
     assert "Traceback" not in own.log
     assert not list((own.cluster.folder / "run").iterdir()), "its sockets stay behind"
-    assert time.monotonic() - begun < 3 * limits.DRAIN_TIMEOUT_S
-    assert honest.runs
+    # The stop may take longer than a call waits, so errors are allowed here, and wrong bytes are not.
+    own.cluster.start_exporter(OWNER)
+    _, wrong = goes_on(own)
+    assert wrong == 0
 
 
 def test_an_exporter_that_is_killed_under_attack_comes_back(own: Stage) -> None:
@@ -67,7 +81,5 @@ def test_an_exporter_that_is_killed_under_attack_comes_back(own: Stage) -> None:
     flooded(own)
     own.cluster.stop_exporter(OWNER, signal.SIGKILL)
     own.cluster.start_exporter(OWNER)
-    until(lambda: own.figures()["calls"] > 10, "the honest session goes on", 60.0)
-    figures = own.figures()
-    assert (figures["errors"], figures["wrong"]) == ({}, 0)
+    assert goes_on(own) == ({}, 0)
     own.check_exporter()

@@ -31,6 +31,7 @@ from meshfs.initiator.mesh import Initiator
 from meshfs.initiator.port import Handle
 from meshfs.keys import Keyring
 from meshfs.model import IoClass
+from meshfs.testing.attack.base import end_with_starter
 
 BLOCK_BYTES: Final = 4 * limits.KIB
 #: Blocks of the disk that a session uses, from `area` times as many on: no two sessions at once use the same.
@@ -166,6 +167,7 @@ def main() -> None:
         honest.over = True
 
     signal.signal(signal.SIGTERM, stop)
+    end_with_starter()
     signal.signal(signal.SIGUSR1, lambda number, frame: print(honest.report(), flush=True))
     trio.run(honest.run)
     print(honest.report(), flush=True)

@@ -1,0 +1,22 @@
+"""Attackers of tests/attack end with whoever started them."""
+
+import subprocess
+import sys
+
+#: A starter whose child would sleep for ten minutes.
+STARTER = """
+import subprocess, sys
+child = "from meshfs.testing.attack.base import end_with_starter as e; e(); print('there', flush=True); "
+child += "import time; time.sleep(600)"
+subprocess.run([sys.executable, "-c", child])
+"""
+
+
+def test_an_attacker_ends_when_its_starter_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == "there\n"
+        starter.kill()
+        # The child has the same pipe, so it has ended when the pipe has.
+        output, _ = starter.communicate(timeout=60)
+    assert output == ""
