@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import settings
 from meshfs.limits import MIB
 from meshfs.testing.cluster import LocalCluster, tracebacks
 from support import nonces
+from support.run_folder import RunFolder
 
 FUZZ_CASES_DEFAULT = 100_000
 # Node ids (or their beginnings) that may be skipped on a machine that lacks what they need,
@@ -89,10 +89,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Record the nonces of this process and of all that it starts; processes of other users write there, too."""
-    folder = Path(tempfile.mkdtemp(prefix="meshfs-nonces-"))
-    folder.chmod(0o1777)
-    config.stash[_NONCES] = folder
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    run_folder = RunFolder()
+    config.add_cleanup(run_folder.remove)
+    folder = config.stash[_NONCES] = run_folder.path
     os.environ[nonces.FOLDER_VARIABLE] = str(folder)
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(RECORDING), before)))
