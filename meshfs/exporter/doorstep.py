@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import trio
 
-from meshfs import limits, reactor
+from meshfs import bugs, limits, reactor
 from meshfs.exporter.admission import Admission, Arrival
 from meshfs.exporter.processor import Processor
 from meshfs.exporter.turns import ProcessorFlow
@@ -105,7 +105,13 @@ class Doorstep:
         """Its turn has come; it may have been ended meanwhile."""
         if guest in self._guests:
             del self._guests[guest]
-            self._begin(guest)
+            try:
+                self._begin(guest)
+            except Exception as error:
+                # The turn has others to serve, and whoever ends a connection for a newcomer must not find this one.
+                bugs.report(logger, "beginning to serve a connection", error)
+                self._admission.leave(guest.arrival)
+                guest.socket.close()
 
     def _close(self, guest: Guest) -> None:
         self._forget(guest)

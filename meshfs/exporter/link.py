@@ -69,8 +69,7 @@ class Link:
         self._received = False
         self._memory = exporter.memory
         self._waits_for_memory = False
-        self._outlet = Outlet(self.peer, stream, self._reactor, self._sent, self._broken)
-        self.peer.flush = self._outlet.flush
+        self._outlet = Outlet(self.peer, stream, self._reactor, newcomers, self._sent, self._broken)
 
     async def run(self) -> None:
         """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
@@ -141,7 +140,7 @@ class Link:
         # A login that failed buys a stranger no time.
         if logged_in != self.logged_in:
             self.logged_in = logged_in
-            self._app_flow = self._flow = self._flow_of(IoClass.APP)
+            self._app_flow = self._flow = self._outlet.own_flow = self._flow_of(IoClass.APP)
             now = trio.current_time()
             self._reading.deadline = float("inf") if logged_in else now + limits.UNAUTHENTICATED_TIMEOUT_S
         return True
@@ -210,9 +209,15 @@ class Link:
         """Where it waits after its turn, if it does; ``more``: the socket may have more."""
         peer = self.peer
         if self._over or peer.closing:
+            # What comes now is nobody's: to be told of it would be to be told over and over, until it is closed.
+            self._watch(False)
             return None
         self._low_water.expect(peer.connection.missing_bytes)
         outlet, held = self._outlet, peer.held
+        if peer.system and not held:
+            # Whatever comes next is an application's until it was seen.
+            peer.system = False
+            self._flow = self._app_flow
         full = outlet.waiting is not None and (outlet.unsent_bytes() > self._unsent_max_bytes() or outlet.has_many)
         if full or self._waits_for_memory or (held and peer.is_full):
             self._watch(False)
@@ -222,7 +227,6 @@ class Link:
         if held:
             self._waits = True
             return self._flow
-        peer.system = False
         if more:
             self._waits = True
             return self._app_flow

@@ -45,13 +45,17 @@ class _Sent(enum.Enum):
 
 
 class Outlet:
-    """``on_sent`` is told when nothing waits any more, ``on_broken`` when nothing can be sent."""
+    """``on_sent`` is told when nothing waits any more, ``on_broken`` when nothing can be sent.
+
+    ``own_flow`` is the connection's: what waits is sent in its turns, or in those of the node's other class.
+    """
 
     def __init__(
         self,
         peer: Peer,
         stream: socket.socket,
         reactor: Reactor,
+        own_flow: ProcessorFlow,
         on_sent: Callable[[], None],
         on_broken: Callable[[], None],
     ) -> None:
@@ -62,8 +66,9 @@ class Outlet:
         self._on_sent = on_sent
         self._on_broken = on_broken
         self._processor = peer.exporter.processor
+        self.own_flow = own_flow
         #: In whose turns the rest of what waits is sent.
-        self._flow = self._processor.serving
+        self._flow = own_flow
         #: What the socket has taken so far.
         self.taken_bytes = 0
         self._memory = peer.exporter.memory
@@ -74,6 +79,7 @@ class Outlet:
         self._counted = self._unsent_bytes = self._own_bytes = 0
         #: Set when nothing waits to be sent any more; None while nothing does.
         self.waiting: trio.Event | None = None
+        peer.flush = self.flush
 
     def flush(self) -> None:
         """Send as much as the socket takes now. Never raises."""
@@ -85,7 +91,7 @@ class Outlet:
                 self._on_sent()
                 return
             self.waiting = trio.Event()
-            self._flow = self._processor.serving
+            self._flow = self._flow_of_turn()
             if sent is _Sent.FULL:
                 self._reactor.when_writable(self._fd, self._writable)
             else:
@@ -93,6 +99,11 @@ class Outlet:
         except Exception as error:
             # The exporter has more connections to flush in this batch.
             self._fault(error)
+
+    def _flow_of_turn(self) -> ProcessorFlow:
+        """Whose turn is under way, if it is this node's: a reply can also leave in the turn of one who unlocked."""
+        serving, own = self._processor.serving, self.own_flow
+        return serving if serving.key[0] == own.key[0] else own
 
     def step(self, _: float) -> ProcessorFlow | None:
         """Its turn."""
@@ -153,15 +164,22 @@ class Outlet:
             self._charged_bytes = own_bytes
 
     def discard(self) -> None:
-        """Drop what waits: nothing is sent any more."""
-        for _, buffer in self._peer.out:
-            if buffer is not None:
-                buffer.release()
-        self._peer.out.clear()
+        """Drop what waits: nothing is sent any more.
+
+        What follows a frame of which a part was sent would be taken for the rest of it.
+        """
+        self._peer.flush = self._drop
+        self._drop()
         self._count_anew()
         self._on_broken()
         if self.waiting is not None:
             self._all_sent()
+
+    def _drop(self) -> None:
+        for _, buffer in self._peer.out:
+            if buffer is not None:
+                buffer.release()
+        self._peer.out.clear()
 
     def _writable(self) -> None:
         """The full socket takes data again: the reactor's callback."""

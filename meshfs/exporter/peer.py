@@ -64,8 +64,10 @@ class Peer:
         self.exporter = exporter
         self.remote = remote
         self.connection = Connection(Role.EXPORTER, exporter.pool, limits.FRAME_MAX_UNAUTHENTICATED_BYTES)
-        #: What it uses counts as this node's; as the strangers' before a login.
+        #: What it uses counts as this node's, which has logged in last; as the strangers' before a login.
         self.usage = exporter.usage.strangers
+        #: Whether nobody is logged in on it.
+        self.is_strangers = True
         self.connection.account = self.usage.memory
         self.get_buffer = self.connection.get_buffer
         self.window = CreditWindow()
@@ -240,21 +242,14 @@ class Peer:
     def logged_in(self, usage: NodeUsage) -> None:
         """A session of that node is valid: larger frames and more credits from now on."""
         if self.is_strangers:
+            self.is_strangers = False
             usage.connections += 1
-            self._use(usage)
+            self.usage = usage
+            self.connection.account = usage.memory
         self.connection.frame_max_bytes = limits.FRAME_MAX_BYTES
         self.window.limit = limits.CREDITS_MAX
         self.window.limit_max = limits.CREDITS_GRANTED_MAX
         self.on_stage(Stage.LOGGED_IN)
-
-    @property
-    def is_strangers(self) -> bool:
-        """Whether nobody is logged in on it."""
-        return self.usage is self.exporter.usage.strangers
-
-    def _use(self, usage: NodeUsage) -> None:
-        self.usage = usage
-        self.connection.account = usage.memory
 
     @property
     def logins_under_way(self) -> int:
@@ -279,15 +274,21 @@ class Peer:
         self.login_over()
 
     def login_over(self) -> None:
-        """A login or a bind failed, or a session is gone: without any other, nobody is logged in here."""
+        """A login or a bind failed, or a session is gone: without any other, nobody is logged in here.
+
+        Its memory is charged to its last node still: large frames may come, and they must not take the strangers'.
+        """
         if not any(other.user for other in self.sessions.values()):
             if not self.is_strangers:
+                self.is_strangers = True
                 self.usage.connections -= 1
-                self._use(self.exporter.usage.strangers)
             self.on_stage(Stage.NEGOTIATED)
 
     def abort(self) -> None:
         """Close without an answer; what was answered before still goes out."""
+        if self.closed:
+            # Another connection may have its descriptor.
+            return
         self.closing = True
         if not self.dirty:
             self.dirty = True

@@ -166,6 +166,8 @@ class Processor:
     def _charge(self, flow: ProcessorFlow, used_s: float) -> None:
         """The turn of ``flow`` is over; charge it, or what it turned out to be."""
         turns = self.turns
+        # What disks answered within the turn is paid for by it.
+        flow.unpaid = 0
         wants = bool(flow.small or flow.links or flow.large)
         if self.serving is flow:
             turns.charge(flow, used_s, wants=wants)

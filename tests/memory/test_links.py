@@ -1,0 +1,162 @@
+"""A connection that ends, and whose turns it has: nothing is left behind, nobody else pays, no wrong byte leaves."""
+
+import contextlib
+
+import trio
+
+from meshfs import bugs
+from meshfs.exporter import listener as listener_module
+from meshfs.exporter.link import Link
+from meshfs.model import IoClass
+from meshfs.smb.constants import Command
+from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.testing.raw_initiator import SocketInitiator, make_exporter, read_body
+from support.turns import ECHO, all_at_once, client_of, in_thread, serving, until
+
+LARGE_BYTES = 4 << 20
+
+
+async def has_full_socket(server, path):
+    """A client that asked for more than its socket takes, and takes none of it; the exporter's link."""
+    client = await in_thread(client_of, path)
+    file_id = await in_thread(client.open, "disk0")
+    body = read_body(file_id, 0, LARGE_BYTES)
+    frames = [client.pack(Command.READ, body, charge=64, credits=64)[1] for _ in range(4)]
+    await in_thread(client.deliver, *frames)
+    peer = next(iter(server.peers))
+    await until(lambda: bool(peer.out) and server.processor.is_idle)
+    return client, peer
+
+
+def all_bytes_of(client):
+    """What comes until the exporter closes."""
+    taken = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while data := client.socket.recv(1 << 20):
+            taken += data
+    return bytes(taken)
+
+
+async def test_nothing_follows_a_frame_that_was_cut(tmp_path):
+    """A disk that answers while its connection ends: the reply would be taken for the rest of the one before it."""
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
+    async with serving(server, path) as listener:
+        client, peer = await has_full_socket(server, path)
+        (link,) = listener._links
+        late = b"late" * 100
+        buffer = server.pool.acquire(4096)
+        link.end()
+        server.begin_batch()
+        peer.send(late, buffer)
+        server.end_batch()
+        assert late not in await in_thread(all_bytes_of, client)
+        await until(lambda: not server.peers)
+        client.socket.close()
+
+
+async def test_a_peer_that_sends_on_while_its_last_replies_leave_costs_nothing(tmp_path, monkeypatch):
+    """After a forged message its connection is not read from, though it stays until what was answered has left."""
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
+    steps = 0
+    real = Link.step
+
+    def step(this, until_s):
+        nonlocal steps
+        steps += 1
+        return real(this, until_s)
+
+    async with serving(server, path):
+        client, peer = await has_full_socket(server, path)
+        _, forged = client.pack(Command.ECHO, ECHO)
+        forged[60] ^= 1
+        await in_thread(client.deliver, forged)
+        await until(lambda: peer.closing)
+        monkeypatch.setattr(Link, "step", step)
+        await in_thread(client.deliver, client.pack(Command.ECHO, ECHO)[1])
+        await trio.sleep(0.2)
+        assert steps < 10
+        assert len(await in_thread(all_bytes_of, client)) > 4 * LARGE_BYTES
+        await until(lambda: not server.peers)
+        client.socket.close()
+
+
+async def test_an_application_behind_the_system_on_one_connection_waits_as_an_application(tmp_path):
+    """What time has held is of the application's class, although the connection's turn before was the system's."""
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(1 << 20))
+    async with serving(server, path):
+        client, other = await in_thread(client_of, path), await in_thread(client_of, path, "n3")
+        app_tree = client.tree_id
+        app_file = await in_thread(client.open, "disk0")
+        other_file = await in_thread(other.open, "disk0")
+        await in_thread(client.connect, "disks-system")
+        system_file = await in_thread(client.open, "disk0")
+        await all_at_once((client, [client.pack(Command.READ, read_body(system_file, 0, 512))]))
+        await until(lambda: server.processor.is_idle)
+        system = server.processor.turns.flow(("n2", IoClass.SYSTEM))
+        used_s = system.used_s
+        assert used_s
+        client.tree_id = app_tree
+        reads = [client.pack(Command.READ, read_body(app_file, 512 * n, 512)) for n in range(100)]
+        others = [other.pack(Command.READ, read_body(other_file, 512 * n, 512)) for n in range(100)]
+        await all_at_once((other, others), (client, reads))
+        assert system.used_s == used_s
+        with client, other:
+            pass
+
+
+async def test_memory_of_a_connection_whose_node_logged_off_is_not_the_strangers(tmp_path):
+    """It may receive large frames still. Counted as the strangers' they would keep everybody from logging in."""
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(1 << 20))
+    async with serving(server, path):
+        with await in_thread(client_of, path) as client:
+            assert (await in_thread(client.call, Command.LOGOFF, ECHO)).status == 0
+            usage = server.usage
+            await in_thread(client.deliver, (4 << 20).to_bytes(4, "big") + bytes(1 << 16))
+            with trio.fail_after(5):
+                while server.pool.used_bytes < 1 << 20:
+                    # Memory is taken when more comes than what was received with the announcement.
+                    await in_thread(client.deliver, bytes(4096))
+                    await trio.sleep(0.01)
+            assert usage.strangers.memory.used_bytes == 0
+            assert usage.of("n2").memory.used_bytes == server.pool.used_bytes
+            assert usage.of("n2").connections == 0
+        await until(lambda: not server.peers)
+
+
+async def test_a_connection_that_cannot_be_served_is_closed_and_forgotten(tmp_path, monkeypatch):
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(1 << 20))
+    real = listener_module.tune
+
+    def fails(*_, **__):
+        monkeypatch.setattr(listener_module, "tune", real)
+        raise OSError("no such option")
+
+    monkeypatch.setattr(listener_module, "tune", fails)
+    async with serving(server, path) as listener:
+        with SocketInitiator(str(path)) as client:
+            before = bugs.count()
+            await in_thread(client.deliver, b"x")
+            assert await in_thread(all_bytes_of, client) == b""
+        assert bugs.count() == before + 1
+        assert listener.waiting == 0
+        with await in_thread(client_of, path):
+            pass
+
+
+async def test_a_reply_in_anothers_turn_waits_in_turns_of_its_own_node(tmp_path):
+    """An unlock can answer a LOCK of another node: whoever unlocked does not pay for that node's replies."""
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
+    async with serving(server, path) as listener:
+        client, peer = await has_full_socket(server, path)
+        (link,) = listener._links
+        turns = server.processor.turns
+        await in_thread(lambda: [client.take(client.next_id - 64 * n) for n in (4, 3, 2, 1)])
+        await until(lambda: not peer.out)
+        server.processor.serving = turns.flow(("n3", IoClass.APP))
+        server.begin_batch()
+        peer.send(bytes(8 << 20))
+        server.end_batch()
+        assert link._outlet.waiting is not None
+        assert link._outlet._flow is turns.flow(("n2", IoClass.APP))
+        client.socket.close()
+        await until(lambda: not server.peers)

@@ -1,0 +1,66 @@
+"""An exporter at a Unix socket whose processor's clock goes by looks, and clients in threads."""
+
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from meshfs import limits
+from meshfs.exporter.endpoints import listen_unix
+from meshfs.exporter.listener import Listener
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import EchoRequest
+from meshfs.testing.raw_initiator import SocketInitiator
+
+ECHO = EchoRequest().pack()
+in_thread = trio.to_thread.run_sync
+
+
+class StepClock:
+    """A quarter of a turn passes between two looks at it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += limits.TURN_S / 4
+        return self.now_s
+
+
+@asynccontextmanager
+async def serving(exporter, path):
+    exporter.processor.clock = exporter.processor.spent = StepClock()
+    with listen_unix(path) as listening:
+        listener = Listener(exporter, [listening])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.run)
+            yield listener
+            await until(lambda: exporter.processor.is_idle)
+            nursery.cancel_scope.cancel()
+    assert not exporter.sessions
+    assert exporter.pool.used_bytes == 0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.005)
+
+
+def client_of(path, node="n2", share="disks"):
+    client = SocketInitiator(str(path)).log_in(node, share)
+    client.call(Command.ECHO, ECHO, credits=500)
+    return client
+
+
+async def all_at_once(*clients_and_frames):
+    """Have the frames in the exporter's sockets before it looks at any, in this order; and all replies taken."""
+
+    for client, frames in clients_and_frames:
+        # In the loop's own thread, so that the loop stands still meanwhile.
+        client.deliver(*(frame for _, frame in frames))
+
+    def take():
+        return [[client.take(message_id) for message_id, _ in frames] for client, frames in clients_and_frames]
+
+    return await in_thread(take)
