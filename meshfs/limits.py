@@ -21,7 +21,7 @@ FRAME_OVERHEAD_MAX_BYTES: Final = 64 * KIB
 FRAME_MAX_BYTES: Final = IO_SIZE_MAX_BYTES + FRAME_OVERHEAD_MAX_BYTES
 # Before a session is authenticated nothing large is legitimate: NEGOTIATE and SESSION_SETUP only.
 FRAME_MAX_UNAUTHENTICATED_BYTES: Final = 64 * KIB
-# The first message of a connection is NEGOTIATE of SMB 2 (104 bytes with its prefix) or SMB 1 (40 at the least).
+# The first message of a connection is NEGOTIATE of SMB 2 (106 bytes at the least, with its prefix) or SMB 1 (40).
 FIRST_MESSAGE_MIN_BYTES: Final = 40
 # Messages in one compound; more is an attack on the parser, not a workload.
 COMPOUND_MAX: Final = 64

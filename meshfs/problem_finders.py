@@ -150,8 +150,9 @@ def path_forged(document: Fields) -> Iterator[Finding]:
     for exporter, path in _paths(document):
         count = counts.integer(path_key(exporter, path)) or 0
         if count >= limits.PROBLEM_FORGERIES:
-            text = f"{count} replies with a wrong signature within the last minute, which were asked for again"
-            yield _path(exporter, path), f"{text}; something between the nodes changes data, or somebody is in between"
+            text = f"{count} replies with a wrong signature, or a second time, came in within the last minute"
+            advice = "something between the nodes changes data, or somebody is in between; the requests were repeated"
+            yield _path(exporter, path), f"{text}; {advice}"
 
 
 def path_single(document: Fields) -> Iterator[Finding]:

@@ -113,10 +113,11 @@ EXPORTER_RULES: Final = (
         1, "connections_refused", "accept_failures")),
     Rule("connections-crowded", _WARNING, find.counted(
         "connections without a login were ended for newer ones", "see in the log who connects, and shut them out with "
-        "the firewall (nftables)", 1, "connections_ended")),
+        "the firewall (nftables), or raise LimitNOFILE= if the log names descriptors", 1, "connections_ended")),
     Rule("node-limit", _WARNING, find.counted(
-        "requests were refused because a node has as many opens or locks as it may have",
-        "see in the log which node it is, and end the programs that leave files open there", 1, "node_limits_reached")),
+        "requests were refused because a node has as much as it may have (opens, locks, sessions, connections ...)",
+        "see in the log which node it is and what it has, and end the programs there that hold it", 1,
+        "node_limits_reached")),
     Rule("limit-near", _WARNING, find.limit_near),
     *_COMMON,
 )

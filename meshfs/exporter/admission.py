@@ -23,7 +23,7 @@ within the time in which the attacker fills it anew gets in, and the later a sta
     stage        an attacker's work for one            at the most, in a second
     SILENT       connect(2)                            some 10,000
     NEGOTIATED   and a NEGOTIATE                       some 1,000
-    LOGGING_IN   and a SESSION_SETUP with a token      some 100 (login_turns.py)
+    LOGGING_IN   and a SESSION_SETUP with a token      some 100
 
 A connection that is logged in is not counted here and never ended for another; node_usage.py bounds those.
 All operations take constant time, but for `know`, which sorts everything that waits into groups anew.

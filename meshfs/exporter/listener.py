@@ -151,7 +151,7 @@ class Listener:
             return False
         emptiest = self._admission.emptiest()
         if emptiest is not None:
-            self._end_for_another(emptiest)
+            self._end_for_another(emptiest, "no file descriptor is left")
             return True
         self._exporter.count("connections_refused")
         self._reserve.turn_away(listening)
@@ -167,7 +167,7 @@ class Listener:
         self._doorstep.add(Guest(accepted, address, arrival, now, newcomers))
         self._end_for_another(ended)
 
-    def _end_for_another(self, arrival: Arrival | None) -> None:
+    def _end_for_another(self, arrival: Arrival | None, why: str = "too many wait") -> None:
         if arrival is None:
             return
         # At once, although its end takes a turn of the event loop: the next newcomer needs another one's place.
@@ -176,7 +176,7 @@ class Listener:
         exporter.count("connections_ended")
         if exporter.log_limit.allows(exporter.clock()):
             whose = arrival.address or "this machine"
-            logger.warning("a connection from %s without a login was ended for a newer one: too many wait", whose)
+            logger.warning("a connection from %s without a login was ended for a newer one: %s", whose, why)
         arrival.end()
 
     def _late(self, guest: Guest) -> None:

@@ -80,7 +80,7 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "path-unsteady": ({"recent": {"path_losses": FLAPPING}}, "path to 10.0.1.1:4450 of exporter n1",
         "it was lost 3 times within the last minute"),
     "path-forged": ({"recent": {"path_forgeries": FLAPPING}}, "path to 10.0.1.1:4450 of exporter n1",
-        f"{limits.PROBLEM_PATH_LOSSES} replies with a wrong signature within the last minute"),
+        f"{limits.PROBLEM_PATH_LOSSES} replies with a wrong signature, or a second time, came in"),
     "path-single": (TWO, "exporter n1", "one path is left where the config has 2 addresses at each end"),
     "config-differs": ({"config_digest": "a", "exporters": [exporter(config_digest="b")]}, "exporter n1",
         "it goes by another config than this mount"),
@@ -143,7 +143,7 @@ EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "connections-crowded": ({"recent": {"counters": {"connections_ended": 3}}}, "exporter n1",
         "3 connections without a login were ended"),
     "node-limit": ({"recent": {"counters": {"node_limits_reached": 3}}}, "exporter n1",
-        "3 requests were refused because a node has as many opens or locks"),
+        "3 requests were refused because a node has as much as it may have"),
     "limit-near": ({"nodes": [{"node": "n2", "connections": 63, "connections_max": 64}]}, "connections of node n2",
         "63 of at most 64"),
 }  # fmt: skip

@@ -1,12 +1,19 @@
-"""Every claim of SECURITY.md names a test that there is."""
+"""Every claim of SECURITY.md names a test that there is, and so do the pages of docs/security."""
 
 import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "SECURITY.md").read_text()
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
+
+
+#: On the pages a test file has no folder, or has one; a test of the file named before it has no file.
+ON_PAGES = re.compile(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)?(?:::)?(test_\w+)?`")
+PAGES = sorted((ROOT / "docs/security").glob("*.md"))
 
 
 def claims() -> list[str]:
@@ -49,3 +56,25 @@ def test_the_documents_it_names_exist() -> None:
     linked = re.findall(r"\]\(([\w./-]+)\)", TEXT)
     assert linked
     assert [link for link in linked if not (ROOT / link).exists()] == []
+
+
+def named_on(page: Path) -> list[tuple[str, str]]:
+    """(file, test) of each test that the page names, and (file, "") of each file of tests."""
+    found: list[tuple[str, str]] = []
+    for file, test in ON_PAGES.findall(page.read_text()):
+        if file or test:
+            found.append((file or found[-1][0], test))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_the_tests_that_a_page_names_exist(page: Path) -> None:
+    named = named_on(page)
+    assert named
+    missing = []
+    for file, test in named:
+        # Two folders may have a file of one name.
+        paths = [path for path in (ROOT / "tests").rglob(Path(file).name) if str(path).endswith(f"/{file}")]
+        if not any(not test or test in names_in(str(path)) for path in paths):
+            missing.append(f"{file}::{test}")
+    assert missing == []
