@@ -54,8 +54,10 @@ class Session:
         self.why = ""
         #: When the exporter was last known to be there, by the channels that have ended.
         self.gone_s = -inf
-        #: The exporter said that it takes no further channels; why.
+        #: Why no further channel is tried, until the exporter is asked again; empty while one may be.
         self.no_more = ""
+        #: Why it has one channel to its end; empty while it may have several.
+        self.one_only = ""
         #: Of everything that is done for the session as long as it lives.
         self.scope = trio.CancelScope()
         self.pick = self.spread.pick
@@ -129,12 +131,12 @@ class Session:
 
     def _nonces_full(self) -> None:
         """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
-        self.no_more = "the exporter's nonces do not count, so the session has one channel"
-        left = (self.spread.channels or self.channels)[0]
-        logger.warning("%s: %s", left.transport.remote, self.no_more)
-        for channel in list(self.channels):
-            if channel is not left:
-                channel.fail(self.no_more)
+        self.no_more = self.one_only = "the exporter's nonces do not count, so the session has one channel"
+        for left in (self.spread.channels or self.channels)[:1]:
+            logger.warning("%s: %s", left.transport.remote, self.one_only)
+            for channel in list(self.channels):
+                if channel is not left:
+                    channel.fail(self.one_only)
 
     def _measure(self) -> None:
         """Where there is a choice its grounds are kept; alone a channel saves itself the trouble."""

@@ -175,7 +175,7 @@ class PathKeeper:
             while self._owner.session is session:
                 await self._owner.session_change()
         if waiting.cancelled_caught:
-            session.no_more = ""
+            session.no_more = session.one_only
 
     async def _serve(self, transport: Transport) -> float:
         """One connection from its login to its end; how long it was of use."""

@@ -333,6 +333,8 @@ class ExporterSession:
         await validate_negotiation(channel, self._policy, self._guid, session.trees[IoClass.APP])
         if session.why:
             raise ChannelLost(session.why)
+        if session.one_only:
+            raise BindRefused(session.one_only, signed=True)
 
     def failed(self, keeper: PathKeeper, why: str) -> None:
         self.failures += 1

@@ -5,15 +5,17 @@ ends of meshfs tag their nonces by channel; with another end, the nonces seen ar
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from meshfs import limits
 from meshfs.config import Security
+from meshfs.initiator.bound import Session
 from meshfs.initiator.channel import Channel
 from meshfs.initiator.files import open_file
-from meshfs.initiator.login import Policy
+from meshfs.initiator.login import Policy, bind
 from meshfs.model import IoClass
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
 from meshfs.smb.messages import RawContext
@@ -157,3 +159,53 @@ async def test_an_exporter_whose_nonces_do_not_count_is_left_one_channel(
         assert pair.session.session is session
         assert len(session.channels) == (CHANNELS if protection == "tagged" else 1)
         assert bool(session.no_more) == (protection == "remembered")
+
+
+def forget_nonces(session: Session) -> None:
+    """As when an exporter has used more nonces than are remembered."""
+    opener = session.credentials.security.opener
+    assert opener is not None
+    assert opener.seen is not None
+    opener.seen.on_full()
+
+
+@pytest.mark.parametrize("protection", ["remembered"], indirect=True)
+async def test_a_session_whose_nonces_are_forgotten_has_one_channel_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protection: str
+) -> None:
+    """Others of its paths wait, and an exporter that took no further channel is asked again; not in this case."""
+    monkeypatch.setattr(limits, "BIND_AGAIN_S", 0.05)
+    async with mesh_pair(tmp_path, ways=RecordedWays(tmp_path / "exporter.sock"), policy=POLICY) as pair:
+        await both_bound(pair)
+        session = pair.session.session
+        assert session is not None
+        forget_nonces(session)
+        for _ in range(20):
+            assert len(session.channels) == 1
+            await trio.sleep(0.025)
+        assert pair.session.session is session
+
+
+@pytest.mark.parametrize("protection", ["remembered"], indirect=True)
+async def test_a_bind_under_way_is_no_channel_when_nonces_are_forgotten_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protection: str
+) -> None:
+    bound, go_on = trio.Event(), trio.Event()
+
+    async def slow_bind(*arguments: Any) -> None:
+        await bind(*arguments)
+        bound.set()
+        await go_on.wait()
+
+    monkeypatch.setattr("meshfs.initiator.session.bind", slow_bind)
+    async with mesh_pair(tmp_path, ways=RecordedWays(tmp_path / "exporter.sock"), policy=POLICY) as pair:
+        with trio.fail_after(10):
+            await bound.wait()
+        session = pair.session.session
+        assert session is not None
+        forget_nonces(session)
+        go_on.set()
+        for _ in range(20):
+            assert len(session.channels) == 1
+            await trio.sleep(0.01)
+        assert pair.session.session is session
