@@ -1,19 +1,21 @@
 """Which channel the next request takes, and which requests go in parts. Pure.
 
 Every channel has a `Load`: the bytes that are outstanding on it, and its rate, measured from
-what it really moves. A request takes the channel that is likely to be done with it first:
+what it really moves. A request takes the channel of the smallest
 
     (outstanding + size) / rate ** _PULL
 
-so an interface of a tenth of the speed gets a part of a deep queue and nothing of a shallow
-one, and never holds the others up. A large request that would leave a channel idle all the
-while goes in parts, one for each channel, sized so that all end together, where that saves
-enough.
+or, where that one would take more than `_WAIT_MAX` times as long as another, by (outstanding + size) / rate, the
+channel that is likely to be done with it first. So an interface of a tenth of the speed gets a part of a deep queue
+and nothing of a shallow one, and does not hold up those who read in order. A large request that would leave a channel
+idle all the while goes in parts, one for each channel, sized so that all end together, where that saves enough.
 
 The exponent is a half. Where it is not the links that limit but a processor at either end, a channel moves in
 proportion to what it is given, and so does its rate. With an exponent of 1 any shares would keep themselves, and two
 equal links can come to carry a thirtieth and the rest. Below 1 equal shares are the stable ones. Where the links
-limit, a link of a tenth of the speed has a third of the other's queue, and both are busy.
+limit, that alone would give a link of a tenth of the speed a third of the other's queue. Its answers would take
+three times as long, and whoever reads in order would get less than from the fast link alone: `_WAIT_MAX` bounds that.
+It is above 2, since a second request on a channel takes twice as long as the first, and has to be possible.
 
 The rate. While a channel has something outstanding its time is busy time; what it moved in it
 gives a sample, every `_SAMPLE_BYTES` or `_SAMPLE_AGE_S`, and samples a moving mean. A channel
@@ -31,6 +33,7 @@ _SAMPLE_AGE_S: Final = 1.0
 _REQUEST_BYTES: Final = 16 << 10
 _MEAN: Final = 0.25
 _PULL: Final = 0.5
+_WAIT_MAX: Final = 2.25
 _STALE_S: Final = 2.0
 #: Longer than anything takes: whatever is known to work goes before what was never measured.
 _UNMEASURED_S: Final = 1e6
@@ -167,15 +170,18 @@ class Spread(Generic[C]):
         """The channel for a request of ``size`` bytes; None when there is none."""
         if self._only is not None:
             return self._only
-        best, shortest = None, 0.0
+        best, shortest, best_s = None, 0.0, 0.0
+        first, first_s = None, 0.0
         for channel in self.channels:
             load = channel.load
             if 0 < size < SPLIT_MIN_BYTES and load.to_try(now):
                 return channel
-            queue = load.queue(size)
+            queue, seconds = load.queue(size), load.seconds(size)
             if best is None or queue < shortest:
-                best, shortest = channel, queue
-        return best
+                best, shortest, best_s = channel, queue, seconds
+            if first is None or seconds < first_s:
+                first, first_s = channel, seconds
+        return best if best_s <= _WAIT_MAX * first_s else first
 
     def split(self, size: int, now: float) -> list[tuple[C, int]]:
         """(channel, bytes) in the order of the data; empty when the request goes whole."""
