@@ -22,7 +22,11 @@ from meshfs.problems import EXPORTER_RULES, published
 
 _LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
 _LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
-_PROCESSOR: Final = "Time of the exporter's thread; without a node: of whoever is not logged in."
+_CONNECTIONS: Final = "Connections on which the node is logged in."
+_HELD: Final = "Memory that the exporter holds for the node."
+_HELD_BY_ALL: Final = "Memory that the exporter holds for all its peers."
+_PROCESSOR: Final = "Time of the exporter's thread that went to a node; without a node: to whoever is not logged in."
+_TURNS: Final = "Turns of the exporter's thread, by the node that had them."
 # By op: the keys of its count and of its bytes.
 _OPS: Final = (
     ("read", "reads", "read_bytes"),
@@ -64,14 +68,14 @@ def _exporter(families: Families, status: Document) -> None:
         gauge("meshfsd_opens", "Open files of a node.", labels, sum(numbers(sessions, "opens")))
     for usage in tables(status, "nodes"):
         labels, held = {"node": _text(usage, "node")}, usage.get("memory_bytes")
-        gauge("meshfsd_node_connections", "Connections it is logged in on.", labels, usage.get("connections"))
-        gauge("meshfsd_node_memory_bytes", "What the node makes the exporter hold.", labels, held)
+        gauge("meshfsd_node_connections", _CONNECTIONS, labels, usage.get("connections"))
+        gauge("meshfsd_node_memory_bytes", _HELD, labels, held)
     memory = table(status, "memory")
-    gauge("meshfsd_memory_bytes", "What all peers make the exporter hold.", {}, memory.get("used_bytes"))
+    gauge("meshfsd_memory_bytes", _HELD_BY_ALL, {}, memory.get("used_bytes"))
     for flow in tables(status, "processor"):
         labels = {"node": _text(flow, "node"), "class": _text(flow, "class")}
         families.counter("meshfsd_processor_seconds_total", _PROCESSOR, labels, flow.get("used_s"))
-        families.counter("meshfsd_processor_turns_total", "Turns it had there.", labels, flow.get("turns"))
+        families.counter("meshfsd_processor_turns_total", _TURNS, labels, flow.get("turns"))
     for event, count in table(status, "counters").items():
         families.counter("meshfsd_events_total", "What else is counted, by name.", {"event": event}, count)
 

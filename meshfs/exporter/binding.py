@@ -88,7 +88,7 @@ def _nonces_full(session: "Session") -> None:
     session.no_more_channels = (
         f"{limits.NONCES_REMEMBERED_MAX} nonces of the session are remembered, which do not count"
     )
-    logger.info("session of node %s: its nonces do not count, so it has one channel from now on", session.user)
+    logger.info("session of node %s: its nonces do not count up, so it has one channel from now on", session.user)
     for peer in session.channels:
         if peer is not session.peer:
             peer.abort()

@@ -328,10 +328,10 @@ class Link:
             least_bytes = limits.MEMORY_HELD_MIN_PROGRESS_BYTES if self._memory.wanted else 1
             taken = self._outlet.taken_bytes - taken
             if waiting is not None and waiting is self._outlet.waiting and taken < least_bytes:
-                self.peer.log_warning("closed: takes %d bytes of its replies in %g s", taken, period_s)
+                self.peer.log_warning("closed: it took only %d bytes of its replies in %g s", taken, period_s)
                 self.end()
             elif large is not None and self._memory.wanted and self._stands_still(large, least_bytes):
-                self.peer.log_warning("closed: a message did not go on for %g s, and its memory is wanted", period_s)
+                self.peer.log_warning("closed: a message did not go on for %g s, and others want its memory", period_s)
                 self._exporter.count("stalled_messages")
                 self.end()
 

@@ -131,7 +131,7 @@ class Session:
 
     def _nonces_full(self) -> None:
         """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
-        self.no_more = self.one_only = "the exporter's nonces do not count, so the session has one channel"
+        self.no_more = self.one_only = "the exporter's nonces do not count up, so the session has one channel"
         for left in (self.spread.channels or self.channels)[:1]:
             logger.warning("%s: %s", left.transport.remote, self.one_only)
             for channel in list(self.channels):

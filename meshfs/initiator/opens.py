@@ -355,8 +355,8 @@ class SharedOpen:
             return False
         carrying = next((each for each, lane in self.lanes.items() if lane is part.lane), channel)
         carrying.fail(
-            f"{Command(part.command).name} of disk {self._disk.info.name} was refused (ACCESS_DENIED) though its open "
-            "may do it, as exporters refuse what was changed on its way"
+            f"{Command(part.command).name} of disk {self._disk.info.name} was refused (ACCESS_DENIED) although its "
+            "open allows it: so exporters refuse what was changed on its way"
         )
         return True
 

@@ -16,6 +16,7 @@ from support.attack_stage import ATTACKED, ATTACKER, Stage
 
 READ = int(AccessMask.READ_DATA)
 REPLAYS = 12
+OLD, NEW = b"o" * 4096, b"n" * 4096
 GONE = (EOFError, OSError)
 
 
@@ -128,9 +129,18 @@ def second_channel(stage: Stage, session: SocketInitiator, stack: ExitStack) -> 
     return channel
 
 
+def old_and_new(session: SocketInitiator, opened: int) -> tuple[int, bytes]:
+    """Write OLD, then NEW at the same place; the message id of the former, and its frame."""
+    message_id, frame = session.pack(Command.WRITE, write_body(opened, 0, OLD))
+    recorded = bytes(frame)
+    session.deliver(recorded)
+    assert session.take(message_id).status == 0
+    assert session.call(Command.WRITE, write_body(opened, 0, NEW)).status == 0
+    return message_id, recorded
+
+
 def test_a_sealed_write_of_one_channel_is_not_carried_out_on_another(encrypted: Stage) -> None:
     """An old write must not land over a newer one, whoever sends it again, on whichever channel."""
-    old, new = b"o" * 4096, b"n" * 4096
     with ExitStack() as stack:
         session = logged_in(encrypted, stack, to_be_bound=True)
         channel = second_channel(encrypted, session, stack)
@@ -138,29 +148,20 @@ def test_a_sealed_write_of_one_channel_is_not_carried_out_on_another(encrypted: 
         # The recorded message's id has to be one that the other channel may use next.
         channel.skip_ids(session.next_id)
         assert channel.next_id == session.next_id
-        message_id, frame = session.pack(Command.WRITE, write_body(opened, 0, old))
-        recorded = bytes(frame)
-        session.deliver(recorded)
-        assert session.take(message_id).status == 0
-        assert session.call(Command.WRITE, write_body(opened, 0, new)).status == 0
+        message_id, recorded = old_and_new(session, opened)
         channel.socket.sendall(recorded)
         unanswered_or_refused(channel, message_id)
-        assert session.call(Command.READ, read_body(opened, 0, 4096)).data == new
+        assert session.call(Command.READ, read_body(opened, 0, 4096)).data == NEW
 
 
 def test_a_recorded_write_is_not_carried_out_again_on_its_own_channel(secured: Stage) -> None:
-    old, new = b"o" * 4096, b"n" * 4096
     with ExitStack() as stack:
         session, reader = logged_in(secured, stack), logged_in(secured, stack)
         opened = session.open(ATTACKED)
-        message_id, frame = session.pack(Command.WRITE, write_body(opened, 0, old))
-        recorded = bytes(frame)
-        session.deliver(recorded)
-        assert session.take(message_id).status == 0
-        assert session.call(Command.WRITE, write_body(opened, 0, new)).status == 0
+        message_id, recorded = old_and_new(session, opened)
         session.socket.sendall(recorded)
         unanswered_or_refused(session, message_id)
-        assert reader.call(Command.READ, read_body(reader.open(ATTACKED), 0, 4096)).data == new
+        assert reader.call(Command.READ, read_body(reader.open(ATTACKED), 0, 4096)).data == NEW
 
 
 def unanswered_or_refused(client: SocketInitiator, message_id: int) -> None:

@@ -20,7 +20,8 @@ from meshfs.model import IoClass
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
 from meshfs.smb.messages import RawContext
 from meshfs.testing.mesh_pair import DISK, Pair, mesh_pair
-from support.wiretap import Recorded, RecordedWays, framed, messages
+from meshfs.testing.raw_initiator import framed
+from support.wiretap import Recorded, RecordedWays, messages
 
 POLICY = Policy(security=Security.ENCRYPT)
 CHANNELS = 2

@@ -7,20 +7,14 @@ from pathlib import Path
 from meshfs.initiator.multichannel import Path as MeshPath
 from meshfs.smb.constants import Flags
 from meshfs.testing.fixed_ways import FixedWays
+from meshfs.testing.smb_frames import PREFIX_BYTES, FrameSplitter
 from meshfs.transport.base import Memory, Transport
 from meshfs.transport.stream import connect_unix
 
 
 def messages(data: bytes) -> list[bytes]:
-    """The whole messages of a stream, without their length prefixes."""
-    found = []
-    while len(data) >= 4:
-        length = int.from_bytes(data[:4], "big")
-        if len(data) < 4 + length:
-            break
-        found.append(data[4 : 4 + length])
-        data = data[4 + length :]
-    return found
+    """The whole messages of a stream, plain or encrypted, without their length prefixes."""
+    return [frame[PREFIX_BYTES:] for frame in FrameSplitter().feed(data)]
 
 
 def command(message: bytes) -> int:
@@ -87,10 +81,6 @@ class RecordedWays(FixedWays):
         del path
         self.tapped.append(Recorded())
         return await self.tapped[-1].dial(self._path)
-
-
-def framed(message: bytes) -> bytes:
-    return len(message).to_bytes(4, "big") + message
 
 
 def _nothing(_: Sequence[Memory]) -> int:
