@@ -6,7 +6,6 @@ sips      answers are received, a few bytes at a time
 drips     WRITE is sent, a few bytes at a time
 """
 
-import select
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -14,23 +13,22 @@ from typing import Final
 from meshfs import limits
 from meshfs.smb.constants import AccessMask, Command
 from meshfs.smb.credits import charge_for
-from meshfs.testing.attack.base import REFUSALS, Attack, Client, Run
+from meshfs.testing.attack.base import Attack, Run
+from meshfs.testing.attack.keeping import Kept, keep
 from meshfs.testing.raw_initiator import read_body, write_body
 
 _READ: Final = int(AccessMask.READ_DATA)
 _READ_WRITE: Final = int(AccessMask.READ_DATA | AccessMask.WRITE_DATA)
-_GONE: Final = select.POLLERR | select.POLLHUP | select.POLLRDHUP
 _CONNECTIONS: Final = 20
-_TURN_S: Final = 0.02
 _SIP_BYTES: Final = 512
 
 
-class Slow:
-    """A connection of these attacks; `turn` is called every now and then, and raises one of REFUSALS at its end."""
+class Slow(Kept):
+    """A connection of these attacks."""
 
     def __init__(self, attack: Attack) -> None:
+        super().__init__(attack.logged_in(credits=limits.CREDITS_MAX))
         self.attack = attack
-        self.client: Client = attack.logged_in(credits=limits.CREDITS_MAX)
         try:
             self.begin()
         except BaseException:
@@ -39,9 +37,6 @@ class Slow:
 
     def begin(self) -> None:
         """Called once."""
-
-    def turn(self) -> None:
-        """Nothing unless a kind of these does something over time."""
 
     def ask(self, size_bytes: int) -> None:
         """Send READ requests until the credits or the socket's room are used up."""
@@ -102,43 +97,7 @@ class Drips(Halves):
 
 
 def several(make: Callable[[Attack], Slow]) -> Run:
-    """Have as many as wanted, and make those anew that the exporter ended."""
-
-    def run(attack: Attack) -> None:
-        wanted = attack.options.count or _CONNECTIONS
-        slow: dict[int, Slow] = {}
-        poll = select.poll()
-        refused = 0
-        while not attack.over:
-            if len(slow) < wanted:
-                try:
-                    made = make(attack)
-                except REFUSALS as error:
-                    attack.counts[f"refused: {type(error).__name__}"] += 1
-                    refused += 1
-                    attack.rest(0.05)
-                else:
-                    slow[made.client.socket.fileno()] = made
-                    poll.register(made.client.socket, _GONE)
-            if len(slow) >= wanted or refused or attack.is_held_up:
-                attack.ready()
-            attack.counts["held at most"] = max(attack.counts["held at most"], len(slow))
-            ended = {descriptor for descriptor, _ in poll.poll(0)}
-            for descriptor, each in list(slow.items()):
-                try:
-                    each.turn()
-                except REFUSALS:
-                    ended.add(descriptor)
-            for descriptor in ended:
-                poll.unregister(descriptor)
-                slow.pop(descriptor).client.socket.close()
-                attack.counts["closed by the exporter"] += 1
-            if len(slow) >= wanted:
-                attack.rest(_TURN_S)
-        for each in slow.values():
-            each.client.socket.close()
-
-    return run
+    return lambda attack: keep(attack, attack.options.count or _CONNECTIONS, lambda: make(attack))
 
 
 MEMORY: Final[dict[str, Run]] = {

@@ -13,7 +13,6 @@ readonly      a node that may only read: exclusive locks, and opens that share n
 """
 
 import random
-import select
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -28,8 +27,9 @@ from meshfs.smb.messages import (
     LockRequest,
     QueryDirectoryRequest,
 )
-from meshfs.testing.attack.base import REFUSALS, Attack, Client, Run
+from meshfs.testing.attack.base import Attack, Client, Run
 from meshfs.testing.attack.floods import Flooded, Requests, flood
+from meshfs.testing.attack.keeping import Kept, keep
 from meshfs.testing.raw_initiator import SHARE_ALL
 
 _READ: Final = int(AccessMask.READ_DATA)
@@ -44,8 +44,6 @@ _CONNECTIONS: Final = 1023
 _SESSIONS: Final = 2047
 _SESSIONS_PER_CONNECTION: Final = 16
 _NAMES_INFORMATION: Final = 12
-#: What is lost of a connection shows without reading from it.
-_GONE: Final = select.POLLERR | select.POLLHUP | select.POLLRDHUP
 
 
 def hammer(attack: Attack, client: Client, requests: Requests) -> None:
@@ -148,14 +146,14 @@ def notifies(attack: Attack) -> None:
 
 def connections(attack: Attack) -> None:
     """All that the exporter takes, each with a session; what it closes is opened again."""
-    _keep(attack, attack.options.count or _CONNECTIONS, lambda: attack.logged_in(timeout_s=5.0))
+    keep(attack, attack.options.count or _CONNECTIONS, lambda: Kept(attack.logged_in(timeout_s=5.0)))
 
 
 def sessions(attack: Attack) -> None:
     per_connection = _SESSIONS_PER_CONNECTION
     wanted = attack.options.count or _SESSIONS
 
-    def connect() -> Client:
+    def connect() -> Kept:
         client = attack.logged_in(timeout_s=5.0)
         for _ in range(per_connection - 1):
             client.security, client.session_id = None, 0
@@ -163,36 +161,9 @@ def sessions(attack: Attack) -> None:
             attack.counts["sessions" if not status else f"SESSION_SETUP 0x{status:08x}"] += 1
             if status or attack.over:
                 break
-        return client
+        return Kept(client)
 
-    _keep(attack, -(-wanted // per_connection), connect)
-
-
-def _keep(attack: Attack, wanted: int, connect: Callable[[], Client]) -> None:
-    """Have that many connections, and make those anew that are closed."""
-    kept: dict[int, Client] = {}
-    poll = select.poll()
-    refused = 0
-    while not attack.over:
-        if len(kept) < wanted:
-            try:
-                client = connect()
-            except REFUSALS as error:
-                attack.counts[f"refused: {type(error).__name__}"] += 1
-                refused += 1
-                attack.rest(0.01)
-            else:
-                kept[client.socket.fileno()] = client
-                poll.register(client.socket, _GONE)
-        attack.counts["held at most"] = max(attack.counts["held at most"], len(kept))
-        if len(kept) >= wanted or refused or attack.is_held_up:
-            attack.ready()
-        for descriptor, _ in poll.poll(0 if len(kept) < wanted else 100):
-            poll.unregister(descriptor)
-            kept.pop(descriptor).socket.close()
-            attack.counts["closed by the exporter"] += 1
-    for client in kept.values():
-        client.socket.close()
+    keep(attack, -(-wanted // per_connection), connect)
 
 
 def _listings(pattern: str, *sizes: int) -> Callable[[Attack, Client, random.Random], Requests]:
