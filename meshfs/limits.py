@@ -61,7 +61,7 @@ WINDOW_ROOM_SYSTEM_MIN_CREDITS: Final = 24.0
 WINDOW_ROOM_SYSTEM_ALONE_MIN_CREDITS: Final = 208.0
 # What an ECHO may wait behind what the channel has on the way: the standing queue that CoDel (RFC 8289) accepts.
 WINDOW_DELAY_S: Final = 0.005
-# The same for what system I/O adds to the wait of an application: less than a round trip of a small request takes.
+# The same for system I/O while applications are active: less than a round trip of a small request takes.
 WINDOW_DELAY_BESIDE_APP_S: Final = 0.0005
 # The smallest delay within this time counts as that of an empty path; loads change, and so do paths.
 WINDOW_DELAY_LEAST_S: Final = 30.0
@@ -167,10 +167,10 @@ CONTROL_LINE_MAX_BYTES: Final = 64 * KIB
 TURN_S: Final = 0.0002
 # A turn of the system is in an application's way. Shorter ones would be one request each.
 TURN_SYSTEM_S: Final = 0.0001
-# A flow that has been alone for this much of the processor's time has longer turns, until somebody else has one.
+# A flow that has used this much of the processor's time alone has longer turns, until another flow has a turn.
 TURN_ALONE_AFTER_S: Final = 0.05
 TURN_ALONE_S: Final = 0.0005
-# Charged at most for a turn that nobody waited for: a login and the largest messages take less, and what is more was
+# Charged at most for a turn that nobody waited for. A login and the largest messages take less, so a longer turn was
 # mostly another process's time.
 UNCONTENDED_CHARGE_MAX_S: Final = 0.002
 # Charged at most for taking one answer from a disk, which takes 5 to 10 us.
@@ -179,7 +179,7 @@ COMPLETION_CHARGE_MAX_S: Final = 0.00005
 TURN_STEP_BYTES: Final = 256 * KIB
 # Larger replies to READ are signed and sent in turns of their own, behind the small ones.
 REPLY_SMALL_MAX_BYTES: Final = 64 * KIB
-# Whoever is not logged in: all strangers together get a quarter of what one node gets.
+# All strangers together, who are not logged in, get a quarter of what one node gets.
 STRANGERS_WEIGHT: Final = 0.25
 
 # --- the scratch share ----------------------------------------------------------------
@@ -367,8 +367,8 @@ RETRY_DELAY_MAX_S: Final = 0.5
 PROBE_PATIENCE_S: Final = 1.0
 # A whole block of every disk there is, so that its exporter can read it past the page cache.
 PROBE_BYTES: Final = 4 * KIB
-# ACCESS_DENIED to what an open may do is taken for a request that was changed on its way, this often within this
-# time; each costs a connection, so a server that means it must not have them all ended.
+# ACCESS_DENIED to what an open may do is taken for a sign that the request was changed on its way, at most so often
+# within this time. Each time a connection is ended, so a server that means its refusal must not lose them all.
 DENIALS_MAX: Final = 3
 DENIALS_WINDOW_S: Final = 60.0
 # What a handle's close may wait for the last answers.
@@ -380,10 +380,10 @@ CLOSE_TIMEOUT_S: Final = 5.0
 CHANNELS_PER_PATH: Final = 1
 CHANNELS_PER_PATH_MAX: Final = 8
 # Message ids that a session's first connection leaves to its binds, which are signed with the same key: three
-# for each, so for 85 of them; then the session is made anew. Under AES-GMAC an exporter grants binds no other ids.
+# for each, so for 85 of them; then the session is made anew. Under AES-GMAC an exporter takes no other ids for binds.
 BIND_MESSAGE_IDS: Final = 256
-# Nonces of encrypted messages that a session of several channels remembers, by intervals: of peers that count, one
-# for each message that is late or was lost; of those that draw lots, one for each message. 80 bytes each.
+# Intervals of nonces of encrypted messages that a session of several channels remembers, 80 bytes each. Where the peer
+# counts, there is one for each message that is late or was lost; where it draws nonces at random, one for each message.
 NONCES_REMEMBERED_MAX: Final = 16384
 # A channel that says nothing for this long while others of the session do is given up.
 CHANNEL_DEAD_AFTER_S: Final = 1.0
@@ -414,7 +414,7 @@ CALLBACK_FAILURES_MAX_PER_S: Final = 100
 # Unix sockets do not size their buffers by themselves; the default takes 208 KiB at a time.
 UNIX_SOCKET_BUFFER_BYTES: Final = 4 * MIB
 # Connections at an exporter's Unix socket that get them, when they are logged in: kernel memory of 256 MiB at the most.
-# Two mounts with all their channels there have fewer.
+# Two mounts with all their channels there have as many.
 UNIX_SOCKETS_LARGE_MAX: Final = 64
 # A peer that died without a word: found after 5 + 3 * 2 s when idle, and when data is unacknowledged.
 TCP_KEEPALIVE_IDLE_S: Final = 5
@@ -440,7 +440,7 @@ DISK_LIST_MAX_BYTES: Final = 1 * MIB
 # Disks one exporter may announce; the largest chassis hold about a hundred. A list of so many takes 70 ms, in which the
 # mount does nothing else.
 DISKS_PER_NODE_MAX: Final = 1024
-# What is wrong with the disks of one exporter is said of so many of them; each is a line of the status and of the log.
+# Faults of an exporter's disk list are told of so many disks; each is a line of the status and of the log.
 DISK_PROBLEMS_PER_NODE_MAX: Final = 16
 # Paths whose inode numbers are remembered after they are gone.
 INODES_REMEMBERED_MAX: Final = 1 << 18

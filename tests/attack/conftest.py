@@ -10,10 +10,10 @@ import pytest
 from support.attack_stage import OWNER, Row, Stage, attacked_cluster, table
 from support.nonces import FOLDER_VARIABLE
 
-#: What an honest session's percentiles are of, in the short form and the long one.
+#: For so long an honest session is measured, in the short form and in the long one.
 SECONDS_SHORT, SECONDS_LONG = 1.0, 8.0
 FRAMES_SHORT, FRAMES_LONG = 3_000, 60_000
-#: A fuzz of a million frames takes minutes, on a machine that is busy an hour.
+#: A fuzz of a million frames takes minutes, and an hour on a busy machine.
 LONG_TIMEOUT_S = 4 * 3600
 _rows: list[Row] = []
 
@@ -21,7 +21,7 @@ Make = Callable[[str], Stage]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the long form has, and give that form the time it takes."""
+    """Leave out the tests of the long form, or give them the time that they take."""
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in mine:
         item.add_marker("attack")
@@ -67,7 +67,7 @@ def frames(pytestconfig: pytest.Config, long: bool) -> int:
 def stages(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, long: bool, _unrecorded: None
 ) -> Iterator[Make]:
-    """The stage of a security; made when it is first asked for, and again when its exporter did not survive."""
+    """Gives the stage of a `security`. It is made when it is first asked for, and anew when its exporter has ended."""
     made: dict[str, Stage] = {}
     seconds = pytestconfig.getoption("--attack-seconds") or (SECONDS_LONG if long else SECONDS_SHORT)
     with ExitStack() as stack:
@@ -88,13 +88,13 @@ def stages(
 
 @pytest.fixture
 def stage(stages: Make) -> Iterator[Stage]:
-    """Of signed sessions; attackers that a test left behind end with it."""
+    """A stage of signed sessions. When the test ends, its attackers are killed."""
     yield from _whole(stages("sign"))
 
 
 @pytest.fixture(params=["sign", "encrypt"])
 def secured(stages: Make, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """Of signed sessions, then of encrypted ones."""
+    """A stage of signed sessions, then one of encrypted sessions."""
     yield from _whole(stages(request.param))
 
 

@@ -9,7 +9,7 @@ from support.attack_stage import HONEST, Stage, check_honest
 from support.commands import until
 
 RELAY = "127.0.0.60"
-#: One of so many frames is changed; each costs its connection, and the next is tried after a while.
+#: One of the first so many frames of a connection is changed. The connection then ends and another one is made.
 ONE_IN = 40
 FLIPS_SHORT, FLIPS_LONG = 2, 40
 

@@ -10,7 +10,7 @@ LONG = pytest.mark.long_attack
 #: A stranger's addresses are none of the config.
 ONE = "127.9.0.1"
 MANY = ",".join(f"127.9.{number // 200}.{number % 200 + 1}" for number in range(400))
-#: The honest node's own: another program there, or a stranger behind the same router.
+#: The honest node's own address, which another program there has, or a stranger behind the same router.
 SHARED = "127.0.0.1"
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from support.nonces import FOLDER_VARIABLE
 
-#: A process that imports what it needs on a machine that does other things as well.
+#: A process starts within this, also on a busy machine.
 START_S: Final = 60.0
 
 
@@ -25,7 +25,7 @@ class Process:
         self.errors = folder / f"{name}.stderr"
         environment = dict(os.environ)
         if not name.startswith("honest"):
-            # An attacker signs what it likes as often as it likes.
+            # An attacker may sign several messages under one nonce.
             environment.pop(FOLDER_VARIABLE, None)
         with self.errors.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -51,20 +51,20 @@ class Process:
             self._came.notify_all()
 
     def ready(self, timeout_s: float = START_S) -> None:
-        """Wait until it says so."""
+        """Wait until the process says that it is ready."""
         with self._came:
             came = self._came.wait_for(lambda: self.lines or not self._thread.is_alive(), timeout_s)
         assert came, f"{self.name} is not ready within {timeout_s:g} s: {self.text()}"
         assert self.lines[:1] == ["ready\n"], f"{self.name} failed: {self.lines} {self.text()}"
 
     def finish(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """Wait for its end; what it reports."""
+        """Wait until the process ends. Returns its report."""
         assert self._process.wait(timeout_s) == 0, f"{self.name} failed: {self.text()}"
         self._thread.join(timeout_s)
         return dict(json.loads(self.lines[-1]))
 
     def report(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """What an honest session got since its report before."""
+        """What an honest session got since its last report."""
         with self._came:
             had = len(self.lines)
             self._process.send_signal(signal.SIGUSR1)
@@ -76,7 +76,7 @@ class Process:
         return self._process.poll() is None
 
     def end(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """Ask it to end; what it reports."""
+        """Ask the process to end. Returns its report."""
         with suppress(ProcessLookupError):
             self._process.terminate()
         return self.finish(timeout_s)

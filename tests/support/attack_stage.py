@@ -1,4 +1,4 @@
-"""An exporter under attack: honest sessions beside the attackers, and what the exporter's process takes meanwhile.
+"""An exporter under attack: honest sessions beside the attackers, and the memory and descriptors that it takes.
 
     row = stage.beside(("idle", "stranger", {"count": 128}))     # checked, and in the report
 
@@ -31,13 +31,13 @@ IO_TIMEOUT_S = 10
 SCRATCH_BYTES = 1 << 20
 #: The honest nodes connect from here, and the exporter knows it from its config; the others come from elsewhere.
 HONEST_ADDRESS, ATTACKER_ADDRESS, READER_ADDRESS = "127.0.0.1", "127.0.0.4", "127.0.0.5"
-#: An honest call that takes longer than this is one that somebody notices; alone it takes about a millisecond.
+#: A person notices a call that takes longer than this. Without an attack a call takes about a millisecond.
 P99_MAX_MS: Final = 1000.0
-#: What an exporter may take beyond what it took before, while it is attacked, and for good afterwards.
+#: By how much an exporter's memory may grow while it is attacked, and for good.
 GROWTH_MAX_MIB: Final = limits.MEMORY_MAX_BYTES // limits.MIB + 128
 LEFT_MAX_MIB: Final = 160
 SAMPLE_S: Final = 0.05
-#: Lines of the exporter's log: a fixed part, and what time allows.
+#: The exporter's log may have so many bytes, and so many more for each second.
 LOG_BYTES: Final = 64 * limits.KIB
 LOG_BYTES_PER_S: Final = 2 * limits.KIB
 
@@ -223,12 +223,12 @@ class Stage:
         return self._standing
 
     def figures(self) -> dict[str, Any]:
-        """What the standing session got since this, or `standing`, was called last."""
+        """What the standing session got since `figures` or `standing` was called last."""
         assert self._standing is not None
         return self._standing.report()
 
     def row(self, name: str, honest: dict[str, Any], usage: Usage, counts: dict[str, int]) -> Row:
-        """One more line of the report."""
+        """Add a line to the report."""
         row = Row(name, self.cluster.security, honest, usage, counts)
         self.report.append(row)
         return row
@@ -243,7 +243,7 @@ class Stage:
         assert row.usage.descriptors[2] <= row.usage.descriptors[0], f"{row.attack}: descriptors stay open"
 
     def check_exporter(self) -> None:
-        """It runs, had no fault of its own, wrote little to its log, and none of what nobody may know."""
+        """The exporter runs, had no fault of its own, and wrote little to its log, and no secret."""
         running = self.cluster.exporters[OWNER]
         assert running.process.poll() is None, "the exporter ended"
         log = self.log
@@ -285,7 +285,7 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory of its own; that of files, as of its program and its libraries, is the machine's."""
+    """The process's own memory that is resident, without the files that it maps (its program and libraries)."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("RssAnon:")[2].split()[0]) * limits.KIB / limits.MIB
 

@@ -185,7 +185,7 @@ class Repeat:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """Those of one file, which ends in zeros; a part at a time."""
+    """The records of one file, up to the zeros at its end. The file is read in parts."""
     size = _RECORD.size
     with path.open("rb") as file:
         while data := file.read(_PART_RECORDS * size):
@@ -221,7 +221,7 @@ def _buckets(files: Sequence[Path], folder: Path) -> Iterator[Iterator[bytes]]:
 
 
 def repeats(folder: Path) -> list[Repeat]:
-    """All of them."""
+    """Pairs of messages that one key protects under one nonce, in all records of the folder."""
     found = []
     for bucket in _buckets(sorted(folder.glob("*.nonces")), folder):
         seen: dict[bytes, bytes] = {}

@@ -1,4 +1,4 @@
-"""What every attack has: the exporter it is for, who it pretends to be, when it ends, and what it counts."""
+"""What every attack has: the exporter it attacks, the node it is or pretends to be, its end, and its counts."""
 
 import argparse
 import ctypes
@@ -19,7 +19,7 @@ from meshfs.smb.constants import Command, SessionFlags
 from meshfs.smb.messages import EchoRequest, SessionSetupResponse
 from meshfs.testing.raw_initiator import SocketInitiator
 
-#: What ends one connection and not the attack: the exporter closed it, refused it, or answered otherwise than hoped.
+#: These end one connection and not the attack: the exporter closed it, refused it, or gave an unwanted answer.
 REFUSALS: Final = (OSError, EOFError, AssertionError)
 #: Before another connection is tried after a refusal: an attacker that spins would only slow itself down.
 REFUSED_PAUSE_S: Final = 0.01
@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG: Final = 1
 class Client(SocketInitiator):
     """A connection of an attack."""
 
-    #: Credits that it has, at least, once it is logged in.
+    #: Credits that it has at least, once it is logged in.
     granted = 0
 
 
@@ -54,7 +54,7 @@ class Attack:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether the exporter lets the attack get no further soon: it is as far as it comes."""
+        """Whether the attack has had time enough to get as far as the exporter lets it."""
         return time.monotonic() - self.begun_s > HELD_UP_AFTER_S
 
     @property
@@ -112,7 +112,7 @@ class Attack:
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """What the block meets of REFUSALS is counted, and followed by a short pause."""
+        """Count each of REFUSALS that the block raises, and pause for a moment."""
         try:
             yield
         except REFUSALS as error:
@@ -133,7 +133,7 @@ def parser(kinds: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--depth", type=int, default=64, help="requests in flight on each connection")
-    parser.add_argument("--count", type=int, default=0, help="how many of what the attack piles up; 0 is its own")
+    parser.add_argument("--count", type=int, default=0, help="how many the attack piles up; 0: its own number")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--source", default="", help="address of this machine that connections come from")
     parser.add_argument("--unix", action="store_true", help="attack the Unix socket instead of TCP")
@@ -141,7 +141,7 @@ def parser(kinds: list[str]) -> argparse.ArgumentParser:
 
 
 def end_with_starter() -> None:
-    """Have the kernel send SIGTERM when the starter of this process ends: a test run that is killed ends nothing."""
+    """Have the kernel send SIGTERM when the starter of this process ends. A test run that is killed cannot do it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 

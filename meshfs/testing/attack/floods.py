@@ -25,7 +25,7 @@ from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, read_body
 
 #: (command, body, credit charge) of the next request, without end.
 Requests = Iterator[tuple[int, bytes, int]]
-#: What a connection does once it is logged in, and gives the requests it is to be flooded with.
+#: Called when a connection is logged in. Returns the requests to flood it with.
 Begin = Callable[[Attack, Client, random.Random], Requests]
 
 _pack_header: Final = HEADER.pack
@@ -61,9 +61,10 @@ class Flooded:
         self._next: tuple[int, bytes, int] | None = None
 
     def fill(self) -> None:
-        """Send requests until `depth` are in flight, or the credits are used up; not before half of them are answered.
+        """Send requests until `depth` are in flight, or the credits are used up.
 
-        A few at a time would cost the attacker more system calls than requests.
+        Nothing is sent until half of the requests are answered: sending a few at a time would cost the attacker more
+        time for system calls than for requests.
         """
         if self._in_flight > self._depth // 2:
             return
@@ -101,7 +102,7 @@ class Flooded:
         return prefix(len(message)) + message
 
     def take(self) -> int:
-        """Receive once; how many requests were answered. Raises EOFError at the connection's end."""
+        """Receive once. Returns how many requests were answered. Raises EOFError at the connection's end."""
         data = self.client.socket.recv(_RECEIVE_BYTES)
         if not data:
             raise EOFError("the exporter closed the connection")

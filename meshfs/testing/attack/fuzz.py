@@ -27,13 +27,13 @@ from meshfs.testing.smb_samples import CREATE_CONTEXTS, FILE, MESSAGES
 #: Frames of a `fuzz` or `stranger` unless `count` says how many.
 FRAMES: Final = 10_000
 _BURST_MAX: Final = 32
-#: An exporter that answers nothing for this long hangs; every other end of a connection is its right.
+#: An exporter that answers nothing for this long hangs. It may end a connection at any time.
 _ANSWER_S: Final = 60.0
 #: A connection is made anew after so many bursts, as by then its opens are closed and its tables full.
 _BURSTS_PER_CONNECTION: Final = 64
 _CREDITS_LOW: Final = 2 * _BURST_MAX
 _COMMANDS: Final[dict[str, Command]] = {command.name.replace("_", ""): command for command in Command}
-#: Commands after which the session or the tree is gone, or may be: one in so many of them is sent.
+#: Commands after which the session or the tree may be gone. One in _ENDS_ONE_IN is sent, else little else is tried.
 _ENDS: Final = (Command.NEGOTIATE, Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_DISCONNECT)
 _ENDS_ONE_IN: Final = 50
 _ALL: Final = int(AccessMask.READ_DATA | AccessMask.WRITE_DATA)
@@ -43,7 +43,7 @@ Sample = tuple[int, bytes]
 
 
 def samples(disk: str) -> tuple[Sample, ...]:
-    """A command and a valid body of each kind, responses among them, as a peer may send those, too."""
+    """A command and a valid body of each kind. Responses are among them, because a peer may send those as well."""
     found = [(_command(type(message).__name__), message.pack()) for message in MESSAGES]
     names = ("", disk, "absent", "folder", "folder\\file", "file", "*", disk * 40)
     for name in names:
@@ -61,7 +61,7 @@ def samples(disk: str) -> tuple[Sample, ...]:
 
 
 def _command(kind: str) -> int:
-    """Of a message's class: CreateRequest is a CREATE; what has no name of a command is an ECHO with odd contents."""
+    """The command of a message's class: CREATE of CreateRequest. A class that has none is sent as an ECHO."""
     for end in ("Request", "Response"):
         kind = kind.removesuffix(end)
     return int(_COMMANDS.get(kind.upper(), Command.ECHO))
@@ -82,7 +82,7 @@ class Fuzzed:
         self._credits = 0
 
     def send(self) -> int:
-        """Send a burst; the number of its frames, 0 where there is no connection. Raises one of REFUSALS."""
+        """Send a burst. Returns the number of its frames. Raises one of REFUSALS."""
         self._bursts += 1
         self._seed = f"{self._attack.options.seed} {self._number} {self._bursts}"
         rng = random.Random(self._seed)

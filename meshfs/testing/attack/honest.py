@@ -34,11 +34,11 @@ from meshfs.model import IoClass
 from meshfs.testing.attack.base import end_with_starter
 
 BLOCK_BYTES: Final = 4 * limits.KIB
-#: Blocks of the disk that a session uses, from `area` times as many on: no two sessions at once use the same.
+#: Blocks of the disk that a session uses. Its first one is `area` times as many, so that sessions do not share blocks.
 BLOCKS: Final = 1024
 #: Calls are wanted this often; see above.
 INTERVAL_S: Final = 0.01
-#: The exporter is connected to within this at the start.
+#: At the start the exporter has to be connected within this.
 CONNECT_S: Final = 30.0
 
 

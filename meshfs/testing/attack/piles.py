@@ -65,7 +65,7 @@ def locks(attack: Attack) -> None:
 
 
 def _lock(attack: Attack, client: Client, wanted: int) -> list[int]:
-    """Take shared locks of a byte each, as many as there may be; the opens that have some."""
+    """Take shared locks of a byte each, as many as there may be. Returns the opens that have some."""
     opened: list[int] = []
     for first in range(0, wanted, _LOCKS_PER_OPEN):
         if attack.over:

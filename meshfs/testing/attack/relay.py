@@ -1,9 +1,9 @@
 """Somebody on the way between an honest session and the exporter, who changes a bit in some of the messages.
 
 The relay listens at ``--source`` (an address of this machine) and the exporter's own port. The honest session has a
-config that gives the relay's address as the exporter's. On each connection and in each direction, one of the `count`
-frames after the login gets a bit flipped behind its length prefix: headers, signatures and data alike. The relay
-prints `flipped` each time.
+config that gives the relay's address as the exporter's. On each connection and in each direction, one of the first
+`count` frames after the login gets a bit flipped behind its length prefix: headers, signatures and data alike. The
+relay prints `flipped` each time.
 """
 
 import random

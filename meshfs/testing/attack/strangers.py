@@ -20,7 +20,7 @@ from meshfs.smb.messages import EchoRequest
 from meshfs.smb.wire import pack_header, prefix
 from meshfs.testing.attack.base import REFUSALS, Attack, Run
 
-#: Attempts to connect that are made before the attack looks which connections are gone.
+#: The attack looks which connections are gone after so many attempts to connect.
 _BURST: Final = 64
 _CONNECTIONS: Final = 128
 _TRICKLE_S: Final = 0.05

@@ -198,7 +198,7 @@ def readers(show: Show, kind: str) -> None:
     """Alone and beside each flood, round by round, so that neighbours in time are compared."""
     pinned = kind == "pinned"
     cases_of_kind = (*cases.READERS, *cases.ATTACKED) if pinned else cases.READERS
-    # Pinned rows are short, and each says something else of the exporter's processor: all of them are quick.
+    # Pinned cases are short, and each tells something else about the exporter's processor: --quick runs all of them.
     chosen = [case for case in cases_of_kind if show.wanted(f"{kind}/reader/{case.name}", case.quick or pinned)]
     alone_ms: dict[tuple[Limit, Load], list[float]] = {_alone(kind, case): [] for case in chosen}
     beside_ms: dict[str, list[float]] = {case.name: [] for case in chosen}
@@ -226,7 +226,7 @@ def readers(show: Show, kind: str) -> None:
 
 
 def _alone(kind: str, case: Reader) -> tuple[Limit, Load]:
-    """What the reader is compared with. Only a limited disk knows several limits."""
+    """The limit and the load of the reader alone, with which it is compared. Only a limited disk has several limits."""
     return (case.limit if kind == "limit" else DEFAULT_LIMIT), case.reader
 
 

@@ -40,7 +40,7 @@ class Pins:
             _set_slice(task, EXPORTER_NICE, EXPORTER_SLICE_NS)
 
     def pin_user(self, pid: int, *, first: bool) -> None:
-        """`first`: it is the reader's."""
+        """`first`: the process is the reader's mount, which runs before the others on their core."""
         _raise_group(pid, FLOOD_NICE)
         for task in _tasks(pid):
             os.sched_setaffinity(task, [self.users])
@@ -56,9 +56,9 @@ class Pins:
 
 
 def pins() -> Pins:
-    """Raises RuntimeError on a machine with one core."""
+    """Choose the two cores. Raises RuntimeError where there is one core only."""
     cores = sorted(os.sched_getaffinity(0))
-    # fio and the attackers are of this program's own session.
+    # fio and the attackers are in the same session as this program.
     _raise_group(os.getpid(), FLOOD_NICE)
     if len(cores) < 2:
         raise RuntimeError("pinning the exporter and its users apart takes two cores, and this process may use one")
