@@ -185,7 +185,7 @@ def _bind_of(request: Request, session: "Session") -> Bind:
         return under_way
     if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
-    started = Bind(Acceptor(peer.exporter.accounts, peer.exporter.name), peer.connection.negotiated.preauth.copy())
+    started = Bind(Acceptor(peer.exporter.find_account, peer.exporter.name), peer.connection.negotiated.preauth.copy())
     peer.binds[session.id] = started
     session.binding.add(peer)
     return started

@@ -135,6 +135,10 @@ class Exporter:
             holdings = self._holdings[node] = Holdings(node, self.limit_reached)
         return holdings
 
+    def find_account(self, user: str) -> tuple[str | None, bytes]:
+        """The name and the password's hash of who may log in as the user now, as `Accounts.find`."""
+        return self.accounts.find(user)
+
     def take_accounts(self, accounts: Accounts) -> None:
         """Who may log in from now on. A session whose node could not log in as it did ends: its key is another one."""
         before, self.accounts = self.accounts, accounts

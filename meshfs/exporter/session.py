@@ -167,7 +167,7 @@ def session_setup(request: Request) -> None:
     request.session, request.session_id = session, session.id
     login = session.logins.get(peer)
     if login is None:
-        login = session.logins[peer] = Acceptor(peer.exporter.accounts, peer.exporter.name)
+        login = session.logins[peer] = Acceptor(peer.exporter.find_account, peer.exporter.name)
     if not session.user:
         session.preauth.update(request.message.view)
     try:

@@ -20,7 +20,7 @@ import enum
 import hmac
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import Final
 
@@ -108,8 +108,12 @@ class Acceptor:
     its text is for the log, and the peer gets LOGON_FAILURE whatever it says.
     """
 
-    def __init__(self, accounts: Accounts, name: str) -> None:
-        self._accounts = accounts
+    def __init__(self, find: Callable[[str], tuple[str | None, bytes]], name: str) -> None:
+        """``find``: `Accounts.find` of the accounts in force when it is called.
+
+        It is called when the password is checked: a key that is taken away while a login is under way ends that login.
+        """
+        self._find = find
         self._name = name
         self._state = _State.START
         self._mech_types: list[str] | None = None  # None: bare NTLM, without SPNEGO
@@ -229,7 +233,7 @@ class Acceptor:
         blob = response[_PROOF_SIZE_BYTES:]
         if len(blob) < _CLIENT_CHALLENGE_MIN_BYTES or blob[:2] != b"\x01\x01":
             raise AuthenticationError(f"login of {user!r} without an NTLMv2 response")
-        name, nt_hash = self._accounts.find(user)
+        name, nt_hash = self._find(user)
         key = ntowfv2(user, nt_hash, auth.domain_name)
         proof = hmac_md5(key, self._server_challenge + blob)
         if not hmac.compare_digest(proof, response[:_PROOF_SIZE_BYTES]) or name is None:

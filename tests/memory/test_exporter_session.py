@@ -548,6 +548,26 @@ def test_a_node_with_another_key_or_none_loses_its_sessions_and_nobody_else_does
     assert other.call(Command.ECHO, ECHO).status == 0
 
 
+@pytest.mark.parametrize("passwords", [{"n3": PASSWORDS["n3"]}, {**PASSWORDS, "n2": "another"}])
+def test_a_login_that_is_under_way_when_its_key_is_taken_away_is_refused(passwords):
+    """Else a stolen key would be good for whoever always has a login that is not finished."""
+
+    class Reloaded(RawInitiator):
+        """Its exporter gets other accounts between the first and the last message of each login."""
+
+        def take(self, message_id):
+            reply = super().take(message_id)
+            if reply.status == NtStatus.MORE_PROCESSING_REQUIRED:
+                self.exporter.take_accounts(Accounts(passwords))
+            return reply
+
+    client = Reloaded(exporter())
+    client.negotiate()
+    assert client.set_up("n2").status == NtStatus.LOGON_FAILURE
+    assert not client.exporter.sessions
+    assert Reloaded(client.exporter).log_in("n3").call(Command.ECHO, ECHO).status == 0
+
+
 @pytest.mark.parametrize(("before", "after", "ends"), [
     (Security.NONE, Security.SIGN, True),
     (Security.NONE, Security.ENCRYPT, True),

@@ -26,7 +26,7 @@ KERBEROS_OID = "1.2.840.113554.1.2.2"
 
 
 def new_acceptor() -> Acceptor:
-    return Acceptor(ACCOUNTS, "exporter-of-a-long-name")
+    return Acceptor(ACCOUNTS.find, "exporter-of-a-long-name")
 
 
 def log_in(initiator: Initiator, acceptor: Acceptor, hint: bytes | None = None) -> None:
