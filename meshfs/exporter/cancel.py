@@ -10,6 +10,11 @@ their message id.
     waits for an event             LOCK, CHANGE_NOTIFY, an open that is delayed: answered with CANCELLED
     a long zeroing                 begins no further piece
     of another session             not found
+    of two ids that differ         not found
+
+A CANCEL of an asynchronous request has its AsyncId and its MessageId (3.2.4.24). The initiator has the AsyncId from an
+interim reply, which is not signed: somebody between the two can put another request's there, and would choose what a
+well signed CANCEL ends. So the MessageId has to be of the same request, or 0, as some initiators leave it out.
 """
 
 from meshfs.disk.base import DiskRequest
@@ -30,5 +35,8 @@ def cancel(request: Request) -> None:
 def _target(request: Request) -> DiskRequest | Waiting | None:
     message, peer = request.message, request.peer
     if message.flags & Flags.ASYNC_COMMAND:
-        return peer.waiting.get(message.async_id)
+        waiting = peer.waiting.get(message.async_id)
+        if waiting is None or message.message_id not in (0, waiting.request.message.message_id):
+            return None
+        return waiting
     return peer.cancellable.get(message.message_id)

@@ -115,6 +115,17 @@ def test_what_waits_is_found_by_either_id(disk: MemoryDisk, by_message_id: bool)
     assert client.take(waiting).status == NtStatus.CANCELLED
 
 
+def test_an_async_id_that_was_changed_on_its_way_ends_no_other_request(disk: MemoryDisk) -> None:
+    """An interim reply is not signed: the AsyncId in it may be another request's."""
+    client = logged_in(disk)
+    (first, _), (second, async_id) = notify(client), notify(client)
+    client.send(Command.CANCEL, CANCEL, message_id=first, flags=ASYNC, async_id=async_id)
+    assert not client.answered(first)
+    assert not client.answered(second)
+    client.send(Command.CANCEL, CANCEL, message_id=second, flags=ASYNC, async_id=async_id)
+    assert client.take(second).status == NtStatus.CANCELLED
+
+
 def test_a_connection_sends_no_more_cancels_than_it_has_used_message_ids(disk: MemoryDisk) -> None:
     """They take no credits, so nothing else would bound the work they make."""
     client = logged_in(disk)
