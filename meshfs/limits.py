@@ -340,6 +340,9 @@ LOW_WATER_MAX_BYTES: Final = 512 * KIB
 # and is given up after the second.
 CHANNEL_PROBE_AFTER_S: Final = 1.0
 CHANNEL_SILENCE_MAX_S: Final = 5.0
+# So much of a message that is not whole yet is a sign of life, and less is none: on the slowest link, of 10 KB/s, it
+# comes within CHANNEL_DEAD_AFTER_MIN_S, and the answers to all probes of CHANNEL_SILENCE_MAX_S are less.
+CHANNEL_PROGRESS_MIN_BYTES: Final = 4 * KIB
 # Deadlines, probes and silence are looked at this often, by one task per channel.
 CHANNEL_TICK_S: Final = 0.25
 # An idle channel is probed too, so that "connected" is never older than this.

@@ -57,6 +57,7 @@ _CHANGE_NOTIFY: Final = int(Command.CHANGE_NOTIFY)
 _PENDING: Final = int(NtStatus.PENDING)
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
+_PROGRESS_MIN_BYTES: Final = limits.CHANNEL_PROGRESS_MIN_BYTES
 
 
 #: Why a channel ended that we closed ourselves.
@@ -118,9 +119,10 @@ class Channel:
         self._recycled_in = 0
         self._lent: list[Buffer] = []
         self._lent_before: list[Buffer] = []
+        #: Whether a whole message came since that was looked at last.
         self._heard = False
-        #: Bytes that had come and were not received when that was looked at last.
-        self._pending = 0
+        #: Bytes that had come, received or not, at the last sign of life.
+        self._came_bytes = 0
         #: The last ECHO's message id, and when it was sent.
         self._probe_id = -1
         self._probed_s = self.heard_s
@@ -413,9 +415,11 @@ class Channel:
                 return
             if not count:
                 raise ConnectionResetError(errno.ECONNRESET, "closed by the exporter")
-            self._heard = True
             self.received_bytes += count
-            for message in connection.received(count):
+            messages = connection.received(count)
+            if messages:
+                self._heard = True
+            for message in messages:
                 handle(message)
                 while message.next is not None:
                     message = message.next
@@ -509,13 +513,15 @@ class Channel:
         return self._window.waiters()
 
     def take_signs_of_life(self, now: float) -> bool:
-        # Of a large message that comes slowly nothing is received until much is there (transport.expect).
-        pending = self.transport.pending()
-        heard = self._heard or self._outbox.progress or pending > self._pending
+        # Of a large message that comes slowly nothing is received until much is there (transport.expect). A few bytes
+        # of a message are no sign: where its length was changed on its way, it takes in the answers to our probes,
+        # and no message comes to its end any more.
+        came_bytes = self.received_bytes + self.transport.pending()
+        heard = self._heard or self._outbox.progress or came_bytes - self._came_bytes >= _PROGRESS_MIN_BYTES
         self._heard = self._outbox.progress = False
-        self._pending = pending
         if heard:
             self.heard_s = now
+            self._came_bytes = came_bytes
         return heard
 
     def siblings_heard_s(self) -> float | None:

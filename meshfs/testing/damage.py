@@ -2,6 +2,7 @@
 
 damage = proxy.damages.of_messages(Message.is_write)     the next WRITE request
 damage = proxy.damages.of_sealed(replies=True)           the next encrypted reply, whatever it is
+damage = proxy.damages.of_lengths(replies=True)          what the next reply's prefix says of its length
 assert damage.done == 1
 """
 
@@ -10,6 +11,8 @@ from typing import Final
 
 from meshfs.testing.smb_frames import Message, messages
 
+#: Of the length prefix the byte whose lowest bit is 64 KiB.
+_LENGTH_64_KIB_AT: Final = 1
 _SEALED: Final = b"\xfdSMB"
 _PROTOCOL_AT: Final = slice(4, 8)
 
@@ -47,6 +50,17 @@ class Damages:
         def where(frame: bytes, is_reply: bool) -> int | None:
             fits = is_reply == replies and len(frame) >= least_bytes and frame[_PROTOCOL_AT] == _SEALED
             return len(frame) // 2 if fits else None
+
+        return self._add(Damage(where, times))
+
+    def of_lengths(self, *, replies: bool, least_bytes: int = 0, times: int = 1) -> Damage:
+        """The prefix of the next frames of one direction that are at least so long: it says 64 KiB more than there are.
+
+        The frames are shorter than 64 KiB.
+        """
+
+        def where(frame: bytes, is_reply: bool) -> int | None:
+            return _LENGTH_64_KIB_AT if is_reply == replies and len(frame) >= least_bytes else None
 
         return self._add(Damage(where, times))
 

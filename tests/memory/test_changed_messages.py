@@ -141,6 +141,22 @@ async def test_sealed_messages_are_repeated_as_well(
         assert not exporter.counters["protocol_errors"]
 
 
+@pytest.mark.parametrize("security", [Security.SIGN, Security.ENCRYPT])
+@pytest.mark.parametrize("replies", [False, True], ids=["requests", "replies"])
+async def test_a_message_whose_length_was_changed_holds_nobody_up(
+    proxy: Proxy, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replies: bool, security: Security
+) -> None:
+    """It takes in what follows, the answers to probes too, so that bytes come and no message does."""
+    monkeypatch.setattr(limits, "CHANNEL_SILENCE_MAX_S", 2.0)
+    async with pair_behind(proxy, port, tmp_path, 1, security) as pair:
+        handle = await pair.port.open(IoClass.APP, writable=True)
+        damage = proxy.damages.of_lengths(replies=replies, least_bytes=4096)
+        assert await handle.write(0, pattern(1, 4096)) == 4096
+        assert bytes(await handle.read(0, 4096)) == pattern(1, 4096)
+        assert damage.done == 1
+        assert pair.session.failures == 1
+
+
 async def test_a_write_whose_reply_was_changed_is_a_replay_and_lands_once_in_order(
     proxy: Proxy, port: int, tmp_path: Path
 ) -> None:
