@@ -275,6 +275,9 @@ class FairQueue:
         # They came before whatever is the oldest now, and take its place.
         flow.lifted.update(flushes)
         flow.queue.extendleft(reversed(flushes))
+        if flow.stage is Stage.HELD:
+            # They are to pass the gates by themselves, not as the bytes of the write that waits there.
+            self._take_back(flow)
         if flow.stage is _IDLE:
             self._next_head(flow, now)
 

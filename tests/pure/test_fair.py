@@ -196,3 +196,20 @@ def test_zeroing_flows_share_a_disk_by_what_zeroing_costs_it() -> None:
         queue.done(zeroing, number + 150e-6)
     assert queue.costs.cost(Op.ZERO, 8 << 20) < full / 20
     assert queue.costs.cost(Op.ZERO, 8 << 20) >= queue.costs.cost(Op.WRITE, 0)
+
+
+def test_a_flush_is_not_charged_the_bytes_of_the_write_that_waits_for_the_disks_limit() -> None:
+    queue = make(DiskPolicy(limit_bytes_per_s=1.0 * MIB))
+    (first,) = add(queue, "n1", 1, op=Op.WRITE, length=MIB)
+    (flush,) = add(queue, "n1", 1, op=Op.FLUSH, length=0)
+    (second,) = add(queue, "n1", 1, op=Op.WRITE, length=MIB)
+    assert pop_all(queue, 0.0)[0] == [first]
+    queue.done(first, 0.1)
+    now, popped = 0.1, []
+    while len(popped) < 2:
+        batch, wake_time = pop_all(queue, now)
+        popped += batch
+        if wake_time is not None:
+            now = wake_time
+    assert popped == [flush, second]
+    assert second.sent_s <= 1.0
