@@ -179,7 +179,7 @@ COMPLETION_CHARGE_MAX_S: Final = 0.00005
 TURN_STEP_BYTES: Final = 256 * KIB
 # Larger replies to READ are signed and sent in turns of their own, behind the small ones.
 REPLY_SMALL_MAX_BYTES: Final = 64 * KIB
-# All strangers together, who are not logged in, get a quarter of what one node gets.
+# All strangers together get a quarter of what one node gets. An address of the config is none, also before a login.
 STRANGERS_WEIGHT: Final = 0.25
 
 # --- the scratch share ----------------------------------------------------------------

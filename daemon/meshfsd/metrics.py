@@ -25,7 +25,10 @@ _LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
 _CONNECTIONS: Final = "Connections on which the node is logged in."
 _HELD: Final = "Memory that the exporter holds for the node."
 _HELD_BY_ALL: Final = "Memory that the exporter holds for all its peers."
-_PROCESSOR: Final = "Time of the exporter's thread that went to a node; without a node: to whoever is not logged in."
+_PROCESSOR: Final = (
+    "Time of the exporter's thread, by node. A node named 'logins from' an address stands for connections from an "
+    "address of the config before their login, and an empty name for those of strangers."
+)
 _TURNS: Final = "Turns of the exporter's thread, by the node that had them."
 # By op: the keys of its count and of its bytes.
 _OPS: Final = (

@@ -53,7 +53,10 @@ def _nodes(exporter: Exporter) -> list[dict[str, object]]:
 
 
 def _processor(exporter: Exporter) -> list[dict[str, object]]:
-    """The time that the exporter's thread has spent for whom, in turns; those who are not logged in have no name."""
+    """For whom the exporter's thread has spent its time, in turns.
+
+    Before a login the name is "logins from" an address, if the config has the address, and empty for strangers.
+    """
     return [
         {"node": flow.key[0], "class": str(flow.key[1]), "used_s": round(flow.used_s, 6), "turns": flow.turns}
         for flow in exporter.processor.turns.flows()

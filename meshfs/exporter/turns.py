@@ -8,7 +8,8 @@ pays for itself. Start-time fair queueing needs no cost before the service, only
 
     processor -+- app      share 1 - system_floor    -+- node n1, weight
                |                                      +- node n2, weight ...
-               |                                      '- strangers (whoever is not logged in), STRANGERS_WEIGHT
+               |                                      +- logins from an address of the config, weight 1 ...
+               |                                      '- strangers (not logged in, other addresses), STRANGERS_WEIGHT
                '- system   share system_floor        -+- node n1, weight ...
 
     a flow that begins to want turns   S = max(v, F)      v = S of its class's last turn
@@ -47,7 +48,7 @@ from meshfs.scheduler.policy import Flow as FlowKey
 
 #: Of equal start tags, who begins to want turns goes before who goes on.
 _BEFORE: Final = 1 << 60
-#: Whoever is not logged in; no node has an empty name.
+#: Whoever is not logged in and comes from no address of the config; no node has an empty name.
 STRANGERS: Final[FlowKey] = ("", IoClass.APP)
 
 

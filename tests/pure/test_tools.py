@@ -115,3 +115,5 @@ def test_the_attack_suite_is_run_alone_and_in_its_long_forms(tmp_path: Path) -> 
 def test_the_quick_run_attacks_nobody() -> None:
     assert "not attack" in " ".join(attack_command("--quick"))
     assert "--attack" not in attack_command("--no-guest")
+    with pytest.raises(SystemExit):
+        attack_command("--quick", "--attack")

@@ -82,7 +82,10 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--attack-json", type=Path, metavar="FILE", help="write the figures of the attacks there")
     parser.add_argument("--tests-only", action="store_true", help="the tests alone, here and in the guest")
     parser.add_argument("--no-guest", action="store_true", help="leave out the tests in the guest (tools/guest)")
-    return parser.parse_known_args()
+    options, rest = parser.parse_known_args()
+    if options.quick and options.attack:
+        parser.error("--quick runs no attack, so it does not go with --attack")
+    return options, rest
 
 
 def _steps(options: argparse.Namespace, rest: list[str]) -> list[Step]:
