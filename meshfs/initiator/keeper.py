@@ -148,7 +148,8 @@ class PathKeeper:
                 self._failed(f"cannot connect: {error.strerror or error}")
             else:
                 lived_s = await self._serve(transport)
-            # What worked is tried at once; but one that binds and then loses all it is told is no good.
+            # A path that worked for long is tried again at once. One that connects and is lost soon after has to wait
+            # longer each time, as one that cannot connect does.
             established = lived_s >= limits.PATH_STEADY_AFTER_S
             failed = 0 if established else failed + 1
             delay_s = min(limits.RECONNECT_DELAY_MIN_S * 2 ** min(failed, 16), limits.RECONNECT_DELAY_MAX_S)

@@ -471,7 +471,7 @@ class ExporterSession:
                 await self._ask_interfaces.wait()
 
     def _take_remotes(self, told: tuple[Remote, ...]) -> None:
-        """Of what the config says and is not told now, what was told last is known still."""
+        """For a configured address that is missing from this answer, keep what the exporter advertised last."""
         self._advertised = told
         found = {remote.address: remote for remote in self._ways.remotes}
         found |= {remote.address: remote for remote in self._remotes if remote.address in found}

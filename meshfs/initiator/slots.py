@@ -29,7 +29,7 @@ _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 
 
 class Collector(Protocol):
-    """Who waits for several requests at once; a call of it is what it gets of each."""
+    """Receives the results of several requests; ``take`` is called once for each."""
 
     def take(self, slot: "Slot", result: object) -> None:
         """The result of one of them; memory in it is the caller's again when this returns."""

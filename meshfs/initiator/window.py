@@ -40,11 +40,11 @@ Who waits goes in this order:
        (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996), so by credits and not by requests
     4. within a lane in the order they came
 
-Waiting for its own threshold a lane is in nobody's way. Waiting for credits (a lane's first
-request, or one of no disk, and free < charge) it lets nobody of lower rank go before it, else
-small requests would take every credit that comes back: the window is ``short``. Where even
-that gives too few, as the rest is held by what never ends, the request is passed over until
-there are more (`tick`): it then waits, alone, until its deadline.
+A lane that has reached its own threshold does not block other lanes. A request that waits for
+credits (a lane's first, or one of no disk, and free < charge) lets nobody of lower rank go before
+it, as small requests would otherwise take every credit that comes back: the window is ``short``.
+Where even that gives too few, since requests that never end hold the rest, the request is passed
+over until there are more (`tick`): it then waits, alone, until its deadline.
 
 Not decided here. FUSE's limits are the mount's, before any window: limits.FUSE_BACKGROUND_MAX
 asynchronous requests (readahead, libaio, io_uring) of all disks and classes are with meshfs,
@@ -119,7 +119,7 @@ class _Class:
         self.lanes: list[Lane] = []
         self.now = 0
         self.kept: float = _KEPT
-        #: Set by each request that starts; reset by who looks.
+        #: Set by each request that comes; reset by `Window.app_used`.
         self.used = False
 
     def add(self, lane: Lane) -> None:
@@ -185,7 +185,7 @@ class Window(Generic[W]):
         of_class.kept = max(self._credits.available + in_flight - credits, _KEPT)
 
     def app_used(self) -> bool:
-        """Whether applications sent anything since this was asked last."""
+        """Whether a request of an application came since this was asked last."""
         used, self._app.used = self._app.used, False
         return used
 
@@ -202,6 +202,7 @@ class Window(Generic[W]):
 
     def wait(self, lane: Lane, waiter: W) -> None:
         """Ask for `next` afterwards: it may be the turn of this one at once."""
+        lane.of_class.used = True
         if not lane.waiting and lane is not self.control:
             self._class_of(lane).add(lane)
         lane.waiting.append(waiter)

@@ -400,3 +400,16 @@ def test_at_random_nothing_leaks_and_everything_ends(seed: int) -> None:
     assert peer.window.waiting == 0
     assert peer.credits.available == peer.total
     assert all(lane.held == 0 for lane in lanes)
+
+
+def test_applications_use_a_channel_also_with_requests_that_only_wait() -> None:
+    """As zeroings and flushes do, which are no part of the hot path."""
+    peer = Peer()
+    assert not peer.window.app_used()
+    for io_class in (SYSTEM, APP):
+        lane = peer.window.lane(io_class)
+        peer.window.wait(lane, Ask(lane, 1))
+        assert peer.window.app_used() == (io_class is APP)
+        assert not peer.window.app_used()
+    peer.window.wait(peer.window.control, Ask(peer.window.control, 1))
+    assert not peer.window.app_used()
