@@ -42,7 +42,6 @@ _WRITE: Final = Op.WRITE
 _ZERO: Final = Op.ZERO
 
 OnDone = Callable[[DiskRequest], None]
-Predicate = Callable[[DiskRequest], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ class Runner:
     def refuse(self, number: int) -> None:
         """The disk is away: what is queued, and all that comes until ``serve``, gets -``number`` at once."""
         self._refusal = number
-        self._refused += self.cancel_queued(lambda request: True)
+        self._refused += self._cancel_queued()
         self.pump()
 
     def serve(self, disk: Disk, queue: Queue | None = None) -> None:
@@ -223,17 +222,16 @@ class Runner:
             self._tell_idle_waits(request)
         return True
 
-    def cancel_queued(self, predicate: Predicate) -> list[DiskRequest]:
-        """``cancel`` every queued request for which ``predicate`` holds; those taken back."""
-        matching = [request for request in self._callers if predicate(request)]
-        return [request for request in matching if self.cancel(request)]
+    def _cancel_queued(self) -> list[DiskRequest]:
+        """``cancel`` every queued request; those taken back."""
+        return [request for request in list(self._callers) if self.cancel(request)]
 
-    async def wait_idle(self, predicate: Predicate | None = None) -> None:
-        """Until every request known here now, for which ``predicate`` holds, is done.
+    async def wait_idle(self) -> None:
+        """Until every request known here now is done.
 
         Later ones don't count. Cancelling the wait leaves the requests as they are.
         """
-        pending = {request for request in self._callers if predicate is None or predicate(request)}
+        pending = set(self._callers)
         if not pending:
             await trio.lowlevel.checkpoint()
             return
@@ -243,16 +241,6 @@ class Runner:
             await wait.event.wait()
         finally:
             self._idle_waits.remove(wait)
-
-    async def drain(self, predicate: Predicate | None = None) -> list[DiskRequest]:
-        """Take back what is queued, then wait for what is at the disk; those taken back.
-
-        Afterwards no request for which ``predicate`` holds can touch the disk any more.
-        """
-        everything = predicate or (lambda request: True)
-        cancelled = self.cancel_queued(everything)
-        await self.wait_idle(everything)
-        return cancelled
 
     def _tell_idle_waits(self, request: DiskRequest) -> None:
         for wait in self._idle_waits:
