@@ -96,7 +96,12 @@ def test_info(fuzz_cases: int) -> None:
         assert info.name_matches(pattern, file.name) in (True, False)
         size = rng.randrange(300)
         assert len(info.query_file(rng.randrange(80), file, size, opened).data) <= size
-        assert len(info.pack_directory(rng.randrange(80), [file] * 3, size).data) <= size
+        info_class = rng.randrange(80)
+        if info.is_directory_class(info_class):
+            packer = info.DirectoryPacker(info_class, size)
+            added = sum(packer.add(file) for _ in range(3))
+            assert packer.packed == added
+            assert len(packer.data) <= size
 
 
 def test_credit_window(fuzz_cases: int) -> None:

@@ -1,8 +1,8 @@
 """Information classes of MS-FSCC for a flat share of disks, its root directory and its volume. Pure.
 
 QUERY_INFO is `query_file`, `query_filesystem` or `query_security`; SET_INFO is `parse_change`;
-QUERY_DIRECTORY is `NamePattern` and `pack_directory`. Each gives the NTSTATUS to answer with, so
-that a caller decides nothing.
+QUERY_DIRECTORY is `NamePattern` and `DirectoryPacker`. The first two give the NTSTATUS to answer with as
+well, so that a caller decides nothing.
 """
 
 from meshfs.smb.info.change import (
@@ -16,7 +16,7 @@ from meshfs.smb.info.change import (
     SetRename,
     parse_change,
 )
-from meshfs.smb.info.directory import DirectoryPacker, Listing, dot_entries, is_directory_class, pack_directory
+from meshfs.smb.info.directory import DirectoryPacker, dot_entries, is_directory_class
 from meshfs.smb.info.facts import FileFacts, FilesystemFacts, OpenFacts, Output
 from meshfs.smb.info.file import FileInfoClass, query_file
 from meshfs.smb.info.filesystem import FsInfoClass, query_filesystem
@@ -31,7 +31,6 @@ __all__ = [
     "FileInfoClass",
     "FilesystemFacts",
     "FsInfoClass",
-    "Listing",
     "NamePattern",
     "OpenFacts",
     "Output",
@@ -49,7 +48,6 @@ __all__ = [
     "mode_of",
     "name_matches",
     "pack_descriptor",
-    "pack_directory",
     "parse_change",
     "query_file",
     "query_filesystem",

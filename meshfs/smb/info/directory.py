@@ -1,22 +1,12 @@
 """QUERY_DIRECTORY: a chain of entries, one class at a time (MS-FSCC 2.4)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
-from meshfs.smb.constants import NtStatus
 from meshfs.smb.info.facts import FileFacts
 from meshfs.smb.info.file import FileInfoClass
-
-
-class Listing(NamedTuple):
-    """The packed entries, and how many of those offered they are."""
-
-    status: NtStatus
-    data: bytes = b""
-    packed: int = 0
-
 
 # Common to all but NAMES: FileIndex, four times, EndOfFile, AllocationSize, FileAttributes, FileNameLength
 _COMMON = "I4QQQII"
@@ -103,28 +93,6 @@ class DirectoryPacker:
         data += _entry(self._info_class, file, name)
         self.packed, self._last = self.packed + 1, start
         return True
-
-
-def pack_directory(
-    info_class: int, files: Iterable[FileFacts], output_bytes_max: int, *, single: bool = False
-) -> Listing:
-    """As many of ``files`` (or one, if ``single``) as fit.
-
-    Of ``files`` no more are taken than fit, and one. INFO_LENGTH_MISMATCH when not even the first fits; SUCCESS with
-    none when there is none: that the caller answers NO_MORE_FILES or NO_SUCH_FILE (MS-SMB2 3.3.5.18).
-    INVALID_INFO_CLASS.
-    """
-    if not is_directory_class(info_class):
-        return Listing(NtStatus.INVALID_INFO_CLASS)
-    packer = DirectoryPacker(info_class, output_bytes_max)
-    for file in files:
-        if not packer.add(file):
-            if not packer.packed:
-                return Listing(NtStatus.INFO_LENGTH_MISMATCH)
-            break
-        if single:
-            break
-    return Listing(NtStatus.SUCCESS, bytes(packer.data), packer.packed)
 
 
 def dot_entries(root: FileFacts) -> tuple[FileFacts, FileFacts]:
