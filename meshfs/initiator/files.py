@@ -108,9 +108,9 @@ async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> Disk
     return next((each for each in _disks(await channel.answer(slot)) if each.id == info.id), None)
 
 
-async def query_disk(channel: Channel, file: OpenFile, disk_id: str) -> DiskInfo:
+async def query_disk(channel: Channel, file: OpenFile, disk_id: str, deadline: float = inf) -> DiskInfo:
     """The same on a disk's own open: that disk."""
-    slot = start_query_disks(channel, file.tree.tree_id, file.file_id, inf)
+    slot = start_query_disks(channel, file.tree.tree_id, file.file_id, deadline)
     return only_disk(await channel.answer(slot), disk_id)
 
 

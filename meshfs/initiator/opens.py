@@ -472,22 +472,47 @@ class SharedOpen:
         self._ready = False
         self.update()
         try:
-            await session.ask(lambda channel: close_file(channel, file))
+            patience_s = self._disk.io_timeout_s
+            while not await self._closed(session, file, patience_s):
+                # Each that was not answered holds a credit, and a disk may hang for days.
+                patience_s *= 2
         except StatusError as error:
             # An open that cannot be closed ends with its session only.
             session.fail(f"CLOSE was refused: {error}")
             raise ChannelLost(session.why) from error
         self._gone()
 
+    async def _closed(self, session: Session, file: OpenFile, patience_s: float) -> bool:
+        """Send a CLOSE. Returns whether it was answered before it is time to send another one.
+
+        A reply may be lost on the way, alone, while others come. An exporter of meshfs answers a repetition when the
+        open's I/O has ended. Another one may answer it at once with FILE_CLOSED, so that one is asked only once.
+        """
+        deadline = trio.current_time() + patience_s if session.credentials.settled.unique_nonces else inf
+        try:
+            await session.ask(lambda channel: close_file(channel, file, deadline))
+        except TimeoutError:
+            return False
+        return True
+
     async def _create(self) -> None:
         session = self._made_in = self._exporter.session
         assert session is not None
         tree, latest = session.trees[self._io_class], self._disk.latest()
         writable = latest.access is Access.READ_WRITE
+        # A reply that was lost on the way is not waited for. A CREATE that waits at the exporter is cancelled
+        # (watch.py), and waits again.
+        deadline = trio.current_time() + self._disk.io_timeout_s
         try:
-            file = await session.ask(lambda channel: open_file(channel, tree, latest.name, writable=writable))
+            file = await session.ask(
+                lambda channel: open_file(channel, tree, latest.name, writable=writable, deadline=deadline)
+            )
             self._file = file
-            info = await session.ask(lambda channel: query_disk(channel, file, self._disk.info.id))
+            info = await session.ask(lambda channel: query_disk(channel, file, self._disk.info.id, deadline))
+        except TimeoutError:
+            if self._file is not None:
+                self._fence()
+            return
         except StatusError as error:
             await self._refused(error, session)
             return

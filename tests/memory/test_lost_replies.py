@@ -1,0 +1,85 @@
+"""A reply that is lost on the way, alone, costs its call at most, and no later one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs.limits import KIB
+from meshfs.model import IoClass
+from meshfs.smb.constants import Command
+from meshfs.testing.cluster import free_port
+from meshfs.testing.mesh_pair import mesh_pair
+from meshfs.testing.proxy import Proxy
+from meshfs.testing.smb_frames import messages
+from meshfs.transport.stream import connect_tcp
+
+IO_TIMEOUT_S = 2.0
+TIMEOUT_S = 60
+
+
+class Lost:
+    """Instead of a proxy's damages: the next reply of a command becomes an interim one, which nobody signs.
+
+    Of IOCTL the one after a CREATE, which asks about the disk that was opened.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.done = 0
+        self.armed = command is not Command.IOCTL
+
+    def passing(self, frame: bytes, is_reply: bool) -> bytes:
+        first = next(iter(messages(frame)), None)
+        if not is_reply or self.done or first is None:
+            return frame
+        if not self.armed or first.command != self.command:
+            self.armed |= first.command == Command.CREATE
+            return frame
+        self.done += 1
+        changed = bytearray(frame)
+        changed[12:16] = (0x103).to_bytes(4, "little")  # STATUS_PENDING
+        changed[20:24] = (0x3).to_bytes(4, "little")  # a response, asynchronous, not signed
+        return bytes(changed)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port("127.0.0.1")
+
+
+@pytest.fixture
+def proxy(port: int) -> Iterator[Proxy]:
+    with Proxy.at("127.0.0.1", 0, ("127.0.0.1", port)) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("command", [Command.CREATE, Command.CLOSE, Command.IOCTL], ids=lambda command: command.name)
+async def test_a_disk_is_opened_again_after_a_reply_was_lost(
+    proxy: Proxy, port: int, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dial() -> object:
+        return await connect_tcp("127.0.0.1", proxy.port)
+
+    with trio.fail_after(TIMEOUT_S):
+        async with mesh_pair(tmp_path, 64 * KIB, io_timeout_s=IO_TIMEOUT_S, dialers=[dial], tcp_port=port) as pair:
+            lost = Lost(command)
+            if command is Command.CLOSE:
+                handle = await pair.port.open(IoClass.APP, writable=True)
+                monkeypatch.setattr(proxy.damages, "passing", lost.passing)
+                await handle.close()
+            else:
+                monkeypatch.setattr(proxy.damages, "passing", lost.passing)
+            session = pair.session.session
+            with trio.fail_after(10 * IO_TIMEOUT_S):
+                while True:
+                    try:
+                        handle = await pair.port.open(IoClass.APP, writable=True)
+                        await handle.write(0, b"a" * 512)
+                        break
+                    except TimeoutError:
+                        await trio.sleep(0.1)
+            assert lost.done == 1
+            assert pair.session.session is session is not None
+            await handle.close()
