@@ -91,10 +91,10 @@ async def flush_file(channel: Channel, file: OpenFile, deadline: float = inf) ->
     await channel.request(Command.FLUSH, body, tree_id=file.tree.tree_id, deadline=deadline)
 
 
-async def query_disks(channel: Channel, root: OpenFile) -> tuple[DiskInfo, ...]:
+async def query_disks(channel: Channel, root: OpenFile, deadline: float = inf) -> tuple[DiskInfo, ...]:
     """FSCTL_MESHFS_QUERY_DISKS on a share's root: all its disks."""
     size = min(channel.connection.negotiated.max_transact_bytes, limits.DISK_LIST_MAX_BYTES)
-    slot = start_query_disks(channel, root.tree.tree_id, root.file_id, inf, size)
+    slot = start_query_disks(channel, root.tree.tree_id, root.file_id, deadline, size)
     return _disks(await channel.answer(slot))
 
 

@@ -393,7 +393,14 @@ class ExporterSession:
             with trio.move_on_after(limits.DISKS_REFRESH_S):
                 await self._disks_changed.wait()
             self._disks_changed = trio.Event()
-            disks = await session.ask(lambda channel: query_disks(channel, session.root))
+            try:
+                disks = await session.ask(
+                    lambda channel: query_disks(channel, session.root, trio.current_time() + self.io_timeout_s)
+                )
+            except TimeoutError:
+                # Its reply may have been lost on the way, alone.
+                self._disks_changed.set()
+                continue
             if disks != self.disks:
                 self.disks = disks
                 self._on_change()

@@ -1,6 +1,6 @@
 """A reply that is lost on the way, alone, costs its call at most, and no later one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,11 @@ def proxy(port: int) -> Iterator[Proxy]:
         yield proxy
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - any condition will do, and the test has a bound
+        await trio.sleep(0.01)
+
+
 @pytest.mark.parametrize("command", [Command.CREATE, Command.CLOSE, Command.IOCTL], ids=lambda command: command.name)
 async def test_a_disk_is_opened_again_after_a_reply_was_lost(
     proxy: Proxy, port: int, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -83,3 +88,25 @@ async def test_a_disk_is_opened_again_after_a_reply_was_lost(
             assert lost.done == 1
             assert pair.session.session is session is not None
             await handle.close()
+
+
+async def test_the_list_of_disks_is_asked_for_again(
+    proxy: Proxy, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dial() -> object:
+        return await connect_tcp("127.0.0.1", proxy.port)
+
+    with trio.fail_after(TIMEOUT_S):
+        async with mesh_pair(tmp_path, 64 * KIB, io_timeout_s=IO_TIMEOUT_S, dialers=[dial], tcp_port=port) as pair:
+            exporter = pair.exporter.exporter
+            assert exporter is not None
+            lost = Lost(Command.IOCTL)
+            lost.armed = True
+            monkeypatch.setattr(proxy.damages, "passing", lost.passing)
+            (before,) = pair.session.disks
+            disk = exporter.shares.all()[0]
+            exporter.take_config("another digest")
+            await until(lambda: bool(lost.done))
+            exporter.shares.remove(disk.name)
+            await until(lambda: before not in pair.session.disks)
+            assert pair.session.failures == 0
