@@ -53,6 +53,8 @@ class Link:
         #: Cancelled when nothing more is to be read.
         self._reading = trio.CancelScope(deadline=login_until_s)
         self._stopped = False
+        #: Nothing more is read. trio's scope knows it, too, and takes 0.5 us to tell.
+        self._reads_no_more = False
         #: The peer is gone, or broke the protocol.
         self._over = False
         #: Not read from until what waits to be sent is sent, and what is held is handled.
@@ -79,6 +81,7 @@ class Link:
             self._watched = True
             with self._reading:
                 await trio.sleep_forever()
+            self._reads_no_more = True
             self._reactor.remove(self._fd)
             if self._stopped:
                 await trio.sleep_forever()
@@ -112,6 +115,7 @@ class Link:
         self._end_reading()
 
     def _end_reading(self) -> None:
+        self._reads_no_more = True
         self._reactor.remove(self._fd)
         self._reading.cancel()
         self._reactor.give_turn()
@@ -184,7 +188,7 @@ class Link:
         """Its turn."""
         self._waits = False
         self._received = True
-        if self._reading.cancel_called or self.peer.closed:
+        if self._reads_no_more or self.peer.closed:
             return None
         try:
             more = self._work(until_s)
@@ -212,12 +216,13 @@ class Link:
             # What comes now is nobody's: to be told of it would be to be told over and over, until it is closed.
             self._watch(False)
             return None
-        self._low_water.expect(peer.connection.missing_bytes)
         outlet, held = self._outlet, peer.held
-        if peer.system and not held:
-            # Whatever comes next is an application's until it was seen.
-            peer.system = False
-            self._flow = self._app_flow
+        if not held:
+            self._low_water.expect(peer.connection.missing_bytes)
+            if peer.system:
+                # Whatever comes next is an application's until it was seen.
+                peer.system = False
+                self._flow = self._app_flow
         full = outlet.waiting is not None and (outlet.unsent_bytes() > self._unsent_max_bytes() or outlet.has_many)
         if full or self._waits_for_memory or (held and peer.is_full):
             self._watch(False)
@@ -271,7 +276,7 @@ class Link:
 
     def _resume(self) -> None:
         """Go on with what is held, or read again, if that may be now."""
-        if not self._paused or self._outlet.waiting is not None or self._reading.cancel_called or self.peer.closed:
+        if not self._paused or self._outlet.waiting is not None or self._reads_no_more or self.peer.closed:
             return
         if self._waits_for_memory:
             return

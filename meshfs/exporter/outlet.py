@@ -236,6 +236,8 @@ class Outlet:
 
 def _parts(out: list[tuple[Memory, Buffer | None]], most_bytes: int) -> list[Memory]:
     """The first of what waits to be sent; the last part is cut where it would be too much."""
+    if most_bytes == sys.maxsize:
+        return [memory for memory, _ in out[:_IOV_MAX]]
     parts: list[Memory] = []
     for memory, _ in out[:_IOV_MAX]:
         if len(memory) >= most_bytes:

@@ -125,16 +125,17 @@ class Peer:
     def _handle(self, frames: list[Frame]) -> None:
         """One by one: a message is parsed, and its signature looked at, when the one before it was handled."""
         window, exporter, parse = self.window, self.exporter, self.connection.parse
+        clock, until_s, system_trees = exporter.processor.clock, self.until_s, exporter.system_trees
         head, self.head = self.head, None
         for index, frame in enumerate(frames):
             if self.closing:
                 return
-            if window.in_flight > _CREDITS_MAX or (index and exporter.processor.clock() >= self.until_s):
+            if window.in_flight > _CREDITS_MAX or (index and clock() >= until_s):
                 self.head, self.held = head, frames[index:]
                 return
             if head is None:
                 message = parse(frame)
-                if exporter.system_trees and self._changes_class(message):
+                if system_trees and self._changes_class(message):
                     self.head, self.held = message, frames[index:]
                     return
             else:

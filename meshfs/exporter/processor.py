@@ -124,7 +124,7 @@ class Processor:
         flow.links.append(work)
         self.is_idle = False
         begun_s = self.clock()
-        self._serve(flow, begun_s + _TURN_S)
+        self._serve(flow, begun_s + self.turns.quantum_s(flow))
         self._charge(flow, min(self.clock() - begun_s, _UNCONTENDED_MAX_S))
         self._go_on()
 
