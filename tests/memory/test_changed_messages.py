@@ -265,7 +265,7 @@ async def test_a_server_that_means_its_refusal_is_believed(
         for _ in range(3):
             with pytest.raises(PermissionError, match=os.strerror(13)):
                 await handle.write(0, bytes(size))
-        given_up = [record.message for record in caplog.records if "though its open may do it" in record.message]
+        given_up = [record.message for record in caplog.records if "although its open allows it" in record.message]
         assert len(given_up) == limits.DENIALS_MAX < len(refused), "not a connection for each refusal"
 
 
