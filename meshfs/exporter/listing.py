@@ -20,7 +20,7 @@ from meshfs.exporter.query import disk_facts, facts_of, volume_serial
 from meshfs.exporter.request import Request
 from meshfs.exporter.turns import ProcessorFlow
 from meshfs.model import IoClass
-from meshfs.smb.constants import AccessMask, NtStatus, QueryDirectoryFlags
+from meshfs.smb.constants import NtStatus, QueryDirectoryFlags
 from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries, is_directory_class
 from meshfs.smb.messages import QueryDirectoryRequest, QueryDirectoryResponse
 
@@ -33,11 +33,7 @@ def query_directory(request: Request) -> None:
     body = QueryDirectoryRequest.unpack(request.message.body)
     opened = request.find_open(*body.file_id)
     request.check_charge(body.output_bytes_max)
-    directory = opened.directory
-    if directory is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_DIRECTORY of a file")
-    if not opened.access & AccessMask.READ_DATA:
-        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
+    directory = opened.as_listable()
     if not is_directory_class(body.info_class):
         raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
     page = _Page(request, body, directory)

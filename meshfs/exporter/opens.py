@@ -87,6 +87,14 @@ class Open:
     def answered(self, request: DiskRequest) -> None:
         """Only a disk is asked with such requests."""
 
+    def as_listable(self) -> Directory:
+        """The directory that it is an open of. Raises StatusError where it is of none, or has no right to list it."""
+        if self.directory is None:
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} is no directory")
+        if not self.access & AccessMask.READ_DATA:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
+        return self.directory
+
     def as_disk(self) -> "DiskOpen":
         """This open, for what only disks can do. Raises StatusError INVALID_DEVICE_REQUEST for all others."""
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} is no disk")

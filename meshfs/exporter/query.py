@@ -103,11 +103,7 @@ def change_notify(request: Request) -> None:
     body = ChangeNotifyRequest.unpack(request.message.body)
     opened = request.find_open(*body.file_id)
     request.check_charge(body.output_bytes_max)
-    directory = opened.directory
-    if directory is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "CHANGE_NOTIFY of a file")
-    if not opened.access & AccessMask.READ_DATA:
-        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to list")
+    directory = opened.as_listable()
     opened.watch(
         body.completion_filter, whole_tree=bool(body.flags & _WATCH_TREE), output_bytes_max=body.output_bytes_max
     )
