@@ -53,9 +53,9 @@ class DiskInfo:
     /mesh/disk/by-id. ``verifier`` changes when acknowledged, unflushed writes may be lost.
     ``why`` is the reason of a state that is not OK, for people, and empty otherwise.
     ``instance`` identifies the claimed device or image behind the name: equal over restarts of the
-    exporter, and another one when another device or image takes the name (`meshfs.disk.identity`).
+    exporter, and another one when another device or image takes the name (`meshfs.disk.discovery.identity`).
     ``written_ns`` is when anybody last wrote to the disk, in ns of the epoch; 0 when it is not known.
-    ``config`` is the digest of the config that the exporter goes by (`meshfs.config.Config`).
+    ``config`` is the digest of the config that the exporter goes by (`meshfs.cluster.config.Config`).
     """
 
     id: str

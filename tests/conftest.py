@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshlab.cluster.cluster import LocalCluster, tracebacks
 from support import nonces
 from support.run_folder import RunFolder
 
@@ -31,6 +31,7 @@ IN_GUEST = "MESHFS_GUEST" in os.environ
 
 #: Holds the sitecustomize of every process that tests start.
 RECORDING = Path(__file__).parent / "support" / "recording"
+TOOLS = Path(__file__).parents[1] / "tools"
 REPEATS_SHOWN_MAX = 20
 _NONCES = pytest.StashKey[Path]()
 
@@ -94,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = config.stash[_NONCES] = run_folder.path
     os.environ[nonces.FOLDER_VARIABLE] = str(folder)
     before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(RECORDING), before)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(RECORDING), str(TOOLS), before)))
     nonces.watch(folder)
 
 

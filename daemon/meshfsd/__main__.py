@@ -14,10 +14,10 @@ from pathlib import Path
 import trio
 
 from meshfs.buffers import keep_freed_memory
-from meshfs.command import run_command, version_text
-from meshfs.disk.engine import ENGINE_NAMES
+from meshfs.disk.engines.choice import ENGINE_NAMES
 from meshfs.errors import ConfigError
-from meshfs.inherited import open_standard_streams
+from meshfs.linux.inherited import open_standard_streams
+from meshfs.program.command import run_command, version_text
 from meshfsd.node import run
 
 logger = logging.getLogger("meshfsd")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshfs.scheduler.cost import CostModel
+from meshfs.scheduler.learn.cost import CostModel
 
 logger = logging.getLogger(__name__)
 

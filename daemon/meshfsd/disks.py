@@ -15,16 +15,16 @@ from pathlib import Path
 import trio
 
 from meshfs import limits
-from meshfs.bounded import Bounded
 from meshfs.buffers import BufferPool
-from meshfs.config import Config
-from meshfs.config import Disk as DiskConfig
+from meshfs.cluster.config import Config
+from meshfs.cluster.config import Disk as DiskConfig
 from meshfs.disk.base import Engine
-from meshfs.disk.scan import DiskFacts, scan_disk
-from meshfs.disk.uevent import DeviceChanges, open_device_changes
+from meshfs.disk.discovery.scan import DiskFacts, scan_disk
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
-from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.shares import OfferedDisk
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.linux.uevent import DeviceChanges, open_device_changes
+from meshfs.loop.bounded import Bounded
 from meshfsd.calibration import Calibration, Learnt
 from meshfsd.keeper import DiskKeeper
 from meshfsd.served import ServedDisk, make_served

@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 
 from meshfs.disk.base import Op
 from meshfs.model import IoClass
-from meshfs.scheduler.cost import CostModel
-from meshfs.scheduler.meter import NO_USAGE, Counted, DiskMeter, DiskUsage, FlowUsage, Usage, jain
-from meshfs.scheduler.policy import DiskPolicy, Flow, FlowPolicy
-from meshfs.scheduler.queue import FlowState, Queue
+from meshfs.scheduler.decide.policy import DiskPolicy, Flow, FlowPolicy
+from meshfs.scheduler.decide.queue import FlowState, Queue
+from meshfs.scheduler.learn.cost import CostModel
+from meshfs.scheduler.usage import NO_USAGE, Counted, DiskMeter, DiskUsage, FlowUsage, Usage, jain
 
 _PER_US = 1e6
 _PER_NS = 1e9

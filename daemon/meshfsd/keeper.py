@@ -26,19 +26,20 @@ from pathlib import Path
 
 import trio
 
-from meshfs import limits, reactor
-from meshfs.bounded import Bounded, bounded
+from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import Engine, Op
-from meshfs.disk.claim import open_disk
+from meshfs.disk.discovery.look import Judgement, judge, look
 from meshfs.disk.errnos import Sign
-from meshfs.disk.file import FileDisk
+from meshfs.disk.file.claim import open_disk
+from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.health import NOT_YET, error_text
-from meshfs.disk.look import Judgement, judge, look
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
+from meshfs.loop import reactor
+from meshfs.loop.bounded import Bounded, bounded
 from meshfs.model import Access, DiskState
-from meshfs.scheduler.cost import CostModel
+from meshfs.scheduler.learn.cost import CostModel
 from meshfsd.remembered import Remembered, forgotten, recall
 from meshfsd.served import ServedDisk, identity_of
 

@@ -7,7 +7,8 @@ What a part of a document does not say (yet) has no metric.
 from collections.abc import Iterable
 from typing import Final
 
-from meshfs.metrics import (
+from meshfs.telemetry.problems import EXPORTER_RULES, published
+from meshfs.telemetry.prometheus import (
     Document,
     Families,
     MetricsServer,
@@ -18,7 +19,6 @@ from meshfs.metrics import (
     table,
     tables,
 )
-from meshfs.problems import EXPORTER_RULES, published
 
 _LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
 _LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."

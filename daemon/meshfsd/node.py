@@ -21,25 +21,25 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshfs import limits
-from meshfs.bounded import Bounded
 from meshfs.buffers import BufferPool
-from meshfs.config import Config, Node
-from meshfs.config_watch import Loaded, read
-from meshfs.control import Handler, Request, serve_control
+from meshfs.cluster.config import Config, Node
+from meshfs.cluster.config_watch import Loaded, read
 from meshfs.disk.base import Engine
-from meshfs.disk.engine import choose_engine
+from meshfs.disk.engines.choice import choose_engine
 from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError, TookTooLong
-from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.interfaces import offered
-from meshfs.exporter.listener import Listener
-from meshfs.exporter.scratch import ScratchVolume
-from meshfs.inherited import let_go_of_starter
-from meshfs.interfaces import KnownInterfaces, is_here
-from meshfs.metrics_place import MetricsPlace
-from meshfs.process_facts import raise_descriptor_limit
+from meshfs.exporter.kinds.scratch import ScratchVolume
+from meshfs.exporter.serving.interfaces import offered
+from meshfs.exporter.serving.listener import Listener
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.linux.inherited import let_go_of_starter
+from meshfs.linux.interfaces import KnownInterfaces, is_here
+from meshfs.linux.systemd import notify, notify_reloading
+from meshfs.loop.bounded import Bounded
+from meshfs.program.control import Handler, Request, serve_control
 from meshfs.smb.auth import Accounts
-from meshfs.systemd import notify, notify_reloading
+from meshfs.telemetry.metrics_place import MetricsPlace
+from meshfs.telemetry.process_facts import raise_descriptor_limit
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.disks import Disks, Found, status_text
 from meshfsd.flows import FlowControl
@@ -48,7 +48,7 @@ from meshfsd.status import make_status
 from meshfsd.watch import NODE_UNTIL_RESTART, ExporterWatch
 
 if TYPE_CHECKING:
-    from meshfs.metrics import MetricsServer
+    from meshfs.telemetry.prometheus import MetricsServer
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ import logging
 import socket
 from collections.abc import Callable
 
-from meshfs.config import Node
+from meshfs.cluster.config import Node
 from meshfs.errors import ConfigError
-from meshfs.exporter.endpoints import listen_all, listen_tcp_at, listen_unix
-from meshfs.exporter.listener import Listener
-from meshfs.metrics_place import MetricsPlace
+from meshfs.exporter.serving.endpoints import listen_all, listen_tcp_at, listen_unix
+from meshfs.exporter.serving.listener import Listener
+from meshfs.telemetry.metrics_place import MetricsPlace
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
     STATE/DISK.disk.json    Record: which device has the name, the seed of its write verifier, its last write
 
-Theory. The verifier's seed must outlive the process, not the machine (meshfs/disk/losses.py): a new one is written
+Theory. The verifier's seed must outlive the process, not the machine (meshfs/disk/file/losses.py): a new one is written
 into the page cache, in place, into a block that the file has already, so that a full file system is no obstacle. A
 thread does it, as the state folder may be on a disk that hangs. A record that could not be written when the disk was
 claimed makes the seed one that never was: the verifier then differs from that before the restart, and every writer
@@ -24,9 +24,10 @@ from pathlib import Path
 
 import trio
 
-from meshfs import limits, reactor
-from meshfs.disk.file import FileDisk
-from meshfs.disk.identity import Identity
+from meshfs import limits
+from meshfs.disk.discovery.identity import Identity
+from meshfs.disk.file.disk import FileDisk
+from meshfs.loop import reactor
 
 logger = logging.getLogger(__name__)
 

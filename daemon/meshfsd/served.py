@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from meshfs import limits
-from meshfs.config import Config, disk_id
-from meshfs.config import Disk as DiskConfig
-from meshfs.config_scheduler import Discipline
+from meshfs.cluster.config import Config, disk_id
+from meshfs.cluster.config import Disk as DiskConfig
+from meshfs.cluster.config_scheduler import Discipline
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.disk.file import FileDisk
+from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.health import Health
-from meshfs.exporter.shares import OfferedDisk
+from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.model import Access, DiskInfo, DiskState
-from meshfs.scheduler.cost import CostModel
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy, Overrides
-from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy, Overrides
+from meshfs.scheduler.decide.queue import FifoQueue
+from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.runner import Runner
 from meshfsd.remembered import Remembered
 

@@ -1,11 +1,11 @@
 """What the control socket tells of an exporter; plain values, ready for JSON."""
 
 from meshfs import bugs
-from meshfs.config import Node, Security
+from meshfs.cluster.config import Node, Security
 from meshfs.endpoint import format_endpoint
-from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.session import Session
-from meshfs.process_facts import process_facts
+from meshfs.exporter.commands.session_setup import Session
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.telemetry.process_facts import process_facts
 from meshfsd.disks import Disks
 from meshfsd.served import ServedDisk
 

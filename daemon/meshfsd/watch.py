@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from meshfs.config_changes import Changes, Name, View, compare, exporter_view
-from meshfs.config_watch import ConfigWatch, Loaded
-from meshfs.problem_watch import ProblemWatch
-from meshfs.problems import Problem, exporter_problems
+from meshfs.cluster.config_changes import Changes, Name, View, compare, exporter_view
+from meshfs.cluster.config_watch import ConfigWatch, Loaded
+from meshfs.telemetry.problem_watch import ProblemWatch
+from meshfs.telemetry.problems import Problem, exporter_problems
 
 #: Settings of an exporter's own node, and of the cluster, that are as they were when it started.
 NODE_UNTIL_RESTART = ("socket", "state", "scratch_size_bytes")

@@ -18,7 +18,7 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import MountFailed
-from meshfs.mountinfo import read_mounts, topmost
+from meshfs.linux.mountinfo import read_mounts, topmost
 
 _POLL_S: Final = 0.01
 

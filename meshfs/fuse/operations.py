@@ -49,11 +49,11 @@ import pyfuse3
 import trio
 
 from meshfs import bugs, limits
-from meshfs.fuse import ioprio
 from meshfs.fuse.openers import may_read_disks, sees_all
 from meshfs.fuse.page_cache import PageCache
 from meshfs.fuse.truncated import TruncatedOpener
 from meshfs.fuse.truncating import Ambiguous, Openers
+from meshfs.linux import ioprio
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.tree import (
     BLOCK_BYTES,

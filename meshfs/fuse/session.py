@@ -7,7 +7,7 @@ The worker loop
 ---------------
 pyfuse3 serves one request per trio task, and its tasks queue for a lock to wait for the
 session's fd: every request then costs two waits in epoll and three turns of trio's scheduler.
-Here its loop runs in workers (meshfs/worker.py), which the reactor steps:
+Here its loop runs in workers (meshfs/loop/worker.py), which the reactor steps:
 
     fd readable -> the worker that idled last reads the request and starts it
     READ, WRITE -> the worker parks on the request in flight; its reply resumes it, and it
@@ -38,14 +38,15 @@ from typing import Any, Final, cast
 import pyfuse3
 import trio
 
-from meshfs import bugs, limits, reactor, worker
+from meshfs import bugs, limits
 from meshfs.errors import MountFailed
 from meshfs.fuse.handshake import handshake
 from meshfs.fuse.mountpoint import alone, refuse_second_mount
 from meshfs.fuse.operations import Operations
 from meshfs.fuse.page_cache import PageCache
 from meshfs.fuse.tuning import tune
-from meshfs.worker import Worker
+from meshfs.loop import reactor, worker
+from meshfs.loop.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ class _Workers:
         else:
             self._unwatch()
 
-    # --- what workers tell their owner (meshfs.worker.Owner) ---------------------------
+    # --- what workers tell their owner (meshfs.loop.worker.Owner) ---------------------------
 
     def idle(self, worker: Worker) -> None:
         self._idle.append(worker)

@@ -24,7 +24,7 @@ import trio
 from meshfs import limits
 from meshfs.fuse.page_cache import PageCache, whole_pages
 from meshfs.fuse.truncation import Claim, Truncation
-from meshfs.worker import enter_trio
+from meshfs.loop.worker import enter_trio
 
 
 class Handle(Protocol):

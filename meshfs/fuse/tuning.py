@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from meshfs import limits
-from meshfs.mountinfo import read_mounts, topmost
+from meshfs.linux.mountinfo import read_mounts, topmost
 
 log = logging.getLogger(__name__)
 

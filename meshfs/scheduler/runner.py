@@ -29,11 +29,12 @@ from typing import Final
 
 import trio
 
-from meshfs import bugs, limits, reactor
-from meshfs.alarm import Alarm
+from meshfs import bugs, limits
 from meshfs.disk.base import NEVER_S, Disk, DiskRequest, Op
-from meshfs.scheduler.meter import DiskMeter
-from meshfs.scheduler.queue import Queue
+from meshfs.loop import reactor
+from meshfs.loop.alarm import Alarm
+from meshfs.scheduler.decide.queue import Queue
+from meshfs.scheduler.usage import DiskMeter
 
 logger = logging.getLogger(__name__)
 

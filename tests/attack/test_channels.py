@@ -10,8 +10,8 @@ from meshfs.smb.connection import Protection
 from meshfs.smb.constants import AccessMask, Command, Flags, NtStatus, SessionSetupFlags
 from meshfs.smb.messages import ChangeNotifyRequest, EchoRequest, FileId, SessionSetupRequest
 from meshfs.smb.wire import pack_header
-from meshfs.testing.raw_binding import bind, protection_by
-from meshfs.testing.raw_initiator import Reply, SocketInitiator, framed, read_body, write_body
+from meshlab.smb.raw_binding import bind, protection_by
+from meshlab.smb.raw_initiator import Reply, SocketInitiator, framed, read_body, write_body
 from support.attack_stage import ATTACKED, ATTACKER, Stage
 
 READ = int(AccessMask.READ_DATA)

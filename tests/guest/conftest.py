@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshfs.testing import cluster
+from meshlab.cluster import cluster
 
 #: Emulated processors are ten to fifty times slower than the machine's own.
 START_TIMEOUT_S = 120.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshlab.cluster.cluster import LocalCluster, tracebacks
 from support.commands import run
 
 pytestmark = pytest.mark.guest

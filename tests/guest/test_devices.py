@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk
+from meshlab.cluster.cluster import LocalCluster, LocalDisk
 from support.commands import run
 from support.guest_disks import await_disk, await_disks
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshlab.cluster.cluster import LocalCluster, tracebacks
 from support.commands import run, until
 from support.guest_disks import await_disks
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk, tracebacks
+from meshlab.cluster.cluster import LocalCluster, LocalDisk, tracebacks
 from support.commands import run, until
 from support.guest_disks import Removal, await_disk, await_disks
 

@@ -4,15 +4,15 @@ import time
 import trio
 import trio.testing
 
-from meshfs import reactor
-from meshfs.alarm import Alarm
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
 from meshfs.disk.base import DiskRequest, Op
+from meshfs.loop import reactor
+from meshfs.loop.alarm import Alarm
 from meshfs.model import IoClass
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner
-from meshfs.testing.memory_disk import MemoryDisk
+from meshlab.fakes.memory_disk import MemoryDisk
 
 
 async def test_it_fires_once_each_time_it_is_set_and_never_early() -> None:

@@ -6,7 +6,7 @@ import sys
 #: A starter whose child would sleep for ten minutes.
 STARTER = """
 import subprocess, sys
-child = "from meshfs.testing.attack.base import end_with_starter as e; e(); print('there', flush=True); "
+child = "from meshlab.attack.base import end_with_starter as e; e(); print('there', flush=True); "
 child += "import time; time.sleep(600)"
 subprocess.run([sys.executable, "-c", child])
 """

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import pytest
 
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
-from meshfs.exporter.dispatch import HANDLERS
+from meshfs.exporter.commands.table import HANDLERS
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     MESSAGE_ID_UNSOLICITED,
@@ -44,8 +44,8 @@ from meshfs.smb.messages import (
     TreeDisconnectRequest,
 )
 from meshfs.smb.wire import pack_header
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, Reply, framed, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import RawInitiator, Reply, framed, make_exporter, read_body, write_body
 
 SIZE_BYTES = 1 << 16
 UNKNOWN = 0x1D

@@ -7,15 +7,15 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.exporter import binding
-from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.request import Request
-from meshfs.initiator.login import Policy
+from meshfs.exporter.commands import binding
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.initiator.session.login import Policy
 from meshfs.smb.constants import SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest
-from meshfs.testing.fixed_ways import FixedWays
-from meshfs.testing.mesh_pair import Pair, mesh_pair
 from meshfs.transport.stream import connect_unix
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.smb.fixed_ways import FixedWays
 
 CHANNELS = 3
 

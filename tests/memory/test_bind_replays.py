@@ -13,8 +13,8 @@ import trio
 
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
-from meshfs.testing.mesh_pair import Pair, mesh_pair
-from meshfs.testing.raw_initiator import framed
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.smb.raw_initiator import framed
 from support.wiretap import Recorded, RecordedWays, command, is_signed, message_id, messages
 
 CHANNELS = 2

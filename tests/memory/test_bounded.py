@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from meshfs.bounded import Bounded, bounded
 from meshfs.errors import TookTooLong
+from meshfs.loop.bounded import Bounded, bounded
 
 
 class Gate:

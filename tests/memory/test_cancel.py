@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.messages import (
@@ -17,8 +17,8 @@ from meshfs.smb.messages import (
     LockElement,
     LockRequest,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
 
 CANCEL, ECHO = CancelRequest().pack(), EchoRequest().pack()
 ASYNC = int(Flags.ASYNC_COMMAND)

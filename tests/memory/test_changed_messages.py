@@ -15,25 +15,25 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import StatusError
-from meshfs.exporter.dispatch import HANDLERS
-from meshfs.exporter.request import Request
-from meshfs.initiator.login import Policy
-from meshfs.initiator.port import Handle
+from meshfs.exporter.commands.table import HANDLERS
+from meshfs.exporter.exchange.request import Request
+from meshfs.initiator.attached.port import Handle
+from meshfs.initiator.session.login import Policy
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Flags, LockFlags, NtStatus
 from meshfs.smb.messages import FileId, LockElement, LockRequest
-from meshfs.testing.cluster import free_port
-from meshfs.testing.damage import Damage
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.mesh_pair import Pair, mesh_pair
-from meshfs.testing.proxy import Proxy
-from meshfs.testing.raw_binding import second_channel
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter
-from meshfs.testing.smb_frames import Message
 from meshfs.transport.stream import connect_tcp
+from meshlab.cluster.cluster import free_port
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.smb.damage import Damage
+from meshlab.smb.frames import Message
+from meshlab.smb.proxy import Proxy
+from meshlab.smb.raw_binding import second_channel
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 
 SIZE = 8 * MIB
 BLOCK = 64 * KIB

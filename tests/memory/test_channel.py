@@ -10,11 +10,11 @@ from trio.lowlevel import checkpoint
 
 from meshfs import limits
 from meshfs.errors import ChannelLost, StatusError
-from meshfs.initiator.channel import Channel
+from meshfs.initiator.channel.channel import Channel
 from meshfs.limits import KIB, MIB
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.messages import ErrorResponse, FileId
-from meshfs.testing.scripted_exporter import (
+from meshlab.smb.scripted_exporter import (
     Request,
     Script,
     ScriptedExporter,

@@ -4,11 +4,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshfs import limits
-from meshfs.initiator.channel import Channel
+from meshfs.initiator.channel.channel import Channel
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import FileId
-from meshfs.testing.scripted_exporter import Request, ScriptedExporter, scripted_channel
+from meshlab.smb.scripted_exporter import Request, ScriptedExporter, scripted_channel
 
 FILE = FileId(1, 2)
 LENGTH = 4096

@@ -10,17 +10,17 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.config import disk_id
+from meshfs.cluster.config import disk_id
 from meshfs.disk.base import Op
-from meshfs.exporter.shares import OfferedDisk
-from meshfs.initiator.port import Handle, Port
-from meshfs.initiator.window import Lane
+from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.channel.credits import Lane
 from meshfs.limits import KIB, MIB
 from meshfs.model import Access, IoClass
-from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.mesh_pair import NODE, Pair, mesh_pair
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.fakes.mesh_pair import NODE, Pair, mesh_pair
 
 SIZE = 4 * MIB
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM

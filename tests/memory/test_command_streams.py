@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshfs import __version__
-from meshfs.testing.cluster import BIN
+from meshlab.cluster.cluster import BIN
 
 GUARD_S = 60
 CONFIG = '[cluster]\nname = "c"\n[[node]]\nname = "n1"\naddresses = ["127.0.0.1"]\n'

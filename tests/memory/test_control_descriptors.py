@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.control import Answer, Request, serve_control
-from meshfs.control_client import read_control
-from meshfs.exporter.endpoints import listen_unix
+from meshfs.exporter.serving.endpoints import listen_unix
+from meshfs.program.control import Answer, Request, serve_control
+from meshfs.program.control_client import read_control
 
 
 async def test_a_connection_that_cannot_be_accepted_is_one_line_of_the_log(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.disk import identity
-from meshfs.disk.identity import Identity, identify
-from meshfs.disk.scan import scan_disk
+from meshfs.disk.discovery import identity
+from meshfs.disk.discovery.identity import Identity, identify
+from meshfs.disk.discovery.scan import scan_disk
 
 
 def identity_of(path: Path) -> Identity:

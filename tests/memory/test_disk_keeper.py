@@ -13,20 +13,20 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.config import Config, load
+from meshfs.cluster.config import Config, load
 from meshfs.disk.base import DiskRequest, Op
+from meshfs.disk.discovery.look import Sight
+from meshfs.disk.discovery.scan import DiskFacts
 from meshfs.disk.errnos import Sign
-from meshfs.disk.file import FileDisk
-from meshfs.disk.look import Sight
-from meshfs.disk.scan import DiskFacts
-from meshfs.disk.verifier import make_verifier
+from meshfs.disk.file.disk import FileDisk
+from meshfs.disk.file.verifier import make_verifier
 from meshfs.errors import TookTooLong
 from meshfs.model import DiskState, IoClass
-from meshfs.scheduler.cost import CostModel
-from meshfs.testing.disk_suite import Batch
-from meshfs.testing.scripted_engine import ScriptedEngine
+from meshfs.scheduler.learn.cost import CostModel
 from meshfsd.keeper import DiskKeeper
 from meshfsd.served import ServedDisk, make_served
+from meshlab.fakes.scripted_engine import ScriptedEngine
+from meshlab.suites.disk import Batch
 
 SIZE_BYTES = 1 << 20
 CONFIG = """

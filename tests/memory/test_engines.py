@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshfs.disk import uring
 from meshfs.disk.base import Engine
-from meshfs.disk.uring import UringEngine
-from meshfs.disk.zero import PUNCH
-from meshfs.testing.file_disks import SMALL_ENGINES, running
+from meshfs.disk.engines import uring
+from meshfs.disk.engines.uring import UringEngine
+from meshfs.disk.file.zero import PUNCH
+from meshlab.fakes.file_disks import SMALL_ENGINES, running
 
 DEFERRED = uring._SETUP_SINGLE_ISSUER | uring._SETUP_DEFER_TASKRUN
 SETUPS = {"io_uring": None, "io_uring-deferred": DEFERRED, "io_uring-plain": 0, "aio": None, "threads": None}

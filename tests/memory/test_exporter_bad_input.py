@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import (
@@ -32,8 +32,8 @@ from meshfs.smb.messages import (
     TreeDisconnectRequest,
 )
 from meshfs.smb.wire import pack_header, prefix
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, framed, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import RawInitiator, framed, make_exporter, read_body, write_body
 
 ECHO = EchoRequest().pack()
 OWN = FileId(1, 1)

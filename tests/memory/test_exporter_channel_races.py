@@ -5,12 +5,12 @@ import random
 import pytest
 
 from meshfs import limits
-from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.messages import CloseRequest, EchoRequest, FileId, LockElement, LockRequest, LogoffRequest
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_binding import RawBind
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_binding import RawBind
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
 
 STEPS = 150
 CONNECTIONS_MAX = 8

@@ -7,13 +7,13 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
-from meshfs.exporter.admission import Stage
-from meshfs.exporter.endpoints import listen_unix
-from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.listener import Listener
-from meshfs.exporter.session import SERVING
+from meshfs.exporter.commands.session_setup import SERVING
+from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.serving.endpoints import listen_unix
+from meshfs.exporter.serving.listener import Listener
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,
@@ -43,16 +43,9 @@ from meshfs.smb.messages import (
     unpack_interfaces,
 )
 from meshfs.smb.messages.ioctl import NO_FILE
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_binding import RawBind, bind, protection_by, second_channel
-from meshfs.testing.raw_initiator import (
-    RawInitiator,
-    SocketInitiator,
-    file_id_of,
-    make_exporter,
-    read_body,
-    write_body,
-)
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_binding import RawBind, bind, protection_by, second_channel
+from meshlab.smb.raw_initiator import RawInitiator, SocketInitiator, file_id_of, make_exporter, read_body, write_body
 
 ECHO = EchoRequest().pack()
 MORE = NtStatus.MORE_PROCESSING_REQUIRED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,
@@ -19,8 +19,8 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.security import NONCE_EXPORTER
 from meshfs.smb.wire import pack_header
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
 
 LIST = int(AccessMask.READ_DATA)
 RELATED = {"flags": int(Flags.RELATED_OPERATIONS), "session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}

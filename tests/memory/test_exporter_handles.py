@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshfs.exporter.dispatch import HANDLERS
+from meshfs.exporter.commands.table import HANDLERS
 from meshfs.limits import TRANSACT_SIZE_MAX_BYTES
 from meshfs.smb.constants import Command, Fsctl, InfoType, LockFlags, NtStatus, OplockLevel
 from meshfs.smb.info import FileInfoClass
@@ -20,8 +20,8 @@ from meshfs.smb.messages import (
     SetInfoRequest,
 )
 from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 
 WITHOUT_FILE = frozenset((
     Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_CONNECT, Command.TREE_DISCONNECT, Command.CREATE, Command.ECHO,

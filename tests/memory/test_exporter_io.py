@@ -6,7 +6,7 @@ import random
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
 from meshfs.model import Access, decode_disks
 from meshfs.smb.connection import Protection
@@ -20,8 +20,8 @@ from meshfs.smb.messages import (
     IoctlRequest,
     IoctlResponse,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
 
 SIZE = 16 << 20
 READ_ONLY = int(AccessMask.READ_DATA)

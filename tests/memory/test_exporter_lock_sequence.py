@@ -2,12 +2,12 @@
 
 import pytest
 
-from meshfs.exporter.lock_sequence import ENTRIES, LockSequences
+from meshfs.exporter.rules.lock_sequence import ENTRIES, LockSequences
 from meshfs.smb.constants import Capabilities, Command, Dialect, Flags, LockFlags, NtStatus
 from meshfs.smb.messages import EchoRequest, FileId, LockElement, LockRequest
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_binding import second_channel
-from meshfs.testing.raw_initiator import RawInitiator, Reply, make_exporter, read_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_binding import second_channel
+from meshlab.smb.raw_initiator import RawInitiator, Reply, make_exporter, read_body
 
 MULTICHANNEL = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabilities.MULTI_CHANNEL)
 NOW = LockFlags.EXCLUSIVE_LOCK | LockFlags.FAIL_IMMEDIATELY

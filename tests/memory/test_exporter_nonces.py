@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
-from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Capabilities, Cipher, Command, Dialect, Flags, NtStatus, SigningAlgorithm
 from meshfs.smb.messages import EchoRequest, SessionSetupRequest, Signing, only_context
 from meshfs.smb.security import BindSigner
 from meshfs.smb.wire import pack_header
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_binding import RawBind, bind, protection_by, second_channel
-from meshfs.testing.raw_initiator import RawInitiator, Reply, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_binding import RawBind, bind, protection_by, second_channel
+from meshlab.smb.raw_initiator import RawInitiator, Reply, make_exporter, read_body, write_body
 from support import nonces
 
 ECHO = EchoRequest().pack()

@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.exporter.shares import DISK_RIGHTS, OfferedDisk
+from meshfs.exporter.state.shares import DISK_RIGHTS, OfferedDisk
 from meshfs.model import Access, DiskInfo
-from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
@@ -39,8 +39,8 @@ from meshfs.smb.messages import (
     SetInfoRequest,
     unpack_notifications,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import READ_WRITE, RawInitiator, file_id_of, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import READ_WRITE, RawInitiator, file_id_of, make_exporter, read_body, write_body
 
 LIST = int(AccessMask.READ_DATA)
 EXCLUSIVE, SHARED = int(LockFlags.EXCLUSIVE_LOCK), int(LockFlags.SHARED_LOCK)

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from meshfs.exporter.opens import DiskOpen
-from meshfs.exporter.sequence import is_newer_or_equal
+from meshfs.exporter.rules.channel_sequence import is_newer_or_equal
+from meshfs.exporter.state.opens import DiskOpen
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, Flags, Fsctl, NtStatus
 from meshfs.smb.messages import (
     ChangeNotifyRequest,
@@ -23,9 +23,9 @@ from meshfs.smb.messages import (
     SetInfoRequest,
 )
 from meshfs.smb.messages.body import RELATED_FILE
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_binding import second_channel
-from meshfs.testing.raw_initiator import SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_binding import second_channel
+from meshlab.smb.raw_initiator import SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
 
 REPLAY = int(Flags.REPLAY_OPERATION)
 STALE = NtStatus.FILE_NOT_AVAILABLE

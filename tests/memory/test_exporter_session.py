@@ -3,9 +3,9 @@
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
-from meshfs.exporter.exporter import Exporter
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.auth import Accounts, Initiator
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
@@ -43,16 +43,8 @@ from meshfs.smb.messages import (
     only_context,
 )
 from meshfs.smb.messages.ioctl import NO_FILE
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import (
-    PASSWORDS,
-    RawInitiator,
-    file_id_of,
-    framed,
-    make_exporter,
-    read_body,
-    write_body,
-)
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import PASSWORDS, RawInitiator, file_id_of, framed, make_exporter, read_body, write_body
 
 ALL_SIGNING = (SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256, SigningAlgorithm.AES_GMAC)
 ALL_CIPHERS = (Cipher.AES_256_CCM, Cipher.AES_128_CCM, Cipher.AES_256_GCM, Cipher.AES_128_GCM)

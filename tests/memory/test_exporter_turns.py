@@ -4,14 +4,15 @@ Time is the processor's clock, which the tests set forward at each look: no asse
 """
 
 from meshfs import limits
-from meshfs.exporter import outlet, read_write
-from meshfs.exporter.admission import LOCAL
-from meshfs.exporter.peer import Peer
-from meshfs.exporter.turns import newcomers_of
+from meshfs.exporter.commands import read_write
+from meshfs.exporter.rules.admission import LOCAL
+from meshfs.exporter.rules.turns import newcomers_of
+from meshfs.exporter.serving import outlet
+from meshfs.exporter.serving.peer import Peer
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import make_exporter, read_body, write_body
 from support.turns import all_at_once, client_of, in_thread, serving, until
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from meshfs.config import Security
-from meshfs.exporter.scratch import ScratchVolume
+from meshfs.cluster.config import Security
+from meshfs.exporter.kinds.scratch import ScratchVolume
 from meshfs.smb.constants import (
     AccessMask,
     Command,
@@ -30,8 +30,8 @@ from meshfs.smb.messages import (
     LogoffRequest,
     TreeDisconnectRequest,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, file_id_of, make_exporter, read_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, file_id_of, make_exporter, read_body
 from support.scratch import set_info
 
 LIST = int(AccessMask.READ_DATA)

@@ -7,7 +7,7 @@ import pytest
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.exporter.zeroing import next_piece_bytes
+from meshfs.exporter.commands.zeroing import next_piece_bytes
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, Command, CreateOptions, Flags, Fsctl, NtStatus
 from meshfs.smb.messages import (
@@ -21,9 +21,9 @@ from meshfs.smb.messages import (
     LockRequest,
     ZeroData,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_binding import second_channel
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_binding import second_channel
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter, write_body
 
 MIB = limits.MIB
 #: Two pieces and a bit: the second is twice as large as the first, as the exporter's clock stands still.

@@ -12,10 +12,10 @@ import trio.testing
 
 from meshfs import limits
 from meshfs.disk.base import Op
-from meshfs.exporter.link import Link
+from meshfs.exporter.serving.link import Link
 from meshfs.limits import MIB
 from meshfs.model import IoClass
-from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
 
 SIZE = 8 * MIB
 T = 4.0

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshfs import bugs, limits, reactor
-from meshfs.alarm import Alarm
+from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
-from meshfs.exporter import read_write
-from meshfs.exporter.outlet import Outlet
-from meshfs.exporter.peer import Peer
-from meshfs.initiator.channel import Channel
+from meshfs.exporter.commands import read_write
+from meshfs.exporter.serving.outlet import Outlet
+from meshfs.exporter.serving.peer import Peer
+from meshfs.initiator.channel.channel import Channel
 from meshfs.limits import KIB, MIB
+from meshfs.loop import reactor
+from meshfs.loop.alarm import Alarm
 from meshfs.model import IoClass
-from meshfs.testing.mesh_pair import mesh_pair
 from meshfs.transport.base import Memory
+from meshlab.fakes.mesh_pair import mesh_pair
 
 SIZE = 4 * MIB
 

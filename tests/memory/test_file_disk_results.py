@@ -9,15 +9,15 @@ import pytest
 
 from meshfs.buffers import HEADROOM_BYTES, Buffer
 from meshfs.disk.base import Op
-from meshfs.disk.directio import ANY, Alignment
+from meshfs.disk.discovery.identity import Identity
+from meshfs.disk.discovery.scan import DiskFacts
 from meshfs.disk.errnos import Sign
-from meshfs.disk.file import FileDisk
-from meshfs.disk.identity import Identity
-from meshfs.disk.scan import DiskFacts
-from meshfs.disk.zero import PUNCH, ZERO
+from meshfs.disk.file.directio import ANY, Alignment
+from meshfs.disk.file.disk import FileDisk
+from meshfs.disk.file.zero import PUNCH, ZERO
 from meshfs.limits import DISK_AGAIN_MAX, ZERO_WRITE_BYTES
-from meshfs.testing.disk_suite import Batch
-from meshfs.testing.scripted_engine import ScriptedEngine
+from meshlab.fakes.scripted_engine import ScriptedEngine
+from meshlab.suites.disk import Batch
 
 SIZE_BYTES = 1 << 20
 FACTS = DiskFacts(Path("/dev/x"), True, SIZE_BYTES, 512, 4096, False, False, "", "", "dev 1", Identity("a"))
@@ -314,7 +314,7 @@ def test_the_devices_size_tells_removed_shrunk_and_full_apart(
     disk: FileDisk, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch,
     number: int, device_bytes: int, answer: int, sign: Sign,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("meshfs.disk.file.device_size", lambda fd: device_bytes)
+    monkeypatch.setattr("meshfs.disk.file.disk.device_size", lambda fd: device_bytes)
     reported: list[tuple[Op, int, Sign]] = []
     disk.on_error = lambda *error: reported.append(error)
     request = Batch(disk).make(Op.WRITE, 8192, 4096)

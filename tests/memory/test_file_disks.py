@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshfs.bounded import Bounded
-from meshfs.disk import claim
-from meshfs.disk import engine as engines
 from meshfs.disk.base import Engine
-from meshfs.disk.claim import open_disk
-from meshfs.disk.engine import choose_engine
-from meshfs.disk.file import FileDisk
-from meshfs.disk.scan import DiskFacts
-from meshfs.disk.threads import ThreadEngine
-from meshfs.disk.zero import PUNCH, ZERO
+from meshfs.disk.discovery.scan import DiskFacts
+from meshfs.disk.engines import choice as engines
+from meshfs.disk.engines.choice import choose_engine
+from meshfs.disk.engines.threads import ThreadEngine
+from meshfs.disk.file import claim
+from meshfs.disk.file.claim import open_disk
+from meshfs.disk.file.disk import FileDisk
+from meshfs.disk.file.zero import PUNCH, ZERO
 from meshfs.errors import ConfigError, DiskUnavailable
-from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, flush, read, write, zero
-from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
+from meshfs.loop.bounded import Bounded
+from meshlab.fakes.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
+from meshlab.suites.disk import MIB, Batch, DiskCase, DiskSuite, flush, read, write, zero
 
 
 def make_image(folder: Path, size_bytes: int) -> Path:
@@ -126,8 +126,8 @@ async def _kill_soon(owner: "subprocess.Popen[bytes]") -> None:
 _WRITER = """
 import sys, trio
 from pathlib import Path
-from meshfs.testing.disk_suite import Batch
-from meshfs.testing.file_disks import opened
+from meshlab.disk_suite import Batch
+from meshlab.file_disks import opened
 
 async def main(path, cache):
     async with opened(path, "io_uring", cache) as disk:
@@ -215,7 +215,7 @@ async def _opened_when_free(path: Path, engine: Engine, calls: Bounded) -> FileD
 
 async def test_a_failed_open_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_image(tmp_path, MIB)
-    monkeypatch.setattr("meshfs.disk.claim.alignment_of", lambda fd, block: 1 / 0)
+    monkeypatch.setattr("meshfs.disk.file.claim.alignment_of", lambda fd, block: 1 / 0)
     async with running(ThreadEngine()) as engine:
         with pytest.raises(ZeroDivisionError):
             await open_disk(path, engine=engine)

@@ -11,18 +11,18 @@ import trio.testing
 
 from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
-from meshfs.control import Handler, Request, answer, converse
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.histogram import COARSE_BOUNDS_MS
 from meshfs.model import IoClass
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.meter import DiskMeter
-from meshfs.scheduler.policy import DiskPolicy, FlowPolicy, Overrides
-from meshfs.scheduler.queue import FifoQueue
+from meshfs.program.control import Handler, Request, answer, converse
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy, Overrides
+from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
-from meshfs.testing.memory_disk import MemoryDisk
+from meshfs.scheduler.usage import DiskMeter
+from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
 from meshfsd.flows import FlowControl
 from meshfsd.served import ServedDisk
+from meshlab.fakes.memory_disk import MemoryDisk
 
 POOL = BufferPool()
 NODES = ("n1", "n2", "n3")

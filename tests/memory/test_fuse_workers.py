@@ -11,9 +11,10 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from meshfs import limits, worker
+from meshfs import limits
 from meshfs.fuse import session
-from meshfs.worker import Worker
+from meshfs.loop import worker
+from meshfs.loop.worker import Worker
 
 
 class Kernel:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshfs import config as cluster_config
-from meshfs.config import Config
+from meshfs.cluster import config as cluster_config
+from meshfs.cluster.config import Config
+from meshfs.cluster.keys import Keyring, generate
 from meshfs.initiator import Initiator
-from meshfs.keys import Keyring, generate
 from meshfs.limits import MIB
 from meshfs.model import IoClass
-from meshfs.testing.mesh_pair import MemoryExporter
+from meshlab.fakes.mesh_pair import MemoryExporter
 
 NODES = ("n1", "n2", "n3")
 

@@ -5,12 +5,12 @@ import contextlib
 import trio
 
 from meshfs import bugs
-from meshfs.exporter import listener as listener_module
-from meshfs.exporter.link import Link
+from meshfs.exporter.serving import listener as listener_module
+from meshfs.exporter.serving.link import Link
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import SocketInitiator, make_exporter, read_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
 from support.turns import ECHO, all_at_once, client_of, in_thread, serving, until
 
 LARGE_BYTES = 4 << 20

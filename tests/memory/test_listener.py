@@ -10,14 +10,14 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import ConfigError
-from meshfs.exporter.endpoints import listen_all, listen_tcp, listen_unix
-from meshfs.exporter.listener import Listener
+from meshfs.exporter.serving.endpoints import listen_all, listen_tcp, listen_unix
+from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import SocketInitiator, make_exporter, read_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
 
 ECHO = EchoRequest().pack()
 in_thread = trio.to_thread.run_sync

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.smb.constants import Command, CreateDisposition, Flags, NtStatus
 from meshfs.smb.info import FileInfoClass
 from meshfs.smb.messages import (
@@ -17,7 +17,7 @@ from meshfs.smb.messages import (
     QueryDirectoryRequest,
     QueryDirectoryResponse,
 )
-from meshfs.testing.raw_initiator import RawInitiator
+from meshlab.smb.raw_initiator import RawInitiator
 from support.scratch import Clock, another, client_of, close, make, mkdir
 
 FILES = 120

@@ -9,11 +9,11 @@ import trio
 from meshfs.limits import KIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
-from meshfs.testing.cluster import free_port
-from meshfs.testing.mesh_pair import mesh_pair
-from meshfs.testing.proxy import Proxy
-from meshfs.testing.smb_frames import messages
 from meshfs.transport.stream import connect_tcp
+from meshlab.cluster.cluster import free_port
+from meshlab.fakes.mesh_pair import mesh_pair
+from meshlab.smb.frames import messages
+from meshlab.smb.proxy import Proxy
 
 IO_TIMEOUT_S = 2.0
 TIMEOUT_S = 60

@@ -9,7 +9,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.initiator.channel import Channel
+from meshfs.initiator.channel.channel import Channel
 from meshfs.transport.stream import LowWater, StreamTransport
 
 Pair = tuple[socket.socket, socket.socket]

@@ -5,8 +5,8 @@ import trio
 import trio.testing
 
 from meshfs.disk.base import Op
-from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, flush, read, write
-from meshfs.testing.memory_disk import MemoryDisk
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.suites.disk import MIB, Batch, DiskCase, DiskSuite, flush, read, write
 
 
 class TestMemoryDisk(DiskSuite):

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from meshfs import bugs
-from meshfs import config as cluster_config
-from meshfs.config_watch import Loaded, read
+from meshfs.cluster import config as cluster_config
+from meshfs.cluster.config_watch import Loaded, read
+from meshfs.cluster.keys import Keyring, generate
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
-from meshfs.keys import Keyring, generate
-from meshfs.mount import prepare
-from meshfs.mount_mesh import Mesh, Settings
-from meshfs.mount_options import MountOptions, parse_arguments
-from meshfs.mount_reload import _is_config
+from meshfs.mount.mesh import Mesh, Settings
+from meshfs.mount.options import MountOptions, parse_arguments
+from meshfs.mount.program import prepare
+from meshfs.mount.reload import _is_config
 from meshfs.namespace.tree import Directory, DiskFile
-from meshfs.testing.fake_initiator import FakeInitiator
-from meshfs.testing.fake_port import fake_disk
+from meshlab.fakes.initiator import FakeInitiator
+from meshlab.fakes.port import fake_disk
 
 DISK = """
   [[node.disk]]

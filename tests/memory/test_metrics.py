@@ -14,10 +14,11 @@ import pytest
 import trio
 import trio.testing
 
-from meshfs import limits, metrics
+from meshfs import limits
 from meshfs.errors import ConfigError
-from meshfs.metrics import Document, Families, MetricsServer, SnapshotUnavailable, open_metrics
-from meshfs.testing.cluster import free_port
+from meshfs.telemetry import prometheus as metrics
+from meshfs.telemetry.prometheus import Document, Families, MetricsServer, SnapshotUnavailable, open_metrics
+from meshlab.cluster.cluster import free_port
 
 GUARD_S = 30
 LOOPBACK = "127.0.0.1"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from meshfs import mount_control
-from meshfs.control import RefusedError
-from meshfs.mount_options import UsageError, kernel_options, parse_arguments, take_options
-from meshfs.mount_reload import Reloader
-from meshfs.remount import mount_flags
+from meshfs.mount import control as mount_control
+from meshfs.mount.options import UsageError, kernel_options, parse_arguments, take_options
+from meshfs.mount.reload import Reloader
+from meshfs.mount.remount import mount_flags
+from meshfs.program.control import RefusedError
 
 # The kernel's own bound (PID_MAX_LIMIT): no process has a larger number.
 PID_MAX = 1 << 22

@@ -13,16 +13,16 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Op
-from meshfs.exporter.exporter import Exporter
-from meshfs.initiator.channel import Channel
-from meshfs.initiator.keeper import PathKeeper
-from meshfs.initiator.multichannel import Remote
-from meshfs.interfaces import Interface
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.remote.path_keeper import PathKeeper
+from meshfs.initiator.remote.plan import Remote
 from meshfs.limits import MIB
+from meshfs.linux.interfaces import Interface
 from meshfs.model import IoClass
-from meshfs.testing.fixed_ways import MadeUpWays
-from meshfs.testing.mesh_pair import Pair, mesh_pair
 from meshfs.transport.stream import connect_unix
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.smb.fixed_ways import MadeUpWays
 
 SIZE = 8 * MIB
 G = 1_000_000_000

@@ -14,29 +14,29 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
 from meshfs.errors import RemoteProtocolError, StatusError
-from meshfs.exporter import binding
-from meshfs.exporter.dispatch import HANDLERS
-from meshfs.exporter.request import Request
-from meshfs.initiator import login
-from meshfs.initiator import session as session_module
-from meshfs.initiator.bound import Session
-from meshfs.initiator.channel import Channel
-from meshfs.initiator.login import Credentials, Policy, Tree
-from meshfs.initiator.multichannel import Remote
-from meshfs.initiator.session import ExporterSession
+from meshfs.exporter.commands import binding
+from meshfs.exporter.commands.table import HANDLERS
+from meshfs.exporter.exchange.request import Request
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.remote import exporter as session_module
+from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.session import login
+from meshfs.initiator.session.login import Credentials, Policy, Tree
+from meshfs.initiator.session.session import Session
 from meshfs.limits import MIB
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Capabilities, Cipher, Command, Dialect, Flags, NtStatus, SigningAlgorithm
 from meshfs.smb.messages import Encryption, NegotiateRequest, NegotiateResponse, Signing
-from meshfs.testing.fixed_ways import Dialer, MadeUpWays
-from meshfs.testing.mesh_pair import Pair, mesh_pair
-from meshfs.testing.stalling import Relays
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import connect_unix
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.smb.fixed_ways import Dialer, MadeUpWays
+from meshlab.smb.stalling import Relays
 from tests.memory.test_session import Change, middleman
 
 SIZE = 8 * MIB

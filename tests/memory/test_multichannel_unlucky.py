@@ -11,22 +11,22 @@ import trio
 from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.errors import StatusError
-from meshfs.exporter import binding
-from meshfs.exporter.request import Request
-from meshfs.exporter.session import Session
-from meshfs.initiator import session as session_module
-from meshfs.initiator.multichannel import Remote
-from meshfs.initiator.outbox import Outbox
-from meshfs.initiator.slots import Slot
-from meshfs.initiator.ways import UnixWay
+from meshfs.exporter.commands import binding
+from meshfs.exporter.commands.session_setup import Session
+from meshfs.exporter.exchange.request import Request
+from meshfs.initiator.channel.outbox import Outbox
+from meshfs.initiator.channel.slots import Slot
+from meshfs.initiator.remote import exporter as session_module
+from meshfs.initiator.remote.dialing import UnixWay
+from meshfs.initiator.remote.plan import Remote
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
-from meshfs.testing.fixed_ways import FixedWays
-from meshfs.testing.mesh_pair import Pair, mesh_pair
-from meshfs.testing.stalling import Relays
 from meshfs.transport.base import Memory
 from meshfs.transport.stream import connect_unix
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.smb.fixed_ways import FixedWays
+from meshlab.smb.stalling import Relays
 
 PART = 256 * KIB
 

@@ -11,18 +11,18 @@ import trio
 
 from meshfs.disk.base import Op
 from meshfs.errors import ChannelLost, StatusError
-from meshfs.exporter.dispatch import HANDLERS
-from meshfs.exporter.request import Request
-from meshfs.initiator.channel import Channel
-from meshfs.initiator.groups import Group
-from meshfs.initiator.port import Handle
+from meshfs.exporter.commands.table import HANDLERS
+from meshfs.exporter.exchange.request import Request
+from meshfs.initiator.attached.port import Handle
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.split import Group
 from meshfs.limits import KIB, MIB
+from meshfs.loop.worker import Worker
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Flags, NtStatus
-from meshfs.testing.mesh_pair import Pair, mesh_pair
-from meshfs.testing.stalling import Relays
 from meshfs.transport.stream import connect_unix
-from meshfs.worker import Worker
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.smb.stalling import Relays
 
 SIZE = 8 * MIB
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.holdings import NODE_MOST, TARGET_MOST, Resource
-from meshfs.exporter.scratch import ScratchVolume
+from meshfs.exporter.kinds.scratch import ScratchVolume
+from meshfs.exporter.rules.holdings import NODE_MOST, TARGET_MOST, Resource
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.constants import AccessMask, Command, LockFlags, NtStatus
 from meshfs.smb.messages import (
     ChangeNotifyRequest,
@@ -16,8 +16,8 @@ from meshfs.smb.messages import (
     TreeConnectRequest,
     TreeDisconnectRequest,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, make_exporter, read_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body
 from support.scratch import files
 
 FULL = int(NtStatus.INSUFFICIENT_RESOURCES)

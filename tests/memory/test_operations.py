@@ -12,12 +12,12 @@ import pytest
 import trio
 import trio.testing
 
-from meshfs.fuse import ioprio
 from meshfs.fuse.operations import Operations
+from meshfs.linux import ioprio
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import Tree
-from meshfs.testing.fake_port import FakeHandle, FakePort, fake_disk
+from meshlab.fakes.port import FakeHandle, FakePort, fake_disk
 
 SIZE = 64 * 1024
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
-from meshfs.exporter.dispatch import HANDLERS, Needs
-from meshfs.initiator.files import query_disks
-from meshfs.initiator.login import Policy
-from meshfs.initiator.port import Handle, Port
+from meshfs.exporter.commands.table import HANDLERS, Needs
+from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.requests import query_disks
 from meshfs.limits import KIB, MIB
 from meshfs.model import Access, IoClass
 from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm
-from meshfs.testing.mesh_pair import Pair, mesh_pair
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
 
 SIZE = 8 * MIB
 

@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from meshfs.disk.base import Op
-from meshfs.initiator.meter import PERIOD_S, PortMeter
+from meshfs.initiator.attached.port_meter import PERIOD_S, PortMeter
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
-from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
 
 SIZE = 4 * MIB
 COUNTS = ("reads", "writes", "flushes", "errors", "read_bytes", "written_bytes")

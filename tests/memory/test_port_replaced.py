@@ -10,11 +10,11 @@ import trio
 import trio.testing
 
 from meshfs import limits
-from meshfs.initiator.port import Handle
+from meshfs.initiator.attached.port import Handle
 from meshfs.limits import MIB
 from meshfs.model import IoClass
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
 
 SIZE = MIB
 OLD, NEW = b"old disk", b"new disk"

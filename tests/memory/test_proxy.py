@@ -10,8 +10,8 @@ from contextlib import suppress
 import pytest
 
 from meshfs.smb.constants import Command, NtStatus
-from meshfs.testing.proxy import Proxy, ProxyClosed, Unanswered
-from meshfs.testing.smb_frames import FrameSplitter, Message, messages
+from meshlab.smb.frames import FrameSplitter, Message, messages
+from meshlab.smb.proxy import Proxy, ProxyClosed, Unanswered
 
 HEADER = struct.Struct("<4sHHIHHIIQQQ16s")
 WRITE, ECHO = int(Command.WRITE), int(Command.ECHO)

@@ -10,8 +10,8 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from meshfs import reactor, worker
-from meshfs.worker import Worker
+from meshfs.loop import reactor, worker
+from meshfs.loop.worker import Worker
 
 
 @pytest.fixture

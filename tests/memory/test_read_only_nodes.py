@@ -5,8 +5,8 @@ import pytest
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, LockFlags, NtStatus, ShareAccess
 from meshfs.smb.messages import CloseRequest, FileId, LockElement, LockRequest
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
 
 READ = int(AccessMask.READ_DATA)
 R, W = int(ShareAccess.READ), int(ShareAccess.WRITE)

@@ -15,12 +15,12 @@ import trio.testing
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.disk.directio import ANY
-from meshfs.disk.file import FileDisk
-from meshfs.disk.scan import scan_disk
-from meshfs.testing.scripted_engine import ScriptedEngine
+from meshfs.disk.discovery.scan import scan_disk
+from meshfs.disk.file.directio import ANY
+from meshfs.disk.file.disk import FileDisk
 from meshfsd import remembered
 from meshfsd.remembered import Remembered, recall
+from meshlab.fakes.scripted_engine import ScriptedEngine
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from meshfs.buffers import HEADROOM_BYTES, BufferPool
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.model import IoClass
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy
-from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner, RunnerStatus
-from meshfs.testing.disk_suite import MIB
-from meshfs.testing.memory_disk import MemoryDisk
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.suites.disk import MIB
 
 POOL = BufferPool()
 

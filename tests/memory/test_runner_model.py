@@ -10,9 +10,9 @@ import pytest
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.model import IoClass
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy
-from meshfs.scheduler.queue import FifoQueue
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 
 REQUESTS_MAX = 400

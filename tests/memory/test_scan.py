@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.disk import claim, directio, scan, sysfs
-from meshfs.disk.directio import Alignment
-from meshfs.disk.threads import ThreadEngine
-from meshfs.disk.verifier import make_verifier
+from meshfs.disk.discovery import scan, sysfs
+from meshfs.disk.engines.threads import ThreadEngine
+from meshfs.disk.file import claim, directio
+from meshfs.disk.file.directio import Alignment
+from meshfs.disk.file.verifier import make_verifier
 from meshfs.errors import ConfigError
-from meshfs.testing.file_disks import running
+from meshlab.fakes.file_disks import running
 
 
 @pytest.mark.parametrize(

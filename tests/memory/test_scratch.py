@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.model import decode_disks
 from meshfs.smb.constants import (
     AccessMask,
@@ -36,12 +36,8 @@ from meshfs.smb.messages import (
     QueryInfoRequest,
     QueryInfoResponse,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import (
-    READ_WRITE,
-    RawInitiator,
-    make_exporter,
-)
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import READ_WRITE, RawInitiator, make_exporter
 from support.scratch import (
     ALL,
     SIZE,

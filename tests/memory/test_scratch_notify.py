@@ -5,11 +5,11 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, CreateOptions, FileAttributes, NtStatus
 from meshfs.smb.info import FileInfoClass
 from meshfs.smb.messages import ChangeNotifyRequest, ChangeNotifyResponse, FileId, unpack_notifications
-from meshfs.testing.raw_initiator import RawInitiator
+from meshlab.smb.raw_initiator import RawInitiator
 from support.scratch import Clock, another, client_of, close, files, make, mkdir, rename, set_info, write
 
 A, D = AccessMask, CreateDisposition

@@ -3,7 +3,7 @@
 import pytest
 
 from meshfs import limits
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     MESSAGE_ID_UNSOLICITED,
@@ -27,11 +27,7 @@ from meshfs.smb.messages import (
     TreeConnectRequest,
     TreeDisconnectRequest,
 )
-from meshfs.testing.raw_initiator import (
-    SHARE_ALL,
-    RawInitiator,
-    Reply,
-)
+from meshlab.smb.raw_initiator import SHARE_ALL, RawInitiator, Reply
 from support.scratch import (
     ALL,
     Clock,

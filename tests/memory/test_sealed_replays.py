@@ -11,16 +11,16 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.config import Security
-from meshfs.initiator.bound import Session
-from meshfs.initiator.channel import Channel
-from meshfs.initiator.files import open_file
-from meshfs.initiator.login import Policy, bind
+from meshfs.cluster.config import Security
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.login import Policy, bind
+from meshfs.initiator.session.requests import open_file
+from meshfs.initiator.session.session import Session
 from meshfs.model import IoClass
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
 from meshfs.smb.messages import RawContext
-from meshfs.testing.mesh_pair import DISK, Pair, mesh_pair
-from meshfs.testing.raw_initiator import framed
+from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair
+from meshlab.smb.raw_initiator import framed
 from support.wiretap import Recorded, RecordedWays, messages
 
 POLICY = Policy(security=Security.ENCRYPT)
@@ -32,7 +32,7 @@ BLOCK = 512
 def protection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """By what a message of another channel is found; an exporter of the second kind does not know of tags."""
     if request.param == "remembered":
-        monkeypatch.setattr("meshfs.exporter.negotiate.UNIQUE_NONCES", RawContext(0x6D66, b"something else"))
+        monkeypatch.setattr("meshfs.exporter.commands.negotiate.UNIQUE_NONCES", RawContext(0x6D66, b"something else"))
     return str(request.param)
 
 
@@ -198,7 +198,7 @@ async def test_a_bind_under_way_is_no_channel_when_nonces_are_forgotten_meanwhil
         bound.set()
         await go_on.wait()
 
-    monkeypatch.setattr("meshfs.initiator.session.bind", slow_bind)
+    monkeypatch.setattr("meshfs.initiator.remote.exporter.bind", slow_bind)
     async with mesh_pair(tmp_path, ways=RecordedWays(tmp_path / "exporter.sock"), policy=POLICY) as pair:
         with trio.fail_after(10):
             await bound.wait()

@@ -14,11 +14,11 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import KeyFileError, RemoteProtocolError
-from meshfs.initiator.login import Policy
-from meshfs.initiator.multichannel import Remote
-from meshfs.initiator.session import ExporterSession
+from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.session.login import Policy
 from meshfs.limits import MIB
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm
@@ -30,10 +30,10 @@ from meshfs.smb.messages import (
     SessionSetupResponse,
     Signing,
 )
-from meshfs.testing.fixed_ways import Dialer, FixedWays
-from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_unix
+from meshlab.fakes.mesh_pair import NODE, PASSWORD, MemoryExporter
+from meshlab.smb.fixed_ways import Dialer, FixedWays
 
 #: (from the exporter?, message without its prefix) -> the message to pass on.
 Change = Callable[[bool, bytes], bytes]
@@ -266,7 +266,7 @@ async def test_any_flipped_bit_of_a_login_is_noticed(tmp_path: Path, seed: int) 
 async def test_a_list_of_disks_that_is_none_is_a_reason_to_be_down(
     tmp_path: Path, output: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meshfs.exporter.ioctl.encode_disks", lambda disks: output)
+    monkeypatch.setattr("meshfs.exporter.commands.ioctl.encode_disks", lambda disks: output)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
@@ -363,7 +363,7 @@ async def test_all_channels_lost_at_once_are_made_again(tmp_path: Path, monkeypa
     async def nothing_new(*_: object) -> tuple[Remote, ...]:
         return ()
 
-    monkeypatch.setattr("meshfs.initiator.session.query_interfaces", nothing_new)
+    monkeypatch.setattr("meshfs.initiator.remote.exporter.query_interfaces", nothing_new)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")] * 2, asks=True)
         nursery.start_soon(session.run)
@@ -383,7 +383,7 @@ async def test_an_answer_that_makes_no_sense_is_a_reason_to_be_down(
     async def misunderstood(*_: object) -> None:
         raise RemoteProtocolError("no such thing")
 
-    monkeypatch.setattr("meshfs.initiator.session.wait_for_change", misunderstood)
+    monkeypatch.setattr("meshfs.initiator.remote.exporter.wait_for_change", misunderstood)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")], asks=True)
         nursery.start_soon(session.run)
@@ -437,7 +437,7 @@ async def test_an_exporter_that_tells_of_changes_all_the_time_is_not_asked_in_a_
         asked += 1
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr("meshfs.initiator.session.wait_for_change", at_once)
+    monkeypatch.setattr("meshfs.initiator.remote.exporter.wait_for_change", at_once)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
@@ -457,7 +457,7 @@ async def test_an_exporter_whose_list_is_long_is_asked_less_often(
         asked += 1
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr("meshfs.initiator.session.wait_for_change", at_once)
+    monkeypatch.setattr("meshfs.initiator.remote.exporter.wait_for_change", at_once)
     monkeypatch.setattr(limits, "CHANGES_PAUSE_S", 0.0)
     monkeypatch.setattr(limits, "CHANGES_PAUSE_PER_DISK_S", 60.0)
     async with exporter_at(tmp_path / "sock") as (_, nursery):

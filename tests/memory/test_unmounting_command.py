@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from meshfs import limits
-from meshfs.unmounting import OwnMount, unmount_when_free
+from meshfs.mount.unmounting import OwnMount, unmount_when_free
 
 
 class Mounted(OwnMount):

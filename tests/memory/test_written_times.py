@@ -11,12 +11,12 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.exporter import shares
-from meshfs.exporter.shares import OfferedDisk
-from meshfs.initiator.files import query_one_of
+from meshfs.exporter.state import shares
+from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.initiator.session.requests import query_one_of
 from meshfs.limits import MIB
 from meshfs.model import Access, DiskInfo, IoClass
-from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Op
-from meshfs.exporter import ioctl
-from meshfs.exporter.dispatch import HANDLERS
-from meshfs.exporter.request import Request
-from meshfs.initiator.port import Handle, _next_zero_bytes
+from meshfs.exporter.commands import ioctl
+from meshfs.exporter.commands.table import HANDLERS
+from meshfs.exporter.exchange.request import Request
+from meshfs.initiator.attached.port import Handle, _next_zero_bytes
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Flags, Fsctl
 from meshfs.smb.messages import IoctlRequest
-from meshfs.testing.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from tests.memory.test_multichannel_writes import carrying, errno_of, pair_of, until
 
 SIZE = 16 * MIB

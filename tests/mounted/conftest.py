@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.testing.cluster import BIN
+from meshlab.cluster.cluster import BIN
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.testing.cluster import LocalCluster, Running, terminated_as_interrupt
+from meshlab.cluster.cluster import LocalCluster, Running, terminated_as_interrupt
 from support.commands import run, until
 
 pytestmark = pytest.mark.mounted

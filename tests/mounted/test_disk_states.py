@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk
+from meshlab.cluster.cluster import LocalCluster, LocalDisk
 from support.commands import run, until
 from support.direct import read_errno, write_errno
 

@@ -17,7 +17,7 @@ import pytest
 
 from benchmark.slow_device import SlowDevice, slow_device
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk
+from meshlab.cluster.cluster import LocalCluster, LocalDisk
 from support.commands import run, until
 
 pytestmark = pytest.mark.mounted

@@ -23,12 +23,12 @@ GUARD_S = 60  # nothing here takes long; a hang shall fail and not stop the suit
 
 
 class FakeMount:
-    """One ``meshfs.testing.fake_mount`` process."""
+    """One ``meshlab.fakes.mount`` process."""
 
     def __init__(self, mountpoint: Path, **options: Any) -> None:
         self.mountpoint = mountpoint
         mountpoint.mkdir()
-        command = [sys.executable, "-m", "meshfs.testing.fake_mount", str(mountpoint)]
+        command = [sys.executable, "-m", "meshlab.fakes.mount", str(mountpoint)]
         settings = {"nodes": {"n1": 2}, "size_bytes": SIZE, **options}
         self.process = subprocess.Popen([*command, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.line() == "ready"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.testing.cluster import BIN, LocalCluster
+from meshlab.cluster.cluster import BIN, LocalCluster
 from support.commands import run, until
 
 pytestmark = pytest.mark.mounted

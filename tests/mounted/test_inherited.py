@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.mountinfo import read_mounts, topmost
-from meshfs.testing.cluster import BIN, LocalCluster
+from meshfs.linux.mountinfo import read_mounts, topmost
+from meshlab.cluster.cluster import BIN, LocalCluster
 
 pytestmark = pytest.mark.mounted
 

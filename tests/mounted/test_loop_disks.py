@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from meshfs.disk.base import Op
-from meshfs.disk.claim import Cache, open_disk
-from meshfs.disk.scan import scan_disk
-from meshfs.disk.threads import ThreadEngine
+from meshfs.disk.discovery.scan import scan_disk
+from meshfs.disk.engines.threads import ThreadEngine
+from meshfs.disk.file.claim import Cache, open_disk
 from meshfs.errors import DiskUnavailable
-from meshfs.testing.disk_suite import MIB, Batch, DiskCase, DiskSuite, flush, read, write
-from meshfs.testing.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
+from meshlab.fakes.file_disks import CACHES, SMALL_ENGINES, case_of, opened, running
+from meshlab.suites.disk import MIB, Batch, DiskCase, DiskSuite, flush, read, write
 
 pytestmark = pytest.mark.mounted
 

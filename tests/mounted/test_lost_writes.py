@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk
+from meshlab.cluster.cluster import LocalCluster, LocalDisk
 from support.commands import run
 
 pytestmark = pytest.mark.mounted
@@ -42,7 +42,7 @@ class FailingFile:
 def failing_file(folder: Path) -> Iterator[FailingFile]:
     folder.mkdir()
     options = json.dumps({"nodes": {"x": 1}, "size_bytes": SIZE})
-    command = [sys.executable, "-m", "meshfs.testing.fake_mount", str(folder), options]
+    command = [sys.executable, "-m", "meshlab.fakes.mount", str(folder), options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk
+from meshlab.cluster.cluster import LocalCluster, LocalDisk
 from support.commands import run
 
 pytestmark = pytest.mark.mounted

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 from support.commands import FIO_VERIFY, fio, run
 
 pytestmark = pytest.mark.mounted

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 from support.commands import FIO_VERIFY, run, until
 from support.stamps import StampedLoad
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import KIB
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 from support.commands import run
 
 pytestmark = pytest.mark.mounted

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import BIN, LocalCluster, LocalDisk
+from meshlab.cluster.cluster import BIN, LocalCluster, LocalDisk
 from support.commands import run, until
 
 pytestmark = pytest.mark.mounted

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import BIN, LocalCluster
+from meshlab.cluster.cluster import BIN, LocalCluster
 from support.commands import until
 
 pytestmark = pytest.mark.mounted

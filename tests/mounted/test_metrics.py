@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import BIN, LocalCluster, free_port
+from meshlab.cluster.cluster import BIN, LocalCluster, free_port
 from support.commands import FIO_VERIFY, fio, run, until
 
 pytestmark = pytest.mark.mounted
@@ -181,7 +181,7 @@ def test_who_asks_for_no_metrics_does_not_pay_for_them(new_cluster: NewCluster) 
     cluster.keygen()
     running = cluster.start_exporter("n1")
     assert "metrics at" not in running.log.read_text()
-    loaded = "import meshfs.mount, meshfsd.__main__, sys; sys.exit('prometheus_client' in sys.modules)"
+    loaded = "import meshfs.mount.program, meshfsd.__main__, sys; sys.exit('prometheus_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True, timeout=GUARD_S)
 
 

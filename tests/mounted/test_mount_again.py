@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.mountinfo import Mount, read_mounts
-from meshfs.testing.cluster import BIN, LocalCluster
+from meshfs.linux.mountinfo import Mount, read_mounts
+from meshlab.cluster.cluster import BIN, LocalCluster
 from support.commands import run
 
 pytestmark = [pytest.mark.mounted, pytest.mark.usefixtures("installed")]

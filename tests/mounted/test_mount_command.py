@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from meshfs.keys import generate
-from meshfs.mount import EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE
-from meshfs.mountinfo import read_mounts, topmost
+from meshfs.cluster.keys import generate
+from meshfs.linux.mountinfo import read_mounts, topmost
+from meshfs.mount.program import EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE
 
 pytestmark = pytest.mark.mounted
 
@@ -39,7 +39,7 @@ socket = "n2.sock"
 COMMAND = """
 import sys
 from meshfs import limits, mount
-from meshfs.testing.fake_initiator import FakeInitiator
+from meshlab.fake_initiator import FakeInitiator
 limits.MOUNT_SETTLE_S = 0.2
 mount.Initiator = FakeInitiator
 sys.argv[0] = "meshfs"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 from support import nonces
 
 pytestmark = pytest.mark.mounted

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from meshfs.limits import MIB, PROBLEM_FRAMES_BROKEN
-from meshfs.testing.cluster import LocalCluster, free_port
+from meshlab.cluster.cluster import LocalCluster, free_port
 from support import commands
 
 pytestmark = pytest.mark.mounted

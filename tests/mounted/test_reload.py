@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import BIN, LocalCluster, free_port
+from meshlab.cluster.cluster import BIN, LocalCluster, free_port
 from support import commands
 
 pytestmark = pytest.mark.mounted

@@ -19,8 +19,8 @@ import pytest
 import trio
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster
-from meshfs.testing.file_disks import SMALL_ENGINES, running
+from meshlab.cluster.cluster import LocalCluster
+from meshlab.fakes.file_disks import SMALL_ENGINES, running
 from support.commands import run
 
 pytestmark = pytest.mark.mounted

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import BIN, LocalCluster
+from meshlab.cluster.cluster import BIN, LocalCluster
 
 pytestmark = pytest.mark.mounted
 

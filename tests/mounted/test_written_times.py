@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 from support.commands import run
 
 pytestmark = pytest.mark.mounted

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshfs.interfaces import list_interfaces
-from meshfs.testing import network as network_module
-from meshfs.testing.network import NAMESPACES, Host, Network, NetworkFailure, bits_s
+from meshfs.linux.interfaces import list_interfaces
+from meshlab.cluster import network as network_module
+from meshlab.cluster.network import NAMESPACES, Host, Network, NetworkFailure, bits_s
 from support.commands import until
 from support.traffic import connected, reachable, throughput_bits_s
 
@@ -28,7 +28,7 @@ def namespaces(owner: int) -> list[str]:
 def told(host: Host) -> str:
     """list_interfaces in a process of the host."""
     script = (
-        "from meshfs.interfaces import list_interfaces\n"
+        "from meshfs.linux.interfaces import list_interfaces\n"
         "for each in list_interfaces():\n"
         "    if each.name != 'lo': print(each.name, each.address, each.up)"
     )
@@ -177,7 +177,7 @@ def test_a_command_that_fails_says_how(network: Network) -> None:
 def test_what_a_killed_run_left_is_removed(network: Network) -> None:
     script = (
         "import subprocess, time\n"
-        "from meshfs.testing.network import Network\n"
+        "from meshlab.cluster.network import Network\n"
         "host = Network().host('n1')\n"
         "print(subprocess.Popen(host.command('sleep', '600')).pid, flush=True)\n"
         "time.sleep(600)"

@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 import pytest
 import trio
 
-from meshfs.interfaces import Interface, InterfaceChanges, KnownInterfaces, list_interfaces
+from meshfs.linux.interfaces import Interface, InterfaceChanges, KnownInterfaces, list_interfaces
 from support.commands import until
 from support.namespaces import in_new_namespace, ip
 

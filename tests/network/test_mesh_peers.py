@@ -26,7 +26,7 @@ from smbprotocol.session import Session
 from smbprotocol.tree import TreeConnect
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 from support.commands import run, until
 
 pytestmark = pytest.mark.peers

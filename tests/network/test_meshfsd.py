@@ -17,8 +17,8 @@ import pytest
 
 from benchmark.fio import rss_mib
 from meshfs import limits
-from meshfs.config import load
-from meshfs.keys import Keyring
+from meshfs.cluster.config import load
+from meshfs.cluster.keys import Keyring
 from meshfs.model import SHARE_DISKS
 from meshfs.smb.constants import AccessMask, Command, NtStatus
 from meshfs.smb.messages import (
@@ -29,8 +29,8 @@ from meshfs.smb.messages import (
     unpack_notifications,
 )
 from meshfs.smb.wire import prefix
-from meshfs.testing.cluster import BIN, LocalCluster, LocalDisk, free_port
-from meshfs.testing.raw_initiator import SocketInitiator, read_body, write_body
+from meshlab.cluster.cluster import BIN, LocalCluster, LocalDisk, free_port
+from meshlab.smb.raw_initiator import SocketInitiator, read_body, write_body
 from support.commands import run
 
 MIB = 1 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.network import Nic
+from meshlab.cluster.network import Nic
 from support.commands import fio
 from support.stamps import StampedLoad
 from support.two_paths import STALL_MAX_S, TwoPaths, exporter_alone, fio_load, moved_since, only, two_paths

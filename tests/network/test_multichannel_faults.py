@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.testing.network import Nic
+from meshlab.cluster.network import Nic
 from support.commands import until
 from support.stamps import BLOCK_BYTES, StampedLoad
 from support.two_paths import STALL_MAX_S, TwoPaths, fio_load, two_paths

@@ -15,8 +15,8 @@ import pytest
 
 from meshfs.limits import MIB
 from meshfs.smb.constants import NtStatus
-from meshfs.testing.proxy import Held, Hold, Proxy, Unanswered
-from meshfs.testing.smb_frames import FrameSplitter, Message, messages
+from meshlab.smb.frames import FrameSplitter, Message, messages
+from meshlab.smb.proxy import Held, Hold, Proxy, Unanswered
 from support.commands import fio
 from support.stamps import BLOCK_BYTES, StampedLoad
 from support.two_paths import TwoPaths, exporter_alone, fio_load, two_paths

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.config import load
-from meshfs.keys import Keyring
+from meshfs.cluster.config import load
+from meshfs.cluster.keys import Keyring
 from meshfs.limits import MIB
 from meshfs.model import SHARE_DISKS
 from meshfs.smb.constants import Capabilities, Command, Fsctl
 from meshfs.smb.messages.ioctl import NO_FILE, IoctlRequest, IoctlResponse, NetworkInterface, unpack_interfaces
-from meshfs.testing.cluster import LocalCluster, tracebacks
-from meshfs.testing.network import Network
-from meshfs.testing.raw_initiator import SocketInitiator
+from meshlab.cluster.cluster import LocalCluster, tracebacks
+from meshlab.cluster.network import Network
+from meshlab.smb.raw_initiator import SocketInitiator
 from support.commands import FIO_VERIFY, fio, run, until
 
 SIZE_BYTES = 8 * MIB

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster, tracebacks
-from meshfs.testing.network import Network
-from meshfs.testing.proxy import Proxy, Unanswered
+from meshlab.cluster.cluster import LocalCluster, tracebacks
+from meshlab.cluster.network import Network
+from meshlab.smb.proxy import Proxy, Unanswered
 from support.commands import until
 from support.traffic import reachable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshlab.cluster.cluster import LocalCluster, tracebacks
 from support.commands import run, until
 
 pytestmark = pytest.mark.peers

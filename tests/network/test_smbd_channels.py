@@ -10,17 +10,17 @@ import pytest
 import trio
 
 from meshfs.buffers import BufferPool
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.errors import ChannelLost, StatusError
-from meshfs.initiator.bound import Session
-from meshfs.initiator.channel import Channel
-from meshfs.initiator.files import OpenFile, close_file, flush_file, open_file, query_interfaces
-from meshfs.initiator.login import BindRefused, Policy, bind, connect_tree, log_in, validate_negotiation
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.login import BindRefused, Policy, bind, connect_tree, log_in, validate_negotiation
+from meshfs.initiator.session.requests import OpenFile, close_file, flush_file, open_file, query_interfaces
+from meshfs.initiator.session.session import Session
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm
-from meshfs.testing.stalling import Relay, Relays
+from meshlab.smb.stalling import Relay, Relays
 from tests.network.smbd import PASSWORD, USER, Smbd, running_smbd
 
 pytestmark = [pytest.mark.peers]

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshlab.cluster.cluster import LocalCluster, tracebacks
 from support.commands import run
 
 pytestmark = pytest.mark.peers

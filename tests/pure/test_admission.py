@@ -5,7 +5,7 @@ import random
 import pytest
 
 from meshfs import limits
-from meshfs.exporter.admission import LOCAL, Admission, Arrival, Stage
+from meshfs.exporter.rules.admission import LOCAL, Admission, Arrival, Stage
 
 NODE, OTHER_NODE, NODE_6 = "10.0.0.1", "10.0.0.2", "2001:db8::1"
 STRANGER = "192.0.2.7"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from meshctl.wait import MountSeen, Target, not_there, target_of
-from meshfs.awaited import SeenDisk, SeenExporter, expanded, missing
-from meshfs.config import load
+from meshfs.cluster.config import load
 from meshfs.errors import ConfigError
+from meshfs.mount.awaited import SeenDisk, SeenExporter, expanded, missing
 
 A = SeenDisk("meshfs-n1-a", "n1", "a", "ok")
 EXPORTERS = {"n1": SeenExporter("connected"), "n2": SeenExporter("down", "connection refused")}

@@ -7,7 +7,7 @@ import pytest
 from meshfs import limits
 from meshfs.model import DiskState
 from meshfs.namespace.catalog import Catalog, is_file_name
-from meshfs.testing.fake_port import fake_disk
+from meshlab.fakes.port import fake_disk
 
 
 def test_a_disk_appears_waits_and_disappears() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.config import Config, load
-from meshfs.config_changes import Changes, View, compare, exporter_view, mount_view
-from meshfs.mount_mesh import UNTIL_REMOUNT
+from meshfs.cluster.config import Config, load
+from meshfs.cluster.config_changes import Changes, View, compare, exporter_view, mount_view
+from meshfs.mount.mesh import UNTIL_REMOUNT
 
 CONFIG = """
 [cluster]

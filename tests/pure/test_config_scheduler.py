@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from meshfs import config
-from meshfs.config import Config
-from meshfs.config_scheduler import Discipline, Scheduler
+from meshfs.cluster import config
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_scheduler import Discipline, Scheduler
 from meshfs.errors import ConfigError
 from meshfs.model import IoClass
-from meshfs.scheduler.policy import FlowPolicy
+from meshfs.scheduler.decide.policy import FlowPolicy
 
 NODES = """\
 [cluster]

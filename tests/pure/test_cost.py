@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshfs import limits
-from meshfs.scheduler.cost import NAMES, CostModel
-from meshfs.scheduler.window import Window
-from meshfs.testing.device_load import Load, mix
-from meshfs.testing.device_models import DEVICES, Times
+from meshfs.scheduler.learn.cost import NAMES, CostModel
+from meshfs.scheduler.learn.observation import Window
+from meshlab.models.device_load import Load, mix
+from meshlab.models.devices import DEVICES, Times
 
 READ, WRITE, FLUSH, ZERO = 0, 1, 2, 3
 SSD = Times(200e-6, 1e-9, 300e-6, 2e-9, 2e-3)

@@ -11,19 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshfs import limits
-from meshfs.scheduler.depth import DepthControl, levels
-from meshfs.scheduler.window import Window
-from meshfs.testing.device_load import Choose, Load, mix
-from meshfs.testing.device_models import (
-    PipeDevice,
-    ServerDevice,
-    Times,
-    fast_ssd,
-    hdd,
-    network_volume,
-    sata_ssd,
-    slow_array,
-)
+from meshfs.scheduler.learn.depth import DepthControl, levels
+from meshfs.scheduler.learn.observation import Window
+from meshlab.models.device_load import Choose, Load, mix
+from meshlab.models.devices import PipeDevice, ServerDevice, Times, fast_ssd, hdd, network_volume, sata_ssd, slow_array
 
 Make = Callable[[int], ServerDevice | PipeDevice]
 SMALL = mix([4096], 0.3)

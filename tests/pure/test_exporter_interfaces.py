@@ -3,8 +3,8 @@
 from ipaddress import ip_address, ip_interface
 
 from meshfs import limits
-from meshfs.exporter.interfaces import offered
-from meshfs.interfaces import Interface
+from meshfs.exporter.serving.interfaces import offered
+from meshfs.linux.interfaces import Interface
 from meshfs.smb.messages.ioctl import NetworkInterface, pack_interfaces, unpack_interfaces
 
 FAST = 25_000_000_000

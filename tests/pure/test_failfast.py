@@ -3,7 +3,7 @@
 from math import inf
 
 from meshfs import limits
-from meshfs.initiator.failfast import Answers, ends_at, silence_max_s
+from meshfs.initiator.remote.failfast import Answers, ends_at, silence_max_s
 
 T = 30.0
 PATIENCE_S = limits.PROBE_PATIENCE_S

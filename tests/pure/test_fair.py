@@ -5,12 +5,12 @@ import pytest
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.model import IoClass
-from meshfs.scheduler.cost import CostModel
-from meshfs.scheduler.depth import DepthControl
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy, FlowPolicy
-from meshfs.scheduler.window import Window
-from meshfs.testing.queue_suite import make_request, pop_all
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
+from meshfs.scheduler.learn.cost import CostModel
+from meshfs.scheduler.learn.depth import DepthControl
+from meshfs.scheduler.learn.observation import Window
+from meshlab.suites.queue import make_request, pop_all
 
 MIB = limits.MIB
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM

@@ -22,8 +22,8 @@ from meshfs.smb.constants import Cipher, Command, Dialect, Flags, NtStatus, Sign
 from meshfs.smb.credits import CreditWindow
 from meshfs.smb.security import ChannelSecurity, channel_security
 from meshfs.smb.wire import pack_header
-from meshfs.testing.mutations import mutated
-from meshfs.testing.smb_samples import CREATE_CONTEXTS, INTERFACES, MESSAGES
+from meshlab.smb.mutations import mutated
+from meshlab.smb.samples import CREATE_CONTEXTS, INTERFACES, MESSAGES
 
 pytestmark = pytest.mark.free_nonces
 SESSION = 0x1122334455667788

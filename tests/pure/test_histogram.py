@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshfs.histogram import BOUNDS_S, BUCKETS, COARSE_BOUNDS_MS, Histogram
+from meshfs.telemetry.histogram import BOUNDS_S, BUCKETS, COARSE_BOUNDS_MS, Histogram
 
 LATENCIES = st.floats(min_value=1e-6, max_value=100.0)
 #: Half a bucket, geometrically, and the rounding of a float.

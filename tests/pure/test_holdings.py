@@ -4,7 +4,7 @@ import pytest
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.holdings import NODE_MOST, TARGET_MOST, Holdings, Resource
+from meshfs.exporter.rules.holdings import NODE_MOST, TARGET_MOST, Holdings, Resource
 from meshfs.smb.constants import NtStatus
 
 OPENS, LOCKS = Resource.OPENS, Resource.LOCKS

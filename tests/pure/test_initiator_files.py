@@ -5,10 +5,10 @@ from ipaddress import ip_address
 from typing import Any, cast
 
 from meshfs import limits
-from meshfs.initiator.channel import Channel
-from meshfs.initiator.files import OpenFile, query_disks, query_interfaces
-from meshfs.initiator.login import Tree
-from meshfs.initiator.slots import Reply
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.channel.slots import Reply
+from meshfs.initiator.session.login import Tree
+from meshfs.initiator.session.requests import OpenFile, query_disks, query_interfaces
 from meshfs.model import Access, DiskInfo, IoClass, encode_disks
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import HEADER_BYTES, Fsctl

@@ -1,8 +1,18 @@
 import os
 from pathlib import Path
 
-from meshfs.disk.inuse import Relation, UseFacts, family_of, gather, holder, mounted, parse_swaps, reached, used_by
-from meshfs.mountinfo import parse_mounts
+from meshfs.disk.discovery.inuse import (
+    Relation,
+    UseFacts,
+    family_of,
+    gather,
+    holder,
+    mounted,
+    parse_swaps,
+    reached,
+    used_by,
+)
+from meshfs.linux.mountinfo import parse_mounts
 
 SDA = ("dev", os.makedev(8, 0))
 SDA1 = ("dev", os.makedev(8, 1))

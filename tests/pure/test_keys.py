@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from meshfs import config, keys
+from meshfs.cluster import config, keys
+from meshfs.cluster.keys import Generated, Keyring
 from meshfs.errors import KeyFileError
-from meshfs.keys import Generated, Keyring
 
 A, B = X25519PrivateKey.from_private_bytes(b"a" * 32), X25519PrivateKey.from_private_bytes(b"b" * 32)
 

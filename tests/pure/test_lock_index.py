@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshfs.exporter.locks import ByteRange, Lock, Lockable, LockTable
-from meshfs.exporter.share_access import ShareCounts
+from meshfs.exporter.rules.locks import ByteRange, Lock, Lockable, LockTable
+from meshfs.exporter.rules.share_access import ShareCounts
 from meshfs.smb.constants import AccessMask, ShareAccess
 from support.lock_model import CountingInt, LockModel, shares_conflict
 

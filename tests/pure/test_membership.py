@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from meshfs import config
-from meshfs.membership.base import Membership
-from meshfs.membership.static import StaticMembership
+from meshfs.cluster import config
+from meshfs.cluster.membership.base import Membership
+from meshfs.cluster.membership.static import StaticMembership
 
 
 async def test_static(tmp_path: Path) -> None:

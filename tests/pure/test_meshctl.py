@@ -11,8 +11,8 @@ import pytest
 
 from meshctl import sources, table
 from meshctl.__main__ import main
-from meshfs import config as cluster_config
-from meshfs.keys import Keyring
+from meshfs.cluster import config as cluster_config
+from meshfs.cluster.keys import Keyring
 from meshfs.limits import STATUS_MAX_BYTES
 from support.meshctl_config import CONFIG
 

@@ -11,8 +11,8 @@ import pytest
 
 from meshctl.__main__ import main, words
 from meshctl.flows_set import limit, share
-from meshfs import config as cluster_config
-from meshfs.scheduler.policy import Change
+from meshfs.cluster import config as cluster_config
+from meshfs.scheduler.decide.policy import Change
 from support.flow_documents import flow, flows_document, shared_disk
 from support.meshctl_config import CONFIG
 

@@ -20,9 +20,9 @@ from meshctl.frame import fit, frame, joined
 from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side, totals
 from meshctl.screen import Bell, Screen
 from meshctl.sources import Answer
-from meshfs.control_client import MOUNT_STUCK
-from meshfs.fields import Fields
-from meshfs.problems import Problem, Severity
+from meshfs.program.control_client import MOUNT_STUCK
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.problems import Problem, Severity
 from support.flow_documents import flow, flows_document, histogram, mount_disk, mount_document, shared_disk
 
 

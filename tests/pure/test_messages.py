@@ -9,7 +9,7 @@ import pytest
 from meshfs import limits
 from meshfs.errors import LocalProtocolError, RemoteProtocolError
 from meshfs.smb import messages as m
-from meshfs.testing.smb_samples import CONTEXTS_311, FILE, GUID, INTERFACES, MESSAGES, sample_id
+from meshlab.smb.samples import CONTEXTS_311, FILE, GUID, INTERFACES, MESSAGES, sample_id
 
 everyone = pytest.mark.parametrize("message", MESSAGES, ids=sample_id)
 

@@ -11,7 +11,7 @@ from smbprotocol.structure import Structure
 
 from meshfs.smb import messages as m
 from meshfs.smb.info import SetRename, parse_change
-from meshfs.testing.smb_samples import FILE, GUID, INTERFACES
+from meshlab.smb.samples import FILE, GUID, INTERFACES
 
 FILE_BYTES = FILE.persistent.to_bytes(8, "little") + FILE.volatile.to_bytes(8, "little")
 # smbprotocol packs the bytes as they are, not as the little-endian fields of a GUID

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.model import IoClass
-from meshfs.scheduler.meter import DiskMeter, DiskUsage, FlowUsage, jain
+from meshfs.scheduler.usage import DiskMeter, DiskUsage, FlowUsage, jain
 
 A, B, C = (("n1", IoClass.APP), ("n2", IoClass.APP), ("n1", IoClass.SYSTEM))
 TICK = 1 / 64  # a power of two: sums of ticks are exact

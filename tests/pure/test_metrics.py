@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshfs import mount_metrics
 from meshfs.endpoint import format_endpoint, parse_endpoint
-from meshfs.metrics import Document, Families
-from meshfs.mount_options import UsageError, parse_arguments
+from meshfs.mount import metrics as mount_metrics
+from meshfs.mount.options import UsageError, parse_arguments
+from meshfs.telemetry.prometheus import Document, Families
 from meshfsd import metrics as exporter_metrics
 
 Fill = Callable[[Families, Document], None]

@@ -3,7 +3,7 @@
 import pytest
 
 from meshfs.model import IoClass
-from meshfs.mount_options import UsageError, kernel_options, parse_arguments
+from meshfs.mount.options import UsageError, kernel_options, parse_arguments
 
 
 def test_everything_at_once() -> None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from meshfs.mountinfo import Mount, parse_mounts, read_mounts, topmost, unescape
+from meshfs.linux.mountinfo import Mount, parse_mounts, read_mounts, topmost, unescape
 
 
 def test_octal_escapes_are_bytes() -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from ipaddress import ip_interface
 
 from meshfs import limits
-from meshfs.initiator.multichannel import Choice, Path, Remote, plan, speed_text
-from meshfs.interfaces import Interface
+from meshfs.initiator.remote.plan import Choice, Path, Remote, plan, speed_text
+from meshfs.linux.interfaces import Interface
 
 G = 1_000_000_000
 

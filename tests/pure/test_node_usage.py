@@ -4,8 +4,8 @@ import pytest
 
 from meshfs import limits
 from meshfs.buffers import Account, BufferPool
-from meshfs.exporter.memory_budget import MemoryBudget
-from meshfs.exporter.node_usage import Usage, connections_per_node, sessions_per_node
+from meshfs.exporter.rules.memory_budget import MemoryBudget
+from meshfs.exporter.rules.node_usage import Usage, connections_per_node, sessions_per_node
 
 
 @pytest.mark.parametrize(

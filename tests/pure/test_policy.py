@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshfs.model import IoClass
-from meshfs.scheduler.policy import (
+from meshfs.scheduler.decide.policy import (
     DISK_KEYS,
     FLOW_KEYS,
     RANGES,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from meshfs import limits
-from meshfs.problem_watch import ProblemLog
-from meshfs.problems import (
+from meshfs.mount.status_views import for_others
+from meshfs.telemetry.problem_watch import ProblemLog
+from meshfs.telemetry.problems import (
     EXPORTER_RULES,
     MOUNT_RULES,
     Problem,
@@ -20,9 +21,8 @@ from meshfs.problems import (
     mount_problems,
     published,
 )
-from meshfs.process_facts import descriptors
-from meshfs.recent import Recent
-from meshfs.status_views import for_others
+from meshfs.telemetry.process_facts import descriptors
+from meshfs.telemetry.recent import Recent
 
 LONG_S = limits.PROBLEM_IO_WAIT_S + 1
 

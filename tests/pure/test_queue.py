@@ -1,8 +1,8 @@
-from meshfs.scheduler.depth import DepthControl
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy
-from meshfs.scheduler.queue import FifoQueue, Queue
-from meshfs.testing.queue_suite import QueueSuite, make_request, pop_all
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshfs.scheduler.decide.queue import FifoQueue, Queue
+from meshfs.scheduler.learn.depth import DepthControl
+from meshlab.suites.queue import QueueSuite, make_request, pop_all
 
 
 class TestFifoQueue(QueueSuite):

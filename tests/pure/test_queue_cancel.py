@@ -7,9 +7,9 @@ import pytest
 
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.model import IoClass
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy
-from meshfs.scheduler.queue import FifoQueue, Queue
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshfs.scheduler.decide.queue import FifoQueue, Queue
 
 FLOW = ("n2", IoClass.APP)
 MAKERS: dict[str, Callable[[], Queue]] = {

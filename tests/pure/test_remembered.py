@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshfs.disk.identity import Identity
+from meshfs.disk.discovery.identity import Identity
 from meshfsd.remembered import Record, next_record
 
 NOW_NS = 1_000_000

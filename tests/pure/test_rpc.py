@@ -7,7 +7,7 @@ import pytest
 from impacket.dcerpc.v5 import srvs
 from impacket.dcerpc.v5.rpcrt import MSRPCBindAck, MSRPCRequestHeader
 
-from meshfs.exporter.rpc import ShareList
+from meshfs.exporter.kinds.srvsvc import ShareList
 
 SHARES = (("disks", "disks, for applications"), ("disks-system", "odd"))
 

@@ -1,7 +1,7 @@
 """When a silent peer is asked, and when it is given up."""
 
 from meshfs import limits
-from meshfs.initiator.silence import Silence, Verdict
+from meshfs.initiator.channel.silence import Silence, Verdict
 
 PROBE_S, MAX_S, IDLE_S = limits.CHANNEL_PROBE_AFTER_S, limits.CHANNEL_SILENCE_MAX_S, limits.CHANNEL_IDLE_PROBE_S
 

@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from meshfs.initiator.spread import SPLIT_MIN_BYTES, Load, Spread, Throughput
+from meshfs.initiator.session.balance import SPLIT_MIN_BYTES, Load, Spread, Throughput
 
 MIB = 1 << 20
 

@@ -8,11 +8,11 @@ import pytest
 import check
 from benchmark import profile, report
 from benchmark.fio import WORKLOADS, Sample, cpu_s, rss_mib
-from meshfs import config
+from meshfs.cluster import config
 from meshfs.limits import MIB
 from meshfs.model import IoClass
-from meshfs.scheduler.policy import FlowPolicy
-from meshfs.testing.cluster import LocalCluster, tracebacks
+from meshfs.scheduler.decide.policy import FlowPolicy
+from meshlab.cluster.cluster import LocalCluster, tracebacks
 
 
 def samples(*rates: float) -> list[Sample]:

@@ -10,7 +10,7 @@ from meshfs import limits
 from meshfs.model import Access, DiskInfo
 from meshfs.namespace.catalog import Catalog, CatalogDisk
 from meshfs.namespace.tree import Directory, DiskFile, Node, StatusFile, Symlink, Tree
-from meshfs.testing.fake_port import fake_disk
+from meshlab.fakes.port import fake_disk
 
 
 def present(*disks: DiskInfo) -> dict[str, CatalogDisk]:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshfs import limits
-from meshfs.exporter.turns import STRANGERS, ProcessorFlow, Turns
+from meshfs.exporter.rules.turns import STRANGERS, ProcessorFlow, Turns
 from meshfs.model import IoClass
-from meshfs.scheduler.policy import DiskPolicy
+from meshfs.scheduler.decide.policy import DiskPolicy
 
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
 

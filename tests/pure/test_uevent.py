@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from meshfs.disk.uevent import is_of_block_device
+from meshfs.linux.uevent import is_of_block_device
 
 KERNEL = b"change@/devices/virtual/block/loop0\0ACTION=change\0SUBSYSTEM=block\0RESIZE=1\0MAJOR=7\0MINOR=0\0"
 OTHER = b"add@/devices/virtual/net/x\0ACTION=add\0SUBSYSTEM=net\0NAME=SUBSYSTEM=block\0"

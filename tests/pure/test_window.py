@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from meshfs import limits
-from meshfs.initiator.window import Lane, Window
+from meshfs.initiator.channel.credits import Lane, Window
 from meshfs.model import IoClass
 from meshfs.smb.credits import CreditAccount
 

@@ -12,8 +12,8 @@ from statistics import quantiles
 import pytest
 
 from meshfs import limits
-from meshfs.initiator.delay import DelayControl
-from meshfs.initiator.window import Lane, Window
+from meshfs.initiator.channel.credits import Lane, Window
+from meshfs.initiator.channel.delay import DelayControl
 from meshfs.model import IoClass
 from meshfs.smb.credits import CreditAccount, charge_for
 

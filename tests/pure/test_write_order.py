@@ -1,6 +1,6 @@
 import random
 
-from meshfs.disk.ranges import WriteOrder
+from meshfs.disk.file.write_order import WriteOrder
 
 
 def test_plain_writes_never_wait_for_each_other() -> None:

@@ -7,7 +7,7 @@ follows from the seed, but for the timing.
     actors    read, write (through or not), zero and flush ranges of 512 B to 1 MiB, or open anew
     chaos     cuts connections, restarts the exporter, takes the disk's power, stalls, delays
               and fails its requests
-    checks    every block that is read (meshfs/testing/block_model.py), every EIO of a flush,
+    checks    every block that is read (tools/meshlab/models/blocks.py), every EIO of a flush,
               every time-out and its bound; at the end what is left over
 
 A soak (``--soak S``) goes on with other seeds.
@@ -27,21 +27,22 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshfs import limits, worker
+from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.config import Security
+from meshfs.cluster.config import Security
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.initiator.login import Policy
-from meshfs.initiator.port import Handle, Port
-from meshfs.initiator.session import ExporterSession
+from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.session.login import Policy
+from meshfs.loop import worker
+from meshfs.loop.worker import Worker
 from meshfs.model import IoClass
 from meshfs.smb.auth import Initiator as Login
-from meshfs.testing.block_model import BLOCK_BYTES, BlockModel, Owed, Write
-from meshfs.testing.fixed_ways import Dialer, FixedWays
-from meshfs.testing.mesh_pair import NODE, PASSWORD, MemoryExporter
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix
-from meshfs.worker import Worker
+from meshlab.fakes.mesh_pair import NODE, PASSWORD, MemoryExporter
+from meshlab.models.blocks import BLOCK_BYTES, BlockModel, Owed, Write
+from meshlab.smb.fixed_ways import Dialer, FixedWays
 
 BLOCKS = 4096
 IO_MAX_BYTES = limits.MIB
@@ -242,7 +243,7 @@ class Actor:
                 codes.append(code)
         assert codes[-1] == 0, codes
 
-    # --- as a task, and as a worker (meshfs.worker.Owner) --------------------------------
+    # --- as a task, and as a worker (meshfs.loop.worker.Owner) --------------------------------
 
     async def run(self) -> None:
         await self.life(self.pause)

@@ -1,6 +1,6 @@
 """The cluster of test_cluster.py with several channels from each mount: lost, silent, late, all at once.
 
-Every path has a relay (meshfs/testing/stalling.py). Added to what goes wrong there:
+Every path has a relay (tools/meshlab/smb/stalling.py). Added to what goes wrong there:
 
     cut_one, cut_all   channels end: from below, by ourselves, half closed, by the relay
     stall_channels     what channels say in either direction, or both, is held back. Meanwhile other
@@ -29,13 +29,13 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Op
-from meshfs.initiator import spread
-from meshfs.initiator.channel import Channel
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session import balance as spread
 from meshfs.smb.constants import Command
-from meshfs.testing.block_model import BLOCK_BYTES
-from meshfs.testing.fixed_ways import Dialer
-from meshfs.testing.stalling import Relay, Relays
 from meshfs.transport.stream import StreamTransport
+from meshlab.models.blocks import BLOCK_BYTES
+from meshlab.smb.fixed_ways import Dialer
+from meshlab.smb.stalling import Relay, Relays
 from tests.simulation.test_cluster import BLOCKS, CALLS_MIN, HOT_BLOCKS, IO_TIMEOUT_S, Actor, Mount, World, simulate
 
 SEEDS = range(1, 11)

@@ -15,10 +15,10 @@ from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy, FlowPolicy
-from meshfs.testing import device_models
-from meshfs.testing.queue_checks import (
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
+from meshlab.models import devices as device_models
+from meshlab.models.queue_checks import (
     Event,
     Trace,
     WorkConserving,
@@ -29,8 +29,8 @@ from meshfs.testing.queue_checks import (
     waits,
     work_done,
 )
-from meshfs.testing.queue_simulation import Simulation
-from meshfs.testing.queue_workloads import ClosedLoop, Flow, Mix, SimulatedRequest
+from meshlab.models.queue_simulation import Simulation
+from meshlab.models.queue_workloads import ClosedLoop, Flow, Mix, SimulatedRequest
 from support.queue_scenarios import (
     APP,
     DETERMINISTIC,

@@ -19,12 +19,12 @@ import pytest
 from meshfs.disk.base import Op
 from meshfs.limits import KIB
 from meshfs.model import IoClass
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy
-from meshfs.testing.device_models import HddDevice, Times
-from meshfs.testing.queue_checks import Totals, jain
-from meshfs.testing.queue_simulation import Simulation
-from meshfs.testing.queue_workloads import ClosedLoop, Mix, Workload
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshlab.models.devices import HddDevice, Times
+from meshlab.models.queue_checks import Totals, jain
+from meshlab.models.queue_simulation import Simulation
+from meshlab.models.queue_workloads import ClosedLoop, Mix, Workload
 from support.queue_scenarios import APP, SYSTEM, FixedDepth, KnownCosts
 
 NODES = [f"n{number}" for number in range(16)]

@@ -1,4 +1,4 @@
-"""The process of an attacker or of an honest session (meshfs/testing/attack), and what it prints."""
+"""The process of an attacker or of an honest session (tools/meshlab/attack), and what it prints."""
 
 import json
 import os

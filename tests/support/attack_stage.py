@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshfs import limits
-from meshfs.config import load
-from meshfs.keys import Keyring
-from meshfs.testing.cluster import BIN, LocalCluster
+from meshfs.cluster.config import load
+from meshfs.cluster.keys import Keyring
+from meshlab.cluster.cluster import BIN, LocalCluster
 from support.attack_process import Process
 from support.commands import until
 
@@ -131,7 +131,7 @@ class Stage:
         self, node: str = HONEST, *, config: Path | None = None, seconds: float = 0.0, disk: str = DISK, **options: Any
     ) -> Process:
         """Start an honest session; it is there when this returns."""
-        words = ["meshfs.testing.attack.honest", "--config", str(config or self.cluster.config), "--node", node]
+        words = ["meshlab.attack.honest", "--config", str(config or self.cluster.config), "--node", node]
         words += ["--disk", f"{OWNER}/{disk}", "--seconds", str(seconds or self.seconds), *_words(options)]
         process = self._start(f"honest-{node}", words)
         process.ready()
@@ -144,7 +144,7 @@ class Stage:
         return process
 
     def launch(self, kind: str, node: str = ATTACKER, *, seconds: float = 600.0, **options: Any) -> Process:
-        words = ["meshfs.testing.attack", kind, "--config", str(self.cluster.config), "--node", node, "--to", OWNER]
+        words = ["meshlab.attack", kind, "--config", str(self.cluster.config), "--node", node, "--to", OWNER]
         words += ["--seconds", str(seconds), *_words({"disk": ATTACKED, **options})]
         return self._start(kind, words)
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import meshctl.__main__
-import meshfs.mount
+import meshfs.mount.program
 import meshfsd.__main__
 
 PROGRAMS: dict[str, Callable[[], int]] = {
     "meshctl": meshctl.__main__.main,
-    "meshfs": meshfs.mount.main,
+    "meshfs": meshfs.mount.program.main,
     "meshfsd": meshfsd.__main__.main,
 }
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshfs.exporter.locks import ByteRange, Lock
+from meshfs.exporter.rules.locks import ByteRange, Lock
 from meshfs.smb.constants import AccessMask, ShareAccess
 
 _READS = int(AccessMask.READ_DATA | AccessMask.EXECUTE)

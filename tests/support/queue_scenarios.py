@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from meshfs.disk.base import Op
 from meshfs.limits import MIB
 from meshfs.model import IoClass
-from meshfs.scheduler.cost import CostModel
-from meshfs.scheduler.depth import DepthControl
-from meshfs.scheduler.fair import FairQueue
-from meshfs.scheduler.policy import DiskPolicy, FlowPolicy, check
-from meshfs.scheduler.window import Window
-from meshfs.testing.device_models import HddDevice, PipeDevice, ServerDevice, Times
-from meshfs.testing.queue_checks import Order, Trace
-from meshfs.testing.queue_simulation import Recorder, Simulation
-from meshfs.testing.queue_workloads import SIZES_BYTES, ClosedLoop, Flow, Mix, OnOff, OpenLoop, Workload
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy, check
+from meshfs.scheduler.learn.cost import CostModel
+from meshfs.scheduler.learn.depth import DepthControl
+from meshfs.scheduler.learn.observation import Window
+from meshlab.models.devices import HddDevice, PipeDevice, ServerDevice, Times
+from meshlab.models.queue_checks import Order, Trace
+from meshlab.models.queue_simulation import Recorder, Simulation
+from meshlab.models.queue_workloads import SIZES_BYTES, ClosedLoop, Flow, Mix, OnOff, OpenLoop, Workload
 
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
 #: The same examples in every run: a failure of CI is a failure here.

@@ -2,10 +2,10 @@
 
 import struct
 
-from meshfs.config import Security
-from meshfs.exporter.exporter import Exporter
-from meshfs.exporter.scratch import ScratchVolume
-from meshfs.exporter.scratch_tree import ScratchFile
+from meshfs.cluster.config import Security
+from meshfs.exporter.kinds.scratch import ScratchVolume
+from meshfs.exporter.kinds.scratch_tree import ScratchFile
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.constants import Command, CreateDisposition, CreateOptions, InfoType
 from meshfs.smb.info import FileInfoClass
 from meshfs.smb.messages import (
@@ -18,8 +18,8 @@ from meshfs.smb.messages import (
     QueryInfoResponse,
     SetInfoRequest,
 )
-from meshfs.testing.memory_disk import MemoryDisk
-from meshfs.testing.raw_initiator import RawInitiator, Reply, make_exporter, read_body, write_body
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.raw_initiator import RawInitiator, Reply, make_exporter, read_body, write_body
 
 SIZE = 1 << 20
 ALL = 0x001F01FF

@@ -29,8 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from meshfs.mountinfo import read_mounts
-from meshfs.testing.cluster import BIN
+from meshfs.linux.mountinfo import read_mounts
+from meshlab.cluster.cluster import BIN
 
 SYSTEMD: Final = Path("/lib/systemd/systemd")
 START_TIMEOUT_S: Final = 60.0

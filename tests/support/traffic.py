@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from meshfs.testing.network import Host, Nic
+from meshlab.cluster.network import Host, Nic
 
 PORT = 5001
 CHUNK_BYTES = 1 << 20

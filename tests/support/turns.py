@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 import trio
 
 from meshfs import limits
-from meshfs.exporter.endpoints import listen_unix
-from meshfs.exporter.listener import Listener
+from meshfs.exporter.serving.endpoints import listen_unix
+from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
-from meshfs.testing.raw_initiator import SocketInitiator
+from meshlab.smb.raw_initiator import SocketInitiator
 
 ECHO = EchoRequest().pack()
 in_thread = trio.to_thread.run_sync

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from meshfs.limits import KIB, MIB
-from meshfs.testing.cluster import LocalCluster, tracebacks
-from meshfs.testing.network import Network, Nic
+from meshlab.cluster.cluster import LocalCluster, tracebacks
+from meshlab.cluster.network import Network, Nic
 from support.commands import FIO_VERIFY
 
 RATE = "400mbit"

@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from meshfs.initiator.multichannel import Path as MeshPath
+from meshfs.initiator.remote.plan import Path as MeshPath
 from meshfs.smb.constants import Flags
-from meshfs.testing.fixed_ways import FixedWays
-from meshfs.testing.smb_frames import PREFIX_BYTES, FrameSplitter
 from meshfs.transport.base import Memory, Transport
 from meshfs.transport.stream import connect_unix
+from meshlab.smb.fixed_ways import FixedWays
+from meshlab.smb.frames import PREFIX_BYTES, FrameSplitter
 
 
 def messages(data: bytes) -> list[bytes]:

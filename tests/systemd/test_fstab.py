@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 from support.systemd_machine import SystemdMachine, unavailable
 
 pytestmark = [pytest.mark.mounted, pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "none")]

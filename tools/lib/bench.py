@@ -27,9 +27,9 @@ from benchmark import fairness, fairness_report, fio, multichannel, report
 from benchmark.profile import profile
 from benchmark.scale import scale
 from benchmark.subjects import DISKS, Subject, scratch_folder, start
-from meshfs.command import run_command
 from meshfs.limits import MIB
-from meshfs.testing.cluster import terminated_as_interrupt
+from meshfs.program.command import run_command
+from meshlab.cluster.cluster import terminated_as_interrupt
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 

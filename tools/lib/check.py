@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meshfs.command import run_command
+from meshfs.program.command import run_command
 from vm.qemu import DISK_KINDS
 
 ROOT: Final = Path(__file__).resolve().parents[2]

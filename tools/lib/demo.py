@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from meshfs.command import run_command
 from meshfs.endpoint import format_endpoint
 from meshfs.limits import MIB
-from meshfs.testing.cluster import BIN, ClusterFailure, LocalCluster, terminated_as_interrupt
+from meshfs.program.command import run_command
+from meshlab.cluster.cluster import BIN, ClusterFailure, LocalCluster, terminated_as_interrupt
 
 NODES: Final = ("n1", "n2", "n3")
 DISK_SIZE_BYTES: Final = 256 * MIB

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from meshfs.testing.cluster import terminated_as_interrupt
+from meshlab.cluster.cluster import terminated_as_interrupt
 from vm.build import Guest, build
 from vm.errors import GuestFailure
 from vm.qemu import DISK_KINDS, Disk, parse_disk

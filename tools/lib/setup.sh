@@ -27,6 +27,8 @@ meshfs_setup() {
     _virtual_environment "${kind/#guest/test}"
     flock -u 9
     exec 9>&-
+    # The development kit (tools/meshlab) is in no package.
+    export PYTHONPATH="$root/tools${PYTHONPATH:+:$PYTHONPATH}"
 }
 
 _debian_packages() {

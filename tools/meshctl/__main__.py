@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from meshctl import disks, flows, flows_set, keygen, password, paths, reload, status, top, wait
-from meshfs.command import run_command, version_text
 from meshfs.errors import ConfigError
+from meshfs.program.command import run_command, version_text
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,9 +7,9 @@ from pathlib import Path
 from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
-from meshfs.config import disk_id
-from meshfs.fields import Fields
-from meshfs.problems import Problem, Severity
+from meshfs.cluster.config import disk_id
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.problems import Problem, Severity
 
 COLUMNS = (
     *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "WAITS", "FLYING"),

@@ -8,8 +8,8 @@ from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
 from meshctl.main_types import Subparsers
 from meshctl.sources import Exporter, exporters_here
 from meshfs.errors import ConfigError
-from meshfs.fields import Fields
-from meshfs.problems import Problem, Severity
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.problems import Problem, Severity
 
 ALL = "all"
 _FLOW_KEYS = ("weight", "reservation")

@@ -6,8 +6,8 @@ from typing import Final
 
 from meshctl import flows, table
 from meshctl.rates import TOTALS, Group, Interval, Row, Side, totals
-from meshfs.fields import Fields
-from meshfs.histogram import COARSE_BOUNDS_MS
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
 
 # A block that has to give way keeps its head and its largest rows.
 _BLOCK_ROWS_MIN: Final = 6

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from meshctl import output
 from meshctl.main_types import Subparsers
-from meshfs import config as cluster_config
-from meshfs import keys
-from meshfs.keys import Generated
+from meshfs.cluster import config as cluster_config
+from meshfs.cluster import keys
+from meshfs.cluster.keys import Generated
 
 
 def add_parser(verbs: Subparsers) -> None:

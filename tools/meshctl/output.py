@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshctl.sources import NOT_ALLOWED, STATUS_VERSION, Answer
-from meshfs import __version__, problems
-from meshfs.problems import Problem, Severity
+from meshfs import __version__
+from meshfs.telemetry import problems
+from meshfs.telemetry.problems import Problem, Severity
 
 #: Codes that concern each verb that shows only a part; `status` shows them all.
 DISK_CODES: Final = ("not-allowed", "mount-", "version-", "exporter-", "disk-")

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from meshctl.main_types import Subparsers
-from meshfs import config as cluster_config
-from meshfs.keys import Keyring, has_private_key
+from meshfs.cluster import config as cluster_config
+from meshfs.cluster.keys import Keyring, has_private_key
 
 
 def add_parser(verbs: Subparsers) -> None:

@@ -5,8 +5,8 @@ import argparse
 from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_mounts
-from meshfs.fields import Fields
-from meshfs.problems import merged
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.problems import merged
 
 _COLUMNS = (
     *("EXPORTER", "STATE", "TRANSPORT", "INTERFACE", "LOCAL", "REMOTE", "SPEED", "CHANNEL", "SECURITY"),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from meshctl.sources import Answer
-from meshfs.fields import Fields
-from meshfs.histogram import COARSE_BOUNDS_MS
-from meshfs.problems import Problem
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
+from meshfs.telemetry.problems import Problem
 
 BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 #: The rows of totals: whose disk, and what was done with it.

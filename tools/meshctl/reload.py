@@ -8,8 +8,8 @@ from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import NO_MOUNT, Answer, answer_of, mount_points
 from meshfs.errors import ConfigError
-from meshfs.problems import Problem, Severity
-from meshfs.remount import ask_reload
+from meshfs.mount.remount import ask_reload
+from meshfs.telemetry.problems import Problem, Severity
 
 _EPILOG = """\
 Nodes, their addresses, keys, [multichannel] and io_timeout_s change while the mesh is mounted; I/O in flight goes on.

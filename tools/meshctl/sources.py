@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from meshfs import config as cluster_config
-from meshfs.control_client import (
+from meshfs.cluster import config as cluster_config
+from meshfs.errors import ConfigError
+from meshfs.linux.mountinfo import MOUNTINFO, read_mounts
+from meshfs.program.control_client import (
     EXPORTER_SILENT,
     MOUNT_SILENT,
     NOT_ALLOWED,
@@ -22,9 +24,7 @@ from meshfs.control_client import (
     read_mount_unbounded,
     within,
 )
-from meshfs.errors import ConfigError
-from meshfs.fields import Fields
-from meshfs.mountinfo import MOUNTINFO, read_mounts
+from meshfs.telemetry.fields import Fields
 
 # Where systemd's unit expects it.
 CONFIG_DEFAULT: Final = Path("/etc/meshfs/cluster.toml")

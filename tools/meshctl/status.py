@@ -8,8 +8,8 @@ from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import EXPORTER_SILENT, NOT_ALLOWED, Answer, ask_exporter, ask_mounts
 from meshfs.errors import ConfigError
-from meshfs.fields import Fields
-from meshfs.problems import merged
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.problems import merged
 
 
 def add_parser(verbs: Subparsers) -> None:

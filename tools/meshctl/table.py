@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from meshfs.fields import printable as printable
+from meshfs.telemetry.fields import printable as printable
 
 UNKNOWN: Final = "-"
 _UNITS: Final = "BKMGTPE"

@@ -28,10 +28,10 @@ from meshctl.sources import (
     read_mount_unbounded,
 )
 from meshctl.watcher import Watcher
-from meshfs.control_client import EXPORTER_SILENT, MOUNT_STUCK
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S
-from meshfs.problems import Problem, merged
+from meshfs.program.control_client import EXPORTER_SILENT, MOUNT_STUCK
+from meshfs.telemetry.problems import Problem, merged
 
 INTERVAL_S = 2.0
 INTERVAL_MIN_S = 0.1

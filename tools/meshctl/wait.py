@@ -21,11 +21,11 @@ from meshctl import output
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, NoAnswer, answer_of, mount_points, read_mount, within
 from meshctl.table import printable
-from meshfs.awaited import SeenDisk, SeenExporter, missing
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S, WAIT_POLL_S, WAIT_S
+from meshfs.mount.awaited import SeenDisk, SeenExporter, missing
 from meshfs.namespace.catalog import STATE_ABSENT
-from meshfs.problems import Problem, Severity
+from meshfs.telemetry.problems import Problem, Severity
 
 _PATH: Final = re.compile(r"(?P<point>.*)/disk/(?:by-id/(?P<id>[^/]+)|by-node/(?P<name>[^/]+/[^/]+))")
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from meshctl.rates import Reading
 from meshctl.sources import Answer
-from meshfs.fields import Fields
 from meshfs.limits import CONTROL_TIMEOUT_S
+from meshfs.telemetry.fields import Fields
 
 
 class Watcher:

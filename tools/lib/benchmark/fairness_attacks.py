@@ -17,7 +17,7 @@ STOP_TIMEOUT_S: Final = 10.0
 
 @contextmanager
 def attacked(stage: Stage, kinds: Sequence[str]) -> Iterator[None]:
-    """One process for each kind of meshfs.testing.attack, all of one node; they flood when the block begins.
+    """One process for each kind of meshlab.attack, all of one node; they flood when the block begins.
 
     Raises RuntimeError with what it said when one of them does not begin, or ends before it is told to.
     """
@@ -35,7 +35,7 @@ def attacked(stage: Stage, kinds: Sequence[str]) -> Iterator[None]:
 
 def _start(stack: ExitStack, stage: Stage, kind: str) -> "subprocess.Popen[str]":
     prefix = [] if stage.pins is None else stage.pins.prefix(first=False)
-    what = [sys.executable, "-m", "meshfs.testing.attack", kind, "--config", str(stage.cluster.config)]
+    what = [sys.executable, "-m", "meshlab.attack", kind, "--config", str(stage.cluster.config)]
     what += ["--node", ATTACKER, "--to", OWNER, "--disk", "disk0", "--depth", str(DEPTH), "--seconds", str(SECONDS)]
     process = subprocess.Popen([*prefix, *what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     stack.callback(_end, process)

@@ -71,7 +71,7 @@ class Shares:
 class Reader:
     """A lone reader of 4 KiB beside a flood: its p99 against its p99 alone.
 
-    `attacks` are the floods of ATTACKER that no fio makes: kinds of meshfs.testing.attack.
+    `attacks` are the floods of ATTACKER that no fio makes: kinds of meshlab.attack.
     """
 
     name: str

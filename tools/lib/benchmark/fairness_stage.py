@@ -22,7 +22,7 @@ from benchmark.fairness_rules import Unit
 from benchmark.slow_device import slow_device
 from benchmark.subjects import file_on_tmpfs, loop_on_tmpfs
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk
+from meshlab.cluster.cluster import LocalCluster, LocalDisk
 
 DISK_SIZE_BYTES: Final = 256 * MIB
 OWNER: Final = "n1"

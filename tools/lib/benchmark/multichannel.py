@@ -25,8 +25,8 @@ from benchmark import fio
 from benchmark.fio import Sample, Workload
 from benchmark.subjects import loop_on_tmpfs
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster, LocalDisk, Setting
-from meshfs.testing.network import Network
+from meshlab.cluster.cluster import LocalCluster, LocalDisk, Setting
+from meshlab.cluster.network import Network
 
 Say = Callable[[str], None]
 

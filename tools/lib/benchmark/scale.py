@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from benchmark.fio import rss_mib
 from meshfs.limits import MIB
-from meshfs.testing.cluster import LocalCluster
+from meshlab.cluster.cluster import LocalCluster
 
 NODES: Final = 16
 DISKS_PER_NODE: Final = 26

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meshfs.testing.cluster import LocalCluster, LocalDisk, free_port
+from meshlab.cluster.cluster import LocalCluster, LocalDisk, free_port
 
 READY_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 10.0

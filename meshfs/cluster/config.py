@@ -1,0 +1,432 @@
+"""The cluster's one config file: what its keys mean, and which combinations make sense.
+
+The file is the same on every node, so nothing here asks whether a disk or a key exists on
+this machine; the node that owns it does.
+
+Relative paths are relative to the folder of the file itself. Where CONFIG is a symbolic link, that is the file the link
+leads to: mount(8) resolves the link before meshfs sees it, so no other rule can hold for all commands.
+"""
+
+import base64
+import binascii
+import errno
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from meshfs.cluster.config_scheduler import SCHEDULER_KEYS, Scheduler, check_scheduler, read_scheduler
+from meshfs.cluster.config_text import Source, Table, describe
+from meshfs.endpoint import format_endpoint, parse_address, parse_endpoint
+from meshfs.errors import ConfigError
+from meshfs.limits import (
+    CHANNEL_DEAD_AFTER_MIN_S,
+    CHANNEL_DEAD_AFTER_S,
+    CHANNEL_SILENCE_MAX_S,
+    CHANNELS_PER_PATH,
+    CHANNELS_PER_PATH_MAX,
+    IO_TIMEOUT_MAX_S,
+    IO_TIMEOUT_MIN_S,
+    IO_TIMEOUT_S,
+    NODE_WEIGHT_MAX,
+    SCRATCH_SIZE_MAX_BYTES,
+    UNIX_PATH_MAX_BYTES,
+)
+from meshfs.model import Access
+from meshfs.scheduler.decide.policy import RANGES, DiskPolicy
+
+Claimed = TypeVar("Claimed", bound=Hashable)
+
+PORT_DEFAULT: Final = 4450
+PUBLIC_KEY_SIZE_BYTES: Final = 32
+
+# Node names become user names and key files, disk names the files of a share.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_RULE: Final = "a name of 1 to 63 of A-Z a-z 0-9 . _ - that starts with a letter or digit"
+
+_ROOT_KEYS: Final = ("cluster", "multichannel", "scheduler", "node")
+CLUSTER_KEYS: Final = ("name", "keys", "security", "io_timeout_s")
+MULTICHANNEL_KEYS: Final = ("channels", "dead_after_s")
+NODE_KEYS: Final = (
+    "name", "addresses", "port", "socket", "weight", "metrics", "state", "scratch_size_bytes", "public_key", "disk",
+)  # fmt: skip
+DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
+
+
+class Security(StrEnum):
+    SIGN = "sign"
+    ENCRYPT = "encrypt"
+    NONE = "none"
+
+
+class Cache(StrEnum):
+    """Where a disk's writes may rest on the owner."""
+
+    NONE = "none"
+    WRITEBACK = "writeback"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    name: str
+    keys: Path
+    security: Security
+    io_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Multichannel:
+    """Channels of each pair of interfaces; a silent one is given up after `dead_after_s` while others answer."""
+
+    channels: int = CHANNELS_PER_PATH
+    dead_after_s: float = CHANNEL_DEAD_AFTER_S
+
+
+@dataclass(frozen=True)
+class Disk:
+    """An image file or block device. `nodes` restricts single nodes below `access`; a limit of None is none."""
+
+    name: str
+    path: Path
+    cache: Cache
+    access: Access
+    nodes: Mapping[str, Access]
+    limit_iops: float | None = None
+    limit_bytes_per_s: float | None = None
+
+    def access_of(self, node: str) -> Access:
+        """What the node (by its name in the config) may do with the disk."""
+        return self.nodes.get(node, self.access)
+
+
+@dataclass(frozen=True)
+class Node:
+    """`metrics`: where its exporter tells Prometheus, None is nowhere. `state`: the folder of what it keeps.
+
+    `scratch_size_bytes`: how large the files of its share `scratch` may be together; of None there is no such share.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+    socket: Path
+    weight: int
+    metrics: tuple[str, int] | None
+    state: Path
+    scratch_size_bytes: int | None
+    public_key: str | None
+    disks: tuple[Disk, ...]
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the node's exporter answers meshctl."""
+        return self.socket.with_suffix(".ctl")
+
+
+@dataclass(frozen=True)
+class Config:
+    """`path` is the file itself; `given` is the absolute path it was read by, which may be a link to it.
+
+    A reload reads `given` again, because the link may lead to another file by then. `digest` is equal for files
+    that say the same, whatever their comments, order and place.
+    """
+
+    path: Path
+    cluster: Cluster
+    nodes: tuple[Node, ...]
+    scheduler: Scheduler
+    multichannel: Multichannel = Multichannel()
+    given: Path = Path()
+    digest: str = ""
+
+    @cached_property
+    def _nodes_by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _bare_policies(self) -> dict[str, DiskPolicy]:
+        """Of each disk (OWNER/NAME) what the scheduler's own part says nothing of: weights and its limits."""
+        weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
+        return {
+            f"{node.name}/{disk.name}": DiskPolicy(
+                limit_iops=disk.limit_iops, limit_bytes_per_s=disk.limit_bytes_per_s, weights=weights
+            )
+            for node in self.nodes
+            for disk in node.disks
+        }
+
+    def node(self, name: str) -> Node:
+        """Raises ConfigError for a name the config does not have."""
+        try:
+            return self._nodes_by_name[name]
+        except KeyError:
+            known = ", ".join(self._nodes_by_name)
+            raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
+
+    def node_of_host(self, host: str) -> Node:
+        """The node named as the host, in upper or lower case, where either name may have its domain or not.
+
+        The same name is preferred to one that differs by the domain. Two names with different domains are two hosts.
+        Raises ConfigError when there is no such node, or more than one.
+        """
+        wanted = host.casefold()
+        known = {node.name.casefold(): node for node in self.nodes}
+        if wanted in known:
+            return known[wanted]
+        label, _, domain = wanted.partition(".")
+        same = [node for name, node in known.items() if name == label or (not domain and name.startswith(f"{label}."))]
+        if len(same) == 1:
+            return same[0]
+        found = f"nodes {', '.join(node.name for node in same)} are" if same else "no node is"
+        raise ConfigError(f"{self.path}: {found} named as this host ({host}); name the node that this is")
+
+    def own_node(self, name: str | None) -> Node:
+        """The node of that name, or the one this host is where no name is given. Raises ConfigError."""
+        return self.node(name) if name else self.node_of_host(socket.gethostname())
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(self._nodes_by_name)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of all nodes."""
+        return tuple(address for node in self.nodes for address in node.addresses)
+
+    def policy(self, node: str, disk: str) -> DiskPolicy:
+        """What the scheduler of a node's disk goes by. Raises ConfigError for a disk the config does not have."""
+        name = f"{node}/{disk}"
+        bare = self._bare_policies.get(name)
+        if bare is None:
+            raise ConfigError(f"{self.path}: there is no disk {name!r}")
+        return self.scheduler.policy(name, bare)
+
+    def processor_policy(self) -> DiskPolicy:
+        """What every exporter shares its processor by: the nodes' weights, and those of flows at every disk."""
+        weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
+        return self.scheduler.policy("", DiskPolicy(weights=weights))
+
+
+def disk_id(node: str, disk: str) -> str:
+    """The stable, cluster-wide name of a disk: its name in /mesh/disk/by-id."""
+    return f"meshfs-{node}-{disk}"
+
+
+def load(path: Path | str) -> Config:
+    """Read and check the file. Raises ConfigError, whose text names the place."""
+    given = Path(path).absolute()
+    path = _real(given)
+    source = Source(path)
+    root = Table(source, (), source.root, _ROOT_KEYS)
+    if "cluster" not in root:
+        root.fail("cluster", "missing, expected a table with the cluster's name")
+    cluster = _cluster(root.table("cluster", CLUSTER_KEYS), path.parent)
+    scheduler_table = root.table("scheduler", SCHEDULER_KEYS)
+    scheduler = read_scheduler(scheduler_table)
+    tables = root.tables("node", NODE_KEYS)
+    if not tables:
+        root.fail("node", "missing, expected at least one [[node]]")
+    nodes = tuple(_node(table, path.parent) for table in tables)
+    _check_nodes(tables, nodes)
+    for table, node in zip(tables, nodes, strict=True):
+        _check_disks(table, node, {other.name for other in nodes})
+    _check_disk_ids(tables, nodes)
+    multichannel = _multichannel(root.table("multichannel", MULTICHANNEL_KEYS))
+    config = Config(path, cluster, nodes, scheduler, multichannel, given, source.digest())
+    check_scheduler(scheduler_table, scheduler, config.node_names, config._bare_policies)
+    return config
+
+
+def _real(given: Path) -> Path:
+    """The path without symbolic links. Raises ConfigError for links that lead to themselves."""
+    try:
+        return given.resolve()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{given}: cannot read the config: {os.strerror(errno.ELOOP)}") from error
+
+
+def _cluster(table: Table, base: Path) -> Cluster:
+    return Cluster(
+        name=_name(table),
+        keys=_path(base, table.text("keys", "keys")),
+        security=table.choice("security", Security, Security.SIGN),
+        io_timeout_s=table.number("io_timeout_s", IO_TIMEOUT_S, IO_TIMEOUT_MIN_S, IO_TIMEOUT_MAX_S),
+    )
+
+
+def _multichannel(table: Table) -> Multichannel:
+    return Multichannel(
+        channels=table.integer("channels", CHANNELS_PER_PATH, 1, CHANNELS_PER_PATH_MAX),
+        dead_after_s=table.number(
+            "dead_after_s", CHANNEL_DEAD_AFTER_S, CHANNEL_DEAD_AFTER_MIN_S, CHANNEL_SILENCE_MAX_S
+        ),
+    )  # fmt: skip
+
+
+def _node(table: Table, base: Path) -> Node:
+    name = _name(table)
+    return Node(
+        name=name,
+        addresses=_addresses(table),
+        port=table.integer("port", PORT_DEFAULT, 1, 65535),
+        socket=_socket(table, base, name),
+        weight=table.integer("weight", 1, 1, NODE_WEIGHT_MAX),
+        metrics=_metrics(table),
+        state=_path(base, table.text("state", f"state/{name}")),
+        scratch_size_bytes=_scratch_size_bytes(table),
+        public_key=_public_key(table),
+        disks=tuple(_disk(disk, base) for disk in _disk_tables(table)),
+    )
+
+
+def _disk_tables(table: Table) -> list[Table]:
+    if table.value("disk") == "discover":
+        table.fail("disk", '"discover" is not in this version, expected each disk as [[node.disk]]')
+    return table.tables("disk", DISK_KEYS)
+
+
+def _disk(table: Table, base: Path) -> Disk:
+    access = table.choice("access", Access, Access.READ_WRITE, (Access.READ_WRITE, Access.READ_ONLY))
+    return Disk(
+        name=_name(table),
+        path=_path(base, table.text("path")),
+        cache=table.choice("cache", Cache, Cache.NONE),
+        access=access,
+        nodes=_restrictions(table.open_table("nodes"), access),
+        limit_iops=table.optional_number("limit_iops", *RANGES["limit_iops"]),
+        limit_bytes_per_s=table.optional_number("limit_bytes_per_s", *RANGES["limit_bytes_per_s"]),
+    )
+
+
+def _restrictions(table: Table, access: Access) -> Mapping[str, Access]:
+    nodes = {name: table.choice(name, Access, access) for name in table.names()}
+    for name, allowed in nodes.items():
+        if access is Access.READ_ONLY and allowed is Access.READ_WRITE:
+            table.fail(name, 'found "rw", expected "ro" or "none", as the disk itself is "ro"')
+    return MappingProxyType(nodes)
+
+
+def _name(table: Table) -> str:
+    name = table.text("name")
+    if not _NAME.fullmatch(name):
+        table.fail("name", f"found {describe(name)}, expected {_NAME_RULE}")
+    return name
+
+
+def _path(base: Path, text: str) -> Path:
+    return Path(os.path.normpath(base / text))
+
+
+def _addresses(table: Table) -> tuple[str, ...]:
+    addresses = []
+    for text in table.texts("addresses"):
+        try:
+            addresses.append(parse_address(text))
+        except ValueError as error:
+            table.fail("addresses", f"found {describe(text)}, {error}")
+    return tuple(addresses)
+
+
+def _socket(table: Table, base: Path, name: str) -> Path:
+    path = _path(base, table.text("socket", f"run/{name}.sock"))
+    if path.suffix == ".ctl" or not path.name:
+        table.fail("socket", f"found {describe(str(path))}, expected a file name without the ending .ctl")
+    if max(len(os.fsencode(path)), len(os.fsencode(path.with_suffix(".ctl")))) > UNIX_PATH_MAX_BYTES:
+        table.fail("socket", f"{path} is longer than the {UNIX_PATH_MAX_BYTES} bytes a Unix socket may have")
+    return path
+
+
+def _metrics(table: Table) -> tuple[str, int] | None:
+    if "metrics" not in table:
+        return None
+    text = table.text("metrics")
+    try:
+        return parse_endpoint(text)
+    except ValueError as error:
+        table.fail("metrics", f"found {describe(text)}, {error}")
+
+
+def _scratch_size_bytes(table: Table) -> int | None:
+    if "scratch_size_bytes" not in table:
+        return None
+    return table.integer("scratch_size_bytes", 0, 1, SCRATCH_SIZE_MAX_BYTES)
+
+
+def _public_key(table: Table) -> str | None:
+    if "public_key" not in table:
+        return None
+    text = table.text("public_key")
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != PUBLIC_KEY_SIZE_BYTES:
+        table.fail("public_key", f"found {describe(text)}, expected 32 bytes in base64, as in NODE.pub")
+    return text
+
+
+def _check_nodes(tables: list[Table], nodes: tuple[Node, ...]) -> None:
+    """No two nodes share a name, an address with port, a socket, or the folder of their state.
+
+    Metrics they may share: 127.0.0.1:9464 of every node is another machine's.
+    """
+    names: dict[str, str] = {}
+    endpoints: dict[tuple[str, int], str] = {}
+    sockets: dict[Path, str] = {}
+    states: dict[Path, str] = {}
+    for table, node in zip(tables, nodes, strict=True):
+        _claim(table, "name", names, [node.name.casefold()], node.name, "node names differ in more than case")
+        places = [(address, node.port) for address in node.addresses]
+        _claim(table, "addresses", endpoints, places, node.name, "an address with port is one exporter's")
+        paths = [node.socket, node.control_socket]
+        _claim(table, "socket", sockets, paths, node.name, "every node has a socket of its own")
+        _claim(table, "state", states, [node.state], node.name, "every node has a folder of its own")
+        if node.metrics and _meets(node.metrics, node):
+            table.fail(
+                "metrics", f"{format_endpoint(*node.metrics)} is the exporter's own address, expected another port"
+            )
+
+
+def _meets(metrics: tuple[str, int], node: Node) -> bool:
+    address, port = metrics
+    return port == node.port and (ipaddress.ip_address(address).is_unspecified or address in node.addresses)
+
+
+def _check_disks(table: Table, node: Node, known: set[str]) -> None:
+    """No two disks of a node share a name or a path; restrictions name nodes there are."""
+    names: dict[str, str] = {}
+    paths: dict[Path, str] = {}
+    for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
+        rule = "disk names of a node differ in more than case"
+        _claim(disk_table, "name", names, [disk.name.casefold()], disk.name, rule)
+        _claim(disk_table, "path", paths, [disk.path], disk.name, "a path is one disk")
+        for name in disk.nodes:
+            if name not in known:
+                nodes = disk_table.open_table("nodes")
+                nodes.fail(name, f"there is no node of this name, expected one of {', '.join(sorted(known))}")
+
+
+def _check_disk_ids(tables: list[Table], nodes: tuple[Node, ...]) -> None:
+    """Node "a" disk "b-c" and node "a-b" disk "c" would have one id."""
+    ids: dict[str, str] = {}
+    for table, node in zip(tables, nodes, strict=True):
+        for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
+            name = disk_id(node.name, disk.name)
+            rule = f"disk ids ({name}) are unique in the cluster"
+            _claim(disk_table, "name", ids, [name.casefold()], f"{node.name}/{disk.name}", rule)
+
+
+def _claim(table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[Claimed], owner: str, rule: str) -> None:
+    """Enter what the owner claims, or fail at the key when it is claimed already."""
+    for item in wanted:
+        if item in taken:
+            shown = format_endpoint(*item) if isinstance(item, tuple) else str(item)
+            table.fail(key, f"{shown} of {owner} is taken by {taken[item]}; expected: {rule}")
+        taken[item] = owner

@@ -1,0 +1,279 @@
+"""Who a node is: X25519 key pairs, as in WireGuard, and the passwords two nodes derive from them.
+
+The keys folder holds, in base64 with a newline:
+
+    NODE.key    the private key, mode 0600, only on the node itself
+    NODE.pub    the public key, on every node (or in the config as `public_key`)
+
+The password with which node A logs in to exporter B is HKDF-SHA256 of the X25519 shared
+secret of A and B, bound to a version label, the cluster, and the ordered pair (A, B). Both
+ends compute it, so nothing secret is ever sent or stored for it.
+"""
+
+import base64
+import binascii
+import enum
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from meshfs.cluster.config import Config, Node
+from meshfs.errors import KeyFileError
+from meshfs.limits import KEY_FILE_MAX_BYTES
+
+logger = logging.getLogger(__name__)
+
+KEY_SIZE_BYTES: Final = 32
+PASSWORD_SIZE_BYTES: Final = 32
+_LABEL: Final = b"meshfs pairwise password, version 1"
+
+
+class Generated(enum.Enum):
+    """What `generate` found and did."""
+
+    PAIR = "made a key pair"
+    PUBLIC = "made the public key of the private key that is there"
+    NOTHING = "kept the key pair that is there"
+    ELSEWHERE = "kept the public key that is there; its private key is on the node"
+
+
+def private_path(folder: Path, node: str) -> Path:
+    return folder / f"{node}.key"
+
+
+def has_private_key(folder: Path, node: str) -> bool:
+    """Whether the node's private key is here. Raises KeyFileError where that cannot be found out."""
+    path = private_path(folder, node)
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot read the key: {error.strerror}") from error
+    return True
+
+
+def public_path(folder: Path, node: str) -> Path:
+    return folder / f"{node}.pub"
+
+
+def generate(folder: Path, node: str) -> Generated:
+    """Make what is missing of a node's key pair; a file that exists is never written to.
+
+    Raises KeyFileError when a file cannot be made, or the private key that is there is bad.
+    """
+    private_file, public_file = private_path(folder, node), public_path(folder, node)
+    if os.path.lexists(private_file):
+        private = load_private(private_file)
+        if os.path.lexists(public_file):
+            return Generated.NOTHING
+        _create(public_file, _public_bytes(private.public_key()), 0o644)
+        return Generated.PUBLIC
+    if os.path.lexists(public_file):
+        # A second pair would lock the node out wherever the first public key was copied to.
+        return Generated.ELSEWHERE
+    private = X25519PrivateKey.generate()
+    raw = private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    _create(private_file, raw, 0o600)
+    _create(public_file, _public_bytes(private.public_key()), 0o644)
+    return Generated.PAIR
+
+
+def load_private(path: Path) -> X25519PrivateKey:
+    """Raises KeyFileError unless the file is a key, regular, ours or root's, and closed to all others."""
+    return X25519PrivateKey.from_private_bytes(_decode(_read(path, private=True), str(path)))
+
+
+def load_public(path: Path) -> X25519PublicKey:
+    return parse_public(_read(path, private=False), str(path))
+
+
+def parse_public(text: str, where: str) -> X25519PublicKey:
+    return X25519PublicKey.from_public_bytes(_decode(text, where))
+
+
+def pairwise_password(own: X25519PrivateKey, peer: X25519PublicKey, cluster: str, initiator: str, exporter: str) -> str:
+    """The password with which `initiator` logs in to `exporter`: base64url, safe in any command line.
+
+    Raises KeyFileError for a public key whose shared secret is zero whatever the private key
+    (RFC 7748 section 6.1), as anybody could compute the password then.
+    """
+    try:
+        secret = own.exchange(peer)
+    except ValueError as error:
+        raise KeyFileError(f"a public key of {initiator} or {exporter} is not usable: {error}") from error
+    # Each field carries its length, so that no two lists of fields give the same bytes.
+    fields = [part.encode() for part in (cluster, initiator, exporter)]
+    info = b"".join(len(field).to_bytes(2, "big") + field for field in (_LABEL, *fields))
+    raw = HKDF(SHA256(), PASSWORD_SIZE_BYTES, salt=_LABEL, info=info).derive(secret)
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class Keyring:
+    """One node's own private key and everybody's public keys, as far as they are there.
+
+    Raises KeyFileError when the node's own key is missing, bad, or not the pair of its public
+    key. What is wrong with another node's public key is found when that node is met.
+    """
+
+    def __init__(self, config: Config, node: str) -> None:
+        self._config = config
+        self.node = config.node(node)
+        path = private_path(config.cluster.keys, node)
+        self._private = load_private(path)
+        self._own_public = self._private.public_key()
+        published = self._published(self.node)
+        if published is not None and _public_bytes(published) != _public_bytes(self._own_public):
+            raise KeyFileError(f"{path}: not the private key of the public key the cluster has for {node}")
+
+    def password_to(self, exporter: str) -> str:
+        """What this node logs in to the exporter with."""
+        peer = self._public(self._config.node(exporter))
+        return pairwise_password(self._private, peer, self._config.cluster.name, self.node.name, exporter)
+
+    def password_from(self, initiator: str) -> str:
+        """What the initiator has to log in to this node's exporter with."""
+        peer = self._public(self._config.node(initiator))
+        return pairwise_password(self._private, peer, self._config.cluster.name, initiator, self.node.name)
+
+    def passwords(self) -> Mapping[str, str]:
+        """Who may log in to this node's exporter, and with what: node name -> password.
+
+        A node whose public key is missing or bad is logged once, and left out.
+        """
+        accepted = {}
+        for node in self._config.nodes:
+            try:
+                accepted[node.name] = self.password_from(node.name)
+            except KeyFileError as error:
+                logger.warning("node %s cannot log in: %s", node.name, error)
+        return accepted
+
+    def missing(self) -> Mapping[str, str]:
+        """The nodes whose public key is missing or bad, and why."""
+        return {name: found for name, found in self._look().items() if isinstance(found, str)}
+
+    def prints(self) -> Mapping[str, str]:
+        """Every node's public key, or an empty text; two keyrings with equal prints give equal passwords."""
+        found = self._look()
+        return {name: "" if isinstance(key, str) else _public_bytes(key).hex() for name, key in found.items()}
+
+    def _look(self) -> Mapping[str, X25519PublicKey | str]:
+        """Each node's public key, or why there is none."""
+        found: dict[str, X25519PublicKey | str] = {}
+        for node in self._config.nodes:
+            try:
+                found[node.name] = self._public(node)
+            except KeyFileError as error:
+                found[node.name] = str(error)
+        return found
+
+    def _public(self, node: Node) -> X25519PublicKey:
+        if node.name == self.node.name:
+            return self._own_public
+        public = self._published(node)
+        if public is None:
+            path = public_path(self._config.cluster.keys, node.name)
+            raise KeyFileError(f"{path}: missing, expected the public key of node {node.name} here or in the config")
+        return public
+
+    def _published(self, node: Node) -> X25519PublicKey | None:
+        """The public key in the config or the keys folder; both together have to agree."""
+        path = public_path(self._config.cluster.keys, node.name)
+        in_folder = load_public(path) if os.path.lexists(path) else None
+        if node.public_key is None:
+            return in_folder
+        in_config = parse_public(node.public_key, f"{self._config.path}: public_key of {node.name}")
+        if in_folder is not None and _public_bytes(in_folder) != _public_bytes(in_config):
+            raise KeyFileError(f"{path}: differs from the public_key of {node.name} in {self._config.path}")
+        return in_config
+
+
+def _public_bytes(key: X25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def _decode(text: str, where: str) -> bytes:
+    try:
+        raw = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != KEY_SIZE_BYTES:
+        # The text itself may be a secret and stays out of the message.
+        raise KeyFileError(f"{where}: not a key, expected {KEY_SIZE_BYTES} bytes in base64 on one line")
+    return raw
+
+
+def _read(path: Path, *, private: bool) -> str:
+    try:
+        # O_NONBLOCK: a FIFO in place of the key must not hang the start.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise KeyFileError(f"{path}: missing; `meshctl keygen` makes key files") from error
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot read the key: {error.strerror}") from error
+    try:
+        _check_file(path, os.fstat(fd), private=private)
+        data = os.read(fd, KEY_FILE_MAX_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot read the key: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    if len(data) > KEY_FILE_MAX_BYTES:
+        raise KeyFileError(f"{path}: larger than {KEY_FILE_MAX_BYTES} bytes, that is no key")
+    return data.decode("ascii", errors="replace")
+
+
+def _check_file(path: Path, status: os.stat_result, *, private: bool) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyFileError(f"{path}: not a regular file, expected a key file")
+    if not private:
+        return
+    if status.st_uid not in (0, os.geteuid()):
+        raise KeyFileError(f"{path}: owned by user {status.st_uid}, expected root or user {os.geteuid()}")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise KeyFileError(f"{path}: mode {mode:04o} opens the private key to others, expected 0600")
+
+
+def _create(path: Path, raw: bytes, mode: int) -> None:
+    """Make the file whole or not at all, durable, and never in place of another.
+
+    link(2) refuses a name that exists, and mkstemp makes its file with mode 0600, so the key
+    is at no moment half there or readable by others.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(base64.b64encode(raw) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot make the key file: {error.strerror}") from error
+    finally:
+        if temporary:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,84 @@
+"""A look at a disk that is open: is it there, how large is it now, is anything wrong with it.
+
+`look` asks the kernel (and may block where an image's file system is stuck), `judge` decides; it is pure.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meshfs.disk.discovery.scan import DiskFacts, device_size
+from meshfs.disk.discovery.sysfs import device_folder
+
+_GONE_ERRNOS: Final = (errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the kernel says of an open disk.
+
+    ``size_bytes``   in whole logical blocks; None when it could not be found out
+    ``registered``   the device has its place in sysfs; True of an image
+    ``links``        names of the image; 1 of a device
+    ``error``        the errno of the look itself, 0 when it succeeded
+    """
+
+    size_bytes: int | None
+    registered: bool = True
+    links: int = 1
+    error: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What follows from a look.
+
+    ``vanished``   why the device counts as gone; "" when it is there
+    ``fault``      what is wrong with it and lasts; "" when nothing is
+    ``size_bytes`` its size now; where that could not be found out, the one that was found last
+    """
+
+    size_bytes: int
+    vanished: str = ""
+    fault: str = ""
+
+
+def look(fd: int, facts: DiskFacts) -> Sight:
+    """Look at the disk behind the descriptor."""
+    try:
+        status = os.fstat(fd)
+    except OSError as error:
+        return Sight(None, error=error.errno or errno.EIO)
+    if not facts.is_block_device:
+        return Sight(status.st_size, links=status.st_nlink)
+    size_bytes = device_size(fd)
+    if size_bytes is not None:
+        size_bytes -= size_bytes % facts.logical_block_size_bytes
+    return Sight(size_bytes, registered=is_registered(status.st_rdev))
+
+
+def is_registered(device: int, sys_root: Path = Path("/sys")) -> bool:
+    """Whether the kernel has the block device in its tree; True where there is no tree to look into."""
+    return device_folder(device, sys_root).exists() or not (sys_root / "dev/block").is_dir()
+
+
+def judge(facts: DiskFacts, sight: Sight, served_bytes: int, end_bytes: int) -> Judgement:
+    """What follows for a disk that is served with ``served_bytes`` and had ``end_bytes`` at the look before."""
+    if sight.error in _GONE_ERRNOS:
+        return Judgement(end_bytes, vanished=f"its image went away: {os.strerror(sight.error)}")
+    if sight.error:
+        return Judgement(end_bytes, fault=f"it cannot be looked at: {os.strerror(sight.error)}")
+    if not sight.registered:
+        return Judgement(end_bytes, vanished="the device was removed")
+    size_bytes = end_bytes if sight.size_bytes is None else sight.size_bytes
+    if facts.is_block_device and not size_bytes:
+        return Judgement(end_bytes, vanished="the device was removed (its size is 0)")
+    if size_bytes < served_bytes:
+        lost = "what lies behind its new end can be neither read nor written until it has its size again"
+        return Judgement(size_bytes, fault=f"it shrank from {served_bytes} to {size_bytes} bytes: {lost}")
+    if not sight.links:
+        kept = "what it holds is lost when the exporter stops, unless it is copied before"
+        return Judgement(size_bytes, fault=f"its image file was deleted: {kept}")
+    return Judgement(size_bytes)

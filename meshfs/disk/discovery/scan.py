@@ -1,0 +1,168 @@
+"""The facts of a disk: what it is, how large, how it is made.
+
+Sources: stat(2), ioctl(2) BLK* (linux/fs.h), sysfs (Documentation/ABI/stable/sysfs-block).
+"""
+
+import fcntl
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meshfs.disk.discovery import inuse
+from meshfs.disk.discovery.identity import Identity, identify
+from meshfs.disk.discovery.sysfs import read_bytes, whole_disk
+from meshfs.errors import ConfigError, DiskUnavailable
+
+_BLKROGET: Final = 0x125E
+_BLKSSZGET: Final = 0x1268
+_BLKPBSZGET: Final = 0x127B
+_BLKGETSIZE64: Final = 0x80081272
+
+# An image file has no sectors; this is what every partitioning tool takes.
+IMAGE_LOGICAL_BLOCK_BYTES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """``identity`` names the device or file while this machine is up.
+
+    ``device`` tells it from another one that takes its place (`meshfs.disk.discovery.identity`).
+    """
+
+    path: Path
+    is_block_device: bool
+    size_bytes: int
+    logical_block_size_bytes: int
+    physical_block_size_bytes: int
+    rotational: bool
+    read_only: bool
+    model: str
+    serial: str
+    identity: str
+    device: Identity
+
+    @property
+    def instance(self) -> str:
+        """Equal for the same device or image only, also under another kernel name."""
+        return self.device.instance
+
+
+def scan_disk(path: Path) -> DiskFacts:
+    """The facts of the disk at ``path``.
+
+    Blocks as long as its file system or device does. Raises, naming the path and the reason,
+    ConfigError for what can never be a disk (a directory, a FIFO, ...), and DiskUnavailable for
+    what may become one: it does not exist, cannot be read, is empty, or is used by something on
+    this machine.
+    """
+    try:
+        fd = _open(path)
+        try:
+            status = os.fstat(fd)
+            facts = _block_facts(path, fd, status) if stat.S_ISBLK(status.st_mode) else _image_facts(path, fd, status)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise DiskUnavailable(f"disk {path}: {error.strerror}") from error
+    if not facts.size_bytes:
+        raise DiskUnavailable(f"disk {path}: is empty")
+    user = inuse.used_by(inuse.family_of(status), inuse.gather(path))
+    if user is not None:
+        raise DiskUnavailable(f"disk {path}: is used on this machine: {user}")
+    return facts
+
+
+def identity_of(status: os.stat_result) -> str:
+    """The file's or device's name while this machine is up."""
+    return " ".join(str(part) for part in inuse.identity_of(status))
+
+
+def _open(path: Path) -> int:
+    """Open it for reading, having looked first: opening a FIFO waits, a tape drive rewinds."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ConfigError(f"disk {path}: is a directory; expected an image file or a block device")
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise ConfigError(f"disk {path}: is neither an image file nor a block device")
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _image_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
+    below = Path("/sys/dev/block") / f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    return DiskFacts(
+        path=path,
+        is_block_device=False,
+        size_bytes=status.st_size,
+        logical_block_size_bytes=IMAGE_LOGICAL_BLOCK_BYTES,
+        physical_block_size_bytes=4096,
+        rotational=_attribute(whole_disk(below), "queue/rotational") == "1",
+        read_only=False,
+        model="",
+        serial="",
+        identity=identity_of(status),
+        device=identify(fd),
+    )
+
+
+def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    disk = whole_disk(Path("/sys/dev/block") / number)
+    logical_bytes = _ioctl_int(fd, _BLKSSZGET)
+    # A size that is no multiple of the block leaves bytes nobody can address.
+    size_bytes = _ioctl_u64(fd, _BLKGETSIZE64) // logical_bytes * logical_bytes
+    return DiskFacts(
+        path=path,
+        is_block_device=True,
+        size_bytes=size_bytes,
+        logical_block_size_bytes=logical_bytes,
+        physical_block_size_bytes=_ioctl_int(fd, _BLKPBSZGET),
+        rotational=_attribute(disk, "queue/rotational") == "1",
+        read_only=bool(_ioctl_int(fd, _BLKROGET)),
+        model=_attribute(disk, "device/model"),
+        serial=_serial(disk),
+        identity=identity_of(status),
+        device=identify(fd),
+    )
+
+
+def device_size(fd: int) -> int | None:
+    """The block device's size in bytes now, 0 when it was removed; None when ``fd`` cannot tell. Never blocks."""
+    try:
+        return _ioctl_u64(fd, _BLKGETSIZE64)
+    except OSError:
+        return None
+
+
+def _ioctl_int(fd: int, request: int) -> int:
+    value: int = struct.unpack("i", fcntl.ioctl(fd, request, bytes(4)))[0]
+    return value
+
+
+def _ioctl_u64(fd: int, request: int) -> int:
+    value: int = struct.unpack("Q", fcntl.ioctl(fd, request, bytes(8)))[0]
+    return value
+
+
+def _serial(disk: Path) -> str:
+    """NVMe and SCSI tell it below the device, virtio at the disk, SCSI also in VPD page 0x80."""
+    for name in ("device/serial", "serial"):
+        text = _attribute(disk, name)
+        if text:
+            return text
+    page = read_bytes(disk / "device/vpd_pg80")
+    # Page header: peripheral, page code, length (2 bytes, big-endian), then the serial (SPC-4 7.8.15).
+    if len(page) < 4:
+        return ""
+    return _printable(page[4 : 4 + int.from_bytes(page[2:4], "big")])
+
+
+def _attribute(folder: Path, name: str) -> str:
+    return _printable(read_bytes(folder / name))
+
+
+def _printable(data: bytes) -> str:
+    text = data.decode("ascii", errors="replace").strip("\0 \n\t")
+    return "".join(character for character in text if character.isprintable())

@@ -1,0 +1,46 @@
+"""Which engine does the disk I/O of this process.
+
+io_uring costs least; containers often forbid it, then Linux AIO; threads always work.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from meshfs.disk.base import Engine
+from meshfs.disk.engines.aio import AioEngine
+from meshfs.disk.engines.threads import ThreadEngine
+from meshfs.disk.engines.uring import UringEngine
+from meshfs.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_ENGINES: Final[dict[str, Callable[[], Engine]]] = {
+    "io_uring": UringEngine,
+    "aio": AioEngine,
+    "threads": ThreadEngine,
+}
+
+ENGINE_NAMES: Final = ("auto", *_ENGINES)
+
+
+def choose_engine(name: str = "auto") -> Engine:
+    """The named engine, or with ``auto`` the best one this kernel allows; logs which and why.
+
+    Raises ConfigError when the named one cannot be had. Call it in the event loop's thread,
+    after any daemonising fork.
+    """
+    if name not in ENGINE_NAMES:
+        raise ConfigError(f"no I/O engine {name!r}; expected one of {', '.join(ENGINE_NAMES)}")
+    refused = []
+    for candidate in _ENGINES if name == "auto" else (name,):
+        try:
+            engine = _ENGINES[candidate]()
+        except OSError as error:
+            refused.append(f"{candidate}: {error.strerror or error}")
+            if name != "auto":
+                raise ConfigError(f"I/O engine {name} cannot be used: {error}") from error
+            continue
+        logger.info("disk I/O by %s%s", candidate, f" ({'; '.join(refused)})" if refused else "")
+        return engine
+    raise ConfigError(f"no I/O engine works: {'; '.join(refused)}")

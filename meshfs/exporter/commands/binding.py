@@ -1,0 +1,238 @@
+"""Binding a session to a further connection (MS-SMB2 3.3.5.5 step 4, 3.3.5.5.3).
+
+A bind is a login of the session's own user on a connection of its own, whose requests are signed
+with the session's key: to bind, one needs that key and the user's password. Until it is granted
+the session knows nothing of it. One that fails leaves the session and the connection as they were,
+and its hash over the messages is forgotten: the next starts from the connection's NEGOTIATE again.
+
+Replies are signed with the session's key where the request was, and the last with the new
+channel's. A request whose signature is wrong gets none.
+
+Nor does one whose message id the session's key has signed with, or may sign with, under AES-GMAC: whoever recorded a
+bind can send it again, from anywhere, and would get two signatures under one nonce, which give the key away. So
+each message id serves one bind request of the session, and only ids below those of the session's first channel
+(smb/security.py, BindSigner; docs/security/nonces.md).
+"""
+
+import functools
+import logging
+from typing import TYPE_CHECKING
+
+from meshfs import limits
+from meshfs.errors import AuthenticationError, StatusError
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.rules.admission import Stage
+from meshfs.smb.auth import Acceptor
+from meshfs.smb.connection import Negotiated, Protection, Role
+from meshfs.smb.constants import Capabilities, Dialect, Flags, NtStatus, SessionFlags, SigningAlgorithm
+from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
+from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash, bound_security
+from meshfs.smb.states import SESSION, Event, SessionState, next_state
+
+if TYPE_CHECKING:
+    from meshfs.exporter.commands.session_setup import Session
+    from meshfs.exporter.serving.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+
+class Bind:
+    """A connection on its way to become a channel of a session."""
+
+    __slots__ = ("login", "preauth", "state")
+
+    def __init__(self, login: Acceptor, preauth: PreauthHash) -> None:
+        self.login = login
+        self.preauth = preauth
+        self.state = SessionState.NEW
+
+    def happened(self, event: Event) -> None:
+        self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
+
+
+def bind(request: Request, body: SessionSetupRequest) -> None:
+    """SESSION_SETUP with the BINDING flag. Raises StatusError, after which the bind is over."""
+    peer = request.peer
+    try:
+        session = _session_of(request)
+        _step(request, session, _bind_of(request, session), body)
+    except StatusError as error:
+        peer.end_bind(request.session_id)
+        peer.login_over()
+        peer.exporter.count("binds_denied")
+        # A session that just ended is nobody's mistake.
+        if error.status != NtStatus.USER_SESSION_DELETED:
+            peer.log_warning("bind denied: %s", error)
+        raise
+
+
+def take_keys(session: "Session", request: Request, security: ChannelSecurity) -> None:
+    """Keep what binds of a session need; ``request`` is the last of its first login, and of ``security``'s channel.
+
+    That channel signs with this request's message id, and later with higher ones only, where nothing else is in
+    flight. Else some lower one may still come to it, and under AES-GMAC the session is not bound at all.
+    """
+    message, peer = request.message, request.peer
+    only = request.compound is None and peer.window.is_only(message.message_id, message.credit_charge)
+    session.security, session.bind_security = security, BindSecurity(security, message.message_id if only else 0)
+    if not peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL:
+        session.no_more_channels = "the initiator has not asked for several channels"
+    if security.opener is not None and security.opener.seen is not None:
+        security.opener.seen.on_full = functools.partial(_nonces_full, session)
+
+
+def _nonces_full(session: "Session") -> None:
+    """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
+    exporter = session.peer.exporter
+    exporter.count("nonces_full")
+    session.no_more_channels = (
+        f"{limits.NONCES_REMEMBERED_MAX} nonces of the session are remembered, which do not count"
+    )
+    logger.info("session of node %s: its nonces do not count up, so it has one channel from now on", session.user)
+    for peer in session.channels:
+        if peer is not session.peer:
+            peer.abort()
+
+
+def _session_of(request: Request) -> "Session":
+    """The session, if it may be bound. Raises StatusError.
+
+    The signature comes first, as it does for any message (3.3.5.2.4); then the algorithms, as for
+    Windows; then 3.3.5.5's order.
+    """
+    peer = request.peer
+    session = peer.exporter.sessions.get(request.session_id)
+    if session is None:
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session")
+    signed = _verify(request, session)
+    check_alike(session.negotiated, peer.connection.negotiated, signed=signed)
+    if not session.serving:
+        expired = session.state is SessionState.EXPIRED
+        status = NtStatus.NETWORK_SESSION_EXPIRED if expired else NtStatus.REQUEST_NOT_ACCEPTED
+        raise StatusError(status, f"session is {session.state.name}")
+    if request.security is None:
+        peer.exporter.count("nonces_repeated")
+        why = f"a bind with message id {request.message.message_id}, which the session's key may have signed with"
+        raise StatusError(NtStatus.NOT_SUPPORTED, why)
+    if session.no_more_channels:
+        raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, session.no_more_channels)
+    if peer in session.channels:
+        raise StatusError(NtStatus.REQUEST_NOT_ACCEPTED, "bound to this connection already")
+    if len(session.channels) >= limits.CHANNELS_PER_SESSION_MAX:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, f"more than {limits.CHANNELS_PER_SESSION_MAX} channels")
+    _check_connections(peer, session.user)
+    return session
+
+
+def _check_connections(peer: "Peer", node: str) -> None:
+    """Raises StatusError when the node may have no further connection."""
+    if peer.is_strangers and (why := peer.exporter.usage.why_no_connection(node)):
+        peer.exporter.limit_reached(why)
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, why)
+
+
+def _verify(request: Request, session: "Session") -> bool:
+    """Whether it is signed; a signature is checked, and the reply protected in the same way.
+
+    By the session's key; on a connection that is a channel already by that one's, as Windows does.
+    Without a key the session is not valid yet, and will be refused for that. Raises StatusError
+    ACCESS_DENIED. The reply is not protected where the message id was used before.
+    """
+    peer, message, own = request.peer, request.message, session.channels.get(request.peer)
+    if message.protection == Protection.SEALED:
+        request.security, request.seal = own, True
+        return False
+    if not message.flags & Flags.SIGNED:
+        return False
+    shared = session.bind_security
+    key = own or shared
+    if key is not None and shared is not None:
+        if peer.connection.check(message, key) != Protection.SIGNED:
+            peer.exporter.count("bad_signatures")
+            raise StatusError(NtStatus.ACCESS_DENIED, "wrong signature")
+        if own is not None or shared.reserve(message.message_id):
+            request.security, request.sign = key, True
+    return True
+
+
+def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) -> None:
+    """Raises StatusError unless what the two connections negotiated allows a bind, which is signed. Pure.
+
+    AES-GMAC goes with nothing else, as its keys would be used by two algorithms; the status tells
+    which of the two has it.
+    """
+    gmac = SigningAlgorithm.AES_GMAC
+    if session.signing_algorithm is not connection.signing_algorithm:
+        if session.signing_algorithm is gmac:
+            raise StatusError(NtStatus.REQUEST_OUT_OF_SEQUENCE, "session signs with AES-GMAC, connection does not")
+        if connection.signing_algorithm is gmac:
+            raise StatusError(NtStatus.NOT_SUPPORTED, "connection signs with AES-GMAC, session does not")
+    if session.dialect is not connection.dialect:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "dialects of session and connection differ")
+    if not signed:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "bind is not signed")
+    if session.cipher is not connection.cipher:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "ciphers of session and connection differ")
+    if session.peer_guid != connection.peer_guid:
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "session of another client")
+
+
+def _bind_of(request: Request, session: "Session") -> Bind:
+    """The bind under way on this connection, or a new one. Raises StatusError."""
+    peer = request.peer
+    under_way = peer.binds.get(session.id)
+    if under_way is not None:
+        return under_way
+    if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
+    started = Bind(Acceptor(peer.exporter.find_account, peer.exporter.name), peer.connection.negotiated.preauth.copy())
+    peer.binds[session.id] = started
+    session.binding.add(peer)
+    return started
+
+
+def _step(request: Request, session: "Session", under_way: Bind, body: SessionSetupRequest) -> None:
+    under_way.happened(Event.SETUP)
+    under_way.preauth.update(request.message.view)
+    try:
+        token, done = under_way.login.step(body.security_buffer)
+    except AuthenticationError as error:
+        under_way.happened(Event.DENIED)
+        raise StatusError(NtStatus.LOGON_FAILURE, str(error)) from error
+    if done:
+        _grant(request, session, under_way, token or b"")
+        return
+    under_way.happened(Event.MORE)
+    request.peer.on_stage(Stage.LOGGING_IN)
+    frame = request.reply(SessionSetupResponse(0, token or b"").pack(), NtStatus.MORE_PROCESSING_REQUIRED)
+    if frame is not None:
+        under_way.preauth.update(memoryview(frame)[4:])
+
+
+def _grant(request: Request, session: "Session", under_way: Bind, token: bytes) -> None:
+    peer, user = request.peer, under_way.login.user
+    if user != session.user:
+        under_way.happened(Event.DENIED)
+        raise StatusError(NtStatus.ACCESS_DENIED, f"session of {session.user} bound by {user}")
+    # Others of its binds may have been granted since this one began.
+    _check_connections(peer, user)
+    negotiated = peer.connection.negotiated
+    assert isinstance(negotiated.dialect, Dialect)
+    assert session.security is not None
+    security = bound_security(
+        session.security, negotiated.dialect, negotiated.signing_algorithm, under_way.login.session_key,
+        under_way.preauth.value,
+    )  # fmt: skip
+    under_way.happened(Event.GRANTED)
+    peer.end_bind(session.id)
+    _join(session, peer)
+    session.channels[peer] = peer.connection.security[session.id] = request.security = security
+    peer.exporter.count("binds")
+    peer.log_info("bound to the session of node %s, channel %d", session.user, len(session.channels))
+    flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
+    request.reply(SessionSetupResponse(flags, token).pack())
+
+
+def _join(session: "Session", peer: "Peer") -> None:
+    peer.sessions[session.id] = session
+    peer.logged_in(peer.exporter.usage.of(session.user))

@@ -1,0 +1,76 @@
+"""The answer to a CREATE that succeeded, whatever it opened (MS-SMB2 3.3.5.9, 2.2.14)."""
+
+from struct import Struct
+from typing import Final
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.exporter.commands.query import facts_of
+from meshfs.exporter.commands.session_setup import Session
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.rules.holdings import Resource
+from meshfs.exporter.state.opens import AnyOpen
+from meshfs.smb.constants import CreateAction, NtStatus, OplockLevel
+from meshfs.smb.info import mode_of
+from meshfs.smb.messages import CreateContext, CreateRequest, CreateResponse, FileId
+
+#: SMB2_CREATE_QUERY_MAXIMAL_ACCESS_RESPONSE and _QUERY_ON_DISK_ID (2.2.14.2.5, 2.2.14.2.9).
+_MAXIMAL_ACCESS: Final = Struct("<II")
+_ON_DISK_ID: Final = Struct("<QQ16x")
+
+
+def check_room(session: Session) -> None:
+    """Raises StatusError where the session, or its node, has as many opens as it may have."""
+    session.holdings.check(Resource.OPENS)
+    if len(session.opens) >= limits.OPENS_PER_SESSION_MAX:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens")
+
+
+def check_still_there(request: Request) -> None:
+    """Raises StatusError where a CREATE that waited has lost its session or its tree."""
+    session, tree = request.session, request.tree
+    if not session.serving:
+        raise StatusError(NtStatus.USER_SESSION_DELETED, "the session ended meanwhile")
+    if session.trees.get(tree.id) is not tree:
+        raise StatusError(NtStatus.NETWORK_NAME_DELETED, "the tree was disconnected meanwhile")
+
+
+def answer(
+    request: Request,
+    body: CreateRequest,
+    opened: AnyOpen,
+    *,
+    allowed: int,
+    action: CreateAction,
+    oplock_level: int = OplockLevel.NONE,
+) -> None:
+    """Add the open to its session, and answer the CREATE. ``allowed``: all the access this user may have to it."""
+    request.session.opens[opened.file_id] = opened
+    opened.allowed = allowed
+    opened.set_mode(mode_of(body.options))
+    opened.channel_sequence = request.message.channel_sequence
+    request.open = opened
+    if request.compound is not None:
+        request.compound.file_id = opened.file_id
+    facts = facts_of(request, opened)
+    request.reply(
+        CreateResponse(
+            FileId(opened.file_id, opened.file_id),
+            action,
+            facts.size_bytes,
+            facts.allocation_bytes,
+            facts.attributes,
+            facts.times,
+            _contexts(body, allowed, facts.index_number, facts.volume_serial),
+            oplock_level,
+        ).pack()
+    )
+
+
+def _contexts(body: CreateRequest, allowed: int, index: int, volume: int) -> tuple[CreateContext, ...]:
+    contexts: list[CreateContext] = []
+    if body.context(b"MxAc") is not None:
+        contexts.append((b"MxAc", _MAXIMAL_ACCESS.pack(NtStatus.SUCCESS, allowed)))
+    if body.context(b"QFid") is not None:
+        contexts.append((b"QFid", _ON_DISK_ID.pack(index, volume)))
+    return tuple(contexts)

@@ -1,0 +1,124 @@
+"""CREATE of a disk: at once, or when the I/O of the node's earlier sessions at that disk has ended.
+
+A session that ends, because its connections are lost or because a login names it in PreviousSessionId
+(MS-SMB2 3.3.5.5.3), may leave requests at a disk. They must land before the node's next session writes there,
+else an old write would overwrite a newer one. Neither the login nor other disks wait for them: a disk that hangs
+would keep the node from all the others. So the new session is granted at once, and only its opens of that disk
+wait, asynchronously. An open that touches no data does not wait.
+"""
+
+from typing import Final
+
+from meshfs.errors import StatusError
+from meshfs.exporter.commands.created import answer
+from meshfs.exporter.commands.pending_create import PendingCreate
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.state.opens import DiskOpen
+from meshfs.exporter.state.shares import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
+from meshfs.model import Access
+from meshfs.smb.constants import AccessMask, CreateAction, CreateDisposition, CreateOptions, NtStatus
+from meshfs.smb.info import has_wildcards
+from meshfs.smb.messages import CreateRequest
+
+_D = CreateDisposition
+_OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
+_ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAction.OVERWRITTEN,
+                   _D.OVERWRITE_IF: CreateAction.OVERWRITTEN}  # fmt: skip
+
+
+def create(request: Request, body: CreateRequest) -> None:
+    """Open a disk, now or later. StatusError where it is refused now."""
+    disk = _find(request, body)
+    granted = _granted(request, body, disk)
+    if granted & ~int(ATTRIBUTE_RIGHTS) and disk.left_by(request.session.user):
+        _Pending(request, body, disk)
+    else:
+        _open(request, body, disk, granted)
+
+
+class _Pending(PendingCreate):
+    """A CREATE that tries again when the I/O that earlier sessions left at the disk has ended."""
+
+    __slots__ = ("_body", "_disk", "_left")
+
+    def __init__(self, request: Request, body: CreateRequest, disk: OfferedDisk) -> None:
+        super().__init__(request)
+        self._body = body
+        request.peer.exporter.count("opens_delayed")
+        self._wait_for(disk)
+
+    def _wait_for(self, disk: OfferedDisk) -> None:
+        self._disk = disk
+        disk.creates[self] = None
+        opens = disk.left_by(self.request.session.user)
+        self._left = len(opens)
+        for opened in opens:
+            opened.close(self._one_less)
+
+    def _one_less(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self.retry()
+
+    def end(self) -> None:
+        super().end()
+        self._disk.creates.pop(self, None)
+
+    def _try(self) -> None:
+        request, body = self.request, self._body
+        disk = _find(request, body)
+        granted = _granted(request, body, disk)
+        if disk is self._disk and self._left:
+            # It was asked early, and nothing has changed.
+            return
+        if disk.left_by(request.session.user):
+            self._disk.creates.pop(self, None)
+            self._wait_for(disk)
+        else:
+            self.end()
+            _open(request, body, disk, granted)
+
+
+def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
+    """The access the open gets. StatusError where that is not all it wants."""
+    allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
+    wanted = body.desired_access
+    if body.disposition in _OVERWRITES:
+        wanted |= AccessMask.WRITE_DATA
+    granted = expand_access(wanted, allowed)
+    if granted & ~allowed:
+        if granted & ~allowed & ~int(WRITE_RIGHTS) == 0 and disk.info.access is Access.READ_ONLY:
+            raise StatusError(NtStatus.MEDIA_WRITE_PROTECTED, f"disk {disk.name} is read-only")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to disk {disk.name}")
+    if disk.is_away and granted & ~int(ATTRIBUTE_RIGHTS):
+        raise StatusError(NtStatus.NO_SUCH_DEVICE, f"disk {disk.name} is {disk.info.state}: {disk.info.why}")
+    return granted
+
+
+def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int) -> None:
+    if disk.share_counts.conflicts(granted, body.share_access):
+        raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
+    opened = DiskOpen(
+        request.session, request.tree, request.peer.exporter.new_file_id(), granted, body.share_access, disk
+    )
+    allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
+    action = _ACTIONS.get(_D(body.disposition), CreateAction.OPENED)
+    answer(request, body, opened, allowed=allowed, action=action)
+
+
+def _find(request: Request, body: CreateRequest) -> OfferedDisk:
+    name = body.name.removesuffix("::$DATA")
+    if has_wildcards(name) or ":" in name or "/" in name:
+        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name!r}")
+    disk = request.peer.exporter.shares.find(name, request.session.user)
+    if disk is None:
+        if "\\" in name:
+            raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"no folder of {name!r}")
+        if body.disposition in (_D.OPEN, _D.OVERWRITE):
+            raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no disk {name!r}")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"no disk {name!r}, and none is made")
+    if body.disposition == _D.CREATE:
+        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"disk {name!r} exists")
+    if body.options & CreateOptions.DIRECTORY_FILE:
+        raise StatusError(NtStatus.NOT_A_DIRECTORY, f"{name!r} is a disk")
+    return disk

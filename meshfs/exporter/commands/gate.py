@@ -1,0 +1,95 @@
+"""The gate before every handler: of which session is a request, and is it protected as that session demands?
+
+    message -> Peer (frame, message id, credits) -> serve -> handler
+                                                     |
+                                                     +-> refused: with a status, or the end of the connection
+
+This is the one place where that is decided, for every command, CANCEL and the parts of compounds included.
+docs/security/before-a-session.md says, command by command, what was done until here and how each refusal looks.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from meshfs.errors import ForgedMessage, RemoteProtocolError, StatusError
+from meshfs.exporter.commands.table import HANDLERS, UNKNOWN, Needs
+from meshfs.exporter.exchange.request import Request, command_name
+from meshfs.smb.constants import Command, NtStatus
+
+if TYPE_CHECKING:
+    from meshfs.exporter.serving.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+# Plain numbers and names: a member of an enum costs a look-up per message.
+_TREE: Final = Needs.TREE
+_IF_NAMED: Final = Needs.SESSION_IF_NAMED
+_CANCEL: Final = int(Command.CANCEL)
+_SESSION_SETUP: Final = int(Command.SESSION_SETUP)
+
+
+def serve(peer: "Peer", request: Request) -> None:
+    """Hand a request to its handler, if its session, protection and tree are in order; errors become its reply."""
+    try:
+        if request.compound is not None:
+            request.compound.inherit(request)
+        handler, needs = HANDLERS.get(request.message.command, UNKNOWN)
+        if needs and (needs is not _IF_NAMED or request.names_session):
+            session = peer.sessions.get(request.session_id)
+            if session is None or not session.serving:
+                raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
+            request.session = session
+            request.protect_by(session)
+            if needs is _TREE:
+                tree = session.trees.get(request.tree_id)
+                if tree is None:
+                    raise StatusError(NtStatus.NETWORK_NAME_DELETED, "no such tree")
+                request.tree = tree
+        handler(request)
+    except StatusError as error:
+        logger.debug("%s: %s: %s", peer.remote, command_name(request.message.command), error)
+        _refuse(peer, request, error.status)
+    except ForgedMessage as error:
+        peer.exporter.count("bad_signatures")
+        _refuse_forged(peer, request, error, NtStatus.ACCESS_DENIED)
+    except RemoteProtocolError as error:
+        peer.exporter.count("malformed_requests")
+        peer.log_warning("malformed %s: %s", command_name(request.message.command), error)
+        _refuse(peer, request, NtStatus.INVALID_PARAMETER)
+
+
+def _refuse(peer: "Peer", request: Request, status: int) -> None:
+    """Answer with ``status``, protected as the request was, also where it was refused before that was looked at."""
+    if request.message.command == _CANCEL:
+        # CANCEL has no reply.
+        peer.exporter.count("cancels_refused")
+        return
+    session = peer.sessions.get(request.session_id)
+    if session is None and request.compound is not None:
+        session = request.compound.session
+    if request.security is None and session is not None and session.serving:
+        try:
+            request.protect_by(session)
+        except StatusError:
+            logger.debug("%s: nor is it protected as its session demands", peer.remote)
+        except ForgedMessage as error:
+            if request.message.command != _SESSION_SETUP:
+                peer.exporter.count("bad_signatures")
+            _refuse_forged(peer, request, error, status)
+            return
+    request.fail(status)
+
+
+def _refuse_forged(peer: "Peer", request: Request, error: ForgedMessage, status: int) -> None:
+    """End the connection without an answer (3.3.5.2.4): the initiator repeats what was not answered elsewhere.
+
+    An answer would end at the initiator's application, as a refusal of what somebody else changed. No
+    application waits for a login, so that one gets its status, which nobody signs.
+    """
+    if request.message.command == _SESSION_SETUP:
+        peer.log_warning("%s: the keys differ, or it was changed on its way", error)
+        request.security = None
+        request.fail(status)
+        return
+    peer.log_warning("closed: %s: it was changed on its way, or comes from somebody else", error)
+    peer.abort()

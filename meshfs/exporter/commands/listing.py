@@ -1,0 +1,180 @@
+"""QUERY_DIRECTORY (MS-SMB2 3.3.5.18): the files of a directory that match a pattern, a page at a time.
+
+Nothing is kept from one request to the next but the place in the directory, so that a listing costs its open no memory.
+Comparing names with a pattern takes time (`LISTING_STEP_S`), which must not be everybody's:
+
+    it has found some      answered with these when its time is over; the initiator asks for the rest
+    it has found none      goes asynchronous, and on in later turns of its node, until it finds one or is at the end
+"""
+
+from collections.abc import Iterator
+from math import inf
+from typing import Final
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.exporter.commands.query import disk_facts, facts_of, volume_serial
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds import scratch_files
+from meshfs.exporter.rules.turns import ProcessorFlow
+from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, Directory, Position
+from meshfs.exporter.state.opens import ScratchOpen
+from meshfs.model import IoClass
+from meshfs.smb.constants import NtStatus, QueryDirectoryFlags
+from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries, is_directory_class
+from meshfs.smb.messages import QueryDirectoryRequest, QueryDirectoryResponse
+
+_RESTART: Final = QueryDirectoryFlags.RESTART_SCANS | QueryDirectoryFlags.REOPEN
+#: Files between two looks at the clock, so that a busy machine does not make pages of one file: 5 ms at the very most.
+_LOOK_AFTER: Final = 16
+
+
+def query_directory(request: Request) -> None:
+    body = QueryDirectoryRequest.unpack(request.message.body)
+    opened = request.find_open(*body.file_id)
+    request.check_charge(body.output_bytes_max)
+    directory = opened.as_listable()
+    if not is_directory_class(body.info_class):
+        raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
+    page = _Page(request, body, directory)
+    directory.pages.append(page)
+    if len(directory.pages) == 1:
+        page.begin()
+
+
+class _Page:
+    """One answer in the making. It is work of the processor (`processor.Work`) where it takes long.
+
+    Those of one open are made one after the other, as each begins where the one before ended.
+    """
+
+    __slots__ = (
+        "_at_end", "_begun", "_body", "_directory", "_first", "_given_up", "_packer", "_position", "_request", "flow",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, body: QueryDirectoryRequest, directory: Directory) -> None:
+        self._request = request
+        self._body = body
+        self._directory = directory
+        self._packer = DirectoryPacker(body.info_class, body.output_bytes_max)
+        self._begun = False
+        self._first = False
+        self._position = BEGINNING
+        self._at_end = False
+        self._given_up = False
+        turns = request.peer.exporter.processor.turns
+        self.flow = turns.flow((request.session.user, request.tree.io_class or IoClass.APP))
+
+    def begin(self) -> None:
+        """Answer it, or go on later."""
+        request, processor = self._request, self._request.peer.exporter.processor
+        # Without a reactor there is nobody else.
+        until_s = inf if processor.loop is None else processor.clock() + limits.LISTING_STEP_S
+        if self._advance(until_s):
+            return
+        try:
+            # In the middle of a compound it waits without an interim reply: the replies leave together.
+            if request.compound is None or request.compound.is_last(request):
+                request.wait(self._abort)
+        except StatusError:
+            self._leave()
+            raise
+        processor.ready(self, self.flow)
+
+    def step(self, until_s: float) -> ProcessorFlow | None:
+        """Go on. Returns the flow in which the rest waits, None where there is none."""
+        return None if self._advance(until_s) else self.flow
+
+    def _abort(self) -> None:
+        """It is cancelled, or its connection is lost."""
+        self._given_up = True
+
+    def _advance(self, until_s: float) -> bool:
+        """Go on until that time. Returns whether it is over."""
+        request = self._request
+        if self._given_up or request.peer.closed:
+            self._leave()
+            return True
+        try:
+            if request.open.closing:
+                raise StatusError(NtStatus.FILE_CLOSED, "the directory was closed meanwhile")
+            if not self._begun:
+                self._begin_listing()
+            if not self._look(until_s):
+                return False
+            self._check_found()
+        except StatusError as error:
+            self._leave()
+            request.fail(error.status)
+            return True
+        self._directory.position = self._position
+        self._leave()
+        request.reply(QueryDirectoryResponse(bytes(self._packer.data)).pack())
+        return True
+
+    def _leave(self) -> None:
+        """Let the open's next page begin. To be called before the answer, which may bring another one of a compound."""
+        pages = self._directory.pages
+        pages.remove(self)
+        if pages:
+            self._request.peer.exporter.processor.ready(pages[0], pages[0].flow)
+
+    def _begin_listing(self) -> None:
+        directory, body, opened = self._directory, self._body, self._request.open
+        self._begun = True
+        self._first = directory.pattern is None or bool(body.flags & _RESTART)
+        if self._first:
+            if not body.pattern:
+                raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
+            newest = opened.volume.last_index if isinstance(opened, ScratchOpen) else 0
+            directory.begin_listing(NamePattern(body.pattern), newest)
+        self._position = directory.position
+
+    def _look(self, until_s: float) -> bool:
+        """Look at files until that time, at some at least. Returns whether the page is done."""
+        packer, clock = self._packer, self._request.peer.exporter.processor.clock
+        single = bool(self._body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
+        for looked, (position, facts) in enumerate(self._entries(), 1):
+            if facts is not None and not packer.add(facts):
+                return True
+            self._position = position
+            if facts is not None and single:
+                return True
+            if looked % _LOOK_AFTER == 0 and clock() >= until_s:
+                return bool(packer.packed)
+        self._at_end = True
+        return True
+
+    def _check_found(self) -> None:
+        """Raises StatusError where there is nothing to answer with."""
+        if self._packer.packed:
+            return
+        if not self._at_end:
+            raise StatusError(NtStatus.INFO_LENGTH_MISMATCH, "not even one entry fits")
+        raise StatusError(NtStatus.NO_SUCH_FILE if self._first else NtStatus.NO_MORE_FILES, "nothing to list")
+
+    def _entries(self) -> Iterator[tuple[Position, FileFacts | None]]:
+        """What comes next, in its order, and where each stands; None of what does not match."""
+        pattern, start = self._directory.pattern, self._position
+        assert pattern is not None
+        if start < DOT_DOT:
+            dots = dot_entries(facts_of(self._request, self._request.open))
+            for position, facts in zip((DOT, DOT_DOT), dots, strict=True):
+                if start < position:
+                    yield position, facts if pattern.matches(facts.name) else None
+        yield from self._files(pattern, start[1] if start[0] == FILES else None)
+
+    def _files(self, pattern: NamePattern, after: str | None) -> Iterator[tuple[Position, FileFacts | None]]:
+        """The files behind that folded name."""
+        request, newest = self._request, self._directory.newest
+        opened = request.open
+        if isinstance(opened, ScratchOpen):
+            serial = volume_serial(request)
+            for key, file in opened.file.children_after(after):
+                listed = file.index_number <= newest and pattern.matches(file.name)
+                yield (FILES, key), scratch_files.facts(file, file.name, serial) if listed else None
+            return
+        for disk in request.peer.exporter.shares.visible(request.session.user):
+            key = disk.name.casefold()
+            if after is None or key > after:
+                yield (FILES, key), disk_facts(request, disk) if pattern.matches(disk.name) else None

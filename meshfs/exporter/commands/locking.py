@@ -1,0 +1,176 @@
+"""LOCK: byte ranges of disks and scratch files, at once or when others let go (MS-SMB2 3.3.5.14).
+
+A LOCK that an initiator repeats after it lost a channel is recognised by its LockSequence (`lock_sequence`), where the
+connection offers multichannel: other initiators need not count, and their fields are ignored.
+"""
+
+from typing import Final
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.rules.holdings import Resource
+from meshfs.exporter.rules.lock_sequence import LockSequences
+from meshfs.exporter.rules.locks import ByteRange, Lock, Lockable, LockTable
+from meshfs.exporter.state.opens import AnyOpen, DiskOpen, ScratchOpen
+from meshfs.model import Access
+from meshfs.smb.constants import Capabilities, LockFlags, NtStatus
+from meshfs.smb.messages import LockElement, LockRequest, LockResponse
+
+_KINDS: Final = {
+    LockFlags.SHARED_LOCK: False,
+    LockFlags.EXCLUSIVE_LOCK: True,
+}
+#: A LockSequence whose entry, 0, does not exist: such a LOCK repeats nothing.
+_NO_SEQUENCE: Final = 0
+
+
+def lock(request: Request) -> None:
+    body = LockRequest.unpack(request.message.body)
+    opened = request.find_open(*body.file_id)
+    sequence = _sequence_of(request, body)
+    if sequence and opened.lock_sequences is not None:
+        if opened.lock_sequences.repeats(sequence):
+            request.reply(LockResponse().pack())
+            return
+        opened.lock_sequences.begin(sequence)
+    if not body.locks:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of nothing")
+    target = _target(opened)
+    if body.locks[0].flags & LockFlags.UNLOCK:
+        _unlock(request, target, body.locks, sequence)
+    else:
+        _lock(request, target, body.locks, sequence)
+
+
+def _sequence_of(request: Request, body: LockRequest) -> int:
+    """The LockSequence that counts: the exporter has no resilient, durable or persistent opens to count it for."""
+    offered = request.peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL
+    return body.lock_sequence if offered else _NO_SEQUENCE
+
+
+def _target(opened: AnyOpen) -> Lockable:
+    if isinstance(opened, DiskOpen):
+        target: Lockable = opened.disk
+    elif isinstance(opened, ScratchOpen) and opened.directory is None:
+        target = opened.file
+    else:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of a directory")
+    if not opened.readable and not opened.writable:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
+    return target
+
+
+def _succeed(request: Request, sequence: int) -> None:
+    opened = request.open
+    if sequence:
+        if opened.lock_sequences is None:
+            opened.lock_sequences = LockSequences()
+        opened.lock_sequences.succeeded(sequence)
+    request.reply(LockResponse().pack())
+
+
+def _check_may_lock(opened: AnyOpen) -> None:
+    """A lock holds writers off, so only nodes that may write the disk get one.
+
+    Raises StatusError ACCESS_DENIED. To grant a lock that holds nobody off would be a lie to the program that asks.
+    """
+    if isinstance(opened, DiskOpen) and opened.disk.access_of(opened.node) is not Access.READ_WRITE:
+        raise StatusError(NtStatus.ACCESS_DENIED, f"node {opened.node} may only read disk {opened.name}, and not lock")
+
+
+def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
+    """3.3.5.14.1: one after the other, up to the first that is wrong."""
+    freed: ByteRange | None = None
+    opened = request.open
+    try:
+        for element in elements:
+            if element.flags != LockFlags.UNLOCK:
+                raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK and UNLOCK in one request")
+            wanted = ByteRange(element.offset, element.length)
+            if not target.locks.unlock(opened, wanted):
+                raise StatusError(NtStatus.RANGE_NOT_LOCKED, f"no lock of {element.length} bytes at {element.offset}")
+            opened.session.holdings.give_back(Resource.LOCKS, target)
+            freed = wanted.joined(freed)
+        _succeed(request, sequence)
+    finally:
+        # Those released before an error stay released.
+        if freed is not None:
+            target.wake_lock_waiters(freed)
+
+
+def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
+    opened = request.open
+    _check_may_lock(opened)
+    locks = [_checked(opened, element) for element in elements]
+    waits = any(not element.flags & LockFlags.FAIL_IMMEDIATELY for element in elements)
+    if waits and len(elements) > 1:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "only a single lock may wait")
+    table = target.locks
+    if table.count(opened) + len(locks) > limits.LOCKS_PER_OPEN_MAX:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many locks")
+    opened.session.holdings.take(Resource.LOCKS, target, len(locks))
+    try:
+        granted = _try_all(table, locks)
+        if not granted and waits:
+            _wait(request, target, locks[0], sequence)
+            return
+        if not granted:
+            raise StatusError(NtStatus.LOCK_NOT_GRANTED, "another lock is in the way")
+    except StatusError:
+        opened.session.holdings.give_back(Resource.LOCKS, target, len(locks))
+        raise
+    _succeed(request, sequence)
+
+
+def _try_all(table: LockTable, locks: list[Lock]) -> bool:
+    """Take all of them, or none."""
+    for index, wanted in enumerate(locks):
+        if not table.try_lock(wanted):
+            for granted in locks[:index]:
+                table.remove(granted)
+            return False
+    return True
+
+
+def _checked(opened: AnyOpen, element: LockElement) -> Lock:
+    kind = _KINDS.get(LockFlags(element.flags & ~LockFlags.FAIL_IMMEDIATELY))
+    if kind is None:
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"lock flags 0x{element.flags:x}")
+    wanted = ByteRange(element.offset, element.length)
+    if not wanted.valid:
+        raise StatusError(NtStatus.INVALID_LOCK_RANGE, f"lock of {element.length} bytes at {element.offset}")
+    return Lock(opened, wanted, kind)
+
+
+def _wait(request: Request, target: Lockable, wanted: Lock, sequence: int) -> None:
+    """Wait for the lock.
+
+    The connection of a waiting LOCK may be lost before the exporter notices, so that its repetition waits beside it.
+    Both are answered when the first of them gets the lock: for the second it would be its own lock that is in the way.
+
+    The lock counts among its node's from now on, so that there is room for it when it is granted.
+    """
+    opened = request.open
+    holdings = opened.session.holdings
+
+    def retry() -> bool:
+        done = opened.lock_sequences is not None and opened.lock_sequences.repeats(sequence)
+        if not done and not target.locks.try_lock(wanted):
+            return False
+        opened.waits.discard(waiting)
+        holdings.give_back(Resource.WAITING_LOCKS, target)
+        if done:
+            holdings.give_back(Resource.LOCKS, target)
+        _succeed(request, sequence)
+        return True
+
+    def abort() -> None:
+        opened.waits.discard(waiting)
+        target.lock_waiters.pop(waiter, None)
+        holdings.give_back(Resource.WAITING_LOCKS, target)
+        holdings.give_back(Resource.LOCKS, target)
+
+    waiting = holdings.take_for(lambda: request.wait(abort), Resource.WAITING_LOCKS, target)
+    opened.waits.add(waiting)
+    waiter = target.wait_for_lock(wanted.range, retry)

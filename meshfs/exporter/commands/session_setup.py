@@ -1,0 +1,292 @@
+"""Sessions: who is logged in, and what it has open (MS-SMB2 3.3.1.8, 3.3.5.5, 3.3.5.6).
+
+A session is apart from the connection it was made on: ``channels`` holds the connections it
+is bound to and the keys on each. It ends with the last of them (3.3.7.1), or on all at once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from meshfs import limits
+from meshfs.cluster.config import Security
+from meshfs.errors import AuthenticationError, StatusError
+from meshfs.exporter.commands.binding import bind, take_keys
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.rules.holdings import Holdings, Resource
+from meshfs.model import IoClass
+from meshfs.smb.auth import Acceptor
+from meshfs.smb.connection import Role
+from meshfs.smb.constants import (
+    Cipher,
+    Dialect,
+    NtStatus,
+    SecurityMode,
+    SessionFlags,
+    SessionSetupFlags,
+)
+from meshfs.smb.messages import FileId, LogoffRequest, LogoffResponse, SessionSetupRequest, SessionSetupResponse
+from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash, channel_security
+from meshfs.smb.states import SESSION, Event, SessionState, next_state
+
+if TYPE_CHECKING:
+    from meshfs.exporter.commands.pending_create import PendingCreate
+    from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.opens import AnyOpen, Open
+
+#: States in which requests of the session are served.
+SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
+
+
+class Tree:
+    """A connected share; ``io_class`` is None for IPC$.
+
+    opens     also those that are closing
+    creates   the CREATE requests that wait
+    """
+
+    __slots__ = ("creates", "id", "io_class", "opens", "share")
+
+    def __init__(self, tree_id: int, share: str, io_class: IoClass | None) -> None:
+        self.opens: dict[AnyOpen | Open, None] = {}
+        self.creates: dict[PendingCreate, None] = {}
+        self.id = tree_id
+        self.share = share
+        self.io_class = io_class
+
+
+class Session:
+    """One login of one node."""
+
+    __slots__ = (
+        "bind_security", "binding", "channels", "closing", "encrypt", "holdings", "id", "last_tree_id", "logins",
+        "negotiated", "no_more_channels", "opens", "peer", "preauth", "security", "serving", "signing_required",
+        "state", "trees", "user",
+    )  # fmt: skip
+
+    def __init__(self, session_id: int, peer: "Peer", preauth: PreauthHash) -> None:
+        self.id = session_id
+        #: The connection it was made on, or when that is gone the oldest of the others.
+        self.peer = peer
+        #: What was agreed to there; every other channel has the same.
+        self.negotiated = peer.connection.negotiated
+        self.state = SessionState.NEW
+        #: Whether its requests are served; follows ``state``, for the hot path.
+        self.serving = False
+        self.user = ""
+        #: What its node has here, in this session and others; until the login it has nothing.
+        self.holdings: Holdings
+        #: Logins under way, by connection: the first, or once more on any channel.
+        self.logins: dict[Peer, Acceptor] = {}
+        self.preauth = preauth
+        #: The keys of its first login, whatever became of that channel; binds have their ciphers from there ...
+        self.security: ChannelSecurity | None = None
+        #: ... and are signed with its key (3.3.5.2.4).
+        self.bind_security: BindSecurity | None = None
+        #: Why no further connection may be bound to it; empty while that is allowed.
+        self.no_more_channels = ""
+        self.channels: dict[Peer, ChannelSecurity] = {}
+        #: Connections with a bind under way.
+        self.binding: set[Peer] = set()
+        self.signing_required = True
+        self.encrypt = False
+        self.trees: dict[int, Tree] = {}
+        self.last_tree_id = 0
+        self.opens: dict[int, AnyOpen] = {}
+        #: Closed, with I/O still at a disk.
+        self.closing: dict[int, AnyOpen] = {}
+
+    def happened(self, event: Event) -> None:
+        self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
+        self.serving = self.state in SERVING
+
+    def leave(self, peer: "Peer") -> None:
+        """A channel is lost: take its requests back from the disks' queues. What is at a disk ends by itself."""
+        self.logins.pop(peer, None)
+        if self.peer is peer:
+            self.peer = next(iter(self.channels))
+        for opened in (*self.opens.values(), *self.closing.values()):
+            opened.cancel_requests_of(peer)
+
+    def find_closing(self, tree: Tree, file_id: FileId) -> "AnyOpen | None":
+        """An open that is closed already, and still has I/O at its disk."""
+        opened = self.closing.get(file_id.volatile)
+        if opened is None or opened.tree is not tree or file_id.persistent != file_id.volatile:
+            return None
+        return opened
+
+    def add_tree(self, share: str, io_class: IoClass | None) -> Tree:
+        """Raises StatusError INSUFFICIENT_RESOURCES."""
+        if len(self.trees) >= limits.TREES_PER_SESSION_MAX:
+            raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many trees")
+        self.holdings.take(Resource.TREES)
+        self.last_tree_id += 1
+        tree = self.trees[self.last_tree_id] = Tree(self.last_tree_id, share, io_class)
+        return tree
+
+    def remove_tree(self, tree: Tree) -> None:
+        """Nobody can use it from now on. Its opens are the caller's to end; CREATEs that wait are refused."""
+        del self.trees[tree.id]
+        self.holdings.give_back(Resource.TREES)
+        for pending in list(tree.creates):
+            pending.retry()
+
+    def close_opens(self, opens: "Sequence[AnyOpen | Open]", then: Callable[[], object]) -> None:
+        """End these opens; ``then`` when nothing of them is at a disk any more."""
+        left = len(opens) + 1
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then()
+
+        for opened in opens:
+            opened.close(one_less)
+        one_less()
+
+    def end(self, then: Callable[[], object]) -> None:
+        """Forget everything it has; ``then`` when nothing of it is at a disk any more."""
+        self.serving = False
+        for tree in list(self.trees.values()):
+            self.remove_tree(tree)
+        self.close_opens([*self.opens.values(), *self.closing.values()], then)
+
+
+def session_setup(request: Request) -> None:
+    """SESSION_SETUP: a new login, the next step of one, or a login once more."""
+    body = SessionSetupRequest.unpack(request.message.body)
+    peer = request.peer
+    if peer.exporter.security is Security.ENCRYPT and peer.connection.negotiated.cipher is Cipher.NONE:
+        raise StatusError(NtStatus.ACCESS_DENIED, "the peer cannot encrypt")
+    if body.flags & SessionSetupFlags.BINDING and request.session_id:
+        bind(request, body)
+        return
+    session = _session_of(request)
+    session.happened(Event.SETUP)
+    request.session, request.session_id = session, session.id
+    login = session.logins.get(peer)
+    if login is None:
+        login = session.logins[peer] = Acceptor(peer.exporter.find_account, peer.exporter.name)
+    if not session.user:
+        session.preauth.update(request.message.view)
+    try:
+        token, done = login.step(body.security_buffer)
+    except AuthenticationError as error:
+        _deny(request, session, str(error))
+        return
+    reply = SessionSetupResponse(0, token or b"")
+    if not done:
+        session.happened(Event.MORE)
+        peer.on_stage(Stage.LOGGING_IN)
+        frame = request.reply(reply.pack(), NtStatus.MORE_PROCESSING_REQUIRED)
+        if frame is not None and not session.user:
+            session.preauth.update(memoryview(frame)[4:])
+        return
+    _logged_in(request, session, body, reply, login)
+
+
+def _session_of(request: Request) -> Session:
+    peer = request.peer
+    if request.session_id:
+        session = peer.sessions.get(request.session_id)
+        if session is None:
+            raise StatusError(NtStatus.USER_SESSION_DELETED, "no such session on this connection")
+        if session.user:
+            request.protect_by(session)
+        return session
+    # Those that are not logged in are bounded by the connections there may be (admission.py).
+    if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
+    session = Session(peer.exporter.new_session_id(), peer, peer.connection.negotiated.preauth.copy())
+    peer.sessions[session.id] = session
+    peer.exporter.sessions[session.id] = session
+    return session
+
+
+def _deny(request: Request, session: Session, why: str) -> None:
+    """A failed login ends its session, also one that was valid before (3.3.5.5.3)."""
+    peer = request.peer
+    peer.exporter.count("logins_denied")
+    peer.log_warning("login denied: %s", why)
+    session.happened(Event.DENIED)
+    peer.exporter.end_session(session, _nobody)
+    request.fail(NtStatus.LOGON_FAILURE)
+
+
+def _refuse_one_more(request: Request, session: Session, why: str) -> None:
+    """The node has as many sessions or connections as it may have. The login was right, and may be tried again."""
+    exporter = request.peer.exporter
+    exporter.limit_reached(why)
+    session.happened(Event.DENIED)
+    exporter.end_session(session, _nobody)
+    request.fail(NtStatus.INSUFFICIENT_RESOURCES)
+
+
+def _logged_in(
+    request: Request, session: Session, body: SessionSetupRequest, reply: SessionSetupResponse, login: Acceptor
+) -> None:
+    peer = request.peer
+    exporter = peer.exporter
+    if session.user and login.user != session.user:
+        _deny(request, session, f"session of {session.user} used to log in as {login.user}")
+        return
+    previous = exporter.sessions.get(body.previous_session_id)
+    if previous is not None and (previous is session or previous.user != login.user):
+        previous = None
+    if not session.user:
+        if why := exporter.usage.why_no_session(login.user, replaces=previous is not None, more=peer.is_strangers):
+            _refuse_one_more(request, session, why)
+            return
+        _make_keys(request, session, body, login)
+    del session.logins[peer]
+    flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
+    if previous is not None:
+        # What it still has at a disk holds up the new session's opens of that disk only (disk_create.py).
+        peer.log_info("node %s ends its previous session", session.user)
+        exporter.end_session(previous, _nobody)
+    session.happened(Event.GRANTED)
+    if not peer.closed:
+        peer.logged_in(exporter.usage.of(session.user))
+    exporter.count("logins")
+    peer.log_info("node %s logged in (%s)", session.user, peer.protection_text(session))
+    request.reply(SessionSetupResponse(flags, reply.security_buffer).pack())
+
+
+def _make_keys(request: Request, session: Session, body: SessionSetupRequest, login: Acceptor) -> None:
+    """The keys of a session's first channel (3.3.5.5.3)."""
+    peer = request.peer
+    negotiated = peer.connection.negotiated
+    assert isinstance(negotiated.dialect, Dialect)
+    security = channel_security(
+        negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key,
+        session.preauth.value, session.id, exporter=True, nonces=negotiated.peer_nonces,
+    )  # fmt: skip
+    policy = peer.exporter.security
+    session.user = login.user
+    peer.exporter.usage.of(login.user).sessions += 1
+    session.holdings = peer.exporter.holdings_of(login.user)
+    session.encrypt = policy is Security.ENCRYPT
+    session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
+    session.channels[peer] = peer.connection.security[session.id] = security
+    take_keys(session, request, security)
+    # The last reply of a login is signed whatever the policy.
+    request.security, request.sign = security, True
+
+
+def logoff(request: Request) -> None:
+    """LOGOFF: answered when nothing of the session is at a disk any more."""
+    LogoffRequest.unpack(request.message.body)
+    session, peer = request.session, request.peer
+    session.happened(Event.LOGOFF)
+    peer.log_info("node %s logged off", session.user)
+
+    def ended() -> None:
+        session.happened(Event.LOGGED_OFF)
+        request.reply(LogoffResponse().pack())
+
+    peer.exporter.end_session(session, ended)
+
+
+def _nobody() -> None:
+    """Nobody waits for the end of the session's I/O."""

@@ -1,0 +1,81 @@
+"""Which function handles which command (MS-SMB2 3.3.5.2.12 and the sections of each command).
+
+A handler is a plain function that gets a checked request. It answers by ``request.reply``, at
+once or later, or raises StatusError; a body it cannot read raises RemoteProtocolError, which
+is answered with INVALID_PARAMETER.
+
+``Needs`` says what `gate.serve` looks at before it calls the handler. No handler looks at a session or a
+signature by itself but SESSION_SETUP, which makes them. docs/security/before-a-session.md has, command by
+command, what a peer without a session or without its key can cause.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+from meshfs.errors import StatusError
+from meshfs.exporter.commands import cancel, ioctl, listing, locking, oplock_break, query, read_write, trees
+from meshfs.exporter.commands import create as files
+from meshfs.exporter.commands import session_setup as session
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.state.opens import ScratchOpen
+from meshfs.smb.constants import Command, NtStatus
+from meshfs.smb.messages import EchoRequest, EchoResponse, OplockBreak, unpack_break_acknowledgment
+
+
+class Needs(enum.IntEnum):
+    """What has to be valid before a handler is called."""
+
+    #: Nothing: it is a login.
+    LOGIN = 0
+    #: A session, and protection as it demands.
+    SESSION = 1
+    #: The same, and a tree of the session.
+    TREE = 2
+    #: The same as SESSION where the request names a session or is signed, else nothing.
+    SESSION_IF_NAMED = 3
+
+
+def _echo(request: Request) -> None:
+    EchoRequest.unpack(request.message.body)
+    request.reply(EchoResponse().pack())
+
+
+def _oplock_break(request: Request) -> None:
+    """Scratch files have oplocks; disks have none, and nothing has a lease (3.3.5.22)."""
+    body = unpack_break_acknowledgment(request.message.body)
+    if isinstance(body, OplockBreak):
+        opened = request.find_open(*body.file_id)
+        if isinstance(opened, ScratchOpen):
+            oplock_break.acknowledge(request, opened, body)
+            return
+    raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no oplock to acknowledge")
+
+
+def _unknown(request: Request) -> None:
+    raise StatusError(NtStatus.INVALID_PARAMETER, f"command {request.message.command} does not exist")
+
+
+Handler = Callable[[Request], None]
+
+UNKNOWN: Final[tuple[Handler, Needs]] = (_unknown, Needs.SESSION_IF_NAMED)
+HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
+    Command.SESSION_SETUP: (session.session_setup, Needs.LOGIN),
+    Command.LOGOFF: (session.logoff, Needs.SESSION),
+    Command.TREE_CONNECT: (trees.connect, Needs.SESSION),
+    Command.TREE_DISCONNECT: (trees.disconnect, Needs.TREE),
+    Command.CREATE: (files.create, Needs.TREE),
+    Command.CLOSE: (files.close, Needs.TREE),
+    Command.FLUSH: (read_write.flush, Needs.TREE),
+    Command.READ: (read_write.read, Needs.TREE),
+    Command.WRITE: (read_write.write, Needs.TREE),
+    Command.LOCK: (locking.lock, Needs.TREE),
+    Command.IOCTL: (ioctl.ioctl, Needs.TREE),
+    Command.CANCEL: (cancel.cancel, Needs.SESSION),
+    Command.ECHO: (_echo, Needs.SESSION_IF_NAMED),
+    Command.QUERY_DIRECTORY: (listing.query_directory, Needs.TREE),
+    Command.CHANGE_NOTIFY: (query.change_notify, Needs.TREE),
+    Command.QUERY_INFO: (query.query_info, Needs.TREE),
+    Command.SET_INFO: (query.set_info, Needs.TREE),
+    Command.OPLOCK_BREAK: (_oplock_break, Needs.TREE),
+}

@@ -1,0 +1,121 @@
+"""FSCTL_SET_ZERO_DATA of a disk: a range becomes zeros, piece by piece through the disk's queue.
+
+A range may be as large as the disk, so it goes in pieces of which one at a time is queued or at the disk:
+the others of the disk get their turns in between, and what is left of a zeroing ends at once when its open is
+closed, its connection is lost, or it is cancelled.
+
+    begin -> [queue -> disk] -> [queue -> disk] -> ... -> the reply
+                      a piece that was quick: the next one is twice as large; a slow one: half as large
+
+A zeroing of more than one piece is asynchronous (MS-SMB2 3.3.4.2). It is answered only when none of its pieces is
+at the disk any more, also when it was cancelled: nothing of it may land over what is written afterwards.
+"""
+
+from typing import Final
+
+from meshfs import limits
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.errors import StatusError
+from meshfs.exporter.exchange.request import Request, Waiting
+from meshfs.exporter.state.opens import DiskOpen
+from meshfs.smb.constants import NtStatus
+from meshfs.smb.status import status_from_errno
+
+_PIECE_MIN_BYTES: Final = limits.ZERO_PIECE_MIN_BYTES
+_PIECE_MAX_BYTES: Final = limits.ZERO_PIECE_MAX_BYTES
+
+
+def begin(request: Request, opened: DiskOpen, offset: int, stop: int, reply: bytes) -> None:
+    """Zero the bytes from ``offset`` to ``stop``, inside the disk; ``reply`` is the answer when all is done.
+
+    Raises StatusError where a WRITE of the range would be refused.
+    """
+    if not opened.writable:
+        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+    if offset >= stop:
+        request.reply(reply)
+        return
+    locks = opened.disk.locks
+    if locks and not locks.can_write(opened, offset, stop - offset):
+        raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "SET_ZERO_DATA in a lock")
+    _Zeroing(request, opened, offset, stop, reply).start()
+
+
+def next_piece_bytes(piece_bytes: int, took_s: float) -> int:
+    """How large the piece is that follows one of ``piece_bytes``, which was done ``took_s`` after it was queued."""
+    if took_s > limits.ZERO_PIECE_S:
+        return max(piece_bytes // 2, _PIECE_MIN_BYTES)
+    if took_s < limits.ZERO_PIECE_S / 4:
+        return min(piece_bytes * 2, _PIECE_MAX_BYTES)
+    return piece_bytes
+
+
+class _Zeroing(Waiting):
+    """One request, from its first piece to its answer."""
+
+    __slots__ = ("_offset", "_opened", "_piece", "_piece_bytes", "_queued_s", "_reply", "_status", "_stop")
+
+    def __init__(self, request: Request, opened: DiskOpen, offset: int, stop: int, reply: bytes) -> None:
+        super().__init__(request, self._give_up)
+        self._opened = opened
+        self._offset = offset
+        self._stop = stop
+        self._reply = reply
+        self._piece: DiskRequest
+        self._piece_bytes = limits.ZERO_PIECE_BYTES
+        self._queued_s = 0.0
+        #: Why it ends early; 0 while it need not.
+        self._status = 0
+
+    def start(self) -> None:
+        request = self.request
+        self._queue_piece()
+        request.peer.exporter.touch(self._opened.disk.runner)
+        if self._stop - self._offset > self._piece_bytes and request.compound is None and request.may_wait:
+            request.go_asynchronous(self)
+
+    def end(self, status: int) -> None:
+        """CANCEL, or the connection's end: nothing more begins, and the answer is ``status``."""
+        self._status = status
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._opened.cancel(self._piece)
+
+    def _queue_piece(self) -> None:
+        opened = self._opened
+        self._queued_s = self.request.peer.exporter.clock()
+        length = min(self._piece_bytes, self._stop - self._offset)
+        piece = self._piece = DiskRequest(
+            Op.ZERO, self._offset, length, None, 0, self._piece_done, flow=opened.flow,
+            write_through=opened.write_through, context=self.request,
+        )  # fmt: skip
+        opened.requests.add(piece)
+        if not self.request.async_id:
+            self.request.peer.cancellable[self.request.message.message_id] = piece
+        opened.disk.runner.add(piece)
+
+    def _piece_done(self, piece: DiskRequest) -> None:
+        """Called by the runner, which sends what is queued meanwhile."""
+        opened = self._opened
+        opened.requests.discard(piece)
+        if not self.request.async_id:
+            self.request.peer.cancellable.pop(self.request.message.message_id, None)
+        # Where the zeroing is not asynchronous, nobody calls `end` when its connection is lost.
+        ends = opened.closing or self.request.peer.closed
+        status = self._status or (NtStatus.CANCELLED if ends else 0)
+        if piece.result < 0:
+            status = status or status_from_errno(-piece.result)
+        else:
+            self._offset += piece.length
+            took_s = self.request.peer.exporter.clock() - self._queued_s
+            self._piece_bytes = next_piece_bytes(self._piece_bytes, took_s)
+        if not status and self._offset < self._stop:
+            self._queue_piece()
+            return
+        if status and self._offset < self._stop:
+            self.request.fail(status)
+        else:
+            self.request.reply(self._reply)
+        if opened.closing and not opened.requests:
+            opened.drained()

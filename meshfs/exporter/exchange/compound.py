@@ -1,0 +1,139 @@
+"""Compounds: several requests in one frame, several replies in one (MS-SMB2 3.3.5.2.7).
+
+Requests are handled one after the other, each when the one before is answered. Related ones
+use the session, tree and file of the one before (3.3.5.2.7.2). Where the specification leaves
+it to the server this one does as Windows does: related and unrelated requests may be mixed
+(an unrelated one starts anew), and a failed request ends the chain only when there is no file
+to go on with.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.exporter.exchange.request import ERROR_BODY, Request, chain
+from meshfs.smb.connection import Message, Protection
+from meshfs.smb.constants import HEADER_BYTES, Command, Flags, NtStatus
+
+if TYPE_CHECKING:
+    from meshfs.exporter.commands.session_setup import Session
+    from meshfs.exporter.serving.peer import Peer
+
+_RELATED: Final = int(Flags.RELATED_OPERATIONS)
+_ERROR: Final = 0xC0000000
+#: Not worth being charged: with all credits, 2 MiB.
+_SMALL_BYTES: Final = 4 * limits.KIB
+_NO_FILE: Final = frozenset(
+    (Command.NEGOTIATE, Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_CONNECT, Command.TREE_DISCONNECT,
+     Command.ECHO, Command.CANCEL)
+)  # fmt: skip
+
+
+class Compound:
+    """Its replies leave together when the last is there."""
+
+    def __init__(self, peer: "Peer", head: Message) -> None:
+        self._peer = peer
+        self._next: Message | None = head
+        self._replies: list[tuple[Request, bytearray]] = []
+        self._running = False
+        #: The last that was found: a refusal further on is signed with its key.
+        self.session: Session | None = None
+        #: What a related request takes over: the identifiers of the one before ...
+        self._session_id: int | None = None
+        self._tree_id: int | None = None
+        self.file_id: int | None = None
+        #: ... and its error, if it failed and left no file.
+        self._file_status = 0
+        self._reply_bytes = 0
+        #: What its node's account holds for it: the copy of its requests, and replies that wait for the last one.
+        self._charged_bytes = 0
+        self._account = peer.usage.memory
+        self._charge(_length(head))
+
+    def is_last(self, request: Request) -> bool:
+        return request.message.next is None
+
+    def run(self) -> None:
+        """Handle requests until one does not answer at once, or all are answered."""
+        if self._running:
+            return
+        self._running = True
+        while self._next is not None and not self._peer.closed and not self._peer.closing:
+            message, self._next = self._next, None
+            self._peer.serve(Request(self._peer, message, self))
+        self._running = False
+
+    def inherit(self, request: Request) -> None:
+        """Put the identifiers in force into ``request``. Raises StatusError."""
+        if not request.message.flags & _RELATED:
+            self.file_id, self._file_status = None, 0
+            return
+        if self._session_id is None or self._tree_id is None:
+            raise StatusError(NtStatus.INVALID_PARAMETER, "no request before it, or one without session or tree")
+        message = request.message
+        if message.protection and message.session_id != self._session_id:
+            # It was checked with the key of another session of the connection, or with none.
+            message.protection = Protection.SEALED if message.protection == Protection.SEALED else Protection.UNKNOWN
+        request.session_id, request.tree_id = self._session_id, self._tree_id
+
+    def related_file(self) -> int:
+        """The file of the request before. Raises StatusError as that one failed, if it left none."""
+        if self._file_status:
+            raise StatusError(self._file_status, "the request before failed")
+        if self.file_id is None:
+            raise StatusError(NtStatus.INVALID_HANDLE, "the request before has no file")
+        return self.file_id
+
+    def _failed(self, command: int, status: int) -> None:
+        if command == Command.CREATE:
+            self.file_id = None
+        if self.file_id is None and command not in _NO_FILE:
+            self._file_status = status
+
+    def answered(self, request: Request, reply: bytearray, status: int) -> None:
+        message = request.message
+        if len(reply) > _SMALL_BYTES and self._reply_bytes + len(reply) > limits.FRAME_MAX_BYTES:
+            # Together they would fit into no frame, and 64 of them would be half a gigabyte.
+            status = NtStatus.INSUFFICIENT_RESOURCES
+            reply[8:12] = status.to_bytes(4, "little")
+            reply[HEADER_BYTES:] = ERROR_BODY
+        self._reply_bytes += len(reply)
+        self._charge(len(reply))
+        self._replies.append((request, reply))
+        if not message.flags & _RELATED or self._session_id is not None:
+            known = request.session_id and status != NtStatus.USER_SESSION_DELETED
+            self._session_id, self._tree_id = (request.session_id if known else None), request.tree_id
+        if request.security is not None:
+            self.session = self._peer.sessions.get(request.session_id, self.session)
+        if status & _ERROR == _ERROR:
+            self._failed(message.command, status)
+        self._next = message.next
+        if self._next is None:
+            self.let_go()
+            self._peer.send(chain(self._replies))
+        else:
+            self.run()
+
+    # --- memory ------------------------------------------------------------------------
+
+    def _charge(self, more_bytes: int) -> None:
+        if more_bytes > _SMALL_BYTES:
+            self._charged_bytes += more_bytes
+            self._peer.compounds.add(self)
+            self._peer.exporter.memory.charge(self._account, more_bytes)
+
+    def let_go(self) -> None:
+        """It is answered, or its connection is lost: its memory is free as soon as nobody refers to it."""
+        if self._charged_bytes:
+            self._peer.compounds.discard(self)
+            self._peer.exporter.memory.charge(self._account, -self._charged_bytes)
+            self._charged_bytes = 0
+
+
+def _length(part: Message | None) -> int:
+    total = 0
+    while part is not None:
+        total += len(part.view)
+        part = part.next
+    return total

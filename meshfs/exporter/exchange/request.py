@@ -1,0 +1,259 @@
+"""One request on its way through the exporter, and how its reply is made.
+
+A request is created per message, answered exactly once (`reply`, `fail`), at once or whenever
+its disk is done; LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronous first
+(MS-SMB2 3.3.4.2, 3.3.4.3). A reply is protected as its request was (3.3.4.1.1, 3.3.4.1.4): nothing is
+signed for somebody who did not sign, and where a signature was taken off on the way, the initiator gets
+a reply that it does not accept, and not an error that it would give to its application. Interim replies
+are not signed: they share their message id with the final reply, and a GMAC nonce must not be used twice.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from meshfs import limits
+from meshfs.disk.base import DiskRequest
+from meshfs.errors import ForgedMessage, LocalProtocolError, StatusError
+from meshfs.exporter.rules.channel_sequence import check_sequence
+from meshfs.smb.connection import Message, Protection
+from meshfs.smb.constants import Command, Flags, NtStatus
+from meshfs.smb.credits import charge_covers
+from meshfs.smb.messages import ErrorResponse
+from meshfs.smb.wire import pack_header
+
+if TYPE_CHECKING:
+    from meshfs.exporter.commands.session_setup import Session, Tree
+    from meshfs.exporter.exchange.compound import Compound
+    from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.opens import AnyOpen
+    from meshfs.smb.security import ChannelSecurity
+
+ERROR_BODY: Final = ErrorResponse().pack()
+_RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
+_SIGNED: Final = int(Flags.SIGNED)
+_ASYNC: Final = int(Flags.ASYNC_COMMAND)
+_RELATED: Final = int(Flags.RELATED_OPERATIONS)
+_REPLAY: Final = int(Flags.REPLAY_OPERATION)
+_SIGNED_WELL: Final = Protection.SIGNED
+_SEALED: Final = Protection.SEALED
+_BELIEVED_UNSIGNED: Final = frozenset(
+    (int(NtStatus.USER_SESSION_DELETED), int(NtStatus.REQUEST_OUT_OF_SEQUENCE), int(NtStatus.NOT_SUPPORTED))
+)
+
+
+class Request:
+    """``session``, ``tree`` and ``open`` are set as they are found out; ``answered`` when `reply` has answered."""
+
+    __slots__ = (
+        "answered", "async_id", "compound", "message", "open", "peer", "seal", "security", "session", "session_id",
+        "sign", "tree", "tree_id",
+    )  # fmt: skip
+    session: "Session"
+    tree: "Tree"
+    open: "AnyOpen"
+    answered: bool
+
+    def __init__(self, peer: "Peer", message: Message, compound: "Compound | None" = None) -> None:
+        self.peer = peer
+        self.message = message
+        self.compound = compound
+        self.session_id = message.session_id
+        self.tree_id = 0 if message.flags & _ASYNC else message.tail >> 32
+        self.security: ChannelSecurity | None = None
+        self.sign = False
+        self.seal = False
+        self.async_id = 0
+
+    def fault(self, done: DiskRequest) -> None:
+        """An error in the exporter's code prevented the answer to this request: end its connection, and no other."""
+        self.open.answered(done)
+        self.peer.abort()
+
+    def find_open(self, persistent: int, volatile: int) -> "AnyOpen":
+        """The open of a file id (or of the request before, in a compound). Raises StatusError.
+
+        Every request with a file id passes here, and has its channel sequence looked at (3.3.5.2.10). Both halves
+        of an id that the exporter gave out are equal; an id with a wrong persistent half names no open.
+        """
+        compound = self.compound
+        if compound is not None:
+            if self.message.flags & _RELATED:
+                persistent = volatile = compound.related_file()
+            compound.file_id = volatile
+        opened = self.session.opens.get(volatile)
+        if opened is None or opened.tree is not self.tree or persistent != volatile:
+            raise StatusError(NtStatus.FILE_CLOSED, f"no open 0x{volatile:x}")
+        self.open = opened
+        message = self.message
+        # Of the status a request has the channel sequence (and zeros) in its place.
+        if message.status != opened.channel_sequence or message.flags & _REPLAY:
+            check_sequence(self, opened)
+        return opened
+
+    def check_charge(self, payload_bytes: int) -> None:
+        """Raises StatusError unless the request pays for its larger payload (3.3.5.2.5)."""
+        if payload_bytes > limits.TRANSACT_SIZE_MAX_BYTES or not charge_covers(
+            self.message.credit_charge, payload_bytes
+        ):
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"{payload_bytes} bytes are not paid for")
+
+    def protect_by(self, session: "Session") -> None:
+        """Check that the request is protected as the session demands; the reply will be protected as it is.
+
+        Raises StatusError ACCESS_DENIED (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11), and ForgedMessage where the
+        signature is wrong.
+        """
+        protection = self.message.protection
+        self.security = session.channels.get(self.peer)
+        if protection is _SIGNED_WELL and not session.encrypt:
+            self.sign = True
+        elif protection is _SEALED:
+            self.seal = True
+        else:
+            self._protect_plain(session, protection)
+
+    def _protect_plain(self, session: "Session", protection: Protection) -> None:
+        """The same for a message that is not encrypted, and not signed well or of a session that encrypts."""
+        message, security = self.message, self.security
+        if protection == Protection.UNKNOWN and security is not None:
+            # A related request need not repeat the session's id its signature is checked by.
+            protection = self.peer.connection.check(message, security)
+        if protection == Protection.BAD:
+            raise ForgedMessage(f"{command_name(message.command)} with a wrong signature")
+        self.sign = protection == Protection.SIGNED
+        if session.encrypt:
+            if message.command != Command.SESSION_SETUP:
+                # The peer does not seal yet, and a sealed refusal would not tell it why.
+                raise StatusError(NtStatus.ACCESS_DENIED, "request is not encrypted")
+            self.seal = self.sign
+        if session.signing_required and not self.sign:
+            raise StatusError(NtStatus.ACCESS_DENIED, "request is not signed")
+
+    def reply(self, body: bytes, status: int = 0) -> bytearray | memoryview | None:
+        """Answer it. Returns the frame that is sent, or None when there is none of its own.
+
+        A second answer would be another message under the same message id, and under AES-GMAC the same nonce:
+        LocalProtocolError, which ends the connection.
+        """
+        if self.async_id:
+            self.peer.waiting.pop(self.async_id, None)
+            self.peer.cancellable.pop(self.message.message_id, None)
+        if self.peer.closed:
+            return None
+        if hasattr(self, "answered"):
+            raise LocalProtocolError(f"a second answer to {command_name(self.message.command)}")
+        self.answered = True
+        if self.compound is not None:
+            self.compound.answered(self, self.packed(body, status), status)
+            return None
+        frame = self.frame(body, status)
+        self.peer.send(frame)
+        return frame
+
+    def fail(self, status: int, data: bytes = b"") -> None:
+        self.reply(ErrorResponse(data).pack() if data else ERROR_BODY, status)
+
+    def frame(self, body: bytes, status: int) -> bytearray | memoryview:
+        message, connection = self.packed(body, status), self.peer.connection
+        if self.seal:
+            return connection.protect([message], None, self.security)
+        return connection.protect([message], self.security if self.signs(status) else None, None)
+
+    def packed(self, body: bytes, status: int) -> bytearray:
+        """Header and body, not protected yet; takes the credits the reply grants."""
+        message = self.message
+        # The credits of an asynchronous request went with its interim reply.
+        final = self.async_id and status != NtStatus.PENDING
+        credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
+        flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
+        if self.security is None and (status in _BELIEVED_UNSIGNED or message.protection == Protection.BAD):
+            # There is no key to sign with, or none for a login whose own signature is wrong. A client that demands
+            # signatures believes the status all the same, as long as the flag is there (Windows sets it, Samba's
+            # client asks for it).
+            flags |= message.flags & _SIGNED
+        header = pack_header(
+            message.command, status=status, flags=flags, credits=credits, credit_charge=message.credit_charge,
+            message_id=message.message_id, tree_id=self.tree_id, async_id=self.async_id or None,
+            session_id=self.session_id,
+        )  # fmt: skip
+        return bytearray(header + body)
+
+    def signs(self, status: int) -> bool:
+        return self.sign and not self.seal and status != NtStatus.PENDING
+
+    def wait(self, abort: Callable[[], None]) -> "Waiting":
+        """Go asynchronous: send the interim reply; the final one comes by ``reply`` later.
+
+        ``abort`` takes the request from where it waits (CANCEL, the open's or connection's end).
+        Raises StatusError where it cannot wait: too many do, or others of its compound follow.
+        """
+        if not self.may_wait:
+            raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")
+        if self.compound is not None and not self.compound.is_last(self):
+            raise StatusError(NtStatus.INTERNAL_ERROR, "only the last of a compound may wait")
+        waiting = Waiting(self, abort)
+        self.go_asynchronous(waiting)
+        return waiting
+
+    @property
+    def names_session(self) -> bool:
+        """Whether it claims to be of a session, by its id or by a signature."""
+        return bool(self.session_id or self.message.flags & _SIGNED)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the connection has room for another asynchronous request."""
+        return len(self.peer.waiting) < limits.ASYNC_PER_CONNECTION_MAX
+
+    def go_asynchronous(self, waiting: "Waiting") -> None:
+        """Send the interim reply; ``waiting`` is told of a CANCEL and of the connection's end."""
+        peer = self.peer
+        peer.last_async_id += 1
+        self.async_id = peer.last_async_id
+        peer.waiting[self.async_id] = peer.cancellable[self.message.message_id] = waiting
+        compound, self.compound = self.compound, None
+        if compound is not None:
+            compound.answered(self, self.packed(ERROR_BODY, NtStatus.PENDING), NtStatus.PENDING)
+        else:
+            peer.send(self.frame(ERROR_BODY, NtStatus.PENDING))
+
+
+class Waiting:
+    """An asynchronous request that was not answered yet."""
+
+    __slots__ = ("_abort", "request")
+
+    def __init__(self, request: Request, abort: Callable[[], None]) -> None:
+        self.request = request
+        self._abort = abort
+
+    def end(self, status: int) -> None:
+        """Give up waiting and answer with ``status``."""
+        self._abort()
+        self.request.fail(status)
+
+
+def chain(replies: list[tuple[Request, bytearray]]) -> bytearray | memoryview:
+    """The frame of a compound's replies; each signed by itself, or all sealed together."""
+    connection = replies[0][0].peer.connection
+    related = len(replies) > 1 and bool(replies[1][0].message.flags & _RELATED)
+    for index, (_, message) in enumerate(replies):
+        if related and index:
+            message[16] |= _RELATED
+        if index < len(replies) - 1:
+            message.extend(bytes(-len(message) % 8))
+            message[20:24] = len(message).to_bytes(4, "little")
+    sealer = next((request.security for request, _ in replies if request.seal), None)
+    if sealer is None:
+        for request, message in replies:
+            if message[16] & _SIGNED and request.security is not None:
+                connection.sign(message, request.security)
+    joined = bytearray().join(message for _, message in replies)
+    return connection.protect([joined], None, sealer)
+
+
+def command_name(command: int) -> str:
+    try:
+        return Command(command).name
+    except ValueError:
+        return f"command {command}"

@@ -1,0 +1,106 @@
+"""What a CREATE in the scratch share may ask for, whatever the files there are (MS-FSA 2.1.5.1). Pure.
+
+Every function raises StatusError, and changes nothing.
+"""
+
+from typing import Final
+
+from meshfs import limits
+from meshfs.errors import StatusError
+from meshfs.exporter.kinds.scratch_tree import ScratchFile
+from meshfs.exporter.state.shares import expand_access
+from meshfs.smb.constants import AccessMask, CreateDisposition, CreateOptions, FileAttributes, NtStatus
+from meshfs.smb.info.facts import NAME_MAX_CHARS
+from meshfs.smb.messages import CreateRequest
+
+_A = AccessMask
+_D = CreateDisposition
+_F = FileAttributes
+_O = CreateOptions
+#: Everything one may do with a file: whoever is logged in may do it.
+SCRATCH_RIGHTS: Final = 0x001F_01FF
+OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
+KEPT_ATTRIBUTES: Final = int(_F.READONLY | _F.HIDDEN | _F.SYSTEM | _F.ARCHIVE)
+_FORBIDDEN_IN_NAMES: Final = frozenset('"*/:<>?|\\') | {chr(code) for code in range(32)}
+# Room for a ".." beside each name of the longest path there can be; more is work without a purpose.
+_PARTS_MAX: Final = 2 * (limits.SCRATCH_DEPTH_MAX + 1)
+
+
+def components(path: str) -> list[str]:
+    """The names of a path from the root down; none for the root itself.
+
+    As Windows does, "." and ".." are worked out here, by the text alone (MS-FSCC 2.1.5.1).
+    """
+    parts = path.split("\\") if path else []
+    if len(parts) > _PARTS_MAX:
+        raise StatusError(NtStatus.NAME_TOO_LONG, f"path of {len(parts)} names")
+    names: list[str] = []
+    for name in parts:
+        if name == "..":
+            if not names:
+                raise StatusError(NtStatus.OBJECT_PATH_SYNTAX_BAD, "path leads out of the share")
+            names.pop()
+        elif name != ".":
+            _check_name(name)
+            names.append(name)
+        if len(names) > limits.SCRATCH_DEPTH_MAX + 1:
+            raise StatusError(NtStatus.NAME_TOO_LONG, f"more than {limits.SCRATCH_DEPTH_MAX} directories deep")
+    return names
+
+
+def _check_name(name: str) -> None:
+    """One component; streams do not exist, so a colon is in none."""
+    if not name or len(name) > NAME_MAX_CHARS or not _FORBIDDEN_IN_NAMES.isdisjoint(name):
+        raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name[:NAME_MAX_CHARS]!r}")
+
+
+def check_options(body: CreateRequest) -> None:
+    """What contradicts itself, whatever file is meant (2.1.5.1)."""
+    directory = body.options & _O.DIRECTORY_FILE
+    if directory and body.disposition in OVERWRITES:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not overwritten")
+    if body.file_attributes & _F.DIRECTORY and not directory and body.disposition == _D.CREATE:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "attributes of a directory for a file")
+    if directory and body.file_attributes & _F.TEMPORARY:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not temporary")
+    if body.options & _O.DELETE_ON_CLOSE and not granted(body) & _A.DELETE:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "delete on close without the right to delete")
+
+
+def check_kind(file: ScratchFile, body: CreateRequest) -> None:
+    if body.disposition == _D.CREATE:
+        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} exists")
+    if not file.is_directory:
+        if body.options & _O.DIRECTORY_FILE:
+            raise StatusError(NtStatus.NOT_A_DIRECTORY, f"{body.name!r} is a file")
+        return
+    if body.options & _O.NON_DIRECTORY_FILE:
+        raise StatusError(NtStatus.FILE_IS_A_DIRECTORY, f"{body.name!r} is a directory")
+    if body.disposition in OVERWRITES:
+        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} is a directory")
+    if file.parent is None and body.options & _O.DELETE_ON_CLOSE:
+        raise StatusError(NtStatus.CANNOT_DELETE, "the root is not deleted")
+
+
+def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> None:
+    """2.1.5.1.2: what read-only, hidden and system files refuse."""
+    overwrites = body.disposition in OVERWRITES
+    if file.attributes & _F.READONLY and not file.is_directory:
+        if access & (_A.WRITE_DATA | _A.APPEND_DATA) or overwrites:
+            raise StatusError(NtStatus.ACCESS_DENIED, f"{body.name!r} is read-only")
+        if body.options & _O.DELETE_ON_CLOSE:
+            raise StatusError(NtStatus.CANNOT_DELETE, f"{body.name!r} is read-only")
+    guarded = file.attributes & (_F.HIDDEN | _F.SYSTEM)
+    if overwrites and guarded & ~body.file_attributes:
+        raise StatusError(NtStatus.ACCESS_DENIED, f"{body.name!r} is overwritten without its attributes")
+
+
+def granted(body: CreateRequest) -> int:
+    """The access an open gets: all files give all rights to all."""
+    wanted = body.desired_access
+    if wanted & _A.GENERIC_ALL:
+        wanted = wanted & ~_A.GENERIC_ALL | SCRATCH_RIGHTS
+    access = expand_access(wanted, SCRATCH_RIGHTS)
+    if access & ~SCRATCH_RIGHTS:
+        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{access:x}")
+    return access

@@ -1,0 +1,175 @@
+"""Files and directories of the scratch share, and what a directory knows of everything below it. Pure.
+
+Directories nest, at most SCRATCH_DEPTH_MAX deep. So each operation may walk from a file up to the root, and none walks
+down: what a rename asks of all that lies below a directory (is any of it open, how deep is it) is counted there as
+files are opened, closed, made, moved and removed.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from sortedcontainers import SortedDict
+
+from meshfs.exporter.rules.locks import Lockable
+from meshfs.exporter.rules.oplock import Oplock
+from meshfs.exporter.rules.share_access import ShareCounts
+from meshfs.smb.info import short_name
+from meshfs.smb.messages import FileTimes
+
+
+class OpenOfFile(Protocol):
+    """What the model looks at; `meshfs.exporter.state.opens.ScratchOpen` is one."""
+
+    access: int
+    share_access: int
+
+    def changed(self, what: int, action: int, name: str, *, below: bool) -> None:
+        """A file in its directory changed, or ``below``, in a directory of that one; ``what`` is of NotifyFilter."""
+
+    def deleted(self) -> None:
+        """Its directory is about to be deleted: nothing in it changes any more."""
+
+
+class ScratchFile(Lockable):
+    """A file, or a directory, whose ``children`` are by folded name.
+
+    opens_below   how many opens there are of files below a directory, at any depth
+    height        how many directories lie below each other in a directory: 0 for one without directories
+    watchers      the opens of a directory that are notified of changes
+    short_name    its 8.3 name, by which it is found as well; empty where another file of the directory has that name
+    """
+
+    __slots__ = (
+        "_heights", "_shorts", "attributes", "children", "data", "delete_pending", "height", "index_number", "name",
+        "opens", "opens_below", "oplock", "parent", "share_counts", "short_name", "times", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, name: str, parent: "ScratchFile | None", index_number: int, now: int, *, folder: bool) -> None:
+        super().__init__()
+        self.name = name
+        self.parent = parent
+        self.index_number = index_number
+        self.times = FileTimes.same(now)
+        self.attributes = 0
+        self.children: SortedDict[str, ScratchFile] | None = SortedDict() if folder else None
+        self.data = bytearray()
+        self.opens: dict[OpenOfFile, None] = {}
+        self.share_counts = ShareCounts()
+        self.opens_below = 0
+        self.oplock: Oplock | None = None
+        self.delete_pending = False
+        self.watchers: dict[OpenOfFile, None] = {}
+        self.height = 0
+        self.short_name = ""
+        # The files of a directory whose 8.3 name is not their own name.
+        self._shorts: dict[str, ScratchFile] = {}
+        # How many of its directories have which height.
+        self._heights: dict[int, int] = {}
+
+    @property
+    def is_directory(self) -> bool:
+        return self.children is not None
+
+    def above(self) -> "Iterator[ScratchFile]":
+        """The directories that it lies in, the nearest first."""
+        directory = self.parent
+        while directory is not None:
+            yield directory
+            directory = directory.parent
+
+    @property
+    def depth(self) -> int:
+        """How many directories it lies in: 0 for the root."""
+        return sum(1 for _ in self.above())
+
+    @property
+    def path(self) -> str:
+        """From the share's root, without a leading separator."""
+        names = [self.name, *(directory.name for directory in self.above())]
+        return "\\".join(reversed(names)).removeprefix("\\")
+
+    def add_open(self, opened: OpenOfFile) -> None:
+        self.opens[opened] = None
+        self.share_counts.add(opened.access, opened.share_access)
+        for directory in self.above():
+            directory.opens_below += 1
+
+    def remove_open(self, opened: OpenOfFile) -> None:
+        del self.opens[opened]
+        self.share_counts.remove(opened.access, opened.share_access)
+        for directory in self.above():
+            directory.opens_below -= 1
+
+    # --- what lies in a directory ------------------------------------------------------
+
+    def find(self, name: str) -> "ScratchFile | None":
+        """The file of that name, or of that 8.3 name where there is none."""
+        if self.children is None:
+            return None
+        found: ScratchFile | None = self.children.get(name.casefold())
+        return found or self._shorts.get(name.upper())
+
+    def children_after(self, folded_name: str | None) -> "Iterator[tuple[str, ScratchFile]]":
+        """In the order of listings: those behind a folded name, which itself need not be there any more."""
+        children = self.children
+        if children is None:
+            return
+        for key in children.irange(folded_name, inclusive=(False, True)):
+            yield key, children[key]
+
+    def attach(self, file: "ScratchFile", name: str) -> None:
+        """Enter a file, or a directory with all that is in it, under a name that is free."""
+        assert self.children is not None
+        file.parent, file.name = self, name
+        self.children[name.casefold()] = file
+        self._give_short_name(file)
+        self._count_opens(file, 1)
+        if file.is_directory:
+            self._change_height(None, file.height)
+
+    def detach(self, file: "ScratchFile") -> None:
+        """Take it out; its ``parent`` stays what it was."""
+        assert self.children is not None
+        del self.children[file.name.casefold()]
+        if self._shorts.get(file.short_name) is file:
+            del self._shorts[file.short_name]
+        self._count_opens(file, -1)
+        if file.is_directory:
+            self._change_height(file.height, None)
+
+    def _give_short_name(self, file: "ScratchFile") -> None:
+        """A file's own name goes before the 8.3 name of another, whoever came first."""
+        assert self.children is not None
+        own = file.name.upper()
+        robbed = self._shorts.pop(own, None)
+        if robbed is not None:
+            robbed.short_name = ""
+        short = short_name(file.name)
+        if short == own:
+            file.short_name = short
+        elif short in self._shorts or short.casefold() in self.children:
+            file.short_name = ""
+        else:
+            file.short_name = short
+            self._shorts[short] = file
+
+    def _count_opens(self, file: "ScratchFile", sign: int) -> None:
+        moved = sign * (len(file.opens) + file.opens_below)
+        if moved:
+            for directory in (self, *self.above()):
+                directory.opens_below += moved
+
+    def _change_height(self, old: int | None, new: int | None) -> None:
+        """One of its directories comes (``old`` is None), goes (``new`` is None), or changes its height."""
+        for directory in (self, *self.above()):
+            heights, before = directory._heights, directory.height
+            if old is not None:
+                heights[old] -= 1
+                if not heights[old]:
+                    del heights[old]
+            if new is not None:
+                heights[new] = heights.get(new, 0) + 1
+            directory.height = 1 + max(heights) if heights else 0
+            if directory.height == before:
+                return
+            old, new = before, directory.height

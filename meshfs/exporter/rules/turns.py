@@ -1,0 +1,249 @@
+"""Whose turn the exporter's only thread serves next: nodes by weight, applications before the system. Pure.
+
+The thread's time is a resource like a disk's time (`scheduler/fair.py`), and it is shared by the same rules: two levels
+of start-time fair queueing (Goyal, Vin, Cheng: Start-time Fair Queueing, SIGCOMM 1996, hierarchical in section 3).
+Two things differ. One request is served at a time, so the order alone decides. And what a turn costs is known only
+when it is over: it is measured by the clock, whatever the turn did, so that a wrong signature, a CREATE or a listing
+pays for itself. Start-time fair queueing needs no cost before the service, only start tags, and therefore fits.
+
+    processor -+- app      share 1 - system_floor    -+- node n1, weight
+               |                                      +- node n2, weight ...
+               |                                      +- logins from an address of the config, weight 1 ...
+               |                                      '- strangers (not logged in, other addresses), STRANGERS_WEIGHT
+               '- system   share system_floor        -+- node n1, weight ...
+
+    a flow that begins to want turns   S = max(v, F)      v = S of its class's last turn
+    after a turn that took t seconds   F = S + t / weight; a flow that wants more goes on with S = F
+    a class                            the same with the shares, between the classes
+    next                               of the class with the smaller S (app when equal) the flow with the smallest S
+
+A flow that needs less than its share finds S = v when it wants a turn; no flow has a smaller tag, and of equal ones
+its own goes first: it is next. A flow that wanted nothing for a while has saved up nothing, as S is never below v. When
+nobody wants a turn, v moves on to the largest F (Goyal et al., section 2): what was used while nobody else wanted it is
+forgotten.
+
+A turn is as long as a quantum. It ends between two messages (or replies), so it may be longer by one of these. Bounds,
+with q a quantum and m the longest step (one message or reply):
+
+    fairness   two flows f, g of a class that both want turns over an interval get time W with
+               |W_f / w_f - W_g / w_g| <= (q + m) (1 / w_f + 1 / w_g)            (Goyal et al., theorem 1)
+    waiting    a flow of applications that needs less than its share waits for the turn that is under way, at most
+               q + m, for other such flows, and where applications want everything, for what that turn made
+               due to the system: (q + m) system_floor / (1 - system_floor), and one turn of the system
+
+While other flows have had turns lately a quantum is short, since a newcomer waits for the rest of a turn. Alone, a
+longer one saves looking for newcomers. A turn of the system is the shortest, as it is always in an application's way.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import heappop, heappush, heapreplace
+from itertools import count
+from typing import Any, Final
+
+from meshfs import limits
+from meshfs.model import IoClass
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshfs.scheduler.decide.policy import Flow as FlowKey
+
+#: Of equal start tags, who begins to want turns goes before who goes on.
+_BEFORE: Final = 1 << 60
+#: Whoever is not logged in and comes from no address of the config; no node has an empty name.
+STRANGERS: Final[FlowKey] = ("", IoClass.APP)
+
+
+def newcomers_of(address: str) -> FlowKey:
+    """Whoever comes from an address of the config and is not logged in; no node has a name with blanks.
+
+    So the login of a node waits neither for strangers nor for the neighbours of other nodes.
+    """
+    return (f"logins from {address or 'this machine'}", IoClass.APP)
+
+
+class _Class:
+    """A class of I/O: its flows that want a turn, by start tag, and its own place between the classes."""
+
+    __slots__ = ("finish", "name", "per_share", "ready", "start", "top", "v")
+
+    def __init__(self, name: IoClass) -> None:
+        self.name = name
+        #: 1 / share of the processor.
+        self.per_share = 1.0
+        #: Start tag of the turn that was served last: the class's virtual time.
+        self.v = 0.0
+        #: The largest finish tag of its flows.
+        self.top = 0.0
+        #: Tags between the classes; ``start`` is valid while ``ready`` is not empty.
+        self.start = 0.0
+        self.finish = 0.0
+        #: A heap of (start tag, running number, flow).
+        self.ready: list[tuple[float, int, ProcessorFlow]] = []
+
+
+class ProcessorFlow:
+    """One node's work of one class at the exporter's processor.
+
+    small, large   what disks have answered and its initiators have not been told yet, by the size of the reply
+    links          connections that have something to receive, to handle, or to send
+    unpaid         completions taken from the disks that it was not charged for yet
+    wants          it is among those that want a turn, or has one
+    """
+
+    __slots__ = (
+        "finish", "io_class", "key", "large", "links", "per_weight", "small", "start", "turns", "unpaid", "used_s",
+        "wants",
+    )  # fmt: skip
+
+    def __init__(self, key: FlowKey, io_class: _Class, weight: float) -> None:
+        self.key = key
+        self.io_class = io_class
+        self.per_weight = 1.0 / weight
+        self.start = 0.0
+        self.finish = 0.0
+        self.wants = False
+        self.unpaid = 0
+        #: The processor's time it has had so far, and in how many turns.
+        self.used_s = 0.0
+        self.turns = 0
+        self.small: deque[Any] = deque()
+        self.large: deque[Any] = deque()
+        self.links: deque[Any] = deque()
+
+
+class Turns:
+    """``policy`` may be changed by `configure` at any time. Flows are few: two of each node, and the strangers'."""
+
+    def __init__(self, policy: DiskPolicy | None = None) -> None:
+        self._policy = policy or DiskPolicy()
+        self._app = _Class(IoClass.APP)
+        self._system = _Class(IoClass.SYSTEM)
+        self._flows: dict[FlowKey, ProcessorFlow] = {}
+        #: The virtual time between the classes.
+        self._v = 0.0
+        self._numbers = count()
+        #: Whose turn was served last, and for how long since it was somebody else's.
+        self._last: ProcessorFlow | None = None
+        self._alone_s = 0.0
+        self.configure(self._policy)
+        self.strangers = self.flow(STRANGERS)
+
+    def configure(self, policy: DiskPolicy) -> None:
+        """Go by other weights and shares from now on."""
+        self._policy = policy
+        for each in (self._app, self._system):
+            each.per_share = 1.0 / policy.share(each.name)
+        for key, flow in self._flows.items():
+            flow.per_weight = 1.0 / self._weight(key)
+
+    def _weight(self, key: FlowKey) -> float:
+        return limits.STRANGERS_WEIGHT if key == STRANGERS else self._policy.of(key).weight
+
+    def flow(self, key: FlowKey) -> ProcessorFlow:
+        found = self._flows.get(key)
+        if found is None:
+            io_class = self._system if key[1] is IoClass.SYSTEM else self._app
+            found = self._flows[key] = ProcessorFlow(key, io_class, self._weight(key))
+        return found
+
+    def flows(self) -> Iterator[ProcessorFlow]:
+        """All that ever wanted something."""
+        return iter(self._flows.values())
+
+    @property
+    def contended(self) -> bool:
+        """Whether a flow waits for its turn."""
+        return bool(self._app.ready or self._system.ready)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether all turns have been of one flow for a while."""
+        return self._alone_s >= limits.TURN_ALONE_AFTER_S
+
+    @property
+    def alone(self) -> ProcessorFlow | None:
+        """The flow that all turns have been of for a while, if there is one."""
+        return self._last if self._alone_s >= limits.TURN_ALONE_AFTER_S else None
+
+    def wanting(self) -> Iterator[ProcessorFlow]:
+        """The flows that wait for their turn, in no order."""
+        for each in (self._app, self._system):
+            for _, _, flow in each.ready:
+                yield flow
+
+    def add(self, flow: ProcessorFlow) -> None:
+        """The flow wants a turn. It must not be one that does already (``wants``)."""
+        flow.wants = True
+        io_class = flow.io_class
+        flow.start = flow.finish if flow.finish > io_class.v else io_class.v
+        if not io_class.ready:
+            io_class.start = io_class.finish if io_class.finish > self._v else self._v
+        heappush(io_class.ready, (flow.start, next(self._numbers) - _BEFORE, flow))
+
+    def next(self) -> ProcessorFlow | None:
+        """The flow whose turn it is, which waits no more; `charge` has to follow."""
+        app, system = self._app, self._system
+        io_class = system if system.ready and (not app.ready or system.start < app.start) else app
+        ready = io_class.ready
+        if not ready:
+            return None
+        while True:
+            start, number, flow = ready[0]
+            if start >= flow.start:
+                break
+            # It was charged for something while it waited.
+            heapreplace(ready, (flow.start, number, flow))
+        heappop(ready)
+        io_class.v = start
+        self._v = io_class.start
+        return flow
+
+    def take(self, flow: ProcessorFlow) -> None:
+        """`add` and `next` in one, for a flow that wants a turn when no other does."""
+        flow.wants = True
+        io_class = flow.io_class
+        io_class.v = flow.start = flow.finish if flow.finish > io_class.v else io_class.v
+        self._v = io_class.start = io_class.finish if io_class.finish > self._v else self._v
+
+    def charge(self, flow: ProcessorFlow, used_s: float, *, wants: bool) -> None:
+        """The flow's turn is over. ``wants``: it wants another one."""
+        io_class = flow.io_class
+        flow.used_s += used_s
+        flow.turns += 1
+        flow.finish = flow.start + used_s * flow.per_weight
+        if flow.finish > io_class.top:
+            io_class.top = flow.finish
+        io_class.start = io_class.finish = io_class.start + used_s * io_class.per_share
+        if flow is self._last:
+            self._alone_s += used_s
+        else:
+            self._last, self._alone_s = flow, 0.0
+        if wants:
+            flow.start = flow.finish
+            heappush(io_class.ready, (flow.start, next(self._numbers), flow))
+            return
+        flow.wants = False
+        if not io_class.ready:
+            io_class.v = io_class.top
+            if not self.contended:
+                self._v = max(self._app.finish, self._system.finish)
+
+    def charge_beside(self, flow: ProcessorFlow, used_s: float) -> None:
+        """Charge a flow for what was done for it outside of its turns."""
+        io_class = flow.io_class
+        flow.used_s += used_s
+        cost = used_s * flow.per_weight
+        if flow.wants:
+            flow.start += cost
+        else:
+            flow.finish = max(flow.finish, io_class.v) + cost
+            io_class.top = max(io_class.top, flow.finish)
+        if io_class.ready:
+            io_class.start += used_s * io_class.per_share
+        else:
+            io_class.finish = max(io_class.finish, self._v) + used_s * io_class.per_share
+
+    def quantum_s(self, flow: ProcessorFlow) -> float:
+        """How long the turn of ``flow`` that begins now may take."""
+        if self._alone_s >= limits.TURN_ALONE_AFTER_S and flow is self._last:
+            return limits.TURN_ALONE_S
+        return limits.TURN_SYSTEM_S if flow.io_class is self._system else limits.TURN_S

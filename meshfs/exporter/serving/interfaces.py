@@ -1,0 +1,41 @@
+"""What an exporter tells of its network interfaces; pure (MS-SMB2 3.3.5.15.11, 2.2.32.5)."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from meshfs import limits
+from meshfs.linux.interfaces import Interface
+from meshfs.smb.messages.ioctl import NetworkInterface
+
+
+def offered(addresses: Iterable[str], interfaces: Iterable[Interface]) -> tuple[NetworkInterface, ...]:
+    """One entry per address of the config that is on an interface with a carrier, in the config's order.
+
+    Other addresses of the machine are not told, as nobody listens there.
+
+    RSS_CAPABLE tells what the device does, several receive queues, as Samba's tells. Clients open one
+    connection to an interface without it and several to one with it, and Windows leaves interfaces
+    without it alone while others have it: set for all it would have a client open connections that one
+    core receives anyway, set for none it would keep Windows at one connection to the fastest device.
+
+    A link-local address is left out: it means nothing without an interface of the reader's.
+    """
+    up = [each for each in interfaces if each.up and each.index != 0]
+    entries: list[NetworkInterface] = []
+    for address in dict.fromkeys(ip_address(text) for text in addresses):
+        interface = _holder(address, up)
+        if interface is None or (address.version == 6 and address.is_link_local):
+            continue
+        capability = NetworkInterface.RSS_CAPABLE if interface.rss else 0
+        speed_bits_s = interface.speed_bits_s or limits.LINK_SPEED_ASSUMED_BITS_S
+        entries.append(NetworkInterface(interface.index, address, speed_bits_s, capability))
+    return tuple(entries[: limits.NETWORK_INTERFACES_MAX])
+
+
+def _holder(address: IPv4Address | IPv6Address, interfaces: list[Interface]) -> Interface | None:
+    """The interface that has the address. All of 127.0.0.0/8 is the loopback interface's, listed or not."""
+    for each in interfaces:
+        on_link = address.is_loopback and address in each.address.network
+        if each.address.ip == address or on_link:
+            return each
+    return None

@@ -1,0 +1,275 @@
+"""Accepts an exporter's connections, within limits, and ends them with it.
+
+    backlog --accept--> doorstep --first bytes--> link --login--> logged in
+                        (doorstep.py)             (link.py)
+
+Who may stay on the way is decided by admission.py. Each turn of the event loop accepts a part of the backlog, so
+that a flood of connections is kept up with and I/O goes on beside it. When no descriptor is left, a connection
+without a login is ended for the newcomer; where there is none, the newcomer is closed by help of a descriptor that is
+kept for this, because one that is never accepted would leave its client in the dark.
+"""
+
+import errno
+import logging
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from meshfs import limits
+from meshfs.endpoint import format_endpoint
+from meshfs.exporter.rules.admission import LOCAL, Admission, Arrival, Stage
+from meshfs.exporter.rules.turns import STRANGERS, newcomers_of
+from meshfs.exporter.serving.doorstep import Doorstep, Guest
+from meshfs.exporter.serving.link import Link
+from meshfs.exporter.serving.reserve import Reserve
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.loop import reactor
+from meshfs.transport.stream import enlarge_buffers, tune
+
+logger = logging.getLogger(__name__)
+
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+_NO_ROOM: Final = (*_NO_DESCRIPTOR, errno.ENOBUFS, errno.ENOMEM)
+_ACCEPT_RETRY_S: Final = 0.1
+_UCRED: Final = struct.Struct("3i")
+
+
+class Listener:
+    """All listening sockets and connections of one exporter. ``known``: the addresses of the config's nodes."""
+
+    def __init__(self, exporter: Exporter, sockets: Iterable[socket.socket], known: Iterable[str] = ()) -> None:
+        self._exporter = exporter
+        #: What ends the accepting at each listening socket.
+        self._accepting = {listening: trio.CancelScope() for listening in sockets}
+        self._nursery: trio.Nursery | None = None
+        self._links: set[Link] = set()
+        #: Those whose sockets have large buffers.
+        self._enlarged: set[Link] = set()
+        self._admission = Admission(known)
+        self._doorstep: Doorstep | None = None
+        self._reserve = Reserve()
+        self._flusher: trio.lowlevel.Task | None = None
+        self._reactor: reactor.Reactor | None = None
+        exporter.on_dirty = self._flush_soon
+        exporter.memory.defer = self._later
+
+    @property
+    def waiting(self) -> int:
+        """Connections on which nobody has logged in."""
+        return self._admission.waiting
+
+    @property
+    def connections(self) -> int:
+        return len(self._links) + (len(self._doorstep) if self._doorstep is not None else 0)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then all connections are closed and their sessions ended."""
+        self._reactor = self._exporter.processor.loop = reactor.current()
+        self._doorstep = Doorstep(self._admission, self._exporter.processor, self._begin, self._late)
+        with self._reserve:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._flush_when_woken)
+                nursery.start_soon(self._doorstep.end_late)
+                self._nursery = nursery
+                for listening in self._accepting:
+                    nursery.start_soon(self._accept, listening)
+                await trio.sleep_forever()
+
+    def listen(self, listening: socket.socket) -> None:
+        """Accept at one more socket, from now on."""
+        assert self._nursery is not None, "sockets are added while it runs"
+        self._accepting[listening] = trio.CancelScope()
+        self._nursery.start_soon(self._accept, listening)
+
+    def close(self, listening: socket.socket) -> None:
+        """Accept nothing more there, and close it; connections that came in at it go on."""
+        self._accepting.pop(listening).cancel()
+
+    def know(self, addresses: Iterable[str]) -> None:
+        """The nodes of the config have these addresses from now on."""
+        for arrival in self._admission.know(addresses):
+            self._end_for_another(arrival)
+
+    def stop(self) -> None:
+        """Accept and read nothing more; replies still go out."""
+        for scope in self._accepting.values():
+            scope.cancel()
+        for link in list(self._links):
+            link.stop_reading()
+
+    async def sent_all(self) -> None:
+        """Until all replies that are there were handed to the kernel."""
+        while self._exporter.processor.turns.contended:
+            # Each time the reactor has a round, and serves turns in it.
+            await trio.lowlevel.checkpoint()
+        for link in list(self._links):
+            await link.sent_all()
+
+    # --- accepting ---------------------------------------------------------------------
+
+    async def _accept(self, listening: socket.socket) -> None:
+        with self._accepting[listening]:
+            while True:
+                await trio.lowlevel.wait_readable(listening.fileno())
+                begun_s = time.monotonic()
+                try:
+                    more = self._accept_some(listening)
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    self._exporter.count("accept_failures")
+                    if self._exporter.log_limit.allows(self._exporter.clock()):
+                        logger.error("cannot accept a connection: %s", error.strerror)
+                    if not self._make_room(listening, error):
+                        await trio.sleep(_ACCEPT_RETRY_S)
+                else:
+                    if more:
+                        # Others have their time, too. What waits in the backlog meanwhile is not lost.
+                        await trio.sleep((time.monotonic() - begun_s) * (1 / limits.ACCEPT_SHARE - 1))
+        if listening not in self._accepting:
+            listening.close()
+
+    def _accept_some(self, listening: socket.socket) -> bool:
+        """Take what the backlog has, or a part of it; whether there may be more. Raises OSError."""
+        now = trio.current_time()
+        for _ in range(limits.ACCEPTS_PER_TURN):
+            try:
+                accepted, address = listening.accept()
+            except ConnectionAbortedError:
+                continue
+            except BlockingIOError:
+                return False
+            self._admit(accepted, address, now)
+        return True
+
+    def _make_room(self, listening: socket.socket, error: OSError) -> bool:
+        """End a connection for the newcomer's descriptor; without one, turn the newcomer away. False: wait a moment."""
+        if error.errno not in _NO_DESCRIPTOR:
+            return False
+        emptiest = self._admission.emptiest()
+        if emptiest is not None:
+            self._end_for_another(emptiest, "no file descriptor is left")
+            return True
+        self._exporter.count("connections_refused")
+        self._reserve.turn_away(listening)
+        return False
+
+    def _admit(self, accepted: socket.socket, address: object, now: float) -> None:
+        assert self._doorstep is not None
+        self._exporter.count("connections")
+        accepted.setblocking(False)
+        host = address[0] if isinstance(address, tuple) else LOCAL
+        arrival, ended = self._admission.arrive(host)
+        newcomers = self._exporter.processor.turns.flow(newcomers_of(host) if arrival.is_known else STRANGERS)
+        self._doorstep.add(Guest(accepted, address, arrival, now, newcomers))
+        self._end_for_another(ended)
+
+    def _end_for_another(self, arrival: Arrival | None, why: str = "too many wait") -> None:
+        if arrival is None:
+            return
+        # At once, although its end takes a turn of the event loop: the next newcomer needs another one's place.
+        self._admission.leave(arrival)
+        exporter = self._exporter
+        exporter.count("connections_ended")
+        if exporter.log_limit.allows(exporter.clock()):
+            whose = arrival.address or "this machine"
+            logger.warning("a connection from %s without a login was ended for a newer one: %s", whose, why)
+        arrival.end()
+
+    def _late(self, guest: Guest) -> None:
+        exporter = self._exporter
+        exporter.count("login_timeouts")
+        if exporter.log_limit.allows(exporter.clock()):
+            remote = guest.arrival.address or "this machine"
+            logger.warning("%s: closed: it sent nothing within %g s", remote, limits.UNAUTHENTICATED_TIMEOUT_S)
+
+    def _begin(self, guest: Guest) -> None:
+        """The first bytes of a connection are there: serve it."""
+        assert self._nursery is not None
+        assert self._reactor is not None
+        stream, arrival = guest.socket, guest.arrival
+        tune(stream, enlarge=False)
+        deadline = guest.accepted_s + limits.UNAUTHENTICATED_TIMEOUT_S
+        link = Link(self._exporter, stream, _remote_text(stream, guest.address), deadline, guest.newcomers)
+
+        def reached(stage: Stage) -> None:
+            if link.reached(stage):
+                if stage is Stage.LOGGED_IN:
+                    self._enlarge(link, stream)
+                self._end_for_another(self._admission.advance(arrival, stage))
+
+        link.peer.on_stage = reached
+        arrival.end = link.end
+        self._links.add(link)
+        self._nursery.start_soon(self._serve, link, arrival)
+        self._reactor.give_turn()
+
+    def _enlarge(self, link: Link, stream: socket.socket) -> None:
+        """Let the kernel hold large replies of a Unix socket, of so many at once as is worth their memory."""
+        enlarged = self._enlarged
+        if stream.family == socket.AF_UNIX and link not in enlarged and len(enlarged) < limits.UNIX_SOCKETS_LARGE_MAX:
+            enlarged.add(link)
+            enlarge_buffers(stream)
+
+    async def _serve(self, link: Link, arrival: Arrival) -> None:
+        try:
+            await link.run()
+        except trio.Cancelled:
+            raise
+        except Exception:
+            # A fault of ours must not take the other connections down.
+            self._exporter.count("internal_errors")
+            logger.exception("%s: closed after an internal error", link.peer.remote)
+        finally:
+            self._links.discard(link)
+            self._enlarged.discard(link)
+            link.peer.on_stage = _ignored
+            self._admission.leave(arrival)
+            link.close()
+
+    # --- replies of completions --------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        """Replies wait: they leave at the end of the reactor's round, or of trio's turn."""
+        if self._reactor is not None and self._reactor.in_round:
+            self._reactor.defer(self._exporter.flush)
+            return
+        task, self._flusher = self._flusher, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        """Call it when whatever is being done is done."""
+        if self._reactor is not None and self._reactor.in_round:
+            self._reactor.defer(call)
+        else:
+            trio.lowlevel.current_trio_token().run_sync_soon(call)
+
+    async def _flush_when_woken(self) -> None:
+        """Sends the replies of disk completions that a trio task delivered, once it is done."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._flusher = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            self._flusher = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            self._exporter.flush()
+
+
+def _remote_text(stream: socket.socket, address: object) -> str:
+    """Who it is, for logs and status: address and port, or the process behind a Unix socket."""
+    if stream.family == socket.AF_UNIX:
+        pid, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        return f"local process {pid} of user {uid}"
+    assert isinstance(address, tuple)
+    return format_endpoint(address[0], address[1])
+
+
+def _ignored(_: Stage) -> None:
+    """The connection is over."""

@@ -1,0 +1,248 @@
+"""The sending half of one connection: frames leave at once as far as the socket takes them, the rest in turns.
+
+    Peer.out -> flush     sendmsg; while other nodes have turns, TURN_STEP_BYTES at most
+    socket full           the reactor tells when it takes data again; then, and when it would have taken more, the
+                          rest waits for a turn of the node (`processor.py`)
+    its turn -> step      the same again
+
+So no reply waits behind a megabyte of another connection. As long as something waits, what is added to ``Peer.out``
+goes behind it.
+"""
+
+import enum
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from meshfs import bugs, limits
+from meshfs.buffers import Buffer
+from meshfs.exporter.rules.turns import ProcessorFlow
+from meshfs.exporter.serving.peer import Peer
+from meshfs.loop.reactor import Reactor
+from meshfs.transport.base import Memory
+
+logger = logging.getLogger(__name__)
+
+#: Parts of one sendmsg (writev(2): IOV_MAX).
+_IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+#: What a frame takes beside its bytes: a bytearray, a tuple, its place in a list.
+_FRAME_BYTES: Final = 200
+
+
+class _Sent(enum.Enum):
+    """What became of sending what waits."""
+
+    ALL = enum.auto()
+    #: The socket takes no more for now.
+    FULL = enum.auto()
+    #: The socket takes more; it is another's turn first.
+    SOME = enum.auto()
+
+
+class Outlet:
+    """``on_sent`` is told when nothing waits any more, ``on_broken`` when nothing can be sent.
+
+    ``own_flow`` is the connection's: what waits is sent in its turns, or in those of the node's other class.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        stream: socket.socket,
+        reactor: Reactor,
+        own_flow: ProcessorFlow,
+        on_sent: Callable[[], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._peer = peer
+        self._socket = stream
+        self._fd = stream.fileno()
+        self._reactor = reactor
+        self._on_sent = on_sent
+        self._on_broken = on_broken
+        self._processor = peer.exporter.processor
+        self.own_flow = own_flow
+        #: In whose turns the rest of what waits is sent.
+        self._flow = own_flow
+        #: What the socket has taken so far.
+        self.taken_bytes = 0
+        self._memory = peer.exporter.memory
+        #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
+        self._charged_bytes = 0
+        self._charged_to = peer.usage.memory
+        #: Of the frames that wait, how many were counted so far, and what they are.
+        self._counted = self._unsent_bytes = self._own_bytes = 0
+        #: Set when nothing waits to be sent any more; None while nothing does.
+        self.waiting: trio.Event | None = None
+        peer.flush = self.flush
+
+    def flush(self) -> None:
+        """Send as much as the socket takes now. Never raises."""
+        if self.waiting is not None:
+            return
+        try:
+            sent = self._send_some()
+            if sent is _Sent.ALL:
+                self._on_sent()
+                return
+            self.waiting = trio.Event()
+            self._flow = self._flow_of_turn()
+            if sent is _Sent.FULL:
+                self._reactor.when_writable(self._fd, self._writable)
+            else:
+                self._processor.ready(self, self._flow)
+        except Exception as error:
+            # The exporter has more connections to flush in this batch.
+            self._fault(error)
+
+    def _flow_of_turn(self) -> ProcessorFlow:
+        """Whose turn is under way, if it is this node's: a reply can also leave in the turn of one who unlocked."""
+        serving, own = self._processor.serving, self.own_flow
+        return serving if serving.key[0] == own.key[0] else own
+
+    def step(self, _: float) -> ProcessorFlow | None:
+        """Its turn."""
+        if self.waiting is None:
+            return None
+        try:
+            sent = self._send_some()
+            if sent is _Sent.SOME:
+                return self._flow
+            if sent is _Sent.ALL:
+                self._all_sent()
+            else:
+                self._reactor.when_writable(self._fd, self._writable)
+        except Exception as error:
+            self._fault(error)
+        return None
+
+    async def sent_all(self) -> None:
+        while self.waiting is not None:
+            await self.waiting.wait()
+
+    def unsent_bytes(self) -> int:
+        """What the socket has not taken; 0 when nothing waits for it.
+
+        Charges what of it is not the pool's memory, which is charged already.
+        """
+        if self.waiting is None:
+            return 0
+        out = self._peer.out
+        # What is there already was counted, unless some of it was sent since.
+        for index in range(self._counted, len(out)):
+            memory, buffer = out[index]
+            self._unsent_bytes += len(memory)
+            if buffer is None:
+                self._own_bytes += len(memory) + _FRAME_BYTES
+        self._counted = len(out)
+        self._charge(self._own_bytes)
+        return self._unsent_bytes
+
+    @property
+    def has_many(self) -> bool:
+        """Whether as many frames wait as may, however small they are."""
+        return len(self._peer.out) >= limits.SEND_QUEUE_FRAMES_MAX
+
+    def _count_anew(self) -> None:
+        self._counted = self._unsent_bytes = self._own_bytes = 0
+
+    def close(self) -> None:
+        """Nothing is charged any more."""
+        self._charge(0)
+
+    def _charge(self, own_bytes: int) -> None:
+        """Have the node's account hold so much for replies that are not sent."""
+        if own_bytes != self._charged_bytes:
+            if not self._charged_bytes:
+                self._charged_to = self._peer.usage.memory
+            self._memory.charge(self._charged_to, own_bytes - self._charged_bytes)
+            self._charged_bytes = own_bytes
+
+    def discard(self) -> None:
+        """Drop what waits: nothing is sent any more.
+
+        What follows a frame of which a part was sent would be taken for the rest of it.
+        """
+        self._peer.flush = self._drop
+        self._drop()
+        self._count_anew()
+        self._on_broken()
+        if self.waiting is not None:
+            self._all_sent()
+
+    def _drop(self) -> None:
+        for _, buffer in self._peer.out:
+            if buffer is not None:
+                buffer.release()
+        self._peer.out.clear()
+
+    def _writable(self) -> None:
+        """The full socket takes data again: the reactor's callback."""
+        self._processor.ready(self, self._flow)
+
+    def _send_some(self) -> _Sent:
+        out = self._peer.out
+        left = sys.maxsize if self._processor.turns.is_alone else limits.TURN_STEP_BYTES
+        while out:
+            if left <= 0:
+                return _Sent.SOME
+            parts = _parts(out, left)
+            try:
+                sent = self._socket.sendmsg(parts)
+            except BlockingIOError:
+                return _Sent.FULL
+            except OSError as error:
+                logger.debug("%s: %s", self._peer.remote, error)
+                self.discard()
+                return _Sent.ALL
+            left -= sent
+            self._take_off(sent, len(parts))
+        return _Sent.ALL
+
+    def _take_off(self, sent: int, count: int) -> None:
+        """Forget the frames that are sent, and the beginning of one sent in part."""
+        self.taken_bytes += sent
+        if self._counted:
+            self._count_anew()
+        out = self._peer.out
+        for index in range(count):
+            memory, buffer = out[index]
+            if sent < len(memory):
+                out[index] = (memoryview(memory)[sent:], buffer)
+                del out[:index]
+                return
+            sent -= len(memory)
+            if buffer is not None:
+                buffer.release()
+        del out[:count]
+
+    def _all_sent(self) -> None:
+        if self.waiting is not None:
+            self.waiting.set()
+            self.waiting = None
+        self._charge(0)
+        self._reactor.give_turn()
+        self._on_sent()
+
+    def _fault(self, error: Exception) -> None:
+        bugs.report(logger, "sending replies", error)
+        self.discard()
+
+
+def _parts(out: list[tuple[Memory, Buffer | None]], most_bytes: int) -> list[Memory]:
+    """The first of what waits to be sent; the last part is cut where it would be too much."""
+    if most_bytes == sys.maxsize:
+        return [memory for memory, _ in out[:_IOV_MAX]]
+    parts: list[Memory] = []
+    for memory, _ in out[:_IOV_MAX]:
+        if len(memory) >= most_bytes:
+            parts.append(memoryview(memory)[:most_bytes])
+            break
+        parts.append(memory)
+        most_bytes -= len(memory)
+    return parts

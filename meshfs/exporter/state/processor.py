@@ -1,0 +1,226 @@
+"""Serves the turns of the exporter's only thread, as `turns.py` decides. Decides nothing itself.
+
+    socket readable, or takes data again    -> ready(link, flow)      the link waits in its flow
+    a disk has answered                     -> answered(flow, done)   the reply waits in its flow
+    run, at the end of the reactor's round  -> a turn of the flow whose turn it is, and of the next one, until
+                                               TURN_S is over; then the reactor looks for newcomers first
+
+In its turn a flow first gives its small replies, then one large reply and one link's work in turn, so that nothing
+small waits for a megabyte. A turn is a batch of the exporter's (`exporter.py`): at its end its I/O starts and its
+replies leave. How long a turn may be goes by the clock, as others wait for it. What is charged for it is the time that
+the thread was on a processor: where the machine gave that to another process meanwhile, the flow must not pay. Where
+nobody waits, the clock, which costs a tenth, is near enough, up to UNCONTENDED_CHARGE_MAX_S. What the disks' engine
+did for a completion, before the reply's turn, is charged to the flows by their number of completions. A flow that has
+been alone for a while has its small replies given without a turn.
+
+Without a reactor (``loop`` is None; an exporter that a test drives by hand) replies are given at once.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from meshfs import bugs, limits
+from meshfs.disk.base import DiskRequest
+from meshfs.exporter.rules.turns import ProcessorFlow, Turns
+from meshfs.scheduler.decide.policy import DiskPolicy
+
+if TYPE_CHECKING:
+    from meshfs.exporter.state.exporter import Exporter
+
+logger = logging.getLogger(__name__)
+
+_TURN_S: Final = limits.TURN_S
+_UNCONTENDED_MAX_S: Final = limits.UNCONTENDED_CHARGE_MAX_S
+_SMALL_MAX_BYTES: Final = limits.REPLY_SMALL_MAX_BYTES
+
+
+class Work(Protocol):
+    """What a connection has to do in turns of its own."""
+
+    def step(self, until_s: float) -> ProcessorFlow | None:
+        """Work until that time by the processor's clock. Returns the flow in which the rest waits; None without a rest.
+
+        Must not raise.
+        """
+
+
+class Loop(Protocol):
+    """Of the reactor, what this needs."""
+
+    def soon(self, callback: Callable[[], None]) -> None: ...
+
+
+class Processor:
+    """One exporter's. ``clock`` goes on all the time, ``spent`` only while the thread is on a processor."""
+
+    def __init__(
+        self,
+        exporter: "Exporter",
+        clock: Callable[[], float] = time.perf_counter,
+        spent: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self.turns = Turns()
+        self.clock = clock
+        self.spent = spent
+        self.loop: Loop | None = None
+        self._exporter = exporter
+        #: Whether nobody waits for a turn: `run` neither runs nor is going to be called.
+        self.is_idle = True
+        #: Whether disks' answers were taken that no flow was charged for.
+        self._unpaid = False
+        #: When the first work came for the `run` that is going to be called.
+        self._since_s = 0.0
+        #: Whose turn is under way, or what it turned out to be.
+        self.serving = self.turns.strangers
+
+    def configure(self, policy: DiskPolicy) -> None:
+        """Share by other weights from now on."""
+        self.turns.configure(policy)
+
+    # --- work comes --------------------------------------------------------------------
+
+    def ready(self, work: Work, flow: ProcessorFlow) -> None:
+        """``work.step`` is to be called, once, in a turn of ``flow``."""
+        flow.links.append(work)
+        if not flow.wants:
+            self._want(flow)
+
+    def answered(self, flow: ProcessorFlow, done: DiskRequest) -> None:
+        """A disk has answered: ``done.on_done`` tells the initiator, in a turn of ``flow``."""
+        if self.loop is None or done.context.peer.closed:
+            done.on_done(done)
+            return
+        is_small = done.result <= _SMALL_MAX_BYTES or done.op
+        if is_small and self.is_idle and self.turns.alone is flow:
+            self._tell_at_once(flow, done)
+            return
+        (flow.small if is_small else flow.large).append(done)
+        flow.unpaid += 1
+        self._unpaid = True
+        if not flow.wants:
+            self._want(flow)
+
+    def _tell_at_once(self, flow: ProcessorFlow, done: DiskRequest) -> None:
+        """Nobody else has had a turn for a while, or waits for one, so there is nothing to put in order."""
+        begun_s = self.clock()
+        done.on_done(done)
+        flow.used_s += self.clock() - begun_s
+
+    def _want(self, flow: ProcessorFlow) -> None:
+        self.turns.add(flow)
+        if self.is_idle:
+            assert self.loop is not None, "without a reactor nothing waits"
+            self.is_idle = False
+            self._since_s = self.clock()
+            self.loop.soon(self.run)
+
+    # --- work is done ------------------------------------------------------------------
+
+    def serve(self, work: Work, flow: ProcessorFlow) -> None:
+        """`ready`, and the turn at once. Only while nobody waits (``is_idle``), from a callback of the reactor's."""
+        self.turns.take(flow)
+        flow.links.append(work)
+        self.is_idle = False
+        begun_s = self.clock()
+        self._serve(flow, begun_s + self.turns.quantum_s(flow))
+        self._charge(flow, min(self.clock() - begun_s, _UNCONTENDED_MAX_S))
+        self._go_on()
+
+    def run(self) -> None:
+        """Serve turns until TURN_S is over, and come back where more wait."""
+        turns, clock, spent = self.turns, self.clock, self.spent
+        now = clock()
+        try:
+            if self._unpaid:
+                self._charge_completions(now - self._since_s)
+            until_s, used_s = now + _TURN_S, spent()
+            while now < until_s and (flow := turns.next()) is not None:
+                self._serve(flow, now + turns.quantum_s(flow))
+                begun_s, used_s, now = used_s, spent(), clock()
+                self._charge(flow, used_s - begun_s)
+        finally:
+            # Whatever happened, the others have their turns.
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self.is_idle = not self.turns.contended
+        if not self.is_idle:
+            self._since_s = self.clock()
+            assert self.loop is not None
+            self.loop.soon(self.run)
+
+    def _serve(self, flow: ProcessorFlow, until_s: float) -> None:
+        """One turn."""
+        exporter = self._exporter
+        self.serving = flow
+        exporter.begin_batch()
+        try:
+            self._turn(flow, until_s)
+        except Exception as error:
+            bugs.report(logger, "a turn of the processor", error)
+        finally:
+            exporter.end_batch()
+
+    def _charge(self, flow: ProcessorFlow, used_s: float) -> None:
+        """The turn of ``flow`` is over; charge it, or what it turned out to be."""
+        turns = self.turns
+        # What disks answered within the turn is paid for by it.
+        flow.unpaid = 0
+        wants = bool(flow.small or flow.links or flow.large)
+        if self.serving is flow:
+            turns.charge(flow, used_s, wants=wants)
+        else:
+            turns.charge(flow, 0.0, wants=wants)
+            turns.charge_beside(self.serving, used_s)
+
+    def turned_out(self, flow: ProcessorFlow) -> bool:
+        """The turn under way serves ``flow`` and is charged to it. Returns whether it should end, as others wait."""
+        self.serving = flow
+        return self.turns.contended
+
+    def _turn(self, flow: ProcessorFlow, until_s: float) -> None:
+        clock, small, large, links = self.clock, flow.small, flow.large, flow.links
+        while True:
+            while small:
+                _reply(small.popleft())
+                if clock() >= until_s:
+                    return
+            if large:
+                _reply(large.popleft())
+                if clock() >= until_s:
+                    return
+            if links:
+                work = links.popleft()
+                rest = work.step(until_s)
+                if rest is flow:
+                    links.append(work)
+                elif rest is not None:
+                    self.ready(work, rest)
+                if clock() >= until_s:
+                    return
+            elif not large and not small:
+                # What the turn asked of disks they may answer at once.
+                self._exporter.pump()
+                if not large and not small:
+                    return
+
+    def _charge_completions(self, elapsed_s: float) -> None:
+        """Charge what taking the answers from the disks has cost since the first of them came."""
+        self._unpaid = False
+        owing = [flow for flow in self.turns.wanting() if flow.unpaid]
+        if not owing:
+            return
+        each_s = min(elapsed_s / sum(flow.unpaid for flow in owing), limits.COMPLETION_CHARGE_MAX_S)
+        for flow in owing:
+            self.turns.charge_beside(flow, flow.unpaid * each_s)
+            flow.unpaid = 0
+
+
+def _reply(done: DiskRequest) -> None:
+    try:
+        done.on_done(done)
+    except Exception as error:
+        # The turn has replies for other connections, too.
+        done.context.open.disk.runner.on_fault(done, error)

@@ -1,0 +1,238 @@
+"""What an exporter offers: its disks, who has them open, and which opens may stand together.
+
+The shares `disks` and `disks-system` show the same disks; they differ in the class of the
+I/O. An open of a disk excludes others by share access (MS-FSA 2.1.5.1.2.2) across both shares
+and all sessions. One of a node that may only read the disk excludes nobody: `ro` in the config means that
+a node changes nothing for those that write.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final, Protocol
+
+from sortedcontainers import SortedDict
+
+from meshfs import bugs
+from meshfs.disk.base import DiskRequest
+from meshfs.exporter.rules.locks import Lockable
+from meshfs.exporter.rules.share_access import ShareCounts
+from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, DiskState, IoClass
+from meshfs.scheduler.runner import Runner
+from meshfs.smb.constants import AccessMask
+from meshfs.smb.info import short_name
+
+logger = logging.getLogger(__name__)
+
+SHARE_IPC: Final = "IPC$"
+#: Files in memory (`meshfs.exporter.kinds.scratch`), where one is configured.
+SHARE_SCRATCH: Final = "scratch"
+#: Share name (in lower case, as they are found without regard to case) -> class of its I/O.
+CLASS_OF_SHARE: Final[Mapping[str, IoClass]] = {
+    SHARE_DISKS: IoClass.APP,
+    SHARE_DISKS_SYSTEM: IoClass.SYSTEM,
+}
+#: FILE_NOTIFY_INFORMATION actions (MS-FSCC 2.7.1).
+NOTIFY_ADDED: Final = 1
+NOTIFY_REMOVED: Final = 2
+NOTIFY_MODIFIED: Final = 3
+
+_M = AccessMask
+ATTRIBUTE_RIGHTS: Final = _M.READ_ATTRIBUTES | _M.READ_EA | _M.READ_CONTROL | _M.SYNCHRONIZE
+READ_RIGHTS: Final = ATTRIBUTE_RIGHTS | _M.READ_DATA | _M.EXECUTE
+#: Attributes may be "written" (copying tools do) without effect.
+WRITE_RIGHTS: Final = _M.WRITE_DATA | _M.APPEND_DATA | _M.WRITE_ATTRIBUTES | _M.WRITE_EA
+DISK_RIGHTS: Final[Mapping[Access, int]] = {
+    Access.NONE: 0,
+    Access.READ_ONLY: int(READ_RIGHTS),
+    Access.READ_WRITE: int(READ_RIGHTS | WRITE_RIGHTS),
+}
+_GENERIC: Final[tuple[tuple[int, int], ...]] = (
+    (_M.GENERIC_READ, READ_RIGHTS & ~_M.EXECUTE),
+    (_M.GENERIC_WRITE, WRITE_RIGHTS | _M.READ_CONTROL | _M.SYNCHRONIZE),
+    (_M.GENERIC_EXECUTE, _M.EXECUTE | _M.READ_ATTRIBUTES | _M.READ_CONTROL | _M.SYNCHRONIZE),
+    # What a disk has; a disk cannot be deleted and has no owner to change.
+    (_M.GENERIC_ALL, READ_RIGHTS | WRITE_RIGHTS),
+)
+
+
+def expand_access(desired: int, allowed: int) -> int:
+    """Desired access without generic rights and MAXIMUM_ALLOWED (MS-SMB2 2.2.13.1)."""
+    granted = desired
+    for generic, rights in _GENERIC:
+        if granted & generic:
+            granted = granted & ~generic | rights
+    if granted & _M.MAXIMUM_ALLOWED:
+        granted = granted & ~_M.MAXIMUM_ALLOWED | allowed
+    return int(granted)
+
+
+class OpenOfDisk(Protocol):
+    """What a disk knows of its opens; `meshfs.exporter.state.opens.DiskOpen` is one."""
+
+    access: int
+    closing: bool
+
+    @property
+    def node(self) -> str:
+        """Whose it is."""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its session has ended, and I/O of it is at the disk still."""
+
+    def close(self, then: Callable[[], object]) -> None:
+        """Call ``then`` when nothing of it is at the disk any more."""
+
+    def stop_excluding(self) -> None:
+        """Its node may only read the disk from now on."""
+
+
+class CreateOfDisk(Protocol):
+    """A CREATE that waits for the disk; `meshfs.exporter.commands.pending_create.PendingCreate` is one."""
+
+    def retry(self) -> None:
+        """Find out whether the disk is offered still."""
+
+
+class OfferedDisk(Lockable):
+    """One disk as it is offered; ``allow`` tells what a node may do with it."""
+
+    __slots__ = (
+        "_closing", "_written_ns", "_written_s", "allow", "creates", "info", "opens", "path", "runner", "share_counts",
+        "size_bytes",
+    )  # fmt: skip
+
+    def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
+        super().__init__()
+        self.info = info
+        self.runner = runner
+        self.allow = allow
+        self.path = path
+        self.size_bytes = info.size_bytes
+        #: All of them, the oldest first; closing ones too, until nothing of them is at the disk.
+        self.opens: dict[OpenOfDisk, None] = {}
+        self.creates: dict[CreateOfDisk, None] = {}
+        #: Those that exclude others.
+        self.share_counts = ShareCounts()
+        #: Of the opens those that are closing, by node.
+        self._closing: dict[str, set[OpenOfDisk]] = {}
+        runner.on_fault = self._fault
+        # The time of the last write, and what the runner said when it was made of that.
+        self._written_ns = info.written_ns
+        self._written_s = runner.written_s
+
+    def _fault(self, request: DiskRequest, error: Exception) -> None:
+        """The disk has answered, and a fault of ours came after it: end the connection that asked."""
+        bugs.report(logger, f"{request.op.name}, after the answer of disk {self.name},", error)
+        if request.context is not None:
+            request.context.fault(request)
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    def access_of(self, node: str) -> Access:
+        """What the node may do, at most what the disk itself lets anybody do."""
+        allowed = self.allow(node)
+        if allowed is Access.READ_WRITE and self.info.access is not Access.READ_WRITE:
+            return self.info.access
+        return allowed
+
+    def info_for(self, node: str) -> DiskInfo:
+        """What the node is told of the disk, with the verifier as it is now."""
+        return replace(
+            self.info, access=self.access_of(node), verifier=self.runner.disk.verifier, written_ns=self.written_ns()
+        )  # fmt: skip
+
+    def written_ns(self) -> int:
+        """When anybody last wrote to the disk, in ns of the epoch.
+
+        It moves with every write, also when the machine's clock was set back, and stays without one.
+        """
+        written_s = self.runner.written_s
+        if written_s is not None and written_s != self._written_s:
+            self._written_s = written_s
+            now_ns = time.time_ns() - int(self.runner.age_s(written_s) * 1e9)
+            self._written_ns = max(now_ns, self._written_ns + 1)
+        return self._written_ns
+
+    def update(self, info: DiskInfo) -> None:
+        """The disk has another state or size, or became known; `Shares.modified` has to be called as well."""
+        self.info = info
+        self.size_bytes = info.size_bytes
+        self._written_ns = max(self._written_ns, info.written_ns)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether there is no device or image behind it now: nothing of it can be read or written."""
+        return self.info.state in (DiskState.GONE, DiskState.MISSING)
+
+    def begin_closing(self, opened: OpenOfDisk) -> None:
+        """From now on the open has nothing but I/O at the disk."""
+        self._closing.setdefault(opened.node, set()).add(opened)
+
+    def remove_open(self, opened: OpenOfDisk) -> None:
+        """Nothing of a closing open is at the disk any more."""
+        del self.opens[opened]
+        mine = self._closing[opened.node]
+        mine.discard(opened)
+        if not mine:
+            del self._closing[opened.node]
+
+    def left_by(self, node: str) -> list[OpenOfDisk]:
+        """The opens of the node's ended sessions that still have I/O at the disk."""
+        closing = self._closing.get(node)
+        return [opened for opened in closing if opened.is_left] if closing else []
+
+
+class Shares:
+    """The disks on offer, by name; names are found without regard to case, as SMB does."""
+
+    def __init__(self) -> None:
+        # In the order listings have, which is that of the names as they are found.
+        self._disks: SortedDict[str, OfferedDisk] = SortedDict()
+        self._by_short_name: dict[str, list[OfferedDisk]] = {}
+        #: Called with (action, disk) after every change of the list.
+        self.on_change: list[Callable[[int, OfferedDisk], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._disks)
+
+    def add(self, disk: OfferedDisk) -> None:
+        self._disks[disk.name.casefold()] = disk
+        self._by_short_name.setdefault(short_name(disk.name), []).append(disk)
+        self._changed(NOTIFY_ADDED, disk)
+
+    def remove(self, name: str) -> OfferedDisk:
+        """Stop offering it. Its opens are the caller's to end."""
+        disk: OfferedDisk = self._disks.pop(name.casefold())
+        self._by_short_name[short_name(disk.name)].remove(disk)
+        self._changed(NOTIFY_REMOVED, disk)
+        return disk
+
+    def modified(self, disk: OfferedDisk) -> None:
+        """Its state, its size, or who may do what with it changed."""
+        self._changed(NOTIFY_MODIFIED, disk)
+
+    def find(self, name: str, node: str) -> OfferedDisk | None:
+        """The disk, or None when it is not there or the node may not know of it."""
+        disk: OfferedDisk | None = self._disks.get(name.casefold())
+        if disk is None and "~" in name:
+            # A disk's own name has no such character. Two disks of one short name have none.
+            named = self._by_short_name.get(name.upper(), ())
+            same = [each for each in named if each.access_of(node) is not Access.NONE]
+            disk = same[0] if len(same) == 1 else None
+        return disk if disk is not None and disk.access_of(node) is not Access.NONE else None
+
+    def visible(self, node: str) -> list[OfferedDisk]:
+        """The disks the node may know of, by name."""
+        return [disk for disk in self.all() if disk.access_of(node) is not Access.NONE]
+
+    def all(self) -> list[OfferedDisk]:
+        return list(self._disks.values())
+
+    def _changed(self, action: int, disk: OfferedDisk) -> None:
+        for call in list(self.on_change):
+            call(action, disk)

@@ -1,0 +1,74 @@
+"""What the mount does after a call of a disk timed out: it asks the disk itself, and holds all calls meanwhile.
+
+failfast.py says how long a call is held, and why.
+"""
+
+import logging
+from contextlib import suppress
+from typing import Protocol
+
+import trio
+
+from meshfs import limits
+from meshfs.initiator.attached.shared_open import SharedOpen
+from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.failfast import Answers
+from meshfs.initiator.session.session import Session
+from meshfs.model import DiskInfo
+
+logger = logging.getLogger(__name__)
+
+
+class Disk(Protocol):
+    """The port of the disk."""
+
+    exporter: ExporterSession
+    info: DiskInfo
+    io_timeout_s: float
+    answers: Answers
+    fences: int
+
+    def update_opens(self) -> None:
+        """Every open looks again at whether it may be used."""
+
+
+async def ask_disk(disk: Disk, shared: SharedOpen, session: Session) -> None:
+    """Read one block, and return when the disk has answered anything or its session has ended.
+
+    The open is kept until then, also when its last handle is closed.
+    """
+    answers, exporter, asked_at_s = disk.answers, disk.exporter, trio.current_time()
+    shared.keep(True)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_probe, shared, nursery.cancel_scope)
+            while exporter.session is session and answers.held:
+                # A call that began earlier was answered. While the disk is fenced, a write is still unanswered.
+                if answers.last_s > asked_at_s and not disk.fences:
+                    break
+                _tell(disk)
+                await trio.sleep(limits.CHANNEL_TICK_S)
+            nursery.cancel_scope.cancel()
+    finally:
+        answers.well(trio.current_time())
+        if exporter.hung_disks.pop(disk.info.name, None) is not None:
+            logger.info("disk %s answers again, or its session has ended; calls wait for its answers from now on",
+                        disk.info.name)  # fmt: skip
+        shared.keep(False)
+        disk.update_opens()
+
+
+async def _probe(shared: SharedOpen, answered: trio.CancelScope) -> None:
+    """Cancel ``answered`` when the disk has answered; an error is an answer, too."""
+    with suppress(OSError):
+        await shared.probe()
+    answered.cancel()
+
+
+def _tell(disk: Disk) -> None:
+    """Log once that the disk hangs, and note it for the status."""
+    now, name, hung_disks = trio.current_time(), disk.info.name, disk.exporter.hung_disks
+    if disk.answers.hung(now, disk.io_timeout_s) and name not in hung_disks:
+        hung_disks[name] = since_s = disk.answers.suspected_since_s
+        logger.warning("disk %s hangs: it has answered nothing for %.1f s; calls fail at once until it answers",
+                       name, now - since_s)  # fmt: skip

@@ -1,0 +1,131 @@
+"""What the openers of one disk got: counts since the start, latencies since then and lately.
+
+Measured from the call to its end, so with all waiting: for credits, for an exporter that is
+away, for the disk. A call that ends with an error is counted as a call (its latency, too) and
+as an error; one whose caller was killed is not counted at all.
+
+Lately: two histograms are kept beside the total, the one being filled and the one before;
+every ``PERIOD_S`` they move on, so percentiles tell of the last 30 to 60 seconds. The total
+gets a histogram when it has moved on, which keeps the hot path at one count a call.
+"""
+
+from bisect import bisect_left
+from typing import Any, Final
+
+from meshfs.telemetry.histogram import BOUNDS_S, COARSE_BOUNDS_MS, Histogram
+
+PERIOD_S: Final = 30.0
+_COARSE_BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
+
+
+class _Latencies:
+    """Of one kind of call; times by trio's clock."""
+
+    __slots__ = ("_before", "_counts", "_current", "_ends_s", "_older", "time_s")
+
+    def __init__(self, now: float) -> None:
+        #: Sum of all.
+        self.time_s = 0.0
+        self._older = Histogram()
+        self._before = Histogram()
+        self._start(now + PERIOD_S)
+
+    def _start(self, ends_s: float) -> None:
+        self._current = Histogram()
+        self._counts = self._current.counts
+        self._ends_s = ends_s
+
+    def add(self, start_s: float, now: float) -> None:
+        if now >= self._ends_s:
+            self._move_on(now)
+        latency_s = now - start_s
+        self.time_s += latency_s
+        self._counts[bisect_left(BOUNDS_S, latency_s)] += 1
+
+    def _move_on(self, now: float) -> None:
+        self._older.merge(self._before)
+        if now < self._ends_s + PERIOD_S:
+            self._before = self._current
+            self._start(self._ends_s + PERIOD_S)
+        else:
+            # Nothing has ended for a whole period.
+            self._older.merge(self._current)
+            self._before = Histogram()
+            self._start(now + PERIOD_S)
+
+    def status(self, now: float) -> tuple[int, list[int], dict[str, float | None]]:
+        """How many, the coarse buckets of all, and percentiles in ms of those lately."""
+        if now >= self._ends_s:
+            self._move_on(now)
+        lately = self._current
+        if self._before.count:
+            lately = Histogram(lately.counts)
+            lately.merge(self._before)
+        total = lately
+        if self._older.count:
+            total = Histogram(total.counts)
+            total.merge(self._older)
+        count = total.count
+        if not count:
+            return 0, [0] * _COARSE_BUCKETS, {"p50": None, "p99": None}
+        return count, total.coarse(), {f"p{q}": _ms(lately.percentile(q)) for q in (50, 99)}
+
+
+class PortMeter:
+    """One disk's. The hot path is ``read``, ``wrote``, ``flushed``: one call for each that ended."""
+
+    __slots__ = ("_flushes", "_reads", "_writes", "errors", "read_bytes", "written_bytes")
+
+    def __init__(self, now: float) -> None:
+        self.errors = 0
+        self.read_bytes = 0
+        self.written_bytes = 0
+        self._reads = _Latencies(now)
+        self._writes = _Latencies(now)
+        self._flushes = _Latencies(now)
+
+    def read(self, size: int, start_s: float, now: float) -> None:
+        """A read that gave ``size`` bytes."""
+        self.read_bytes += size
+        self._reads.add(start_s, now)
+
+    def wrote(self, size: int, start_s: float, now: float) -> None:
+        self.written_bytes += size
+        self._writes.add(start_s, now)
+
+    def flushed(self, start_s: float, now: float) -> None:
+        self._flushes.add(start_s, now)
+
+    def failed_read(self, start_s: float, now: float) -> None:
+        self.errors += 1
+        self._reads.add(start_s, now)
+
+    def failed_write(self, start_s: float, now: float) -> None:
+        self.errors += 1
+        self._writes.add(start_s, now)
+
+    def failed_flush(self, start_s: float, now: float) -> None:
+        self.errors += 1
+        self._flushes.add(start_s, now)
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For the mount's status: "io" of a disk. Histograms are since the start, in the coarse buckets
+        (at most 1, 5, 10, 100, 1000, 10000 ms, longer), as are sums of latencies (``time_s``); percentiles of the
+        last 30 to 60 s, null without any."""
+        document: dict[str, Any] = {
+            "errors": self.errors,
+            "read_bytes": self.read_bytes,
+            "written_bytes": self.written_bytes,
+        }
+        for one, many, latencies in (
+            ("read", "reads", self._reads),
+            ("write", "writes", self._writes),
+            ("flush", "flushes", self._flushes),
+        ):
+            document[f"{one}_time_s"] = round(latencies.time_s, 6)
+            document[many], document[f"{one}_histogram"], document[f"{one}_latency_ms"] = latencies.status(now)
+        return document
+
+
+def _ms(latency_s: float | None) -> float | None:
+    return None if latency_s is None else round(latency_s * 1000, 3)

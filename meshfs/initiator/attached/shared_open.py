@@ -1,0 +1,548 @@
+"""The SMB open that all handles of one disk and class share, and the task that keeps it.
+
+`SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call
+that finds no open waits for it, inside its own deadline. ``_next_step`` is what the task does:
+
+    open?   session up   fenced   used   step
+    yes     no           any      any    FORGET  the exporter ended it with the session
+    yes     yes          yes      any    CLOSE   also when it is ended
+    yes     yes          any      no     CLOSE
+    yes     yes          no       yes    WAIT
+    no      any          any      no     STOP    also when it is ended
+    no      no           any      yes    WAIT
+    no      yes          any      yes    CREATE
+
+Fence. A write (or a zeroing) whose caller gave up may still be executed. Its open is closed and made again
+before anything newer goes out to the disk, through this open or the other class's: the
+exporter answers CLOSE only when that open's I/O has ended. A write that was lost with its channel
+and given up before another one answered is such a write, too.
+
+Channels. The open is the session's, not a channel's: every request takes the channel that suits it
+best, and goes again on another when that is lost. A write that may have been executed by then is
+marked as replayed; the exporter answers FILE_NOT_AVAILABLE as long as an older request of the open
+is still at the disk, or when the request came too late (MS-SMB2 3.3.5.2.10): it was not executed,
+and goes again.
+
+Replaced disks. When an open that is made again turns out to be of another device or image than the
+one before, everything that was opened before belongs to a disk that is no longer there. Its port
+then ends this shared open (`end`) and gives later handles another one: a handle never reads or
+writes two disks.
+
+Failing fast (failfast.py). A call that waits for the open ends when the exporter has been away for the
+mount's bound. While the disk is suspected to hang, calls wait here too, and only the probe is sent.
+"""
+
+import enum
+import errno
+import logging
+import os
+import random
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final, Protocol
+
+import trio
+
+from meshfs import limits
+from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.initiator.attached.denials import Denials
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.channel.credits import Lane
+from meshfs.initiator.channel.slots import Reply, Slot
+from meshfs.initiator.remote.exporter import ExporterSession, Waiting
+from meshfs.initiator.remote.failfast import Answers, ends_at
+from meshfs.initiator.session.requests import OpenFile, close_file, open_file, query_disk
+from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.split import Group
+from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.smb.constants import Command, NtStatus
+from meshfs.smb.messages import NO_FILE, FileId
+from meshfs.smb.status import errno_from_status, status_text
+
+logger = logging.getLogger(__name__)
+
+_READ: Final = int(Command.READ)
+# The session or a share of it is gone, whatever the connection looks like: all anew.
+_SESSION_LOST: Final = (
+    NtStatus.USER_SESSION_DELETED,
+    NtStatus.NETWORK_SESSION_EXPIRED,
+    NtStatus.NETWORK_NAME_DELETED,
+)
+# The open is gone: a new one, and the request again.
+_OPEN_LOST: Final = (NtStatus.FILE_CLOSED, NtStatus.CANCELLED, NtStatus.INVALID_HANDLE)
+# Not now: the same again a little later.
+_BUSY: Final = (NtStatus.INSUFFICIENT_RESOURCES, NtStatus.REQUEST_NOT_ACCEPTED, NtStatus.FILE_NOT_AVAILABLE)
+# Refusals of CREATE that pass: somebody's exclusive open, an exporter that is just starting.
+_REFUSED_FOR_NOW: Final = (errno.EBUSY, errno.EAGAIN, errno.ENXIO)
+
+
+class Disk(Protocol):
+    """What an open has to know of its disk's port."""
+
+    exporter: ExporterSession
+    info: DiskInfo
+    io_timeout_s: float
+    answers: Answers
+    #: Opens of the disk that are fenced now: nothing may be sent to it.
+    fences: int
+
+    def latest(self) -> DiskInfo:
+        """What the exporter announced last of it."""
+
+    def fence(self, change: int) -> None:
+        """One fenced open more or less; every open looks again at whether it may be used."""
+
+    def spawn(self, task: Callable[[], Any], /) -> None:
+        """Run a task that outlives the call."""
+
+    def opened(self, info: DiskInfo) -> None:
+        """What the exporter says of the disk at a new open, before anything else is asked of it."""
+
+
+#: The operation that is sent though calls are held.
+PROBE: Final = "probe"
+#: The open in which a write was lost that may have been executed; None where there is no such write.
+Attempt = FileId | None
+
+
+class Step(enum.Enum):
+    """What a shared open's task does next."""
+
+    FORGET = enum.auto()
+    CLOSE = enum.auto()
+    CREATE = enum.auto()
+    WAIT = enum.auto()
+    STOP = enum.auto()
+
+
+class SharedOpen:
+    """The SMB open of one disk in one class, while at least one handle uses it."""
+
+    def __init__(self, disk: Disk, io_class: IoClass) -> None:
+        #: Where requests go now; None while there is no open, and while calls are held.
+        self.session: Session | None = None
+        #: The session of the open that may be used, also while calls are held.
+        self.reachable: Session | None = None
+        #: Whose credits requests use, channel by channel.
+        self.lanes: dict[Channel, Lane] = {}
+        self.tree_id = 0
+        self.file_id: FileId = NO_FILE
+        self.read_max_bytes = 0
+        self.write_max_bytes = 0
+        self.handles: set[Any] = set()
+        #: Another disk has taken the name: whoever uses this open gets ESTALE for good.
+        self.ended = False
+        self._kept = False
+        #: Whether the open there is may write.
+        self._writable = False
+        self._denials = Denials()
+        self._disk = disk
+        self._io_class = io_class
+        self._exporter = disk.exporter
+        self._file: OpenFile | None = None
+        self._made_in: Session | None = None
+        self._ready = False
+        self._fenced = False
+        self._refusal: OSError | None = None
+        # The refusal that the log has: a missing disk is asked for every second, for as long as it is held open.
+        self._reported = ""
+        self._running = False
+        self._away_since_s: float | None = None
+        self._poke = trio.Event()
+        self._changed = trio.Event()
+
+    # --- used by handles ---------------------------------------------------------------
+
+    def add(self, handle: object) -> None:
+        self.handles.add(handle)
+        self._refusal = None
+        self._use()
+
+    def end(self) -> None:
+        """Another disk has taken the name: every call gets ESTALE from now on, and the open is closed.
+
+        Until it is closed it is fenced: what is still at the old disk could land on the new one's blocks
+        where both are the same device, as after a shrink.
+        """
+        self.ended, self._ready = True, False
+        self.update()
+        if self._file is not None:
+            self._fence()
+        self._poke.set()
+        self._wake()
+
+    def remake(self) -> None:
+        """Close the open and make it again, as the exporter may have another disk under the name."""
+        if self._file is not None:
+            self._fence()
+
+    def discard(self, handle: object) -> None:
+        """The open is closed some time, if this was its last handle."""
+        self.handles.discard(handle)
+        self._poke.set()
+
+    def keep(self, on: bool) -> None:
+        """Keep the open though no handle uses it, from now on or no longer."""
+        self._kept = on
+        self._use()
+
+    def _use(self) -> None:
+        """Somebody uses it now, or no longer."""
+        if self._used and not self._running:
+            self._running = True
+            self._disk.spawn(self._keep)
+        self._poke.set()
+
+    @property
+    def _used(self) -> bool:
+        return self._kept or bool(self.handles)
+
+    async def remove(self, handle: object) -> None:
+        """Ends when the open is closed, if this was its last handle; at most CLOSE_TIMEOUT_S."""
+        self.discard(handle)
+        if self._used or not self._running:
+            return
+        with trio.CancelScope(deadline=trio.current_time() + limits.CLOSE_TIMEOUT_S, shield=True):
+            while self._running and not self._used:
+                await self._changed.wait()
+
+    async def usable(self, op: str, deadline: float, size: int = 0) -> Channel:
+        """The channel to use, waiting for it. TimeoutError at the deadline, OSError when refused.
+
+        The deadline may come earlier than given, and move while the call waits (failfast.py).
+        """
+        channel = self._pick(op, size)
+        if channel is not None:
+            return channel
+        waiting = Waiting(self._disk.info.name, op, trio.current_time(), deadline)
+        if op != PROBE:
+            self._exporter.waiting.add(waiting)
+        try:
+            while (channel := self._pick(op, size)) is None:
+                self._raise_refusal(op)
+                waiting.ends_s = self._ends_at(op, deadline)
+                if trio.current_time() >= waiting.ends_s:
+                    raise self._timeout()
+                with trio.move_on_at(waiting.ends_s):
+                    await self._changed.wait()
+            return channel
+        finally:
+            self._exporter.waiting.discard(waiting)
+
+    def _pick(self, op: str, size: int) -> Channel | None:
+        session = self.reachable if op == PROBE else self.session
+        return None if session is None else session.pick(size, trio.current_time())
+
+    def _ends_at(self, op: str, deadline: float) -> float:
+        """When a call that waits now ends. The probe waits on, as all other calls are held until it is answered."""
+        if op == PROBE:
+            return deadline
+        disk = self._disk
+        return disk.answers.ends_at(
+            ends_at(deadline, disk.io_timeout_s, self._exporter.away_since_s), disk.io_timeout_s
+        )
+
+    async def probe(self) -> None:
+        """Read one block of the disk. Ends when that is answered. OSError."""
+        info = self._disk.info
+        blocks = info.size_bytes // limits.PROBE_BYTES
+        if not blocks:
+            return
+        # A fixed place would be in the exporter's page cache, or be the one bad spot of the disk.
+        offset = random.randrange(blocks) * limits.PROBE_BYTES
+
+        def start(channel: Channel, _: bool) -> Slot:
+            return channel.start_read(
+                self.tree_id, self.file_id, offset, limits.PROBE_BYTES, inf, self.lane(channel)
+            )  # fmt: skip
+
+        await self.again(PROBE, inf, start)
+
+    def lane(self, channel: Channel) -> Lane:
+        """Of this open on a channel; one made again on it still answers for what is in flight."""
+        lane = self.lanes.get(channel)
+        if lane is None:
+            self._forget_lanes()
+            lane = self.lanes[channel] = channel.lane(self._io_class)
+        return lane
+
+    def _forget_lanes(self) -> None:
+        """Those of channels that ended."""
+        self.lanes = {channel: lane for channel, lane in self.lanes.items() if not channel.why}
+
+    def raise_ended(self) -> None:
+        if self.ended:
+            raise OSError(
+                errno.ESTALE,
+                f"disk {self._disk.info.name} was replaced by another one since it was opened; open it again",
+            )
+
+    def _raise_refusal(self, op: str) -> None:
+        self.raise_ended()
+        refusal = self._refusal
+        if refusal is not None and (op == "open" or refusal.errno not in _REFUSED_FOR_NOW):
+            # An open file whose disk is not offered any more: read(2) and write(2) have no ENOENT.
+            gone = refusal.errno == errno.ENOENT and op != "open"
+            raise OSError(errno.ESTALE if gone else refusal.errno, refusal.strerror)
+
+    def _timeout(self) -> TimeoutError:
+        exporter = self._exporter
+        why = f"exporter {exporter.node} is {exporter.state} ({exporter.why})" if exporter.why else "no answer"
+        if not exporter.why and self._disk.answers.hung(trio.current_time(), self._disk.io_timeout_s):
+            why = "the disk hangs, so calls fail at once until it answers"
+        return TimeoutError(errno.ETIMEDOUT, f"disk {self._disk.info.name}: {why}")
+
+    async def again(
+        self, op: str, deadline: float, start: Callable[[Channel, bool], Slot], size: int = 0, lost: Attempt = None
+    ) -> Any:
+        """Start a request until it is answered. OSError of its answer, or TimeoutError.
+
+        ``start`` is told whether the request may have been executed before; ``lost`` is the
+        attempt before this call, if there was one that may have been.
+        """
+        pause_s = 0.0
+        try:
+            while True:
+                channel = await self.usable(op, deadline, size)
+                if trio.current_time() >= deadline:
+                    raise self._timeout()
+                slot, file_id = None, self.file_id
+                try:
+                    slot = start(channel, lost is not None)
+                    result = await slot
+                    if type(result) is Reply and result.status:
+                        raise StatusError(result.status, status_text(result.status))
+                    return result
+                except BaseException as error:
+                    lost = self.failed(error, channel, file_id, slot) or lost
+                # Where only a channel was lost, another one takes it at once.
+                if pause_s or self.session is None or not channel.why:
+                    pause_s = min(max(2 * pause_s, limits.RETRY_DELAY_MIN_S), limits.RETRY_DELAY_MAX_S)
+                if trio.current_time() + pause_s >= deadline:
+                    raise self._timeout()
+                await trio.sleep(pause_s)
+        except (TimeoutError, trio.Cancelled):
+            self.give_up(lost)
+            raise
+
+    def failed(self, error: BaseException, channel: Channel, file_id: FileId, sent: Slot | Group | None) -> Attempt:
+        """A request of the open ``file_id`` ended with ``error``: returns when it may go again, else raises.
+
+        What is raised is for the caller. Returns the open when it is a write, lost with its channel, that may
+        have been executed.
+        """
+        write = sent is not None and sent.sent and sent.changes
+        if isinstance(error, ChannelLost):
+            if self._made_in is not None and self._made_in.why:
+                self._forget(self._made_in)
+            return file_id if write else None
+        if isinstance(error, StatusError):
+            if error.status == NtStatus.ACCESS_DENIED and sent is not None and self._is_damage(channel, sent):
+                return None
+            self._take_status(error, channel, file_id)
+            return None
+        # The deadline, or the caller was cancelled: what was sent may still happen.
+        if write:
+            self.give_up(file_id)
+        raise error
+
+    def _is_damage(self, channel: Channel, sent: Slot | Group) -> bool:
+        """Whether a refusal of what the open may do is taken for damage on the way; then its channel is given up."""
+        part = sent.failed if isinstance(sent, Group) else sent
+        if part is None or not (part.command == _READ or self._writable):
+            return False
+        if not self._denials.is_damage(trio.current_time()):
+            return False
+        carrying = next((each for each, lane in self.lanes.items() if lane is part.lane), channel)
+        carrying.fail(
+            f"{Command(part.command).name} of disk {self._disk.info.name} was refused (ACCESS_DENIED) although its "
+            "open allows it: so exporters refuse what was changed on its way"
+        )
+        return True
+
+    def give_up(self, lost: Attempt) -> None:
+        """Nobody waits any more for a write of this open that may be executed. An open that is not offered
+        now (the other class is fenced) is meant as well; one that ended has ended all its writes."""
+        if lost is not None and self._is(lost):
+            logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)
+            self._fence()
+
+    def _is(self, file_id: FileId) -> bool:
+        """Whether that is the open there is now. What is told late of an earlier one does not concern it."""
+        alive = self._made_in is not None and not self._made_in.why
+        return alive and self._file is not None and self._file.file_id == file_id
+
+    def _take_status(self, error: StatusError, channel: Channel, file_id: FileId) -> None:
+        status = error.status
+        if status in _SESSION_LOST:
+            if self._made_in is not None and channel in self._made_in.channels:
+                self._made_in.fail(f"the exporter ended our session ({status_text(status)})")
+        elif status in _OPEN_LOST:
+            if self._is(file_id):
+                self._fence()
+        elif status not in _BUSY:
+            number = errno_from_status(status)
+            raise OSError(number, f"{os.strerror(number)} ({error})") from error
+
+    # --- the task that keeps it --------------------------------------------------------
+
+    def poke(self) -> None:
+        """The session, or a channel of it, came or went."""
+        self._forget_lanes()
+        if self._made_in is not None and self._made_in.why:
+            self._forget(self._made_in)
+        if self._away_since_s != self._exporter.away_since_s:
+            # Calls that wait have another deadline now. A failed attempt to connect changes nothing for them.
+            self._away_since_s = self._exporter.away_since_s
+            self._wake()
+        self._poke.set()
+
+    def _forget(self, session: Session) -> None:
+        if self.reachable is session:
+            self.session = self.reachable = None
+        self._poke.set()
+
+    def update(self) -> None:
+        """Offer the open to requests, or not."""
+        made_in = self._made_in
+        alive = made_in is not None and not made_in.why
+        usable = alive and self._ready and not self._disk.fences
+        self.reachable = made_in if usable else None
+        self.session = None if self._disk.answers.held else self.reachable
+        if usable:
+            self._wake()
+
+    def _fence(self) -> None:
+        if not self._fenced:
+            self._fenced = True
+            self._disk.fence(+1)
+        self._poke.set()
+
+    def _gone(self) -> None:
+        """The open is no more, and nothing of it is at the disk."""
+        self._file, self._ready = None, False
+        fenced, self._fenced = self._fenced, False
+        self.update()
+        if fenced:
+            self._disk.fence(-1)
+
+    def _next_step(self) -> Step:
+        if self._file is not None:
+            if self._made_in is None or self._made_in.why:
+                return Step.FORGET
+            return Step.CLOSE if self._fenced or self.ended or not self._used else Step.WAIT
+        if self.ended or not self._used:
+            return Step.STOP
+        return Step.WAIT if self._exporter.session is None else Step.CREATE
+
+    async def _keep(self) -> None:
+        self._exporter.listeners.append(self.poke)
+        try:
+            while (step := self._next_step()) is not Step.STOP:
+                self._poke = trio.Event()
+                try:
+                    await self._do(step)
+                except ChannelLost:
+                    # The session's own task says why, and pokes us when there is a new one.
+                    await self._poke.wait()
+                except RemoteProtocolError as error:
+                    assert self._made_in is not None
+                    self._made_in.fail(f"the exporter broke the protocol: {error}")
+        finally:
+            self._exporter.listeners.remove(self.poke)
+            self._running = False
+            self._gone()
+            self._wake()
+
+    async def _do(self, step: Step) -> None:
+        if step is Step.FORGET:
+            self._gone()
+        elif step is Step.CLOSE:
+            await self._close()
+        elif step is Step.CREATE:
+            await self._create()
+        else:
+            await self._poke.wait()
+
+    async def _close(self) -> None:
+        """CLOSE without a deadline: until it is answered or the session ends, old I/O may be alive."""
+        file, session = self._file, self._made_in
+        assert file is not None
+        assert session is not None
+        self._ready = False
+        self.update()
+        try:
+            patience_s = self._disk.io_timeout_s
+            while not await self._closed(session, file, patience_s):
+                # Each that was not answered holds a credit, and a disk may hang for days.
+                patience_s *= 2
+        except StatusError as error:
+            # An open that cannot be closed ends with its session only.
+            session.fail(f"CLOSE was refused: {error}")
+            raise ChannelLost(session.why) from error
+        self._gone()
+
+    async def _closed(self, session: Session, file: OpenFile, patience_s: float) -> bool:
+        """Send a CLOSE. Returns whether it was answered before it is time to send another one.
+
+        A reply may be lost on the way, alone, while others come. An exporter of meshfs answers a repetition when the
+        open's I/O has ended. Another one may answer it at once with FILE_CLOSED, so that one is asked only once.
+        """
+        deadline = trio.current_time() + patience_s if session.credentials.settled.unique_nonces else inf
+        try:
+            await session.ask(lambda channel: close_file(channel, file, deadline))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _create(self) -> None:
+        session = self._made_in = self._exporter.session
+        assert session is not None
+        tree, latest = session.trees[self._io_class], self._disk.latest()
+        writable = latest.access is Access.READ_WRITE
+        # A reply that was lost on the way is not waited for. A CREATE that waits at the exporter is cancelled
+        # (watch.py), and waits again.
+        deadline = trio.current_time() + self._disk.io_timeout_s
+        try:
+            file = await session.ask(
+                lambda channel: open_file(channel, tree, latest.name, writable=writable, deadline=deadline)
+            )
+            self._file = file
+            info = await session.ask(lambda channel: query_disk(channel, file, self._disk.info.id, deadline))
+        except TimeoutError:
+            if self._file is not None:
+                self._fence()
+            return
+        except StatusError as error:
+            await self._refused(error, session)
+            return
+        self._disk.opened(info)
+        if self.ended:
+            # This open is of the new disk, its handles are of the old one.
+            return
+        settled = session.credentials.settled
+        self.tree_id, self.file_id = tree.tree_id, file.file_id
+        self._writable = writable
+        self.read_max_bytes, self.write_max_bytes = settled.max_read_bytes, settled.max_write_bytes
+        self._refusal, self._reported = None, ""
+        self._ready = True
+        self.update()
+
+    async def _refused(self, error: StatusError, session: Session) -> None:
+        if error.status in _SESSION_LOST:
+            session.fail(f"the exporter ended our session ({status_text(error.status)})")
+            return
+        number = errno_from_status(error.status)
+        if str(error) != self._reported:
+            self._reported = str(error)
+            logger.warning("disk %s cannot be opened: %s", self._disk.info.name, error)
+        self._refusal = OSError(number, f"{os.strerror(number)} ({error})")
+        if self._file is not None:
+            self._fence()
+        self._wake()
+        with trio.move_on_after(limits.REOPEN_DELAY_S):
+            await self._poke.wait()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()

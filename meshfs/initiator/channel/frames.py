@@ -1,0 +1,144 @@
+"""A channel's requests as the frames that leave, and what its replies have to be protected by.
+
+Before the login nothing is protected; `Frames.protect` sets what every message has to be from
+then on. READ and WRITE, the hot path, are packed by struct into frames made for them; the
+caller's payload is never copied where it is only signed.
+"""
+
+from typing import Final
+
+from meshfs.errors import LocalProtocolError
+from meshfs.initiator.channel.slots import Slot
+from meshfs.smb.connection import Connection, Protection
+from meshfs.smb.constants import PREFIX_BYTES, Command, Flags
+from meshfs.smb.credits import CreditAccount
+from meshfs.smb.messages import CancelRequest, FileId
+from meshfs.smb.security import NONCE_INITIATOR, ChannelSecurity, PreauthHash
+from meshfs.smb.wire import (
+    READ_REQUEST_FRAME_BYTES,
+    WRITE_REQUEST_FRAME_BYTES,
+    pack_read_request_frame,
+    pack_write_request_frame,
+)
+from meshfs.transport.base import Memory
+
+_ASYNC: Final = int(Flags.ASYNC_COMMAND)
+_SIGNED: Final = int(Flags.SIGNED)
+_REPLAY: Final = int(Flags.REPLAY_OPERATION)
+
+_ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
+_ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
+ACCEPT_SIGNED: Final = (Protection.SIGNED, Protection.SEALED)
+_ACCEPT_SEALED: Final = (Protection.SEALED,)
+
+Parts = tuple[Memory, ...]
+
+
+class Frames:
+    """Every method gives the parts of one frame, to be sent in the order of their message ids."""
+
+    def __init__(self, connection: Connection, credits: CreditAccount) -> None:
+        self.session_id = 0
+        #: The session's ChannelSequence (MS-SMB2 3.2.4.1.5), in every request.
+        self.sequence = 0
+        self.sealed = False
+        self.signed = False
+        #: What replies, and interim replies, may be protected by.
+        self.accepted: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
+        self.accepted_interim: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
+        self._connection = connection
+        self._credits = credits
+        self._security: ChannelSecurity | None = None
+        self._flags = 0
+
+    def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
+        """From now on: the session's keys, and what every message has to be. LocalProtocolError."""
+        if seal and security.sealer is None:
+            raise LocalProtocolError("encryption without a negotiated cipher")
+        self.session_id = session_id
+        self._connection.security[session_id] = security
+        self._security = security
+        self.sealed = seal
+        self.signed = sign and not seal
+        self._flags = _SIGNED if self.signed else 0
+        self.accepted = _ACCEPT_SEALED if seal else ACCEPT_SIGNED if sign else _ACCEPT_ANY
+        # Interim replies are never checked for a signature (MS-SMB2 3.2.5.1.3).
+        self.accepted_interim = _ACCEPT_SEALED if seal else _ACCEPT_ANY
+
+    def read(self, slot: Slot, message_id: int, tree_id: int, file_id: FileId, offset: int) -> Parts:
+        frame = bytearray(READ_REQUEST_FRAME_BYTES)
+        charge = slot.charge
+        pack_read_request_frame(
+            frame, slot.length, offset, file_id[0], file_id[1], flags=self._flags,
+            credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=self.sequence,
+            message_id=message_id, tree_id=tree_id, session_id=self.session_id,
+        )  # fmt: skip
+        security = self._security
+        if self.signed:
+            security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message_id, NONCE_INITIATOR)  # type: ignore[union-attr]
+        elif self.sealed:
+            return (security.sealer.seal(memoryview(frame)[PREFIX_BYTES:]),)  # type: ignore[union-attr]
+        return (frame,)
+
+    def write(
+        self,
+        slot: Slot,
+        message_id: int,
+        tree_id: int,
+        file_id: FileId,
+        offset: int,
+        data: bytes | memoryview,
+        write_flags: int,
+        replay: bool = False,
+    ) -> Parts:
+        """``data`` itself is the second part, unless it is sealed."""
+        head = bytearray(WRITE_REQUEST_FRAME_BYTES)
+        charge = slot.charge
+        pack_write_request_frame(
+            head, slot.length, offset, file_id[0], file_id[1], flags=self._flags | _REPLAY if replay else self._flags,
+            credits=self._credits.ask(charge), credit_charge=charge, channel_sequence=self.sequence,
+            message_id=message_id, tree_id=tree_id, session_id=self.session_id, write_flags=write_flags,
+        )  # fmt: skip
+        security = self._security
+        if self.signed:
+            security.signer.sign_parts(head, PREFIX_BYTES, data, message_id)  # type: ignore[union-attr]
+        elif self.sealed:
+            message = b"".join((memoryview(head)[PREFIX_BYTES:], data))
+            return (security.sealer.seal(message),)  # type: ignore[union-attr]
+        return (head, data)
+
+    def other(
+        self,
+        slot: Slot,
+        message_id: int,
+        body: bytes,
+        tree_id: int = 0,
+        session_id: int | None = None,
+        preauth: PreauthHash | None = None,
+        signed_by: ChannelSecurity | None = None,
+        replay: bool = False,
+    ) -> Parts:
+        """``signed_by``: the keys of another channel of the session, which this one is being bound to."""
+        security = self._security
+        sign = security if self.signed or (slot.signed and not self.sealed) else signed_by
+        frame = self._connection.pack(
+            slot.command, body, credits=self._credits.ask(slot.charge), credit_charge=slot.charge,
+            message_id=message_id, tree_id=tree_id,
+            session_id=self.session_id if session_id is None else session_id,
+            # A request has its ChannelSequence where a response has its status (MS-SMB2 2.2.1.2).
+            status=self.sequence, flags=_REPLAY if replay else 0, sign=sign,
+            seal=security if self.sealed else None,
+        )  # fmt: skip
+        if preauth is not None:
+            preauth.update(memoryview(frame)[PREFIX_BYTES:])
+        return (frame,)
+
+    def cancel(self, slot: Slot) -> Parts:
+        """Nobody waits for this request any more (MS-SMB2 3.2.4.24); uses no credit."""
+        security = self._security
+        frame = self._connection.pack(
+            Command.CANCEL, CancelRequest().pack(), message_id=slot.message_id, session_id=self.session_id,
+            flags=0 if slot.async_id is None else _ASYNC, async_id=slot.async_id,
+            sign=security if self.signed else None, seal=security if self.sealed else None,
+        )  # fmt: skip
+        return (frame,)

@@ -1,0 +1,116 @@
+"""What goes out: at once where the socket takes it, else in its order when it does."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from meshfs import bugs, limits
+from meshfs.loop import reactor
+from meshfs.transport.base import Memory, Transport
+
+logger = logging.getLogger(__name__)
+
+_CORKED_MAX_BYTES: Final = 64 * limits.KIB
+_CORKED_PARTS_MAX: Final = 2
+#: Parts of one sendmsg of what was left over.
+_WRITER_PARTS_MAX: Final = 64
+
+
+class Outbox:
+    """The sending half of a channel; ``fail`` is told, once or more, when the socket is dead."""
+
+    def __init__(self, transport: Transport, fail: Callable[[str], None]) -> None:
+        self.sent_bytes = 0
+        #: Set when the peer took queued data: a sign of life as good as an answer.
+        self.progress = False
+        self._transport = transport
+        self._fail = fail
+        self._reactor = reactor.current()
+        self._corked: list[Memory] = []
+        self._unsent: deque[memoryview] = deque()
+
+    def close(self) -> None:
+        """Forget what was not sent; before the transport is closed."""
+        self._corked.clear()
+        self._unsent.clear()
+        self._reactor.forget(self._transport.fd)
+
+    def send(self, parts: tuple[Memory, ...]) -> None:
+        """Send, at the latest at the end of the reactor's round. Never raises.
+
+        What one round starts leaves in one sendmsg, so that the exporter gets it as one batch;
+        large writes leave at once, as the exporter can begin to receive them meanwhile.
+        """
+        corked = self._corked
+        if not self._reactor.in_round:
+            self._send_now(parts)
+            return
+        if not corked:
+            self._reactor.defer(self._uncork)
+        corked += parts
+        if len(parts[-1]) > _CORKED_MAX_BYTES or len(corked) >= _CORKED_PARTS_MAX:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        if self._corked:
+            parts, self._corked = self._corked, []
+            self._send_now(parts)
+
+    def _send_now(self, parts: Sequence[Memory]) -> None:
+        """Send, or queue what the socket does not take; a dead socket ends the channel."""
+        if self._unsent:
+            self._queue(parts, 0)
+            return
+        try:
+            sent = self._transport.send(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(f"sending failed: {error.strerror or error}")
+            return
+        except Exception as error:
+            # What was to be sent is lost, so nothing can follow it.
+            bugs.report(logger, "sending to an exporter", error)
+            self._fail(f"internal error: {error!r}")
+            return
+        self.sent_bytes += sent
+        if sent != sum(map(len, parts)):
+            self._queue(parts, sent)
+
+    def _queue(self, parts: Sequence[Memory], sent: int) -> None:
+        """Keep what is left of ``parts`` after ``sent`` bytes; credits bound how much that can be."""
+        for index, part in enumerate(parts):
+            size = len(part)
+            if sent >= size:
+                sent -= size
+                continue
+            rest = memoryview(part)[sent:]
+            sent = 0
+            # A caller's own memory (the second part) may change once its call is cancelled.
+            if index and type(rest.obj) is not bytes:
+                rest = memoryview(bytes(rest))
+            self._unsent.append(rest)
+        if self._unsent:
+            self._reactor.when_writable(self._transport.fd, self._writable)
+
+    def _writable(self) -> None:
+        """The socket takes data again: the reactor's callback."""
+        unsent = self._unsent
+        try:
+            sent = self._transport.send([unsent[i] for i in range(min(len(unsent), _WRITER_PARTS_MAX))])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(f"sending failed: {error.strerror or error}")
+            return
+        self.sent_bytes += sent
+        self.progress = self.progress or sent > 0
+        while sent:
+            part = unsent.popleft()
+            if sent < len(part):
+                unsent.appendleft(part[sent:])
+                break
+            sent -= len(part)
+        if unsent:
+            self._reactor.when_writable(self._transport.fd, self._writable)

@@ -1,0 +1,184 @@
+"""The initiator: all exporters of the cluster as seen from one node."""
+
+import functools
+import logging
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Protocol
+
+import trio
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.cluster.config import Config, Node
+from meshfs.cluster.keys import Keyring
+from meshfs.initiator.attached.port import Port
+from meshfs.initiator.attached.port_meter import PortMeter
+from meshfs.initiator.remote.dialing import TcpWays, UnixWay, Ways
+from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.session.login import Policy
+from meshfs.linux.interfaces import Interface, KnownInterfaces
+from meshfs.smb.auth import Initiator as Login
+
+logger = logging.getLogger(__name__)
+
+
+class Settings(Protocol):
+    """What an initiator has to be told."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def keyring(self) -> Keyring: ...
+
+    @property
+    def io_timeout_s(self) -> float: ...
+
+
+class Initiator:
+    """Sessions to every exporter, ports to every disk they announce."""
+
+    def __init__(self, settings: Settings, *, policy: Policy | None = None) -> None:
+        self._settings = settings
+        self._ports: dict[str, Port] = {}
+        self._nursery: trio.Nursery | None = None
+        self._pool = BufferPool()
+        #: Called when any exporter's state or disks changed; must not await.
+        self.on_change: Callable[[], None] = lambda: None
+        self._interfaces: tuple[Interface, ...] = ()
+        self._policy = policy or Policy(settings.config.cluster.security)
+        # One client to all exporters (MS-SMB2 3.2.1.1, ClientGuid), another after a restart.
+        self._guid = uuid.uuid4().bytes_le
+        self.exporters: dict[str, ExporterSession] = {
+            node.name: self._exporter(node) for node in settings.config.nodes if node.disks
+        }
+
+    def _exporter(self, node: Node) -> ExporterSession:
+        multichannel = self._settings.config.multichannel
+        return ExporterSession(
+            node.name,
+            self._ways(node),
+            functools.partial(self._login, node.name),
+            policy=self._policy,
+            guid=self._guid,
+            pool=self._pool,
+            on_change=lambda: self.on_change(),
+            channels=multichannel.channels,
+            dead_after_s=multichannel.dead_after_s,
+            io_timeout_s=self._settings.io_timeout_s,
+        )
+
+    def reload(self, settings: Settings) -> None:
+        """Go by other settings of the same node from now on; the caller then looks at ``exporters`` again.
+
+        Nodes that are gone lose their sessions, new ones get one, and the others keep theirs.
+        """
+        assert self._nursery is not None, "sessions are made while the initiator runs"
+        self._settings = settings
+        before, self.exporters = self.exporters, {}
+        multichannel = settings.config.multichannel
+        for node in settings.config.nodes:
+            known = before.pop(node.name, None) if node.disks else None
+            if known is not None:
+                known.configure(
+                    self._ways(node), multichannel.channels, multichannel.dead_after_s, settings.io_timeout_s
+                )  # fmt: skip
+                self.exporters[node.name] = known
+            elif node.disks:
+                made = self.exporters[node.name] = self._exporter(node)
+                self._nursery.start_soon(made.run)
+        for gone in before.values():
+            gone.remove()
+        for disk_id, port in list(self._ports.items()):
+            port.io_timeout_s = settings.io_timeout_s
+            if port.exporter in before.values():
+                self._ports.pop(disk_id).remove()
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep all sessions, until cancelled; started at once, whoever is down."""
+        with closing(KnownInterfaces()) as known:
+            self._interfaces = known.current
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(known.run)
+                nursery.start_soon(self._follow_interfaces, known)
+                for exporter in self.exporters.values():
+                    nursery.start_soon(exporter.run)
+                task_status.started()
+                await trio.sleep_forever()
+
+    async def _follow_interfaces(self, known: KnownInterfaces) -> None:
+        """Links that come and go, addresses too: every exporter's paths are planned anew."""
+        while True:
+            self._interfaces = await known.changed_from(self._interfaces)
+            for exporter in self.exporters.values():
+                exporter.interfaces_changed()
+
+    def port(self, disk_id: str) -> Port:
+        """The port of an announced disk; the same one as long as its owner is the same.
+
+        Raises KeyError for an id that no exporter ever announced.
+        """
+        port = self._ports.get(disk_id)
+        others = [exporter for exporter in self.exporters.values() if port is None or exporter is not port.exporter]
+        for exporter in others if port is None else [port.exporter, *others]:
+            info = next((info for info in exporter.disks if info.id == disk_id and info.node == exporter.node), None)
+            if info is None:
+                continue
+            if port is None or port.exporter is not exporter:
+                port = self._ports[disk_id] = Port(info, exporter, self._settings.io_timeout_s, self._spawn)
+            port.announced(info)
+            return port
+        return self._ports[disk_id]
+
+    async def settle(self) -> None:
+        """Flush at their owners what this mount wrote and nobody flushed; within UMOUNT_FLUSH_TIMEOUT_S."""
+        with trio.move_on_after(limits.UMOUNT_FLUSH_TIMEOUT_S) as patience:
+            async with trio.open_nursery() as nursery:
+                for disk_id, port in self._ports.items():
+                    nursery.start_soon(self._settle, disk_id, port)
+        if patience.cancelled_caught:
+            logger.warning("unmounted before all writes were flushed: it took more than %g s",
+                           limits.UMOUNT_FLUSH_TIMEOUT_S)  # fmt: skip
+
+    async def _settle(self, disk_id: str, port: Port) -> None:
+        try:
+            await port.settle()
+        except OSError as error:
+            logger.error("disk %s: writes that nobody flushed may be lost: %s", disk_id, error)
+
+    def status(self) -> list[dict[str, Any]]:
+        """The exporters' part of the mount's status, for `meshctl paths`."""
+        now = trio.current_time()
+        return [exporter.status(now) for exporter in self.exporters.values()]
+
+    def io(self, disk_id: str) -> dict[str, Any]:
+        """What the openers of a disk got so far, for the mount's status; all zero before the first."""
+        port, now = self._ports.get(disk_id), trio.current_time()
+        return (PortMeter(now) if port is None else port.meter).status(now)
+
+    def errors(self) -> dict[str, int]:
+        """Calls of the openers that failed so far, by disk; only disks that were opened."""
+        return {disk_id: port.meter.errors for disk_id, port in self._ports.items()}
+
+    def _spawn(self, function: Callable[[], Any]) -> None:
+        assert self._nursery is not None, "ports work while the initiator runs"
+        self._nursery.start_soon(function)
+
+    def _ways(self, node: Node) -> Ways:
+        """The Unix socket of the node's own exporter; the networks to another's."""
+        if node.name == self._settings.node:
+            return UnixWay(node.socket)
+        own = self._settings.config.node(self._settings.node)
+        return TcpWays(node.addresses, node.port, own.addresses, lambda: self._interfaces)
+
+    def _login(self, exporter: str) -> Login:
+        """Raises KeyFileError while the exporter's public key is missing."""
+        settings = self._settings
+        password = settings.keyring.password_to(exporter)
+        return Login(settings.node, password, settings.config.cluster.name)

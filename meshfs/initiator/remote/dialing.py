@@ -1,0 +1,80 @@
+"""How an exporter may be reached: which ends there are, and how a transport is made between two.
+
+The node's own exporter is reached by its Unix socket, and by nothing else. Others by TCP: from
+the node's interfaces (those that have the addresses the config gives it, as it is there for
+storage; else, where none of them is this machine's, as the kernel routes) to the addresses of
+the config and those the exporter tells.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path as FilePath
+from typing import Final, Protocol
+
+from meshfs.initiator.remote.plan import Path, Remote
+from meshfs.linux.interfaces import Interface
+from meshfs.transport.base import Transport
+from meshfs.transport.stream import connect_tcp, connect_unix
+
+#: What is at this machine itself is reached without a network, whatever interface has the address.
+_LOOPBACK: Final = "lo"
+
+
+class Ways(Protocol):
+    @property
+    def remotes(self) -> Sequence[Remote]:
+        """Where the exporter is, until it tells more."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether to ask it for more; else ``remotes`` is all there is."""
+
+    def locals(self) -> Sequence[Interface]:
+        """Our ends, as they are now."""
+
+    async def dial(self, path: Path) -> Transport:
+        """Connect. OSError when that fails or takes CONNECT_TIMEOUT_S."""
+
+
+class UnixWay:
+    """The socket of the node's own exporter."""
+
+    asks = False
+
+    def __init__(self, socket: FilePath) -> None:
+        self.remotes = (Remote(str(socket)),)
+        self._socket = socket
+
+    def locals(self) -> Sequence[Interface]:
+        return ()
+
+    async def dial(self, path: Path) -> Transport:
+        return await connect_unix(self._socket)
+
+
+class TcpWays:
+    """All pairs of interfaces between two nodes; ``interfaces`` gives those of this machine as they are now."""
+
+    asks = True
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        port: int,
+        own_addresses: Sequence[str],
+        interfaces: Callable[[], Sequence[Interface]],
+    ) -> None:
+        self.remotes = tuple(Remote(address) for address in addresses)
+        self._port = port
+        self._own = frozenset(own_addresses)
+        self._interfaces = interfaces
+
+    def locals(self) -> Sequence[Interface]:
+        return [interface for interface in self._interfaces() if str(interface.address.ip) in self._own]
+
+    async def dial(self, path: Path) -> Transport:
+        local = path.local
+        if local is None:
+            return await connect_tcp(path.remote.address, self._port)
+        here = any(str(other.address.ip) == path.remote.address for other in self._interfaces())
+        device = local.name if path.ambiguous and not here and local.name != _LOOPBACK else ""
+        return await connect_tcp(path.remote.address, self._port, str(local.address.ip), device)

@@ -1,0 +1,165 @@
+"""Which channels there should be to one exporter: a plan of paths. Pure.
+
+A path is a pair of a local and a remote interface; each carries the configured number of
+channels. What the plan does, after Windows (MS-SMB2 3.2.5.14.11 leaves it to the client):
+
+    pairs      a remote address is paired with the local interfaces that have it on their link.
+               In one network the interfaces of both ends are paired off, the fastest with the
+               fastest, so that each is used and none twice before all are once. A remote
+               address on no link of ours is left to the kernel's routes: one path.
+    selected   where paths with RDMA at both ends work, those; else the paths whose speed (of
+               the slower end) is at least half of the fastest that works. The others idle
+               until those are gone. A path that fails is tried on as long as it would be
+               selected if it worked, and holds nobody off meanwhile.
+    at most    limits.CHANNELS_PER_SESSION_MAX, the first channel of every path before the second
+               of any.
+
+What a speed says is the drivers' word. How fast a path is in truth is measured, and spread.py
+goes by that.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from meshfs import limits
+from meshfs.linux.interfaces import Interface
+
+#: Slower ones add less than they cost in uneven answers, and a rival class of them is meant as reserve.
+_SPEED_SHARE_MIN: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One of the exporter's addresses; speed 0 and no index until the exporter told."""
+
+    address: str
+    speed_bits_s: int = 0
+    index: int = 0
+    rdma: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One channel that may be: ``number`` of those over this pair. ``local`` None: as the kernel routes."""
+
+    remote: Remote
+    local: Interface | None = None
+    number: int = 0
+    #: Other interfaces of ours are in the same network: only this one may be used.
+    ambiguous: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """The same for the same path in another plan, whatever is known of it by then."""
+        local = self.local
+        return (local.name, str(local.address.ip), self.remote.address, self.number) if local else (
+            "", "", self.remote.address, self.number)  # fmt: skip
+
+    @property
+    def speed_bits_s(self) -> int:
+        """Of the slower end, as far as they tell; 0 where neither does."""
+        speeds = [end.speed_bits_s for end in (self.local, self.remote) if end is not None and end.speed_bits_s]
+        return min(speeds, default=0)
+
+    @property
+    def rdma(self) -> bool:
+        return self.local is not None and self.local.rdma and self.remote.rdma
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A path, and why it is not used; empty when it is."""
+
+    path: Path
+    why_not: str = ""
+
+
+def plan(
+    locals_: Sequence[Interface],
+    remotes: Sequence[Remote],
+    *,
+    channels: int,
+    works: Callable[[Path], bool],
+    rdma: bool = False,
+) -> tuple[Choice, ...]:
+    """Every path there may be, with those to use chosen; fast ones first.
+
+    ``channels``: of each path. ``works``: whether a path is connected, or was not found to be broken.
+    ``rdma``: whether a transport for it is there.
+    """
+    pairs = sorted(_pairs(locals_, remotes), key=lambda path: -path.speed_bits_s)
+    paths = [
+        Path(path.remote, path.local, number, path.ambiguous) for number in range(channels) for path in pairs
+    ]  # fmt: skip
+    up = [path for path in paths if path.local is None or path.local.up]
+    working = [path for path in up if works(path)] or up
+    only_rdma = rdma and any(path.rdma for path in working)
+    fastest = max((_speed(path) for path in working if path.rdma or not only_rdma), default=0)
+    choices = []
+    used = 0
+    for path in paths:
+        why_not = _why_not(path, fastest, only_rdma)
+        if not why_not:
+            used += 1
+            if used > limits.CHANNELS_PER_SESSION_MAX:
+                why_not = f"{limits.CHANNELS_PER_SESSION_MAX} channels are in use, which is the most"
+        choices.append(Choice(path, why_not))
+    return tuple(choices)
+
+
+def _why_not(path: Path, fastest: int, only_rdma: bool) -> str:
+    local = path.local
+    if local is not None and not local.up:
+        return f"interface {local.name} is down"
+    if only_rdma and not path.rdma:
+        return "others have RDMA"
+    if _speed(path) < _SPEED_SHARE_MIN * fastest:
+        taken = "" if path.speed_bits_s else "taken for "
+        return f"slower ({taken}{speed_text(_speed(path))}) than others ({speed_text(fastest)})"
+    return ""
+
+
+def _speed(path: Path) -> int:
+    return path.speed_bits_s or limits.LINK_SPEED_ASSUMED_BITS_S
+
+
+def speed_text(bits_s: int) -> str:
+    """As people write it: 25 Gbit/s, 100 Mbit/s."""
+    return f"{bits_s / 1e9:g} Gbit/s" if bits_s >= 1e9 else f"{bits_s / 1e6:g} Mbit/s"
+
+
+def _pairs(locals_: Sequence[Interface], remotes: Sequence[Remote]) -> Iterable[Path]:
+    """Both ends paired off, network by network."""
+    networks: dict[object, list[Remote]] = {}
+    for remote in remotes:
+        networks.setdefault(_network_of(remote, locals_), []).append(remote)
+    for network, there in networks.items():
+        here = [local for local in locals_ if local.address.network == network]
+        if not here:
+            yield from (Path(remote) for remote in there)
+            continue
+        # An interface may have several addresses in one network; it is one interface all the same.
+        here = list({local.name: local for local in sorted(here, key=_by_speed, reverse=True)}.values())
+        there = sorted(there, key=_by_speed, reverse=True)
+        for index in range(max(len(here), len(there))):
+            yield Path(
+                there[index % len(there)], here[index % len(here)], ambiguous=len(here) > 1
+            )  # fmt: skip
+
+
+def _network_of(remote: Remote, locals_: Sequence[Interface]) -> object:
+    """The network of ours that the address is in, the narrowest; None for none."""
+    try:
+        address = ip_address(remote.address)
+    except ValueError:
+        # No address of a network: a Unix socket.
+        return None
+    networks = {local.address.network for local in locals_ if address in local.address.network}
+    return max(networks, key=lambda network: network.prefixlen, default=None)
+
+
+def _by_speed(end: Interface | Remote) -> int:
+    """And not by what is up: a link that goes must not pair all others anew."""
+    return end.speed_bits_s

@@ -1,0 +1,109 @@
+"""What a mount tells of an exporter and its paths: the document behind `meshctl paths`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.remote.path_keeper import PathKeeper
+
+if TYPE_CHECKING:
+    from meshfs.initiator.remote.exporter import ExporterSession
+
+
+def exporter_status(exporter: ExporterSession, now: float) -> dict[str, Any]:
+    """``channels`` has an entry for every path there may be, connected or not."""
+    retry_at = exporter.retry_at
+    channels = exporter.channels
+    waiting = sorted(exporter.waiting, key=lambda call: call.since_s)
+    away_s = None if exporter.away_since_s is None else now - exporter.away_since_s
+    return {
+        "node": exporter.node,
+        "state": exporter.state,
+        "why": exporter.why,
+        "since_s": round(now - exporter.since_s, 3),
+        "retry_in_s": None if exporter.state != "down" else _left(retry_at, now),
+        "away_s": None if away_s is None else round(away_s, 3),
+        "failing_fast": away_s is not None and away_s >= exporter.io_timeout_s,
+        "hung_disks": [
+            {"disk": disk, "for_s": round(now - since_s, 3)} for disk, since_s in exporter.hung_disks.items()
+        ],
+        "failures": exporter.failures,
+        "bad_signatures": exporter.bad_signatures,
+        "nonces_repeated": exporter.nonces_repeated,
+        "sent_bytes": exporter.sent_bytes_before + sum(channel.sent_bytes for channel in channels),
+        "received_bytes": exporter.received_bytes_before + sum(channel.received_bytes for channel in channels),
+        "channels": [_path_status(exporter, keeper, now) for keeper in exporter.keepers],
+        "waiting": [
+            {
+                "disk": call.disk,
+                "op": call.op,
+                "for_s": round(now - call.since_s, 3),
+                "left_s": round(max(0.0, call.ends_s - now), 3),
+            }
+            for call in waiting
+        ],
+    }
+
+
+def _left(until: float | None, now: float) -> float | None:
+    return None if until is None else round(max(0.0, until - now), 3)
+
+
+def _path_status(exporter: ExporterSession, keeper: PathKeeper, now: float) -> dict[str, Any]:
+    path, channel = keeper.path, keeper.channel
+    local = path.local
+    down = local is not None and not local.up and channel is None
+    sent_bytes, received_bytes = keeper.sent_bytes_before, keeper.received_bytes_before
+    if channel is not None:
+        sent_bytes, received_bytes = sent_bytes + channel.sent_bytes, received_bytes + channel.received_bytes
+    return {
+        "transport": channel.transport.kind if channel else "unix" if path.remote.address.startswith("/") else "tcp",
+        "interface": local.name if local else "",
+        "local": channel.transport.local if channel else str(local.address.ip) if local else "",
+        "remote": channel.transport.remote if channel else path.remote.address,
+        "local_address": str(local.address.ip) if local else "",
+        "remote_address": path.remote.address,
+        "number": path.number,
+        "speed_bits_s": path.speed_bits_s,
+        "rdma": path.rdma,
+        # Nothing is tried on an interface that is down, which is no rest of its own choice.
+        "state": "down" if down else keeper.state,
+        "selected": not keeper.choice.why_not,
+        "why": keeper.choice.why_not or keeper.why,
+        "retry_in_s": _left(keeper.retry_at, now) if keeper.state == "down" else None,
+        "failures": keeper.failures,
+        "losses": keeper.losses,
+        "bad_signatures": keeper.bad_signatures,
+        "sent_bytes": sent_bytes,
+        "received_bytes": received_bytes,
+        **(_channel_status(channel) if channel else _NO_CHANNEL),
+    }
+
+
+_NO_CHANNEL: dict[str, Any] = {
+    "dialect": "",
+    "signing": "",
+    "cipher": "",
+    "outstanding": 0,
+    "sent_bytes_s": 0,
+    "received_bytes_s": 0,
+    "measured_bytes_s": None,
+}
+
+
+def _channel_status(channel: Channel) -> dict[str, Any]:
+    settled = channel.connection.negotiated
+    # What arrives sealed is not signed beside it, and the reverse.
+    signing = settled.signing_algorithm.text if channel.signed else "none"
+    cipher = settled.cipher.text if channel.sealed else "none"
+    return {
+        "dialect": settled.dialect.text if settled.dialect else "",
+        "signing": signing,
+        "cipher": cipher,
+        "outstanding": channel.outstanding,
+        "sent_bytes_s": round(channel.throughput.sent_bytes_s),
+        "received_bytes_s": round(channel.throughput.received_bytes_s),
+        # Where there is no choice nothing is measured.
+        "measured_bytes_s": round(channel.load.rate_bytes_s) if channel.measuring and channel.load.measured else None,
+    }

@@ -1,0 +1,182 @@
+"""What is asked of a tree by name: open, close, the list of disks, news of changes."""
+
+from dataclasses import dataclass
+from itertools import islice
+from math import inf
+from typing import Final
+
+from meshfs import limits
+from meshfs.errors import RemoteProtocolError
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.channel.credits import Lane
+from meshfs.initiator.channel.slots import Reply, Slot
+from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.session.login import Tree
+from meshfs.model import DiskInfo, decode_disks
+from meshfs.smb.constants import (
+    AccessMask,
+    Command,
+    CreateDisposition,
+    CreateOptions,
+    Fsctl,
+    NtStatus,
+    ShareAccess,
+)
+from meshfs.smb.credits import charge_for
+from meshfs.smb.messages import (
+    NO_FILE,
+    ChangeNotifyRequest,
+    CloseRequest,
+    CreateRequest,
+    CreateResponse,
+    FileId,
+    FlushRequest,
+    IoctlRequest,
+    IoctlResponse,
+    NetworkInterface,
+    ZeroData,
+    unpack_interfaces,
+)
+
+_READ: Final = AccessMask.READ_DATA | AccessMask.READ_ATTRIBUTES | AccessMask.READ_CONTROL | AccessMask.SYNCHRONIZE
+_WRITE: Final = AccessMask.WRITE_DATA | AccessMask.APPEND_DATA | AccessMask.WRITE_ATTRIBUTES
+_SHARE_ALL: Final = ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE
+# FILE_NOTIFY_CHANGE_FILE_NAME, _ATTRIBUTES, _SIZE (MS-SMB2 2.2.35): what a disk list is made of.
+_CHANGES: Final = 0x0001 | 0x0004 | 0x0008
+_NOTIFY_OUTPUT_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """An SMB open."""
+
+    tree: Tree
+    file_id: FileId
+    size_bytes: int
+
+
+async def open_file(
+    channel: Channel,
+    tree: Tree,
+    name: str,
+    *,
+    writable: bool = False,
+    directory: bool = False,
+    disposition: CreateDisposition = CreateDisposition.OPEN,
+    deadline: float = inf,
+) -> OpenFile:
+    """CREATE; share access read, write and delete. StatusError when refused."""
+    request = CreateRequest(
+        name=name,
+        desired_access=_READ | _WRITE if writable else _READ,
+        share_access=_SHARE_ALL,
+        disposition=disposition,
+        options=CreateOptions.DIRECTORY_FILE if directory else CreateOptions.NON_DIRECTORY_FILE,
+    )
+    reply = await channel.request(Command.CREATE, request.pack(), tree_id=tree.tree_id, deadline=deadline)
+    response = CreateResponse.unpack(reply.body)
+    return OpenFile(tree, response.file_id, response.size_bytes)
+
+
+async def close_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
+    """CLOSE; an open the exporter no longer knows is closed."""
+    await channel.request(
+        Command.CLOSE, CloseRequest(file.file_id).pack(), tree_id=file.tree.tree_id, deadline=deadline,
+        accept=(NtStatus.SUCCESS, NtStatus.FILE_CLOSED),
+    )  # fmt: skip
+
+
+async def flush_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
+    body = FlushRequest(file.file_id).pack()
+    await channel.request(Command.FLUSH, body, tree_id=file.tree.tree_id, deadline=deadline)
+
+
+async def query_disks(channel: Channel, root: OpenFile, deadline: float = inf) -> tuple[DiskInfo, ...]:
+    """FSCTL_MESHFS_QUERY_DISKS on a share's root: all its disks."""
+    size = min(channel.connection.negotiated.max_transact_bytes, limits.DISK_LIST_MAX_BYTES)
+    slot = start_query_disks(channel, root.tree.tree_id, root.file_id, deadline, size)
+    return _disks(await channel.answer(slot))
+
+
+async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> DiskInfo | None:
+    """What the exporter says of one disk, without an open of it; None when it offers no such disk.
+
+    The root is asked with the disk's name as input. An exporter that does not know of the input tells all its disks.
+    """
+    name = info.name.encode()
+    slot = start_query_disks(channel, root.tree.tree_id, root.file_id, inf, name=name)
+    return next((each for each in _disks(await channel.answer(slot)) if each.id == info.id), None)
+
+
+async def query_disk(channel: Channel, file: OpenFile, disk_id: str, deadline: float = inf) -> DiskInfo:
+    """The same on a disk's own open: that disk."""
+    slot = start_query_disks(channel, file.tree.tree_id, file.file_id, deadline)
+    return only_disk(await channel.answer(slot), disk_id)
+
+
+def start_query_disks(
+    channel: Channel,
+    tree_id: int,
+    file_id: FileId,
+    deadline: float,
+    size: int = limits.CREDIT_BYTES,
+    name: bytes = b"",
+) -> Slot:
+    """Begin the query; ``size`` bounds the answer and is what it costs, ``name`` asks of one disk only."""
+    body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file_id, name, size).pack()
+    return channel.start_request(
+        Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size)
+    )  # fmt: skip
+
+
+def start_zero(
+    channel: Channel, tree_id: int, file_id: FileId, data: ZeroData, deadline: float, lane: Lane, *, replay: bool
+) -> Slot:
+    """Begin FSCTL_SET_ZERO_DATA; ``replay``: it may have been executed already, by a channel that was lost."""
+    body = IoctlRequest(Fsctl.SET_ZERO_DATA, file_id, data.pack(), 0).pack()
+    return channel.start_request(
+        Command.IOCTL, body, tree_id=tree_id, deadline=deadline, lane=lane, changes=True, replay=replay
+    )
+
+
+def only_disk(reply: Reply, disk_id: str) -> DiskInfo:
+    """The one disk of a reply. RemoteProtocolError when the exporter tells of another."""
+    disks = _disks(reply)
+    if len(disks) != 1 or disks[0].id != disk_id:
+        raise RemoteProtocolError(f"asked about disk {disk_id}, told of {[disk.id for disk in disks][:3]}")
+    return disks[0]
+
+
+def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
+    try:
+        # One more than there may be, so that the catalog sees that the list is too long.
+        return tuple(decode_disks(IoctlResponse.unpack(reply.body).output, limits.DISKS_PER_NODE_MAX + 1))
+    except ValueError as error:
+        raise RemoteProtocolError(f"the list of disks makes no sense: {error}") from error
+
+
+async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
+    """FSCTL_QUERY_NETWORK_INTERFACE_INFO: where the exporter is. StatusError where it does not tell.
+
+    Of a longer list the first REMOTES_MAX are taken: each is a path that the mount plans, and may try to connect.
+    """
+    body = IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, NO_FILE, b"", limits.CREDIT_BYTES).pack()
+    reply = await channel.request(Command.IOCTL, body, tree_id=tree.tree_id)
+    remotes = (
+        Remote(
+            str(interface.address), interface.link_speed_bits_s, interface.index,
+            bool(interface.capability & NetworkInterface.RDMA_CAPABLE),
+        )
+        for interface in unpack_interfaces(IoctlResponse.unpack(reply.body).output)
+        if not interface.address.is_link_local
+    )  # fmt: skip
+    return tuple(islice(remotes, limits.REMOTES_MAX))
+
+
+async def wait_for_change(channel: Channel, root: OpenFile) -> None:
+    """CHANGE_NOTIFY: returns when something in the share changed. StatusError where it is unsupported."""
+    body = ChangeNotifyRequest(root.file_id, _NOTIFY_OUTPUT_BYTES, _CHANGES).pack()
+    await channel.request(
+        Command.CHANGE_NOTIFY, body, tree_id=root.tree.tree_id,
+        accept=(NtStatus.SUCCESS, NtStatus.NOTIFY_ENUM_DIR),
+    )  # fmt: skip

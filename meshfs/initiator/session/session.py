@@ -1,0 +1,145 @@
+"""One SMB session: the channels bound to it, and what all of them share.
+
+    add       a channel that logged in or was bound takes requests from now on
+    retire    it takes no more, and is used up
+    lost      it ended. Whatever was unanswered on it may go again on another one: every request
+              from then on has the next ChannelSequence, by which the exporter knows older ones
+              that are late, and refuses those that write (MS-SMB2 3.2.4.1.5, 3.3.5.2.10)
+
+A session ends with its last channel; ``why`` says then how that one ended.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Final, TypeVar
+
+import trio
+
+from meshfs import limits
+from meshfs.errors import ChannelLost, StatusError
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.balance import RATE_UNKNOWN_BYTES_S, Spread
+from meshfs.initiator.session.login import Credentials, Tree
+from meshfs.initiator.session.requests import OpenFile
+from meshfs.model import IoClass
+from meshfs.smb.constants import NtStatus
+
+logger = logging.getLogger(__name__)
+
+_SEQUENCE_MASK: Final = 0xFFFF
+
+T = TypeVar("T")
+
+
+class Session:
+    """Made by the login on its first channel, which `add` takes next."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        trees: dict[IoClass, Tree],
+        root: OpenFile,
+        on_lost: "Callable[[Session, Channel], None]",
+    ) -> None:
+        self.credentials = credentials
+        self.trees = trees
+        self.root = root
+        #: All that are alive, retired ones too.
+        self.channels: list[Channel] = []
+        self.spread: Spread[Channel] = Spread()
+        #: ChannelSequence of the next request.
+        self.sequence = 0
+        #: Why it ended; empty while it is alive.
+        self.why = ""
+        #: When the exporter was last known to be there, by the channels that have ended.
+        self.gone_s = -inf
+        #: Why no further channel is tried, until the exporter is asked again; empty while one may be.
+        self.no_more = ""
+        #: Why it has one channel to its end; empty while it may have several.
+        self.one_only = ""
+        #: Of everything that is done for the session as long as it lives.
+        self.scope = trio.CancelScope()
+        self.pick = self.spread.pick
+        self.split = self.spread.split
+        self._on_lost = on_lost
+        opener = credentials.security.opener
+        if opener is not None and opener.seen is not None:
+            opener.seen.on_full = self._nonces_full
+        self._rates: dict[Channel, float] = {}
+
+    def add(self, channel: Channel, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
+        """``rate_bytes_s``: what its interfaces promise."""
+        channel.sequence = self.sequence
+        channel.ended = self._lost
+        channel.siblings = lambda: (other for other in self.channels if other is not channel)
+        self._rates[channel] = rate_bytes_s
+        self.channels.append(channel)
+        self.spread.add(channel)
+        self._measure()
+
+    def retire(self, channel: Channel) -> None:
+        self.spread.remove(channel)
+        self._measure()
+
+    def any_channel(self) -> Channel | None:
+        """For what is not a disk's: one that takes requests."""
+        return self.pick(0, trio.current_time())
+
+    async def ask(self, function: Callable[[Channel], Awaitable[T]]) -> T:
+        """Do it on a channel, and again on another one while its channel is lost. ChannelLost at the session's end.
+
+        So, too, if it was overtaken by a request that was sent after a channel was lost: it was not done then.
+        """
+        while True:
+            channel = self.any_channel()
+            if channel is None:
+                raise ChannelLost(self.why)
+            try:
+                return await function(channel)
+            except ChannelLost:
+                if self.why:
+                    raise
+            except StatusError as error:
+                if error.status != NtStatus.FILE_NOT_AVAILABLE:
+                    raise
+                await trio.sleep(limits.RETRY_DELAY_MAX_S)
+
+    def fail(self, why: str) -> None:
+        """End it with all its channels."""
+        for channel in list(self.channels):
+            channel.fail(why)
+
+    def _lost(self, channel: Channel) -> None:
+        self.channels.remove(channel)
+        self.spread.remove(channel)
+        del self._rates[channel]
+        self.gone_s = max(self.gone_s, channel.gone_s)
+        if self.channels:
+            self.sequence = self.sequence + 1 & _SEQUENCE_MASK
+            for other in self.channels:
+                other.sequence = self.sequence
+            if not self.spread.channels:
+                # Retired ones are better than none.
+                for other in self.channels:
+                    self.spread.add(other)
+            self._measure()
+        else:
+            self.why = channel.why
+            self.scope.cancel()
+        self._on_lost(self, channel)
+
+    def _nonces_full(self) -> None:
+        """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
+        self.no_more = self.one_only = "the exporter's nonces do not count up, so the session has one channel"
+        for left in (self.spread.channels or self.channels)[:1]:
+            logger.warning("%s: %s", left.transport.remote, self.one_only)
+            for channel in list(self.channels):
+                if channel is not left:
+                    channel.fail(self.one_only)
+
+    def _measure(self) -> None:
+        """Where there is a choice its grounds are kept; alone a channel saves itself the trouble."""
+        several = len(self.spread.channels) > 1
+        for channel in self.channels:
+            channel.measure(several, self._rates[channel])

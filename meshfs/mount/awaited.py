@@ -1,0 +1,94 @@
+"""Which of the disks that somebody waits for are not there yet, and why; pure.
+
+A disk is named as in the tree: by its id (``meshfs-n1-disk0``) or as NODE/NAME (``n1/disk0``).
+An id is a file name, so the slash tells the two apart. A disk is there when its owner is
+connected, announces it, and calls its state ok: only then can it be opened and used.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshfs.cluster.config import Config
+from meshfs.errors import ConfigError
+from meshfs.model import Access, DiskState
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDisk:
+    """A disk as a mount shows it; ``state`` is a DiskState's value, or the catalog's word when the owner is away."""
+
+    id: str
+    node: str
+    name: str
+    state: str
+    why: str = ""
+
+    def is_named(self, wanted: str) -> bool:
+        return wanted in (self.id, f"{self.node}/{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class SeenExporter:
+    """How a mount is connected to a node's exporter."""
+
+    state: str
+    why: str = ""
+
+
+def missing_disks(wanted: Sequence[str], document: Mapping[str, Any]) -> list[str]:
+    """``missing`` for this process's own status document."""
+    disks = [SeenDisk(each["id"], each["node"], each["name"], each["state"], each["why"]) for each in document["disks"]]
+    exporters = {each["node"]: SeenExporter(each["state"], each.get("why") or "") for each in document["exporters"]}
+    return missing(wanted, disks, exporters)
+
+
+def missing(wanted: Sequence[str], disks: Iterable[SeenDisk], exporters: Mapping[str, SeenExporter]) -> list[str]:
+    """One line for each wanted disk that is not there, with the reason as far as the mount knows it."""
+    seen = list(disks)
+    found = []
+    for name in wanted:
+        reason = _reason(name, [disk for disk in seen if disk.is_named(name)], exporters)
+        if reason:
+            found.append(f"disk {name} {reason}")
+    return found
+
+
+def _reason(wanted: str, named: Sequence[SeenDisk], exporters: Mapping[str, SeenExporter]) -> str:
+    """Empty for a disk that is there."""
+    for disk in named:
+        if disk.state != DiskState.OK:
+            node = exporters.get(disk.node)
+            why = disk.why or ("" if node is None or node.state == "connected" else _exporter_text(disk.node, node))
+            return f"is {disk.state}" + (f": {why}" if why else "")
+    if named:
+        return ""
+    node_name, slash, _ = wanted.partition("/")
+    away = [_exporter_text(name, node) for name, node in exporters.items() if node.state != "connected"]
+    if not slash:
+        return "is announced by no exporter" + (f" ({'; '.join(away)})" if away else "")
+    owner = exporters.get(node_name)
+    if owner is None:
+        return f"is not there: this mount knows no node {node_name} with disks"
+    if owner.state == "connected":
+        return f"is not there: the exporter of {node_name} does not announce it"
+    return f"is not there: {_exporter_text(node_name, owner)}"
+
+
+def _exporter_text(name: str, exporter: SeenExporter) -> str:
+    return f"exporter {name} is {exporter.state}" + (f" ({exporter.why})" if exporter.why else "")
+
+
+def expanded(given: Sequence[str], config: Config, node: str) -> tuple[str, ...]:
+    """The disks that ``-o wait=`` names: "own" and "all" stand for those of the config that ``node`` may use.
+
+    Raises ConfigError for a NODE/NAME that the config does not have. An id is not checked here.
+    """
+    disks = {f"{owner.name}/{disk.name}": disk for owner in config.nodes for disk in owner.disks}
+    usable = [name for name, disk in disks.items() if disk.access_of(node) is not Access.NONE]
+    meaning = {"all": usable, "own": [name for name in usable if name.startswith(f"{node}/")]}
+    for name in given:
+        if "/" in name and name not in disks:
+            known = ", ".join(disks) or "none"
+            raise ConfigError(f"{config.path}: there is no disk {name!r} to wait for; disks here: {known}")
+    return tuple(dict.fromkeys(each for word in given for each in meaning.get(word, [word])))

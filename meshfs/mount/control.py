@@ -1,0 +1,61 @@
+"""The control socket of a mount's process: where `mount -o remount` and `meshctl reload` ask.
+
+It is no file of the mount itself, because a read-only mount takes no request and a stuck one no
+open. Its path is the status document's "control".
+"""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from meshfs.errors import ConfigError
+from meshfs.exporter.serving.endpoints import listen_unix
+
+log = logging.getLogger(__name__)
+
+_RUN: Final = Path("/run/meshfs")
+
+
+@contextmanager
+def mount_control() -> Iterator[socket.socket | None]:
+    """A listening socket that only root and the process's user can use; None where there is no place for one."""
+    folder = _folder()
+    _remove_dead(folder)
+    path = folder / f"mount-{os.getpid()}-{secrets.token_hex(4)}.ctl"
+    try:
+        listening = listen_unix(path)
+    except ConfigError as error:
+        log.warning("no control socket, so a reload is by SIGHUP only: %s", error)
+        yield None
+        return
+    try:
+        with listening:
+            yield listening
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(own) / "meshfs" if own and os.geteuid() != 0 else _RUN
+
+
+def _remove_dead(folder: Path) -> None:
+    """A process that was killed leaves its socket behind, to which nobody can connect.
+
+    Nobody can connect to that of a process that is just starting, either, between bind(2) and listen(2).
+    """
+    for path in folder.glob("mount-*.ctl"):
+        if Path("/proc", path.name.split("-")[1]).exists():
+            continue
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.setblocking(False)
+            try:
+                probe.connect(os.fspath(path))
+            except ConnectionRefusedError:
+                path.unlink()

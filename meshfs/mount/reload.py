@@ -1,0 +1,147 @@
+"""Another config, and other options, for a mount that runs: SIGHUP, `mount -o remount`, `meshctl reload`.
+
+    read the config and keys again -> what differs -> what can change does, all at once; the rest is refused by name
+
+A config or an option with a mistake changes nothing. I/O in flight stays where it is: sessions to
+exporters that are still in the config go on, with their channels.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from meshfs import limits
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_watch import read
+from meshfs.cluster.keys import Keyring
+from meshfs.errors import ConfigError, TookTooLong
+from meshfs.loop.bounded import Bounded, bounded
+from meshfs.mount.log import MountLog
+from meshfs.mount.mesh import Mesh, Settings
+from meshfs.mount.options import MountOptions, UsageError, take_options
+from meshfs.program.control import RefusedError, Request
+from meshfs.telemetry.metrics_place import MetricsPlace
+
+log = logging.getLogger(__name__)
+
+_OPTIONS = (
+    *(("io_class", "class"), ("page_cache", "cache"), ("io_timeout_s", "io_timeout"), ("log_path", "log")),
+    *(("debug", "debug"), ("metrics", "metrics")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Lines for people. ``failure``: nothing was changed, and why."""
+
+    changed: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    failure: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        return {"changed": list(self.changed), "refused": list(self.refused), "failure": self.failure}
+
+
+class Reloader:
+    """Changes a running mount; one change at a time."""
+
+    def __init__(self, settings: Settings, mesh: Mesh, mount_log: MountLog, metrics: MetricsPlace) -> None:
+        self._settings = settings
+        self._mesh = mesh
+        self._log = mount_log
+        self._metrics = metrics
+        self._files = Bounded(f"the config {settings.config.given}")
+        self._lock = trio.Lock()
+
+    async def answer(self, request: Request) -> Mapping[str, object]:
+        """The control socket's verb "reload": {"options": ["class=system", ...], "config": path or ""}."""
+        said, config = request.get("options", []), request.get("config", "")
+        if not (isinstance(said, list) and all(isinstance(each, str) for each in said) and isinstance(config, str)):
+            raise RefusedError("options is no list of texts, or config no text")
+        return (await self.reload(said, config)).as_json()
+
+    async def reload(self, said: Sequence[str] = (), config: str = "") -> Outcome:
+        """``said``: options as after -o, one each, on top of those in force. ``config``: the path the caller names."""
+        async with self._lock:
+            self._log.reopen()
+            outcome = await self._reload(said, config)
+            if outcome.failure:
+                log.error("not reloaded, everything stays as it was: %s", outcome.failure)
+            else:
+                log.info("reloaded %s: %s", self._settings.config.given, "; ".join(outcome.changed) or "nothing new")
+            for line in outcome.refused:
+                log.warning("reload: %s", line)
+            await self._mesh.config_watch.look(again=True)
+            await self._mesh.problem_watch.look()
+        return outcome
+
+    async def _reload(self, said: Sequence[str], config: str) -> Outcome:
+        old = self._settings
+        try:
+            options = take_options(old.options, said)
+            bound_s = limits.CONFIG_READ_TIMEOUT_S
+            loaded = await self._files.call(read, old.config.given, old.node, timeout_s=bound_s)
+            kept = _with_fixed(loaded.config, old.config)
+            keyring = await self._files.call(Keyring, kept, old.node, timeout_s=bound_s)
+        except (ConfigError, UsageError) as error:
+            return Outcome(failure=str(error))
+        except TookTooLong as error:
+            return Outcome(failure=f"{old.config.given}: {error}")
+        same = not config or await _is_config(config, old.config)
+        changes = self._mesh.changes(loaded)
+        refused = [f"{line} cannot change while the mesh is mounted: umount it and mount it again"
+                   for line in changes.restart]  # fmt: skip
+        if not same:
+            refused.append(f"{config} is not the config of this mount, which is {old.config.given}")
+        options = self._take_places(old, options, refused)
+        changed = (*changes.reload, *_differences(old.options, options))
+        self._settings = replace(old, config=kept, keyring=keyring, options=options)
+        self._mesh.reload(self._settings, loaded)
+        return Outcome(changed, tuple(refused))
+
+    def _take_places(self, old: Settings, options: MountOptions, refused: list[str]) -> MountOptions:
+        """Move the log and the metrics; the options that are in force then."""
+        if options.node not in (old.options.node, old.node):
+            refused.append(f"node={options.node} cannot change while the mesh is mounted; this is {old.node}'s mount")
+        options = replace(options, node=old.options.node, kernel=old.options.kernel, wait=old.options.wait)
+        try:
+            self._log.move_to(options.log_path)
+        except OSError as error:
+            refused.append(f"log={options.log_path}: {error.strerror}")
+            options = replace(options, log_path=old.options.log_path)
+        self._log.set_debug(options.debug)
+        try:
+            self._metrics.move_to(options.metrics)
+        except ConfigError as error:
+            refused.append(str(error))
+            options = replace(options, metrics=old.options.metrics)
+        return options
+
+
+def _with_fixed(new: Config, old: Config) -> Config:
+    """The new config with what holds until the umount."""
+    cluster = replace(new.cluster, name=old.cluster.name, security=old.cluster.security)
+    return replace(new, cluster=cluster)
+
+
+async def _is_config(path: str, config: Config) -> bool:
+    """Whether the path leads to the config; not, where its file system does not answer."""
+    try:
+        return await bounded(f"the path {path}", _same_file, path, config, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
+    except TookTooLong:
+        return False
+
+
+def _same_file(path: str, config: Config) -> bool:
+    # A link that leads to itself is a RuntimeError.
+    with suppress(OSError, RuntimeError):
+        return Path(path).resolve() == config.path or Path(path).absolute() == config.given
+    return False
+
+
+def _differences(old: MountOptions, new: MountOptions) -> list[str]:
+    return [f"option {name}" for attribute, name in _OPTIONS if getattr(old, attribute) != getattr(new, attribute)]

@@ -1,0 +1,152 @@
+"""The control socket: one JSON object per line in, one out.
+
+Its mode is 0600, so only its owner and root can ask. Each of them may be a script that forgot to close what it opened:
+past CONTROL_CONNECTIONS_MAX the connection that has waited the longest without asking is ended for a newcomer.
+
+    {"verb": "status", ...}  ->  what the verb's handler makes of the request
+    anything else            ->  {"error": "..."}
+
+An answer may be megabytes: it is encoded piece by piece, so that I/O goes on meanwhile.
+"""
+
+import json
+import logging
+import socket
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import trio
+
+from meshfs import limits
+from meshfs.cluster.config_text import describe
+
+logger = logging.getLogger(__name__)
+
+Request = Mapping[str, object]
+Answer = Mapping[str, object]
+#: Raises RefusedError. May take its time; I/O goes on only while it waits.
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+#: trio's logger, which reports that no file descriptor is left to accept a connection with.
+_ACCEPTING = logging.getLogger("trio.serve_listeners")
+
+
+class RefusedError(Exception):
+    """The request is answered with the text as its error."""
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Keep the line and drop the traceback: that the process has no descriptor left is no fault in a program."""
+    record.exc_info = None
+    return True
+
+
+class _Silent:
+    """The connections that are there, and which of them have not asked anything, the longest silent one first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._scopes: OrderedDict[trio.CancelScope, None] = OrderedDict()
+
+    def make_room(self) -> bool:
+        """Whether one more connection may be served; another one may end for it."""
+        if self.count < limits.CONTROL_CONNECTIONS_MAX:
+            return True
+        if not self._scopes:
+            return False
+        longest, _ = self._scopes.popitem(last=False)
+        longest.cancel()
+        return True
+
+    @contextmanager
+    def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
+        """The connection of that scope is silent during the block."""
+        self._scopes[scope] = None
+        try:
+            yield
+        finally:
+            self._scopes.pop(scope, None)
+
+
+async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) -> None:
+    """Answer until cancelled; the socket is the caller's."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening.dup()))
+    silent = _Silent()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            if not silent.make_room():
+                return
+            silent.count += 1
+            try:
+                await converse(stream, verbs, silent)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                logger.debug("control connection broken")
+            finally:
+                silent.count -= 1
+
+    _ACCEPTING.addFilter(_without_traceback)
+    await trio.serve_listeners(serve, [listener])
+
+
+async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler], silent: _Silent | None = None) -> None:
+    """Line by line; silence and overlong lines end it."""
+    silent = silent or _Silent()
+    received = bytearray()
+    while True:
+        with trio.move_on_after(limits.CONTROL_TIMEOUT_S) as patience, silent.waiting(patience):
+            while b"\n" not in received:
+                data = await stream.receive_some()
+                if not data:
+                    return
+                received += data
+                if len(received) > limits.CONTROL_LINE_MAX_BYTES:
+                    return
+        if patience.cancelled_caught:
+            return
+        line, _, received = received.partition(b"\n")
+        with trio.move_on_after(limits.CONTROL_TIMEOUT_S):
+            await stream.send_all(await answer(bytes(line), verbs) + b"\n")
+
+
+async def answer(line: bytes, verbs: Mapping[str, Handler]) -> bytes:
+    """The answer to one request, as a line without its end."""
+    try:
+        made = await _handle(line, verbs)
+    except RefusedError as error:
+        made = {"error": str(error)}
+    except Exception:
+        # What is wrong with a verb must not end the I/O of a node.
+        logger.exception("a control request failed")
+        made = {"error": "it failed; the log of the process that was asked has the reason"}
+    encoded = await _encode(made)
+    if len(encoded) > limits.STATUS_MAX_BYTES:
+        return json.dumps({"error": f"the answer is larger than {limits.STATUS_MAX_BYTES} bytes"}).encode()
+    return encoded
+
+
+async def _handle(line: bytes, verbs: Mapping[str, Handler]) -> Answer:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise RefusedError("not a JSON object") from None
+    verb = request.get("verb") if isinstance(request, dict) else None
+    if not isinstance(verb, str) or verb not in verbs:
+        raise RefusedError(f"unknown verb {describe(verb)}, expected one of {', '.join(verbs)}")
+    return await verbs[verb](request)
+
+
+async def _encode(made: Answer) -> bytes:
+    parts: list[str] = []
+    for key, value in made.items():
+        if not isinstance(value, list):
+            parts.append(f"{json.dumps(key)}: {json.dumps(value)}")
+            continue
+        items = []
+        for item in value:
+            items.append(json.dumps(item))
+            await trio.lowlevel.checkpoint()
+        parts.append(f"{json.dumps(key)}: [{', '.join(items)}]")
+    return f"{{{', '.join(parts)}}}".encode()

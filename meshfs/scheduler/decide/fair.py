@@ -1,0 +1,398 @@
+"""The fair queue of one disk: nodes by weight, applications before the system, nobody starved. Pure.
+
+Two levels of start-time fair queueing with D requests at the disk, SFQ(D) (Goyal, Vin, Cheng:
+Start-time Fair Queueing, SIGCOMM 1996, hierarchical in section 3; Jin, Chase, Kaur: Interposed
+Proportional Sharing for a Storage Service Utility, SIGMETRICS 2004). Work is counted in seconds of
+the disk's time: by the cost model (`cost.py`), or of what the disk's limits allow, where that is more.
+
+    disk -+- app      share 1 - system_floor    -+- node n1, weight
+          '- system   share system_floor         '- node n2, weight ...
+
+    flow f's next request     S = max(v, F_f),  F_f = S + cost / weight     v = S of the class's last that left
+    class c's next request    the same with the shares, between the classes
+    leaves                    of the class with the smaller S (app when equal) the flow with the smallest S
+
+An application that asks for less than its share finds S = v, so it goes before a system flood;
+what it does not want the system gets; when it wants everything the system keeps its floor. What is
+at the disk already cannot be overtaken, so while applications are active the system has at most
+``limits.SYSTEM_DEPTH_SHARE`` of the depth there (at least one request), and an application's next
+request finds room.
+
+Bounds, with c_f the largest cost of flow f, w its weight, D the depth:
+
+    fairness     two flows f, g of a class that both wait over an interval get work W with
+                 |W_f / w_f - W_g / w_g| <= (D + 1) (c_f / w_f + c_g / w_g), counted when done (Jin et al.,
+                 theorem 1), and c_f / w_f + c_g / w_g counted when sent (Goyal et al., theorem 1)
+    starvation   a flow's oldest request leaves after at most  c_f + sum over the other flows g of its class
+                 of (c_g + c_f w_g / w_f)  of its class's work, and its class gets at least its share
+                 of the disk's but for one largest cost
+
+A reservation is mClock's (Gulati, Merchant, Varman, OSDI 2010) in shares of the disk: a flow that got
+less than its part of the disk's work since its last request goes before everybody. It is not
+charged for that against its weight (mClock, section 3.2).
+
+Limits are passed before a request competes (`gates.py`). The requests of a flow leave in the order
+they came, but a flush waits aside until the writes and zeroings of its flow that came before it are done,
+and what came after it need not wait. A limit in bytes counts the bytes a zeroing zeroes.
+"""
+
+from bisect import insort
+from collections.abc import Hashable
+from itertools import count
+from typing import Any, Final
+
+from meshfs import limits
+from meshfs.disk.base import NEVER_S, DiskRequest, Op
+from meshfs.model import IoClass
+from meshfs.scheduler.decide.flow import Flow, Server, Stage, cancel_behind_head, drop_cancelled, is_queued
+from meshfs.scheduler.decide.gates import Gates
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshfs.scheduler.decide.queue import FlowState
+from meshfs.scheduler.learn.cost import CostModel
+from meshfs.scheduler.learn.depth import DepthControl
+from meshfs.scheduler.learn.observer import Observer
+
+_FLUSH: Final = Op.FLUSH
+_ZERO: Final = Op.ZERO
+_IDLE: Final = Stage.IDLE
+_READY: Final = Stage.READY
+# Flows that are not in use are forgotten when there are this many more of them than at the last look.
+_FORGET_MIN: Final = 64
+# Who asked for something within this "wants something now": a flow of depth 1 is between two requests often.
+_WANTS_S: Final = 1.0
+
+
+class FairQueue:
+    """``policy`` may be changed by `configure` at any time; ``costs`` and ``depths`` learn by themselves."""
+
+    discipline = "fair"
+
+    def __init__(self, policy: DiskPolicy, costs: CostModel | None = None, depths: DepthControl | None = None) -> None:
+        self.costs = costs or CostModel()
+        self.depths = depths or DepthControl()
+        self.policy = policy
+        self._cost = self.costs.cost
+        self._observer = Observer(self.costs, self.depths)
+        self._app = Server(IoClass.APP)
+        self._system = Server(IoClass.SYSTEM)
+        self._flows: dict[object, Flow] = {}
+        self._forget_at = _FORGET_MIN
+        self._gates = Gates()
+        #: Whether the disk itself has a limit; `Gates.paced`, nearer at hand.
+        self._paced = False
+        #: Flows with a reservation.
+        self._reserved: list[Flow] = []
+        #: The disk's virtual time, and the cost of all that left so far.
+        self._v = 0.0
+        self._work_s = 0.0
+        #: What a request and a byte take of a second at the disk's limits.
+        self._limit_request_s = self._limit_byte_s = 0.0
+        self._waiting = 0
+        self._in_flight = 0
+        #: Summed cost of what is at the disk; of a limited disk's requests it says nothing.
+        self._sent_s = 0.0
+        self._numbers = count()
+        self._now_s = 0.0
+        self.configure(policy, 0.0)
+
+    @property
+    def depth(self) -> int:
+        return self.depths.depth
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    # --- the hot path ------------------------------------------------------------------
+
+    def add(self, request: DiskRequest, now: float) -> None:
+        flow = self._flows.get(request.flow)
+        if flow is None:
+            flow = self._new_flow(request.flow, now)
+        request.added_s = flow.last_s = flow.server.last_s = now
+        cost_s = self._cost(request.op, request.length)
+        if self._paced:
+            cost_s = max(cost_s, self._limit_request_s, request.length * self._limit_byte_s)
+        request.cost_s = cost_s
+        flow.queue.append(request)
+        self._waiting += 1
+        if flow.stage is _IDLE:
+            if flow.reserves and flow.reserve < self._work_s:
+                # What it did not ask for it is not owed.
+                flow.reserve = self._work_s
+            self._next_head(flow, now)
+
+    def pop(self, now: float) -> DiskRequest | float | None:
+        gates = self._gates
+        if gates.held:
+            for passed in gates.release(now):
+                self._make_ready(passed)
+        full = self._in_flight >= self.depths.depth
+        if full or self._sent_s >= self._observer.budget_s:
+            if self._waiting:
+                self._observer.held_back(depth=full)
+            return None
+        server, system = self._app, self._system
+        if system.ready:
+            if not server.ready:
+                if self._gives_way(now):
+                    self._observer.gave_way()
+                    return gates.next_time(now) if gates.held else None
+                server = system
+            elif system.start < server.start:
+                server = system
+        elif not server.ready:
+            self._observer.is_hungry = True
+            return gates.next_time(now) if gates.held else None
+        if self._reserved and (reserved := self._behind_reservation()) is not None:
+            return self._send_reserved(reserved, now)
+        start, _, flow = server.ready.pop(0)
+        server.v = start
+        self._v = class_start = server.start
+        cost_s = flow.queue[0].cost_s
+        flow.finish = start + cost_s * flow.per_weight
+        server.start = server.finish = class_start + cost_s * server.per_share
+        return self._send(flow, now)
+
+    def _gives_way(self, now: float) -> bool:
+        """Whether the system, not short of its floor, leaves what is free at the disk to active applications."""
+        app, system = self._app, self._system
+        return (
+            abs(now - app.last_s) < limits.APP_ACTIVE_S
+            and system.in_flight >= max(1, int(limits.SYSTEM_DEPTH_SHARE * self.depths.depth))
+            and system.start >= app.finish
+        )
+
+    def _send(self, flow: Flow, now: float) -> DiskRequest:
+        """The flow's oldest request leaves, its tags are made; the next one takes its place."""
+        queue = flow.queue
+        request = queue.popleft()
+        if flow.cancelled:
+            drop_cancelled(queue, flow.cancelled)
+        request.sent_s = now
+        cost_s = request.cost_s
+        self._waiting -= 1
+        if not self._in_flight:
+            self._observer.busy(now)
+        self._in_flight += 1
+        flow.in_flight += 1
+        flow.server.in_flight += 1
+        self._work_s += cost_s
+        if not self._paced:
+            self._sent_s += cost_s
+        if flow.reserves:
+            flow.move_reservation(self._work_s, cost_s)
+        op = request.op
+        if op:
+            if op == _FLUSH:
+                flow.lifted.discard(request)
+            else:
+                flow.last_write += 1
+                flow.writes[request] = flow.last_write
+        if not queue:
+            flow.stage = _IDLE
+        elif self._paced or flow.limited or queue[0].op == _FLUSH:
+            self._next_head(flow, now)
+        else:
+            self._make_ready(flow)
+        return request
+
+    def done(self, request: DiskRequest, now: float) -> None:
+        flow = self._flows[request.flow]
+        flow.in_flight -= 1
+        flow.server.in_flight -= 1
+        self._in_flight = in_flight = self._in_flight - 1
+        # No request's cost is taken off that was not added, whatever the limits were meanwhile.
+        sent_s = self._sent_s - request.cost_s
+        self._sent_s = sent_s if in_flight and sent_s > 0.0 else 0.0
+        self._now_s = now
+        self._observer.done(request, now, in_flight, self._waiting)
+        op = request.op
+        if op and op != _FLUSH:
+            if op == _ZERO:
+                self.costs.zeroed(request.length, now - request.sent_s)
+            flow.writes.pop(request, None)
+            if flow.barriers:
+                self._lift_barriers(flow, now)
+
+    def _next_head(self, flow: Flow, now: float) -> None:
+        """The flow has another oldest request."""
+        queue = flow.queue
+        if queue[0].op == _FLUSH and flow.writes:
+            _set_barriers(flow)
+            if not queue:
+                flow.stage = _IDLE
+                return
+        if (self._paced or flow.limited) and not self._gates.enter(flow, now):
+            return
+        self._make_ready(flow)
+
+    def _make_ready(self, flow: Flow) -> None:
+        server = flow.server
+        start = flow.finish
+        if start < server.v:
+            start = server.v
+        flow.stage = _READY
+        flow.entry = entry = (start, next(self._numbers), flow)
+        ready = server.ready
+        if ready:
+            insort(ready, entry)
+        else:
+            server.start = server.finish if server.finish > self._v else self._v
+            ready.append(entry)
+
+    # --- reservations ------------------------------------------------------------------
+
+    def _behind_reservation(self) -> Flow | None:
+        """Of the flows that got less than their reservation, the one that is behind the most."""
+        ready = [flow for flow in self._reserved if flow.stage is _READY and flow.reserve <= self._work_s]
+        return min(ready, key=lambda flow: flow.reserve) if ready else None
+
+    def _send_reserved(self, flow: Flow, now: float) -> DiskRequest:
+        """Out of its turn in its class, whose time stands still for it; the class pays, as for any other."""
+        server = flow.server
+        server.ready.remove(flow.entry)
+        cost_s = flow.queue[0].cost_s
+        flow.finish = server.v + cost_s * flow.per_weight
+        # The other class, if it is behind, stays so.
+        self._v = min(each.start for each in (self._app, self._system) if each.ready or each is server)
+        server.start = server.finish = server.start + cost_s * server.per_share
+        return self._send(flow, now)
+
+    # --- flushes -----------------------------------------------------------------------
+
+    def _lift_barriers(self, flow: Flow, now: float) -> None:
+        """A write of the flow is done: let the flushes go that waited for no other."""
+        oldest = next(iter(flow.writes.values()), flow.last_write + 1)
+        flushes = []
+        for flush, last_write in flow.barriers.items():
+            if last_write >= oldest:
+                break
+            flushes.append(flush)
+        if not flushes:
+            return
+        for flush in flushes:
+            del flow.barriers[flush]
+        # They came before whatever is the oldest now, and take its place.
+        flow.lifted.update(flushes)
+        flow.queue.extendleft(reversed(flushes))
+        if flow.stage is Stage.HELD:
+            # They are to pass the gates by themselves, not as the bytes of the write that waits there.
+            self._take_back(flow)
+        if flow.stage is _IDLE:
+            self._next_head(flow, now)
+
+    # --- cancelling --------------------------------------------------------------------
+
+    def cancel(self, request: DiskRequest) -> bool:
+        flow = self._flows.get(request.flow)
+        if flow is None or not is_queued(request):
+            return False
+        request.added_s = NEVER_S
+        self._waiting -= 1
+        if flow.barriers.pop(request, None) is not None:
+            return True
+        queue = flow.queue
+        flow.lifted.discard(request)
+        if queue[0] is not request:
+            cancel_behind_head(queue, flow.cancelled, request)
+            return True
+        self._take_back(flow)
+        queue.popleft()
+        drop_cancelled(queue, flow.cancelled)
+        if queue:
+            self._next_head(flow, max(self._now_s, flow.last_s))
+        return True
+
+    def _take_back(self, flow: Flow) -> None:
+        """The flow's oldest request is not to go now."""
+        if flow.stage is _READY:
+            flow.server.ready.remove(flow.entry)
+        else:
+            self._gates.leave(flow)
+        flow.stage = _IDLE
+
+    # --- flows and policy --------------------------------------------------------------
+
+    def _new_flow(self, key: Any, now: float) -> Flow:
+        if len(self._flows) >= self._forget_at:
+            self._forget(now)
+        server = self._system if key[1] is IoClass.SYSTEM else self._app
+        flow = self._flows[key] = Flow(key, server, self.policy.of(key))
+        if flow.policy.reservation:
+            self._reserved.append(flow)
+        return flow
+
+    def _forget(self, now: float) -> None:
+        """Let go the flows that are idle and might as well be new.
+
+        A finish tag is ahead of the class's time by one request at most: after a while it means nothing.
+        """
+        for key, flow in list(self._flows.items()):
+            if flow.idle and now - flow.last_s > _WANTS_S and all(tat.settled_s <= now for tat in flow.tats):
+                del self._flows[key]
+                if flow in self._reserved:
+                    self._reserved.remove(flow)
+        self._forget_at = 2 * len(self._flows) + _FORGET_MIN
+
+    def configure(self, policy: DiskPolicy, now: float) -> None:
+        """Go by another policy from now on. What waits keeps its turn, and passes the new limits."""
+        self.policy = policy
+        held = self._gates.leave_all()
+        shares: dict[Hashable, float] = {io_class: policy.share(io_class) for io_class in IoClass}
+        self._gates.configure(policy, shares, now)
+        self._paced = self._gates.paced
+        self._limit_request_s = 1.0 / policy.limit_iops if policy.limit_iops else 0.0
+        self._limit_byte_s = 1.0 / policy.limit_bytes_per_s if policy.limit_bytes_per_s else 0.0
+        for server in (self._app, self._system):
+            server.per_share = 1.0 / shares[server.name]
+        for flow in self._flows.values():
+            new = policy.of(flow.key)
+            if new != flow.policy:
+                flow.set_policy(new)
+        self._reserved = [flow for flow in self._flows.values() if flow.policy.reservation]
+        for flow in held:
+            self._next_head(flow, now)
+
+    # --- for who looks -----------------------------------------------------------------
+
+    def flows(self, now: float) -> list[FlowState]:
+        flows = list(self._flows.values())
+        entitled = self._entitlements([flow for flow in flows if not flow.idle or now - flow.last_s < _WANTS_S])
+        lags = {**self._lags(self._app), **self._lags(self._system)}
+        return [
+            FlowState(
+                flow.key,
+                flow.queued,
+                flow.in_flight,
+                lags.get(flow, 0.0),
+                ("disk limit" if flow.gate else "flow limit") if flow.stage is Stage.HELD else "",
+                entitled.get(flow, 0.0),
+                now - flow.oldest_s if flow.queued else 0.0,
+            )
+            for flow in flows
+        ]
+
+    def _entitlements(self, wanting: list[Flow]) -> dict[Flow, float]:
+        """Shares of the disk among the flows that want something; a reservation is the least a flow has."""
+        shares = {server: 1.0 / server.per_share for server in {flow.server for flow in wanting}}
+        total = sum(shares.values())
+        weights = {server: sum(flow.policy.weight for flow in wanting if flow.server is server) for server in shares}
+        return {
+            flow: max(flow.policy.reservation, shares[flow.server] / total * flow.policy.weight / weights[flow.server])
+            for flow in wanting
+        }
+
+    def _lags(self, server: Server) -> dict[Flow, float]:
+        """By how much of the disk's time each flow that is ready is behind the weighted mean of its class."""
+        starts = {flow: start for start, _, flow in server.ready}
+        weight = sum(flow.policy.weight for flow in starts)
+        mean = sum(start * flow.policy.weight for flow, start in starts.items()) / weight if starts else 0.0
+        return {flow: (mean - start) * flow.policy.weight for flow, start in starts.items()}
+
+
+def _set_barriers(flow: Flow) -> None:
+    """Put the flushes at the head aside; each waits for the writes that are at the disk now."""
+    queue = flow.queue
+    while queue and queue[0].op == _FLUSH and queue[0] not in flow.lifted:
+        flow.barriers[queue.popleft()] = flow.last_write
+        drop_cancelled(queue, flow.cancelled)

@@ -1,0 +1,131 @@
+"""What a request passes before it may compete for the disk: its flow's limits, then the disk's. Pure.
+
+    gate 0   the flow's own limits: each the virtual scheduling algorithm (GCRA, ITU-T I.371) on a theoretical
+             arrival time (TAT), which a request moves on by 1 / limit_iops or bytes / limit_bytes_per_s
+    gate 1   the disk's limit_iops          (`pacer.py`)
+    gate 2   the disk's limit_bytes_per_s   (`pacer.py`)
+
+Bound of a flow's limit. A request may leave ``limits.LIMIT_BURST_S`` before its time, and it may wait
+for the disk after it passed, so in any T seconds at most ``limit * (T + LIMIT_BURST_S)`` leave, and
+two requests more.
+
+A request is charged when it passes; one that is cancelled later is not given back.
+"""
+
+from collections.abc import Hashable, Mapping
+from itertools import count
+from math import inf
+
+from sortedcontainers import SortedList
+
+from meshfs.scheduler.decide.flow import Flow, Stage
+from meshfs.scheduler.decide.pacer import STEP_MIN_S, Pacer
+from meshfs.scheduler.decide.policy import DiskPolicy
+
+
+class Gates:
+    """All limits of one disk. Flows pass one request at a time."""
+
+    def __init__(self) -> None:
+        #: Whether the disk itself has a limit.
+        self.paced = False
+        #: Flows held at any gate.
+        self.held = 0
+        self._pacers: list[Pacer | None] = [None, None]
+        self._by_key: dict[Hashable, Flow] = {}
+        self._limited: SortedList = SortedList()
+        self._numbers = count()
+        self._last_s = 0.0
+
+    def configure(self, policy: DiskPolicy, shares: Mapping[Hashable, float], now: float) -> None:
+        """The disk's limits from now on. To be called with no flow held."""
+        for index, rate in enumerate((policy.limit_iops, policy.limit_bytes_per_s)):
+            pacer = self._pacers[index]
+            if rate is None:
+                self._pacers[index] = None
+            elif pacer is None:
+                self._pacers[index] = Pacer(rate, shares)
+            else:
+                pacer.configure(rate, shares, now)
+        self.paced = any(pacer is not None for pacer in self._pacers)
+
+    def enter(self, flow: Flow, now: float) -> bool:
+        """Take the flow's oldest request as far as it gets: True when it passed all, else it is held."""
+        if flow.limited:
+            at = max(tat.eligible(now) for tat in flow.tats)
+            if at > now:
+                flow.entry = (at, next(self._numbers), flow)
+                self._limited.add(flow.entry)
+                self._hold(flow, 0)
+                return False
+            for tat in flow.tats:
+                tat.charge(flow.queue[0].length, now)
+        return self._enter_pacers(flow, 0, now)
+
+    def _enter_pacers(self, flow: Flow, first: int, now: float) -> bool:
+        head, name = flow.queue[0], flow.server.name
+        for index in range(first, 2):
+            pacer = self._pacers[index]
+            if pacer is not None:
+                amount = head.length if index else 1
+                if not pacer.enter(flow.key, name, flow.policy.weight, amount, now):
+                    self._hold(flow, index + 1)
+                    return False
+        return True
+
+    def _hold(self, flow: Flow, gate: int) -> None:
+        flow.stage, flow.gate = Stage.HELD, gate
+        self._by_key[flow.key] = flow
+        self.held += 1
+
+    def leave(self, flow: Flow) -> None:
+        """The flow's oldest request is withdrawn from where it is held."""
+        pacer = self._pacers[flow.gate - 1] if flow.gate else None
+        if pacer is None:
+            self._limited.remove(flow.entry)
+        else:
+            pacer.leave(flow.key, flow.server.name)
+        self._let_go(flow)
+
+    def leave_all(self) -> list[Flow]:
+        flows = list(self._by_key.values())
+        for flow in flows:
+            self.leave(flow)
+        return flows
+
+    def _let_go(self, flow: Flow) -> None:
+        del self._by_key[flow.key]
+        self.held -= 1
+        flow.stage = Stage.IDLE
+
+    def release(self, now: float) -> list[Flow]:
+        """The flows whose oldest request has passed all gates by now."""
+        again = self._jumped_back() if now < self._last_s else []
+        passed = [flow for flow in again if self.enter(flow, now)]
+        self._last_s = now
+        limited = self._limited
+        while limited and limited[0][0] <= now:
+            flow = limited.pop(0)[2]
+            self._let_go(flow)
+            if self.enter(flow, now):
+                passed.append(flow)
+        for index, pacer in enumerate(self._pacers):
+            if pacer is not None:
+                for key in pacer.release(now):
+                    flow = self._by_key[key]
+                    self._let_go(flow)
+                    if self._enter_pacers(flow, index + 1, now):
+                        passed.append(flow)
+        return passed
+
+    def _jumped_back(self) -> list[Flow]:
+        """Flows held until a time that is far away now."""
+        flows = [entry[2] for entry in self._limited]
+        for flow in flows:
+            self.leave(flow)
+        return flows
+
+    def next_time(self, now: float) -> float:
+        """When to ask `release` again, after ``now``; inf when nothing is held."""
+        at = max(self._limited[0][0], now + STEP_MIN_S) if self._limited else inf
+        return min([at, *(pacer.next_time(now) for pacer in self._pacers if pacer is not None)])

@@ -1,0 +1,287 @@
+"""What is wanted of a disk: weights, floor, reservations, limits. Pure: no clock, no I/O.
+
+The vocabulary is mClock's (Gulati, Merchant, Varman: mClock, OSDI 2010, section 3): a flow has a
+reservation (it gets at least that), a limit (at most that) and a weight (its part of the rest).
+Here a reservation is a share of the disk, as what a disk can do changes with its load, and a
+limit is in requests or bytes a second.
+
+The two classes have shares of the disk: system at least `system_floor`, app the rest. Promises
+must be kept all at once, so
+
+    reservations of the system's flows             <= system_floor
+    reservations of the applications' flows        <= 1 - system_floor
+
+`Change` is one wish at run time; `Overrides` are all of them so far, and go on top of whatever
+the config says, also after it was read again.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from meshfs import limits
+from meshfs.cluster.config_text import describe, unknown_key
+from meshfs.errors import MeshfsError
+from meshfs.model import IoClass
+
+Flow: TypeAlias = tuple[str, IoClass]
+
+# Shares written in decimals: 0.2 + 0.3 + 0.5 may add up to a little more than 1.
+_SUM_TOLERANCE: Final = 1e-9
+
+# What each value may be, bounds included.
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "system_floor": (limits.SYSTEM_FLOOR_MIN, limits.SYSTEM_FLOOR_MAX),
+    "weight": (limits.FLOW_WEIGHT_MIN, limits.FLOW_WEIGHT_MAX),
+    "reservation": (0.0, 1.0),
+    "limit_iops": (limits.LIMIT_IOPS_MIN, limits.LIMIT_IOPS_MAX),
+    "limit_bytes_per_s": (limits.LIMIT_BYTES_PER_S_MIN, limits.LIMIT_BYTES_PER_S_MAX),
+}
+_LIMITS: Final = ("limit_iops", "limit_bytes_per_s")
+DISK_KEYS: Final = ("system_floor", *_LIMITS)
+FLOW_KEYS: Final = ("weight", "reservation", *_LIMITS)
+_CHANGE_KEYS: Final = ("node", "class", "system_floor", "weight", "reservation", *_LIMITS)
+
+
+class PolicyError(MeshfsError, ValueError):
+    """What is wanted is not possible; the text says which value, what was found, what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPolicy:
+    """What one flow gets. `reservation` is a share of the disk, 0 to 1; a limit of None is none."""
+
+    weight: float = 1.0
+    reservation: float = 0.0
+    limit_iops: float | None = None
+    limit_bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class DiskPolicy:
+    """What one disk's scheduler goes by.
+
+    weights    by node, for both of its classes; a node that is not here has 1
+    flows      the flows with a policy of their own, which is whole: weights do not touch it
+    changed    what is not from the config: flows, and None for the disk's own values
+    """
+
+    system_floor: float = limits.SYSTEM_FLOOR
+    limit_iops: float | None = None
+    limit_bytes_per_s: float | None = None
+    weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    flows: Mapping[Flow, FlowPolicy] = field(default_factory=lambda: MappingProxyType({}))
+    changed: frozenset[Flow | None] = frozenset()
+
+    def of(self, flow: Flow) -> FlowPolicy:
+        """A flow's policy; of any flow, known or not."""
+        known = self.flows.get(flow)
+        return known if known is not None else FlowPolicy(self.weights.get(flow[0], 1.0))
+
+    def source(self, flow: Flow | None = None) -> str:
+        """Whether the flow's values (without a flow: the disk's own) are all the config's."""
+        return "run time" if flow in self.changed else "config"
+
+    def share(self, io_class: IoClass) -> float:
+        """The class's share of the disk when both want everything."""
+        return self.system_floor if io_class is IoClass.SYSTEM else 1.0 - self.system_floor
+
+
+def in_range(key: str, value: object) -> float:
+    """The value as a number. Raises PolicyError when it is none, or out of the key's range."""
+    low, high = RANGES[key]
+    # The comparison refuses NaN and infinities as well.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise PolicyError(f"{key}: found {_shown(value)}, expected a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def check(policy: DiskPolicy, nodes: Collection[str]) -> None:
+    """Every value in its range, every flow of a known node, all promises together no more than there is."""
+    _check_values(policy, DISK_KEYS, "")
+    for node, weight in policy.weights.items():
+        _check_node(node, nodes)
+        in_range("weight", weight)
+    for flow, wanted in policy.flows.items():
+        _check_node(flow[0], nodes)
+        _check_values(wanted, FLOW_KEYS, f"{flow[0]}/{flow[1]}: ")
+    _check_sums(policy)
+
+
+def _check_values(holder: DiskPolicy | FlowPolicy, keys: Iterable[str], where: str) -> None:
+    for key in keys:
+        value = getattr(holder, key)
+        if value is None and key in _LIMITS:
+            continue
+        try:
+            in_range(key, value)
+        except PolicyError as error:
+            raise PolicyError(f"{where}{error}") from None
+
+
+def _check_sums(policy: DiskPolicy) -> None:
+    for io_class in IoClass:
+        promised = {flow: wanted.reservation for flow, wanted in policy.flows.items() if flow[1] is io_class}
+        total, there = sum(promised.values()), policy.share(io_class)
+        if total > there + _SUM_TOLERANCE:
+            parts = " + ".join(f"{flow[0]} {value:.6g}" for flow, value in promised.items() if value)
+            most = "system_floor" if io_class is IoClass.SYSTEM else "1 - system_floor"
+            raise PolicyError(
+                f"reservations of class {io_class} add up to {total:.6g} ({_short(parts)}), "
+                f"expected at most {there:.6g} ({most})"
+            )
+
+
+def _check_node(name: str, nodes: Collection[str]) -> None:
+    if name not in nodes:
+        raise PolicyError(f"there is no node {_shown(name)}, expected one of {', '.join(sorted(nodes))}")
+
+
+# --- changes at run time ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """New values for a disk itself (`node` None) or for a node's flow; `io_class` None is both of its flows.
+
+    `values` has at least one key of DISK_KEYS or FLOW_KEYS; None takes a limit away.
+    """
+
+    node: str | None
+    io_class: IoClass | None
+    values: Mapping[str, float | None]
+
+    @classmethod
+    def parse(cls, wish: object) -> "Change":
+        """From a JSON object such as {"node": "n2", "class": "app", "weight": 4}. Raises PolicyError."""
+        if not isinstance(wish, dict):
+            raise PolicyError(f"found {_shown(wish)}, expected an object of what to set")
+        for key in wish:
+            if key not in _CHANGE_KEYS:
+                raise PolicyError(f"{_shown(key)}: {unknown_key(str(key)[:200], _CHANGE_KEYS)}")
+        node, io_class = _node_of(wish), _class_of(wish)
+        values = {key: _value_of(key, value) for key, value in wish.items() if key not in ("node", "class")}
+        for key in values:
+            if key not in (DISK_KEYS if node is None else FLOW_KEYS):
+                whose = "a flow's, expected with a node" if node is None else "the disk's, expected without a node"
+                raise PolicyError(f"{key}: it is {whose}")
+        if not values:
+            raise PolicyError(f"nothing to set, expected one of {', '.join(DISK_KEYS if node is None else FLOW_KEYS)}")
+        return cls(node, io_class, MappingProxyType(values))
+
+    def flows(self) -> tuple[Flow | None, ...]:
+        """Whose values change; None is the disk itself."""
+        if self.node is None:
+            return (None,)
+        return tuple((self.node, each) for each in IoClass if self.io_class in (None, each))
+
+
+def _node_of(wish: Mapping[str, object]) -> str | None:
+    node = wish.get("node")
+    if node is not None and not isinstance(node, str):
+        raise PolicyError(f"node: found {_shown(node)}, expected the name of a node")
+    return node
+
+
+def _class_of(wish: Mapping[str, object]) -> IoClass | None:
+    found = wish.get("class")
+    if found is None:
+        return None
+    if found not in list(IoClass):
+        raise PolicyError(f'class: found {_shown(found)}, expected "app" or "system" (or null for both)')
+    if wish.get("node") is None:
+        raise PolicyError("class: it is a flow's, expected with a node")
+    return IoClass(str(found))
+
+
+def _value_of(key: str, value: object) -> float | None:
+    if value is None and key in _LIMITS:
+        return None
+    return in_range(key, value)
+
+
+def apply(policy: DiskPolicy, change: Change, nodes: Collection[str]) -> DiskPolicy:
+    """The policy with the change, checked as a whole. Raises PolicyError; nothing is half applied."""
+    return Overrides().add(change).policy(policy, nodes)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """All values set at run time for one disk, in the order they were set (again); the last one of a key counts.
+
+    Bounded by the flows there can be, however often values are set.
+    """
+
+    values: Mapping[tuple[Flow | None, str], float | None] = field(default_factory=lambda: MappingProxyType({}))
+
+    def add(self, change: Change) -> "Overrides":
+        values = dict(self.values)
+        for flow in change.flows():
+            for key, value in change.values.items():
+                values.pop((flow, key), None)
+                values[flow, key] = value
+        return Overrides(MappingProxyType(values))
+
+    def policy(self, base: DiskPolicy, nodes: Collection[str]) -> DiskPolicy:
+        """What is in force: the config's `base` with the values on top. Raises PolicyError when that cannot be."""
+        policy = self._over(base)
+        check(policy, nodes)
+        return policy
+
+    def fit(self, base: DiskPolicy, nodes: Collection[str]) -> tuple["Overrides", list[str]]:
+        """What of the values still goes with another config's `base` (valid by itself), and why the rest does not.
+
+        Values of nodes that are gone go. Of values that promise too much together the newest go first,
+        and older ones stay; then those that do go after all are taken back.
+        """
+        kept = {key: value for key, value in self.values.items() if key[0] is None or key[0][0] in nodes}
+        dropped = {key: "the node is gone" for key in self.values if key not in kept}
+        late: list[tuple[Flow | None, str]] = []
+
+        def why_not(key: tuple[Flow | None, str]) -> str:
+            return _why_not({**kept, key: self.values[key]}, base, nodes)
+
+        for key in reversed([key for key in kept if key[1] in ("system_floor", "reservation")]):
+            if not _why_not(kept, base, nodes):
+                break
+            late.append(key)
+            del kept[key]
+        # One taken back (a smaller reservation, another floor) may make room for another.
+        while back := next((key for key in reversed(late) if not why_not(key)), None):
+            late.remove(back)
+            kept[back] = self.values[back]
+        dropped |= {key: why_not(key) for key in reversed(late)}
+        ordered = {key: value for key, value in self.values.items() if key in kept}
+        reasons = [f"{_place(key)} = {_shown(self.values[key])} no longer holds: {why}" for key, why in dropped.items()]
+        return Overrides(MappingProxyType(ordered)), reasons
+
+    def _over(self, base: DiskPolicy) -> DiskPolicy:
+        own = {key: value for (flow, key), value in self.values.items() if flow is None}
+        flows = dict(base.flows)
+        for (flow, key), value in self.values.items():
+            if flow is not None:
+                flows[flow] = replace(flows.get(flow, base.of(flow)), **{key: value})  # type: ignore[arg-type]
+        changed = base.changed | {flow for flow, _ in self.values}
+        return replace(base, flows=MappingProxyType(flows), changed=changed, **own)  # type: ignore[arg-type]
+
+
+def _why_not(values: Mapping[tuple[Flow | None, str], float | None], base: DiskPolicy, nodes: Collection[str]) -> str:
+    try:
+        Overrides(values).policy(base, nodes)
+    except PolicyError as error:
+        return str(error)
+    return ""
+
+
+def _place(key: tuple[Flow | None, str]) -> str:
+    flow, name = key
+    return name if flow is None else f"{flow[0]}/{flow[1]} {name}"
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else describe(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,128 @@
+"""What a queue sees of its disk, cut into windows for the cost model and the depth control. Pure."""
+
+from math import inf
+from typing import Final
+
+from meshfs import limits
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.scheduler.learn.cost import CostModel
+from meshfs.scheduler.learn.depth import DepthControl
+from meshfs.scheduler.learn.observation import Window
+
+# A window needs time to mean something and requests to average over; it ends all the same at the third.
+_WINDOW_MIN_S: Final = 0.1
+_WINDOW_REQUESTS: Final = 32
+_WINDOW_MAX_S: Final = 1.0
+_SMALL_BYTES: Final = 4096
+
+
+class Observer:
+    """``done`` for every request; ``is_hungry`` is set when the disk could have had more than there was."""
+
+    __slots__ = (
+        "_busy_s",
+        "_busy_since_s",
+        "_cost_s",
+        "_costs",
+        "_counts",
+        "_depth",
+        "_depths",
+        "_end_s",
+        "_gave_way",
+        "_held_back",
+        "_latency_s",
+        "_longest_s",
+        "_sizes",
+        "_start_s",
+        "budget_s",
+        "is_hungry",
+    )  # fmt: skip
+
+    def __init__(self, costs: CostModel, depths: DepthControl) -> None:
+        self._costs = costs
+        self._depths = depths
+        #: What the requests at the disk together may take of its time before no more are sent.
+        self.budget_s = inf
+        #: At some time in this window the disk had less than it may, and there was nothing to send.
+        self.is_hungry = False
+        self._busy_since_s = 0.0
+        self._set_budget()
+        self._begin(0.0)
+
+    def _set_budget(self) -> None:
+        """The depth is of small requests: what it is good for, large ones reach with fewer."""
+        if self._costs.calibrated:
+            small_s = self._costs.cost(Op.READ, _SMALL_BYTES)
+            self.budget_s = max(self._depths.depth * small_s, limits.DISK_BUDGET_MIN_S)
+
+    def _begin(self, now: float) -> None:
+        self._start_s = now
+        self._end_s = now + _WINDOW_MIN_S
+        self.is_hungry = self._held_back = self._gave_way = False
+        self._depth = self._depths.depth
+        self._counts = [0] * len(Op)
+        self._sizes = [0] * len(Op)
+        self._busy_s = self._latency_s = self._longest_s = self._cost_s = 0.0
+
+    def busy(self, now: float) -> None:
+        """The disk had nothing and gets something."""
+        self._busy_since_s = now
+
+    def held_back(self, *, depth: bool) -> None:
+        """Something waits because the depth is reached, or else the budget."""
+        self._held_back = True
+        if not depth:
+            self._depth = 0
+
+    def gave_way(self) -> None:
+        """The system waits, and leaves a part of the depth to applications."""
+        self._gave_way = True
+
+    def done(self, request: DiskRequest, now: float, in_flight: int, waiting: int) -> None:
+        """A request has its result; ``in_flight`` are still there, ``waiting`` could take its place."""
+        op = request.op
+        self._counts[op] += 1
+        self._sizes[op] += request.length
+        self._cost_s += request.cost_s
+        latency_s = now - request.sent_s
+        self._latency_s += latency_s
+        if latency_s > self._longest_s:
+            self._longest_s = latency_s
+        if not waiting:
+            self.is_hungry = True
+            if not in_flight:
+                self._busy_s += now - max(self._busy_since_s, self._start_s)
+        if now >= self._end_s:
+            self._look(now, in_flight)
+        elif now < self._start_s:
+            # The clock jumped back.
+            self._begin(now)
+
+    def _look(self, now: float, in_flight: int) -> None:
+        """Close the window, or give it more time."""
+        elapsed_s, count = now - self._start_s, sum(self._counts)
+        if count < _WINDOW_REQUESTS and elapsed_s < _WINDOW_MAX_S:
+            self._end_s = min(now + _WINDOW_MIN_S, self._start_s + _WINDOW_MAX_S)
+            return
+        if self._counts[Op.ZERO]:
+            # Its cost is not in the model: the window would say that the other requests cost more than they do.
+            self._begin(now)
+            return
+        if in_flight:
+            self._busy_s += now - max(self._busy_since_s, self._start_s)
+        window = Window(
+            elapsed_s=elapsed_s,
+            busy_s=self._busy_s,
+            saturated=not self.is_hungry,
+            counts=self._counts,
+            sizes=self._sizes,
+            latency_s=self._latency_s / count,
+            depth=self._depth,
+            longest_s=self._longest_s,
+            held_back=self._held_back,
+            gave_way=self._gave_way,
+        )
+        self._costs.learn(window)
+        self._depths.learn(window, self._cost_s)
+        self._set_budget()
+        self._begin(now)

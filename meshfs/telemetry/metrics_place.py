@@ -1,0 +1,51 @@
+"""Where a process answers Prometheus: nowhere, or at an address that a reload may change."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from meshfs.telemetry.prometheus import MetricsServer
+
+Place = tuple[str, int]
+
+
+class MetricsPlace:
+    """``open_server`` listens at a place, or raises ConfigError; the library is loaded only when it is called."""
+
+    def __init__(self, open_server: "Callable[[Place], MetricsServer]") -> None:
+        self._open_server = open_server
+        self._place: Place | None = None
+        self._server: MetricsServer | None = None
+        self._retired: list[MetricsServer] = []
+        self._serving = trio.CancelScope()
+
+    def move_to(self, place: Place | None) -> None:
+        """Raises ConfigError when it cannot listen there; then it stays where it is."""
+        if place == self._place:
+            return
+        server = self._open_server(place) if place is not None else None
+        if self._server is not None:
+            # Its task may be waiting for its socket, and closes it once it is not.
+            self._retired.append(self._server)
+        self._server, self._place = server, place
+        self._serving.cancel()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            with trio.CancelScope() as self._serving:
+                if self._server is not None:
+                    await self._server.run()
+                await trio.sleep_forever()
+            self._close_retired()
+
+    def close(self) -> None:
+        self._close_retired()
+        if self._server is not None:
+            self._server.close()
+
+    def _close_retired(self) -> None:
+        while self._retired:
+            self._retired.pop().close()

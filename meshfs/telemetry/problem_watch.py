@@ -1,0 +1,77 @@
+"""A process looks at its own status document: what began to be a problem, and what ended, is logged once.
+
+    document --find--> problems --difference to the last look--> one log line each
+
+Each look also notes the counters of which rules ask how much they grew lately (recent.py).
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from meshfs import limits
+from meshfs.telemetry.fields import printable
+from meshfs.telemetry.problems import Problem, Severity
+from meshfs.telemetry.recent import Recent
+
+logger = logging.getLogger(__name__)
+
+Document = Mapping[str, Any]
+_LEVELS = {Severity.ERROR: logging.ERROR, Severity.WARNING: logging.WARNING, Severity.NOTE: logging.INFO}
+
+
+class ProblemLog:
+    """Logs the difference between one look and the next."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Problem] = {}
+
+    def take(self, problems: list[Problem]) -> None:
+        found = {(problem.code, problem.subject): problem for problem in problems}
+        for key, problem in found.items():
+            if key not in self._known:
+                logger.log(_LEVELS[problem.severity], "problem %s: %s", problem.code, problem.line)
+        for key, problem in self._known.items():
+            if key not in found:
+                logger.info("no longer a problem, %s: %s", problem.code, printable(problem.subject))
+        self._known = found
+
+
+class ProblemWatch:
+    """``counts`` gives counters by group ("disk_errors", ...), ``problems`` what is wrong now."""
+
+    def __init__(
+        self,
+        counts: Callable[[], Mapping[str, Mapping[str, int]]],
+        problems: Callable[[], Awaitable[list[Problem]]],
+    ) -> None:
+        self._counts = counts
+        self._problems = problems
+        self._recent: dict[str, Recent] = {}
+        self._log = ProblemLog()
+
+    def recent(self) -> dict[str, dict[str, int]]:
+        """For the document: growth within the last minute, by group."""
+        return {group: recent.grown() for group, recent in self._recent.items()}
+
+    def note(self, now: float) -> None:
+        for group, counts in self._counts().items():
+            if group not in self._recent:
+                self._recent[group] = Recent(limits.PROBLEMS_WINDOW_S)
+            self._recent[group].note(now, counts)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.look()
+            await trio.sleep(limits.PROBLEMS_LOOK_S)
+
+    async def look(self) -> None:
+        self.note(trio.current_time())
+        try:
+            self._log.take(await self._problems())
+        except Exception:
+            # A fault of ours in looking must not end the I/O of a node.
+            logger.exception("cannot look for problems")

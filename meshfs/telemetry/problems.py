@@ -1,0 +1,163 @@
+"""Everything that is not well, found in the status documents of mounts and exporters. Pure.
+
+    document of a mount     --MOUNT_RULES-->     problems  -->  `meshctl status`, exit status, --json
+    document of an exporter --EXPORTER_RULES-->  problems  -->  metrics (problems by code), log (begin and end)
+
+One table decides for all of them, so a state cannot be fine in one place and a problem in another.
+Severity: an `error` means that data cannot be reached or is at risk; a `warning` that something is
+degraded, or will fail at the next restart; a `note` is a choice of the administrator's that others
+should know of, and does not change an exit status.
+"""
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+from meshfs import limits
+from meshfs.telemetry import problem_finders as find
+from meshfs.telemetry.fields import Fields, printable
+
+
+class Severity(enum.StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """``code`` names the rule for programs, ``subject`` the part concerned, ``text`` what is wrong and what to do."""
+
+    code: str
+    severity: Severity
+    subject: str
+    text: str
+
+    @property
+    def line(self) -> str:
+        """For a log or a terminal. What an exporter says of its disks is in it."""
+        return printable(f"{self.subject}: {self.text}")
+
+    @property
+    def counts(self) -> bool:
+        """Whether something is not well because of it."""
+        return self.severity is not Severity.NOTE
+
+    def as_json(self) -> dict[str, str]:
+        return {"code": self.code, "severity": self.severity.value, "subject": self.subject, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    code: str
+    severity: Severity
+    find: find.Finder
+
+
+_ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+
+#: The counter of errors that nobody expects (bugs.py).
+_INTERNAL: Final = "internal_errors"
+
+#: Rules for whatever document has the fields; those of one process only follow below.
+_COMMON: Final = (
+    Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
+    Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is taken back when the device is there again")),
+    Rule("disk-missing", _ERROR, find.disk_in_state("missing", "it is taken as soon as it can be opened")),
+    Rule("disk-suspended", _WARNING, find.disk_in_state("suspended", "its I/O waits")),
+    Rule("disk-state", _ERROR, find.disk_in_unknown_state),
+    Rule("disk-errors", _ERROR, find.disk_errors),
+    Rule("config-broken", _WARNING, find.config_broken),
+    Rule("config-reload", _WARNING, find.config_unloaded),
+    Rule("config-restart", _WARNING, find.config_needs_restart),
+    Rule("descriptors-short", _WARNING, find.descriptors_short),
+    Rule("internal-errors", _ERROR, find.counted("internal errors", "report the traceback in the log", 1, _INTERNAL)),
+    Rule("security-none", _NOTE, find.security_none),
+)
+MOUNT_RULES: Final = (
+    Rule("exporter-away", _ERROR, find.exporter_away),
+    Rule("io-waits", _ERROR, find.io_waits),
+    Rule("disk-hangs", _ERROR, find.disk_hangs_here),
+    Rule("path-down", _WARNING, find.path_down),
+    Rule("path-unsteady", _WARNING, find.path_unsteady),
+    Rule("path-forged", _WARNING, find.path_forged),
+    Rule("path-single", _WARNING, find.path_single),
+    Rule("disk-absent", _ERROR, find.disk_absent),
+    Rule("disk-refused", _ERROR, find.disk_refused),
+    Rule("config-differs", _WARNING, find.config_differs),
+    Rule("log-unwritable", _WARNING, find.log_unwritable),
+    *_COMMON,
+)
+# fmt: off
+EXPORTER_RULES: Final = (
+    Rule("disk-hangs", _ERROR, find.disk_hangs),
+    Rule("disk-read-only", _WARNING, find.disk_read_only),
+    Rule("key-missing", _WARNING, find.key_missing),
+    Rule("address-missing", _WARNING, find.address_missing),
+    Rule("state-unwritable", _WARNING, find.state_unwritable),
+    Rule("logins-refused", _WARNING, find.counted(
+        "logins were refused", "compare the keys of the two nodes, or see in the log who it is",
+        limits.PROBLEM_LOGINS_REFUSED, "logins_denied", "binds_denied", "login_timeouts")),
+    Rule("frames-broken", _WARNING, find.counted(
+        "broken messages came in", "see in the log who sends them",
+        limits.PROBLEM_FRAMES_BROKEN, "malformed_requests", "protocol_errors")),
+    Rule("messages-forged", _WARNING, find.counted(
+        "messages with a wrong signature, or a second time, came in",
+        "something between the nodes changes data, or somebody is in between; see in the log on which connections",
+        limits.PROBLEM_FORGERIES, "bad_signatures", "nonces_repeated")),
+    Rule("connections-refused", _WARNING, find.counted(
+        "connections were turned away", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
+        1, "connections_refused", "accept_failures")),
+    Rule("connections-crowded", _WARNING, find.counted(
+        "connections without a login were ended for newer ones", "see in the log who connects, and shut them out with "
+        "the firewall (nftables), or raise LimitNOFILE= if the log names descriptors", 1, "connections_ended")),
+    Rule("node-limit", _WARNING, find.counted(
+        "requests were refused because a node has as much as it may have (opens, locks, sessions, connections ...)",
+        "see in the log which node it is and what it has, and end the programs there that hold it", 1,
+        "node_limits_reached")),
+    Rule("limit-near", _WARNING, find.limit_near),
+    *_COMMON,
+)
+# fmt: on
+
+
+def mount_problems(document: Mapping[str, Any]) -> list[Problem]:
+    return list(chain.from_iterable(steps(MOUNT_RULES, document)))
+
+
+def exporter_problems(document: Mapping[str, Any]) -> list[Problem]:
+    return list(chain.from_iterable(steps(EXPORTER_RULES, document)))
+
+
+def steps(rules: Iterable[Rule], document: Mapping[str, Any]) -> Iterator[list[Problem]]:
+    """What each rule finds, rule by rule."""
+    fields = Fields(document)
+    for rule in rules:
+        yield [Problem(rule.code, rule.severity, subject, text) for subject, text in rule.find(fields)]
+
+
+def published(document: Mapping[str, Any]) -> list[Problem]:
+    """What the process itself found, as it stands in its document; a newer one may know more rules than we do."""
+    found = []
+    for item in Fields(document).items("problems"):
+        severity = item.text("severity")
+        known = Severity(severity) if severity in set(Severity) else Severity.ERROR
+        found.append(Problem(item.text("code"), known, item.text("subject"), item.text("text")))
+    return found
+
+
+def merged(*lists: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, by code and subject; the first text wins."""
+    found: dict[tuple[str, str], Problem] = {}
+    for problem in (each for problems in lists for each in problems):
+        found.setdefault((problem.code, problem.subject), problem)
+    return list(found.values())
+
+
+def count_by_code(rules: Iterable[Rule], problems: Iterable[Problem]) -> dict[str, int]:
+    """For metrics: 0 for what is well, so that a graph and an alert have something to go by."""
+    counts = Counter(problem.code for problem in problems)
+    return {rule.code: 0 for rule in rules} | dict(counts)

@@ -1,0 +1,359 @@
+"""Serving metrics to Prometheus: an HTTP server beside the event loop, and what fills its answers.
+
+    event loop    accepts, starts a thread per connection, makes the snapshot      short turns
+    that thread   reads the request, waits for the snapshot, formats it, sends it  takes its time
+
+A snapshot is plain values, made in the event loop by a task that lets I/O go on from disk to disk:
+what is told of one disk is of one moment, and no other thread looks at what lives. Formatting
+sleeps after every few lines: a thread that computes without a pause holds the interpreter for
+5 ms at a time (sys.setswitchinterval), which every request to a disk would wait for.
+
+Bounded: connections at once, what a client may take for each step, and the wait for a snapshot (then 503, as when the
+process is ending). For one connection more the one that has waited the longest without a request is ended; where all
+have asked, the new one is closed unheard.
+
+Format and naming: prometheus.io, "Exposition formats" and "Metric and label naming".
+Importing this costs 15 ms and 3 MiB, so it is imported only where metrics are asked for.
+"""
+
+import io
+import logging
+import socket
+import socketserver
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import accumulate
+from typing import Any, Final, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import trio
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, make_wsgi_app
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from meshfs import limits
+from meshfs.endpoint import format_endpoint
+from meshfs.errors import ConfigError, MeshfsError
+from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
+from meshfs.telemetry.problems import Problem, Rule, count_by_code
+
+logger = logging.getLogger(__name__)
+
+Document = Mapping[str, Any]
+#: Makes a snapshot; runs in the event loop.
+Snapshot = Callable[[], Awaitable[Document]]
+
+Labels = Mapping[str, str]
+_Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily)
+
+_BUCKETS_LE: Final = (*(str(bound / 1000) for bound in COARSE_BOUNDS_MS), "+Inf")
+
+
+class SnapshotUnavailable(MeshfsError):
+    """The event loop is ending, or did not get to a snapshot in time."""
+
+
+# --- what is in an answer -------------------------------------------------------------------
+
+
+class Families:
+    """The metrics of one answer; what a document lacks, or has as anything but a number, is left out."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, Metric] = {}
+        self._rest = _rests()
+
+    def gauge(self, name: str, text: str, labels: Labels, value: object) -> None:
+        if isinstance(value, int | float):
+            self._family(GaugeMetricFamily, name, text, labels).add_metric(_values(labels), float(value))
+
+    def counter(self, name: str, text: str, labels: Labels, value: object) -> None:
+        """``name`` ends in _total."""
+        if isinstance(value, int | float):
+            self._family(CounterMetricFamily, name, text, labels).add_metric(_values(labels), float(value))
+
+    def latency(self, name: str, text: str, labels: Labels, counts: object, sum_s: object) -> None:
+        """A histogram; ``counts`` are those of `Histogram.coarse`. Without ``sum_s`` it has buckets alone."""
+        if not isinstance(counts, list) or len(counts) != len(_BUCKETS_LE):
+            return
+        if not all(isinstance(count, int) for count in counts):
+            return
+        buckets = list(zip(_BUCKETS_LE, map(float, accumulate(counts)), strict=True))
+        total = float(sum_s) if isinstance(sum_s, int | float) else None
+        self._family(HistogramMetricFamily, name, text, labels).add_metric(_values(labels), buckets, total)
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(self._families.values())
+
+    def _family(self, kind: type[_Family], name: str, text: str, labels: Labels) -> _Family:
+        next(self._rest)
+        family = self._families.get(name)
+        if family is None:
+            family = self._families[name] = kind(name, text, labels=list(labels))
+            family.samples = _Samples()
+        assert isinstance(family, kind), f"{name} is of two kinds"
+        return family
+
+
+class _Samples(list[Sample]):
+    """Rests while it is read, which is when the library formats it."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample, _ in zip(super().__iter__(), _rests(), strict=False):
+            yield sample
+
+
+def _rests() -> Iterator[None]:
+    """Sleeps at every so manieth step."""
+    while True:
+        for _ in range(limits.METRICS_STEPS_MAX):
+            yield
+        time.sleep(limits.METRICS_REST_S)
+
+
+def _values(labels: Labels) -> list[str]:
+    """Paths may hold bytes that are no UTF-8, which no answer can be encoded with."""
+    return [value.encode(errors="backslashreplace").decode() for value in labels.values()]
+
+
+def tables(document: Document, name: str) -> list[Document]:
+    """The objects of a list in a document; an absent list is empty."""
+    found = document.get(name)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def table(document: Document, name: str) -> Document:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def problem_counts(families: Families, name: str, rules: Iterable[Rule], problems: Iterable[Problem]) -> None:
+    """One line per rule; 0 says that the rule was looked at and found nothing."""
+    for code, count in count_by_code(rules, problems).items():
+        families.gauge(name, "What is not well now, by the code of the rule.", {"code": code}, count)
+
+
+def numbers(documents: Iterable[Document], name: str) -> list[float]:
+    """What each says of ``name``, where it is a number."""
+    return [value for each in documents if isinstance(value := each.get(name), int | float)]
+
+
+# --- from one thread to the other -----------------------------------------------------------
+
+
+class _Snapshots(Collector):
+    """Asks the event loop for a snapshot, from any other thread."""
+
+    def __init__(self, make: Snapshot, fill: Callable[[Families, Document], None]) -> None:
+        self._make = make
+        self._fill = fill
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """``nursery`` is where they are made, until ``end``."""
+        self._token, self._nursery = trio.lowlevel.current_trio_token(), nursery
+
+    def end(self) -> None:
+        self._token = self._nursery = None
+
+    def collect(self) -> Iterable[Metric]:
+        """Raises SnapshotUnavailable."""
+        families = Families()
+        self._fill(families, self._take())
+        return families
+
+    def _take(self) -> Document:
+        token = self._token
+        if token is None:
+            raise SnapshotUnavailable("not serving")
+        taken: Future[Document] = Future()
+        try:
+            token.run_sync_soon(self._start, taken)
+            return taken.result(limits.METRICS_SNAPSHOT_TIMEOUT_S)
+        except trio.RunFinishedError as error:
+            raise SnapshotUnavailable("the process is ending") from error
+        except TimeoutError as error:
+            taken.cancel()
+            raise SnapshotUnavailable(f"no snapshot within {limits.METRICS_SNAPSHOT_TIMEOUT_S:g} s") from error
+
+    def _start(self, taken: "Future[Document]") -> None:
+        """In the event loop; when who asked has given up, nothing is made."""
+        if not taken.set_running_or_notify_cancel():
+            return
+        if self._nursery is None:
+            taken.set_exception(SnapshotUnavailable("the process is ending"))
+        else:
+            self._nursery.start_soon(self._answer, taken)
+
+    async def _answer(self, taken: "Future[Document]") -> None:
+        try:
+            with trio.move_on_after(limits.METRICS_SNAPSHOT_TIMEOUT_S):
+                taken.set_result(await self._make())
+        except Exception as error:
+            # Raised here it would end the process; it is raised where it was asked for.
+            taken.set_exception(error)
+        finally:
+            if not taken.done():
+                taken.set_exception(SnapshotUnavailable("given up while it was made"))
+
+
+# --- HTTP -----------------------------------------------------------------------------------
+
+
+class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
+    """Listens from its making until ``close``; answers while ``run`` runs.
+
+    It is the library's own server but for three things: connections are bounded, nothing is
+    looked up in the DNS, and the event loop accepts, so that no thread polls for the end.
+    """
+
+    daemon_threads = True
+    request_queue_size = limits.METRICS_BACKLOG
+
+    def __init__(self, place: tuple[str, int], snapshots: _Snapshots) -> None:
+        """Raises OSError."""
+        if ":" in place[0]:
+            self.address_family = socket.AF_INET6
+        self._snapshots = snapshots
+        self._counting = threading.Lock()
+        #: Connections that are served now.
+        self.connections = 0
+        #: Those of them whose request has not come; the one that waits for the longest comes first.
+        self._silent: OrderedDict[socket.socket, None] = OrderedDict()
+        super().__init__(place, _Handler)
+        self.socket.setblocking(False)
+        self.set_app(_application(snapshots))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        logger.info("metrics at http://%s/metrics", format_endpoint(self.server_name, self.server_port))
+        async with trio.open_nursery() as nursery:
+            self._snapshots.begin(nursery)
+            try:
+                await self._accept()
+            finally:
+                self._snapshots.end()
+
+    async def _accept(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self.socket.fileno())
+            try:
+                connection, address = self.socket.accept()
+            except OSError as error:
+                # The peer left again, or there are no descriptors; neither calls for haste.
+                logger.debug("metrics: cannot accept: %s", error)
+                await trio.sleep(limits.METRICS_ACCEPT_RETRY_S)
+            else:
+                self.process_request(connection, address)
+
+    def close(self) -> None:
+        self.server_close()
+
+    def server_bind(self) -> None:
+        """As HTTPServer's, which would also look up the host's name."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self.connections >= limits.METRICS_CONNECTIONS_MAX and not self._end_silent():
+            logger.debug("metrics: %s refused, as %d are served", client_address, self.connections)
+            self.shutdown_request(request)
+            return
+        self._count(1)
+        with self._counting:
+            self._silent[request] = None
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError as error:
+            # No more threads for this process: the event loop goes on.
+            logger.warning("metrics: %s", error)
+            self.asked(request)
+            self._count(-1)
+            self.shutdown_request(request)
+
+    def _end_silent(self) -> bool:
+        """End the connection that has waited the longest without a request; False where there is none."""
+        with self._counting:
+            if not self._silent:
+                return False
+            longest, _ = self._silent.popitem(last=False)
+            # Its thread, which reads from it, sees the end of it.
+            with suppress(OSError):
+                longest.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def asked(self, request: socket.socket) -> None:
+        """The request of this connection is there, or the connection is over."""
+        with self._counting:
+            self._silent.pop(request, None)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.asked(request)
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.connections += change
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """What reaches this is the connection's failure; `_application` handles ours."""
+        logger.debug("metrics: connection of %s failed", client_address, exc_info=True)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = limits.METRICS_CLIENT_TIMEOUT_S
+    server: MetricsServer
+
+    def parse_request(self) -> bool:
+        """The request, with its headers; called when its first line is there."""
+        parsed = super().parse_request()
+        self.server.asked(self.request)
+        return parsed
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        logger.debug("metrics: %s: %s", self.client_address, format % arguments)
+
+    def get_stderr(self) -> Any:
+        """Only a connection's failure while the answer is sent is written here; the client is gone."""
+        return io.StringIO()
+
+
+def _application(snapshots: _Snapshots) -> WSGIApplication:
+    """The library's, with errors that say what is wrong."""
+    registry = CollectorRegistry(support_collectors_without_names=True)
+    registry.register(snapshots)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    metrics: WSGIApplication = make_wsgi_app(registry)
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return metrics(environ, start_response)
+        except SnapshotUnavailable as error:
+            status, text = "503 Service Unavailable", str(error)
+        except Exception:
+            logger.exception("metrics: cannot be told")
+            status, text = "500 Internal Server Error", "internal error, see the log"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [text.encode() + b"\n"]
+
+    return application
+
+
+def open_metrics(place: tuple[str, int], make: Snapshot, fill: Callable[[Families, Document], None]) -> MetricsServer:
+    """Listen at an IP address and port. Raises ConfigError when that cannot be."""
+    try:
+        return MetricsServer(place, _Snapshots(make, fill))
+    except OSError as error:
+        raise ConfigError(f"cannot serve metrics at {format_endpoint(*place)}: {error.strerror}") from error

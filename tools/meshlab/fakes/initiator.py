@@ -1,0 +1,66 @@
+"""An initiator whose exporters are memory: what the mount needs, without a network."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+
+from meshfs.cluster.config import Config
+from meshfs.model import DiskInfo
+from meshlab.fakes.port import FakePort, fake_disk
+
+DISK_BYTES = 1 << 20
+
+
+class HasConfig(Protocol):
+    @property
+    def config(self) -> Config: ...
+
+
+class FakeExporter:
+    def __init__(self) -> None:
+        self.state = "connecting"
+        self.disks: tuple[DiskInfo, ...] = ()
+
+
+class FakeInitiator:
+    """Every node of the config with disks is there once it runs; ``silent*`` never answers, others are down."""
+
+    def __init__(self, settings: HasConfig) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.exporters = {node.name: FakeExporter() for node in settings.config.nodes}
+        self.ports: dict[str, FakePort] = {}
+        self._config = settings.config
+
+    def port(self, disk_id: str) -> FakePort:
+        return self.ports[disk_id]
+
+    def status(self) -> list[dict[str, Any]]:
+        return [{"node": node, "state": exporter.state} for node, exporter in self.exporters.items()]
+
+    def io(self, disk_id: str) -> dict[str, Any]:
+        return {"reads": len(self.ports[disk_id].calls) if disk_id in self.ports else 0}
+
+    def errors(self) -> dict[str, int]:
+        return {}
+
+    def reload(self, settings: HasConfig) -> None:
+        """Exporters of new nodes are silent; a node without disks has none."""
+        known = self.exporters
+        nodes = [node.name for node in settings.config.nodes if node.disks]
+        self.exporters = {node: known.get(node, FakeExporter()) for node in nodes}
+
+    async def settle(self) -> None:
+        """Nothing is ever unflushed."""
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        for node in self._config.nodes:
+            exporter = self.exporters[node.name]
+            if node.name.startswith("silent"):
+                continue
+            exporter.disks = tuple(fake_disk(node.name, disk.name, DISK_BYTES) for disk in node.disks)
+            exporter.state = "connected" if node.disks else "down"
+            self.ports |= {info.id: FakePort(info) for info in exporter.disks}
+            self.on_change()
+        await trio.sleep_forever()

@@ -1,0 +1,189 @@
+"""A disk in memory with faults on demand, for simulations and tests.
+
+Completes within ``submit`` unless it is told to stall or to delay. Like a device with a
+volatile cache of its own it forgets what was not flushed in a ``power_loss``, which changes
+its verifier.
+
+Only the event loop's thread may use it. ``delay_s`` follows trio's clock (a MockClock too).
+"""
+
+import errno
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.disk.file.verifier import make_verifier
+
+Predicate = Callable[[DiskRequest], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    start: int
+    stop: int
+    errno: int
+    ops: Collection[Op]
+
+
+class MemoryDisk:
+    """A disk.base.Disk. ``data`` is what reads see; ``completed`` counts results delivered."""
+
+    def __init__(
+        self,
+        size_bytes: int,
+        *,
+        name: str = "memory",
+        logical_block_size_bytes: int = 512,
+        physical_block_size_bytes: int = 4096,
+        read_only: bool = False,
+    ) -> None:
+        self.size_bytes = size_bytes
+        self.logical_block_size_bytes = logical_block_size_bytes
+        self.physical_block_size_bytes = physical_block_size_bytes
+        self.rotational = False
+        self.read_only = read_only
+        self.delay_s = 0.0
+        self.data = bytearray(size_bytes)
+        self.completed = 0
+        #: FLUSH requests that succeeded.
+        self.flushes = 0
+        self._name = name
+        self._instance = 0
+        self.verifier = self._make_verifier()
+        # What survives a power loss, and where ``data`` may differ from it: [start, stop).
+        self._stable = bytearray(size_bytes)
+        self._unstable: list[tuple[int, int]] = []
+        self._faults: list[_Fault] = []
+        self._stalls: Predicate | None = None
+        self._stalled: list[DiskRequest] = []
+        self._delayed = 0
+        self._ready: deque[DiskRequest] = deque()
+        self._finishing = False
+
+    # --- faults -----------------------------------------------------------------------
+
+    def fail(self, start: int, stop: int, code: int = errno.EIO, ops: Collection[Op] = tuple(Op)) -> None:
+        """Requests that touch [start, stop) get -``code`` from now on (FLUSH touches everything)."""
+        self._faults.append(_Fault(start, stop, code, ops))
+
+    def heal(self) -> None:
+        self._faults.clear()
+
+    def stall(self, predicate: Predicate = lambda request: True) -> None:
+        """Hold requests for which ``predicate`` holds, until ``release``."""
+        self._stalls = predicate
+
+    def release(self, predicate: Predicate | None = None) -> None:
+        """Do what was held, in the order it came, and hold nothing more.
+
+        With a ``predicate`` only that for which it holds; the rest stays held, and so does more.
+        """
+        if predicate is None:
+            self._stalls = None
+        stalled, self._stalled = self._stalled, []
+        for request in stalled:
+            released = predicate is None or predicate(request)
+            (self._ready if released else self._stalled).append(request)
+        self._finish_ready()
+
+    def power_loss(self) -> None:
+        """Forget every write that was not flushed; the verifier changes."""
+        for start, stop in self._unstable:
+            self.data[start:stop] = self._stable[start:stop]
+        self._unstable.clear()
+        self._instance += 1
+        self.verifier = self._make_verifier()
+
+    def _make_verifier(self) -> str:
+        return make_verifier(f"memory {self._name}", f"{id(self)} {self._instance}")
+
+    @property
+    def stalled(self) -> int:
+        """Requests held now."""
+        return len(self._stalled)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._stalled) + self._delayed + len(self._ready)
+
+    # --- disk.base.Disk ---------------------------------------------------------------
+
+    def submit(self, requests: Sequence[DiskRequest]) -> None:
+        for request in requests:
+            if self._stalls is not None and self._stalls(request):
+                self._stalled.append(request)
+            elif self.delay_s > 0:
+                self._delayed += 1
+                trio.lowlevel.spawn_system_task(self._finish_later, request, self.delay_s)
+            else:
+                self._ready.append(request)
+        self._finish_ready()
+
+    def close(self) -> None:
+        if self.in_flight:
+            raise RuntimeError("a disk was closed with requests in flight")
+
+    async def _finish_later(self, request: DiskRequest, delay_s: float) -> None:
+        await trio.sleep(delay_s)
+        self._delayed -= 1
+        self._ready.append(request)
+        self._finish_ready()
+
+    def _finish_ready(self) -> None:
+        """Do them one by one; an on_done that submits more adds to the same loop."""
+        if self._finishing:
+            return
+        self._finishing = True
+        try:
+            while self._ready:
+                request = self._ready.popleft()
+                request.result = self._perform(request)
+                self.completed += 1
+                request.on_done(request)
+        finally:
+            self._finishing = False
+
+    def _perform(self, request: DiskRequest) -> int:
+        start, stop = request.offset, request.offset + request.length
+        if request.op == Op.FLUSH:
+            start, stop = 0, self.size_bytes
+        for fault in self._faults:
+            if request.op in fault.ops and start < fault.stop and fault.start < stop:
+                return -fault.errno
+        if request.op == Op.FLUSH:
+            self._make_stable()
+            self.flushes += 1
+            return 0
+        if request.op == Op.READ:
+            return self._read(request, start, min(stop, self.size_bytes))
+        if self.read_only:
+            return -errno.EROFS
+        if stop > self.size_bytes:
+            return -errno.ENOSPC
+        if request.op == Op.ZERO:
+            self._change(request, start, stop, bytes(request.length))
+        elif request.buffer is not None:
+            data = request.buffer.view[request.start : request.start + request.length]
+            self._change(request, start, stop, data)
+        return request.length
+
+    def _read(self, request: DiskRequest, start: int, stop: int) -> int:
+        length = max(stop - start, 0)
+        if length and request.buffer is not None:
+            request.buffer.view[request.start : request.start + length] = self.data[start:stop]
+        return length
+
+    def _change(self, request: DiskRequest, start: int, stop: int, data: bytes | memoryview) -> None:
+        self.data[start:stop] = data
+        if request.write_through:
+            self._stable[start:stop] = data
+        elif start < stop:
+            self._unstable.append((start, stop))
+
+    def _make_stable(self) -> None:
+        for start, stop in self._unstable:
+            self._stable[start:stop] = self.data[start:stop]
+        self._unstable.clear()

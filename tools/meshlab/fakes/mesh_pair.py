@@ -1,0 +1,181 @@
+"""An initiator and exporters in one process: real sessions over Unix sockets, disks in memory.
+
+Pair (one exporter, one disk)
+    exporter half    Exporter, Listener and MemoryDisk; can be stopped and started again
+    initiator half   ExporterSession and Port, as `Initiator` makes them
+"""
+
+import functools
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.cluster.config import Security, disk_id
+from meshfs.exporter.serving.endpoints import listen_tcp, listen_unix
+from meshfs.exporter.serving.listener import Listener
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.initiator.attached.port import Port
+from meshfs.initiator.remote.dialing import Ways
+from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.session.login import Policy
+from meshfs.model import Access, DiskInfo
+from meshfs.scheduler.decide.fair import FairQueue
+from meshfs.scheduler.decide.policy import DiskPolicy
+from meshfs.scheduler.runner import Runner
+from meshfs.smb.auth import Accounts
+from meshfs.smb.auth import Initiator as Login
+from meshfs.transport.stream import connect_unix
+from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.fixed_ways import Dialer, FixedWays
+
+PASSWORD = "the pairwise password"
+NODE = "n1"
+DISK = "disk0"
+DISK_ID = disk_id(NODE, DISK)
+
+
+class MemoryExporter:
+    """One exporter with one disk that outlives restarts; ``start`` in a nursery, ``stop`` as kill -9 would."""
+
+    def __init__(
+        self,
+        path: Path,
+        size_bytes: int,
+        security: Security = Security.SIGN,
+        *,
+        node: str = NODE,
+        passwords: Mapping[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.path = path
+        self.node = node
+        self.passwords = passwords or {"n2": PASSWORD}
+        #: TCP port on 127.0.0.1, beside the Unix socket.
+        self.port = port
+        self.disk = MemoryDisk(size_bytes)
+        #: Identifies the disk; a test that puts another disk there sets another one.
+        self.instance = "the first disk"
+        self.security = security
+        self.access = Access.READ_WRITE
+        self.exporter: Exporter | None = None
+        self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
+        self._stopped = trio.Event()
+
+    def info(self) -> DiskInfo:
+        return DiskInfo(
+            id=disk_id(self.node, DISK), node=self.node, name=DISK, size_bytes=self.disk.size_bytes,
+            access=Access.READ_WRITE,
+            verifier=self.disk.verifier, instance=self.instance,
+        )  # fmt: skip
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        self._stopped = trio.Event()
+        exporter = self.exporter = Exporter(self.node, Accounts(self.passwords), self.security)
+        sockets = [listen_unix(self.path)]
+        if self.port is not None:
+            sockets.append(listen_tcp("127.0.0.1", self.port))
+        listener = Listener(exporter, sockets)
+        try:
+            with trio.CancelScope() as self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(listener.run)
+                    self._nursery = nursery
+                    self.offer()
+                    task_status.started()
+        finally:
+            for listening in sockets:
+                listening.close()
+            self._stopped.set()
+
+    def offer(self) -> None:
+        assert self.exporter is not None
+        assert self._nursery is not None
+        runner = Runner(FairQueue(DiskPolicy()), self.disk)
+        self.exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
+        self._nursery.start_soon(runner.run)
+
+    async def withdraw(self) -> None:
+        """Stop offering the disk."""
+        assert self.exporter is not None
+        ended = trio.Event()
+        self.exporter.withdraw(DISK, lambda _: ended.set())
+        await ended.wait()
+
+    async def swap(self, disk: MemoryDisk, instance: str) -> None:
+        """Serve another disk under the same name, as a reload of the config does."""
+        await self.withdraw()
+        self.disk, self.instance = disk, instance
+        self.offer()
+
+    async def stop(self) -> None:
+        """Every connection ends at once, and nobody listens."""
+        assert self._scope is not None
+        self._scope.cancel()
+        await self._stopped.wait()
+
+
+@dataclass
+class Pair:
+    exporter: MemoryExporter
+    session: ExporterSession
+    port: Port
+    nursery: trio.Nursery
+
+    async def connected(self) -> None:
+        """Until the session is up."""
+        while self.session.state != "connected":  # noqa: ASYNC110 - states of another part, told by nobody
+            await trio.sleep(0.005)
+
+    async def restart(self) -> None:
+        await self.exporter.stop()
+        await self.nursery.start(self.exporter.run)
+
+
+@asynccontextmanager
+async def mesh_pair(
+    folder: Path,
+    size_bytes: int = 8 * limits.MIB,
+    *,
+    policy: Policy | None = None,
+    io_timeout_s: float = limits.IO_TIMEOUT_S,
+    dialers: Sequence[Dialer] = (),
+    ways: Ways | None = None,
+    channels: int = limits.CHANNELS_PER_PATH,
+    tcp_port: int | None = None,
+) -> AsyncIterator[Pair]:
+    """Both ends, connected; everything ends with the context. ``channels``: of each path.
+
+    ``tcp_port`` of 127.0.0.1: the exporter listens there as well.
+
+    ``ways`` to ``folder / "exporter.sock"``, else one by each of ``dialers``, else one.
+    """
+    policy = policy or Policy()
+    exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security, port=tcp_port)
+    session = ExporterSession(
+        NODE,
+        ways or FixedWays(dialers or [functools.partial(connect_unix, exporter.path)]),
+        lambda: Login("n2", PASSWORD, "demo"),
+        policy=policy,
+        guid=uuid.uuid4().bytes_le,
+        pool=BufferPool(),
+        on_change=lambda: None,
+        channels=channels,
+        io_timeout_s=io_timeout_s,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exporter.run)
+        nursery.start_soon(session.run)
+        port = Port(exporter.info(), session, io_timeout_s, nursery.start_soon)
+        pair = Pair(exporter, session, port, nursery)
+        await pair.connected()
+        yield pair
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,64 @@
+"""Ways to an exporter that a test makes up.
+
+FixedWays    each dialer is a path of its own, and there are no others
+MadeUpWays   pairs of made-up interfaces and addresses, whatever becomes of them
+"""
+
+import errno
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from meshfs import limits
+from meshfs.initiator.remote.plan import Path, Remote
+from meshfs.linux.interfaces import Interface
+from meshfs.transport.base import Transport
+
+#: Connects; OSError when it cannot.
+Dialer = Callable[[], Awaitable[Transport]]
+
+
+class FixedWays:
+    """No interfaces of ours: the kernel routes."""
+
+    def __init__(self, dialers: Sequence[Dialer], *, asks: bool = False) -> None:
+        #: What the exporter tells cannot be reached, as no dialer leads there.
+        self.asks = asks
+        self.remotes = tuple(Remote(f"way-{index}") for index in range(len(dialers)))
+        self._dialers = dict(zip((remote.address for remote in self.remotes), dialers, strict=True))
+
+    def locals(self) -> Sequence[Interface]:
+        return ()
+
+    async def dial(self, path: Path) -> Transport:
+        return await self._dialers[path.remote.address]()
+
+
+class MadeUpWays:
+    """All paths lead to one dialer. Change ``interfaces``, then call the session's ``interfaces_changed``."""
+
+    def __init__(
+        self, dialer: Dialer, interfaces: Sequence[Interface], remotes: Sequence[Remote], *, asks: bool = False
+    ) -> None:
+        self.interfaces = list(interfaces)
+        self.remotes = tuple(remotes)
+        self.asks = asks
+        #: Addresses of the exporter at which nobody answers.
+        self.broken: set[str] = set()
+        #: Addresses that swallow everything.
+        self.silent: set[str] = set()
+        #: The paths dialled so far.
+        self.dialled: list[Path] = []
+        self._dialer = dialer
+
+    def locals(self) -> Sequence[Interface]:
+        return tuple(self.interfaces)
+
+    async def dial(self, path: Path) -> Transport:
+        self.dialled.append(path)
+        if path.remote.address in self.broken:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        if path.remote.address in self.silent:
+            await trio.sleep(limits.CONNECT_TIMEOUT_S)
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+        return await self._dialer()

@@ -1,0 +1,474 @@
+"""An SMB client that does exactly what a test says, on an exporter without a socket.
+
+    exporter = make_exporter(disk0=MemoryDisk(1 << 20))
+    client = RawInitiator(exporter)
+    client.log_in("n2")
+    reply = client.call(Command.ECHO, EchoRequest().pack())
+
+Every ``call`` and ``deliver`` runs one batch as the listener does, and takes what the exporter
+sent. Replies are checked for their signature; ``Reply.protection`` tells.
+"""
+
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Self
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.cluster.config import Security
+from meshfs.disk.base import Disk
+from meshfs.exporter.serving.peer import Peer
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.model import Access, DiskInfo
+from meshfs.scheduler.decide.queue import FifoQueue
+from meshfs.scheduler.runner import Runner
+from meshfs.smb.auth import Accounts, Initiator
+from meshfs.smb.connection import Connection, Message, Protection, Role
+from meshfs.smb.constants import (
+    HEADER_BYTES,
+    AccessMask,
+    Capabilities,
+    Cipher,
+    Command,
+    CreateDisposition,
+    Dialect,
+    Flags,
+    HashAlgorithm,
+    NtStatus,
+    SecurityMode,
+    ShareAccess,
+    SigningAlgorithm,
+)
+from meshfs.smb.messages import (
+    UNIQUE_NONCES,
+    CreateRequest,
+    CreateResponse,
+    EchoRequest,
+    Encryption,
+    NegotiateContext,
+    NegotiateRequest,
+    NegotiateResponse,
+    PreauthIntegrity,
+    SessionSetupRequest,
+    SessionSetupResponse,
+    Signing,
+    TreeConnectRequest,
+    only_context,
+)
+from meshfs.smb.security import ChannelSecurity, GmacSigner, PreauthHash, channel_security
+from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST, pack_header, prefix
+from meshfs.transport.stream import tune
+
+PASSWORDS = {"n1": "password of n1", "n2": "password of n2", "n3": "password of n3"}
+SHARE_ALL = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
+READ_WRITE = int(AccessMask.READ_DATA | AccessMask.WRITE_DATA)
+
+
+def make_exporter(
+    security: Security = Security.SIGN,
+    *,
+    depth: int = 64,
+    allow: dict[str, dict[str, Access]] | None = None,
+    clock: Any = lambda: 0.0,
+    **disks: Disk,
+) -> Exporter:
+    """An exporter of node n1; ``allow`` restricts nodes: disk name -> node -> access."""
+    exporter = Exporter("n1", Accounts(PASSWORDS), security, pool=BufferPool(), clock=clock)
+    for name, disk in disks.items():
+        access = Access.READ_ONLY if disk.read_only else Access.READ_WRITE
+        info = DiskInfo(
+            id=f"meshfs-n1-{name}", node="n1", name=name, size_bytes=disk.size_bytes, access=access,
+            verifier=disk.verifier,
+        )  # fmt: skip
+        rules = (allow or {}).get(name, {})
+        runner = Runner(FifoQueue(depth), disk, now=clock)
+        exporter.shares.add(OfferedDisk(info, runner, lambda node, a=access, r=rules: r.get(node, a)))  # type: ignore[misc]
+    return exporter
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply; ``view`` is a copy of header and body."""
+
+    message_id: int
+    command: int
+    status: int
+    flags: int
+    credits: int
+    tree_id: int
+    async_id: int
+    session_id: int
+    protection: Protection
+    view: bytes
+
+    @property
+    def body(self) -> bytes:
+        return self.view[HEADER_BYTES:]
+
+    @property
+    def data(self) -> bytes:
+        """What a READ response carries."""
+        start, length = self.view[66], int.from_bytes(self.view[68:72], "little")
+        return self.view[start : start + length]
+
+
+class FreeSigner(GmacSigner):
+    """Signs what a test wants, also two messages under one nonce; the product's own signer is watched for that."""
+
+    __slots__ = ()
+
+    def sign(self, message: bytearray | memoryview, message_id: int, sender: int) -> None:
+        message[48:64] = self._encrypt(struct.pack("<QI", message_id, sender), b"", message)
+
+
+def freed(security: ChannelSecurity) -> ChannelSecurity:
+    """The same keys, for a test to use as it likes."""
+    if isinstance(security.signer, GmacSigner):
+        security.signer = FreeSigner(security.signer.key)
+    return security
+
+
+class RawClient(ABC):
+    """One connection. Message ids count up by themselves unless a test gives one."""
+
+    def __init__(self) -> None:
+        self.connection = Connection(Role.INITIATOR, BufferPool())
+        self.replies: deque[Reply] = deque()
+        self.next_id = 0
+        self.session_id = 0
+        self.tree_id = 0
+        self.security: ChannelSecurity | None = None
+        #: The session's own keys, with which binds are signed.
+        self.session_security: ChannelSecurity | None = None
+        #: One number, shared by all channels of a session: the first message id that none of its binds had yet.
+        self.next_bind_id = [1]
+        self.sealed = False
+        #: What requests have as their channel sequence.
+        self.sequence = 0
+        self.preauth = PreauthHash()
+
+    # --- bytes -------------------------------------------------------------------------
+
+    @abstractmethod
+    def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
+        """Hand frames to the exporter."""
+
+    def answered(self, message_id: int) -> bool:
+        return any(reply.message_id == message_id for reply in self.replies)
+
+    def _receive(self, data: memoryview) -> list[Reply]:
+        replies = []
+        while data:
+            memory = self.connection.get_buffer()
+            count = min(len(memory), len(data))
+            memory[:count] = data[:count]
+            data = data[count:]
+            for head in self.connection.received(count):
+                message: Message | None = head
+                while message is not None:
+                    replies.append(_reply(message))
+                    message = message.next
+        return replies
+
+    # --- requests ----------------------------------------------------------------------
+
+    def pack(
+        self,
+        command: int,
+        body: bytes,
+        *,
+        charge: int = 1,
+        credits: int = 1,
+        message_id: int | None = None,
+        flags: int = 0,
+        tree_id: int | None = None,
+        async_id: int | None = None,
+        session_id: int | None = None,
+        sequence: int | None = None,
+        sign: bool = True,
+        seal: bool | None = None,
+    ) -> tuple[int, bytearray | memoryview]:
+        """(message id, frame), signed or sealed as the session wants it."""
+        if message_id is None:
+            message_id, self.next_id = self.next_id, self.next_id + max(charge, 1)
+        security = self.security
+        sealing = security if (self.sealed if seal is None else seal) else None
+        frame = self.connection.pack(
+            command, body, status=self.sequence if sequence is None else sequence, flags=flags, credits=credits,
+            credit_charge=charge, message_id=message_id,
+            tree_id=self.tree_id if tree_id is None else tree_id, async_id=async_id,
+            session_id=self.session_id if session_id is None else session_id,
+            sign=security if sign and sealing is None else None, seal=sealing,
+        )  # fmt: skip
+        return message_id, frame
+
+    def send(self, command: int, body: bytes, **header: Any) -> int:
+        """Deliver a request; its message id."""
+        message_id, frame = self.pack(command, body, **header)
+        self.deliver(frame)
+        return message_id
+
+    def call(self, command: int, body: bytes, **header: Any) -> Reply:
+        """Deliver a request and take its reply, which must be there at once."""
+        message_id = self.send(command, body, **header)
+        return self.take(message_id)
+
+    def take(self, message_id: int) -> Reply:
+        """The oldest reply to that message that was not taken yet."""
+        for reply in self.replies:
+            if reply.message_id == message_id:
+                self.replies.remove(reply)
+                return reply
+        raise AssertionError(f"no reply to message {message_id}; there are {list(self.replies)}")
+
+    def compound(self, *parts: tuple[int, bytes, dict[str, Any]]) -> list[int]:
+        """Deliver requests in one frame; header fields by keyword. Their message ids."""
+        messages, ids = [], []
+        for command, body, header in parts:
+            message_id, self.next_id = self.next_id, self.next_id + 1
+            signed = 0 if self.sealed or self.security is None else Flags.SIGNED
+            fields = {
+                "tree_id": self.tree_id, "session_id": self.session_id, "credits": 1, "credit_charge": 1,
+                "status": self.sequence, **header,
+            }  # fmt: skip
+            fields["flags"] = fields.get("flags", 0) | signed
+            messages.append(bytearray(pack_header(command, message_id=message_id, **fields) + body))
+            ids.append(message_id)
+        seal = self.security if self.sealed else None
+        self.deliver(self.connection.protect(messages, None if seal else self.security, seal))
+        return ids
+
+    # --- a session ---------------------------------------------------------------------
+
+    def negotiate(
+        self,
+        dialects: tuple[int, ...] = (Dialect.SMB_3_1_1,),
+        *,
+        ciphers: tuple[int, ...] = (Cipher.AES_128_GCM,),
+        signing: tuple[int, ...] = (SigningAlgorithm.AES_GMAC,),
+        contexts: tuple[NegotiateContext, ...] | None = None,
+        capabilities: int = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabilities.MULTI_CHANNEL),
+        guid: bytes = b"test client guid",
+        unique_nonces: bool = True,
+    ) -> NegotiateResponse:
+        """``unique_nonces``: say so, as the mount does."""
+        if contexts is None:
+            contexts = (PreauthIntegrity((HashAlgorithm.SHA_512,), bytes(32)),)
+            contexts += (Encryption(ciphers),) if ciphers else ()
+            contexts += (Signing(signing),) if signing else ()
+            contexts += (UNIQUE_NONCES,) if unique_nonces else ()
+        body = NegotiateRequest(
+            dialects, int(SecurityMode.SIGNING_ENABLED), capabilities, guid,
+            contexts if Dialect.SMB_3_1_1 in dialects else (),
+        )  # fmt: skip
+        message_id, frame = self.pack(Command.NEGOTIATE, body.pack(), sign=False, charge=0)
+        self.deliver(frame)
+        reply = self.take(message_id)
+        if reply.status:
+            raise AssertionError(f"NEGOTIATE: 0x{reply.status:08x}")
+        self.preauth.update(memoryview(frame)[4:])
+        self.preauth.update(reply.view)
+        response = NegotiateResponse.unpack(reply.body)
+        negotiated = self.connection.negotiated
+        negotiated.dialect = Dialect(response.dialect)
+        negotiated.peer_capabilities = response.capabilities
+        negotiated.unique_nonces = UNIQUE_NONCES in response.contexts
+        encryption, chosen = only_context(response.contexts, Encryption), only_context(response.contexts, Signing)
+        if encryption is not None:
+            negotiated.cipher = Cipher(encryption.algorithms[0])
+        elif response.capabilities & Capabilities.ENCRYPTION:
+            negotiated.cipher = Cipher.AES_128_CCM
+        if chosen is not None:
+            negotiated.signing_algorithm = SigningAlgorithm(chosen.algorithms[0])
+        return response
+
+    def set_up(
+        self, user: str = "n2", password: str | None = None, *, previous: int = 0, flags: int = 0, mode: int = 1
+    ) -> Reply:
+        """The SESSION_SETUP exchange; its last reply (or the final one's absence: AssertionError)."""
+        login = Initiator(user, PASSWORDS.get(user, "?") if password is None else password, "")
+        again = self.security is not None
+        preauth = self.preauth.copy()
+        token, session_id = login.step()[0], self.session_id
+        for _ in range(4):
+            body = SessionSetupRequest(flags, mode, 0, token or b"", previous)
+            message_id, frame = self.pack(Command.SESSION_SETUP, body.pack(), sign=again, session_id=session_id)
+            preauth.update(memoryview(frame)[4:])
+            self.deliver(frame)
+            if not self.answered(message_id):
+                self.pending = (message_id, login, preauth, session_id)
+                raise AssertionError("the exporter has not answered yet")
+            reply = self.take(message_id)
+            if reply.status != NtStatus.MORE_PROCESSING_REQUIRED:
+                break
+            preauth.update(reply.view)
+            session_id = reply.session_id
+            token = login.step(SessionSetupResponse.unpack(reply.body).security_buffer)[0]
+        if not reply.status and not again:
+            self._take_keys(session_id, login, preauth)
+        return reply
+
+    def _take_keys(self, session_id: int, login: Initiator, preauth: PreauthHash) -> None:
+        negotiated = self.connection.negotiated
+        assert negotiated.dialect is not None
+        self.session_id = session_id
+        self.security = freed(channel_security(
+            negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key, preauth.value,
+            session_id, exporter=False, nonces=negotiated.peer_nonces,
+        ))  # fmt: skip
+        self.session_security = self.connection.security[session_id] = self.security
+        self.next_bind_id = [1]
+
+    def skip_ids(self, first: int) -> None:
+        """Let the next request have message id ``first`` at the least: ECHOs without a session use up those before."""
+        held, header = 1, {"session_id": 0, "tree_id": 0, "sign": False, "seal": False}
+        while (missing := first - self.next_id) > 0:
+            charge = min(missing, held)
+            held += self.call(Command.ECHO, EchoRequest().pack(), charge=charge, credits=16, **header).credits - charge
+
+    def log_in(self, user: str = "n2", share: str = "disks", *, to_be_bound: bool = False, **negotiation: Any) -> Self:
+        """NEGOTIATE, SESSION_SETUP, TREE_CONNECT. ``to_be_bound``: leave message ids to the session's binds."""
+        self.negotiate(**negotiation)
+        if to_be_bound:
+            self.skip_ids(limits.BIND_MESSAGE_IDS)
+        reply = self.set_up(user)
+        if reply.status:
+            raise AssertionError(f"SESSION_SETUP: 0x{reply.status:08x}")
+        self.sealed = bool(SessionSetupResponse.unpack(reply.body).session_flags & 4)
+        self.connect(share)
+        return self
+
+    def connect(self, share: str) -> Reply:
+        reply = self.call(Command.TREE_CONNECT, TreeConnectRequest(f"\\\\n1\\{share}").pack(), credits=64)
+        self.tree_id = reply.tree_id
+        return reply
+
+    def create(
+        self,
+        name: str,
+        access: int = READ_WRITE,
+        share: int = SHARE_ALL,
+        disposition: int = CreateDisposition.OPEN,
+        **fields: Any,
+    ) -> Reply:
+        return self.call(Command.CREATE, CreateRequest(name, access, share, disposition, **fields).pack())
+
+    def open(self, name: str, access: int = READ_WRITE, share: int = SHARE_ALL) -> int:
+        """The open's file id (both halves are the same)."""
+        reply = self.create(name, access, share)
+        if reply.status:
+            raise AssertionError(f"CREATE {name!r}: 0x{reply.status:08x}")
+        return CreateResponse.unpack(reply.body).file_id.volatile
+
+
+def file_id_of(reply: Reply) -> int:
+    """Of a CREATE that succeeded."""
+    assert not reply.status, f"CREATE: 0x{reply.status:08x}"
+    return CreateResponse.unpack(reply.body).file_id.volatile
+
+
+class RawInitiator(RawClient):
+    """A client of an exporter in memory."""
+
+    def __init__(self, exporter: Exporter, remote: str = "test") -> None:
+        super().__init__()
+        self.exporter = exporter
+        self.peer = Peer(exporter, remote, lambda: 1_700_000_000.0)
+
+    def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
+        """One batch to the exporter. Raises RemoteProtocolError where it ends the connection."""
+        data = memoryview(b"".join(frames))
+        self.exporter.begin_batch()
+        try:
+            while data:
+                memory = self.peer.get_buffer()
+                count = min(len(memory), len(data))
+                memory[:count] = data[:count]
+                self.peer.received(count)
+                data = data[count:]
+        finally:
+            self.exporter.end_batch()
+            self.collect()
+
+    def collect(self) -> list[Reply]:
+        """Take what the exporter sent."""
+        out, self.peer.out = self.peer.out, []
+        new: list[Reply] = []
+        for memory, buffer in out:
+            new.extend(self._receive(memoryview(memory)))
+            if buffer is not None:
+                buffer.release()
+        self.replies.extend(new)
+        return new
+
+    def finish_set_up(self) -> Reply:
+        """Take the reply that ``set_up`` had to leave without."""
+        message_id, login, preauth, session_id = self.pending
+        self.collect()
+        reply = self.take(message_id)
+        self._take_keys(session_id, login, preauth)
+        return reply
+
+
+class SocketInitiator(RawClient):
+    """The same over a blocking socket, for threads and other processes. A context manager."""
+
+    def __init__(self, address: str | tuple[str, int], timeout_s: float = 5.0, *, source: str = "") -> None:
+        """Connect; ``source`` is the address of this machine that a TCP connection comes from."""
+        super().__init__()
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        try:
+            self.socket.settimeout(timeout_s)
+            # As a mount does. Requests that an exporter holds back must fit in: nobody takes replies while we send.
+            tune(self.socket)
+            if source:
+                self.socket.bind((source, 0))
+            self.socket.connect(address)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
+        self.socket.sendall(b"".join(frames))
+
+    def answered(self, message_id: int) -> bool:
+        """Waits for the reply; EOFError when the connection ends, TimeoutError after the time-out."""
+        while not super().answered(message_id):
+            data = self.socket.recv(1 << 20)
+            if not data:
+                raise EOFError("the exporter closed the connection")
+            self.replies.extend(self._receive(memoryview(data)))
+        return True
+
+    def take(self, message_id: int) -> Reply:
+        self.answered(message_id)
+        return super().take(message_id)
+
+
+def read_body(file_id: int, offset: int, length: int, *, minimum: int = 0, channel: int = 0) -> bytes:
+    return READ_REQUEST.pack(49, 80, 0, length, offset, file_id, file_id, minimum, channel, 0, 0, 0, 0)
+
+
+def write_body(file_id: int, offset: int, data: bytes, *, flags: int = 0) -> bytes:
+    return WRITE_REQUEST.pack(49, 112, len(data), offset, file_id, file_id, 0, 0, 0, 0, flags) + data
+
+
+def framed(message: bytes) -> bytes:
+    return prefix(len(message)) + message
+
+
+def _reply(message: Message) -> Reply:
+    return Reply(
+        message.message_id, message.command, message.status, message.flags, message.credits, message.tree_id,
+        message.async_id, message.session_id, message.protection, bytes(message.view),
+    )  # fmt: skip
