@@ -2,6 +2,6 @@
 
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.initiator import Initiator, Settings
-from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.exporter import RemoteExporter
 
-__all__ = ["ExporterSession", "Handle", "Initiator", "Port", "Settings"]
+__all__ = ["Handle", "Initiator", "Port", "RemoteExporter", "Settings"]

@@ -16,7 +16,8 @@ from meshfs.cluster.keys import Keyring
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.remote.dialing import TcpWays, UnixWay, Ways
-from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.login import Policy
 from meshfs.linux.interfaces import Interface, KnownInterfaces
 from meshfs.smb.auth import Initiator as Login
@@ -54,13 +55,13 @@ class Initiator:
         self._policy = policy or Policy(settings.config.cluster.security)
         # One client to all exporters (MS-SMB2 3.2.1.1, ClientGuid), another after a restart.
         self._guid = uuid.uuid4().bytes_le
-        self.exporters: dict[str, ExporterSession] = {
+        self.exporters: dict[str, RemoteExporter] = {
             node.name: self._exporter(node) for node in settings.config.nodes if node.disks
         }
 
-    def _exporter(self, node: Node) -> ExporterSession:
+    def _exporter(self, node: Node) -> RemoteExporter:
         multichannel = self._settings.config.multichannel
-        return ExporterSession(
+        return RemoteExporter(
             node.name,
             self._ways(node),
             functools.partial(self._login, node.name),
@@ -155,7 +156,7 @@ class Initiator:
     def status(self) -> list[dict[str, Any]]:
         """The exporters' part of the mount's status, for `meshctl paths`."""
         now = trio.current_time()
-        return [exporter.status(now) for exporter in self.exporters.values()]
+        return [exporter_status(exporter, now) for exporter in self.exporters.values()]
 
     def io(self, disk_id: str) -> dict[str, Any]:
         """What the openers of a disk got so far, for the mount's status; all zero before the first."""

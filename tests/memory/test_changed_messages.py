@@ -20,6 +20,7 @@ from meshfs.errors import StatusError
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.initiator.attached.port import Handle
+from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.login import Policy
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
@@ -189,7 +190,7 @@ async def test_a_changed_message_is_named_on_both_ends(
         assert "came with a wrong signature" in caplog.text
         assert "broke the protocol" not in caplog.text
         await until(lambda: bool(pair.session.bad_signatures))
-        status = pair.session.status(trio.current_time())
+        status = exporter_status(pair.session, trio.current_time())
         assert status["bad_signatures"] == 1
         assert sum(path["bad_signatures"] for path in status["channels"]) == 1
         proxy.damages.of_messages(Message.is_write)

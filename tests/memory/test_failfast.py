@@ -13,6 +13,7 @@ import trio.testing
 from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.exporter.serving.link import Link
+from meshfs.initiator.remote.status import exporter_status
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
@@ -55,7 +56,7 @@ async def test_a_program_that_repeats_its_call_waits_for_a_lost_exporter_once(
             with suppress(TimeoutError):
                 await handle.write(sector * 512, bytes(512))
         assert trio.current_time() - start_s == pytest.approx(T, abs=LATE_S)
-        assert pair.session.status(trio.current_time())["failing_fast"]
+        assert exporter_status(pair.session, trio.current_time())["failing_fast"]
         await at_once(handle.read(0, 512))
         await at_once(handle.flush())
         await at_once(pair.port.open(IoClass.SYSTEM, writable=False))
@@ -107,7 +108,7 @@ async def test_many_calls_end_together_and_the_status_says_when(
             for _ in range(500):
                 nursery.start_soon(read)
             await trio.sleep(0.1)
-            waiting = pair.session.status(trio.current_time())["waiting"]
+            waiting = exporter_status(pair.session, trio.current_time())["waiting"]
             assert len(waiting) == 500
             assert all(call["left_s"] == pytest.approx(T - 1.1, abs=LATE_S) for call in waiting)
         assert {number for number, _ in results} == {errno.ETIMEDOUT}
@@ -126,9 +127,9 @@ async def test_an_exporter_that_was_never_reached_is_away_since_the_mount_starte
         await pair.exporter.stop()
         pair.nursery.start_soon(other.run)
         await trio.sleep(T - 0.1)
-        assert not other.status(trio.current_time())["failing_fast"]
+        assert not exporter_status(other, trio.current_time())["failing_fast"]
         await trio.sleep(0.2)
-        assert other.status(trio.current_time())["failing_fast"]
+        assert exporter_status(other, trio.current_time())["failing_fast"]
 
 
 async def test_a_silent_exporter_is_away_since_it_was_heard_last(
@@ -191,7 +192,7 @@ async def test_a_program_that_repeats_its_call_waits_for_a_hung_disk_once(
         await at_once(handle.flush())
         await at_once(pair.port.open(IoClass.SYSTEM, writable=False))
         await trio.sleep(LATE_S)
-        (hung,) = pair.session.status(trio.current_time())["hung_disks"]
+        (hung,) = exporter_status(pair.session, trio.current_time())["hung_disks"]
         assert hung["disk"] == "disk0"
         assert hung["for_s"] >= T
         # It answers again.

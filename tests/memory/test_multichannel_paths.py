@@ -16,7 +16,7 @@ from meshfs.disk.base import Op
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.path_keeper import PathKeeper
-from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.session.address import Remote
 from meshfs.limits import MIB
 from meshfs.linux.interfaces import Interface
 from meshfs.model import IoClass

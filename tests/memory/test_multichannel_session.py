@@ -22,9 +22,9 @@ from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote import exporter as session_module
-from meshfs.initiator.remote.exporter import ExporterSession
-from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.session import login
+from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.login import Credentials, Policy, Tree
 from meshfs.initiator.session.session import Session
 from meshfs.limits import MIB
@@ -394,16 +394,16 @@ async def test_a_session_that_ends_before_anything_was_asked_of_it_is_made_again
 ) -> None:
     """Its channel is lost in the moment in which the login is done."""
     lost = 0
-    connected = ExporterSession._connected
+    connected = RemoteExporter._connected
 
-    def and_lost(self: ExporterSession, session: Session, disks: tuple[DiskInfo, ...]) -> None:
+    def and_lost(self: RemoteExporter, session: Session, disks: tuple[DiskInfo, ...]) -> None:
         nonlocal lost
         connected(self, session, disks)
         lost += 1
         if lost <= 3:
             session.channels[0].fail("cable pulled")
 
-    monkeypatch.setattr(ExporterSession, "_connected", and_lost)
+    monkeypatch.setattr(RemoteExporter, "_connected", and_lost)
     ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (), (Remote("there"),), asks=True)
     async with mesh_pair(tmp_path, SIZE, ways=ways) as pair:
         await until(lambda: pair.session.state == "connected" and lost == 4)

@@ -18,7 +18,7 @@ from meshfs.initiator.channel.outbox import Outbox
 from meshfs.initiator.channel.slots import Slot
 from meshfs.initiator.remote import exporter as session_module
 from meshfs.initiator.remote.dialing import UnixWay
-from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.session.address import Remote
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus

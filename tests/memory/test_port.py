@@ -14,6 +14,7 @@ from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
 from meshfs.exporter.commands.table import HANDLERS, Needs
 from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.login import Policy
 from meshfs.initiator.session.requests import query_disks
 from meshfs.limits import KIB, MIB
@@ -196,7 +197,7 @@ async def test_io_waits_for_an_exporter_that_is_away(pair: Pair) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write)
         await until(lambda: bool(pair.session.waiting))
-        status = pair.session.status(trio.current_time())
+        status = exporter_status(pair.session, trio.current_time())
         assert status["state"] == "down"
         assert status["why"]
         (waiting,) = status["waiting"]

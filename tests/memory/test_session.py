@@ -16,8 +16,9 @@ from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
 from meshfs.errors import KeyFileError, RemoteProtocolError
-from meshfs.initiator.remote.exporter import ExporterSession
-from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.status import exporter_status
+from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.login import Policy
 from meshfs.limits import MIB
 from meshfs.smb.auth import Initiator as Login
@@ -86,8 +87,8 @@ def make_session(
     login: Callable[[], Login] | None = None,
     *,
     asks: bool = False,
-) -> ExporterSession:
-    return ExporterSession(
+) -> RemoteExporter:
+    return RemoteExporter(
         NODE,
         FixedWays(dialers, asks=asks),
         login or (lambda: Login("n2", password, "demo")),
@@ -396,7 +397,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         nursery.start_soon(session.run)
         # It asks for what may have changed since the login.
         await until(lambda: session.state == "connected" and not session.channels[0].outstanding)
-        status = session.status(trio.current_time())
+        status = exporter_status(session, trio.current_time())
         (channel,) = status.pop("channels")
         assert status.pop("since_s") >= 0
         sent_bytes, received_bytes = status.pop("sent_bytes"), status.pop("received_bytes")
@@ -415,7 +416,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         }  # fmt: skip
         await exporter.stop()
         await until(lambda: session.state == "down" and session.retry_at is not None)
-        status = session.status(trio.current_time())
+        status = exporter_status(session, trio.current_time())
         (channel,) = status["channels"]
         assert channel["state"] in ("down", "connecting")
         assert (channel["failures"], channel["outstanding"]) == (status["failures"], 0)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from ipaddress import ip_interface
 
 from meshfs import limits
-from meshfs.initiator.remote.plan import Choice, Path, Remote, plan, speed_text
+from meshfs.initiator.remote.plan import Choice, Path, plan, speed_text
+from meshfs.initiator.session.address import Remote
 from meshfs.linux.interfaces import Interface
 
 G = 1_000_000_000

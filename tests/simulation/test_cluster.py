@@ -32,7 +32,7 @@ from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.initiator.attached.port import Handle, Port
-from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.session.login import Policy
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
@@ -66,7 +66,7 @@ class Mount:
         self.pool = BufferPool()
         self.transports: list[StreamTransport] = []
         self._dial = dial
-        self.session = ExporterSession(
+        self.session = RemoteExporter(
             NODE, FixedWays(self.dialers()), lambda: Login(node, PASSWORD, "demo"), policy=world.policy,
             guid=uuid.uuid4().bytes_le, pool=self.pool, on_change=lambda: None, dead_after_s=world.dead_after_s,
             io_timeout_s=world.io_timeout_s,

@@ -11,7 +11,7 @@ import trio
 
 from meshfs import limits
 from meshfs.initiator.attached.shared_open import SharedOpen
-from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.failfast import Answers
 from meshfs.initiator.session.session import Session
 from meshfs.model import DiskInfo
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Disk(Protocol):
     """The port of the disk."""
 
-    exporter: ExporterSession
+    exporter: RemoteExporter
     info: DiskInfo
     io_timeout_s: float
     answers: Answers

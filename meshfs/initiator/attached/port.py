@@ -31,7 +31,7 @@ from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.attached.shared_open import Attempt, SharedOpen
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply, Slot
-from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.failfast import Answers
 from meshfs.initiator.session.balance import SPLIT_MIN_BYTES
 from meshfs.initiator.session.requests import only_disk, start_query_disks, start_zero
@@ -51,7 +51,7 @@ Parts = Sequence[tuple[Channel, int]]
 class Port:
     """The initiator's end of one disk."""
 
-    def __init__(self, info: DiskInfo, exporter: ExporterSession, io_timeout_s: float, spawn: Spawn) -> None:
+    def __init__(self, info: DiskInfo, exporter: RemoteExporter, io_timeout_s: float, spawn: Spawn) -> None:
         self.info = info
         self.exporter = exporter
         self.io_timeout_s = io_timeout_s

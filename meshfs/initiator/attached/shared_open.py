@@ -49,7 +49,7 @@ from meshfs.initiator.attached.denials import Denials
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.channel.slots import Reply, Slot
-from meshfs.initiator.remote.exporter import ExporterSession, Waiting
+from meshfs.initiator.remote.exporter import RemoteExporter, Waiting
 from meshfs.initiator.remote.failfast import Answers, ends_at
 from meshfs.initiator.session.requests import OpenFile, close_file, open_file, query_disk
 from meshfs.initiator.session.session import Session
@@ -79,7 +79,7 @@ _REFUSED_FOR_NOW: Final = (errno.EBUSY, errno.EAGAIN, errno.ENXIO)
 class Disk(Protocol):
     """What an open has to know of its disk's port."""
 
-    exporter: ExporterSession
+    exporter: RemoteExporter
     info: DiskInfo
     io_timeout_s: float
     answers: Answers

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
 from typing import Final, Protocol
 
-from meshfs.initiator.remote.plan import Path, Remote
+from meshfs.initiator.remote.plan import Path
+from meshfs.initiator.session.address import Remote
 from meshfs.linux.interfaces import Interface
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import connect_tcp, connect_unix

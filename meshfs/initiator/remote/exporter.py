@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 import trio
 
@@ -30,8 +29,8 @@ from meshfs.initiator.channel.channel import CLOSED, Channel
 from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.failfast import silence_max_s
 from meshfs.initiator.remote.path_keeper import PathKeeper
-from meshfs.initiator.remote.plan import Choice, Path, Remote, plan
-from meshfs.initiator.remote.status import exporter_status
+from meshfs.initiator.remote.plan import Choice, Path, plan
+from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.login import (
     AnotherInstance,
     BindIdsUsedUp,
@@ -62,7 +61,7 @@ class Waiting:
     ends_s: float
 
 
-class ExporterSession:
+class RemoteExporter:
     """Everything about one exporter: its paths, the session over them, the disks it announced."""
 
     def __init__(
@@ -336,7 +335,7 @@ class ExporterSession:
         if session.one_only:
             raise BindRefused(session.one_only, signed=True)
 
-    def failed(self, keeper: PathKeeper, why: str) -> None:
+    def failed(self, why: str) -> None:
         self.failures += 1
         if self.session is None:
             self._down(why)
@@ -539,10 +538,3 @@ class ExporterSession:
         for listener in self.listeners:
             listener()
         self._on_change()
-
-    def status(self, now: float) -> dict[str, Any]:
-        """For `meshctl paths`."""
-        return exporter_status(self, now)
-
-
-__all__ = ["ExporterSession", "Waiting"]

@@ -42,8 +42,8 @@ class Owner(Protocol):
     async def join(self, channel: Channel, path: Path) -> None:
         """Log in on it, or bind it to the session there is. BindRefused, or an error of the setup."""
 
-    def failed(self, keeper: "PathKeeper", why: str) -> None:
-        """An attempt failed."""
+    def failed(self, why: str) -> None:
+        """An attempt to connect or to log in failed, or a channel was lost."""
 
     def closed(self, channel: Channel) -> None:
         """Its counts are final."""
@@ -233,7 +233,7 @@ class PathKeeper:
         self.state, self.why = "down", why
         if self.broken_since is None:
             self._broken()
-        self._owner.failed(self, why)
+        self._owner.failed(why)
 
     def _broken(self) -> None:
         """From now on; others are to step in if it stays so, also while an attempt still hangs."""

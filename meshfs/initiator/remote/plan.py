@@ -24,20 +24,11 @@ from ipaddress import ip_address
 from typing import Final
 
 from meshfs import limits
+from meshfs.initiator.session.address import Remote
 from meshfs.linux.interfaces import Interface
 
 #: Slower ones add less than they cost in uneven answers, and a rival class of them is meant as reserve.
 _SPEED_SHARE_MIN: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """One of the exporter's addresses; speed 0 and no index until the exporter told."""
-
-    address: str
-    speed_bits_s: int = 0
-    index: int = 0
-    rdma: bool = False
 
 
 @dataclass(frozen=True, slots=True)

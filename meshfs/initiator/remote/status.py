@@ -1,17 +1,13 @@
 """What a mount tells of an exporter and its paths: the document behind `meshctl paths`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.path_keeper import PathKeeper
 
-if TYPE_CHECKING:
-    from meshfs.initiator.remote.exporter import ExporterSession
 
-
-def exporter_status(exporter: ExporterSession, now: float) -> dict[str, Any]:
+def exporter_status(exporter: RemoteExporter, now: float) -> dict[str, Any]:
     """``channels`` has an entry for every path there may be, connected or not."""
     retry_at = exporter.retry_at
     channels = exporter.channels
@@ -50,7 +46,7 @@ def _left(until: float | None, now: float) -> float | None:
     return None if until is None else round(max(0.0, until - now), 3)
 
 
-def _path_status(exporter: ExporterSession, keeper: PathKeeper, now: float) -> dict[str, Any]:
+def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> dict[str, Any]:
     path, channel = keeper.path, keeper.channel
     local = path.local
     down = local is not None and not local.up and channel is None

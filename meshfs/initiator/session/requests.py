@@ -10,7 +10,7 @@ from meshfs.errors import RemoteProtocolError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.channel.slots import Reply, Slot
-from meshfs.initiator.remote.plan import Remote
+from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.login import Tree
 from meshfs.model import DiskInfo, decode_disks
 from meshfs.smb.constants import (

@@ -2,7 +2,7 @@
 
 Pair (one exporter, one disk)
     exporter half    Exporter, Listener and MemoryDisk; can be stopped and started again
-    initiator half   ExporterSession and Port, as `Initiator` makes them
+    initiator half   RemoteExporter and Port, as `Initiator` makes them
 """
 
 import functools
@@ -24,7 +24,7 @@ from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.dialing import Ways
-from meshfs.initiator.remote.exporter import ExporterSession
+from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.session.login import Policy
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.decide.fair import FairQueue
@@ -126,7 +126,7 @@ class MemoryExporter:
 @dataclass
 class Pair:
     exporter: MemoryExporter
-    session: ExporterSession
+    session: RemoteExporter
     port: Port
     nursery: trio.Nursery
 
@@ -160,7 +160,7 @@ async def mesh_pair(
     """
     policy = policy or Policy()
     exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security, port=tcp_port)
-    session = ExporterSession(
+    session = RemoteExporter(
         NODE,
         ways or FixedWays(dialers or [functools.partial(connect_unix, exporter.path)]),
         lambda: Login("n2", PASSWORD, "demo"),

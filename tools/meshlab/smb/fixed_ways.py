@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from meshfs import limits
-from meshfs.initiator.remote.plan import Path, Remote
+from meshfs.initiator.remote.plan import Path
+from meshfs.initiator.session.address import Remote
 from meshfs.linux.interfaces import Interface
 from meshfs.transport.base import Transport
 
