@@ -3,5 +3,6 @@
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.initiator import Initiator, Settings
 from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.states import ExporterState
 
-__all__ = ["Handle", "Initiator", "Port", "RemoteExporter", "Settings"]
+__all__ = ["ExporterState", "Handle", "Initiator", "Port", "RemoteExporter", "Settings"]

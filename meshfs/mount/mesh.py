@@ -19,6 +19,7 @@ from meshfs.cluster.config_changes import Changes, Name, View, compare, mount_vi
 from meshfs.cluster.config_watch import ConfigWatch, Loaded
 from meshfs.cluster.keys import Keyring
 from meshfs.fuse.operations import Operations, Port
+from meshfs.initiator import ExporterState
 from meshfs.model import DiskInfo
 from meshfs.mount.options import MountOptions
 from meshfs.mount.status_views import for_others
@@ -39,8 +40,8 @@ class Exporter(Protocol):
     """What the mount reads of the session to one exporter."""
 
     @property
-    def state(self) -> str:
-        """connected, connecting (not tried yet) or down."""
+    def state(self) -> ExporterState:
+        """Whether the mount has a session with it."""
 
     @property
     def disks(self) -> tuple[DiskInfo, ...]:
@@ -127,7 +128,7 @@ class Mesh:
         """Bring the tree to what the exporters' sessions say now."""
         changed = False
         for node, exporter in self._initiator.exporters.items():
-            seen = (exporter.state == "connected", exporter.disks)
+            seen = (exporter.state is ExporterState.CONNECTED, exporter.disks)
             if seen == self._seen.get(node):
                 continue
             self._seen[node] = seen
@@ -138,7 +139,7 @@ class Mesh:
                 self._catalog.lost(node)
         if changed:
             self._update()
-        if all(exporter.state != "connecting" for exporter in self._initiator.exporters.values()):
+        if all(exporter.state is not ExporterState.CONNECTING for exporter in self._initiator.exporters.values()):
             self.settled.set()
 
     def _update(self) -> None:

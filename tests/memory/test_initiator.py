@@ -13,6 +13,7 @@ from meshfs.cluster import config as cluster_config
 from meshfs.cluster.config import Config
 from meshfs.cluster.keys import Keyring, generate
 from meshfs.initiator import Initiator
+from meshfs.initiator.remote.states import ExporterState
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshlab.fakes.mesh_pair import MemoryExporter
@@ -51,8 +52,8 @@ class Cluster:
     nursery: trio.Nursery
     changes: int = 0
 
-    async def until(self, node: str, state: str) -> None:
-        await until(lambda: self.initiator.exporters[node].state == state)
+    async def until(self, node: str, state: ExporterState) -> None:
+        await until(lambda: self.initiator.exporters[node].state is state)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -88,15 +89,15 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 async def test_exporters_are_the_nodes_with_disks(cluster: Cluster) -> None:
     assert list(cluster.initiator.exporters) == ["n1", "n2"]
-    await cluster.until("n1", "connected")
-    await cluster.until("n2", "down")
+    await cluster.until("n1", ExporterState.CONNECTED)
+    await cluster.until("n2", ExporterState.DOWN)
     assert cluster.changes >= 2
     with pytest.raises(KeyError):
         cluster.initiator.port("meshfs-n2-disk0")
 
 
 async def test_one_exporter_down_does_not_touch_the_other(cluster: Cluster) -> None:
-    await cluster.until("n1", "connected")
+    await cluster.until("n1", ExporterState.CONNECTED)
     port = cluster.initiator.port("meshfs-n1-disk0")
     handle = await port.open(IoClass.APP, writable=True)
     assert await handle.write(4096, b"mine") == 4
@@ -105,10 +106,10 @@ async def test_one_exporter_down_does_not_touch_the_other(cluster: Cluster) -> N
 
 
 async def test_an_exporter_that_comes_later_is_used(cluster: Cluster) -> None:
-    await cluster.until("n2", "down")
+    await cluster.until("n2", ExporterState.DOWN)
     before = cluster.changes
     await cluster.nursery.start(cluster.exporters["n2"].run)
-    await cluster.until("n2", "connected")
+    await cluster.until("n2", ExporterState.CONNECTED)
     assert cluster.changes > before
     handle = await cluster.initiator.port("meshfs-n2-disk0").open(IoClass.SYSTEM, writable=True)
     assert await handle.write(0, b"far away") == 8
@@ -117,8 +118,8 @@ async def test_an_exporter_that_comes_later_is_used(cluster: Cluster) -> None:
 
 async def test_own_exporter_by_unix_socket_others_by_tcp(cluster: Cluster) -> None:
     await cluster.nursery.start(cluster.exporters["n2"].run)
-    await cluster.until("n1", "connected")
-    await cluster.until("n2", "connected")
+    await cluster.until("n1", ExporterState.CONNECTED)
+    await cluster.until("n2", ExporterState.CONNECTED)
     own, other = cluster.initiator.status()
     assert [status["channels"][0]["transport"] for status in (own, other)] == ["unix", "tcp"]
     port = cluster.exporters["n2"].port
@@ -127,8 +128,8 @@ async def test_own_exporter_by_unix_socket_others_by_tcp(cluster: Cluster) -> No
 
 async def test_a_lost_exporter_leaves_other_disks_alone_and_its_own_waiting(cluster: Cluster) -> None:
     await cluster.nursery.start(cluster.exporters["n2"].run)
-    await cluster.until("n1", "connected")
-    await cluster.until("n2", "connected")
+    await cluster.until("n1", ExporterState.CONNECTED)
+    await cluster.until("n2", ExporterState.CONNECTED)
     mine = await cluster.initiator.port("meshfs-n1-disk0").open(IoClass.APP, writable=True)
     theirs = await cluster.initiator.port("meshfs-n2-disk0").open(IoClass.APP, writable=True)
     await cluster.exporters["n2"].stop()

@@ -13,6 +13,7 @@ from meshfs.cluster import config as cluster_config
 from meshfs.cluster.config_watch import Loaded, read
 from meshfs.cluster.keys import Keyring, generate
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
+from meshfs.initiator.remote.states import ExporterState
 from meshfs.mount.mesh import Mesh, Settings
 from meshfs.mount.options import MountOptions, parse_arguments
 from meshfs.mount.program import prepare
@@ -68,17 +69,17 @@ async def test_disks_come_and_go_with_their_exporters(config_path: Path) -> None
     assert not mesh.settled.is_set()
     info = fake_disk("n1", "a", 4096)
     first, second = initiator.exporters.values()
-    first.state, first.disks = "connected", (info,)
+    first.state, first.disks = ExporterState.CONNECTED, (info,)
     initiator.on_change()
     assert disk_files(mesh) == {info.id: "ok"}
     assert not mesh.settled.is_set()
-    second.state = "down"
+    second.state = ExporterState.DOWN
     initiator.on_change()
     assert mesh.settled.is_set()
-    first.state = "down"
+    first.state = ExporterState.DOWN
     initiator.on_change()
     assert disk_files(mesh) == {info.id: "absent"}
-    first.state, first.disks = "connected", ()
+    first.state, first.disks = ExporterState.CONNECTED, ()
     initiator.on_change()
     assert disk_files(mesh) == {}
 
@@ -88,15 +89,15 @@ def without_disk(config_path: Path) -> Loaded:
     return read(config_path, "n2")
 
 
-@pytest.mark.parametrize("state", ["connected", "down"])
-async def test_disks_that_leave_the_config_leave_the_mount(config_path: Path, state: str) -> None:
+@pytest.mark.parametrize("state", [ExporterState.CONNECTED, ExporterState.DOWN])
+async def test_disks_that_leave_the_config_leave_the_mount(config_path: Path, state: ExporterState) -> None:
     """Their node stays, and its exporter has not been reloaded or has been stopped."""
     loaded = read(config_path, "n2")
     settings = Settings(loaded.config, "n2", loaded.keyring, "/mesh", MountOptions("c", "/mesh"))
     initiator = FakeInitiator(settings)
     mesh = Mesh(settings, initiator)
     exporter = initiator.exporters["n1"]
-    exporter.state, exporter.disks = "connected", (fake_disk("n1", "a", 4096),)
+    exporter.state, exporter.disks = ExporterState.CONNECTED, (fake_disk("n1", "a", 4096),)
     initiator.on_change()
     exporter.state = state
     initiator.on_change()
@@ -123,7 +124,7 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     settings = Settings(config, "n2", Keyring(config, "n2"), "/mesh", MountOptions("c", "/mesh"))
     initiator = FakeInitiator(settings)
     info = fake_disk("n1", "a", 4096)
-    initiator.exporters["n1"].state, initiator.exporters["n1"].disks = "connected", (info, info)
+    initiator.exporters["n1"].state, initiator.exporters["n1"].disks = ExporterState.CONNECTED, (info, info)
     status = json.loads(Mesh(settings, initiator).status(True))
     assert (status["version"], status["node"], status["io_timeout_s"]) == (1, "n2", 7)
     assert [(each["node"], each["state"], each["addresses"]) for each in status["exporters"]] == [

@@ -16,6 +16,7 @@ from meshfs.disk.base import Op
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.path_keeper import PathKeeper
+from meshfs.initiator.remote.states import ExporterState, PathState
 from meshfs.initiator.session.address import Remote
 from meshfs.limits import MIB
 from meshfs.linux.interfaces import Interface
@@ -83,7 +84,7 @@ async def test_every_path_has_its_channels_and_all_are_of_one_session(tmp_path: 
     async with pair_over(tmp_path, connected=6, channels=3) as (pair, _):
         [session] = theirs(pair).sessions.values()
         assert len(session.channels) == 6
-        assert {keeper.state for keeper in pair.session.keepers} == {"connected"}
+        assert {keeper.state for keeper in pair.session.keepers} == {PathState.CONNECTED}
 
 
 async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_last_is_kept(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_las
         ours = pair.session.session
         set_up(pair, ways, "eth0", up=False)
         assert len(pair.session.channels) == 1, "nobody waits for its silence"
-        await until(lambda: keeper_of(pair, R0).state == "idle")
+        await until(lambda: keeper_of(pair, R0).state is PathState.IDLE)
         assert keeper_of(pair, R0).why == "interface eth0 is down"
         assert (keeper_of(pair, R0).failures, pair.session.failures) == (1, 1)
         last = channel_of(pair, R1)
@@ -99,8 +100,8 @@ async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_las
         await trio.sleep(0.1)
         assert pair.session.channels == [last], "it may be up again in time"
         set_up(pair, ways, "eth0", up=True)
-        await until(lambda: keeper_of(pair, R0).state == "connected")
-        await until(lambda: keeper_of(pair, R1).state == "idle")
+        await until(lambda: keeper_of(pair, R0).state is PathState.CONNECTED)
+        await until(lambda: keeper_of(pair, R1).state is PathState.IDLE)
         assert len(pair.session.channels) == 1
         set_up(pair, ways, "eth1", up=True)
         await until(lambda: len(pair.session.channels) == 2)
@@ -114,7 +115,7 @@ async def test_an_address_that_changes_under_the_last_channel(tmp_path: Path) ->
         old = keeper_of(pair, R0)
         ways.interfaces = [replace(ETH0, address=ip_interface("10.0.0.77/24"))]
         pair.session.interfaces_changed()
-        await until(lambda: [keeper.state for keeper in pair.session.keepers] == ["connected"])
+        await until(lambda: [keeper.state for keeper in pair.session.keepers] == [PathState.CONNECTED])
         assert keeper_of(pair, R0) is not old
         await until(lambda: not old.running)
         assert len(pair.session.channels) == 1
@@ -135,13 +136,13 @@ async def test_a_path_without_its_address_is_shown_while_it_lives_and_not_tried_
         await until(lambda: len(ways.dialled) > dialled + 2)
         assert {path.key[1] for path in ways.dialled[dialled:]} == {"10.0.0.77"}
         ways.broken.clear()
-        await until(lambda: pair.session.state == "connected")
+        await until(lambda: pair.session.state is ExporterState.CONNECTED)
         assert len(pair.session.keepers) == 1
 
 
 async def test_a_session_has_32_channels_and_no_more(tmp_path: Path) -> None:
     async with pair_over(tmp_path, connected=32, channels=17) as (pair, _):
-        left = [keeper for keeper in pair.session.keepers if keeper.state != "connected"]
+        left = [keeper for keeper in pair.session.keepers if keeper.state is not PathState.CONNECTED]
         assert [keeper.why for keeper in left] == ["32 channels are in use, which is the most"] * 2
         [session] = theirs(pair).sessions.values()
         assert len(session.channels) == 32
@@ -161,15 +162,15 @@ SLOW0, SLOW_R0 = replace(ETH0, speed_bits_s=G), replace(R0, speed_bits_s=G)
 async def test_a_slower_path_steps_in_and_idles_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PATH_BROKEN_AFTER_S", 0.2)
     async with pair_over(tmp_path, (SLOW0, ETH1), (SLOW_R0, R1), connected=1) as (pair, ways):
-        assert keeper_of(pair, R0).state == "idle"
+        assert keeper_of(pair, R0).state is PathState.IDLE
         assert "slower" in keeper_of(pair, R0).why
         ways.broken.add(R1.address)
         channel_of(pair, R1).fail("cable pulled")
-        await until(lambda: keeper_of(pair, R0).state == "connected")
-        assert keeper_of(pair, R1).state in ("down", "connecting")
+        await until(lambda: keeper_of(pair, R0).state is PathState.CONNECTED)
+        assert keeper_of(pair, R1).state in (PathState.DOWN, PathState.CONNECTING)
         ways.broken.clear()
-        await until(lambda: keeper_of(pair, R1).state == "connected")
-        await until(lambda: keeper_of(pair, R0).state == "idle")
+        await until(lambda: keeper_of(pair, R1).state is PathState.CONNECTED)
+        await until(lambda: keeper_of(pair, R0).state is PathState.IDLE)
         assert pair.session.channels == [channel_of(pair, R1)]
 
 
@@ -183,7 +184,7 @@ async def test_a_slower_path_steps_in_while_the_fast_one_is_still_being_tried(
     with trio.fail_after(limits.CONNECT_TIMEOUT_S / 2):
         async with mesh_pair(tmp_path, SIZE, ways=ways) as pair:
             assert pair.session.channels == [channel_of(pair, R0)]
-            assert keeper_of(pair, R1).state == "connecting"
+            assert keeper_of(pair, R1).state is PathState.CONNECTING
 
 
 async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ async def test_a_retired_channel_ends_its_requests_and_then_closes(tmp_path: Pat
         await until(lambda: session.channels == [fast])
         assert slow.why == "closed"
         assert bytes(disk.data[:10]) == b"on its way"
-        await until(lambda: keeper_of(pair, R0).state == "idle")
+        await until(lambda: keeper_of(pair, R0).state is PathState.IDLE)
 
 
 async def test_a_retired_channel_is_better_than_none(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ async def test_a_retired_channel_is_better_than_none(tmp_path: Path) -> None:
         assert session.channels == [slow]
         ways.broken.clear()
         pair.session.interfaces_changed()
-        await until(lambda: keeper_of(pair, R1).state == "connected")
+        await until(lambda: keeper_of(pair, R1).state is PathState.CONNECTED)
         await until(lambda: session.channels == [channel_of(pair, R1)])
         assert pair.session.session is session
 

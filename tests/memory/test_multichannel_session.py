@@ -23,6 +23,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote import exporter as session_module
 from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.states import ExporterState, PathState
 from meshfs.initiator.session import login
 from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.login import Credentials, Policy, Tree
@@ -220,7 +221,7 @@ async def test_an_exporter_without_multichannel_is_used_with_one(tmp_path: Path)
         dialer = middleman(tmp_path / "exporter.sock", nursery, change)
         async with pair_of(tmp_path, 1, policy=policy, more=(dialer,)) as pair:
             keeper = pair.session.keepers[1]
-            await until(lambda: keeper.state == "idle")
+            await until(lambda: keeper.state is PathState.IDLE)
             assert keeper.why == "the exporter does without multichannel"
             assert keeper.failures == 0, "it is no failure"
             session = pair.session.session
@@ -237,7 +238,7 @@ async def test_a_refusal_that_is_not_signed_keeps_no_other_path_from_binding(
     async with trio.open_nursery() as nursery:
         dialer = middleman(tmp_path / "exporter.sock", nursery, change)
         async with pair_of(tmp_path, 2, policy=Policy(Security.NONE), more=(dialer,)) as pair:
-            await until(lambda: pair.session.keepers[2].state == "idle")
+            await until(lambda: pair.session.keepers[2].state is PathState.IDLE)
             session = pair.session.session
             with trio.fail_after(5):
                 pair.session.channels[1].fail("cable pulled")
@@ -406,7 +407,7 @@ async def test_a_session_that_ends_before_anything_was_asked_of_it_is_made_again
     monkeypatch.setattr(RemoteExporter, "_connected", and_lost)
     ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (), (Remote("there"),), asks=True)
     async with mesh_pair(tmp_path, SIZE, ways=ways) as pair:
-        await until(lambda: pair.session.state == "connected" and lost == 4)
+        await until(lambda: pair.session.state is ExporterState.CONNECTED and lost == 4)
 
 
 async def test_news_of_the_disks_in_the_moment_the_session_ends(tmp_path: Path) -> None:
@@ -499,7 +500,7 @@ async def test_the_session_ends_with_its_last_channel_and_the_next_names_it(
             for channel in list(first.channels):
                 channel.fail("the last cables pulled")
             assert first.why == "the last cables pulled"
-            assert pair.session.state == "down"
+            assert pair.session.state is ExporterState.DOWN
             await trio.sleep(0.1)
             assert disk.stalled == 1
             disk.release()

@@ -14,6 +14,7 @@ from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
 from meshfs.exporter.commands.table import HANDLERS, Needs
 from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.login import Policy
 from meshfs.initiator.session.requests import query_disks
@@ -107,7 +108,7 @@ async def test_a_sick_disk_fails_its_requests_only(pair: Pair) -> None:
     pair.exporter.disk.fail(0, 512, errno.ENOSPC)
     assert await errno_of(handle.write(0, bytes(512))) == errno.ENOSPC
     assert await handle.read(4096, 512) == bytes(512)
-    assert pair.session.state == "connected"
+    assert pair.session.state is ExporterState.CONNECTED
 
 
 async def test_handles_share_one_open_until_the_last_is_closed(pair: Pair) -> None:
@@ -179,7 +180,7 @@ async def test_requests_of_a_lost_connection_go_again(pair: Pair) -> None:
         await until(lambda: pair.exporter.disk.stalled == 2)
         for channel in pair.session.channels:
             channel.fail("cable pulled")
-        await until(lambda: pair.session.state != "connected" or not pair.session.channels)
+        await until(lambda: pair.session.state is not ExporterState.CONNECTED or not pair.session.channels)
         pair.exporter.disk.release()
     assert results == {"read": b"old" * 1000, "write": 3000}
     assert bytes(pair.exporter.disk.data[MIB : MIB + 3000]) == b"new" * 1000
@@ -241,7 +242,7 @@ async def test_a_disk_that_stalls_ends_its_calls_at_the_bound_and_no_others(tmp_
         assert await handle.read(4096, 512) == bytes(512)
         pair.exporter.disk.release()
         assert await handle.read(0, 512) == bytes(512)
-        assert pair.session.state == "connected"
+        assert pair.session.state is ExporterState.CONNECTED
 
 
 @pytest.mark.parametrize("how", ["timeout", "cancel"])

@@ -17,6 +17,7 @@ from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
 from meshfs.errors import KeyFileError, RemoteProtocolError
 from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.login import Policy
@@ -193,8 +194,8 @@ async def test_a_changed_login_never_connects(tmp_path: Path, name: str, securit
         dialer = middleman(tmp_path / "sock", nursery, CHANGES[name])
         session = make_session([dialer], Policy(security))
         nursery.start_soon(session.run)
-        await until(lambda: session.failures >= 2 or session.state == "connected")
-        assert session.state == "down"
+        await until(lambda: session.failures >= 2 or session.state is ExporterState.CONNECTED)
+        assert session.state is ExporterState.DOWN
         assert session.why
 
 
@@ -202,7 +203,7 @@ async def test_a_middleman_who_changes_nothing_is_no_problem(tmp_path: Path) -> 
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([middleman(tmp_path / "sock", nursery, lambda reply, message: message)])
         nursery.start_soon(session.run)
-        await until(lambda: session.state == "connected")
+        await until(lambda: session.state is ExporterState.CONNECTED)
 
 
 @pytest.mark.parametrize("dialects", [(Dialect.SMB_3_0,), (Dialect.SMB_3_0, Dialect.SMB_3_0_2)], ids=["3.0", "3.0.2"])
@@ -214,7 +215,7 @@ async def test_changed_capabilities_of_an_older_dialect_are_found(
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([middleman(tmp_path / "sock", nursery, change)], Policy(dialects=dialects))
         nursery.start_soon(session.run)
-        await until(lambda: session.failures >= 1 or session.state == "connected")
+        await until(lambda: session.failures >= 1 or session.state is ExporterState.CONNECTED)
         assert "changed on its way" in session.why
 
 
@@ -227,8 +228,8 @@ async def test_a_login_that_ends_before_it_is_over_is_refused(tmp_path: Path) ->
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([middleman(tmp_path / "sock", nursery, _first_login_reply_succeeds)])
         nursery.start_soon(session.run)
-        await until(lambda: session.failures >= 1 or session.state == "connected")
-        assert session.state == "down"
+        await until(lambda: session.failures >= 1 or session.state is ExporterState.CONNECTED)
+        assert session.state is ExporterState.DOWN
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -258,8 +259,10 @@ async def test_any_flipped_bit_of_a_login_is_noticed(tmp_path: Path, seed: int) 
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as attempts:
                     attempts.start_soon(session.run)
-                    await until(lambda session=session: session.failures >= 1 or session.state == "connected")
-                    assert session.state == "down", countdown
+                    await until(
+                        lambda session=session: session.failures >= 1 or session.state is ExporterState.CONNECTED
+                    )
+                    assert session.state is ExporterState.DOWN, countdown
                     scope.cancel()
 
 
@@ -271,8 +274,8 @@ async def test_a_list_of_disks_that_is_none_is_a_reason_to_be_down(
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
-        await until(lambda: session.failures >= 1 or session.state == "connected")
-        assert session.state == "down"
+        await until(lambda: session.failures >= 1 or session.state is ExporterState.CONNECTED)
+        assert session.state is ExporterState.DOWN
         assert "list of disks" in session.why
 
 
@@ -282,7 +285,7 @@ async def test_a_list_of_disks_that_is_none_is_a_reason_to_be_down(
 async def test_a_wrong_password_is_told_and_tried_slowly(tmp_path: Path) -> None:
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")], password="wrong")
-        assert session.state == "connecting"
+        assert session.state is ExporterState.CONNECTING
         nursery.start_soon(session.run)
         await until(lambda: session.failures >= 1)
         assert "refused our login" in session.why
@@ -343,7 +346,7 @@ async def test_the_new_login_names_the_old_session(tmp_path: Path) -> None:
     async with exporter_at(tmp_path / "sock") as (exporter, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
-        await until(lambda: session.state == "connected")
+        await until(lambda: session.state is ExporterState.CONNECTED)
         inner = exporter.exporter
         assert inner is not None
         (old,) = inner.sessions
@@ -375,7 +378,7 @@ async def test_all_channels_lost_at_once_are_made_again(tmp_path: Path, monkeypa
             first, second = session.channels
             first.fail("cable pulled")
             second.fail("cable pulled")
-            assert session.state == "down"
+            assert session.state is ExporterState.DOWN
 
 
 async def test_an_answer_that_makes_no_sense_is_a_reason_to_be_down(
@@ -396,7 +399,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
         # It asks for what may have changed since the login.
-        await until(lambda: session.state == "connected" and not session.channels[0].outstanding)
+        await until(lambda: session.state is ExporterState.CONNECTED and not session.channels[0].outstanding)
         status = exporter_status(session, trio.current_time())
         (channel,) = status.pop("channels")
         assert status.pop("since_s") >= 0
@@ -415,7 +418,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
             "remote_address": "way-0", "measured_bytes_s": None, "bad_signatures": 0,
         }  # fmt: skip
         await exporter.stop()
-        await until(lambda: session.state == "down" and session.retry_at is not None)
+        await until(lambda: session.state is ExporterState.DOWN and session.retry_at is not None)
         status = exporter_status(session, trio.current_time())
         (channel,) = status["channels"]
         assert channel["state"] in ("down", "connecting")
@@ -442,7 +445,7 @@ async def test_an_exporter_that_tells_of_changes_all_the_time_is_not_asked_in_a_
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
-        await until(lambda: session.state == "connected")
+        await until(lambda: session.state is ExporterState.CONNECTED)
         await trio.sleep(1.0)
     assert 1 <= asked <= 2 + 1.0 / limits.CHANGES_PAUSE_S * 2
 
@@ -464,6 +467,6 @@ async def test_an_exporter_whose_list_is_long_is_asked_less_often(
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
-        await until(lambda: session.state == "connected")
+        await until(lambda: session.state is ExporterState.CONNECTED)
         await trio.sleep(0.5)
     assert asked == 1

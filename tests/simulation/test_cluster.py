@@ -33,6 +33,7 @@ from meshfs.cluster.config import Security
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.session.login import Policy
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
@@ -332,7 +333,7 @@ class World:
 
     async def heal(self) -> None:
         """The network is well again; until everybody noticed."""
-        while any(mount.session.state != "connected" for mount in self.mounts):  # noqa: ASYNC110 - nobody tells
+        while any(mount.session.state is not ExporterState.CONNECTED for mount in self.mounts):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.02)
 
     async def cut(self) -> None:

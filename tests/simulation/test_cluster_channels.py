@@ -30,6 +30,7 @@ import trio
 from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.remote.states import PathState
 from meshfs.initiator.session import balance as spread
 from meshfs.smb.constants import Command
 from meshfs.transport.stream import StreamTransport
@@ -238,8 +239,11 @@ class WorldOfChannels(World):
             # A busy machine may read the whole disk eight times over: that is not what is looked at.
             mount.port.io_timeout_s = self.io_timeout_s = SETTLE_S
         with trio.fail_after(SETTLE_S):
-            while not all(keeper.state == "connected" for mount in self.mounts for keeper in mount.session.keepers):  # noqa: ASYNC110
+            while not self._all_paths_connected():  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
+
+    def _all_paths_connected(self) -> bool:
+        return all(keeper.state is PathState.CONNECTED for mount in self.mounts for keeper in mount.session.keepers)
 
     def settled(self) -> bool:
         """Reads whose callers left, and probes, are answered, and the exporter knows which channels are gone."""

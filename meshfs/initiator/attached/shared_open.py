@@ -287,7 +287,7 @@ class SharedOpen:
 
     def _timeout(self) -> TimeoutError:
         exporter = self._exporter
-        why = f"exporter {exporter.node} is {exporter.state} ({exporter.why})" if exporter.why else "no answer"
+        why = f"exporter {exporter.node} is {exporter.state.value} ({exporter.why})" if exporter.why else "no answer"
         if not exporter.why and self._disk.answers.hung(trio.current_time(), self._disk.io_timeout_s):
             why = "the disk hangs, so calls fail at once until it answers"
         return TimeoutError(errno.ETIMEDOUT, f"disk {self._disk.info.name}: {why}")

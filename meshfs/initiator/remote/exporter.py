@@ -30,6 +30,7 @@ from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.failfast import silence_max_s
 from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.plan import Choice, Path, plan
+from meshfs.initiator.remote.states import EXPORTER, ExporterEvent, ExporterState, PathState, next_state
 from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.login import (
     AnotherInstance,
@@ -79,7 +80,7 @@ class RemoteExporter:
         io_timeout_s: float = limits.IO_TIMEOUT_S,
     ) -> None:
         self.node = node
-        self.state = "connecting"
+        self.state = ExporterState.CONNECTING
         self.why = "not tried yet"
         #: What it announced last; kept while it is away.
         self.disks: tuple[DiskInfo, ...] = ()
@@ -163,7 +164,7 @@ class RemoteExporter:
         """The node is not of the cluster any more: its channels are closed and its disks are gone."""
         self.disks = ()
         self._scope.cancel()
-        self._enter("down", "the config does not have this node any more")
+        self._enter(ExporterEvent.REMOVED, "the config does not have this node any more")
 
     # --- paths -------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class RemoteExporter:
         if channel is None or session is None:
             if keeper.running:
                 keeper.scope.cancel()
-            elif not keeper.failures or keeper.state == "idle":
+            elif not keeper.failures or keeper.state is PathState.IDLE:
                 keeper.why = keeper.choice.why_not
             return
         if not any(other is not channel for other in session.spread.channels):
@@ -338,7 +339,7 @@ class RemoteExporter:
     def failed(self, why: str) -> None:
         self.failures += 1
         if self.session is None:
-            self._down(why)
+            self._down(ExporterEvent.FAILED, why)
         self.replan()
 
     def closed(self, channel: Channel) -> None:
@@ -497,7 +498,7 @@ class RemoteExporter:
         self._disks_changed.set()
         assert self._nursery is not None
         self._nursery.start_soon(self._follow, session)
-        self._enter("connected", "")
+        self._enter(ExporterEvent.LOGGED_IN, "")
         logger.info(
             "exporter %s connected at %s, %d disks", self.node, session.channels[0].transport.remote, len(disks)
         )
@@ -510,9 +511,9 @@ class RemoteExporter:
             self.session = None
             self.away_since_s = session.gone_s
             if session.why == CLOSED:
-                self._enter("down", CLOSED)
+                self._enter(ExporterEvent.LOST, CLOSED)
             else:
-                self._down(session.why)
+                self._down(ExporterEvent.LOST, session.why)
             return
         where = f"{channel.transport.local} to {channel.transport.remote}"
         level = logging.INFO if channel.why == CLOSED else logging.WARNING
@@ -521,13 +522,14 @@ class RemoteExporter:
         self._ask_interfaces.set()
         self._tell()
 
-    def _down(self, why: str) -> None:
-        if (self.state, self.why) != ("down", why):
+    def _down(self, event: ExporterEvent, why: str) -> None:
+        if self.state is not ExporterState.DOWN or self.why != why:
             logger.warning("exporter %s is down: %s", self.node, why)
-        self._enter("down", why)
+        self._enter(event, why)
 
-    def _enter(self, state: str, why: str) -> None:
-        if state != self.state:
+    def _enter(self, event: ExporterEvent, why: str) -> None:
+        state = next_state(EXPORTER, self.state, event)
+        if state is not self.state:
             self.since_s = trio.current_time()
         self.state, self.why = state, why
         self._tell()

@@ -21,6 +21,7 @@ from meshfs.buffers import BufferPool
 from meshfs.errors import AuthenticationError, ChannelLost, KeyFileError, RemoteProtocolError, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.plan import Choice, Path
+from meshfs.initiator.remote.states import PATH, PathEvent, PathState, next_state
 from meshfs.initiator.session.login import BindRefused
 from meshfs.initiator.session.session import Session
 from meshfs.transport.base import Transport
@@ -64,7 +65,7 @@ class PathKeeper:
         self, owner: Owner, choice: Choice, pool: BufferPool, dead_after_s: float, silence_max_s: float
     ) -> None:
         self.choice = choice
-        self.state = "idle"
+        self.state = PathState.IDLE
         self.why = choice.why_not
         self.channel: Channel | None = None
         #: Attempts that failed, and channels lost.
@@ -121,7 +122,7 @@ class PathKeeper:
         finally:
             self.running = False
             self.retry_at, self.broken_since = None, None
-            self.state, self.why = "idle", self.choice.why_not
+            self._enter(PathEvent.ENDED, self.choice.why_not)
         # It was dropped, and may have been chosen again meanwhile.
         self._owner.replan()
 
@@ -140,7 +141,7 @@ class PathKeeper:
         failed = 0
         while True:
             await self._wait_for_room()
-            self.state, self.retry_at = "connecting", None
+            self.state, self.retry_at = next_state(PATH, self.state, PathEvent.TRY), None
             lived_s = 0.0
             try:
                 transport = await self._owner.dial(self.path)
@@ -171,7 +172,8 @@ class PathKeeper:
         self._refusal = ""
         if session is None or not (session.no_more or refusal):
             return
-        self.state, self.why, self.retry_at = "idle", session.no_more or refusal, None
+        self._enter(PathEvent.WAITS, session.no_more or refusal)
+        self.retry_at = None
         with trio.move_on_after(limits.BIND_AGAIN_S) as waiting:
             while self._owner.session is session:
                 await self._owner.session_change()
@@ -189,7 +191,8 @@ class PathKeeper:
                 nursery.start_soon(self._run_channel, channel, nursery.cancel_scope)
                 refused = await self._join(channel)
                 if not refused and not channel.why:
-                    self.channel, self.state, self.why = channel, "connected", ""
+                    self.channel = channel
+                    self._enter(PathEvent.BOUND, "")
                     self.broken_since, since_s = None, trio.current_time()
                     self._owner.replan()
                     await trio.sleep_forever()
@@ -230,10 +233,13 @@ class PathKeeper:
 
     def _failed(self, why: str) -> None:
         self.failures += 1
-        self.state, self.why = "down", why
+        self._enter(PathEvent.FAILED, why)
         if self.broken_since is None:
             self._broken()
         self._owner.failed(why)
+
+    def _enter(self, event: PathEvent, why: str) -> None:
+        self.state, self.why = next_state(PATH, self.state, event), why
 
     def _broken(self) -> None:
         """From now on; others are to step in if it stays so, also while an attempt still hangs."""

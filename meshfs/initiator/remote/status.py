@@ -5,6 +5,7 @@ from typing import Any
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.path_keeper import PathKeeper
+from meshfs.initiator.remote.states import ExporterState, PathState
 
 
 def exporter_status(exporter: RemoteExporter, now: float) -> dict[str, Any]:
@@ -15,10 +16,10 @@ def exporter_status(exporter: RemoteExporter, now: float) -> dict[str, Any]:
     away_s = None if exporter.away_since_s is None else now - exporter.away_since_s
     return {
         "node": exporter.node,
-        "state": exporter.state,
+        "state": exporter.state.value,
         "why": exporter.why,
         "since_s": round(now - exporter.since_s, 3),
-        "retry_in_s": None if exporter.state != "down" else _left(retry_at, now),
+        "retry_in_s": None if exporter.state is not ExporterState.DOWN else _left(retry_at, now),
         "away_s": None if away_s is None else round(away_s, 3),
         "failing_fast": away_s is not None and away_s >= exporter.io_timeout_s,
         "hung_disks": [
@@ -64,10 +65,10 @@ def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> di
         "speed_bits_s": path.speed_bits_s,
         "rdma": path.rdma,
         # Nothing is tried on an interface that is down, which is no rest of its own choice.
-        "state": "down" if down else keeper.state,
+        "state": (PathState.DOWN if down else keeper.state).value,
         "selected": not keeper.choice.why_not,
         "why": keeper.choice.why_not or keeper.why,
-        "retry_in_s": _left(keeper.retry_at, now) if keeper.state == "down" else None,
+        "retry_in_s": _left(keeper.retry_at, now) if keeper.state is PathState.DOWN else None,
         "failures": keeper.failures,
         "losses": keeper.losses,
         "bad_signatures": keeper.bad_signatures,

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import trio
 
 from meshfs.cluster.config import Config
+from meshfs.initiator import ExporterState
 from meshfs.model import DiskInfo
 from meshlab.fakes.port import FakePort, fake_disk
 
@@ -19,7 +20,7 @@ class HasConfig(Protocol):
 
 class FakeExporter:
     def __init__(self) -> None:
-        self.state = "connecting"
+        self.state = ExporterState.CONNECTING
         self.disks: tuple[DiskInfo, ...] = ()
 
 
@@ -36,7 +37,7 @@ class FakeInitiator:
         return self.ports[disk_id]
 
     def status(self) -> list[dict[str, Any]]:
-        return [{"node": node, "state": exporter.state} for node, exporter in self.exporters.items()]
+        return [{"node": node, "state": exporter.state.value} for node, exporter in self.exporters.items()]
 
     def io(self, disk_id: str) -> dict[str, Any]:
         return {"reads": len(self.ports[disk_id].calls) if disk_id in self.ports else 0}
@@ -60,7 +61,7 @@ class FakeInitiator:
             if node.name.startswith("silent"):
                 continue
             exporter.disks = tuple(fake_disk(node.name, disk.name, DISK_BYTES) for disk in node.disks)
-            exporter.state = "connected" if node.disks else "down"
+            exporter.state = ExporterState.CONNECTED if node.disks else ExporterState.DOWN
             self.ports |= {info.id: FakePort(info) for info in exporter.disks}
             self.on_change()
         await trio.sleep_forever()

@@ -25,6 +25,7 @@ from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.session.login import Policy
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.decide.fair import FairQueue
@@ -132,7 +133,7 @@ class Pair:
 
     async def connected(self) -> None:
         """Until the session is up."""
-        while self.session.state != "connected":  # noqa: ASYNC110 - states of another part, told by nobody
+        while self.session.state is not ExporterState.CONNECTED:  # noqa: ASYNC110 - states of another part, told by nobody
             await trio.sleep(0.005)
 
     async def restart(self) -> None:
