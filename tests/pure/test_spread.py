@@ -6,7 +6,8 @@ from collections import deque
 
 import pytest
 
-from meshfs.initiator.session.balance import SPLIT_MIN_BYTES, Load, Spread, Throughput
+from meshfs.initiator.channel.load import Load, Throughput
+from meshfs.initiator.session.balance import SPLIT_MIN_BYTES, Spread
 
 MIB = 1 << 20
 

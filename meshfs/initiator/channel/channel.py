@@ -36,9 +36,9 @@ from meshfs.initiator.channel.delay import DelayControl
 from meshfs.initiator.channel.forged import what_is_wrong
 from meshfs.initiator.channel.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.channel.liveness import Watch
+from meshfs.initiator.channel.load import RATE_UNKNOWN_BYTES_S, Load, Throughput
 from meshfs.initiator.channel.outbox import Outbox
 from meshfs.initiator.channel.slots import ChangingSlot, Reply, Slot, finish, read_result, write_result
-from meshfs.initiator.session.balance import RATE_UNKNOWN_BYTES_S, Load, Throughput
 from meshfs.loop import reactor
 from meshfs.model import IoClass
 from meshfs.smb.connection import Connection, Message, Role

@@ -19,7 +19,8 @@ import trio
 from meshfs import limits
 from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.session.balance import RATE_UNKNOWN_BYTES_S, Spread
+from meshfs.initiator.channel.load import RATE_UNKNOWN_BYTES_S
+from meshfs.initiator.session.balance import Spread
 from meshfs.initiator.session.login import Credentials, Tree
 from meshfs.initiator.session.requests import OpenFile
 from meshfs.model import IoClass
