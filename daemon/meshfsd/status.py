@@ -3,8 +3,8 @@
 from meshfs import bugs
 from meshfs.cluster.config import Node, Security
 from meshfs.endpoint import format_endpoint
-from meshfs.exporter.commands.session_setup import Session
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.session import Session
 from meshfs.telemetry.process_facts import process_facts
 from meshfsd.disks import Disks
 from meshfsd.served import ServedDisk

@@ -9,11 +9,11 @@ import trio
 from meshfs import limits
 from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
-from meshfs.exporter.commands.session_setup import SERVING
 from meshfs.exporter.rules.admission import Stage
 from meshfs.exporter.serving.endpoints import listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.session import SERVING
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,

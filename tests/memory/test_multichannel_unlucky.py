@@ -12,8 +12,8 @@ from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.errors import StatusError
 from meshfs.exporter.commands import binding
-from meshfs.exporter.commands.session_setup import Session
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.state.session import Session
 from meshfs.initiator.channel.outbox import Outbox
 from meshfs.initiator.channel.slots import Slot
 from meshfs.initiator.remote import exporter as session_module

@@ -6,10 +6,10 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.commands.query import facts_of
-from meshfs.exporter.commands.session_setup import Session
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.state.opens import AnyOpen
+from meshfs.exporter.state.session import Session
 from meshfs.smb.constants import CreateAction, NtStatus, OplockLevel
 from meshfs.smb.info import mode_of
 from meshfs.smb.messages import CreateContext, CreateRequest, CreateResponse, FileId

@@ -9,8 +9,8 @@ from meshfs.smb.messages import FileId, OplockBreak
 from meshfs.smb.wire import pack_header
 
 if TYPE_CHECKING:
-    from meshfs.exporter.commands.session_setup import Session
     from meshfs.exporter.state.opens import ScratchOpen
+    from meshfs.exporter.state.session import Session
 
 
 def notify(session: "Session", file_id: int) -> None:

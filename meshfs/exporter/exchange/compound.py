@@ -16,8 +16,8 @@ from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import HEADER_BYTES, Command, Flags, NtStatus
 
 if TYPE_CHECKING:
-    from meshfs.exporter.commands.session_setup import Session
     from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.session import Session
 
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
 _ERROR: Final = 0xC0000000

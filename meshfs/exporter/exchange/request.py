@@ -22,10 +22,11 @@ from meshfs.smb.messages import ErrorResponse
 from meshfs.smb.wire import pack_header
 
 if TYPE_CHECKING:
-    from meshfs.exporter.commands.session_setup import Session, Tree
     from meshfs.exporter.exchange.compound import Compound
     from meshfs.exporter.serving.peer import Peer
     from meshfs.exporter.state.opens import AnyOpen
+    from meshfs.exporter.state.session import Session
+    from meshfs.exporter.state.tree import Tree
     from meshfs.smb.security import ChannelSecurity
 
 ERROR_BODY: Final = ErrorResponse().pack()

@@ -18,12 +18,12 @@ from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.exporter.commands import gate
 from meshfs.exporter.commands.binding import Bind
 from meshfs.exporter.commands.negotiate import negotiate, negotiate_again
-from meshfs.exporter.commands.session_setup import Session
 from meshfs.exporter.exchange.compound import Compound
 from meshfs.exporter.exchange.request import Request, Waiting
 from meshfs.exporter.rules.admission import Stage
 from meshfs.exporter.rules.node_usage import NodeUsage
 from meshfs.exporter.state.exporter import Exporter, LogLimit
+from meshfs.exporter.state.session import Session
 from meshfs.smb.auth import negotiate_hint
 from meshfs.smb.connection import Connection, Message, Role, Smb1Opening
 from meshfs.smb.constants import Command, Dialect, Flags, NtStatus

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final
 from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
-from meshfs.exporter.commands.session_setup import Session
 from meshfs.exporter.kinds.scratch import ScratchVolume
 from meshfs.exporter.rules.holdings import Holdings
 from meshfs.exporter.rules.memory_budget import MemoryBudget
 from meshfs.exporter.rules.node_usage import Usage
 from meshfs.exporter.state.opens import RootOpen
 from meshfs.exporter.state.processor import Processor
+from meshfs.exporter.state.session import Session
 from meshfs.exporter.state.shares import DISK_RIGHTS, NOTIFY_MODIFIED, OfferedDisk, Shares
 from meshfs.model import Access
 from meshfs.scheduler.runner import Runner

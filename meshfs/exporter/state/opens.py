@@ -31,8 +31,9 @@ from meshfs.smb.constants import AccessMask, CreateOptions, NtStatus
 from meshfs.smb.info import OpenFacts
 
 if TYPE_CHECKING:
-    from meshfs.exporter.commands.session_setup import Session, Tree
     from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.session import Session
+    from meshfs.exporter.state.tree import Tree
 
 
 class Open:
