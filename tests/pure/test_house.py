@@ -1,0 +1,82 @@
+"""tools/house counts what it claims to count, on a small product whose numbers are known."""
+
+from pathlib import Path
+
+import pytest
+
+from house import Number, numbers_of
+from import_graph import circles_of
+
+
+def write_product(root: Path, **files: str) -> None:
+    """Write files below meshfs; `a__b` is the module b in the folder a."""
+    for folder in ("meshfs", "daemon/meshfsd", "tools/meshctl"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "__init__.py").write_text('"""A package of the product."""\n')
+    for name, text in files.items():
+        path = root / "meshfs" / f"{name.replace('__', '/')}.py"
+        for folder in path.relative_to(root / "meshfs").parents:
+            (root / "meshfs" / folder).mkdir(parents=True, exist_ok=True)
+            (root / "meshfs" / folder / "__init__.py").touch()
+        path.write_text(text)
+
+
+def measured(root: Path) -> dict[str, Number]:
+    return {number.name: number for number in numbers_of(root)}
+
+
+def test_a_circle_through_the_type_checker_alone_is_a_circle(tmp_path: Path) -> None:
+    checked = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from meshfs.b import two\n"
+    write_product(
+        tmp_path,
+        a=f"{checked}def one(x: 'int') -> 'two': ...\n",
+        b="from meshfs import a\ntwo = a\n",
+        c="import meshfs.a\n",
+    )
+    numbers = measured(tmp_path)
+    assert numbers["circles of modules"].of_what == ("meshfs.a, meshfs.b",)
+    assert numbers["modules in a circle"].value == "2"
+    assert numbers["blocks of TYPE_CHECKING"].of_what == ("meshfs.a",)
+    assert numbers["quoted types"].value == "2"
+
+
+def test_folders_that_import_each_other_are_a_circle_also_where_no_modules_are_one(tmp_path: Path) -> None:
+    write_product(
+        tmp_path, low__x="from meshfs.high import y\n", low__z="", high__y="", high__w="from meshfs.low import z\n"
+    )
+    numbers = measured(tmp_path)
+    assert numbers["circles of modules"].value == "0"
+    assert numbers["circles of folders and modules side by side"].of_what == ("meshfs: high, low",)
+
+
+def test_questions_for_the_kind_of_an_open_count_in_both_places(tmp_path: Path) -> None:
+    classes = "class Open: ...\nclass Disk(Open): ...\nclass Fast(Disk): ...\n"
+    kinds = f"{classes}def f(x: Open) -> bool:\n    return isinstance(x, Fast)\n"
+    asks = "def g(x: object) -> bool:\n    return isinstance(x, Disk | str) or isinstance(x, int)\n"
+    write_product(tmp_path, exporter__kinds__k=kinds, exporter__commands__c=asks)
+    numbers = measured(tmp_path)
+    assert numbers["kinds of opens"].of_what == ("Disk", "Fast")
+    assert numbers["isinstance on kinds of opens"].value == "2"
+    assert numbers["isinstance on kinds of opens outside of kinds/"].value == "1"
+
+
+def test_lengths_leave_docstrings_out_and_comments_do_not_count_as_code(tmp_path: Path) -> None:
+    text = '"""Two\nlines."""\n# A comment.\ndef f() -> int:\n    """Says\n    why."""\n    return 1  # One.\n'
+    write_product(tmp_path, a=text, b="class Same: ...\n", c="class Same: ...\n")
+    numbers = measured(tmp_path)
+    assert numbers["function: median, p90, max"].value.endswith("2")
+    assert numbers["comment lines per code line"].value == "25.0 %"
+    assert numbers["class names used twice or more"].of_what == ("Same: meshfs.b, meshfs.c",)
+
+
+@pytest.mark.parametrize(
+    ("known", "circles"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}, [{"a", "b", "c"}]),
+        ({"a": {"b"}, "b": {"a", "c"}, "c": {"d"}, "d": {"c"}}, [{"c", "d"}, {"a", "b"}]),
+        ({"a": {"a"}}, []),
+    ],
+)
+def test_circles_are_the_sets_that_reach_each_other(known: dict[str, set[str]], circles: list[set[str]]) -> None:
+    assert circles_of(known) == circles
