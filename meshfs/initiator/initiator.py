@@ -18,7 +18,7 @@ from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.remote.dialing import TcpWays, UnixWay, Ways
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.status import exporter_status
-from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.linux.interfaces import Interface, KnownInterfaces
 from meshfs.smb.auth import Initiator as Login
 

@@ -10,7 +10,7 @@ from meshfs import limits
 from meshfs.exporter.commands import binding
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.state.exporter import Exporter
-from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.smb.constants import SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest
 from meshfs.transport.stream import connect_unix

@@ -21,7 +21,7 @@ from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.initiator.attached.port import Handle
 from meshfs.initiator.remote.status import exporter_status
-from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Flags, LockFlags, NtStatus

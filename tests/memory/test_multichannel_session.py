@@ -24,10 +24,12 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote import exporter as session_module
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState, PathState
-from meshfs.initiator.session import login
+from meshfs.initiator.session import bind
 from meshfs.initiator.session.address import Remote
-from meshfs.initiator.session.login import Credentials, Policy, Tree
+from meshfs.initiator.session.credentials import Credentials
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.trees import Tree
 from meshfs.limits import MIB
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.auth import Initiator as Login
@@ -256,7 +258,7 @@ async def test_an_answer_to_a_bind_without_a_signature_counts_for_its_path_only(
         assert session is not None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(binding, "limits", SimpleNamespace(**vars(limits) | {"CHANNELS_PER_SESSION_MAX": 1}))
-            patch.setattr(login, "_is_signed", lambda *_: False)
+            patch.setattr(bind, "is_signed", lambda *_: False)
             pair.session.channels[0].fail("cable pulled")
             await until(lambda: any("no further channel" in keeper.why for keeper in pair.session.keepers))
             assert not session.no_more

@@ -16,7 +16,7 @@ from meshfs.exporter.commands.table import HANDLERS, Needs
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
-from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.initiator.session.requests import query_disks
 from meshfs.limits import KIB, MIB
 from meshfs.model import Access, IoClass

@@ -13,7 +13,8 @@ import trio
 from meshfs import limits
 from meshfs.cluster.config import Security
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.session.login import Policy, bind
+from meshfs.initiator.session.bind import bind
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.initiator.session.requests import open_file
 from meshfs.initiator.session.session import Session
 from meshfs.model import IoClass

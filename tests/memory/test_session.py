@@ -20,7 +20,7 @@ from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.address import Remote
-from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import MIB
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm

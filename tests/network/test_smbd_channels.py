@@ -13,9 +13,12 @@ from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
 from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.session.login import BindRefused, Policy, bind, connect_tree, log_in, validate_negotiation
+from meshfs.initiator.session.bind import NoChannelOnThisPath, bind
+from meshfs.initiator.session.login import log_in
+from meshfs.initiator.session.negotiation import Policy, validate_negotiation
 from meshfs.initiator.session.requests import OpenFile, close_file, flush_file, open_file, query_interfaces
 from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshfs.smb.auth import Initiator as Login
@@ -251,7 +254,7 @@ async def test_a_server_without_multichannel_refuses_politely(tmp_path_factory: 
     with running_smbd(tmp_path_factory.mktemp("smbd1"), "server multi channel support = no") as smbd:
         async with session_with(smbd, Policy(), "single") as peer:
             channel, _ = await peer.connect()
-            with pytest.raises(BindRefused, match="without multichannel"):
+            with pytest.raises(NoChannelOnThisPath, match="without multichannel"):
                 await bind(channel, Policy(), GUID, Login(USER, PASSWORD, "MESHTEST"), peer.session.credentials)
             channel.fail("not wanted")
 

@@ -11,8 +11,10 @@ from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.session.login import Policy, connect_tree, log_in, validate_negotiation
+from meshfs.initiator.session.login import log_in
+from meshfs.initiator.session.negotiation import Policy, validate_negotiation
 from meshfs.initiator.session.requests import OpenFile, close_file, flush_file, open_file
+from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm

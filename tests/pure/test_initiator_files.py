@@ -7,8 +7,8 @@ from typing import Any, cast
 from meshfs import limits
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply
-from meshfs.initiator.session.login import Tree
 from meshfs.initiator.session.requests import OpenFile, query_disks, query_interfaces
+from meshfs.initiator.session.trees import Tree
 from meshfs.model import Access, DiskInfo, IoClass, encode_disks
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import HEADER_BYTES, Fsctl

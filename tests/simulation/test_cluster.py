@@ -34,7 +34,7 @@ from meshfs.disk.base import DiskRequest, Op
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
-from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
 from meshfs.model import IoClass

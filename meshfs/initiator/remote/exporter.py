@@ -32,18 +32,12 @@ from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.plan import Choice, Path, plan
 from meshfs.initiator.remote.states import EXPORTER, ExporterEvent, ExporterState, PathState, next_state
 from meshfs.initiator.session.address import Remote
-from meshfs.initiator.session.login import (
-    AnotherInstance,
-    BindIdsUsedUp,
-    BindRefused,
-    Policy,
-    bind,
-    connect_tree,
-    log_in,
-    validate_negotiation,
-)
+from meshfs.initiator.session.bind import NewLoginNeeded, NoChannelOfThisSession, SessionInDoubt, bind
+from meshfs.initiator.session.login import log_in
+from meshfs.initiator.session.negotiation import Policy, validate_negotiation
 from meshfs.initiator.session.requests import open_file, query_disks, query_interfaces, query_one_of, wait_for_change
 from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.trees import connect_tree
 from meshfs.model import DiskInfo, IoClass
 from meshfs.smb.auth import Initiator as Login
 from meshfs.transport.base import Transport
@@ -315,17 +309,16 @@ class RemoteExporter:
 
     async def _bind(self, channel: Channel, session: Session) -> None:
         if session.no_more:
-            raise BindRefused(session.no_more, signed=True)
+            raise NoChannelOfThisSession(session.no_more)
         try:
             await bind(channel, self._policy, self._guid, self._new_login(), session.credentials)
-        except BindIdsUsedUp as error:
+        except NewLoginNeeded as error:
             session.fail(f"{error}: a new login")
             raise ChannelLost(session.why) from error
-        except BindRefused as error:
-            if error.signed:
-                session.no_more = str(error)
+        except NoChannelOfThisSession as error:
+            session.no_more = str(error)
             raise
-        except AnotherInstance:
+        except SessionInDoubt:
             # It may have started anew while our other channels are silent, which then are not waited for long.
             for other in session.channels:
                 other.exporter_heard_s = trio.current_time()
@@ -334,7 +327,7 @@ class RemoteExporter:
         if session.why:
             raise ChannelLost(session.why)
         if session.one_only:
-            raise BindRefused(session.one_only, signed=True)
+            raise NoChannelOfThisSession(session.one_only)
 
     def failed(self, why: str) -> None:
         self.failures += 1

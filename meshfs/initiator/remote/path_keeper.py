@@ -22,7 +22,7 @@ from meshfs.errors import AuthenticationError, ChannelLost, KeyFileError, Remote
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.plan import Choice, Path
 from meshfs.initiator.remote.states import PATH, PathEvent, PathState, next_state
-from meshfs.initiator.session.login import BindRefused
+from meshfs.initiator.session.bind import BindRefused
 from meshfs.initiator.session.session import Session
 from meshfs.transport.base import Transport
 

@@ -11,7 +11,7 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.session.address import Remote
-from meshfs.initiator.session.login import Tree
+from meshfs.initiator.session.trees import Tree
 from meshfs.model import DiskInfo, decode_disks
 from meshfs.smb.constants import (
     AccessMask,

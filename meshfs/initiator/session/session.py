@@ -21,8 +21,9 @@ from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.load import RATE_UNKNOWN_BYTES_S
 from meshfs.initiator.session.balance import Spread
-from meshfs.initiator.session.login import Credentials, Tree
+from meshfs.initiator.session.credentials import Credentials
 from meshfs.initiator.session.requests import OpenFile
+from meshfs.initiator.session.trees import Tree
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
 

@@ -26,7 +26,7 @@ from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
-from meshfs.initiator.session.login import Policy
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy

@@ -1,0 +1,94 @@
+"""From a connected transport to one more channel of a session (MS-SMB2 3.2.4.2.3.2, 3.2.5.3.3).
+
+A bind ends well, or in one of these outcomes, named by what the session does then:
+
+    NoChannelOnThisPath      the exporter, or somebody on this path, refuses: leave this path alone for a while
+    NoChannelOfThisSession   the exporter proved that it refuses: try no path of the session
+    NewLoginNeeded           no bind of this session is possible any more: end the session and log in again
+    SessionInDoubt           another exporter answers here: don't wait long for the session's silent channels
+
+Message ids. Binds are signed with the key of the session, which is also that of its first channel, and AES-GMAC makes
+its nonce of the message id (3.1.4.1): an id used twice would give the key away. So the first channel logs in with a
+message id above `limits.BIND_MESSAGE_IDS`, and every bind uses ids below it that no other bind had (smb/security.py,
+BindSigner, makes sure of that). ECHOs, which need no session, use up the ids that are skipped. An initiator that keeps
+to this says so when it negotiates (messages.UNIQUE_NONCES). An exporter of meshfs does not agree on AES-GMAC with an
+initiator that may bind and does not say so.
+"""
+
+from typing import Final
+
+from meshfs.cluster.config import Security
+from meshfs.errors import MeshfsError, RemoteProtocolError
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.credentials import Credentials
+from meshfs.initiator.session.negotiation import Policy, negotiate
+from meshfs.initiator.session.session_setup import is_signed, session_key, set_up, skip_ids, verify
+from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.constants import Capabilities, NtStatus
+from meshfs.smb.security import bound_security
+from meshfs.smb.status import status_text
+
+#: Answers by which an exporter says that it takes no further channel, and that nothing is wrong.
+_REFUSALS: Final = (
+    NtStatus.REQUEST_NOT_ACCEPTED,
+    NtStatus.NOT_SUPPORTED,
+    NtStatus.INSUFFICIENT_RESOURCES,
+)
+
+
+class BindRefused(MeshfsError):
+    """The exporter takes no further channel of this session, or so it seems; the text says why."""
+
+
+class NoChannelOnThisPath(BindRefused):
+    """Nothing proves that the exporter refused: anybody on this path may have said it, so it is true of this path."""
+
+
+class NoChannelOfThisSession(BindRefused):
+    """The session's key proves that the exporter refused: it is true of every path."""
+
+
+class NewLoginNeeded(MeshfsError):
+    """No further bind of this session has message ids of its own: only a new session takes further channels."""
+
+
+class SessionInDoubt(RemoteProtocolError):
+    """The exporter that answers at this address is not the one that has the session."""
+
+
+async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, session: Credentials) -> None:
+    """Negotiate, and make the channel one more of the session.
+
+    The requests are signed with the session's key. So are the answers, except for the last one, which is signed with
+    the channel's own key. Raises one of the outcomes above, and what `log_in` raises.
+    """
+    hint = await negotiate(channel, policy, guid)
+    _check_same(channel, session)
+    first_id = session.take_bind_ids()
+    if first_id is None:
+        raise NewLoginNeeded("the session's key has signed as many binds as it may")
+    await skip_ids(channel, first_id)
+    reply, preauth = await set_up(channel, policy, login, hint, bind_to=session, refusals=_REFUSALS)
+    if reply.status in _REFUSALS:
+        proven = is_signed(channel, reply, session.bind_security)
+        refused = NoChannelOfThisSession if proven else NoChannelOnThisPath
+        raise refused(f"the exporter takes no further channel ({status_text(reply.status)})")
+    settled = channel.connection.negotiated
+    assert settled.dialect is not None
+    security = bound_security(
+        session.security, settled.dialect, settled.signing_algorithm, session_key(login), preauth.value
+    )
+    verify(channel, reply, security)
+    channel.protect(security, session.session_id, sign=policy.security is not Security.NONE, seal=session.seal)
+
+
+def _check_same(channel: Channel, session: Credentials) -> None:
+    """Raise unless the exporter that has the session answers here, and agrees on what it agreed on before."""
+    settled, first = channel.connection.negotiated, session.settled
+    if settled.peer_guid != first.peer_guid:
+        raise SessionInDoubt("another exporter, or another instance of it, answers at this address")
+    if not settled.peer_capabilities & Capabilities.MULTI_CHANNEL:
+        raise NoChannelOnThisPath("the exporter does without multichannel")
+    ours = (settled.dialect, settled.signing_algorithm, settled.cipher, settled.unique_nonces)
+    if ours != (first.dialect, first.signing_algorithm, first.cipher, first.unique_nonces):
+        raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")

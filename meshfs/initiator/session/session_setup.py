@@ -1,0 +1,110 @@
+"""SESSION_SETUP: the rounds of tokens by which a login or a bind authenticates both ends.
+
+The last reply has to be signed whatever the policy is: the signature is the exporter's own proof that it knows the
+password. Its key follows from the login itself, so that the signature is verified after the rounds (`verify`).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from meshfs.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.channel.slots import Reply
+from meshfs.initiator.session.credentials import BIND_ROUNDS_MAX, Credentials
+from meshfs.initiator.session.negotiation import Policy
+from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.connection import Message, Protection
+from meshfs.smb.constants import Command, NtStatus, SessionSetupFlags, SigningAlgorithm
+from meshfs.smb.messages import EchoRequest, SessionSetupRequest, SessionSetupResponse
+from meshfs.smb.security import ChannelSecurity, PreauthHash
+from meshfs.smb.status import status_text
+from meshfs.smb.wire import HEADER
+
+# A login is two rounds; a peer that takes more than these plays for time.
+_ROUNDS_MAX: Final = 8
+_ANSWERS: Final = (
+    NtStatus.SUCCESS,
+    NtStatus.MORE_PROCESSING_REQUIRED,
+    NtStatus.LOGON_FAILURE,
+    NtStatus.ACCESS_DENIED,
+)
+
+
+async def skip_ids(channel: Channel, first: int) -> None:
+    """Use up message ids by ECHOs, so that the next request has id ``first`` at the least, where GMAC signs.
+
+    The header of session/bind.py says which message ids a login and a bind may use.
+    """
+    if channel.connection.negotiated.signing_algorithm is not SigningAlgorithm.AES_GMAC:
+        return
+    credits, echo = channel.credits, EchoRequest().pack()
+    while (missing := first - credits.next_id) > 0:
+        await channel.request(Command.ECHO, echo, charge=max(1, min(missing, credits.available)))
+
+
+async def set_up(
+    channel: Channel,
+    policy: Policy,
+    login: Login,
+    hint: bytes,
+    *,
+    previous_session_id: int = 0,
+    bind_to: Credentials | None = None,
+    refusals: Sequence[NtStatus] = (),
+) -> tuple[Reply, PreauthHash]:
+    """Exchange tokens to the end. Returns the last reply, and the hash over all messages before it (3.2.5.3).
+
+    The last reply's status is SUCCESS or one of ``refusals``; AuthenticationError for any other.
+    """
+    preauth = channel.connection.negotiated.preauth.copy()
+    token, _ = login.step(hint or None)
+    session_id, signed_by = (bind_to.session_id, bind_to.bind_security) if bind_to else (0, None)
+    rounds_max = BIND_ROUNDS_MAX if bind_to else _ROUNDS_MAX
+    for _ in range(rounds_max):
+        request = SessionSetupRequest(
+            flags=SessionSetupFlags.BINDING if bind_to else 0,
+            security_mode=policy.security_mode,
+            capabilities=0,
+            security_buffer=token or b"",
+            previous_session_id=previous_session_id,
+        )
+        reply = await channel.request(
+            Command.SESSION_SETUP, request.pack(), session_id=session_id, preauth=preauth, signed_by=signed_by,
+            accept=(*_ANSWERS, *refusals),
+        )  # fmt: skip
+        if reply.status == NtStatus.SUCCESS or reply.status in refusals:
+            return reply, preauth
+        if signed_by is not None:
+            verify(channel, reply, signed_by)
+        if reply.status != NtStatus.MORE_PROCESSING_REQUIRED:
+            raise AuthenticationError(f"the exporter refused our login ({status_text(reply.status)})")
+        if session_id not in (0, reply.session_id) or not reply.session_id:
+            raise RemoteProtocolError("SESSION_SETUP: the session's id changed")
+        session_id = reply.session_id
+        preauth.update(reply.raw)
+        token, _ = login.step(SessionSetupResponse.unpack(reply.body).security_buffer)
+    raise RemoteProtocolError(f"SESSION_SETUP: no end after {rounds_max} rounds")
+
+
+def session_key(login: Login) -> bytes:
+    """The key that the tokens agreed on. AuthenticationError if the exporter said SUCCESS too early."""
+    try:
+        return login.session_key
+    except LocalProtocolError as error:
+        raise AuthenticationError("the exporter ended the login before it was over") from error
+
+
+def verify(channel: Channel, reply: Reply, security: ChannelSecurity) -> None:
+    """AuthenticationError unless the reply, whose key the connection does not know, is signed with this key."""
+    if reply.protection is not Protection.UNKNOWN:
+        raise AuthenticationError("the exporter's login reply is not signed")
+    if not is_signed(channel, reply, security):
+        raise AuthenticationError("the exporter's login reply has a wrong signature: it is not who it says")
+
+
+def is_signed(channel: Channel, reply: Reply, security: ChannelSecurity) -> bool:
+    """Whether the reply, whose key the connection does not know, is signed with this key."""
+    if reply.protection is not Protection.UNKNOWN:
+        return False
+    message = Message(memoryview(reply.raw), None, HEADER.unpack_from(reply.raw))
+    return channel.connection.check(message, security) is Protection.SIGNED

@@ -1,0 +1,26 @@
+"""TREE_CONNECT: the shares of an exporter that a session uses."""
+
+from dataclasses import dataclass
+
+from meshfs.errors import AuthenticationError
+from meshfs.initiator.channel.channel import Channel
+from meshfs.smb.constants import Command, ShareFlags
+from meshfs.smb.messages import TreeConnectRequest, TreeConnectResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A connected share."""
+
+    tree_id: int
+    share: str
+
+
+async def connect_tree(channel: Channel, server: str, share: str) -> Tree:
+    r"""TREE_CONNECT to ``\\server\share``; the request is signed whatever the policy is (MS-SMB2 3.2.4.1.1)."""
+    path = f"\\\\{server}\\{share}"
+    reply = await channel.request(Command.TREE_CONNECT, TreeConnectRequest(path).pack(), signed=True)
+    response = TreeConnectResponse.unpack(reply.body)
+    if response.share_flags & ShareFlags.ENCRYPT_DATA and not channel.sealed:
+        raise AuthenticationError(f"share {share} wants encryption, which the config does not ask for")
+    return Tree(reply.tree_id, share)
