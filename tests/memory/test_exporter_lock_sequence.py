@@ -58,7 +58,7 @@ def answer(client: RawInitiator, message_id: int) -> Reply:
 
 def count(client: RawInitiator, file_id: int) -> int:
     (session,) = (each for each in client.exporter.sessions.values() if file_id in each.opens)
-    opened = session.opens[file_id].as_disk()
+    opened = session.opens[file_id]
     return opened.disk.locks.count(opened)
 
 

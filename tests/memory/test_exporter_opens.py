@@ -444,7 +444,7 @@ def test_the_dacl_tells_what_the_node_may_do_and_not_what_the_open_was_for(clien
 
 def test_the_mode_of_an_open_is_told_and_set(client):
     disk = file_id_of(client.create("disk0", READ_WRITE, options=CreateOptions.WRITE_THROUGH))
-    opened = next(iter(client.exporter.sessions.values())).opens[disk].as_disk()
+    opened = next(iter(client.exporter.sessions.values())).opens[disk]
     assert QueryInfoResponse.unpack(info(client, disk, 1, 16).body).output == struct.pack("<I", 2)
     assert opened.write_through
     for wanted, status, mode in ((4, 0, 4), (2, 0, 2), (1, NtStatus.INVALID_PARAMETER, 2), (0, 0, 0)):

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
+from meshfs.exporter.kinds.disk import DiskOpen
 from meshfs.exporter.rules.channel_sequence import is_newer_or_equal
-from meshfs.exporter.state.opens import DiskOpen
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, Flags, Fsctl, NtStatus
 from meshfs.smb.messages import (
     ChangeNotifyRequest,

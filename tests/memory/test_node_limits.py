@@ -226,7 +226,7 @@ def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
         following.negotiate()
         assert following.set_up("n2", previous=client.session_id).status == 0
     assert holdings.is_empty
-    assert not exporter.roots
+    assert not exporter.watched
     assert all(not disk.opens and not disk.locks and not disk.lock_waiters for disk in exporter.shares.all())
     assert not exporter.shares.all()[0].share_counts.conflicts(LIST, 0)
 

@@ -13,7 +13,9 @@ from meshfs.exporter.commands.created import answer, check_room
 from meshfs.exporter.commands.query import facts_of
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds import srvsvc as rpc
-from meshfs.exporter.state.opens import AnyOpen, PipeOpen, RootOpen
+from meshfs.exporter.kinds.kind import Kind, find_open
+from meshfs.exporter.kinds.pipe import PipeOpen
+from meshfs.exporter.kinds.root import RootOpen
 from meshfs.exporter.state.shares import READ_RIGHTS, SHARE_SCRATCH, WRITE_RIGHTS, expand_access
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
 from meshfs.smb.constants import (
@@ -48,7 +50,7 @@ def create(request: Request) -> None:
     if body.options & CreateOptions.DELETE_ON_CLOSE:
         raise StatusError(NtStatus.ACCESS_DENIED, "disks are not deleted")
     if request.tree.io_class is None:
-        opened: AnyOpen = _open_pipe(request, body)
+        opened: Kind = _open_pipe(request, body)
         allowed = opened.access
     elif not body.name:
         opened, allowed = _open_root(request, body)
@@ -93,7 +95,7 @@ def _open_root(request: Request, body: CreateRequest) -> tuple[RootOpen, int]:
     if granted & ~allowed:
         raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root")
     exporter = request.peer.exporter
-    return RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.roots), allowed
+    return RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.watched), allowed
 
 
 def _open_pipe(request: Request, body: CreateRequest) -> PipeOpen:
@@ -119,7 +121,7 @@ def close(request: Request) -> None:
     if closing is not None:
         closing.close(lambda: request.fail(NtStatus.FILE_CLOSED))
         return
-    opened = request.find_open(*body.file_id)
+    opened = find_open(request, *body.file_id)
     reply = CloseResponse()
     if body.flags & CloseFlags.POSTQUERY_ATTRIB:
         facts = facts_of(request, opened)

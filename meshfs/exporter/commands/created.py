@@ -7,8 +7,8 @@ from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.commands.query import facts_of
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.holdings import Resource
-from meshfs.exporter.state.opens import AnyOpen
 from meshfs.exporter.state.session import Session
 from meshfs.smb.constants import CreateAction, NtStatus, OplockLevel
 from meshfs.smb.info import mode_of
@@ -38,7 +38,7 @@ def check_still_there(request: Request) -> None:
 def answer(
     request: Request,
     body: CreateRequest,
-    opened: AnyOpen,
+    opened: Kind,
     *,
     allowed: int,
     action: CreateAction,

@@ -13,7 +13,7 @@ from meshfs.errors import StatusError
 from meshfs.exporter.commands.created import answer
 from meshfs.exporter.commands.pending_create import PendingCreate
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.state.opens import DiskOpen
+from meshfs.exporter.kinds.disk import DiskOpen
 from meshfs.exporter.state.shares import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, CreateAction, CreateDisposition, CreateOptions, NtStatus
@@ -98,9 +98,10 @@ def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
 def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int) -> None:
     if disk.share_counts.conflicts(granted, body.share_access):
         raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
-    opened = DiskOpen(
-        request.session, request.tree, request.peer.exporter.new_file_id(), granted, body.share_access, disk
-    )
+    exporter, session, tree = request.peer.exporter, request.session, request.tree
+    assert tree.io_class is not None, "disks are in shares of a class"
+    turn = exporter.processor.turns.flow((session.user, tree.io_class))
+    opened = DiskOpen(session, tree, exporter.new_file_id(), granted, body.share_access, disk, turn)
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
     action = _ACTIONS.get(_D(body.disposition), CreateAction.OPENED)
     answer(request, body, opened, allowed=allowed, action=action)

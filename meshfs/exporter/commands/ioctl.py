@@ -11,7 +11,11 @@ from meshfs.exporter.commands import zeroing
 from meshfs.exporter.commands.negotiate import DIALECTS, capabilities_of, security_mode
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds import scratch_files
-from meshfs.exporter.state.opens import DiskOpen, PipeOpen, RootOpen, ScratchOpen
+from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.kind import find_open
+from meshfs.exporter.kinds.pipe import PipeOpen
+from meshfs.exporter.kinds.root import RootOpen
+from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.model import encode_disks
 from meshfs.smb.constants import IOCTL_IS_FSCTL, AccessMask, Capabilities, Fsctl, NtStatus
 from meshfs.smb.messages import (
@@ -34,7 +38,7 @@ def ioctl(request: Request) -> None:
         raise StatusError(_NOT_SUPPORTED[body.ctl_code], f"FSCTL 0x{body.ctl_code:08x}")
     if body.ctl_code not in _WITHOUT_FILE:
         # An open that is not there is told before anything else is wrong.
-        request.find_open(*body.file_id)
+        find_open(request, *body.file_id)
     request.check_charge(max(len(body.input), body.output_bytes_max, body.input_bytes_max))
     handler = _HANDLERS.get(body.ctl_code)
     if handler is None:
@@ -126,7 +130,9 @@ def _object_id(request: Request, body: IoctlRequest) -> None:
 
 def _set_zero_data(request: Request, body: IoctlRequest) -> None:
     """A range that ends behind the disk ends at the disk's end: a zeroing extends nothing."""
-    opened = request.open.as_disk()
+    opened = request.open
+    if not isinstance(opened, DiskOpen):
+        raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{opened.name!r} is no disk")
     wanted = ZeroData.unpack(body.input)
     if not 0 <= wanted.offset <= wanted.stop:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA from {wanted.offset} to {wanted.stop}")

@@ -16,9 +16,10 @@ from meshfs.errors import StatusError
 from meshfs.exporter.commands.query import disk_facts, facts_of, volume_serial
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds import scratch_files
+from meshfs.exporter.kinds.kind import find_open
+from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, Directory, Position
-from meshfs.exporter.state.opens import ScratchOpen
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus, QueryDirectoryFlags
 from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries, is_directory_class
@@ -31,7 +32,7 @@ _LOOK_AFTER: Final = 16
 
 def query_directory(request: Request) -> None:
     body = QueryDirectoryRequest.unpack(request.message.body)
-    opened = request.find_open(*body.file_id)
+    opened = find_open(request, *body.file_id)
     request.check_charge(body.output_bytes_max)
     directory = opened.as_listable()
     if not is_directory_class(body.info_class):

@@ -9,10 +9,13 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.kind import Kind, find_open
+from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.rules.lock_sequence import LockSequences
 from meshfs.exporter.rules.locks import ByteRange, Lock, Lockable, LockTable
-from meshfs.exporter.state.opens import AnyOpen, DiskOpen, ScratchOpen
+from meshfs.exporter.state.open import Open
 from meshfs.model import Access
 from meshfs.smb.constants import Capabilities, LockFlags, NtStatus
 from meshfs.smb.messages import LockElement, LockRequest, LockResponse
@@ -27,7 +30,7 @@ _NO_SEQUENCE: Final = 0
 
 def lock(request: Request) -> None:
     body = LockRequest.unpack(request.message.body)
-    opened = request.find_open(*body.file_id)
+    opened = find_open(request, *body.file_id)
     sequence = _sequence_of(request, body)
     if sequence and opened.lock_sequences is not None:
         if opened.lock_sequences.repeats(sequence):
@@ -49,7 +52,7 @@ def _sequence_of(request: Request, body: LockRequest) -> int:
     return body.lock_sequence if offered else _NO_SEQUENCE
 
 
-def _target(opened: AnyOpen) -> Lockable:
+def _target(opened: Kind) -> Lockable:
     if isinstance(opened, DiskOpen):
         target: Lockable = opened.disk
     elif isinstance(opened, ScratchOpen) and opened.directory is None:
@@ -70,7 +73,7 @@ def _succeed(request: Request, sequence: int) -> None:
     request.reply(LockResponse().pack())
 
 
-def _check_may_lock(opened: AnyOpen) -> None:
+def _check_may_lock(opened: Open) -> None:
     """A lock holds writers off, so only nodes that may write the disk get one.
 
     Raises StatusError ACCESS_DENIED. To grant a lock that holds nobody off would be a lie to the program that asks.
@@ -133,7 +136,7 @@ def _try_all(table: LockTable, locks: list[Lock]) -> bool:
     return True
 
 
-def _checked(opened: AnyOpen, element: LockElement) -> Lock:
+def _checked(opened: Open, element: LockElement) -> Lock:
     kind = _KINDS.get(LockFlags(element.flags & ~LockFlags.FAIL_IMMEDIATELY))
     if kind is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"lock flags 0x{element.flags:x}")

@@ -9,7 +9,7 @@ from meshfs.smb.messages import FileId, OplockBreak
 from meshfs.smb.wire import pack_header
 
 if TYPE_CHECKING:
-    from meshfs.exporter.state.opens import ScratchOpen
+    from meshfs.exporter.kinds.scratch_open import ScratchOpen
     from meshfs.exporter.state.session import Session
 
 

@@ -6,8 +6,13 @@ from typing import Final
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds import scratch_files
+from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.kind import Kind, find_open
+from meshfs.exporter.kinds.root import RootOpen
+from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.exporter.rules.holdings import Resource
-from meshfs.exporter.state.opens import AnyOpen, DiskOpen, RootOpen, ScratchOpen
+from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.open import Open
 from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, InfoType, NtStatus
@@ -31,6 +36,7 @@ from meshfs.smb.info import (
 )
 from meshfs.smb.messages import (
     ChangeNotifyRequest,
+    ChangeNotifyResponse,
     ErrorResponse,
     FileTimes,
     QueryInfoRequest,
@@ -88,7 +94,7 @@ def root_facts(request: Request) -> FileFacts:
     )
 
 
-def facts_of(request: Request, opened: AnyOpen) -> FileFacts:
+def facts_of(request: Request, opened: Open) -> FileFacts:
     if isinstance(opened, DiskOpen):
         return disk_facts(request, opened.disk)
     if isinstance(opened, RootOpen):
@@ -101,19 +107,19 @@ def facts_of(request: Request, opened: AnyOpen) -> FileFacts:
 def change_notify(request: Request) -> None:
     """Answered when something in the directory changes, or below it where that is asked for."""
     body = ChangeNotifyRequest.unpack(request.message.body)
-    opened = request.find_open(*body.file_id)
+    opened = find_open(request, *body.file_id)
     request.check_charge(body.output_bytes_max)
     directory = opened.as_listable()
     opened.watch(
         body.completion_filter, whole_tree=bool(body.flags & _WATCH_TREE), output_bytes_max=body.output_bytes_max
     )
     if directory.has_changes:
-        directory.tell(request, body.output_bytes_max)
+        _tell_changes(request, directory, body.output_bytes_max)
         return
 
     def tell() -> None:
         abort()
-        directory.tell(request, body.output_bytes_max)
+        _tell_changes(request, directory, body.output_bytes_max)
 
     def abort() -> None:
         opened.waits.discard(waiting)
@@ -126,9 +132,18 @@ def change_notify(request: Request) -> None:
     directory.watchers[tell] = None
 
 
+def _tell_changes(request: Request, directory: Directory, output_bytes_max: int) -> None:
+    """Answer a CHANGE_NOTIFY with the changes, or with the demand to list the directory again."""
+    changes = directory.take(output_bytes_max)
+    if changes is None:
+        request.reply(ChangeNotifyResponse(b"").pack(), NtStatus.NOTIFY_ENUM_DIR)
+    else:
+        request.reply(ChangeNotifyResponse(changes).pack())
+
+
 def query_info(request: Request) -> None:
     body = QueryInfoRequest.unpack(request.message.body)
-    opened = request.find_open(*body.file_id)
+    opened = find_open(request, *body.file_id)
     request.check_charge(max(body.output_bytes_max, len(body.input)))
     output = _output(request, opened, body)
     if output.status & _ERROR == _ERROR:
@@ -138,7 +153,7 @@ def query_info(request: Request) -> None:
         request.reply(QueryInfoResponse(output.data).pack(), output.status)
 
 
-def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output:
+def _output(request: Request, opened: Kind, body: QueryInfoRequest) -> Output:
     if body.info_type == InfoType.FILE:
         return query_file(body.info_class, facts_of(request, opened), body.output_bytes_max, opened.facts())
     if body.info_type == InfoType.FILESYSTEM:
@@ -148,7 +163,7 @@ def _output(request: Request, opened: AnyOpen, body: QueryInfoRequest) -> Output
     return Output(NtStatus.NOT_SUPPORTED if body.info_type == InfoType.QUOTA else NtStatus.INVALID_PARAMETER)
 
 
-def _volume(request: Request, opened: AnyOpen) -> FilesystemFacts:
+def _volume(request: Request, opened: Kind) -> FilesystemFacts:
     exporter = request.peer.exporter
     if isinstance(opened, ScratchOpen):
         total_bytes, available_bytes = opened.volume.size_bytes, opened.volume.available_bytes
@@ -171,7 +186,7 @@ def _volume(request: Request, opened: AnyOpen) -> FilesystemFacts:
 
 def set_info(request: Request) -> None:
     body = SetInfoRequest.unpack(request.message.body)
-    opened = request.find_open(*body.file_id)
+    opened = find_open(request, *body.file_id)
     request.check_charge(len(body.buffer))
     if body.info_type != InfoType.FILE:
         raise StatusError(NtStatus.ACCESS_DENIED, f"SET_INFO of type {body.info_type}")
@@ -187,14 +202,14 @@ def set_info(request: Request) -> None:
     request.reply(SetInfoResponse().pack())
 
 
-def _set_mode(opened: AnyOpen, wanted: int) -> None:
+def _set_mode(opened: Kind, wanted: int) -> None:
     mode = changed_mode(opened.mode, wanted)
     if mode is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"mode 0x{wanted:x}")
     opened.set_mode(mode)
 
 
-def _check_change(opened: AnyOpen, change: Change) -> None:
+def _check_change(opened: Kind, change: Change) -> None:
     """A disk has nothing to set; what copying tools set without need is taken and ignored."""
     match change:
         case SetRename() | SetDisposition(delete=True):
@@ -207,7 +222,7 @@ def _check_change(opened: AnyOpen, change: Change) -> None:
             _check_size(opened, allocation_bytes, exact=False)
 
 
-def _check_size(opened: AnyOpen, size_bytes: int, *, exact: bool) -> None:
+def _check_size(opened: Kind, size_bytes: int, *, exact: bool) -> None:
     """Truncating to nothing is accepted and does nothing, as on a block device."""
     if not isinstance(opened, DiskOpen):
         raise StatusError(NtStatus.INVALID_PARAMETER, "only a disk has a size")

@@ -16,7 +16,10 @@ from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds import scratch_files
-from meshfs.exporter.state.opens import DiskOpen, PipeOpen, ScratchOpen
+from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.kind import find_open
+from meshfs.exporter.kinds.pipe import PipeOpen
+from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.smb.connection import take_payload
 from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES, NtStatus, WriteFlags
 from meshfs.smb.messages import FlushRequest, FlushResponse
@@ -55,7 +58,7 @@ def read(request: Request) -> None:
     size, _, _, length, offset, persistent, volatile, minimum, channel, _, _, _ = _READ_REQUEST.unpack_from(
         message.view, HEADER_BYTES
     )
-    opened = request.find_open(persistent, volatile)
+    opened = find_open(request, persistent, volatile)
     if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes at {offset}, channel {channel}")
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
@@ -91,8 +94,8 @@ def read(request: Request) -> None:
 
 def _read_answered(done: DiskRequest) -> None:
     done.on_done = _read_done
-    request: Request = done.context
-    request.peer.exporter.processor.answered(request.open.turn, done)  # type: ignore[union-attr]
+    request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)
 
 
 def _read_done(done: DiskRequest) -> None:
@@ -158,7 +161,7 @@ def write(request: Request) -> None:
     size, start, length, offset, persistent, volatile, channel, _, _, _, flags = WRITE_REQUEST.unpack_from(
         view, HEADER_BYTES
     )
-    opened = request.find_open(persistent, volatile)
+    opened = find_open(request, persistent, volatile)
     if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes at {offset}, channel {channel}")
     if length and not WRITE_DATA_OFFSET <= start <= len(view) - length:
@@ -192,8 +195,8 @@ def write(request: Request) -> None:
 
 def _write_answered(done: DiskRequest) -> None:
     done.on_done = _write_done
-    request: Request = done.context
-    request.peer.exporter.processor.answered(request.open.turn, done)  # type: ignore[union-attr]
+    request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)
 
 
 def _write_done(done: DiskRequest) -> None:
@@ -246,7 +249,7 @@ def _fail(request: Request, result: int) -> None:
 def flush(request: Request) -> None:
     """FLUSH goes through the queue, as everything that touches the disk does."""
     body = FlushRequest.unpack(request.message.body)
-    opened = request.find_open(*body.file_id)
+    opened = find_open(request, *body.file_id)
     if not isinstance(opened, DiskOpen):
         if isinstance(opened, ScratchOpen):
             scratch_files.check_flush(opened)
@@ -264,8 +267,8 @@ def flush(request: Request) -> None:
 
 def _flush_answered(done: DiskRequest) -> None:
     done.on_done = _flush_done
-    request: Request = done.context
-    request.peer.exporter.processor.answered(request.open.turn, done)  # type: ignore[union-attr]
+    request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)
 
 
 def _flush_done(done: DiskRequest) -> None:

@@ -7,9 +7,9 @@ from meshfs.exporter.commands.created import answer
 from meshfs.exporter.commands.pending_create import PendingCreate
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.scratch import Created, ScratchVolume
+from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.exporter.kinds.scratch_rules import SCRATCH_RIGHTS
 from meshfs.exporter.rules.oplock import GRANTED_LEVELS, Oplock
-from meshfs.exporter.state.opens import ScratchOpen
 from meshfs.smb.constants import CreateOptions, NtStatus, OplockLevel
 from meshfs.smb.messages import CreateRequest
 

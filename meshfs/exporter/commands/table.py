@@ -18,7 +18,8 @@ from meshfs.exporter.commands import cancel, ioctl, listing, locking, oplock_bre
 from meshfs.exporter.commands import create as files
 from meshfs.exporter.commands import session_setup as session
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.state.opens import ScratchOpen
+from meshfs.exporter.kinds.kind import find_open
+from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import EchoRequest, EchoResponse, OplockBreak, unpack_break_acknowledgment
 
@@ -45,7 +46,7 @@ def _oplock_break(request: Request) -> None:
     """Scratch files have oplocks; disks have none, and nothing has a lease (3.3.5.22)."""
     body = unpack_break_acknowledgment(request.message.body)
     if isinstance(body, OplockBreak):
-        opened = request.find_open(*body.file_id)
+        opened = find_open(request, *body.file_id)
         if isinstance(opened, ScratchOpen):
             oplock_break.acknowledge(request, opened, body)
             return

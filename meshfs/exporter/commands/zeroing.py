@@ -17,7 +17,7 @@ from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request, Waiting
-from meshfs.exporter.state.opens import DiskOpen
+from meshfs.exporter.kinds.disk import DiskOpen
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.status import status_from_errno
 

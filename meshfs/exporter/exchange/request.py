@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from meshfs import limits
 from meshfs.disk.base import DiskRequest
 from meshfs.errors import ForgedMessage, LocalProtocolError, StatusError
-from meshfs.exporter.rules.channel_sequence import check_sequence
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.credits import charge_covers
@@ -24,7 +23,7 @@ from meshfs.smb.wire import pack_header
 if TYPE_CHECKING:
     from meshfs.exporter.exchange.compound import Compound
     from meshfs.exporter.serving.peer import Peer
-    from meshfs.exporter.state.opens import AnyOpen
+    from meshfs.exporter.state.open import Open
     from meshfs.exporter.state.session import Session
     from meshfs.exporter.state.tree import Tree
     from meshfs.smb.security import ChannelSecurity
@@ -34,7 +33,6 @@ _RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
 _SIGNED: Final = int(Flags.SIGNED)
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
-_REPLAY: Final = int(Flags.REPLAY_OPERATION)
 _SIGNED_WELL: Final = Protection.SIGNED
 _SEALED: Final = Protection.SEALED
 _BELIEVED_UNSIGNED: Final = frozenset(
@@ -51,7 +49,7 @@ class Request:
     )  # fmt: skip
     session: "Session"
     tree: "Tree"
-    open: "AnyOpen"
+    open: "Open"
     answered: bool
 
     def __init__(self, peer: "Peer", message: Message, compound: "Compound | None" = None) -> None:
@@ -69,27 +67,6 @@ class Request:
         """An error in the exporter's code prevented the answer to this request: end its connection, and no other."""
         self.open.answered(done)
         self.peer.abort()
-
-    def find_open(self, persistent: int, volatile: int) -> "AnyOpen":
-        """The open of a file id (or of the request before, in a compound). Raises StatusError.
-
-        Every request with a file id passes here, and has its channel sequence looked at (3.3.5.2.10). Both halves
-        of an id that the exporter gave out are equal; an id with a wrong persistent half names no open.
-        """
-        compound = self.compound
-        if compound is not None:
-            if self.message.flags & _RELATED:
-                persistent = volatile = compound.related_file()
-            compound.file_id = volatile
-        opened = self.session.opens.get(volatile)
-        if opened is None or opened.tree is not self.tree or persistent != volatile:
-            raise StatusError(NtStatus.FILE_CLOSED, f"no open 0x{volatile:x}")
-        self.open = opened
-        message = self.message
-        # Of the status a request has the channel sequence (and zeros) in its place.
-        if message.status != opened.channel_sequence or message.flags & _REPLAY:
-            check_sequence(self, opened)
-        return opened
 
     def check_charge(self, payload_bytes: int) -> None:
         """Raises StatusError unless the request pays for its larger payload (3.3.5.2.5)."""
@@ -227,6 +204,10 @@ class Waiting:
     def __init__(self, request: Request, abort: Callable[[], None]) -> None:
         self.request = request
         self._abort = abort
+
+    @property
+    def channel_sequence(self) -> int:
+        return self.request.message.channel_sequence
 
     def end(self, status: int) -> None:
         """Give up waiting and answer with ``status``."""

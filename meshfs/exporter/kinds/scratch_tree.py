@@ -18,7 +18,7 @@ from meshfs.smb.messages import FileTimes
 
 
 class OpenOfFile(Protocol):
-    """What the model looks at; `meshfs.exporter.state.opens.ScratchOpen` is one."""
+    """What the model looks at; `meshfs.exporter.kinds.scratch_open.ScratchOpen` is one."""
 
     access: int
     share_access: int

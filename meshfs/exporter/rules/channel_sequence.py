@@ -12,14 +12,11 @@ in flight again, marked as a replay. So of an open's requests
 SET_INFO and IOCTL are ever refused; the others change nothing.
 """
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final, Protocol
 
-from meshfs.errors import StatusError
-from meshfs.smb.constants import Command, Flags, NtStatus
-
-if TYPE_CHECKING:
-    from meshfs.exporter.exchange.request import Request
-    from meshfs.exporter.state.opens import Open
+from meshfs.smb.connection import Message
+from meshfs.smb.constants import Command, Flags
 
 _AHEAD_MAX: Final = 0x7FFF
 _CHANGING: Final = frozenset((Command.WRITE, Command.SET_INFO, Command.IOCTL))
@@ -27,6 +24,18 @@ _CHANGING: Final = frozenset((Command.WRITE, Command.SET_INFO, Command.IOCTL))
 
 def is_newer_or_equal(sequence: int, than: int) -> bool:
     return (sequence - than) & 0xFFFF <= _AHEAD_MAX
+
+
+class Requested(Protocol):
+    """What an open tells of the requests that name it."""
+
+    channel_sequence: int
+
+    def outstanding(self) -> Iterator[tuple[object, int]]:
+        """The requests that were not answered yet, each with its sequence; an object stands for the request."""
+
+    def is_outstanding(self, each: object) -> bool:
+        """Whether the request that ``each`` stands for was not answered meanwhile."""
 
 
 class EarlierRequests:
@@ -40,41 +49,42 @@ class EarlierRequests:
     __slots__ = ("_found", "_none")
 
     def __init__(self) -> None:
-        #: What tells whether it is outstanding, and the request.
-        self._found: tuple[object, Request] | None = None
+        #: An earlier request, as its open's `is_outstanding` knows it, and its sequence.
+        self._found: tuple[object, int] | None = None
         self._none = False
 
     def forget(self) -> None:
         """The newest sequence is another one, or a request of an older one came late and is served."""
         self._found, self._none = None, False
 
-    def exist(self, opened: "Open") -> bool:
+    def exist(self, opened: Requested) -> bool:
         if self._none:
             return False
         if self._found is None or not opened.is_outstanding(self._found[0]):
             newest = opened.channel_sequence
-            earlier = (each for each in opened.outstanding() if each[1].message.channel_sequence != newest)
+            earlier = (each for each in opened.outstanding() if each[1] != newest)
             self._found = next(earlier, None)
             self._none = self._found is None
         return not self._none
 
 
-def check_sequence(request: "Request", opened: "Open") -> None:
-    """Judge a request that is a replay, or whose sequence is not its open's, which may adopt it.
+class Sequenced(Requested, Protocol):
+    """An open, as far as its sequence is concerned."""
 
-    Raises StatusError FILE_NOT_AVAILABLE. A READ that came late counts among the outstanding ones as well.
+    earlier: EarlierRequests
+
+
+def refuses(opened: Sequenced, message: Message) -> bool:
+    """Whether a request has to be refused: it is a replay, or its sequence is not that of its open.
+
+    The open adopts a newer sequence. A READ that came late counts among the outstanding requests from then on.
     """
-    message = request.message
     sequence = message.channel_sequence
     changing = message.command in _CHANGING
     if not is_newer_or_equal(sequence, opened.channel_sequence):
-        refused = changing
         opened.earlier.forget()
-    else:
-        if sequence != opened.channel_sequence:
-            opened.channel_sequence = sequence
-            opened.earlier.forget()
-        refused = changing and bool(message.flags & Flags.REPLAY_OPERATION) and opened.earlier.exist(opened)
-    if refused:
-        request.peer.exporter.count("stale_requests")
-        raise StatusError(NtStatus.FILE_NOT_AVAILABLE, f"channel sequence {sequence} of {opened.channel_sequence}")
+        return changing
+    if sequence != opened.channel_sequence:
+        opened.channel_sequence = sequence
+        opened.earlier.forget()
+    return changing and bool(message.flags & Flags.REPLAY_OPERATION) and opened.earlier.exist(opened)

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from meshfs import limits
-from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules.turns import ProcessorFlow
-from meshfs.smb.constants import NtStatus
 from meshfs.smb.info import NamePattern
-from meshfs.smb.messages import ChangeNotifyResponse, pack_notifications
+from meshfs.smb.messages import pack_notifications
 
 #: Where a listing stands: "." and ".." come first, then the files in the order of their folded names.
 Position = tuple[int, str]
@@ -106,12 +104,12 @@ class Directory:
         """Whether there is something to tell at once."""
         return bool(self._changes) or self._lost
 
-    def tell(self, request: Request, output_bytes_max: int) -> None:
-        """Answer a CHANGE_NOTIFY with what changed (MS-SMB2 3.3.4.4)."""
+    def take(self, output_bytes_max: int) -> bytes | None:
+        """The changes for one CHANGE_NOTIFY, packed; they are not kept any longer (MS-SMB2 3.3.4.4).
+
+        Returns None where some were lost or they do not fit: the initiator has to list the directory again.
+        """
         output = pack_notifications(tuple(self._changes))
         lost, self._lost = self._lost, False
         self._forget()
-        if lost or len(output) > output_bytes_max:
-            request.reply(ChangeNotifyResponse(b"").pack(), NtStatus.NOTIFY_ENUM_DIR)
-        else:
-            request.reply(ChangeNotifyResponse(output).pack())
+        return None if lost or len(output) > output_bytes_max else output

@@ -25,7 +25,7 @@ from meshfs.exporter.kinds.scratch import ScratchVolume
 from meshfs.exporter.rules.holdings import Holdings
 from meshfs.exporter.rules.memory_budget import MemoryBudget
 from meshfs.exporter.rules.node_usage import Usage
-from meshfs.exporter.state.opens import RootOpen
+from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import Session
 from meshfs.exporter.state.shares import DISK_RIGHTS, NOTIFY_MODIFIED, OfferedDisk, Shares
@@ -102,8 +102,8 @@ class Exporter:
         self.started_filetime = self.now_filetime()
         self.peers: set[Peer] = set()
         self.sessions: dict[int, Session] = {}
-        #: The opens of the roots of the shares of disks.
-        self.roots: dict[RootOpen, None] = {}
+        #: The directories of all opens of the roots of shares of disks.
+        self.watched: dict[Directory, None] = {}
         # By node: as many as the config has.
         self._holdings: dict[str, Holdings] = {}
         # Ended, with I/O still at a disk; and who waits for its end.
@@ -325,8 +325,8 @@ class Exporter:
     def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
         what = int(_MODIFIED if action == NOTIFY_MODIFIED else NotifyFilter.FILE_NAME)
         self.begin_batch()
-        for opened in list(self.roots):
-            opened.directory.changed(what, action, disk.name)
+        for directory in list(self.watched):
+            directory.changed(what, action, disk.name)
         self.end_batch()
 
 

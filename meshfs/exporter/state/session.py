@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.rules.holdings import Holdings, Resource
+from meshfs.exporter.state.open import Open
 from meshfs.exporter.state.tree import OpenOfTree, Tree
 from meshfs.model import IoClass
 from meshfs.smb.auth import Acceptor
@@ -22,7 +23,6 @@ from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
 if TYPE_CHECKING:
     from meshfs.exporter.serving.peer import Peer
-    from meshfs.exporter.state.opens import AnyOpen
 
 #: States in which requests of the session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
@@ -65,9 +65,9 @@ class Session:
         self.encrypt = False
         self.trees: dict[int, Tree] = {}
         self.last_tree_id = 0
-        self.opens: dict[int, AnyOpen] = {}
+        self.opens: dict[int, Open] = {}
         #: Closed, with I/O still at a disk.
-        self.closing: dict[int, AnyOpen] = {}
+        self.closing: dict[int, Open] = {}
 
     def happened(self, event: Event) -> None:
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
@@ -81,7 +81,7 @@ class Session:
         for opened in (*self.opens.values(), *self.closing.values()):
             opened.cancel_requests_of(peer)
 
-    def find_closing(self, tree: Tree, file_id: FileId) -> "AnyOpen | None":
+    def find_closing(self, tree: Tree, file_id: FileId) -> Open | None:
         """An open that is closed already, and still has I/O at its disk."""
         opened = self.closing.get(file_id.volatile)
         if opened is None or opened.tree is not tree or file_id.persistent != file_id.volatile:

@@ -69,7 +69,7 @@ def expand_access(desired: int, allowed: int) -> int:
 
 
 class OpenOfDisk(Protocol):
-    """What a disk knows of its opens; `meshfs.exporter.state.opens.DiskOpen` is one."""
+    """What a disk knows of its opens; `meshfs.exporter.kinds.disk.DiskOpen` is one."""
 
     access: int
     closing: bool
