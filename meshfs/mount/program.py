@@ -28,7 +28,7 @@ from meshfs.cluster import config as cluster_config
 from meshfs.cluster.keys import Keyring
 from meshfs.errors import ConfigError, MountFailed
 from meshfs.fuse.mountpoint import refuse_second_mount
-from meshfs.fuse.session import serve
+from meshfs.fuse.pyfuse3_front.session import serve
 from meshfs.initiator import Initiator
 from meshfs.linux.background import Ready, run_in_background
 from meshfs.linux.inherited import let_go_of_starter, open_standard_streams

@@ -12,7 +12,7 @@ import trio.lowlevel
 import trio.testing
 
 from meshfs import limits
-from meshfs.fuse import session
+from meshfs.fuse.pyfuse3_front import session
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
 

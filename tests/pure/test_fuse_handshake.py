@@ -3,7 +3,7 @@
 import struct
 
 from meshfs import limits
-from meshfs.fuse.handshake import amended
+from meshfs.fuse.pyfuse3_front.handshake import amended
 
 AUTO_INVAL_DATA = 1 << 12
 ATOMIC_O_TRUNC = 1 << 3

@@ -20,8 +20,8 @@ import time
 
 import trio
 
-from meshfs.fuse import session
 from meshfs.fuse.operations import Operations
+from meshfs.fuse.pyfuse3_front import session
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import Tree

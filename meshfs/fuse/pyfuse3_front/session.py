@@ -40,10 +40,10 @@ import trio
 
 from meshfs import bugs, limits
 from meshfs.errors import MountFailed
-from meshfs.fuse.handshake import handshake
 from meshfs.fuse.mountpoint import alone, refuse_second_mount
 from meshfs.fuse.operations import Operations
 from meshfs.fuse.page_cache import PageCache
+from meshfs.fuse.pyfuse3_front.handshake import handshake
 from meshfs.fuse.tuning import tune
 from meshfs.loop import reactor, worker
 from meshfs.loop.worker import Worker
