@@ -54,6 +54,10 @@ class PageCache:
         if scope.cancelled_caught:
             log.debug("pages %d to %d of inode %d are held by others", start, stop, inode)
 
+    async def drop_file(self, inode: int) -> None:
+        """The same for all pages of a file, and for its attributes, without a bound."""
+        await trio.to_thread.run_sync(self._notify, inode, 0, 0, abandon_on_cancel=True, limiter=self._limiter)
+
     def close(self) -> None:
         self._leave()
 

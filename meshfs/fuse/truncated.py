@@ -22,8 +22,9 @@ from typing import Protocol
 import trio
 
 from meshfs import limits
-from meshfs.fuse.page_cache import PageCache, whole_pages
+from meshfs.fuse.page_cache import whole_pages
 from meshfs.fuse.truncation import Claim, Truncation
+from meshfs.fuse.types import Pages
 from meshfs.loop.worker import enter_trio
 
 
@@ -40,7 +41,7 @@ class TruncatedOpener:
 
     __slots__ = ("_changed", "_handle", "_inode", "_pages", "_state", "_write_through")
 
-    def __init__(self, handle: Handle, inode: int, pages: PageCache | None, *, write_through: bool) -> None:
+    def __init__(self, handle: Handle, inode: int, pages: Pages | None, *, write_through: bool) -> None:
         self._handle = handle
         self._inode = inode
         self._pages = pages

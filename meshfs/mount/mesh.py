@@ -18,7 +18,8 @@ from meshfs.cluster.config import Config
 from meshfs.cluster.config_changes import Changes, Name, View, compare, mount_view
 from meshfs.cluster.config_watch import ConfigWatch, Loaded
 from meshfs.cluster.keys import Keyring
-from meshfs.fuse.operations import Operations, Port
+from meshfs.fuse.handles import Port
+from meshfs.fuse.operations import Operations
 from meshfs.initiator import ExporterState
 from meshfs.model import DiskInfo
 from meshfs.mount.options import MountOptions
@@ -143,7 +144,7 @@ class Mesh:
             self.settled.set()
 
     def _update(self) -> None:
-        self.operations.gone(self._tree.update(self._catalog.disks, time.time_ns()))
+        self.operations.gone.add(self._tree.update(self._catalog.disks, time.time_ns()))
         changed_now, self.changed = self.changed, trio.Event()
         changed_now.set()
 

@@ -27,6 +27,7 @@ from meshfs.buffers import keep_freed_memory
 from meshfs.cluster import config as cluster_config
 from meshfs.cluster.keys import Keyring
 from meshfs.errors import ConfigError, MountFailed
+from meshfs.fuse.front import FrontEnd
 from meshfs.fuse.mountpoint import refuse_second_mount
 from meshfs.fuse.pyfuse3_front.session import serve
 from meshfs.initiator import Initiator
@@ -64,7 +65,7 @@ EXIT_CONFIG: Final = 2
 EXIT_FAILURE: Final = 32
 
 
-async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_ready: Ready) -> None:
+async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_ready: Ready, front: FrontEnd) -> None:
     """Mount and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
     be_spared_at_shutdown()
@@ -92,7 +93,7 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
                 with trio.move_on_after(limits.MOUNT_SETTLE_S):
                     await mesh.settled.wait()
                 options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
-                await serve(mesh.operations, settings.mountpoint, options, on_ready=served.set)
+                await front(mesh.operations, settings.mountpoint, options, on_ready=served.set)
             # Also after a signal: the owners have what was written, and their disks get it now.
             await initiator.settle()
             nursery.cancel_scope.cancel()
@@ -220,7 +221,7 @@ def _work(settings: Settings, on_ready: Ready) -> int:
     """Everything from here runs in the process that serves; the exit status."""
     status = 0
     try:
-        trio.run(run, settings, Initiator(settings), MountLog(settings.options), on_ready)
+        trio.run(run, settings, Initiator(settings), MountLog(settings.options), on_ready, serve)
     except* (MountFailed, OSError) as group:
         status = EXIT_FAILURE
         for error in _leaves(group):

@@ -12,7 +12,7 @@ import trio.lowlevel
 import trio.testing
 
 from meshfs import limits
-from meshfs.fuse.pyfuse3_front import session
+from meshfs.fuse.pyfuse3_front import workers as loop
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
 
@@ -43,7 +43,7 @@ class Kernel:
         """What pyfuse3._session_loop does, as far as the hook is concerned."""
         self.loops += 1
         number = self.loops
-        while await session._private._wait_fuse_readable():
+        while await loop._private._wait_fuse_readable():
             if number > self.workers_max:
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             if self.withdraw:
@@ -63,7 +63,7 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     kernel = Kernel()
-    monkeypatch.setattr(session._private, "_session_loop", kernel.session_loop)
+    monkeypatch.setattr(loop._private, "_session_loop", kernel.session_loop)
     yield kernel
     kernel.ours.close()
     kernel.theirs.close()
@@ -72,11 +72,11 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
 @asynccontextmanager
 async def serving(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, writes_bytes: Callable[[], int] = int
-) -> AsyncIterator[session._Workers]:
+) -> AsyncIterator[loop._Workers]:
     """The workers in a nursery of the test, ended behind it."""
-    monkeypatch.setattr(session._private, "_wait_fuse_readable", session._next_request)
+    monkeypatch.setattr(loop._private, "_wait_fuse_readable", loop._next_request)
     async with trio.open_nursery() as nursery:
-        workers = session._Workers(kernel.theirs.fileno(), nursery, writes_bytes)
+        workers = loop._Workers(kernel.theirs.fileno(), nursery, writes_bytes)
         nursery.start_soon(workers.run)
         yield workers
         nursery.cancel_scope.cancel()
@@ -256,10 +256,10 @@ async def test_the_end_of_the_session_ends_all(kernel: Kernel, monkeypatch: pyte
         await trio.sleep_forever()
 
     kernel.handler = handler
-    monkeypatch.setattr(session._private, "_wait_fuse_readable", session._next_request)
+    monkeypatch.setattr(loop._private, "_wait_fuse_readable", loop._next_request)
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            workers = session._Workers(kernel.theirs.fileno(), nursery)
+            workers = loop._Workers(kernel.theirs.fileno(), nursery)
             kernel.send(b"a", b"b")
             nursery.start_soon(workers.run)
             await until(lambda: len(kernel.order) == 2)
@@ -292,8 +292,8 @@ async def test_any_other_error_is_not_hidden(kernel: Kernel, monkeypatch: pytest
         raise OSError(errno.EBADF, "bad")
 
     kernel.handler = handler
-    monkeypatch.setattr(session._private, "_wait_fuse_readable", session._next_request)
+    monkeypatch.setattr(loop._private, "_wait_fuse_readable", loop._next_request)
     async with trio.open_nursery() as nursery:
         kernel.send(b"a")
         with pytest.raises(OSError, match="bad"):
-            await session._Workers(kernel.theirs.fileno(), nursery).run()
+            await loop._Workers(kernel.theirs.fileno(), nursery).run()

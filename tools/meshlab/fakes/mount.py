@@ -21,7 +21,8 @@ import time
 import trio
 
 from meshfs.fuse.operations import Operations
-from meshfs.fuse.pyfuse3_front import session
+from meshfs.fuse.pyfuse3_front import workers
+from meshfs.fuse.pyfuse3_front.session import serve
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
 from meshfs.namespace.tree import Tree
@@ -85,11 +86,11 @@ async def _main(mountpoint: str, options: dict[str, object]) -> None:
         page_cache=options.get("cache") != "none",
     )
     if options.get("plain_loop"):
-        session._VERSION_KNOWN = "another"  # type: ignore[misc]
+        workers._VERSION_KNOWN = "another"  # type: ignore[misc]
     kernel = {"fsname=fake", "subtype=meshfs", "default_permissions", "allow_other"}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_listen, ports)
-        await session.serve(operations, mountpoint, kernel, on_ready=lambda: print("ready", flush=True))
+        await serve(operations, mountpoint, kernel, on_ready=lambda: print("ready", flush=True))
         nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,27 @@
+"""The one error by which operations refuse a request, and the errno of any other error."""
+
+import errno
+import logging
+import os
+
+from meshfs import bugs
+
+log = logging.getLogger(__name__)
+
+
+class FuseError(OSError):
+    """A request is refused with this errno."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, os.strerror(number))
+
+
+def errno_of(operation: str, error: Exception) -> int:
+    """The errno that answers a request which failed with ``error``.
+
+    An OSError keeps its errno. Anything else is a fault of ours: it is reported, and the caller gets EIO.
+    """
+    if isinstance(error, OSError):
+        return error.errno or (errno.ETIMEDOUT if isinstance(error, TimeoutError) else errno.EIO)
+    bugs.report(log, f"{operation} (the caller got EIO)", error)
+    return errno.EIO

@@ -1,0 +1,44 @@
+"""READ and WRITE, the hot path: one frame, one dictionary look-up, then the port's handle.
+
+A front end's library calls these two methods itself. They therefore raise the library's own error (``refusal``), and
+no front end needs a frame around them to translate it.
+"""
+
+import errno
+from collections.abc import Callable, Mapping
+
+from meshfs.fuse.errors import FuseError, errno_of
+from meshfs.fuse.handles import OpenFile
+
+
+class Transfers:
+    """READ and WRITE of the open ``files``; ``refusal`` makes the error of an errno."""
+
+    def __init__(self, files: Mapping[int, OpenFile], refusal: Callable[[int], Exception] = FuseError) -> None:
+        #: Data of the writes that are being worked on.
+        self.writes_bytes = 0
+        self._files = files
+        self._refusal = refusal
+
+    async def read(self, fh: int, offset: int, size: int) -> bytes | bytearray | memoryview:
+        try:
+            return await self._files[fh].handle.read(offset, size)
+        except Exception as error:
+            raise self._refusal(errno_of("read", error)) from error
+
+    async def write(self, fh: int, offset: int, data: bytes | memoryview) -> int:
+        opened = self._files[fh]
+        room_bytes = opened.size_bytes - offset
+        if len(data) > room_bytes:
+            if room_bytes <= 0:
+                raise self._refusal(errno.ENOSPC)
+            data = memoryview(data)[:room_bytes]
+        self.writes_bytes += (size := len(data))
+        try:
+            if opened.truncated is not None:
+                return await opened.truncated.write(offset, data)
+            return await opened.handle.write(offset, data, write_through=opened.write_through)
+        except Exception as error:
+            raise self._refusal(errno_of("write", error)) from error
+        finally:
+            self.writes_bytes -= size
