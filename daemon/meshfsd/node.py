@@ -28,7 +28,7 @@ from meshfs.disk.base import Engine
 from meshfs.disk.engines.choice import choose_engine
 from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError, TookTooLong
-from meshfs.exporter.kinds.scratch import ScratchVolume
+from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.serving.interfaces import offered
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter

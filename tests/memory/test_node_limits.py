@@ -2,8 +2,8 @@
 
 import pytest
 
-from meshfs.exporter.kinds.scratch import ScratchVolume
 from meshfs.exporter.rules.holdings import NODE_MOST, TARGET_MOST, Resource
+from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.constants import AccessMask, Command, LockFlags, NtStatus
 from meshfs.smb.messages import (

@@ -6,10 +6,10 @@ import pytest
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.kinds.scratch import FILE_SIZE_MAX_BYTES, Created, ScratchVolume
-from meshfs.exporter.kinds.scratch_rules import SCRATCH_RIGHTS
-from meshfs.exporter.kinds.scratch_tree import ScratchFile
 from meshfs.exporter.rules.oplock import Oplock
+from meshfs.exporter.rules.scratch.rules import SCRATCH_RIGHTS
+from meshfs.exporter.rules.scratch.tree import ScratchFile
+from meshfs.exporter.rules.scratch.volume import FILE_SIZE_MAX_BYTES, Created, ScratchVolume
 from meshfs.smb.constants import (
     AccessMask,
     CreateAction,

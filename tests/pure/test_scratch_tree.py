@@ -7,8 +7,8 @@ import pytest
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.kinds.scratch import ScratchVolume
-from meshfs.exporter.kinds.scratch_tree import ScratchFile
+from meshfs.exporter.rules.scratch.tree import ScratchFile
+from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.smb import info
 from meshfs.smb.constants import CreateDisposition, CreateOptions, NotifyFilter, NtStatus
 from meshfs.smb.messages import CreateRequest
@@ -293,7 +293,7 @@ def test_a_files_own_name_goes_before_anothers_short_name(volume: ScratchVolume)
 
 
 def test_two_names_of_one_short_name(volume: ScratchVolume, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshfs.exporter.kinds.scratch_tree.short_name", lambda name: "SAME~1")
+    monkeypatch.setattr("meshfs.exporter.rules.scratch.tree.short_name", lambda name: "SAME~1")
     one, two = make(volume, "one"), make(volume, "two")
     assert (one.short_name, two.short_name) == ("SAME~1", "")
     volume.close(one, FakeOpen(one), delete=True, now=1)

@@ -3,8 +3,8 @@
 import struct
 
 from meshfs.cluster.config import Security
-from meshfs.exporter.kinds.scratch import ScratchVolume
-from meshfs.exporter.kinds.scratch_tree import ScratchFile
+from meshfs.exporter.rules.scratch.tree import ScratchFile
+from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.smb.constants import Command, CreateDisposition, CreateOptions, InfoType
 from meshfs.smb.info import FileInfoClass

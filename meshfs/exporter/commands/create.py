@@ -8,11 +8,11 @@ The share `scratch` is another matter: `scratch_create`.
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands import disk_create, scratch_create
-from meshfs.exporter.commands.created import answer, check_room
 from meshfs.exporter.commands.query import facts_of
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds import disk_create, scratch_create
 from meshfs.exporter.kinds import srvsvc as rpc
+from meshfs.exporter.kinds.created import answer, check_room
 from meshfs.exporter.kinds.kind import Kind, find_open
 from meshfs.exporter.kinds.pipe import PipeOpen
 from meshfs.exporter.kinds.root import RootOpen

@@ -7,10 +7,9 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.commands import zeroing
 from meshfs.exporter.commands.negotiate import DIALECTS, capabilities_of, security_mode
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds import scratch_files
+from meshfs.exporter.kinds import scratch_files, zeroing
 from meshfs.exporter.kinds.disk import DiskOpen
 from meshfs.exporter.kinds.kind import find_open
 from meshfs.exporter.kinds.pipe import PipeOpen

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands import cancel, ioctl, listing, locking, oplock_break, query, read_write, trees
+from meshfs.exporter.commands import cancel, ioctl, listing, locking, query, read_write, trees
 from meshfs.exporter.commands import create as files
 from meshfs.exporter.commands import session_setup as session
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds import oplock_break
 from meshfs.exporter.kinds.kind import find_open
 from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.smb.constants import Command, NtStatus

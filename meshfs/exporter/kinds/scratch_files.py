@@ -10,8 +10,8 @@ from typing import Final
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.scratch_open import ScratchOpen
-from meshfs.exporter.kinds.scratch_rules import KEPT_ATTRIBUTES
-from meshfs.exporter.kinds.scratch_tree import ScratchFile
+from meshfs.exporter.rules.scratch.rules import KEPT_ATTRIBUTES
+from meshfs.exporter.rules.scratch.tree import ScratchFile
 from meshfs.smb.constants import AccessMask, FileAttributes, NotifyFilter, NtStatus
 from meshfs.smb.info import (
     Change,

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands import oplock_break
+from meshfs.exporter.kinds import oplock_break
 from meshfs.exporter.kinds.kind import Kind
-from meshfs.exporter.kinds.scratch import ScratchVolume
-from meshfs.exporter.kinds.scratch_tree import ScratchFile
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.rules.oplock import Oplock
+from meshfs.exporter.rules.scratch.tree import ScratchFile
+from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.session import Session
 from meshfs.exporter.state.tree import Tree

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Final
 from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
-from meshfs.exporter.kinds.scratch import ScratchVolume
 from meshfs.exporter.rules.holdings import Holdings
 from meshfs.exporter.rules.memory_budget import MemoryBudget
 from meshfs.exporter.rules.node_usage import Usage
+from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import Session

@@ -26,7 +26,7 @@ from meshfs.smb.info import short_name
 logger = logging.getLogger(__name__)
 
 SHARE_IPC: Final = "IPC$"
-#: Files in memory (`meshfs.exporter.kinds.scratch`), where one is configured.
+#: Files in memory (`meshfs.exporter.rules.scratch.volume`), where one is configured.
 SHARE_SCRATCH: Final = "scratch"
 #: Share name (in lower case, as they are found without regard to case) -> class of its I/O.
 CLASS_OF_SHARE: Final[Mapping[str, IoClass]] = {
@@ -90,7 +90,7 @@ class OpenOfDisk(Protocol):
 
 
 class CreateOfDisk(Protocol):
-    """A CREATE that waits for the disk; `meshfs.exporter.commands.pending_create.PendingCreate` is one."""
+    """A CREATE that waits for the disk; `meshfs.exporter.kinds.pending_create.PendingCreate` is one."""
 
     def retry(self) -> None:
         """Find out whether the disk is offered still."""

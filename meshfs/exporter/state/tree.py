@@ -14,7 +14,7 @@ class OpenOfTree(Protocol):
 
 
 class CreateOfTree(Protocol):
-    """A CREATE that waits for something; `meshfs.exporter.commands.pending_create.PendingCreate` is one."""
+    """A CREATE that waits for something; `meshfs.exporter.kinds.pending_create.PendingCreate` is one."""
 
     def retry(self) -> None:
         """Try again, as what the CREATE waits for has ended or its tree has gone."""

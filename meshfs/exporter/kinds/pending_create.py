@@ -9,8 +9,8 @@ In the middle of a compound it waits without an interim reply: the replies leave
 from abc import ABC, abstractmethod
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands.created import check_room, check_still_there
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.created import check_room, check_still_there
 from meshfs.exporter.rules.holdings import Resource
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.kinds.scratch_tree import ScratchFile
+from meshfs.exporter.rules.scratch.tree import ScratchFile
 from meshfs.exporter.state.shares import expand_access
 from meshfs.smb.constants import AccessMask, CreateDisposition, CreateOptions, FileAttributes, NtStatus
 from meshfs.smb.info.facts import NAME_MAX_CHARS

@@ -10,7 +10,8 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.kinds.scratch_rules import (
+from meshfs.exporter.rules.oplock import Oplock, opens_data
+from meshfs.exporter.rules.scratch.rules import (
     KEPT_ATTRIBUTES,
     OVERWRITES,
     check_attributes,
@@ -19,8 +20,7 @@ from meshfs.exporter.kinds.scratch_rules import (
     components,
     granted,
 )
-from meshfs.exporter.kinds.scratch_tree import OpenOfFile, ScratchFile
-from meshfs.exporter.rules.oplock import Oplock, opens_data
+from meshfs.exporter.rules.scratch.tree import OpenOfFile, ScratchFile
 from meshfs.exporter.state.shares import NOTIFY_ADDED, NOTIFY_MODIFIED, NOTIFY_REMOVED
 from meshfs.smb.constants import (
     AccessMask,

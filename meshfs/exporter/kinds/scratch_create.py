@@ -3,13 +3,13 @@
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands.created import answer
-from meshfs.exporter.commands.pending_create import PendingCreate
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.scratch import Created, ScratchVolume
+from meshfs.exporter.kinds.created import answer
+from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.kinds.scratch_open import ScratchOpen
-from meshfs.exporter.kinds.scratch_rules import SCRATCH_RIGHTS
 from meshfs.exporter.rules.oplock import GRANTED_LEVELS, Oplock
+from meshfs.exporter.rules.scratch.rules import SCRATCH_RIGHTS
+from meshfs.exporter.rules.scratch.volume import Created, ScratchVolume
 from meshfs.smb.constants import CreateOptions, NtStatus, OplockLevel
 from meshfs.smb.messages import CreateRequest
 

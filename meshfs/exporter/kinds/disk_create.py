@@ -10,10 +10,10 @@ wait, asynchronously. An open that touches no data does not wait.
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands.created import answer
-from meshfs.exporter.commands.pending_create import PendingCreate
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.created import answer
 from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.state.shares import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
 from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, CreateAction, CreateDisposition, CreateOptions, NtStatus
