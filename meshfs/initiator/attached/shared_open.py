@@ -34,6 +34,7 @@ mount's bound. While the disk is suspected to hang, calls wait here too, and onl
 
 import enum
 import errno
+import functools
 import logging
 import os
 import random
@@ -500,13 +501,16 @@ class SharedOpen:
         assert session is not None
         tree, latest = session.trees[self._io_class], self._disk.latest()
         writable = latest.access is Access.READ_WRITE
-        # A reply that was lost on the way is not waited for. A CREATE that waits at the exporter is cancelled
-        # (watch.py), and waits again.
+        # A reply that was lost on the way is not waited for, and an open that is told late is closed. A CREATE that
+        # waits at the exporter is cancelled (liveness.py), and waits again.
         deadline = trio.current_time() + self._disk.io_timeout_s
         try:
             file = await session.ask(
-                lambda channel: open_file(channel, tree, latest.name, writable=writable, deadline=deadline)
-            )
+                lambda channel: open_file(
+                    channel, tree, latest.name, writable=writable, deadline=deadline,
+                    late=lambda late: self._disk.spawn(functools.partial(session.close_late, late)),
+                )
+            )  # fmt: skip
             self._file = file
             info = await session.ask(lambda channel: query_disk(channel, file, self._disk.info.id, deadline))
         except TimeoutError:

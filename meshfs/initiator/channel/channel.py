@@ -38,7 +38,7 @@ from meshfs.initiator.channel.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.channel.liveness import Watch
 from meshfs.initiator.channel.load import RATE_UNKNOWN_BYTES_S, Load, Throughput
 from meshfs.initiator.channel.outbox import Outbox
-from meshfs.initiator.channel.slots import ChangingSlot, Reply, Slot, finish, read_result, write_result
+from meshfs.initiator.channel.slots import ChangingSlot, LateSlot, Reply, Slot, finish, read_result, write_result
 from meshfs.loop import reactor
 from meshfs.model import IoClass
 from meshfs.smb.connection import Connection, Message, Role
@@ -305,14 +305,17 @@ class Channel:
         lane: Lane | None = None,
         changes: bool = False,
         replay: bool = False,
+        late: Callable[[Reply], None] | None = None,
     ) -> Slot:
         """Any other request; the park gives its `Reply`, whatever its status.
 
         ``changes``: it changes a disk as a write does; ``replay``: it may have been executed already, as in
-        `start_write`.
+        `start_write`. ``late`` is called with a reply that comes when the caller is gone.
         """
-        kind = ChangingSlot if changes else Slot
+        kind = LateSlot if late else ChangingSlot if changes else Slot
         slot = kind(int(command), 0, deadline, charge, lane or self._control)
+        if isinstance(slot, LateSlot) and late:
+            slot.late = late
         slot.signed = signed
         # It may go at once all the same; this is no hot path.
         self._wait(

@@ -2,6 +2,7 @@
 
 A slot ends with its reply or with the channel, never earlier: a call that was cancelled or
 whose deadline passed leaves its slot behind with no task, so that the late reply is known.
+Where the late reply may bring something that has to be given back, its slot takes it (`LateSlot`).
 """
 
 from collections.abc import Callable, Generator
@@ -80,6 +81,9 @@ class Slot:
             return (yield PARKED)
         return (yield from wait_task_rescheduled(self._abandon).__await__())  # noqa: ASYNC105  # it is, by this
 
+    def came_late(self, result: object) -> None:
+        """The result came when nobody waited for it any more."""
+
     def _abandon(self, _: object) -> Abort:
         """The task that waits was cancelled."""
         self.task = None
@@ -94,6 +98,20 @@ class ChangingSlot(Slot):
     @property
     def changes(self) -> bool:
         return True
+
+
+class LateSlot(Slot):
+    """A request whose reply matters also when its caller is gone; ``late`` is called with it then."""
+
+    __slots__ = ("late",)
+
+    late: "Callable[[Reply], None]"
+
+    def came_late(self, result: object) -> None:
+        """Hand on a reply; what is no reply says that there will be none."""
+        if isinstance(result, Reply):
+            self.late(result)
+            reactor.current().give_turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +141,7 @@ def finish(slot: Slot, result: object) -> None:
     """
     task = slot.task
     if task is None:
+        slot.came_late(result)
         return
     slot.task = None
     if isinstance(task, Worker | Task):

@@ -1,5 +1,6 @@
 """What is asked of a tree by name: open, close, the list of disks, news of changes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -64,8 +65,12 @@ async def open_file(
     directory: bool = False,
     disposition: CreateDisposition = CreateDisposition.OPEN,
     deadline: float = inf,
+    late: Callable[[OpenFile], None] | None = None,
 ) -> OpenFile:
-    """CREATE; share access read, write and delete. StatusError when refused."""
+    """CREATE; share access read, write and delete. StatusError when refused.
+
+    ``late`` gets the open that is made when the caller is gone, as the deadline has passed: it has to be closed.
+    """
     request = CreateRequest(
         name=name,
         desired_access=_READ | _WRITE if writable else _READ,
@@ -73,9 +78,19 @@ async def open_file(
         disposition=disposition,
         options=CreateOptions.DIRECTORY_FILE if directory else CreateOptions.NON_DIRECTORY_FILE,
     )
-    reply = await channel.request(Command.CREATE, request.pack(), tree_id=tree.tree_id, deadline=deadline)
-    response = CreateResponse.unpack(reply.body)
-    return OpenFile(tree, response.file_id, response.size_bytes)
+
+    def opened(reply: Reply) -> OpenFile:
+        response = CreateResponse.unpack(reply.body)
+        return OpenFile(tree, response.file_id, response.size_bytes)
+
+    def opened_late(reply: Reply) -> None:
+        if late and reply.status == NtStatus.SUCCESS:
+            late(opened(reply))
+
+    slot = channel.start_request(
+        Command.CREATE, request.pack(), tree_id=tree.tree_id, deadline=deadline, late=opened_late if late else None
+    )
+    return opened(await channel.answer(slot))
 
 
 async def close_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:

@@ -11,6 +11,7 @@ A session ends with its last channel; ``why`` says then how that one ended.
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from math import inf
 from typing import Final, TypeVar
 
@@ -22,7 +23,7 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.load import RATE_UNKNOWN_BYTES_S
 from meshfs.initiator.session.balance import Spread
 from meshfs.initiator.session.credentials import Credentials
-from meshfs.initiator.session.requests import OpenFile
+from meshfs.initiator.session.requests import OpenFile, close_file
 from meshfs.initiator.session.trees import Tree
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
@@ -106,6 +107,11 @@ class Session:
                 if error.status != NtStatus.FILE_NOT_AVAILABLE:
                     raise
                 await trio.sleep(limits.RETRY_DELAY_MAX_S)
+
+    async def close_late(self, file: OpenFile) -> None:
+        """Close an open that was made when nobody waited for it any more: else it would last as long as the session."""
+        with suppress(ChannelLost, StatusError):
+            await self.ask(lambda channel: close_file(channel, file))
 
     def fail(self, why: str) -> None:
         """End it with all its channels."""

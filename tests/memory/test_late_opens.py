@@ -1,0 +1,93 @@
+"""An open that the exporter makes when nobody waits for it any more does not last as long as the session."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshfs.limits import KIB
+from meshfs.model import IoClass
+from meshfs.smb.constants import Command
+from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair
+from meshlab.smb.stalling import Relays
+
+IO_TIMEOUT_S = 0.3
+TIMEOUT_S = 30
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - any condition will do
+            await trio.sleep(0.002)
+
+
+def relays(folder: Path, nursery: trio.Nursery) -> Relays:
+    async def connect() -> trio.SocketStream:
+        return await trio.open_unix_socket(folder / "exporter.sock")
+
+    return Relays(connect, nursery)
+
+
+def names(pair: Pair) -> list[str]:
+    """What the exporter has open for the mount."""
+    assert pair.exporter.exporter is not None
+    (session,) = pair.exporter.exporter.sessions.values()
+    return [opened.name for opened in session.opens.values()]
+
+
+async def open_in_vain(pair: Pair, path: Relays, *, requests: bool) -> None:
+    """Open the disk while what goes in one direction is held back, until the mount has given up."""
+    (relay,) = path.alive
+    relay.hold(requests=requests, replies=not requests)
+    with pytest.raises(TimeoutError):
+        await pair.port.open(IoClass.APP, writable=True)
+    (channel,) = pair.session.channels
+    await until(lambda: any(slot.command == Command.CREATE and not slot.wanted for slot in channel.in_flight()))
+
+
+@pytest.mark.parametrize("held", ["request", "reply"])
+async def test_an_open_that_is_told_late_is_closed(tmp_path: Path, held: str) -> None:
+    with trio.fail_after(TIMEOUT_S):
+        async with trio.open_nursery() as nursery:
+            path = relays(tmp_path, nursery)
+            async with mesh_pair(tmp_path, 64 * KIB, io_timeout_s=IO_TIMEOUT_S, dialers=[path.dial]) as pair:
+                session, exporter = pair.session.session, pair.exporter.exporter
+                assert session is not None
+                assert exporter is not None
+                made: list[str] = []
+                new_file_id = exporter.new_file_id
+
+                def counted() -> int:
+                    made.append("open")
+                    return new_file_id()
+
+                exporter.new_file_id = counted  # type: ignore[method-assign]
+                await open_in_vain(pair, path, requests=held == "request")
+                path.alive[0].release()
+                handle = await pair.port.open(IoClass.APP, writable=True)
+                await until(lambda: names(pair).count(DISK) == 1)
+                assert len(made) > 1
+                assert pair.session.session is session
+                assert await handle.write(0, bytes(512)) == 512
+                await handle.close()
+                await until(lambda: names(pair) == [""])
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_refusal_that_is_told_late_changes_nothing(tmp_path: Path) -> None:
+    with trio.fail_after(TIMEOUT_S):
+        async with trio.open_nursery() as nursery:
+            path = relays(tmp_path, nursery)
+            async with mesh_pair(tmp_path, 64 * KIB, io_timeout_s=IO_TIMEOUT_S, dialers=[path.dial]) as pair:
+                session = pair.session.session
+                assert session is not None
+                await open_in_vain(pair, path, requests=True)
+                await pair.exporter.withdraw()
+                path.alive[0].release()
+                (channel,) = session.channels
+                await until(lambda: channel.outstanding == 0 and not pair.port.answers.held)
+                assert pair.session.session is session
+                assert not channel.why
+                assert names(pair) == [""]
+            nursery.cancel_scope.cancel()
