@@ -247,8 +247,7 @@ class WorldOfChannels(World):
                 relay.release()
             # As a machine does whose interfaces just came up.
             mount.session.interfaces_changed()
-            # A busy machine may read the whole disk eight times over: that is not what is looked at.
-            mount.port.io_timeout_s = self.io_timeout_s = SETTLE_S
+        await super().heal()
         with trio.fail_after(SETTLE_S):
             while not self._all_paths_connected():  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
