@@ -135,11 +135,17 @@ def proxy(exporter: Exporter) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def connect(proxy: Proxy) -> Iterator[Callable[[], Initiator]]:
+def connect(exporter: Exporter, proxy: Proxy) -> Iterator[Callable[[], Initiator]]:
+    """Makes connections that reach the exporter, and become relays of the proxy, in the order of the calls.
+
+    The proxy connects in threads, so two initiators that do not wait for each other arrive in any order.
+    """
     made: list[Initiator] = []
 
     def make() -> Initiator:
+        accepted, relays = len(exporter.streams), len(proxy.relays)
         made.append(Initiator(proxy))
+        until(lambda: len(exporter.streams) > accepted and len(proxy.relays) > relays)
         return made[-1]
 
     yield make
@@ -330,10 +336,12 @@ def test_a_cut_resets_both_ends_of_one_connection(
     assert other.answer().message_id == 2
 
 
-def test_an_exporter_nobody_is(exporter: Exporter, proxy: Proxy, connect: Callable[[], Initiator]) -> None:
+def test_an_exporter_nobody_is(exporter: Exporter, proxy: Proxy) -> None:
     exporter.close()
+    initiator = Initiator(proxy)
     with pytest.raises((ConnectionResetError, EOFError)):
-        connect().answer()
+        initiator.answer()
+    initiator.stream.close()
     assert proxy.relays == []
 
 

@@ -5,6 +5,7 @@ import mmap
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -31,15 +32,22 @@ WAIT_S = 30.0
 
 
 class Nth:
-    """Wants the nth WRITE of all that come by any proxy, and no other."""
+    """Wants the nth WRITE of all that come by any proxy, and no other.
+
+    The proxies ask it in threads of their own, so counting and comparing is one step under a lock.
+    """
 
     def __init__(self, number: int) -> None:
-        self.left = number
+        self._number = number
+        self._seen = 0
+        self._lock = threading.Lock()
 
     def __call__(self, message: Message) -> bool:
-        if message.is_write():
-            self.left -= 1
-        return self.left == 0 and message.is_write()
+        if not message.is_write():
+            return False
+        with self._lock:
+            self._seen += 1
+            return self._seen == self._number
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ class Proxy:
     def __init__(self, listening: socket.socket, connect: Connect) -> None:
         """Serve at the socket, which becomes the proxy's; `connect` makes a connection to the exporter."""
         self.connect = connect
-        #: In the order they came, those that ended included.
+        #: In the order in which their connections to the exporter were made, those that ended included.
         self.relays: list[Relay] = []
         self.port = int(listening.getsockname()[1])
         self._holds: list[Hold] = []
