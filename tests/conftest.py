@@ -14,6 +14,7 @@ from meshfs.limits import MIB
 from meshlab.cluster.cluster import LocalCluster, tracebacks
 from support import nonces
 from support.run_folder import RunFolder
+from support.same_cases import leave_out_constants_of_modules
 
 FUZZ_CASES_DEFAULT = 100_000
 # Node ids (or their beginnings) that may be skipped on a machine that lacks what they need,
@@ -90,6 +91,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Record the nonces of this process and of all that it starts; processes of other users write there, too."""
+    if config.getoption("--hypothesis-profile") != "explore":
+        patch = pytest.MonkeyPatch()
+        config.add_cleanup(patch.undo)
+        leave_out_constants_of_modules(patch)
     run_folder = RunFolder()
     config.add_cleanup(run_folder.remove)
     folder = config.stash[_NONCES] = run_folder.path
