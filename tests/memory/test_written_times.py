@@ -13,6 +13,7 @@ import trio
 from meshfs import limits
 from meshfs.exporter.state import shares
 from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.initiator.attached.written import WrittenTime
 from meshfs.initiator.session.requests import query_one_of
 from meshfs.limits import MIB
 from meshfs.model import Access, DiskInfo, IoClass
@@ -60,6 +61,47 @@ async def test_what_is_known_counts_while_the_owner_is_away_or_offers_no_such_di
     await pair.connected()
     await pair.exporter.withdraw()
     assert await pair.port.written_ns() == known
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+async def test_a_write_moves_the_time_though_the_owner_crashed_and_its_clock_was_set_back(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, asked_before: bool
+) -> None:
+    handle = await pair.port.open(IoClass.APP, writable=True)
+    await handle.write(0, b"news")
+    times = [await pair.port.written_ns()]
+    monkeypatch.setattr(shares.time, "time_ns", lambda: 1_000_000_000)
+    await pair.restart()
+    for data in (b"more", b"last"):
+        if asked_before:
+            assert await pair.port.written_ns() == times[-1]
+        await handle.write(0, data)
+        times.append(await pair.port.written_ns())
+    assert times == sorted(set(times))
+    assert await pair.port.written_ns() == times[-1]
+
+
+def test_only_another_session_may_tell_of_an_older_time() -> None:
+    written, first, second = WrittenTime(100), object(), object()
+
+    def shown(ns: int, session: object) -> int:
+        written.told(ns, session)
+        return written.shown_ns
+
+    assert [shown(ns, first) for ns in (100, 0, 120, 110, 120)] == [100, 100, 120, 120, 120]
+    assert [shown(ns, second) for ns in (0, 120, 90, 130)] == [120, 120, 120, 130]
+    assert [shown(ns, first) for ns in (90, 90, 95, 93, 200)] == [131, 131, 132, 132, 200]
+
+
+def test_the_list_of_disks_is_no_write_of_its_own() -> None:
+    written, session = WrittenTime(0), object()
+    written.announced(100)
+    written.told(100, session)
+    assert written.shown_ns == 100
+    written.announced(90)
+    written.announced(110)
+    written.told(110, session)
+    assert written.shown_ns == 110
 
 
 async def test_the_root_tells_of_one_disk_by_its_name(pair: Pair) -> None:

@@ -29,6 +29,7 @@ from meshfs.errors import ChannelLost, RemoteProtocolError
 from meshfs.initiator.attached.hang import ask_disk
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.attached.shared_open import Attempt, SharedOpen
+from meshfs.initiator.attached.written import WrittenTime
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.remote.exporter import RemoteExporter
@@ -63,8 +64,7 @@ class Port:
         self.fences = 0
         #: The owner's exporter does not know FSCTL_SET_ZERO_DATA.
         self.zeroes_by_writes = False
-        #: The latest of what the exporter said about the time of the last write.
-        self.last_written_ns = info.written_ns
+        self.written = WrittenTime(info.written_ns)
         self.meter = PortMeter(trio.current_time())
         self.answers = Answers(trio.current_time())
         self._verifier: str | None = None
@@ -163,9 +163,12 @@ class Port:
         Never raises, and takes at most ASK_DISK_TIMEOUT_S.
         """
         await enter_trio()
-        told = await self.exporter.ask_of_disk(self.latest())
-        self.last_written_ns = max(self.last_written_ns, told.written_ns)
-        return self.last_written_ns
+        latest = self.latest()
+        self.written.announced(latest.written_ns)
+        if (answer := await self.exporter.ask_of_disk(latest)) is not None:
+            told, session = answer
+            self.written.told(told.written_ns, session)
+        return self.written.shown_ns
 
     def fence(self, change: int) -> None:
         """One fenced open more or less."""

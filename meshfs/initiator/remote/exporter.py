@@ -398,8 +398,8 @@ class RemoteExporter:
                 self.disks = disks
                 self._on_change()
 
-    async def ask_of_disk(self, info: DiskInfo) -> DiskInfo:
-        """What the exporter says of the disk now; what is known, where it does not answer within ASK_DISK_TIMEOUT_S.
+    async def ask_of_disk(self, info: DiskInfo) -> tuple[DiskInfo, Session] | None:
+        """What the exporter says of the disk now, and in which session; None without an answer in ASK_DISK_TIMEOUT_S.
 
         While an answer is overdue nobody else waits, so that a silent exporter does not make `ls` slow.
         """
@@ -407,19 +407,19 @@ class RemoteExporter:
             await self._reach()
         session = self.session
         if session is None or self._answers_overdue:
-            return info
+            return None
         with trio.move_on_after(limits.ASK_DISK_TIMEOUT_S) as patience:
             try:
                 told = await session.ask(lambda channel: query_one_of(channel, session.root, info))
             except (ChannelLost, StatusError, RemoteProtocolError) as error:
                 logger.debug("exporter %s does not tell of disk %s: %s", self.node, info.name, error)
-                told = None
-            return told or info
+                return None
+            return None if told is None else (told, session)
         if patience.cancelled_caught:
             self._answers_overdue += 1
             assert self._nursery is not None
             self._nursery.start_soon(self._await_answer, session, info)
-        return info
+        return None
 
     async def _reach(self) -> None:
         """Try at once to connect, and wait a little for it; one question in ASK_DISK_AGAIN_S does."""
