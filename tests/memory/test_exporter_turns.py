@@ -4,7 +4,7 @@ Time is the processor's clock, which the tests set forward at each look: no asse
 """
 
 from meshfs import limits
-from meshfs.exporter.commands import read_write
+from meshfs.exporter.kinds import disk_io
 from meshfs.exporter.rules.admission import LOCAL
 from meshfs.exporter.rules.turns import newcomers_of
 from meshfs.exporter.serving import outlet
@@ -196,7 +196,7 @@ async def test_one_bad_reply_ends_its_connection_and_no_turn(tmp_path, monkeypat
     async with serving(server, path):
         bad, good = await in_thread(client_of, path, "n2"), await in_thread(client_of, path, "n2")
         files = {client: await in_thread(client.open, "disk0") for client in (bad, good)}
-        real = read_write._send_read
+        real = disk_io._send_read
 
         def send_read(request, buffer, length):
             if request.open.file_id == files[bad]:
@@ -204,7 +204,7 @@ async def test_one_bad_reply_ends_its_connection_and_no_turn(tmp_path, monkeypat
                 raise RuntimeError("a fault of ours")
             real(request, buffer, length)
 
-        monkeypatch.setattr(read_write, "_send_read", send_read)
+        monkeypatch.setattr(disk_io, "_send_read", send_read)
         disk.stall()
         bad.send(Command.READ, read_body(files[bad], 0, 4096))
         await until(lambda: server.pool.used_bytes > 0)

@@ -11,7 +11,7 @@ import trio
 
 from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
-from meshfs.exporter.commands import read_write
+from meshfs.exporter.kinds import disk_io
 from meshfs.exporter.serving.outlet import Outlet
 from meshfs.exporter.serving.peer import Peer
 from meshfs.initiator.channel.channel import Channel
@@ -130,7 +130,7 @@ async def test_a_fault_behind_a_disks_answer_ends_the_connection_and_the_request
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of the request is left over, else the open it belongs to could never be closed."""
-    good, faults = read_write._read_done, 0
+    good, faults = disk_io._read_done, 0
 
     def fail(done: DiskRequest) -> None:
         nonlocal faults
@@ -139,7 +139,7 @@ async def test_a_fault_behind_a_disks_answer_ends_the_connection_and_the_request
             raise Fault
         good(done)
 
-    monkeypatch.setattr(read_write, "_read_done", fail)
+    monkeypatch.setattr(disk_io, "_read_done", fail)
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=10.0) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         other = pair.exporter.exporter

@@ -9,9 +9,10 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Op
-from meshfs.exporter.commands import ioctl
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.kind import Kind
 from meshfs.initiator.attached.port import Handle, _next_zero_bytes
 from meshfs.limits import MIB
 from meshfs.model import IoClass
@@ -180,7 +181,7 @@ async def test_a_zeroing_that_was_given_up_never_lands_over_a_newer_write(tmp_pa
 
 async def test_an_exporter_that_cannot_zero_is_written_to(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """An older one, while a cluster is upgraded node by node."""
-    monkeypatch.delitem(ioctl._HANDLERS, Fsctl.SET_ZERO_DATA)
+    monkeypatch.setattr(DiskOpen, "ioctl", Kind.ioctl)
     handle = await pair.port.open(IoClass.APP, writable=True)
     await zero_all(handle, 100, 3 * MIB)
     assert bytes(pair.exporter.disk.data[: 4 * MIB]) == FULL[:100] + bytes(3 * MIB) + FULL[: MIB - 100]

@@ -13,11 +13,8 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.commands.query import disk_facts, facts_of, volume_serial
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds import scratch_files
-from meshfs.exporter.kinds.kind import find_open
-from meshfs.exporter.kinds.scratch_open import ScratchOpen
+from meshfs.exporter.kinds.kind import Kind, find_open
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, Directory, Position
 from meshfs.model import IoClass
@@ -37,7 +34,7 @@ def query_directory(request: Request) -> None:
     directory = opened.as_listable()
     if not is_directory_class(body.info_class):
         raise StatusError(NtStatus.INVALID_INFO_CLASS, f"directory class {body.info_class}")
-    page = _Page(request, body, directory)
+    page = _Page(request, opened, body, directory)
     directory.pages.append(page)
     if len(directory.pages) == 1:
         page.begin()
@@ -50,11 +47,13 @@ class _Page:
     """
 
     __slots__ = (
-        "_at_end", "_begun", "_body", "_directory", "_first", "_given_up", "_packer", "_position", "_request", "flow",
+        "_at_end", "_begun", "_body", "_directory", "_first", "_given_up", "_opened", "_packer", "_position",
+        "_request", "flow",
     )  # fmt: skip
 
-    def __init__(self, request: Request, body: QueryDirectoryRequest, directory: Directory) -> None:
+    def __init__(self, request: Request, opened: Kind, body: QueryDirectoryRequest, directory: Directory) -> None:
         self._request = request
+        self._opened = opened
         self._body = body
         self._directory = directory
         self._packer = DirectoryPacker(body.info_class, body.output_bytes_max)
@@ -97,7 +96,7 @@ class _Page:
             self._leave()
             return True
         try:
-            if request.open.closing:
+            if self._opened.closing:
                 raise StatusError(NtStatus.FILE_CLOSED, "the directory was closed meanwhile")
             if not self._begun:
                 self._begin_listing()
@@ -121,14 +120,13 @@ class _Page:
             self._request.peer.exporter.processor.ready(pages[0], pages[0].flow)
 
     def _begin_listing(self) -> None:
-        directory, body, opened = self._directory, self._body, self._request.open
+        directory, body = self._directory, self._body
         self._begun = True
         self._first = directory.pattern is None or bool(body.flags & _RESTART)
         if self._first:
             if not body.pattern:
                 raise StatusError(NtStatus.OBJECT_NAME_INVALID, "QUERY_DIRECTORY without a pattern")
-            newest = opened.volume.last_index if isinstance(opened, ScratchOpen) else 0
-            directory.begin_listing(NamePattern(body.pattern), newest)
+            directory.begin_listing(NamePattern(body.pattern), self._opened.newest_entry())
         self._position = directory.position
 
     def _look(self, until_s: float) -> bool:
@@ -159,23 +157,10 @@ class _Page:
         pattern, start = self._directory.pattern, self._position
         assert pattern is not None
         if start < DOT_DOT:
-            dots = dot_entries(facts_of(self._request, self._request.open))
+            dots = dot_entries(self._opened.file_facts(self._request))
             for position, facts in zip((DOT, DOT_DOT), dots, strict=True):
                 if start < position:
                     yield position, facts if pattern.matches(facts.name) else None
-        yield from self._files(pattern, start[1] if start[0] == FILES else None)
-
-    def _files(self, pattern: NamePattern, after: str | None) -> Iterator[tuple[Position, FileFacts | None]]:
-        """The files behind that folded name."""
-        request, newest = self._request, self._directory.newest
-        opened = request.open
-        if isinstance(opened, ScratchOpen):
-            serial = volume_serial(request)
-            for key, file in opened.file.children_after(after):
-                listed = file.index_number <= newest and pattern.matches(file.name)
-                yield (FILES, key), scratch_files.facts(file, file.name, serial) if listed else None
-            return
-        for disk in request.peer.exporter.shares.visible(request.session.user):
-            key = disk.name.casefold()
-            if after is None or key > after:
-                yield (FILES, key), disk_facts(request, disk) if pattern.matches(disk.name) else None
+        after = start[1] if start[0] == FILES else None
+        for key, entry in self._opened.entries(self._request, pattern, after, self._directory.newest):
+            yield (FILES, key), entry

@@ -9,14 +9,10 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.disk import DiskOpen
 from meshfs.exporter.kinds.kind import Kind, find_open
-from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.rules.lock_sequence import LockSequences
 from meshfs.exporter.rules.locks import ByteRange, Lock, Lockable, LockTable
-from meshfs.exporter.state.open import Open
-from meshfs.model import Access
 from meshfs.smb.constants import Capabilities, LockFlags, NtStatus
 from meshfs.smb.messages import LockElement, LockRequest, LockResponse
 
@@ -39,11 +35,11 @@ def lock(request: Request) -> None:
         opened.lock_sequences.begin(sequence)
     if not body.locks:
         raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of nothing")
-    target = _target(opened)
+    target = opened.lockable()
     if body.locks[0].flags & LockFlags.UNLOCK:
-        _unlock(request, target, body.locks, sequence)
+        _unlock(request, opened, target, body.locks, sequence)
     else:
-        _lock(request, target, body.locks, sequence)
+        _lock(request, opened, target, body.locks, sequence)
 
 
 def _sequence_of(request: Request, body: LockRequest) -> int:
@@ -52,20 +48,7 @@ def _sequence_of(request: Request, body: LockRequest) -> int:
     return body.lock_sequence if offered else _NO_SEQUENCE
 
 
-def _target(opened: Kind) -> Lockable:
-    if isinstance(opened, DiskOpen):
-        target: Lockable = opened.disk
-    elif isinstance(opened, ScratchOpen) and opened.directory is None:
-        target = opened.file
-    else:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of a directory")
-    if not opened.readable and not opened.writable:
-        raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
-    return target
-
-
-def _succeed(request: Request, sequence: int) -> None:
-    opened = request.open
+def _succeed(request: Request, opened: Kind, sequence: int) -> None:
     if sequence:
         if opened.lock_sequences is None:
             opened.lock_sequences = LockSequences()
@@ -73,19 +56,9 @@ def _succeed(request: Request, sequence: int) -> None:
     request.reply(LockResponse().pack())
 
 
-def _check_may_lock(opened: Open) -> None:
-    """A lock holds writers off, so only nodes that may write the disk get one.
-
-    Raises StatusError ACCESS_DENIED. To grant a lock that holds nobody off would be a lie to the program that asks.
-    """
-    if isinstance(opened, DiskOpen) and opened.disk.access_of(opened.node) is not Access.READ_WRITE:
-        raise StatusError(NtStatus.ACCESS_DENIED, f"node {opened.node} may only read disk {opened.name}, and not lock")
-
-
-def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
+def _unlock(request: Request, opened: Kind, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
     """3.3.5.14.1: one after the other, up to the first that is wrong."""
     freed: ByteRange | None = None
-    opened = request.open
     try:
         for element in elements:
             if element.flags != LockFlags.UNLOCK:
@@ -95,16 +68,15 @@ def _unlock(request: Request, target: Lockable, elements: tuple[LockElement, ...
                 raise StatusError(NtStatus.RANGE_NOT_LOCKED, f"no lock of {element.length} bytes at {element.offset}")
             opened.session.holdings.give_back(Resource.LOCKS, target)
             freed = wanted.joined(freed)
-        _succeed(request, sequence)
+        _succeed(request, opened, sequence)
     finally:
         # Those released before an error stay released.
         if freed is not None:
             target.wake_lock_waiters(freed)
 
 
-def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
-    opened = request.open
-    _check_may_lock(opened)
+def _lock(request: Request, opened: Kind, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
+    opened.check_may_lock()
     locks = [_checked(opened, element) for element in elements]
     waits = any(not element.flags & LockFlags.FAIL_IMMEDIATELY for element in elements)
     if waits and len(elements) > 1:
@@ -116,14 +88,14 @@ def _lock(request: Request, target: Lockable, elements: tuple[LockElement, ...],
     try:
         granted = _try_all(table, locks)
         if not granted and waits:
-            _wait(request, target, locks[0], sequence)
+            _wait(request, opened, target, locks[0], sequence)
             return
         if not granted:
             raise StatusError(NtStatus.LOCK_NOT_GRANTED, "another lock is in the way")
     except StatusError:
         opened.session.holdings.give_back(Resource.LOCKS, target, len(locks))
         raise
-    _succeed(request, sequence)
+    _succeed(request, opened, sequence)
 
 
 def _try_all(table: LockTable, locks: list[Lock]) -> bool:
@@ -136,7 +108,7 @@ def _try_all(table: LockTable, locks: list[Lock]) -> bool:
     return True
 
 
-def _checked(opened: Open, element: LockElement) -> Lock:
+def _checked(opened: Kind, element: LockElement) -> Lock:
     kind = _KINDS.get(LockFlags(element.flags & ~LockFlags.FAIL_IMMEDIATELY))
     if kind is None:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"lock flags 0x{element.flags:x}")
@@ -146,7 +118,7 @@ def _checked(opened: Open, element: LockElement) -> Lock:
     return Lock(opened, wanted, kind)
 
 
-def _wait(request: Request, target: Lockable, wanted: Lock, sequence: int) -> None:
+def _wait(request: Request, opened: Kind, target: Lockable, wanted: Lock, sequence: int) -> None:
     """Wait for the lock.
 
     The connection of a waiting LOCK may be lost before the exporter notices, so that its repetition waits beside it.
@@ -154,7 +126,6 @@ def _wait(request: Request, target: Lockable, wanted: Lock, sequence: int) -> No
 
     The lock counts among its node's from now on, so that there is room for it when it is granted.
     """
-    opened = request.open
     holdings = opened.session.holdings
 
     def retry() -> bool:
@@ -165,7 +136,7 @@ def _wait(request: Request, target: Lockable, wanted: Lock, sequence: int) -> No
         holdings.give_back(Resource.WAITING_LOCKS, target)
         if done:
             holdings.give_back(Resource.LOCKS, target)
-        _succeed(request, sequence)
+        _succeed(request, opened, sequence)
         return True
 
     def abort() -> None:

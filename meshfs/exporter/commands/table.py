@@ -14,15 +14,12 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands import cancel, ioctl, listing, locking, query, read_write, trees
+from meshfs.exporter.commands import cancel, ioctl, listing, locking, oplock_break, query, read_write, trees
 from meshfs.exporter.commands import create as files
 from meshfs.exporter.commands import session_setup as session
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds import oplock_break
-from meshfs.exporter.kinds.kind import find_open
-from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.smb.constants import Command, NtStatus
-from meshfs.smb.messages import EchoRequest, EchoResponse, OplockBreak, unpack_break_acknowledgment
+from meshfs.smb.messages import EchoRequest, EchoResponse
 
 
 class Needs(enum.IntEnum):
@@ -41,17 +38,6 @@ class Needs(enum.IntEnum):
 def _echo(request: Request) -> None:
     EchoRequest.unpack(request.message.body)
     request.reply(EchoResponse().pack())
-
-
-def _oplock_break(request: Request) -> None:
-    """Scratch files have oplocks; disks have none, and nothing has a lease (3.3.5.22)."""
-    body = unpack_break_acknowledgment(request.message.body)
-    if isinstance(body, OplockBreak):
-        opened = find_open(request, *body.file_id)
-        if isinstance(opened, ScratchOpen):
-            oplock_break.acknowledge(request, opened, body)
-            return
-    raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no oplock to acknowledge")
 
 
 def _unknown(request: Request) -> None:
@@ -79,5 +65,5 @@ HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
     Command.CHANGE_NOTIFY: (query.change_notify, Needs.TREE),
     Command.QUERY_INFO: (query.query_info, Needs.TREE),
     Command.SET_INFO: (query.set_info, Needs.TREE),
-    Command.OPLOCK_BREAK: (_oplock_break, Needs.TREE),
+    Command.OPLOCK_BREAK: (oplock_break.acknowledge, Needs.TREE),
 }

@@ -1,22 +1,39 @@
-"""The answer to a CREATE that succeeded, whatever it opened (MS-SMB2 3.3.5.9, 2.2.14)."""
+"""What all kinds of opens need at CREATE: the checks that they share, and the answer (MS-SMB2 3.3.5.9, 2.2.14)."""
 
+from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.commands.query import facts_of
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.state.session import Session
-from meshfs.smb.constants import CreateAction, NtStatus, OplockLevel
+from meshfs.smb.constants import CreateAction, CreateOptions, NtStatus, OplockLevel
 from meshfs.smb.info import mode_of
 from meshfs.smb.messages import CreateContext, CreateRequest, CreateResponse, FileId
 
 #: SMB2_CREATE_QUERY_MAXIMAL_ACCESS_RESPONSE and _QUERY_ON_DISK_ID (2.2.14.2.5, 2.2.14.2.9).
 _MAXIMAL_ACCESS: Final = Struct("<II")
 _ON_DISK_ID: Final = Struct("<QQ16x")
+
+
+class Creator(NamedTuple):
+    """How a kind of opens is made.
+
+    takes    whether a CREATE of that name, in a share of the kind, is one of the kind
+    create   answers such a CREATE, at once or later; it raises StatusError where it refuses
+    """
+
+    takes: Callable[[str], bool]
+    create: Callable[[Request, CreateRequest], None]
+
+
+def check_not_deleted(body: CreateRequest) -> None:
+    """Raises StatusError where a CREATE wants the file deleted with the open, for kinds that have no such files."""
+    if body.options & CreateOptions.DELETE_ON_CLOSE:
+        raise StatusError(NtStatus.ACCESS_DENIED, "disks are not deleted")
 
 
 def check_room(session: Session) -> None:
@@ -52,7 +69,7 @@ def answer(
     request.open = opened
     if request.compound is not None:
         request.compound.file_id = opened.file_id
-    facts = facts_of(request, opened)
+    facts = opened.file_facts(request)
     request.reply(
         CreateResponse(
             FileId(opened.file_id, opened.file_id),

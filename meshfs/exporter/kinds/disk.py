@@ -1,29 +1,31 @@
-"""An open of a disk, and how it waits for its I/O when it ends."""
+"""An open of a disk: whom it keeps out, what it tells, and how it waits for its I/O when it ends."""
 
-import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from meshfs.disk.base import DiskRequest
-from meshfs.exporter.kinds.kind import Kind
+from meshfs.errors import StatusError
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds import zeroing
+from meshfs.exporter.kinds.disk_facts import disk_facts, with_disk
+from meshfs.exporter.kinds.disk_io import DiskIo
+from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.open import Owner
 from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import Access
-from meshfs.smb.constants import AccessMask, CreateOptions, NtStatus
+from meshfs.smb.constants import Fsctl, NtStatus
+from meshfs.smb.info import Change, FileFacts, FilesystemFacts, SetAllocation, SetEndOfFile
+from meshfs.smb.messages import IoctlRequest, IoctlResponse, ZeroData
 
 
-class DiskOpen(Kind):
-    """An open of a disk; ``requests`` are those at its queue or disk.
+class DiskOpen(DiskIo):
+    """An open of a disk.
 
-    ``excludes``: it keeps out other opens that it does not share with. Where its node may only read the disk it keeps
-    out nobody, and has no locks (`locking`), so that `ro` never stops a writer.
+    ``excludes`` says whether it keeps out the opens that it does not share the disk with. Where its node may only read
+    the disk, it keeps out nobody and has no locks, so that `ro` in the config never stops a writer.
     """
 
-    __slots__ = (
-        "_then", "disk", "excludes", "flow", "readable", "requests", "share_access", "turn", "writable",
-        "write_through",
-    )  # fmt: skip
+    __slots__ = ("_then", "excludes", "share_access")
 
     def __init__(
         self,
@@ -35,30 +37,19 @@ class DiskOpen(Kind):
         disk: OfferedDisk,
         turn: ProcessorFlow,
     ) -> None:
-        super().__init__(session, tree, file_id, access, disk.name, disk)
-        self.disk = disk
+        super().__init__(session, tree, file_id, access, disk, turn)
         self.share_access = share_access
-        self.readable = bool(access & (AccessMask.READ_DATA | AccessMask.EXECUTE))
-        self.writable = bool(access & (AccessMask.WRITE_DATA | AccessMask.APPEND_DATA))
-        self.write_through = False
-        assert tree.io_class is not None, "disks are in shares of a class"
-        self.flow = (session.user, tree.io_class)
-        #: The replies to its requests are given in turns of this flow.
-        self.turn = turn
-        self.requests: set[DiskRequest] = set()
         self._then: list[Callable[[], object]] = []
         self.excludes = disk.access_of(session.user) is Access.READ_WRITE
         disk.opens[self] = None
         if self.excludes:
             disk.share_counts.add(access, share_access)
 
-    def set_mode(self, mode: int) -> None:
-        super().set_mode(mode)
-        self.write_through = bool(mode & CreateOptions.WRITE_THROUGH)
-
     @property
     def node(self) -> str:
         return self.session.user
+
+    # --- its end -----------------------------------------------------------------------
 
     def close(self, then: Callable[[], object]) -> None:
         if self.gone:
@@ -90,33 +81,6 @@ class DiskOpen(Kind):
         if freed is not None:
             self.disk.wake_lock_waiters(freed)
 
-    def cancel(self, request: DiskRequest) -> bool:
-        """Answer a request with CANCELLED, if it is not at the disk yet."""
-        if not self.disk.runner.cancel(request):
-            return False
-        request.result = -errno.ECANCELED
-        request.on_done(request)
-        return True
-
-    def answered(self, request: DiskRequest) -> None:
-        """The request is at the disk no longer."""
-        self.requests.discard(request)
-        if self.closing and not self.requests:
-            self.drained()
-
-    def outstanding(self) -> Iterator[tuple[object, int]]:
-        yield from super().outstanding()
-        for request in self.requests:
-            yield request, request.context.message.channel_sequence
-
-    def is_outstanding(self, each: object) -> bool:
-        return each in self.requests or super().is_outstanding(each)
-
-    def cancel_requests_of(self, peer: object) -> None:
-        for request in list(self.requests):
-            if request.context.peer is peer:
-                self.cancel(request)
-
     def drained(self) -> None:
         """Nothing is at the disk, and the open is closing."""
         then, self._then = self._then, []
@@ -133,3 +97,60 @@ class DiskOpen(Kind):
             call()
         if freed is not None:
             disk.wake_lock_waiters(freed)
+
+    # --- what it answers ---------------------------------------------------------------
+
+    def lockable(self) -> Lockable:
+        if not self.readable and not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
+        return self.disk
+
+    def check_may_lock(self) -> None:
+        """A lock holds writers off, so only nodes that may write the disk get one.
+
+        To grant a lock that holds nobody off would be a lie to the program that asks.
+        """
+        if self.disk.access_of(self.node) is not Access.READ_WRITE:
+            raise StatusError(NtStatus.ACCESS_DENIED, f"node {self.node} may only read disk {self.name}, and not lock")
+
+    def file_facts(self, request: Request) -> FileFacts:
+        return disk_facts(request, self.disk)
+
+    def volume_facts(self, request: Request) -> FilesystemFacts:
+        return with_disk(super().volume_facts(request), self.disk, self.node)
+
+    def set_info(self, request: Request, change: Change) -> None:
+        match change:
+            case SetEndOfFile(size_bytes):
+                self._check_size(size_bytes, exact=True)
+            case SetAllocation(allocation_bytes):
+                self._check_size(allocation_bytes, exact=False)
+            case _:
+                super().set_info(request, change)
+
+    def _check_size(self, size_bytes: int, *, exact: bool) -> None:
+        """Truncating to nothing is accepted and does nothing, as on a block device."""
+        if not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+        if size_bytes > self.disk.size_bytes:
+            raise StatusError(NtStatus.DISK_FULL, "a disk does not grow")
+        if exact and size_bytes not in (0, self.disk.size_bytes):
+            raise StatusError(NtStatus.ACCESS_DENIED, "a disk does not shrink")
+
+    def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
+        """The disk itself, whatever is named."""
+        return [self.disk]
+
+    def ioctl(self, request: Request, body: IoctlRequest) -> None:
+        if body.ctl_code == Fsctl.SET_ZERO_DATA:
+            self._set_zero_data(request, body)
+        else:
+            super().ioctl(request, body)
+
+    def _set_zero_data(self, request: Request, body: IoctlRequest) -> None:
+        """A range that ends behind the disk ends at the disk's end: a zeroing extends nothing."""
+        wanted = ZeroData.unpack(body.input)
+        if not 0 <= wanted.offset <= wanted.stop:
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA from {wanted.offset} to {wanted.stop}")
+        stop = min(wanted.stop, self.disk.size_bytes)
+        zeroing.begin(request, self, wanted.offset, stop, IoctlResponse(body.ctl_code, body.file_id, b"").pack())

@@ -11,7 +11,7 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import answer
+from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted
 from meshfs.exporter.kinds.disk import DiskOpen
 from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.state.shares import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
@@ -28,6 +28,7 @@ _ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAc
 
 def create(request: Request, body: CreateRequest) -> None:
     """Open a disk, now or later. StatusError where it is refused now."""
+    check_not_deleted(body)
     disk = _find(request, body)
     granted = _granted(request, body, disk)
     if granted & ~int(ATTRIBUTE_RIGHTS) and disk.left_by(request.session.user):
@@ -123,3 +124,6 @@ def _find(request: Request, body: CreateRequest) -> OfferedDisk:
     if body.options & CreateOptions.DIRECTORY_FILE:
         raise StatusError(NtStatus.NOT_A_DIRECTORY, f"{name!r} is a disk")
     return disk
+
+
+CREATOR: Final = Creator(lambda _: True, create)

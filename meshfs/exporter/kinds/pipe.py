@@ -1,27 +1,74 @@
-"""An open of a named pipe of IPC$."""
+"""Named pipes of IPC$. There is one, `srvsvc`, by which clients ask for the list of shares (`srvsvc.py`)."""
 
 from collections.abc import Callable
+from typing import Final
 
-from meshfs.exporter.kinds.kind import Kind
+from meshfs.errors import StatusError
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted
+from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
+from meshfs.exporter.kinds.srvsvc import ShareList
 from meshfs.exporter.state.open import Owner
+from meshfs.exporter.state.shares import SHARE_SCRATCH
 from meshfs.exporter.state.tree import Tree
-from meshfs.smb.constants import AccessMask
+from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
+from meshfs.smb.constants import AccessMask, CreateAction, Fsctl, NtStatus
+from meshfs.smb.messages import CreateRequest, FlushResponse, IoctlRequest
+from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
+
+_SRVSVC: Final = "srvsvc"
 
 
 class PipeOpen(Kind):
-    """A pipe that takes one message and gives the answer to it: ``answer`` makes that."""
+    """A pipe that takes one message and has the reply to it ready at once: ``reply_to`` makes the reply."""
 
-    __slots__ = ("_answer", "_output")
+    __slots__ = ("_output", "_reply_to")
 
-    def __init__(self, session: Owner, tree: Tree, file_id: int, name: str, answer: Callable[[bytes], bytes]) -> None:
+    def __init__(self, session: Owner, tree: Tree, file_id: int, name: str, reply_to: Callable[[bytes], bytes]) -> None:
         super().__init__(session, tree, file_id, int(AccessMask.READ_DATA | AccessMask.WRITE_DATA), name)
-        self._answer = answer
+        self._reply_to = reply_to
         self._output = b""
 
-    def write(self, data: bytes) -> None:
-        self._output = self._answer(data)
+    def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
+        data, status = self._take(length)
+        request.reply(READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, len(data), 0, 0) + data, status)
 
-    def read(self, length: int) -> tuple[bytes, bool]:
-        """Up to ``length`` bytes, and whether there are more."""
+    def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
+        self._output = self._reply_to(bytes(request.message.view[start : start + length]))
+        request.reply(WRITE_RESPONSE.pack(17, 0, length, 0, 0, 0))
+
+    def flush(self, request: Request) -> None:
+        """What is written to a pipe is read at once, so nothing of it is left to be flushed."""
+        request.reply(FlushResponse().pack())
+
+    def ioctl(self, request: Request, body: IoctlRequest) -> None:
+        if body.ctl_code != Fsctl.PIPE_TRANSCEIVE:
+            super().ioctl(request, body)
+            return
+        self._output = self._reply_to(body.input)
+        data, status = self._take(body.output_bytes_max)
+        reply_to_ioctl(request, body, data, status)
+
+    def _take(self, length: int) -> tuple[bytes, int]:
+        """Up to ``length`` bytes of the output, and the status that tells whether there are more."""
         data, self._output = self._output[:length], self._output[length:]
-        return data, bool(self._output)
+        return data, NtStatus.BUFFER_OVERFLOW if self._output else NtStatus.SUCCESS
+
+
+def create(request: Request, body: CreateRequest) -> None:
+    """Open a pipe. Raises StatusError."""
+    check_not_deleted(body)
+    if body.name.lower() != _SRVSVC:
+        raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no pipe {body.name!r}")
+    exporter = request.peer.exporter
+    shares: tuple[tuple[str, str], ...] = (
+        (SHARE_DISKS, "disks, for applications"),
+        (SHARE_DISKS_SYSTEM, "disks, for the system"),
+    )
+    if exporter.scratch is not None:
+        shares += ((SHARE_SCRATCH, "files in memory"),)
+    opened = PipeOpen(request.session, request.tree, exporter.new_file_id(), body.name, ShareList(shares).answer)
+    answer(request, body, opened, allowed=opened.access, action=CreateAction.OPENED)
+
+
+CREATOR: Final = Creator(lambda _: True, create)

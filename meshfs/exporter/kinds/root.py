@@ -1,12 +1,25 @@
-"""An open of the root of a share of disks, in which all disks are listed that its node may know of."""
+"""The root of a share of disks: a directory in which all disks are listed that a node may know of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Final
 
+from meshfs.errors import StatusError
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted
+from meshfs.exporter.kinds.disk_facts import disk_facts
+from meshfs.exporter.kinds.facts import volume_serial
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.open import Owner
+from meshfs.exporter.state.shares import READ_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
 from meshfs.exporter.state.tree import Tree
-from meshfs.smb.constants import NtStatus
+from meshfs.smb.constants import CreateAction, CreateDisposition, CreateOptions, NtStatus
+from meshfs.smb.info import FileFacts, NamePattern
+from meshfs.smb.messages import CreateRequest, FileTimes, FlushResponse
+
+_D = CreateDisposition
+_OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
+_INDEX: Final = 1
 
 
 class RootOpen(Kind):
@@ -21,13 +34,69 @@ class RootOpen(Kind):
         self._watched = watched
         watched[self.directory] = None
 
-    def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
-        if not self.directory.watched:
-            self.directory.watch(wanted, whole_tree=whole_tree, output_bytes_max=output_bytes_max)
-
     def close(self, then: Callable[[], object]) -> None:
         if not self.gone:
             del self._watched[self.directory]
             self._end_waits(NtStatus.NOTIFY_CLEANUP)
             self._end()
         then()
+
+    def flush(self, request: Request) -> None:
+        """Nothing can be written to it, so all of it is safe."""
+        request.reply(FlushResponse().pack())
+
+    def file_facts(self, request: Request) -> FileFacts:
+        exporter = request.peer.exporter
+        return FileFacts(
+            name="",
+            size_bytes=0,
+            allocation_bytes=0,
+            index_number=_INDEX,
+            is_directory=True,
+            times=FileTimes.same(exporter.started_filetime),
+            volume_serial=volume_serial(exporter),
+        )
+
+    def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
+        """All disks that the node may know of, or the one of them that is named."""
+        shares, node = request.peer.exporter.shares, request.session.user
+        if not name:
+            return shares.visible(node)
+        named = shares.find(name.decode(errors="replace"), node)
+        return [] if named is None else [named]
+
+    def entries(
+        self, request: Request, pattern: NamePattern, after: str | None, newest: int
+    ) -> Iterator[tuple[str, FileFacts | None]]:
+        for disk in request.peer.exporter.shares.visible(request.session.user):
+            key = disk.name.casefold()
+            if after is None or key > after:
+                yield key, disk_facts(request, disk) if pattern.matches(disk.name) else None
+
+    def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
+        if not self.directory.watched:
+            self.directory.watch(wanted, whole_tree=whole_tree, output_bytes_max=output_bytes_max)
+
+
+def create(request: Request, body: CreateRequest) -> None:
+    """Open the root. Raises StatusError."""
+    check_not_deleted(body)
+    if body.options & CreateOptions.NON_DIRECTORY_FILE:
+        raise StatusError(NtStatus.FILE_IS_A_DIRECTORY, "the root is a directory")
+    if body.disposition == _D.CREATE:
+        raise StatusError(NtStatus.OBJECT_NAME_COLLISION, "the root exists")
+    if body.disposition in _OVERWRITES:
+        raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not overwritten")
+    allowed = int(READ_RIGHTS)
+    granted = expand_access(body.desired_access, allowed)
+    # A program that opens with all generic rights does not mean to make files.
+    if not body.desired_access & WRITE_RIGHTS:
+        granted &= ~int(WRITE_RIGHTS)
+    if granted & ~allowed:
+        raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root")
+    exporter = request.peer.exporter
+    opened = RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.watched)
+    answer(request, body, opened, allowed=allowed, action=CreateAction.OPENED)
+
+
+CREATOR: Final = Creator(lambda name: not name, create)

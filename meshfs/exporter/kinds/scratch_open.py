@@ -1,19 +1,44 @@
-"""An open of a scratch file or directory: its oplock, its share of the file, and what goes with it when it ends."""
+"""An open of a scratch file or directory, and what can be done with it.
 
-from collections.abc import Callable
+Everything is in memory, so every request is answered at once (MS-SMB2 3.3.5.11 to 3.3.5.13, 3.3.5.21; MS-FSA 2.1.5.3,
+2.1.5.4, 2.1.5.15).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.kinds import oplock_break
-from meshfs.exporter.kinds.kind import Kind
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds import oplock_break, scratch_facts
+from meshfs.exporter.kinds.facts import volume_serial
+from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
 from meshfs.exporter.rules.holdings import Resource
+from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.oplock import Oplock
 from meshfs.exporter.rules.scratch.tree import ScratchFile
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.session import Session
 from meshfs.exporter.state.tree import Tree
-from meshfs.smb.constants import AccessMask, NtStatus
-from meshfs.smb.info import OpenFacts
+from meshfs.smb.constants import AccessMask, Fsctl, NtStatus, OplockLevel
+from meshfs.smb.info import (
+    Change,
+    FileFacts,
+    FilesystemFacts,
+    NamePattern,
+    OpenFacts,
+    SetAllocation,
+    SetBasic,
+    SetDisposition,
+    SetEndOfFile,
+    SetPosition,
+    SetRename,
+)
+from meshfs.smb.messages import FlushResponse, IoctlRequest, OplockBreak
+from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
+
+_OFFSET_MAX: Final = (1 << 63) - 1
 
 
 class ScratchOpen(Kind):
@@ -57,11 +82,152 @@ class ScratchOpen(Kind):
         self.now = now
         file.add_open(self)
 
+    def close(self, then: Callable[[], object]) -> None:
+        if self.closing:
+            then()
+            return
+        self._end_waits(NtStatus.RANGE_NOT_LOCKED if self.directory is None else NtStatus.NOTIFY_CLEANUP)
+        file = self.file
+        freed = self._release_locks(file)
+        self.volume.close(file, self, delete=self.delete_on_close, now=self.now())
+        if self.directory is not None and self.directory.watched:
+            self.session.holdings.give_back(Resource.WATCHES)
+        self._end()
+        then()
+        if freed is not None:
+            file.wake_lock_waiters(freed)
+        self.drop_oplock()
+
+    # --- content -----------------------------------------------------------------------
+
+    def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
+        self._check_range(offset, length)
+        if not self.readable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
+        file = self.file
+        available = max(0, min(length, len(file.data) - offset))
+        if available < minimum or (length and not available):
+            raise StatusError(NtStatus.END_OF_FILE, f"READ at {offset}")
+        if available and file.locks and not file.locks.can_read(self, offset, available):
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
+        data = self.volume.read(file, offset, available)
+        self.position = offset + available
+        request.reply(READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, len(data), 0, 0) + data)
+
+    def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
+        self._check_range(offset, length)
+        if not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+        file = self.file
+        if length and file.locks and not file.locks.can_write(self, offset, length):
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
+        data = request.message.view[start : start + length]
+        self.volume.write(file, offset, data, self._time_of_writing())
+        self.position = offset + length
+        request.reply(WRITE_RESPONSE.pack(17, 0, length, 0, 0, 0))
+
+    def _check_range(self, offset: int, length: int) -> None:
+        if self.directory is not None:
+            raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, "a directory has no bytes")
+        if offset + length > _OFFSET_MAX:
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"{length} bytes at {offset}")
+
+    def _time_of_writing(self) -> int | None:
+        return None if self.keeps_times else self.now()
+
+    def flush(self, request: Request) -> None:
+        """There is nothing to flush. The right to do so is demanded all the same."""
+        if not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+        request.reply(FlushResponse().pack())
+
+    def lockable(self) -> Lockable:
+        if self.directory is not None:
+            raise StatusError(NtStatus.INVALID_PARAMETER, "LOCK of a directory")
+        if not self.readable and not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to data")
+        return self.file
+
+    # --- information -------------------------------------------------------------------
+
     def facts(self) -> OpenFacts:
         return OpenFacts(self.access, self.position, self.mode, delete_pending=self.file.delete_pending)
 
-    def time_of_writing(self) -> int | None:
-        return None if self.keeps_times else self.now()
+    def file_facts(self, request: Request) -> FileFacts:
+        return scratch_facts.facts(self.file, self.file.path, volume_serial(request.peer.exporter))
+
+    def volume_facts(self, request: Request) -> FilesystemFacts:
+        volume = self.volume
+        return replace(
+            super().volume_facts(request), total_bytes=volume.size_bytes, available_bytes=volume.available_bytes
+        )
+
+    def set_info(self, request: Request, change: Change) -> None:
+        volume, file = self.volume, self.file
+        match change:
+            case SetEndOfFile(size_bytes):
+                self._check_may_resize()
+                volume.set_size(file, size_bytes, self._time_of_writing())
+            case SetAllocation(allocation_bytes):
+                self._check_may_resize()
+                # More than the size is no promise: the share is bounded as a whole.
+                if allocation_bytes < len(file.data):
+                    volume.set_size(file, allocation_bytes, self._time_of_writing())
+            case SetBasic():
+                self._check_right(AccessMask.WRITE_ATTRIBUTES)
+                self._set_basic(change)
+            case SetDisposition(delete):
+                self._check_right(AccessMask.DELETE)
+                volume.set_disposition(file, delete=delete)
+            case SetRename(name, overwrite):
+                self._check_right(AccessMask.DELETE)
+                volume.rename(file, name, overwrite=overwrite, now=self.now())
+            case SetPosition(offset):
+                self.position = offset
+            case _:
+                raise StatusError(NtStatus.NOT_SUPPORTED, f"{type(change).__name__} of a scratch file")
+
+    def _check_right(self, right: AccessMask) -> None:
+        if not self.access & right:
+            raise StatusError(NtStatus.ACCESS_DENIED, f"open has not the right {right.name}")
+
+    def _check_may_resize(self) -> None:
+        self._check_right(AccessMask.WRITE_DATA)
+        if self.directory is not None:
+            raise StatusError(NtStatus.INVALID_PARAMETER, "a directory has no size")
+
+    def _set_basic(self, change: SetBasic) -> None:
+        """A LastWriteTime that is set stays as it is while this open goes on writing (MS-FSA 2.1.5.15.2)."""
+        file = self.file
+        scratch_facts.set_basic(file, change)
+        if change.write_filetime:
+            self.keeps_times = change.write_filetime != scratch_facts.RESUME_UPDATES
+        if not change.change_filetime and not self.keeps_times:
+            file.times = replace(file.times, change_filetime=self.now())
+        self.volume.modified(file, scratch_facts.changed_by(change))
+
+    def ioctl(self, request: Request, body: IoctlRequest) -> None:
+        if body.ctl_code not in (Fsctl.GET_OBJECT_ID, Fsctl.CREATE_OR_GET_OBJECT_ID):
+            super().ioctl(request, body)
+            return
+        # Every scratch file has an object id from the beginning (MS-FSA 2.1.5.10.1).
+        output = scratch_facts.object_id(self.file, request.peer.exporter.guid)
+        if len(output) > body.output_bytes_max:
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"{len(output)} bytes of an object id")
+        reply_to_ioctl(request, body, output)
+
+    # --- a directory -------------------------------------------------------------------
+
+    def newest_entry(self) -> int:
+        return self.volume.last_index
+
+    def entries(
+        self, request: Request, pattern: NamePattern, after: str | None, newest: int
+    ) -> Iterator[tuple[str, FileFacts | None]]:
+        serial = volume_serial(request.peer.exporter)
+        for key, file in self.file.children_after(after):
+            listed = file.index_number <= newest and pattern.matches(file.name)
+            yield key, scratch_facts.facts(file, file.name, serial) if listed else None
 
     def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
         if self.directory is None:
@@ -82,22 +248,6 @@ class ScratchOpen(Kind):
         for waiting in list(self.waits):
             waiting.end(NtStatus.DELETE_PENDING)
 
-    def close(self, then: Callable[[], object]) -> None:
-        if self.closing:
-            then()
-            return
-        self._end_waits(NtStatus.RANGE_NOT_LOCKED if self.directory is None else NtStatus.NOTIFY_CLEANUP)
-        file = self.file
-        freed = self._release_locks(file)
-        self.volume.close(file, self, delete=self.delete_on_close, now=self.now())
-        if self.directory is not None and self.directory.watched:
-            self.session.holdings.give_back(Resource.WATCHES)
-        self._end()
-        then()
-        if freed is not None:
-            file.wake_lock_waiters(freed)
-        self.drop_oplock()
-
     # --- its oplock --------------------------------------------------------------------
 
     def grant_oplock(self, level: int) -> None:
@@ -114,3 +264,15 @@ class ScratchOpen(Kind):
             self.file.oplock = None
             self.volume.breaking.pop(oplock, None)
             oplock.wake()
+
+    def acknowledge_break(self, request: Request, body: OplockBreak) -> None:
+        """It is answered before the requests that waited for it go on (MS-SMB2 3.3.5.22.1)."""
+        oplock = self.oplock
+        if oplock is None or not oplock.breaking:
+            raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no oplock is being broken")
+        if body.oplock_level != OplockLevel.NONE:
+            # The oplock is lost all the same.
+            request.fail(NtStatus.INVALID_OPLOCK_PROTOCOL)
+        else:
+            request.reply(OplockBreak(body.file_id, OplockLevel.NONE).pack())
+        self.drop_oplock()

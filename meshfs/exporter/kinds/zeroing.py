@@ -17,7 +17,7 @@ from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request, Waiting
-from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.disk_io import DiskIo
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.status import status_from_errno
 
@@ -25,7 +25,7 @@ _PIECE_MIN_BYTES: Final = limits.ZERO_PIECE_MIN_BYTES
 _PIECE_MAX_BYTES: Final = limits.ZERO_PIECE_MAX_BYTES
 
 
-def begin(request: Request, opened: DiskOpen, offset: int, stop: int, reply: bytes) -> None:
+def begin(request: Request, opened: DiskIo, offset: int, stop: int, reply: bytes) -> None:
     """Zero the bytes from ``offset`` to ``stop``, inside the disk; ``reply`` is the answer when all is done.
 
     Raises StatusError where a WRITE of the range would be refused.
@@ -55,7 +55,7 @@ class _Zeroing(Waiting):
 
     __slots__ = ("_offset", "_opened", "_piece", "_piece_bytes", "_queued_s", "_reply", "_status", "_stop")
 
-    def __init__(self, request: Request, opened: DiskOpen, offset: int, stop: int, reply: bytes) -> None:
+    def __init__(self, request: Request, opened: DiskIo, offset: int, stop: int, reply: bytes) -> None:
         super().__init__(request, self._give_up)
         self._opened = opened
         self._offset = offset

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
+from meshfs.exporter.rules.changes import NotifyAction
 from meshfs.exporter.rules.holdings import Holdings
 from meshfs.exporter.rules.memory_budget import MemoryBudget
 from meshfs.exporter.rules.node_usage import Usage
@@ -28,7 +29,7 @@ from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import Session
-from meshfs.exporter.state.shares import DISK_RIGHTS, NOTIFY_MODIFIED, OfferedDisk, Shares
+from meshfs.exporter.state.shares import DISK_RIGHTS, OfferedDisk, Shares
 from meshfs.model import Access
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
@@ -323,7 +324,7 @@ class Exporter:
         one_less()
 
     def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
-        what = int(_MODIFIED if action == NOTIFY_MODIFIED else NotifyFilter.FILE_NAME)
+        what = int(_MODIFIED if action == NotifyAction.MODIFIED else NotifyFilter.FILE_NAME)
         self.begin_batch()
         for directory in list(self.watched):
             directory.changed(what, action, disk.name)

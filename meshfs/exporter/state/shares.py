@@ -16,6 +16,7 @@ from sortedcontainers import SortedDict
 
 from meshfs import bugs
 from meshfs.disk.base import DiskRequest
+from meshfs.exporter.rules.changes import NotifyAction
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.share_access import ShareCounts
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, DiskState, IoClass
@@ -33,10 +34,6 @@ CLASS_OF_SHARE: Final[Mapping[str, IoClass]] = {
     SHARE_DISKS: IoClass.APP,
     SHARE_DISKS_SYSTEM: IoClass.SYSTEM,
 }
-#: FILE_NOTIFY_INFORMATION actions (MS-FSCC 2.7.1).
-NOTIFY_ADDED: Final = 1
-NOTIFY_REMOVED: Final = 2
-NOTIFY_MODIFIED: Final = 3
 
 _M = AccessMask
 ATTRIBUTE_RIGHTS: Final = _M.READ_ATTRIBUTES | _M.READ_EA | _M.READ_CONTROL | _M.SYNCHRONIZE
@@ -203,18 +200,18 @@ class Shares:
     def add(self, disk: OfferedDisk) -> None:
         self._disks[disk.name.casefold()] = disk
         self._by_short_name.setdefault(short_name(disk.name), []).append(disk)
-        self._changed(NOTIFY_ADDED, disk)
+        self._changed(NotifyAction.ADDED, disk)
 
     def remove(self, name: str) -> OfferedDisk:
         """Stop offering it. Its opens are the caller's to end."""
         disk: OfferedDisk = self._disks.pop(name.casefold())
         self._by_short_name[short_name(disk.name)].remove(disk)
-        self._changed(NOTIFY_REMOVED, disk)
+        self._changed(NotifyAction.REMOVED, disk)
         return disk
 
     def modified(self, disk: OfferedDisk) -> None:
         """Its state, its size, or who may do what with it changed."""
-        self._changed(NOTIFY_MODIFIED, disk)
+        self._changed(NotifyAction.MODIFIED, disk)
 
     def find(self, name: str, node: str) -> OfferedDisk | None:
         """The disk, or None when it is not there or the node may not know of it."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter.rules.changes import NotifyAction
 from meshfs.exporter.rules.oplock import Oplock, opens_data
 from meshfs.exporter.rules.scratch.rules import (
     KEPT_ATTRIBUTES,
@@ -21,7 +22,6 @@ from meshfs.exporter.rules.scratch.rules import (
     granted,
 )
 from meshfs.exporter.rules.scratch.tree import OpenOfFile, ScratchFile
-from meshfs.exporter.state.shares import NOTIFY_ADDED, NOTIFY_MODIFIED, NOTIFY_REMOVED
 from meshfs.smb.constants import (
     AccessMask,
     CreateAction,
@@ -38,9 +38,6 @@ _A = AccessMask
 _D = CreateDisposition
 _F = FileAttributes
 _O = CreateOptions
-#: FILE_NOTIFY_INFORMATION actions (MS-FSCC 2.7.1).
-NOTIFY_RENAMED_OLD_NAME: Final = 4
-NOTIFY_RENAMED_NEW_NAME: Final = 5
 #: The largest file of NTFS with 4 KiB clusters (MS-FSA 2.1.5.4, MAXFILESIZE); beyond, a range makes no sense.
 FILE_SIZE_MAX_BYTES: Final = 0xFFF_FFFF_0000
 _ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAction.OVERWRITTEN,
@@ -125,7 +122,7 @@ class ScratchVolume:
         file = ScratchFile(name, directory, self.last_index, now, folder=is_directory)
         file.attributes = int(attributes)
         self._enter(file, directory, name, now)
-        self._tell(directory, _kind_of_name(file), NOTIFY_ADDED, name)
+        self._tell(directory, _kind_of_name(file), NotifyAction.ADDED, name)
         return Created(file, CreateAction.CREATED, access)
 
     def _open(self, file: ScratchFile, body: CreateRequest, now: int) -> Created | Oplock:
@@ -185,7 +182,7 @@ class ScratchVolume:
         self._leave(file, now)
         self._resize(file, 0)
         self._count -= 1
-        self._tell(directory, _kind_of_name(file), NOTIFY_REMOVED, file.name)
+        self._tell(directory, _kind_of_name(file), NotifyAction.REMOVED, file.name)
 
     def _enter(self, file: ScratchFile, directory: ScratchFile, name: str, now: int) -> None:
         directory.attach(file, name)
@@ -238,8 +235,8 @@ class ScratchVolume:
         self._enter(file, directory, name, now)
         file.times = replace(file.times, change_filetime=now)
         what, same = _kind_of_name(file), old_directory is directory
-        self._tell(old_directory, what, NOTIFY_RENAMED_OLD_NAME if same else NOTIFY_REMOVED, old_name)
-        self._tell(directory, what, NOTIFY_RENAMED_NEW_NAME if same else NOTIFY_ADDED, name)
+        self._tell(old_directory, what, NotifyAction.RENAMED_OLD_NAME if same else NotifyAction.REMOVED, old_name)
+        self._tell(directory, what, NotifyAction.RENAMED_NEW_NAME if same else NotifyAction.ADDED, name)
         if not file.is_directory:
             # Windows tells of a renamed file, and not of a directory, as if its attributes had been set as well.
             self.modified(file, int(NotifyFilter.ATTRIBUTES | NotifyFilter.CREATION))
@@ -256,7 +253,7 @@ class ScratchVolume:
     def modified(self, file: ScratchFile, what: int) -> None:
         """Something else of the file changed than its name."""
         if file.parent is not None:
-            self._tell(file.parent, what, NOTIFY_MODIFIED, file.name)
+            self._tell(file.parent, what, NotifyAction.MODIFIED, file.name)
 
     def _tell(self, directory: ScratchFile, what: int, action: int, name: str) -> None:
         """A file in the directory changed: tell those who watch it, or a directory above it."""

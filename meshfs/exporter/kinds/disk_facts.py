@@ -1,0 +1,40 @@
+"""What is told of a disk, whether it is open or listed: a file that has the disk's size and its last write's times."""
+
+from dataclasses import replace
+
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.facts import index_number, volume_serial
+from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.model import Access
+from meshfs.smb.info import FileFacts, FilesystemFacts, short_name
+from meshfs.smb.messages import FileTimes, filetime
+
+
+def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
+    exporter = request.peer.exporter
+    return FileFacts(
+        name=disk.name,
+        size_bytes=disk.size_bytes,
+        allocation_bytes=disk.size_bytes,
+        index_number=index_number(disk.info.id),
+        short_name=short_name(disk.name),
+        read_only=disk.access_of(request.session.user) is Access.READ_ONLY,
+        times=_disk_times(exporter.started_filetime, disk.written_ns()),
+        volume_serial=volume_serial(exporter),
+    )
+
+
+def _disk_times(started: int, written_ns: int) -> FileTimes:
+    """All times of a disk are that of its last write, as reading it leaves no trace."""
+    written = filetime(written_ns) if written_ns else started
+    return FileTimes(min(started, written), written, written, written)
+
+
+def with_disk(facts: FilesystemFacts, disk: OfferedDisk, node: str) -> FilesystemFacts:
+    """The facts of the volume as an open of a disk sees them: with the disk's sectors, and what the node may do."""
+    return replace(
+        facts,
+        logical_sector_bytes=disk.info.logical_block_size_bytes,
+        physical_sector_bytes=disk.info.physical_block_size_bytes,
+        read_only=disk.access_of(node) is Access.READ_ONLY,
+    )

@@ -1,0 +1,272 @@
+"""The I/O of an open of a disk: the hot path, from a request to the disk's queue and back to the reply.
+
+    read / write / flush   check the request, and put a `DiskRequest` into the disk's queue
+    _..._answered          the disk has answered: the reply waits for a turn of its node (`processor.py`)
+    _..._done              in that turn the reply is made, signed and sent
+
+No task, event or closure is made per request. A READ's reply is built in place around the payload, which the disk put
+into pooled memory; a large WRITE's payload goes to the disk from the memory that it was received into
+(MS-SMB2 3.3.5.11 to 3.3.5.13).
+"""
+
+import errno
+from collections.abc import Iterator
+from typing import Final
+
+from meshfs.buffers import HEADROOM_BYTES, Buffer
+from meshfs.disk.base import DiskRequest, Op
+from meshfs.errors import StatusError
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.kind import Kind
+from meshfs.exporter.rules.turns import ProcessorFlow
+from meshfs.exporter.state.open import Owner
+from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.tree import Tree
+from meshfs.smb.connection import take_payload
+from meshfs.smb.constants import PREFIX_BYTES, AccessMask, CreateOptions, NtStatus, WriteFlags
+from meshfs.smb.messages import FlushResponse
+from meshfs.smb.security import NONCE_EXPORTER
+from meshfs.smb.status import status_from_errno
+from meshfs.smb.wire import (
+    READ_DATA_OFFSET,
+    READ_RESPONSE,
+    READ_RESPONSE_FRAME_BYTES,
+    WRITE_RESPONSE,
+    WRITE_RESPONSE_FRAME_BYTES,
+    pack_read_response_frame,
+    pack_write_response_frame,
+)
+
+# Plain numbers and names: a member of an enum costs a look-up per message.
+_READ: Final = Op.READ
+_WRITE: Final = Op.WRITE
+_WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
+_SIGNED: Final = 0x00000008
+_REPLY_START: Final = HEADROOM_BYTES - READ_RESPONSE_FRAME_BYTES
+_MESSAGE_START: Final = _REPLY_START + PREFIX_BYTES
+
+
+class DiskIo(Kind):
+    """An open of a disk, as far as its I/O is concerned. Its requests that are queued or at the disk are ``requests``.
+
+    When the last of them is answered after the open was closed, `drained` is called.
+    """
+
+    __slots__ = ("disk", "flow", "readable", "requests", "turn", "writable", "write_through")
+
+    def __init__(
+        self, session: Owner, tree: Tree, file_id: int, access: int, disk: OfferedDisk, turn: ProcessorFlow
+    ) -> None:
+        super().__init__(session, tree, file_id, access, disk.name, disk)
+        self.disk = disk
+        self.readable = bool(access & (AccessMask.READ_DATA | AccessMask.EXECUTE))
+        self.writable = bool(access & (AccessMask.WRITE_DATA | AccessMask.APPEND_DATA))
+        self.write_through = False
+        assert tree.io_class is not None, "disks are in shares of a class"
+        #: Its requests wait in this flow of the disk's queue ...
+        self.flow = (session.user, tree.io_class)
+        #: ... and the replies to them in this flow of the processor.
+        self.turn = turn
+        self.requests: set[DiskRequest] = set()
+
+    def drained(self) -> None:
+        """The open is closing, and nothing of it is at the disk any more."""
+
+    def set_mode(self, mode: int) -> None:
+        super().set_mode(mode)
+        self.write_through = bool(mode & CreateOptions.WRITE_THROUGH)
+
+    def cancel(self, request: DiskRequest) -> bool:
+        """Answer a request with CANCELLED, unless it is at the disk. Returns whether it was cancelled."""
+        if not self.disk.runner.cancel(request):
+            return False
+        request.result = -errno.ECANCELED
+        request.on_done(request)
+        return True
+
+    def answered(self, request: DiskRequest) -> None:
+        self.requests.discard(request)
+        if self.closing and not self.requests:
+            self.drained()
+
+    def outstanding(self) -> Iterator[tuple[object, int]]:
+        yield from super().outstanding()
+        for request in self.requests:
+            yield request, request.context.message.channel_sequence
+
+    def is_outstanding(self, each: object) -> bool:
+        return each in self.requests or super().is_outstanding(each)
+
+    def cancel_requests_of(self, peer: object) -> None:
+        for request in list(self.requests):
+            if request.context.peer is peer:
+                self.cancel(request)
+
+    def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
+        if not self.readable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
+        disk = self.disk
+        available = disk.size_bytes - offset
+        if length > available:
+            length = max(available, 0)
+            if not length or length < minimum:
+                raise StatusError(NtStatus.END_OF_FILE, f"READ at {offset}")
+        if length < minimum:
+            raise StatusError(NtStatus.END_OF_FILE, f"READ of {length} bytes wants {minimum}")
+        if not length:
+            request.reply(READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, 0, 0, 0))
+            return
+        if disk.locks and not disk.locks.can_read(self, offset, length):
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "READ in another's lock")
+        peer = request.peer
+        exporter = peer.exporter
+        buffer = exporter.pool.acquire(length, peer.usage.memory)
+        disk_request = DiskRequest(
+            _READ, offset, length, buffer, HEADROOM_BYTES, _read_answered, flow=self.flow, context=request
+        )
+        self.requests.add(disk_request)
+        peer.cancellable[request.message.message_id] = disk_request
+        disk.runner.add(disk_request)
+        exporter.touch(disk.runner)
+
+    def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
+        if not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+        disk = self.disk
+        if offset + length > disk.size_bytes:
+            raise StatusError(NtStatus.DISK_FULL, f"WRITE of {length} bytes at {offset}")
+        if not length:
+            request.reply(WRITE_RESPONSE.pack(17, 0, 0, 0, 0, 0))
+            return
+        if disk.locks and not disk.locks.can_write(self, offset, length):
+            raise StatusError(NtStatus.FILE_LOCK_CONFLICT, "WRITE in a lock")
+        peer, message = request.peer, request.message
+        exporter = peer.exporter
+        buffer, start = take_payload(message, start, length, exporter.pool, peer.usage.memory)
+        disk_request = DiskRequest(
+            _WRITE, offset, length, buffer, start, _write_answered, flow=self.flow,
+            write_through=self.write_through or bool(flags & _WRITE_THROUGH), context=request,
+        )  # fmt: skip
+        self.requests.add(disk_request)
+        peer.cancellable[message.message_id] = disk_request
+        disk.runner.add(disk_request)
+        exporter.touch(disk.runner)
+
+    def flush(self, request: Request) -> None:
+        """FLUSH goes through the queue, as everything that touches the disk does."""
+        if not self.writable:
+            raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
+        disk = self.disk
+        disk_request = DiskRequest(Op.FLUSH, 0, 0, None, 0, _flush_answered, flow=self.flow, context=request)
+        self.requests.add(disk_request)
+        request.peer.cancellable[request.message.message_id] = disk_request
+        disk.runner.add(disk_request)
+        request.peer.exporter.touch(disk.runner)
+
+
+def _read_answered(done: DiskRequest) -> None:
+    done.on_done = _read_done
+    request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)
+
+
+def _read_done(done: DiskRequest) -> None:
+    request: Request = done.context
+    opened: DiskIo = done.context.open
+    opened.requests.discard(done)
+    request.peer.cancellable.pop(request.message.message_id, None)
+    buffer, result = done.buffer, done.result
+    assert buffer is not None
+    if result > 0:
+        peer = request.peer
+        if request.compound is not None or peer.closed:
+            body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, result, 0, 0)
+            data = buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + result]
+            request.reply(b"".join((body, data)))
+            buffer.release()
+        else:
+            _send_read(request, buffer, result)
+    else:
+        buffer.release()
+        _fail(request, result)
+    if opened.closing and not opened.requests:
+        opened.drained()
+
+
+def _send_read(request: Request, buffer: Buffer, length: int) -> None:
+    """Make the reply around its payload, and let it go from there."""
+    peer, message, view = request.peer, request.message, buffer.view
+    pack_read_response_frame(
+        view, _REPLY_START, length, flags=_SIGNED if request.sign else 0,
+        credits=peer.window.grant(message.credits, message.credit_charge),
+        credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+        session_id=request.session_id,
+    )  # fmt: skip
+    end = HEADROOM_BYTES + length
+    security = request.security
+    if request.seal and security is not None and security.sealer is not None:
+        peer.send(security.sealer.seal_in_place(view, _MESSAGE_START, end - _MESSAGE_START), buffer)
+        return
+    if request.sign and security is not None:
+        security.signer.sign(view[_MESSAGE_START:end], message.message_id, NONCE_EXPORTER)
+    peer.send(view[_REPLY_START:end], buffer)
+
+
+def _write_answered(done: DiskRequest) -> None:
+    done.on_done = _write_done
+    request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)
+
+
+def _write_done(done: DiskRequest) -> None:
+    request: Request = done.context
+    opened: DiskIo = done.context.open
+    assert done.buffer is not None
+    opened.requests.discard(done)
+    request.peer.cancellable.pop(request.message.message_id, None)
+    done.buffer.release()
+    result = done.result
+    if result > 0:
+        peer = request.peer
+        if request.compound is not None or request.seal or peer.closed:
+            request.reply(WRITE_RESPONSE.pack(17, 0, result, 0, 0, 0))
+        else:
+            message, frame = request.message, bytearray(WRITE_RESPONSE_FRAME_BYTES)
+            pack_write_response_frame(
+                frame, result, flags=_SIGNED if request.sign else 0,
+                credits=peer.window.grant(message.credits, message.credit_charge),
+                credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+                session_id=request.session_id,
+            )  # fmt: skip
+            if request.sign:
+                assert request.security is not None
+                request.security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message.message_id, NONCE_EXPORTER)
+            peer.send(frame)
+    else:
+        _fail(request, result)
+    if opened.closing and not opened.requests:
+        opened.drained()
+
+
+def _fail(request: Request, result: int) -> None:
+    """``result`` is -errno; 0 where the disk ended before its size (it shrank under us)."""
+    request.fail(status_from_errno(-result) if result else NtStatus.END_OF_FILE)
+
+
+def _flush_answered(done: DiskRequest) -> None:
+    done.on_done = _flush_done
+    request = done.context
+    request.peer.exporter.processor.answered(request.open.turn, done)
+
+
+def _flush_done(done: DiskRequest) -> None:
+    request: Request = done.context
+    opened: DiskIo = done.context.open
+    opened.requests.discard(done)
+    request.peer.cancellable.pop(request.message.message_id, None)
+    if done.result < 0:
+        _fail(request, done.result)
+    else:
+        request.reply(FlushResponse().pack())
+    if opened.closing and not opened.requests:
+        opened.drained()

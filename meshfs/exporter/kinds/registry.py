@@ -1,0 +1,28 @@
+"""Which kind of open a CREATE makes: its share has kinds, and the first of them that takes the name makes the open.
+
+A new kind is one line here. In the shares of disks it stands before the disks, which take all names that are left.
+"""
+
+from typing import Final
+
+from meshfs.exporter.kinds import disk_create, pipe, root, scratch_create
+from meshfs.exporter.kinds.created import Creator
+from meshfs.exporter.state.shares import SHARE_IPC, SHARE_SCRATCH
+from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
+
+_OF_DISKS: Final = (
+    root.CREATOR,
+    disk_create.CREATOR,
+)
+#: By the name of the share in lower case, as `Tree.share` has it.
+CREATORS: Final[dict[str, tuple[Creator, ...]]] = {
+    SHARE_DISKS: _OF_DISKS,
+    SHARE_DISKS_SYSTEM: _OF_DISKS,
+    SHARE_SCRATCH: (scratch_create.CREATOR,),
+    SHARE_IPC.lower(): (pipe.CREATOR,),
+}
+
+
+def creator(share: str, name: str) -> Creator:
+    """What makes an open of that name in the share. The last kind of each share takes every name."""
+    return next(each for each in CREATORS[share] if each.takes(name))

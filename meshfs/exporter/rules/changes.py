@@ -1,0 +1,13 @@
+"""What a change notification says that happened to a file: the actions of FILE_NOTIFY_INFORMATION (MS-FSCC 2.7.1)."""
+
+import enum
+
+
+class NotifyAction(enum.IntEnum):
+    """The values that meshfs uses, under their own names."""
+
+    ADDED = 1
+    REMOVED = 2
+    MODIFIED = 3
+    RENAMED_OLD_NAME = 4
+    RENAMED_NEW_NAME = 5
