@@ -142,7 +142,7 @@ def test_an_unmount_flushes_what_a_program_closed_without_fsync(new_cluster: New
 
 
 def test_sync_of_the_disks_file_reaches_the_owner_and_sync_of_all_does_not(new_cluster: NewCluster) -> None:
-    """FUSE passes sync(2) and syncfs(2) on to nobody but virtiofs; what the README says is this."""
+    """FUSE passes sync(2) and syncfs(2) on to nobody but virtiofs; docs/admin/durability.md says so."""
     cluster = new_cluster()
     cluster.add_node("n1", [cluster.image("disk0", SIZE)])
     cluster.add_node("n2")

@@ -69,9 +69,21 @@ def test_the_example(tmp_path: Path) -> None:
     assert config.disk_id("n1", "disk0") == "meshfs-n1-disk0"
 
 
-def test_the_example_of_the_readme(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (text,) = re.findall(r"^```toml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+def example_of(page: str) -> str:
+    """The config that a page of the documentation shows."""
+    text = (Path(__file__).parents[2] / page).read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return str(example)
+
+
+def test_the_first_cluster_of_the_readme(tmp_path: Path) -> None:
+    loaded = load(tmp_path, example_of("README.md"))
+    assert [node.name for node in loaded.nodes] == ["n1", "n2"]
+    assert [disk.name for disk in loaded.nodes[0].disks] == ["disk0"]
+
+
+def test_the_example_with_every_key(tmp_path: Path) -> None:
+    text = example_of("docs/admin/config.md")
     loaded = load(tmp_path, text)
     assert loaded.policy("n1", "disk0").of(("n2", IoClass.APP)).reservation == 0.3
     # Every key but the node's public key, which has a folder of its own.

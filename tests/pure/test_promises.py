@@ -1,4 +1,4 @@
-"""What README.md says of commands, times and limits, held against the program."""
+"""What the pages say of commands, times and limits, held against the program."""
 
 import argparse
 import ast
@@ -14,6 +14,11 @@ from meshfs import limits
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+MESHCTL = (ROOT / "docs/admin/meshctl.md").read_text()
+PROMISES = (ROOT / "docs/promises.md").read_text()
+#: README is read to its end only as long as it is short.
+README_LINES_MAX = 150
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
@@ -27,10 +32,38 @@ def test_every_verb_but_password_takes_json() -> None:
     assert without == {"password"}
 
 
+def shown_by(page: str) -> set[str]:
+    """The verbs of meshctl that a page shows at the beginning of a line."""
+    return {match[1] for match in re.finditer(r"^ {4}meshctl (flows (?:set|reset)|\w+)", page, re.MULTILINE)}
+
+
 def test_every_verb_that_the_readme_shows_exists() -> None:
-    shown = {match[1] for match in re.finditer(r"^ {4}meshctl (flows (?:set|reset)|\w+)", README, re.MULTILINE)}
+    shown = shown_by(README)
     assert shown
     assert shown <= set(verbs())
+
+
+def test_the_page_of_meshctl_shows_every_verb() -> None:
+    assert shown_by(MESHCTL) == set(verbs())
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= README_LINES_MAX
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Links to files of the repository; the part behind # and addresses of the web are not looked at."""
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(
+        r"(?<![\w./*-])((?:meshfs|daemon|tools|tests)/[\w./@-]*\.(?:py|md|sh|service|toml))\b", page.read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_flows_reads_the_installed_config() -> None:
@@ -58,8 +91,8 @@ def test_keygen_tells_programs_what_it_did(tmp_path: Path, capsys: pytest.Captur
         ("a login", [limits.UNAUTHENTICATED_TIMEOUT_S]),
     ],
 )
-def test_the_times_of_the_readme_are_the_limits(row: str, times_s: list[float]) -> None:
-    (line,) = re.findall(rf"^\| {row}[^|]*\|(.*)\|$", README, re.MULTILINE)
+def test_the_times_of_the_promises_are_the_limits(row: str, times_s: list[float]) -> None:
+    (line,) = re.findall(rf"^\| {row}[^|]*\|(.*)\|$", PROMISES, re.MULTILINE)
     numbers = [float(number) for number in re.findall(r"[\d.]*\d(?= s\b)", line)]
     assert set(times_s) <= set(numbers), line
 
