@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.exporter.state.shares import DISK_RIGHTS, OfferedDisk
+from meshfs.exporter.rules.access import DISK_RIGHTS
+from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner

@@ -2,9 +2,9 @@
 
 import pytest
 
+from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.locks import ByteRange, Lock, LockTable
 from meshfs.exporter.rules.share_access import ShareCounts
-from meshfs.exporter.state.shares import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.smb.constants import AccessMask, ShareAccess
 
 READ, WRITE, DELETE = int(AccessMask.READ_DATA), int(AccessMask.WRITE_DATA), int(AccessMask.DELETE)

@@ -2,8 +2,9 @@
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS
 from meshfs.exporter.rules.scratch.rules import SCRATCH_RIGHTS
-from meshfs.exporter.state.shares import CLASS_OF_SHARE, READ_RIGHTS, SHARE_IPC, SHARE_SCRATCH, WRITE_RIGHTS
+from meshfs.exporter.state.shares import CLASS_OF_SHARE, SHARE_IPC, SHARE_SCRATCH
 from meshfs.model import IoClass
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Dialect, NtStatus, ShareFlags, ShareType

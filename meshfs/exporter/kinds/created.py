@@ -30,10 +30,15 @@ class Creator(NamedTuple):
     create: Callable[[Request, CreateRequest], None]
 
 
+def takes_all(_: str) -> bool:
+    """For the kind that takes all names which no kind before it has taken."""
+    return True
+
+
 def check_not_deleted(body: CreateRequest) -> None:
     """Raises StatusError where a CREATE wants the file deleted with the open, for kinds that have no such files."""
     if body.options & CreateOptions.DELETE_ON_CLOSE:
-        raise StatusError(NtStatus.ACCESS_DENIED, "disks are not deleted")
+        raise StatusError(NtStatus.ACCESS_DENIED, "nothing is deleted in this share")
 
 
 def check_room(session: Session) -> None:

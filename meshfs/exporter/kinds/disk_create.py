@@ -11,19 +11,18 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted
+from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted, takes_all
 from meshfs.exporter.kinds.disk import DiskOpen
 from meshfs.exporter.kinds.pending_create import PendingCreate
-from meshfs.exporter.state.shares import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
+from meshfs.exporter.rules.access import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, expand_access
+from meshfs.exporter.rules.dispositions import OVERWRITES, action_on_existing
+from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.model import Access
-from meshfs.smb.constants import AccessMask, CreateAction, CreateDisposition, CreateOptions, NtStatus
+from meshfs.smb.constants import AccessMask, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import has_wildcards
 from meshfs.smb.messages import CreateRequest
 
 _D = CreateDisposition
-_OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
-_ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAction.OVERWRITTEN,
-                   _D.OVERWRITE_IF: CreateAction.OVERWRITTEN}  # fmt: skip
 
 
 def create(request: Request, body: CreateRequest) -> None:
@@ -84,7 +83,7 @@ def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
     """The access the open gets. StatusError where that is not all it wants."""
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
     wanted = body.desired_access
-    if body.disposition in _OVERWRITES:
+    if body.disposition in OVERWRITES:
         wanted |= AccessMask.WRITE_DATA
     granted = expand_access(wanted, allowed)
     if granted & ~allowed:
@@ -104,8 +103,7 @@ def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int
     turn = exporter.processor.turns.flow((session.user, tree.io_class))
     opened = DiskOpen(session, tree, exporter.new_file_id(), granted, body.share_access, disk, turn)
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
-    action = _ACTIONS.get(_D(body.disposition), CreateAction.OPENED)
-    answer(request, body, opened, allowed=allowed, action=action)
+    answer(request, body, opened, allowed=allowed, action=action_on_existing(body.disposition))
 
 
 def _find(request: Request, body: CreateRequest) -> OfferedDisk:
@@ -126,4 +124,4 @@ def _find(request: Request, body: CreateRequest) -> OfferedDisk:
     return disk
 
 
-CREATOR: Final = Creator(lambda _: True, create)
+CREATOR: Final = Creator(takes_all, create)

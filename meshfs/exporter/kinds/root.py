@@ -9,16 +9,16 @@ from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted
 from meshfs.exporter.kinds.disk_facts import disk_facts
 from meshfs.exporter.kinds.facts import volume_serial
 from meshfs.exporter.kinds.kind import Kind
+from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access
+from meshfs.exporter.rules.dispositions import OVERWRITES
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.open import Owner
-from meshfs.exporter.state.shares import READ_RIGHTS, WRITE_RIGHTS, OfferedDisk, expand_access
+from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import CreateAction, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import FileFacts, NamePattern
 from meshfs.smb.messages import CreateRequest, FileTimes, FlushResponse
 
-_D = CreateDisposition
-_OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
 _INDEX: Final = 1
 
 
@@ -83,9 +83,9 @@ def create(request: Request, body: CreateRequest) -> None:
     check_not_deleted(body)
     if body.options & CreateOptions.NON_DIRECTORY_FILE:
         raise StatusError(NtStatus.FILE_IS_A_DIRECTORY, "the root is a directory")
-    if body.disposition == _D.CREATE:
+    if body.disposition == CreateDisposition.CREATE:
         raise StatusError(NtStatus.OBJECT_NAME_COLLISION, "the root exists")
-    if body.disposition in _OVERWRITES:
+    if body.disposition in OVERWRITES:
         raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not overwritten")
     allowed = int(READ_RIGHTS)
     granted = expand_access(body.desired_access, allowed)

@@ -4,7 +4,7 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import Creator, answer
+from meshfs.exporter.kinds.created import Creator, answer, takes_all
 from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.kinds.scratch_open import ScratchOpen
 from meshfs.exporter.rules.oplock import GRANTED_LEVELS, Oplock
@@ -78,4 +78,4 @@ class _Pending(PendingCreate):
             _open(request, self._body, self._volume, created)
 
 
-CREATOR: Final = Creator(lambda _: True, create)
+CREATOR: Final = Creator(takes_all, create)

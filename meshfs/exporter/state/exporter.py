@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from meshfs import bugs, limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
+from meshfs.exporter.rules.access import DISK_RIGHTS
 from meshfs.exporter.rules.changes import NotifyAction
 from meshfs.exporter.rules.holdings import Holdings
 from meshfs.exporter.rules.memory_budget import MemoryBudget
@@ -29,7 +30,7 @@ from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import Session
-from meshfs.exporter.state.shares import DISK_RIGHTS, OfferedDisk, Shares
+from meshfs.exporter.state.shares import OfferedDisk, Shares
 from meshfs.model import Access
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts

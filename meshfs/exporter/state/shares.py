@@ -21,7 +21,6 @@ from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.share_access import ShareCounts
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, Access, DiskInfo, DiskState, IoClass
 from meshfs.scheduler.runner import Runner
-from meshfs.smb.constants import AccessMask
 from meshfs.smb.info import short_name
 
 logger = logging.getLogger(__name__)
@@ -34,35 +33,6 @@ CLASS_OF_SHARE: Final[Mapping[str, IoClass]] = {
     SHARE_DISKS: IoClass.APP,
     SHARE_DISKS_SYSTEM: IoClass.SYSTEM,
 }
-
-_M = AccessMask
-ATTRIBUTE_RIGHTS: Final = _M.READ_ATTRIBUTES | _M.READ_EA | _M.READ_CONTROL | _M.SYNCHRONIZE
-READ_RIGHTS: Final = ATTRIBUTE_RIGHTS | _M.READ_DATA | _M.EXECUTE
-#: Attributes may be "written" (copying tools do) without effect.
-WRITE_RIGHTS: Final = _M.WRITE_DATA | _M.APPEND_DATA | _M.WRITE_ATTRIBUTES | _M.WRITE_EA
-DISK_RIGHTS: Final[Mapping[Access, int]] = {
-    Access.NONE: 0,
-    Access.READ_ONLY: int(READ_RIGHTS),
-    Access.READ_WRITE: int(READ_RIGHTS | WRITE_RIGHTS),
-}
-_GENERIC: Final[tuple[tuple[int, int], ...]] = (
-    (_M.GENERIC_READ, READ_RIGHTS & ~_M.EXECUTE),
-    (_M.GENERIC_WRITE, WRITE_RIGHTS | _M.READ_CONTROL | _M.SYNCHRONIZE),
-    (_M.GENERIC_EXECUTE, _M.EXECUTE | _M.READ_ATTRIBUTES | _M.READ_CONTROL | _M.SYNCHRONIZE),
-    # What a disk has; a disk cannot be deleted and has no owner to change.
-    (_M.GENERIC_ALL, READ_RIGHTS | WRITE_RIGHTS),
-)
-
-
-def expand_access(desired: int, allowed: int) -> int:
-    """Desired access without generic rights and MAXIMUM_ALLOWED (MS-SMB2 2.2.13.1)."""
-    granted = desired
-    for generic, rights in _GENERIC:
-        if granted & generic:
-            granted = granted & ~generic | rights
-    if granted & _M.MAXIMUM_ALLOWED:
-        granted = granted & ~_M.MAXIMUM_ALLOWED | allowed
-    return int(granted)
 
 
 class OpenOfDisk(Protocol):

@@ -7,8 +7,9 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
+from meshfs.exporter.rules.access import expand_access
+from meshfs.exporter.rules.dispositions import OVERWRITES
 from meshfs.exporter.rules.scratch.tree import ScratchFile
-from meshfs.exporter.state.shares import expand_access
 from meshfs.smb.constants import AccessMask, CreateDisposition, CreateOptions, FileAttributes, NtStatus
 from meshfs.smb.info.facts import NAME_MAX_CHARS
 from meshfs.smb.messages import CreateRequest
@@ -19,7 +20,6 @@ _F = FileAttributes
 _O = CreateOptions
 #: Everything one may do with a file: whoever is logged in may do it.
 SCRATCH_RIGHTS: Final = 0x001F_01FF
-OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
 KEPT_ATTRIBUTES: Final = int(_F.READONLY | _F.HIDDEN | _F.SYSTEM | _F.ARCHIVE)
 _FORBIDDEN_IN_NAMES: Final = frozenset('"*/:<>?|\\') | {chr(code) for code in range(32)}
 # Room for a ".." beside each name of the longest path there can be; more is work without a purpose.

@@ -11,10 +11,10 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.rules.changes import NotifyAction
+from meshfs.exporter.rules.dispositions import OVERWRITES, action_on_existing
 from meshfs.exporter.rules.oplock import Oplock, opens_data
 from meshfs.exporter.rules.scratch.rules import (
     KEPT_ATTRIBUTES,
-    OVERWRITES,
     check_attributes,
     check_kind,
     check_options,
@@ -40,8 +40,6 @@ _F = FileAttributes
 _O = CreateOptions
 #: The largest file of NTFS with 4 KiB clusters (MS-FSA 2.1.5.4, MAXFILESIZE); beyond, a range makes no sense.
 FILE_SIZE_MAX_BYTES: Final = 0xFFF_FFFF_0000
-_ACTIONS: Final = {_D.SUPERSEDE: CreateAction.SUPERSEDED, _D.OVERWRITE: CreateAction.OVERWRITTEN,
-                   _D.OVERWRITE_IF: CreateAction.OVERWRITTEN}  # fmt: skip
 #: A rename enters a name as if it opened the directory for that, and shares all but its deletion.
 _RENAME_SHARES: Final = int(ShareAccess.READ | ShareAccess.WRITE)
 _DATA_STREAM: Final = "::$DATA"
@@ -147,7 +145,7 @@ class ScratchVolume:
             file.attributes = int(body.file_attributes & KEPT_ATTRIBUTES | _F.ARCHIVE)
             self.written(file, now)
             self.modified(file, _OVERWRITTEN)
-        return Created(file, _ACTIONS.get(_D(body.disposition), CreateAction.OPENED), access)
+        return Created(file, action_on_existing(body.disposition), access)
 
     # --- close and delete --------------------------------------------------------------
 
