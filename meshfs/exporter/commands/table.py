@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands import cancel, ioctl, listing, locking, oplock_break, query, read_write, trees
+from meshfs.exporter.commands import cancel, ioctl, lock, oplock_break, query_directory, query_info, read_write, trees
 from meshfs.exporter.commands import create as files
 from meshfs.exporter.commands import session_setup as session
 from meshfs.exporter.exchange.request import Request
@@ -57,13 +57,13 @@ HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
     Command.FLUSH: (read_write.flush, Needs.TREE),
     Command.READ: (read_write.read, Needs.TREE),
     Command.WRITE: (read_write.write, Needs.TREE),
-    Command.LOCK: (locking.lock, Needs.TREE),
+    Command.LOCK: (lock.lock, Needs.TREE),
     Command.IOCTL: (ioctl.ioctl, Needs.TREE),
     Command.CANCEL: (cancel.cancel, Needs.SESSION),
     Command.ECHO: (_echo, Needs.SESSION_IF_NAMED),
-    Command.QUERY_DIRECTORY: (listing.query_directory, Needs.TREE),
-    Command.CHANGE_NOTIFY: (query.change_notify, Needs.TREE),
-    Command.QUERY_INFO: (query.query_info, Needs.TREE),
-    Command.SET_INFO: (query.set_info, Needs.TREE),
+    Command.QUERY_DIRECTORY: (query_directory.query_directory, Needs.TREE),
+    Command.CHANGE_NOTIFY: (query_info.change_notify, Needs.TREE),
+    Command.QUERY_INFO: (query_info.query_info, Needs.TREE),
+    Command.SET_INFO: (query_info.set_info, Needs.TREE),
     Command.OPLOCK_BREAK: (oplock_break.acknowledge, Needs.TREE),
 }

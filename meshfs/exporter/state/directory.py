@@ -24,7 +24,7 @@ _CHANGE_BYTES: Final = 12 + 2
 
 
 class Page(Protocol):
-    """A QUERY_DIRECTORY; `meshfs.exporter.commands.listing` has it."""
+    """A QUERY_DIRECTORY; `meshfs.exporter.commands.query_directory` has it."""
 
     flow: ProcessorFlow
 
