@@ -1,7 +1,7 @@
-"""CREATE and CLOSE (MS-SMB2 3.3.5.9, 3.3.5.10).
+"""CREATE: something is opened (MS-SMB2 3.3.5.9).
 
 What a CREATE opens depends on the share and on the name, and is up to the kinds of opens (`kinds/registry.py`). Here
-stands what is true of every CREATE and CLOSE.
+stands what can be wrong with any CREATE.
 """
 
 from typing import Final
@@ -9,18 +9,16 @@ from typing import Final
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.created import check_room
-from meshfs.exporter.kinds.kind import find_open
 from meshfs.exporter.kinds.registry import creator
 from meshfs.smb.constants import (
     AccessMask,
-    CloseFlags,
     CreateDisposition,
     CreateOptions,
     ImpersonationLevel,
     NtStatus,
     ShareAccess,
 )
-from meshfs.smb.messages import CloseRequest, CloseResponse, CreateRequest
+from meshfs.smb.messages import CreateRequest
 
 _SHARE_ALL: Final = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
 
@@ -33,7 +31,7 @@ def create(request: Request) -> None:
 
 
 def _check(body: CreateRequest) -> None:
-    """What can be wrong with any CREATE."""
+    """Raises StatusError where the fields contradict each other, or ask for what no share has."""
     if body.impersonation > ImpersonationLevel.DELEGATE:
         raise StatusError(NtStatus.BAD_IMPERSONATION_LEVEL, f"impersonation level {body.impersonation}")
     both = CreateOptions.DIRECTORY_FILE | CreateOptions.NON_DIRECTORY_FILE
@@ -54,23 +52,3 @@ def _check(body: CreateRequest) -> None:
         raise StatusError(NtStatus.ACCESS_DENIED, "no access wanted")
     if body.context(b"TWrp") is not None:
         raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, "no earlier versions are kept")
-
-
-def close(request: Request) -> None:
-    """Answered when nothing of the open is at its disk any more: an initiator's fence.
-
-    Also where the open is closing already: an initiator asks again when it lost the channel it asked on.
-    """
-    body = CloseRequest.unpack(request.message.body)
-    closing = request.session.find_closing(request.tree, body.file_id)
-    if closing is not None:
-        closing.close(lambda: request.fail(NtStatus.FILE_CLOSED))
-        return
-    opened = find_open(request, *body.file_id)
-    reply = CloseResponse()
-    if body.flags & CloseFlags.POSTQUERY_ATTRIB:
-        facts = opened.file_facts(request)
-        reply = CloseResponse(
-            int(CloseFlags.POSTQUERY_ATTRIB), facts.times, facts.allocation_bytes, facts.size_bytes, facts.attributes
-        )
-    opened.close(lambda: request.reply(reply.pack()))

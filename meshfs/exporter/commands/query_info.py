@@ -1,72 +1,14 @@
-"""CHANGE_NOTIFY, QUERY_INFO and SET_INFO (MS-SMB2 3.3.5.19 to 3.3.5.21)."""
+"""QUERY_INFO: what is known of a file, of its volume, of its security, and of the open (MS-SMB2 3.3.5.20)."""
 
 from typing import Final
 
-from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind, find_open
-from meshfs.exporter.rules.holdings import Resource
-from meshfs.exporter.state.directory import Directory
 from meshfs.smb.constants import InfoType, NtStatus
-from meshfs.smb.info import (
-    Output,
-    SetMode,
-    changed_mode,
-    parse_change,
-    query_file,
-    query_filesystem,
-    query_security,
-)
-from meshfs.smb.messages import (
-    ChangeNotifyRequest,
-    ChangeNotifyResponse,
-    ErrorResponse,
-    QueryInfoRequest,
-    QueryInfoResponse,
-    SetInfoRequest,
-    SetInfoResponse,
-)
+from meshfs.smb.info import Output, query_file, query_filesystem, query_security
+from meshfs.smb.messages import ErrorResponse, QueryInfoRequest, QueryInfoResponse
 
 _ERROR: Final = 0xC0000000
-#: SMB2_WATCH_TREE (MS-SMB2 2.2.35).
-_WATCH_TREE: Final = 0x0001
-
-
-def change_notify(request: Request) -> None:
-    """Answered when something in the directory changes, or below it where that is asked for."""
-    body = ChangeNotifyRequest.unpack(request.message.body)
-    opened = find_open(request, *body.file_id)
-    request.check_charge(body.output_bytes_max)
-    directory = opened.as_listable()
-    opened.watch(
-        body.completion_filter, whole_tree=bool(body.flags & _WATCH_TREE), output_bytes_max=body.output_bytes_max
-    )
-    if directory.has_changes:
-        _tell_changes(request, directory, body.output_bytes_max)
-        return
-
-    def tell() -> None:
-        abort()
-        _tell_changes(request, directory, body.output_bytes_max)
-
-    def abort() -> None:
-        opened.waits.discard(waiting)
-        del directory.watchers[tell]
-        holdings.give_back(Resource.NOTIFIES)
-
-    holdings = request.session.holdings
-    waiting = holdings.take_for(lambda: request.wait(abort), Resource.NOTIFIES)
-    opened.waits.add(waiting)
-    directory.watchers[tell] = None
-
-
-def _tell_changes(request: Request, directory: Directory, output_bytes_max: int) -> None:
-    """Answer a CHANGE_NOTIFY with the changes, or with the demand to list the directory again."""
-    changes = directory.take(output_bytes_max)
-    if changes is None:
-        request.reply(ChangeNotifyResponse(b"").pack(), NtStatus.NOTIFY_ENUM_DIR)
-    else:
-        request.reply(ChangeNotifyResponse(changes).pack())
 
 
 def query_info(request: Request) -> None:
@@ -89,26 +31,3 @@ def _output(request: Request, opened: Kind, body: QueryInfoRequest) -> Output:
     if body.info_type == InfoType.SECURITY:
         return query_security(body.additional, opened.access, opened.allowed, body.output_bytes_max)
     return Output(NtStatus.NOT_SUPPORTED if body.info_type == InfoType.QUOTA else NtStatus.INVALID_PARAMETER)
-
-
-def set_info(request: Request) -> None:
-    body = SetInfoRequest.unpack(request.message.body)
-    opened = find_open(request, *body.file_id)
-    request.check_charge(len(body.buffer))
-    if body.info_type != InfoType.FILE:
-        raise StatusError(NtStatus.ACCESS_DENIED, f"SET_INFO of type {body.info_type}")
-    change = parse_change(body.info_class, body.buffer)
-    if isinstance(change, NtStatus):
-        raise StatusError(change, f"SET_INFO class {body.info_class}")
-    if isinstance(change, SetMode):
-        _set_mode(opened, change.mode)
-    else:
-        opened.set_info(request, change)
-    request.reply(SetInfoResponse().pack())
-
-
-def _set_mode(opened: Kind, wanted: int) -> None:
-    mode = changed_mode(opened.mode, wanted)
-    if mode is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"mode 0x{wanted:x}")
-    opened.set_mode(mode)

@@ -14,8 +14,20 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs.errors import StatusError
-from meshfs.exporter.commands import cancel, ioctl, lock, oplock_break, query_directory, query_info, read_write, trees
-from meshfs.exporter.commands import create as files
+from meshfs.exporter.commands import (
+    cancel,
+    change_notify,
+    close,
+    create,
+    ioctl,
+    lock,
+    oplock_break,
+    query_directory,
+    query_info,
+    read_write,
+    set_info,
+    trees,
+)
 from meshfs.exporter.commands import session_setup as session
 from meshfs.exporter.exchange.request import Request
 from meshfs.smb.constants import Command, NtStatus
@@ -52,8 +64,8 @@ HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
     Command.LOGOFF: (session.logoff, Needs.SESSION),
     Command.TREE_CONNECT: (trees.connect, Needs.SESSION),
     Command.TREE_DISCONNECT: (trees.disconnect, Needs.TREE),
-    Command.CREATE: (files.create, Needs.TREE),
-    Command.CLOSE: (files.close, Needs.TREE),
+    Command.CREATE: (create.create, Needs.TREE),
+    Command.CLOSE: (close.close, Needs.TREE),
     Command.FLUSH: (read_write.flush, Needs.TREE),
     Command.READ: (read_write.read, Needs.TREE),
     Command.WRITE: (read_write.write, Needs.TREE),
@@ -62,8 +74,8 @@ HANDLERS: Final[dict[int, tuple[Handler, Needs]]] = {
     Command.CANCEL: (cancel.cancel, Needs.SESSION),
     Command.ECHO: (_echo, Needs.SESSION_IF_NAMED),
     Command.QUERY_DIRECTORY: (query_directory.query_directory, Needs.TREE),
-    Command.CHANGE_NOTIFY: (query_info.change_notify, Needs.TREE),
+    Command.CHANGE_NOTIFY: (change_notify.change_notify, Needs.TREE),
     Command.QUERY_INFO: (query_info.query_info, Needs.TREE),
-    Command.SET_INFO: (query_info.set_info, Needs.TREE),
+    Command.SET_INFO: (set_info.set_info, Needs.TREE),
     Command.OPLOCK_BREAK: (oplock_break.acknowledge, Needs.TREE),
 }

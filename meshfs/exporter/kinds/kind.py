@@ -16,7 +16,8 @@ by its file id (`find_open`), and lets the open answer. So a new kind is a new f
     OPLOCK_BREAK      acknowledge_break
     CLOSE             close, file_facts
 
-Each of them raises StatusError where it refuses. Those that get the request answer it themselves, at once or later.
+Each of them raises StatusError where it refuses. The methods read, write, flush, ioctl and acknowledge_break answer the
+request themselves, at once or later. From what the others return, the command makes the answer.
 """
 
 from collections.abc import Iterator
