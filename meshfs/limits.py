@@ -45,7 +45,7 @@ CREDITS_MAX: Final = 512
 # beyond CREDITS_MAX waits where it was received.
 CREDITS_GRANTED_MAX: Final = 8192
 CREDITS_UNAUTHENTICATED_MAX: Final = 16
-# A disk's requests of one class may hold this times the credits that are free then (initiator/window.py
+# A disk's requests of one class may hold this times the credits that are free then (initiator/channel/credits.py
 # has the numbers): one busy disk most of them, many hung ones never all; system I/O less than applications.
 WINDOW_APP_SHARE: Final = 4.0
 WINDOW_SYSTEM_SHARE: Final = 0.5

@@ -314,7 +314,8 @@ async def test_a_channel_that_died_is_found_by_one_that_has_nothing_to_do(
 ) -> None:
     """Whenever that one was heard last; and it is asked only once."""
     async with scripted_channel(honest) as (dead, gone), scripted_channel(honest) as (other, exporter):
-        dead.siblings, other.siblings = lambda: [other], lambda: [dead]
+        dead.liveness.join(lambda: [other.liveness])
+        other.liveness.join(lambda: [dead.liveness])
         await read(dead, 0, 1)
         gone.script = silent
         start = trio.current_time()
@@ -456,7 +457,7 @@ async def test_lent_memory_outlives_every_batch_of_the_turn_it_came_in() -> None
             for request in held:
                 exporter.answer(request)
                 for _ in range(6):
-                    channel._readable()
+                    channel._inbox.readable()
         assert sorted(results) == sorted([content(7, size), content(77, size)])
 
 

@@ -34,7 +34,7 @@ async def read(channel: Channel, io_class: IoClass) -> None:
 async def test_a_busy_channel_measures_and_follows(mock_clock: MockClock) -> None:
     async with scripted_channel(hold) as (channel, exporter), trio.open_nursery() as nursery:
         channel.credits.grant(limits.CREDITS_MAX)
-        channel.delay.next_s = trio.current_time()
+        channel.probe.delay.next_s = trio.current_time()
         for _ in range(40):
             nursery.start_soon(read, channel, IoClass.APP)
         await settle()
@@ -47,7 +47,7 @@ async def test_a_busy_channel_measures_and_follows(mock_clock: MockClock) -> Non
         mock_clock.jump(0.001)
         exporter.answer(echoes(exporter)[-1])
         await settle()
-        assert channel.delay.app_credits == limits.WINDOW_ROOM_MAX_CREDITS
+        assert channel.probe.delay.app_credits == limits.WINDOW_ROOM_MAX_CREDITS
         # No more of them than one each WINDOW_ECHO_EVERY_S, and never two at a time.
         exporter.answer(reads.pop())
         await settle()
@@ -61,8 +61,8 @@ async def test_a_busy_channel_measures_and_follows(mock_clock: MockClock) -> Non
         mock_clock.jump(limits.WINDOW_DELAY_S * 0.9)
         exporter.answer(echoes(exporter)[-1])
         await settle()
-        assert channel.delay.app_credits == limits.WINDOW_ROOM_MAX_CREDITS
-        assert channel.delay.system_credits < limits.WINDOW_ROOM_MAX_CREDITS
+        assert channel.probe.delay.app_credits == limits.WINDOW_ROOM_MAX_CREDITS
+        assert channel.probe.delay.system_credits < limits.WINDOW_ROOM_MAX_CREDITS
         app, system = channel.lane(IoClass.APP).of_class, channel.lane(IoClass.SYSTEM).of_class
         assert system.kept > app.kept
         for request in reads:
@@ -72,7 +72,7 @@ async def test_a_busy_channel_measures_and_follows(mock_clock: MockClock) -> Non
 async def test_no_credit_is_used_for_an_echo_that_a_request_may_need(mock_clock: MockClock) -> None:
     async with scripted_channel(hold) as (channel, exporter), trio.open_nursery() as nursery:
         channel.credits.grant(8)
-        channel.delay.next_s = trio.current_time()
+        channel.probe.delay.next_s = trio.current_time()
         for _ in range(6):
             nursery.start_soon(read, channel, IoClass.APP)
         await settle()
@@ -86,7 +86,7 @@ async def test_no_credit_is_used_for_an_echo_that_a_request_may_need(mock_clock:
 async def test_a_request_at_a_time_is_not_measured_more_than_once(mock_clock: MockClock) -> None:
     async with scripted_channel(lambda exporter, request: exporter.answer(request)) as (channel, exporter):
         channel.credits.grant(limits.CREDITS_MAX)
-        channel.delay.next_s = trio.current_time()
+        channel.probe.delay.next_s = trio.current_time()
         for _ in range(10):
             await read(channel, IoClass.APP)
             mock_clock.jump(limits.WINDOW_ECHO_EVERY_S)

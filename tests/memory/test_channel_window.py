@@ -70,7 +70,7 @@ async def shelf(folder: Path, count: int, *, io_timeout_s: float = limits.IO_TIM
             ports.append(Port(info, pair.session, io_timeout_s, pair.nursery.start_soon))
         for channel in pair.session.channels:
             # What a lane may hold is counted to the credit here, and a busy machine is no slow exporter.
-            channel.delay.next_s = inf
+            channel.probe.delay.next_s = inf
         yield Shelf(pair, disks, ports)
         for disk in disks:
             disk.release()

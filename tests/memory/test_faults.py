@@ -14,7 +14,7 @@ from meshfs.disk.base import DiskRequest
 from meshfs.exporter.kinds import disk_io
 from meshfs.exporter.serving.outlet import Outlet
 from meshfs.exporter.serving.peer import Peer
-from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.channel.outstanding import OutstandingRequests
 from meshfs.limits import KIB, MIB
 from meshfs.loop import reactor
 from meshfs.loop.alarm import Alarm
@@ -157,7 +157,7 @@ async def test_a_fault_with_a_connection_ends_that_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
     where: tuple[type, str] = {
-        "initiator": (Channel, "_handle"),
+        "initiator": (OutstandingRequests, "handle"),
         "exporter": (Peer, "_handle"),
         "exporter sends": (Outlet, "_take_off"),
     }[side]  # type: ignore[assignment]

@@ -97,21 +97,23 @@ async def test_what_came_and_wakes_nobody_is_a_sign_of_life_once(tcp: Pair) -> N
     channel = Channel(StreamTransport(ours), BufferPool())
     try:
         channel.transport.expect(limits.LOW_WATER_MAX_BYTES)
-        assert not channel.take_signs_of_life(1.0)
+        assert not channel.liveness.take_signs_of_life(1.0)
         theirs.send(bytes(enough))
         await until(lambda: channel.transport.pending() == enough)
         assert not readable(ours, 50)
-        assert channel.take_signs_of_life(2.0)
-        assert not channel.take_signs_of_life(3.0)
-        assert channel.probe()
+        assert channel.liveness.take_signs_of_life(2.0)
+        assert not channel.liveness.take_signs_of_life(3.0)
+        assert channel.probe.send()
         assert not readable(ours, 50)
-        assert not channel.take_signs_of_life(4.0)
+        assert not channel.liveness.take_signs_of_life(4.0)
         theirs.send(bytes(enough - 1))
         await until(lambda: channel.transport.pending() == 2 * enough - 1)
-        assert not channel.take_signs_of_life(5.0), "the answers to probes are as few, and may be all that comes"
+        assert not channel.liveness.take_signs_of_life(5.0), (
+            "the answers to probes are as few, and may be all that comes"
+        )
         theirs.send(bytes(1))
         await until(lambda: channel.transport.pending() == 2 * enough)
-        assert channel.take_signs_of_life(6.0)
+        assert channel.liveness.take_signs_of_life(6.0)
         assert channel.heard_s == 6.0
     finally:
         channel.connection.close()

@@ -134,7 +134,7 @@ async def test_a_request_that_waits_for_credits_has_the_sequence_of_when_it_is_s
         session.split = lambda size, now: []
         disk.stall(lambda request: request.op == Op.WRITE)
         ended = [await start_at(handle, number % 8 * MIB, bytes(MIB), nursery) for number in range(30)]
-        await until(lambda: bool(first._window.waiting))
+        await until(lambda: bool(first.requests.window.waiting))
         second.fail("cable pulled")
         disk.release()
         await until(lambda: all(ended))

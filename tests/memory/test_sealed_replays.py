@@ -127,7 +127,7 @@ async def test_a_reply_put_into_another_channel_is_not_believed(tmp_path: Path, 
             while not pair.exporter.disk.stalled:  # noqa: ASYNC110
                 await trio.sleep(0.002)
             tap_of(ways, second).injected += framed(recorded)
-            second._readable()
+            second._inbox.readable()
             while not got:  # noqa: ASYNC110
                 await trio.sleep(0.002)
         assert got[0] != b"a" * BLOCK

@@ -84,7 +84,7 @@ def churn(peer: Peer, rng: random.Random, rounds: int) -> None:
     ],
 )  # fmt: skip
 def test_where_lanes_that_take_what_they_can_come_to_rest(io_class: IoClass, lanes: int, held: int, free: int) -> None:
-    """The table of window.py's docstring."""
+    """The table of credits.py's docstring."""
     peer, rng = Peer(), random.Random(lanes)
     all_lanes = [Lane(io_class) for _ in range(lanes)]
     for lane in all_lanes:

@@ -303,11 +303,11 @@ def check_idle(channel: Channel) -> None:
     """Nothing of the channel is in use but by a CHANGE_NOTIFY that waits."""
     assert channel.logged_in
     assert not channel.why
-    assert channel._window.waiting == 0
-    assert not channel._window.waiters()
-    assert channel._window.control.held == sum(slot.charge for slot in channel.in_flight())
+    assert channel.requests.window.waiting == 0
+    assert not channel.requests.window.waiters()
+    assert channel.requests.window.control.held == sum(slot.charge for slot in channel.in_flight())
     assert channel.credits.available > limits.WINDOW_FIRST_CREDITS
-    if channel._measured:
+    if channel.measuring:
         assert channel.load.outstanding_bytes == 0, "a load that nothing moves"
 
 

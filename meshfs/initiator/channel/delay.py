@@ -1,7 +1,7 @@
 """How much a channel may have outstanding, by how long an ECHO takes on it. Pure; time is an argument.
 
 Requests that wait in a socket, in the exporter's receive loop, or whose replies wait behind others' on the way
-back, are in an order that nobody can change any more. Requests that wait in a lane (window.py) leave in the order
+back, are in an order that nobody can change any more. Requests that wait in a lane (credits.py) leave in the order
 of their class. So no more should be on the way than keeps the exporter and the link busy, and the rest should wait
 in the lanes.
 
@@ -20,7 +20,7 @@ The first ECHO goes before there is any load, so that the delay of the empty pat
 which also keeps the delay of the end host apart from that of the way there. The smallest delay of a period as the
 delay of an empty path is BBR's (N. Cardwell et al., ACM Queue 14(5), 2016).
 
-Room is what all lanes of a class share on this channel, as `window.py` describes it. It never falls below
+Room is what all lanes of a class share on this channel, as `credits.py` describes it. It never falls below
 WINDOW_ROOM_APP_MIN_CREDITS or WINDOW_ROOM_SYSTEM_MIN_CREDITS, and a lane that has nothing in flight may always send
 one request of any size.
 """

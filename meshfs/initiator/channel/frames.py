@@ -41,6 +41,8 @@ class Frames:
         self.session_id = 0
         #: The session's ChannelSequence (MS-SMB2 3.2.4.1.5), in every request.
         self.sequence = 0
+        #: Whether messages are the session's by now.
+        self.logged_in = False
         self.sealed = False
         self.signed = False
         #: What replies, and interim replies, may be protected by.
@@ -56,6 +58,7 @@ class Frames:
         if seal and security.sealer is None:
             raise LocalProtocolError("encryption without a negotiated cipher")
         self.session_id = session_id
+        self.logged_in = True
         self._connection.security[session_id] = security
         self._security = security
         self.sealed = seal

@@ -144,7 +144,7 @@ def finish(slot: Slot, result: object) -> None:
         slot.came_late(result)
         return
     slot.task = None
-    if isinstance(task, Worker | Task):
+    if isinstance(task, Worker) or type(task) is Task:
         resume(task, result)
     else:
         task.take(slot, result)
@@ -176,12 +176,12 @@ def write_result(slot: Slot, message: Message) -> int | StatusError:
     return written
 
 
-def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> bytes | memoryview | StatusError:
+def read_result(slot: Slot, message: Message, lend: Callable[[Buffer], None]) -> bytes | memoryview | StatusError:
     """The data, checked against what was asked (RemoteProtocolError), or the StatusError.
 
     A worker is done with the data before the next receive, and a collector has copied it, so they
     get the receive memory itself. For a task small data is copied; large data stays in the memory
-    it came in, which is added to ``lent``.
+    it came in, which ``lend`` takes.
     """
     if message.status:
         if message.status == _END_OF_FILE:
@@ -197,11 +197,11 @@ def read_result(slot: Slot, message: Message, lent: list[Buffer]) -> bytes | mem
             f"READ response: {length} bytes at {offset} in a message of {len(view)}, {slot.length} asked for"
         )
     task = slot.task
-    if task is not None and not isinstance(task, Task):
+    if task is not None and type(task) is not Task:
         return view[offset:end]
     if length > SMALL_FRAME_MAX_BYTES and task is not None and message.frame is not None:
         buffer = message.frame.take()
         if buffer is not None:
-            lent.append(buffer)
+            lend(buffer)
             return view[offset:end]
     return bytes(view[offset:end])

@@ -321,7 +321,7 @@ class RemoteExporter:
         except SessionInDoubt:
             # It may have started anew while our other channels are silent, which then are not waited for long.
             for other in session.channels:
-                other.exporter_heard_s = trio.current_time()
+                other.liveness.exporter_heard(trio.current_time())
             raise
         await validate_negotiation(channel, self._policy, self._guid, session.trees[IoClass.APP])
         if session.why:

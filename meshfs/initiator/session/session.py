@@ -73,9 +73,11 @@ class Session:
 
     def add(self, channel: Channel, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
         """``rate_bytes_s``: what its interfaces promise."""
-        channel.sequence = self.sequence
-        channel.ended = self._lost
-        channel.siblings = lambda: (other for other in self.channels if other is not channel)
+        channel.join(
+            self.sequence,
+            siblings=lambda: (other.liveness for other in self.channels if other is not channel),
+            ended=lambda: self._lost(channel),
+        )
         self._rates[channel] = rate_bytes_s
         self.channels.append(channel)
         self.spread.add(channel)

@@ -147,7 +147,7 @@ async def scripted_channel(
     channel = Channel(StreamTransport(ours), BufferPool())
     channel.protect(_security(key, exporter=False), SESSION_ID, sign=sign, seal=sealed)
     # Scripts count the requests: no ECHO but those that a test asks for.
-    channel.delay.next_s = math.inf
+    channel.probe.delay.next_s = math.inf
     exporter = ScriptedExporter(theirs, script, key, sealed=sealed)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.run)

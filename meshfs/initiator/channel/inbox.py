@@ -1,0 +1,94 @@
+"""What comes in on a channel: batches of bytes become messages, and whatever is wrong with them ends the channel."""
+
+import errno
+import logging
+from collections.abc import Callable
+
+from meshfs import bugs, limits
+from meshfs.errors import ForgedMessage, RemoteProtocolError, RepeatedNonce
+from meshfs.initiator.channel.lent import LentMemory
+from meshfs.loop import reactor
+from meshfs.smb.connection import Connection, Message
+from meshfs.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+
+class Inbox:
+    """The receiving half of a channel; ``readable`` is the reactor's callback."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        connection: Connection,
+        lent: LentMemory,
+        *,
+        handle: Callable[[Message], None],
+        handled: Callable[[], None],
+        fail: Callable[[str], None],
+    ) -> None:
+        """``handle`` takes every message, ``handled`` is called after each batch, ``fail`` ends the channel."""
+        self.received_bytes = 0
+        #: Set when a whole message came, which is a sign of life.
+        self.heard = False
+        #: Messages that came with a wrong signature or seal; each ends the channel.
+        self.bad_signatures = 0
+        #: Of them, encrypted messages that came a second time, or were another channel's.
+        self.nonces_repeated = 0
+        self._transport = transport
+        self._connection = connection
+        self._lent = lent
+        self._handle = handle
+        self._handled = handled
+        self._fail = fail
+        self._reactor = reactor.current()
+
+    def readable(self) -> None:
+        """The socket has something: the reactor's callback."""
+        turn, lent = self._reactor.turn, self._lent
+        if turn != lent.turn:
+            lent.recycle(turn)
+        try:
+            self._receive()
+            self._transport.expect(self._connection.missing_bytes)
+            self._handled()
+        except (ForgedMessage, RepeatedNonce) as error:
+            self.bad_signatures += 1
+            self.nonces_repeated += isinstance(error, RepeatedNonce)
+            logger.warning("%s: %s", self._transport.remote, error)
+            self._fail(str(error))
+        except RemoteProtocolError as error:
+            logger.warning("%s broke the protocol: %s", self._transport.remote, error)
+            self._fail(f"the exporter broke the protocol: {error}")
+        except OSError as error:
+            self._fail(f"connection lost: {error.strerror or error}")
+        except Exception as error:
+            bugs.report(logger, "receiving from an exporter", error)
+            self.fault(error)
+
+    def fault(self, error: Exception) -> None:
+        """A fault of ours with what this channel brings ends this channel, and no other."""
+        self._fail(f"internal error: {error!r}")
+
+    def _receive(self) -> None:
+        """Take one batch: what the socket holds, within bounds. ConnectionError at the end of the stream."""
+        receive, connection, handle = self._transport.receive_into, self._connection, self._handle
+        for _ in range(limits.CHANNEL_RECEIVES_MAX):
+            memory = connection.get_buffer()
+            try:
+                count = receive(memory)
+            except BlockingIOError:
+                return
+            if not count:
+                raise ConnectionResetError(errno.ECONNRESET, "closed by the exporter")
+            self.received_bytes += count
+            messages = connection.received(count)
+            if messages:
+                self.heard = True
+            for message in messages:
+                handle(message)
+                while message.next is not None:
+                    message = message.next
+                    handle(message)
+            if count < len(memory):
+                return
