@@ -7,12 +7,12 @@ What a part of a document does not say (yet) has no metric.
 from collections.abc import Iterable
 from typing import Final
 
+from meshfs.telemetry.metrics_place import Snapshot
 from meshfs.telemetry.problems import EXPORTER_RULES, published
 from meshfs.telemetry.prometheus import (
     Document,
     Families,
     MetricsServer,
-    Snapshot,
     numbers,
     open_metrics,
     problem_counts,

@@ -18,6 +18,7 @@ from meshfs.cluster.config_changes import Changes
 from meshfs.cluster.keys import Keyring
 from meshfs.errors import ConfigError, TookTooLong
 from meshfs.loop.bounded import Bounded
+from meshfs.telemetry.documents import ConfigState
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class ConfigWatch:
         self._error = ""
         self._changes = Changes()
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> ConfigState:
         """The document's "config_state"."""
         changes = self._changes
         return {"error": self._error, "reload": list(changes.reload), "restart": list(changes.restart)}

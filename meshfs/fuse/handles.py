@@ -5,6 +5,7 @@ the file. No number is given twice, so that a late request cannot meet another o
 """
 
 import errno
+from collections import Counter
 from typing import Protocol
 
 from meshfs.fuse.errors import FuseError
@@ -51,6 +52,15 @@ class OpenFile:
         self.truncated: TruncatedOpener | None = None
         #: The inode, and the thread that opened it.
         self.opened_by = (0, 0)
+
+
+class OpenFiles:
+    """The open files of a mount. READ and WRITE look into ``by_number`` itself, which costs them no call."""
+
+    def __init__(self) -> None:
+        self.by_number: dict[int, OpenFile] = {}
+        #: How many there are of each disk, by its id.
+        self.of_disk: Counter[str] = Counter()
 
 
 class StatusHandle:

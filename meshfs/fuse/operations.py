@@ -41,7 +41,6 @@ import errno
 import itertools
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
@@ -51,7 +50,7 @@ import trio
 from meshfs import limits
 from meshfs.fuse.errors import FuseError
 from meshfs.fuse.gone_pages import GonePages
-from meshfs.fuse.handles import OpenFile, Port, StatusHandle
+from meshfs.fuse.handles import OpenFile, OpenFiles, Port, StatusHandle
 from meshfs.fuse.listings import Listings
 from meshfs.fuse.openers import may_read_disks, sees_all
 from meshfs.fuse.truncated import TruncatedOpener
@@ -83,27 +82,29 @@ UNSERVED: Final[Mapping[str, int]] = {
 
 
 class Operations:
-    """What a mount answers to each request but READ and WRITE, which `Transfers` answers on the same ``files``."""
+    """What a mount answers to each request but READ and WRITE, which `Transfers` answers on the same ``files``.
+
+    ``status`` gives the text of the status file, all of it or what everybody may see. ``gone`` has the inodes of disks
+    that are no longer there.
+    """
 
     def __init__(
         self,
         tree: Tree,
         port_of: Callable[[DiskInfo], Port],
         status: Callable[[bool], bytes],
+        files: OpenFiles,
+        gone: GonePages,
         *,
         io_class: IoClass = IoClass.APP,
         page_cache: bool = True,
         disk_gid: int = 0,
     ) -> None:
-        #: The open files by number.
-        self.files: dict[int, OpenFile] = {}
-        #: Open files by disk id, for the status.
-        self.opens: Counter[str] = Counter()
+        self.files = files
         #: For files opened from now on.
         self.io_class = io_class
         self.page_cache = page_cache
-        #: Takes the inodes of disks that are no longer there.
-        self.gone = GonePages()
+        self._gone = gone
         self._tree = tree
         self._port_of = port_of
         self._status = status
@@ -121,7 +122,7 @@ class Operations:
         """
         self._pages = pages
         task_status.started()
-        await self.gone.run(pages)
+        await self._gone.run(pages)
 
     # --- files ------------------------------------------------------------------------
 
@@ -129,7 +130,9 @@ class Operations:
         node = self._node(inode)
         number = next(self._numbers)
         if isinstance(node, StatusFile):
-            self.files[number] = OpenFile(StatusHandle(self._status(sees_all(caller.uid))), None, write_through=False)
+            self.files.by_number[number] = OpenFile(
+                StatusHandle(self._status(sees_all(caller.uid))), None, write_through=False
+            )
             return Opened(number, direct=True)
         if not isinstance(node, DiskFile):
             raise FuseError(errno.EISDIR)
@@ -146,24 +149,24 @@ class Operations:
             raise FuseError(errno.ESTALE)
         # The open may also have found that the disk grew.
         info = node.disk.info
-        opened = self.files[number] = OpenFile(handle, info, write_through=bool(flags & os.O_DSYNC))
+        opened = self.files.by_number[number] = OpenFile(handle, info, write_through=bool(flags & os.O_DSYNC))
         opened.opened_by = (int(inode), int(caller.pid))
         self._openers.opened(opened, *opened.opened_by, trio.current_time())
-        self.opens[info.id] += 1
+        self.files.of_disk[info.id] += 1
         if flags & os.O_TRUNC:
             # Only where the front end did not tell the kernel to ask for it by SETATTR (ATOMIC_O_TRUNC).
             await self._truncate(opened, 0)
         return Opened(number, direct=not self.page_cache)
 
     async def release(self, fh: int) -> None:
-        opened = self.files.pop(fh)
+        opened = self.files.by_number.pop(fh)
         if opened.info is not None:
-            self.opens[opened.info.id] -= 1
+            self.files.of_disk[opened.info.id] -= 1
             self._openers.released(opened, *opened.opened_by)
         await opened.handle.close()
 
     async def fsync(self, fh: int) -> None:
-        opened = self.files[fh]
+        opened = self.files.by_number[fh]
         # A disk this node may not write has nothing of this node's to flush, and SMB would refuse.
         if opened.info is not None and opened.info.access is Access.READ_WRITE:
             await opened.handle.flush()
@@ -194,7 +197,7 @@ class Operations:
     def _truncating(self, inode: int, fh: int | None, caller: Caller) -> OpenFile | None:
         """The opener that truncates: that of an ftruncate(2), or of an open with O_TRUNC, or of a truncate(2)."""
         if fh is not None:
-            return self.files[fh]
+            return self.files.by_number[fh]
         try:
             return self._openers.truncating(int(inode), int(caller.pid), trio.current_time())
         except Ambiguous:

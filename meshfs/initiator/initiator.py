@@ -21,6 +21,7 @@ from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.linux.interfaces import Interface, KnownInterfaces
 from meshfs.smb.auth import Initiator as Login
+from meshfs.telemetry.documents import DiskIo, ExporterStatus
 
 logger = logging.getLogger(__name__)
 
@@ -153,12 +154,12 @@ class Initiator:
         except OSError as error:
             logger.error("disk %s: writes that nobody flushed may be lost: %s", disk_id, error)
 
-    def status(self) -> list[dict[str, Any]]:
+    def status(self) -> list[ExporterStatus]:
         """The exporters' part of the mount's status, for `meshctl paths`."""
         now = trio.current_time()
         return [exporter_status(exporter, now) for exporter in self.exporters.values()]
 
-    def io(self, disk_id: str) -> dict[str, Any]:
+    def io(self, disk_id: str) -> DiskIo:
         """What the openers of a disk got so far, for the mount's status; all zero before the first."""
         port, now = self._ports.get(disk_id), trio.current_time()
         return (PortMeter(now) if port is None else port.meter).status(now)

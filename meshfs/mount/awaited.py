@@ -7,11 +7,11 @@ connected, announces it, and calls its state ok: only then can it be opened and 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from meshfs.cluster.config import Config
 from meshfs.errors import ConfigError
 from meshfs.model import Access, DiskState
+from meshfs.telemetry.documents import MountStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class SeenExporter:
     why: str = ""
 
 
-def missing_disks(wanted: Sequence[str], document: Mapping[str, Any]) -> list[str]:
+def missing_disks(wanted: Sequence[str], document: MountStatus) -> list[str]:
     """``missing`` for this process's own status document."""
     disks = [SeenDisk(each["id"], each["node"], each["name"], each["state"], each["why"]) for each in document["disks"]]
-    exporters = {each["node"]: SeenExporter(each["state"], each.get("why") or "") for each in document["exporters"]}
+    exporters = {each["node"]: SeenExporter(each["state"], each["why"]) for each in document["exporters"]}
     return missing(wanted, disks, exporters)
 
 

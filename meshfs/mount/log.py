@@ -9,9 +9,10 @@ import logging
 import logging.handlers
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
 from meshfs.mount.options import MountOptions
+from meshfs.telemetry.documents import LogState
 
 _SYSLOG: Final = "/dev/log"
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -81,7 +82,7 @@ class MountLog:
         self._handler.close()
         self._handler, self._path = handler, path
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> LogState:
         """The document's "log"."""
         handler = self._handler
         return {"path": self._path or "", "error": handler.error if isinstance(handler, LogFile) else ""}

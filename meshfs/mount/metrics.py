@@ -4,12 +4,12 @@
 does not say (yet) has no metric.
 """
 
+from meshfs.telemetry.metrics_place import Snapshot
 from meshfs.telemetry.problems import MOUNT_RULES, published
 from meshfs.telemetry.prometheus import (
     Document,
     Families,
     MetricsServer,
-    Snapshot,
     numbers,
     open_metrics,
     problem_counts,

@@ -21,9 +21,11 @@ from meshfs.cluster.keys import Keyring
 from meshfs.errors import ConfigError, TookTooLong
 from meshfs.loop.bounded import Bounded, bounded
 from meshfs.mount.log import MountLog
-from meshfs.mount.mesh import Mesh, Settings
+from meshfs.mount.mount import Mount
 from meshfs.mount.options import MountOptions, UsageError, take_options
+from meshfs.mount.settings import Settings
 from meshfs.program.control import RefusedError, Request
+from meshfs.telemetry.documents import ReloadOutcome
 from meshfs.telemetry.metrics_place import MetricsPlace
 
 log = logging.getLogger(__name__)
@@ -42,16 +44,16 @@ class Outcome:
     refused: tuple[str, ...] = ()
     failure: str = ""
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> ReloadOutcome:
         return {"changed": list(self.changed), "refused": list(self.refused), "failure": self.failure}
 
 
 class Reloader:
     """Changes a running mount; one change at a time."""
 
-    def __init__(self, settings: Settings, mesh: Mesh, mount_log: MountLog, metrics: MetricsPlace) -> None:
+    def __init__(self, settings: Settings, mount: Mount, mount_log: MountLog, metrics: MetricsPlace) -> None:
         self._settings = settings
-        self._mesh = mesh
+        self._mount = mount
         self._log = mount_log
         self._metrics = metrics
         self._files = Bounded(f"the config {settings.config.given}")
@@ -75,8 +77,7 @@ class Reloader:
                 log.info("reloaded %s: %s", self._settings.config.given, "; ".join(outcome.changed) or "nothing new")
             for line in outcome.refused:
                 log.warning("reload: %s", line)
-            await self._mesh.config_watch.look(again=True)
-            await self._mesh.problem_watch.look()
+            await self._mount.look()
         return outcome
 
     async def _reload(self, said: Sequence[str], config: str) -> Outcome:
@@ -92,7 +93,7 @@ class Reloader:
         except TookTooLong as error:
             return Outcome(failure=f"{old.config.given}: {error}")
         same = not config or await _is_config(config, old.config)
-        changes = self._mesh.changes(loaded)
+        changes = self._mount.in_force.changes(loaded)
         refused = [f"{line} cannot change while the mesh is mounted: umount it and mount it again"
                    for line in changes.restart]  # fmt: skip
         if not same:
@@ -100,7 +101,7 @@ class Reloader:
         options = self._take_places(old, options, refused)
         changed = (*changes.reload, *_differences(old.options, options))
         self._settings = replace(old, config=kept, keyring=keyring, options=options)
-        self._mesh.reload(self._settings, loaded)
+        self._mount.reload(self._settings, loaded)
         return Outcome(changed, tuple(refused))
 
     def _take_places(self, old: Settings, options: MountOptions, refused: list[str]) -> MountOptions:

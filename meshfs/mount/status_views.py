@@ -5,7 +5,9 @@ the disks, the paths to their exporters and the problems; not what others read, 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
+
+from meshfs.telemetry.documents import MountStatus
 
 _WHOLE: Final = (
     *("version", "program", "mountpoint", "config", "node", "pid", "uptime_s", "io_timeout_s", "security"),
@@ -24,13 +26,13 @@ _PATH: Final = (
 _DISK_HIDDEN: Final = ("io", "opens")
 
 
-def for_others(document: Mapping[str, Any]) -> dict[str, Any]:
+def for_others(document: MountStatus) -> dict[str, object]:
     """The document without what tells of somebody's I/O."""
     return {
         **_only(document, _WHOLE),
         "whole": False,
         "exporters": [
-            {**_only(exporter, _EXPORTER), "channels": [_only(path, _PATH) for path in exporter.get("channels", [])]}
+            {**_only(exporter, _EXPORTER), "channels": [_only(path, _PATH) for path in exporter["channels"]]}
             for exporter in document["exporters"]
         ],
         "disks": [
@@ -39,5 +41,5 @@ def for_others(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _only(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _only(document: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
     return {name: document[name] for name in names if name in document}

@@ -1,24 +1,32 @@
 """Where a process answers Prometheus: nowhere, or at an address that a reload may change."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 import trio
 
-if TYPE_CHECKING:
-    from meshfs.telemetry.prometheus import MetricsServer
-
 Place = tuple[str, int]
+#: Makes a snapshot of a process's document; runs in the event loop.
+Snapshot = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class Server(Protocol):
+    """What listens at a place. The one there is (prometheus.py) loads a library that not every process needs."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+
+    def close(self) -> None: ...
 
 
 class MetricsPlace:
     """``open_server`` listens at a place, or raises ConfigError; the library is loaded only when it is called."""
 
-    def __init__(self, open_server: "Callable[[Place], MetricsServer]") -> None:
+    def __init__(self, open_server: Callable[[Place], Server]) -> None:
         self._open_server = open_server
         self._place: Place | None = None
-        self._server: MetricsServer | None = None
-        self._retired: list[MetricsServer] = []
+        self._server: Server | None = None
+        self._retired: list[Server] = []
         self._serving = trio.CancelScope()
 
     def move_to(self, place: Place | None) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from meshfs import limits
 from meshfs.telemetry import problem_finders as find
+from meshfs.telemetry.documents import ProblemItem
 from meshfs.telemetry.fields import Fields, printable
 
 
@@ -46,7 +47,7 @@ class Problem:
         """Whether something is not well because of it."""
         return self.severity is not Severity.NOTE
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> ProblemItem:
         return {"code": self.code, "severity": self.severity.value, "subject": self.subject, "text": self.text}
 
 

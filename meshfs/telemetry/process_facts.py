@@ -3,12 +3,12 @@
 import errno
 import os
 import resource
-from typing import Any
 
 from meshfs import __version__
+from meshfs.telemetry.documents import Descriptors, ProcessFacts
 
 
-def process_facts() -> dict[str, Any]:
+def process_facts() -> ProcessFacts:
     return {"program": __version__, "pid": os.getpid(), "descriptors": descriptors()}
 
 
@@ -24,7 +24,7 @@ def raise_descriptor_limit(wanted: int) -> int:
     return soft
 
 
-def descriptors() -> dict[str, int]:
+def descriptors() -> Descriptors:
     """How many file descriptors are open, and how many may be (RLIMIT_NOFILE, systemd's LimitNOFILE=)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

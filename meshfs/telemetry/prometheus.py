@@ -23,7 +23,7 @@ import socketserver
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import accumulate
@@ -41,13 +41,12 @@ from meshfs import limits
 from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError, MeshfsError
 from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
+from meshfs.telemetry.metrics_place import Snapshot
 from meshfs.telemetry.problems import Problem, Rule, count_by_code
 
 logger = logging.getLogger(__name__)
 
 Document = Mapping[str, Any]
-#: Makes a snapshot; runs in the event loop.
-Snapshot = Callable[[], Awaitable[Document]]
 
 Labels = Mapping[str, str]
 _Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily)

@@ -12,6 +12,8 @@ import pytest
 import trio
 
 from meshfs.fuse.front import FrontEnd
+from meshfs.fuse.gone_pages import GonePages
+from meshfs.fuse.handles import OpenFiles
 from meshfs.fuse.operations import UNSERVED, Operations
 from meshfs.fuse.pyfuse3_front.adapter import Adapter
 from meshfs.fuse.pyfuse3_front.session import serve
@@ -40,7 +42,8 @@ class Bench:
         self.catalog.announce("n1", [self.info])
         self.tree = Tree(["n1"], 1)
         self.tree.update(self.catalog.disks, 2)
-        self.operations = Operations(self.tree, lambda info: self.port, lambda whole: b"{}")
+        self.gone = GonePages()
+        self.operations = Operations(self.tree, lambda info: self.port, lambda whole: b"{}", OpenFiles(), self.gone)
         self.path = f"/disk/by-id/{self.info.id}"
 
 
@@ -182,7 +185,7 @@ class MemoryFront:
         async with trio.open_nursery() as nursery:
             await nursery.start(operations.run, self.pages)
             on_ready()
-            await self._program(operations, Transfers(operations.files))
+            await self._program(operations, Transfers(operations.files.by_number))
             nursery.cancel_scope.cancel()
 
 
@@ -211,7 +214,7 @@ async def test_another_front_end_serves_the_same_operations(bench: Bench) -> Non
             await transfers.write(file.number, SIZE, b"x")
         await operations.release(file.number)
         memory.pages.dropped.clear()
-        operations.gone.add(bench.tree.update({}, 3))
+        bench.gone.add(bench.tree.update({}, 3))
         with trio.fail_after(10):
             while memory.pages.dropped != [inode]:
                 await trio.lowlevel.checkpoint()
@@ -222,4 +225,4 @@ async def test_another_front_end_serves_the_same_operations(bench: Bench) -> Non
     await fronts[1](bench.operations, "/mesh", ["subtype=meshfs"], on_ready=lambda: ready.append(True))
     assert ready
     assert memory.mounted == ("/mesh", {"subtype=meshfs"})
-    assert bench.operations.opens.total() == 0
+    assert bench.operations.files.of_disk.total() == 0

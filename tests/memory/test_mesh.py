@@ -14,10 +14,10 @@ from meshfs.cluster.config_watch import Loaded, read
 from meshfs.cluster.keys import Keyring, generate
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
 from meshfs.initiator.remote.states import ExporterState
-from meshfs.mount.mesh import Mesh, Settings
+from meshfs.mount.mount import Mount
 from meshfs.mount.options import MountOptions, parse_arguments
-from meshfs.mount.program import prepare
 from meshfs.mount.reload import _is_config
+from meshfs.mount.settings import Settings, prepare
 from meshfs.namespace.tree import Directory, DiskFile
 from meshlab.fakes.initiator import FakeInitiator
 from meshlab.fakes.port import fake_disk
@@ -53,8 +53,12 @@ def config_path(tmp_path: Path) -> Path:
     return path
 
 
-def disk_files(mesh: Mesh) -> dict[str, str]:
-    by_id = mesh._tree.root.entries[b"disk"]
+def mounted(settings: Settings, initiator: FakeInitiator) -> Mount:
+    return Mount(settings, initiator, lambda: {"path": "", "error": ""})
+
+
+def disk_files(mount: Mount) -> dict[str, str]:
+    by_id = mount.mesh.tree.root.entries[b"disk"]
     assert isinstance(by_id, Directory)
     files = by_id.entries[b"by-id"]
     assert isinstance(files, Directory)
@@ -65,23 +69,23 @@ async def test_disks_come_and_go_with_their_exporters(config_path: Path) -> None
     config = cluster_config.load(config_path)
     settings = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
     initiator = FakeInitiator(settings)
-    mesh = Mesh(settings, initiator)
-    assert not mesh.settled.is_set()
+    mount = mounted(settings, initiator)
+    assert not mount.mesh.settled.is_set()
     info = fake_disk("n1", "a", 4096)
     first, second = initiator.exporters.values()
     first.state, first.disks = ExporterState.CONNECTED, (info,)
     initiator.on_change()
-    assert disk_files(mesh) == {info.id: "ok"}
-    assert not mesh.settled.is_set()
+    assert disk_files(mount) == {info.id: "ok"}
+    assert not mount.mesh.settled.is_set()
     second.state = ExporterState.DOWN
     initiator.on_change()
-    assert mesh.settled.is_set()
+    assert mount.mesh.settled.is_set()
     first.state = ExporterState.DOWN
     initiator.on_change()
-    assert disk_files(mesh) == {info.id: "absent"}
+    assert disk_files(mount) == {info.id: "absent"}
     first.state, first.disks = ExporterState.CONNECTED, ()
     initiator.on_change()
-    assert disk_files(mesh) == {}
+    assert disk_files(mount) == {}
 
 
 def without_disk(config_path: Path) -> Loaded:
@@ -95,28 +99,28 @@ async def test_disks_that_leave_the_config_leave_the_mount(config_path: Path, st
     loaded = read(config_path, "n2")
     settings = Settings(loaded.config, "n2", loaded.keyring, "/mesh", MountOptions("c", "/mesh"))
     initiator = FakeInitiator(settings)
-    mesh = Mesh(settings, initiator)
+    mount = mounted(settings, initiator)
     exporter = initiator.exporters["n1"]
     exporter.state, exporter.disks = ExporterState.CONNECTED, (fake_disk("n1", "a", 4096),)
     initiator.on_change()
     exporter.state = state
     initiator.on_change()
-    assert len(disk_files(mesh)) == 1
+    assert len(disk_files(mount)) == 1
     loaded = without_disk(config_path)
-    mesh.reload(replace(settings, config=loaded.config, keyring=loaded.keyring), loaded)
-    assert disk_files(mesh) == {}
-    assert mesh.document()["problems"] == []
+    mount.reload(replace(settings, config=loaded.config, keyring=loaded.keyring), loaded)
+    assert disk_files(mount) == {}
+    assert mount.status.document()["problems"] == []
 
 
 async def test_an_internal_error_of_a_mount_is_a_problem(config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bugs, "_seen", {})
     config = cluster_config.load(config_path)
     settings = Settings(config, "n2", Keyring(config, "n2"), "/mesh", MountOptions("c", "/mesh"))
-    mesh = Mesh(settings, FakeInitiator(settings))
-    await mesh.problem_watch.look()
+    mount = mounted(settings, FakeInitiator(settings))
+    await mount.status.problem_watch.look()
     bugs.report(logging.getLogger("test"), "a callback", ValueError("an error of ours"))
-    await mesh.problem_watch.look()
-    assert "internal-errors" in [problem["code"] for problem in mesh.document()["problems"]]
+    await mount.status.problem_watch.look()
+    assert "internal-errors" in [problem["code"] for problem in mount.status.document()["problems"]]
 
 
 async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
@@ -125,7 +129,7 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     initiator = FakeInitiator(settings)
     info = fake_disk("n1", "a", 4096)
     initiator.exporters["n1"].state, initiator.exporters["n1"].disks = ExporterState.CONNECTED, (info, info)
-    status = json.loads(Mesh(settings, initiator).status(True))
+    status = json.loads(mounted(settings, initiator).status.text(True))
     assert (status["version"], status["node"], status["io_timeout_s"]) == (1, "n2", 7)
     assert [(each["node"], each["state"], each["addresses"]) for each in status["exporters"]] == [
         ("n1", "connected", 1), ("n2", "connecting", 1),
@@ -133,9 +137,9 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     assert status["config_digest"] == config.digest
     (disk,) = status["disks"]
     assert (disk["id"], disk["access"], disk["present"], disk["opens"]) == (info.id, "rw", True, 0)
-    assert (disk["local"], disk["io"]) == (False, {"reads": 0})
+    assert (disk["local"], disk["io"]["reads"]) == (False, 0)
     own = Settings(config, "n1", Keyring(config, "n1"), "/mesh", MountOptions("c", "/mesh"))
-    assert [disk["local"] for disk in Mesh(own, initiator).document()["disks"]] == [True]
+    assert [disk["local"] for disk in mounted(own, initiator).status.document()["disks"]] == [True]
     assert len(status["refused"]) == 1
 
 

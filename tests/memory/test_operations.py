@@ -15,6 +15,8 @@ import trio.testing
 
 from meshfs import limits
 from meshfs.fuse.errors import FuseError
+from meshfs.fuse.gone_pages import GonePages
+from meshfs.fuse.handles import OpenFiles
 from meshfs.fuse.operations import UNSERVED, Operations
 from meshfs.fuse.transfers import Transfers
 from meshfs.fuse.types import AttributeChange
@@ -50,8 +52,10 @@ class Bench:
         self.catalog.announce("n1", [self.info, self.read_only])
         self.tree = Tree(["n1"], 1)
         self.tree.update(self.catalog.disks, 2)
-        self.operations = Operations(self.tree, lambda info: self.ports[info.id], lambda whole: b"{}", **options)
-        self.transfers = Transfers(self.operations.files)
+        self.operations = Operations(
+            self.tree, lambda info: self.ports[info.id], lambda whole: b"{}", OpenFiles(), GonePages(), **options
+        )
+        self.transfers = Transfers(self.operations.files.by_number)
 
     def inode(self, path: str) -> int:
         inode = ROOT_INODE
@@ -87,9 +91,9 @@ async def test_what_was_written_is_read(bench: Bench) -> None:
     assert bytes(await bench.transfers.read(fh, 99, 7)) == b"\0hello\0"
     await bench.operations.fsync(fh)
     assert bench.port.calls == [("write", 100, 5, False), ("read", 99, 7, None), ("flush", 0, 0, None)]
-    assert bench.operations.opens[bench.info.id] == 1
+    assert bench.operations.files.of_disk[bench.info.id] == 1
     await bench.operations.release(fh)
-    assert bench.operations.opens[bench.info.id] == 0
+    assert bench.operations.files.of_disk[bench.info.id] == 0
     assert bench.port.handles == 0
 
 
@@ -366,7 +370,7 @@ async def test_the_status_is_one_document_per_open(bench: Bench) -> None:
     assert await bench.transfers.read(opened.number, 1, 100) == b"}"
     assert await refused(bench.transfers.write(opened.number, 0, b"x")) == errno.ENOSPC
     await bench.operations.release(opened.number)
-    assert bench.operations.opens.total() == 0
+    assert bench.operations.files.of_disk.total() == 0
 
 
 def test_a_listing_in_pieces_shows_no_name_twice_while_the_tree_changes(bench: Bench) -> None:
@@ -389,7 +393,7 @@ def test_the_operations_and_the_mount_stand_without_pyfuse3() -> None:
     """A process in which pyfuse3 cannot be imported has everything but the front end on it."""
     program = (
         "import sys; sys.modules['pyfuse3'] = None\n"
-        "import meshfs.fuse.operations, meshfs.fuse.transfers, meshfs.fuse.front, meshfs.mount.mesh\n"
+        "import meshfs.fuse.operations, meshfs.fuse.transfers, meshfs.fuse.front, meshfs.mount.process\n"
         "try: import meshfs.fuse.pyfuse3_front.session\n"
         "except ImportError: print('only the front end needs it')"
     )

@@ -15,7 +15,7 @@ import pytest
 
 from meshfs.cluster.keys import generate
 from meshfs.linux.mountinfo import read_mounts, topmost
-from meshfs.mount.program import EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE
+from meshfs.mount.exit_status import EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE
 
 pytestmark = pytest.mark.mounted
 

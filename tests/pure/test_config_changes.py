@@ -8,7 +8,7 @@ import pytest
 
 from meshfs.cluster.config import Config, load
 from meshfs.cluster.config_changes import Changes, View, compare, exporter_view, mount_view
-from meshfs.mount.mesh import UNTIL_REMOUNT
+from meshfs.mount.in_force import UNTIL_REMOUNT
 
 CONFIG = """
 [cluster]

@@ -55,7 +55,7 @@ class Adapter:
 
     def __init__(self, operations: Operations) -> None:
         self.started = trio.Event()
-        self.transfers = Transfers(operations.files, pyfuse3.FUSEError)
+        self.transfers = Transfers(operations.files.by_number, pyfuse3.FUSEError)
         self.read = self.transfers.read
         self.write = self.transfers.write
         self._operations = operations

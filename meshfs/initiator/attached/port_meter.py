@@ -10,8 +10,9 @@ gets a histogram when it has moved on, which keeps the hot path at one count a c
 """
 
 from bisect import bisect_left
-from typing import Any, Final
+from typing import Final
 
+from meshfs.telemetry.documents import DiskIo, Percentiles
 from meshfs.telemetry.histogram import BOUNDS_S, COARSE_BOUNDS_MS, Histogram
 
 PERIOD_S: Final = 30.0
@@ -53,7 +54,7 @@ class _Latencies:
             self._before = Histogram()
             self._start(now + PERIOD_S)
 
-    def status(self, now: float) -> tuple[int, list[int], dict[str, float | None]]:
+    def status(self, now: float) -> tuple[int, list[int], Percentiles]:
         """How many, the coarse buckets of all, and percentiles in ms of those lately."""
         if now >= self._ends_s:
             self._move_on(now)
@@ -68,7 +69,7 @@ class _Latencies:
         count = total.count
         if not count:
             return 0, [0] * _COARSE_BUCKETS, {"p50": None, "p99": None}
-        return count, total.coarse(), {f"p{q}": _ms(lately.percentile(q)) for q in (50, 99)}
+        return count, total.coarse(), {"p50": _ms(lately.percentile(50)), "p99": _ms(lately.percentile(99))}
 
 
 class PortMeter:
@@ -108,23 +109,28 @@ class PortMeter:
         self.errors += 1
         self._flushes.add(start_s, now)
 
-    def status(self, now: float) -> dict[str, Any]:
-        """For the mount's status: "io" of a disk. Histograms are since the start, in the coarse buckets
-        (at most 1, 5, 10, 100, 1000, 10000 ms, longer), as are sums of latencies (``time_s``); percentiles of the
-        last 30 to 60 s, null without any."""
-        document: dict[str, Any] = {
+    def status(self, now: float) -> DiskIo:
+        """For the mount's status: "io" of a disk."""
+        reads, read_histogram, read_latency_ms = self._reads.status(now)
+        writes, write_histogram, write_latency_ms = self._writes.status(now)
+        flushes, flush_histogram, flush_latency_ms = self._flushes.status(now)
+        return {
             "errors": self.errors,
             "read_bytes": self.read_bytes,
             "written_bytes": self.written_bytes,
+            "read_time_s": round(self._reads.time_s, 6),
+            "reads": reads,
+            "read_histogram": read_histogram,
+            "read_latency_ms": read_latency_ms,
+            "write_time_s": round(self._writes.time_s, 6),
+            "writes": writes,
+            "write_histogram": write_histogram,
+            "write_latency_ms": write_latency_ms,
+            "flush_time_s": round(self._flushes.time_s, 6),
+            "flushes": flushes,
+            "flush_histogram": flush_histogram,
+            "flush_latency_ms": flush_latency_ms,
         }
-        for one, many, latencies in (
-            ("read", "reads", self._reads),
-            ("write", "writes", self._writes),
-            ("flush", "flushes", self._flushes),
-        ):
-            document[f"{one}_time_s"] = round(latencies.time_s, 6)
-            document[many], document[f"{one}_histogram"], document[f"{one}_latency_ms"] = latencies.status(now)
-        return document
 
 
 def _ms(latency_s: float | None) -> float | None:

@@ -1,14 +1,13 @@
 """What a mount tells of an exporter and its paths: the document behind `meshctl paths`."""
 
-from typing import Any
-
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.states import ExporterState, PathState
+from meshfs.telemetry.documents import ChannelStatus, ExporterStatus, PathStatus
 
 
-def exporter_status(exporter: RemoteExporter, now: float) -> dict[str, Any]:
+def exporter_status(exporter: RemoteExporter, now: float) -> ExporterStatus:
     """``channels`` has an entry for every path there may be, connected or not."""
     retry_at = exporter.retry_at
     channels = exporter.channels
@@ -47,7 +46,7 @@ def _left(until: float | None, now: float) -> float | None:
     return None if until is None else round(max(0.0, until - now), 3)
 
 
-def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> dict[str, Any]:
+def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> PathStatus:
     path, channel = keeper.path, keeper.channel
     local = path.local
     down = local is not None and not local.up and channel is None
@@ -78,7 +77,7 @@ def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> di
     }
 
 
-_NO_CHANNEL: dict[str, Any] = {
+_NO_CHANNEL: ChannelStatus = {
     "dialect": "",
     "signing": "",
     "cipher": "",
@@ -89,7 +88,7 @@ _NO_CHANNEL: dict[str, Any] = {
 }
 
 
-def _channel_status(channel: Channel) -> dict[str, Any]:
+def _channel_status(channel: Channel) -> ChannelStatus:
     settled = channel.connection.negotiated
     # What arrives sealed is not signed beside it, and the reverse.
     signing = settled.signing_algorithm.text if channel.signed else "none"

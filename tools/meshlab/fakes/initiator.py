@@ -7,7 +7,9 @@ import trio
 
 from meshfs.cluster.config import Config
 from meshfs.initiator import ExporterState
+from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.model import DiskInfo
+from meshfs.telemetry.documents import DiskIo, ExporterStatus
 from meshlab.fakes.port import FakePort, fake_disk
 
 DISK_BYTES = 1 << 20
@@ -36,11 +38,13 @@ class FakeInitiator:
     def port(self, disk_id: str) -> FakePort:
         return self.ports[disk_id]
 
-    def status(self) -> list[dict[str, Any]]:
-        return [{"node": node, "state": exporter.state.value} for node, exporter in self.exporters.items()]
+    def status(self) -> list[ExporterStatus]:
+        return [_exporter_status(node, exporter.state.value) for node, exporter in self.exporters.items()]
 
-    def io(self, disk_id: str) -> dict[str, Any]:
-        return {"reads": len(self.ports[disk_id].calls) if disk_id in self.ports else 0}
+    def io(self, disk_id: str) -> DiskIo:
+        io = PortMeter(0.0).status(0.0)
+        io["reads"] = len(self.ports[disk_id].calls) if disk_id in self.ports else 0
+        return io
 
     def errors(self) -> dict[str, int]:
         return {}
@@ -65,3 +69,24 @@ class FakeInitiator:
             self.ports |= {info.id: FakePort(info) for info in exporter.disks}
             self.on_change()
         await trio.sleep_forever()
+
+
+def _exporter_status(node: str, state: str) -> ExporterStatus:
+    """What is told of an exporter that has no paths."""
+    return {
+        "node": node,
+        "state": state,
+        "why": "",
+        "since_s": 0.0,
+        "retry_in_s": None,
+        "away_s": None,
+        "failing_fast": False,
+        "hung_disks": [],
+        "failures": 0,
+        "bad_signatures": 0,
+        "nonces_repeated": 0,
+        "sent_bytes": 0,
+        "received_bytes": 0,
+        "channels": [],
+        "waiting": [],
+    }

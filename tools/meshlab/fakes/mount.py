@@ -20,6 +20,8 @@ import time
 
 import trio
 
+from meshfs.fuse.gone_pages import GonePages
+from meshfs.fuse.handles import OpenFiles
 from meshfs.fuse.operations import Operations
 from meshfs.fuse.pyfuse3_front import workers
 from meshfs.fuse.pyfuse3_front.session import serve
@@ -82,6 +84,8 @@ async def _main(mountpoint: str, options: dict[str, object]) -> None:
         tree,
         lambda info: ports[info.id],
         lambda whole: b'{"version":1}',
+        OpenFiles(),
+        GonePages(),
         io_class=IoClass.SYSTEM if options.get("system") else IoClass.APP,
         page_cache=options.get("cache") != "none",
     )

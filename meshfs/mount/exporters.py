@@ -1,0 +1,49 @@
+"""What a mount needs of the initiator: Protocols, so that a mount can be tried without a network."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import trio
+
+from meshfs.fuse.handles import Port
+from meshfs.initiator import ExporterState
+from meshfs.model import DiskInfo
+from meshfs.mount.settings import Settings
+from meshfs.telemetry.documents import DiskIo, ExporterStatus
+
+
+class Exporter(Protocol):
+    """What the mount reads of the session to one exporter."""
+
+    @property
+    def state(self) -> ExporterState:
+        """Whether the mount has a session with it."""
+
+    @property
+    def disks(self) -> tuple[DiskInfo, ...]:
+        """What it announced last."""
+
+
+class Exporters(Protocol):
+    """The initiator, as the mount uses it."""
+
+    on_change: Callable[[], None]
+
+    @property
+    def exporters(self) -> Mapping[str, Exporter]: ...
+
+    def port(self, disk_id: str) -> Port: ...
+
+    def status(self) -> list[ExporterStatus]: ...
+
+    def io(self, disk_id: str) -> DiskIo: ...
+
+    def errors(self) -> Mapping[str, int]:
+        """I/O errors of each disk that was used so far."""
+
+    def reload(self, settings: Settings) -> None: ...
+
+    async def settle(self) -> None:
+        """Flush what was written and not flushed; bounded, never raises."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...

@@ -1,0 +1,81 @@
+"""Composition root of a mount: here, and nowhere else, its parts are made and given to one another.
+
+    initiator --on_change--> Mesh (catalog, tree) <-- Operations <-- front end
+     its ports <--------------------------------------'   |
+                                       Status <-- open files
+
+The initiator and the front end are handed in (program.py), so that a mount can be tried without network and kernel.
+"""
+
+import grp
+from collections.abc import Callable
+
+import trio
+
+from meshfs import limits
+from meshfs.cluster.config_watch import ConfigWatch, Loaded
+from meshfs.fuse.gone_pages import GonePages
+from meshfs.fuse.handles import OpenFiles
+from meshfs.fuse.operations import Operations
+from meshfs.mount.exporters import Exporters
+from meshfs.mount.in_force import InForce
+from meshfs.mount.mesh import Mesh
+from meshfs.mount.settings import Settings
+from meshfs.mount.status import Status
+from meshfs.telemetry.documents import LogState
+
+
+class Mount:
+    """``log_state`` is the document's "log", ``control`` the path of the control socket or ""."""
+
+    def __init__(
+        self, settings: Settings, initiator: Exporters, log_state: Callable[[], LogState], control: str = ""
+    ) -> None:
+        self.in_force = InForce(settings)
+        self.config_watch = ConfigWatch(settings.config.given, settings.node, self.in_force.changes)
+        files, gone = OpenFiles(), GonePages()
+        self.mesh = Mesh(settings, initiator, gone)
+        self.status = Status(
+            settings, self.mesh.catalog, initiator, files.of_disk, self.config_watch, log_state, control
+        )
+        self.operations = Operations(
+            self.mesh.tree,
+            lambda info: initiator.port(info.id),
+            self.status.text,
+            files,
+            gone,
+            io_class=settings.options.io_class,
+            page_cache=settings.options.page_cache,
+            disk_gid=_group("disk"),
+        )
+        initiator.on_change = self.mesh.refresh
+        self.mesh.refresh()
+
+    def reload(self, settings: Settings, loaded: Loaded) -> None:
+        """Go by other settings of the same node, which ``loaded`` was read for."""
+        self.status.settings = settings
+        self.in_force.take(loaded)
+        self.operations.io_class = settings.options.io_class
+        self.operations.page_cache = settings.options.page_cache
+        self.mesh.reload(settings)
+
+    async def look(self) -> None:
+        """Look again at the config and for problems, after a reload."""
+        await self.config_watch.look(again=True)
+        await self.status.problem_watch.look()
+
+    async def run(self) -> None:
+        """Look for problems until cancelled, once every exporter had its chance."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.config_watch.run)
+            with trio.move_on_after(limits.MOUNT_SETTLE_S):
+                await self.mesh.settled.wait()
+            nursery.start_soon(self.status.problem_watch.run)
+
+
+def _group(name: str) -> int:
+    """The group's number; root's where this system has no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return 0

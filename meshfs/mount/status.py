@@ -1,0 +1,166 @@
+"""The status document of a mount: what it is, whom it reaches, which disks it shows, and what is wrong with them.
+
+settings, exporters, disks -> facts -> problems (problems.py) -> document -> status file, metrics, log
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import trio
+
+from meshfs import bugs
+from meshfs.cluster.config_watch import ConfigWatch
+from meshfs.model import DiskInfo
+from meshfs.mount.exporters import Exporters
+from meshfs.mount.settings import Settings
+from meshfs.mount.status_views import for_others
+from meshfs.namespace.catalog import Catalog, CatalogDisk
+from meshfs.telemetry.documents import STATUS_VERSION, LogState, MountDisk, MountFacts, MountFindings, MountStatus
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.problem_finders import path_key
+from meshfs.telemetry.problem_watch import ProblemWatch
+from meshfs.telemetry.problems import MOUNT_RULES, Problem, mount_problems, steps
+from meshfs.telemetry.process_facts import process_facts
+
+
+class Status:
+    """Makes the document. ``opens`` counts open files by disk id, ``control`` is the path of the control socket or "".
+
+    Its ``problem_watch`` looks into the document of the moment, and what it counts is in the next one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        initiator: Exporters,
+        opens: Counter[str],
+        config_watch: ConfigWatch,
+        log_state: Callable[[], LogState],
+        control: str,
+    ) -> None:
+        #: Another one of the same node after a reload.
+        self.settings = settings
+        self.problem_watch = ProblemWatch(self._counts, self._find)
+        self._catalog = catalog
+        self._initiator = initiator
+        self._opens = opens
+        self._config_watch = config_watch
+        self._log_state = log_state
+        self._control = control
+        self._started_s = time.monotonic()
+
+    def text(self, whole: bool) -> bytes:
+        """The text of the status file; ``whole``: for one who may see everybody's I/O."""
+        document = self.document()
+        return json.dumps(document if whole else for_others(document)).encode() + b"\n"
+
+    def document(self) -> MountStatus:
+        """Plain values, none of which changes later."""
+        disks = [self._describe(*known) for known in self._catalog.disks.items()]
+        found: MountFindings = {**self._facts(), "disks": disks}
+        return {**found, "problems": [problem.as_json() for problem in mount_problems(found)]}
+
+    async def slow_document(self) -> MountStatus:
+        """The same, made while I/O goes on: each disk's part is of another moment."""
+        found = await self._slow_findings()
+        return {**found, "problems": [problem.as_json() for problem in await _slow_problems(found)]}
+
+    async def _slow_findings(self) -> MountFindings:
+        disks = []
+        for known in list(self._catalog.disks.items()):
+            disks.append(self._describe(*known))
+            await trio.lowlevel.checkpoint()
+        return {**self._facts(), "disks": disks}
+
+    def _describe(self, disk_id: str, disk: CatalogDisk) -> MountDisk:
+        info = disk.info
+        return {
+            "id": info.id,
+            "node": info.node,
+            "name": info.name,
+            "size_bytes": info.size_bytes,
+            "access": info.access.value,
+            "verifier": info.verifier,
+            "state": disk.state,
+            "logical_block_size_bytes": info.logical_block_size_bytes,
+            "physical_block_size_bytes": info.physical_block_size_bytes,
+            "rotational": info.rotational,
+            "cache": info.cache,
+            "model": info.model,
+            "serial": info.serial,
+            "enclosure": info.enclosure,
+            "slot": info.slot,
+            "why": info.why,
+            "instance": info.instance,
+            "written_ns": info.written_ns,
+            "config": info.config,
+            "present": disk.present,
+            "opens": self._opens[disk_id],
+            "local": info.node == self.settings.node,
+            "io": self._initiator.io(disk_id),
+        }
+
+    def _facts(self) -> MountFacts:
+        """All but the disks, and what is found in it."""
+        settings = self.settings
+        addresses = {node.name: len(node.addresses) for node in settings.config.nodes}
+        return {
+            "version": STATUS_VERSION,
+            **process_facts(),
+            "whole": True,
+            "mountpoint": settings.mountpoint,
+            "config": str(settings.config.path),
+            "node": settings.node,
+            "uptime_s": round(time.monotonic() - self._started_s, 3),
+            "io_timeout_s": settings.io_timeout_s,
+            "security": settings.config.cluster.security.value,
+            "addresses": addresses[settings.node],
+            "exporters": [
+                {
+                    **exporter,
+                    "addresses": addresses.get(exporter["node"], 0),
+                    "config_digest": next((info.config for info in self._announced(exporter["node"])), ""),
+                }
+                for exporter in self._initiator.status()
+            ],
+            "config_digest": settings.config.digest,
+            "refused": sorted(self._catalog.problems),
+            "control": self._control,
+            "config_state": self._config_watch.state(),
+            "log": self._log_state(),
+            "recent": self.problem_watch.recent(),
+        }
+
+    def _announced(self, node: str) -> tuple[DiskInfo, ...]:
+        exporter = self._initiator.exporters.get(node)
+        return () if exporter is None else exporter.disks
+
+    # --- problems ----------------------------------------------------------------------
+
+    def _counts(self) -> Mapping[str, Mapping[str, int]]:
+        paths = [
+            (path_key(Fields(exporter), Fields(path)), path)
+            for exporter in self._initiator.status()
+            for path in exporter["channels"]
+        ]
+        return {
+            "disk_errors": self._initiator.errors(),
+            "path_losses": {key: path["losses"] for key, path in paths},
+            "path_forgeries": {key: path["bad_signatures"] for key, path in paths},
+            "counters": {"internal_errors": bugs.count()},
+        }
+
+    async def _find(self) -> list[Problem]:
+        return await _slow_problems(await self._slow_findings())
+
+
+async def _slow_problems(findings: MountFindings) -> list[Problem]:
+    """What `mount_problems` finds, with turns for I/O between the rules."""
+    found: list[Problem] = []
+    for some in steps(MOUNT_RULES, findings):
+        found += some
+        await trio.lowlevel.checkpoint()
+    return found
