@@ -38,12 +38,13 @@ socket = "n2.sock"
 # The command, with nothing but its initiator replaced.
 COMMAND = """
 import sys
-from meshfs import limits, mount
-from meshlab.fake_initiator import FakeInitiator
+from meshfs import limits
+from meshfs.mount import program
+from meshlab.fakes.initiator import FakeInitiator
 limits.MOUNT_SETTLE_S = 0.2
-mount.Initiator = FakeInitiator
+program.Initiator = FakeInitiator
 sys.argv[0] = "meshfs"
-sys.exit(mount.main())
+sys.exit(program.main())
 """
 
 
