@@ -8,7 +8,7 @@ from meshfs.exporter.kinds import disk_io
 from meshfs.exporter.rules.admission import LOCAL
 from meshfs.exporter.rules.turns import newcomers_of
 from meshfs.exporter.serving import outlet
-from meshfs.exporter.serving.peer import Peer
+from meshfs.exporter.state.peer import Peer
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk

@@ -13,7 +13,7 @@ from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.kinds import disk_io
 from meshfs.exporter.serving.outlet import Outlet
-from meshfs.exporter.serving.peer import Peer
+from meshfs.exporter.state.peer import Peer
 from meshfs.initiator.channel.outstanding import OutstandingRequests
 from meshfs.limits import KIB, MIB
 from meshfs.loop import reactor

@@ -30,7 +30,7 @@ from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash, boun
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
 if TYPE_CHECKING:
-    from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.peer import Peer
     from meshfs.exporter.state.session import Session
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from meshfs.exporter.exchange.request import Request, command_name
 from meshfs.smb.constants import Command, NtStatus
 
 if TYPE_CHECKING:
-    from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.peer import Peer
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import HEADER_BYTES, Command, Flags, NtStatus
 
 if TYPE_CHECKING:
-    from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.peer import Peer
     from meshfs.exporter.state.session import Session
 
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)

@@ -22,8 +22,8 @@ from meshfs.smb.wire import pack_header
 
 if TYPE_CHECKING:
     from meshfs.exporter.exchange.compound import Compound
-    from meshfs.exporter.serving.peer import Peer
     from meshfs.exporter.state.open import Open
+    from meshfs.exporter.state.peer import Peer
     from meshfs.exporter.state.session import Session
     from meshfs.exporter.state.tree import Tree
     from meshfs.smb.security import ChannelSecurity

@@ -27,8 +27,8 @@ from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.rules.admission import Stage
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.serving.outlet import Outlet
-from meshfs.exporter.serving.peer import Peer
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.peer import Peer
 from meshfs.loop import reactor
 from meshfs.model import IoClass
 from meshfs.transport.stream import LowWater, pending_bytes

@@ -22,7 +22,7 @@ import trio
 from meshfs import bugs, limits
 from meshfs.buffers import Buffer
 from meshfs.exporter.rules.turns import ProcessorFlow
-from meshfs.exporter.serving.peer import Peer
+from meshfs.exporter.state.peer import Peer
 from meshfs.loop.reactor import Reactor
 from meshfs.transport.base import Memory
 

@@ -40,7 +40,7 @@ from meshfs.smb.messages.ioctl import NetworkInterface
 from meshfs.smb.states import Event, SessionState
 
 if TYPE_CHECKING:
-    from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.peer import Peer
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
 if TYPE_CHECKING:
-    from meshfs.exporter.serving.peer import Peer
+    from meshfs.exporter.state.peer import Peer
 
 #: States in which requests of the session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))

@@ -20,8 +20,8 @@ from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
 from meshfs.disk.base import Disk
-from meshfs.exporter.serving.peer import Peer
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.peer import Peer
 from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.decide.queue import FifoQueue
