@@ -337,7 +337,8 @@ _OF_FILES = [command for command in COMMANDS if command not in (Command.NEGOTIAT
 def test_a_related_part_inherits_a_session_and_no_protection(command: int, case: str) -> None:
     world = World()
     second = RawInitiator(world.exporter)
-    second.peer, second.connection, second.preauth = world.mine.peer, world.mine.connection, world.mine.preauth
+    second.peer, second.engine = world.mine.peer, world.mine.engine
+    second.connection, second.preauth = world.mine.connection, world.mine.preauth
     second.next_id = world.mine.next_id
     assert second.set_up("n3").status == 0
     world.mine.next_id = second.next_id

@@ -39,7 +39,8 @@ def logged_in(disk: MemoryDisk, security: Security = Security.SIGN, depth: int =
 def second_session(client: RawInitiator, user: str = "n3") -> RawInitiator:
     """Another user on the same connection."""
     second = RawInitiator(client.exporter)
-    second.peer, second.connection, second.preauth = client.peer, client.connection, client.preauth
+    second.peer, second.engine = client.peer, client.engine
+    second.connection, second.preauth = client.connection, client.preauth
     second.next_id = client.next_id
     assert second.set_up(user).status == 0
     second.sealed = client.sealed

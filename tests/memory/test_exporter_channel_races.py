@@ -195,7 +195,7 @@ def test_channels_that_come_and_go(block):
         exporter = world.exporter
         assert not exporter.sessions
         assert not exporter.peers
-        assert not exporter._ending
+        assert not exporter.sessions._ending
         assert not exporter.shares.all()[0].opens
         assert not exporter.shares.all()[0].lock_waiters
         assert world.disk.in_flight == 0

@@ -416,7 +416,7 @@ def test_a_lost_channels_requests_end_where_they_are(disk):
     assert disk.data[4096:4608] == b"y" * 512
     assert not channel.peer.out
     assert client.call(Command.CLOSE, close_body(file_id)).status == 0
-    client.peer.get_buffer()
+    client.engine.get_buffer()
     assert client.exporter.pool.used_bytes == 0
 
 

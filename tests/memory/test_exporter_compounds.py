@@ -96,10 +96,10 @@ def test_what_follows_at_another_disk_is_started_without_another_message():
     first.stall()
     ids = client.compound(*((Command.READ, read_body(file_id, 0, 8), {}) for file_id in files))
     rings: list[bool] = []
-    client.exporter.on_dirty = lambda: rings.append(True)
+    client.exporter.batches.on_dirty = lambda: rings.append(True)
     first.release()
     assert rings
-    client.exporter.flush()
+    client.exporter.batches.flush()
     client.collect()
     assert [client.take(message_id).status for message_id in ids] == [0, 0]
 

@@ -65,7 +65,7 @@ def test_what_is_written_is_read(disk, security):
         assert reply.data == data
         assert reply.protection == (Protection.SEALED if client.sealed else Protection.SIGNED)
     # The last message lies in pooled memory until there is room for the next.
-    client.peer.get_buffer()
+    client.engine.get_buffer()
     assert client.exporter.pool.used_bytes == 0
 
 
@@ -166,7 +166,7 @@ def test_errors_of_the_disk_reach_the_initiator(disk, client, code, status):
 
 def test_replies_of_later_completions_are_sent_then(disk, client):
     woken = []
-    client.exporter.on_dirty = lambda: woken.append(True)
+    client.exporter.batches.on_dirty = lambda: woken.append(True)
     file_id = client.open("disk0")
     disk.stall()
     ids = [client.send(Command.READ, read_body(file_id, 0, 512)) for _ in range(3)]
@@ -300,7 +300,7 @@ def test_a_withdrawn_disk_ends_its_opens(disk, client):
     disk.stall()
     at_disk = client.send(Command.READ, read_body(file_id, 0, 512))
     gone = []
-    client.exporter.withdraw("disk0", gone.append)
+    client.exporter.shares.withdraw("disk0", gone.append)
     assert client.call(Command.READ, read_body(file_id, 0, 512)).status == NtStatus.FILE_CLOSED
     assert client.create("disk0").status == NtStatus.OBJECT_NAME_NOT_FOUND
     assert not gone
@@ -314,9 +314,9 @@ def test_a_node_that_may_do_less_loses_the_opens_that_do_more(disk, client):
     writer, reader = client.open("disk0"), client.open("disk0", READ_ONLY)
     offered = client.exporter.shares.all()[0]
     offered.allow = lambda node: Access.READ_ONLY
-    client.exporter.enforce(offered)
+    client.exporter.shares.enforce(offered)
     assert client.call(Command.WRITE, write_body(writer, 0, b"x")).status == NtStatus.FILE_CLOSED
     assert client.call(Command.READ, read_body(reader, 0, 1)).status == 0
     offered.allow = lambda node: Access.NONE
-    client.exporter.enforce(offered)
+    client.exporter.shares.enforce(offered)
     assert client.call(Command.READ, read_body(reader, 0, 1)).status == NtStatus.FILE_CLOSED

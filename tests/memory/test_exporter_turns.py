@@ -7,8 +7,7 @@ from meshfs import limits
 from meshfs.exporter.kinds import disk_io
 from meshfs.exporter.rules.admission import LOCAL
 from meshfs.exporter.rules.turns import newcomers_of
-from meshfs.exporter.serving import outlet
-from meshfs.exporter.state.peer import Peer
+from meshfs.exporter.serving import engine, outlet
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk
@@ -19,16 +18,16 @@ from support.turns import all_at_once, client_of, in_thread, serving, until
 def served(exporter, monkeypatch):
     """The node and the class of every READ and ECHO, in the order in which the exporter begins with them."""
     order: list[tuple[str, str]] = []
-    real = Peer.serve
+    real = engine.serve
 
-    def serve(this, request):
+    def serve(request):
         if request.message.command in (Command.READ, Command.ECHO, Command.WRITE):
-            session = this.sessions[request.session_id]
+            session = request.peer.sessions[request.session_id]
             tree = session.trees.get(request.tree_id)
             order.append((session.user, str(tree.io_class) if tree else "none"))
-        real(this, request)
+        real(request)
 
-    monkeypatch.setattr(Peer, "serve", serve)
+    monkeypatch.setattr(engine, "serve", serve)
     return order
 
 

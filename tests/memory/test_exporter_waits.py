@@ -154,16 +154,16 @@ def followed(stage: Stage) -> None:
 
 
 def withdrawn(stage: Stage) -> None:
-    stage.exporter.begin_batch()
-    stage.exporter.withdraw("disk0", lambda disk: None)
-    stage.exporter.end_batch()
+    stage.exporter.batches.begin()
+    stage.exporter.shares.withdraw("disk0", lambda disk: None)
+    stage.exporter.batches.end()
 
 
 def ended_opens(stage: Stage) -> None:
     """The disk was replaced by another one."""
-    stage.exporter.begin_batch()
-    stage.exporter.end_opens(stage.exporter.shares.all()[0])
-    stage.exporter.end_batch()
+    stage.exporter.batches.begin()
+    stage.exporter.shares.end_opens(stage.exporter.shares.all()[0])
+    stage.exporter.batches.end()
 
 
 def deleted(stage: Stage) -> None:

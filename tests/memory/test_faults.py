@@ -12,8 +12,8 @@ import trio
 from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.kinds import disk_io
+from meshfs.exporter.serving.engine import Engine
 from meshfs.exporter.serving.outlet import Outlet
-from meshfs.exporter.state.peer import Peer
 from meshfs.initiator.channel.outstanding import OutstandingRequests
 from meshfs.limits import KIB, MIB
 from meshfs.loop import reactor
@@ -148,7 +148,7 @@ async def test_a_fault_behind_a_disks_answer_ends_the_connection_and_the_request
         assert pair.exporter.exporter is other
         await handle.close()
         assert other is not None
-        assert not other._ending
+        assert not other.sessions._ending
         assert all(len(session.opens) == 1 for session in other.sessions.values()), "the roots only"
 
 
@@ -158,7 +158,7 @@ async def test_a_fault_with_a_connection_ends_that_connection(
 ) -> None:
     where: tuple[type, str] = {
         "initiator": (OutstandingRequests, "handle"),
-        "exporter": (Peer, "_handle"),
+        "exporter": (Engine, "_handle"),
         "exporter sends": (Outlet, "_take_off"),
     }[side]  # type: ignore[assignment]
     good, faults = getattr(*where), 0

@@ -460,7 +460,7 @@ async def test_a_session_that_is_gone_at_the_exporter_is_made_anew(tmp_path: Pat
         old, exporter = pair.session.session, pair.exporter.exporter
         assert exporter is not None
         for session in list(exporter.sessions.values()):
-            exporter.end_session(session, lambda: None)
+            exporter.sessions.end(session, lambda: None)
         assert await handle.write(0, b"again") == 5
         assert pair.session.session is not old
         await until(lambda: len(pair.session.channels) == 4)

@@ -235,8 +235,8 @@ def test_all_of_a_disk_is_given_back_when_the_disk_is_withdrawn(exporter):
     client = log_in(exporter)
     fill(client)
     gone: list[object] = []
-    exporter.withdraw("disk0", gone.append)
-    exporter.withdraw("disk1", gone.append)
+    exporter.shares.withdraw("disk0", gone.append)
+    exporter.shares.withdraw("disk1", gone.append)
     assert len(gone) == 2
     holdings = exporter.holdings_of("n2")
     assert [holdings.used(resource) for resource in Resource] == [4, 3, 1, 0, 0, 0, 1]

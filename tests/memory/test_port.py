@@ -335,7 +335,7 @@ async def test_a_session_the_exporter_ended_is_made_anew(pair: Pair) -> None:
     exporter = pair.exporter.exporter
     assert exporter is not None
     for session in list(exporter.sessions.values()):
-        exporter.end_session(session, lambda: None)
+        exporter.sessions.end(session, lambda: None)
     assert await handle.write(0, b"again") == 5
     assert bytes(await handle.read(0, 5)) == b"again"
 
@@ -344,7 +344,7 @@ async def test_a_changed_list_of_disks_is_followed(pair: Pair) -> None:
     exporter = pair.exporter.exporter
     assert exporter is not None
     assert [info.name for info in pair.session.disks] == ["disk0"]
-    exporter.withdraw("disk0", lambda disk: None)
+    exporter.shares.withdraw("disk0", lambda disk: None)
     await until(lambda: not pair.session.disks)
 
 

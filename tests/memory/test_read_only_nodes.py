@@ -101,9 +101,9 @@ def test_a_reader_does_not_flush(pair):
 def demote(client: RawInitiator, *nodes: str) -> None:
     disk = client.exporter.shares.all()[0]
     disk.allow = lambda node: Access.READ_ONLY if node in nodes else Access.READ_WRITE
-    client.exporter.begin_batch()
-    client.exporter.enforce(disk)
-    client.exporter.end_batch()
+    client.exporter.batches.begin()
+    client.exporter.shares.enforce(disk)
+    client.exporter.batches.end()
 
 
 def test_a_node_that_becomes_a_reader_loses_its_locks_and_its_part_in_share_access(pair):

@@ -33,7 +33,7 @@ BLOCK = 512
 def protection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """By what a message of another channel is found; an exporter of the second kind does not know of tags."""
     if request.param == "remembered":
-        monkeypatch.setattr("meshfs.exporter.commands.negotiate.UNIQUE_NONCES", RawContext(0x6D66, b"something else"))
+        monkeypatch.setattr("meshfs.exporter.rules.negotiation.UNIQUE_NONCES", RawContext(0x6D66, b"something else"))
     return str(request.param)
 
 

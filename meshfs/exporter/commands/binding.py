@@ -16,38 +16,23 @@ each message id serves one bind request of the session, and only ids below those
 
 import functools
 import logging
-from typing import TYPE_CHECKING
 
 from meshfs import limits
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.state.bind import Bind
+from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.peer import Peer
+from meshfs.exporter.state.session import Session
 from meshfs.smb.auth import Acceptor
-from meshfs.smb.connection import Negotiated, Protection, Role
+from meshfs.smb.connection import Negotiated, Protection
 from meshfs.smb.constants import Capabilities, Dialect, Flags, NtStatus, SessionFlags, SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
-from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash, bound_security
-from meshfs.smb.states import SESSION, Event, SessionState, next_state
-
-if TYPE_CHECKING:
-    from meshfs.exporter.state.peer import Peer
-    from meshfs.exporter.state.session import Session
+from meshfs.smb.security import BindSecurity, ChannelSecurity, bound_security
+from meshfs.smb.states import Event, SessionState
 
 logger = logging.getLogger(__name__)
-
-
-class Bind:
-    """A connection on its way to become a channel of a session."""
-
-    __slots__ = ("login", "preauth", "state")
-
-    def __init__(self, login: Acceptor, preauth: PreauthHash) -> None:
-        self.login = login
-        self.preauth = preauth
-        self.state = SessionState.NEW
-
-    def happened(self, event: Event) -> None:
-        self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
 
 
 def bind(request: Request, body: SessionSetupRequest) -> None:
@@ -66,7 +51,7 @@ def bind(request: Request, body: SessionSetupRequest) -> None:
         raise
 
 
-def take_keys(session: "Session", request: Request, security: ChannelSecurity) -> None:
+def take_keys(session: Session, request: Request, security: ChannelSecurity) -> None:
     """Keep what binds of a session need; ``request`` is the last of its first login, and of ``security``'s channel.
 
     That channel signs with this request's message id, and later with higher ones only, where nothing else is in
@@ -78,12 +63,11 @@ def take_keys(session: "Session", request: Request, security: ChannelSecurity) -
     if not peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL:
         session.no_more_channels = "the initiator has not asked for several channels"
     if security.opener is not None and security.opener.seen is not None:
-        security.opener.seen.on_full = functools.partial(_nonces_full, session)
+        security.opener.seen.on_full = functools.partial(_nonces_full, peer.exporter, session)
 
 
-def _nonces_full(session: "Session") -> None:
+def _nonces_full(exporter: Exporter, session: Session) -> None:
     """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
-    exporter = session.peer.exporter
     exporter.count("nonces_full")
     session.no_more_channels = (
         f"{limits.NONCES_REMEMBERED_MAX} nonces of the session are remembered, which do not count"
@@ -94,7 +78,7 @@ def _nonces_full(session: "Session") -> None:
             peer.abort()
 
 
-def _session_of(request: Request) -> "Session":
+def _session_of(request: Request) -> Session:
     """The session, if it may be bound. Raises StatusError.
 
     The signature comes first, as it does for any message (3.3.5.2.4); then the algorithms, as for
@@ -124,14 +108,14 @@ def _session_of(request: Request) -> "Session":
     return session
 
 
-def _check_connections(peer: "Peer", node: str) -> None:
+def _check_connections(peer: Peer, node: str) -> None:
     """Raises StatusError when the node may have no further connection."""
     if peer.is_strangers and (why := peer.exporter.usage.why_no_connection(node)):
         peer.exporter.limit_reached(why)
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, why)
 
 
-def _verify(request: Request, session: "Session") -> bool:
+def _verify(request: Request, session: Session) -> bool:
     """Whether it is signed; a signature is checked, and the reply protected in the same way.
 
     By the session's key; on a connection that is a channel already by that one's, as Windows does.
@@ -177,7 +161,7 @@ def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) ->
         raise StatusError(NtStatus.USER_SESSION_DELETED, "session of another client")
 
 
-def _bind_of(request: Request, session: "Session") -> Bind:
+def _bind_of(request: Request, session: Session) -> Bind:
     """The bind under way on this connection, or a new one. Raises StatusError."""
     peer = request.peer
     under_way = peer.binds.get(session.id)
@@ -191,7 +175,7 @@ def _bind_of(request: Request, session: "Session") -> Bind:
     return started
 
 
-def _step(request: Request, session: "Session", under_way: Bind, body: SessionSetupRequest) -> None:
+def _step(request: Request, session: Session, under_way: Bind, body: SessionSetupRequest) -> None:
     under_way.happened(Event.SETUP)
     under_way.preauth.update(request.message.view)
     try:
@@ -209,7 +193,7 @@ def _step(request: Request, session: "Session", under_way: Bind, body: SessionSe
         under_way.preauth.update(memoryview(frame)[4:])
 
 
-def _grant(request: Request, session: "Session", under_way: Bind, token: bytes) -> None:
+def _grant(request: Request, session: Session, under_way: Bind, token: bytes) -> None:
     peer, user = request.peer, under_way.login.user
     if user != session.user:
         under_way.happened(Event.DENIED)
@@ -233,6 +217,6 @@ def _grant(request: Request, session: "Session", under_way: Bind, token: bytes) 
     request.reply(SessionSetupResponse(flags, token).pack())
 
 
-def _join(session: "Session", peer: "Peer") -> None:
+def _join(session: Session, peer: Peer) -> None:
     peer.sessions[session.id] = session
     peer.logged_in(peer.exporter.usage.of(session.user))

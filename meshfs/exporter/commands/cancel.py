@@ -18,25 +18,26 @@ well signed CANCEL ends. So the MessageId has to be of the same request, or 0, a
 """
 
 from meshfs.disk.base import DiskRequest
-from meshfs.exporter.exchange.request import Request, Waiting
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.state.peer import Pending
 from meshfs.smb.constants import Flags, NtStatus
 
 
 def cancel(request: Request) -> None:
     """Give up what the CANCEL names, if its session has such a request and that can still be given up."""
     target = _target(request)
-    if isinstance(target, Waiting):
-        if target.request.session is request.session:
-            target.end(NtStatus.CANCELLED)
-    elif target is not None and target.context.session is request.session:
-        target.context.open.cancel(target)
+    if isinstance(target, DiskRequest):
+        if target.context.session is request.session:
+            target.context.open.cancel(target)
+    elif target is not None and target.session is request.session:
+        target.end(NtStatus.CANCELLED)
 
 
-def _target(request: Request) -> DiskRequest | Waiting | None:
+def _target(request: Request) -> DiskRequest | Pending | None:
     message, peer = request.message, request.peer
     if message.flags & Flags.ASYNC_COMMAND:
         waiting = peer.waiting.get(message.async_id)
-        if waiting is None or message.message_id not in (0, waiting.request.message.message_id):
+        if waiting is None or message.message_id not in (0, waiting.message_id):
             return None
         return waiting
     return peer.cancellable.get(message.message_id)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.kind import find_open
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.state.directory import Directory
@@ -36,7 +37,7 @@ def change_notify(request: Request) -> None:
         holdings.give_back(Resource.NOTIFIES)
 
     holdings = request.session.holdings
-    waiting = holdings.take_for(lambda: request.wait(abort), Resource.NOTIFIES)
+    waiting = holdings.take_for(lambda: wait(request, abort), Resource.NOTIFIES)
     opened.waits.add(waiting)
     directory.watchers[changed] = None
 

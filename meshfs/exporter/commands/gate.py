@@ -1,6 +1,6 @@
 """The gate before every handler: of which session is a request, and is it protected as that session demands?
 
-    message -> Peer (frame, message id, credits) -> serve -> handler
+    message -> Engine (frame, message id, credits) -> serve -> handler
                                                      |
                                                      +-> refused: with a status, or the end of the connection
 
@@ -9,15 +9,13 @@ docs/security/before-a-session.md says, command by command, what was done until 
 """
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from meshfs.errors import ForgedMessage, RemoteProtocolError, StatusError
 from meshfs.exporter.commands.table import HANDLERS, UNKNOWN, Needs
 from meshfs.exporter.exchange.request import Request, command_name
+from meshfs.exporter.state.peer import Peer
 from meshfs.smb.constants import Command, NtStatus
-
-if TYPE_CHECKING:
-    from meshfs.exporter.state.peer import Peer
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +26,12 @@ _CANCEL: Final = int(Command.CANCEL)
 _SESSION_SETUP: Final = int(Command.SESSION_SETUP)
 
 
-def serve(peer: "Peer", request: Request) -> None:
+def serve(request: Request) -> None:
     """Hand a request to its handler, if its session, protection and tree are in order; errors become its reply."""
+    peer = request.peer
     try:
         if request.compound is not None:
-            request.compound.inherit(request)
+            request.compound.inherit()
         handler, needs = HANDLERS.get(request.message.command, UNKNOWN)
         if needs and (needs is not _IF_NAMED or request.names_session):
             session = peer.sessions.get(request.session_id)
@@ -58,7 +57,7 @@ def serve(peer: "Peer", request: Request) -> None:
         _refuse(peer, request, NtStatus.INVALID_PARAMETER)
 
 
-def _refuse(peer: "Peer", request: Request, status: int) -> None:
+def _refuse(peer: Peer, request: Request, status: int) -> None:
     """Answer with ``status``, protected as the request was, also where it was refused before that was looked at."""
     if request.message.command == _CANCEL:
         # CANCEL has no reply.
@@ -80,7 +79,7 @@ def _refuse(peer: "Peer", request: Request, status: int) -> None:
     request.fail(status)
 
 
-def _refuse_forged(peer: "Peer", request: Request, error: ForgedMessage, status: int) -> None:
+def _refuse_forged(peer: Peer, request: Request, error: ForgedMessage, status: int) -> None:
     """End the connection without an answer (3.3.5.2.4): the initiator repeats what was not answered elsewhere.
 
     An answer would end at the initiator's application, as a refusal of what somebody else changed. No

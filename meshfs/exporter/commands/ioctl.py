@@ -7,9 +7,9 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.commands.negotiate import DIALECTS, capabilities_of, security_mode
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind, find_open, reply_to_ioctl
+from meshfs.exporter.rules.negotiation import DIALECTS, capabilities_of, security_mode
 from meshfs.model import encode_disks
 from meshfs.smb.constants import IOCTL_IS_FSCTL, AccessMask, Capabilities, Fsctl, NtStatus
 from meshfs.smb.messages import (

@@ -9,6 +9,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.kind import Kind, find_open
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.rules.lock_sequence import LockSequences
@@ -145,6 +146,6 @@ def _wait(request: Request, opened: Kind, target: Lockable, wanted: Lock, sequen
         holdings.give_back(Resource.WAITING_LOCKS, target)
         holdings.give_back(Resource.LOCKS, target)
 
-    waiting = holdings.take_for(lambda: request.wait(abort), Resource.WAITING_LOCKS, target)
+    waiting = holdings.take_for(lambda: wait(request, abort), Resource.WAITING_LOCKS, target)
     opened.waits.add(waiting)
     waiter = target.wait_for_lock(wanted.range, retry)

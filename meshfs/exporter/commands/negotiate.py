@@ -1,150 +1,50 @@
-"""What an exporter agrees to in NEGOTIATE (MS-SMB2 3.3.5.4). Pure.
+"""NEGOTIATE: the first message of a connection, and only the first (MS-SMB2 3.3.5.2, 3.3.5.3, 3.3.5.4)."""
 
-Dialects 3.0 to 3.1.1; of the algorithms the cheapest first. AES-GMAC signs 4 KiB in a
-quarter of AES-CMAC's time, AES-128-GCM seals at several times AES-CCM's speed.
-
-AES-GMAC has a nonce, which is the message id, and a key that signs two messages under one nonce is lost. Whoever
-uses several channels signs their binds with the first one's key, and most initiators do so with the same message ids
-each time. So one that may use several gets an algorithm without a nonce, unless it says that its nonces are unique
-or offers nothing else. What it says is a hint: a bind with a message id that was used is refused all the same.
-"""
-
-import os
-from typing import Final, TypeVar
-
-from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError, StatusError
-from meshfs.smb.connection import Negotiated
-from meshfs.smb.constants import (
-    Capabilities,
-    Cipher,
-    Dialect,
-    HashAlgorithm,
-    NtStatus,
-    SecurityMode,
-    SigningAlgorithm,
-)
-from meshfs.smb.messages import (
-    UNIQUE_NONCES,
-    Encryption,
-    NegotiateContext,
-    NegotiateRequest,
-    NegotiateResponse,
-    PreauthIntegrity,
-    Signing,
-    only_context,
-)
-
-DIALECTS: Final = (Dialect.SMB_3_1_1, Dialect.SMB_3_0_2, Dialect.SMB_3_0)
-SIGNING: Final = (SigningAlgorithm.AES_GMAC, SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256)
-_SIGNING_WITHOUT_NONCE: Final = (SigningAlgorithm.AES_CMAC, SigningAlgorithm.HMAC_SHA256, SigningAlgorithm.AES_GMAC)
-CIPHERS: Final = (Cipher.AES_128_GCM, Cipher.AES_256_GCM, Cipher.AES_128_CCM, Cipher.AES_256_CCM)
-_SALT_BYTES: Final = 32
-
-_T = TypeVar("_T", SigningAlgorithm, Cipher)
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.rules import negotiation
+from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.state.peer import Peer
+from meshfs.smb.auth import negotiate_hint
+from meshfs.smb.connection import Message, Smb1Opening
+from meshfs.smb.constants import Command, Dialect, NtStatus
+from meshfs.smb.messages import NegotiateRequest
+from meshfs.smb.states import Event
 
 
-def security_mode(security: Security) -> int:
-    required = 0 if security is Security.NONE else SecurityMode.SIGNING_REQUIRED
-    return int(SecurityMode.SIGNING_ENABLED | required)
+def negotiate(peer: Peer, message: Message) -> None:
+    """Answer a message that came before the connection was ready. Raises RemoteProtocolError unless it is NEGOTIATE.
 
-
-def negotiate(
-    request: NegotiateRequest, negotiated: Negotiated, *, security: Security, guid: bytes, hint: bytes, filetime: int
-) -> NegotiateResponse:
-    """Settle ``negotiated`` and make the response.
-
-    Raises StatusError with what the request is answered with instead.
+    A NEGOTIATE in the form of SMB 1 does not count (3.3.5.3.1): one of SMB 2 has to follow.
     """
-    if not request.dialects:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "NEGOTIATE lists no dialect")
-    dialect = next((dialect for dialect in DIALECTS if dialect in request.dialects), None)
-    if dialect is None:
-        raise StatusError(NtStatus.NOT_SUPPORTED, f"no dialect of {_texts(request.dialects)} is spoken here")
-    negotiated.peer_guid = request.client_guid
-    negotiated.peer_capabilities = request.capabilities
-    negotiated.peer_security_mode = request.security_mode
-    negotiated.peer_dialects = request.dialects
-    contexts: tuple[NegotiateContext, ...] = ()
-    if dialect is Dialect.SMB_3_1_1:
-        contexts = _settle_contexts(request, negotiated)
-    elif request.capabilities & Capabilities.ENCRYPTION:
-        negotiated.cipher = Cipher.AES_128_CCM
-    negotiated.dialect = dialect
-    negotiated.large_mtu = True
-    negotiated.max_transact_bytes = limits.TRANSACT_SIZE_MAX_BYTES
-    negotiated.max_read_bytes = negotiated.max_write_bytes = limits.IO_SIZE_MAX_BYTES
-    return NegotiateResponse(
-        security_mode=security_mode(security),
-        dialect=dialect,
-        server_guid=guid,
-        capabilities=capabilities_of(negotiated),
-        max_transact_bytes=negotiated.max_transact_bytes,
-        max_read_bytes=negotiated.max_read_bytes,
-        max_write_bytes=negotiated.max_write_bytes,
-        system_time_filetime=filetime,
-        security_buffer=hint,
-        contexts=contexts,
-    )
-
-
-def capabilities_of(negotiated: Negotiated) -> int:
-    """What is offered to a peer once the dialect and the cipher are settled.
-
-    Several channels to whoever asks for them; encryption is a capability before 3.1.1, a context since.
-    """
-    capabilities = int(Capabilities.LARGE_MTU) | negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL
-    if negotiated.dialect is not Dialect.SMB_3_1_1 and negotiated.cipher is not Cipher.NONE:
-        capabilities |= Capabilities.ENCRYPTION
-    return int(capabilities)
-
-
-def negotiate_again(*, security: Security, guid: bytes, hint: bytes, filetime: int) -> NegotiateResponse:
-    """To whoever began in SMB 1 and offers SMB 2: it is spoken here, say in SMB 2 which (3.3.5.3.1)."""
-    return NegotiateResponse(
-        security_mode=security_mode(security),
-        dialect=Dialect.SMB_2_WILDCARD,
-        server_guid=guid,
-        capabilities=int(Capabilities.LARGE_MTU),
-        max_transact_bytes=limits.TRANSACT_SIZE_MAX_BYTES,
-        max_read_bytes=limits.IO_SIZE_MAX_BYTES,
-        max_write_bytes=limits.IO_SIZE_MAX_BYTES,
-        system_time_filetime=filetime,
-        security_buffer=hint,
-    )
-
-
-def _texts(dialects: tuple[int, ...]) -> str:
-    return ", ".join(f"0x{dialect:04x}" for dialect in dialects)
-
-
-def _settle_contexts(request: NegotiateRequest, negotiated: Negotiated) -> tuple[NegotiateContext, ...]:
+    peer.happened(Event.NEGOTIATE if message.command == Command.NEGOTIATE else Event.REQUEST)
+    if message.next is not None:
+        raise RemoteProtocolError("NEGOTIATE in a compound")
+    request, negotiated, exporter = Request(peer, message), peer.connection.negotiated, peer.exporter
+    hint, now = negotiate_hint(), exporter.now_filetime()
+    if isinstance(message, Smb1Opening):
+        peer.happened(Event.AGAIN)
+        reply = negotiation.negotiate_again(
+            security=exporter.security, guid=exporter.guid, hint=hint, filetime=now
+        )  # fmt: skip
+        request.reply(reply.pack())
+        return
     try:
-        preauth = only_context(request.contexts, PreauthIntegrity)
-        encryption = only_context(request.contexts, Encryption)
-        signing = only_context(request.contexts, Signing)
-    except RemoteProtocolError as error:
-        raise StatusError(NtStatus.INVALID_PARAMETER, str(error)) from error
-    if preauth is None:
-        raise StatusError(NtStatus.INVALID_PARAMETER, "NEGOTIATE of 3.1.1 without pre-authentication integrity")
-    if HashAlgorithm.SHA_512 not in preauth.hash_algorithms:
-        raise StatusError(NtStatus.SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP, "no common pre-authentication hash")
-    contexts: list[NegotiateContext] = [PreauthIntegrity((HashAlgorithm.SHA_512,), os.urandom(_SALT_BYTES))]
-    if encryption is not None:
-        negotiated.cipher = _first_common(CIPHERS, encryption.algorithms, Cipher.NONE)
-        contexts.append(Encryption((negotiated.cipher,)))
-    if UNIQUE_NONCES in request.contexts:
-        negotiated.unique_nonces = True
-        contexts.append(UNIQUE_NONCES)
-    if signing is not None:
-        # Without a common one both ends sign with AES-CMAC.
-        reuses = negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL and not negotiated.unique_nonces
-        ours = _SIGNING_WITHOUT_NONCE if reuses else SIGNING
-        negotiated.signing_algorithm = _first_common(ours, signing.algorithms, SigningAlgorithm.AES_CMAC)
-        contexts.append(Signing((negotiated.signing_algorithm,)))
-    return tuple(contexts)
-
-
-def _first_common(ours: tuple[_T, ...], theirs: tuple[int, ...], otherwise: _T) -> _T:
-    return next((algorithm for algorithm in ours if algorithm in theirs), otherwise)
+        reply = negotiation.negotiate(
+            NegotiateRequest.unpack(message.body), negotiated, security=exporter.security,
+            guid=exporter.guid, hint=hint, filetime=now,
+        )  # fmt: skip
+    except (StatusError, RemoteProtocolError) as error:
+        status = error.status if isinstance(error, StatusError) else NtStatus.INVALID_PARAMETER
+        exporter.count("negotiations_refused")
+        peer.log_warning("NEGOTIATE refused: %s", error)
+        peer.happened(Event.REFUSED)
+        request.fail(status)
+        peer.closing = True
+        return
+    peer.happened(Event.NEGOTIATED)
+    peer.on_stage(Stage.NEGOTIATED)
+    frame = request.reply(reply.pack())
+    if negotiated.dialect is Dialect.SMB_3_1_1 and frame is not None:
+        negotiated.preauth.update(message.view)
+        negotiated.preauth.update(memoryview(frame)[4:])

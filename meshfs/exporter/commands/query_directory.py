@@ -14,6 +14,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.kind import Kind, find_open
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, Directory, Position
@@ -74,8 +75,8 @@ class _Page:
             return
         try:
             # In the middle of a compound it waits without an interim reply: the replies leave together.
-            if request.compound is None or request.compound.is_last(request):
-                request.wait(self._abort)
+            if request.is_last:
+                wait(request, self._abort)
         except StatusError:
             self._leave()
             raise

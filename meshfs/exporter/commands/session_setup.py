@@ -66,9 +66,9 @@ def _session_of(request: Request) -> Session:
     # Those that are not logged in are bounded by the connections there may be (admission.py).
     if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
-    session = Session(peer.exporter.new_session_id(), peer, peer.connection.negotiated.preauth.copy())
+    session = Session(peer.exporter.sessions.new_id(), peer, peer.connection.negotiated.preauth.copy())
     peer.sessions[session.id] = session
-    peer.exporter.sessions[session.id] = session
+    peer.exporter.sessions.add(session)
     return session
 
 
@@ -78,7 +78,7 @@ def _deny(request: Request, session: Session, why: str) -> None:
     peer.exporter.count("logins_denied")
     peer.log_warning("login denied: %s", why)
     session.happened(Event.DENIED)
-    peer.exporter.end_session(session, _nobody)
+    peer.exporter.sessions.end(session, _nobody)
     request.fail(NtStatus.LOGON_FAILURE)
 
 
@@ -87,7 +87,7 @@ def _refuse_one_more(request: Request, session: Session, why: str) -> None:
     exporter = request.peer.exporter
     exporter.limit_reached(why)
     session.happened(Event.DENIED)
-    exporter.end_session(session, _nobody)
+    exporter.sessions.end(session, _nobody)
     request.fail(NtStatus.INSUFFICIENT_RESOURCES)
 
 
@@ -112,7 +112,7 @@ def _logged_in(
     if previous is not None:
         # What it still has at a disk holds up the new session's opens of that disk only (disk_create.py).
         peer.log_info("node %s ends its previous session", session.user)
-        exporter.end_session(previous, _nobody)
+        exporter.sessions.end(previous, _nobody)
     session.happened(Event.GRANTED)
     if not peer.closed:
         peer.logged_in(exporter.usage.of(session.user))
@@ -153,7 +153,7 @@ def logoff(request: Request) -> None:
         session.happened(Event.LOGGED_OFF)
         request.reply(LogoffResponse().pack())
 
-    peer.exporter.end_session(session, ended)
+    peer.exporter.sessions.end(session, ended)
 
 
 def _nobody() -> None:

@@ -5,7 +5,6 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS
 from meshfs.exporter.rules.scratch.rules import SCRATCH_RIGHTS
 from meshfs.exporter.state.shares import CLASS_OF_SHARE, SHARE_IPC, SHARE_SCRATCH
-from meshfs.model import IoClass
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Dialect, NtStatus, ShareFlags, ShareType
 from meshfs.smb.messages import (
@@ -30,9 +29,7 @@ def connect(request: Request) -> None:
     is_scratch = share == SHARE_SCRATCH and request.peer.exporter.scratch is not None
     if io_class is None and not is_scratch and share != SHARE_IPC.lower():
         raise StatusError(NtStatus.BAD_NETWORK_NAME, f"no share {share!r}")
-    tree = session.add_tree(share, io_class)
-    if io_class is IoClass.SYSTEM:
-        request.peer.exporter.system_trees.add(session.id << 32 | tree.id)
+    tree = request.peer.exporter.sessions.connect(session, share, io_class)
     request.tree_id = tree.id
     is_pipe = io_class is None and not is_scratch
     kind, flags = (ShareType.PIPE, 0) if is_pipe else (ShareType.DISK, ShareFlags.NO_CACHING)
@@ -46,6 +43,5 @@ def disconnect(request: Request) -> None:
     """Answered when nothing of the tree's opens is at a disk any more."""
     TreeDisconnectRequest.unpack(request.message.body)
     session, tree = request.session, request.tree
-    session.remove_tree(tree)
-    request.peer.exporter.system_trees.discard(session.id << 32 | tree.id)
+    request.peer.exporter.sessions.disconnect(session, tree)
     session.close_opens(list(tree.opens), lambda: request.reply(TreeDisconnectResponse().pack()))

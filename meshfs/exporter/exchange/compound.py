@@ -7,19 +7,19 @@ it to the server this one does as Windows does: related and unrelated requests m
 to go on with.
 """
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from meshfs import limits
 from meshfs.errors import StatusError
-from meshfs.exporter.exchange.request import ERROR_BODY, Request, chain
+from meshfs.exporter.exchange.request import ERROR_BODY, Request
+from meshfs.exporter.state.peer import Peer
+from meshfs.exporter.state.session import Session
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import HEADER_BYTES, Command, Flags, NtStatus
 
-if TYPE_CHECKING:
-    from meshfs.exporter.state.peer import Peer
-    from meshfs.exporter.state.session import Session
-
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
+_SIGNED: Final = int(Flags.SIGNED)
 _ERROR: Final = 0xC0000000
 #: Not worth being charged: with all credits, 2 MiB.
 _SMALL_BYTES: Final = 4 * limits.KIB
@@ -30,10 +30,13 @@ _NO_FILE: Final = frozenset(
 
 
 class Compound:
-    """Its replies leave together when the last is there."""
+    """Its replies leave together when the last is there. ``serve`` hands a request to its handler."""
 
-    def __init__(self, peer: "Peer", head: Message) -> None:
+    def __init__(self, peer: Peer, head: Message, serve: Callable[[Request], None]) -> None:
         self._peer = peer
+        self._serve = serve
+        #: The request that is being handled, or waits for its answer.
+        self._current: Request
         self._next: Message | None = head
         self._replies: list[tuple[Request, bytearray]] = []
         self._running = False
@@ -51,9 +54,6 @@ class Compound:
         self._account = peer.usage.memory
         self._charge(_length(head))
 
-    def is_last(self, request: Request) -> bool:
-        return request.message.next is None
-
     def run(self) -> None:
         """Handle requests until one does not answer at once, or all are answered."""
         if self._running:
@@ -61,11 +61,13 @@ class Compound:
         self._running = True
         while self._next is not None and not self._peer.closed and not self._peer.closing:
             message, self._next = self._next, None
-            self._peer.serve(Request(self._peer, message, self))
+            self._current = Request(self._peer, message, self)
+            self._serve(self._current)
         self._running = False
 
-    def inherit(self, request: Request) -> None:
-        """Put the identifiers in force into ``request``. Raises StatusError."""
+    def inherit(self) -> None:
+        """Put the identifiers in force into the current request. Raises StatusError."""
+        request = self._current
         if not request.message.flags & _RELATED:
             self.file_id, self._file_status = None, 0
             return
@@ -91,7 +93,9 @@ class Compound:
         if self.file_id is None and command not in _NO_FILE:
             self._file_status = status
 
-    def answered(self, request: Request, reply: bytearray, status: int) -> None:
+    def answered(self, reply: bytearray, status: int) -> None:
+        """The current request has this reply; go on with the next one, or send all replies."""
+        request = self._current
         message = request.message
         if len(reply) > _SMALL_BYTES and self._reply_bytes + len(reply) > limits.FRAME_MAX_BYTES:
             # Together they would fit into no frame, and 64 of them would be half a gigabyte.
@@ -111,7 +115,7 @@ class Compound:
         self._next = message.next
         if self._next is None:
             self.let_go()
-            self._peer.send(chain(self._replies))
+            self._peer.send(_joined(self._replies))
         else:
             self.run()
 
@@ -137,3 +141,22 @@ def _length(part: Message | None) -> int:
         total += len(part.view)
         part = part.next
     return total
+
+
+def _joined(replies: list[tuple[Request, bytearray]]) -> bytearray | memoryview:
+    """The frame of a compound's replies; each signed by itself, or all sealed together."""
+    connection = replies[0][0].peer.connection
+    related = len(replies) > 1 and bool(replies[1][0].message.flags & _RELATED)
+    for index, (_, message) in enumerate(replies):
+        if related and index:
+            message[16] |= _RELATED
+        if index < len(replies) - 1:
+            message.extend(bytes(-len(message) % 8))
+            message[20:24] = len(message).to_bytes(4, "little")
+    sealer = next((request.security for request, _ in replies if request.seal), None)
+    if sealer is None:
+        for request, message in replies:
+            if message[16] & _SIGNED and request.security is not None:
+                connection.sign(message, request.security)
+    joined = bytearray().join(message for _, message in replies)
+    return connection.protect([joined], None, sealer)

@@ -8,25 +8,21 @@ a reply that it does not accept, and not an error that it would give to its appl
 are not signed: they share their message id with the final reply, and a GMAC nonce must not be used twice.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest
 from meshfs.errors import ForgedMessage, LocalProtocolError, StatusError
+from meshfs.exporter.state.open import Open
+from meshfs.exporter.state.peer import Peer, Pending
+from meshfs.exporter.state.session import Session
+from meshfs.exporter.state.tree import Tree
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.credits import charge_covers
 from meshfs.smb.messages import ErrorResponse
+from meshfs.smb.security import ChannelSecurity
 from meshfs.smb.wire import pack_header
-
-if TYPE_CHECKING:
-    from meshfs.exporter.exchange.compound import Compound
-    from meshfs.exporter.state.open import Open
-    from meshfs.exporter.state.peer import Peer
-    from meshfs.exporter.state.session import Session
-    from meshfs.exporter.state.tree import Tree
-    from meshfs.smb.security import ChannelSecurity
 
 ERROR_BODY: Final = ErrorResponse().pack()
 _RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
@@ -40,6 +36,26 @@ _BELIEVED_UNSIGNED: Final = frozenset(
 )
 
 
+class Chain(Protocol):
+    """The compound that a request is part of, as far as the request knows it; it has one current request at a time.
+
+    file_id   the file that the current request names, for the related request behind it
+    session   the session of the request that was answered last, if it was protected by one
+    """
+
+    file_id: int | None
+    session: Session | None
+
+    def inherit(self) -> None:
+        """Put the identifiers in force into the current request. Raises StatusError."""
+
+    def related_file(self) -> int:
+        """The file of the request before. Raises StatusError as that one failed, if it left none."""
+
+    def answered(self, reply: bytearray, status: int) -> None:
+        """The current request has this reply; go on with the next one, or send all replies."""
+
+
 class Request:
     """``session``, ``tree`` and ``open`` are set as they are found out; ``answered`` when `reply` has answered."""
 
@@ -47,12 +63,12 @@ class Request:
         "answered", "async_id", "compound", "message", "open", "peer", "seal", "security", "session", "session_id",
         "sign", "tree", "tree_id",
     )  # fmt: skip
-    session: "Session"
-    tree: "Tree"
-    open: "Open"
+    session: Session
+    tree: Tree
+    open: Open
     answered: bool
 
-    def __init__(self, peer: "Peer", message: Message, compound: "Compound | None" = None) -> None:
+    def __init__(self, peer: Peer, message: Message, compound: Chain | None = None) -> None:
         self.peer = peer
         self.message = message
         self.compound = compound
@@ -75,7 +91,7 @@ class Request:
         ):
             raise StatusError(NtStatus.INVALID_PARAMETER, f"{payload_bytes} bytes are not paid for")
 
-    def protect_by(self, session: "Session") -> None:
+    def protect_by(self, session: Session) -> None:
         """Check that the request is protected as the session demands; the reply will be protected as it is.
 
         Raises StatusError ACCESS_DENIED (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11), and ForgedMessage where the
@@ -90,7 +106,7 @@ class Request:
         else:
             self._protect_plain(session, protection)
 
-    def _protect_plain(self, session: "Session", protection: Protection) -> None:
+    def _protect_plain(self, session: Session, protection: Protection) -> None:
         """The same for a message that is not encrypted, and not signed well or of a session that encrypts."""
         message, security = self.message, self.security
         if protection == Protection.UNKNOWN and security is not None:
@@ -122,7 +138,7 @@ class Request:
             raise LocalProtocolError(f"a second answer to {command_name(self.message.command)}")
         self.answered = True
         if self.compound is not None:
-            self.compound.answered(self, self.packed(body, status), status)
+            self.compound.answered(self.packed(body, status), status)
             return None
         frame = self.frame(body, status)
         self.peer.send(frame)
@@ -159,19 +175,10 @@ class Request:
     def signs(self, status: int) -> bool:
         return self.sign and not self.seal and status != NtStatus.PENDING
 
-    def wait(self, abort: Callable[[], None]) -> "Waiting":
-        """Go asynchronous: send the interim reply; the final one comes by ``reply`` later.
-
-        ``abort`` takes the request from where it waits (CANCEL, the open's or connection's end).
-        Raises StatusError where it cannot wait: too many do, or others of its compound follow.
-        """
-        if not self.may_wait:
-            raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")
-        if self.compound is not None and not self.compound.is_last(self):
-            raise StatusError(NtStatus.INTERNAL_ERROR, "only the last of a compound may wait")
-        waiting = Waiting(self, abort)
-        self.go_asynchronous(waiting)
-        return waiting
+    @property
+    def is_last(self) -> bool:
+        """Whether no other request of its compound follows."""
+        return self.message.next is None
 
     @property
     def names_session(self) -> bool:
@@ -183,7 +190,7 @@ class Request:
         """Whether the connection has room for another asynchronous request."""
         return len(self.peer.waiting) < limits.ASYNC_PER_CONNECTION_MAX
 
-    def go_asynchronous(self, waiting: "Waiting") -> None:
+    def go_asynchronous(self, waiting: Pending) -> None:
         """Send the interim reply; ``waiting`` is told of a CANCEL and of the connection's end."""
         peer = self.peer
         peer.last_async_id += 1
@@ -191,47 +198,9 @@ class Request:
         peer.waiting[self.async_id] = peer.cancellable[self.message.message_id] = waiting
         compound, self.compound = self.compound, None
         if compound is not None:
-            compound.answered(self, self.packed(ERROR_BODY, NtStatus.PENDING), NtStatus.PENDING)
+            compound.answered(self.packed(ERROR_BODY, NtStatus.PENDING), NtStatus.PENDING)
         else:
             peer.send(self.frame(ERROR_BODY, NtStatus.PENDING))
-
-
-class Waiting:
-    """An asynchronous request that was not answered yet."""
-
-    __slots__ = ("_abort", "request")
-
-    def __init__(self, request: Request, abort: Callable[[], None]) -> None:
-        self.request = request
-        self._abort = abort
-
-    @property
-    def channel_sequence(self) -> int:
-        return self.request.message.channel_sequence
-
-    def end(self, status: int) -> None:
-        """Give up waiting and answer with ``status``."""
-        self._abort()
-        self.request.fail(status)
-
-
-def chain(replies: list[tuple[Request, bytearray]]) -> bytearray | memoryview:
-    """The frame of a compound's replies; each signed by itself, or all sealed together."""
-    connection = replies[0][0].peer.connection
-    related = len(replies) > 1 and bool(replies[1][0].message.flags & _RELATED)
-    for index, (_, message) in enumerate(replies):
-        if related and index:
-            message[16] |= _RELATED
-        if index < len(replies) - 1:
-            message.extend(bytes(-len(message) % 8))
-            message[20:24] = len(message).to_bytes(4, "little")
-    sealer = next((request.security for request, _ in replies if request.seal), None)
-    if sealer is None:
-        for request, message in replies:
-            if message[16] & _SIGNED and request.security is not None:
-                connection.sign(message, request.security)
-    joined = bytearray().join(message for _, message in replies)
-    return connection.protect([joined], None, sealer)
 
 
 def command_name(command: int) -> str:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.created import check_room, check_still_there
 from meshfs.exporter.rules.holdings import Resource
 
@@ -28,8 +29,8 @@ class PendingCreate(ABC):
 
     def _wait(self) -> None:
         request = self.request
-        if request.compound is None or request.compound.is_last(request):
-            request.wait(self.end)
+        if request.is_last:
+            wait(request, self.end)
 
     def end(self) -> None:
         """It waits no longer, and is answered by whoever calls this."""

@@ -16,7 +16,8 @@ from typing import Final
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
-from meshfs.exporter.exchange.request import Request, Waiting
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.exchange.waiting import Waiting
 from meshfs.exporter.kinds.disk_io import DiskIo
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.status import status_from_errno

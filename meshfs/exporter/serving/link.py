@@ -2,7 +2,7 @@
 
     readable -> ready        the link waits in its node's flow (`processor.py`)
     its turn -> step         what is held is handled, then recv_into until the socket is empty or the turn is over
-                             -> Peer.received (handlers run, I/O is queued)
+                             -> Engine.received (handlers run, I/O is queued)
     the turn's end           disks are started once, all replies of the turn leave in one sendmsg
 
 Before a request is seen its class is unknown: the link waits as an application then, and looks. When the request is of
@@ -17,7 +17,6 @@ have (`memory_budget.py`). The connection's own tasks sleep until it is over.
 
 import logging
 import socket
-import time
 
 import trio
 
@@ -26,6 +25,7 @@ from meshfs.buffers import Account
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.rules.admission import Stage
 from meshfs.exporter.rules.turns import ProcessorFlow
+from meshfs.exporter.serving.engine import Engine
 from meshfs.exporter.serving.outlet import Outlet
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
@@ -43,8 +43,9 @@ class Link:
         self, exporter: Exporter, stream: socket.socket, remote: str, login_until_s: float, newcomers: ProcessorFlow
     ) -> None:
         """``newcomers``: in whose turns it is served until somebody is logged in."""
-        self.peer = Peer(exporter, remote, time.time)
-        self.peer.on_class_change = self._class_changed
+        self.peer = Peer(exporter, remote)
+        self._engine = Engine(self.peer)
+        self._engine.on_class_change = self._class_changed
         self.logged_in = False
         self._exporter = exporter
         self._socket = stream
@@ -97,9 +98,9 @@ class Link:
         self._reactor.forget(self._fd)
         self._memory.forget(self)
         self._outlet.close()
-        self._exporter.begin_batch()
+        self._exporter.batches.begin()
         self.peer.lost()
-        self._exporter.end_batch()
+        self._exporter.batches.end()
         self._socket.close()
 
     def fault(self, _: Exception) -> None:
@@ -217,15 +218,16 @@ class Link:
             # What comes now is nobody's: to be told of it would be to be told over and over, until it is closed.
             self._watch(False)
             return None
-        outlet, held = self._outlet, peer.held
+        outlet, engine = self._outlet, self._engine
+        held = engine.held
         if not held:
             self._low_water.expect(peer.connection.missing_bytes)
-            if peer.system:
+            if engine.system:
                 # Whatever comes next is an application's until it was seen.
-                peer.system = False
+                engine.system = False
                 self._flow = self._app_flow
         full = outlet.waiting is not None and (outlet.unsent_bytes() > self._unsent_max_bytes() or outlet.has_many)
-        if full or self._waits_for_memory or (held and peer.is_full):
+        if full or self._waits_for_memory or (held and engine.is_full):
             self._watch(False)
             self._paused = True
             self._resume()
@@ -242,20 +244,20 @@ class Link:
 
     def _work(self, until_s: float) -> bool:
         """Handle what is held and take what the socket has; False when it is empty. Raises RemoteProtocolError."""
-        peer = self.peer
-        peer.until_s = until_s
-        if peer.held:
+        peer, engine = self.peer, self._engine
+        engine.until_s = until_s
+        if engine.held:
             if self._lacks_memory():
                 return True
-            peer.go_on()
-            if peer.held:
+            engine.go_on()
+            if engine.held:
                 return True
         receive, clock = self._socket.recv_into, self._processor.clock
         alone = self._processor.turns.is_alone
         while not peer.closing:
             if self._lacks_memory():
                 return True
-            memory = peer.get_buffer()
+            memory = engine.get_buffer()
             if not alone and len(memory) > limits.TURN_STEP_BYTES:
                 memory = memory[: limits.TURN_STEP_BYTES]
             try:
@@ -268,10 +270,10 @@ class Link:
             if not count:
                 self._lost()
                 return False
-            peer.received(count)
+            engine.received(count)
             if count < len(memory):
                 return False
-            if peer.held or clock() >= until_s:
+            if engine.held or clock() >= until_s:
                 return True
         return False
 
@@ -281,10 +283,10 @@ class Link:
             return
         if self._waits_for_memory:
             return
-        if not self.peer.held:
+        if not self._engine.held:
             self._paused = False
             self._watch(True)
-        elif self.peer.has_room:
+        elif self._engine.has_room:
             self._paused = False
             if not self._waits:
                 self._wait(self._flow)
@@ -326,7 +328,7 @@ class Link:
         """
         period_s = limits.CONNECTION_DEAD_AFTER_S / 2
         while True:
-            if not self._received and not self._waits and not self.peer.held:
+            if not self._received and not self._waits and not self._engine.held:
                 self.peer.connection.rest()
             self._received = False
             waiting, taken, large = self._outlet.waiting, self._outlet.taken_bytes, self._large_progress()

@@ -54,7 +54,7 @@ class Listener:
         self._reserve = Reserve()
         self._flusher: trio.lowlevel.Task | None = None
         self._reactor: reactor.Reactor | None = None
-        exporter.on_dirty = self._flush_soon
+        exporter.batches.on_dirty = self._flush_soon
         exporter.memory.defer = self._later
 
     @property
@@ -236,7 +236,7 @@ class Listener:
     def _flush_soon(self) -> None:
         """Replies wait: they leave at the end of the reactor's round, or of trio's turn."""
         if self._reactor is not None and self._reactor.in_round:
-            self._reactor.defer(self._exporter.flush)
+            self._reactor.defer(self._exporter.batches.flush)
             return
         task, self._flusher = self._flusher, None
         if task is not None:
@@ -259,7 +259,7 @@ class Listener:
         while True:
             self._flusher = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(abort)
-            self._exporter.flush()
+            self._exporter.batches.flush()
 
 
 def _remote_text(stream: socket.socket, address: object) -> str:

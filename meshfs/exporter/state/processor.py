@@ -6,7 +6,7 @@
                                                TURN_S is over; then the reactor looks for newcomers first
 
 In its turn a flow first gives its small replies, then one large reply and one link's work in turn, so that nothing
-small waits for a megabyte. A turn is a batch of the exporter's (`exporter.py`): at its end its I/O starts and its
+small waits for a megabyte. A turn is a batch (`batches.py`): at its end its I/O starts and its
 replies leave. How long a turn may be goes by the clock, as others wait for it. What is charged for it is the time that
 the thread was on a processor: where the machine gave that to another process meanwhile, the flow must not pay. Where
 nobody waits, the clock, which costs a tenth, is near enough, up to UNCONTENDED_CHARGE_MAX_S. What the disks' engine
@@ -19,15 +19,13 @@ Without a reactor (``loop`` is None; an exporter that a test drives by hand) rep
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.rules.turns import ProcessorFlow, Turns
+from meshfs.exporter.state.batches import Batches
 from meshfs.scheduler.decide.policy import DiskPolicy
-
-if TYPE_CHECKING:
-    from meshfs.exporter.state.exporter import Exporter
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ class Processor:
 
     def __init__(
         self,
-        exporter: "Exporter",
+        batches: Batches,
         clock: Callable[[], float] = time.perf_counter,
         spent: Callable[[], float] = time.thread_time,
     ) -> None:
@@ -65,7 +63,7 @@ class Processor:
         self.clock = clock
         self.spent = spent
         self.loop: Loop | None = None
-        self._exporter = exporter
+        self._batches = batches
         #: Whether nobody waits for a turn: `run` neither runs nor is going to be called.
         self.is_idle = True
         #: Whether disks' answers were taken that no flow was charged for.
@@ -153,15 +151,15 @@ class Processor:
 
     def _serve(self, flow: ProcessorFlow, until_s: float) -> None:
         """One turn."""
-        exporter = self._exporter
+        batches = self._batches
         self.serving = flow
-        exporter.begin_batch()
+        batches.begin()
         try:
             self._turn(flow, until_s)
         except Exception as error:
             bugs.report(logger, "a turn of the processor", error)
         finally:
-            exporter.end_batch()
+            batches.end()
 
     def _charge(self, flow: ProcessorFlow, used_s: float) -> None:
         """The turn of ``flow`` is over; charge it, or what it turned out to be."""
@@ -202,7 +200,7 @@ class Processor:
                     return
             elif not large and not small:
                 # What the turn asked of disks they may answer at once.
-                self._exporter.pump()
+                self._batches.pump()
                 if not large and not small:
                     return
 

@@ -6,7 +6,7 @@ How a session begins is told in `meshfs.exporter.commands.session_setup`, and wh
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from meshfs import limits
 from meshfs.errors import StatusError
@@ -15,17 +15,39 @@ from meshfs.exporter.state.open import Open
 from meshfs.exporter.state.tree import OpenOfTree, Tree
 from meshfs.model import IoClass
 from meshfs.smb.auth import Acceptor
-from meshfs.smb.connection import Role
+from meshfs.smb.connection import Connection, Role
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.messages import FileId
 from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
-if TYPE_CHECKING:
-    from meshfs.exporter.state.peer import Peer
-
 #: States in which requests of the session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
+
+
+class BoundConnection(Protocol):
+    """A connection, as far as a session knows it; `meshfs.exporter.state.peer.Peer` is one.
+
+    remote       who is at its other end, for logs and the status
+    connection   what the two ends negotiated, and the keys of its sessions
+    closed       nothing is received or sent any more
+    """
+
+    remote: str
+    connection: Connection
+    closed: bool
+
+    def send(self, frame: bytes | bytearray | memoryview) -> None:
+        """Send a frame, at the latest when the batch under way ends."""
+
+    def forget(self, session_id: int) -> None:
+        """The session is not bound to this connection any more, nor about to be."""
+
+    def abort(self) -> None:
+        """Close it without an answer."""
+
+    def log_info(self, text: str, *arguments: object) -> None:
+        """Log a line for what its other end did, unless there were too many."""
 
 
 class Session:
@@ -37,7 +59,7 @@ class Session:
         "state", "trees", "user",
     )  # fmt: skip
 
-    def __init__(self, session_id: int, peer: "Peer", preauth: PreauthHash) -> None:
+    def __init__(self, session_id: int, peer: BoundConnection, preauth: PreauthHash) -> None:
         self.id = session_id
         #: The connection it was made on, or when that is gone the oldest of the others.
         self.peer = peer
@@ -50,7 +72,7 @@ class Session:
         #: What its node has here, in this session and others; until the login it has nothing.
         self.holdings: Holdings
         #: Logins under way, by connection: the first, or once more on any channel.
-        self.logins: dict[Peer, Acceptor] = {}
+        self.logins: dict[BoundConnection, Acceptor] = {}
         self.preauth = preauth
         #: The keys of its first login, whatever became of that channel; binds have their ciphers from there ...
         self.security: ChannelSecurity | None = None
@@ -58,9 +80,9 @@ class Session:
         self.bind_security: BindSecurity | None = None
         #: Why no further connection may be bound to it; empty while that is allowed.
         self.no_more_channels = ""
-        self.channels: dict[Peer, ChannelSecurity] = {}
+        self.channels: dict[BoundConnection, ChannelSecurity] = {}
         #: Connections with a bind under way.
-        self.binding: set[Peer] = set()
+        self.binding: set[BoundConnection] = set()
         self.signing_required = True
         self.encrypt = False
         self.trees: dict[int, Tree] = {}
@@ -73,13 +95,18 @@ class Session:
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
         self.serving = self.state in SERVING
 
-    def leave(self, peer: "Peer") -> None:
+    def forget(self, connection: BoundConnection) -> None:
+        """The session is not bound to the connection any more, nor about to be."""
+        self.channels.pop(connection, None)
+        connection.forget(self.id)
+
+    def leave(self, connection: BoundConnection) -> None:
         """A channel is lost: take its requests back from the disks' queues. What is at a disk ends by itself."""
-        self.logins.pop(peer, None)
-        if self.peer is peer:
+        self.logins.pop(connection, None)
+        if self.peer is connection:
             self.peer = next(iter(self.channels))
         for opened in (*self.opens.values(), *self.closing.values()):
-            opened.cancel_requests_of(peer)
+            opened.cancel_requests_of(connection)
 
     def find_closing(self, tree: Tree, file_id: FileId) -> Open | None:
         """An open that is closed already, and still has I/O at its disk."""

@@ -16,6 +16,7 @@ from sortedcontainers import SortedDict
 
 from meshfs import bugs
 from meshfs.disk.base import DiskRequest
+from meshfs.exporter.rules.access import DISK_RIGHTS
 from meshfs.exporter.rules.changes import NotifyAction
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.share_access import ShareCounts
@@ -183,6 +184,39 @@ class Shares:
         """Its state, its size, or who may do what with it changed."""
         self._changed(NotifyAction.MODIFIED, disk)
 
+    def enforce(self, disk: OfferedDisk) -> None:
+        """End the opens that may do more than their nodes now may, and tell that the disk changed."""
+        for opened in list(disk.opens):
+            access = disk.access_of(opened.node)
+            if opened.access & ~DISK_RIGHTS[access]:
+                opened.close(_nobody)
+            elif access is not Access.READ_WRITE:
+                opened.stop_excluding()
+        self.modified(disk)
+
+    def end_opens(self, disk: OfferedDisk) -> None:
+        """End all opens of the disk, so that its initiators open it again and learn what became of it."""
+        for opened in list(disk.opens):
+            opened.close(_nobody)
+
+    def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
+        """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""
+        disk = self.remove(name)
+        for pending in list(disk.creates):
+            pending.retry()
+        opens = list(disk.opens)
+        left = len(opens) + 1
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then(disk)
+
+        for opened in opens:
+            opened.close(one_less)
+        one_less()
+
     def find(self, name: str, node: str) -> OfferedDisk | None:
         """The disk, or None when it is not there or the node may not know of it."""
         disk: OfferedDisk | None = self._disks.get(name.casefold())
@@ -203,3 +237,7 @@ class Shares:
     def _changed(self, action: int, disk: OfferedDisk) -> None:
         for call in list(self.on_change):
             call(action, disk)
+
+
+def _nobody() -> None:
+    """Nobody waits for the end of the open's I/O."""

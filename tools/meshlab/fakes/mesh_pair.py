@@ -108,7 +108,7 @@ class MemoryExporter:
         """Stop offering the disk."""
         assert self.exporter is not None
         ended = trio.Event()
-        self.exporter.withdraw(DISK, lambda _: ended.set())
+        self.exporter.shares.withdraw(DISK, lambda _: ended.set())
         await ended.wait()
 
     async def swap(self, disk: MemoryDisk, instance: str) -> None:

@@ -20,6 +20,7 @@ from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import Security
 from meshfs.disk.base import Disk
+from meshfs.exporter.serving.engine import Engine
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
 from meshfs.exporter.state.shares import OfferedDisk
@@ -377,21 +378,22 @@ class RawInitiator(RawClient):
     def __init__(self, exporter: Exporter, remote: str = "test") -> None:
         super().__init__()
         self.exporter = exporter
-        self.peer = Peer(exporter, remote, lambda: 1_700_000_000.0)
+        self.peer = Peer(exporter, remote)
+        self.engine = Engine(self.peer)
 
     def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
         """One batch to the exporter. Raises RemoteProtocolError where it ends the connection."""
         data = memoryview(b"".join(frames))
-        self.exporter.begin_batch()
+        self.exporter.batches.begin()
         try:
             while data:
-                memory = self.peer.get_buffer()
+                memory = self.engine.get_buffer()
                 count = min(len(memory), len(data))
                 memory[:count] = data[:count]
-                self.peer.received(count)
+                self.engine.received(count)
                 data = data[count:]
         finally:
-            self.exporter.end_batch()
+            self.exporter.batches.end()
             self.collect()
 
     def collect(self) -> list[Reply]:

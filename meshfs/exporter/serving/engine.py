@@ -1,0 +1,147 @@
+"""What comes in on one connection: bytes become messages, and each message is handed to its handler. No I/O.
+
+    received(n)   the bytes that a transport put into ``get_buffer()`` are handled to the end, queued at a disk, or
+                  held when it returns
+    go_on         what was held is handled, as far as it may be now
+
+RemoteProtocolError from either means that the connection is over. Replies wait in `Peer.out`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from meshfs import limits
+from meshfs.errors import RemoteProtocolError
+from meshfs.exporter.commands.gate import serve
+from meshfs.exporter.commands.negotiate import negotiate
+from meshfs.exporter.exchange.compound import Compound
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.state.peer import Peer
+from meshfs.smb.connection import Message
+from meshfs.smb.constants import Command, Flags
+from meshfs.smb.framing import Frame
+from meshfs.smb.states import ConnectionState
+
+# Plain numbers and names: a member of an enum costs a look-up per message.
+_CANCEL: Final = int(Command.CANCEL)
+_NEGOTIATE: Final = int(Command.NEGOTIATE)
+_READY: Final = ConnectionState.READY
+_ASYNC: Final = int(Flags.ASYNC_COMMAND)
+_CREDITS_MAX: Final = limits.CREDITS_MAX
+
+
+class Engine:
+    """Of one connection.
+
+    held             requests wait here, until others are answered (``is_full``), or only for their turn: as long as
+                     there are some, the transport receives nothing, and calls ``go_on`` when they may go on
+    until_s          when the turn ends, by the processor's clock: what is behind the message under way is held then
+    on_class_change  told whether the next request is of the class system, when the one before was not, or the other
+                     way round; returns whether that request is to be held
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._connection = peer.connection
+        self._window = peer.window
+        self._clock = peer.exporter.processor.clock
+        self._system_trees = peer.exporter.sessions.system_trees
+        self.get_buffer = peer.connection.get_buffer
+        self.held: list[Frame] = []
+        #: The first of them as a message, where that was made already.
+        self._head: Message | None = None
+        self.until_s = math.inf
+        #: Whether the last request was of the class system.
+        self.system = False
+        self.on_class_change: Callable[[bool], bool] = _goes_on
+        self._cancels = 0
+
+    def received(self, count: int) -> None:
+        """Handle what ``count`` new bytes complete. Raises RemoteProtocolError."""
+        self._handle(self._connection.split(count))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is worked on than may be at once."""
+        return self._window.in_flight > _CREDITS_MAX
+
+    @property
+    def has_room(self) -> bool:
+        """Whether enough was answered to go on with what is held."""
+        return self._window.in_flight <= _CREDITS_MAX // 2
+
+    def go_on(self) -> None:
+        """Handle what was held, or the beginning of it. Raises RemoteProtocolError."""
+        held, self.held = self.held, []
+        self._handle(held)
+
+    def _handle(self, frames: list[Frame]) -> None:
+        """One by one: a message is parsed, and its signature looked at, when the one before it was handled."""
+        peer, window, parse = self._peer, self._window, self._connection.parse
+        clock, until_s, system_trees = self._clock, self.until_s, self._system_trees
+        head, self._head = self._head, None
+        for index, frame in enumerate(frames):
+            if peer.closing:
+                return
+            if window.in_flight > _CREDITS_MAX or (index and clock() >= until_s):
+                self._head, self.held = head, frames[index:]
+                return
+            if head is None:
+                message = parse(frame)
+                if system_trees and self._changes_class(message):
+                    self._head, self.held = message, frames[index:]
+                    return
+            else:
+                message, head = head, None
+            if message.command == _CANCEL:
+                self._cancel(message)
+                continue
+            self._take_ids(message)
+            if message.command == _NEGOTIATE or peer.state is not _READY:
+                negotiate(peer, message)
+            elif message.next is None:
+                serve(Request(peer, message))
+            else:
+                Compound(peer, message, serve).run()
+
+    def _changes_class(self, message: Message) -> bool:
+        """Note the class of a request. Returns whether it is another one, and has to wait for a turn of that class.
+
+        It is known from the tree before anything is verified. A request without a tree goes with the one before it.
+        """
+        tree_id = message.tail >> 32
+        if not tree_id or message.flags & _ASYNC:
+            return False
+        system = (message.session_id << 32 | tree_id) in self._system_trees
+        if system is self.system:
+            return False
+        self.system = system
+        return self.on_class_change(system)
+
+    def _take_ids(self, message: Message) -> None:
+        part: Message | None = message
+        while part is not None:
+            if part.command == _CANCEL:
+                raise RemoteProtocolError("CANCEL in a compound")
+            if not self._window.take(part.message_id, part.credit_charge):
+                raise RemoteProtocolError(
+                    f"message id {part.message_id} with charge {part.credit_charge} was not granted"
+                )
+            part = part.next
+
+    def _cancel(self, message: Message) -> None:
+        """CANCEL comes alone, takes no message id, and is no more frequent than what it can mean."""
+        self._cancels += 1
+        if message.next is not None:
+            raise RemoteProtocolError("CANCEL in a compound")
+        if self._peer.state is not _READY:
+            raise RemoteProtocolError("CANCEL before NEGOTIATE")
+        if self._cancels > self._window.used:
+            raise RemoteProtocolError(f"{self._cancels} CANCELs, and {self._window.used} message ids were used")
+        serve(Request(self._peer, message))
+
+
+def _goes_on(_: bool) -> bool:
+    """Nobody makes it wait."""
+    return False

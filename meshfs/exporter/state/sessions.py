@@ -1,0 +1,102 @@
+"""The table of all sessions of an exporter: new ids, and how a session ends (MS-SMB2 3.3.1.5, 3.3.7.1)."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+
+from meshfs.exporter.rules.node_usage import Usage
+from meshfs.exporter.state.session import BoundConnection, Session
+from meshfs.exporter.state.tree import Tree
+from meshfs.model import IoClass
+from meshfs.smb.constants import SESSION_ID_RELATED
+from meshfs.smb.states import Event, SessionState
+
+
+class Sessions(Mapping[int, Session]):
+    """The sessions by id. ``count`` is told the name of a counter whenever one goes up."""
+
+    def __init__(self, usage: Usage, count: Callable[[str], None]) -> None:
+        self._usage = usage
+        self._count = count
+        self._by_id: dict[int, Session] = {}
+        #: Sessions that ended with I/O still at a disk, and who waits for that I/O.
+        self._ending: dict[int, list[Callable[[], object]]] = {}
+        #: The trees of the class system: the id of the session, and in the low 32 bits the tree's.
+        self.system_trees: set[int] = set()
+
+    def __getitem__(self, session_id: int) -> Session:
+        return self._by_id[session_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def add(self, session: Session) -> None:
+        """Requests can name the session from now on, and a later login can end it."""
+        self._by_id[session.id] = session
+
+    def new_id(self) -> int:
+        """An id that neither is 0 nor all ones, which have meanings, nor can be told from an id that exists.
+
+        It is random, because the refusal of a bind tells whether a session of that id exists.
+        """
+        while (session_id := secrets.randbits(64)) in (0, SESSION_ID_RELATED) or session_id in self._by_id:
+            pass
+        return session_id
+
+    def connect(self, session: Session, share: str, io_class: IoClass | None) -> Tree:
+        """Connect the session to a share. Raises StatusError INSUFFICIENT_RESOURCES."""
+        tree = session.add_tree(share, io_class)
+        if io_class is IoClass.SYSTEM:
+            self.system_trees.add(session.id << 32 | tree.id)
+        return tree
+
+    def disconnect(self, session: Session, tree: Tree) -> None:
+        """Nobody can use the tree from now on. Its opens are the caller's to end."""
+        session.remove_tree(tree)
+        self.system_trees.discard(session.id << 32 | tree.id)
+
+    def end(self, session: Session, then: Callable[[], object]) -> None:
+        """Nobody can use the session from now on. Calls ``then`` when nothing of it is at a disk any more.
+
+        When its I/O still ends as it is called again, ``then`` waits as well: what a lost connection left at a disk
+        must have landed before the next login is answered.
+        """
+        if self._by_id.pop(session.id, None) is None:
+            ending = self._ending.get(session.id)
+            if ending is None:
+                then()
+            else:
+                ending.append(then)
+            return
+        waiting = self._ending[session.id] = [then]
+
+        def ended() -> None:
+            del self._ending[session.id]
+            for call in waiting:
+                call()
+
+        if session.user:
+            self._usage.of(session.user).sessions -= 1
+        if session.state not in (SessionState.LOGGING_OFF, SessionState.ENDED):
+            session.happened(Event.LOST)
+        for connection in {session.peer, *session.channels, *session.binding}:
+            session.forget(connection)
+        self.system_trees.difference_update(session.id << 32 | tree_id for tree_id in session.trees)
+        session.end(ended)
+
+    def unbind(self, session: Session, connection: BoundConnection) -> None:
+        """A connection is lost: the session goes on with its other channels, or ends with its last (3.3.7.1)."""
+        if not session.channels.keys() - {connection}:
+            self.end(session, _nobody)
+            return
+        session.forget(connection)
+        self._count("channels_lost")
+        left = len(session.channels)
+        connection.log_info("channel of the session of node %s lost, %d left", session.user, left)
+        session.leave(connection)
+
+
+def _nobody() -> None:
+    """Nobody waits for the end of the session's I/O."""
