@@ -34,7 +34,7 @@ def ioctl(request: Request) -> None:
         request.check_charge(payload_bytes)
         of_connection(request, body)
         return
-    # That there is no such open is told before anything else is wrong.
+    # FILE_CLOSED comes before any other refusal.
     opened = find_open(request, *body.file_id)
     request.check_charge(payload_bytes)
     if body.ctl_code == Fsctl.MESHFS_QUERY_DISKS:
@@ -44,7 +44,7 @@ def ioctl(request: Request) -> None:
 
 
 def _validate_negotiate(request: Request, body: IoctlRequest) -> None:
-    """3.3.5.15.12: a NEGOTIATE that was changed on its way ends the connection."""
+    """End the connection where NEGOTIATE was changed on its way (3.3.5.15.12)."""
     peer = request.peer
     negotiated = peer.connection.negotiated
     asked = ValidateNegotiateRequest.unpack(body.input)
@@ -64,7 +64,7 @@ def _validate_negotiate(request: Request, body: IoctlRequest) -> None:
 
 
 def _query_interfaces(request: Request, body: IoctlRequest) -> None:
-    """3.3.5.15.11: the addresses to bind further channels to."""
+    """Answer with the addresses to which further channels can be made (3.3.5.15.11)."""
     peer = request.peer
     if body.file_id != NO_FILE:
         raise StatusError(NtStatus.INVALID_PARAMETER, "QUERY_NETWORK_INTERFACE_INFO of a file")
@@ -80,7 +80,7 @@ def _query_interfaces(request: Request, body: IoctlRequest) -> None:
 
 
 def _query_disks(request: Request, opened: Kind, body: IoctlRequest) -> None:
-    """Tell of the disks of an open: of all, or of the one disk that the input names."""
+    """Answer with the disks of an open, or with the one of them that the input names."""
     if not opened.access & AccessMask.READ_DATA:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
     user = request.session.user
@@ -92,12 +92,12 @@ def _query_disks(request: Request, opened: Kind, body: IoctlRequest) -> None:
     reply_to_ioctl(request, body, output)
 
 
-#: Those that concern the connection, not an open.
+#: The FSCTLs that concern the connection, not an open.
 _OF_CONNECTION: Final[dict[int, Callable[[Request, IoctlRequest], None]]] = {
     Fsctl.VALIDATE_NEGOTIATE_INFO: _validate_negotiate,
     Fsctl.QUERY_NETWORK_INTERFACE_INFO: _query_interfaces,
 }
-#: Known ones that are refused whatever the open.
+#: FSCTLs that are known, and are refused for all opens.
 _NOT_SUPPORTED: Final[dict[int, NtStatus]] = {
     Fsctl.DFS_GET_REFERRALS: NtStatus.FS_DRIVER_REQUIRED,
     Fsctl.DFS_GET_REFERRALS_EX: NtStatus.FS_DRIVER_REQUIRED,

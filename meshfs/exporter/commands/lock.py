@@ -1,7 +1,7 @@
-"""LOCK: byte ranges of disks and scratch files, at once or when others let go (MS-SMB2 3.3.5.14).
+"""LOCK: byte ranges are locked, at once or when other opens have released theirs (MS-SMB2 3.3.5.14).
 
-A LOCK that an initiator repeats after it lost a channel is recognised by its LockSequence (`lock_sequence`), where the
-connection offers multichannel: other initiators need not count, and their fields are ignored.
+An initiator that lost a channel repeats a LOCK. The repetition is recognised by its LockSequence (`lock_sequence.py`)
+where the connection offers multichannel. Other initiators need not count, so their field is ignored.
 """
 
 from typing import Final
@@ -21,7 +21,7 @@ _KINDS: Final = {
     LockFlags.SHARED_LOCK: False,
     LockFlags.EXCLUSIVE_LOCK: True,
 }
-#: A LockSequence whose entry, 0, does not exist: such a LOCK repeats nothing.
+#: The LockSequence of a LOCK that repeats nothing: its entry, 0, does not exist.
 _NO_SEQUENCE: Final = 0
 
 
@@ -44,7 +44,7 @@ def lock(request: Request) -> None:
 
 
 def _sequence_of(request: Request, body: LockRequest) -> int:
-    """The LockSequence that counts: the exporter has no resilient, durable or persistent opens to count it for."""
+    """The LockSequence, which counts only with multichannel: no open is resilient, durable or persistent."""
     offered = request.peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL
     return body.lock_sequence if offered else _NO_SEQUENCE
 
@@ -58,7 +58,7 @@ def _succeed(request: Request, opened: Kind, sequence: int) -> None:
 
 
 def _unlock(request: Request, opened: Kind, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
-    """3.3.5.14.1: one after the other, up to the first that is wrong."""
+    """Release one range after the other, up to the first that is wrong (3.3.5.14.1)."""
     freed: ByteRange | None = None
     try:
         for element in elements:
@@ -120,12 +120,12 @@ def _checked(opened: Kind, element: LockElement) -> Lock:
 
 
 def _wait(request: Request, opened: Kind, target: Lockable, wanted: Lock, sequence: int) -> None:
-    """Wait for the lock.
+    """Wait until the lock can be granted.
 
-    The connection of a waiting LOCK may be lost before the exporter notices, so that its repetition waits beside it.
-    Both are answered when the first of them gets the lock: for the second it would be its own lock that is in the way.
+    When a connection is lost, a LOCK of it goes on waiting until the exporter notices, and its repetition waits beside
+    it. Both are answered when one of them gets the lock: otherwise the other would wait for a lock of its own open.
 
-    The lock counts among its node's from now on, so that there is room for it when it is granted.
+    The lock counts among those of its node from now on, so that there is room for it when it is granted.
     """
     holdings = opened.session.holdings
 

@@ -1,10 +1,11 @@
 """QUERY_DIRECTORY (MS-SMB2 3.3.5.18): the files of a directory that match a pattern, a page at a time.
 
-Nothing is kept from one request to the next but the place in the directory, so that a listing costs its open no memory.
-Comparing names with a pattern takes time (`LISTING_STEP_S`), which must not be everybody's:
+From one request to the next only the place in the directory is kept, so a listing costs its open no memory. Comparing
+names with a pattern takes time, and meanwhile no other request is served. So a request stops after `LISTING_STEP_S`:
 
-    it has found some      answered with these when its time is over; the initiator asks for the rest
-    it has found none      goes asynchronous, and on in later turns of its node, until it finds one or is at the end
+    it has found some files   It is answered with these, and the initiator asks for the rest.
+    it has found none         It becomes asynchronous, and goes on in later turns of its node until it has found one or
+                              is at the end.
 """
 
 from collections.abc import Iterator
@@ -42,9 +43,9 @@ def query_directory(request: Request) -> None:
 
 
 class _Page:
-    """One answer in the making. It is work of the processor (`processor.Work`) where it takes long.
+    """A QUERY_DIRECTORY whose answer is being made. Where that takes long it is work of the processor (`Work`).
 
-    Those of one open are made one after the other, as each begins where the one before ended.
+    The pages of one open are made one after the other, because each begins where the one before has ended.
     """
 
     __slots__ = (
@@ -69,12 +70,12 @@ class _Page:
     def begin(self) -> None:
         """Answer it, or go on later."""
         request, processor = self._request, self._request.peer.exporter.processor
-        # Without a reactor there is nobody else.
+        # Without a reactor nobody else waits.
         until_s = inf if processor.loop is None else processor.clock() + limits.LISTING_STEP_S
         if self._advance(until_s):
             return
         try:
-            # In the middle of a compound it waits without an interim reply: the replies leave together.
+            # A request in the middle of a compound sends no interim reply, because its replies leave together.
             if request.is_last:
                 wait(request, self._abort)
         except StatusError:
@@ -87,7 +88,7 @@ class _Page:
         return None if self._advance(until_s) else self.flow
 
     def _abort(self) -> None:
-        """It is cancelled, or its connection is lost."""
+        """Stop at the next step: the request is cancelled, or its connection is lost."""
         self._given_up = True
 
     def _advance(self, until_s: float) -> bool:
@@ -114,7 +115,7 @@ class _Page:
         return True
 
     def _leave(self) -> None:
-        """Let the open's next page begin. To be called before the answer, which may bring another one of a compound."""
+        """Let the next page of the open begin. Call it before the answer, which may begin another one of a compound."""
         pages = self._directory.pages
         pages.remove(self)
         if pages:
@@ -131,7 +132,7 @@ class _Page:
         self._position = directory.position
 
     def _look(self, until_s: float) -> bool:
-        """Look at files until that time, at some at least. Returns whether the page is done."""
+        """Look at files until that time, but at some of them at least. Returns whether the page is done."""
         packer, clock = self._packer, self._request.peer.exporter.processor.clock
         single = bool(self._body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
         for looked, (position, facts) in enumerate(self._entries(), 1):
@@ -154,7 +155,7 @@ class _Page:
         raise StatusError(NtStatus.NO_SUCH_FILE if self._first else NtStatus.NO_MORE_FILES, "nothing to list")
 
     def _entries(self) -> Iterator[tuple[Position, FileFacts | None]]:
-        """What comes next, in its order, and where each stands; None of what does not match."""
+        """The entries that come next, each with its place. None stands for a file that is not listed."""
         pattern, start = self._directory.pattern, self._position
         assert pattern is not None
         if start < DOT_DOT:

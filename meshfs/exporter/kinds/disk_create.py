@@ -1,10 +1,13 @@
 """CREATE of a disk: at once, or when the I/O of the node's earlier sessions at that disk has ended.
 
-A session that ends, because its connections are lost or because a login names it in PreviousSessionId
-(MS-SMB2 3.3.5.5.3), may leave requests at a disk. They must land before the node's next session writes there,
-else an old write would overwrite a newer one. Neither the login nor other disks wait for them: a disk that hangs
-would keep the node from all the others. So the new session is granted at once, and only its opens of that disk
-wait, asynchronously. An open that touches no data does not wait.
+Disks exist or do not. No CREATE makes, removes or truncates one: overwriting a disk keeps its size and content, as
+O_TRUNC on a block device does.
+
+A session ends when its connections are lost, or when a login names it in PreviousSessionId (MS-SMB2 3.3.5.5.3). It may
+leave requests at a disk. They must land before the node's next session writes there: otherwise an old write overwrites
+a newer one. Neither the login nor other disks wait for them, because a disk that hangs would then keep its node from
+all the others. So the new session is granted at once, and only its opens of that disk wait, asynchronously. An open
+that touches no data does not wait.
 """
 
 from typing import Final
@@ -26,7 +29,7 @@ _D = CreateDisposition
 
 
 def create(request: Request, body: CreateRequest) -> None:
-    """Open a disk, now or later. StatusError where it is refused now."""
+    """Answer a CREATE of a disk, now or later. Raises StatusError where it is refused now."""
     check_not_deleted(body)
     disk = _find(request, body)
     granted = _granted(request, body, disk)
@@ -69,7 +72,7 @@ class _Pending(PendingCreate):
         disk = _find(request, body)
         granted = _granted(request, body, disk)
         if disk is self._disk and self._left:
-            # It was asked early, and nothing has changed.
+            # This try came before the I/O has ended, and the CREATE would not be refused: it goes on waiting.
             return
         if disk.left_by(request.session.user):
             self._disk.creates.pop(self, None)
@@ -80,7 +83,7 @@ class _Pending(PendingCreate):
 
 
 def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
-    """The access the open gets. StatusError where that is not all it wants."""
+    """The access that the open gets. Raises StatusError where the node may not have all the access that it wants."""
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
     wanted = body.desired_access
     if body.disposition in OVERWRITES:
@@ -96,6 +99,7 @@ def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
 
 
 def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int) -> None:
+    """Open the disk and answer. Raises StatusError where an open that is there excludes this one."""
     if disk.share_counts.conflicts(granted, body.share_access):
         raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
     exporter, session, tree = request.peer.exporter, request.session, request.tree
@@ -107,6 +111,7 @@ def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int
 
 
 def _find(request: Request, body: CreateRequest) -> OfferedDisk:
+    """The disk that a CREATE names. Raises StatusError where there is none, or where the CREATE wants no disk."""
     name = body.name.removesuffix("::$DATA")
     if has_wildcards(name) or ":" in name or "/" in name:
         raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name!r}")

@@ -1,9 +1,9 @@
-"""A CREATE that waits for something to end: I/O at a disk, or an oplock (MS-SMB2 3.3.4.2, 3.3.5.9).
+"""A CREATE that waits for something to end: for I/O at a disk, or for an oplock (MS-SMB2 3.3.4.2, 3.3.5.9).
 
-It is answered when that has ended, when it is cancelled, and also when what it was asked of goes: its tree, its
-session, or the disk, which may have I/O that never ends. Then it tries again, and is refused as a new one would be.
+When that has ended, the CREATE is tried again. It is tried again also when its tree, its session or its disk goes,
+because I/O at a disk may never end; it is then refused as a new CREATE would be. A CANCEL ends it at once.
 
-In the middle of a compound it waits without an interim reply: the replies leave together.
+A CREATE in the middle of a compound sends no interim reply, because the replies of a compound leave together.
 """
 
 from abc import ABC, abstractmethod
@@ -33,14 +33,14 @@ class PendingCreate(ABC):
             wait(request, self.end)
 
     def end(self) -> None:
-        """It waits no longer, and is answered by whoever calls this."""
+        """It waits no longer. The caller answers it."""
         if not self._over:
             self._over = True
             self.request.session.holdings.give_back(Resource.WAITING_CREATES)
         self.request.tree.creates.pop(self, None)
 
     def retry(self) -> None:
-        """What was in its way has ended, or what it was asked of has gone."""
+        """Try again, because what was in its way has ended or because its tree, session or disk has gone."""
         if self._over:
             return
         if self.request.peer.closed:
@@ -56,4 +56,4 @@ class PendingCreate(ABC):
 
     @abstractmethod
     def _try(self) -> None:
-        """Call ``end`` and answer it, or wait for the next thing in its way. Raises StatusError."""
+        """Call ``end`` and answer, or wait for the next thing in its way. Raises StatusError to have it refused."""

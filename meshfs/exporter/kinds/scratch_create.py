@@ -1,4 +1,4 @@
-"""CREATE in the share `scratch`: at once, or when an oplock was broken (MS-SMB2 3.3.5.9)."""
+"""CREATE in the share `scratch`: answered at once, or when an oplock in its way is gone (MS-SMB2 3.3.5.9)."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ from meshfs.exporter.rules.scratch.volume import Created, ScratchVolume
 from meshfs.smb.constants import CreateOptions, NtStatus, OplockLevel
 from meshfs.smb.messages import CreateRequest
 
-#: Of CREATE's contexts those that ask for what the files have not, and for what must not be left out silently.
+#: Contexts of CREATE that ask for what scratch files do not have. A client would miss it if it were left out silently.
 _REFUSED_CONTEXTS: Final = (
     (b"ExtA", NtStatus.EAS_NOT_SUPPORTED, "files have no extended attributes"),
     (b"SecD", NtStatus.NOT_SUPPORTED, "files have no security descriptors of their own"),
@@ -21,6 +21,7 @@ _REFUSED_CONTEXTS: Final = (
 
 
 def create(request: Request, body: CreateRequest) -> None:
+    """Answer a CREATE of a scratch file, now or later. Raises StatusError where it is refused now."""
     volume = request.peer.exporter.scratch
     if volume is None:
         raise StatusError(NtStatus.NETWORK_NAME_DELETED, "there is no scratch share any more")

@@ -1,14 +1,14 @@
 """FSCTL_SET_ZERO_DATA of a disk: a range becomes zeros, piece by piece through the disk's queue.
 
-A range may be as large as the disk, so it goes in pieces of which one at a time is queued or at the disk:
-the others of the disk get their turns in between, and what is left of a zeroing ends at once when its open is
-closed, its connection is lost, or it is cancelled.
+A range may be as large as the disk. So it is zeroed in pieces, of which one at a time is queued or at the disk. Between
+two pieces the other requests of the disk get their turns. When the open is closed, the connection is lost, or the
+request is cancelled, no further piece begins.
 
     begin -> [queue -> disk] -> [queue -> disk] -> ... -> the reply
-                      a piece that was quick: the next one is twice as large; a slow one: half as large
+                      after a quick piece the next one is twice as large; after a slow one, half as large
 
-A zeroing of more than one piece is asynchronous (MS-SMB2 3.3.4.2). It is answered only when none of its pieces is
-at the disk any more, also when it was cancelled: nothing of it may land over what is written afterwards.
+A zeroing of more than one piece is asynchronous (MS-SMB2 3.3.4.2). It is answered only when none of its pieces is at
+the disk any more, also when it was cancelled: otherwise a piece could land over what is written afterwards.
 """
 
 from typing import Final
@@ -27,7 +27,7 @@ _PIECE_MAX_BYTES: Final = limits.ZERO_PIECE_MAX_BYTES
 
 
 def begin(request: Request, opened: DiskIo, offset: int, stop: int, reply: bytes) -> None:
-    """Zero the bytes from ``offset`` to ``stop``, inside the disk; ``reply`` is the answer when all is done.
+    """Zero the bytes from ``offset`` to ``stop``, which lie inside the disk, and then answer with ``reply``.
 
     Raises StatusError where a WRITE of the range would be refused.
     """
@@ -43,7 +43,7 @@ def begin(request: Request, opened: DiskIo, offset: int, stop: int, reply: bytes
 
 
 def next_piece_bytes(piece_bytes: int, took_s: float) -> int:
-    """How large the piece is that follows one of ``piece_bytes``, which was done ``took_s`` after it was queued."""
+    """The size of the next piece, after one of ``piece_bytes`` that was done ``took_s`` after it was queued."""
     if took_s > limits.ZERO_PIECE_S:
         return max(piece_bytes // 2, _PIECE_MIN_BYTES)
     if took_s < limits.ZERO_PIECE_S / 4:
@@ -65,7 +65,7 @@ class _Zeroing(Waiting):
         self._piece: DiskRequest
         self._piece_bytes = limits.ZERO_PIECE_BYTES
         self._queued_s = 0.0
-        #: Why it ends early; 0 while it need not.
+        #: The status with which it ends early; 0 while it goes on.
         self._status = 0
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class _Zeroing(Waiting):
             request.go_asynchronous(self)
 
     def end(self, status: int) -> None:
-        """CANCEL, or the connection's end: nothing more begins, and the answer is ``status``."""
+        """Begin no further piece, and answer with ``status``: it is cancelled, or its connection is lost."""
         self._status = status
         self._give_up()
 
@@ -97,7 +97,7 @@ class _Zeroing(Waiting):
         opened.disk.runner.add(piece)
 
     def _piece_done(self, piece: DiskRequest) -> None:
-        """Called by the runner, which sends what is queued meanwhile."""
+        """Queue the next piece or answer. The runner calls this, and then sends what was queued to the disk."""
         opened = self._opened
         opened.requests.discard(piece)
         if not self.request.async_id:

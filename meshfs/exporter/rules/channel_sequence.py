@@ -1,15 +1,15 @@
-"""What may still change a file when its initiator went on with another channel (MS-SMB2 3.3.5.2.10).
+"""Which requests may still change a file after its initiator has lost a channel (MS-SMB2 3.3.5.2.10). Pure.
 
-An initiator that loses a channel adds 1 to the ChannelSequence of its requests and sends what was
-in flight again, marked as a replay. So of an open's requests
+An initiator that loses a channel adds 1 to the ChannelSequence of its requests. It sends again what was in flight, and
+marks that as a replay. So a request of an open is judged like this:
 
-    an older one          came late from the lost channel: it changes nothing any more
-    a replay              has to wait (to be refused, and sent again) until all from before the
-                          change have ended, the one it repeats among them
-    any other             is served
+    its sequence is older   It came late from the lost channel, so it must not change anything any more: refused.
+    it is a replay          While a request with an earlier sequence is outstanding, the replay could be overtaken by
+                            the request that it repeats: refused, and the initiator sends it again. Otherwise served.
+    any other               served
 
-"Older" is by 16-bit arithmetic: up to 0x7FFF ahead is newer, and the open adopts it. Only WRITE,
-SET_INFO and IOCTL are ever refused; the others change nothing.
+A sequence is 16 bits. One that is up to 0x7FFF ahead of the open's is newer, and the open adopts it. Only WRITE,
+SET_INFO and IOCTL are ever refused, because no other request changes a file.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ _CHANGING: Final = frozenset((Command.WRITE, Command.SET_INFO, Command.IOCTL))
 
 
 def is_newer_or_equal(sequence: int, than: int) -> bool:
+    """Compare two sequences, which begin again at 0 after 0xFFFF."""
     return (sequence - than) & 0xFFFF <= _AHEAD_MAX
 
 
@@ -39,11 +40,13 @@ class Requested(Protocol):
 
 
 class EarlierRequests:
-    """Whether requests from before an open's newest sequence are outstanding; of one open.
+    """Knows whether requests with an earlier sequence than an open's newest one are outstanding.
 
-    The hot path counts nothing, so all that is outstanding is looked at, which may be thousands of requests. What was
-    found is remembered, so that a series of replays does not look at all of them each time: one that is earlier, for as
-    long as it is outstanding; or that there is none, as all that come afterwards have the newest sequence.
+    The hot path counts nothing, so the answer is found by looking at all outstanding requests, of which there may be
+    thousands. To spare a series of replays that search, the answer is remembered:
+
+        an earlier request was found   it is the answer for as long as it is outstanding
+        there was none                 it stays so, because all later requests have the newest sequence
     """
 
     __slots__ = ("_found", "_none")
@@ -54,10 +57,11 @@ class EarlierRequests:
         self._none = False
 
     def forget(self) -> None:
-        """The newest sequence is another one, or a request of an older one came late and is served."""
+        """Search again: the open has adopted a sequence, or a request with an older one is served."""
         self._found, self._none = None, False
 
     def exist(self, opened: Requested) -> bool:
+        """Whether an earlier request of the open is outstanding."""
         if self._none:
             return False
         if self._found is None or not opened.is_outstanding(self._found[0]):

@@ -1,9 +1,10 @@
-"""Oplocks of scratch files: who may cache one, and who waits for that to end (MS-FSA 2.1.4.12, 2.1.5.18).
+"""Oplocks of scratch files: which open may cache a file, and which CREATEs wait (MS-FSA 2.1.4.12, 2.1.5.18). Pure.
 
-A file has at most one, exclusive or batch, of its only open, and it is broken to none: whoever
-opens the file next waits until the holder has acknowledged, closed, or taken too long. Level II
-and leases are not granted, which an exporter may always do (MS-SMB2 3.3.5.9). Pure: sending the
-notification and the waiting request are the caller's.
+A file has at most one oplock, exclusive or batch, which its only open holds. When another CREATE opens the file, the
+oplock is broken to none: the CREATE waits until the holder has acknowledged the break, has closed, or has taken too
+long. Oplocks of level II and leases are never granted, as every exporter may choose (MS-SMB2 3.3.5.9).
+
+The caller sends the notification of the break, and holds the requests that wait.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Final, Protocol
 from meshfs import limits
 from meshfs.smb.constants import AccessMask, CreateDisposition, OplockLevel
 
-#: An open with no more than these does not see what a holder caches.
+#: An open that has no other rights does not see the data that a holder caches.
 _ATTRIBUTES_ONLY: Final = int(AccessMask.READ_ATTRIBUTES | AccessMask.WRITE_ATTRIBUTES | AccessMask.SYNCHRONIZE)
 GRANTED_LEVELS: Final = (OplockLevel.EXCLUSIVE, OplockLevel.BATCH)
 _KEEPS_CONTENT: Final = (CreateDisposition.OPEN, CreateDisposition.OPEN_IF)
@@ -22,14 +23,14 @@ class Holder(Protocol):
     """The open that has the oplock."""
 
     def oplock_broken(self) -> None:
-        """Told once, when the break begins."""
+        """The break begins; called once."""
 
     def drop_oplock(self) -> None:
-        """It is over, acknowledged or not."""
+        """The oplock is gone, whether or not its break was acknowledged."""
 
 
 class Oplock:
-    """One granted oplock. ``deadline`` is in force while it is being broken."""
+    """One granted oplock. While it is being broken, the holder has until ``deadline`` to acknowledge that."""
 
     __slots__ = ("_waiters", "breaking", "deadline", "holder", "level")
 
@@ -38,15 +39,15 @@ class Oplock:
         self.level = level
         self.breaking = False
         self.deadline = 0.0
-        #: The oldest first.
+        #: Called when the oplock is gone, the oldest first.
         self._waiters: dict[Callable[[], None], None] = {}
 
     def breaks_before_sharing(self) -> bool:
-        """A batch oplock may stand for a closed file: it goes before share access is looked at."""
+        """Whether it goes before share access is checked: the holder of a batch oplock may be done with the file."""
         return self.level == OplockLevel.BATCH
 
     def start_break(self, now_s: float) -> None:
-        """Tell the holder, unless it was told before."""
+        """Begin the break, unless it has begun already."""
         if not self.breaking:
             self.breaking, self.deadline = True, now_s + limits.OPLOCK_BREAK_TIMEOUT_S
             self.holder.oplock_broken()
@@ -61,7 +62,7 @@ class Oplock:
         self._waiters.pop(waiter, None)
 
     def wake(self) -> None:
-        """It is gone: let those that wait try again, the oldest first."""
+        """The oplock is gone: let the CREATEs that wait try again, the oldest first."""
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             waiter()

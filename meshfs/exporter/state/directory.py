@@ -1,7 +1,7 @@
-"""What an open of a directory keeps: a listing under way, and changes to tell (MS-SMB2 3.3.5.18, 3.3.4.4).
+"""What an open of a directory keeps: the place of its listing, and its changes (MS-SMB2 3.3.5.18, 3.3.4.4).
 
-The first CHANGE_NOTIFY of an open says what it is told of, and how much is kept for the next one; what later ones say
-of that does not count. Changes are told once, to the oldest request that waits.
+The first CHANGE_NOTIFY of an open chooses which changes are kept and how many bytes of them; later ones do not change
+that. A change is reported once, in the answer to the oldest CHANGE_NOTIFY that waits, or in that to the next one.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.smb.info import NamePattern
 from meshfs.smb.messages import pack_notifications
 
-#: Where a listing stands: "." and ".." come first, then the files in the order of their folded names.
+#: The place of a listing: "." and ".." come first, then the files in the order of their folded names.
 Position = tuple[int, str]
 BEGINNING: Final[Position] = (0, "")
 DOT: Final[Position] = (1, "")
@@ -24,22 +24,23 @@ _CHANGE_BYTES: Final = 12 + 2
 
 
 class Page(Protocol):
-    """A QUERY_DIRECTORY; `meshfs.exporter.commands.query_directory` has it."""
+    """A QUERY_DIRECTORY that was not answered yet; `meshfs.exporter.commands.query_directory` makes it."""
 
     flow: ProcessorFlow
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Go on until that time."""
+        """Go on until that time. Returns the flow in which the rest waits, None where there is none."""
 
 
 class Directory:
-    """Of one open.
+    """The listing and the changes of one open.
 
-    pattern    of the listing under way; None before the first
-    position   of the last file that it told of
+    pattern    the pattern of the listing under way; None before the first listing
+    position   the place of the last file that was answered
     pages      the QUERY_DIRECTORY requests that were not answered yet, the oldest first
-    newest     the index number of the newest file when it began: younger ones are left out
-    watchers   of the waiting CHANGE_NOTIFY requests, the oldest first; each takes itself out
+    newest     the index number of the newest file when the listing began; the listing leaves younger files out
+    watched    whether changes are kept
+    watchers   one callable for each CHANGE_NOTIFY that waits, the oldest first; it answers, and removes itself
     """
 
     __slots__ = (
@@ -62,21 +63,22 @@ class Directory:
         self._lost = False
 
     def begin_listing(self, pattern: NamePattern, newest: int) -> None:
+        """List from the beginning."""
         self.pattern, self.position, self.newest = pattern, BEGINNING, newest
 
     # --- changes -----------------------------------------------------------------------
 
     def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
-        """Keep changes from now on: those of ``wanted`` (NotifyFilter)."""
+        """Keep the changes of the kinds ``wanted`` (NotifyFilter), those below only where ``whole_tree`` is set."""
         self.watched = True
         self._filter = wanted
         self._whole_tree = whole_tree
         self._max_bytes = min(output_bytes_max, limits.NOTIFY_CHANGES_MAX_BYTES)
 
     def changed(self, what: int, action: int, name: str, *, below: bool = False) -> None:
-        """Something changed: tell the oldest waiting request, or keep it for the next.
+        """Keep a change, and answer the oldest CHANGE_NOTIFY that waits. A repetition of the last change is kept once.
 
-        What changed several times in the same way is kept once.
+        ``below`` says that the file lies in a directory below this one, not in this one.
         """
         if not what & self._filter or (below and not self._whole_tree):
             return
@@ -101,7 +103,7 @@ class Directory:
 
     @property
     def has_changes(self) -> bool:
-        """Whether there is something to tell at once."""
+        """Whether a CHANGE_NOTIFY can be answered at once."""
         return bool(self._changes) or self._lost
 
     def take(self, output_bytes_max: int) -> bytes | None:
