@@ -1,7 +1,7 @@
 """Every limit of meshfs in one place, with the reason for its value.
 
-Units are the last word of a name. What a peer may ask for never exceeds these; a
-request above one gets its defined status or ends the connection.
+The last word of a name is its unit. No peer can make meshfs use more than these limits. A request that asks for
+more gets the status that MS-SMB2 defines for it, or ends the connection.
 """
 
 from typing import Final
@@ -11,415 +11,474 @@ MIB: Final = 1024 * KIB
 
 # --- frames (exporter and initiator) -------------------------------------------------
 
-# One READ or WRITE. 8 MiB is what Windows and smbd offer.
+# The payload of one READ or WRITE. Windows and smbd offer 8 MiB as well.
 IO_SIZE_MAX_BYTES: Final = 8 * MIB
-# QUERY_DIRECTORY, QUERY_INFO, SET_INFO, IOCTL and CHANGE_NOTIFY buffers. As for IO: some clients
-# ask for 8 MiB of directory without looking at what was negotiated. Only what there is takes memory.
+# The buffers of QUERY_DIRECTORY, QUERY_INFO, SET_INFO, IOCTL and CHANGE_NOTIFY. As large as those of READ and WRITE,
+# because some clients ask for 8 MiB of directory whatever was negotiated. A reply takes only as much memory as it has
+# data.
 TRANSACT_SIZE_MAX_BYTES: Final = 8 * MIB
-# Headers, transform header, and padding around the largest payload.
+# The headers, the transform header and the padding around the largest payload.
 FRAME_OVERHEAD_MAX_BYTES: Final = 64 * KIB
+# The largest payload, and what surrounds it.
 FRAME_MAX_BYTES: Final = IO_SIZE_MAX_BYTES + FRAME_OVERHEAD_MAX_BYTES
-# Before a session is authenticated nothing large is legitimate: NEGOTIATE and SESSION_SETUP only.
+# Before a session is authenticated, only NEGOTIATE and SESSION_SETUP are legitimate, and both are small.
 FRAME_MAX_UNAUTHENTICATED_BYTES: Final = 64 * KIB
-# The first message of a connection is NEGOTIATE of SMB 2 (106 bytes at the least, with its prefix) or SMB 1 (40).
+# The first message of a connection is a NEGOTIATE. With its length prefix it has at least 106 bytes in SMB 2, and at
+# least 40 in SMB 1. The kernel wakes the exporter only when this many bytes have arrived.
 FIRST_MESSAGE_MIN_BYTES: Final = 40
-# Messages in one compound; more is an attack on the parser, not a workload.
+# The messages in one compound. No workload has more; a longer compound is an attack on the parser.
 COMPOUND_MAX: Final = 64
 
-# What one NEGOTIATE or CREATE may list. MS-SMB2 defines 5 dialects, 8 negotiate contexts,
-# at most 4 algorithms in each and 13 create contexts; the rest is room for what comes.
+# The entries that one NEGOTIATE or CREATE may list. MS-SMB2 defines 5 dialects, 8 negotiate contexts with at most 4
+# algorithms each, and 13 create contexts. The rest is room for later versions of the protocol.
 NEGOTIATE_DIALECTS_MAX: Final = 64
 NEGOTIATE_CONTEXTS_MAX: Final = 32
 NEGOTIATE_ALGORITHMS_MAX: Final = 64
 CREATE_CONTEXTS_MAX: Final = 32
-# Entries of one FSCTL_QUERY_NETWORK_INTERFACE_INFO answer; one per address.
+# The entries of one reply to FSCTL_QUERY_NETWORK_INTERFACE_INFO. Each address of a node is an entry.
 NETWORK_INTERFACES_MAX: Final = 256
 
 # --- credits --------------------------------------------------------------------------
 
-# One credit pays for 64 KiB (MS-SMB2 3.3.5.2.5).
+# One credit pays for 64 KiB of payload (MS-SMB2 3.3.5.2.5).
 CREDIT_BYTES: Final = 64 * KIB
-# What one connection may have worked on at once: 512 * 64 KiB = 32 MiB of payload. An initiator asks for no more.
+# The credits that one connection may have in progress: 512 * 64 KiB = 32 MiB of payload. An initiator asks for no more.
 CREDITS_MAX: Final = 512
-# What a peer gets that asks for more than a thousand at once, as from Windows and smbd: what is
-# beyond CREDITS_MAX waits where it was received.
+# A peer that asks for more than 2 * CREDITS_MAX at once is granted up to this many, as Windows and smbd do. Requests
+# beyond CREDITS_MAX wait in the receive buffer.
 CREDITS_GRANTED_MAX: Final = 8192
+# The credits before a login. A login takes one NEGOTIATE and a few SESSION_SETUPs, each of which costs one credit.
 CREDITS_UNAUTHENTICATED_MAX: Final = 16
-# A disk's requests of one class may hold this times the credits that are free then (initiator/channel/credits.py
-# has the numbers): one busy disk most of them, many hung ones never all; system I/O less than applications.
+# The requests of one disk and class may hold this many times the credits that are free (the table with the numbers is
+# in initiator/channel/credits.py). One busy disk then gets most credits, and many hung disks never hold all of them.
+# System I/O gets less than applications.
 WINDOW_APP_SHARE: Final = 4.0
 WINDOW_SYSTEM_SHARE: Final = 0.5
-# Only for the first request of a disk and class, and for opens and the like: four of 1 MiB.
+# These credits are reserved for requests of no disk (opens, closes, lists of disks) and for the first request of each
+# disk and class. They are enough for four requests of 1 MiB.
 WINDOW_FIRST_CREDITS: Final = 64
-# Of CREDITS_MAX, what lanes share when nothing limits them: without the credit for probes and WINDOW_FIRST_CREDITS.
+# The part of CREDITS_MAX that all lanes of a class share while nothing queues on the way. One credit is reserved for
+# probes, and WINDOW_FIRST_CREDITS are reserved as well.
 WINDOW_ROOM_MAX_CREDITS: Final = CREDITS_MAX - 1 - WINDOW_FIRST_CREDITS
-# What lanes of a class share at least, however long an ECHO takes. Applications: one lane has 64 credits then, which
-# are four requests of 1 MiB or 64 small ones, so that a link is busy while a request and its reply travel. System
-# beside applications: one lane has 8 small requests, more than a repair's usual depth. System alone: 64 credits, too.
+# The lanes of a class share at least this much, however long an ECHO takes.
+# App: one lane gets 64 credits, which are four requests of 1 MiB or 64 small ones. So the link stays busy while a
+# request and its reply travel. System, while applications are active: one lane gets 8 credits. These are 8 small
+# requests, more than the usual depth of a repair. System, alone: one lane gets 64 credits, as an application does.
 WINDOW_ROOM_APP_MIN_CREDITS: Final = 96.0
 WINDOW_ROOM_SYSTEM_MIN_CREDITS: Final = 24.0
 WINDOW_ROOM_SYSTEM_ALONE_MIN_CREDITS: Final = 208.0
-# What an ECHO may wait behind what the channel has on the way: the standing queue that CoDel (RFC 8289) accepts.
+# An ECHO may wait this long behind the requests and replies of its channel. CoDel (RFC 8289) accepts the same standing
+# queue.
 WINDOW_DELAY_S: Final = 0.005
-# The same for system I/O while applications are active: less than a round trip of a small request takes.
+# The same bound for system I/O while applications are active. It is less than the round trip of a small request.
 WINDOW_DELAY_BESIDE_APP_S: Final = 0.0005
-# The smallest delay within this time counts as that of an empty path; loads change, and so do paths.
+# The smallest delay within this time counts as the delay of an empty path. Older delays are forgotten, because loads
+# and paths change.
 WINDOW_DELAY_LEAST_S: Final = 30.0
-# An ECHO costs 60 us at both ends together: a third of a per cent of a core at each, while a channel is busy.
+# While a channel is busy, an ECHO is sent this often. It costs the two ends together 60 us, which is 0.3 % of a core.
 WINDOW_ECHO_EVERY_S: Final = 0.02
-# Added at least after each ECHO that did not wait too long: all of the room is back within half a second.
+# Each ECHO that did not wait too long gives the lanes at least this many credits more. So the whole room is back within
+# half a second.
 WINDOW_ROOM_STEP_CREDITS: Final = 4.0
-# Among those that wait for credits applications get this many times what the system gets.
+# While both classes wait for credits, applications get this many times as many as the system.
 WINDOW_APP_TURNS: Final = 4
 
 # --- exporter objects -----------------------------------------------------------------
 
-# Connections that are logged in, of all nodes together: 16 nodes with 32 channels each, and as many again while a lost
-# network is replaced by another one. Each node has its part of them, which no other node can take ...
+# The logged-in connections of all nodes together: 16 nodes with 32 channels each, and as many again. The second half is
+# for replacements, while connections of a lost network still exist. Each node has an equal part, which no other node
+# can take.
 CONNECTIONS_MAX: Final = 1024
-# ... and this many at the least: two mounts with 32 channels each. So with more than 16 nodes the sum is larger.
+# The smallest part of a node: two mounts with 32 channels each. With more than 16 nodes the parts therefore add up to
+# more than CONNECTIONS_MAX.
 CONNECTIONS_PER_NODE_MIN: Final = 64
-# File descriptors that are not for connections of nodes: disks, listening sockets, the state folder, metrics, and
-# the connections that wait for a login.
+# File descriptors that are reserved for everything but connections of nodes: disks, listening sockets, the state
+# folder, metrics, and connections that wait for a login.
 DESCRIPTORS_KEPT: Final = 512
-# Descriptors that a process asks the kernel for; the unit of systemd allows as many. They are enough for 248 nodes
-# with CONNECTIONS_PER_NODE_MIN each.
+# The process asks the kernel for this many descriptors, and its systemd unit allows as many. They are enough for 248
+# nodes with CONNECTIONS_PER_NODE_MIN each.
 DESCRIPTORS_WANTED: Final = 16384
-# Connections on which nobody has logged in yet, in each of the three stages of a login (exporter/admission.py). Past a
-# bound the oldest of the stage is ended for a newcomer, so it must hold as many as arrive within a round trip (some
-# milliseconds). From one address that is no node's: a person with a few programs, or several of them behind one NAT.
+# The next six limits bound connections on which nobody has logged in yet, separately in each of the three stages of a
+# login (exporter/rules/admission.py). Past a bound the oldest connection of the stage is ended for a newcomer. A bound
+# must therefore hold as many connections as arrive within a round trip, which takes some milliseconds.
+# From one address that belongs to no node: a person with a few programs, or several people behind one NAT.
 CONNECTIONS_STRANGER_MAX: Final = 16
-# From all such addresses together.
+# From all addresses that belong to no node, together.
 CONNECTIONS_STRANGERS_MAX: Final = 64
-# From one address of the config: a mount that connects all its 32 channels at once, while others at the same address
-# open 1,500 a second and a login takes 0.1 s; with many addresses fewer, of these in all, and at the least those 32.
+# From one address of the config. A login takes 0.1 s. Within this time an attacker at the same address opens 150
+# connections (1,500 a second), and a mount connects all its 32 channels.
 CONNECTIONS_NODE_MAX: Final = 256
+# From all addresses of the config together. With more than 8 addresses each gets an equal part.
 CONNECTIONS_NODES_MAX: Final = 2048
+# The smallest part of an address of the config: the 32 channels of one mount.
 CONNECTIONS_NODE_MIN: Final = 32
-# At the Unix socket, whose mode lets in root and the user of the exporter only.
+# At the Unix socket, in each stage. The mode of the socket lets in only root and the user of the exporter.
 CONNECTIONS_LOCAL_MAX: Final = 64
-# Connections accepted at one socket in one turn of the event loop, 20 us each; I/O has its turn in between.
+# The connections that are accepted at one socket in one turn of the event loop. Each takes 20 us. I/O gets its turn in
+# between.
 ACCEPTS_PER_TURN: Final = 32
-# Of the exporter's time, what accepting may take at each socket while more connections wait than one turn accepts.
+# While more connections wait than one turn accepts, accepting at a socket takes at most this part of the exporter's
+# time.
 ACCEPT_SHARE: Final = 0.2
-# Connections that were completed by the kernel and not accepted yet: what a flood of 20,000 a second brings within
-# 0.2 s. The kernel takes at most net.core.somaxconn, which is 4096.
+# Connections that the kernel completed and the exporter has not accepted yet. A flood of 20,000 a second brings as many
+# within 0.2 s. The kernel allows at most net.core.somaxconn, which is 4096.
 LISTEN_BACKLOG: Final = 4096
-# A login takes two round trips; one that takes longer than this is none.
+# A login takes two round trips. A connection on which nobody has logged in within this time is closed.
 UNAUTHENTICATED_TIMEOUT_S: Final = 15.0
 # A mount has one session. A program that logs in as several users over one connection has a few.
 SESSIONS_PER_CONNECTION_MAX: Final = 16
-# Logins under way on one connection: strangers must not fill the table of sessions.
+# The logins in progress on one connection. Without this bound, strangers could fill the table of sessions.
 LOGINS_PER_CONNECTION_MAX: Final = 2
-# Of all nodes together, each of which has its part that no other can take, and at the least as many as it may have
-# connections.
+# The sessions of all nodes together. Each node has an equal part that no other node can take, at least
+# CONNECTIONS_PER_NODE_MIN.
 SESSIONS_MAX: Final = 2048
+# The channels of one session: four paths with CHANNELS_PER_PATH_MAX channels each.
 CHANNELS_PER_SESSION_MAX: Final = 32
+# The trees of one session. A mount connects to a few shares, and to each of them once.
 TREES_PER_SESSION_MAX: Final = 64
+# The opens of one session: half of OPENS_PER_NODE_MAX, so that one session of a node leaves room for its next one.
 OPENS_PER_SESSION_MAX: Final = 4096
+# The byte-range locks of one open, and the locks that one LOCK request may list. A program that locks parts of a disk
+# has some dozens.
 LOCKS_PER_OPEN_MAX: Final = 1024
-# What one node may have in all its sessions together. A mount has an open and a share or two for each disk that is in
-# use, and as many again while an earlier session of it ends. An open takes about 2 KiB, so these are at most 16 MiB.
+# What one node may have in all its sessions together. A mount has one open and one or two trees for each disk in use.
+# It has as many again while an earlier session of it ends. An open takes about 2 KiB, so 8192 opens take 16 MiB.
 OPENS_PER_NODE_MAX: Final = 8192
-# Of them at one disk: a thousand programs of a node that open it by themselves (smbclient, cifs), and some more.
+# The opens of one node at one disk: a thousand programs that each open the disk themselves (smbclient, cifs), with room
+# to spare.
 OPENS_PER_NODE_AND_DISK_MAX: Final = 2048
+# The trees of one node: as many as 16 sessions with TREES_PER_SESSION_MAX each.
 TREES_PER_NODE_MAX: Final = 1024
-# A mount watches an exporter's disks by one CHANGE_NOTIFY. Each that waits is answered when a disk changes, 15 us each,
-# so all of a node's take 4 ms.
+# A mount watches the disks of an exporter by one CHANGE_NOTIFY. When a disk changes, every waiting CHANGE_NOTIFY is
+# answered, in 15 us each. So those of one node take 4 ms.
 NOTIFIES_PER_NODE_MAX: Final = 256
-# A lock takes about 500 bytes, so these are 4 MiB of a node. A program that locks parts of a disk has some dozens. All
-# of them go at once when the node's connection is lost, 4 us each.
+# The locks of one node. A lock takes about 500 bytes, so 8192 take 4 MiB. A program that locks parts of a disk has some
+# dozens. When the node's connection is lost, all its locks are released at once, in 4 us each.
 LOCKS_PER_NODE_MAX: Final = 8192
+# The locks of one node at one disk: half, so that one disk cannot use up the node's locks.
 LOCKS_PER_NODE_AND_DISK_MAX: Final = 4096
-# Each that waits for a range is tried again when a lock there goes, 5 us each: 0.6 ms for all of a node's at one disk.
+# LOCK requests of one node that wait for a range, in all and at one disk. When a lock of the disk is released, all that
+# wait there are tried again, in 5 us each: 0.6 ms for one node.
 WAITING_LOCKS_PER_NODE_MAX: Final = 512
 WAITING_LOCKS_PER_NODE_AND_DISK_MAX: Final = 128
-# CREATEs of a node that wait for an oplock, or for I/O of the node's earlier session: one for each disk and class of a
-# mount that comes back. When that ends all of them are tried again, 100 us each.
+# CREATEs of one node that wait for an oplock break, or for I/O of the node's earlier session. A mount that reconnects
+# sends one for each disk and class. When the wait ends, all of them are tried again, in 100 us each.
 WAITING_CREATES_PER_NODE_MAX: Final = 256
-# LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests that wait, per connection (each holds a credit as well).
+# LOCK, CHANGE_NOTIFY, CREATE and long SET_ZERO_DATA requests of one connection that wait. Each of them also holds a
+# credit.
 ASYNC_PER_CONNECTION_MAX: Final = 512
-# Changes kept for the next CHANGE_NOTIFY of an open, and their size as they are told. Past either the initiator is told
-# to list the directory anew, which it has to be able to do anyway.
+# Changes that are queued for the next CHANGE_NOTIFY of an open: their number, and their size in a reply. Past either
+# bound the reply says that the directory must be listed again, which every initiator has to support.
 NOTIFY_CHANGES_MAX: Final = 256
 NOTIFY_CHANGES_MAX_BYTES: Final = 32 * KIB
-# Replies a peer does not fetch: past this the exporter stops reading from it.
+# Replies that a peer has not received yet. Past this bound the exporter stops reading from the peer.
 SEND_QUEUE_MAX_BYTES: Final = 64 * MIB
-# The same in frames, of which the small ones take more memory than their bytes: twice what all credits can ask for.
+# The same bound in frames, because a small frame takes more memory than its bytes. It is twice what all credits can ask
+# for.
 SEND_QUEUE_FRAMES_MAX: Final = 16384
-# The same for a peer that is not logged in, whose replies are all small.
+# The same bound for a peer that is not logged in. All replies to such a peer are small.
 SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES: Final = 64 * KIB
-# A peer that takes none of the replies that wait for it is given up after half to all of this.
+# A peer that receives none of its queued replies is disconnected after half to all of this time.
 CONNECTION_DEAD_AFTER_S: Final = 20.0
-# A stopping exporter lets requests in flight end for this long.
+# An exporter that stops lets requests in flight end for this long.
 DRAIN_TIMEOUT_S: Final = 10.0
-# Log lines that peers can cause at will; the rest is counted.
+# The rate and the burst of log lines that peers can cause at will. Lines beyond them are only counted, so that a peer
+# cannot fill the log.
 PEER_LOG_LINES_PER_S: Final = 2.0
 PEER_LOG_LINES_BURST: Final = 50
-# meshctl connections at once, and the longest line of one.
+# The connections of meshctl at once, and the longest request on one of them, which is one line.
 CONTROL_CONNECTIONS_MAX: Final = 16
 CONTROL_LINE_MAX_BYTES: Final = 64 * KIB
 
 # --- the exporter's processor ---------------------------------------------------------
 
-# A turn of one node's applications while others have turns, too: about ten requests of 4 KiB, so that looking for
-# newcomers costs little, and less than a read of a fast disk takes, so that waiting for it is not what one notices.
+# A turn of one node's applications while other flows have turns, too. It is long enough for about ten requests of
+# 4 KiB, so that looking for newcomers costs little. It is shorter than a read of a fast disk, so that waiting for a
+# turn adds little to the latency.
 TURN_S: Final = 0.0002
-# A turn of the system is in an application's way. Shorter ones would be one request each.
+# A turn of the system, which delays applications. A shorter turn would serve a single request.
 TURN_SYSTEM_S: Final = 0.0001
-# A flow that has used this much of the processor's time alone has longer turns, until another flow has a turn.
+# A flow that has used this much processor time alone gets turns of TURN_ALONE_S, until another flow gets a turn. Longer
+# turns save looking for newcomers.
 TURN_ALONE_AFTER_S: Final = 0.05
 TURN_ALONE_S: Final = 0.0005
-# Charged at most for a turn that nobody waited for. A login and the largest messages take less, so a longer turn was
-# mostly another process's time.
+# The most that is charged for a turn while no other flow waited. A login and the largest messages take less; a longer
+# turn was mostly the time of another process.
 UNCONTENDED_CHARGE_MAX_S: Final = 0.002
-# Charged at most for taking one answer from a disk, which takes 5 to 10 us.
+# The most that is charged for taking one completion from a disk, which takes 5 to 10 us.
 COMPLETION_CHARGE_MAX_S: Final = 0.00005
-# What is received, and what is sent, in one step while others wait: 0.1 ms of copying.
+# The bytes that are received or sent in one step while other flows wait: 0.1 ms of copying.
 TURN_STEP_BYTES: Final = 256 * KIB
-# Larger replies to READ are signed and sent in turns of their own, behind the small ones.
+# A larger reply to a READ is signed and sent in a turn of its own, after the small replies. So a small reply does not
+# wait for a large one.
 REPLY_SMALL_MAX_BYTES: Final = 64 * KIB
-# All strangers together get a quarter of what one node gets. An address of the config is none, also before a login.
+# All strangers together get a quarter of what one node gets. A peer at an address of the config is no stranger, even
+# before its login.
 STRANGERS_WEIGHT: Final = 0.25
 
 # --- the scratch share ----------------------------------------------------------------
 
-# One file may have it all, and is zeroed up to where it is written: 50 ms in which nothing else is served.
+# The scratch share as a whole; one file may fill it. A write past the end of a file zeroes the gap: at most 50 ms in
+# which nothing else is served.
 SCRATCH_SIZE_MAX_BYTES: Final = 256 * MIB
-# Empty files take no bytes of the size, and about 2 KiB of memory: together at most 16 MiB.
+# Empty files do not count towards the size, but each takes about 2 KiB of memory. So all of them take at most 16 MiB.
 SCRATCH_FILES_MAX: Final = 8192
-# A listing that has looked at files for this long is answered with what it has, or goes on in a later turn of its node:
-# a pattern that no name matches is compared with all names, 3 s for 8192 names of 255 characters.
+# After this time a listing is answered with the names found so far. If it has found none, it continues in a later turn
+# of its node. A pattern that matches no name is compared with every name: 3 s for 8192 names of 255 characters.
 LISTING_STEP_S: Final = 0.001
-# Every walk from a file up to the root ends within this many directories; with names of 255 characters a path then has
+# Every walk from a file up to the root ends within this many directories. With names of 255 characters a path then has
 # 8192 characters, a quarter of what a CREATE can carry.
 SCRATCH_DEPTH_MAX: Final = 32
-# Opens of directories that are notified of changes: each change anywhere may be one for all of them, 1 us each. Of one
-# node no more than the second, so that it leaves room for others.
+# Opens of directories that watch for changes, in all and of one node. One change may concern all of them, at 1 us each.
+# The bound of one node leaves room for other nodes.
 SCRATCH_WATCHERS_MAX: Final = 512
 SCRATCH_WATCHERS_PER_NODE_MAX: Final = 64
-# The holder of an oplock has this long to acknowledge a break; smbclient waits 20 s for its CREATE.
+# The holder of an oplock must acknowledge a break within this time. It is less than the 20 s that smbclient waits for
+# its CREATE.
 OPLOCK_BREAK_TIMEOUT_S: Final = 10.0
+# The exporter looks for overdue breaks this often, so a break ends at most this much late.
 OPLOCK_BREAK_TICK_S: Final = 1.0
 
 # --- disks ----------------------------------------------------------------------------
 
-# Requests at the device at once; the scheduler keeps the rest.
+# Requests at a device at once. Further requests wait in the scheduler, which can still reorder them.
 DISK_DEPTH_MAX: Final = 64
-# SQEs of the io_uring, filled once a batch (64 bytes each), and what it may have in flight
-# (16 bytes each; a power of two as the kernel wants it). More waits in the engine's backlog.
+# The SQEs of the io_uring (64 bytes each), which are filled once per batch. The CQEs (16 bytes each; a power of two, as
+# the kernel requires) bound what is in flight. Further requests wait in the engine's backlog.
 URING_SQ_ENTRIES: Final = 256
 URING_CQ_ENTRIES: Final = 4096
-# In flight in a Linux AIO context; all contexts of a machine share fs.aio-max-nr (65536).
+# Requests in flight in one Linux AIO context. All contexts of a machine share fs.aio-max-nr (65536).
 AIO_IN_FLIGHT_MAX: Final = 1024
-# Threads of the last resort: as many requests block at once, of all disks together.
+# The threads of the engine that is used where neither io_uring nor Linux AIO works. At most as many requests of all
+# disks block at once.
 DISK_THREADS_MAX: Final = 16
-# An exporter that was just killed holds its disks until its in-flight I/O ended.
+# An exporter that was just killed holds its disks until its I/O in flight has ended. Its successor waits this long for
+# a disk, and tries again this often.
 DISK_CLAIM_TIMEOUT_S: Final = 5.0
 DISK_CLAIM_RETRY_S: Final = 0.05
-# A request the kernel answers with EAGAIN goes again this often before that is its result.
+# A request that the kernel answers with EAGAIN is sent again this often before EAGAIN becomes its result.
 DISK_AGAIN_MAX: Final = 100
-# A range that no fallocate(2) can zero is written by requests of this size, from memory all disks share.
+# Where fallocate(2) cannot zero a range, writes of this size do. All disks share the memory that they write from.
 ZERO_WRITE_BYTES: Final = 1 * MIB
-# A failing disk is ok again after this long without an error: longer than md, a RAID or a drive's own recovery takes
-# between two errors of one fault, so that a fault is one change of the state and not many.
+# A failing disk becomes ok after this long without an error. During one fault, md, a RAID controller or a drive's own
+# recovery pauses for less between two errors. So one fault is one change of the state, and not many.
 DISK_STEADY_S: Final = 30.0
-# The kernel says when a device comes, goes or grows; it does not say so of images, nor inside a container.
+# Each disk is checked this often. The kernel reports when a device comes, goes or grows, but does not report changes of
+# images, and reports nothing inside a container.
 DISK_CHECK_S: Final = 5.0
-# A look at a disk, or an attempt to open one, takes milliseconds unless its file system or device is stuck.
+# A check of a disk, or an attempt to open one, takes milliseconds unless its file system or device is stuck.
 DISK_CALL_TIMEOUT_S: Final = 5.0
-# A disk that is missing is tried again, first soon (a link of udev that is still being made), then ever more rarely.
+# A missing disk is tried again after the shorter delay, because udev may still be making its link. The delay then grows
+# to the longer one.
 DISK_RETRY_MIN_S: Final = 1.0
 DISK_RETRY_MAX_S: Final = 30.0
-# A device's events come in bursts, and udev makes its links within about this time: one look, not ten.
+# The events of a device come in bursts, and udev makes its links within about this time. After this wait one check is
+# enough for the whole burst.
 DEVICE_SETTLE_S: Final = 0.1
-# Messages of the kernel about devices taken at once, 2 us each; a storm of them must not keep the loop.
+# Messages of the kernel about devices that are read at once, in 2 us each. A storm of them must not block the event
+# loop.
 DEVICE_MESSAGES_MAX: Final = 1024
-# A disk that leaves the config may have I/O in flight that never ends; a reload waits no longer than this for it.
+# A disk that was removed from the config may have I/O in flight that never ends. A reload waits no longer than this.
 DISK_WITHDRAW_TIMEOUT_S: Final = 5.0
-# A zeroing goes to its disk in pieces: the first is as large as the largest write; one that takes longer than
-# ZERO_PIECE_S is followed by a smaller one, so that others wait for it no longer than for a large write of an HDD.
+# A long zeroing is sent to its disk in pieces, so that other requests can run in between. The first piece is as large
+# as the largest WRITE. A piece that takes longer than ZERO_PIECE_S is followed by a smaller one. So other requests wait
+# no longer than for a large write of an HDD.
 ZERO_PIECE_BYTES: Final = 8 * MIB
 ZERO_PIECE_MIN_BYTES: Final = 1 * MIB
 ZERO_PIECE_MAX_BYTES: Final = 256 * MIB
 ZERO_PIECE_S: Final = 0.04
-# What an initiator asks an owner to zero at once, where that is quick: a terabyte takes a thousand requests.
+# The most that an initiator asks an owner to zero in one request, where zeroing is quick. A terabyte takes a thousand
+# requests.
 ZERO_REQUEST_MAX_BYTES: Final = 1024 * MIB
-# What all peers together may make an exporter hold (exporter/memory_budget.py): a node alone has half of it, the 64 MiB
-# that keep one of its channels busy four times over; ten nodes that take what they can have 46 MiB each.
+# The memory that all peers together may make an exporter hold (exporter/rules/memory_budget.py). A single node can get
+# half of it: four times the 64 MiB that keep one of its channels busy. Ten greedy nodes get 46 MiB each.
 MEMORY_MAX_BYTES: Final = 512 * MIB
-# A node may always take more below this, whatever others hold: a read and a write of the largest size at once.
+# A node that holds less than this may always take more, whatever others hold. It is enough for a read and a write of
+# the largest size at once.
 MEMORY_PER_NODE_MIN_BYTES: Final = 24 * MIB
-# While somebody waits for memory, a connection that holds some must go on: half a frame that grows by less within
-# CONNECTION_DEAD_AFTER_S / 2, or a peer that takes less of its replies, is ended. The slowest link takes 10 KB/s.
+# While another connection waits for memory, a connection that holds memory must make this much progress within
+# CONNECTION_DEAD_AFTER_S / 2. It is ended if its half-received frame grows by less, or if its peer receives less of
+# its replies. The slowest supported link carries 10 KB/s, which is as much.
 MEMORY_HELD_MIN_PROGRESS_BYTES: Final = 100 * KIB
-# Free memory each buffer pool keeps for reuse instead of returning it.
+# Unused memory that each buffer pool keeps for reuse instead of returning it to the kernel.
 BUFFER_POOL_IDLE_MAX_BYTES: Final = 64 * MIB
 
 # --- scheduler ------------------------------------------------------------------------
 
-# What the system class gets at least when applications want everything: the seed's 20 %.
+# The part of a disk that the system class gets at least, even when applications want everything: 20 %, as the
+# requirements say.
 SYSTEM_FLOOR: Final = 0.2
-# With less the system makes no progress one can see, with more it is not the lesser class any more.
+# Below the minimum the system makes no visible progress. Above the maximum it is no longer the lesser class.
 SYSTEM_FLOOR_MIN: Final = 0.01
 SYSTEM_FLOOR_MAX: Final = 0.9
-# A flow of weight 0.01 beside one of 1000 gets a hundred-thousandth of a disk: one request in
-# several seconds, the least that can still be called progress within io_timeout_s.
+# A flow of weight 0.01 beside one of 1000 gets a hundred-thousandth of a disk: one request in several seconds. Less
+# could not be called progress within io_timeout_s.
 FLOW_WEIGHT_MIN: Final = 0.01
 FLOW_WEIGHT_MAX: Final = 1000.0
-# Flows whose shares a disk remembers: both classes of 128 nodes. 8 KiB each, 50 KiB of a busy one.
+# The flows whose use of a disk is remembered: both classes of 128 nodes. A flow takes 8 KiB, a busy one 50 KiB.
 FLOWS_PER_DISK_MAX: Final = 256
-# Below one request, or one page, a second even the smallest I/O ends in ETIMEDOUT rather than late.
+# A limit below one request, or below one page, a second would make even the smallest I/O end in ETIMEDOUT.
 LIMIT_IOPS_MIN: Final = 1.0
 LIMIT_BYTES_PER_S_MIN: Final = 4096.0
-# How much of a limit may leave early: timers are late by a millisecond or a few, and the rate must be met all the same.
+# A limited request may leave this much before its time. Timers are late by a few milliseconds, and without this
+# allowance the rate would stay below the limit.
 LIMIT_BURST_S: Final = 0.01
-# Requests that take this much of a disk's time together are always sent: a fast disk needs that much to be
-# busy while its exporter does something else, and a newcomer waits no longer than that.
+# Requests that together take this much of a disk's time are always sent. A fast disk needs them to stay busy while its
+# exporter does something else. A newcomer waits no longer than this.
 DISK_BUDGET_MIN_S: Final = 0.004
-# Sending requests to a disk that answers within the call ends after this, and goes on in the next round of the event
-# loop: as long as a turn of the processor (TURN_S).
+# Where a disk answers within the call that sends a request, sending stops after this time. It continues in the next
+# round of the event loop. The time equals a turn of the processor (TURN_S).
 PUMP_S: Final = 0.0002
-# What goes to a disk in one call: 0.1 ms of copying out of the page cache, where it is there (TURN_STEP_BYTES).
+# The bytes that are sent to a disk in one call. Copying them out of the page cache takes 0.1 ms (TURN_STEP_BYTES).
 PUMP_BATCH_BYTES: Final = 256 * KIB
-# What a request counts there beside its bytes: sending it and taking its answer cost as much as copying these.
+# What each request adds to these bytes: sending it and taking its completion cost as much as copying 8 KiB.
 PUMP_REQUEST_BYTES: Final = 8 * KIB
-# Of the depth at a disk, what the system may have while an application is active. A depth that keeps
-# the disk busy is a little deeper than the disk serves at once, and the rest waits inside it.
+# The part of a disk's depth that the system may use while an application is active. A depth that keeps the disk busy is
+# a little more than the disk serves at once. The rest would wait inside the disk, ahead of applications.
 SYSTEM_DEPTH_SHARE: Final = 0.75
-# An application that asks less often than this is not worth leaving a disk idle for.
+# An application counts as active for this long after its last request. For one that asks less often, it is not worth
+# leaving a disk idle.
 APP_ACTIVE_S: Final = 0.05
-# What was learnt of a disk since is lost in a crash; a few seconds of load bring it back.
+# The learnt costs of disks are saved this often. A crash loses what was learnt since; a few seconds of load restore it.
 CALIBRATION_SAVE_S: Final = 60.0
-# A failed flush is answered when it is noted in the state folder, whose disk may hang: after this at the latest.
+# A failed flush is answered after its loss is noted in the state folder. The disk of that folder may hang, so the
+# answer waits no longer than this.
 LOSS_KEEP_TIMEOUT_S: Final = 5.0
-# A flush that takes longer than this may be failing, and is noted as a loss until it succeeds; a healthy one takes as
-# long only where the page cache holds gigabytes.
+# A flush that takes longer than this may be failing, so a loss is noted until it succeeds. A healthy flush takes this
+# long only if the page cache holds gigabytes of dirty data.
 FLUSH_DOUBT_S: Final = 3.0
-# Past what any disk does; a limit above these is a mistake in its unit.
+# No disk reaches these rates. A larger limit in the config is a mistake in its unit.
 LIMIT_IOPS_MAX: Final = 1e9
 LIMIT_BYTES_PER_S_MAX: Final = 1e13
 
-# The cost model. A request's fixed cost: memory behind a loop takes 1 us, a tape-like device 10 s.
+# The cost model. The fixed cost of a request: 1 us for memory behind a loop device, 10 s for a tape-like device.
 COST_FIXED_MIN_S: Final = 1e-7
 COST_FIXED_MAX_S: Final = 10.0
-# A byte's: 1 TB/s to 100 KB/s.
+# The cost of a byte: from 1 TB/s to 100 KB/s.
 COST_BYTE_MIN_S: Final = 1e-12
 COST_BYTE_MAX_S: Final = 1e-5
-# The size whose bytes cost as much as its fixed part: below a sector, or beyond every request,
-# one of the two is noise to every load, and the other carries the whole cost.
+# The request size at which the bytes cost as much as the fixed part. Below a sector, or above every request, one of the
+# two costs could not be measured, because the other one makes up the whole time.
 COST_BREAK_EVEN_MIN_BYTES: Final = 256
 COST_BREAK_EVEN_MAX_BYTES: Final = 64 * MIB
-# A write, and a flush, beside a read: SMR drives and flash without a cache stay below these factors.
+# The cost of a write, and of a flush, relative to a read. SMR drives and flash without a cache stay below these.
 COST_WRITE_RATIO_MAX: Final = 100
 COST_FLUSH_RATIO_MAX: Final = 1000
-# Saturated windows (0.1 to 1 s each) after which a cost model counts as calibrated.
+# A cost model counts as calibrated after this many saturated windows, which take 0.1 to 1 s each.
 COST_CALIBRATED_WINDOWS: Final = 20
-# Requests at a device start at this many: an SSD of 8 channels is busy, an HDD has most of what its
-# queue can do, and a newcomer waits for 8 requests, not for 64.
+# The depth of a new device. It keeps an SSD with 8 channels busy, and gives an HDD most of what its queue can gain. A
+# newcomer waits for 8 requests, and not for DISK_DEPTH_MAX.
 DEPTH_START: Final = 8
-# A device that answers in less than this at the depth in force needs no reduction of it.
+# A device that answers in less than this at its present depth needs no smaller depth.
 DEPTH_LATENCY_TARGET_S: Final = 1e-3
-# Throughput that may be given up for a shallower depth, of what the best depth has.
+# The part of the best depth's throughput that may be given up for a smaller depth.
 DEPTH_LOSS_MAX: Final = 0.02
 
 # --- initiator ------------------------------------------------------------------------
 
-# The time that the kernel gives a SCSI command, so that programs know how to wait for it.
+# The kernel gives a SCSI command the same time, so programs are used to waiting for it.
 IO_TIMEOUT_S: Final = 30.0
-# TCP repeats a lost SYN after 1 s and 3 s; both repetitions fit.
+# TCP sends a lost SYN again after 1 s and after 3 s. Both repetitions fit.
 CONNECT_TIMEOUT_S: Final = 5.0
-# Mounting itself takes some milliseconds. Whoever waits longer for another mount at the place goes on by itself.
+# Mounting takes some milliseconds. A mount waits no longer than this for another one at the same folder.
 MOUNT_TURN_S: Final = 5.0
-# A restarted exporter is found at once, one that stays away is asked seldom: the delay doubles from one to the other.
+# The delay between two attempts to connect doubles from the shorter to the longer one. So a restarted exporter is found
+# at once, and one that stays away is tried rarely.
 RECONNECT_DELAY_MIN_S: Final = 0.05
 RECONNECT_DELAY_MAX_S: Final = 2.0
-# Receiving a large message wakes nobody for less than this; that some of it came is seen at every tick.
+# While a large message is received, the socket becomes readable only after this many bytes, because each wake-up costs
+# more than copying. Progress below that is seen at every CHANNEL_TICK_S.
 LOW_WATER_MAX_BYTES: Final = 512 * KIB
-# A channel with requests outstanding that hears nothing for the first probes with ECHO,
-# and is given up after the second.
+# A channel with outstanding requests that receives nothing for the first time is probed with an ECHO. After the second
+# time it is closed.
 CHANNEL_PROBE_AFTER_S: Final = 1.0
 CHANNEL_SILENCE_MAX_S: Final = 5.0
-# So much of a message that is not whole yet is a sign of life, and less is none: on the slowest link, of 10 KB/s, it
-# comes within CHANNEL_DEAD_AFTER_MIN_S, and the answers to all probes of CHANNEL_SILENCE_MAX_S are less.
+# A partly received message that grew by this much is a sign of life. The slowest supported link (10 KB/s) carries as
+# much within CHANNEL_DEAD_AFTER_MIN_S. The answers to all probes within CHANNEL_SILENCE_MAX_S are smaller.
 CHANNEL_PROGRESS_MIN_BYTES: Final = 4 * KIB
-# Deadlines, probes and silence are looked at this often, by one task per channel.
+# One task per channel checks deadlines, probes and silence this often.
 CHANNEL_TICK_S: Final = 0.25
-# An idle channel is probed too, so that "connected" is never older than this.
+# An idle channel is probed this often, so that its state "connected" is never older.
 CHANNEL_IDLE_PROBE_S: Final = 5.0
-# Receives in a row before other tasks get their turn.
+# After this many receives in a row, other tasks get their turn.
 CHANNEL_RECEIVES_MAX: Final = 16
-# A login, a tree connect or an open takes milliseconds; an exporter that is slower is away.
+# A login, a tree connect or an open takes milliseconds. An exporter that takes longer than this counts as away.
 HANDSHAKE_TIMEOUT_S: Final = 10.0
-# With other paths to log in by, one that says nothing is not waited for that long.
+# If other paths wait to log in, a login without an answer is given up after this shorter time.
 LOGIN_BESIDE_OTHERS_S: Final = 2.5
-# A disk the exporter refuses to open is asked for again this often while it has users.
+# While a disk has users and its exporter refuses to open it, the open is tried again this often.
 REOPEN_DELAY_S: Final = 1.0
-# An exporter that answers CHANGE_NOTIFY at once, over and over, is asked again after this, not in a loop. A change
-# that comes in between shows that much later.
+# The pause before the next CHANGE_NOTIFY. Without it, an exporter that answers each of them at once would be asked in a
+# loop. A change within the pause is seen that much later.
 CHANGES_PAUSE_S: Final = 0.25
-# The same for each disk of a long list: to decode a disk and put it into the tree takes 70 us, so a list that is new
-# each time takes 4 % of the mount's time.
+# The pause grows by this for each disk of the list. Decoding a disk and adding it to the tree takes 70 us. So a list
+# that changes each time takes 4 % of the mount's time.
 CHANGES_PAUSE_PER_DISK_S: Final = 0.002
-# An exporter tells of changes; a list of disks is asked for this often all the same.
+# An exporter reports changes of its disks. Its list is asked for this often all the same, in case a report is missing.
 DISKS_REFRESH_S: Final = 30.0
-# A request the exporter could not take for now (lost open, no resources) goes again after this.
+# A request that the exporter could not execute for now (a lost open, no resources) is sent again after a delay. The
+# delay grows from the shorter to the longer one.
 RETRY_DELAY_MIN_S: Final = 0.01
 RETRY_DELAY_MAX_S: Final = 0.5
-# After a call timed out the mount asks the disk itself; later calls wait this long for the answer before they fail.
+# After a call timed out, the mount probes the disk itself. Later calls wait this long for the probe before they fail.
 PROBE_PATIENCE_S: Final = 1.0
-# A whole block of every disk there is, so that its exporter can read it past the page cache.
+# A probe reads this much: a whole block of every kind of disk, so that the exporter can bypass the page cache.
 PROBE_BYTES: Final = 4 * KIB
-# ACCESS_DENIED to what an open may do is taken for a sign that the request was changed on its way, at most so often
-# within this time. Each time a connection is ended, so a server that means its refusal must not lose them all.
+# ACCESS_DENIED for something that an open may do suggests that the request was changed on its way, and its channel is
+# closed. This happens at most this often within this time: a server that means its refusal must not lose all channels.
 DENIALS_MAX: Final = 3
 DENIALS_WINDOW_S: Final = 60.0
-# What a handle's close may wait for the last answers.
+# The close of a handle waits no longer than this for the last answers.
 CLOSE_TIMEOUT_S: Final = 5.0
 
 # --- multichannel ---------------------------------------------------------------------
 
-# Channels of one pair of interfaces unless the config says otherwise, and at most.
+# The channels of one pair of interfaces: the default, and the most that the config may ask for.
 CHANNELS_PER_PATH: Final = 1
 CHANNELS_PER_PATH_MAX: Final = 8
-# Message ids that a session's first connection leaves to its binds, which are signed with the same key: three
-# for each, so for 85 of them; then the session is made anew. Under AES-GMAC an exporter takes no other ids for binds.
+# The message ids that the first connection of a session reserves for its binds, which are signed with the same key. A
+# bind takes three of them, so they are enough for 85 binds. After those a new session is set up, because under AES-GMAC
+# an exporter accepts no other ids for binds.
 BIND_MESSAGE_IDS: Final = 256
-# Intervals of nonces of encrypted messages that a session of several channels remembers, 80 bytes each. Where the peer
-# counts, there is one for each message that is late or was lost; where it draws nonces at random, one for each message.
+# The intervals of nonces that a session of several channels remembers, at 80 bytes each. A peer that counts its nonces
+# takes one for each late or lost message. A peer that draws them at random takes one for each message.
 NONCES_REMEMBERED_MAX: Final = 16384
-# A channel that says nothing for this long while others of the session do is given up.
+# A channel that receives nothing for this long, while other channels of its session do, is closed. The config may set
+# the time, down to the minimum.
 CHANNEL_DEAD_AFTER_S: Final = 1.0
 CHANNEL_DEAD_AFTER_MIN_S: Final = 0.5
-# With others to go on by, a silent one is asked earlier than alone.
+# With other channels to continue on, a silent channel is probed earlier than without.
 CHANNEL_PROBE_BESIDE_OTHERS_S: Final = 0.5
-# A channel that lived less is no proof that its path works: it may pass what is small, logins and probes, and
-# swallow the rest, and each new channel on it costs somebody a wait until its silence is found.
+# A channel that lasted less than this does not prove that its path works. The path may pass logins and probes, which
+# are small, and drop everything else. Each new channel on it would delay requests until its silence is found.
 PATH_STEADY_AFTER_S: Final = 10.0
-# An exporter that took no further channel of a session is asked again: it may have had others of ours that were
-# dead, which it notices after CONNECTION_DEAD_AFTER_S at the latest.
+# An exporter that refused a further channel of a session is asked again after this. It may have counted dead channels
+# of this mount, which it finds within CONNECTION_DEAD_AFTER_S.
 BIND_AGAIN_S: Final = 30.0
-# Addresses that an exporter may tell of: no more channels than CHANNELS_PER_SESSION_MAX can be used at once, and with
-# two networks each of those may have an address in both.
+# The addresses that are taken from an exporter's list. At most CHANNELS_PER_SESSION_MAX of them can be used at once,
+# and on two networks each of those may have an address in both.
 REMOTES_MAX: Final = 64
-# The interfaces of an exporter are asked for again this often, and when a path fails.
+# The interfaces of an exporter are asked for this often, and whenever a path fails.
 INTERFACES_REFRESH_S: Final = 30.0
-# A path is broken, and the next slower ones step in, when it could not be connected for this long.
+# A path that could not be connected for this long counts as broken, and the next slower paths replace it.
 PATH_BROKEN_AFTER_S: Final = 2.0
 
 # --- event loop -----------------------------------------------------------------------
 
-# A callback that fails this often within a second fails at each of its calls, and would do nothing else.
+# A callback that fails this often within a second fails at each of its calls. Its descriptor is not watched any longer,
+# because the loop would do nothing else.
 CALLBACK_FAILURES_MAX_PER_S: Final = 100
 
 # --- sockets --------------------------------------------------------------------------
 
-# Unix sockets do not size their buffers by themselves; the default takes 208 KiB at a time.
+# Unix sockets do not size their buffers by themselves. The default of 208 KiB would split a large message into many
+# pieces.
 UNIX_SOCKET_BUFFER_BYTES: Final = 4 * MIB
-# Connections at an exporter's Unix socket that get them, when they are logged in: kernel memory of 256 MiB at the most.
-# Two mounts with all their channels there have as many.
+# The logged-in connections at an exporter's Unix socket that get such buffers. Together they take at most 256 MiB of
+# kernel memory. Two mounts with 32 channels each have as many.
 UNIX_SOCKETS_LARGE_MAX: Final = 64
-# A peer that died without a word: found after 5 + 3 * 2 s when idle, and when data is unacknowledged.
+# The kernel ends a connection whose peer died silently. An idle one ends after 5 s + 3 * 2 s. One whose sent data is
+# not acknowledged ends after 10 s.
 TCP_KEEPALIVE_IDLE_S: Final = 5
 TCP_KEEPALIVE_INTERVAL_S: Final = 2
 TCP_KEEPALIVE_COUNT: Final = 3
@@ -427,120 +486,135 @@ TCP_USER_TIMEOUT_MS: Final = 10_000
 
 # --- network interfaces ---------------------------------------------------------------
 
-# What is told of a link whose driver tells no speed (virtio, loopback): a gigabit, as Samba assumes.
+# The speed of a link whose driver reports none (virtio, loopback). Samba assumes a gigabit, too.
 LINK_SPEED_ASSUMED_BITS_S: Final = 1_000_000_000
-# A link that comes up is followed by its addresses and routes within milliseconds: one change, not ten.
+# After a link comes up, its addresses and routes follow within milliseconds. After this wait they are all one change.
 INTERFACES_SETTLE_S: Final = 0.05
-# After a look at them that failed, for want of a file descriptor.
+# If the interfaces could not be read, for want of a file descriptor, they are read again after this.
 INTERFACES_RETRY_S: Final = 1.0
-# Netlink messages taken at once, 1 us each; a machine whose routes never rest must not keep the loop.
+# Netlink messages that are read at once, in 1 us each. A machine whose routes change all the time must not block the
+# event loop.
 INTERFACE_MESSAGES_MAX: Final = 4096
 
 # --- mount ----------------------------------------------------------------------------
 
-# An exporter's list of disks, which costs its length in credits each time it is asked for: a thousand disks.
+# An exporter's list of disks: enough for a thousand disks. Each query costs credits for the whole length.
 DISK_LIST_MAX_BYTES: Final = 1 * MIB
-# Disks one exporter may announce; the largest chassis hold about a hundred. A list of so many takes 70 ms, in which the
-# mount does nothing else.
+# The disks that one exporter may advertise. The largest chassis hold about a hundred. Decoding a list of 1024 disks
+# takes 70 ms, in which the mount does nothing else.
 DISKS_PER_NODE_MAX: Final = 1024
-# Faults of an exporter's disk list are told of so many disks; each is a line of the status and of the log.
+# The disks of one exporter's list whose faults are reported. Each fault is a line of the status and of the log.
 DISK_PROBLEMS_PER_NODE_MAX: Final = 16
-# Paths whose inode numbers are remembered after they are gone.
+# The paths whose inode numbers are remembered after they are gone.
 INODES_REMEMBERED_MAX: Final = 1 << 18
-# FUSE requests of one mount being worked on at once. I/O that waits for a lost exporter or a hung disk holds a
-# worker each, and the kernel hands all requests over in one queue: at the limit every other disk stands still.
-# A worker that waits takes 10 KiB (and 1 MiB of address space), so all of them take 80 MiB.
+# The FUSE requests of one mount in progress. I/O that waits for a lost exporter or a hung disk occupies a worker. The
+# kernel has one queue for all disks, so at this limit every other disk waits, too. A waiting worker takes 10 KiB (and
+# 1 MiB of address space), so all of them take 80 MiB.
 FUSE_WORKERS_MAX: Final = 8192
-# Of those, what the kernel calls background: readahead, libaio, io_uring, and every O_DIRECT request, also of a
-# thread that waits for it. The rest is left to stat, open and buffered I/O, so that a disk that waits does not
-# stop `ls`. The kernel takes 16 bits, and of a mount of others than root at most its own max_user_bgreq.
+# The part of these that the kernel gives to background requests: readahead, libaio, io_uring, and every O_DIRECT
+# request, even a synchronous one. The rest is left to stat, open and buffered I/O, so that a disk that
+# waits does not block `ls`. The kernel allows 16 bits, and without root at most its own max_user_bgreq.
 FUSE_BACKGROUND_MAX: Final = 7168
-# Data of writes that wait takes twice its size here. Past this no request is taken from the kernel, else programs
-# that write to a dead disk in large pieces could fill the memory.
+# The data of writes in progress, which takes twice its size in memory. Past this bound no request is taken from the
+# kernel. Otherwise programs that write large pieces to a dead disk could fill the memory.
 FUSE_WRITES_MAX_BYTES: Final = 512 * MIB
-# An open with O_TRUNC is two requests of one thread, the second right behind the first; see fuse/truncating.py.
+# An open with O_TRUNC is two requests of one thread, the second right behind the first (fuse/truncating.py). If two
+# threads with the same id opened the disk within this time, the second request may belong to either.
 FUSE_TRUNCATE_WITHIN_S: Final = 10.0
-# Pages that others hold locked, or whose writing back waits for an owner, are not waited for longer than this
-# before zeros are written under them.
+# Before and after zeros are written under pages of the page cache, these pages are dropped. Pages that other calls keep
+# locked, or that wait for an owner to be written back, are not waited for longer than this.
 FUSE_DROP_PAGES_TIMEOUT_S: Final = 1.0
-# The same for pages that are locked by the very request that is to be answered afterwards, if any are.
+# The same time for pages that the request itself may keep locked until it is answered.
 FUSE_DROP_OWN_PAGES_TIMEOUT_S: Final = 0.02
-# An unmount flushes at the owners what was written and not flushed; systemd gives the process 90 s to end.
+# An unmount flushes all unflushed writes at their owners. This stays well below the 90 s after which systemd kills the
+# process.
 UMOUNT_FLUSH_TIMEOUT_S: Final = 10.0
-# stat(2) of a disk asks its owner when it was last written; a busy owner answers in milliseconds, and one that does
+# stat(2) of a disk asks its owner for the time of the last write. A busy owner answers in milliseconds. One that does
 # not answer must not make `ls` slow.
 ASK_DISK_TIMEOUT_S: Final = 0.5
-# While an owner is down, one such question in this time tries to reach it, as it may just have come back; the others
-# are answered with what is known.
+# While an owner is down, one such question in this time tries to reconnect, because the owner may just be back. The
+# other questions are answered with what the mount knows.
 ASK_DISK_AGAIN_S: Final = 1.0
-# How long the kernel may keep names and attributes without asking again.
+# The kernel may use names and attributes for this long without asking again.
 FUSE_ATTRIBUTES_VALID_S: Final = 1.0
+# The kernel reads this much ahead of a sequential reader, so that 1 MiB is requested at once.
 FUSE_READ_AHEAD_KIB: Final = 1024
-# A starting mount waits this long for exporters to connect; those that are down come later.
+# A starting mount waits this long for exporters to connect. Exporters that connect later appear when they do.
 MOUNT_SETTLE_S: Final = 5.0
-# With -o wait=..., a starting mount waits this long for its disks unless told otherwise: an exporter that starts at
-# the same boot needs seconds, and mount(8) must end before systemd gives it up (DefaultTimeoutStartSec, 90 s).
+# With -o wait=..., a starting mount waits this long for its disks, unless the option says otherwise. An exporter that
+# starts at the same boot needs seconds. mount(8) must end within 90 s, systemd's DefaultTimeoutStartSec.
 MOUNT_WAIT_S: Final = 30.0
-# A mount that is asked to end and is in use goes on for this long: below the 90 s (DefaultTimeoutStopSec) after which
-# systemd kills it, and long enough for a file system on a disk of the mesh to write what it has.
+# A mount that is asked to stop while it is in use continues for this long. A file system on a disk of the mesh has time
+# to write its data. It is less than 90 s, systemd's DefaultTimeoutStopSec, after which systemd kills the mount.
 UNMOUNT_BUSY_S: Final = 80.0
+# Within UNMOUNT_BUSY_S the unmount is tried again this often. Each attempt starts a program.
 UNMOUNT_RETRY_S: Final = 0.2
-# How long `meshctl wait` waits for disks, which a unit or a script calls on its own.
+# `meshctl wait` waits this long for disks, unless its option says otherwise.
 WAIT_S: Final = 60.0
-# A disk that is waited for is looked for this often.
+# `meshctl wait` looks for its disks this often.
 WAIT_POLL_S: Final = 0.2
 
-# A reload reads the config and the keys and makes no connection: what takes longer is a file system that hangs.
+# A reload reads the config and the keys, and connects to nothing. If it takes longer than this, a file system hangs.
 RELOAD_TIMEOUT_S: Final = 30.0
 
 # --- metrics --------------------------------------------------------------------------
 
-# Prometheus asks with one connection at a time; a second server and a curious person are welcome.
+# Prometheus uses one connection at a time. The rest is for a second server and for people.
 METRICS_CONNECTIONS_MAX: Final = 4
-# Connections that the kernel completed and nobody accepted yet; a full backlog would turn Prometheus away.
+# Connections that the kernel completed and the process has not accepted yet. With a full backlog the kernel would drop
+# those of Prometheus.
 METRICS_BACKLOG: Final = 128
-# Each step of a client: its request, taking the answer. Prometheus itself gives up after 10 s.
+# The time for each step of a client: sending its request, and receiving the answer. Prometheus itself times out after
+# 10 s.
 METRICS_CLIENT_TIMEOUT_S: Final = 5.0
+# The event loop must take the snapshot within this time. If it does not, the client gets an error instead of a timeout.
 METRICS_SNAPSHOT_TIMEOUT_S: Final = 5.0
+# After accept(2) failed, for example for want of descriptors, the process tries again after this. Without the pause it
+# would try in a loop.
 METRICS_ACCEPT_RETRY_S: Final = 0.1
-# Formatting stands aside for I/O after this many lines, about 0.3 ms of work.
+# After this many lines (about 0.3 ms of work) formatting pauses for METRICS_REST_S, so that it does not delay I/O.
 METRICS_STEPS_MAX: Final = 64
 METRICS_REST_S: Final = 0.0002
 
 # --- problems -------------------------------------------------------------------------
 
-# A process looks this often whether something began or ended to be a problem: what is over sooner was none.
+# A process checks this often whether a problem began or ended. A condition that lasts less is no problem.
 PROBLEMS_LOOK_S: Final = 5.0
 # Errors and refusals are counted over this time, which is what an administrator calls "now".
 PROBLEMS_WINDOW_S: Final = 60.0
-# A disk that takes longer than this for one request is stuck for whoever waits; a spinning one retries for 7 s.
+# A disk that takes longer than this for one request blocks its users. A spinning disk retries for 7 s by itself.
 PROBLEM_IO_WAIT_S: Final = 10.0
-# A path lost this often within the window is not steady; once is what a cable that is moved gives.
+# A path that is lost this often within PROBLEMS_WINDOW_S is unstable. A cable that somebody moves causes one loss.
 PROBLEM_PATH_LOSSES: Final = 3
-# A node that logs in before its key was copied tries several times; more than this is a stranger or a wrong key.
+# A node that logs in before its key was copied is refused several times. More refusals are a stranger or a wrong key.
 PROBLEM_LOGINS_REFUSED: Final = 5
-# One broken message may be a port scanner's.
+# A single broken message may come from a port scanner.
 PROBLEM_FRAMES_BROKEN: Final = 5
-# A wrong signature on a session's connection is no scanner's and no mistake in a key: one is worth a look.
+# No scanner and no wrong key causes a wrong signature on the connection of a session. A single one is worth a look.
 PROBLEM_FORGERIES: Final = 1
-# Use of a limit that leaves little for the next node.
+# Use of this part of a limit leaves little for the next node.
 PROBLEM_LIMIT_SHARE: Final = 0.9
 
 # --- config and keys ------------------------------------------------------------------
 
-# 416 disks take 60 KiB; a path to a device or a log file by mistake must not fill the memory.
+# A config of 416 disks has 60 KiB. A path to a device or a log file, given by mistake, must not fill the memory.
 CONFIG_MAX_BYTES: Final = 4 * MIB
-# Reading it and the keys takes milliseconds. On a file system that is stuck a reload is given up: a stop must be heard.
+# Reading the config and the keys takes milliseconds. If a file system is stuck, a reload is given up after this time,
+# so that the process can still be stopped.
 CONFIG_READ_TIMEOUT_S: Final = 10.0
+# The range of io_timeout_s in the config. A shorter time would end before the first probe of a silent exporter
+# (CHANNEL_PROBE_AFTER_S). A longer one is most likely a mistake in its unit.
 IO_TIMEOUT_MIN_S: Final = 1.0
 IO_TIMEOUT_MAX_S: Final = 3600.0
+# The largest weight of a node in the config. It equals FLOW_WEIGHT_MAX.
 NODE_WEIGHT_MAX: Final = 1000
-# sun_path has 108 bytes with its NUL (unix(7)).
+# sun_path has 108 bytes, including the final NUL (unix(7)).
 UNIX_PATH_MAX_BYTES: Final = 107
-# A key file is 45 bytes.
+# A key file has 45 bytes.
 KEY_FILE_MAX_BYTES: Final = 1024
-# One SPNEGO token; NTLMv2's largest are below 4 KiB.
+# One SPNEGO token. The largest tokens of NTLMv2 are smaller than 4 KiB.
 AUTH_TOKEN_MAX_BYTES: Final = 16 * KIB
-# A control socket's or a mount's status: 64 nodes of 64 disks are below 4 MiB.
+# The status of a control socket or of a mount. The status of 64 nodes with 64 disks each is below 4 MiB.
 STATUS_MAX_BYTES: Final = 16 * MIB
+# Each step of a request at a control socket takes milliseconds. A process that takes longer than this counts as stuck.
 CONTROL_TIMEOUT_S: Final = 5.0
