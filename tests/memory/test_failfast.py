@@ -11,11 +11,16 @@ import trio
 import trio.testing
 
 from meshfs import limits
+from meshfs.buffers import BufferPool
 from meshfs.disk.base import Op
 from meshfs.exporter.serving.link import Link
+from meshfs.initiator.remote.dialing import UnixWay
+from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.status import exporter_status
+from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import MIB
 from meshfs.model import IoClass
+from meshfs.smb.auth import Initiator as Login
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 
 SIZE = 8 * MIB
@@ -119,10 +124,9 @@ async def test_an_exporter_that_was_never_reached_is_away_since_the_mount_starte
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
-        session = pair.session
-        other = type(session)(
-            "n9", session._ways, session._new_login, policy=session._policy, guid=session._guid,
-            pool=session._pool, on_change=lambda: None, io_timeout_s=T,
+        other = RemoteExporter(
+            "n9", UnixWay(pair.exporter.path), lambda: Login("n2", "a password", "demo"), policy=Policy(),
+            guid=bytes(16), pool=BufferPool(), on_change=lambda: None, io_timeout_s=T,
         )  # fmt: skip
         await pair.exporter.stop()
         pair.nursery.start_soon(other.run)

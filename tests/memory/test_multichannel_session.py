@@ -21,7 +21,7 @@ from meshfs.exporter.commands import binding
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.remote import exporter as session_module
+from meshfs.initiator.remote import joining, news
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState, PathState
 from meshfs.initiator.session import bind
@@ -384,7 +384,7 @@ async def test_nonsense_about_interfaces_is_no_end_of_anything(
     async def nonsense(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
         raise RemoteProtocolError("network interface: reaches outside the output")
 
-    monkeypatch.setattr(session_module, "query_interfaces", nonsense)
+    monkeypatch.setattr(news, "query_interfaces", nonsense)
     ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (), (Remote("there"),), asks=True)
     async with mesh_pair(tmp_path, SIZE, ways=ways) as pair:
         await until(lambda: "reaches outside" in caplog.text)
@@ -397,7 +397,7 @@ async def test_a_session_that_ends_before_anything_was_asked_of_it_is_made_again
 ) -> None:
     """Its channel is lost in the moment in which the login is done."""
     lost = 0
-    connected = RemoteExporter._connected
+    connected = RemoteExporter.connected
 
     def and_lost(self: RemoteExporter, session: Session, disks: tuple[DiskInfo, ...]) -> None:
         nonlocal lost
@@ -406,7 +406,7 @@ async def test_a_session_that_ends_before_anything_was_asked_of_it_is_made_again
         if lost <= 3:
             session.channels[0].fail("cable pulled")
 
-    monkeypatch.setattr(RemoteExporter, "_connected", and_lost)
+    monkeypatch.setattr(RemoteExporter, "connected", and_lost)
     ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (), (Remote("there"),), asks=True)
     async with mesh_pair(tmp_path, SIZE, ways=ways) as pair:
         await until(lambda: pair.session.state is ExporterState.CONNECTED and lost == 4)
@@ -417,8 +417,8 @@ async def test_news_of_the_disks_in_the_moment_the_session_ends(tmp_path: Path) 
         await trio.sleep(0.05)
         for _ in range(3):
             session = pair.session.session
-            pair.session._disks_changed.set()
-            pair.session._ask_interfaces.set()
+            pair.session.news.ask_disks()
+            pair.session.news.ask_addresses()
             for channel in pair.session.channels:
                 channel.fail("cable pulled")
             await until(lambda session=session: pair.session.session not in (None, session))
@@ -470,7 +470,7 @@ async def test_the_session_ends_with_its_last_channel_and_the_next_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named: list[int] = []
-    log_in = session_module.log_in
+    log_in = joining.log_in
 
     async def noted(
         channel: Channel,
@@ -484,7 +484,7 @@ async def test_the_session_ends_with_its_last_channel_and_the_next_names_it(
         named.append(previous_session_id)
         return await log_in(channel, policy, guid, login, previous_session_id, to_be_bound=to_be_bound)
 
-    monkeypatch.setattr(session_module, "log_in", noted)
+    monkeypatch.setattr(joining, "log_in", noted)
     async with pair_of(tmp_path, 3) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         disk, first = pair.exporter.disk, pair.session.session

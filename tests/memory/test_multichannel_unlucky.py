@@ -16,7 +16,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.state.session import Session
 from meshfs.initiator.channel.outbox import Outbox
 from meshfs.initiator.channel.slots import Slot
-from meshfs.initiator.remote import exporter as session_module
+from meshfs.initiator.remote import news
 from meshfs.initiator.remote.dialing import UnixWay
 from meshfs.initiator.session.address import Remote
 from meshfs.limits import KIB, MIB
@@ -148,7 +148,7 @@ async def test_refused_paths_are_tried_again_however_much_others_come_and_go(
         await until(lambda: any("no further channel" in keeper.why for keeper in pair.session.keepers))
         room[0] = 3
         for _ in range(20):
-            pair.session._tell()
+            pair.session.channels_changed()
             await trio.sleep(0.05)
         await bound(pair, 3)
 
@@ -163,7 +163,7 @@ async def test_interfaces_are_asked_for_again_after_a_refusal(tmp_path: Path, mo
             raise StatusError(NtStatus.NOT_SUPPORTED, "IOCTL")
         return (Remote("way-0", 25_000_000_000, 3),)
 
-    monkeypatch.setattr(session_module, "query_interfaces", refused_once)
+    monkeypatch.setattr(news, "query_interfaces", refused_once)
     monkeypatch.setattr(limits, "INTERFACES_REFRESH_S", 0.1)
     async with mesh_pair(tmp_path, ways=ways(tmp_path, 1, asks=True)) as pair:
         await until(lambda: pair.session.keepers[0].path.speed_bits_s == 25_000_000_000)

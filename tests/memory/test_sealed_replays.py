@@ -199,7 +199,7 @@ async def test_a_bind_under_way_is_no_channel_when_nonces_are_forgotten_meanwhil
         bound.set()
         await go_on.wait()
 
-    monkeypatch.setattr("meshfs.initiator.remote.exporter.bind", slow_bind)
+    monkeypatch.setattr("meshfs.initiator.remote.joining.bind", slow_bind)
     async with mesh_pair(tmp_path, ways=RecordedWays(tmp_path / "exporter.sock"), policy=POLICY) as pair:
         with trio.fail_after(10):
             await bound.wait()

@@ -367,7 +367,7 @@ async def test_all_channels_lost_at_once_are_made_again(tmp_path: Path, monkeypa
     async def nothing_new(*_: object) -> tuple[Remote, ...]:
         return ()
 
-    monkeypatch.setattr("meshfs.initiator.remote.exporter.query_interfaces", nothing_new)
+    monkeypatch.setattr("meshfs.initiator.remote.news.query_interfaces", nothing_new)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")] * 2, asks=True)
         nursery.start_soon(session.run)
@@ -387,7 +387,7 @@ async def test_an_answer_that_makes_no_sense_is_a_reason_to_be_down(
     async def misunderstood(*_: object) -> None:
         raise RemoteProtocolError("no such thing")
 
-    monkeypatch.setattr("meshfs.initiator.remote.exporter.wait_for_change", misunderstood)
+    monkeypatch.setattr("meshfs.initiator.remote.news.wait_for_change", misunderstood)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")], asks=True)
         nursery.start_soon(session.run)
@@ -441,7 +441,7 @@ async def test_an_exporter_that_tells_of_changes_all_the_time_is_not_asked_in_a_
         asked += 1
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr("meshfs.initiator.remote.exporter.wait_for_change", at_once)
+    monkeypatch.setattr("meshfs.initiator.remote.news.wait_for_change", at_once)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
@@ -461,7 +461,7 @@ async def test_an_exporter_whose_list_is_long_is_asked_less_often(
         asked += 1
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr("meshfs.initiator.remote.exporter.wait_for_change", at_once)
+    monkeypatch.setattr("meshfs.initiator.remote.news.wait_for_change", at_once)
     monkeypatch.setattr(limits, "CHANGES_PAUSE_S", 0.0)
     monkeypatch.setattr(limits, "CHANGES_PAUSE_PER_DISK_S", 60.0)
     async with exporter_at(tmp_path / "sock") as (_, nursery):

@@ -165,7 +165,7 @@ class Port:
         await enter_trio()
         latest = self.latest()
         self.written.announced(latest.written_ns)
-        if (answer := await self.exporter.ask_of_disk(latest)) is not None:
+        if (answer := await self.exporter.questions.ask(latest)) is not None:
             told, session = answer
             self.written.told(told.written_ns, session)
         return self.written.shown_ns

@@ -50,8 +50,8 @@ from meshfs.initiator.attached.denials import Denials
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.channel.slots import Reply, Slot
-from meshfs.initiator.remote.exporter import RemoteExporter, Waiting
-from meshfs.initiator.remote.failfast import Answers, ends_at
+from meshfs.initiator.remote.exporter import RemoteExporter
+from meshfs.initiator.remote.failfast import Answers, Waiting, ends_at
 from meshfs.initiator.session.requests import OpenFile, close_file, open_file, query_disk
 from meshfs.initiator.session.session import Session
 from meshfs.initiator.session.split import Group

@@ -21,9 +21,21 @@ disk has answered anything. A disk that is merely slow answers something within 
 hung: only its late calls fail, one by one.
 """
 
+from dataclasses import dataclass
 from math import inf
 
 from meshfs import limits
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A call that waits for its exporter to come back, or for a disk that may hang."""
+
+    disk: str
+    op: str
+    since_s: float
+    #: When the call ends, as things are now.
+    ends_s: float
 
 
 def ends_at(deadline: float, io_timeout_s: float, away_since_s: float | None) -> float:

@@ -1,18 +1,16 @@
-"""One path to an exporter, kept: connected, made a channel of the session, and again when lost.
+"""The task that keeps one path to an exporter: it connects, joins the session, and starts again when that is lost.
 
-    idle        not selected (``why``), or the exporter takes no more channels
-    connecting  being tried
-    connected   its channel is bound
-    down        the last attempt failed, or the channel was lost; tried again at ``retry_at``
-
-A path that worked for a while is tried again at once, then after delays that double up to
-`limits.RECONNECT_DELAY_MAX_S`; at once as well when an interface changed (`poke`).
+states.py has the states, and what leads from one to the other. A path that was connected for PATH_STEADY_AFTER_S is
+tried again at once when its channel is lost. One that cannot connect, or whose channels are lost soon, waits longer
+each time: the delays double up to `limits.RECONNECT_DELAY_MAX_S`. When an interface changes it is tried at once
+(`poke`), and its delays begin from the shortest.
 """
 
 import logging
 import random
+from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -33,12 +31,10 @@ _RETIRE_POLL_S = 0.05
 
 
 class Owner(Protocol):
-    """Whose path it is."""
+    """The exporter that the path leads to."""
 
     node: str
     session: Session | None
-
-    async def dial(self, path: Path) -> Transport: ...
 
     async def join(self, channel: Channel, path: Path) -> None:
         """Log in on it, or bind it to the session there is. BindRefused, or an error of the setup."""
@@ -47,22 +43,36 @@ class Owner(Protocol):
         """An attempt to connect or to log in failed, or a channel was lost."""
 
     def closed(self, channel: Channel) -> None:
-        """Its counts are final."""
-
-    def replan(self) -> None:
-        """Look anew at which paths there should be."""
-
-    def replan_later(self, delay_s: float) -> None: ...
+        """The channel has ended, so its counts are final."""
 
     async def session_change(self) -> None:
         """Return when the session, or a channel of it, came or went."""
 
 
+class Planner(Protocol):
+    """What chooses the paths, and knows how to connect."""
+
+    async def dial(self, path: Path) -> Transport:
+        """Connect to the path's far end. Raises OSError."""
+
+    def replan(self) -> None:
+        """Plan again, as this path has come back or has ended."""
+
+    def replan_after(self, delay_s: float) -> None:
+        """Plan again later: if this path does not work until then, others step in."""
+
+
 class PathKeeper:
-    """``start`` it, and cancel its ``scope``."""
+    """One path. `start` runs its task, and cancelling ``scope`` ends it."""
 
     def __init__(
-        self, owner: Owner, choice: Choice, pool: BufferPool, dead_after_s: float, silence_max_s: float
+        self,
+        owner: Owner,
+        planner: Planner,
+        choice: Choice,
+        pool: BufferPool,
+        dead_after_s: float,
+        silence_max_s: float,
     ) -> None:
         self.choice = choice
         self.state = PathState.IDLE
@@ -74,15 +84,16 @@ class PathKeeper:
         self.losses = 0
         #: Channels that ended because a message was forged, or changed on its way.
         self.bad_signatures = 0
-        #: Of channels that ended.
+        #: Bytes that went over channels of this path that have ended.
         self.sent_bytes_before = 0
         self.received_bytes_before = 0
         self.retry_at: float | None = None
-        #: Since when it is tried, and no attempt worked.
+        #: Since when it has been tried without success; None while it works, and while it is not tried.
         self.broken_since: float | None = None
         self.running = False
         self.scope = trio.CancelScope()
         self._owner = owner
+        self._planner = planner
         self._pool = pool
         self._dead_after_s = dead_after_s
         self._silence_max_s = silence_max_s
@@ -95,7 +106,7 @@ class PathKeeper:
         return self.choice.path
 
     def works(self, now: float) -> bool:
-        """Whether to count on it."""
+        """Whether the plan may count on this path. A short interruption does not bring others into use."""
         return self.broken_since is None or now - self.broken_since < limits.PATH_BROKEN_AFTER_S
 
     def configure(self, dead_after_s: float, silence_max_s: float) -> None:
@@ -105,14 +116,14 @@ class PathKeeper:
             self.channel.configure(dead_after_s, silence_max_s)
 
     def poke(self) -> None:
-        """Something changed: try again now."""
+        """Try again now, as something has changed."""
         self._poked.set()
 
-    def start(self, nursery: trio.Nursery) -> None:
-        """Run it; ``scope`` ends it."""
+    def start(self, spawn: Callable[[Callable[..., Any]], None]) -> None:
+        """Run the task that keeps this path, until ``scope`` is cancelled."""
         self.running = True
         self.scope = trio.CancelScope()
-        nursery.start_soon(self._run)
+        spawn(self._run)
 
     async def _run(self) -> None:
         self._broken()
@@ -123,13 +134,13 @@ class PathKeeper:
             self.running = False
             self.retry_at, self.broken_since = None, None
             self._enter(PathEvent.ENDED, self.choice.why_not)
-        # It was dropped, and may have been chosen again meanwhile.
-        self._owner.replan()
+        # The path was ended, and the plan may have chosen it again meanwhile.
+        self._planner.replan()
 
     async def retire(self, channel: Channel, session: Session) -> None:
-        """Its channel takes no more: let what is in flight on it end, bounded, and close it.
+        """Close a channel that takes no more requests: when those in flight have ended, or after CLOSE_TIMEOUT_S.
 
-        Unless the session lost all others meanwhile, and goes on with this one.
+        When the session has lost all other channels meanwhile, it goes on with this one.
         """
         with trio.move_on_after(limits.CLOSE_TIMEOUT_S):
             while channel.outstanding and not channel.why and channel not in session.spread.channels:  # noqa: ASYNC110  # the hot path tells nobody
@@ -144,7 +155,7 @@ class PathKeeper:
             self.state, self.retry_at = next_state(PATH, self.state, PathEvent.TRY), None
             lived_s = 0.0
             try:
-                transport = await self._owner.dial(self.path)
+                transport = await self._planner.dial(self.path)
             except OSError as error:
                 self._failed(f"cannot connect: {error.strerror or error}")
             else:
@@ -154,7 +165,7 @@ class PathKeeper:
             established = lived_s >= limits.PATH_STEADY_AFTER_S
             failed = 0 if established else failed + 1
             delay_s = min(limits.RECONNECT_DELAY_MIN_S * 2 ** min(failed, 16), limits.RECONNECT_DELAY_MAX_S)
-            # A cluster that lost one exporter does not come back to it in step.
+            # All nodes of a cluster lose an exporter at the same time, and must not come back to it at the same time.
             delay_s *= 0.0 if established else random.uniform(0.5, 1.0)
             self.retry_at = trio.current_time() + delay_s
             self._poked = trio.Event()
@@ -164,9 +175,9 @@ class PathKeeper:
                 failed = 0
 
     async def _wait_for_room(self) -> None:
-        """An exporter that takes no further channel is asked again with the next session, or much later.
+        """While the exporter takes no further channel of this session, wait for the next session, or for BIND_AGAIN_S.
 
-        Where it proved that it said so, all paths wait, else only this one.
+        Where the session's key proves the refusal, all paths wait. Else only the path that got it does.
         """
         session, refusal = self._owner.session, self._refusal
         self._refusal = ""
@@ -181,7 +192,7 @@ class PathKeeper:
             session.no_more = session.one_only
 
     async def _serve(self, transport: Transport) -> float:
-        """One connection from its login to its end; how long it was of use."""
+        """Run one connection from its login to its end. Returns how long it was a channel of the session."""
         channel = Channel(
             transport, self._pool, dead_after_s=self._dead_after_s, silence_max_s=self._silence_max_s
         )  # fmt: skip
@@ -194,7 +205,7 @@ class PathKeeper:
                     self.channel = channel
                     self._enter(PathEvent.BOUND, "")
                     self.broken_since, since_s = None, trio.current_time()
-                    self._owner.replan()
+                    self._planner.replan()
                     await trio.sleep_forever()
                 nursery.cancel_scope.cancel()
         finally:
@@ -209,11 +220,14 @@ class PathKeeper:
         return max(0.0, trio.current_time() - since_s)
 
     async def _join(self, channel: Channel) -> str:
-        """Make it a channel of the session; why the exporter wants none, else the channel's ``why`` tells."""
+        """Make it a channel of the session. Returns why the exporter takes none, or "".
+
+        An attempt that fails in another way leaves its reason in ``channel.why``.
+        """
         try:
             await self._owner.join(channel, self.path)
         except BindRefused as error:
-            # It is there, and answers.
+            # The exporter is there and answers, so the path works.
             self.broken_since = None
             self._refusal = str(error)
             return self._refusal
@@ -242,6 +256,6 @@ class PathKeeper:
         self.state, self.why = next_state(PATH, self.state, event), why
 
     def _broken(self) -> None:
-        """From now on; others are to step in if it stays so, also while an attempt still hangs."""
+        """Note that the path does not work from now on. Others step in if that lasts, also while an attempt hangs."""
         self.broken_since = trio.current_time()
-        self._owner.replan_later(limits.PATH_BROKEN_AFTER_S)
+        self._planner.replan_after(limits.PATH_BROKEN_AFTER_S)

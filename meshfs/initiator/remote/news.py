@@ -1,0 +1,132 @@
+"""What is asked of an exporter again and again while a session lives: its disks and its addresses.
+
+A CHANGE_NOTIFY on the share's root is answered when something about the disks changed, and then their list is
+fetched. The list is fetched every DISKS_REFRESH_S all the same, since an exporter need not support CHANGE_NOTIFY.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from meshfs import limits
+from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.address import Remote
+from meshfs.initiator.session.requests import query_disks, query_interfaces, wait_for_change
+from meshfs.initiator.session.session import Session
+from meshfs.model import DiskInfo, IoClass
+
+logger = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """The exporter that is asked."""
+
+    node: str
+    disks: tuple[DiskInfo, ...]
+    io_timeout_s: float
+
+    def take_disks(self, disks: tuple[DiskInfo, ...]) -> None:
+        """The exporter's list of its disks, as it is now."""
+
+
+class Addresses(Protocol):
+    """What has a use for the exporter's addresses."""
+
+    @property
+    def learns_addresses(self) -> bool:
+        """Whether to ask for them at all."""
+
+    def take_remotes(self, advertised: tuple[Remote, ...]) -> None:
+        """The addresses that the exporter advertises now."""
+
+
+class News:
+    """Asks one exporter for its disks and its addresses."""
+
+    def __init__(self, owner: Owner, addresses: Addresses) -> None:
+        self._owner = owner
+        self._addresses = addresses
+        self._disks_changed = trio.Event()
+        self._ask_addresses = trio.Event()
+
+    def ask_disks(self) -> None:
+        """Fetch the list of disks at once."""
+        self._disks_changed.set()
+
+    def ask_addresses(self) -> None:
+        """Fetch the exporter's addresses at once."""
+        self._ask_addresses.set()
+
+    async def follow(self, session: Session) -> None:
+        """Ask in the session until it ends, beginning with the disks: they may have changed since the login."""
+        self._disks_changed = trio.Event()
+        self._disks_changed.set()
+        with session.scope:
+            async with trio.open_nursery() as nursery:
+                for task in (self._watch_changes, self._follow_addresses, self._follow_disks):
+                    nursery.start_soon(self._while_alive, task, session)
+
+    async def _while_alive(self, task: Callable[[Session], Awaitable[None]], session: Session) -> None:
+        """What the exporter answers ends the session at most, not the mount."""
+        try:
+            await task(session)
+        except ChannelLost:
+            # The session ended, and the task of its last channel tells why.
+            return
+        except StatusError as error:
+            session.fail(f"the exporter does not tell its disks: {error}")
+        except RemoteProtocolError as error:
+            session.fail(f"the exporter broke the protocol: {error}")
+
+    async def _watch_changes(self, session: Session) -> None:
+        async def wait(channel: Channel) -> None:
+            # Either something changed, or the last request was lost with its channel, perhaps with its answer.
+            self._disks_changed.set()
+            await wait_for_change(channel, session.root)
+
+        try:
+            while True:
+                await session.ask(wait)
+                # Changes that happen meanwhile are kept for the next request. To take a long list over takes as long as
+                # it is, during which no I/O of the mount goes on, so the pause is longer for such an exporter.
+                disks = len(self._owner.disks)
+                await trio.sleep(max(limits.CHANGES_PAUSE_S, disks * limits.CHANGES_PAUSE_PER_DISK_S))
+        except StatusError as error:
+            logger.info("exporter %s does not tell of changed disks (%s); asked every %g s", self._owner.node, error,
+                        limits.DISKS_REFRESH_S)  # fmt: skip
+
+    async def _follow_disks(self, session: Session) -> None:
+        owner = self._owner
+        while True:
+            with trio.move_on_after(limits.DISKS_REFRESH_S):
+                await self._disks_changed.wait()
+            self._disks_changed = trio.Event()
+            try:
+                disks = await session.ask(
+                    lambda channel: query_disks(channel, session.root, trio.current_time() + owner.io_timeout_s)
+                )
+            except TimeoutError:
+                # A single reply may be lost on the way, while others come.
+                self._disks_changed.set()
+                continue
+            owner.take_disks(disks)
+
+    async def _follow_addresses(self, session: Session) -> None:
+        """The configured addresses stay, as they may be all that this node reaches."""
+        refusal = ""
+        while self._addresses.learns_addresses:
+            self._ask_addresses = trio.Event()
+            try:
+                remotes = await session.ask(lambda channel: query_interfaces(channel, session.trees[IoClass.APP]))
+            except (StatusError, RemoteProtocolError) as error:
+                # Perhaps the exporter has none now, so it is asked again.
+                if str(error) != refusal:
+                    refusal = str(error)
+                    logger.info("exporter %s does not tell its interfaces: %s", self._owner.node, error)
+            else:
+                self._addresses.take_remotes(remotes)
+            with trio.move_on_after(limits.INTERFACES_REFRESH_S):
+                await self._ask_addresses.wait()
