@@ -3,7 +3,7 @@
 import enum
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 SHARE_DISKS: Final = "disks"
 SHARE_DISKS_SYSTEM: Final = "disks-system"
@@ -18,6 +18,24 @@ class IoClass(enum.StrEnum):
     @property
     def share(self) -> str:
         return SHARE_DISKS if self is IoClass.APP else SHARE_DISKS_SYSTEM
+
+
+class FlowKey(NamedTuple):
+    """Names a flow: the requests of one class that one node sends. Schedulers share a resource among flows.
+
+    A key is made once per open or connection and is looked up per request, so it is a tuple: it hashes without a call
+    into Python code of its own.
+    """
+
+    node: str
+    io_class: IoClass
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.io_class}"
+
+
+#: The flow of requests that no node sent. No node has an empty name.
+NO_FLOW: Final = FlowKey("", IoClass.APP)
 
 
 class Access(enum.StrEnum):

@@ -19,8 +19,8 @@ more than the weight does.
 from collections.abc import Callable, Mapping
 
 from meshfs.disk.base import Op
-from meshfs.model import IoClass
-from meshfs.scheduler.decide.policy import DiskPolicy, Flow, FlowPolicy
+from meshfs.model import NO_FLOW, IoClass
+from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.decide.queue import FlowState, Queue
 from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.usage import NO_USAGE, Counted, DiskMeter, DiskUsage, FlowUsage, Usage, jain
@@ -35,7 +35,7 @@ def describe_disk(
     """Of the exporter of ``node``. Flows that have a policy of their own are there though they want nothing."""
     states = {state.flow: state for state in queue.flows(now)}
     usage = meter.snapshot(now, {flow: state.waits_s for flow, state in states.items() if state.queued})
-    flows = sorted(each for each in {*usage.flows, *states, *policy.flows} if _is_flow(each))  # type: ignore[type-var]
+    flows = sorted({*usage.flows, *states, *policy.flows} - {NO_FLOW})
     return {
         "name": name,
         "discipline": queue.discipline,
@@ -59,11 +59,6 @@ def describe_disk(
     }
 
 
-def _is_flow(key: object) -> bool:
-    """What is not of a node and a class (there is none in an exporter) has no place here."""
-    return isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], IoClass)
-
-
 def _cost(costs: CostModel) -> dict[str, object]:
     return {
         "read_fixed_us": round(costs.read_fixed_s * _PER_US, 3),
@@ -77,12 +72,12 @@ def _cost(costs: CostModel) -> dict[str, object]:
 
 
 def _flow(node: str, policy: DiskPolicy, state: FlowState, usage: FlowUsage) -> dict[str, object]:
-    flow: Flow = state.flow  # type: ignore[assignment]
+    flow = state.flow
     wanted = policy.of(flow)
     return {
-        "node": flow[0],
-        "class": str(flow[1]),
-        "local": flow[0] == node,
+        "node": flow.node,
+        "class": str(flow.io_class),
+        "local": flow.node == node,
         "weight": wanted.weight,
         "reservation": wanted.reservation,
         "limit_iops": wanted.limit_iops,
@@ -123,7 +118,7 @@ def _totals(counted: Counted) -> dict[str, object]:
 
 
 def _jain(io_class: IoClass, usage: DiskUsage, policy: DiskPolicy) -> dict[str, float | None]:
-    flows = {key: policy.of(key) for key in usage.flows if _is_flow(key) and key[1] is io_class}  # type: ignore[index,arg-type]
+    flows = {key: policy.of(key) for key in usage.flows if key != NO_FLOW and key.io_class is io_class}
     comparable = {key: wanted.weight for key, wanted in flows.items() if _by_weight_alone(wanted)}
     found: dict[str, float | None] = {}
     for window in usage.usage:

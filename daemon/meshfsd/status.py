@@ -58,7 +58,7 @@ def _processor(exporter: Exporter) -> list[dict[str, object]]:
     Before a login the name is "logins from" an address, if the config has the address, and empty for strangers.
     """
     return [
-        {"node": flow.key[0], "class": str(flow.key[1]), "used_s": round(flow.used_s, 6), "turns": flow.turns}
+        {"node": flow.key.node, "class": str(flow.key.io_class), "used_s": round(flow.used_s, 6), "turns": flow.turns}
         for flow in exporter.processor.turns.flows()
     ]
 

@@ -23,8 +23,8 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.cluster.config_text import Table, describe
-from meshfs.model import IoClass
-from meshfs.scheduler.decide.policy import FLOW_KEYS, RANGES, DiskPolicy, Flow, FlowPolicy, PolicyError, check
+from meshfs.model import FlowKey, IoClass
+from meshfs.scheduler.decide.policy import FLOW_KEYS, RANGES, DiskPolicy, FlowPolicy, PolicyError, check
 
 SCHEDULER_KEYS: Final = ("system_floor", "discipline", "flow")
 FLOW_TABLE_KEYS: Final = ("node", "class", "disk", *FLOW_KEYS)
@@ -50,8 +50,8 @@ class FlowSettings:
     limit_bytes_per_s: float | None
 
     @property
-    def flow(self) -> Flow:
-        return (self.node, self.io_class)
+    def flow(self) -> FlowKey:
+        return FlowKey(self.node, self.io_class)
 
     def over(self, policy: FlowPolicy) -> FlowPolicy:
         """The policy with what is said here on top."""
@@ -67,7 +67,7 @@ class Scheduler:
 
     def policy(self, disk: str, bare: DiskPolicy) -> DiskPolicy:
         """What holds at a disk (OWNER/NAME); `bare` has the nodes' weights and the disk's own limits."""
-        flows: dict[Flow, FlowPolicy] = {}
+        flows: dict[FlowKey, FlowPolicy] = {}
         for where in (None, disk):
             for settings in self._by_disk.get(where, ()):
                 flow = settings.flow
@@ -97,7 +97,7 @@ def check_scheduler(
     """Flows are of nodes and disks (OWNER/NAME -> what `Scheduler.policy` takes) there are, each is there
     once, and no disk is promised away twice. Raises ConfigError at the flow that is one too many."""
     tables = _flow_tables(table)
-    seen: set[tuple[Flow, str | None]] = set()
+    seen: set[tuple[FlowKey, str | None]] = set()
     for flow_table, settings in zip(tables, scheduler.flows, strict=True):
         _check_names(flow_table, settings, nodes, disks)
         if (settings.flow, settings.disk) in seen:

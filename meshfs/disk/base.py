@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from meshfs import bugs
 from meshfs.buffers import Buffer
+from meshfs.model import NO_FLOW, FlowKey
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class DiskRequest:
     buffer, start        the payload's memory is ``buffer.view[start:start + length]``;
                          the request keeps the buffer until it is done (None for FLUSH and ZERO)
     write_through        the write (or zeroing) must be stable before it is done
-    flow                 the scheduler's flow key: (initiator node, IoClass)
+    flow                 whose request it is for the scheduler
     on_done              called once with the request when ``result`` is set
     result               bytes done (short only at the end of the disk), or -errno
     context              the caller's own
@@ -62,7 +63,7 @@ class DiskRequest:
         start: int,
         on_done: Callable[["DiskRequest"], None],
         *,
-        flow: object = None,
+        flow: FlowKey = NO_FLOW,
         write_through: bool = False,
         context: Any = None,
     ) -> None:

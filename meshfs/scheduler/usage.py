@@ -37,6 +37,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
+from meshfs.model import FlowKey
 from meshfs.telemetry.histogram import BOUNDS_S, Histogram
 
 WINDOWS_S: Final = (1, 60)
@@ -94,7 +95,7 @@ class FlowUsage:
 class DiskUsage:
     """``usage``'s cost is the disk's utilisation, by the cost model. ``others``: the flows that were let go."""
 
-    flows: Mapping[object, FlowUsage]
+    flows: Mapping[FlowKey, FlowUsage]
     usage: Mapping[int, Usage]
     others: Counted
     flows_let_go: int
@@ -221,7 +222,7 @@ class DiskMeter:
     """One disk's meter; ``now`` is the queue's clock in seconds."""
 
     def __init__(self, now: float) -> None:
-        self._flows: dict[object, _Flow] = {}
+        self._flows: dict[FlowKey, _Flow] = {}
         self._others = _Flow()
         self._flows_let_go = 0
         self._notes: _Notes[_Totals] = _Notes(_MINUTE_S + 1)
@@ -257,7 +258,7 @@ class DiskMeter:
             flow.waited_s += sent - since
             flow.waited_until = sent
 
-    def _new_flow(self, key: object) -> _Flow:
+    def _new_flow(self, key: FlowKey) -> _Flow:
         if len(self._flows) >= limits.FLOWS_PER_DISK_MAX:
             self._let_go()
         flow = self._flows[key] = _Flow()
@@ -308,7 +309,7 @@ class DiskMeter:
         sizes = [sum(flow.bytes[op] for flow in flows) for op in Op]
         return completions, sizes, sum(flow.errors for flow in flows)
 
-    def snapshot(self, now: float, waiting: Mapping[object, float]) -> DiskUsage:
+    def snapshot(self, now: float, waiting: Mapping[FlowKey, float]) -> DiskUsage:
         """What is known by ``now``; ``waiting``: for how long each flow's oldest queued request waits.
 
         A flow that waits and was never served is among the result's flows as well.
@@ -316,7 +317,7 @@ class DiskMeter:
         if not self._begin <= now < self._end:
             self._turn(now)
         disk = {window: self._usage(self._notes, window) for window in WINDOWS_S}
-        flows: dict[object, FlowUsage] = {}
+        flows: dict[FlowKey, FlowUsage] = {}
         for key in [*self._flows, *(key for key in waiting if key not in self._flows)]:
             flow = self._flows.get(key) or _Flow()
             waits_since = now - waiting[key] if key in waiting else math.inf

@@ -8,7 +8,7 @@ from meshfs.buffers import HEADROOM_BYTES, BufferPool
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.loop import reactor
 from meshfs.loop.alarm import Alarm
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner
@@ -72,7 +72,7 @@ async def test_a_runner_of_the_kernels_clock_pumps_at_the_time_the_queue_named()
         start = time.monotonic()
         for _ in range(12):
             buffer = pool.acquire(512)
-            flow = ("n1", IoClass.APP)
+            flow = FlowKey("n1", IoClass.APP)
             runner.add(DiskRequest(Op.READ, 0, 512, buffer, HEADROOM_BYTES, note, flow=flow))
         runner.pump()
         assert 0 < len(done) < 12

@@ -16,7 +16,7 @@ from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.channel.credits import Lane
 from meshfs.limits import KIB, MIB
-from meshfs.model import Access, IoClass
+from meshfs.model import Access, FlowKey, IoClass
 from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshlab.fakes.memory_disk import MemoryDisk
@@ -102,7 +102,7 @@ async def use(handle: Handle, size: int = MIB) -> None:
 async def test_a_stalled_system_flood_stops_no_application(tmp_path: Path) -> None:
     async with shelf(tmp_path, 2) as mesh, trio.open_nursery() as nursery:
         system = await mesh.open(0, SYSTEM)
-        mesh.disks[0].stall(lambda request: request.flow == ("n2", SYSTEM))
+        mesh.disks[0].stall(lambda request: request.flow == FlowKey("n2", SYSTEM))
         flood(nursery, system, 100)
         await until(lambda: mesh.disks[0].stalled == 9)
         with trio.fail_after(10):

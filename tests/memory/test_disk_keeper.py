@@ -21,7 +21,7 @@ from meshfs.disk.errnos import Sign
 from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.file.verifier import make_verifier
 from meshfs.errors import TookTooLong
-from meshfs.model import DiskState, IoClass
+from meshfs.model import DiskState, FlowKey, IoClass
 from meshfs.scheduler.learn.cost import CostModel
 from meshfsd.keeper import DiskKeeper
 from meshfsd.served import ServedDisk, make_served
@@ -79,7 +79,7 @@ class Bench:
     def submit(self, op: Op = Op.READ) -> None:
         """One request by way of the queue; its result goes to ``results``."""
         request = Batch(self.served.runner.disk).make(op, 0, 0 if op == Op.FLUSH else 4096)
-        request.on_done, request.flow = self._done, ("n2", IoClass.APP)
+        request.on_done, request.flow = self._done, FlowKey("n2", IoClass.APP)
         self.served.runner.submit(request)
 
     def _done(self, request: DiskRequest) -> None:

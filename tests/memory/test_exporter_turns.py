@@ -8,7 +8,7 @@ from meshfs.exporter.kinds import disk_io
 from meshfs.exporter.rules.admission import LOCAL
 from meshfs.exporter.rules.turns import newcomers_of
 from meshfs.exporter.serving import engine, outlet
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import make_exporter, read_body, write_body
@@ -159,7 +159,7 @@ async def test_what_is_used_is_known_by_node_and_class(tmp_path):
     assert used[newcomers_of(LOCAL)] > 0
     assert used["n2", IoClass.APP] > 0
     assert used["n3", IoClass.SYSTEM] > 0
-    assert used.get(("n2", IoClass.SYSTEM), 0) == 0
+    assert used.get(FlowKey("n2", IoClass.SYSTEM), 0) == 0
 
 
 async def test_who_is_alone_is_answered_without_a_turn_until_another_comes(tmp_path):
@@ -171,7 +171,7 @@ async def test_who_is_alone_is_answered_without_a_turn_until_another_comes(tmp_p
             assert client.call(Command.READ, read_body(file_id, 4096 * number, 4096)).status == 0
 
     async with serving(server, path):
-        flow = server.processor.turns.flow(("n2", IoClass.APP))
+        flow = server.processor.turns.flow(FlowKey("n2", IoClass.APP))
         with await in_thread(client_of, path, "n2") as client:
             file_id = await in_thread(client.open, "disk0")
             await in_thread(read, client, file_id, 500)

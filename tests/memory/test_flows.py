@@ -12,7 +12,7 @@ import trio.testing
 from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.program.control import Handler, Request, answer, converse
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy, Overrides
@@ -26,7 +26,7 @@ from meshlab.fakes.memory_disk import MemoryDisk
 
 POOL = BufferPool()
 NODES = ("n1", "n2", "n3")
-N2_APP, N2_SYSTEM = ("n2", IoClass.APP), ("n2", IoClass.SYSTEM)
+N2_APP, N2_SYSTEM = FlowKey("n2", IoClass.APP), FlowKey("n2", IoClass.SYSTEM)
 
 
 class Exporter:
@@ -82,7 +82,7 @@ async def test_the_document_of_disks_nobody_used(exporter: Exporter) -> None:
 
 
 async def test_flows_tell_what_they_did(exporter: Exporter) -> None:
-    for flow in (N2_APP, ("n1", IoClass.SYSTEM)):
+    for flow in (N2_APP, FlowKey("n1", IoClass.SYSTEM)):
         for op in (Op.READ, Op.READ, Op.WRITE, Op.FLUSH):
             assert exporter.submit(op, flow)
     [disk] = (await exporter.ask(disk="disk0"))["disks"]
@@ -168,7 +168,7 @@ async def test_a_reset_goes_back_to_the_config() -> None:
 
 
 async def test_one_disk_that_cannot_have_it_leaves_all_as_they_are() -> None:
-    promised = DiskPolicy(flows={("n3", IoClass.APP): FlowPolicy(reservation=0.7)})
+    promised = DiskPolicy(flows={FlowKey("n3", IoClass.APP): FlowPolicy(reservation=0.7)})
     exporter = Exporter(disk0=FairQueue(DiskPolicy()), disk1=FairQueue(promised))
     before = {name: disk.policy for name, disk in exporter.disks.items()}
     made = await exporter.set(None, **{"node": "n2", "class": "app", "reservation": 0.5})
@@ -194,7 +194,7 @@ async def test_a_flow_held_by_its_limit_is_not_compared() -> None:
     meter = exporter.disks["disk0"].runner.meter = DiskMeter(begin)
     for step in range(20, 1000):
         now = begin + step / 10
-        for flow, share in ((N2_APP, 100), (("n1", IoClass.APP), 1), (("n3", IoClass.APP), 1)):
+        for flow, share in ((N2_APP, 100), (FlowKey("n1", IoClass.APP), 1), (FlowKey("n3", IoClass.APP), 1)):
             if step % share == 0:
                 request = DiskRequest(Op.READ, 0, 512, None, 0, lambda _: None, flow=flow)
                 request.cost_s, request.added_s, request.sent_s = 0.01, now - share / 10 - 0.1, now

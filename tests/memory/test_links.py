@@ -7,7 +7,7 @@ import trio
 from meshfs import bugs
 from meshfs.exporter.serving import listener as listener_module
 from meshfs.exporter.serving.link import Link
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
@@ -92,7 +92,7 @@ async def test_an_application_behind_the_system_on_one_connection_waits_as_an_ap
         system_file = await in_thread(client.open, "disk0")
         await all_at_once((client, [client.pack(Command.READ, read_body(system_file, 0, 512))]))
         await until(lambda: server.processor.is_idle)
-        system = server.processor.turns.flow(("n2", IoClass.SYSTEM))
+        system = server.processor.turns.flow(FlowKey("n2", IoClass.SYSTEM))
         used_s = system.used_s
         assert used_s
         client.tree_id = app_tree
@@ -152,11 +152,11 @@ async def test_a_reply_in_anothers_turn_waits_in_turns_of_its_own_node(tmp_path)
         turns = server.processor.turns
         await in_thread(lambda: [client.take(client.next_id - 64 * n) for n in (4, 3, 2, 1)])
         await until(lambda: not peer.out)
-        server.processor.serving = turns.flow(("n3", IoClass.APP))
+        server.processor.serving = turns.flow(FlowKey("n3", IoClass.APP))
         server.batches.begin()
         peer.send(bytes(8 << 20))
         server.batches.end()
         assert link._outlet.waiting is not None
-        assert link._outlet._flow is turns.flow(("n2", IoClass.APP))
+        assert link._outlet._flow is turns.flow(FlowKey("n2", IoClass.APP))
         client.socket.close()
         await until(lambda: not server.peers)

@@ -9,7 +9,7 @@ from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.decide.queue import FifoQueue
@@ -276,9 +276,9 @@ def test_a_newcomer_is_served_between_the_rounds_of_a_pump() -> None:
     runner._later = later.append
     done: list[DiskRequest] = []
     for _ in range(64):
-        runner.add(DiskRequest(Op.READ, 0, MIB, None, 0, done.append, flow=("n3", IoClass.APP)))
+        runner.add(DiskRequest(Op.READ, 0, MIB, None, 0, done.append, flow=FlowKey("n3", IoClass.APP)))
     runner.pump()
-    newcomer = DiskRequest(Op.READ, 0, 4096, None, 0, done.append, flow=("n2", IoClass.APP))
+    newcomer = DiskRequest(Op.READ, 0, 4096, None, 0, done.append, flow=FlowKey("n2", IoClass.APP))
     runner.submit(newcomer)
     assert newcomer in done
     assert len(done) < 20

@@ -9,7 +9,7 @@ import pytest
 
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.decide.queue import FifoQueue
@@ -66,7 +66,7 @@ class Script:
 
     def add(self) -> None:
         rng = self.rng
-        flow = (rng.choice(("n1", "n2")), rng.choice(list(IoClass)))
+        flow = FlowKey(rng.choice(("n1", "n2")), rng.choice(list(IoClass)))
         request = DiskRequest(rng.choice(list(Op)), 0, rng.choice((4096, 1 << 18)), None, 0, self.done, flow=flow)
         self.waits[request] = None
         self.count += 1

@@ -13,7 +13,7 @@ from meshfs.cluster.config_scheduler import FLOW_TABLE_KEYS, SCHEDULER_KEYS
 from meshfs.cluster.config_text import locate_keys
 from meshfs.errors import ConfigError
 from meshfs.limits import CONFIG_MAX_BYTES
-from meshfs.model import Access, IoClass
+from meshfs.model import Access, FlowKey, IoClass
 
 EXAMPLE = """\
 [cluster]
@@ -85,7 +85,7 @@ def test_the_first_cluster_of_the_readme(tmp_path: Path) -> None:
 def test_the_example_with_every_key(tmp_path: Path) -> None:
     text = example_of("docs/admin/config.md")
     loaded = load(tmp_path, text)
-    assert loaded.policy("n1", "disk0").of(("n2", IoClass.APP)).reservation == 0.3
+    assert loaded.policy("n1", "disk0").of(FlowKey("n2", IoClass.APP)).reservation == 0.3
     # Every key but the node's public key, which has a folder of its own.
     keys = {*CLUSTER_KEYS, *MULTICHANNEL_KEYS, *SCHEDULER_KEYS, *NODE_KEYS, *DISK_KEYS, *FLOW_TABLE_KEYS}
     for key in keys - {"public_key"}:

@@ -8,7 +8,7 @@ from meshfs.cluster import config
 from meshfs.cluster.config import Config
 from meshfs.cluster.config_scheduler import Discipline, Scheduler
 from meshfs.errors import ConfigError
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.policy import FlowPolicy
 
 NODES = """\
@@ -78,8 +78,8 @@ def test_without_a_word_of_it_every_node_has_its_weight(tmp_path: Path) -> None:
     assert loaded.scheduler == Scheduler(0.2, Discipline.FAIR, ())
     policy = loaded.policy("n1", "disk0")
     assert (policy.system_floor, policy.limit_iops, policy.limit_bytes_per_s) == (0.2, 500, 1e6)
-    assert policy.of(("n1", APP)) == policy.of(("n1", SYSTEM)) == FlowPolicy(weight=3)
-    assert policy.of(("n2", APP)) == FlowPolicy(weight=1)
+    assert policy.of(FlowKey("n1", APP)) == policy.of(FlowKey("n1", SYSTEM)) == FlowPolicy(weight=3)
+    assert policy.of(FlowKey("n2", APP)) == FlowPolicy(weight=1)
     assert not policy.changed
     other = loaded.policy("n1", "disk1")
     assert (other.limit_iops, other.limit_bytes_per_s) == (None, None)
@@ -90,17 +90,17 @@ def test_flows_at_every_disk_and_at_one(tmp_path: Path) -> None:
     assert loaded.scheduler.discipline is Discipline.FIFO
     zero, one = loaded.policy("n1", "disk0"), loaded.policy("n1", "disk1")
     assert zero.system_floor == one.system_floor == 0.3
-    assert zero.of(("n2", APP)) == FlowPolicy(2.5, 0.2, 100, None)
-    assert one.of(("n2", APP)) == FlowPolicy(2.5, 0.1, 100, 8192), "key by key, the disk's own first"
-    assert zero.of(("n2", SYSTEM)) == FlowPolicy(1)
-    assert zero.of(("n1", SYSTEM)) == FlowPolicy(3, 0.3), "its node's weight"
+    assert zero.of(FlowKey("n2", APP)) == FlowPolicy(2.5, 0.2, 100, None)
+    assert one.of(FlowKey("n2", APP)) == FlowPolicy(2.5, 0.1, 100, 8192), "key by key, the disk's own first"
+    assert zero.of(FlowKey("n2", SYSTEM)) == FlowPolicy(1)
+    assert zero.of(FlowKey("n1", SYSTEM)) == FlowPolicy(3, 0.3), "its node's weight"
 
 
 def test_the_processor_goes_by_weights_and_flows_at_every_disk(tmp_path: Path) -> None:
-    assert load(tmp_path, "").processor_policy().of(("n1", APP)) == FlowPolicy(weight=3)
+    assert load(tmp_path, "").processor_policy().of(FlowKey("n1", APP)) == FlowPolicy(weight=3)
     policy = load(tmp_path, SCHEDULER).processor_policy()
     assert policy.system_floor == 0.3
-    assert policy.of(("n2", APP)).weight == 2.5
+    assert policy.of(FlowKey("n2", APP)).weight == 2.5
     assert (policy.limit_iops, policy.limit_bytes_per_s) == (None, None)
 
 
@@ -239,7 +239,7 @@ def test_a_flow_of_every_node_at_each_of_416_disks(tmp_path: Path) -> None:
     )
     path = tmp_path / "cluster.toml"
     path.write_text(text)
-    assert config.load(path).policy("n1", "d0").of(("n10", APP)) == FlowPolicy(9, 0.05)
+    assert config.load(path).policy("n1", "d0").of(FlowKey("n10", APP)) == FlowPolicy(9, 0.05)
     path.write_text(text + flow('node = "n3"', 'disk = "n15/d25"', "reservation = 0.06"))
     with pytest.raises(ConfigError, match=r"at disk n15/d25, .* add up to 0\.81"):
         config.load(path)

@@ -4,7 +4,7 @@ import pytest
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.learn.cost import CostModel
@@ -65,11 +65,11 @@ def test_what_no_application_asks_for_the_system_gets_whole() -> None:
 
 
 def test_a_system_that_gives_way_hides_no_wake_up_of_a_limited_application() -> None:
-    queue = make(DiskPolicy(flows={("n1", APP): FlowPolicy(limit_iops=100.0)}), depth=16)
+    queue = make(DiskPolicy(flows={FlowKey("n1", APP): FlowPolicy(limit_iops=100.0)}), depth=16)
     add(queue, "n1", 5)
     add(queue, "n2", 20, io_class=SYSTEM)
     popped, wake_time = pop_all(queue, 0.0)
-    assert [request.flow[0] for request in popped].count("n2") == 12  # type: ignore[index]
+    assert [request.flow.node for request in popped].count("n2") == 12
     assert wake_time is not None
     assert 0.0 < wake_time < 0.02
 
@@ -91,7 +91,7 @@ def test_an_application_goes_before_the_system_and_the_floor_is_kept() -> None:
     for _ in range(40):
         request = queue.pop(0.0)
         assert isinstance(request, DiskRequest)
-        order.append(request.flow[1])  # type: ignore[index]
+        order.append(request.flow.io_class)
         queue.done(request, 0.0)
     assert order[0] is APP
     assert order.count(SYSTEM) == 8
@@ -121,7 +121,7 @@ def test_at_a_limited_disk_cost_is_what_the_limit_counts() -> None:
 
 
 def test_flows_tell_who_waits_for_what_and_what_is_due() -> None:
-    policy = DiskPolicy(weights={"n2": 3.0}, flows={("n3", APP): FlowPolicy(limit_iops=1.0)})
+    policy = DiskPolicy(weights={"n2": 3.0}, flows={FlowKey("n3", APP): FlowPolicy(limit_iops=1.0)})
     queue = make(policy, depth=1)
     for node in ("n1", "n2", "n3"):
         add(queue, node, 3)
@@ -129,7 +129,7 @@ def test_flows_tell_who_waits_for_what_and_what_is_due() -> None:
     pop_all(queue, 0.0)
     found = {state.flow: state for state in queue.flows(0.5)}
     assert {flow: state.queued + state.in_flight for flow, state in found.items()} == {
-        ("n1", APP): 3, ("n2", APP): 3, ("n3", APP): 3, ("n1", SYSTEM): 1,
+        FlowKey("n1", APP): 3, FlowKey("n2", APP): 3, FlowKey("n3", APP): 3, FlowKey("n1", SYSTEM): 1,
     }  # fmt: skip
     assert found["n1", APP].entitlement == pytest.approx(0.8 / 5)
     assert found["n2", APP].entitlement == pytest.approx(0.8 * 3 / 5)
@@ -138,7 +138,7 @@ def test_flows_tell_who_waits_for_what_and_what_is_due() -> None:
 
 
 def test_a_flow_at_its_limit_is_told_from_one_that_waits_its_turn() -> None:
-    queue = make(DiskPolicy(flows={("n1", APP): FlowPolicy(limit_iops=1.0)}))
+    queue = make(DiskPolicy(flows={FlowKey("n1", APP): FlowPolicy(limit_iops=1.0)}))
     add(queue, "n1", 3)
     popped, wake_time = pop_all(queue, 0.0)
     assert len(popped) == 1

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.usage import DiskMeter, DiskUsage, FlowUsage, jain
 
-A, B, C = (("n1", IoClass.APP), ("n2", IoClass.APP), ("n1", IoClass.SYSTEM))
+A, B, C = (FlowKey("n1", IoClass.APP), FlowKey("n2", IoClass.APP), FlowKey("n1", IoClass.SYSTEM))
 TICK = 1 / 64  # a power of two: sums of ticks are exact
 
 
@@ -271,7 +271,7 @@ def test_of_too_many_flows_the_longest_idle_go_and_sums_stay() -> None:
     served: dict[object, int] = defaultdict(int)
     for number in range(5000):
         now += generator.random() / 50
-        for flow in (A, (f"stranger{number}", IoClass.APP)):
+        for flow in (A, FlowKey(f"stranger{number}", IoClass.APP)):
             served[flow] += 1
             serve(meter, now, flow)
     usage = meter.snapshot(now + 1, {})
@@ -289,7 +289,7 @@ def test_flows_that_come_within_one_second_do_not_push_out_one_at_work() -> None
     serve(meter, 0.1)
     for number in range(4 * limits.FLOWS_PER_DISK_MAX):
         serve(meter, 1.0 + number / 2000)
-        serve(meter, 1.0 + number / 2000, (f"stranger{number}", IoClass.APP))
+        serve(meter, 1.0 + number / 2000, FlowKey(f"stranger{number}", IoClass.APP))
     assert look(meter, 1.9).counted.completions[Op.READ] == 4 * limits.FLOWS_PER_DISK_MAX + 1
 
 

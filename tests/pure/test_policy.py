@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.policy import (
     DISK_KEYS,
     FLOW_KEYS,
     RANGES,
     Change,
     DiskPolicy,
-    Flow,
     FlowPolicy,
     Overrides,
     PolicyError,
@@ -31,9 +30,11 @@ APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
 
 def reserved(*app: float, system: tuple[float, ...] = (), floor: float = 0.2) -> DiskPolicy:
     """Reservations of n1, n2 and n3, by class."""
-    flows: dict[Flow, FlowPolicy] = {}
+    flows: dict[FlowKey, FlowPolicy] = {}
     for io_class, shares in ((APP, app), (SYSTEM, system)):
-        flows |= {(node, io_class): FlowPolicy(reservation=share) for node, share in zip(NODES, shares, strict=False)}
+        flows |= {
+            FlowKey(node, io_class): FlowPolicy(reservation=share) for node, share in zip(NODES, shares, strict=False)
+        }
     return DiskPolicy(system_floor=floor, flows=flows)
 
 
@@ -48,16 +49,16 @@ def test_defaults() -> None:
     policy = DiskPolicy()
     check(policy, NODES)
     assert (policy.system_floor, policy.limit_iops, policy.limit_bytes_per_s) == (0.2, None, None)
-    assert policy.of(("n1", APP)) == FlowPolicy(weight=1, reservation=0, limit_iops=None, limit_bytes_per_s=None)
-    assert policy.source() == policy.source(("n1", APP)) == "config"
+    assert policy.of(FlowKey("n1", APP)) == FlowPolicy(weight=1, reservation=0, limit_iops=None, limit_bytes_per_s=None)
+    assert policy.source() == policy.source(FlowKey("n1", APP)) == "config"
     assert (policy.share(APP), policy.share(SYSTEM)) == (0.8, 0.2)
 
 
 def test_a_flow_has_its_nodes_weight_unless_it_has_a_policy_of_its_own() -> None:
-    policy = DiskPolicy(weights={"n1": 4}, flows={("n1", SYSTEM): FlowPolicy(weight=2)})
-    assert policy.of(("n1", APP)).weight == 4
-    assert policy.of(("n1", SYSTEM)).weight == 2
-    assert policy.of(("a stranger", APP)).weight == 1
+    policy = DiskPolicy(weights={"n1": 4}, flows={FlowKey("n1", SYSTEM): FlowPolicy(weight=2)})
+    assert policy.of(FlowKey("n1", APP)).weight == 4
+    assert policy.of(FlowKey("n1", SYSTEM)).weight == 2
+    assert policy.of(FlowKey("a stranger", APP)).weight == 1
 
 
 # --- values -------------------------------------------------------------------------------
@@ -71,7 +72,9 @@ def test_what_is_no_number_is_refused(key: str, value: Any) -> None:
     with pytest.raises(PolicyError, match=f"{key}: found .*, expected a number from"):
         Change.parse({"node": "n1", key: value} if key in FLOW_KEYS else {key: value})
     at_disk = key in DISK_KEYS
-    policy = DiskPolicy(**{key: value}) if at_disk else DiskPolicy(flows={("n1", APP): FlowPolicy(**{key: value})})
+    policy = (
+        DiskPolicy(**{key: value}) if at_disk else DiskPolicy(flows={FlowKey("n1", APP): FlowPolicy(**{key: value})})
+    )
     with pytest.raises(PolicyError, match=f"{key}: found .*, expected a number from"):
         check(policy, NODES)
 
@@ -97,8 +100,8 @@ def test_weights_of_nodes_are_checked(weight: Any) -> None:
     ("policy", "text"),
     [
         (DiskPolicy(weights={"n9": 1}), "there is no node 'n9', expected one of n1, n2, n3"),
-        (DiskPolicy(flows={("n9", APP): FlowPolicy()}), "there is no node 'n9', expected one of n1, n2, n3"),
-        (DiskPolicy(flows={("n2", SYSTEM): FlowPolicy(weight=0)}), "n2/system: weight: found 0, expected"),
+        (DiskPolicy(flows={FlowKey("n9", APP): FlowPolicy()}), "there is no node 'n9', expected one of n1, n2, n3"),
+        (DiskPolicy(flows={FlowKey("n2", SYSTEM): FlowPolicy(weight=0)}), "n2/system: weight: found 0, expected"),
         (DiskPolicy(system_floor=0), "system_floor: found 0, expected a number from 0.01 to 0.9"),
         (DiskPolicy(limit_iops=0), "limit_iops: found 0, expected a number from 1 to"),
         (DiskPolicy(limit_bytes_per_s=4095), "limit_bytes_per_s: found 4095, expected a number from 4096 to"),
@@ -148,11 +151,12 @@ def test_exact_partitions_fit_and_a_thousandth_more_does_not(parts: list[int], f
     nodes = [f"n{index}" for index in range(len(parts))]
     there = 1 - floor / 100
     flows = {
-        (node, APP): FlowPolicy(reservation=there * part / sum(parts)) for node, part in zip(nodes, parts, strict=True)
+        FlowKey(node, APP): FlowPolicy(reservation=there * part / sum(parts))
+        for node, part in zip(nodes, parts, strict=True)
     }
     policy = DiskPolicy(system_floor=floor / 100, flows=flows)
     check(policy, nodes)
-    flows["more", APP] = FlowPolicy(reservation=0.001)
+    flows[FlowKey("more", APP)] = FlowPolicy(reservation=0.001)
     with pytest.raises(PolicyError, match="reservations of class app"):
         check(policy, [*nodes, "more"])
 
@@ -164,32 +168,32 @@ def test_a_change_of_the_disk() -> None:
     policy = changed(DiskPolicy(), system_floor=0.3, limit_iops=100, limit_bytes_per_s=1e6)
     assert (policy.system_floor, policy.limit_iops, policy.limit_bytes_per_s) == (0.3, 100, 1e6)
     assert policy.source() == "run time"
-    assert policy.source(("n1", APP)) == "config"
+    assert policy.source(FlowKey("n1", APP)) == "config"
     policy = changed(policy, limit_iops=None)
     assert (policy.limit_iops, policy.limit_bytes_per_s) == (None, 1e6)
 
 
 def test_a_change_of_a_flow_keeps_what_it_does_not_name() -> None:
-    base = DiskPolicy(weights={"n1": 4, "n2": 8}, flows={("n1", APP): FlowPolicy(2, 0.5, 10, 4096)})
+    base = DiskPolicy(weights={"n1": 4, "n2": 8}, flows={FlowKey("n1", APP): FlowPolicy(2, 0.5, 10, 4096)})
     policy = changed(base, node="n1", class_="app", limit_iops=20)
-    assert policy.of(("n1", APP)) == FlowPolicy(2, 0.5, 20, 4096)
-    assert policy.of(("n1", SYSTEM)) == FlowPolicy(4)
+    assert policy.of(FlowKey("n1", APP)) == FlowPolicy(2, 0.5, 20, 4096)
+    assert policy.of(FlowKey("n1", SYSTEM)) == FlowPolicy(4)
     policy = changed(policy, node="n1", class_="app", limit_bytes_per_s=None, weight=3)
-    assert policy.of(("n1", APP)) == FlowPolicy(3, 0.5, 20, None)
+    assert policy.of(FlowKey("n1", APP)) == FlowPolicy(3, 0.5, 20, None)
     policy = changed(policy, node="n2", class_="system", reservation=0.1)
-    assert policy.of(("n2", SYSTEM)) == FlowPolicy(8, 0.1)
-    assert [policy.source(flow) for flow in [("n1", APP), ("n1", SYSTEM), ("n2", SYSTEM)]] == [
+    assert policy.of(FlowKey("n2", SYSTEM)) == FlowPolicy(8, 0.1)
+    assert [policy.source(flow) for flow in [FlowKey("n1", APP), FlowKey("n1", SYSTEM), FlowKey("n2", SYSTEM)]] == [
         "run time", "config", "run time",
     ]  # fmt: skip
     assert policy.source() == "config"
-    assert base.of(("n1", APP)).limit_iops == 10, "the policy before is untouched"
+    assert base.of(FlowKey("n1", APP)).limit_iops == 10, "the policy before is untouched"
 
 
 @pytest.mark.parametrize("wish", [{"node": "n1", "weight": 5}, {"node": "n1", "class": None, "weight": 5}])
 def test_without_a_class_both_are_meant(wish: dict[str, object]) -> None:
     policy = apply(DiskPolicy(), Change.parse(wish), NODES)
-    assert policy.of(("n1", APP)).weight == policy.of(("n1", SYSTEM)).weight == 5
-    assert policy.of(("n2", APP)).weight == 1
+    assert policy.of(FlowKey("n1", APP)).weight == policy.of(FlowKey("n1", SYSTEM)).weight == 5
+    assert policy.of(FlowKey("n2", APP)).weight == 1
 
 
 def test_a_change_is_checked_with_what_is_there() -> None:
@@ -288,10 +292,10 @@ def test_overrides_go_over_another_config() -> None:
     made = overrides(app("n1", limit_iops=50), {"system_floor": 0.3})
     before = made.policy(DiskPolicy(weights={"n1": 1}), NODES)
     after = made.policy(DiskPolicy(weights={"n1": 7}, limit_iops=900), NODES)
-    assert before.of(("n1", APP)) == FlowPolicy(1, limit_iops=50)
-    assert after.of(("n1", APP)) == FlowPolicy(7, limit_iops=50)
+    assert before.of(FlowKey("n1", APP)) == FlowPolicy(1, limit_iops=50)
+    assert after.of(FlowKey("n1", APP)) == FlowPolicy(7, limit_iops=50)
     assert (after.system_floor, after.limit_iops) == (0.3, 900)
-    assert after.changed == {None, ("n1", APP)}
+    assert after.changed == {None, FlowKey("n1", APP)}
     assert Overrides().policy(DiskPolicy(), NODES) == DiskPolicy()
 
 
@@ -299,14 +303,14 @@ def test_the_last_value_counts_and_only_it_is_kept() -> None:
     made = Overrides()
     for weight in range(1, 1000):
         made = made.add(Change.parse({"node": "n1", "weight": weight}))
-    assert made.policy(DiskPolicy(), NODES).of(("n1", SYSTEM)).weight == 999
+    assert made.policy(DiskPolicy(), NODES).of(FlowKey("n1", SYSTEM)).weight == 999
     assert len(made.values) == 2
 
 
 def test_values_that_only_fit_together_are_set_together() -> None:
     base = reserved(0.5, floor=0.5)
     made = overrides({"system_floor": 0.3}, app("n2", reservation=0.2))
-    assert made.policy(base, NODES).of(("n2", APP)).reservation == 0.2
+    assert made.policy(base, NODES).of(FlowKey("n2", APP)).reservation == 0.2
     assert made.fit(base, NODES) == (made, [])
 
 
@@ -378,7 +382,7 @@ def test_what_is_kept_is_valid_and_all_else_is_told(
     wishes: list[dict[str, object]], app_shares: tuple[float, ...], gone: str | None
 ) -> None:
     nodes = [node for node in NODES if node != gone]
-    flows = {flow: wanted for flow, wanted in reserved(*app_shares).flows.items() if flow[0] in nodes}
+    flows = {flow: wanted for flow, wanted in reserved(*app_shares).flows.items() if flow.node in nodes}
     base = DiskPolicy(flows=MappingProxyType(flows))
     made = overrides(*wishes)
     kept, reasons = made.fit(base, nodes)

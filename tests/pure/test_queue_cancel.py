@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.decide.queue import FifoQueue, Queue
 
-FLOW = ("n2", IoClass.APP)
+FLOW = FlowKey("n2", IoClass.APP)
 MAKERS: dict[str, Callable[[], Queue]] = {
     "fair": lambda: FairQueue(DiskPolicy()),
     "fifo": lambda: FifoQueue(64),

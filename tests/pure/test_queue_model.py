@@ -5,11 +5,11 @@ import random
 import pytest
 
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 
-FLOWS = [(node, io_class) for node in ("n1", "n2", "n3") for io_class in IoClass]
+FLOWS = [FlowKey(node, io_class) for node in ("n1", "n2", "n3") for io_class in IoClass]
 WAITS, SENT, DONE = "waits", "sent", "done"
 WRITES = (Op.WRITE, Op.ZERO)
 

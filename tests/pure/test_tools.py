@@ -10,7 +10,7 @@ from benchmark import profile, report
 from benchmark.fio import WORKLOADS, Sample, cpu_s, rss_mib
 from meshfs.cluster import config
 from meshfs.limits import MIB
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.policy import FlowPolicy
 from meshlab.cluster.cluster import LocalCluster, tracebacks
 
@@ -82,7 +82,7 @@ def test_a_local_cluster_writes_how_disks_are_shared(tmp_path: Path) -> None:
     loaded = config.load(cluster.write())
     policy = loaded.policy("n1", "disk0")
     assert (policy.system_floor, policy.limit_iops, policy.limit_bytes_per_s) == (0.3, 500, 1e9)
-    assert policy.of(("n2", IoClass.SYSTEM)) == FlowPolicy(weight=2, reservation=0.1)
+    assert policy.of(FlowKey("n2", IoClass.SYSTEM)) == FlowPolicy(weight=2, reservation=0.1)
     assert loaded.scheduler.discipline == "fifo"
     assert loaded.node("n2").metrics == ("127.0.0.1", 9464)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshfs import limits
 from meshfs.exporter.rules.turns import STRANGERS, ProcessorFlow, Turns
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.policy import DiskPolicy
 
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
@@ -75,7 +75,7 @@ def test_backlogged_nodes_share_by_weight(weights: list[float], steps: list[floa
     """|W_f / w_f - W_g / w_g| <= (q + m_f) / w_f + (q + m_g) / w_g (theorem 1), a turn being q + m."""
     names = {f"n{index}": weight for index, weight in enumerate(weights)}
     turns = Turns(policy(**names))
-    loads = [Load((name, APP), step) for name, step in zip(names, steps, strict=False)]
+    loads = [Load(FlowKey(name, APP), step) for name, step in zip(names, steps, strict=False)]
     simulate(turns, loads, 1.0)
     for f in loads:
         for g in loads:
@@ -87,14 +87,14 @@ def test_backlogged_nodes_share_by_weight(weights: list[float], steps: list[floa
 @pytest.mark.parametrize("floor", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize("steps", [(1e-5, 1e-3), (1e-3, 1e-5), (1e-4, 1e-4)])
 def test_the_system_keeps_its_floor_and_has_no_more(floor: float, steps: tuple[float, float]) -> None:
-    app, system = Load(("n1", APP), steps[0]), Load(("n2", SYSTEM), steps[1])
+    app, system = Load(FlowKey("n1", APP), steps[0]), Load(FlowKey("n2", SYSTEM), steps[1])
     simulate(Turns(policy(floor)), [app, system], 2.0)
     assert system.used_s / (app.used_s + system.used_s) == pytest.approx(floor, abs=0.003)
 
 
 def test_the_system_has_what_applications_do_not_want() -> None:
-    app = Load(("n1", APP), 1e-4, [n * 1e-3 for n in range(1000)])
-    system = Load(("n2", SYSTEM), 1e-4)
+    app = Load(FlowKey("n1", APP), 1e-4, [n * 1e-3 for n in range(1000)])
+    system = Load(FlowKey("n2", SYSTEM), 1e-4)
     simulate(Turns(policy()), [app, system], 1.0)
     assert app.used_s == pytest.approx(0.1, abs=0.001)
     assert system.used_s == pytest.approx(0.9, abs=0.001)
@@ -113,13 +113,13 @@ def test_a_light_flow_waits_for_the_turn_under_way_only(
 
     Where applications want everything, what is due to the system for the turn before comes in between.
     """
-    loads = [Load((name, APP), step) for name, step in floods.items()]
-    loads.append(Load(("n1", SYSTEM), system))
+    loads = [Load(FlowKey(name, APP), step) for name, step in floods.items()]
+    loads.append(Load(FlowKey("n1", SYSTEM), system))
     times, now = [], 0.1
     for gap in gaps:
         now += gap
         times.append(now)
-    light = Load(("light", APP), 1e-5, times)
+    light = Load(FlowKey("light", APP), 1e-5, times)
     simulate(Turns(policy()), [*loads, light], now + 1.0)
     assert len(light.waits_s) == len(times)
     turn_s = limits.TURN_S + max(floods.values())
@@ -129,9 +129,9 @@ def test_a_light_flow_waits_for_the_turn_under_way_only(
 
 def test_a_flow_that_was_idle_has_saved_up_nothing() -> None:
     turns = Turns(policy())
-    busy, idle = Load(("n1", APP), 1e-4), Load(("n2", APP), 1e-4, [])
+    busy, idle = Load(FlowKey("n1", APP), 1e-4), Load(FlowKey("n2", APP), 1e-4, [])
     simulate(turns, [busy, idle], 2.0)
-    late = Load(("n2", APP), 1e-4)
+    late = Load(FlowKey("n2", APP), 1e-4)
     before_s = busy.used_s
     flow = turns.flow(busy.key)
     assert flow.wants
@@ -147,7 +147,7 @@ def test_a_flow_that_was_idle_has_saved_up_nothing() -> None:
 
 
 def test_strangers_are_one_flow_of_small_weight() -> None:
-    strangers, node = Load(STRANGERS, 1e-3), Load(("n1", APP), 1e-4)
+    strangers, node = Load(STRANGERS, 1e-3), Load(FlowKey("n1", APP), 1e-4)
     simulate(Turns(policy()), [strangers, node], 2.0)
     part = limits.STRANGERS_WEIGHT / (1 + limits.STRANGERS_WEIGHT)
     assert strangers.used_s / 2.0 == pytest.approx(part, abs=0.005)
@@ -156,7 +156,7 @@ def test_strangers_are_one_flow_of_small_weight() -> None:
 def test_what_is_done_outside_of_turns_is_paid_for() -> None:
     """A flow is charged while it waits, and while it does not want a turn."""
     turns = Turns(policy())
-    first, second = turns.flow(("n1", APP)), turns.flow(("n2", APP))
+    first, second = turns.flow(FlowKey("n1", APP)), turns.flow(FlowKey("n2", APP))
     turns.add(first)
     turns.add(second)
     turns.charge_beside(first, 1e-2)
@@ -172,7 +172,7 @@ def test_what_is_done_outside_of_turns_is_paid_for() -> None:
 
 def test_a_turn_taken_at_once_is_charged_like_any_other() -> None:
     turns = Turns(policy())
-    first, second = turns.flow(("n1", APP)), turns.flow(("n2", APP))
+    first, second = turns.flow(FlowKey("n1", APP)), turns.flow(FlowKey("n2", APP))
     turns.take(first)
     turns.add(second)
     turns.charge(first, 1e-3, wants=True)
@@ -183,7 +183,7 @@ def test_a_turn_taken_at_once_is_charged_like_any_other() -> None:
 
 def test_another_policy_holds_from_the_next_turn_on() -> None:
     turns = Turns(policy(n1=1, n2=1))
-    loads = [Load(("n1", APP), 1e-4), Load(("n2", APP), 1e-4)]
+    loads = [Load(FlowKey("n1", APP), 1e-4), Load(FlowKey("n2", APP), 1e-4)]
     turns.configure(policy(n1=3, n2=1))
     simulate(turns, loads, 1.0)
     assert loads[0].used_s / loads[1].used_s == pytest.approx(3, rel=0.01)
@@ -191,7 +191,7 @@ def test_another_policy_holds_from_the_next_turn_on() -> None:
 
 def test_turns_of_a_flow_that_is_alone_are_longer_until_another_has_one() -> None:
     turns = Turns(policy())
-    first, system = turns.flow(("n1", APP)), turns.flow(("n2", SYSTEM))
+    first, system = turns.flow(FlowKey("n1", APP)), turns.flow(FlowKey("n2", SYSTEM))
     turns.add(first)
     assert turns.quantum_s(first) == limits.TURN_S
     for _ in range(300):

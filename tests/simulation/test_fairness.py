@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.limits import KIB, MIB
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.decide.queue import FifoQueue, Queue
@@ -40,7 +40,7 @@ from meshlab.models.queue_checks import (
     work_done,
 )
 from meshlab.models.queue_simulation import Simulation
-from meshlab.models.queue_workloads import ClosedLoop, Flow, Mix, SimulatedRequest
+from meshlab.models.queue_workloads import ClosedLoop, Mix, SimulatedRequest
 from support.queue_scenarios import (
     APP,
     DETERMINISTIC,
@@ -63,7 +63,7 @@ def flow_of(request: SimulatedRequest) -> Hashable:
 
 
 def class_of(request: SimulatedRequest) -> IoClass:
-    return request.flow[1]
+    return request.flow.io_class
 
 
 def one(request: SimulatedRequest) -> float:
@@ -74,7 +74,7 @@ def size(request: SimulatedRequest) -> float:
     return float(request.length)
 
 
-def check_fair(trace: Trace, shares: Mapping[Flow, float], depth: int) -> None:
+def check_fair(trace: Trace, shares: Mapping[FlowKey, float], depth: int) -> None:
     """Of flows backlogged together, in every interval: the bounds of the first test below."""
     largest = largest_work(trace, flow_of)
     for (f, g), found in unfairness(trace, flow_of, shares).items():
@@ -125,11 +125,11 @@ def test_classes_that_both_want_get_their_shares(scenario: Scenario) -> None:
 @pytest.mark.parametrize("wanting", [0.05, 0.5, 1.0, 4.0])
 def test_what_a_class_leaves_the_other_gets(wanting: float) -> None:
     """Applications that want a part of the disk get it, at once; the system's flood gets all the rest."""
-    app = Wants(("n1", APP), loads=(Load(depth=0, rate_per_s=wanting * 200, sizes=(4096,)),))
-    flood = Wants(("n2", SYSTEM), loads=(Load(depth=64, sizes=(MIB,), ops=(Op.WRITE,)),))
+    app = Wants(FlowKey("n1", APP), loads=(Load(depth=0, rate_per_s=wanting * 200, sizes=(4096,)),))
+    flood = Wants(FlowKey("n2", SYSTEM), loads=(Load(depth=64, sizes=(MIB,), ops=(Op.WRITE,)),))
     trace = Scenario((app, flood), duration_s=60.0, depth=2).run(WorkConserving(2))
     work = work_done(trace, class_of)
-    arrived = sum(entry.request.work for entry in trace.of(Event.ADDED) if entry.request.flow[1] is APP)
+    arrived = sum(entry.request.work for entry in trace.of(Event.ADDED) if entry.request.flow.io_class is APP)
     assert work[APP] == pytest.approx(min(arrived, 0.8 * sum(work.values())), rel=0.02)
 
 
@@ -143,7 +143,7 @@ def test_weights_hold_whatever_depth_and_size(device: str, weights: tuple[float,
     """
     loads = [Load(1, sizes=(4 * KIB,)), Load(4, sizes=(64 * KIB,)), Load(64, sizes=(MIB,), ops=(Op.WRITE,))]
     wants = tuple(
-        Wants((f"n{number}", APP), FlowPolicy(weight), (load,))
+        Wants(FlowKey(f"n{number}", APP), FlowPolicy(weight), (load,))
         for number, (weight, load) in enumerate(zip(weights, loads, strict=True))
     )
     trace = Scenario(wants, device=device, depth=1, duration_s=40.0).run()
@@ -156,8 +156,8 @@ def test_weights_hold_whatever_depth_and_size(device: str, weights: tuple[float,
 
 def test_more_opens_are_not_more() -> None:
     """A node with 40 opens of depth 16 gets what a node with one open gets."""
-    many = Wants(("n1", APP), loads=tuple(Load(16, sizes=(64 * KIB,)) for _ in range(40)))
-    single = Wants(("n2", APP), loads=(Load(8, sizes=(4 * KIB,)),))
+    many = Wants(FlowKey("n1", APP), loads=tuple(Load(16, sizes=(64 * KIB,)) for _ in range(40)))
+    single = Wants(FlowKey("n2", APP), loads=(Load(8, sizes=(4 * KIB,)),))
     trace = Scenario((many, single), duration_s=30.0).run()
     work = work_done(trace, flow_of, 5.0)
     assert work[many.flow] == pytest.approx(work[single.flow], rel=0.02)
@@ -225,7 +225,7 @@ def test_a_disks_limit_holds_in_every_window(scenario: Scenario, iops: float, by
 
 @pytest.mark.parametrize("iops", [7.0, 100.0, 2500.0])
 def test_a_flows_limit_in_requests_is_used_up(iops: float) -> None:
-    wants = Wants(("n1", APP), FlowPolicy(limit_iops=iops), (Load(16),))
+    wants = Wants(FlowKey("n1", APP), FlowPolicy(limit_iops=iops), (Load(16),))
     duration_s = max(0.3, 150 / iops)
     trace = limited(Scenario((wants,), depth=8, duration_s=duration_s))
     assert sent_between(trace, one, 0.0, duration_s, wants.flow) >= 0.97 * iops * duration_s
@@ -233,7 +233,9 @@ def test_a_flows_limit_in_requests_is_used_up(iops: float) -> None:
 
 @pytest.mark.parametrize("bytes_per_s", [1e5, 3e7, 2e8])
 def test_a_flows_limit_in_bytes_is_used_up(bytes_per_s: float) -> None:
-    wants = Wants(("n1", SYSTEM), FlowPolicy(limit_bytes_per_s=bytes_per_s), (Load(16, sizes=(512, 65536, MIB)),))
+    wants = Wants(
+        FlowKey("n1", SYSTEM), FlowPolicy(limit_bytes_per_s=bytes_per_s), (Load(16, sizes=(512, 65536, MIB)),)
+    )
     duration_s = max(1.0, 100 * MIB / bytes_per_s)
     trace = limited(Scenario((wants,), depth=8, duration_s=duration_s))
     assert sent_between(trace, size, 0.0, duration_s, wants.flow) >= 0.97 * bytes_per_s * duration_s
@@ -250,7 +252,7 @@ def test_a_disks_limit_is_used_up_and_shared_by_weight(kind: str, weights: tuple
     rate = 300.0 if kind == "limit_iops" else 5e7
     loads = [Load(1, sizes=(4 * KIB,)), Load(4, sizes=(64 * KIB,)), Load(64, sizes=(MIB,), ops=(Op.WRITE,))]
     wants = tuple(
-        Wants((f"n{number}", APP), FlowPolicy(weight), (load,))
+        Wants(FlowKey(f"n{number}", APP), FlowPolicy(weight), (load,))
         for number, (weight, load) in enumerate(zip(weights, loads, strict=True))
     )
     amount = one if kind == "limit_iops" else size
@@ -264,8 +266,8 @@ def test_a_disks_limit_is_used_up_and_shared_by_weight(kind: str, weights: tuple
 
 
 def test_a_disks_limit_keeps_the_floor() -> None:
-    app = Wants(("n1", APP), loads=(Load(64, sizes=(64 * KIB,)),))
-    system = Wants(("n2", SYSTEM), loads=(Load(4, sizes=(MIB,)),))
+    app = Wants(FlowKey("n1", APP), loads=(Load(64, sizes=(64 * KIB,)),))
+    system = Wants(FlowKey("n2", SYSTEM), loads=(Load(4, sizes=(MIB,)),))
     trace = limited(Scenario((app, system), depth=16, duration_s=20.0, limit_bytes_per_s=5e7))
     sent = {each.flow: sent_between(trace, size, 1.0, 20.0, each.flow) for each in (app, system)}
     assert sent[system.flow] / sum(sent.values()) == pytest.approx(0.2, abs=0.02)
@@ -277,8 +279,8 @@ def test_a_lone_reader_waits_no_longer_than_its_own_spacing_at_a_limit() -> None
     It waits for that, and not for the 20 ms each of the others' requests takes of the limit. A disk of 80 us to
     0.1 ms with a depth of 16 adds its own queue: at most 16 large requests among 64 servers, so nothing.
     """
-    reader = Wants(("n1", APP), loads=(Load(1, sizes=(4 * KIB,)),))
-    floods = tuple(Wants((f"n{number}", APP), loads=(Load(32, sizes=(MIB,)),)) for number in (2, 3, 4))
+    reader = Wants(FlowKey("n1", APP), loads=(Load(1, sizes=(4 * KIB,)),))
+    floods = tuple(Wants(FlowKey(f"n{number}", APP), loads=(Load(32, sizes=(MIB,)),)) for number in (2, 3, 4))
     scenario = Scenario((reader, *floods), depth=16, duration_s=5.0, limit_bytes_per_s=5e7)
     trace = limited(scenario)
     waited = sorted(wait.waited_s for wait in waits(trace) if wait.request.flow == reader.flow)
@@ -347,7 +349,7 @@ def test_every_request_is_sent_within_a_bound(scenario: Scenario) -> None:
     shares = scenario.class_shares()
     weights = {io_class: scenario.shares(io_class) for io_class in IoClass}
     for wait in waits(trace):
-        flow, mine = wait.request.flow, wait.request.flow[1]
+        flow, mine = wait.request.flow, wait.request.flow.io_class
         other = SYSTEM if mine is APP else APP
         tags = (largest[flow] + wait.own) / weights[mine][flow]
         of_mine = wait.own + sum(w * tags + largest[g] for g, w in weights[mine].items() if g != flow)
@@ -367,7 +369,7 @@ def work_of_a_class_alone(queue: Queue, name: str, io_class: IoClass, requests: 
     device = device_models.DEVICES[name](3)
     sizes = [(4 * KIB,), (64 * KIB,), (4 * KIB, 256 * KIB)]
     loads = [Load(depth, sizes=of) for depth, of in zip((64, 16, 4), sizes, strict=True)]
-    workloads = [load.workload((f"n{number}", io_class), number) for number, load in enumerate(loads)]
+    workloads = [load.workload(FlowKey(f"n{number}", io_class), number) for number, load in enumerate(loads)]
     totals = Totals()
     costs = KnownCosts(device)
     servers = getattr(device, "servers", 1)
@@ -412,14 +414,14 @@ def test_a_flush_waits_for_earlier_writes_and_for_nothing_else(scenario: Scenari
 
 def test_a_flush_is_not_held_by_writes_that_came_after_it() -> None:
     """Writes that never cease, the queue empty at each completion: the flush goes when the one before it is done."""
-    writer = ClosedLoop(("n1", APP), 3, Mix.one_size(4096, Op.WRITE))
+    writer = ClosedLoop(FlowKey("n1", APP), 3, Mix.one_size(4096, Op.WRITE))
     device = device_models.sata_ssd(1)
     costs = KnownCosts(device)
     trace = Trace()
     simulation = Simulation(
         FairQueue(DiskPolicy(), costs, FixedDepth(8)), device, [writer], costs.cost, depth_max=8, recorders=[trace]
     )
-    simulation.at(0.01, lambda: simulation.enter(ClosedLoop(("n1", APP), 1, Mix.one_size(0, Op.FLUSH), seed=1)))
+    simulation.at(0.01, lambda: simulation.enter(ClosedLoop(FlowKey("n1", APP), 1, Mix.one_size(0, Op.FLUSH), seed=1)))
     simulation.run(1.0)
     flushes = [wait for wait in waits(trace) if wait.request.op == Op.FLUSH]
     longest_write_s = 10 * device.times.of(Op.WRITE, 4096)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.limits import KIB, MIB
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 from meshlab.models import devices as device_models
@@ -30,7 +30,7 @@ from meshlab.models.queue_checks import (
     work_done,
 )
 from meshlab.models.queue_simulation import Simulation
-from meshlab.models.queue_workloads import ClosedLoop, Flow, Mix, SimulatedRequest
+from meshlab.models.queue_workloads import ClosedLoop, Mix, SimulatedRequest
 from support.queue_scenarios import (
     APP,
     DETERMINISTIC,
@@ -62,7 +62,7 @@ def size(request: SimulatedRequest) -> float:
     return float(request.length)
 
 
-def check_fair(trace: Trace, shares: Mapping[Flow, float], since_s: float = 0.0) -> None:
+def check_fair(trace: Trace, shares: Mapping[FlowKey, float], since_s: float = 0.0) -> None:
     """The bound of what is sent, of test_fairness.py."""
     largest = largest_work(trace, flow_of)
     for (f, g), found in unfairness(trace, flow_of, shares, since_s).items():
@@ -146,7 +146,7 @@ POLICIES = {
     "disk limits": DiskPolicy(limit_iops=5000.0, limit_bytes_per_s=2e8),
     "reservations and flow limits": DiskPolicy(
         flows={
-            (f"n{number}", APP): FlowPolicy(2.0, 0.8 / 3000, limit_iops=100.0, limit_bytes_per_s=1e6)
+            FlowKey(f"n{number}", APP): FlowPolicy(2.0, 0.8 / 3000, limit_iops=100.0, limit_bytes_per_s=1e6)
             for number in range(3000)
         }
     ),
@@ -167,7 +167,7 @@ def test_thousands_of_flows_come_and_go(policy: DiskPolicy, depth: int) -> None:
     sizes: list[int] = []
     for number in range(3000):
         mix = Mix([(Op.READ, 4 * KIB), (Op.WRITE, 8 * KIB), (Op.FLUSH, 0)])
-        workload = ClosedLoop((f"n{number}", APP), depth, mix, stop_s=simulation.now + 0.001, seed=number)
+        workload = ClosedLoop(FlowKey(f"n{number}", APP), depth, mix, stop_s=simulation.now + 0.001, seed=number)
         simulation.enter(workload)
         simulation.run(simulation.now + 0.02)
         if number % 4 == 0:
@@ -184,12 +184,12 @@ def test_a_crowd_is_forgotten() -> None:
     device = device_models.fast_ssd(1)
     costs = KnownCosts(device)
     queue = FairQueue(DiskPolicy(), costs, FixedDepth(8))
-    crowd = [ClosedLoop((f"n{number}", APP), 2, Mix.one_size(4096), stop_s=0.1) for number in range(2000)]
+    crowd = [ClosedLoop(FlowKey(f"n{number}", APP), 2, Mix.one_size(4096), stop_s=0.1) for number in range(2000)]
     simulation = Simulation(queue, device, crowd, costs.cost, depth_max=8)
     simulation.run(0.1)
     assert len(queue.flows(simulation.clock())) == 2000
     for number in range(5000):
-        late = ClosedLoop((f"late{number}", APP), 1, Mix.one_size(4096), stop_s=simulation.now + 0.001)
+        late = ClosedLoop(FlowKey(f"late{number}", APP), 1, Mix.one_size(4096), stop_s=simulation.now + 0.001)
         simulation.enter(late)
         simulation.run(simulation.now + 0.01)
     assert len(queue.flows(simulation.clock())) < 1000
@@ -207,7 +207,7 @@ def test_a_clock_that_jumps_changes_a_moment_at_most(jump_s: float, limit: str) 
     """
     iops = 100.0
     own = FlowPolicy(limit_iops=iops) if limit in ("flow", "both") else FlowPolicy()
-    first, second = Wants(("n1", APP), own, (Load(8),)), Wants(("n2", APP), own, (Load(8),))
+    first, second = Wants(FlowKey("n1", APP), own, (Load(8),)), Wants(FlowKey("n2", APP), own, (Load(8),))
     disk_iops = 100.0 if limit == "disk" else 150.0 if limit == "both" else None
     scenario = Scenario((first, second), depth=2, limit_iops=disk_iops)
     trace = Trace()
@@ -235,8 +235,10 @@ def test_a_clock_that_jumps_changes_a_moment_at_most(jump_s: float, limit: str) 
 def test_a_disk_that_stalls_for_a_minute_comes_back_as_it_was(limit: str) -> None:
     """Nothing of the minute is made up for beyond the limits' bursts, and nobody is owed or owes anything after it."""
     policies = [FlowPolicy(weight, limit_iops=60.0 * weight if limit == "flow" else None) for weight in (1.0, 2.0)]
-    wants = tuple(Wants((f"n{n}", APP), policy, (Load(16, sizes=(4 * KIB, MIB)),)) for n, policy in enumerate(policies))
-    system = Wants(("n9", SYSTEM), loads=(Load(16),))
+    wants = tuple(
+        Wants(FlowKey(f"n{n}", APP), policy, (Load(16, sizes=(4 * KIB, MIB)),)) for n, policy in enumerate(policies)
+    )
+    system = Wants(FlowKey("n9", SYSTEM), loads=(Load(16),))
     scenario = Scenario((*wants, system), depth=4, limit_iops=120.0 if limit == "disk" else None)
     trace = Trace()
     device = DEVICES["one server"](1)
@@ -259,7 +261,7 @@ def test_a_disk_that_stalls_for_a_minute_comes_back_as_it_was(limit: str) -> Non
 def test_a_stall_of_one_disk_is_nothing_to_another() -> None:
     """Two disks in one process, turn by turn: the other's decisions are those it makes alone."""
     mix = (Load(16, sizes=(4 * KIB, MIB), ops=(Op.READ, Op.WRITE), flushes=0.05), Load(0, rate_per_s=50.0))
-    wants = tuple(Wants((f"n{n}", io_class), loads=mix) for n in range(3) for io_class in IoClass)
+    wants = tuple(Wants(FlowKey(f"n{n}", io_class), loads=mix) for n in range(3) for io_class in IoClass)
     scenario = Scenario(wants, limit_iops=200.0)
     alone, beside = Trace(), Trace()
     scenario.start(alone).run(80.0)
@@ -274,7 +276,7 @@ def test_a_stall_of_one_disk_is_nothing_to_another() -> None:
 
 def test_what_a_stalled_disk_kept_from_a_flow_is_cancelled_like_any_other() -> None:
     """Initiators give up during the stall; when the disk is back only the others are served."""
-    wants = tuple(Wants((f"n{n}", APP), loads=(Load(16),)) for n in range(3))
+    wants = tuple(Wants(FlowKey(f"n{n}", APP), loads=(Load(16),)) for n in range(3))
     trace = Trace()
     device = DEVICES["one server"](1)
     simulation = Scenario(wants).start(trace, device=device)
@@ -313,7 +315,7 @@ def test_weights_that_change_count_from_then_on(scenario: Scenario, seed: int) -
         # What was sent by old tags, once: a start tag made with another weight may be that much too late.
         largest = largest_work(trace, flow_of)
         for io_class in IoClass:
-            shares = {flow: policy.weight for flow, policy in latest[-1].flows.items() if flow[1] is io_class}
+            shares = {flow: policy.weight for flow, policy in latest[-1].flows.items() if flow.io_class is io_class}
             for (f, g), found in unfairness(trace, flow_of, shares, times[-1]).items():
                 old = largest[f] / 0.01 + largest[g] / 0.01
                 assert found.of_sent <= largest[f] / shares[f] + largest[g] / shares[g] + old + EPSILON
@@ -331,8 +333,12 @@ def changing(first: DiskPolicy, second: DiskPolicy, wants: tuple[Wants, ...], *,
 
 
 FLOOD = (Load(16, sizes=(4 * KIB, 64 * KIB)),)
-TWO = (Wants(("n1", APP), loads=FLOOD), Wants(("n2", APP), loads=FLOOD), Wants(("n3", SYSTEM), loads=FLOOD))
-ONE_FLOW = ("n1", APP)
+TWO = (
+    Wants(FlowKey("n1", APP), loads=FLOOD),
+    Wants(FlowKey("n2", APP), loads=FLOOD),
+    Wants(FlowKey("n3", SYSTEM), loads=FLOOD),
+)
+ONE_FLOW = FlowKey("n1", APP)
 
 
 @pytest.mark.parametrize(
@@ -407,8 +413,8 @@ class Chaos:
         left = {APP: 1.0 - floor, SYSTEM: floor}
         flows = {}
         for wants in self.scenario.wants:
-            reservation = rng.choice([0.0, 0.0, 0.5, 1.0]) * left[wants.flow[1]]
-            left[wants.flow[1]] -= reservation
+            reservation = rng.choice([0.0, 0.0, 0.5, 1.0]) * left[wants.flow.io_class]
+            left[wants.flow.io_class] -= reservation
             iops, bytes_per_s = rng.choice([None, 1.0, 300.0]), rng.choice([None, 1e6])
             flows[wants.flow] = FlowPolicy(rng.choice([0.01, 1.0, 1000.0]), reservation, iops, bytes_per_s)
         policy = DiskPolicy(
@@ -452,13 +458,13 @@ def test_a_newcomer_waits_no_longer_for_what_was_before(depth: int, seed: int) -
     The bound of a request that waits (test_fairness.py) with nothing before it in its own flow, whose tag is v: at most
     X = one request of each of the others in its class, and (s_o / s_c) (X + c_c) + c_o of the other class.
     """
-    others = tuple(Wants((f"n{n}", APP), loads=(Load(4, sizes=(MIB,)),)) for n in range(3))
-    scenario = Scenario((*others, Wants(("n8", SYSTEM), loads=(Load(depth, sizes=(MIB,)),))), depth=1)
+    others = tuple(Wants(FlowKey(f"n{n}", APP), loads=(Load(4, sizes=(MIB,)),)) for n in range(3))
+    scenario = Scenario((*others, Wants(FlowKey("n8", SYSTEM), loads=(Load(depth, sizes=(MIB,)),))), depth=1)
     trace = Trace()
     device = DEVICES["hdd"](seed)
     device.speed = 0.05
     simulation = scenario.start(trace, device=device)
-    newcomer = ("n7", APP)
+    newcomer = FlowKey("n7", APP)
     simulation.at(1800.0, lambda: simulation.enter(ClosedLoop(newcomer, 1, Mix.one_size(4096))))
     simulation.run(1840.0)
     first = next(wait for wait in waits(trace) if wait.request.flow == newcomer)

@@ -18,7 +18,7 @@ import pytest
 
 from meshfs.disk.base import Op
 from meshfs.limits import KIB
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshlab.models.devices import HddDevice, Times
@@ -61,14 +61,14 @@ def in_rushes(disk: int) -> list[Workload]:
         for number, node in enumerate(NODES):
             for io_class, depth in ((APP, 4), (SYSTEM, 2))[: 2 - number % 2]:
                 start_s, stop_s = rush_s + rng.random(), rush_s + 2.5 + rng.random()
-                flow = (node, io_class)
+                flow = FlowKey(node, io_class)
                 workloads.append(ClosedLoop(flow, depth, MIX, start_s=start_s, stop_s=stop_s, seed=disk))
     return workloads
 
 
 def saturated(disk: int) -> list[Workload]:
-    apps: list[Workload] = [ClosedLoop((node, APP), 8, MIX, seed=disk) for node in NODES]
-    return apps + [ClosedLoop((node, SYSTEM), 4, MIX, seed=disk) for node in NODES[::2]]
+    apps: list[Workload] = [ClosedLoop(FlowKey(node, APP), 8, MIX, seed=disk) for node in NODES]
+    return apps + [ClosedLoop(FlowKey(node, SYSTEM), 4, MIX, seed=disk) for node in NODES[::2]]
 
 
 @pytest.mark.parametrize("part", range(4))

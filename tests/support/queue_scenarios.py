@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshfs.disk.base import Op
 from meshfs.limits import MIB
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy, check
 from meshfs.scheduler.learn.cost import CostModel
@@ -18,7 +18,7 @@ from meshfs.scheduler.learn.observation import Window
 from meshlab.models.devices import HddDevice, PipeDevice, ServerDevice, Times
 from meshlab.models.queue_checks import Order, Trace
 from meshlab.models.queue_simulation import Recorder, Simulation
-from meshlab.models.queue_workloads import SIZES_BYTES, ClosedLoop, Flow, Mix, OnOff, OpenLoop, Workload
+from meshlab.models.queue_workloads import SIZES_BYTES, ClosedLoop, Mix, OnOff, OpenLoop, Workload
 
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
 #: The same examples in every run: a failure of CI is a failure here.
@@ -85,7 +85,7 @@ class Load:
     ops: tuple[Op, ...] = (Op.READ,)
     flushes: float = 0.0
 
-    def workload(self, flow: Flow, seed: int) -> Workload:
+    def workload(self, flow: FlowKey, seed: int) -> Workload:
         kinds = [(op, size) for op in self.ops for size in self.sizes]
         frequencies = [(1.0 - self.flushes) / len(kinds)] * len(kinds)
         mix = Mix([*kinds, (Op.FLUSH, 0)], [*frequencies, self.flushes]) if self.flushes else Mix(kinds)
@@ -100,7 +100,7 @@ class Load:
 class Wants:
     """A flow: its policy and its opens."""
 
-    flow: Flow
+    flow: FlowKey
     policy: FlowPolicy = field(default_factory=FlowPolicy)
     loads: tuple[Load, ...] = (Load(),)
 
@@ -126,7 +126,7 @@ class Scenario:
             limit_bytes_per_s=self.limit_bytes_per_s,
             flows={wants.flow: wants.policy for wants in self.wants},
         )
-        check(policy, [wants.flow[0] for wants in self.wants])
+        check(policy, [wants.flow.node for wants in self.wants])
         return policy
 
     def start(self, *recorders: Recorder, device: SimulatedDevice | None = None) -> Simulation:
@@ -156,9 +156,9 @@ class Scenario:
             self.start(trace, *recorders).run(self.duration_s)
         return trace
 
-    def shares(self, io_class: IoClass) -> dict[Flow, float]:
+    def shares(self, io_class: IoClass) -> dict[FlowKey, float]:
         """The weights of the flows of a class."""
-        return {wants.flow: wants.policy.weight for wants in self.wants if wants.flow[1] is io_class}
+        return {wants.flow: wants.policy.weight for wants in self.wants if wants.flow.io_class is io_class}
 
     def class_shares(self) -> dict[IoClass, float]:
         return {APP: 1.0 - self.system_floor, SYSTEM: self.system_floor}
@@ -214,8 +214,8 @@ def scenarios(
         flow = (f"n{number}", draw(st.sampled_from(list(classes))))
         policy = FlowPolicy(draw(WEIGHTS))
         if reservations and (part := draw(st.sampled_from([0.0, 0.3, 0.7]))):
-            policy = replace(policy, reservation=part * left[flow[1]])
-            left[flow[1]] -= policy.reservation
+            policy = replace(policy, reservation=part * left[flow.io_class])
+            left[flow.io_class] -= policy.reservation
         opens = draw(st.lists(loads(flushes=flushes), min_size=1, max_size=2))
         wants.append(Wants(flow, policy, tuple(opens)))
     return Scenario(

@@ -19,7 +19,7 @@ from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.kind import Kind, find_open
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, Directory, Position
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import NtStatus, QueryDirectoryFlags
 from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries, is_directory_class
 from meshfs.smb.messages import QueryDirectoryRequest, QueryDirectoryResponse
@@ -65,7 +65,7 @@ class _Page:
         self._at_end = False
         self._given_up = False
         turns = request.peer.exporter.processor.turns
-        self.flow = turns.flow((request.session.user, request.tree.io_class or IoClass.APP))
+        self.flow = turns.flow(FlowKey(request.session.user, request.tree.io_class or IoClass.APP))
 
     def begin(self) -> None:
         """Answer it, or go on later."""

@@ -22,6 +22,7 @@ from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.open import Owner
 from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.exporter.state.tree import Tree
+from meshfs.model import FlowKey
 from meshfs.smb.connection import take_payload
 from meshfs.smb.constants import PREFIX_BYTES, AccessMask, CreateOptions, NtStatus, WriteFlags
 from meshfs.smb.messages import FlushResponse
@@ -64,7 +65,7 @@ class DiskIo(Kind):
         self.write_through = False
         assert tree.io_class is not None, "disks are in shares of a class"
         #: Its requests wait in this flow of the disk's queue ...
-        self.flow = (session.user, tree.io_class)
+        self.flow = FlowKey(session.user, tree.io_class)
         #: ... and the replies to them in this flow of the processor.
         self.turn = turn
         self.requests: set[DiskRequest] = set()

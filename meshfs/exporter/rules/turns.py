@@ -42,14 +42,13 @@ from itertools import count
 from typing import Any, Final
 
 from meshfs import limits
-from meshfs.model import IoClass
+from meshfs.model import NO_FLOW, FlowKey, IoClass
 from meshfs.scheduler.decide.policy import DiskPolicy
-from meshfs.scheduler.decide.policy import Flow as FlowKey
 
 #: Of equal start tags, who begins to want turns goes before who goes on.
 _BEFORE: Final = 1 << 60
 #: Whoever is not logged in and comes from no address of the config; no node has an empty name.
-STRANGERS: Final[FlowKey] = ("", IoClass.APP)
+STRANGERS: Final = NO_FLOW
 
 
 def newcomers_of(address: str) -> FlowKey:
@@ -57,7 +56,7 @@ def newcomers_of(address: str) -> FlowKey:
 
     So the login of a node waits neither for strangers nor for the neighbours of other nodes.
     """
-    return (f"logins from {address or 'this machine'}", IoClass.APP)
+    return FlowKey(f"logins from {address or 'this machine'}", IoClass.APP)
 
 
 class _Class:
@@ -141,7 +140,7 @@ class Turns:
     def flow(self, key: FlowKey) -> ProcessorFlow:
         found = self._flows.get(key)
         if found is None:
-            io_class = self._system if key[1] is IoClass.SYSTEM else self._app
+            io_class = self._system if key.io_class is IoClass.SYSTEM else self._app
             found = self._flows[key] = ProcessorFlow(key, io_class, self._weight(key))
         return found
 

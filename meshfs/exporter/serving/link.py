@@ -30,7 +30,7 @@ from meshfs.exporter.serving.outlet import Outlet
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
 from meshfs.loop import reactor
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.transport.stream import LowWater, pending_bytes
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Link:
     def _flow_of(self, io_class: IoClass) -> ProcessorFlow:
         user = next((session.user for session in self.peer.sessions.values() if session.user), "")
         turns = self._processor.turns
-        return turns.flow((user, io_class)) if self.logged_in and user else self._newcomers
+        return turns.flow(FlowKey(user, io_class)) if self.logged_in and user else self._newcomers
 
     def _class_changed(self, system: bool) -> bool:
         self._flow = self._flow_of(IoClass.SYSTEM) if system else self._app_flow

@@ -103,7 +103,7 @@ class Outlet:
     def _flow_of_turn(self) -> ProcessorFlow:
         """Whose turn is under way, if it is this node's: a reply can also leave in the turn of one who unlocked."""
         serving, own = self._processor.serving, self.own_flow
-        return serving if serving.key[0] == own.key[0] else own
+        return serving if serving.key.node == own.key.node else own
 
     def step(self, _: float) -> ProcessorFlow | None:
         """Its turn."""

@@ -39,11 +39,11 @@ and what came after it need not wait. A limit in bytes counts the bytes a zeroin
 from bisect import insort
 from collections.abc import Hashable
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 from meshfs import limits
 from meshfs.disk.base import NEVER_S, DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.flow import Flow, Server, Stage, cancel_behind_head, drop_cancelled, is_queued
 from meshfs.scheduler.decide.gates import Gates
 from meshfs.scheduler.decide.policy import DiskPolicy
@@ -75,7 +75,7 @@ class FairQueue:
         self._observer = Observer(self.costs, self.depths)
         self._app = Server(IoClass.APP)
         self._system = Server(IoClass.SYSTEM)
-        self._flows: dict[object, Flow] = {}
+        self._flows: dict[FlowKey, Flow] = {}
         self._forget_at = _FORGET_MIN
         self._gates = Gates()
         #: Whether the disk itself has a limit; `Gates.paced`, nearer at hand.
@@ -313,10 +313,10 @@ class FairQueue:
 
     # --- flows and policy --------------------------------------------------------------
 
-    def _new_flow(self, key: Any, now: float) -> Flow:
+    def _new_flow(self, key: FlowKey, now: float) -> Flow:
         if len(self._flows) >= self._forget_at:
             self._forget(now)
-        server = self._system if key[1] is IoClass.SYSTEM else self._app
+        server = self._system if key.io_class is IoClass.SYSTEM else self._app
         flow = self._flows[key] = Flow(key, server, self.policy.of(key))
         if flow.policy.reservation:
             self._reserved.append(flow)

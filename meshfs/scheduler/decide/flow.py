@@ -7,9 +7,8 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.disk.base import NEVER_S, DiskRequest
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
-from meshfs.scheduler.decide.policy import Flow as FlowKey
 
 _BURST_S: Final = limits.LIMIT_BURST_S
 

@@ -18,14 +18,15 @@ the config says, also after it was read again.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
 from meshfs import limits
 from meshfs.cluster.config_text import describe, unknown_key
 from meshfs.errors import MeshfsError
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 
-Flow: TypeAlias = tuple[str, IoClass]
+#: What was set at run time: by flow (None is the disk itself) and key.
+Values = Mapping[tuple[FlowKey | None, str], float | None]
 
 # Shares written in decimals: 0.2 + 0.3 + 0.5 may add up to a little more than 1.
 _SUM_TOLERANCE: Final = 1e-9
@@ -71,15 +72,15 @@ class DiskPolicy:
     limit_iops: float | None = None
     limit_bytes_per_s: float | None = None
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    flows: Mapping[Flow, FlowPolicy] = field(default_factory=lambda: MappingProxyType({}))
-    changed: frozenset[Flow | None] = frozenset()
+    flows: Mapping[FlowKey, FlowPolicy] = field(default_factory=lambda: MappingProxyType({}))
+    changed: frozenset[FlowKey | None] = frozenset()
 
-    def of(self, flow: Flow) -> FlowPolicy:
+    def of(self, flow: FlowKey) -> FlowPolicy:
         """A flow's policy; of any flow, known or not."""
         known = self.flows.get(flow)
-        return known if known is not None else FlowPolicy(self.weights.get(flow[0], 1.0))
+        return known if known is not None else FlowPolicy(self.weights.get(flow.node, 1.0))
 
-    def source(self, flow: Flow | None = None) -> str:
+    def source(self, flow: FlowKey | None = None) -> str:
         """Whether the flow's values (without a flow: the disk's own) are all the config's."""
         return "run time" if flow in self.changed else "config"
 
@@ -104,8 +105,8 @@ def check(policy: DiskPolicy, nodes: Collection[str]) -> None:
         _check_node(node, nodes)
         in_range("weight", weight)
     for flow, wanted in policy.flows.items():
-        _check_node(flow[0], nodes)
-        _check_values(wanted, FLOW_KEYS, f"{flow[0]}/{flow[1]}: ")
+        _check_node(flow.node, nodes)
+        _check_values(wanted, FLOW_KEYS, f"{flow}: ")
     _check_sums(policy)
 
 
@@ -122,10 +123,10 @@ def _check_values(holder: DiskPolicy | FlowPolicy, keys: Iterable[str], where: s
 
 def _check_sums(policy: DiskPolicy) -> None:
     for io_class in IoClass:
-        promised = {flow: wanted.reservation for flow, wanted in policy.flows.items() if flow[1] is io_class}
+        promised = {flow: wanted.reservation for flow, wanted in policy.flows.items() if flow.io_class is io_class}
         total, there = sum(promised.values()), policy.share(io_class)
         if total > there + _SUM_TOLERANCE:
-            parts = " + ".join(f"{flow[0]} {value:.6g}" for flow, value in promised.items() if value)
+            parts = " + ".join(f"{flow.node} {value:.6g}" for flow, value in promised.items() if value)
             most = "system_floor" if io_class is IoClass.SYSTEM else "1 - system_floor"
             raise PolicyError(
                 f"reservations of class {io_class} add up to {total:.6g} ({_short(parts)}), "
@@ -170,11 +171,11 @@ class Change:
             raise PolicyError(f"nothing to set, expected one of {', '.join(DISK_KEYS if node is None else FLOW_KEYS)}")
         return cls(node, io_class, MappingProxyType(values))
 
-    def flows(self) -> tuple[Flow | None, ...]:
+    def flows(self) -> tuple[FlowKey | None, ...]:
         """Whose values change; None is the disk itself."""
         if self.node is None:
             return (None,)
-        return tuple((self.node, each) for each in IoClass if self.io_class in (None, each))
+        return tuple(FlowKey(self.node, each) for each in IoClass if self.io_class in (None, each))
 
 
 def _node_of(wish: Mapping[str, object]) -> str | None:
@@ -213,7 +214,7 @@ class Overrides:
     Bounded by the flows there can be, however often values are set.
     """
 
-    values: Mapping[tuple[Flow | None, str], float | None] = field(default_factory=lambda: MappingProxyType({}))
+    values: Values = field(default_factory=lambda: MappingProxyType({}))
 
     def add(self, change: Change) -> "Overrides":
         values = dict(self.values)
@@ -235,11 +236,11 @@ class Overrides:
         Values of nodes that are gone go. Of values that promise too much together the newest go first,
         and older ones stay; then those that do go after all are taken back.
         """
-        kept = {key: value for key, value in self.values.items() if key[0] is None or key[0][0] in nodes}
+        kept = {key: value for key, value in self.values.items() if key[0] is None or key[0].node in nodes}
         dropped = {key: "the node is gone" for key in self.values if key not in kept}
-        late: list[tuple[Flow | None, str]] = []
+        late: list[tuple[FlowKey | None, str]] = []
 
-        def why_not(key: tuple[Flow | None, str]) -> str:
+        def why_not(key: tuple[FlowKey | None, str]) -> str:
             return _why_not({**kept, key: self.values[key]}, base, nodes)
 
         for key in reversed([key for key in kept if key[1] in ("system_floor", "reservation")]):
@@ -266,7 +267,7 @@ class Overrides:
         return replace(base, flows=MappingProxyType(flows), changed=changed, **own)  # type: ignore[arg-type]
 
 
-def _why_not(values: Mapping[tuple[Flow | None, str], float | None], base: DiskPolicy, nodes: Collection[str]) -> str:
+def _why_not(values: Values, base: DiskPolicy, nodes: Collection[str]) -> str:
     try:
         Overrides(values).policy(base, nodes)
     except PolicyError as error:
@@ -274,9 +275,9 @@ def _why_not(values: Mapping[tuple[Flow | None, str], float | None], base: DiskP
     return ""
 
 
-def _place(key: tuple[Flow | None, str]) -> str:
+def _place(key: tuple[FlowKey | None, str]) -> str:
     flow, name = key
-    return name if flow is None else f"{flow[0]}/{flow[1]} {name}"
+    return name if flow is None else f"{flow} {name}"
 
 
 def _shown(value: object) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meshfs.disk.base import NEVER_S, DiskRequest
+from meshfs.model import FlowKey
 from meshfs.scheduler.decide.flow import Tat, cancel_behind_head, drop_cancelled, is_queued, tats
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.learn.cost import CostModel
@@ -20,14 +21,13 @@ from meshfs.scheduler.learn.cost import CostModel
 class FlowState:
     """A flow as its queue sees it now.
 
-    flow          (initiator node, IoClass)
     lag_s         disk time it is behind (+) or ahead (-) of the others of its class
     held          why it may not go although it waits: "", "flow limit" or "disk limit"
     entitlement   its share of the disk, 0..1, among the flows that want something now
     waits_s       for how long its oldest request that still waits does
     """
 
-    flow: object
+    flow: FlowKey
     queued: int
     in_flight: int
     lag_s: float = 0.0
@@ -80,7 +80,7 @@ class FifoQueue:
         self._waiting: deque[DiskRequest] = deque()
         self._cancelled: set[DiskRequest] = set()
         self._free = depth
-        self._in_flight: Counter[object] = Counter()
+        self._in_flight: Counter[FlowKey] = Counter()
 
     def add(self, request: DiskRequest, now: float) -> None:
         request.added_s = now

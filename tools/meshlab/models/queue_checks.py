@@ -13,11 +13,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from meshfs import limits
 from meshfs.disk.base import Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshlab.models.queue_simulation import SilentRecorder
 from meshlab.models.queue_workloads import SimulatedRequest
 
@@ -75,9 +75,9 @@ class Trace(SilentRecorder):
 class Totals(SilentRecorder):
     """Sums only, for simulations too long for a trace: per flow, the work and requests done, the longest wait."""
 
-    work: dict[Hashable, float] = field(default_factory=lambda: defaultdict(float))
-    count: dict[Hashable, int] = field(default_factory=lambda: defaultdict(int))
-    wait_max_s: dict[Hashable, float] = field(default_factory=lambda: defaultdict(float))
+    work: dict[FlowKey, float] = field(default_factory=lambda: defaultdict(float))
+    count: dict[FlowKey, int] = field(default_factory=lambda: defaultdict(int))
+    wait_max_s: dict[FlowKey, float] = field(default_factory=lambda: defaultdict(float))
     _added_at: dict[int, float] = field(default_factory=dict)
 
     def added(self, request: SimulatedRequest, now: float) -> None:
@@ -101,8 +101,8 @@ class Order(SilentRecorder):
 
     def __init__(self) -> None:
         # Numbers of requests in order of arrival.
-        self._waiting: dict[Hashable, dict[int, None]] = defaultdict(dict)
-        self._unfinished_writes: dict[Hashable, dict[int, None]] = defaultdict(dict)
+        self._waiting: dict[FlowKey, dict[int, None]] = defaultdict(dict)
+        self._unfinished_writes: dict[FlowKey, dict[int, None]] = defaultdict(dict)
         self.flushes = 0
 
     def added(self, request: SimulatedRequest, now: float) -> None:
@@ -130,11 +130,6 @@ class Order(SilentRecorder):
         self._unfinished_writes[request.flow].pop(request.number, None)
 
 
-def _class_of(flow: Any) -> IoClass:
-    found: IoClass = flow[1]
-    return found
-
-
 class WorkConserving(SilentRecorder):
     """Requests that may be sent never wait while fewer than ``depth`` are at the device.
 
@@ -142,18 +137,18 @@ class WorkConserving(SilentRecorder):
     it has its part of the depth at the device and applications are active.
     """
 
-    def __init__(self, depth: int, held: Callable[[Hashable], bool] = lambda flow: False) -> None:
+    def __init__(self, depth: int, held: Callable[[FlowKey], bool] = lambda flow: False) -> None:
         self._depth = depth
         self._held = held
-        self._sendable: dict[Hashable, int] = defaultdict(int)
-        self._flushes: dict[Hashable, dict[int, None]] = defaultdict(dict)
-        self._writes: dict[Hashable, dict[int, None]] = defaultdict(dict)
+        self._sendable: dict[FlowKey, int] = defaultdict(int)
+        self._flushes: dict[FlowKey, dict[int, None]] = defaultdict(dict)
+        self._writes: dict[FlowKey, dict[int, None]] = defaultdict(dict)
         self._system_most = max(1, int(depth * limits.SYSTEM_DEPTH_SHARE))
         self._system_in_flight = 0
         self._app_s = -math.inf
 
     def added(self, request: SimulatedRequest, now: float) -> None:
-        if _class_of(request.flow) is IoClass.APP:
+        if request.flow.io_class is IoClass.APP:
             self._app_s = now
         if request.op == Op.FLUSH:
             self._flushes[request.flow][request.number] = None
@@ -163,7 +158,7 @@ class WorkConserving(SilentRecorder):
             self._writes[request.flow][request.number] = None
 
     def sent(self, request: SimulatedRequest, now: float) -> None:
-        self._system_in_flight += _class_of(request.flow) is IoClass.SYSTEM
+        self._system_in_flight += request.flow.io_class is IoClass.SYSTEM
         self._leaves(request)
 
     def _leaves(self, request: SimulatedRequest) -> None:
@@ -173,7 +168,7 @@ class WorkConserving(SilentRecorder):
             self._sendable[request.flow] -= 1
 
     def done(self, request: SimulatedRequest, now: float) -> None:
-        self._system_in_flight -= _class_of(request.flow) is IoClass.SYSTEM
+        self._system_in_flight -= request.flow.io_class is IoClass.SYSTEM
         self._writes[request.flow].pop(request.number, None)
 
     def cancelled(self, request: SimulatedRequest, now: float) -> None:
@@ -186,14 +181,14 @@ class WorkConserving(SilentRecorder):
         active = now - self._app_s < limits.APP_ACTIVE_S
         gives_way = active and self._system_in_flight >= self._system_most
         for flow, count in self._sendable.items():
-            assert not count or self._held(flow) or (gives_way and _class_of(flow) is IoClass.SYSTEM), (
+            assert not count or self._held(flow) or (gives_way and flow.io_class is IoClass.SYSTEM), (
                 f"at {now}: {count} of {flow} wait, only {in_flight} are at the device"
             )
         for flow, flushes in self._flushes.items():
             first = next(iter(flushes), math.inf)
             held = (
                 self._held(flow)
-                or (gives_way and _class_of(flow) is IoClass.SYSTEM)
+                or (gives_way and flow.io_class is IoClass.SYSTEM)
                 or next(iter(self._writes[flow]), math.inf) < first
             )
             assert held or not flushes, f"at {now}: flush {first} of {flow} waits, only {in_flight} are at the device"

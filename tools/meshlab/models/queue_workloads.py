@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey
 
-Flow = tuple[str, IoClass]
 #: (what, bytes)
 Kind = tuple[Op, int]
 
@@ -54,7 +53,7 @@ Add = Callable[[SimulatedRequest], None]
 class Workload(Protocol):
     """One source of requests. Each method answers when ``due`` is to be called next (inf: never)."""
 
-    flow: Flow
+    flow: FlowKey
 
     def begin(self, now: float, add: Add) -> float: ...
 
@@ -94,7 +93,7 @@ class ClosedLoop:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: FlowKey,
         depth: int,
         mix: Mix,
         *,
@@ -145,7 +144,7 @@ class OpenLoop:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: FlowKey,
         rate_per_s: float,
         mix: Mix,
         *,
@@ -182,7 +181,7 @@ class OpenLoop:
 class OnOff:
     """A closed loop of ``depth`` that wants for ``on_s`` and is silent for ``off_s`` (means of exponentials)."""
 
-    def __init__(self, flow: Flow, depth: int, mix: Mix, *, on_s: float, off_s: float, seed: int = 0) -> None:
+    def __init__(self, flow: FlowKey, depth: int, mix: Mix, *, on_s: float, off_s: float, seed: int = 0) -> None:
         self.flow = flow
         self.depth = depth
         self._rng = random.Random(f"{flow} {seed}")

@@ -10,7 +10,7 @@ import random
 from abc import ABC, abstractmethod
 
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.model import IoClass
+from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.queue import Queue
 
 
@@ -18,7 +18,7 @@ def make_request(
     node: str, *, io_class: IoClass = IoClass.APP, op: Op = Op.READ, offset: int = 0, length: int = 4096
 ) -> DiskRequest:
     """A request without memory, for decisions only."""
-    return DiskRequest(op, offset, length, None, 0, lambda request: None, flow=(node, io_class))
+    return DiskRequest(op, offset, length, None, 0, lambda request: None, flow=FlowKey(node, io_class))
 
 
 def pop_all(queue: Queue, now: float) -> tuple[list[DiskRequest], float | None]:
