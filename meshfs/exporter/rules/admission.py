@@ -55,21 +55,23 @@ _WAITING: Final = (Stage.SILENT, Stage.NEGOTIATED, Stage.LOGGING_IN)
 
 
 class Arrival:
-    """One connection; ``end`` closes it (set by who serves it). ``gone``: it is not counted any more."""
+    """One connection.
 
-    __slots__ = ("_group", "address", "end", "gone", "stage")
+    key        names the group that it is counted in
+    is_known   whether it comes from an address of the config, or from this machine's own socket
+    end        closes it (set by who serves it)
+    gone       it is not counted any more
+    """
 
-    def __init__(self, address: str, group: "_Group") -> None:
+    __slots__ = ("address", "end", "gone", "is_known", "key", "stage")
+
+    def __init__(self, address: str, key: bytes, is_known: bool) -> None:
         self.address = address
         self.stage = Stage.SILENT
         self.gone = False
         self.end: Callable[[], None] = _nothing
-        self._group = group
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it comes from an address of the config, or from this machine's own socket."""
-        return self._group.known
+        self.key = key
+        self.is_known = is_known
 
 
 class _Queues:
@@ -109,22 +111,12 @@ class _Queues:
             yield from islice(queue, max(0, len(queue) - most))
 
 
-class _Group(_Queues):
-    """The connections from one address that wait for a login."""
-
-    __slots__ = ("key", "known")
-
-    def __init__(self, key: bytes, known: bool) -> None:
-        super().__init__()
-        self.key = key
-        self.known = known
-
-
 class Admission:
     """All connections of one exporter. `arrive` and `advance` return which connection is to be ended, if any is."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        self._groups: dict[bytes, _Group] = {}
+        #: The connections of each group that wait for a login, by the key of the group.
+        self._groups: dict[bytes, _Queues] = {}
         self._strangers = _Queues()
         self._logged_in: set[Arrival] = set()
         self._known: frozenset[bytes] = frozenset()
@@ -140,14 +132,14 @@ class Admission:
         self._groups.clear()
         self._strangers = _Queues()
         for arrival in (*waiting, *self._logged_in):
-            arrival._group = self._group_of(arrival.address)
+            arrival.key, arrival.is_known = self._group_of(arrival.address)
         for arrival in waiting:
             self._enter(arrival)
         return self._surplus()
 
     def arrive(self, address: str) -> tuple[Arrival, Arrival | None]:
         """A connection came from this address, or from `LOCAL`: it, and the one to be ended for it."""
-        arrival = Arrival(address, self._group_of(address))
+        arrival = Arrival(address, *self._group_of(address))
         self._enter(arrival)
         return arrival, self._too_many(arrival)
 
@@ -188,46 +180,48 @@ class Admission:
 
     # --- inside ------------------------------------------------------------------------
 
-    def _group_of(self, address: str) -> _Group:
+    def _group_of(self, address: str) -> tuple[bytes, bool]:
+        """The key of the group that connections from the address are counted in, and whether the address is known."""
         key = ip_address(address).packed if address else b""
         known = not key or key in self._known
         if not known and len(key) == 16:
             # The rest of an IPv6 address is the host's own choice, so 2^64 of them cost an attacker nothing.
             key = key[:8]
-        return self._groups.get(key) or _Group(key, known)
+        return key, known
 
     def _enter(self, arrival: Arrival, *, first: bool = False) -> None:
-        # Another connection of the same address may have made the group again while this one was logged in.
-        group = arrival._group = self._groups.setdefault(arrival._group.key, arrival._group)
+        group = self._groups.get(arrival.key)
+        if group is None:
+            group = self._groups[arrival.key] = _Queues()
         group.add(arrival, first=first)
-        if not group.known:
+        if not arrival.is_known:
             self._strangers.add(arrival, first=first)
 
     def _leave(self, arrival: Arrival) -> None:
         if arrival.stage is Stage.LOGGED_IN:
             self._logged_in.discard(arrival)
             return
-        group = arrival._group
+        group = self._groups[arrival.key]
         group.remove(arrival)
-        if not group.known:
+        if not arrival.is_known:
             self._strangers.remove(arrival)
         if not group.count:
-            del self._groups[group.key]
+            del self._groups[arrival.key]
 
     def _too_many(self, arrival: Arrival) -> Arrival | None:
-        group, stage = arrival._group, arrival.stage
-        found = group.past(self._max_of(group), stage)
-        if found is None and not group.known:
-            found = self._strangers.past(limits.CONNECTIONS_STRANGERS_MAX, stage)
+        found = self._groups[arrival.key].past(self._max_of(arrival.key), arrival.stage)
+        if found is None and not arrival.is_known:
+            found = self._strangers.past(limits.CONNECTIONS_STRANGERS_MAX, arrival.stage)
         return found
 
-    def _max_of(self, group: _Group) -> int:
-        if not group.key:
+    def _max_of(self, key: bytes) -> int:
+        """How many connections of a group may be in one stage."""
+        if not key:
             return limits.CONNECTIONS_LOCAL_MAX
-        return self._node_max if group.known else limits.CONNECTIONS_STRANGER_MAX
+        return self._node_max if key in self._known else limits.CONNECTIONS_STRANGER_MAX
 
     def _surplus(self) -> list[Arrival]:
-        found = {arrival for group in self._groups.values() for arrival in group.surplus(self._max_of(group))}
+        found = {arrival for key, group in self._groups.items() for arrival in group.surplus(self._max_of(key))}
         return [*found, *set(self._strangers.surplus(limits.CONNECTIONS_STRANGERS_MAX)) - found]
 
 

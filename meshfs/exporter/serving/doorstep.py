@@ -22,9 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class Guest:
-    """A connection that was accepted, and when; ``newcomers`` is in whose turns it is served."""
+    """A connection that was accepted, and when; ``newcomers`` is in whose turns it is served.
 
-    __slots__ = ("_doorstep", "accepted_s", "address", "arrival", "newcomers", "socket")
+    ``on_turn`` serves it; the doorstep sets that.
+    """
+
+    __slots__ = ("accepted_s", "address", "arrival", "newcomers", "on_turn", "socket")
 
     def __init__(
         self, stream: socket.socket, address: object, arrival: Arrival, accepted_s: float, newcomers: ProcessorFlow
@@ -34,15 +37,11 @@ class Guest:
         self.arrival = arrival
         self.accepted_s = accepted_s
         self.newcomers = newcomers
-        self._doorstep: Doorstep | None = None
-
-    def wait(self, doorstep: "Doorstep") -> None:
-        self._doorstep = doorstep
+        self.on_turn: Callable[[], None] = _nothing
 
     def step(self, _: float) -> ProcessorFlow | None:
         """Its turn, in which it is served if it is there still."""
-        assert self._doorstep is not None
-        self._doorstep.serve(self)
+        self.on_turn()
         return None
 
 
@@ -69,7 +68,7 @@ class Doorstep:
 
     def add(self, guest: Guest) -> None:
         self._guests[guest] = None
-        guest.wait(self)
+        guest.on_turn = lambda: self._serve(guest)
         guest.arrival.end = lambda: self._close(guest)
         self._reactor.add(guest.socket.fileno(), lambda: self._readable(guest), on_failure=lambda _: self._close(guest))
 
@@ -102,7 +101,7 @@ class Doorstep:
         self._reactor.forget(guest.socket.fileno())
         self._processor.ready(guest, guest.newcomers)
 
-    def serve(self, guest: Guest) -> None:
+    def _serve(self, guest: Guest) -> None:
         """Its turn has come; it may have been ended meanwhile."""
         if guest in self._guests:
             del self._guests[guest]
@@ -122,3 +121,7 @@ class Doorstep:
     def _forget(self, guest: Guest) -> None:
         del self._guests[guest]
         self._reactor.forget(guest.socket.fileno())
+
+
+def _nothing() -> None:
+    """The doorstep does not have it yet."""
