@@ -49,7 +49,7 @@ def check_room(session: Session) -> None:
 
 
 def check_still_there(request: Request) -> None:
-    """Raises StatusError where a CREATE that waited has lost its session or its tree."""
+    """Raises StatusError where the session or the tree of a CREATE has gone while it waited."""
     session, tree = request.session, request.tree
     if not session.serving:
         raise StatusError(NtStatus.USER_SESSION_DELETED, "the session ended meanwhile")
@@ -66,7 +66,7 @@ def answer(
     action: CreateAction,
     oplock_level: int = OplockLevel.NONE,
 ) -> None:
-    """Add the open to its session, and answer the CREATE. ``allowed``: all the access this user may have to it."""
+    """Add an open to its session, and answer its CREATE. ``allowed`` is the most access that the user could have."""
     request.session.opens[opened.file_id] = opened
     opened.allowed = allowed
     opened.set_mode(mode_of(body.options))

@@ -66,10 +66,11 @@ class DiskOpen(DiskIo):
 
     @property
     def is_left(self) -> bool:
+        """Whether its session has ended, and I/O of it is at the disk still."""
         return self.closing and not self.session.serving
 
     def stop_excluding(self) -> None:
-        """Let go what could stop writers: locks, LOCK requests that wait, and its part in share access."""
+        """Give up what could stop writers: its locks, its LOCKs that wait, and its part in share access."""
         if self.gone:
             return
         for waiting in list(self.waits):
@@ -82,7 +83,6 @@ class DiskOpen(DiskIo):
             self.disk.wake_lock_waiters(freed)
 
     def drained(self) -> None:
-        """Nothing is at the disk, and the open is closing."""
         then, self._then = self._then, []
         if not then:
             return

@@ -104,6 +104,7 @@ class DiskIo(Kind):
                 self.cancel(request)
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
+        """Queue the READ at the disk. What lies behind the disk's end is left out."""
         if not self.readable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
         disk = self.disk
@@ -131,6 +132,7 @@ class DiskIo(Kind):
         exporter.touch(disk.runner)
 
     def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
+        """Queue the WRITE at the disk, which does not grow: one that ends behind the disk's end is refused."""
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
         disk = self.disk
@@ -154,7 +156,7 @@ class DiskIo(Kind):
         exporter.touch(disk.runner)
 
     def flush(self, request: Request) -> None:
-        """FLUSH goes through the queue, as everything that touches the disk does."""
+        """Queue the FLUSH, as everything that touches the disk goes through its queue."""
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
         disk = self.disk
@@ -195,7 +197,7 @@ def _read_done(done: DiskRequest) -> None:
 
 
 def _send_read(request: Request, buffer: Buffer, length: int) -> None:
-    """Make the reply around its payload, and let it go from there."""
+    """Make the reply around its payload, and send it from there."""
     peer, message, view = request.peer, request.message, buffer.view
     pack_read_response_frame(
         view, _REPLY_START, length, flags=_SIGNED if request.sign else 0,
@@ -250,7 +252,7 @@ def _write_done(done: DiskRequest) -> None:
 
 
 def _fail(request: Request, result: int) -> None:
-    """``result`` is -errno; 0 where the disk ended before its size (it shrank under us)."""
+    """Answer with an error: ``result`` is -errno, or 0 where the disk has ended before its size, as it shrank."""
     request.fail(status_from_errno(-result) if result else NtStatus.END_OF_FILE)
 
 

@@ -42,11 +42,11 @@ _OFFSET_MAX: Final = (1 << 63) - 1
 
 
 class ScratchOpen(Kind):
-    """An open of a scratch file or directory; ``directory`` is None of a file.
+    """An open of a scratch file, whose ``directory`` is None, or of a scratch directory.
 
-    delete_on_close   the file is to go with this open
-    position          behind the last byte read or written
-    keeps_times       what it writes does not count as the file's last write (MS-FSCC 2.4.7)
+    delete_on_close   whether the file is deleted when this open ends
+    position          the offset behind the last byte that was read or written
+    keeps_times       whether writing with this open leaves the file's times as they are (MS-FSCC 2.4.7)
     """
 
     __slots__ = (
@@ -244,7 +244,7 @@ class ScratchOpen(Kind):
             self.directory.changed(what, action, name, below=below)
 
     def deleted(self) -> None:
-        """The directory is about to be deleted: CHANGE_NOTIFY requests that wait for a change wait in vain."""
+        """End the CHANGE_NOTIFY requests that wait, because the directory is about to be deleted."""
         for waiting in list(self.waits):
             waiting.end(NtStatus.DELETE_PENDING)
 
@@ -254,11 +254,11 @@ class ScratchOpen(Kind):
         self.oplock = self.file.oplock = Oplock(self, level)
 
     def oplock_broken(self) -> None:
-        """Tell the initiator that it may cache no more (MS-SMB2 3.3.4.6)."""
+        """Notify the initiator that it may cache no more (MS-SMB2 3.3.4.6)."""
         oplock_break.notify(self.session, self.file_id)
 
     def drop_oplock(self) -> None:
-        """It was acknowledged, or took too long, or goes with the open; those that wait go on."""
+        """End the oplock, and let the CREATEs go on that wait for that."""
         oplock, self.oplock = self.oplock, None
         if oplock is not None:
             self.file.oplock = None

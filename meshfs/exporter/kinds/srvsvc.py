@@ -1,7 +1,7 @@
-"""The list of shares, as `smbclient -L` and file managers ask for it: NetrShareEnum of SRVSVC.
+"""The list of shares, for which `smbclient -L` and file managers ask by NetrShareEnum (MS-SRVS 3.1.4.8).
 
-DCE/RPC 1.1, connection-oriented (C706 chapter 12), as far as one interface with one function
-needs it: bind, one request, faults. MS-SRVS 3.1.4.8; NDR as in C706 chapter 14, little-endian.
+It is served over DCE/RPC 1.1, connection-oriented (C706 chapter 12), as far as one interface with one function needs
+that: bind, one request, and faults. NDR is that of C706 chapter 14, little-endian.
 """
 
 from struct import Struct, error
@@ -15,7 +15,7 @@ _LITTLE_ENDIAN: Final = b"\x10\x00\x00\x00"
 _NDR: Final = bytes.fromhex("045d888aeb1cc9119fe808002b104860") + b"\x02\x00\x00\x00"
 _SHARE_ENUM_ALL: Final = 15
 _FRAGMENT_MAX_BYTES: Final = 4280
-#: What frag_length can say. More is no PDU, and would be a megabyte of contexts to look through.
+#: The most that frag_length can say. A longer message is no PDU, and could hold a megabyte of contexts to look at.
 _PDU_MAX_BYTES: Final = 0xFFFF
 _TYPE_DISK, _TYPE_IPC_HIDDEN = 0x00000000, 0x80000003
 # nca_s_op_rng_error, nca_s_proto_error
@@ -25,7 +25,7 @@ _U32: Final = Struct("<I")
 
 
 class ShareList:
-    """One open of the pipe."""
+    """The list as one open of the pipe gets it."""
 
     def __init__(self, shares: tuple[tuple[str, str], ...]) -> None:
         self._shares = (*((name, _TYPE_DISK, remark) for name, remark in shares), ("IPC$", _TYPE_IPC_HIDDEN, ""))
@@ -67,7 +67,7 @@ class ShareList:
 
 
 def _level(stub: bytes) -> int:
-    """InfoStruct.Level, behind the optional server name."""
+    """InfoStruct.Level, which stands behind the optional server name."""
     offset = 4
     if _U32.unpack_from(stub)[0]:
         _, _, characters = Struct("<III").unpack_from(stub, offset)
@@ -78,14 +78,14 @@ def _level(stub: bytes) -> int:
 
 
 def _string(text: str) -> bytes:
-    """A conformant varying string with its NUL, aligned for what follows."""
+    """A conformant varying string with its NUL, padded so that what follows is aligned."""
     data = (text + "\0").encode("utf-16-le")
     characters = len(text) + 1
     return Struct("<III").pack(characters, 0, characters) + data + bytes(-len(data) % 4)
 
 
 def _bind_ack(pdu: bytes) -> bytes:
-    """Every presentation context offered with NDR is taken, all others are refused."""
+    """Accept every presentation context that is offered with NDR, and reject all others."""
     send_max, receive_max, _, count = Struct("<HHIB").unpack_from(pdu, _HEADER.size)
     address = b"\\PIPE\\srvsvc\0"
     body = Struct("<HHI").pack(min(send_max, _FRAGMENT_MAX_BYTES), min(receive_max, _FRAGMENT_MAX_BYTES), 0x53F0)

@@ -1,16 +1,18 @@
 """Byte-range locks of one disk or file (MS-FSA 2.1.4.10, 2.1.5.7, 2.1.5.8). Pure.
 
-Locks are mandatory: a READ or WRITE of another open inside an exclusive lock fails, a WRITE
-inside a shared lock fails whoever holds it. The owner is the open.
+Locks are mandatory. Inside an exclusive lock every READ and WRITE of another open fails. Inside a shared lock every
+WRITE fails, also that of the open that holds the lock. The owner of a lock is an open.
 
-A node may hold thousands of locks, and every READ and WRITE of every node asks about them, so a question must not
-walk through them. A range [a, b) overlaps a lock [s, e) when s < b and e > a. Of the locks that begin before b, those
-that end at or before a do not overlap, and each of them also begins before b. So their number is a difference of two
-counts, and two sorted lists give each count by bisection, also for locks that overlap each other:
+A node may hold thousands of locks, and every READ and WRITE of every node asks about them, so a question must not walk
+through them. A range [a, b) overlaps a lock [s, e) when s < b and e > a. Of the locks that begin before b, those that
+end at or before a do not overlap; each of these also begins before b. So the number of locks that overlap is the
+difference of two counts. Two sorted lists give each count by bisection, also for locks that overlap each other:
 
     overlapping [a, b)  =  (locks with s < b)  -  (locks with e <= a)
 
-A lock of length 0 stands between two bytes, at x, and overlaps where a < x < b. Those are counted by a third list.
+    locks [0, 10) and [5, 20), range [12, 15):   2 begin before 15, 1 ends at or before 12:   1 overlaps
+
+A lock of length 0 stands between two bytes, at x, and overlaps where a < x < b. A third list counts these.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -26,22 +28,22 @@ OFFSET_MAX: Final = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """``length`` may be 0: such a lock stands between two bytes."""
+    """A range of bytes. One of length 0 stands between two bytes."""
 
     offset: int
     length: int
 
     @property
     def valid(self) -> bool:
-        """The last byte has an offset of 64 bits."""
+        """Whether the offset of the last byte fits into 64 bits."""
         return self.length == 0 or self.offset + self.length - 1 <= OFFSET_MAX
 
     def touches(self, other: "ByteRange") -> bool:
-        """Whether the two overlap or lie side by side: true of every two ranges that can be in each other's way."""
+        """Whether the two overlap or lie side by side. All ranges that can conflict do."""
         return self.offset <= other.offset + other.length and other.offset <= self.offset + self.length
 
     def joined(self, other: "ByteRange | None") -> "ByteRange":
-        """The smallest range with both in it."""
+        """The smallest range that contains both."""
         if other is None:
             return self
         offset = min(self.offset, other.offset)
@@ -66,7 +68,7 @@ class _Sorted(Protocol):
 
 
 class _ShortSortedList(list[int]):
-    """Instead of a SortedList, which takes ten times the memory, where there are a thousand values at most."""
+    """Takes a tenth of the memory of a SortedList. It is for a thousand values at most, as an insertion moves them."""
 
     __slots__ = ()
 
@@ -84,7 +86,7 @@ class _ShortSortedList(list[int]):
 
 
 class _Ranges:
-    """Ranges that may overlap each other, and how many of them overlap a given one."""
+    """Ranges that may overlap each other. It counts those that overlap a given range."""
 
     __slots__ = ("_ends", "_points", "_starts")
 
@@ -111,7 +113,7 @@ class _Ranges:
             self._points.remove(held.offset)
 
     def overlapping(self, offset: int, length: int) -> int:
-        """How many overlap the range; one of length 0 is overlapped where a longer one has bytes on both its sides."""
+        """How many overlap the range. A range of length 0 is overlapped by those with bytes on both its sides."""
         if not length:
             return self._starts.bisect_left(offset) - self._ends.bisect_right(offset)
         end = offset + length
@@ -122,7 +124,11 @@ class _Ranges:
 
 
 class _Owned:
-    """The locks of one owner: ``exclusive`` has their ranges, ``counts`` how many there are of each range and kind."""
+    """The locks of one owner.
+
+    exclusive   the ranges of its exclusive locks
+    counts      how many locks it has of each range and kind (exclusive or not)
+    """
 
     __slots__ = ("counts", "exclusive", "total")
 
@@ -159,14 +165,14 @@ class LockTable:
         return owned is not None and owned.exclusive.overlapping(offset, length) == overlapping
 
     def can_write(self, owner: object, offset: int, length: int) -> bool:
-        """Whether no lock overlaps the range but exclusive ones of the owner."""
+        """Whether no lock overlaps the range except exclusive ones of the owner."""
         return not self._shared.overlapping(offset, length) and self.can_read(owner, offset, length)
 
     def try_lock(self, lock: Lock) -> bool:
-        """Grant it, or False when another one is in its way.
+        """Grant a lock. Returns False where another lock conflicts.
 
-        A shared lock may stand on shared ones and on its owner's exclusive ones; an exclusive
-        one on none, not even its owner's.
+        A shared lock may overlap shared locks, and exclusive ones of its owner. An exclusive lock may overlap none, not
+        even its owner's.
         """
         offset, length = lock.range.offset, lock.range.length
         if lock.exclusive:
@@ -191,7 +197,7 @@ class LockTable:
             self._shared.add(lock.range)
 
     def remove(self, lock: Lock) -> bool:
-        """Release one lock of exactly this owner, range and kind; False when there is none."""
+        """Release one lock of exactly this owner, range and kind. Returns False where there is none."""
         owned = self._owned.get(lock.owner)
         key = lock.range, lock.exclusive
         if owned is None or not owned.counts[key]:
@@ -211,11 +217,11 @@ class LockTable:
         return True
 
     def unlock(self, owner: object, wanted: ByteRange) -> bool:
-        """Release one of the owner's locks of exactly that range, an exclusive one first; False when there is none."""
+        """Release one of the owner's locks of exactly that range, an exclusive one first. False where there is none."""
         return self.remove(Lock(owner, wanted, True)) or self.remove(Lock(owner, wanted, False))
 
     def release(self, owner: object) -> ByteRange | None:
-        """Drop all locks of an open that ends. Returns the smallest range with all of them in it, None for none."""
+        """Release all locks of an owner. Returns the smallest range that contains them, None where it had none."""
         owned = self._owned.pop(owner, None)
         if owned is None:
             return None
@@ -230,7 +236,7 @@ class LockTable:
 
 
 class LockWaiter:
-    """A LOCK that waits until others let go; ``retry`` tries again, and says whether it need not wait any more."""
+    """A LOCK that waits until locks are released. ``retry`` tries again, and returns whether the waiting is over."""
 
     __slots__ = ("range", "retry")
 
@@ -240,27 +246,27 @@ class LockWaiter:
 
 
 class Lockable:
-    """What has byte-range locks: a disk, or a scratch file."""
+    """The base of what has byte-range locks: a disk, or a scratch file."""
 
     __slots__ = ("lock_waiters", "locks")
 
     def __init__(self) -> None:
         self.locks = LockTable()
-        #: Those that wait, the oldest first.
+        #: The LOCKs that wait, the oldest first.
         self.lock_waiters: dict[LockWaiter, None] = {}
 
     def wait_for_lock(self, wanted: ByteRange, retry: Callable[[], bool]) -> LockWaiter:
-        """Have ``retry`` called whenever a lock that may have been in the way is gone."""
+        """Call ``retry`` whenever a lock that may conflict with the wanted range is released."""
         waiter = LockWaiter(wanted, retry)
         self.lock_waiters[waiter] = None
         return waiter
 
     def wake_lock_waiters(self, freed: ByteRange) -> None:
-        """Locks inside ``freed`` are gone: let those try again that wait for something there, the oldest first.
+        """Locks inside ``freed`` were released: the LOCKs that wait for a range there try again, the oldest first.
 
-        Whatever keeps the others waiting is held still, as a lock is in the way of the ranges that it overlaps only.
+        Nothing has changed for the others, because a lock conflicts only with ranges that it overlaps.
         """
         for waiter in [waiter for waiter in self.lock_waiters if waiter.range.touches(freed)]:
-            # The answer to one may have ended others.
+            # The answer to one LOCK may have ended others.
             if waiter in self.lock_waiters and waiter.retry():
                 self.lock_waiters.pop(waiter, None)

@@ -1,6 +1,6 @@
-"""What a CREATE in the scratch share may ask for, whatever the files there are (MS-FSA 2.1.5.1). Pure.
+"""What a CREATE in the scratch share may ask for (MS-FSA 2.1.5.1). Pure.
 
-Every function raises StatusError, and changes nothing.
+Every function here raises StatusError where it refuses, and changes nothing.
 """
 
 from typing import Final
@@ -18,18 +18,18 @@ _A = AccessMask
 _D = CreateDisposition
 _F = FileAttributes
 _O = CreateOptions
-#: Everything one may do with a file: whoever is logged in may do it.
+#: All rights to a file; every node that is logged in has them.
 SCRATCH_RIGHTS: Final = 0x001F_01FF
 KEPT_ATTRIBUTES: Final = int(_F.READONLY | _F.HIDDEN | _F.SYSTEM | _F.ARCHIVE)
 _FORBIDDEN_IN_NAMES: Final = frozenset('"*/:<>?|\\') | {chr(code) for code in range(32)}
-# Room for a ".." beside each name of the longest path there can be; more is work without a purpose.
+# Room for a ".." beside each name of the longest possible path. More parts would only cost time.
 _PARTS_MAX: Final = 2 * (limits.SCRATCH_DEPTH_MAX + 1)
 
 
 def components(path: str) -> list[str]:
-    """The names of a path from the root down; none for the root itself.
+    """The names of a path from the root down; an empty list is the root itself.
 
-    As Windows does, "." and ".." are worked out here, by the text alone (MS-FSCC 2.1.5.1).
+    "." and ".." are resolved by the text alone, as Windows does (MS-FSCC 2.1.5.1).
     """
     parts = path.split("\\") if path else []
     if len(parts) > _PARTS_MAX:
@@ -49,13 +49,13 @@ def components(path: str) -> list[str]:
 
 
 def _check_name(name: str) -> None:
-    """One component; streams do not exist, so a colon is in none."""
+    """Check one name of a path. It has no colon, because streams do not exist."""
     if not name or len(name) > NAME_MAX_CHARS or not _FORBIDDEN_IN_NAMES.isdisjoint(name):
         raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name[:NAME_MAX_CHARS]!r}")
 
 
 def check_options(body: CreateRequest) -> None:
-    """What contradicts itself, whatever file is meant (2.1.5.1)."""
+    """Check for fields that contradict each other, whatever file is meant (2.1.5.1)."""
     directory = body.options & _O.DIRECTORY_FILE
     if directory and body.disposition in OVERWRITES:
         raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not overwritten")
@@ -68,6 +68,7 @@ def check_options(body: CreateRequest) -> None:
 
 
 def check_kind(file: ScratchFile, body: CreateRequest) -> None:
+    """Check that the CREATE wants what there is, a file or a directory, and wants it to exist."""
     if body.disposition == _D.CREATE:
         raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} exists")
     if not file.is_directory:
@@ -83,7 +84,7 @@ def check_kind(file: ScratchFile, body: CreateRequest) -> None:
 
 
 def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> None:
-    """2.1.5.1.2: what read-only, hidden and system files refuse."""
+    """Check what the attributes of a file refuse: read-only, hidden, and system (2.1.5.1.2)."""
     overwrites = body.disposition in OVERWRITES
     if file.attributes & _F.READONLY and not file.is_directory:
         if access & (_A.WRITE_DATA | _A.APPEND_DATA) or overwrites:
@@ -96,7 +97,7 @@ def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> Non
 
 
 def granted(body: CreateRequest) -> int:
-    """The access an open gets: all files give all rights to all."""
+    """The access that an open gets. Every file gives all rights to everybody."""
     wanted = body.desired_access
     if wanted & _A.GENERIC_ALL:
         wanted = wanted & ~_A.GENERIC_ALL | SCRATCH_RIGHTS

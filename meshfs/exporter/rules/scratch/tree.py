@@ -1,8 +1,8 @@
 """Files and directories of the scratch share, and what a directory knows of everything below it. Pure.
 
-Directories nest, at most SCRATCH_DEPTH_MAX deep. So each operation may walk from a file up to the root, and none walks
-down: what a rename asks of all that lies below a directory (is any of it open, how deep is it) is counted there as
-files are opened, closed, made, moved and removed.
+Directories nest at most SCRATCH_DEPTH_MAX deep. So an operation may walk from a file up to the root; none walks down.
+A rename has to know whether anything below a directory is open, and how deep the directories below it nest. Each
+directory counts both, as files are opened, closed, made, moved and removed.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ from meshfs.smb.messages import FileTimes
 
 
 class OpenOfFile(Protocol):
-    """What the model looks at; `meshfs.exporter.kinds.scratch_open.ScratchOpen` is one."""
+    """An open, as far as its file knows it; `meshfs.exporter.kinds.scratch_open.ScratchOpen` is one."""
 
     access: int
     share_access: int
 
     def changed(self, what: int, action: int, name: str, *, below: bool) -> None:
-        """A file in its directory changed, or ``below``, in a directory of that one; ``what`` is of NotifyFilter."""
+        """A file in its directory changed, or ``below``: in a directory of that one. NotifyFilter has ``what``."""
 
     def deleted(self) -> None:
-        """Its directory is about to be deleted: nothing in it changes any more."""
+        """Its directory is about to be deleted, so nothing in it changes any more."""
 
 
 class ScratchFile(Lockable):
@@ -71,7 +71,7 @@ class ScratchFile(Lockable):
         return self.children is not None
 
     def above(self) -> "Iterator[ScratchFile]":
-        """The directories that it lies in, the nearest first."""
+        """The directories that the file lies in, the nearest first."""
         directory = self.parent
         while directory is not None:
             yield directory
@@ -79,12 +79,12 @@ class ScratchFile(Lockable):
 
     @property
     def depth(self) -> int:
-        """How many directories it lies in: 0 for the root."""
+        """How many directories the file lies in: 0 for the root."""
         return sum(1 for _ in self.above())
 
     @property
     def path(self) -> str:
-        """From the share's root, without a leading separator."""
+        """The path from the share's root, without a leading separator."""
         names = [self.name, *(directory.name for directory in self.above())]
         return "\\".join(reversed(names)).removeprefix("\\")
 
@@ -103,14 +103,14 @@ class ScratchFile(Lockable):
     # --- what lies in a directory ------------------------------------------------------
 
     def find(self, name: str) -> "ScratchFile | None":
-        """The file of that name, or of that 8.3 name where there is none."""
+        """The file of that name; where there is none, the file of that 8.3 name."""
         if self.children is None:
             return None
         found: ScratchFile | None = self.children.get(name.casefold())
         return found or self._shorts.get(name.upper())
 
     def children_after(self, folded_name: str | None) -> "Iterator[tuple[str, ScratchFile]]":
-        """In the order of listings: those behind a folded name, which itself need not be there any more."""
+        """The files behind a folded name in the order of listings. The name itself need not exist any more."""
         children = self.children
         if children is None:
             return
@@ -128,7 +128,7 @@ class ScratchFile(Lockable):
             self._change_height(None, file.height)
 
     def detach(self, file: "ScratchFile") -> None:
-        """Take it out; its ``parent`` stays what it was."""
+        """Remove a file from the directory; its ``parent`` stays what it was."""
         assert self.children is not None
         del self.children[file.name.casefold()]
         if self._shorts.get(file.short_name) is file:
@@ -138,7 +138,7 @@ class ScratchFile(Lockable):
             self._change_height(file.height, None)
 
     def _give_short_name(self, file: "ScratchFile") -> None:
-        """A file's own name goes before the 8.3 name of another, whoever came first."""
+        """Choose the 8.3 name of a file. A file's own name takes precedence over the 8.3 name of another file."""
         assert self.children is not None
         own = file.name.upper()
         robbed = self._shorts.pop(own, None)
@@ -160,7 +160,7 @@ class ScratchFile(Lockable):
                 directory.opens_below += moved
 
     def _change_height(self, old: int | None, new: int | None) -> None:
-        """One of its directories comes (``old`` is None), goes (``new`` is None), or changes its height."""
+        """A directory in it is new (``old`` is None), is gone (``new`` is None), or has another height."""
         for directory in (self, *self.above()):
             heights, before = directory._heights, directory.height
             if old is not None:

@@ -1,8 +1,8 @@
-"""The scratch share's files: in memory, in directories that nest, bounded. Pure.
+"""The scratch share's files: they lie in memory, in directories that nest, and are bounded. Pure.
 
-The rules are MS-FSA's: 2.1.5.1 (create), 2.1.5.5 (close), 2.1.5.11 (change notifications), 2.1.5.15 (set information).
-A file lives as long as the process; one that is deleted goes with its last open. Whatever is refused raises
-StatusError and changes nothing. Times are FILETIMEs, given by the caller.
+The rules are those of MS-FSA: 2.1.5.1 (create), 2.1.5.5 (close), 2.1.5.11 (change notifications), 2.1.5.15 (set
+information). Files exist as long as the process. A file that is deleted goes with its last open. A method that refuses
+raises StatusError and changes nothing. Times are FILETIMEs, which the caller gives.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ _F = FileAttributes
 _O = CreateOptions
 #: The largest file of NTFS with 4 KiB clusters (MS-FSA 2.1.5.4, MAXFILESIZE); beyond, a range makes no sense.
 FILE_SIZE_MAX_BYTES: Final = 0xFFF_FFFF_0000
-#: A rename enters a name as if it opened the directory for that, and shares all but its deletion.
+#: A rename changes a directory as if it opened the directory for writing, and shared all but its deletion.
 _RENAME_SHARES: Final = int(ShareAccess.READ | ShareAccess.WRITE)
 _DATA_STREAM: Final = "::$DATA"
 _WRITTEN: Final = int(NotifyFilter.LAST_WRITE)
@@ -50,7 +50,7 @@ _OVERWRITTEN: Final = int(NotifyFilter.LAST_WRITE | NotifyFilter.SIZE | NotifyFi
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A CREATE that may go ahead: its file, what was done, and the access its open has."""
+    """The outcome of a CREATE that was carried out: its file, what was done to it, and the access of the open."""
 
     file: ScratchFile
     action: CreateAction
@@ -80,7 +80,7 @@ class ScratchVolume:
     # --- create ------------------------------------------------------------------------
 
     def create(self, body: CreateRequest, now: int) -> Created | Oplock:
-        """Find or make the file. Where an oplock has to be broken first nothing is done, and it is returned."""
+        """Find or make the file. Where an oplock has to be broken first, do nothing and return the oplock."""
         check_options(body)
         directory, name = self._locate(body.name.removesuffix(_DATA_STREAM))
         file = directory.find(name) if name else self.root
@@ -91,7 +91,7 @@ class ScratchVolume:
         return self._make(directory, name, body, now)
 
     def _locate(self, path: str) -> tuple[ScratchFile, str]:
-        """The directory a path ends in, and the name there; the name is empty for the root."""
+        """The directory that a path ends in, and the name there. The name is empty for the root."""
         names = components(path)
         if not names:
             return self.root, ""
@@ -129,7 +129,7 @@ class ScratchVolume:
             raise StatusError(NtStatus.DELETE_PENDING, f"{body.name!r} is being deleted")
         access = granted(body)
         check_attributes(file, body, access)
-        # What overwriting does counts against share access, and is not of the open (MS-FSA 2.1.5.1.2).
+        # Share access has to allow the overwriting, too, which is no right of the open (MS-FSA 2.1.5.1.2).
         needed = access
         if body.disposition in OVERWRITES:
             needed |= _A.DELETE if body.disposition == _D.SUPERSEDE else _A.WRITE_DATA
@@ -150,7 +150,7 @@ class ScratchVolume:
     # --- close and delete --------------------------------------------------------------
 
     def close(self, file: ScratchFile, opened: OpenOfFile, *, delete: bool, now: int) -> None:
-        """An open ends, and with the last the file when it is to be deleted."""
+        """An open ends. With the last open of a file that is to be deleted, the file goes."""
         file.remove_open(opened)
         if opened in file.watchers:
             del file.watchers[opened]
@@ -161,7 +161,7 @@ class ScratchVolume:
             self._unlink(file, now)
 
     def set_disposition(self, file: ScratchFile, *, delete: bool) -> None:
-        """2.1.5.15.3: delete it at its last close, or not after all."""
+        """Have the file deleted at its last close, or not deleted after all (2.1.5.15.3)."""
         if delete and (file.attributes & _F.READONLY or file is self.root):
             raise StatusError(NtStatus.CANNOT_DELETE, f"{file.path!r} is read-only")
         if delete and file.children:
@@ -195,7 +195,7 @@ class ScratchVolume:
     # --- rename ------------------------------------------------------------------------
 
     def rename(self, file: ScratchFile, path: str, *, overwrite: bool, now: int) -> None:
-        """2.1.5.15.12: give it another name, maybe in another directory."""
+        """Give the file another name, maybe in another directory (2.1.5.15.12)."""
         if file is self.root:
             raise StatusError(NtStatus.INVALID_PARAMETER, "the root is not renamed")
         directory, name = self._locate(path.removeprefix("\\"))
@@ -236,25 +236,25 @@ class ScratchVolume:
         self._tell(old_directory, what, NotifyAction.RENAMED_OLD_NAME if same else NotifyAction.REMOVED, old_name)
         self._tell(directory, what, NotifyAction.RENAMED_NEW_NAME if same else NotifyAction.ADDED, name)
         if not file.is_directory:
-            # Windows tells of a renamed file, and not of a directory, as if its attributes had been set as well.
+            # Windows notifies of a renamed file, but not of a directory, as if its attributes had been set as well.
             self.modified(file, int(NotifyFilter.ATTRIBUTES | NotifyFilter.CREATION))
 
     # --- change notifications ----------------------------------------------------------
 
     def watch(self, directory: ScratchFile, opened: OpenOfFile) -> None:
-        """Tell this open of the directory of changes until it is closed. StatusError where too many are told."""
+        """Notify an open of the directory of changes until it is closed. Raises StatusError where too many are."""
         if self._watching >= limits.SCRATCH_WATCHERS_MAX:
             raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens are notified of changes")
         directory.watchers[opened] = None
         self._watching += 1
 
     def modified(self, file: ScratchFile, what: int) -> None:
-        """Something else of the file changed than its name."""
+        """Notify that something other than its name changed in a file."""
         if file.parent is not None:
             self._tell(file.parent, what, NotifyAction.MODIFIED, file.name)
 
     def _tell(self, directory: ScratchFile, what: int, action: int, name: str) -> None:
-        """A file in the directory changed: tell those who watch it, or a directory above it."""
+        """A file in the directory changed: notify the opens that watch the directory, or one above it."""
         if not self._watching:
             return
         names, below = [name], False
@@ -273,7 +273,7 @@ class ScratchVolume:
             return bytes(view[offset : offset + length])
 
     def write(self, file: ScratchFile, offset: int, data: bytes | memoryview, now: int | None) -> None:
-        """Raises StatusError DISK_FULL, or INVALID_PARAMETER past what a file may ever have."""
+        """Raises StatusError DISK_FULL, or INVALID_PARAMETER behind what the largest file may have."""
         end = offset + len(data)
         if not data:
             return
@@ -294,7 +294,7 @@ class ScratchVolume:
         self.modified(file, _RESIZED)
 
     def written(self, file: ScratchFile, now: int | None) -> None:
-        """Its times are those of ``now``; of None, as they are."""
+        """Set the times of a file that was written; None leaves them as they are."""
         if now is None:
             return
         file.times = replace(file.times, write_filetime=now, change_filetime=now)
