@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.disk.open import DiskOpen
 from meshfs.exporter.rules.channel_sequence import is_newer_or_equal
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, Flags, Fsctl, NtStatus
 from meshfs.smb.messages import (

@@ -4,7 +4,7 @@ Time is the processor's clock, which the tests set forward at each look: no asse
 """
 
 from meshfs import limits
-from meshfs.exporter.kinds import disk_io
+from meshfs.exporter.kinds.disk import io as disk_io
 from meshfs.exporter.rules.admission import LOCAL
 from meshfs.exporter.rules.turns import newcomers_of
 from meshfs.exporter.serving import engine, outlet

@@ -11,7 +11,7 @@ import trio
 
 from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
-from meshfs.exporter.kinds import disk_io
+from meshfs.exporter.kinds.disk import io as disk_io
 from meshfs.exporter.serving.engine import Engine
 from meshfs.exporter.serving.outlet import Outlet
 from meshfs.initiator.channel.outstanding import OutstandingRequests

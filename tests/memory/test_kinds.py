@@ -9,7 +9,7 @@ import pytest
 import meshfs.exporter
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds import registry
-from meshfs.exporter.kinds.created import Creator, answer
+from meshfs.exporter.kinds.at_create import Creator, answer
 from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.open import Open

@@ -11,7 +11,7 @@ from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.disk.open import DiskOpen
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.initiator.attached.port import Handle, _next_zero_bytes
 from meshfs.limits import MIB

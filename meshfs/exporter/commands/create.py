@@ -8,7 +8,7 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import check_room
+from meshfs.exporter.kinds.at_create import check_room
 from meshfs.exporter.kinds.registry import creator
 from meshfs.smb.constants import (
     AccessMask,

@@ -110,7 +110,7 @@ def _logged_in(
     del session.logins[peer]
     flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
     if previous is not None:
-        # What it still has at a disk holds up the new session's opens of that disk only (disk_create.py).
+        # What it still has at a disk holds up the new session's opens of that disk only (kinds/disk/create.py).
         peer.log_info("node %s ends its previous session", session.user)
         exporter.sessions.end(previous, _nobody)
     session.happened(Event.GRANTED)

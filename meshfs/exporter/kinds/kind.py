@@ -2,7 +2,7 @@
 
 A kind overrides what it can do. No command asks which kind an open is of: a command reads the request, finds the open
 by its file id (`find_open`), and lets the open answer. So a new kind is a new file with a subclass of `Kind` and a
-`Creator` (`created.py`), and one line in `registry.py`.
+`Creator` (`at_create.py`), and one line in `registry.py`.
 
     command           asks the open for
     READ, WRITE       read, write

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.exchange.waiting import wait
-from meshfs.exporter.kinds.created import check_room, check_still_there
+from meshfs.exporter.kinds.at_create import check_room, check_still_there
 from meshfs.exporter.rules.holdings import Resource
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted, takes_all
+from meshfs.exporter.kinds.at_create import Creator, answer, check_not_deleted, takes_all
 from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
 from meshfs.exporter.kinds.srvsvc import ShareList
 from meshfs.exporter.state.open import Owner

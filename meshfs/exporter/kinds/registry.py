@@ -5,8 +5,10 @@ A new kind is one line here. In the shares of disks it stands before the disks, 
 
 from typing import Final
 
-from meshfs.exporter.kinds import disk_create, pipe, root, scratch_create
-from meshfs.exporter.kinds.created import Creator
+from meshfs.exporter.kinds import pipe, root
+from meshfs.exporter.kinds.at_create import Creator
+from meshfs.exporter.kinds.disk import create as disk_create
+from meshfs.exporter.kinds.scratch import create as scratch_create
 from meshfs.exporter.state.shares import SHARE_IPC, SHARE_SCRATCH
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
 

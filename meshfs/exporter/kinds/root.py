@@ -5,8 +5,8 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted
-from meshfs.exporter.kinds.disk_facts import disk_facts
+from meshfs.exporter.kinds.at_create import Creator, answer, check_not_deleted
+from meshfs.exporter.kinds.disk.facts import disk_facts
 from meshfs.exporter.kinds.facts import volume_serial
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access

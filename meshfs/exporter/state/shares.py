@@ -37,7 +37,7 @@ CLASS_OF_SHARE: Final[Mapping[str, IoClass]] = {
 
 
 class OpenOfDisk(Protocol):
-    """What a disk knows of its opens; `meshfs.exporter.kinds.disk.DiskOpen` is one."""
+    """What a disk knows of its opens; `meshfs.exporter.kinds.disk.open.DiskOpen` is one."""
 
     access: int
     closing: bool

@@ -18,7 +18,7 @@ from meshfs.smb.messages import FileTimes
 
 
 class OpenOfFile(Protocol):
-    """An open, as far as its file knows it; `meshfs.exporter.kinds.scratch_open.ScratchOpen` is one."""
+    """An open, as far as its file knows it; `meshfs.exporter.kinds.scratch.open.ScratchOpen` is one."""
 
     access: int
     share_access: int

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds import zeroing
-from meshfs.exporter.kinds.disk_facts import disk_facts, with_disk
-from meshfs.exporter.kinds.disk_io import DiskIo
+from meshfs.exporter.kinds.disk import zeroing
+from meshfs.exporter.kinds.disk.facts import disk_facts, with_disk
+from meshfs.exporter.kinds.disk.io import DiskIo
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.open import Owner

@@ -14,8 +14,8 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import Creator, answer, check_not_deleted, takes_all
-from meshfs.exporter.kinds.disk import DiskOpen
+from meshfs.exporter.kinds.at_create import Creator, answer, check_not_deleted, takes_all
+from meshfs.exporter.kinds.disk.open import DiskOpen
 from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.rules.access import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES, action_on_existing

@@ -18,7 +18,7 @@ from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.exchange.waiting import Waiting
-from meshfs.exporter.kinds.disk_io import DiskIo
+from meshfs.exporter.kinds.disk.io import DiskIo
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.status import status_from_errno
 

@@ -10,9 +10,10 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds import oplock_break, scratch_facts
 from meshfs.exporter.kinds.facts import volume_serial
 from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
+from meshfs.exporter.kinds.scratch import facts as scratch_facts
+from meshfs.exporter.kinds.scratch import oplock_break
 from meshfs.exporter.rules.holdings import Resource
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.oplock import Oplock

@@ -4,9 +4,9 @@ from typing import Final
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.kinds.created import Creator, answer, takes_all
+from meshfs.exporter.kinds.at_create import Creator, answer, takes_all
 from meshfs.exporter.kinds.pending_create import PendingCreate
-from meshfs.exporter.kinds.scratch_open import ScratchOpen
+from meshfs.exporter.kinds.scratch.open import ScratchOpen
 from meshfs.exporter.rules.oplock import GRANTED_LEVELS, Oplock
 from meshfs.exporter.rules.scratch.rules import SCRATCH_RIGHTS
 from meshfs.exporter.rules.scratch.volume import Created, ScratchVolume
