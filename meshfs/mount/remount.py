@@ -16,6 +16,7 @@ from meshfs.mount.exit_status import EXIT_CONFIG, EXIT_FAILURE
 from meshfs.mount.options import MountOptions
 from meshfs.program.control_client import NOT_ALLOWED, NoAnswer, read_control, read_mount
 from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.records import MountRecord, ReloadRecord
 
 # linux/mount.h; statvfs(3) gives the same bits.
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_SYNCHRONOUS = 1, 2, 4, 8, 16
@@ -31,28 +32,27 @@ def remount(options: MountOptions) -> int:
     """The exit status of the command; tells on standard error what was refused."""
     point = os.path.realpath(options.mountpoint)
     try:
-        answer = ask_reload(Path(point), options.said, os.path.abspath(options.config))
+        outcome = ReloadRecord(ask_reload(Path(point), options.said, os.path.abspath(options.config)).raw)
     except NoAnswer as error:
         print(f"meshfs: {options.mountpoint}: {error}", file=sys.stderr)
         return EXIT_FAILURE
-    if failure := answer.text("failure"):
-        print(f"meshfs: not changed: {failure}", file=sys.stderr)
+    if outcome.failure:
+        print(f"meshfs: not changed: {outcome.failure}", file=sys.stderr)
         return EXIT_CONFIG
-    for line in answer.texts("refused"):
+    for line in outcome.refused:
         print(f"meshfs: {line}", file=sys.stderr)
-    return EXIT_FAILURE if answer.texts("refused") else _change_flags(point, options.kernel)
+    return EXIT_FAILURE if outcome.refused else _change_flags(point, options.kernel)
 
 
 def ask_reload(point: Path, said: Sequence[str] = (), config: str = "") -> Fields:
     """What came of it: "changed", "refused", "failure". Raises NoAnswer."""
-    mount = read_mount(point)
-    if mount.raw.get("whole") is False:
+    mount = MountRecord(read_mount(point).raw)
+    if mount.is_partial:
         raise NoAnswer("only root and the user whose process it is may reload this mount", NOT_ALLOWED)
-    control = mount.text("control")
-    if not control:
+    if not mount.control:
         raise NoAnswer("its process has no control socket; send it SIGHUP, and see its log for what came of it")
     request = {"verb": "reload", "options": list(said), "config": config}
-    return read_control(Path(control), request, RELOAD_TIMEOUT_S, who="the mount's process")
+    return read_control(Path(mount.control), request, RELOAD_TIMEOUT_S, who="the mount's process")
 
 
 def _change_flags(point: str, kernel: Iterable[str]) -> int:

@@ -8,8 +8,8 @@ from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
 from meshfs.cluster.config import disk_id
-from meshfs.telemetry.fields import Fields
 from meshfs.telemetry.problems import Problem, Severity
+from meshfs.telemetry.records import CostRecord, FlowRecord, FlowsDiskRecord, FlowsRecord, PolicyRecord, WindowsRecord
 
 COLUMNS = (
     *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "WAITS", "FLYING"),
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show(answers: Sequence[Answer], wanted: Sequence[str], json: bool, problems: Sequence[Problem] = ()) -> int:
     """Print the chosen disks of what exporters answered; returns the exit status."""
-    shown = [(answer, chosen(answer.fields, wanted)) for answer in answers]
+    shown = [(answer, chosen(answer.read(FlowsRecord), wanted)) for answer in answers]
     found = [*problems, *(line for answer in answers for line in flow_problems(answer))]
     if all(not answer.error for answer in answers):
         found += [
@@ -63,7 +63,7 @@ def show(answers: Sequence[Answer], wanted: Sequence[str], json: bool, problems:
         documents = [{**output.as_json(answer), "disks": [disk.raw for disk in disks]} for answer, disks in shown]
         output.print_json({"exporters": documents}, found)
     else:
-        blocks = [disk_block(answer.fields.text("node"), disk) for answer, disks in shown for disk in disks]
+        blocks = [disk_block(answer.read(FlowsRecord).node, disk) for answer, disks in shown for disk in disks]
         output.print_blocks(blocks or ["no disks"], found)
     return output.exit_status(found)
 
@@ -73,14 +73,14 @@ def flow_problems(answer: Answer) -> list[Problem]:
     return [output.no_answer(who, answer)] if answer.error else output.version_problems(who, answer)
 
 
-def chosen(document: Fields, wanted: Sequence[str]) -> list[Fields]:
+def chosen(document: FlowsRecord, wanted: Sequence[str]) -> list[FlowsDiskRecord]:
     """The disks of the document that are wanted; all when none is named."""
-    node = document.text("node")
-    return [disk for disk in document.items("disks") if not wanted or set(wanted) & names(node, disk.text("name"))]
+    node = document.node
+    return [disk for disk in document.disks if not wanted or set(wanted) & names(node, disk.name)]
 
 
 def has(answers: Sequence[Answer], name: str) -> bool:
-    return any(chosen(answer.fields, [name]) for answer in answers)
+    return any(chosen(answer.read(FlowsRecord), [name]) for answer in answers)
 
 
 def names(node: str, disk: str) -> set[str]:
@@ -88,84 +88,85 @@ def names(node: str, disk: str) -> set[str]:
     return {disk, f"{node}/{disk}", disk_id(node, disk)}
 
 
-def disk_block(node: str, disk: Fields) -> str:
-    rows = [flow_row(flow) for flow in disk.items("flows")]
+def disk_block(node: str, disk: FlowsDiskRecord) -> str:
+    rows = [flow_row(flow) for flow in disk.flows]
     flows = table.render(COLUMNS, rows, right=tuple(RIGHT)) if rows else "  no I/O yet"
     return "\n".join([*disk_lines(node, disk), flows])
 
 
-def disk_lines(node: str, disk: Fields) -> list[str]:
+def disk_lines(node: str, disk: FlowsDiskRecord) -> list[str]:
     """How the disk is shared: state and settings, cost model, fairness."""
-    policy, jain = disk.object("policy"), disk.object("jain")
-    fairness = [f"{name} {pair(jain.object(name), fixed)}" for name in CLASSES]
+    policy, jain = disk.policy, disk.jain
+    fairness = [f"{name} {pair(windows, fixed)}" for name, windows in (("app", jain.app), ("system", jain.system))]
     limit = limits(policy)
     return [
         headline(node, disk),
-        f"  floor of system I/O {table.percent(policy.number('system_floor'))}, "
+        f"  floor of system I/O {table.percent(policy.system_floor)}, "
         + (f"limit {limit}" if limit else "no limit")
-        + f", set by {table.printable(policy.text('source')) or table.UNKNOWN}",
-        "  cost of " + cost_model(disk.object("cost")),
+        + f", set by {table.printable(policy.source) or table.UNKNOWN}",
+        "  cost of " + cost_model(disk.cost),
         "  Jain's index of fairness, 1s (60s): " + ", ".join(fairness),
     ]
 
 
-def headline(node: str, disk: Fields) -> str:
+def headline(node: str, disk: FlowsDiskRecord) -> str:
     """What fits in one line of the disk."""
-    name = table.printable(f"{node}/{disk.text('name')}")
     return (
-        f"disk {name}: "
-        f"{table.printable(disk.text('discipline')) or table.UNKNOWN}, depth {table.count(disk.integer('depth'))}, "
-        f"{table.count(disk.integer('in_flight'))} in flight, {table.count(disk.integer('queued'))} queued, "
-        f"utilisation, 1s (60s): {pair(disk.object('utilisation'), table.percent)}"
+        f"disk {table.printable(f'{node}/{disk.name}')}: "
+        f"{table.printable(disk.discipline) or table.UNKNOWN}, depth {table.count(disk.depth)}, "
+        f"{table.count(disk.in_flight)} in flight, {table.count(disk.queued)} queued, "
+        f"utilisation, 1s (60s): {pair(disk.utilisation, table.percent)}"
     )
 
 
-def flow_row(flow: Fields) -> list[str]:
-    share, latency = flow.object("share"), flow.object("latency_ms")
+def flow_row(flow: FlowRecord) -> list[str]:
+    share, latency, policy = flow.share, flow.latency_ms, flow.policy
     return [
-        flow.text("node"),
-        flow.text("class"),
-        weight(flow.number("weight")),
-        table.percent(flow.number("reservation") or None),
-        limits(flow),
-        table.percent(flow.number("entitlement")),
-        table.percent(share.number("1s")),
-        table.percent(share.number("60s")),
-        lag(flow.number("lag_s")),
-        table.count(flow.integer("queued")),
-        table.latency(milli(flow.number("waits_s") or None, 1e3)),
-        table.count(flow.integer("in_flight")),
-        table.latency(latency.number("p50")),
-        table.latency(latency.number("p99")),
-        table.rate(flow.object("iops").number("1s")),
-        table.bytes_rate(flow.object("bytes_per_s").number("1s")),
-        flow.text("held"),
-        flow.text("source"),
+        flow.node,
+        flow.io_class,
+        weight(policy.weight),
+        table.percent(policy.reservation or None),
+        limits(policy),
+        table.percent(flow.entitlement),
+        table.percent(share.second),
+        table.percent(share.minute),
+        lag(flow.lag_s),
+        table.count(flow.queued),
+        table.latency(milli(flow.waits_s or None, 1e3)),
+        table.count(flow.in_flight),
+        table.latency(latency.p50),
+        table.latency(latency.p99),
+        table.rate(flow.iops.second),
+        table.bytes_rate(flow.bytes_per_s.second),
+        flow.held,
+        policy.source,
     ]
 
 
-def cost_model(cost: Fields) -> str:
+def cost_model(cost: CostRecord) -> str:
     """Fixed and per-byte cost of each kind of request; 1 ns a byte is 1000 MB/s."""
     parts = []
-    for kind in ("read", "write"):
-        byte_ns = cost.number(f"{kind}_byte_ns")
+    for kind, fixed_us, byte_ns in (
+        ("read", cost.read_fixed_us, cost.read_byte_ns),
+        ("write", cost.write_fixed_us, cost.write_byte_ns),
+    ):
         speed = f"{1000 / byte_ns:.0f} MB/s" if byte_ns and byte_ns > 1e-6 else table.UNKNOWN
-        parts.append(f"a {kind} {table.latency(milli(cost.number(f'{kind}_fixed_us'), 1e-3))} and {speed}")
-    parts.append(f"a flush {table.latency(milli(cost.number('flush_fixed_us'), 1e-3))}")
-    learnt = "learnt from" if cost.flag("calibrated") else "not calibrated yet,"
-    return ", ".join(parts) + f" ({learnt} {table.count(cost.integer('windows'))} windows)"
+        parts.append(f"a {kind} {table.latency(milli(fixed_us, 1e-3))} and {speed}")
+    parts.append(f"a flush {table.latency(milli(cost.flush_fixed_us, 1e-3))}")
+    learnt = "learnt from" if cost.calibrated else "not calibrated yet,"
+    return ", ".join(parts) + f" ({learnt} {table.count(cost.windows)} windows)"
 
 
-def limits(settings: Fields) -> str:
+def limits(policy: PolicyRecord) -> str:
     """500/s 10M/s, or empty."""
-    iops, bytes_per_s = settings.number("limit_iops"), settings.number("limit_bytes_per_s")
+    iops, bytes_per_s = policy.limit_iops, policy.limit_bytes_per_s
     shown = [] if iops is None else [f"{table.rate(iops)}/s"]
     return " ".join(shown if bytes_per_s is None else [*shown, f"{table.bytes_rate(bytes_per_s)}/s"])
 
 
-def pair(values: Fields, form: table.Form) -> str:
+def pair(values: WindowsRecord, form: table.Form) -> str:
     """A figure over the last second and the last minute."""
-    return f"{form(values.number('1s'))} ({form(values.number('60s'))})"
+    return f"{form(values.second)} ({form(values.minute)})"
 
 
 def fixed(value: float | None) -> str:

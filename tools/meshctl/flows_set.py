@@ -8,8 +8,8 @@ from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
 from meshctl.main_types import Subparsers
 from meshctl.sources import Exporter, exporters_here
 from meshfs.errors import ConfigError
-from meshfs.telemetry.fields import Fields
 from meshfs.telemetry.problems import Problem, Severity
+from meshfs.telemetry.records import FlowsDiskRecord, FlowsRecord, PolicyRecord
 
 ALL = "all"
 _FLOW_KEYS = ("weight", "reservation")
@@ -128,8 +128,8 @@ def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[
     answer = exporter.ask({"verb": "flows-set", "disk": disk, **request})
     names = [] if disk is None else [disk]
     different = [
-        Problem("setting-not-in-force", Severity.ERROR, f"disk {item.text('name')}", line)
-        for item in chosen(answer.fields, names)
+        Problem("setting-not-in-force", Severity.ERROR, f"disk {item.name}", line)
+        for item in chosen(answer.read(FlowsRecord), names)
         for line in not_in_force(item, wanted)
     ]
     # What failed has nothing to show: its text says what was refused and why.
@@ -146,23 +146,30 @@ def one_exporter(arguments: argparse.Namespace, node: str) -> Exporter:
     return found[0]
 
 
-def not_in_force(disk: Fields, wanted: dict[str, Any]) -> list[str]:
+def not_in_force(disk: FlowsDiskRecord, wanted: dict[str, Any]) -> list[str]:
     """Settings the exporter accepted and does not show: nothing is to be overridden in silence."""
     values = {key: value for key, value in wanted.items() if key not in ("node", "class")}
     if "node" not in wanted:
-        return differences("", disk.object("policy"), values)
+        return differences("", disk.policy, values)
     return [
         line
-        for flow in disk.items("flows")
-        if flow.text("node") == wanted["node"] and wanted["class"] in (None, flow.text("class"))
-        for line in differences(f"{flow.text('node')}/{flow.text('class')}: ", flow, values)
+        for flow in disk.flows
+        if flow.node == wanted["node"] and wanted["class"] in (None, flow.io_class)
+        for line in differences(f"{flow.node}/{flow.io_class}: ", flow.policy, values)
     ]
 
 
-def differences(who: str, found: Fields, values: dict[str, float | None]) -> list[str]:
+def differences(who: str, found: PolicyRecord, values: dict[str, float | None]) -> list[str]:
+    in_force = {
+        "weight": found.weight,
+        "reservation": found.reservation,
+        "system_floor": found.system_floor,
+        "limit_iops": found.limit_iops,
+        "limit_bytes_per_s": found.limit_bytes_per_s,
+    }
     lines = []
     for key, value in values.items():
-        actual = found.number(key)
+        actual = in_force[key]
         if actual is None or value is None:
             same = actual is value
         else:

@@ -5,9 +5,16 @@ from textwrap import wrap
 from typing import Final
 
 from meshctl import flows, table
-from meshctl.rates import TOTALS, Group, Interval, Row, Side, totals
-from meshfs.telemetry.fields import Fields
+from meshctl.rates import TOTALS, ExporterSide, Group, Interval, MountSide, Row, totals
 from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
+from meshfs.telemetry.records import (
+    FlowRecord,
+    FlowsDiskRecord,
+    FlowsRecord,
+    LatencyRecord,
+    MountDiskRecord,
+    MountRecord,
+)
 
 # A block that has to give way keeps its head and its largest rows.
 _BLOCK_ROWS_MIN: Final = 6
@@ -78,82 +85,79 @@ def _total_rows(interval: Interval) -> list[list[str]]:
     ]
 
 
-def _mount_lines(side: Side) -> list[str]:
-    fields, source = side.answer.fields, table.printable(side.answer.source)
+def _mount_lines(side: MountSide) -> list[str]:
+    mount, source = side.answer.read(MountRecord), table.printable(side.answer.source)
     if side.answer.error:
         return [f"mount {source}: no answer"]
-    node = table.printable(fields.text("node")) or table.UNKNOWN
-    head = f"mount {source} of node {node}, up {table.duration(fields.number('uptime_s'))}"
+    node = table.printable(mount.node) or table.UNKNOWN
+    head = f"mount {source} of node {node}, up {table.duration(mount.uptime_s)}"
     rows = [row for group in side.groups for row in group.rows]
-    busiest = sorted(rows, key=lambda row: (-row.operations, row.fields.text("id")))
+    busiest = sorted(rows, key=lambda row: (-row.operations, row.what.id))
     return [head, *_block(_DISKS, [_disk_row(side, row) for row in busiest], left=("DISK", "WHERE", "STATE"))]
 
 
-def _disk_row(side: Side, row: Row) -> list[str]:
-    disk, came = row.fields, row.traffic
-    io = disk.object("io")
-    read, write = io.object("read_latency_ms"), io.object("write_latency_ms")
+def _disk_row(side: MountSide, row: Row[MountDiskRecord]) -> list[str]:
+    disk, came, io = row.what, row.traffic, row.what.io
     rates = [side.per_s(n) if came else None for n in _per_kind(row)]
     return [
-        f"{disk.text('node')}/{disk.text('name')}",
-        "local" if disk.flag("local") else "remote",
+        f"{disk.node}/{disk.name}",
+        "local" if disk.local else "remote",
         table.rate(rates[0]),
         table.bytes_rate(rates[1]),
-        *_percentiles(read),
+        *_percentiles(io.read_latency_ms),
         table.rate(rates[2]),
         table.bytes_rate(rates[3]),
-        *_percentiles(write),
+        *_percentiles(io.write_latency_ms),
         table.rate(rates[4]),
-        table.count(io.integer("errors")),
-        disk.text("state") if disk.flag("present") else "away",
+        table.count(io.errors),
+        disk.state if disk.present else "away",
     ]
 
 
-def _exporter_disk_lines(side: Side, group: Group) -> list[str]:
-    head = flows.headline(side.answer.fields.text("node"), group.fields)
+def _exporter_disk_lines(side: ExporterSide, group: Group[FlowsDiskRecord, FlowRecord]) -> list[str]:
+    head = flows.headline(side.answer.read(FlowsRecord).node, group.of)
     if not group.rows:
         return [head]
-    largest = sorted(group.rows, key=lambda row: (-_share(row.fields), -row.operations, row.fields.text("node")))
+    largest = sorted(group.rows, key=lambda row: (-_share(row.what), -row.operations, row.what.node))
     return [head, *_block(_FLOWS, [_flow_row(side, row) for row in largest], left=("NODE", "CLASS", "HELD"))]
 
 
-def _flow_row(side: Side, row: Row) -> list[str]:
-    flow, came = row.fields, row.traffic
-    share = flow.object("share")
+def _flow_row(side: ExporterSide, row: Row[FlowRecord]) -> list[str]:
+    flow, came = row.what, row.traffic
     return [
-        flow.text("node"),
-        flow.text("class"),
-        flows.weight(flow.number("weight")),
-        table.percent(flow.number("entitlement")),
-        table.percent(share.number("1s")),
-        table.percent(share.number("60s")),
-        flows.lag(flow.number("lag_s")),
-        table.count(flow.integer("queued")),
-        table.count(flow.integer("in_flight")),
-        *_percentiles(flow.object("latency_ms")),
+        flow.node,
+        flow.io_class,
+        flows.weight(flow.policy.weight),
+        table.percent(flow.entitlement),
+        table.percent(flow.share.second),
+        table.percent(flow.share.minute),
+        flows.lag(flow.lag_s),
+        table.count(flow.queued),
+        table.count(flow.in_flight),
+        *_percentiles(flow.latency_ms),
         table.rate(side.per_s(row.operations) if came else None),
         table.bytes_rate(side.per_s(came.read_bytes + came.written_bytes) if came else None),
-        flow.text("held"),
+        flow.held,
     ]
 
 
-def _per_kind(row: Row) -> tuple[int, ...]:
+def _per_kind(row: Row[MountDiskRecord]) -> tuple[int, ...]:
     came = row.traffic
     if came is None:
         return (0,) * 5
     return came.reads, came.read_bytes, came.writes, came.written_bytes, came.flushes
 
 
-def _percentiles(latency_ms: Fields) -> list[str]:
-    return [table.latency(latency_ms.number("p50")), table.latency(latency_ms.number("p99"))]
+def _percentiles(latency_ms: LatencyRecord) -> list[str]:
+    return [table.latency(latency_ms.p50), table.latency(latency_ms.p99)]
 
 
-def _share(flow: Fields) -> float:
-    return flow.object("share").number("1s") or 0.0
+def _share(flow: FlowRecord) -> float:
+    return flow.share.second or 0.0
 
 
-def _utilisation(group: Group) -> float:
-    return group.fields.object("utilisation").number("1s") or 0.0
+def _utilisation(group: Group[FlowsDiskRecord, FlowRecord]) -> float:
+    return group.of.utilisation.second or 0.0
 
 
 def _block(head: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[str]) -> list[str]:

@@ -1,9 +1,17 @@
-"""The type argparse has no public name for."""
+"""What the verbs need of argparse's subparsers, whose class has no public name."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-else:
-    Subparsers = argparse._SubParsersAction
+
+class Subparsers(Protocol):
+    """Takes one parser for each verb."""
+
+    def add_parser(
+        self,
+        name: str,
+        *,
+        help: str | None = None,
+        epilog: str | None = None,
+        formatter_class: type[argparse.HelpFormatter] = argparse.HelpFormatter,
+    ) -> argparse.ArgumentParser: ...

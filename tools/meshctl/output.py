@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from meshctl.sources import NOT_ALLOWED, STATUS_VERSION, Answer
+from meshctl.sources import NOT_ALLOWED, Answer
 from meshfs import __version__
 from meshfs.telemetry import problems
+from meshfs.telemetry.documents import STATUS_VERSION
 from meshfs.telemetry.problems import Problem, Severity
+from meshfs.telemetry.records import StatusRecord
 
 #: Codes that concern each verb that shows only a part; `status` shows them all.
 DISK_CODES: Final = ("not-allowed", "mount-", "version-", "exporter-", "disk-")
@@ -79,7 +81,8 @@ def no_answer(who: str, answer: Answer) -> Problem:
 
 def version_problems(who: str, answer: Answer) -> list[Problem]:
     """Nothing is called well that this meshctl may have read wrong."""
-    version, program = answer.fields.integer("version"), answer.fields.text("program")
+    status = answer.read(StatusRecord)
+    version, program = status.version, status.program
     if version != STATUS_VERSION:
         found = "no version" if version is None else f"version {version}"
         text = f"its status has {found}, expected {STATUS_VERSION}; use the meshctl of its installation"

@@ -5,8 +5,8 @@ import argparse
 from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_mounts
-from meshfs.telemetry.fields import Fields
 from meshfs.telemetry.problems import merged
+from meshfs.telemetry.records import MountRecord, PathRecord
 
 _COLUMNS = (
     *("EXPORTER", "STATE", "TRANSPORT", "INTERFACE", "LOCAL", "REMOTE", "SPEED", "CHANNEL", "SECURITY"),
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         exporters = [
             {"mountpoint": mount.source, **exporter.raw}
             for mount in mounts
-            for exporter in mount.fields.items("exporters")
+            for exporter in mount.read(MountRecord).exporters
         ]
         output.print_json({"exporters": exporters}, found)
     else:
@@ -52,65 +52,66 @@ def block(answer: Answer, named: bool) -> str:
 def channel_rows(answer: Answer) -> list[list[str]]:
     """One row per path; an exporter without any has one row that says why."""
     rows = []
-    for exporter in answer.fields.items("exporters"):
-        head = [exporter.text("node"), exporter.text("state")]
-        channels = list(exporter.items("channels"))
+    for exporter in answer.read(MountRecord).exporters:
+        head = [exporter.node, exporter.state]
+        channels = exporter.channels
         if not channels:
-            retry = table.duration(exporter.number("retry_in_s"))
-            rows.append([*head, *[""] * (len(_COLUMNS) - 4), retry, exporter.text("why")])
+            retry = table.duration(exporter.retry_in_s)
+            rows.append([*head, *[""] * (len(_COLUMNS) - 4), retry, exporter.why])
         rows += [[*head, *_channel_cells(channel)] for channel in channels]
     return rows
 
 
-def _channel_cells(channel: Fields) -> list[str]:
-    connected = channel.text("state") == "connected"
-    where = [channel.text(name) for name in ("transport", "interface", "local", "remote")]
-    counts = [table.count(channel.integer(name)) for name in ("outstanding", "failures")]
-    traffic = [table.bytes_rate(channel.number(name)) for name in ("sent_bytes_s", "received_bytes_s")]
+def _channel_cells(channel: PathRecord) -> list[str]:
+    connected = channel.state == "connected"
+    counts = [table.count(count) for count in (channel.outstanding, channel.failures)]
+    traffic = [table.bytes_rate(rate) for rate in (channel.sent_bytes_s, channel.received_bytes_s)]
     return [
-        *where,
-        table.bits_rate(channel.integer("speed_bits_s")),
-        channel.text("state"),
+        channel.transport,
+        channel.interface,
+        channel.local,
+        channel.remote,
+        table.bits_rate(channel.speed_bits_s),
+        channel.state,
         _security(channel) if connected else "",
         *(counts if connected else [table.UNKNOWN, counts[1]]),
         *(traffic if connected else [table.UNKNOWN] * 2),
-        table.duration(channel.number("retry_in_s")),
-        channel.text("why"),
+        table.duration(channel.retry_in_s),
+        channel.why,
     ]
 
 
-def _security(channel: Fields) -> str:
+def _security(channel: PathRecord) -> str:
     """What is agreed, in one word each: 3.1.1 AES-GMAC."""
-    cipher, signing = channel.text("cipher"), channel.text("signing")
-    protection = cipher if cipher not in ("", "none") else signing
-    return f"{channel.text('dialect')} {protection}".strip()
+    protection = channel.cipher if channel.cipher not in ("", "none") else channel.signing
+    return f"{channel.dialect} {protection}".strip()
 
 
 def waiting_rows(answer: Answer) -> list[list[str]]:
     return [
         [
-            exporter.text("node"),
-            item.text("disk"),
-            item.text("op"),
-            table.duration(item.number("for_s")),
-            table.duration(item.number("left_s")),
+            exporter.node,
+            item.disk,
+            item.op,
+            table.duration(item.for_s),
+            table.duration(item.left_s),
         ]
-        for exporter in answer.fields.items("exporters")
-        for item in exporter.items("waiting")
+        for exporter in answer.read(MountRecord).exporters
+        for item in exporter.waiting
     ]
 
 
 def failing_lines(answer: Answer) -> list[str]:
     """One line for each exporter and each disk whose calls fail at once."""
     lines = []
-    for exporter in answer.fields.items("exporters"):
-        node = exporter.text("node")
-        if exporter.flag("failing_fast"):
-            away = table.duration(exporter.number("away_s"))
+    for exporter in answer.read(MountRecord).exporters:
+        node = exporter.node
+        if exporter.failing_fast:
+            away = table.duration(exporter.away_s)
             lines.append(
                 f"exporter {node} is failing fast: it has been away for {away}, so calls end with ETIMEDOUT at once"
             )
-        for disk in exporter.items("hung_disks"):
-            hung = f"disk {disk.text('disk')} of {node} hangs: it has answered nothing for"
-            lines.append(f"{hung} {table.duration(disk.number('for_s'))}, so calls end with ETIMEDOUT at once")
+        for disk in exporter.hung_disks:
+            hung = f"disk {disk.disk} of {node} hangs: it has answered nothing for"
+            lines.append(f"{hung} {table.duration(disk.for_s)}, so calls end with ETIMEDOUT at once")
     return [table.printable(line) for line in lines]

@@ -4,16 +4,23 @@ Rates are differences of totals, so nothing is lost between two looks, however f
 total that goes backwards is of another run: that interval has no rate.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from meshctl.sources import Answer
-from meshfs.telemetry.fields import Fields
-from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
 from meshfs.telemetry.problems import Problem
+from meshfs.telemetry.records import (
+    BUCKETS,
+    FlowRecord,
+    FlowsDiskRecord,
+    FlowsRecord,
+    MountDiskRecord,
+    MountRecord,
+    StatusRecord,
+    TotalsRecord,
+)
 
-BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 #: The rows of totals: whose disk, and what was done with it.
 TOTALS: Final = (("local", "read"), ("local", "write"), ("remote", "read"), ("remote", "write"))
 _COUNTS: Final = ("reads", "writes", "flushes", "errors", "read_bytes", "written_bytes")
@@ -41,11 +48,15 @@ class Reading:
     at_s: float
 
 
+What = TypeVar("What", bound=MountDiskRecord | FlowRecord)
+Of = TypeVar("Of", bound=MountRecord | FlowsDiskRecord)
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(Generic[What]):
     """A disk of a mount, or a flow of an exporter's disk."""
 
-    fields: Fields
+    what: What
     traffic: Traffic | None
 
     @property
@@ -54,31 +65,35 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The disks of a mount, or the flows of one disk; `fields` is the mount's or the disk's."""
+class Group(Generic[Of, What]):
+    """The disks of a mount, or the flows of one disk."""
 
-    fields: Fields
-    rows: tuple[Row, ...]
+    of: Of
+    rows: tuple[Row[What], ...]
 
 
 @dataclass(frozen=True)
-class Side:
+class Side(Generic[Of, What]):
     """One mount or exporter in one interval; without an earlier answer there is no `elapsed_s`."""
 
     answer: Answer
     elapsed_s: float | None
-    groups: tuple[Group, ...]
+    groups: tuple[Group[Of, What], ...]
 
     def per_s(self, number: int) -> float | None:
         return number / self.elapsed_s if self.elapsed_s else None
+
+
+MountSide = Side[MountRecord, MountDiskRecord]
+ExporterSide = Side[FlowsDiskRecord, FlowRecord]
 
 
 @dataclass(frozen=True)
 class Interval:
     """Everything shown at once."""
 
-    mounts: tuple[Side, ...]
-    exporters: tuple[Side, ...]
+    mounts: tuple[MountSide, ...]
+    exporters: tuple[ExporterSide, ...]
     problems: tuple[Problem, ...]
 
 
@@ -91,13 +106,21 @@ class Total:
     histogram: tuple[int, ...]
 
 
-def traffic(fields: Fields) -> Traffic | None:
+def traffic(totals: TotalsRecord) -> Traffic | None:
     """None when a total is missing or no count."""
-    counts = {name: count for name in _COUNTS if (count := fields.integer(name)) is not None and count >= 0}
-    reads, writes = fields.integers("read_histogram", BUCKETS), fields.integers("write_histogram", BUCKETS)
-    if len(counts) < len(_COUNTS) or reads is None or writes is None:
+    counts = {
+        "reads": totals.reads,
+        "writes": totals.writes,
+        "flushes": totals.flushes,
+        "errors": totals.errors,
+        "read_bytes": totals.read_bytes,
+        "written_bytes": totals.written_bytes,
+    }
+    known = {name: count for name, count in counts.items() if count is not None and count >= 0}
+    reads, writes = totals.read_histogram, totals.write_histogram
+    if len(known) < len(counts) or reads is None or writes is None:
         return None
-    return Traffic(**counts, read_histogram=tuple(reads), write_histogram=tuple(writes))
+    return Traffic(**known, read_histogram=tuple(reads), write_histogram=tuple(writes))
 
 
 def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
@@ -112,36 +135,34 @@ def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
     return Traffic(**counts, read_histogram=reads, write_histogram=writes)
 
 
-def mount_side(before: Reading | None, after: Reading) -> Side:
-    old = {disk.text("id"): disk for disk in before.answer.fields.items("disks")} if before else {}
-
-    def row(disk: Fields) -> Row:
-        earlier = old.get(disk.text("id"), Fields(None))
-        return Row(disk, between(traffic(earlier.object("io")), traffic(disk.object("io"))))
-
-    return _side(before, after, lambda fields: [Group(fields, tuple(row(disk) for disk in fields.items("disks")))])
+def mount_side(before: Reading | None, after: Reading) -> MountSide:
+    old = {disk.id: traffic(disk.io) for disk in before.answer.read(MountRecord).disks} if before else {}
+    mount = after.answer.read(MountRecord)
+    rows = tuple(Row(disk, between(old.get(disk.id), traffic(disk.io))) for disk in mount.disks)
+    return _side(before, after, (Group(mount, rows),))
 
 
-def exporter_side(before: Reading | None, after: Reading) -> Side:
-    old: dict[tuple[str, ...], Fields] = {}
-    for disk in before.answer.fields.items("disks") if before else ():
-        old |= {_flow_key(disk, flow): flow for flow in disk.items("flows")}
+def exporter_side(before: Reading | None, after: Reading) -> ExporterSide:
+    old: dict[tuple[str, ...], Traffic | None] = {}
+    for disk in before.answer.read(FlowsRecord).disks if before else ():
+        old |= {_flow_key(disk, flow): traffic(flow) for flow in disk.flows}
 
-    def group(disk: Fields) -> Group:
-        flows = [(flow, old.get(_flow_key(disk, flow), Fields(None))) for flow in disk.items("flows")]
-        return Group(disk, tuple(Row(flow, between(traffic(early), traffic(flow))) for flow, early in flows))
+    def group(disk: FlowsDiskRecord) -> Group[FlowsDiskRecord, FlowRecord]:
+        return Group(
+            disk, tuple(Row(flow, between(old.get(_flow_key(disk, flow)), traffic(flow))) for flow in disk.flows)
+        )
 
-    return _side(before, after, lambda fields: [group(disk) for disk in fields.items("disks")])
+    return _side(before, after, tuple(group(disk) for disk in after.answer.read(FlowsRecord).disks))
 
 
-def totals(sides: Iterable[Side]) -> Mapping[tuple[str, str], Total]:
+def totals(sides: Iterable[MountSide | ExporterSide]) -> Mapping[tuple[str, str], Total]:
     """Reads and writes of local and remote disks, over all rows that have an interval."""
     found = {key: Total(0.0, 0.0, (0,) * BUCKETS) for key in TOTALS}
     for side in sides:
         for row in (row for group in side.groups for row in group.rows):
             if row.traffic is None or not side.elapsed_s:
                 continue
-            where, came = "local" if row.fields.flag("local") else "remote", row.traffic
+            where, came = "local" if row.what.local else "remote", row.traffic
             for kind, count, size_bytes, histogram in (
                 ("read", came.reads, came.read_bytes, came.read_histogram),
                 ("write", came.writes, came.written_bytes, came.write_histogram),
@@ -170,50 +191,47 @@ def document(interval: Interval) -> dict[str, Any]:
         "exporters": [
             {
                 **_about(side),
-                "disks": [
-                    {**group.fields.raw, "flows": [_row(side, row) for row in group.rows]} for group in side.groups
-                ],
+                "disks": [{**group.of.raw, "flows": [_row(side, row) for row in group.rows]} for group in side.groups],
             }
             for side in interval.exporters
         ],
     }
 
 
-def _side(before: Reading | None, after: Reading, groups: Callable[[Fields], list[Group]]) -> Side:
-    fields = after.answer.fields
+def _side(before: Reading | None, after: Reading, groups: tuple[Group[Of, What], ...]) -> Side[Of, What]:
     if after.answer.error:
         return Side(after.answer, None, ())
-    if before is None or _restarted(before.answer.fields, fields) or after.at_s <= before.at_s:
-        return Side(after.answer, None, _unrated(groups(fields)))
-    return Side(after.answer, after.at_s - before.at_s, tuple(groups(fields)))
+    if before is None or _restarted(before.answer, after.answer) or after.at_s <= before.at_s:
+        return Side(after.answer, None, tuple(_unrated(group) for group in groups))
+    return Side(after.answer, after.at_s - before.at_s, groups)
 
 
-def _unrated(groups: list[Group]) -> tuple[Group, ...]:
-    return tuple(Group(group.fields, tuple(Row(row.fields, None) for row in group.rows)) for group in groups)
+def _unrated(group: Group[Of, What]) -> Group[Of, What]:
+    return Group(group.of, tuple(Row(row.what, None) for row in group.rows))
 
 
-def _restarted(before: Fields, after: Fields) -> bool:
+def _restarted(before: Answer, after: Answer) -> bool:
     """Another run may have counted past the totals of the one before; its time gives it away."""
-    early, late = before.number("uptime_s"), after.number("uptime_s")
+    early, late = before.read(StatusRecord).uptime_s, after.read(StatusRecord).uptime_s
     return early is not None and late is not None and late < early
 
 
-def _flow_key(disk: Fields, flow: Fields) -> tuple[str, ...]:
-    return disk.text("name"), flow.text("node"), flow.text("class")
+def _flow_key(disk: FlowsDiskRecord, flow: FlowRecord) -> tuple[str, ...]:
+    return disk.name, flow.node, flow.io_class
 
 
 def _minus(after: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(late - early for early, late in zip(before, after, strict=True))
 
 
-def _about(side: Side) -> dict[str, Any]:
-    about = {"source": side.answer.source, "node": side.answer.fields.text("node"), "elapsed_s": side.elapsed_s}
+def _about(side: MountSide | ExporterSide) -> dict[str, Any]:
+    about = {"source": side.answer.source, "node": side.answer.read(StatusRecord).node, "elapsed_s": side.elapsed_s}
     return {**about, "error": side.answer.error} if side.answer.error else about
 
 
-def _row(side: Side, row: Row) -> dict[str, Any]:
+def _row(side: Side[Of, What], row: Row[What]) -> dict[str, Any]:
     if row.traffic is None:
-        return {**row.fields.raw, "interval": None}
+        return {**row.what.raw, "interval": None}
     came = vars(row.traffic)
     rates = {f"{name}_per_s": side.per_s(came[name]) for name in _COUNTS if name != "errors"}
-    return {**row.fields.raw, "interval": {**came, **rates}}
+    return {**row.what.raw, "interval": {**came, **rates}}

@@ -10,6 +10,7 @@ from meshctl.sources import NO_MOUNT, Answer, answer_of, mount_points
 from meshfs.errors import ConfigError
 from meshfs.mount.remount import ask_reload
 from meshfs.telemetry.problems import Problem, Severity
+from meshfs.telemetry.records import ReloadRecord
 
 _EPILOG = """\
 Nodes, their addresses, keys, [multichannel] and io_timeout_s change while the mesh is mounted; I/O in flight goes on.
@@ -40,12 +41,14 @@ def problems(answer: Answer) -> list[Problem]:
     who = f"mount {answer.source}"
     if answer.error:
         return [output.no_answer(who, answer)]
-    found = [Problem("reload-refused", Severity.ERROR, who, text) for text in answer.fields.texts("refused")]
-    failure = answer.fields.text("failure")
-    return [Problem("reload-failed", Severity.ERROR, who, f"nothing changed: {failure}")] if failure else found
+    outcome = answer.read(ReloadRecord)
+    found = [Problem("reload-refused", Severity.ERROR, who, text) for text in outcome.refused]
+    failed = Problem("reload-failed", Severity.ERROR, who, f"nothing changed: {outcome.failure}")
+    return [failed] if outcome.failure else found
 
 
 def line(answer: Answer) -> str:
-    changed = "; ".join(answer.fields.texts("changed")) or "nothing new"
-    what = "not reloaded" if answer.error or answer.fields.text("failure") else f"reloaded: {changed}"
+    outcome = answer.read(ReloadRecord)
+    changed = "; ".join(outcome.changed) or "nothing new"
+    what = "not reloaded" if answer.error or outcome.failure else f"reloaded: {changed}"
     return table.printable(f"mount {answer.source}: {what}")

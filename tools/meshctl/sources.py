@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from meshfs.cluster import config as cluster_config
 from meshfs.errors import ConfigError
@@ -25,10 +25,10 @@ from meshfs.program.control_client import (
     within,
 )
 from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.records import Record
 
 # Where systemd's unit expects it.
 CONFIG_DEFAULT: Final = Path("/etc/meshfs/cluster.toml")
-STATUS_VERSION: Final = 1
 NO_MOUNT: Final = "no mesh is mounted here; mount one, or name an exporter with --config and --node"
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "EXPORTER_SILENT",
     "NOT_ALLOWED",
     "NO_MOUNT",
-    "STATUS_VERSION",
     "Answer",
     "Exporter",
     "NoAnswer",
@@ -54,6 +53,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+R = TypeVar("R", bound=Record)
+
+
 @dataclass(frozen=True)
 class Answer:
     """What one mount or exporter said, or why it said nothing."""
@@ -63,6 +65,10 @@ class Answer:
     error: str = ""
     #: The code of the error as a problem.
     code: str = ""
+
+    def read(self, kind: type[R]) -> R:
+        """The answer as a record of that kind; all of it reads as empty where there is none."""
+        return kind(self.fields.raw)
 
 
 def mount_points(mountinfo: Path = MOUNTINFO) -> list[Path]:

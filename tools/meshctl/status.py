@@ -10,6 +10,7 @@ from meshctl.sources import EXPORTER_SILENT, NOT_ALLOWED, Answer, ask_exporter, 
 from meshfs.errors import ConfigError
 from meshfs.telemetry.fields import Fields
 from meshfs.telemetry.problems import merged
+from meshfs.telemetry.records import ExporterRecord, MountRecord
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -46,9 +47,10 @@ def own_exporters(mounts: list[Answer]) -> list[Answer]:
     """The exporters of the nodes the mounts belong to; a node without disks need not run one."""
     answers = {}
     for mount in mounts:
-        path, node = mount.fields.text("config"), mount.fields.text("node")
-        own_disks = any(disk.text("node") == node for disk in mount.fields.items("disks"))
-        own_session = any(item.text("node") == node for item in mount.fields.items("exporters"))
+        seen = mount.read(MountRecord)
+        path, node = seen.config, seen.node
+        own_disks = any(disk.node == node for disk in seen.disks)
+        own_session = any(exporter.node == node for exporter in seen.exporters)
         if path and node and (own_disks or own_session) and (path, node) not in answers:
             try:
                 answers[path, node] = ask_exporter(path, node)
@@ -62,18 +64,18 @@ def own_exporters(mounts: list[Answer]) -> list[Answer]:
 def mount_block(answer: Answer) -> str:
     if answer.error:
         return f"mount {table.printable(answer.source)}: {table.printable(answer.error)}"
-    fields = answer.fields
+    mount = answer.read(MountRecord)
     head = (
-        f"mount {table.printable(answer.source)} of node {table.printable(fields.text('node')) or table.UNKNOWN}, "
-        f"pid {table.count(fields.integer('pid'))}, up {table.duration(fields.number('uptime_s'))}"
+        f"mount {table.printable(answer.source)} of node {table.printable(mount.node) or table.UNKNOWN}, "
+        f"pid {table.count(mount.pid)}, up {table.duration(mount.uptime_s)}"
     )
     rows = []
-    for exporter in fields.items("exporters"):
-        node = exporter.text("node")
-        disks = sum(disk.text("node") == node and disk.flag("present") for disk in fields.items("disks"))
-        channels = sum(channel.text("state") == "connected" for channel in exporter.items("channels"))
-        since = table.duration(exporter.number("since_s"))
-        rows.append([node, exporter.text("state"), since, str(disks), str(channels), exporter.text("why")])
+    for exporter in mount.exporters:
+        node = exporter.node
+        disks = sum(disk.node == node and disk.present for disk in mount.disks)
+        channels = sum(channel.state == "connected" for channel in exporter.channels)
+        since = table.duration(exporter.since_s)
+        rows.append([node, exporter.state, since, str(disks), str(channels), exporter.why])
     columns = ("EXPORTER", "STATE", "SINCE", "DISKS", "CHANNELS", "WHY")
     return head + "\n" + table.render(columns, rows, right=("SINCE", "DISKS", "CHANNELS"))
 
@@ -81,28 +83,28 @@ def mount_block(answer: Answer) -> str:
 def exporter_block(answer: Answer) -> str:
     if answer.error:
         return f"exporter {table.printable(answer.source)}: {table.printable(answer.error)}"
-    fields = answer.fields
-    listening = table.printable(", ".join(fields.texts("listening"))) or "nothing"
+    exporter = answer.read(ExporterRecord)
+    listening = table.printable(", ".join(exporter.listening)) or "nothing"
     head = (
-        f"exporter {table.printable(fields.text('node')) or table.UNKNOWN}, pid {table.count(fields.integer('pid'))}, "
-        f"up {table.duration(fields.number('uptime_s'))}, {sum(1 for _ in fields.items('sessions'))} sessions, "
+        f"exporter {table.printable(exporter.node) or table.UNKNOWN}, pid {table.count(exporter.pid)}, "
+        f"up {table.duration(exporter.uptime_s)}, {len(exporter.sessions)} sessions, "
         f"listening on {listening}"
     )
     rows = [
         [
-            disk.text("name"),
-            table.size(disk.integer("size_bytes")),
-            disk.text("access"),
-            disk.text("cache"),
-            disk.text("engine"),
-            disk.text("state"),
-            table.count(disk.integer("queued")),
-            table.count(disk.integer("in_flight")),
-            table.size(disk.integer("read_bytes")),
-            table.size(disk.integer("written_bytes")),
-            table.count(disk.integer("errors")),
+            disk.name,
+            table.size(disk.size_bytes),
+            disk.access,
+            disk.cache,
+            disk.engine,
+            disk.state,
+            table.count(disk.queued),
+            table.count(disk.in_flight),
+            table.size(disk.read_bytes),
+            table.size(disk.written_bytes),
+            table.count(disk.errors),
         ]
-        for disk in fields.items("disks")
+        for disk in exporter.disks
     ]
     columns = (
         *("DISK", "SIZE", "ACCESS", "CACHE", "ENGINE", "STATE"),

@@ -15,7 +15,7 @@ from meshctl import output
 from meshctl.flows import flow_problems
 from meshctl.frame import fit, frame, joined
 from meshctl.main_types import Subparsers
-from meshctl.rates import Interval, Reading, Side, document, exporter_side, mount_side
+from meshctl.rates import ExporterSide, Interval, MountSide, Reading, document, exporter_side, mount_side
 from meshctl.screen import Bell, Printer, Screen
 from meshctl.sources import (
     CONFIG_DEFAULT,
@@ -32,6 +32,7 @@ from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S
 from meshfs.program.control_client import EXPORTER_SILENT, MOUNT_STUCK
 from meshfs.telemetry.problems import Problem, merged
+from meshfs.telemetry.records import MountRecord
 
 INTERVAL_S = 2.0
 INTERVAL_MIN_S = 0.1
@@ -98,7 +99,7 @@ def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
         return arguments.mountpoint, []
     points = mount_points()
     found: list[Exporter] = []
-    for path in {mount.fields.text("config") for mount in ask_mounts(points)} - {""} if points else ():
+    for path in {mount.read(MountRecord).config for mount in ask_mounts(points)} - {""} if points else ():
         # A config that was spoilt after the mount began must not hide the mount.
         with suppress(ConfigError):
             found += exporters_running(Path(path))
@@ -146,7 +147,7 @@ def look(watchers: Sequence[Watcher], view: Printer | Screen) -> bool:
     return view.wait(time.monotonic() + CONTROL_TIMEOUT_S, lambda: all(watcher.settled() for watcher in watchers))
 
 
-def interval_of(mounts: Sequence[Side], exporters: Sequence[Side]) -> Interval:
+def interval_of(mounts: Sequence[MountSide], exporters: Sequence[ExporterSide]) -> Interval:
     found = output.about(merged(*(output.mount_problems(side.answer) for side in mounts)), output.DISK_CODES)
     found += [line for side in exporters for line in flow_problems(side.answer)]
     return Interval(tuple(mounts), tuple(exporters), tuple(found))

@@ -26,6 +26,7 @@ from meshfs.limits import CONTROL_TIMEOUT_S, WAIT_POLL_S, WAIT_S
 from meshfs.mount.awaited import SeenDisk, SeenExporter, missing
 from meshfs.namespace.catalog import STATE_ABSENT
 from meshfs.telemetry.problems import Problem, Severity
+from meshfs.telemetry.records import MountRecord
 
 _PATH: Final = re.compile(r"(?P<point>.*)/disk/(?:by-id/(?P<id>[^/]+)|by-node/(?P<name>[^/]+/[^/]+))")
 
@@ -120,21 +121,13 @@ def seen_at(point: str, deadline: float) -> MountSeen:
 
 
 def seen(answer: Answer) -> MountSeen:
+    mount = answer.read(MountRecord)
     disks = [
-        SeenDisk(
-            disk.text("id"),
-            disk.text("node"),
-            disk.text("name"),
-            (disk.text("state") or "unknown") if disk.flag("present") else STATE_ABSENT,
-            disk.text("why"),
-        )
-        for disk in answer.fields.items("disks")
+        SeenDisk(disk.id, disk.node, disk.name, (disk.state or "unknown") if disk.present else STATE_ABSENT, disk.why)
+        for disk in mount.disks
     ]
-    exporters = {
-        each.text("node"): SeenExporter(each.text("state"), each.text("why"))
-        for each in answer.fields.items("exporters")
-    }
-    return MountSeen(answer.source, answer.error, answer.fields.text("config"), disks, exporters)
+    exporters = {each.node: SeenExporter(each.state, each.why) for each in mount.exporters}
+    return MountSeen(answer.source, answer.error, mount.config, disks, exporters)
 
 
 def not_there(name: str, mounts: Sequence[MountSeen]) -> list[str]:

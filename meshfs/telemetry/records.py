@@ -1,0 +1,308 @@
+"""What is read of another process's document: a class per object, and an attribute per key.
+
+The writer may be older, newer or broken, so nothing here raises: a key that is missing, or has another type, reads as
+empty (fields.py). documents.py has what a writer of this version writes; a test holds the names here against it.
+
+    class DiskRecord(Record):
+        name = text()                     # disk.name is the "name" of the object, or ""
+        size_bytes = integer()            # None where it is no count
+        io_class = text("class")          # where the key is no name of Python's
+        io = part(TotalsRecord)                # an object within the object
+        flows = parts(FlowRecord)               # an array of objects
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
+
+BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
+
+
+class Record:
+    """One JSON object; ``raw`` is all of it, for what is passed on as it came."""
+
+    def __init__(self, value: object) -> None:
+        self.fields = Fields(value)
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        return self.fields.raw
+
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+class Entry(Generic[T]):
+    """A key of a record: read when it is asked for."""
+
+    def __init__(self, read: Callable[[Fields, str], T], key: str) -> None:
+        self._read = read
+        self.key = key
+
+    def __set_name__(self, owner: type[Record], name: str) -> None:
+        self.key = self.key or name
+
+    def __get__(self, record: Record, owner: type[Record]) -> T:
+        return self._read(record.fields, self.key)
+
+
+def text(key: str = "") -> Entry[str]:
+    return Entry(Fields.text, key)
+
+
+def texts(key: str = "") -> Entry[list[str]]:
+    return Entry(Fields.texts, key)
+
+
+def integer(key: str = "") -> Entry[int | None]:
+    return Entry(Fields.integer, key)
+
+
+def number(key: str = "") -> Entry[float | None]:
+    return Entry(Fields.number, key)
+
+
+def flag(key: str = "") -> Entry[bool]:
+    return Entry(Fields.flag, key)
+
+
+def histogram(key: str = "") -> Entry[list[int] | None]:
+    """Counts in the coarse buckets."""
+    return Entry(lambda fields, name: fields.integers(name, BUCKETS), key)
+
+
+def part(kind: type[R], key: str = "") -> Entry[R]:
+    return Entry(lambda fields, name: kind(fields.raw.get(name)), key)
+
+
+def parts(kind: type[R], key: str = "") -> Entry[list[R]]:
+    return Entry(lambda fields, name: [kind(item.raw) for item in fields.items(name)], key)
+
+
+# --- both programs --------------------------------------------------------------------------
+
+
+class LatencyRecord(Record):
+    p50 = number()
+    p99 = number()
+
+
+class WindowsRecord(Record):
+    """A figure over the last second and the last minute."""
+
+    second = number("1s")
+    minute = number("60s")
+
+
+class TotalsRecord(Record):
+    """Totals since a start."""
+
+    reads = integer()
+    writes = integer()
+    flushes = integer()
+    errors = integer()
+    read_bytes = integer()
+    written_bytes = integer()
+    read_histogram = histogram()
+    write_histogram = histogram()
+
+
+class StatusRecord(Record):
+    """What every status begins with."""
+
+    version = integer()
+    program = text()
+    node = text()
+    pid = integer()
+    uptime_s = number()
+
+
+# --- a mount --------------------------------------------------------------------------------
+
+
+class DiskTotalsRecord(TotalsRecord):
+    """With the latencies of the last minute."""
+
+    read_latency_ms = part(LatencyRecord)
+    write_latency_ms = part(LatencyRecord)
+
+
+class MountDiskRecord(Record):
+    id = text()
+    node = text()
+    name = text()
+    size_bytes = integer()
+    access = text()
+    cache = text()
+    state = text()
+    why = text()
+    logical_block_size_bytes = integer()
+    physical_block_size_bytes = integer()
+    model = text()
+    serial = text()
+    present = flag()
+    local = flag()
+    opens = integer()
+    io = part(DiskTotalsRecord)
+
+
+class PathRecord(Record):
+    transport = text()
+    interface = text()
+    local = text()
+    remote = text()
+    speed_bits_s = integer()
+    state = text()
+    why = text()
+    retry_in_s = number()
+    dialect = text()
+    signing = text()
+    cipher = text()
+    outstanding = integer()
+    failures = integer()
+    sent_bytes_s = number()
+    received_bytes_s = number()
+
+
+class WaitingRecord(Record):
+    disk = text()
+    op = text()
+    for_s = number()
+    left_s = number()
+
+
+class HungDiskRecord(Record):
+    disk = text()
+    for_s = number()
+
+
+class MountExporterRecord(Record):
+    node = text()
+    state = text()
+    why = text()
+    since_s = number()
+    retry_in_s = number()
+    away_s = number()
+    failing_fast = flag()
+    hung_disks = parts(HungDiskRecord)
+    channels = parts(PathRecord)
+    waiting = parts(WaitingRecord)
+
+
+class MountRecord(StatusRecord):
+    config = text()
+    control = text()
+    exporters = parts(MountExporterRecord)
+    disks = parts(MountDiskRecord)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is what everybody may see, because the asker is neither root nor the process's user."""
+        return self.raw.get("whole") is False
+
+
+class ReloadRecord(Record):
+    changed = texts()
+    refused = texts()
+    failure = text()
+
+
+# --- an exporter ----------------------------------------------------------------------------
+
+
+class ExporterDiskRecord(Record):
+    name = text()
+    size_bytes = integer()
+    access = text()
+    cache = text()
+    engine = text()
+    state = text()
+    queued = integer()
+    in_flight = integer()
+    read_bytes = integer()
+    written_bytes = integer()
+    errors = integer()
+
+
+class SessionRecord(Record):
+    node = text()
+
+
+class ExporterRecord(StatusRecord):
+    listening = texts()
+    sessions = parts(SessionRecord)
+    disks = parts(ExporterDiskRecord)
+
+
+class PolicyRecord(Record):
+    """What the scheduler of a disk was told of a flow, or of the disk itself."""
+
+    weight = number()
+    reservation = number()
+    system_floor = number()
+    limit_iops = number()
+    limit_bytes_per_s = number()
+    source = text()
+
+
+class FlowRecord(TotalsRecord):
+    """All I/O of one node in one class at one disk."""
+
+    node = text()
+    io_class = text("class")
+    local = flag()
+    entitlement = number()
+    share = part(WindowsRecord)
+    lag_s = number()
+    queued = integer()
+    in_flight = integer()
+    waits_s = number()
+    held = text()
+    latency_ms = part(LatencyRecord)
+    iops = part(WindowsRecord)
+    bytes_per_s = part(WindowsRecord)
+
+    @property
+    def policy(self) -> PolicyRecord:
+        return PolicyRecord(self.raw)
+
+
+class CostRecord(Record):
+    """The cost model of a disk."""
+
+    read_fixed_us = number()
+    read_byte_ns = number()
+    write_fixed_us = number()
+    write_byte_ns = number()
+    flush_fixed_us = number()
+    calibrated = flag()
+    windows = integer()
+
+
+class JainRecord(Record):
+    """Jain's index by class."""
+
+    app = part(WindowsRecord)
+    system = part(WindowsRecord)
+
+
+class FlowsDiskRecord(Record):
+    name = text()
+    discipline = text()
+    depth = integer()
+    in_flight = integer()
+    queued = integer()
+    policy = part(PolicyRecord)
+    cost = part(CostRecord)
+    jain = part(JainRecord)
+    utilisation = part(WindowsRecord)
+    flows = parts(FlowRecord)
+
+
+class FlowsRecord(StatusRecord):
+    """The answer to "flows"."""
+
+    disks = parts(FlowsDiskRecord)
