@@ -1,4 +1,4 @@
-"""Words every part shares: classes of I/O, disks and their states, what a node may do with one."""
+"""The words that every part shares: classes of I/O, flows, disks and their states, and what a node may do with one."""
 
 import enum
 import json
@@ -36,6 +36,28 @@ class FlowKey(NamedTuple):
 
 #: The flow of requests that no node sent. No node has an empty name.
 NO_FLOW: Final = FlowKey("", IoClass.APP)
+
+
+class Security(enum.StrEnum):
+    """How the messages of a session are protected on their way."""
+
+    SIGN = "sign"
+    ENCRYPT = "encrypt"
+    NONE = "none"
+
+
+class Cache(enum.StrEnum):
+    """Where the writes of a disk may stay on its owner before they are on the medium."""
+
+    NONE = "none"
+    WRITEBACK = "writeback"
+
+
+class Discipline(enum.StrEnum):
+    """Which request goes to a disk next: that of the flow whose turn it is by weight, or the one that came first."""
+
+    FAIR = "fair"
+    FIFO = "fifo"
 
 
 class Access(enum.StrEnum):

@@ -18,12 +18,12 @@ from typing import Protocol
 
 import trio
 
-from meshfs.cluster.config_text import describe, unknown_key
 from meshfs.program.control import Answer, RefusedError, Request
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import Change, DiskPolicy, Overrides, PolicyError
 from meshfs.scheduler.decide.queue import Queue
 from meshfs.scheduler.usage import DiskMeter
+from meshfs.wording import describe, unknown_key
 from meshfsd.flows_document import describe_disk
 
 logger = logging.getLogger(__name__)

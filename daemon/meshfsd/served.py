@@ -10,13 +10,12 @@ import trio
 from meshfs import limits
 from meshfs.cluster.config import Config, disk_id
 from meshfs.cluster.config import Disk as DiskConfig
-from meshfs.cluster.config_scheduler import Discipline
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.health import Health
 from meshfs.exporter.state.shares import OfferedDisk
-from meshfs.model import Access, DiskInfo, DiskState
+from meshfs.model import Access, Discipline, DiskInfo, DiskState
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, Overrides
 from meshfs.scheduler.decide.queue import FifoQueue

@@ -1,10 +1,11 @@
 """What the control socket tells of an exporter; plain values, ready for JSON."""
 
 from meshfs import bugs
-from meshfs.cluster.config import Node, Security
+from meshfs.cluster.config import Node
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session
+from meshfs.model import Security
 from meshfs.telemetry.process_facts import process_facts
 from meshfsd.disks import Disks
 from meshfsd.served import ServedDisk

@@ -16,14 +16,13 @@ import re
 import socket
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from meshfs.cluster.config_scheduler import SCHEDULER_KEYS, Scheduler, check_scheduler, read_scheduler
-from meshfs.cluster.config_text import Source, Table, describe
+from meshfs.cluster.config_text import Source, Table
 from meshfs.endpoint import format_endpoint, parse_address, parse_endpoint
 from meshfs.errors import ConfigError
 from meshfs.limits import (
@@ -39,8 +38,9 @@ from meshfs.limits import (
     SCRATCH_SIZE_MAX_BYTES,
     UNIX_PATH_MAX_BYTES,
 )
-from meshfs.model import Access
+from meshfs.model import Access, Cache, Security
 from meshfs.scheduler.decide.policy import RANGES, DiskPolicy
+from meshfs.wording import describe
 
 Claimed = TypeVar("Claimed", bound=Hashable)
 
@@ -58,19 +58,6 @@ NODE_KEYS: Final = (
     "name", "addresses", "port", "socket", "weight", "metrics", "state", "scratch_size_bytes", "public_key", "disk",
 )  # fmt: skip
 DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "limit_bytes_per_s")
-
-
-class Security(StrEnum):
-    SIGN = "sign"
-    ENCRYPT = "encrypt"
-    NONE = "none"
-
-
-class Cache(StrEnum):
-    """Where a disk's writes may rest on the owner."""
-
-    NONE = "none"
-    WRITEBACK = "writeback"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from meshfs.cluster.config import Config, Node
-from meshfs.cluster.config_scheduler import Discipline
+from meshfs.model import Discipline
 
 #: Setting by (node or "", name).
 View = Mapping[tuple[str, str], object]

@@ -16,25 +16,18 @@ own a flow has its node's.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
 from meshfs import limits
-from meshfs.cluster.config_text import Table, describe
-from meshfs.model import FlowKey, IoClass
+from meshfs.cluster.config_text import Table
+from meshfs.model import Discipline, FlowKey, IoClass
 from meshfs.scheduler.decide.policy import FLOW_KEYS, RANGES, DiskPolicy, FlowPolicy, PolicyError, check
+from meshfs.wording import describe
 
 SCHEDULER_KEYS: Final = ("system_floor", "discipline", "flow")
 FLOW_TABLE_KEYS: Final = ("node", "class", "disk", *FLOW_KEYS)
-
-
-class Discipline(StrEnum):
-    """Who goes to a disk next: whose turn it is by weight, or who came first."""
-
-    FAIR = "fair"
-    FIFO = "fifo"
 
 
 @dataclass(frozen=True)

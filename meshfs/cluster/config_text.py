@@ -5,7 +5,6 @@ one, and hands out values of the asked type. It knows nothing of what the keys m
 """
 
 import codecs
-import difflib
 import hashlib
 import json
 import os
@@ -19,20 +18,13 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from meshfs.errors import ConfigError
 from meshfs.limits import CONFIG_MAX_BYTES
+from meshfs.wording import describe, one_of, unknown_key
 
 KeyPath = tuple[str | int, ...]
 Choice = TypeVar("Choice", bound=StrEnum)
 
 _HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY: Final = re.compile(r"^\s*([\w\-.\"' ]+?)\s*=")
-_TYPE_NAMES: Final[dict[type, str]] = {
-    str: "a string",
-    int: "an integer",
-    float: "a number",
-    bool: "a boolean",
-    list: "an array",
-    dict: "a table",
-}
 
 
 #: Enough that two configs of one cluster never meet in it.
@@ -195,25 +187,6 @@ def _enter(names: KeyPath, is_array: bool, counts: dict[KeyPath, int]) -> KeyPat
 
 def _split_key(text: str) -> KeyPath:
     return tuple(part.strip().strip("\"'") for part in text.split("."))
-
-
-def describe(value: object) -> str:
-    """A found value, short enough for a message."""
-    if isinstance(value, list | dict):
-        return _TYPE_NAMES[type(value)] if value else f"an empty {_TYPE_NAMES[type(value)].split()[1]}"
-    shown = repr(value) if not isinstance(value, bool) else str(value).lower()
-    return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-def one_of(words: Sequence[str]) -> str:
-    return " or ".join(f'"{word}"' for word in words)
-
-
-def unknown_key(name: str, known: Sequence[str]) -> str:
-    """What to say of a key that is none of the known ones, with the nearest of them."""
-    near = difflib.get_close_matches(name, known, 1)
-    meant = f', did you mean "{near[0]}"?' if near else ""
-    return f"unknown key in this version{meant}; known here: {', '.join(known) or 'none'}"
 
 
 def _read(path: Path) -> str:

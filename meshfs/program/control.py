@@ -19,7 +19,7 @@ from contextlib import contextmanager
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config_text import describe
+from meshfs.wording import describe
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import pytest
 
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.commands.table import HANDLERS
+from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     MESSAGE_ID_UNSOLICITED,

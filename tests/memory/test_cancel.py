@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
+from meshfs.model import Security
 from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.messages import (
     CancelRequest,

@@ -15,7 +15,6 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import StatusError
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
@@ -23,7 +22,7 @@ from meshfs.initiator.attached.port import Handle
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import KIB, MIB
-from meshfs.model import IoClass
+from meshfs.model import IoClass, Security
 from meshfs.smb.constants import Command, Flags, LockFlags, NtStatus
 from meshfs.smb.messages import FileId, LockElement, LockRequest
 from meshfs.transport.stream import connect_tcp

@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
+from meshfs.model import Security
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import (
     ChangeNotifyRequest,

@@ -7,13 +7,13 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.rules.admission import Stage
 from meshfs.exporter.serving.endpoints import listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import SERVING
+from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,

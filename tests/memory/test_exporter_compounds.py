@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshfs.cluster.config import Security
+from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,

@@ -6,9 +6,8 @@ import random
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
-from meshfs.model import Access, decode_disks
+from meshfs.model import Access, Security, decode_disks
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import AccessMask, Command, CreateOptions, NtStatus, WriteFlags
 from meshfs.smb.messages import (

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Capabilities, Cipher, Command, Dialect, Flags, NtStatus, SigningAlgorithm
 from meshfs.smb.messages import EchoRequest, SessionSetupRequest, Signing, only_context

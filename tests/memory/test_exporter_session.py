@@ -3,9 +3,9 @@
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.model import Security
 from meshfs.smb.auth import Accounts, Initiator
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from meshfs.cluster.config import Security
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
+from meshfs.model import Security
 from meshfs.smb.constants import (
     AccessMask,
     Command,

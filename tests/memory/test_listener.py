@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import ConfigError
 from meshfs.exporter.serving.endpoints import listen_all, listen_tcp, listen_unix
 from meshfs.exporter.serving.listener import Listener
+from meshfs.model import Security
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
 from meshlab.fakes.memory_disk import MemoryDisk

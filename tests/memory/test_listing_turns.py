@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
+from meshfs.model import Security
 from meshfs.smb.constants import Command, CreateDisposition, Flags, NtStatus
 from meshfs.smb.info import FileInfoClass
 from meshfs.smb.messages import (

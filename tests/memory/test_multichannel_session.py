@@ -14,7 +14,6 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
 from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.exporter.commands import binding
@@ -31,7 +30,7 @@ from meshfs.initiator.session.negotiation import Policy
 from meshfs.initiator.session.session import Session
 from meshfs.initiator.session.trees import Tree
 from meshfs.limits import MIB
-from meshfs.model import Access, DiskInfo, IoClass
+from meshfs.model import Access, DiskInfo, IoClass, Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Capabilities, Cipher, Command, Dialect, Flags, NtStatus, SigningAlgorithm
 from meshfs.smb.messages import Encryption, NegotiateRequest, NegotiateResponse, Signing

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshfs.cluster.config import Security
 from meshfs.disk.base import Op
 from meshfs.exporter.commands.table import HANDLERS, Needs
 from meshfs.initiator.attached.port import Handle, Port
@@ -19,7 +18,7 @@ from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.initiator.session.requests import query_disks
 from meshfs.limits import KIB, MIB
-from meshfs.model import Access, IoClass
+from meshfs.model import Access, IoClass, Security
 from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport

@@ -5,8 +5,7 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
-from meshfs.model import decode_disks
+from meshfs.model import Security, decode_disks
 from meshfs.smb.constants import (
     AccessMask,
     Command,

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
+from meshfs.model import Security
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, CreateOptions, FileAttributes, NtStatus
 from meshfs.smb.info import FileInfoClass
 from meshfs.smb.messages import ChangeNotifyRequest, ChangeNotifyResponse, FileId, unpack_notifications

@@ -3,7 +3,7 @@
 import pytest
 
 from meshfs import limits
-from meshfs.cluster.config import Security
+from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     MESSAGE_ID_UNSOLICITED,

@@ -11,13 +11,12 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.bind import bind
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.initiator.session.requests import open_file
 from meshfs.initiator.session.session import Session
-from meshfs.model import IoClass
+from meshfs.model import IoClass, Security
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
 from meshfs.smb.messages import RawContext
 from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair

@@ -14,7 +14,6 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Security
 from meshfs.errors import KeyFileError, RemoteProtocolError
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
@@ -22,6 +21,7 @@ from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import MIB
+from meshfs.model import Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm
 from meshfs.smb.messages import (

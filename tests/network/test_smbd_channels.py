@@ -10,7 +10,6 @@ import pytest
 import trio
 
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Security
 from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.bind import NoChannelOnThisPath, bind
@@ -20,7 +19,7 @@ from meshfs.initiator.session.requests import OpenFile, close_file, flush_file, 
 from meshfs.initiator.session.session import Session
 from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
-from meshfs.model import IoClass
+from meshfs.model import IoClass, Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm
 from meshlab.smb.stalling import Relay, Relays

@@ -8,7 +8,6 @@ import pytest
 import trio
 
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Security
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.login import log_in
@@ -16,6 +15,7 @@ from meshfs.initiator.session.negotiation import Policy, validate_negotiation
 from meshfs.initiator.session.requests import OpenFile, close_file, flush_file, open_file
 from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
+from meshfs.model import Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm
 from meshfs.transport.stream import connect_tcp

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from meshfs.cluster import config
-from meshfs.cluster.config import CLUSTER_KEYS, DISK_KEYS, MULTICHANNEL_KEYS, NODE_KEYS, Cache, Security
+from meshfs.cluster.config import CLUSTER_KEYS, DISK_KEYS, MULTICHANNEL_KEYS, NODE_KEYS
 from meshfs.cluster.config_scheduler import FLOW_TABLE_KEYS, SCHEDULER_KEYS
 from meshfs.cluster.config_text import locate_keys
 from meshfs.errors import ConfigError
 from meshfs.limits import CONFIG_MAX_BYTES
-from meshfs.model import Access, FlowKey, IoClass
+from meshfs.model import Access, Cache, FlowKey, IoClass, Security
 
 EXAMPLE = """\
 [cluster]

@@ -6,9 +6,9 @@ import pytest
 
 from meshfs.cluster import config
 from meshfs.cluster.config import Config
-from meshfs.cluster.config_scheduler import Discipline, Scheduler
+from meshfs.cluster.config_scheduler import Scheduler
 from meshfs.errors import ConfigError
-from meshfs.model import FlowKey, IoClass
+from meshfs.model import Discipline, FlowKey, IoClass
 from meshfs.scheduler.decide.policy import FlowPolicy
 
 NODES = """\

@@ -29,7 +29,6 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Security
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.remote.exporter import RemoteExporter
@@ -37,7 +36,7 @@ from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
-from meshfs.model import IoClass
+from meshfs.model import IoClass, Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix

@@ -2,10 +2,10 @@
 
 import struct
 
-from meshfs.cluster.config import Security
 from meshfs.exporter.rules.scratch.tree import ScratchFile
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.model import Security
 from meshfs.smb.constants import Command, CreateDisposition, CreateOptions, InfoType
 from meshfs.smb.info import FileInfoClass
 from meshfs.smb.messages import (

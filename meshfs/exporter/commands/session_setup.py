@@ -1,12 +1,12 @@
 """SESSION_SETUP and LOGOFF: how a session begins, is authenticated anew, and ends (MS-SMB2 3.3.5.5, 3.3.5.6)."""
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.commands.binding import bind, take_keys
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules.admission import Stage
 from meshfs.exporter.state.session import Session
+from meshfs.model import Security
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.constants import (
     Cipher,

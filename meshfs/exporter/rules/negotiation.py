@@ -13,8 +13,8 @@ import os
 from typing import Final, TypeVar
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import RemoteProtocolError, StatusError
+from meshfs.model import Security
 from meshfs.smb.connection import Negotiated
 from meshfs.smb.constants import (
     Capabilities,

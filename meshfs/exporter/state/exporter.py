@@ -18,7 +18,6 @@ from typing import Final
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Security
 from meshfs.exporter.rules.changes import NotifyAction
 from meshfs.exporter.rules.holdings import Holdings
 from meshfs.exporter.rules.log_limit import LogLimit
@@ -31,6 +30,7 @@ from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import BoundConnection
 from meshfs.exporter.state.sessions import Sessions
 from meshfs.exporter.state.shares import OfferedDisk, Shares
+from meshfs.model import Security
 from meshfs.smb.auth import Accounts
 from meshfs.smb.constants import NotifyFilter
 from meshfs.smb.messages import filetime

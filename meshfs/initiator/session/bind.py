@@ -17,12 +17,12 @@ initiator that may bind and does not say so.
 
 from typing import Final
 
-from meshfs.cluster.config import Security
 from meshfs.errors import MeshfsError, RemoteProtocolError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.credentials import Credentials
 from meshfs.initiator.session.negotiation import Policy, negotiate
 from meshfs.initiator.session.session_setup import is_signed, session_key, set_up, skip_ids, verify
+from meshfs.model import Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Capabilities, NtStatus
 from meshfs.smb.security import bound_security

@@ -1,12 +1,12 @@
 """From a connected transport to a new session: NEGOTIATE, then SESSION_SETUP on its first channel."""
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import AuthenticationError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.credentials import Credentials
 from meshfs.initiator.session.negotiation import Policy, negotiate
 from meshfs.initiator.session.session_setup import session_key, set_up, skip_ids, verify
+from meshfs.model import Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import SessionFlags
 from meshfs.smb.messages import SessionSetupResponse

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshfs import limits
-from meshfs.cluster.config import Security
 from meshfs.errors import AuthenticationError, RemoteProtocolError, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.trees import Tree
+from meshfs.model import Security
 from meshfs.smb.constants import (
     Capabilities,
     Cipher,

@@ -21,9 +21,9 @@ from types import MappingProxyType
 from typing import Final
 
 from meshfs import limits
-from meshfs.cluster.config_text import describe, unknown_key
 from meshfs.errors import MeshfsError
 from meshfs.model import FlowKey, IoClass
+from meshfs.wording import describe, unknown_key
 
 #: What was set at run time: by flow (None is the disk itself) and key.
 Values = Mapping[tuple[FlowKey | None, str], float | None]

@@ -17,7 +17,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Security, disk_id
+from meshfs.cluster.config import disk_id
 from meshfs.exporter.serving.endpoints import listen_tcp, listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
@@ -27,7 +27,7 @@ from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.session.negotiation import Policy
-from meshfs.model import Access, DiskInfo
+from meshfs.model import Access, DiskInfo, Security
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner

@@ -18,13 +18,12 @@ from typing import Any, Self
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Security
 from meshfs.disk.base import Disk
 from meshfs.exporter.serving.engine import Engine
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
 from meshfs.exporter.state.shares import OfferedDisk
-from meshfs.model import Access, DiskInfo
+from meshfs.model import Access, DiskInfo, Security
 from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts, Initiator

@@ -1,0 +1,37 @@
+"""How an error text names what was found and what was expected instead.
+
+The config parser, the control socket and the policy of a disk all refuse values, and an administrator reads their
+texts side by side. They take their wording from here, so that none of them has to import another.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Final
+
+_TYPE_NAMES: Final[dict[type, str]] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "a boolean",
+    list: "an array",
+    dict: "a table",
+}
+
+
+def describe(value: object) -> str:
+    """A found value, short enough for a message."""
+    if isinstance(value, list | dict):
+        return _TYPE_NAMES[type(value)] if value else f"an empty {_TYPE_NAMES[type(value)].split()[1]}"
+    shown = repr(value) if not isinstance(value, bool) else str(value).lower()
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def one_of(words: Sequence[str]) -> str:
+    return " or ".join(f'"{word}"' for word in words)
+
+
+def unknown_key(name: str, known: Sequence[str]) -> str:
+    """What to say of a key that is none of the known ones, with the nearest of them."""
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f', did you mean "{near[0]}"?' if near else ""
+    return f"unknown key in this version{meant}; known here: {', '.join(known) or 'none'}"
