@@ -5,12 +5,12 @@ Layout of a buffer (``HEADROOM_BYTES`` = one page):
     |<---- headroom: message header ends here ---->|<---- payload, page-aligned ---->|
     0                                        HEADROOM_BYTES                    size_bytes
 
-A READ reply is built in place: the disk writes the payload at HEADROOM_BYTES, the header
-is packed right before it, and header and payload leave as one contiguous memory. A large
-WRITE is received so that its payload lands at HEADROOM_BYTES, where O_DIRECT can take it.
+A READ reply is built in place: the disk writes the payload at HEADROOM_BYTES, and the header is packed right before
+it. So header and payload are sent as one contiguous block, without a copy. A large WRITE is received so that its
+payload lands at HEADROOM_BYTES, where it is aligned as O_DIRECT requires.
 
-Buffers come in a few size classes and go back to the pool they came from; memory fresh
-from mmap is touched once and then stays warm (last in, first out).
+Buffers come in a few size classes and return to the pool that they came from. The buffer that was returned last is used
+next, because its pages are mapped and in the processor's cache.
 """
 
 import bisect
@@ -24,20 +24,20 @@ from meshfs import limits
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 HEADROOM_BYTES: Final = PAGE_BYTES
-# Room behind the payload: padding, and the block an unaligned O_DIRECT request is widened by.
+# The room behind the payload holds padding, and the block by which an unaligned O_DIRECT request is widened.
 TAILROOM_BYTES: Final = 2 * PAGE_BYTES
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _HUGE_PAGE_BYTES: Final = 2 << 20
 _CLASSES_BYTES: Final = (4096, 16384, 65536, 262144, 1 << 20, 2 << 20, 4 << 20, limits.FRAME_MAX_BYTES)
-#: Memory that a connection receives into, when it has nothing large to receive.
+#: A connection receives into memory of this size, unless it receives a large frame.
 RECEIVE_MEMORY_BYTES: Final = 256 * limits.KIB + PAGE_BYTES
 _RECEIVE_MEMORIES_IDLE_MAX: Final = 64
 
 
 class Account:
-    """What one owner holds of a pool."""
+    """Counts the memory that one owner holds of a pool."""
 
     __slots__ = ("used_bytes",)
 
@@ -46,31 +46,31 @@ class Account:
 
 
 class Buffer:
-    """Memory of one payload and its headroom; ``release()`` exactly once when done."""
+    """Memory for one payload and its headroom. Its user calls ``release()`` exactly once."""
 
     __slots__ = ("_memory", "_pool", "_size_class", "account", "address", "capacity_bytes", "held_bytes", "view")
 
     def __init__(self, pool: "BufferPool", size_class: int) -> None:
-        #: Whose memory it is while it is handed out.
+        #: The account that the memory is charged to while the buffer is in use.
         self.account = pool.account
         self.capacity_bytes = _CLASSES_BYTES[size_class]
         self._pool = pool
         self._size_class = size_class
         self._memory = _map(HEADROOM_BYTES + self.capacity_bytes + TAILROOM_BYTES)
-        #: What it counts as: huge pages are there as a whole, as soon as a byte of them is used.
+        #: The bytes that are charged. The kernel allocates a huge page as a whole when one byte of it is used.
         self.held_bytes = len(self._memory) if self.capacity_bytes > _HUGE_PAGE_BYTES // 4 else self.capacity_bytes
-        #: All of the memory, headroom included; writable.
+        #: The whole memory, including the headroom; writable.
         self.view = memoryview(self._memory)
-        #: Address of ``view[0]``; page-aligned.
+        #: The address of ``view[0]``, which is page-aligned.
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
 
     def release(self) -> None:
-        """Give the memory back to its pool; nothing may touch it afterwards."""
+        """Return the memory to its pool. Nothing may use it afterwards, because the pool gives it to the next user."""
         self._pool.put_back(self, self._size_class)
 
 
 def _map(size_bytes: int) -> mmap.mmap:
-    """Private memory; large buffers in huge pages, which copying and pinning go through faster."""
+    """Map private memory. Large buffers get huge pages, which are faster to copy and to pin."""
     huge = size_bytes > _HUGE_PAGE_BYTES // 2
     if huge:
         size_bytes = -(-size_bytes // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
@@ -79,18 +79,18 @@ def _map(size_bytes: int) -> mmap.mmap:
     except OSError as error:
         raise MemoryError(f"no memory for a buffer of {size_bytes} bytes: {error.strerror}") from error
     if huge:
-        # A kernel built without transparent huge pages refuses; small pages do as well.
+        # A kernel without transparent huge pages refuses this call. Small pages work, too.
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what this process frees, instead of giving it back to the kernel.
+    """Have the C library keep the memory that this process frees, instead of returning it to the kernel.
 
-    Payloads that are Python's own objects (FUSE writes, sealed messages) come and go by the
-    thousand; faulting a fresh MiB in costs several times what filling it does. mallopt(3),
-    where the C library has it.
+    Thousands of payloads are objects of Python (FUSE writes, sealed messages), which are allocated and freed all the
+    time. Faulting in a fresh MiB costs several times as much as filling it. This uses mallopt(3), where the C library
+    has it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -99,25 +99,28 @@ def keep_freed_memory() -> None:
 
 
 class BufferPool:
-    """Size-classed free lists; never refuses, and keeps at most ``idle_max_bytes`` unused."""
+    """Hands out buffers of a few size classes, and keeps at most ``idle_max_bytes`` of unused ones for reuse.
+
+    The pool itself has no upper bound. An exporter's memory budget bounds what its peers make it hold.
+    """
 
     def __init__(self, idle_max_bytes: int = limits.BUFFER_POOL_IDLE_MAX_BYTES) -> None:
         self._free: list[list[Buffer]] = [[] for _ in _CLASSES_BYTES]
         self._idle_bytes = 0
         self._idle_max_bytes = idle_max_bytes
-        #: What was handed out and not yet released.
+        #: The bytes that were handed out and are not yet released.
         self.used_bytes = 0
         self._receive_memories: list[memoryview] = []
-        #: The owner of what is acquired in nobody's name.
+        #: The account for memory that is acquired without naming an account.
         self.account = Account()
-        #: Called when memory came back; None while nobody waits for that.
+        #: Called after memory was released. It is None while nobody waits for memory.
         self.on_room: Callable[[], None] | None = None
 
     def acquire(self, payload_bytes: int, account: Account | None = None) -> Buffer:
-        """A buffer with room for ``payload_bytes`` behind its headroom, which ``account`` holds until its release.
+        """Return a buffer with room for ``payload_bytes`` behind its headroom. Charge ``account`` until its release.
 
-        Raises ValueError above ``limits.FRAME_MAX_BYTES``: callers check sizes first. Raises MemoryError
-        where the kernel gives no more memory.
+        Raises ValueError above ``limits.FRAME_MAX_BYTES``, because callers must check sizes first. Raises MemoryError
+        if the kernel gives no more memory.
         """
         size_class = bisect.bisect_left(_CLASSES_BYTES, payload_bytes)
         if size_class == len(_CLASSES_BYTES):
@@ -146,10 +149,10 @@ class BufferPool:
             self.on_room()
 
     def take_receive_memory(self) -> memoryview:
-        """RECEIVE_MEMORY_BYTES for one connection, until `give_receive_memory`.
+        """Return RECEIVE_MEMORY_BYTES for one connection, which returns them by `give_receive_memory`.
 
-        It is charged to nobody, as the number of connections is bounded. Memory of mmap(2) is there as far as it was
-        used, and gone when it is freed; that of the heap is neither.
+        No account is charged, because the number of connections is bounded. The memory comes from mmap(2), and not from
+        the heap: only used pages take memory, and unmapping returns them to the kernel.
         """
         if self._receive_memories:
             return self._receive_memories.pop()
@@ -160,7 +163,7 @@ class BufferPool:
             self._receive_memories.append(memory)
 
     def charge(self, account: Account, more_bytes: int) -> None:
-        """``account`` holds more memory that is not the pool's own (a frame that was built, say), or less."""
+        """Charge ``account`` for memory outside the pool, such as a frame that was built. Less than 0 takes it back."""
         account.used_bytes += more_bytes
         self.used_bytes += more_bytes
         if more_bytes < 0 and self.on_room is not None:

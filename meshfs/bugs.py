@@ -1,7 +1,9 @@
-"""Exceptions that nobody expects: what failed ends, is logged and counted, and everything else goes on.
+"""Reports of unexpected exceptions, which are bugs of meshfs.
 
-Each place that calls foreign code from the event loop catches what it raises and reports it here. The traceback
-is logged once for each place and kind of exception, as a fault in a hot path would fill the log.
+An unexpected exception ends only the operation that raised it. It is logged and counted, and everything else goes on.
+Therefore each place that calls other code from the event loop catches every exception and reports it here.
+
+The traceback is logged once for each place and kind of exception. Otherwise a bug in a hot path would fill the log.
 """
 
 import logging
@@ -18,5 +20,5 @@ def report(logger: logging.Logger, what: str, error: BaseException) -> None:
 
 
 def count() -> int:
-    """How many were reported since the process started."""
+    """Return how many unexpected exceptions were reported since the process started."""
     return sum(_seen.values())

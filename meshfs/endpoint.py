@@ -1,7 +1,7 @@
-"""IP addresses and ADDRESS:PORT as administrators write them; pure.
+"""Parse and format IP addresses and ADDRESS:PORT as administrators write them. Pure.
 
-An address that no exporter could listen at, or no other node could reach, is refused where it is written: listening
-would fail later, with a text of the kernel's that names neither the file nor the reason.
+An address is refused if no exporter could listen at it, or if no other node could reach it. Otherwise listening would
+fail later, with an error of the kernel that names neither the file nor the reason.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ _BROADCAST: Final = IPv4Address("255.255.255.255")
 
 
 def parse_address(text: str) -> str:
-    """The address of one network interface. Raises ValueError, whose text is what was expected instead."""
+    """Return the address of one network interface. Raises ValueError, whose text says what was expected instead."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -25,7 +25,7 @@ def parse_address(text: str) -> str:
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
-    """The IP address and the port. Raises ValueError, whose text is what was expected instead."""
+    """Return the IP address and the port. Raises ValueError, whose text says what was expected instead."""
     host, _, digits = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     try:
@@ -41,7 +41,7 @@ def parse_endpoint(text: str) -> tuple[str, int]:
 
 
 def _check(address: IPv4Address | IPv6Address) -> None:
-    """Refuse what no socket can be bound to, or what other nodes cannot connect to."""
+    """Refuse an address that no socket can be bound to, or that other nodes cannot connect to."""
     if address.is_multicast or address == _BROADCAST:
         kind = "multicast" if address.is_multicast else "broadcast"
         raise ValueError(f"expected an address of one network interface, not a {kind} address")

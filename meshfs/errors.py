@@ -1,26 +1,30 @@
-"""Errors by whose fault they are; translated at each boundary, the cause kept.
+"""The errors of meshfs, classed by whose fault they are.
 
-ConfigError            the administrator's: file, key, line, what was expected (exit status 2)
-KeyFileError           the administrator's: a key file is missing, malformed or readable by others
-LocalProtocolError     ours: a caller broke this module's rules (a bug)
-RemoteProtocolError    the peer's: it broke the protocol; the connection ends
-ForgedMessage          somebody's on the way, most likely: a message is not as its sender made it; the connection ends
-RepeatedNonce          somebody's between the ends: an encrypted message was sent again
-AuthenticationError    the peer's: it is not who it says, or not of the cluster
-MountFailed            the machine's: the file system could not be mounted
-ChannelLost            nobody's: the connection ended; what was in flight may go again
-DiskUnavailable        the machine's: a configured disk cannot be opened now, and may be later
-TookTooLong            a blocking call of the system did not end within its bound
-StatusError            an SMB request was answered with an NTSTATUS that is an error
+Each boundary translates the errors of the floor below into its own, and keeps the cause (``raise ... from``).
+
+error                  whose fault         what happened
+ConfigError            administrator       a mistake in the config; the text gives file, line, key and what was expected
+KeyFileError           administrator       a key file is missing, malformed or readable by others
+LocalProtocolError     meshfs (a bug)      a caller broke the rules of a protocol object
+RemoteProtocolError    peer                the peer broke the protocol; the connection ends
+ForgedMessage          network, most       a message is not as its sender made it; the connection ends
+                       likely
+RepeatedNonce          network             somebody on the way sent an encrypted message again; the connection ends
+AuthenticationError    peer                the peer is not who it claims to be, or is not a node of the cluster
+MountFailed            machine             the file system could not be mounted
+ChannelLost            nobody              the connection ended; requests in flight may be sent again
+DiskUnavailable        machine             a configured disk cannot be opened now; it may be later
+TookTooLong            machine             a blocking call of the system did not end within its bound
+StatusError            depends             the peer answered a request with an NTSTATUS that is an error
 """
 
 
 class MeshfsError(Exception):
-    """The root of every error meshfs raises on purpose."""
+    """This is the root of every error that meshfs raises on purpose."""
 
 
 class ConfigError(MeshfsError):
-    """A mistake in the configuration."""
+    """The configuration has a mistake."""
 
 
 class KeyFileError(ConfigError):
@@ -36,22 +40,22 @@ class TookTooLong(MeshfsError):
 
 
 class ProtocolError(MeshfsError):
-    """The root of both protocol errors."""
+    """This is the root of both protocol errors."""
 
 
 class LocalProtocolError(ProtocolError):
-    """A caller asked a protocol object for what its state does not allow."""
+    """A caller asked a protocol object for something that its state does not allow."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent what the protocol does not allow."""
+    """The peer sent something that the protocol does not allow."""
 
-    #: The name by which an exporter counts it.
+    #: The exporter counts the error under this name.
     counter = "protocol_errors"
 
 
 class ForgedMessage(RemoteProtocolError):
-    """A message was not made with its session's key, or was changed on its way: its signature or seal is wrong."""
+    """A message was made without the session's key, or changed on its way: its signature or encryption is wrong."""
 
     counter = "bad_signatures"
 
@@ -63,7 +67,7 @@ class RepeatedNonce(RemoteProtocolError):
 
 
 class AuthenticationError(MeshfsError):
-    """A login failed; the text is for the log, never for the peer."""
+    """A login failed. The text is for the log only: it would help an attacker if the peer got it."""
 
 
 class ChannelLost(MeshfsError):
@@ -71,7 +75,7 @@ class ChannelLost(MeshfsError):
 
 
 class MountFailed(MeshfsError):
-    """The file system could not be mounted; libfuse may have written why to stderr."""
+    """The file system could not be mounted. libfuse may have written the reason to stderr."""
 
 
 class StatusError(MeshfsError):

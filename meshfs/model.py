@@ -1,4 +1,4 @@
-"""The words that every part shares: classes of I/O, flows, disks and their states, and what a node may do with one."""
+"""The terms that all parts share: classes of I/O, flows, disks, their states, and what a node may do with a disk."""
 
 import enum
 import json
@@ -10,7 +10,7 @@ SHARE_DISKS_SYSTEM: Final = "disks-system"
 
 
 class IoClass(enum.StrEnum):
-    """The class of an I/O; on the wire it is the share the disk was opened through."""
+    """The class of an I/O. On the wire, the share through which the disk was opened tells it."""
 
     APP = "app"
     SYSTEM = "system"
@@ -23,8 +23,8 @@ class IoClass(enum.StrEnum):
 class FlowKey(NamedTuple):
     """Names a flow: the requests of one class that one node sends. Schedulers share a resource among flows.
 
-    A key is made once per open or connection and is looked up per request, so it is a tuple: it hashes without a call
-    into Python code of its own.
+    A key is made once per open or connection, but is looked up for each request. So it is a tuple, which is hashed
+    without a call into Python code.
     """
 
     node: str
@@ -39,7 +39,7 @@ NO_FLOW: Final = FlowKey("", IoClass.APP)
 
 
 class Security(enum.StrEnum):
-    """How the messages of a session are protected on their way."""
+    """How the messages of a session are protected on the network."""
 
     SIGN = "sign"
     ENCRYPT = "encrypt"
@@ -47,14 +47,14 @@ class Security(enum.StrEnum):
 
 
 class Cache(enum.StrEnum):
-    """Where the writes of a disk may stay on its owner before they are on the medium."""
+    """Where written data may stay at the owner of a disk before it is on the medium."""
 
     NONE = "none"
     WRITEBACK = "writeback"
 
 
 class Discipline(enum.StrEnum):
-    """Which request goes to a disk next: that of the flow whose turn it is by weight, or the one that came first."""
+    """Which request is sent to a disk next: one of the flow whose turn it is by weight, or the oldest request."""
 
     FAIR = "fair"
     FIFO = "fifo"
@@ -69,12 +69,12 @@ class Access(enum.StrEnum):
 
 
 class DiskState(enum.StrEnum):
-    """What the exporter has measured of a disk. Every state but OK is a problem.
+    """The state of a disk as its exporter observes it. Every state except OK is a problem.
 
-    OK          its I/O succeeds
+    OK          I/O succeeds
     FAILING     the device answered its last I/Os with errors
     GONE        the device went away while it was served
-    MISSING     the disk is configured, and could not be opened yet or any more
+    MISSING     the disk is configured, but could not be opened yet, or cannot be opened any more
     SUSPENDED   reserved
     """
 
@@ -87,15 +87,16 @@ class DiskState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiskInfo:
-    """What an exporter tells of one disk, as seen by the asking node.
+    """The properties of one disk, as its exporter advertises them to the node that asks.
 
-    ``name`` is the file's name in the share; ``id`` the stable, cluster-wide name of
-    /mesh/disk/by-id. ``verifier`` changes when acknowledged, unflushed writes may be lost.
-    ``why`` is the reason of a state that is not OK, for people, and empty otherwise.
-    ``instance`` identifies the claimed device or image behind the name: equal over restarts of the
-    exporter, and another one when another device or image takes the name (`meshfs.disk.discovery.identity`).
-    ``written_ns`` is when anybody last wrote to the disk, in ns of the epoch; 0 when it is not known.
-    ``config`` is the digest of the config that the exporter goes by (`meshfs.cluster.config.Config`).
+    ``name`` is the name of the disk's file in the share. ``id`` is the stable name in /mesh/disk/by-id, which is unique
+    in the cluster. ``access`` is what the asking node may do with the disk.
+    ``verifier`` changes when acknowledged writes that were not flushed may have been lost.
+    ``why`` is the reason for a state other than OK, for people. It is empty in state OK.
+    ``instance`` identifies the device or image behind the name. It stays the same when the exporter restarts, and
+    changes when another device or image takes the name (`meshfs.disk.discovery.identity`).
+    ``written_ns`` is the time of the last write by anybody, in ns since the epoch, or 0 if it is unknown.
+    ``config`` is the digest of the config that the exporter uses (`meshfs.cluster.config.Config`).
     """
 
     id: str
@@ -120,13 +121,16 @@ class DiskInfo:
 
 
 def encode_disks(disks: list[DiskInfo]) -> bytes:
-    """The output of FSCTL_MESHFS_QUERY_DISKS: a UTF-8 JSON array of objects."""
+    """Return the output of FSCTL_MESHFS_QUERY_DISKS: a UTF-8 JSON array of objects, one for each disk."""
     fields = [{name: getattr(disk, name) for name in DiskInfo.__slots__} for disk in disks]
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def decode_disks(data: bytes | memoryview, most: int | None = None) -> list[DiskInfo]:
-    """The reverse, of the first ``most`` disks; unknown keys are ignored. Raises ValueError for anything else."""
+    """Decode the first ``most`` disks of the output of `encode_disks`, or all of them without ``most``.
+
+    Unknown keys are ignored, because a newer exporter may send more. Raises ValueError for a malformed list.
+    """
     try:
         items = json.loads(bytes(data).decode())
         return [_disk_from(item) for item in items[:most]]
@@ -153,7 +157,10 @@ def _disk_from(item: dict[str, object]) -> DiskInfo:
 
 
 def _state_from(text: str) -> tuple[DiskState, str]:
-    """The state and its reason. The state of a newer exporter that is unknown here still counts as a problem."""
+    """Return the state and its reason.
+
+    A newer exporter may report a state that is unknown here. It counts as FAILING, so that it is still a problem.
+    """
     try:
         return DiskState(text), ""
     except ValueError:

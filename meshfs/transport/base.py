@@ -1,8 +1,8 @@
-"""What a channel needs of a transport: an ordered stream of bytes, never blocking.
+"""The transport that a channel needs: an ordered stream of bytes that never blocks.
 
-``send`` and ``receive_into`` do what they can at once; when they can do nothing they raise
-BlockingIOError, and the caller awaits ``wait_writable`` or ``wait_readable`` (or has the
-reactor watch ``fd``) and tries again. One task may wait in each direction.
+``send`` and ``receive_into`` transfer as many bytes as they can at once. If they can transfer none, they raise
+BlockingIOError. The caller then awaits ``wait_writable`` or ``wait_readable``, or has the reactor watch ``fd``, and
+tries again. In each direction, at most one task may wait.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,29 +12,30 @@ Memory = bytes | bytearray | memoryview
 
 
 class Transport(Protocol):
-    """One connection. Every other OSError than BlockingIOError means that it is gone."""
+    """One connection. Every OSError other than BlockingIOError means that the connection is lost."""
 
-    #: "tcp" or "unix", for people.
+    #: The kind of transport, for people: "tcp" or "unix".
     kind: str
-    #: Our end and the peer's, for people.
+    #: The addresses of this end and of the peer, for people.
     local: str
     remote: str
-    #: Readable when ``receive_into`` is worth a try.
+    #: The descriptor that becomes readable when ``receive_into`` can return bytes.
     fd: int
-    #: (parts) -> how many bytes of them were taken.
+    #: (parts) -> how many of their bytes were sent.
     send: Callable[[Sequence[Memory]], int]
-    #: (memory) -> how many bytes came; 0 is the end of the stream.
+    #: (memory) -> how many bytes were received into it; 0 is the end of the stream.
     receive_into: Callable[[memoryview], int]
-    #: () -> how many bytes came that ``receive_into`` was not asked for yet.
+    #: () -> how many received bytes wait for ``receive_into``.
     pending: Callable[[], int]
-    #: (bytes of a message under way that are sure to come, or 0): don't wake for less than fits.
+    #: (missing bytes of a partly received message, or 0) -> None. ``fd`` need not become readable before a good part of
+    #: them has arrived, because each wake-up costs time.
     expect: Callable[[int], None]
 
     async def wait_readable(self) -> None:
-        """Return when ``receive_into`` is worth a try; trio.ClosedResourceError after ``close``."""
+        """Return when ``receive_into`` is worth a try. Raises trio.ClosedResourceError after ``close``."""
 
     async def wait_writable(self) -> None:
-        """The same for ``send``."""
+        """Return when ``send`` is worth a try. Raises trio.ClosedResourceError after ``close``."""
 
     def close(self) -> None:
-        """End the connection at once; twice does no harm."""
+        """End the connection at once. A second call does nothing."""

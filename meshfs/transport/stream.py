@@ -1,6 +1,6 @@
-"""Stream sockets, TCP and Unix, as raw non-blocking sockets.
+"""The transport over stream sockets, TCP and Unix, which are raw non-blocking sockets.
 
-trio only waits for them: its own streams cost a lock, a checkpoint and a copy per message.
+trio only waits for their readiness. Its own streams would cost a lock, a checkpoint and a copy for each message.
 """
 
 import array
@@ -20,13 +20,13 @@ from meshfs import limits
 from meshfs.endpoint import format_endpoint
 from meshfs.transport.base import Memory
 
-# Beyond the system's maximum, for root (socket(7)); Python has no names for them.
+# With these options root may exceed the system's maximum (socket(7)). Python has no names for them.
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 
 
 class StreamTransport:
-    """A connected stream socket; takes it over."""
+    """A transport over a connected stream socket. The transport owns the socket and closes it."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -54,17 +54,17 @@ class StreamTransport:
 
 
 def pending_bytes(fd: int) -> int:
-    """What is in the socket's receive queue (FIONREAD, ioctl_tty(2))."""
+    """Return how many bytes are in the socket's receive queue (FIONREAD, ioctl_tty(2))."""
     count = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, count)
     return count[0]
 
 
 class LowWater:
-    """Sleep through the pieces of a large message: a TCP socket is readable once enough came.
+    """Makes a TCP socket readable only when much of a large message has arrived (SO_RCVLOWAT, socket(7)).
 
-    A large message arrives in many pieces, and waking for each costs more than copying it.
-    The mark is never above what is sure to come (socket(7), SO_RCVLOWAT).
+    A large message arrives in many pieces, and waking up for a piece costs more than copying it. The mark is never
+    above the bytes that the message still needs, because with a higher mark its end would not wake the receiver.
     """
 
     __slots__ = ("_mark", "_set")
@@ -74,7 +74,7 @@ class LowWater:
         self._set = sock.setsockopt if sock.family != socket.AF_UNIX else None
 
     def expect(self, missing_bytes: int) -> None:
-        """``missing_bytes`` of the message under way are still to come; 0: anything counts."""
+        """Set the mark for a message that still needs ``missing_bytes``. With 0, any byte makes the socket readable."""
         mark = min(missing_bytes, limits.LOW_WATER_MAX_BYTES) or 1
         if mark != self._mark and self._set is not None:
             self._mark = mark
@@ -82,10 +82,10 @@ class LowWater:
 
 
 async def connect_tcp(address: str, port: int, local: str = "", device: str = "") -> StreamTransport:
-    """Connect to an IPv4 or IPv6 address. OSError when it fails or takes CONNECT_TIMEOUT_S.
+    """Connect to an IPv4 or IPv6 address. Raises OSError if connecting fails or takes longer than CONNECT_TIMEOUT_S.
 
-    ``local`` is the address to connect from. ``device`` the interface to use whatever the routes
-    say: where two of them are in one network, those take the first for both.
+    ``local`` is the address to connect from. ``device`` is the interface to use, whatever the routes say. If two
+    interfaces are in the same network, the routes would send the connections of both through the first one.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
@@ -99,7 +99,7 @@ async def connect_tcp(address: str, port: int, local: str = "", device: str = ""
 
 
 async def connect_unix(path: Path) -> StreamTransport:
-    """Connect to a Unix socket, with the same bound."""
+    """Connect to a Unix socket. Raises OSError if connecting fails or takes longer than CONNECT_TIMEOUT_S."""
     return await _connect(socket.AF_UNIX, os.fspath(path), lambda sock: None)
 
 
@@ -120,10 +120,10 @@ async def _connect(
 
 
 async def _finish_connect(sock: socket.socket, address: tuple[str, int] | str) -> None:
-    """connect(2), and its result when it is not there at once."""
+    """Call connect(2), and wait for its result. Raises OSError."""
     number = sock.connect_ex(address)
     while number == errno.EAGAIN:
-        # A Unix socket whose backlog is full has no readiness to wait for (connect(2)).
+        # While the backlog of a Unix socket is full, no readiness can be waited for (connect(2)).
         await trio.sleep(limits.RECONNECT_DELAY_MIN_S)
         number = sock.connect_ex(address)
     if number == errno.EINPROGRESS:
@@ -134,15 +134,16 @@ async def _finish_connect(sock: socket.socket, address: tuple[str, int] | str) -
 
 
 def tune(sock: socket.socket, *, enlarge: bool = True) -> None:
-    """No delay, a dead peer found within seconds, room for large messages on Unix sockets unless not ``enlarge``.
+    """Set the options of a socket.
 
-    TCP sizes its buffers by itself, and better than a fixed number would (tcp(7)).
+    A TCP socket sends without delay and finds a dead peer within seconds. Its buffers are left alone: TCP sizes them
+    itself, better than a fixed number would (tcp(7)). A Unix socket gets room for large messages if ``enlarge``.
     """
     if sock.family == socket.AF_UNIX:
         if enlarge:
             enlarge_buffers(sock)
         return
-    # One that was accepted has its listening socket's.
+    # An accepted socket inherits the mark of its listening socket, which waits for a whole first message.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -153,7 +154,7 @@ def tune(sock: socket.socket, *, enlarge: bool = True) -> None:
 
 
 def enlarge_buffers(sock: socket.socket) -> None:
-    """Room for whole large messages in a Unix socket, which does not size its buffers by itself."""
+    """Give a Unix socket room for whole large messages, because it does not size its buffers by itself."""
     for forced, plain in ((_SO_SNDBUFFORCE, socket.SO_SNDBUF), (_SO_RCVBUFFORCE, socket.SO_RCVBUF)):
         try:
             sock.setsockopt(socket.SOL_SOCKET, forced, limits.UNIX_SOCKET_BUFFER_BYTES)
@@ -162,7 +163,7 @@ def enlarge_buffers(sock: socket.socket) -> None:
 
 
 def address_text(address: object) -> str:
-    """A socket's address as people write it; a nameless Unix socket is "-"."""
+    """Return a socket's address as people write it. A Unix socket without a name is "-"."""
     if isinstance(address, tuple):
         return format_endpoint(address[0], address[1])
     text = os.fsdecode(address) if isinstance(address, str | bytes) else str(address)
