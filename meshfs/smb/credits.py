@@ -1,22 +1,24 @@
-"""Credits: which message ids a connection may use, on both ends. Pure.
+"""Credits at both ends: the message ids that a connection may use. Pure.
 
-A credit is the right to use one message id. The first request of a connection has id 0; every
+A credit is the right to use one message id. The first request of a connection has id 0. Every
 response grants more ids, which continue where the last grant ended. A request for more than
-64 KiB uses several consecutive ids (its credit charge).
+64 KiB uses several consecutive ids, whose number is its credit charge.
 
     id      0 1 2 3 4 5 6 7 8 9 ...
             x x x . x . . .
                   ^low    ^high         x received   . granted, not yet received
 
 `CreditWindow` is the exporter's side (MS-SMB2 3.3.1.1, 3.3.1.2, 3.3.5.2.3). It remembers ``low``,
-``high`` and the few ids received early, so that a request in order costs two comparisons. Two
-bounds hold whatever the peer does: what it holds and what it has in flight are together at most
-``limit`` credits, and ``high - low`` is at most ``limit``, so a peer that never sends its lowest
-id gets no more grants instead of a longer list of early ones.
+``high`` and the few ids that arrived early, so a request in order costs two comparisons. Two bounds
+hold whatever the peer does:
 
-`CreditAccount` is the initiator's side (3.2.4.1.6). It uses the lowest id always, so a counter is
-enough; a caller that finds no credit waits for the next grant, it does not fail. With nothing in
-flight no grant will come: whoever needs more credits than there are then asks for them by an ECHO.
+    unused credits of the peer + credits in flight <= limit
+    high - low <= limit      so a peer that never sends its lowest id gets no more grants, and the
+                             set of early ids stays small
+
+`CreditAccount` is the initiator's side (3.2.4.1.6). It always uses the lowest id, so a counter is
+enough. A caller that finds too few credits does not fail, but waits for the next grant. While nothing
+is in flight no grant can arrive; a caller that needs more credits then asks for them with an ECHO.
 """
 
 from typing import Final
@@ -25,25 +27,28 @@ from meshfs import limits
 from meshfs.errors import LocalProtocolError
 
 _FIELD_MAX: Final = 0xFFFF
-#: A request that asks for more than this wants a larger window than the usual one. An initiator's, whose goal
-#: is CREDITS_MAX, never does: one request's charge on top is the most.
+#: A peer that asks for more than this in one request wants a larger window than the usual one. An initiator of meshfs
+#: never does: it asks for at most CREDITS_MAX and the charge of one request.
 _ASKS_FOR_MANY: Final = 2 * limits.CREDITS_MAX
 
 
 def charge_for(payload_bytes: int) -> int:
-    """The credits a payload costs (MS-SMB2 3.1.5.2); the larger of request and response counts."""
+    """Return the credits that a payload costs (MS-SMB2 3.1.5.2). The larger of request and response counts."""
     return (payload_bytes - 1) // limits.CREDIT_BYTES + 1 if payload_bytes > 1 else 1
 
 
 def charge_covers(charge: int, payload_bytes: int) -> bool:
-    """Whether a request's charge pays for its payload, else INVALID_PARAMETER (3.3.5.2.5); 0 pays as 1."""
+    """Return whether the charge of a request pays for its payload. A charge of 0 counts as 1.
+
+    If it does not, the request is answered INVALID_PARAMETER (MS-SMB2 3.3.5.2.5).
+    """
     return payload_bytes <= (charge or 1) * limits.CREDIT_BYTES
 
 
 class CreditWindow:
-    """The exporter's: which message ids may come, and how many more to grant.
+    """The exporter's side: which message ids are valid, and how many more to grant.
 
-    ``limit`` becomes ``limit_max``, where that is more, when the peer asks for many at once.
+    If the peer asks for many credits at once, ``limit`` is raised to ``limit_max``.
     """
 
     __slots__ = ("_early", "_high", "_in_flight", "_low", "limit", "limit_max")
@@ -58,29 +63,29 @@ class CreditWindow:
 
     @property
     def held(self) -> int:
-        """Credits the peer has and has not used."""
+        """The credits that the peer has and has not used."""
         return self._high - self._low - len(self._early)
 
     @property
     def used(self) -> int:
-        """Message ids the peer has used since the connection began."""
+        """The message ids that the peer has used since the connection began."""
         return self._low + len(self._early)
 
     @property
     def in_flight(self) -> int:
-        """Credits of requests received and not yet answered."""
+        """The credits of requests that were received and are not yet answered."""
         return self._in_flight
 
     def is_only(self, message_id: int, charge: int) -> bool:
-        """Whether this request, which was taken, is all that is in flight, and no lower id can come after it."""
+        """Return whether this request, which was taken, is the only one in flight, and no lower id can arrive later."""
         charge = charge or 1
         return self._low == message_id + charge and self._in_flight == charge
 
     def take(self, message_id: int, charge: int) -> bool:
-        """Use ``charge`` ids from ``message_id`` on (0 counts as 1).
+        """Use ``charge`` ids from ``message_id`` on. A charge of 0 counts as 1.
 
-        False when one of them was used before or never granted: the connection must end
-        (3.3.5.2.3). Not to be asked for CANCEL, which uses no id.
+        Returns False if one of them was used before or never granted. The connection must then end
+        (MS-SMB2 3.3.5.2.3). A CANCEL must not be passed here, because it uses no id.
         """
         charge = charge or 1
         end = message_id + charge
@@ -104,11 +109,11 @@ class CreditWindow:
         return True
 
     def grant(self, asked: int, charge: int) -> int:
-        """How many credits the response to a request of ``charge`` carries; to be asked once per
-        taken request, for its final or its interim response, whichever goes first (3.3.1.2).
+        """Return how many credits the response to a request of ``charge`` grants.
 
-        The peer gets what it asked for while there is room, and never less than what keeps one
-        credit in its hands.
+        Called once per request, for its interim or its final response, whichever is sent first (MS-SMB2 3.3.1.2).
+        While there is room, the peer gets what it asked for. It always keeps at least one credit, because without
+        one it could send nothing any more. Raises LocalProtocolError for a request that was never taken.
         """
         self._in_flight -= charge or 1
         if self._in_flight < 0:
@@ -126,13 +131,13 @@ class CreditWindow:
 
 
 class CreditAccount:
-    """The initiator's: which message id comes next, and how many more to ask for."""
+    """The initiator's side: the next message id, and how many credits to ask for."""
 
     __slots__ = ("_next", "available", "goal")
 
     def __init__(self, goal: int = limits.CREDITS_MAX) -> None:
         self.goal = goal
-        #: Credits to use; only read by others.
+        #: The unused credits. Only this class changes them.
         self.available = 1
         self._next = 0
 
@@ -142,7 +147,7 @@ class CreditAccount:
         return self._next
 
     def take(self, charge: int) -> int | None:
-        """The first of ``charge`` consecutive message ids, or None: wait for a grant."""
+        """Use ``charge`` consecutive message ids and return the first, or None if the caller must wait for a grant."""
         if charge > self.available:
             return None
         first = self._next
@@ -151,10 +156,10 @@ class CreditAccount:
         return first
 
     def grant(self, credits: int) -> None:
-        """A response, interim or final, carried ``credits``."""
+        """Add the ``credits`` that a response, interim or final, granted."""
         self.available += credits
 
     def ask(self, charge: int) -> int:
-        """What a request of ``charge`` asks for: its own back, and what is missing to the goal."""
+        """Return how many credits a request of ``charge`` asks for: its own charge, and those missing to the goal."""
         missing = self.goal - self.available
         return min(charge + missing, _FIELD_MAX) if missing > 0 else charge

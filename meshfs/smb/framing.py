@@ -1,17 +1,19 @@
-"""Stream to frames: where the next bytes go, and which frames are whole. Without I/O.
+"""Split a received stream into frames, and decide where the next bytes are received to. Without I/O.
 
-The caller receives into ``get_buffer()`` and tells how many bytes came by ``received(n)``:
+The caller receives into ``get_buffer()`` and reports the number of bytes by ``received(n)``, which returns the frames
+that are complete:
 
-    small frames   arrive in one receive buffer, many per call; their views are valid until
-                   the next ``get_buffer()``
-    large frames   get pooled memory of their own, placed so that the payload of a READ
-                   response or WRITE request lands page-aligned at ``HEADROOM_BYTES``:
+    small frames   are received into one shared buffer, many per call. Their views are valid until the next
+                   ``get_buffer()``.
+    large frames   get pooled memory of their own. It is placed so that the payload of a READ response or of a WRITE
+                   request lands page-aligned at ``HEADROOM_BYTES``, where the disk can use it without a copy:
 
         |.......|message header and body|payload ...................|
         0       HEADROOM - payload_offset  HEADROOM
 
-Memory is taken for what a frame's prefix announces only within ``frame_max_bytes``, which
-stays small until the peer is authenticated, and only when more of the frame came: an announcement alone costs nothing.
+The length prefix of a frame comes from the peer, so it must not make this end allocate at will. It is accepted only up
+to ``frame_max_bytes``, which is small until the peer is authenticated. A large frame gets its memory only with the
+receive after the one that brought its prefix: a peer that sends only prefixes costs nothing.
 """
 
 from typing import Final
@@ -21,60 +23,60 @@ from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, RECEIVE_MEMORY_BYTES, Acc
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import PREFIX_BYTES, TRANSFORM_HEADER_BYTES
 
-#: Frames up to this size arrive in the receive buffer; copying their payload is cheap.
+#: Frames up to this size are received into the shared buffer, because copying their payload is cheap.
 SMALL_FRAME_MAX_BYTES: Final = 32 * limits.KIB
-#: Room is left behind the last frame, which ``security.Opener`` borrows for an authentication tag.
+#: The last page stays free: ``security.Opener`` puts an authentication tag behind the last frame for a while.
 _RECEIVE_BYTES: Final = RECEIVE_MEMORY_BYTES - PAGE_BYTES
-#: After a large frame another is likely: read little more than its header into the receive
-#: buffer, the rest goes straight to its own memory.
+#: After a large frame, another large one is likely. Receive little more than its header into the shared buffer, so that
+#: the rest is received into its own memory without a copy.
 _RECEIVE_BEFORE_LARGE_BYTES: Final = 512
 
 
 class Frame:
-    """One SMB2 message or compound, or one transformed message; without the length prefix."""
+    """One SMB2 message or compound, or one encrypted message, without the length prefix."""
 
     __slots__ = ("buffer", "memory", "start", "view")
 
     def __init__(self, memory: memoryview, start: int, length: int, buffer: Buffer | None) -> None:
-        #: All memory around the frame; ``view`` is ``memory[start:start + length]``.
+        #: The whole memory that the frame lies in; ``view`` is ``memory[start:start + length]``.
         self.memory = memory
         self.start = start
         self.view = memory[start : start + length]
-        #: Memory of its own, or None when the frame lies in the shared receive buffer.
+        #: The frame's own memory, or None if the frame lies in the shared buffer.
         self.buffer = buffer
 
     def take(self) -> Buffer | None:
-        """Become the owner of the frame's memory (to release it), if it has its own."""
+        """Return the frame's own memory, which the caller must release, or None if it has none."""
         buffer, self.buffer = self.buffer, None
         return buffer
 
 
 class FrameReceiver:
-    """The receiving half of direct TCP transport (MS-SMB2 2.1)."""
+    """Receives the frames of the direct TCP transport (MS-SMB2 2.1)."""
 
     def __init__(self, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> None:
         self._pool = pool
-        #: Who holds the memory of large frames.
+        #: The account that is charged for the memory of large frames.
         self.account: Account = pool.account
         self._payload_offset = payload_offset
-        #: Longest frame accepted; raised once the peer is authenticated.
+        #: The longest frame that is accepted. It is raised once the peer is authenticated.
         self.frame_max_bytes = frame_max_bytes
-        #: None while nothing of a small frame is here: a connection that is idle holds no memory.
+        #: The shared buffer. An idle connection has none, so that it holds no memory.
         self._memory: memoryview | None = None
         self._start = 0
         self._end = 0
         self._large: Buffer | None = None
-        #: Of a large frame that was announced, and has no memory yet; else 0.
+        #: The length of a large frame whose prefix was received and which has no memory yet; otherwise 0.
         self._announced = 0
         self._large_length = 0
         self._large_filled = 0
-        #: Counts large frames, to tell one from the next.
+        #: The number of large frames so far, by which one is told from the next.
         self._large_number = 0
         self._expect_large = False
         self._lent: list[Frame] = []
 
     def get_buffer(self) -> memoryview:
-        """Memory for the next bytes (never empty). Ends the life of all frames not taken."""
+        """Return the memory for the next bytes, which is never empty. All frames that were not taken become invalid."""
         if self._lent:
             self._recycle()
         if self._announced:
@@ -97,7 +99,10 @@ class FrameReceiver:
         return memory[end:_RECEIVE_BYTES]
 
     def rest(self) -> None:
-        """Nothing came for a while and no frame is being handled: give the receive memory back if it is empty."""
+        """Return the shared buffer to the pool if it is empty.
+
+        The caller has received nothing for a while, and handles no frame.
+        """
         if self._memory is not None and self._start == self._end and not self._announced:
             self._give_memory()
 
@@ -109,30 +114,30 @@ class FrameReceiver:
 
     @property
     def missing_bytes(self) -> int:
-        """What the large frame under way still needs; 0 when there is none."""
+        """The bytes that a partly received large frame still needs; 0 without such a frame."""
         if self._announced:
             return self._announced - (self._end - self._start)
         return 0 if self._large is None else self._large_length - self._large_filled
 
     @property
     def large_progress(self) -> tuple[int, int] | None:
-        """The number of the large frame that is being received, and how many bytes of it are there."""
+        """The number of the partly received large frame, and how many of its bytes were received; None without one."""
         return None if self._large is None else (self._large_number, self._large_filled)
 
     @property
     def holds_large(self) -> bool:
-        """Whether large frames have memory here: one that is being received, or such as are not handled yet.
+        """Whether a large frame that is partly received, or not handled yet, holds memory.
 
-        To go on with those gives their memory back.
+        Such a connection must be allowed to continue, because that returns the memory.
         """
         if self._large is not None:
             return True
         return any(frame.buffer is not None and len(frame.view) > SMALL_FRAME_MAX_BYTES for frame in self._lent)
 
     def received(self, count: int) -> list[Frame]:
-        """``count`` bytes were written to ``get_buffer()``: the frames that are whole now.
+        """Take the ``count`` bytes that were received into ``get_buffer()``, and return the frames that are complete.
 
-        Raises RemoteProtocolError for a prefix that announces no acceptable frame.
+        Raises RemoteProtocolError if the length in a prefix is too small or too large.
         """
         frames: list[Frame] = []
         large = self._large
@@ -168,7 +173,7 @@ class FrameReceiver:
         return frames
 
     def _begin_large(self) -> None:
-        """Take memory for the large frame that was announced, and move what came of it there."""
+        """Get the memory of the next large frame, and copy its bytes from the shared buffer there."""
         length, self._announced = self._announced, 0
         buffer = self._pool.acquire(length, self.account)
         start, filled = HEADROOM_BYTES - self._payload_offset, self._end - self._start
@@ -186,11 +191,11 @@ class FrameReceiver:
         self._lent.clear()
 
     def lend(self, frame: Frame) -> None:
-        """Let ``frame``, made from another one (decrypted), end with the others."""
+        """Add ``frame``, which was decrypted from another one, to the frames that the next ``get_buffer()`` ends."""
         self._lent.append(frame)
 
     def close(self) -> None:
-        """Give all memory back."""
+        """Return all memory to the pool."""
         self._recycle()
         self._announced = 0
         self._give_memory()

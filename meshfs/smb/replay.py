@@ -1,11 +1,12 @@
-"""Which nonces a session has seen. Pure.
+"""The nonces that a session has seen, so that an encrypted message cannot be replayed. Pure.
 
-The nonces of most peers count, so that they join into few intervals; those that are drawn at random do not.
-``_edges`` holds where what was seen begins and ends, in order:
+Most peers count their nonces, so the nonces join into few intervals. Nonces that are drawn at random do not join.
+``_edges`` holds the begin and the end (exclusive) of each interval, in order:
 
-    seen 1..4 and 7     [1, 5, 7, 8]
+    seen 1 to 4, and 7     [1, 5, 7, 8]
 
-A number lies in something seen when an odd count of edges is not above it.
+A nonce was seen if the number of edges at or below it is odd. For example, two edges are at or below 6, so it was not
+seen; three are at or below 7, so it was.
 """
 
 from bisect import bisect_right
@@ -13,10 +14,11 @@ from collections.abc import Callable
 
 
 class SeenNonces:
-    """Remembers every nonce as long as that takes at most ``intervals_max`` intervals.
+    """Remembers every nonce while at most ``intervals_max`` intervals are enough for that.
 
-    After that it is ``full``: what it knows it goes on to refuse, and what would take one more interval is let
-    through and forgotten. ``on_full`` is called once, so that the session can see to it that only one channel is left.
+    After that it is ``full``. It still refuses the nonces that it knows, but a nonce that would need one more interval
+    is accepted and not remembered. ``on_full`` is called once, so that the session can reduce itself to one channel:
+    within one channel the message ids prevent replays.
     """
 
     __slots__ = ("_edges", "_edges_max", "_next", "full", "on_full")
@@ -26,15 +28,15 @@ class SeenNonces:
         self.on_full: Callable[[], None] = _nobody
         self._edges: list[int] = []
         self._edges_max = 2 * intervals_max
-        #: The last edge: what follows the highest nonce seen.
+        #: The last edge, which is the highest nonce seen plus 1.
         self._next = -1
 
     def __len__(self) -> int:
-        """The number of intervals."""
+        """Return the number of intervals."""
         return len(self._edges) // 2
 
     def add(self, nonce: int) -> bool:
-        """Whether the nonce was not seen before. It is seen from now on."""
+        """Remember the nonce, and return whether it was not seen before."""
         if nonce == self._next:
             self._next = self._edges[-1] = nonce + 1
             return True
@@ -63,4 +65,4 @@ class SeenNonces:
 
 
 def _nobody() -> None:
-    """Nobody wants to know."""
+    """Do nothing, because no one has set ``on_full``."""

@@ -1,18 +1,17 @@
-"""The states of a connection and of a session, as tables, the same for both ends.
+"""The states of a connection and of a session, as tables that both ends use.
 
-Theory (after h11's): initiator and exporter see the same messages go by, in the same order
-where it matters, since NEGOTIATE, SESSION_SETUP and LOGOFF are never pipelined. So there is one
-machine for both ends, driven by messages and not by who runs it: a request is an event of the
-initiator, a response one of the exporter, and a lost transport nobody's. An event that the table
-does not have for a state is an error, and whose error follows from who caused the event: ours is
-LocalProtocolError, the peer's RemoteProtocolError.
+The theory is that of h11. Both ends see the same messages. They also see them in the same order where the order
+matters, because NEGOTIATE, SESSION_SETUP and LOGOFF are never pipelined. So one state machine fits both ends, and its
+events are the messages. The initiator causes requests, the exporter causes responses, and nobody causes the loss of a
+transport. If the table has no entry for an event in the present state, the event is an error of the role that caused
+it. An error of this end is a LocalProtocolError, and an error of the peer is a RemoteProtocolError.
 
                       NEGOTIATE                NEGOTIATED
     connection:  NEW -----------> NEGOTIATING -----------> READY (any request, any response)
                                        | REFUSED             | CLOSE
                                        +------> CLOSED <-----+
 
-AGAIN leads from NEGOTIATING back to NEW: the initiator began in SMB 1 and was told to go on in SMB 2.
+AGAIN leads from NEGOTIATING back to NEW: the initiator began in SMB 1, and the exporter told it to continue in SMB 2.
 
                       SETUP                    GRANTED          LOGOFF               LOGGED_OFF
     session:     NEW -------> AUTHENTICATING ---------> VALID --------> LOGGING_OFF ------------> ENDED
@@ -20,10 +19,10 @@ AGAIN leads from NEGOTIATING back to NEW: the initiator began in SMB 1 and was t
                                     v  |           SETUP v  | GRANTED                               |
                                  CHALLENGED      REAUTHENTICATING <-> RECHALLENGED      DENIED, LOST
 
-A channel that is bound to a session has the same machine from its own SESSION_SETUP on. EXPIRED
-is VALID whose ticket ran out: requests are still taken, to be answered NETWORK_SESSION_EXPIRED,
-until a new SESSION_SETUP (MS-SMB2 3.3.5.2.9). During re-authentication the session stays usable,
-and a failed one ends it (3.3.5.5.3).
+A channel that is bound to a session runs the same machine, starting with its own SESSION_SETUP. A session becomes
+EXPIRED when its ticket runs out. Its requests are then still received, but are answered NETWORK_SESSION_EXPIRED until
+a new SESSION_SETUP (MS-SMB2 3.3.5.2.9). During a re-authentication the session stays usable. If the re-authentication
+fails, the session ends (3.3.5.5.3).
 
 Sources: MS-SMB2 3.2.1.2, 3.2.1.3, 3.3.1.7, 3.3.1.8, 3.3.5.2.9, 3.3.5.3.1, 3.3.5.4, 3.3.5.5, 3.3.5.6.
 """
@@ -56,18 +55,18 @@ class SessionState(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What happens, by whom; the value is (number, the role whose doing it is, or None)."""
+    """An event. Its value is (number, role that causes it); the role is None for an event that nobody causes."""
 
-    # any request or response that has no event of its own
+    # Any request or response that has no event of its own.
     REQUEST = (1, Role.INITIATOR)
     RESPONSE = (2, Role.EXPORTER)
-    # connection
+    # Events of a connection.
     NEGOTIATE = (3, Role.INITIATOR)
     NEGOTIATED = (4, Role.EXPORTER)
     REFUSED = (5, Role.EXPORTER)
     AGAIN = (15, Role.EXPORTER)
     CLOSE = (6, None)
-    # session
+    # Events of a session.
     SETUP = (7, Role.INITIATOR)
     MORE = (8, Role.EXPORTER)
     GRANTED = (9, Role.EXPORTER)
@@ -165,10 +164,10 @@ SESSION: Final[Mapping[SessionState, Mapping[Event, SessionState]]] = {
 
 
 def next_state(table: Mapping[_State, Mapping[Event, _State]], state: _State, event: Event, role: Role) -> _State:
-    """The state after ``event``, seen by ``role``.
+    """Return the state after ``event``. ``role`` is the role of this end.
 
-    Raises RemoteProtocolError when the peer caused an event that ``state`` does not allow, and
-    LocalProtocolError when we did, or nobody.
+    If ``state`` does not allow the event, raises RemoteProtocolError if the peer caused it, and LocalProtocolError if
+    this end or nobody caused it.
     """
     try:
         return table[state][event]

@@ -1,4 +1,4 @@
-"""The hot messages by ``struct``: header, READ, WRITE, and the short bodies beside them.
+"""The layouts of the hot path by ``struct``: the header, and the READ and WRITE messages.
 
 Header, 64 bytes (MS-SMB2 2.2.1.2, little-endian):
 
@@ -10,14 +10,15 @@ Header, 64 bytes (MS-SMB2 2.2.1.2, little-endian):
     14  Credits         H
     16  Flags           I
 
-In a request, Status is ChannelSequence (H) and Reserved (H).
+In a request, the Status field holds ChannelSequence (H) and Reserved (H). Bodies:
 
-READ request body, 49 bytes (2.2.19): size 49, padding, flags, length, offset, file id
-(persistent, volatile), minimum count, channel, remaining bytes, channel info offset and
-length, one byte of buffer. READ response, 16 bytes + data (2.2.20): size 17, data offset,
-reserved, data length, remaining, reserved. WRITE request, 48 bytes + data (2.2.21): size 49,
-data offset, length, offset, file id, channel, remaining, channel info offset and length,
-flags. WRITE response, 16 bytes (2.2.22): size 17, reserved, count, remaining, channel info.
+    READ request      49 bytes           (2.2.19)   size 49, padding, flags, length, offset, file id (persistent,
+                                                    volatile), minimum count, channel, remaining bytes, channel info
+                                                    offset and length, one byte of buffer
+    READ response     16 bytes and data  (2.2.20)   size 17, data offset, reserved, data length, remaining, reserved
+    WRITE request     48 bytes and data  (2.2.21)   size 49, data offset, length, offset, file id, channel, remaining,
+                                                    channel info offset and length, flags
+    WRITE response    16 bytes           (2.2.22)   size 17, reserved, count, remaining, channel info
 """
 
 import struct
@@ -33,16 +34,16 @@ WRITE_REQUEST: Final = struct.Struct("<HHIQQQIIHHI")
 WRITE_RESPONSE: Final = struct.Struct("<HHIIHH")
 
 READ_REQUEST_BYTES: Final = HEADER_BYTES + READ_REQUEST.size
-#: Where our READ response's data starts, from the message's start.
+#: The offset of the data in a READ response that meshfs sends, from the start of the message.
 READ_DATA_OFFSET: Final = HEADER_BYTES + READ_RESPONSE.size
-#: Where our WRITE request's data starts, from the message's start.
+#: The offset of the data in a WRITE request that meshfs sends, from the start of the message.
 WRITE_DATA_OFFSET: Final = HEADER_BYTES + WRITE_REQUEST.size
 
 _PREFIX: Final = struct.Struct(">I")
 _NO_SIGNATURE: Final = bytes(16)
 _PROTOCOL: Final = b"\xfeSMB"
 
-#: prefix + header + body in one pack call each: the four messages of the hot path.
+#: Each of these packs prefix, header and body in one call, because these four messages are the hot path.
 _READ_REQUEST_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HBBIQQQIIIHHB")
 _READ_RESPONSE_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HBBIII")
 _WRITE_REQUEST_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HHIQQQIIHHI")
@@ -59,7 +60,7 @@ _RESPONSE = 0x00000001
 
 
 def prefix(length: int) -> bytes:
-    """The length prefix of a message of ``length`` bytes (below 2**24)."""
+    """Return the length prefix of a message of ``length`` bytes, which is below 2**24."""
     return _pack_prefix(length)
 
 
@@ -76,7 +77,7 @@ def pack_header(
     session_id: int = 0,
     next_command: int = 0,
 ) -> bytes:
-    """A header with an empty signature; ``async_id`` takes the place of the tree id."""
+    """Return a header with an empty signature. If ``async_id`` is given, it takes the place of the tree id."""
     tail = tree_id << 32 if async_id is None else async_id
     return HEADER.pack(
         _PROTOCOL, 64, credit_charge, status, command, credits, flags, next_command, message_id, tail,
@@ -99,7 +100,7 @@ def pack_read_request_frame(
     tree_id: int,
     session_id: int,
 ) -> None:
-    """A whole READ request frame (prefix included) into ``frame``; its signature left zero."""
+    """Pack a READ request, with its prefix and an empty signature, into ``frame``."""
     _READ_REQUEST_FRAME.pack_into(
         frame, 0, b"\x00\x00\x00\x71", _PROTOCOL, 64, credit_charge, channel_sequence, _READ, credits, flags, 0,
         message_id, 0, tree_id, session_id, _NO_SIGNATURE,
@@ -123,7 +124,7 @@ def pack_write_request_frame(
     session_id: int,
     write_flags: int,
 ) -> None:
-    """The head of a WRITE request frame (prefix to body); ``length`` bytes of data follow it."""
+    """Pack the prefix, header and body of a WRITE request into ``frame``. Its ``length`` bytes of data follow them."""
     _WRITE_REQUEST_FRAME.pack_into(
         frame, 0, _pack_prefix(WRITE_DATA_OFFSET + length), _PROTOCOL, 64, credit_charge, channel_sequence, _WRITE,
         credits, flags, 0, message_id, 0, tree_id, session_id, _NO_SIGNATURE,
@@ -143,7 +144,7 @@ def pack_read_response_frame(
     tree_id: int,
     session_id: int,
 ) -> None:
-    """The head of a READ response frame at ``memory[start:]``; the data stands right behind it."""
+    """Pack the prefix, header and body of a READ response to ``memory[start:]``, where its data follows them."""
     _READ_RESPONSE_FRAME.pack_into(
         memory, start, _pack_prefix(READ_DATA_OFFSET + length), _PROTOCOL, 64, credit_charge, 0, _READ, credits,
         flags | _RESPONSE, 0, message_id, 0, tree_id, session_id, _NO_SIGNATURE,
@@ -162,7 +163,7 @@ def pack_write_response_frame(
     tree_id: int,
     session_id: int,
 ) -> None:
-    """A whole WRITE response frame into ``frame``; its signature left zero."""
+    """Pack a WRITE response, with its prefix and an empty signature, into ``frame``."""
     _WRITE_RESPONSE_FRAME.pack_into(
         frame, 0, b"\x00\x00\x00\x50", _PROTOCOL, 64, credit_charge, 0, _WRITE, credits, flags | _RESPONSE, 0,
         message_id, 0, tree_id, session_id, _NO_SIGNATURE,
