@@ -22,7 +22,7 @@ from meshfs.disk.base import Engine
 from meshfs.disk.discovery.scan import DiskFacts, scan_disk
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
 from meshfs.exporter.state.exporter import Exporter
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.linux.uevent import DeviceChanges, open_device_changes
 from meshfs.loop.bounded import Bounded
 from meshfsd.calibration import Calibration, Learnt

@@ -14,7 +14,7 @@ from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.health import Health
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.model import Access, Discipline, DiskInfo, DiskState
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, Overrides

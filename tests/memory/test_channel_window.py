@@ -12,7 +12,7 @@ import trio
 from meshfs import limits
 from meshfs.cluster.config import disk_id
 from meshfs.disk.base import Op
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.initiator.attached.port import Handle, Port
 from meshfs.initiator.channel.credits import Lane
 from meshfs.limits import KIB, MIB

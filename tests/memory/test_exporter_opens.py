@@ -6,7 +6,7 @@ import pytest
 
 from meshfs import limits
 from meshfs.exporter.rules.access import DISK_RIGHTS
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.model import Access, DiskInfo
 from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.exporter.state import shares
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state import offered_disk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.initiator.attached.written import WrittenTime
 from meshfs.initiator.session.requests import query_one_of
 from meshfs.limits import MIB
@@ -70,7 +70,7 @@ async def test_a_write_moves_the_time_though_the_owner_crashed_and_its_clock_was
     handle = await pair.port.open(IoClass.APP, writable=True)
     await handle.write(0, b"news")
     times = [await pair.port.written_ns()]
-    monkeypatch.setattr(shares.time, "time_ns", lambda: 1_000_000_000)
+    monkeypatch.setattr(offered_disk.time, "time_ns", lambda: 1_000_000_000)
     await pair.restart()
     for data in (b"more", b"last"):
         if asked_before:
@@ -127,12 +127,12 @@ def test_the_time_moves_forward_though_the_clock_is_set_back(monkeypatch: pytest
     runner.age_s = lambda then_s: runner.now - then_s
     disk = offered(runner, written_ns=5_000_000_000)
     assert disk.written_ns() == 5_000_000_000
-    monkeypatch.setattr(shares.time, "time_ns", lambda: 9_000_000_000)
+    monkeypatch.setattr(offered_disk.time, "time_ns", lambda: 9_000_000_000)
     runner.written_s = 99.0
     # One second ago, whenever it is asked for.
     assert disk.written_ns() == 8_000_000_000
     runner.now = 300.0
     assert disk.written_ns() == 8_000_000_000
-    monkeypatch.setattr(shares.time, "time_ns", lambda: 1_000_000_000)
+    monkeypatch.setattr(offered_disk.time, "time_ns", lambda: 1_000_000_000)
     runner.written_s = 300.0
     assert disk.written_ns() == 8_000_000_001

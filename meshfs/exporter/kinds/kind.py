@@ -29,8 +29,8 @@ from meshfs.exporter.kinds.facts import index_number, volume_serial
 from meshfs.exporter.rules.channel_sequence import refuses
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Open
-from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.smb.constants import AccessMask, Flags, NtStatus
 from meshfs.smb.info import (
     Change,

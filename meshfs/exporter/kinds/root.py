@@ -12,8 +12,8 @@ from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES
 from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Owner
-from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import CreateAction, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import FileFacts, NamePattern

@@ -27,11 +27,12 @@ from meshfs.exporter.rules.admission import Stage
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.serving.engine import Engine
 from meshfs.exporter.serving.outlet import Outlet
+from meshfs.exporter.serving.progress import Progress
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
 from meshfs.loop import reactor
 from meshfs.model import FlowKey, IoClass
-from meshfs.transport.stream import LowWater, pending_bytes
+from meshfs.transport.stream import LowWater
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +70,17 @@ class Link:
         #: Where it waits for its turn before its next request is seen, and after.
         self._newcomers = newcomers
         self._app_flow = self._flow = newcomers
-        #: Whether anything came since `_watch_progress` looked.
+        #: Whether anything came since `_was_idle` was asked.
         self._received = False
         self._memory = exporter.memory
         self._waits_for_memory = False
         self._outlet = Outlet(self.peer, stream, self._reactor, newcomers, self._sent, self._broken)
+        self._progress = Progress(self.peer, self._outlet, self._memory, self._fd, self._was_idle, self.end)
 
     async def run(self) -> None:
         """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_progress)
+            nursery.start_soon(self._progress.watch)
             self._reactor.add(self._fd, self._readable, on_failure=self.fault)
             self._watched = True
             with self._reading:
@@ -319,35 +321,7 @@ class Link:
         if not self.peer.closed:
             self._resume()
 
-    # --- progress ----------------------------------------------------------------------
-
-    async def _watch_progress(self) -> None:
-        """Give a peer up that takes nothing of its replies, or holds memory that others want and does not go on.
-
-        One that is idle holds no receive memory.
-        """
-        period_s = limits.CONNECTION_DEAD_AFTER_S / 2
-        while True:
-            if not self._received and not self._waits and not self._engine.held:
-                self.peer.connection.rest()
-            self._received = False
-            waiting, taken, large = self._outlet.waiting, self._outlet.taken_bytes, self._large_progress()
-            await trio.sleep(period_s)
-            least_bytes = limits.MEMORY_HELD_MIN_PROGRESS_BYTES if self._memory.wanted else 1
-            taken = self._outlet.taken_bytes - taken
-            if waiting is not None and waiting is self._outlet.waiting and taken < least_bytes:
-                self.peer.log_warning("closed: it took only %d bytes of its replies in %g s", taken, period_s)
-                self.end()
-            elif large is not None and self._memory.wanted and self._stands_still(large, least_bytes):
-                self.peer.log_warning("closed: a message did not go on for %g s, and others want its memory", period_s)
-                self._exporter.count("stalled_messages")
-                self.end()
-
-    def _large_progress(self) -> tuple[int, int] | None:
-        """The number of the large message that is being received, and how much of it came, to the kernel at least."""
-        large = self.peer.connection.large_progress
-        return None if large is None else (large[0], large[1] + pending_bytes(self._fd))
-
-    def _stands_still(self, before: tuple[int, int], least_bytes: int) -> bool:
-        now = self._large_progress()
-        return now is not None and now[0] == before[0] and now[1] - before[1] < least_bytes
+    def _was_idle(self) -> bool:
+        """Whether nothing came since this was last asked, and nothing waits for its turn."""
+        received, self._received = self._received, False
+        return not received and not self._waits and not self._engine.held

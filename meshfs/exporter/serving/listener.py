@@ -14,7 +14,7 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -24,6 +24,7 @@ from meshfs.endpoint import format_endpoint
 from meshfs.exporter.rules.admission import LOCAL, Admission, Arrival, Stage
 from meshfs.exporter.rules.turns import STRANGERS, newcomers_of
 from meshfs.exporter.serving.doorstep import Doorstep, Guest
+from meshfs.exporter.serving.flusher import Flusher
 from meshfs.exporter.serving.link import Link
 from meshfs.exporter.serving.reserve import Reserve
 from meshfs.exporter.state.exporter import Exporter
@@ -52,10 +53,8 @@ class Listener:
         self._admission = Admission(known)
         self._doorstep: Doorstep | None = None
         self._reserve = Reserve()
-        self._flusher: trio.lowlevel.Task | None = None
+        self._flusher = Flusher(exporter.batches, exporter.memory)
         self._reactor: reactor.Reactor | None = None
-        exporter.batches.on_dirty = self._flush_soon
-        exporter.memory.defer = self._later
 
     @property
     def waiting(self) -> int:
@@ -72,7 +71,7 @@ class Listener:
         self._doorstep = Doorstep(self._admission, self._exporter.processor, self._begin, self._late)
         with self._reserve:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._flush_when_woken)
+                nursery.start_soon(self._flusher.run, self._reactor)
                 nursery.start_soon(self._doorstep.end_late)
                 self._nursery = nursery
                 for listening in self._accepting:
@@ -230,36 +229,6 @@ class Listener:
             link.peer.on_stage = _ignored
             self._admission.leave(arrival)
             link.close()
-
-    # --- replies of completions --------------------------------------------------------
-
-    def _flush_soon(self) -> None:
-        """Replies wait: they leave at the end of the reactor's round, or of trio's turn."""
-        if self._reactor is not None and self._reactor.in_round:
-            self._reactor.defer(self._exporter.batches.flush)
-            return
-        task, self._flusher = self._flusher, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
-
-    def _later(self, call: Callable[[], None]) -> None:
-        """Call it when whatever is being done is done."""
-        if self._reactor is not None and self._reactor.in_round:
-            self._reactor.defer(call)
-        else:
-            trio.lowlevel.current_trio_token().run_sync_soon(call)
-
-    async def _flush_when_woken(self) -> None:
-        """Sends the replies of disk completions that a trio task delivered, once it is done."""
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._flusher = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        while True:
-            self._flusher = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(abort)
-            self._exporter.batches.flush()
 
 
 def _remote_text(stream: socket.socket, address: object) -> str:

@@ -26,10 +26,11 @@ from meshfs.exporter.rules.node_usage import Usage
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.batches import Batches
 from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import BoundConnection
 from meshfs.exporter.state.sessions import Sessions
-from meshfs.exporter.state.shares import OfferedDisk, Shares
+from meshfs.exporter.state.shares import Shares
 from meshfs.model import Security
 from meshfs.smb.auth import Accounts
 from meshfs.smb.constants import NotifyFilter

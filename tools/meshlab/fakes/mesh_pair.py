@@ -21,7 +21,7 @@ from meshfs.cluster.config import disk_id
 from meshfs.exporter.serving.endpoints import listen_tcp, listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.exporter import RemoteExporter

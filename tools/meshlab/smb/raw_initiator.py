@@ -21,8 +21,8 @@ from meshfs.buffers import BufferPool
 from meshfs.disk.base import Disk
 from meshfs.exporter.serving.engine import Engine
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.peer import Peer
-from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.model import Access, DiskInfo, Security
 from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner

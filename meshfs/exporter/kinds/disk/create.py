@@ -19,7 +19,7 @@ from meshfs.exporter.kinds.disk.open import DiskOpen
 from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.rules.access import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES, action_on_existing
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.model import Access, FlowKey
 from meshfs.smb.constants import AccessMask, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import has_wildcards

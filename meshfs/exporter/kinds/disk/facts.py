@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.facts import index_number, volume_serial
-from meshfs.exporter.state.shares import OfferedDisk
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.info import FileFacts, FilesystemFacts, short_name
 from meshfs.smb.messages import FileTimes, filetime

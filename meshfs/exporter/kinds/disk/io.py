@@ -19,8 +19,8 @@ from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.turns import ProcessorFlow
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Owner
-from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import FlowKey
 from meshfs.smb.connection import take_payload

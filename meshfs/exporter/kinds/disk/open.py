@@ -9,8 +9,8 @@ from meshfs.exporter.kinds.disk.facts import disk_facts, with_disk
 from meshfs.exporter.kinds.disk.io import DiskIo
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.turns import ProcessorFlow
+from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Owner
-from meshfs.exporter.state.shares import OfferedDisk
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import Access
 from meshfs.smb.constants import Fsctl, NtStatus
