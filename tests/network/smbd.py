@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.requests import OpenFile
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import FlushRequest
+
 SMBD = "/usr/sbin/smbd"
 USER = "root"
 PASSWORD = "a password of this test"
@@ -103,3 +108,8 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", base: Path) -> None
         else:
             return
     raise RuntimeError(f"smbd does not answer: {(base / 'output').read_text()} {process.poll()}")
+
+
+async def flush_file(channel: Channel, file: OpenFile) -> None:
+    """FLUSH, as an initiator sends it."""
+    await channel.request(Command.FLUSH, FlushRequest(file.file_id).pack(), tree_id=file.tree.tree_id)

@@ -15,7 +15,7 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.bind import NoChannelOnThisPath, bind
 from meshfs.initiator.session.login import log_in
 from meshfs.initiator.session.negotiation import Policy, validate_negotiation
-from meshfs.initiator.session.requests import OpenFile, close_file, flush_file, open_file, query_interfaces
+from meshfs.initiator.session.requests import OpenFile, close_file, open_file, query_interfaces
 from meshfs.initiator.session.session import Session
 from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
@@ -23,7 +23,7 @@ from meshfs.model import IoClass, Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm
 from meshlab.smb.stalling import Relay, Relays
-from tests.network.smbd import PASSWORD, USER, Smbd, running_smbd
+from tests.network.smbd import PASSWORD, USER, Smbd, flush_file, running_smbd
 
 pytestmark = [pytest.mark.peers]
 GUID = bytes(range(16, 32))

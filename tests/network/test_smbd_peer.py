@@ -12,14 +12,14 @@ from meshfs.errors import AuthenticationError, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.login import log_in
 from meshfs.initiator.session.negotiation import Policy, validate_negotiation
-from meshfs.initiator.session.requests import OpenFile, close_file, flush_file, open_file
+from meshfs.initiator.session.requests import OpenFile, close_file, open_file
 from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
 from meshfs.model import Security
 from meshfs.smb.auth import Initiator as Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm
 from meshfs.transport.stream import connect_tcp
-from tests.network.smbd import PASSWORD, USER, Smbd, running_smbd
+from tests.network.smbd import PASSWORD, USER, Smbd, flush_file, running_smbd
 
 pytestmark = [pytest.mark.peers]
 GUID = bytes(range(16))

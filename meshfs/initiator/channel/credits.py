@@ -90,51 +90,57 @@ class Waiter(Protocol):
 W = TypeVar("W", bound=Waiter)
 
 
+class ClassRoom:
+    """What the lanes of one class on one channel have in common."""
+
+    __slots__ = ("kept", "used")
+
+    def __init__(self) -> None:
+        #: Credits that a lane of the class leaves alone while it has something in flight.
+        self.kept: float = _KEPT
+        #: Set by each request that comes; reset by `Window.app_used`.
+        self.used = False
+
+
 class Lane:
-    """The credits of one disk in one class; belongs to one channel, whose `Window.lane` makes it."""
+    """The credits of one disk in one class, on one channel; `Window.lane` makes it."""
 
     __slots__ = ("held", "io_class", "of_class", "share", "tag", "waiting")
 
-    def __init__(self, io_class: IoClass, of_class: "_Class | None" = None) -> None:
+    def __init__(self, io_class: IoClass, of_class: ClassRoom | None = None) -> None:
         self.io_class = io_class
-        #: What it has in common with the other lanes of its class.
-        self.of_class = _Class() if of_class is None else of_class
+        self.of_class = of_class or ClassRoom()
         self.share = _SHARES[io_class]
-        #: Credits of requests in flight.
+        #: Credits of the lane's requests in flight.
         self.held = 0
-        #: Credits granted to it while it waited, in the virtual time of its class.
+        #: Credits granted to the lane while it waited, in the virtual time of its class.
         self.tag = 0
         self.waiting: deque[Any] = deque()
 
 
 class _Class:
-    """The lanes of one class that have requests waiting, and their virtual time.
+    """The lanes of one class that have requests waiting, and the virtual time by which their turns go."""
 
-    ``kept`` are the credits that the class leaves alone when any of its lanes has something in flight.
-    """
-
-    __slots__ = ("kept", "lanes", "now", "used")
+    __slots__ = ("lanes", "now", "room")
 
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
         self.now = 0
-        self.kept: float = _KEPT
-        #: Set by each request that comes; reset by `Window.app_used`.
-        self.used = False
+        self.room = ClassRoom()
 
     def add(self, lane: Lane) -> None:
         lane.tag = max(lane.tag, self.now)
         self.lanes.append(lane)
 
     def next_lane(self, free: int, reachable: float) -> Lane | None:
-        """The lane whose turn it is, of those under their threshold."""
+        """The lane whose turn it is, among those that are under their threshold."""
         found = None
         for lane in self.lanes:
             charge = lane.waiting[0].charge
             if charge > reachable:
                 continue
-            if lane.held and lane.held + charge > lane.share * (free + _PROBE_CREDITS - charge - lane.of_class.kept):
-                # Over it, a lane saves nothing up for later.
+            if lane.held and lane.held + charge > lane.share * (free + _PROBE_CREDITS - charge - self.room.kept):
+                # A lane over its threshold saves nothing up for later.
                 lane.tag = max(lane.tag, self.now)
             elif found is None or lane.tag < found.tag:
                 found = lane
@@ -146,47 +152,50 @@ class _Class:
 
 
 class Window(Generic[W]):
-    """The credits of one channel. ``waiting`` requests wait; all of them are counted in their lanes' ``held``
-    from when they are started until the channel takes their charge off again."""
+    """The credits of one channel, and the requests that wait for some.
+
+    A request's charge is counted in its lane's ``held`` from its start; the channel takes it off at its end.
+    """
 
     __slots__ = (
         "_app", "_balance", "_credits", "_left", "_reachable", "_seen", "_system", "control", "short", "waiting",
     )  # fmt: skip
 
     def __init__(self, credits: CreditAccount, left: Callable[[W], None] = lambda waiter: None) -> None:
-        """``left`` is told of every waiter that is forgotten because its caller is gone."""
+        """``left`` is called with every waiter that is forgotten because its caller is gone."""
         self._credits = credits
         self._left = left
-        #: The lane of requests that are no disk's.
+        #: The lane of requests that belong to no disk.
         self.control = Lane(IoClass.APP)
         self.control.share = _ALL
+        #: How many requests wait.
         self.waiting = 0
-        #: Somebody waits for credits to come together: nobody may start without asking for its turn.
+        #: A request waits for credits to come together: no other may start without asking for its turn.
         self.short = False
         self._app = _Class()
         self._system = _Class()
         # Above 0 it is system's turn.
         self._balance = 0
-        # No more credits than this come together as it is, and what was available at the last tick.
+        # As things are, no more credits than these come together; and those that were available at the last tick.
         self._reachable = inf
         self._seen = -1
 
     def lane(self, io_class: IoClass) -> Lane:
-        """A disk's lane of this channel."""
-        return Lane(io_class, self._app if io_class is IoClass.APP else self._system)
+        """A new lane, for one disk."""
+        return Lane(io_class, self._of(io_class).room)
 
     def room(self, io_class: IoClass, credits: float, in_flight: int) -> None:
-        """From now on the lanes of the class share no more than ``credits``; ``in_flight`` are those in use.
+        """From now on the lanes of the class share no more than ``credits``; ``in_flight`` credits are in use.
 
-        What the peer grants in all may be less than CREDITS_MAX, so what is kept is counted from that. Ask for
-        `next` afterwards: with more room somebody's turn may have come.
+        The peer may grant fewer credits in all than CREDITS_MAX, so that the kept ones are counted from what there is.
+        Call `next` afterwards: with more room the turn of a waiting request may have come.
         """
-        of_class = self._app if io_class is IoClass.APP else self._system
-        of_class.kept = max(self._credits.available + in_flight - credits, _KEPT)
+        self._of(io_class).room.kept = max(self._credits.available + in_flight - credits, _KEPT)
 
     def app_used(self) -> bool:
         """Whether a request of an application came since this was asked last."""
-        used, self._app.used = self._app.used, False
+        room = self._app.room
+        used, room.used = room.used, False
         return used
 
     def start(self, lane: Lane, charge: int) -> int | None:
@@ -201,17 +210,18 @@ class Window(Generic[W]):
         return credits.take(charge)
 
     def wait(self, lane: Lane, waiter: W) -> None:
-        """Ask for `next` afterwards: it may be the turn of this one at once."""
+        """Queue a request. Call `next` afterwards: it may be the turn of this one at once."""
         lane.of_class.used = True
         if not lane.waiting and lane is not self.control:
-            self._class_of(lane).add(lane)
+            self._of(lane.io_class).add(lane)
         lane.waiting.append(waiter)
         self.waiting += 1
 
     def next(self, *, idle: bool) -> tuple[W, int] | None:
-        """Who goes now, and its message id; None when nobody may. ``idle``: nothing is in flight.
+        """The request that goes now, and its message id; None when none may.
 
-        Then no reply would bring credits, and the one for probes may be used as well.
+        If the channel is ``idle`` (nothing is in flight), no reply would bring credits. Then the credit for probes may
+        be used as well.
         """
         free = self._credits.available - (0 if idle else _PROBE_CREDITS)
         if free > self._reachable:
@@ -238,10 +248,10 @@ class Window(Generic[W]):
         return None
 
     def tick(self) -> None:
-        """Time has passed; twice in a row without any credits: no more of them will come together.
+        """Time has passed: forget the requests whose caller is gone, and find out whether credits still come.
 
-        To be called seldom enough that what is alive has ended something in between. Forgets
-        those whose caller is gone. Ask for `next` afterwards.
+        If none came between two calls, no more will come together. Calls have to be so far apart that a disk that is
+        alive ends a request in between. Call `next` afterwards.
         """
         available = self._credits.available
         if self.short and available == self._seen:
@@ -257,11 +267,11 @@ class Window(Generic[W]):
                     self._left(waiter)
 
     def waiters(self) -> list[W]:
-        """All that wait, in no order."""
+        """All requests that wait, in no order."""
         return [waiter for lane in self._lanes() for waiter in lane.waiting]
 
     def clear(self) -> None:
-        """Nobody waits any more."""
+        """Forget all requests that wait."""
         for lane in self._lanes():
             lane.waiting.clear()
             self._leave_if_empty(lane)
@@ -270,8 +280,8 @@ class Window(Generic[W]):
 
     # --- inside ------------------------------------------------------------------------
 
-    def _class_of(self, lane: Lane) -> _Class:
-        return self._app if lane.io_class is IoClass.APP else self._system
+    def _of(self, io_class: IoClass) -> _Class:
+        return self._app if io_class is IoClass.APP else self._system
 
     def _lanes(self) -> list[Lane]:
         return [self.control, *self._app.lanes, *self._system.lanes]
@@ -284,12 +294,12 @@ class Window(Generic[W]):
         return first.next_lane(free, reachable) or second.next_lane(free, reachable)
 
     def _count(self, lane: Lane, charge: int) -> None:
-        """A lane that waited was granted ``charge``."""
+        """Count the ``charge`` that a waiting lane was granted, and whose turn is next."""
         lane.held += charge
         if lane is self.control:
             return
-        self._class_of(lane).granted(lane, charge)
-        # Both ways bounded, as neither class saves up while it wants or may have nothing.
+        self._of(lane.io_class).granted(lane, charge)
+        # The balance is bounded both ways: a class saves nothing up while it wants nothing or may have nothing.
         if lane.io_class is IoClass.SYSTEM:
             if self._app.lanes:
                 self._balance = max(self._balance, 0) - limits.WINDOW_APP_TURNS * charge
@@ -303,4 +313,4 @@ class Window(Generic[W]):
 
     def _leave_if_empty(self, lane: Lane) -> None:
         if not lane.waiting and lane is not self.control:
-            self._class_of(lane).lanes.remove(lane)
+            self._of(lane.io_class).lanes.remove(lane)

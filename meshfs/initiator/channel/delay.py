@@ -1,14 +1,14 @@
 """How much a channel may have outstanding, by how long an ECHO takes on it. Pure; time is an argument.
 
-Requests that wait in a socket, in the exporter's receive loop, or whose replies wait behind others' on the way
-back, are in an order that nobody can change any more. Requests that wait in a lane (credits.py) leave in the order
-of their class. So no more should be on the way than keeps the exporter and the link busy, and the rest should wait
-in the lanes.
+The order of requests that wait in a socket or in the exporter's receive loop cannot be changed any more. The same is
+true of replies that wait behind others on the way back. Requests that wait in a lane (credits.py) leave in the order of
+their class. So no more should be on the way than keeps the exporter and the link busy, and the rest should wait in the
+lanes.
 
-What is on the way is measured by an ECHO, which a channel with load sends every WINDOW_ECHO_EVERY_S. It passes the
-same sockets, the same receive loop and the same way back as a READ, and no disk. So a slow disk does not change its
-delay: what waits for a disk waits where the exporter's scheduler sees it, and has to, since the scheduler can only
-share a disk between flows whose requests it has. A slow processor or a slow link does change it.
+An ECHO measures what is on the way; a channel with load sends one every WINDOW_ECHO_EVERY_S. The ECHO passes the same
+sockets, the same receive loop and the same way back as a READ, and no disk. So a slow disk does not change its delay.
+What waits for a disk waits where the exporter's scheduler sees it, and has to: the scheduler can share a disk only
+between flows whose requests it has. A slow processor or a slow link does change the delay.
 
     queue     the ECHO's delay less the smallest of the last WINDOW_DELAY_LEAST_S to 2 * WINDOW_DELAY_LEAST_S
     target    WINDOW_DELAY_S; for the class system WINDOW_DELAY_BESIDE_APP_S while an application uses the channel
@@ -34,15 +34,15 @@ from meshfs import limits
 _DECREASE: Final = 0.8
 _DECREASE_MAX: Final = 0.5
 _INCREASE: Final = 0.125
-#: With fewer requests in flight, and none in a lane, there is no queue of this channel's own to speak of. Where a
-#: request waits in a lane an ECHO is due at any depth: its class may have little room, and only an ECHO gives it more.
+#: With fewer requests in flight, and none in a lane, the channel has no queue of its own to speak of. If a request
+#: waits in a lane, an ECHO is due at any depth: the class may have little room, and only an ECHO gives it more.
 _REQUESTS_MIN: Final = 4
 #: An application that sent nothing between this many ECHOs in a row does not use the channel.
 _APP_UNUSED_ECHOES: Final = 5
 
 
 class DelayControl:
-    """One channel's. ``app_credits`` and ``system_credits`` are what all lanes of the class together may use."""
+    """The control of one channel: all lanes of a class may use ``app_credits`` or ``system_credits`` together."""
 
     __slots__ = (
         "_app_unused", "_before_s", "_least_s", "_period_end_s", "app_credits", "next_s", "requests_min",
@@ -52,7 +52,7 @@ class DelayControl:
     def __init__(self, now: float) -> None:
         self.app_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
         self.system_credits: float = limits.WINDOW_ROOM_MAX_CREDITS
-        #: An ECHO is due from this time on, when so many requests are in flight or any waits in a lane.
+        #: An ECHO is due from ``next_s`` on, if ``requests_min`` requests are in flight or any waits in a lane.
         self.next_s = now
         self.requests_min = 0
         # The smallest delay of the current period, and of the one before it.
@@ -61,11 +61,12 @@ class DelayControl:
         self._app_unused = _APP_UNUSED_ECHOES
 
     def sent(self, now: float) -> None:
+        """An ECHO was sent: the next one is due WINDOW_ECHO_EVERY_S later."""
         self.next_s = now + limits.WINDOW_ECHO_EVERY_S
         self.requests_min = _REQUESTS_MIN
 
     def answered(self, delay_s: float, now: float, *, app_used: bool) -> None:
-        """An ECHO took ``delay_s``. ``app_used``: lanes of class app sent something since the one before it."""
+        """An ECHO took ``delay_s``; since the ECHO before it lanes of class app sent something, if ``app_used``."""
         if now >= self._period_end_s:
             self._before_s, self._least_s = self._least_s, inf
             self._period_end_s = now + limits.WINDOW_DELAY_LEAST_S
@@ -77,7 +78,7 @@ class DelayControl:
         self.app_credits = _next_room(
             self.app_credits, queue_s, limits.WINDOW_DELAY_S, limits.WINDOW_ROOM_APP_MIN_CREDITS
         )
-        # Alone the system is what an application is otherwise.
+        # Without an application beside it, the system gets what an application gets otherwise.
         least = limits.WINDOW_ROOM_SYSTEM_MIN_CREDITS if beside_app else limits.WINDOW_ROOM_SYSTEM_ALONE_MIN_CREDITS
         self.system_credits = _next_room(self.system_credits, queue_s, system_target_s, least)
 

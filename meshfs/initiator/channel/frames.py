@@ -1,8 +1,7 @@
-"""A channel's requests as the frames that leave, and what its replies have to be protected by.
+"""A channel's requests as frames, and the protection that its replies must have.
 
-Before the login nothing is protected; `Frames.protect` sets what every message has to be from
-then on. READ and WRITE, the hot path, are packed by struct into frames made for them; the
-caller's payload is never copied where it is only signed.
+Before the login nothing is protected; `Frames.protect` sets how every message is protected from then on. READ and
+WRITE, the hot path, are packed by struct into frames of their own shape. A payload that is only signed is not copied.
 """
 
 from typing import Final
@@ -35,7 +34,7 @@ Parts = tuple[Memory, ...]
 
 
 class Frames:
-    """Every method gives the parts of one frame, to be sent in the order of their message ids."""
+    """Each request method returns the parts of one frame; frames are sent in the order of their message ids."""
 
     def __init__(self, connection: Connection, credits: CreditAccount) -> None:
         self.session_id = 0
@@ -45,7 +44,7 @@ class Frames:
         self.logged_in = False
         self.sealed = False
         self.signed = False
-        #: What replies, and interim replies, may be protected by.
+        #: The protections that a reply, and an interim reply, may have.
         self.accepted: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
         self.accepted_interim: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
         self._connection = connection
@@ -54,7 +53,10 @@ class Frames:
         self._flags = 0
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
-        """From now on: the session's keys, and what every message has to be. LocalProtocolError."""
+        """From now on use the session's keys: every message is to be signed, sealed, or neither.
+
+        LocalProtocolError if messages are to be sealed and no cipher was negotiated.
+        """
         if seal and security.sealer is None:
             raise LocalProtocolError("encryption without a negotiated cipher")
         self.session_id = session_id
@@ -69,6 +71,7 @@ class Frames:
         self.accepted_interim = _ACCEPT_SEALED if seal else _ACCEPT_ANY
 
     def read(self, slot: Slot, message_id: int, tree_id: int, file_id: FileId, offset: int) -> Parts:
+        """The parts of a READ."""
         frame = bytearray(READ_REQUEST_FRAME_BYTES)
         charge = slot.charge
         pack_read_request_frame(
@@ -94,7 +97,7 @@ class Frames:
         write_flags: int,
         replay: bool = False,
     ) -> Parts:
-        """``data`` itself is the second part, unless it is sealed."""
+        """The parts of a WRITE; the second part is ``data`` itself, unless the frame is sealed."""
         head = bytearray(WRITE_REQUEST_FRAME_BYTES)
         charge = slot.charge
         pack_write_request_frame(
@@ -121,7 +124,7 @@ class Frames:
         signed_by: ChannelSecurity | None = None,
         replay: bool = False,
     ) -> Parts:
-        """``signed_by``: the keys of another channel of the session, which this one is being bound to."""
+        """The parts of any other request; a bind is ``signed_by`` the key of the session's first channel."""
         security = self._security
         sign = security if self.signed or (slot.signed and not self.sealed) else signed_by
         frame = self._connection.pack(
@@ -137,7 +140,7 @@ class Frames:
         return (frame,)
 
     def cancel(self, slot: Slot) -> Parts:
-        """Nobody waits for this request any more (MS-SMB2 3.2.4.24); uses no credit."""
+        """CANCEL a request for whose reply nobody waits any more (MS-SMB2 3.2.4.24); it uses no credit."""
         security = self._security
         frame = self._connection.pack(
             Command.CANCEL, CancelRequest().pack(), message_id=slot.message_id, session_id=self.session_id,

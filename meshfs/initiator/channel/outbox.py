@@ -1,4 +1,9 @@
-"""What goes out: at once where the socket takes it, else in its order when it does."""
+"""What goes out on a channel: at once if the socket takes it, otherwise in order as soon as the socket takes data.
+
+The frames that one round of the reactor starts are corked: they leave together in one sendmsg at the end of the round,
+so that the exporter gets them as one batch. Large writes leave at once, as the exporter can begin to receive them
+meanwhile.
+"""
 
 import logging
 from collections import deque
@@ -13,16 +18,16 @@ logger = logging.getLogger(__name__)
 
 _CORKED_MAX_BYTES: Final = 64 * limits.KIB
 _CORKED_PARTS_MAX: Final = 2
-#: Parts of one sendmsg of what was left over.
+#: The most parts of queued data in one sendmsg.
 _WRITER_PARTS_MAX: Final = 64
 
 
 class Outbox:
-    """The sending half of a channel; ``fail`` is told, once or more, when the socket is dead."""
+    """The sending half of a channel. It calls ``fail``, once or more, when the socket is dead."""
 
     def __init__(self, transport: Transport, fail: Callable[[str], None]) -> None:
         self.sent_bytes = 0
-        #: Set when the peer took queued data: a sign of life as good as an answer.
+        #: Set when the exporter's kernel took queued data, which is as good a sign of life as an answer.
         self.progress = False
         self._transport = transport
         self._fail = fail
@@ -31,17 +36,13 @@ class Outbox:
         self._unsent: deque[memoryview] = deque()
 
     def close(self) -> None:
-        """Forget what was not sent; before the transport is closed."""
+        """Forget what was not sent; to be called before the transport is closed."""
         self._corked.clear()
         self._unsent.clear()
         self._reactor.forget(self._transport.fd)
 
     def send(self, parts: tuple[Memory, ...]) -> None:
-        """Send, at the latest at the end of the reactor's round. Never raises.
-
-        What one round starts leaves in one sendmsg, so that the exporter gets it as one batch;
-        large writes leave at once, as the exporter can begin to receive them meanwhile.
-        """
+        """Send a frame, at the latest at the end of the reactor's round. Never raises."""
         corked = self._corked
         if not self._reactor.in_round:
             self._send_now(parts)
@@ -58,7 +59,7 @@ class Outbox:
             self._send_now(parts)
 
     def _send_now(self, parts: Sequence[Memory]) -> None:
-        """Send, or queue what the socket does not take; a dead socket ends the channel."""
+        """Send, and queue what the socket does not take; a dead socket ends the channel."""
         if self._unsent:
             self._queue(parts, 0)
             return
@@ -70,7 +71,7 @@ class Outbox:
             self._fail(f"sending failed: {error.strerror or error}")
             return
         except Exception as error:
-            # What was to be sent is lost, so nothing can follow it.
+            # The parts are lost, and nothing may follow a frame that is missing.
             bugs.report(logger, "sending to an exporter", error)
             self._fail(f"internal error: {error!r}")
             return
@@ -79,7 +80,7 @@ class Outbox:
             self._queue(parts, sent)
 
     def _queue(self, parts: Sequence[Memory], sent: int) -> None:
-        """Keep what is left of ``parts`` after ``sent`` bytes; credits bound how much that can be."""
+        """Keep what is left of ``parts`` after ``sent`` bytes; the credits bound how much that can be."""
         for index, part in enumerate(parts):
             size = len(part)
             if sent >= size:
@@ -87,7 +88,7 @@ class Outbox:
                 continue
             rest = memoryview(part)[sent:]
             sent = 0
-            # A caller's own memory (the second part) may change once its call is cancelled.
+            # The second part is the caller's own memory, which may change once its call is cancelled.
             if index and type(rest.obj) is not bytes:
                 rest = memoryview(bytes(rest))
             self._unsent.append(rest)

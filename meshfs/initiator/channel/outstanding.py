@@ -16,7 +16,7 @@ which is told apart (forged.py): such a reply was changed on its way.
 """
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from typing import Final
@@ -132,12 +132,12 @@ class OutstandingRequests:
             else:
                 self._send(frames.write(slot, message_id, tree_id, file_id, offset, data, write_flags, replay))
         elif data is None:
-            self._wait(slot, partial(frames.read, tree_id=tree_id, file_id=file_id, offset=offset))
+            self._wait(slot, partial(frames.read, slot, tree_id=tree_id, file_id=file_id, offset=offset))
         else:
             self._wait(
                 slot,
                 partial(
-                    frames.write, tree_id=tree_id, file_id=file_id, offset=offset, data=data,
+                    frames.write, slot, tree_id=tree_id, file_id=file_id, offset=offset, data=data,
                     write_flags=write_flags, replay=replay,
                 ),
             )  # fmt: skip
@@ -174,7 +174,7 @@ class OutstandingRequests:
         self._wait(
             slot,
             partial(
-                self.frames.other, body=body, tree_id=tree_id, session_id=session_id, preauth=preauth,
+                self.frames.other, slot, body=body, tree_id=tree_id, session_id=session_id, preauth=preauth,
                 signed_by=signed_by, replay=replay,
             ),
         )  # fmt: skip
@@ -193,7 +193,7 @@ class OutstandingRequests:
         self._send(self.frames.other(slot, message_id, EchoRequest().pack()))
         return message_id
 
-    def _wait(self, slot: Slot, pack: Callable[[Slot, int], Parts]) -> None:
+    def _wait(self, slot: Slot, pack: Callable[[int], Parts]) -> None:
         """Send it as soon as its turn has come, which may be now."""
         if self.lost:
             raise ChannelLost(self.lost)
@@ -209,12 +209,13 @@ class OutstandingRequests:
             slot, message_id = turn
             slot.message_id = message_id
             slots[message_id] = slot
-            self._send(slot.pack(slot, message_id))
+            self._send(slot.pack(message_id))
             # It keeps a write's data alive.
             del slot.pack
 
     def _left(self, slot: Slot) -> None:
         """The caller of a request is gone before it was sent."""
+        _forget_frame(slot)
         if self.measured and slot.length:
             self.load.drop(slot.length)
 
@@ -284,9 +285,11 @@ class OutstandingRequests:
     def close(self, why: str) -> None:
         """Nothing can be sent any more: every caller gets a ChannelLost."""
         self.lost = why
-        slots = [*self.slots.values(), *self.window.waiters()]
+        slots = self._all()
         for slot in self.slots.values():
             slot.lane.held -= slot.charge
+        for slot in self.window.waiters():
+            _forget_frame(slot)
         self.slots.clear()
         self.window.clear()
         for slot in slots:
@@ -314,5 +317,10 @@ class OutstandingRequests:
                     self.load.begin(slot.length, now)
         self.measured = on
 
-    def _all(self) -> Iterable[Slot]:
+    def _all(self) -> Sequence[Slot]:
         return (*self.slots.values(), *self.window.waiters())
+
+
+def _forget_frame(slot: Slot) -> None:
+    """What makes the frame keeps a write's data alive, and the slot itself."""
+    del slot.pack

@@ -1,20 +1,19 @@
-"""When a peer that says nothing is asked, and when it is given up. Pure.
+"""When a silent exporter is probed, and when its channel is given up. Pure; time is an argument.
 
-Silence counts from the last sign of life, or from when something became outstanding if that
-was later. An idle peer owes nothing, but is asked now and then, which makes it busy.
+Silence counts from the last sign of life, or from when a request became outstanding if that was later. An exporter
+that is idle owes nothing; it is probed now and then all the same, and then owes the answer.
 
     state                                               verdict
     idle for CHANNEL_IDLE_PROBE_S                       PROBE
     silent for CHANNEL_PROBE_AFTER_S, not yet asked     PROBE    with siblings CHANNEL_PROBE_BESIDE_OTHERS_S
     silent for ``max_s``, and asked                     GIVE_UP
-    the same, not asked, a deadline passed              GIVE_UP  it left us no credit to ask with
+    the same, not asked, a deadline passed              GIVE_UP  the exporter left no credit to ask with
     silent for ``dead_after_s``, and asked, while a
       sibling was heard after that                      GIVE_UP  the exporter lives, this channel does not
     anything else                                       FINE
 
-Siblings are the other channels of the session. One process answers on all of them, so an exporter
-that is slow is slow on all: only where another channel answers has the silence of this one to do
-with its network.
+Siblings are the other channels of the session. One process answers on all of them, so that a slow exporter is slow on
+all. Only if another channel is answered is the silence of this one due to its network.
 """
 
 import enum
@@ -29,7 +28,7 @@ class Verdict(enum.Enum):
 
 
 class Silence:
-    """``look`` regularly; set ``probed_s`` when a probe was sent, ``overdue`` when a deadline passed."""
+    """The silence of one channel: ``look`` regularly, set ``probed_s`` at a probe, ``overdue`` at a missed deadline."""
 
     __slots__ = ("_busy_since", "_last_heard", "dead_after_s", "max_s", "overdue", "probed_s")
 
@@ -39,7 +38,7 @@ class Silence:
         dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
         max_s: float = limits.CHANNEL_SILENCE_MAX_S,
     ) -> None:
-        #: When the peer was asked, since it was heard last.
+        #: When the exporter was probed, since it was last heard.
         self.probed_s: float | None = None
         self.overdue = False
         self.dead_after_s = dead_after_s
@@ -48,9 +47,9 @@ class Silence:
         self._busy_since: float | None = None
 
     def look(self, now: float, *, heard: bool, busy: bool, siblings_heard_s: float | None = None) -> Verdict:
-        """``heard`` since the last look; ``busy``: something is outstanding now.
+        """What to do now: was the exporter ``heard`` since the last look, and is a request outstanding (``busy``)?
 
-        ``siblings_heard_s``: when any of the session's other channels was heard; None without any.
+        ``siblings_heard_s`` is when any of the session's other channels was last heard; None if there is none.
         """
         if heard:
             self.probed_s, self.overdue = None, False
@@ -72,5 +71,5 @@ class Silence:
         return Verdict.FINE
 
     def seconds(self, now: float) -> float:
-        """How long the peer has been silent while it owed something."""
+        """How long the exporter has been silent while it owed an answer."""
         return 0.0 if self._busy_since is None else now - max(self._last_heard, self._busy_since)

@@ -1,8 +1,8 @@
-"""Requests: who waits for what, and what a reply to it may be.
+"""Slots: a request from its start to its reply, who waits for the reply, and what the reply may be.
 
-A slot ends with its reply or with the channel, never earlier: a call that was cancelled or
-whose deadline passed leaves its slot behind with no task, so that the late reply is known.
-Where the late reply may bring something that has to be given back, its slot takes it (`LateSlot`).
+A slot ends with its reply or with the channel, never earlier. A call that is cancelled, or whose deadline passes,
+leaves its slot behind without a waiter, so that the late reply is recognised. If a late reply may bring something that
+has to be given back, its slot takes it (`LateSlot`).
 """
 
 from collections.abc import Callable, Generator
@@ -29,13 +29,6 @@ _WRITE: Final = int(Command.WRITE)
 _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 
 
-class Collector(Protocol):
-    """Receives the results of several requests; ``take`` is called once for each."""
-
-    def take(self, slot: "Slot", result: object) -> None:
-        """The result of one of them; memory in it is the caller's again when this returns."""
-
-
 class Slot:
     """One request from its start to its reply; the caller, a worker or a trio task, awaits it."""
 
@@ -43,22 +36,22 @@ class Slot:
         "async_id", "charge", "command", "deadline", "lane", "length", "message_id", "pack", "signed", "task",
     )  # fmt: skip
 
-    #: Makes the frame of a request that waits for credits, from it and its message id; unset for others.
-    pack: Callable[["Slot", int], tuple[Memory, ...]]
+    #: Makes the frame of a request that waits for credits, from its message id; unset for others.
+    pack: Callable[[int], tuple[Memory, ...]]
 
     def __init__(self, command: int, length: int, deadline: float, charge: int, lane: Lane) -> None:
         self.command = command
-        #: Bytes asked for or sent.
+        #: The bytes that a READ asks for or a WRITE sends; 0 for any other request.
         self.length = length
         self.deadline = deadline
-        #: The credits it takes, which are its lane's while it is in flight; 0 once they came back.
+        #: The credits that the request takes, held by its lane while it is in flight; 0 once they came back.
         self.charge = charge
         self.lane = lane
-        #: Who waits; None once that one has its answer or is gone.
+        #: Who waits for the result; None once that one has it, or is gone.
         self.task: Task | Worker | Collector | None = worker.running or current_task()
         self.message_id = NOT_SENT
         self.async_id: int | None = None
-        #: The reply has to be signed even where the channel's policy does not say so.
+        #: Whether the reply has to be signed even if the channel's policy does not say so.
         self.signed = False
 
     @property
@@ -68,7 +61,7 @@ class Slot:
 
     @property
     def changes(self) -> bool:
-        """Whether it changes the disk: executed late, it must not land over something newer."""
+        """Whether the request changes the disk: executed late, it must not land over something newer."""
         return self.command == _WRITE
 
     @property
@@ -82,7 +75,7 @@ class Slot:
         return (yield from wait_task_rescheduled(self._abandon).__await__())  # noqa: ASYNC105  # it is, by this
 
     def came_late(self, result: object) -> None:
-        """The result came when nobody waited for it any more."""
+        """Take a result that came when nobody waited for it any more."""
 
     def _abandon(self, _: object) -> Abort:
         """The task that waits was cancelled."""
@@ -98,20 +91,6 @@ class ChangingSlot(Slot):
     @property
     def changes(self) -> bool:
         return True
-
-
-class LateSlot(Slot):
-    """A request whose reply matters also when its caller is gone; ``late`` is called with it then."""
-
-    __slots__ = ("late",)
-
-    late: "Callable[[Reply], None]"
-
-    def came_late(self, result: object) -> None:
-        """Hand on a reply; what is no reply says that there will be none."""
-        if isinstance(result, Reply):
-            self.late(result)
-            reactor.current().give_turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +113,31 @@ class Reply:
         return memoryview(self.raw)[HEADER_BYTES:]
 
 
-def finish(slot: Slot, result: object) -> None:
-    """Give the result, raised where it is an exception, to who waits, if anybody still does.
+class LateSlot(Slot):
+    """A request whose reply matters also when its caller is gone; ``late`` is called with it then."""
 
-    A worker has used it when this returns; a task will have when it yields next.
+    __slots__ = ("late",)
+
+    late: Callable[[Reply], None]
+
+    def came_late(self, result: object) -> None:
+        """Hand on a reply; a result that is no reply says that there will be none."""
+        if isinstance(result, Reply):
+            self.late(result)
+            reactor.current().give_turn()
+
+
+class Collector(Protocol):
+    """Receives the results of several requests; ``take`` is called once for each."""
+
+    def take(self, slot: Slot, result: object) -> None:
+        """Take the result of one request; memory in it may be used until this returns."""
+
+
+def finish(slot: Slot, result: object) -> None:
+    """Give the result to whoever waits for it, if anybody still does; an exception is raised there.
+
+    A worker has used the result when this returns; a task will have used it when it yields next.
     """
     task = slot.task
     if task is None:
@@ -151,7 +151,7 @@ def finish(slot: Slot, result: object) -> None:
 
 
 def resume(task: Task | Worker, result: object) -> None:
-    """Let a parked caller go on with the result, raised there where it is an exception."""
+    """Let a parked caller go on with the result; an exception is raised there."""
     if isinstance(task, Worker):
         if isinstance(result, BaseException):
             task.throw(result)
@@ -163,7 +163,7 @@ def resume(task: Task | Worker, result: object) -> None:
 
 
 def write_result(slot: Slot, message: Message) -> int | StatusError:
-    """The count written. RemoteProtocolError for one that cannot be."""
+    """The count written, or the StatusError of the reply. RemoteProtocolError for a count that cannot be."""
     if message.status:
         return StatusError(message.status, f"WRITE ({status_text(message.status)})")
     view = message.view
@@ -177,11 +177,11 @@ def write_result(slot: Slot, message: Message) -> int | StatusError:
 
 
 def read_result(slot: Slot, message: Message, lend: Callable[[Buffer], None]) -> bytes | memoryview | StatusError:
-    """The data, checked against what was asked (RemoteProtocolError), or the StatusError.
+    """The data, or the StatusError of the reply. RemoteProtocolError for data that cannot be what was asked for.
 
-    A worker is done with the data before the next receive, and a collector has copied it, so they
-    get the receive memory itself. For a task small data is copied; large data stays in the memory
-    it came in, which ``lend`` takes.
+    A worker is done with the data before the next receive, and a collector has copied it, so that they get the receive
+    memory itself. A task gets a copy of small data; large data stays in the memory that it came in, which ``lend``
+    takes.
     """
     if message.status:
         if message.status == _END_OF_FILE:

@@ -1,4 +1,4 @@
-"""What is asked of a tree by name: open, close, the list of disks, news of changes."""
+"""What is asked of a share: opens by name, the list of its disks, the exporter's interfaces, and news of changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,6 @@ from meshfs.smb.messages import (
     CreateRequest,
     CreateResponse,
     FileId,
-    FlushRequest,
     IoctlRequest,
     IoctlResponse,
     NetworkInterface,
@@ -49,7 +48,7 @@ _NOTIFY_OUTPUT_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """An SMB open."""
+    """An SMB open, and the tree that it belongs to."""
 
     tree: Tree
     file_id: FileId
@@ -67,9 +66,9 @@ async def open_file(
     deadline: float = inf,
     late: Callable[[OpenFile], None] | None = None,
 ) -> OpenFile:
-    """CREATE; share access read, write and delete. StatusError when refused.
+    """CREATE with share access read, write and delete. StatusError when the exporter refuses.
 
-    ``late`` gets the open that is made when the caller is gone, as the deadline has passed: it has to be closed.
+    If the deadline passes, the open may still be made. ``late`` is then called with it, and has to close it.
     """
     request = CreateRequest(
         name=name,
@@ -94,29 +93,24 @@ async def open_file(
 
 
 async def close_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
-    """CLOSE; an open the exporter no longer knows is closed."""
+    """CLOSE. An open that the exporter does not know any more is closed as well."""
     await channel.request(
         Command.CLOSE, CloseRequest(file.file_id).pack(), tree_id=file.tree.tree_id, deadline=deadline,
         accept=(NtStatus.SUCCESS, NtStatus.FILE_CLOSED),
     )  # fmt: skip
 
 
-async def flush_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
-    body = FlushRequest(file.file_id).pack()
-    await channel.request(Command.FLUSH, body, tree_id=file.tree.tree_id, deadline=deadline)
-
-
 async def query_disks(channel: Channel, root: OpenFile, deadline: float = inf) -> tuple[DiskInfo, ...]:
-    """FSCTL_MESHFS_QUERY_DISKS on a share's root: all its disks."""
+    """All disks of a share, by FSCTL_MESHFS_QUERY_DISKS on its root."""
     size = min(channel.connection.negotiated.max_transact_bytes, limits.DISK_LIST_MAX_BYTES)
     slot = start_query_disks(channel, root.tree.tree_id, root.file_id, deadline, size)
     return _disks(await channel.answer(slot))
 
 
 async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> DiskInfo | None:
-    """What the exporter says of one disk, without an open of it; None when it offers no such disk.
+    """What the exporter says of one disk, without an open of it; None if it offers no such disk.
 
-    The root is asked with the disk's name as input. An exporter that does not know of the input tells all its disks.
+    The query on the root has the disk's name as its input. An exporter that ignores the input lists all its disks.
     """
     name = info.name.encode()
     slot = start_query_disks(channel, root.tree.tree_id, root.file_id, inf, name=name)
@@ -124,7 +118,7 @@ async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> Disk
 
 
 async def query_disk(channel: Channel, file: OpenFile, disk_id: str, deadline: float = inf) -> DiskInfo:
-    """The same on a disk's own open: that disk."""
+    """What the exporter says of the disk that ``file`` is an open of."""
     slot = start_query_disks(channel, file.tree.tree_id, file.file_id, deadline)
     return only_disk(await channel.answer(slot), disk_id)
 
@@ -137,7 +131,7 @@ def start_query_disks(
     size: int = limits.CREDIT_BYTES,
     name: bytes = b"",
 ) -> Slot:
-    """Begin the query; ``size`` bounds the answer and is what it costs, ``name`` asks of one disk only."""
+    """Start the query. ``size`` bounds the answer, and the credits that it costs; ``name`` asks for one disk only."""
     body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file_id, name, size).pack()
     return channel.start_request(
         Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size)
@@ -147,7 +141,7 @@ def start_query_disks(
 def start_zero(
     channel: Channel, tree_id: int, file_id: FileId, data: ZeroData, deadline: float, lane: Lane, *, replay: bool
 ) -> Slot:
-    """Begin FSCTL_SET_ZERO_DATA; ``replay``: it may have been executed already, by a channel that was lost."""
+    """Start FSCTL_SET_ZERO_DATA. It is a ``replay`` if a channel that was lost may have executed it already."""
     body = IoctlRequest(Fsctl.SET_ZERO_DATA, file_id, data.pack(), 0).pack()
     return channel.start_request(
         Command.IOCTL, body, tree_id=tree_id, deadline=deadline, lane=lane, changes=True, replay=replay
@@ -155,7 +149,7 @@ def start_zero(
 
 
 def only_disk(reply: Reply, disk_id: str) -> DiskInfo:
-    """The one disk of a reply. RemoteProtocolError when the exporter tells of another."""
+    """The one disk of a reply. RemoteProtocolError if the exporter answered about another disk."""
     disks = _disks(reply)
     if len(disks) != 1 or disks[0].id != disk_id:
         raise RemoteProtocolError(f"asked about disk {disk_id}, told of {[disk.id for disk in disks][:3]}")
@@ -164,16 +158,16 @@ def only_disk(reply: Reply, disk_id: str) -> DiskInfo:
 
 def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
     try:
-        # One more than there may be, so that the catalog sees that the list is too long.
+        # One disk more than there may be is decoded, so that the catalog sees that the list is too long.
         return tuple(decode_disks(IoctlResponse.unpack(reply.body).output, limits.DISKS_PER_NODE_MAX + 1))
     except ValueError as error:
         raise RemoteProtocolError(f"the list of disks makes no sense: {error}") from error
 
 
 async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
-    """FSCTL_QUERY_NETWORK_INTERFACE_INFO: where the exporter is. StatusError where it does not tell.
+    """The exporter's addresses, by FSCTL_QUERY_NETWORK_INTERFACE_INFO. StatusError if the exporter does not tell them.
 
-    Of a longer list the first REMOTES_MAX are taken: each is a path that the mount plans, and may try to connect.
+    Each address is a path that the mount plans and may try to connect, so only the first REMOTES_MAX are taken.
     """
     body = IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, NO_FILE, b"", limits.CREDIT_BYTES).pack()
     reply = await channel.request(Command.IOCTL, body, tree_id=tree.tree_id)
@@ -189,7 +183,7 @@ async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
 
 
 async def wait_for_change(channel: Channel, root: OpenFile) -> None:
-    """CHANGE_NOTIFY: returns when something in the share changed. StatusError where it is unsupported."""
+    """Wait by CHANGE_NOTIFY until something in the share changes. StatusError if the exporter does not support it."""
     body = ChangeNotifyRequest(root.file_id, _NOTIFY_OUTPUT_BYTES, _CHANGES).pack()
     await channel.request(
         Command.CHANGE_NOTIFY, body, tree_id=root.tree.tree_id,

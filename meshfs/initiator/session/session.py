@@ -1,19 +1,19 @@
 """One SMB session: the channels bound to it, and what all of them share.
 
     add       a channel that logged in or was bound takes requests from now on
-    retire    it takes no more, and is used up
-    lost      it ended. Whatever was unanswered on it may go again on another one: every request
-              from then on has the next ChannelSequence, by which the exporter knows older ones
-              that are late, and refuses those that write (MS-SMB2 3.2.4.1.5, 3.3.5.2.10)
+    retire    a channel takes no more requests; those in flight on it are answered
+    lost      a channel ended. Whatever was unanswered on it may go again on another channel. So every request from then
+              on has the next ChannelSequence: the exporter recognises older requests that are late, and refuses those
+              that write (MS-SMB2 3.2.4.1.5, 3.3.5.2.10)
 
-A session ends with its last channel; ``why`` says then how that one ended.
+A session ends with its last channel; ``why`` says then how that channel ended.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import trio
 
@@ -36,32 +36,33 @@ T = TypeVar("T")
 
 
 class Session:
-    """Made by the login on its first channel, which `add` takes next."""
+    """One session; the login on its first channel makes it, and `add` takes that channel next."""
 
     def __init__(
         self,
         credentials: Credentials,
         trees: dict[IoClass, Tree],
         root: OpenFile,
-        on_lost: "Callable[[Session, Channel], None]",
+        on_lost: Callable[[Self, Channel], None],
     ) -> None:
+        """``root`` is an open of the share's root; ``on_lost`` is called when a channel has ended."""
         self.credentials = credentials
         self.trees = trees
         self.root = root
-        #: All that are alive, retired ones too.
+        #: All channels that are alive, retired ones too.
         self.channels: list[Channel] = []
         self.spread: Spread[Channel] = Spread()
-        #: ChannelSequence of the next request.
+        #: The ChannelSequence of the next request.
         self.sequence = 0
-        #: Why it ended; empty while it is alive.
+        #: Why the session ended; empty while it is alive.
         self.why = ""
         #: When the exporter was last known to be there, by the channels that have ended.
         self.gone_s = -inf
         #: Why no further channel is tried, until the exporter is asked again; empty while one may be.
         self.no_more = ""
-        #: Why it has one channel to its end; empty while it may have several.
+        #: Why the session has one channel to its end; empty while it may have several.
         self.one_only = ""
-        #: Of everything that is done for the session as long as it lives.
+        #: Cancelled when the session ends: the scope of everything that is done for it.
         self.scope = trio.CancelScope()
         self.pick = self.spread.pick
         self.split = self.spread.split
@@ -72,7 +73,7 @@ class Session:
         self._rates: dict[Channel, float] = {}
 
     def add(self, channel: Channel, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
-        """``rate_bytes_s``: what its interfaces promise."""
+        """Let a channel take requests from now on; its interfaces promise ``rate_bytes_s``."""
         channel.join(
             self.sequence,
             siblings=lambda: (other.liveness for other in self.channels if other is not channel),
@@ -84,17 +85,19 @@ class Session:
         self._measure()
 
     def retire(self, channel: Channel) -> None:
+        """Give the channel no more requests."""
         self.spread.remove(channel)
         self._measure()
 
     def any_channel(self) -> Channel | None:
-        """For what is not a disk's: one that takes requests."""
+        """A channel that takes requests, for what is no disk's; None after the session's end."""
         return self.pick(0, trio.current_time())
 
     async def ask(self, function: Callable[[Channel], Awaitable[T]]) -> T:
-        """Do it on a channel, and again on another one while its channel is lost. ChannelLost at the session's end.
+        """Call ``function`` on a channel, and on another one whenever that is lost. ChannelLost at the session's end.
 
-        So, too, if it was overtaken by a request that was sent after a channel was lost: it was not done then.
+        The question is asked again, too, if a request with a later ChannelSequence overtook it: the exporter refused it
+        then.
         """
         while True:
             channel = self.any_channel()
@@ -116,11 +119,11 @@ class Session:
             await self.ask(lambda channel: close_file(channel, file))
 
     def fail(self, why: str) -> None:
-        """End it with all its channels."""
+        """End the session with all its channels."""
         for channel in list(self.channels):
             channel.fail(why)
 
-    def _lost(self, channel: Channel) -> None:
+    def _lost(self: Self, channel: Channel) -> None:
         self.channels.remove(channel)
         self.spread.remove(channel)
         del self._rates[channel]
@@ -130,7 +133,7 @@ class Session:
             for other in self.channels:
                 other.sequence = self.sequence
             if not self.spread.channels:
-                # Retired ones are better than none.
+                # Retired channels are better than none.
                 for other in self.channels:
                     self.spread.add(other)
             self._measure()
@@ -140,7 +143,7 @@ class Session:
         self._on_lost(self, channel)
 
     def _nonces_full(self) -> None:
-        """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
+        """No more nonces of the session can be remembered: keep one channel, on which message ids refuse a repeat."""
         self.no_more = self.one_only = "the exporter's nonces do not count up, so the session has one channel"
         for left in (self.spread.channels or self.channels)[:1]:
             logger.warning("%s: %s", left.transport.remote, self.one_only)
@@ -149,7 +152,7 @@ class Session:
                     channel.fail(self.one_only)
 
     def _measure(self) -> None:
-        """Where there is a choice its grounds are kept; alone a channel saves itself the trouble."""
+        """Keep the loads while there is a choice between channels; a channel alone saves itself the trouble."""
         several = len(self.spread.channels) > 1
         for channel in self.channels:
             channel.measure(several, self._rates[channel])

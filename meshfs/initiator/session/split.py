@@ -1,11 +1,14 @@
-"""One caller's request that goes in parts, over several channels at once.
+"""One caller's request that is split into parts, which go over several channels at once.
 
-`Group` stands where the caller would: the slots of its parts give it their results, and when all
-have, the caller goes on. It waits for all of them also when one fails, so that afterwards no part
-is in flight that the caller does not know of, and then raises an error. Of several that is the one
-after which most may still happen: a deadline that passed, as that part is still out under the
-present ChannelSequence; then a lost channel; then what was answered. A caller that gives up (cancelled) leaves the
-parts behind, as it leaves a slot.
+A `Group` collects the results of the parts, and the caller goes on when it has them all. It waits for every part even
+if one fails, so that afterwards no part is in flight that the caller does not know of. Then it raises an error. Of
+several errors that is the one after which most may still happen:
+
+    1. a deadline that passed: that part is still on its way, under the present ChannelSequence
+    2. a lost channel
+    3. an error status, which is an answer
+
+A caller that is cancelled leaves the parts behind, as it leaves a slot.
 """
 
 from collections.abc import Generator
@@ -20,9 +23,9 @@ from meshfs.loop.worker import PARKED, Worker
 
 
 class Group:
-    """``add`` every part, then await it: the bytes of all parts written or, for a read, the data.
+    """``add`` every part, then await the group: it gives the count written by all parts or, for a read, the data.
 
-    Data that is shorter than what was asked for is of no use, as it may lack what is in its middle.
+    Data that is shorter than what was asked for is of no use, as bytes in its middle may be missing.
     """
 
     __slots__ = ("_error", "_left", "_memory", "_starts", "_task", "count", "failed", "slots")
@@ -40,18 +43,19 @@ class Group:
         self._task: Task | Worker | None = None
 
     def add(self, slot: Slot, start: int) -> None:
-        """A part, whose data begins at ``start`` of the whole; before its result can be there."""
+        """Add a part whose data begins at ``start`` of the whole; to be called before its result can be there."""
         slot.task = self
         self.slots.append(slot)
         self._starts[slot] = start
         self._left += 1
 
     def fail(self, error: BaseException, slot: Slot | None = None) -> None:
-        """A part could not be started, or failed."""
+        """A part failed; without a ``slot`` it could not be started."""
         if self._error is None or _weight(error) > _weight(self._error):
             self._error, self.failed = error, slot
 
     def take(self, slot: Slot, result: object) -> None:
+        """Take the result of a part; the caller goes on after the last one."""
         if isinstance(result, BaseException):
             self.fail(result, slot)
         elif isinstance(result, int):
@@ -104,5 +108,8 @@ class Group:
 
 
 def _weight(error: BaseException) -> int:
-    """A part that is late may be executed after a replay of the whole; a lost one is before it or never."""
+    """How much may still happen after an error.
+
+    A part that is late may be executed after a replay of the whole; a part that was lost is executed before it, or not.
+    """
     return 2 if isinstance(error, TimeoutError) else 1 if isinstance(error, ChannelLost) else 0
