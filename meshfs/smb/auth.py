@@ -1,12 +1,17 @@
-"""Logins: SPNEGO (RFC 4178, MS-SPNG) around NTLMv2 (MS-NLMP), token in and token out.
+"""Logins by SPNEGO (RFC 4178, MS-SPNG) with NTLMv2 (MS-NLMP): each step takes a token and returns a token.
 
-`Acceptor` is the exporter's end, `Initiator` the mount's. NTLM is the only mechanism here.
+`Acceptor` is the exporter's end, and `Initiator` is the mount's end. NTLM is the only mechanism.
 
-pyspnego supplies the tokens, messages and cryptography, and the whole of the initiating end.
-Its accepting end is not used: it checks a login against its own re-encoding of what the
-client sent (MS-NLMP 3.3.2 wants the bytes received, and Samba and impacket end theirs
-otherwise), waits for a mechListMIC that impacket never sends, takes NTLMv1, and wants the
-passwords in a file. The accepting end below is the small rest of it:
+pyspnego supplies the tokens, the messages, the cryptography, and the whole initiating end. Its accepting end is not
+used, for four reasons:
+
+ - It checks a login against its own re-encoding of the client's message. MS-NLMP 3.3.2 requires the received bytes,
+   and the messages of Samba and impacket end differently.
+ - It waits for a mechListMIC that impacket never sends.
+ - It accepts NTLMv1.
+ - It reads the passwords from a file.
+
+The accepting end below replaces it:
 
     state        token                                     next
     START        NegTokenInit, NTLM first, with NEGOTIATE   CHALLENGED  reply CHALLENGE
@@ -50,13 +55,13 @@ SESSION_KEY_SIZE_BYTES: Final = 16
 _NTLM: Final[str] = GSSMech.ntlm.value
 _NTLM_SIGNATURE: Final = b"NTLMSSP\0"
 _MIC_SIZE_BYTES: Final = 16
-# NTLMv2_RESPONSE (2.2.2.8): NTProofStr and the fixed part of the client challenge.
-# An NTLMv1 response is 24 bytes long.
+# NTLMv2_RESPONSE (2.2.2.8) consists of NTProofStr and the client challenge, whose fixed part has 28 bytes.
+# It is told by its length: a response of NTLMv1 has only 24 bytes.
 _PROOF_SIZE_BYTES: Final = 16
 _CLIENT_CHALLENGE_MIN_BYTES: Final = 28
 _NETBIOS_NAME_MAX: Final = 15
 
-# What is agreed to when the client asks for it; key_exch, sign and 128 bits are its choice.
+# The exporter agrees to these flags if the client asks for them. So the client chooses key_exch, sign and 128 bits.
 _FLAGS_AGREED: Final = (
     NegotiateFlags.unicode
     | NegotiateFlags.sign
@@ -71,11 +76,11 @@ _FLAGS_ALWAYS: Final = NegotiateFlags.ntlm | NegotiateFlags.request_target | Neg
 
 
 class Accounts:
-    """Who may log in: names, found without regard to case, and the hashes of their passwords."""
+    """The nodes that may log in: their names, whose case does not matter, and the hashes of their passwords."""
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._hashes = {name.casefold(): (name, ntowfv1(password)) for name, password in passwords.items()}
-        # An unknown user costs the same work as a wrong password.
+        # With this hash an unknown user costs the same work as a wrong password, so the time does not tell them apart.
         self._nobody = os.urandom(16)
 
     @property
@@ -84,12 +89,12 @@ class Accounts:
         return [name for name, _ in self._hashes.values()]
 
     def find(self, user: str) -> tuple[str | None, bytes]:
-        """The name as configured and its hash; None and a hash nobody has for an unknown user."""
+        """Return the name as configured and its hash, or None and a hash of no password for an unknown user."""
         return self._hashes.get(user.casefold(), (None, self._nobody))
 
 
 def negotiate_hint() -> bytes:
-    """The security buffer of a NEGOTIATE response: the mechanisms on offer (NegTokenInit2, MS-SPNG 2.2.1)."""
+    """Return the security buffer of a NEGOTIATE response: the offered mechanisms (NegTokenInit2, MS-SPNG 2.2.1)."""
     return bytes(NegTokenInit([_NTLM], hint_name=b"not_defined_in_RFC4178@please_ignore").pack())
 
 
@@ -104,19 +109,19 @@ class _State(enum.Enum):
 class Acceptor:
     """One login at an exporter.
 
-    `step` until done; then `user` and `session_key` are set. Every error is AuthenticationError:
-    its text is for the log, and the peer gets LOGON_FAILURE whatever it says.
+    The caller calls `step` until the login is done; then `user` and `session_key` are set. Every error is an
+    AuthenticationError. Its text is for the log only: the peer always gets LOGON_FAILURE.
     """
 
     def __init__(self, find: Callable[[str], tuple[str | None, bytes]], name: str) -> None:
-        """``find``: `Accounts.find` of the accounts in force when it is called.
+        """``find`` is `Accounts.find` of the accounts in force at the time of the call.
 
-        It is called when the password is checked: a key that is taken away while a login is under way ends that login.
+        It is called when the password is checked. So if a key is removed during a login, that login fails.
         """
         self._find = find
         self._name = name
         self._state = _State.START
-        self._mech_types: list[str] | None = None  # None: bare NTLM, without SPNEGO
+        self._mech_types: list[str] | None = None  # None means bare NTLM, without SPNEGO.
         self._mic_asked = False
         self._negotiate = b""
         self._challenge = b""
@@ -137,15 +142,18 @@ class Acceptor:
         return self._session_key
 
     def step(self, token: bytes) -> tuple[bytes | None, bool]:
-        """Take a token; give the reply, if there is one, and whether the login succeeded."""
+        """Take a token, and return the reply, if there is one, and whether the login succeeded.
+
+        Raises AuthenticationError for a malformed token and for a failed login.
+        """
         state, self._state = self._state, _State.FAILED
         try:
             reply = self._step(state, token)
         except AuthenticationError:
             raise
         except Exception as error:
-            # pyspnego lets whatever its parsers run into escape: struct.error, ValueError,
-            # IndexError, KeyError, RecursionError, ... All of it is the peer's bad token.
+            # The parsers of pyspnego raise many kinds of errors (struct.error, ValueError, IndexError, KeyError,
+            # RecursionError, ...). Each of them means that the peer's token is malformed.
             raise AuthenticationError(f"malformed login token: {error!r}") from error
         return reply, self._state is _State.DONE
 
@@ -173,8 +181,8 @@ class Acceptor:
         self._mech_types = parsed.mech_types
         if _NTLM not in parsed.mech_types:
             raise AuthenticationError(f"no common mechanism; offered: {', '.join(parsed.mech_types) or 'none'}")
-        # The optimistic token is of the first mechanism; for another one the client has to
-        # start over, and prove by the MIC that nobody shortened its list (RFC 4178 section 5).
+        # The client's first token belongs to its first mechanism. If NTLM is a later one, the client has to start
+        # again. It must then prove by the mechListMIC that nobody changed its list of mechanisms (RFC 4178 section 5).
         is_first = parsed.mech_types[0] == _NTLM
         self._mic_asked = not is_first
         if is_first and parsed.mech_token:
@@ -185,13 +193,13 @@ class Acceptor:
         return self._wrap(None, state, choice=_NTLM)
 
     def _unwrap(self, parsed: object) -> tuple[bytes, bytes | None]:
-        """The NTLM message and the mechListMIC of a later token."""
+        """Return the NTLM message and the mechListMIC of a later token."""
         if self._mech_types is None:
             if isinstance(parsed, bytes):
                 return parsed, None
         elif isinstance(parsed, NegTokenResp) and parsed.neg_state != NegState.reject:
             message = parsed.response_token or b""
-            # Some old clients repeat the token where the MIC belongs.
+            # Some old clients send the token a second time in the place of the MIC.
             return message, parsed.mech_list_mic if parsed.mech_list_mic != message else None
         raise AuthenticationError(f"a login goes on in the wrapping it started in, not {type(parsed).__name__}")
 
@@ -208,7 +216,7 @@ class Acceptor:
             raise AuthenticationError("the client does not speak Unicode")
         flags = (asked & _FLAGS_AGREED) | _FLAGS_ALWAYS
         self._server_challenge = os.urandom(8)
-        # The Version is there when asked for (3.2.5.1.1); its values are Samba's.
+        # The Version is sent if the client asks for it (3.2.5.1.1). Samba sends the same values.
         version = Version(major=6, minor=1) if asked & NegotiateFlags.version else None
         challenge = Challenge(flags, self._server_challenge, self._name, self._target_info(), version)
         self._negotiate, self._challenge = message, challenge.pack()
@@ -220,12 +228,12 @@ class Acceptor:
         info[AvId.nb_domain_name] = info[AvId.nb_computer_name] = self._name[:_NETBIOS_NAME_MAX].upper()
         info[AvId.dns_domain_name] = ""
         info[AvId.dns_computer_name] = self._name
-        # The timestamp makes clients protect their AUTHENTICATE with a MIC (3.1.5.1.2).
+        # Because of the timestamp, clients protect their AUTHENTICATE with a MIC (3.1.5.1.2).
         info[AvId.timestamp] = FileTime.now(UTC)
         return info
 
     def _take_authenticate(self, message: bytes) -> None:
-        """MS-NLMP 3.2.5.1.2, NTLMv2 only."""
+        """Check the AUTHENTICATE message (MS-NLMP 3.2.5.1.2). Only NTLMv2 is accepted."""
         auth = Authenticate.unpack(message)
         user, response = auth.user_name or "", auth.nt_challenge_response or b""
         if not user or auth.flags & NegotiateFlags.anonymous:
@@ -244,7 +252,7 @@ class Acceptor:
         self._flags, self._user, self._session_key = auth.flags, name, session_key
 
     def _check_message_mic(self, auth: Authenticate, session_key: bytes) -> None:
-        """The MIC covers the three messages as they were on the wire, its own bytes zero."""
+        """Check the MIC, which covers the three messages as they were sent, with zeros in the place of the MIC."""
         mic = auth.mic
         if mic is None:
             raise AuthenticationError("AUTHENTICATE promises a MIC and has none")
@@ -254,7 +262,7 @@ class Acceptor:
             raise AuthenticationError("wrong MIC: a message of the login was changed on its way")
 
     def _exchange_mics(self, received: bytes | None) -> bytes | None:
-        """Check the client's mechListMIC and make ours; None when it sent none and needs none."""
+        """Check the client's mechListMIC and return the exporter's, or None if the client sent none and needs none."""
         if received is None:
             if self._mic_asked:
                 raise AuthenticationError("the mechListMIC that was asked for is missing")
@@ -265,7 +273,7 @@ class Acceptor:
         return self._mechanisms_mic("accept", mechanisms)
 
     def _mechanisms_mic(self, usage: str, mechanisms: bytes) -> bytes:
-        # Each direction signs with a fresh state: SPNEGO leaves no trace in it (MS-SPNG 3.3.5.1).
+        # The MIC is made with a fresh cipher state, and the state is dropped afterwards (MS-SPNG 3.3.5.1).
         handle = rc4init(sealkey(self._flags, self._session_key, usage))
         return bytes(sign(self._flags, handle, signkey(self._flags, self._session_key, usage), 0, mechanisms))
 
@@ -275,10 +283,10 @@ class Acceptor:
 
 
 def _exported_session_key(auth: Authenticate, key_exchange_key: bytes) -> bytes:
-    """What both ends sign with: the client's random key, or without KEY_EXCH the login's own.
+    """Return the session key: the client's random key, or without KEY_EXCH the key of the login itself.
 
-    By 3.1.5.1.2 a client that asks for neither SIGN nor SEAL sends no random key; Samba's does
-    and uses it. The key's being there tells the two apart.
+    By MS-NLMP 3.1.5.1.2, a client that asks for neither SIGN nor SEAL sends no random key. The client of Samba sends
+    one all the same, and uses it. So the presence of the key decides.
     """
     flags, sealed = auth.flags, auth.encrypted_random_session_key or b""
     if flags & NegotiateFlags.key_exch and len(sealed) == SESSION_KEY_SIZE_BYTES:
@@ -289,7 +297,10 @@ def _exported_session_key(auth: Authenticate, key_exchange_key: bytes) -> bytes:
 
 
 def _av_flags(blob: bytes) -> int:
-    """MsvAvFlags of the client challenge (2.2.2.7); 0 without. What follows MsvAvEOL is padding."""
+    """Return MsvAvFlags of the client challenge (MS-NLMP 2.2.2.7), or 0 without it.
+
+    The bytes behind MsvAvEOL are padding.
+    """
     offset = _CLIENT_CHALLENGE_MIN_BYTES
     while offset + 4 <= len(blob):
         kind, size = struct.unpack_from("<HH", blob, offset)
@@ -305,14 +316,15 @@ def _av_flags(blob: bytes) -> int:
 class Initiator:
     """One login at another node's exporter, as `user` of any `domain`.
 
-    The exporter proves itself afterwards: only who knows the password can sign with `session_key`.
+    The exporter proves its identity afterwards, because only a peer that knows the password can sign with
+    `session_key`.
     """
 
     def __init__(self, user: str, password: str, domain: str) -> None:
-        # pyspnego would offer NTLMv1, which tells an impostor the password's hash.
+        # With a lower level pyspnego would offer NTLMv1, which reveals the hash of the password to an impostor.
         if os.environ.get("LM_COMPAT_LEVEL", "3") not in ("3", "4", "5"):
             raise AuthenticationError("LM_COMPAT_LEVEL in the environment asks for NTLMv1: unset it")
-        # A hash, as pyspnego can use it for NTLM only: never Kerberos behind our back.
+        # pyspnego can use a hash for NTLM only. With a password it might try Kerberos.
         credential = NTLMHash(username=f"{domain}\\{user}", nt_hash=ntowfv1(password).hex())
         self._context = spnego.client(
             credential, service="cifs", protocol="negotiate", options=NegotiateOptions.use_negotiate
@@ -320,9 +332,10 @@ class Initiator:
         self._started = False
 
     def step(self, token: bytes | None = None) -> tuple[bytes | None, bool]:
-        """Take the exporter's token (None or its hint at first); give the next and whether all is done.
+        """Take the exporter's token, and return the next token and whether the login is done.
 
-        Raises AuthenticationError for a token that is malformed or a refusal.
+        In the first step the token is None or the hint of the NEGOTIATE response. Raises AuthenticationError if the
+        token is malformed or refuses the login.
         """
         if token is not None and len(token) > AUTH_TOKEN_MAX_BYTES:
             raise AuthenticationError(f"login token of {len(token)} bytes")
@@ -339,7 +352,10 @@ class Initiator:
 
     @property
     def session_key(self) -> bytes:
-        """Known from the step that sent AUTHENTICATE, before the exporter's answer to it."""
+        """The session key. It is known after the step that sent AUTHENTICATE, before the exporter's answer.
+
+        Raises LocalProtocolError before that step.
+        """
         try:
             key = bytes(self._context.session_key)
         except SpnegoError as error:

@@ -1,11 +1,11 @@
-"""One SMB connection without I/O, the same for both ends: bytes in, messages out, and back.
+"""One SMB connection without I/O, which both ends use: it turns bytes into messages, and messages into bytes.
 
-    received(n) -> [Message, ...]       decrypted, compounds split, signatures looked at
-    pack(command, body, ...) -> frame   signed or sealed, with its length prefix
+    received(n) -> [Message, ...]       decrypted, compounds split, signatures verified
+    pack(command, body, ...) -> frame   signed or encrypted, with its length prefix
 
-What a signature's state *means* (refuse, answer ACCESS_DENIED, close) is the caller's rule:
-it differs between the ends (MS-SMB2 3.2.5.1.3, 3.3.5.2.4). A connection knows the keys of
-the sessions that are bound to it (``security``), nothing else of them.
+The connection only reports whether a signature is right (`Protection`). The caller decides what follows (refuse, answer
+ACCESS_DENIED, close), because the rules of the two ends differ (MS-SMB2 3.2.5.1.3, 3.3.5.2.4). Of the sessions that are
+bound to it, a connection knows only the keys (``security``).
 """
 
 import enum
@@ -56,29 +56,30 @@ class Role(enum.Enum):
 
 
 class Protection(enum.IntEnum):
-    """How a received message was protected."""
+    """How a received message is protected."""
 
+    #: Neither signed nor encrypted.
     NONE = 0
     #: Signed, and the signature is right.
     SIGNED = 1
-    #: Came encrypted, and authentic.
+    #: Encrypted, and authentic.
     SEALED = 2
-    #: Signed with a session this connection has no key of (yet).
+    #: Signed for a session whose key this connection does not have (yet).
     UNKNOWN = 3
     #: The signature is wrong.
     BAD = 4
 
 
-# Looking up an enum's member costs as much as a call.
+# These names are looked up for each message. Looking up the member of an enum costs as much as a call.
 _UNPROTECTED: Final = Protection.NONE
 _SIGNED_WELL: Final = Protection.SIGNED
 _BAD: Final = Protection.BAD
 
 
 class Message:
-    """One received message; ``view`` (header and body) is valid until the next receive.
+    """One received message. ``view`` (header and body) is valid until the next receive.
 
-    A handler that wants to keep a payload takes ``frame``'s memory or copies it.
+    A handler that needs a payload for longer takes the memory of ``frame``, or copies the payload (`take_payload`).
     """
 
     __slots__ = (
@@ -102,7 +103,7 @@ class Message:
         if size != HEADER_BYTES:
             raise RemoteProtocolError(f"header says it is {size} bytes long, expected {HEADER_BYTES}")
         self.view = view
-        #: The frame when this message is all of it, else None (a part of a compound).
+        #: The frame if this message fills it; None if the message is a part of a compound.
         self.frame = frame
         self.protection = _UNPROTECTED
         #: The next message of the same compound.
@@ -126,7 +127,7 @@ class Message:
 
 
 class Smb1Opening(Message):
-    """An SMB 1 packet that asks for SMB 2, as an empty NEGOTIATE that uses message id 0 (MS-SMB2 3.3.5.3.1)."""
+    """Stands for an SMB 1 packet that asks for SMB 2: an empty NEGOTIATE with message id 0 (MS-SMB2 3.3.5.3.1)."""
 
     __slots__ = ()
 
@@ -137,7 +138,7 @@ class Smb1Opening(Message):
 
 @dataclass(slots=True)
 class Negotiated:
-    """What NEGOTIATE settled; the values before it are those of a new connection."""
+    """The result of NEGOTIATE. The defaults apply to a connection before its NEGOTIATE."""
 
     dialect: Dialect | None = None
     signing_algorithm: SigningAlgorithm = SigningAlgorithm.AES_CMAC
@@ -150,25 +151,25 @@ class Negotiated:
     peer_capabilities: int = 0
     peer_security_mode: int = 0
     peer_dialects: tuple[int, ...] = ()
-    #: Both ends said so (messages.UNIQUE_NONCES).
+    #: Whether both ends promised unique nonces, by the context messages.UNIQUE_NONCES.
     unique_nonces: bool = False
     preauth: PreauthHash = field(default_factory=PreauthHash)
 
     @property
     def peer_nonces(self) -> PeerNonces:
-        """What is known of the nonces of a session that is made on this connection."""
+        """What the peer promises about the nonces of a session that is set up on this connection."""
         if self.unique_nonces:
             return PeerNonces.TAGGED
         return PeerNonces.OTHER if self.peer_capabilities & _MULTI_CHANNEL else PeerNonces.ONE_CHANNEL
 
 
 class Connection:
-    """Receives, protects and packs for one end of one transport."""
+    """Receives, parses, packs and protects the messages of one end of one transport."""
 
     def __init__(self, role: Role, pool: BufferPool, frame_max_bytes: int = limits.FRAME_MAX_BYTES) -> None:
         self.role = role
         self.negotiated = Negotiated()
-        #: Session id -> its keys on this connection.
+        #: Session id -> the keys of that session on this connection.
         self.security: dict[int, ChannelSecurity] = {}
         self._pool = pool
         exporter = role is Role.EXPORTER
@@ -189,7 +190,7 @@ class Connection:
 
     @property
     def account(self) -> Account:
-        """Who holds the memory of what is received."""
+        """The account that is charged for the memory of received messages."""
         return self._frames.account
 
     @account.setter
@@ -198,42 +199,52 @@ class Connection:
 
     @property
     def large_progress(self) -> tuple[int, int] | None:
-        """The number of the large frame that is being received into memory of its own, and how much of it is there."""
+        """The number of the partly received large frame, and how many of its bytes were received; None without one."""
         return self._frames.large_progress
 
     @property
     def holds_large(self) -> bool:
-        """Whether large frames that are under way or not handled yet have memory, which going on would give back."""
+        """Whether a large frame that is partly received, or not handled yet, holds memory.
+
+        Such a connection must be allowed to continue, because that returns the memory.
+        """
         return self._frames.holds_large
 
     @property
     def missing_bytes(self) -> int:
-        """What the large frame that is being received still needs; 0 when there is none."""
+        """The bytes that a partly received large frame still needs; 0 without such a frame."""
         return self._frames.missing_bytes
 
     def rest(self) -> None:
-        """Nothing came for a while, and no message is being handled: hold no memory until something comes."""
+        """Return the receive memory to the pool until something is received.
+
+        The caller has received nothing for a while, and handles no message.
+        """
         self._frames.rest()
 
     def close(self) -> None:
-        """Give all receive memory back."""
+        """Return all receive memory to the pool."""
         self._frames.close()
 
     # --- receiving ---------------------------------------------------------------------
 
     def received(self, count: int) -> list[Message]:
-        """``count`` bytes came into ``get_buffer()``: the messages (heads of compounds) they end.
+        """Take the ``count`` bytes that were received into ``get_buffer()``, and return the messages they complete.
 
-        Raises RemoteProtocolError when the peer broke the protocol; the connection is over.
+        Of a compound, the first message is returned; ``next`` leads to the others. Raises RemoteProtocolError if the
+        peer broke the protocol. The connection must then end.
         """
         return [self.parse(frame) for frame in self._frames.received(count)]
 
     def split(self, count: int) -> list[Frame]:
-        """The same, as frames that `parse` makes messages of, one by one, before the next ``get_buffer()``."""
+        """Do the same as `received`, but return frames.
+
+        The caller passes them to `parse` one by one, before the next ``get_buffer()``.
+        """
         return self._frames.received(count)
 
     def parse(self, frame: Frame) -> Message:
-        """The message of a frame: decrypted, split, its signature looked at. Raises RemoteProtocolError."""
+        """Return the message of a frame: decrypt it, split compounds, verify signatures. Raises RemoteProtocolError."""
         view = frame.view
         if len(view) < HEADER_BYTES:
             return self._other(frame)
@@ -243,7 +254,7 @@ class Connection:
         return self._message(frame, header, None)
 
     def _other(self, frame: Frame) -> Message:
-        """A frame that is no plain message: an encrypted one, or nothing we speak."""
+        """Parse a frame that is no plain message of SMB 2: an encrypted one, an SMB 1 packet, or an invalid one."""
         protocol = bytes(frame.view[:4])
         if protocol == PROTOCOL_ID_TRANSFORM:
             return self._unseal(frame)
@@ -279,7 +290,7 @@ class Connection:
         return self._message(plain, header, session_id)
 
     def _message(self, frame: Frame, header: tuple[Any, ...], sealed_session: int | None) -> Message:
-        """The message of a frame, or the first of the chain when it is a compound."""
+        """Return the message of a frame, or the first message of a compound."""
         if header[7]:
             return self._compound(frame.view, sealed_session)
         message = Message(frame.view, frame, header)
@@ -287,9 +298,9 @@ class Connection:
         return message
 
     def _compound(self, view: memoryview, sealed_session: int | None) -> Message:
-        """Split by NextCommand (MS-SMB2 3.3.5.2.7); the chain gets memory of its own.
+        """Split a compound by NextCommand (MS-SMB2 3.3.5.2.7), and copy it into memory of its own.
 
-        Later parts are handled when earlier ones are done, after the receive buffer went on.
+        A later part is handled only after the earlier ones, when the receive buffer may hold other data already.
         """
         view = memoryview(bytearray(view))
         first: Message | None = None
@@ -325,7 +336,7 @@ class Connection:
             message.protection = Protection.UNKNOWN if security is None else self.check(message, security)
 
     def check(self, message: Message, security: ChannelSecurity) -> Protection:
-        """SIGNED or BAD: the signature of ``message`` by the key of ``security``."""
+        """Verify the signature of ``message`` with the key of ``security``, and return SIGNED or BAD."""
         sender = self._peer | NONCE_CANCEL if message.command == _CANCEL else self._peer
         good = security.signer.verify(message.view, message.message_id, sender)
         return _SIGNED_WELL if good else _BAD
@@ -348,7 +359,7 @@ class Connection:
         sign: ChannelSecurity | None = None,
         seal: ChannelSecurity | None = None,
     ) -> bytearray | memoryview:
-        """A whole frame of one message, signed by ``sign`` or encrypted by ``seal``."""
+        """Return the frame of one message, signed by ``sign`` or encrypted by ``seal``."""
         header = pack_header(
             command, status=status, flags=flags | self._own_flags(sign), credits=credits, credit_charge=credit_charge,
             message_id=message_id, tree_id=tree_id, async_id=async_id, session_id=session_id,
@@ -362,9 +373,9 @@ class Connection:
     def protect(
         self, messages: Sequence[bytearray], sign: ChannelSecurity | None, seal: ChannelSecurity | None
     ) -> bytearray | memoryview:
-        """One frame of messages (headers complete, signatures zero): chained, signed or sealed.
+        """Return one frame of ``messages``, chained as a compound, and signed or encrypted.
 
-        With ``sign``, their flags must say so already (``Flags.SIGNED``).
+        Their headers must be complete and their signatures zero. If ``sign`` is given, ``Flags.SIGNED`` must be set.
         """
         for message in messages[:-1]:
             message.extend(bytes(-len(message) % 8))
@@ -378,16 +389,16 @@ class Connection:
         return bytearray(prefix(sum(map(len, messages)))) + b"".join(messages)
 
     def sign(self, message: bytearray | memoryview, security: ChannelSecurity) -> None:
-        """Write the signature of a whole message (without prefix), its signature field zero."""
+        """Write the signature of a message without its prefix, whose signature field is zero."""
         sender = self._self | NONCE_CANCEL if message[12] == _CANCEL else self._self
         security.signer.sign(message, int.from_bytes(message[24:32], "little"), sender)
 
 
 def take_payload(message: Message, start: int, length: int, pool: BufferPool, account: Account) -> tuple[Buffer, int]:
-    """Memory that holds ``message.view[start:start + length]`` beyond the next receive.
+    """Return (buffer, offset): memory that holds ``message.view[start:start + length]`` beyond the next receive.
 
-    Returns (buffer, where in ``buffer.view`` the payload starts): the frame's own memory when
-    it has some, else a copy behind the headroom. The caller releases the buffer.
+    ``offset`` is the start of the payload in ``buffer.view``. The buffer is the frame's own memory if it has some.
+    Otherwise the payload is copied behind the headroom of a new buffer. The caller must release the buffer.
     """
     frame = message.frame
     if frame is not None:

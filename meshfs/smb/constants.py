@@ -1,4 +1,7 @@
-"""Numbers of MS-SMB2 (2.2) and MS-ERREF (2.3.1) that meshfs uses, under their own names."""
+"""The constants of MS-SMB2 (2.2) and MS-ERREF (2.3.1) that meshfs uses, under the names of those documents.
+
+The docstring of each class names the section that defines its values.
+"""
 
 import enum
 from typing import Final
@@ -56,7 +59,7 @@ class Flags(enum.IntFlag):
 
 
 class Dialect(enum.IntEnum):
-    """MS-SMB2 2.2.3. Those below 3.0 are known to be refused."""
+    """MS-SMB2 2.2.3. Dialects below 3.0 are listed so that they can be refused by name."""
 
     SMB_2_0_2 = 0x0202
     SMB_2_1 = 0x0210
@@ -285,7 +288,7 @@ class WriteFlags(enum.IntFlag):
 
 
 class NotifyFilter(enum.IntFlag):
-    """CompletionFilter of CHANGE_NOTIFY: what of a file has to change (MS-SMB2 2.2.35)."""
+    """CompletionFilter of CHANGE_NOTIFY: the properties of a file whose changes are reported (MS-SMB2 2.2.35)."""
 
     FILE_NAME = 0x001
     DIR_NAME = 0x002
@@ -324,7 +327,7 @@ class LockFlags(enum.IntFlag):
 
 
 class Fsctl(enum.IntEnum):
-    """MS-SMB2 2.2.31, and meshfs' own."""
+    """MS-SMB2 2.2.31, and one code of meshfs."""
 
     DFS_GET_REFERRALS = 0x00060194
     DFS_GET_REFERRALS_EX = 0x000601B0
@@ -336,9 +339,8 @@ class Fsctl(enum.IntEnum):
     SRV_ENUMERATE_SNAPSHOTS = 0x00144064
     QUERY_NETWORK_INTERFACE_INFO = 0x001401FC
     VALIDATE_NEGOTIATE_INFO = 0x00140204
-    #: CTL_CODE(FILE_DEVICE_NETWORK_FILE_SYSTEM, 0x801, METHOD_BUFFERED, FILE_READ_ACCESS), in the
-    #: range left to vendors: the disks of the open's share (or the open's own disk) as
-    #: ``model.encode_disks`` writes them.
+    #: CTL_CODE(FILE_DEVICE_NETWORK_FILE_SYSTEM, 0x801, METHOD_BUFFERED, FILE_READ_ACCESS), in the range for vendors.
+    #: It returns the disks of the open's share, or the open's own disk, as ``model.encode_disks`` writes them.
     MESHFS_QUERY_DISKS = 0x00146004
 
 

@@ -1,11 +1,15 @@
-"""Signing, sealing, and the keys of both; pure but for the randomness of nonces.
+"""Signing and encryption, and the keys of both. Pure.
 
-Keys are derived by SP800-108 in counter mode with HMAC-SHA256 (MS-SMB2 3.1.4.2). Signatures
-cover the whole message with a zero signature field (3.1.4.1); AES-GMAC is AES-GCM over no
-plaintext with the message as associated data. Sealing is AES-GCM or AES-CCM over the message
-with the transform header from its nonce on as associated data (3.1.4.3). Layout of the
-transform header (2.2.41): ProtocolId 4s, Signature 16s, Nonce 16s, OriginalMessageSize I,
+Keys are derived by SP800-108 in counter mode with HMAC-SHA256 (MS-SMB2 3.1.4.2). A signature covers the whole message
+with a zero signature field (3.1.4.1). AES-GMAC is AES-GCM without plaintext, where the message is the associated data.
+To seal a message is to encrypt it with AES-GCM or AES-CCM. The associated data is the transform header from its nonce
+on (3.1.4.3). Layout of the transform header (2.2.41): ProtocolId 4s, Signature 16s, Nonce 16s, OriginalMessageSize I,
 Reserved H, Flags H, SessionId Q.
+
+AES-GCM and AES-GMAC are broken if one key is used twice with the same nonce. The nonce of a signature is the message
+id, so two channels that share a key must not share a message id (`BindSigner`). The nonces of encrypted messages are
+counted for the whole session (`Sealer`). A receiver accepts each message only once (`Opener`). The file
+docs/security/nonces.md has the reasons.
 """
 
 import copy
@@ -39,7 +43,7 @@ from meshfs.smb.constants import (
 from meshfs.smb.replay import SeenNonces
 
 _pack_nonce: Final = struct.Struct("<QI").pack
-#: Third field of a GMAC nonce: who sends, and whether the message is a CANCEL (3.1.4.1).
+#: Bits of the third field of a GMAC nonce: whether the exporter sends, and whether the message is a CANCEL (3.1.4.1).
 NONCE_INITIATOR: Final = 0
 NONCE_EXPORTER: Final = 1
 NONCE_CANCEL: Final = 2
@@ -49,16 +53,16 @@ _NO_SIGNATURE: Final = bytes(16)
 _TAG_BYTES: Final = 16
 _TRANSFORM: Final = struct.Struct("<4s16s16sIHHQ")
 _FLAG_ENCRYPTED: Final = 0x0001
-#: From here on joining two memories costs more than an incremental GMAC's set-up.
+#: Above this size, joining header and data costs more than setting up an incremental GMAC.
 _JOIN_MAX_BYTES: Final = 32768
-#: What a sealed frame has before its ciphertext.
+#: The bytes of a sealed frame before its ciphertext.
 SEAL_HEAD_BYTES: Final = PREFIX_BYTES + TRANSFORM_HEADER_BYTES
 
 Memory = memoryview | bytearray
 
 
 def derive_key(session_key: bytes, label: bytes, context: bytes, length: int = 16) -> bytes:
-    """SP800-108 counter mode, 32-bit counter and length (MS-SMB2 3.1.4.2)."""
+    """Derive a key by SP800-108 in counter mode, with a counter and a length of 32 bits (MS-SMB2 3.1.4.2)."""
     return KBKDFHMAC(
         algorithm=SHA256(), mode=Mode.CounterMode, length=length, rlen=4, llen=4,
         location=CounterLocation.BeforeFixed, label=label, context=context, fixed=None,
@@ -66,7 +70,10 @@ def derive_key(session_key: bytes, label: bytes, context: bytes, length: int = 1
 
 
 class PreauthHash:
-    """Pre-authentication integrity: SHA-512 over all messages so far (MS-SMB2 3.1.5.2)."""
+    """The pre-authentication integrity hash: SHA-512 over all messages so far (MS-SMB2 3.1.5.2).
+
+    In SMB 3.1.1 keys are derived from it. So if somebody changes a message of the login, the keys of the ends differ.
+    """
 
     __slots__ = ("value",)
 
@@ -83,7 +90,7 @@ class PreauthHash:
 
 
 class Signer(Protocol):
-    """One channel's signing key. Messages lie in writable memory without their prefix."""
+    """Signs and verifies with one channel's key. Messages are in writable memory, without their prefix."""
 
     algorithm: SigningAlgorithm
 
@@ -94,11 +101,11 @@ class Signer(Protocol):
         """Sign an initiator's message that is ``head[start:]`` followed by ``data``."""
 
     def verify(self, message: memoryview, message_id: int, sender: int) -> bool:
-        """Whether the signature is right; the message is left as it was."""
+        """Return whether the signature is right. The message is unchanged afterwards."""
 
 
 class GmacSigner:
-    """AES-128-GMAC."""
+    """Signs with AES-128-GMAC."""
 
     __slots__ = ("_encrypt", "key")
     algorithm = SigningAlgorithm.AES_GMAC
@@ -131,11 +138,11 @@ class GmacSigner:
 
 
 class BindSigner(GmacSigner):
-    """A session's AES-GMAC key as its binds use it: it signs with each reserved message id once, and with no other.
+    """The AES-GMAC key of a session as its binds use it. It signs once with each reserved message id, and never else.
 
-    Binds are signed with the key of the session's first channel (MS-SMB2 3.2.4.1.1, 3.3.4.1.1) but come on other
-    connections, where message ids start at 0 again. So the first channel signs with ids from ``end`` on, and binds
-    share those below.
+    Binds are signed with the key of the session's first channel (MS-SMB2 3.2.4.1.1, 3.3.4.1.1). But they are sent on
+    other connections, where message ids start at 0 again. The message id is the nonce, so no id may sign twice.
+    Therefore the first channel signs with ids from ``end`` on, and all binds share the ids below.
     """
 
     __slots__ = ("_end", "_reserved", "_used")
@@ -144,11 +151,11 @@ class BindSigner(GmacSigner):
         super().__init__(key)
         self._end = end
         self._used: set[int] = set()
-        #: Those of them that nothing was signed with yet.
+        #: The used ids with which nothing was signed yet.
         self._reserved: set[int] = set()
 
     def reserve(self, message_id: int) -> bool:
-        """Whether one message may be signed with this id: the id is below ``end``, and nobody reserved it before."""
+        """Reserve the id for one signature. Returns False if it is not below ``end``, or was reserved before."""
         if message_id >= self._end or message_id in self._used:
             return False
         self._used.add(message_id)
@@ -170,7 +177,7 @@ class BindSigner(GmacSigner):
 
 
 class _MacSigner(ABC):
-    """What CMAC and HMAC share: a MAC that takes its input in parts."""
+    """The common part of CMAC and HMAC, which are MACs that take their input in parts."""
 
     __slots__ = ("_key",)
     algorithm: SigningAlgorithm
@@ -193,7 +200,7 @@ class _MacSigner(ABC):
 
 
 class CmacSigner(_MacSigner):
-    """AES-128-CMAC."""
+    """Signs with AES-128-CMAC."""
 
     __slots__ = ()
     algorithm = SigningAlgorithm.AES_CMAC
@@ -206,7 +213,7 @@ class CmacSigner(_MacSigner):
 
 
 class HmacSigner(_MacSigner):
-    """HMAC-SHA256, its first half; an SMB 3.1.1 peer may ask for it."""
+    """Signs with the first half of HMAC-SHA256. A peer of SMB 3.1.1 may ask for it."""
 
     __slots__ = ()
     algorithm = SigningAlgorithm.HMAC_SHA256
@@ -235,20 +242,21 @@ def _nonce_bytes(cipher: Cipher) -> int:
     return 12 if cipher in (Cipher.AES_128_GCM, Cipher.AES_256_GCM) else 11
 
 
-#: Bytes of a counted nonce: the count, then the channel's tag. AES-CCM's nonces end there, AES-GCM's are one longer.
+#: A counted nonce is the count (6 bytes) and the channel's tag (5 bytes). A nonce of AES-CCM ends there, and a nonce of
+#: AES-GCM has one byte more.
 _COUNT_BYTES: Final = 6
 _TAGGED: Final = slice(_COUNT_BYTES, 11)
 
 
 def nonce_tag(preauth: bytes) -> bytes:
-    """What the nonces of one channel's encrypted messages have in common, from the hash over that channel's login."""
+    """Return the tag in the nonces of a channel's encrypted messages: a part of the hash over the channel's login."""
     return preauth[: _TAGGED.stop - _TAGGED.start]
 
 
 class Sealer:
-    """One session's encryption key in one direction; nonces are counted, never repeated.
+    """Encrypts with one session's key in one direction. Nonces are counted, so none is used twice.
 
-    Channels of a session share key and count. With a tag their nonces also say which channel they are of.
+    The channels of a session share the key and the count. With a tag, a nonce also names the channel of its message.
     """
 
     __slots__ = ("_aead", "_count", "_nonce_bytes", "_session_id", "_tag")
@@ -261,20 +269,21 @@ class Sealer:
         self._tag = _tag_number(tag)
 
     def on_channel(self, tag: bytes) -> "Sealer":
-        """The same key and count on another channel."""
+        """Return a Sealer with the same key and count for another channel."""
         sealer = copy.copy(self)
         sealer._tag = _tag_number(tag)
         return sealer
 
     def seal(self, message: bytes | Memory) -> memoryview:
-        """The frame (prefix, transform header, ciphertext) of one message or compound."""
+        """Return the frame (prefix, transform header, ciphertext) of one message or compound."""
         memory = memoryview(bytearray(SEAL_HEAD_BYTES + len(message) + _TAG_BYTES))
         return self._seal_into(memory, message)
 
     def seal_in_place(self, memory: memoryview, start: int, length: int) -> memoryview:
-        """The same of the message ``memory[start:start + length]``, which is gone afterwards.
+        """Encrypt the message ``memory[start:start + length]`` in place and return its frame.
 
-        Needs ``SEAL_HEAD_BYTES`` before it and 16 bytes behind it; saves a copy of the payload.
+        This overwrites the message, ``SEAL_HEAD_BYTES`` before it and 16 bytes behind it. It saves a copy of the
+        payload.
         """
         end = start + length
         return self._seal_into(memory[start - SEAL_HEAD_BYTES : end + _TAG_BYTES], memory[start:end])
@@ -297,11 +306,11 @@ def _tag_number(tag: bytes) -> int:
 
 
 class Opener:
-    """The other direction of a Sealer: opens each message once, and only where it was sent to.
+    """Decrypts the messages of a Sealer, each of them once, and only on the channel that it was sent on.
 
-    Within a connection the message ids see to that. But channels of a session share the key, so what was recorded on
-    one could be sent again on another. A peer that tags its nonces is asked for this channel's tag; of any other peer
-    all nonces are remembered (``seen``), for all channels together.
+    Within a connection the message ids prevent replays. But the channels of a session share the key, so an attacker
+    could record a message of one channel and send it again on another. If the peer tags its nonces, a message must
+    have this channel's tag. Otherwise all nonces are remembered (``seen``), for all channels together.
     """
 
     __slots__ = ("_aead", "_nonce_bytes", "_tag", "seen")
@@ -314,11 +323,11 @@ class Opener:
 
     @property
     def tagged(self) -> bool:
-        """Whether nonces have to have the tag of their channel."""
+        """Whether nonces must have the tag of their channel."""
         return bool(self._tag)
 
     def on_channel(self, tag: bytes) -> "Opener":
-        """The same key, and the same nonces seen, on another channel."""
+        """Return an Opener with the same key and the same seen nonces for another channel."""
         opener = copy.copy(self)
         opener._tag = tag
         return opener
@@ -326,9 +335,9 @@ class Opener:
     def open(self, memory: memoryview, start: int, length: int, into: memoryview) -> None:
         """Decrypt the transformed frame ``memory[start:start + length]`` into ``into``.
 
-        ``into`` is as long as the message. The 16 bytes behind the frame are borrowed for the
-        tag and put back. Raises ForgedMessage when the frame was not made with this key, and RepeatedNonce
-        when it was sent before or on another channel.
+        ``into`` must be as long as the message. The authentication tag is put into the 16 bytes behind the frame for
+        a while; their content is restored afterwards. Raises ForgedMessage if the frame was not made with this key,
+        and RepeatedNonce if it was sent before, or on another channel.
         """
         end = start + length
         tag_room = memory[end : end + _TAG_BYTES]
@@ -353,9 +362,9 @@ class Opener:
 
 
 def parse_transform_header(view: memoryview) -> tuple[int, int]:
-    """(original message size, session id) of a frame that starts as a transform header.
+    """Return (original message size, session id) of a frame that starts with a transform header.
 
-    Raises RemoteProtocolError (MS-SMB2 3.3.5.2.1.1).
+    Raises RemoteProtocolError for a malformed header (MS-SMB2 3.3.5.2.1.1).
     """
     if len(view) < TRANSFORM_HEADER_BYTES:
         raise RemoteProtocolError("transform header is truncated")
@@ -368,18 +377,18 @@ def parse_transform_header(view: memoryview) -> tuple[int, int]:
 
 
 class PeerNonces(enum.Enum):
-    """What a session's peer promises of the nonces of its encrypted messages, and what is done about it."""
+    """What the peer of a session promises about the nonces of its encrypted messages, and how replays are prevented."""
 
-    #: Nothing: those seen are remembered.
+    #: The peer promises nothing: every nonce seen is remembered.
     OTHER = "other"
-    #: Each has the tag of its channel; so have ours.
+    #: Each nonce has the tag of its channel, and so do the nonces of this end.
     TAGGED = "tagged"
-    #: The session has one channel for good, where message ids are enough.
+    #: The session never has more than one channel. Within it the message ids are enough.
     ONE_CHANNEL = "one channel"
 
 
 class ChannelSecurity:
-    """What protects one session on one connection: its signing key and the session's ciphers."""
+    """The keys of one session on one connection: the channel's signing key, and the session's encryption keys."""
 
     __slots__ = ("opener", "sealer", "signer")
 
@@ -390,24 +399,30 @@ class ChannelSecurity:
 
 
 class BindSecurity(ChannelSecurity):
-    """The key of a session's first channel, as the session's binds are signed with it."""
+    """The signing key of a session's first channel, as it is used for the session's binds."""
 
     __slots__ = ()
 
     def __init__(self, session: ChannelSecurity, end: int) -> None:
-        """``end``: the first channel signs with no message id below it."""
+        """The first channel signs with no message id below ``end``."""
         signer = session.signer
         if isinstance(signer, GmacSigner):
             signer = BindSigner(signer.key, min(end, limits.BIND_MESSAGE_IDS))
         super().__init__(signer, None, None)
 
     def reserve(self, message_id: int) -> bool:
-        """Whether one message may be signed with this id. AES-CMAC and HMAC have no nonce: they sign with any."""
+        """Return whether one message may be signed with this id.
+
+        AES-CMAC and HMAC have no nonce, so they may sign with any id.
+        """
         return not isinstance(self.signer, BindSigner) or self.signer.reserve(message_id)
 
 
 def _labels(dialect: Dialect, preauth: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """(label, context) of the signing key, of initiator-to-exporter and the reverse cipher key."""
+    """Return (label, context) for each of three keys (MS-SMB2 3.1.4.2).
+
+    The keys are for signing, for encryption from initiator to exporter, and for encryption from exporter to initiator.
+    """
     if dialect is Dialect.SMB_3_1_1:
         return (
             (b"SMBSigningKey\0", preauth),
@@ -424,7 +439,7 @@ def _labels(dialect: Dialect, preauth: bytes) -> tuple[tuple[bytes, bytes], ...]
 def signing_signer(
     dialect: Dialect, algorithm: SigningAlgorithm, session_key: bytes, preauth: bytes
 ) -> GmacSigner | _MacSigner:
-    """The signer of a channel (MS-SMB2 3.2.5.3.1, 3.3.5.5.3)."""
+    """Return the signer of a channel (MS-SMB2 3.2.5.3.1, 3.3.5.5.3). Raises LocalProtocolError below SMB 3.0."""
     if dialect < Dialect.SMB_3_0:
         raise LocalProtocolError(f"no signing key for dialect 0x{dialect:04x}")
     label, context = _labels(dialect, preauth)[0]
@@ -442,7 +457,7 @@ def channel_security(
     exporter: bool,
     nonces: PeerNonces = PeerNonces.OTHER,
 ) -> ChannelSecurity:
-    """All keys of a new session on its first channel; ``exporter`` says which end we are."""
+    """Return all keys of a new session on its first channel. ``exporter`` tells whether this end is the exporter."""
     signer = signing_signer(dialect, algorithm, session_key, preauth)
     if cipher is Cipher.NONE:
         return ChannelSecurity(signer, None, None)
@@ -460,10 +475,10 @@ def channel_security(
 def bound_security(
     session: ChannelSecurity, dialect: Dialect, algorithm: SigningAlgorithm, session_key: bytes, preauth: bytes
 ) -> ChannelSecurity:
-    """The keys of a session on a further channel (MS-SMB2 3.2.5.3.3, 3.3.5.5.3).
+    """Return the keys of a session on a further channel (MS-SMB2 3.2.5.3.3, 3.3.5.5.3).
 
-    The signing key is the channel's own, from the key of the login that bound it and the hash over its
-    messages; the ciphers, and with them the count of nonces, are the session's.
+    The signing key belongs to the channel. It is derived from the session key of the login that bound the channel, and
+    from the hash over the messages of that login. The encryption keys and the count of nonces belong to the session.
     """
     signer = signing_signer(dialect, algorithm, session_key, preauth)
     sealer, opener = session.sealer, session.opener

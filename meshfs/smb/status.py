@@ -1,7 +1,7 @@
-"""The one table errno <-> NTSTATUS, in both directions.
+"""The tables between errno and NTSTATUS.
 
-The exporter turns the errno of its disk into a status, the initiator turns the status into
-the errno its caller sees; what matters travels through both and comes out the same.
+The exporter converts the errno of its disk into a status, and the initiator converts the status into the errno that its
+caller gets. Errors that a caller acts on, such as ENOSPC or EROFS, come out as the same errno.
 """
 
 import errno
@@ -73,17 +73,20 @@ _ERRNO_OF_STATUS: Final[dict[int, int]] = {
 
 
 def status_from_errno(number: int) -> NtStatus:
-    """The status a peer is told for ``number`` (positive); INTERNAL_ERROR when there is none."""
+    """Return the status that a peer gets for the errno ``number`` (positive); INTERNAL_ERROR for an unknown one."""
     return _STATUS_OF_ERRNO.get(number, NtStatus.INTERNAL_ERROR)
 
 
 def errno_from_status(status: int) -> int:
-    """The errno (positive) a caller sees for an error ``status``; EIO when there is none."""
+    """Return the errno (positive) that a caller gets for an error ``status``; EIO for an unknown one."""
     return _ERRNO_OF_STATUS.get(status, errno.EIO)
 
 
 def status_text(status: int) -> str:
-    """``STATUS_NAME``, also of those only other exporters send; the number when nobody knows it."""
+    """Return the ``STATUS_...`` name of a status, or its number if it is unknown.
+
+    The names include statuses that only other implementations send.
+    """
     return _TEXTS.get(status) or f"NTSTATUS 0x{status:08x}"
 
 
