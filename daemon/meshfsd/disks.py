@@ -110,13 +110,13 @@ class Disks:
         served = keeper.served
         self.served[served.name], self._keepers[served.name] = served, keeper
         keeper.changed = self._announce
-        keeper.returning = lambda served: self._exporter.shares.end_opens(served.offered)
-        self._exporter.shares.add(served.offered)
+        keeper.returning = lambda served: self._exporter.disks.end_opens(served.offered)
+        self._exporter.disks.add(served.offered)
         if self._nursery is not None:
             self._nursery.start_soon(keeper.run)
 
     def _announce(self, served: ServedDisk) -> None:
-        self._exporter.shares.enforce(served.offered)
+        self._exporter.disks.enforce(served.offered)
         self._on_change()
 
     def _take_config(self, served: ServedDisk, config: DiskConfig) -> None:
@@ -125,7 +125,7 @@ class Disks:
             return
         served.config = config
         served.offered.path, served.offered.allow = str(config.path), config.access_of
-        self._exporter.shares.enforce(served.offered)
+        self._exporter.disks.enforce(served.offered)
 
     def _take_policies(self, cluster: Config) -> None:
         """Go by a config that was read again; what was set at run time stays, as far as it fits."""
@@ -157,7 +157,7 @@ class Disks:
             done.set()
 
         done = trio.Event()
-        self._exporter.shares.withdraw(name, end)
+        self._exporter.disks.withdraw(name, end)
         assert self._nursery is not None
         self._nursery.start_soon(finish)
         with trio.move_on_after(limits.DISK_WITHDRAW_TIMEOUT_S) as patience:

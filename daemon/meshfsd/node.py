@@ -162,7 +162,7 @@ class NodeExporter:
     def _log_ready(self) -> None:
         node = self._node
         places = ", ".join([*(format_endpoint(address, node.port) for address in node.addresses), str(node.socket)])
-        names = ", ".join(disk.name for disk in self._exporter.shares.all() if not disk.is_away) or "no disks"
+        names = ", ".join(disk.name for disk in self._exporter.disks.all() if not disk.is_away) or "no disks"
         logger.info("node %s serves %s on %s", node.name, names, places)
 
     def _tell_systemd(self, *assignments: str) -> None:

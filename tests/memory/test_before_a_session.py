@@ -124,7 +124,7 @@ class World:
         )  # fmt: skip
         negotiated = peer.connection.negotiated
         return (
-            sessions, bytes(self.disk.data), self.disk.in_flight, bool(exporter.shares.all()[0].locks),
+            sessions, bytes(self.disk.data), self.disk.in_flight, bool(exporter.disks.all()[0].locks),
             sorted(peer.waiting), sorted(peer.cancellable), sorted(peer.binds), len(exporter.peers),
             peer.window.limit, peer.connection.frame_max_bytes, negotiated.preauth.value, negotiated.dialect,
             {name: count for name, count in exporter.counters.items() if name not in ALLOWED_COUNTERS},

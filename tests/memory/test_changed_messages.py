@@ -209,7 +209,7 @@ def test_a_changed_lock_is_taken_once_where_it_goes_again() -> None:
     client.deliver(frame)
     assert (client.answered(message_id), client.peer.closing) == (False, True)
     client.peer.lost()
-    locks = client.exporter.shares.all()[0].locks
+    locks = client.exporter.disks.all()[0].locks
     assert not locks
     replay = int(Flags.REPLAY_OPERATION)
     assert channel.call(Command.LOCK, body, sequence=1, flags=replay).status == 0

@@ -65,7 +65,7 @@ async def shelf(folder: Path, count: int, *, io_timeout_s: float = limits.IO_TIM
             # Deep and first come first served, so that the window alone decides.
             runner = Runner(FifoQueue(limits.DISK_DEPTH_MAX), disk)
             pair.nursery.start_soon(runner.run)
-            pair.exporter.exporter.shares.add(OfferedDisk(info, runner, lambda node: Access.READ_WRITE))
+            pair.exporter.exporter.disks.add(OfferedDisk(info, runner, lambda node: Access.READ_WRITE))
             disks.append(disk)
             ports.append(Port(info, pair.session, io_timeout_s, pair.nursery.start_soon))
         for channel in pair.session.channels:

@@ -124,7 +124,7 @@ def test_random_changes_of_good_requests(security):
     client.peer.lost()
     assert not server.sessions
     assert not server.peers
-    assert not server.shares.all()[0].opens
+    assert not server.disks.all()[0].opens
     assert server.pool.used_bytes == 0
 
 

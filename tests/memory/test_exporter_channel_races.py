@@ -196,8 +196,8 @@ def test_channels_that_come_and_go(block):
         assert not exporter.sessions
         assert not exporter.peers
         assert not exporter.sessions._ending
-        assert not exporter.shares.all()[0].opens
-        assert not exporter.shares.all()[0].lock_waiters
+        assert not exporter.disks.all()[0].opens
+        assert not exporter.disks.all()[0].lock_waiters
         assert world.disk.in_flight == 0
         assert exporter.pool.used_bytes == 0
         bound += world.bound

@@ -382,7 +382,7 @@ def test_a_lost_channel_leaves_the_session_to_the_others(client, first):
     assert client.exporter.counters["channels_lost"] == 1
     left.peer.lost()
     assert not client.exporter.sessions
-    assert not client.exporter.shares.all()[0].opens
+    assert not client.exporter.disks.all()[0].opens
 
 
 def test_a_session_is_bound_by_its_own_key_when_its_first_channel_is_gone(client):

@@ -54,7 +54,7 @@ def test_a_related_compound_uses_the_file_it_opened(security):
     assert [bool(reply.flags & Flags.RELATED_OPERATIONS) for reply in replies] == [False, True, True, True]
     expected = Protection.SEALED if client.sealed else Protection.SIGNED
     assert {reply.protection for reply in replies} == {expected}
-    assert not client.exporter.shares.all()[0].opens
+    assert not client.exporter.disks.all()[0].opens
 
 
 def test_a_compound_is_answered_as_one_when_its_io_is_done():
@@ -194,7 +194,7 @@ def test_only_the_last_of_a_compound_may_wait(client):
     assert client.take(ids[1]).status == NtStatus.INTERNAL_ERROR
     ids = client.compound((Command.CREATE, create, {}), (Command.CHANGE_NOTIFY, notify, RELATED))
     assert [client.take(message_id).status for message_id in ids] == [0, NtStatus.PENDING]
-    client.exporter.shares.remove("disk1")
+    client.exporter.disks.remove("disk1")
     client.collect()
     final = client.take(ids[1])
     assert (final.status, final.protection) == (0, Protection.SIGNED)

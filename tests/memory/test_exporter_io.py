@@ -299,7 +299,7 @@ def test_a_withdrawn_disk_ends_its_opens(disk, client):
     disk.stall()
     at_disk = client.send(Command.READ, read_body(file_id, 0, 512))
     gone = []
-    client.exporter.shares.withdraw("disk0", gone.append)
+    client.exporter.disks.withdraw("disk0", gone.append)
     assert client.call(Command.READ, read_body(file_id, 0, 512)).status == NtStatus.FILE_CLOSED
     assert client.create("disk0").status == NtStatus.OBJECT_NAME_NOT_FOUND
     assert not gone
@@ -311,11 +311,11 @@ def test_a_withdrawn_disk_ends_its_opens(disk, client):
 
 def test_a_node_that_may_do_less_loses_the_opens_that_do_more(disk, client):
     writer, reader = client.open("disk0"), client.open("disk0", READ_ONLY)
-    offered = client.exporter.shares.all()[0]
+    offered = client.exporter.disks.all()[0]
     offered.allow = lambda node: Access.READ_ONLY
-    client.exporter.shares.enforce(offered)
+    client.exporter.disks.enforce(offered)
     assert client.call(Command.WRITE, write_body(writer, 0, b"x")).status == NtStatus.FILE_CLOSED
     assert client.call(Command.READ, read_body(reader, 0, 1)).status == 0
     offered.allow = lambda node: Access.NONE
-    client.exporter.shares.enforce(offered)
+    client.exporter.disks.enforce(offered)
     assert client.call(Command.READ, read_body(reader, 0, 1)).status == NtStatus.FILE_CLOSED

@@ -90,7 +90,7 @@ def test_a_waiting_lock_is_repeated_while_the_first_still_waits(client: RawIniti
     assert lock(other, theirs, UNLOCK) == 0
     assert (answer(client, first).status, answer(channel, second).status) == (0, 0)
     assert count(channel, file_id) == 1
-    assert not client.exporter.shares.find("disk0", "n2").lock_waiters
+    assert not client.exporter.disks.find("disk0", "n2").lock_waiters
 
 
 def test_a_waiting_lock_is_repeated_when_the_first_got_it_unheard(client: RawInitiator) -> None:

@@ -236,7 +236,7 @@ def test_a_lock_that_waits_can_be_cancelled(client):
     async_id = next(iter(other.peer.waiting))
     other.send(Command.CANCEL, CancelRequest().pack(), message_id=message_id, flags=2, async_id=async_id)
     assert other.take(message_id).status == NtStatus.CANCELLED
-    assert not client.exporter.shares.all()[0].lock_waiters
+    assert not client.exporter.disks.all()[0].lock_waiters
 
 
 def test_closing_ends_a_lock_that_waits(client):
@@ -291,13 +291,13 @@ def test_watchers_are_told_of_new_and_removed_disks(client):
     root = client.open("", LIST)
     message_id = watch(client, root)
     assert client.take(message_id).status == NtStatus.PENDING
-    client.exporter.shares.add(new_disk("disk2"))
+    client.exporter.disks.add(new_disk("disk2"))
     client.collect()
     output = ChangeNotifyResponse.unpack(client.take(message_id).body).output
     assert unpack_notifications(output) == ((1, "disk2"),)
     # What changes between two requests is kept for the second.
-    client.exporter.shares.remove("disk2")
-    client.exporter.shares.remove("disk1")
+    client.exporter.disks.remove("disk2")
+    client.exporter.disks.remove("disk1")
     message_id = watch(client, root)
     output = ChangeNotifyResponse.unpack(client.take(message_id).body).output
     assert unpack_notifications(output) == ((2, "disk2"), (2, "disk1"))
@@ -307,7 +307,7 @@ def test_changes_that_do_not_fit_mean_look_again(client):
     root = client.open("", LIST)
     message_id = watch(client, root, size=8)
     client.take(message_id)
-    client.exporter.shares.remove("disk1")
+    client.exporter.disks.remove("disk1")
     client.collect()
     assert client.take(message_id).status == NtStatus.NOTIFY_ENUM_DIR
 

@@ -525,7 +525,7 @@ def test_log_off_closes_everything():
     assert (reply.status, reply.protection) == (0, Protection.SIGNED)
     assert client.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
     assert not client.exporter.sessions
-    assert not client.exporter.shares.all()[0].opens
+    assert not client.exporter.disks.all()[0].opens
 
 
 @pytest.mark.parametrize("passwords", [{"n2": "another password", "n3": PASSWORDS["n3"]}, {"n3": PASSWORDS["n3"]}])

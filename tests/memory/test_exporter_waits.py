@@ -155,14 +155,14 @@ def followed(stage: Stage) -> None:
 
 def withdrawn(stage: Stage) -> None:
     stage.exporter.batches.begin()
-    stage.exporter.shares.withdraw("disk0", lambda disk: None)
+    stage.exporter.disks.withdraw("disk0", lambda disk: None)
     stage.exporter.batches.end()
 
 
 def ended_opens(stage: Stage) -> None:
     """The disk was replaced by another one."""
     stage.exporter.batches.begin()
-    stage.exporter.shares.end_opens(stage.exporter.shares.all()[0])
+    stage.exporter.disks.end_opens(stage.exporter.disks.all()[0])
     stage.exporter.batches.end()
 
 
@@ -237,7 +237,7 @@ def test_a_wait_goes_with_its_connection(begin: Callable[[Stage], None]) -> None
     assert not stage.client.peer.waiting
     stage.disk.release()
     stage.other.peer.lost()
-    assert not any(disk.creates or disk.lock_waiters or disk.opens for disk in stage.exporter.shares.all())
+    assert not any(disk.creates or disk.lock_waiters or disk.opens for disk in stage.exporter.disks.all())
     assert stage.exporter.scratch is not None
     assert not stage.exporter.scratch.root.opens_below
     assert not stage.exporter.scratch.breaking

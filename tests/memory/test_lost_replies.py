@@ -104,9 +104,9 @@ async def test_the_list_of_disks_is_asked_for_again(
             lost.armed = True
             monkeypatch.setattr(proxy.damages, "passing", lost.passing)
             (before,) = pair.session.disks
-            disk = exporter.shares.all()[0]
+            disk = exporter.disks.all()[0]
             exporter.take_config("another digest")
             await until(lambda: bool(lost.done))
-            exporter.shares.remove(disk.name)
+            exporter.disks.remove(disk.name)
             await until(lambda: before not in pair.session.disks)
             assert pair.session.failures == 0

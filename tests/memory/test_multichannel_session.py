@@ -334,7 +334,7 @@ async def test_changes_are_told_whatever_channel_was_lost(tmp_path: Path) -> Non
         session = pair.session.session
         exporter = pair.exporter.exporter
         assert exporter is not None
-        [disk] = exporter.shares.all()
+        [disk] = exporter.disks.all()
         for round_ in range(6):
             await until(lambda: _watching(pair) is not None)
             watching = _watching(pair)
@@ -343,7 +343,7 @@ async def test_changes_are_told_whatever_channel_was_lost(tmp_path: Path) -> Non
             watching.fail("cable pulled")
             await until(lambda: len(pair.session.channels) == 3)
             pair.exporter.access = access = (Access.READ_ONLY, Access.READ_WRITE)[round_ % 2]
-            exporter.shares.modified(disk)
+            exporter.disks.modified(disk)
             await until(lambda access=access: pair.session.disks[0].access is access)
         assert pair.session.session is session
 

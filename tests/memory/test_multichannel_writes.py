@@ -422,6 +422,6 @@ async def test_a_part_that_is_short_is_an_error_and_no_zeros(tmp_path: Path, end
         session.split = lambda size, now: [(first, size // 2), (second, size // 2)] if size == MIB else []
         pair.exporter.disk.data[:] = b"x" * SIZE
         assert bytes(await handle.read(2 * MIB, MIB)) == b"x" * MIB
-        (offered,) = exporter.shares.all()
+        (offered,) = exporter.disks.all()
         offered.size_bytes = end
         assert await errno_of(handle.read(2 * MIB, MIB)) == errno.EIO

@@ -166,7 +166,7 @@ def test_the_change_notifies_of_a_node_are_limited(exporter):
     assert [watch(one, first), watch(two, second), watch(one, first)] == [NtStatus.PENDING, NtStatus.PENDING, FULL]
     close(two, second)
     assert watch(one, first) == NtStatus.PENDING
-    exporter.shares.modified(exporter.shares.all()[0])
+    exporter.disks.modified(exporter.disks.all()[0])
     assert exporter.holdings_of("n2").used(Resource.NOTIFIES) == 1, "one was answered"
 
 
@@ -227,23 +227,23 @@ def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
         assert following.set_up("n2", previous=client.session_id).status == 0
     assert holdings.is_empty
     assert not exporter.watched
-    assert all(not disk.opens and not disk.locks and not disk.lock_waiters for disk in exporter.shares.all())
-    assert not exporter.shares.all()[0].share_counts.conflicts(LIST, 0)
+    assert all(not disk.opens and not disk.locks and not disk.lock_waiters for disk in exporter.disks.all())
+    assert not exporter.disks.all()[0].share_counts.conflicts(LIST, 0)
 
 
 def test_all_of_a_disk_is_given_back_when_the_disk_is_withdrawn(exporter):
     client = log_in(exporter)
     fill(client)
     gone: list[object] = []
-    exporter.shares.withdraw("disk0", gone.append)
-    exporter.shares.withdraw("disk1", gone.append)
+    exporter.disks.withdraw("disk0", gone.append)
+    exporter.disks.withdraw("disk1", gone.append)
     assert len(gone) == 2
     holdings = exporter.holdings_of("n2")
     assert [holdings.used(resource) for resource in Resource] == [4, 3, 1, 0, 0, 0, 1]
 
 
 def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):
-    disk = exporter.shares.all()[0]
+    disk = exporter.disks.all()[0]
     disk.runner.disk.stall()
     client = log_in(exporter)
     held = client.open("disk0")
@@ -257,7 +257,7 @@ def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):
 def test_the_opens_of_a_node_that_wait_are_limited(exporter):
     """For the I/O that the node's earlier session left at a disk; those that are cancelled make room."""
     limit(exporter, Resource.WAITING_CREATES, 2)
-    disk = exporter.shares.all()[0].runner.disk
+    disk = exporter.disks.all()[0].runner.disk
     disk.stall()
     earlier = log_in(exporter)
     earlier.send(Command.READ, read_body(earlier.open("disk0"), 0, 4))
@@ -278,7 +278,7 @@ def test_the_opens_of_a_node_that_wait_are_limited(exporter):
 
 
 def test_a_waiting_open_in_the_middle_of_a_compound_is_given_back_with_its_connection(exporter):
-    disk = exporter.shares.all()[0].runner.disk
+    disk = exporter.disks.all()[0].runner.disk
     disk.stall()
     earlier = log_in(exporter)
     earlier.send(Command.READ, read_body(earlier.open("disk0"), 0, 4))

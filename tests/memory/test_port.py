@@ -343,7 +343,7 @@ async def test_a_changed_list_of_disks_is_followed(pair: Pair) -> None:
     exporter = pair.exporter.exporter
     assert exporter is not None
     assert [info.name for info in pair.session.disks] == ["disk0"]
-    exporter.shares.withdraw("disk0", lambda disk: None)
+    exporter.disks.withdraw("disk0", lambda disk: None)
     await until(lambda: not pair.session.disks)
 
 

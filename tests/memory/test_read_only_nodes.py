@@ -99,10 +99,10 @@ def test_a_reader_does_not_flush(pair):
 
 
 def demote(client: RawInitiator, *nodes: str) -> None:
-    disk = client.exporter.shares.all()[0]
+    disk = client.exporter.disks.all()[0]
     disk.allow = lambda node: Access.READ_ONLY if node in nodes else Access.READ_WRITE
     client.exporter.batches.begin()
-    client.exporter.shares.enforce(disk)
+    client.exporter.disks.enforce(disk)
     client.exporter.batches.end()
 
 
@@ -139,8 +139,8 @@ def test_a_lock_that_waits_ends_when_its_node_becomes_a_reader(pair):
     reader.collect()
     assert reader.take(message_id).status == NtStatus.ACCESS_DENIED
     assert lock(other, mine, (0, 10, UNLOCK)) == 0
-    assert not reader.exporter.shares.all()[0].lock_waiters
-    assert not reader.exporter.shares.all()[0].locks
+    assert not reader.exporter.disks.all()[0].lock_waiters
+    assert not reader.exporter.disks.all()[0].locks
 
 
 def test_a_lock_that_a_reader_lets_go_goes_to_whoever_waits(pair):
@@ -159,7 +159,7 @@ def test_a_lock_that_a_reader_lets_go_goes_to_whoever_waits(pair):
 def test_a_reader_whose_read_never_ends_stops_no_writer(pair):
     """Its closing open excludes nobody either."""
     writer, reader = pair
-    disk = writer.exporter.shares.all()[0]
+    disk = writer.exporter.disks.all()[0]
     disk.runner.disk.stall()
     held = reader.open("disk0", READ, 0)
     message_id = reader.send(Command.READ, read_body(held, 0, 4))
@@ -173,7 +173,7 @@ def test_an_open_that_is_gone_has_nothing_to_let_go(pair):
     """A reload looks at all opens of a disk, and what it ends may have been the end of another one."""
     writer, _ = pair
     first, second = writer.open("disk0", READ, R), writer.open("disk0", READ, R)
-    disk = writer.exporter.shares.all()[0]
+    disk = writer.exporter.disks.all()[0]
     gone = writer.exporter.sessions[writer.session_id].opens[first]
     writer.call(Command.CLOSE, CloseRequest(FileId(first, first)).pack())
     gone.stop_excluding()

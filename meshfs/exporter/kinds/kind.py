@@ -87,7 +87,7 @@ class Kind(Open):
         return FilesystemFacts(
             label=exporter.name,
             serial=volume_serial(exporter),
-            total_bytes=sum(each.size_bytes for each in exporter.shares.visible(request.session.user)),
+            total_bytes=sum(each.size_bytes for each in exporter.disks.visible(request.session.user)),
             available_bytes=0,
             created_filetime=exporter.started_filetime,
             object_id=exporter.guid,

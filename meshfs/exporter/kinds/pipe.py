@@ -9,9 +9,7 @@ from meshfs.exporter.kinds.at_create import Creator, answer, check_not_deleted, 
 from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
 from meshfs.exporter.kinds.srvsvc import ShareList
 from meshfs.exporter.state.open import Owner
-from meshfs.exporter.state.shares import SHARE_SCRATCH
 from meshfs.exporter.state.tree import Tree
-from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
 from meshfs.smb.constants import AccessMask, CreateAction, Fsctl, NtStatus
 from meshfs.smb.messages import CreateRequest, FlushResponse, IoctlRequest
 from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
@@ -61,12 +59,7 @@ def create(request: Request, body: CreateRequest) -> None:
     if body.name.lower() != _SRVSVC:
         raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no pipe {body.name!r}")
     exporter = request.peer.exporter
-    shares: tuple[tuple[str, str], ...] = (
-        (SHARE_DISKS, "disks, for applications"),
-        (SHARE_DISKS_SYSTEM, "disks, for the system"),
-    )
-    if exporter.scratch is not None:
-        shares += ((SHARE_SCRATCH, "files in memory"),)
+    shares = tuple((share.name, share.remark) for share in exporter.shares() if share.remark)
     opened = PipeOpen(request.session, request.tree, exporter.new_file_id(), body.name, ShareList(shares).answer)
     answer(request, body, opened, allowed=opened.access, action=CreateAction.OPENED)
 

@@ -59,16 +59,16 @@ class RootOpen(Kind):
 
     def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
         """All disks that the node may know of, or the one of them that is named."""
-        shares, node = request.peer.exporter.shares, request.session.user
+        disks, node = request.peer.exporter.disks, request.session.user
         if not name:
-            return shares.visible(node)
-        named = shares.find(name.decode(errors="replace"), node)
+            return disks.visible(node)
+        named = disks.find(name.decode(errors="replace"), node)
         return [] if named is None else [named]
 
     def entries(
         self, request: Request, pattern: NamePattern, after: str | None, newest: int
     ) -> Iterator[tuple[str, FileFacts | None]]:
-        for disk in request.peer.exporter.shares.visible(request.session.user):
+        for disk in request.peer.exporter.disks.visible(request.session.user):
             key = disk.name.casefold()
             if after is None or key > after:
                 yield key, disk_facts(request, disk) if pattern.matches(disk.name) else None

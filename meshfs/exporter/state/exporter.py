@@ -1,10 +1,12 @@
-"""The exporter itself: what all its connections share. It does no I/O of its own.
+"""The exporter: what all its connections share.
 
-sessions    who is logged in (`sessions.py`)
-shares      which disks are on offer (`shares.py`)
-processor   whose turn it is to have something done (`processor.py`)
-batches     what starts and leaves together at the end of a turn (`batches.py`)
-usage, memory   what each node has of connections, sessions and memory, and may have
+    sessions        who is logged in (`sessions.py`)
+    disks, scratch  what is on offer in the shares (`shares.py`, `disks.py`)
+    processor       whose turn it is to have something done (`processor.py`)
+    batches         what starts and leaves together at the end of a turn (`batches.py`)
+    usage, memory   what each node has of connections, sessions and memory, and may have
+
+It does no I/O of its own, and knows no connection by more than what a session knows of it.
 """
 
 import logging
@@ -26,11 +28,12 @@ from meshfs.exporter.rules.node_usage import Usage
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.batches import Batches
 from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.disks import OfferedDisks
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import BoundConnection
 from meshfs.exporter.state.sessions import Sessions
-from meshfs.exporter.state.shares import Shares
+from meshfs.exporter.state.shares import SHARE_SCRATCH, SHARES, Share
 from meshfs.model import Security
 from meshfs.smb.auth import Accounts
 from meshfs.smb.constants import NotifyFilter
@@ -52,7 +55,7 @@ class Exporter:
         accounts: Accounts,
         security: Security = Security.SIGN,
         *,
-        shares: Shares | None = None,
+        disks: OfferedDisks | None = None,
         pool: BufferPool | None = None,
         clock: Callable[[], float] = time.monotonic,
         interfaces: Callable[[], tuple[NetworkInterface, ...]] = tuple,
@@ -61,8 +64,8 @@ class Exporter:
         self.name = name
         self.accounts = accounts
         self.security = security
-        # Shares without a disk are false, and still the ones to use.
-        self.shares = Shares() if shares is None else shares
+        # An empty collection is false, and still the one to use.
+        self.disks = OfferedDisks() if disks is None else disks
         #: The files of the share `scratch`; None where there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
@@ -94,10 +97,19 @@ class Exporter:
         self.processor = Processor(self.batches)
         # Different from those of an earlier run.
         self._last_file_id = secrets.randbits(24) << 32
-        self.shares.on_change.append(self._tell_watchers)
+        self.disks.on_change.append(self._tell_watchers)
 
     def count(self, what: str) -> None:
         self.counters[what] += 1
+
+    def find_share(self, name: str) -> Share | None:
+        """The share of that name, which is found without regard to case; None where it is not offered."""
+        share = SHARES.get(name.lower())
+        return share if share in self.shares() else None
+
+    def shares(self) -> list[Share]:
+        """The shares that are offered: `scratch` only where it has a volume."""
+        return [share for share in SHARES.values() if share.name != SHARE_SCRATCH or self.scratch is not None]
 
     def holdings_of(self, node: str) -> Holdings:
         """What the node has here, in all its sessions together."""
@@ -161,8 +173,8 @@ class Exporter:
         """Another config is in force. Initiators that watch the disks are notified, ask again, and get its digest."""
         if digest != self.config_digest:
             self.config_digest = digest
-            for disk in self.shares.all()[:1]:
-                self.shares.modified(disk)
+            for disk in self.disks.all()[:1]:
+                self.disks.modified(disk)
 
     def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
         what = int(_MODIFIED if action == NotifyAction.MODIFIED else NotifyFilter.FILE_NAME)

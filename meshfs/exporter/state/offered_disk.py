@@ -112,7 +112,7 @@ class OfferedDisk(Lockable):
         return self._written_ns
 
     def update(self, info: DiskInfo) -> None:
-        """The disk has another state or size, or became known; `Shares.modified` has to be called as well."""
+        """The disk has another state or size, or became known; `OfferedDisks.modified` has to be called as well."""
         self.info = info
         self.size_bytes = info.size_bytes
         self._written_ns = max(self._written_ns, info.written_ns)

@@ -101,14 +101,14 @@ class MemoryExporter:
         assert self.exporter is not None
         assert self._nursery is not None
         runner = Runner(FairQueue(DiskPolicy()), self.disk)
-        self.exporter.shares.add(OfferedDisk(self.info(), runner, lambda node: self.access))
+        self.exporter.disks.add(OfferedDisk(self.info(), runner, lambda node: self.access))
         self._nursery.start_soon(runner.run)
 
     async def withdraw(self) -> None:
         """Stop offering the disk."""
         assert self.exporter is not None
         ended = trio.Event()
-        self.exporter.shares.withdraw(DISK, lambda _: ended.set())
+        self.exporter.disks.withdraw(DISK, lambda _: ended.set())
         await ended.wait()
 
     async def swap(self, disk: MemoryDisk, instance: str) -> None:

@@ -86,7 +86,7 @@ def make_exporter(
         )  # fmt: skip
         rules = (allow or {}).get(name, {})
         runner = Runner(FifoQueue(depth), disk, now=clock)
-        exporter.shares.add(OfferedDisk(info, runner, lambda node, a=access, r=rules: r.get(node, a)))  # type: ignore[misc]
+        exporter.disks.add(OfferedDisk(info, runner, lambda node, a=access, r=rules: r.get(node, a)))  # type: ignore[misc]
     return exporter
 
 

@@ -115,7 +115,7 @@ def _find(request: Request, body: CreateRequest) -> OfferedDisk:
     name = body.name.removesuffix("::$DATA")
     if has_wildcards(name) or ":" in name or "/" in name:
         raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name!r}")
-    disk = request.peer.exporter.shares.find(name, request.session.user)
+    disk = request.peer.exporter.disks.find(name, request.session.user)
     if disk is None:
         if "\\" in name:
             raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"no folder of {name!r}")
