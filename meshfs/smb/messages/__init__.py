@@ -1,11 +1,12 @@
-"""The SMB2 messages besides READ and WRITE, one module a subject.
+"""The messages of SMB2 except READ and WRITE (`meshfs.smb.wire`), one module per subject.
 
-Every message is a frozen dataclass with ``pack() -> bytes``, the body behind the 64-byte
-header, and ``unpack(body)``, which accepts any bytes and raises only RemoteProtocolError.
-Parsing is strict where a field would reach outside its message, and easy where clients are:
-unaligned contexts, trailing padding and reserved fields of any value are taken. Numbers stay
-plain ints, since a peer may send any; the names of the known ones are in
-`meshfs.smb.constants`. Nothing is allocated beyond a copy of what the body holds.
+Every message is a frozen dataclass. ``pack()`` returns the body that follows the 64-byte header. ``unpack(body)``
+accepts any bytes and raises only RemoteProtocolError. The docstring of each message names its section in MS-SMB2, and
+its layout: the fields in their order, with u8, u16, u32 or u64 for their sizes. All numbers are little-endian.
+
+Parsing is strict if a field would reach outside its message. It is tolerant where clients differ: unaligned contexts,
+trailing padding, and reserved fields with any value are accepted. Numbers stay plain ints, because a peer may send any
+number; `meshfs.smb.constants` names the known ones. Parsing allocates no more than a copy of the body.
 """
 
 from meshfs.smb.messages.body import RELATED_FILE, Body, FileId

@@ -1,8 +1,7 @@
-"""What all message bodies share: checked fixed parts, checked variable parts, padding.
+"""The common parts of all message bodies: checked fixed parts, checked variable parts, padding.
 
-A body is what follows the 64-byte header; offsets on the wire count from the header's
-start (MS-SMB2 2.2). Every function that reads raises RemoteProtocolError and nothing else,
-and copies no more than the body holds.
+A body follows the 64-byte header. Offsets on the wire count from the start of the header (MS-SMB2 2.2). The functions
+that read raise only RemoteProtocolError, and copy no more than the body.
 """
 
 from struct import Struct
@@ -21,12 +20,12 @@ class FileId(NamedTuple):
     volatile: int
 
 
-# In a related compound: the file of the request before (MS-SMB2 3.3.5.2.7.2).
+# In a related compound, this id means the file of the previous request (MS-SMB2 3.3.5.2.7.2).
 RELATED_FILE: Final = FileId(0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF)
 
 
 def unpack_fixed(layout: Struct, structure_size: int, body: Body, what: str) -> tuple[Any, ...]:
-    """The fixed part without StructureSize, which must be the body's first field."""
+    """Return the fields of the fixed part without StructureSize, which must be the first field."""
     if len(body) < layout.size:
         raise RemoteProtocolError(f"{what}: body of {len(body)} bytes, at least {layout.size} expected")
     fields = layout.unpack_from(body)
@@ -36,9 +35,10 @@ def unpack_fixed(layout: Struct, structure_size: int, body: Body, what: str) -> 
 
 
 def block(body: Body, offset: int, length: int, fixed_bytes: int, what: str) -> bytes:
-    """A variable part: ``offset`` from the header's start; behind the fixed part, inside the body.
+    """Return a variable part. It must lie behind the fixed part and inside the body.
 
-    Without length the offset means nothing; senders leave all sorts of values there.
+    ``offset`` counts from the start of the header. If ``length`` is 0, the offset is ignored, because senders leave
+    all kinds of values there.
     """
     if length == 0:
         return b""
@@ -51,7 +51,7 @@ def block(body: Body, offset: int, length: int, fixed_bytes: int, what: str) -> 
 
 
 def text(data: Body, what: str) -> str:
-    """UTF-16LE, whole and valid."""
+    """Decode UTF-16LE. Raises RemoteProtocolError if it is incomplete or invalid."""
     try:
         return bytes(data).decode("utf-16-le")
     except UnicodeDecodeError as error:
@@ -59,7 +59,7 @@ def text(data: Body, what: str) -> str:
 
 
 def encode(value: str, what: str) -> bytes:
-    """UTF-16LE of a name of ours; LocalProtocolError when it cannot be one."""
+    """Encode a name of this end as UTF-16LE. Raises LocalProtocolError if it has no UTF-16 form."""
     try:
         return value.encode("utf-16-le")
     except UnicodeEncodeError as error:
@@ -67,17 +67,17 @@ def encode(value: str, what: str) -> bytes:
 
 
 def request_tail(data: bytes) -> bytes:
-    """The variable part of a request whose StructureSize is odd: at least one byte (MS-SMB2 2.2.13)."""
+    """Return the variable part of a request with an odd StructureSize, which has at least one byte (MS-SMB2 2.2.13)."""
     return data or b"\0"
 
 
 def padding(length: int) -> bytes:
-    """Zeros from ``length`` to the next multiple of 8."""
+    """Return the zeros from ``length`` to the next multiple of 8."""
     return bytes(-length % 8)
 
 
 class Empty:
-    """A body of StructureSize 4 and two reserved bytes; the base of those that say no more."""
+    """A body with StructureSize 4 and two reserved bytes. It is the base of messages without other fields."""
 
     __slots__ = ()
     _LAYOUT = Struct("<HH")

@@ -1,6 +1,6 @@
 """CREATE, CLOSE, FLUSH, LOCK and OPLOCK_BREAK (MS-SMB2 2.2.13 to 2.2.18, 2.2.23 to 2.2.27).
 
-READ and WRITE are in `meshfs.smb.wire`: they are the hot path.
+READ and WRITE are in `meshfs.smb.wire`, because they are the hot path.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,17 @@ from meshfs.smb.messages.body import (
     unpack_fixed,
 )
 
-# A create context: its name (4 letters, or a GUID) and its data.
+# A create context is its name (4 letters, or a GUID) and its data.
 CreateContext = tuple[bytes, bytes]
 _CONTEXT: Final = Struct("<IHHHHI")
 
 
 def pack_create_contexts(contexts: tuple[CreateContext, ...]) -> bytes:
-    """The chain of 2.2.13.2: Next u32, NameOffset, NameLength, reserved, DataOffset (u16),
-    DataLength u32, then name and data, each 8-byte aligned; Next is 0 in the last."""
+    """Pack the chain of MS-SMB2 2.2.13.2.
+
+    Layout of an element: Next u32, NameOffset, NameLength, reserved, DataOffset (u16), DataLength u32; then name and
+    data, each 8-byte aligned. Next is 0 in the last element.
+    """
     chain = bytearray()
     for index, (name, data) in enumerate(contexts):
         name_end = _CONTEXT.size + len(name)
@@ -45,7 +48,10 @@ def pack_create_contexts(contexts: tuple[CreateContext, ...]) -> bytes:
 
 
 def unpack_create_contexts(chain: Body) -> tuple[CreateContext, ...]:
-    """The contexts in their order; each within its own element of the chain."""
+    """Return the contexts of a chain in their order.
+
+    Raises RemoteProtocolError if a part reaches outside its element, or for more than CREATE_CONTEXTS_MAX contexts.
+    """
     contexts: list[CreateContext] = []
     view, start = memoryview(chain), 0
     while chain:
@@ -75,7 +81,7 @@ def _context_part(element: memoryview, offset: int, length: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """2.2.13. StructureSize 57, SecurityFlags u8, RequestedOplockLevel u8, ImpersonationLevel u32,
+    """MS-SMB2 2.2.13. Layout: StructureSize 57, SecurityFlags u8, RequestedOplockLevel u8, ImpersonationLevel u32,
     SmbCreateFlags u64, reserved u64, DesiredAccess, FileAttributes, ShareAccess,
     CreateDisposition, CreateOptions (u32), NameOffset and Length u16, CreateContextsOffset and
     Length u32; then the name and, 8-byte aligned, the contexts."""
@@ -127,22 +133,22 @@ class CreateRequest:
         return cls(name, access, share, disposition, options, attributes, contexts, oplock, impersonation)
 
     def context(self, name: bytes) -> bytes | None:
-        """The data of the first context of that name."""
+        """Return the data of the first context with that name, or None."""
         return next((data for found, data in self.contexts if found == name), None)
 
 
-#: 1601-01-01 to 1970-01-01 in units of 100 ns (MS-DTYP 2.3.3).
+#: The time from 1601-01-01 to 1970-01-01 in units of 100 ns (MS-DTYP 2.3.3).
 _FILETIME_OF_EPOCH: Final = 116444736000000000
 
 
 def filetime(time_ns: int) -> int:
-    """The FILETIME of a time in ns of the epoch, as time.time_ns() gives."""
+    """Return the FILETIME of a time in ns since the epoch, as time.time_ns() gives it."""
     return time_ns // 100 + _FILETIME_OF_EPOCH
 
 
 @dataclass(frozen=True, slots=True)
 class FileTimes:
-    """Creation, last access, last write and change, in 100 ns since 1601 (MS-DTYP 2.3.3)."""
+    """The times of creation, last access, last write and change, in 100 ns since 1601 (MS-DTYP 2.3.3)."""
 
     creation_filetime: int = 0
     access_filetime: int = 0
@@ -162,7 +168,7 @@ NO_TIMES: Final = FileTimes()
 
 @dataclass(frozen=True, slots=True)
 class CreateResponse:
-    """2.2.14. StructureSize 89, OplockLevel u8, Flags u8, CreateAction u32, four FILETIMEs,
+    """MS-SMB2 2.2.14. Layout: StructureSize 89, OplockLevel u8, Flags u8, CreateAction u32, four FILETIMEs,
     AllocationSize and EndofFile u64, FileAttributes u32, reserved, FileId, CreateContextsOffset
     and Length u32; then, 8-byte aligned, the contexts."""
 
@@ -208,7 +214,7 @@ class CreateResponse:
 
 @dataclass(frozen=True, slots=True)
 class CloseRequest:
-    """2.2.15. StructureSize 24, Flags u16, reserved, FileId."""
+    """MS-SMB2 2.2.15. Layout: StructureSize 24, Flags u16, reserved, FileId."""
 
     file_id: FileId
     flags: int = 0
@@ -225,7 +231,7 @@ class CloseRequest:
 
 @dataclass(frozen=True, slots=True)
 class CloseResponse:
-    """2.2.16. StructureSize 60, Flags u16, reserved, four FILETIMEs, AllocationSize and EndofFile
+    """MS-SMB2 2.2.16. Layout: StructureSize 60, Flags u16, reserved, four FILETIMEs, AllocationSize and EndofFile
     u64, FileAttributes u32; all zero unless the request asked for them (POSTQUERY_ATTRIB)."""
 
     flags: int = 0
@@ -255,7 +261,7 @@ class CloseResponse:
 
 @dataclass(frozen=True, slots=True)
 class FlushRequest:
-    """2.2.17. StructureSize 24, reserved, FileId."""
+    """MS-SMB2 2.2.17. Layout: StructureSize 24, reserved, FileId."""
 
     file_id: FileId
     _LAYOUT: ClassVar[Struct] = Struct("<HHIQQ")
@@ -271,7 +277,7 @@ class FlushRequest:
 
 @dataclass(frozen=True, slots=True)
 class FlushResponse(Empty):
-    """2.2.18."""
+    """MS-SMB2 2.2.18. It has no fields."""
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
@@ -281,7 +287,7 @@ class FlushResponse(Empty):
 
 @dataclass(frozen=True, slots=True)
 class LockElement:
-    """2.2.26.1. Offset, Length (u64), Flags, reserved (u32)."""
+    """MS-SMB2 2.2.26.1. Layout: Offset, Length (u64), Flags, reserved (u32)."""
 
     offset: int
     length: int
@@ -290,7 +296,7 @@ class LockElement:
 
 @dataclass(frozen=True, slots=True)
 class LockRequest:
-    """2.2.26. StructureSize 48, LockCount u16, LockSequence u32 (number 4 bits, index 28 bits),
+    """MS-SMB2 2.2.26. Layout: StructureSize 48, LockCount u16, LockSequence u32 (number 4 bits, index 28 bits),
     FileId; then the elements."""
 
     file_id: FileId
@@ -305,7 +311,7 @@ class LockRequest:
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
-        """A count of 0 is for the caller to answer (INVALID_PARAMETER, 3.3.5.14)."""
+        """Unpack the request. The caller answers a count of 0 with INVALID_PARAMETER (MS-SMB2 3.3.5.14)."""
         count, sequence, persistent, volatile = unpack_fixed(cls._LAYOUT, 48, body, "LOCK request")
         if count > limits.LOCKS_PER_OPEN_MAX:
             raise RemoteProtocolError(f"LOCK request: {count} locks")
@@ -317,13 +323,15 @@ class LockRequest:
 
 @dataclass(frozen=True, slots=True)
 class LockResponse(FlushResponse):
-    """2.2.27."""
+    """MS-SMB2 2.2.27. It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class OplockBreak:
-    """Notification, acknowledgment and response of an oplock (2.2.23.1, 2.2.24.1, 2.2.25.1):
-    StructureSize 24, OplockLevel u8, reserved, FileId."""
+    """Notification, acknowledgment and response of an oplock break (MS-SMB2 2.2.23.1, 2.2.24.1, 2.2.25.1).
+
+    Layout: StructureSize 24, OplockLevel u8, reserved, FileId.
+    """
 
     file_id: FileId
     oplock_level: int
@@ -340,8 +348,10 @@ class OplockBreak:
 
 @dataclass(frozen=True, slots=True)
 class LeaseBreak:
-    """Acknowledgment and response of a lease (2.2.24.2, 2.2.25.2): StructureSize 36, reserved,
-    Flags u32, LeaseKey, LeaseState u32, LeaseDuration u64."""
+    """Acknowledgment and response of a lease break (MS-SMB2 2.2.24.2, 2.2.25.2).
+
+    Layout: StructureSize 36, reserved, Flags u32, LeaseKey, LeaseState u32, LeaseDuration u64.
+    """
 
     lease_key: bytes
     lease_state: int
@@ -357,6 +367,6 @@ class LeaseBreak:
 
 
 def unpack_break_acknowledgment(body: Body) -> OplockBreak | LeaseBreak:
-    """An OPLOCK_BREAK request is one of two structures, told apart by StructureSize alone."""
+    """Unpack an OPLOCK_BREAK request. It is one of two structures, which differ in their StructureSize."""
     lease = bytes(body[:2]) == b"\x24\x00"
     return LeaseBreak.unpack(body) if lease else OplockBreak.unpack(body)

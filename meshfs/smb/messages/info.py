@@ -1,6 +1,6 @@
 """QUERY_DIRECTORY, CHANGE_NOTIFY, QUERY_INFO and SET_INFO (MS-SMB2 2.2.33 to 2.2.40).
 
-The classes these carry are in `meshfs.smb.info`.
+The information classes in these messages are in `meshfs.smb.info`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from meshfs.smb.messages.body import (
 
 @dataclass(frozen=True, slots=True)
 class QueryDirectoryRequest:
-    """2.2.33. StructureSize 33, FileInformationClass u8, Flags u8, FileIndex u32, FileId,
+    """MS-SMB2 2.2.33. Layout: StructureSize 33, FileInformationClass u8, Flags u8, FileIndex u32, FileId,
     FileNameOffset and Length u16, OutputBufferLength u32; then the search pattern."""
 
     file_id: FileId
@@ -59,7 +59,8 @@ class QueryDirectoryRequest:
 
 @dataclass(frozen=True, slots=True)
 class _OutputResponse:
-    """StructureSize 9, OutputBufferOffset u16, OutputBufferLength u32; then the output."""
+    """The common layout of three responses: StructureSize 9, OutputBufferOffset u16, OutputBufferLength u32; then the
+    output."""
 
     output: bytes
     _LAYOUT: ClassVar[Struct] = Struct("<HHI")
@@ -76,12 +77,13 @@ class _OutputResponse:
 
 @dataclass(frozen=True, slots=True)
 class QueryDirectoryResponse(_OutputResponse):
-    """2.2.34."""
+    """MS-SMB2 2.2.34, with the layout of its base. The output is a chain of directory entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeNotifyRequest:
-    """2.2.35. StructureSize 32, Flags u16, OutputBufferLength u32, FileId, CompletionFilter u32, reserved."""
+    """MS-SMB2 2.2.35. Layout: StructureSize 32, Flags u16, OutputBufferLength u32, FileId, CompletionFilter u32,
+    reserved."""
 
     file_id: FileId
     output_bytes_max: int
@@ -100,7 +102,7 @@ class ChangeNotifyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChangeNotifyResponse(_OutputResponse):
-    """2.2.36; the output is a chain of FILE_NOTIFY_INFORMATION."""
+    """MS-SMB2 2.2.36, with the layout of its base. The output is a chain of FILE_NOTIFY_INFORMATION."""
 
 
 # NextEntryOffset, Action, FileNameLength (MS-FSCC 2.7.1)
@@ -108,7 +110,7 @@ _NOTIFICATION: Final = Struct("<III")
 
 
 def pack_notifications(changes: tuple[tuple[int, str], ...]) -> bytes:
-    """(action, name) pairs as FILE_NOTIFY_INFORMATION entries, 4-byte aligned (MS-FSCC 2.7.1)."""
+    """Pack (action, name) pairs as FILE_NOTIFY_INFORMATION entries, which are 4-byte aligned (MS-FSCC 2.7.1)."""
     chain = bytearray()
     for index, (action, name) in enumerate(changes):
         encoded = encode(name, "changed name")
@@ -120,7 +122,10 @@ def pack_notifications(changes: tuple[tuple[int, str], ...]) -> bytes:
 
 
 def unpack_notifications(chain: Body) -> tuple[tuple[int, str], ...]:
-    """The reverse; empty when the output is (too many changes to list)."""
+    """Unpack a chain of FILE_NOTIFY_INFORMATION entries into (action, name) pairs.
+
+    An empty chain means that there were too many changes to list. Raises RemoteProtocolError for a malformed chain.
+    """
     changes: list[tuple[int, str]] = []
     start, more = 0, bool(chain)
     while more:
@@ -137,7 +142,7 @@ def unpack_notifications(chain: Body) -> tuple[tuple[int, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class QueryInfoRequest:
-    """2.2.37. StructureSize 41, InfoType u8, FileInfoClass u8, OutputBufferLength u32,
+    """MS-SMB2 2.2.37. Layout: StructureSize 41, InfoType u8, FileInfoClass u8, OutputBufferLength u32,
     InputBufferOffset u16, reserved, InputBufferLength u32, AdditionalInformation u32, Flags u32,
     FileId; then the input."""
 
@@ -176,12 +181,12 @@ class QueryInfoRequest:
 
 @dataclass(frozen=True, slots=True)
 class QueryInfoResponse(_OutputResponse):
-    """2.2.38."""
+    """MS-SMB2 2.2.38, with the layout of its base. The output is the information class."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetInfoRequest:
-    """2.2.39. StructureSize 33, InfoType u8, FileInfoClass u8, BufferLength u32, BufferOffset u16,
+    """MS-SMB2 2.2.39. Layout: StructureSize 33, InfoType u8, FileInfoClass u8, BufferLength u32, BufferOffset u16,
     reserved, AdditionalInformation u32, FileId; then the buffer."""
 
     file_id: FileId
@@ -215,7 +220,7 @@ class SetInfoRequest:
 
 @dataclass(frozen=True, slots=True)
 class SetInfoResponse:
-    """2.2.40. StructureSize 2, and nothing."""
+    """MS-SMB2 2.2.40. Layout: StructureSize 2, and nothing."""
 
     _LAYOUT: ClassVar[Struct] = Struct("<H")
 

@@ -1,4 +1,4 @@
-"""IOCTL and the payloads of the FSCTLs meshfs answers and asks (MS-SMB2 2.2.31, 2.2.32)."""
+"""IOCTL, and the payloads of the FSCTLs that meshfs sends or answers (MS-SMB2 2.2.31, 2.2.32)."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -10,15 +10,15 @@ from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import HEADER_BYTES, IOCTL_IS_FSCTL
 from meshfs.smb.messages.body import RELATED_FILE, Body, FileId, block, padding, request_tail, unpack_fixed
 
-# For FSCTLs that concern no file (2.2.31): the same 16 bytes of 0xff as in a related compound.
+# FSCTLs that concern no file have this id: 16 bytes of 0xff, as in a related compound (2.2.31).
 NO_FILE: Final = RELATED_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class IoctlRequest:
-    """2.2.31. StructureSize 57, reserved, CtlCode u32, FileId, InputOffset, InputCount,
+    """MS-SMB2 2.2.31. Layout: StructureSize 57, reserved, CtlCode u32, FileId, InputOffset, InputCount,
     MaxInputResponse, OutputOffset, OutputCount, MaxOutputResponse, Flags, reserved (u32); then
-    the input, and output some clients send along, which is checked and dropped."""
+    the input. Some clients also send output, whose bounds are checked and which is dropped."""
 
     ctl_code: int
     file_id: FileId
@@ -56,7 +56,7 @@ class IoctlRequest:
 
 @dataclass(frozen=True, slots=True)
 class IoctlResponse:
-    """2.2.32. StructureSize 49, reserved, CtlCode u32, FileId, InputOffset, InputCount,
+    """MS-SMB2 2.2.32. Layout: StructureSize 49, reserved, CtlCode u32, FileId, InputOffset, InputCount,
     OutputOffset, OutputCount, Flags, reserved (u32); then input (8-byte aligned end) and output."""
 
     ctl_code: int
@@ -94,8 +94,10 @@ class IoctlResponse:
 
 @dataclass(frozen=True, slots=True)
 class ValidateNegotiateRequest:
-    """Input of FSCTL_VALIDATE_NEGOTIATE_INFO (2.2.31.4): Capabilities u32, Guid, SecurityMode,
-    DialectCount (u16), dialects (u16)."""
+    """The input of FSCTL_VALIDATE_NEGOTIATE_INFO (MS-SMB2 2.2.31.4).
+
+    Layout: Capabilities u32, Guid, SecurityMode, DialectCount (u16), dialects (u16).
+    """
 
     capabilities: int
     guid: bytes
@@ -119,7 +121,10 @@ class ValidateNegotiateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ValidateNegotiateResponse:
-    """Output of FSCTL_VALIDATE_NEGOTIATE_INFO (2.2.32.6): Capabilities u32, Guid, SecurityMode, Dialect (u16)."""
+    """The output of FSCTL_VALIDATE_NEGOTIATE_INFO (MS-SMB2 2.2.32.6).
+
+    Layout: Capabilities u32, Guid, SecurityMode, Dialect (u16).
+    """
 
     capabilities: int
     guid: bytes
@@ -139,8 +144,10 @@ class ValidateNegotiateResponse:
 
 @dataclass(frozen=True, slots=True)
 class ZeroData:
-    """Input of FSCTL_SET_ZERO_DATA, FILE_ZERO_DATA_INFORMATION (MS-FSCC 2.3.71): FileOffset and
-    BeyondFinalZero, both i64. The bytes from ``offset`` up to ``stop`` become zeros."""
+    """The input of FSCTL_SET_ZERO_DATA, FILE_ZERO_DATA_INFORMATION (MS-FSCC 2.3.71).
+
+    Layout: FileOffset, BeyondFinalZero (i64). The bytes from ``offset`` up to, and without, ``stop`` become zeros.
+    """
 
     offset: int
     stop: int
@@ -158,7 +165,7 @@ class ZeroData:
 
 @dataclass(frozen=True, slots=True)
 class NetworkInterface:
-    """One address of FSCTL_QUERY_NETWORK_INTERFACE_INFO (2.2.32.5)."""
+    """One address in the output of FSCTL_QUERY_NETWORK_INTERFACE_INFO (MS-SMB2 2.2.32.5)."""
 
     RSS_CAPABLE: ClassVar[int] = 0x1
     RDMA_CAPABLE: ClassVar[int] = 0x2
@@ -170,15 +177,15 @@ class NetworkInterface:
 
 # Next, IfIndex, Capability, reserved (u32), LinkSpeed u64, SockAddr_Storage; 152 bytes.
 _INTERFACE: Final = Struct("<IIIIQ128s")
-# SOCKADDR_IN and SOCKADDR_IN6 (2.2.32.5.1.1, .2): the family little-endian, the rest in network order.
-# The family numbers are Windows', not the host's.
+# SOCKADDR_IN and SOCKADDR_IN6 (2.2.32.5.1.1, 2.2.32.5.1.2): the family is little-endian, and the rest is in network
+# order. The family has the number of Windows, which may differ from the number on this machine.
 _FAMILY: Final = Struct("<H")
 _AF_INET: Final = 2
 _AF_INET6: Final = 23
 
 
 def pack_interfaces(interfaces: tuple[NetworkInterface, ...]) -> bytes:
-    """The chain, its order kept; Next is 0 in the last."""
+    """Pack a chain of interfaces in their order. Next is 0 in the last one."""
     chain = bytearray()
     for index, interface in enumerate(interfaces):
         following = 0 if index == len(interfaces) - 1 else _INTERFACE.size
@@ -194,7 +201,10 @@ def pack_interfaces(interfaces: tuple[NetworkInterface, ...]) -> bytes:
 
 
 def unpack_interfaces(chain: Body) -> tuple[NetworkInterface, ...]:
-    """The reverse; entries of a family we do not speak are left out."""
+    """Unpack a chain of interfaces. Entries that are neither IPv4 nor IPv6 are left out.
+
+    Raises RemoteProtocolError for a malformed chain, or for more than NETWORK_INTERFACES_MAX entries.
+    """
     interfaces: list[NetworkInterface] = []
     start = 0
     for _ in range(limits.NETWORK_INTERFACES_MAX):

@@ -1,9 +1,8 @@
 """NEGOTIATE and its contexts (MS-SMB2 2.2.3, 2.2.4).
 
-A context is TYPE u16, LENGTH u16, reserved u32, data; each begins 8-byte aligned. Contexts
-exist only where dialect 3.1.1 is offered (request) or chosen (response); in any other message
-their fields are a reserved number and are not looked at. The contexts that decide something
-here are parsed; all others stay `RawContext`.
+Layout of a context: type u16, length u16, reserved u32, data. Each begins 8-byte aligned. There are contexts only if
+dialect 3.1.1 is offered (request) or chosen (response). In any other message their fields are reserved, and are
+ignored. Contexts that meshfs uses are parsed; all others stay a `RawContext`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ _COUNT: Final = Struct("<H")
 
 
 def _u16_list(data: bytes, start: int, count: int, what: str) -> tuple[int, ...]:
-    """``count`` u16 from ``start``; there must be one at least and no more than allowed."""
+    """Return ``count`` u16 from ``start``. Raises RemoteProtocolError for none, or for more than are allowed."""
     if not 0 < count <= limits.NEGOTIATE_ALGORITHMS_MAX or start + 2 * count > len(data):
         raise RemoteProtocolError(f"{what}: count {count} does not fit {len(data)} bytes of data")
     return tuple(Struct(f"<{count}H").unpack_from(data, start))
@@ -34,7 +33,7 @@ def _pack_u16_list(values: tuple[int, ...]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PreauthIntegrity:
-    """SMB2_PREAUTH_INTEGRITY_CAPABILITIES (2.2.3.1.1): count, salt length, hashes, salt."""
+    """SMB2_PREAUTH_INTEGRITY_CAPABILITIES (2.2.3.1.1). Layout: count, salt length, hashes (u16), salt."""
 
     TYPE: ClassVar[int] = ContextType.PREAUTH_INTEGRITY_CAPABILITIES
     hash_algorithms: tuple[int, ...]
@@ -58,7 +57,7 @@ class PreauthIntegrity:
 
 @dataclass(frozen=True, slots=True)
 class _Algorithms:
-    """A context that is a count and that many u16, the best liked first."""
+    """A context that consists of a count and as many algorithms (u16). The preferred algorithm is first."""
 
     TYPE: ClassVar[int]
     algorithms: tuple[int, ...]
@@ -76,7 +75,7 @@ class _Algorithms:
 
 @dataclass(frozen=True, slots=True)
 class Encryption(_Algorithms):
-    """SMB2_ENCRYPTION_CAPABILITIES (2.2.3.1.2); in a response one cipher, or 0 for none."""
+    """SMB2_ENCRYPTION_CAPABILITIES (2.2.3.1.2). A response has one cipher, which is 0 if there is none in common."""
 
     TYPE: ClassVar[int] = ContextType.ENCRYPTION_CAPABILITIES
 
@@ -90,7 +89,7 @@ class Signing(_Algorithms):
 
 @dataclass(frozen=True, slots=True)
 class NetName:
-    """SMB2_NETNAME_NEGOTIATE_CONTEXT_ID (2.2.3.1.4): the name the client dialled."""
+    """SMB2_NETNAME_NEGOTIATE_CONTEXT_ID (2.2.3.1.4): the name by which the client addresses the server."""
 
     TYPE: ClassVar[int] = ContextType.NETNAME_NEGOTIATE_CONTEXT_ID
     name: str
@@ -105,7 +104,7 @@ class NetName:
 
 @dataclass(frozen=True, slots=True)
 class RawContext:
-    """Any other context: compression (3), transport (6), RDMA transform (7), POSIX (0x100), ..."""
+    """Any other context, such as compression (3), transport (6), RDMA transform (7) or POSIX (0x100)."""
 
     type: int
     data: bytes
@@ -114,10 +113,10 @@ class RawContext:
         return self.data
 
 
-#: By this context, which is meshfs's own, each end says that its nonces are unique whatever happens on the way: as an
-#: initiator it binds each channel of a session with message ids that no other bind used, and the nonces of its
-#: encrypted messages have a tag by which the other end knows their channel (docs/security/nonces.md). The others
-#: ignore contexts that they do not know (3.3.5.4). It is the data that tells; a number could be another's as well.
+#: By this context of meshfs, each end promises that its nonces are unique (docs/security/nonces.md). As an initiator it
+#: binds each channel of a session with message ids that no other bind used. The nonces of its encrypted messages have
+#: a tag that names their channel. Other implementations ignore contexts that they do not know (3.3.5.4). The data
+#: identifies the context, because another implementation could use the same type.
 UNIQUE_NONCES: Final = RawContext(0x6D66, b"meshfs \xd2\x8c\x1f\x5e\x0b\xa3\x47\x96\x01")
 
 NegotiateContext = PreauthIntegrity | Encryption | Signing | NetName | RawContext
@@ -128,7 +127,7 @@ _Kind = TypeVar("_Kind", PreauthIntegrity, Encryption, Signing, NetName)
 
 
 def only_context(contexts: tuple[NegotiateContext, ...], kind: type[_Kind]) -> _Kind | None:
-    """The context of that kind, or None; two of a kind are an error (3.3.5.4, 3.2.5.2)."""
+    """Return the context of that kind, or None. Raises RemoteProtocolError for two of a kind (3.3.5.4, 3.2.5.2)."""
     found = [context for context in contexts if isinstance(context, kind)]
     if len(found) > 1:
         raise RemoteProtocolError(f"NEGOTIATE: {len(found)} contexts of type {kind.TYPE}")
@@ -161,7 +160,7 @@ def _unpack_contexts(body: Body, offset: int, count: int, fixed_bytes: int) -> t
 
 @dataclass(frozen=True, slots=True)
 class NegotiateRequest:
-    """2.2.3. StructureSize 36, DialectCount, SecurityMode, reserved, Capabilities u32,
+    """MS-SMB2 2.2.3. Layout: StructureSize 36, DialectCount, SecurityMode, reserved, Capabilities u32,
     ClientGuid, NegotiateContextOffset u32, NegotiateContextCount, reserved; then the dialects
     (u16) and, 8-byte aligned, the contexts."""
 
@@ -191,7 +190,7 @@ class NegotiateRequest:
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
-        """No dialect at all is for the caller to answer (INVALID_PARAMETER, 3.3.5.4)."""
+        """Unpack the request. The caller answers a request without dialects with INVALID_PARAMETER (3.3.5.4)."""
         count, mode, _, capabilities, guid, offset, context_count, _ = unpack_fixed(
             cls._LAYOUT, 36, body, "NEGOTIATE request"
         )
@@ -208,7 +207,7 @@ class NegotiateRequest:
 
 @dataclass(frozen=True, slots=True)
 class NegotiateResponse:
-    """2.2.4. StructureSize 65, SecurityMode, DialectRevision, NegotiateContextCount, ServerGuid,
+    """MS-SMB2 2.2.4. Layout: StructureSize 65, SecurityMode, DialectRevision, NegotiateContextCount, ServerGuid,
     Capabilities, MaxTransactSize, MaxReadSize, MaxWriteSize (u32), SystemTime, ServerStartTime
     (FILETIME), SecurityBufferOffset and Length u16, NegotiateContextOffset u32; then the
     security buffer and, 8-byte aligned, the contexts."""

@@ -17,7 +17,7 @@ _ERROR_CONTEXT: Final = Struct("<II")
 
 @dataclass(frozen=True, slots=True)
 class SessionSetupRequest:
-    """2.2.5. StructureSize 25, Flags u8, SecurityMode u8, Capabilities u32, Channel u32,
+    """MS-SMB2 2.2.5. Layout: StructureSize 25, Flags u8, SecurityMode u8, Capabilities u32, Channel u32,
     SecurityBufferOffset and Length u16, PreviousSessionId u64; then the token."""
 
     flags: int
@@ -51,7 +51,8 @@ class SessionSetupRequest:
 
 @dataclass(frozen=True, slots=True)
 class SessionSetupResponse:
-    """2.2.6. StructureSize 9, SessionFlags, SecurityBufferOffset, SecurityBufferLength (u16); then the token."""
+    """MS-SMB2 2.2.6. Layout: StructureSize 9, SessionFlags, SecurityBufferOffset, SecurityBufferLength (u16); then
+    the token."""
 
     session_flags: int
     security_buffer: bytes = b""
@@ -69,7 +70,7 @@ class SessionSetupResponse:
 
 @dataclass(frozen=True, slots=True)
 class LogoffRequest(Empty):
-    """2.2.7."""
+    """MS-SMB2 2.2.7. It has no fields."""
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
@@ -79,29 +80,29 @@ class LogoffRequest(Empty):
 
 @dataclass(frozen=True, slots=True)
 class LogoffResponse(LogoffRequest):
-    """2.2.8."""
+    """MS-SMB2 2.2.8. It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class EchoRequest(LogoffRequest):
-    """2.2.28."""
+    """MS-SMB2 2.2.28. It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class EchoResponse(LogoffRequest):
-    """2.2.29."""
+    """MS-SMB2 2.2.29. It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest(LogoffRequest):
-    """2.2.30; names its request by the header's MessageId or AsyncId."""
+    """MS-SMB2 2.2.30. It has no fields: MessageId or AsyncId in the header names the request to cancel."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """2.2.2. StructureSize 9, ErrorContextCount u8, reserved, ByteCount u32; then the data.
+    """MS-SMB2 2.2.2. Layout: StructureSize 9, ErrorContextCount u8, reserved, ByteCount u32; then the data.
 
-    Without data one zero byte stands in its place. Contexts (3.1.1 only) stay packed in ``data``.
+    If there is no data, one zero byte takes its place. Contexts (only in 3.1.1) stay packed in ``data``.
     """
 
     data: bytes = b""
@@ -119,11 +120,14 @@ class ErrorResponse:
 
     @classmethod
     def with_context(cls, data: bytes) -> Self:
-        """Error data as dialect 3.1.1 wants it: one context of the default kind (2.2.2.1)."""
+        """Return a response with error data as dialect 3.1.1 requires it: one context of the default kind (2.2.2.1)."""
         return cls(_ERROR_CONTEXT.pack(len(data), 0) + data, 1)
 
     def plain_data(self) -> bytes:
-        """The error data of a response with or without a context around it."""
+        """Return the error data without the context that may surround it.
+
+        Raises RemoteProtocolError for a malformed context.
+        """
         if not self.context_count:
             return self.data
         if len(self.data) < _ERROR_CONTEXT.size:

@@ -1,7 +1,7 @@
-"""The one packet of SMB 1 that is understood: SMB_COM_NEGOTIATE (MS-CIFS 2.2.4.52.1).
+"""The only packet of SMB 1 that meshfs parses: SMB_COM_NEGOTIATE (MS-CIFS 2.2.4.52.1).
 
-A client that does not know yet what is spoken here may begin with it and list "SMB 2.???" among
-its dialects. It is answered in SMB 2 and negotiates once more there (MS-SMB2 3.3.5.3.1).
+A client that does not know which version the server supports may begin with this packet, and list "SMB 2.???" among its
+dialects. It gets a response of SMB 2 and then negotiates again in SMB 2 (MS-SMB2 3.3.5.3.1).
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,11 @@ _DIALECT: Final = b"\x02"
 
 @dataclass(frozen=True, slots=True)
 class Smb1Negotiate:
-    """Header and body. Header: protocol, command u8, status u32, flags u8, 22 bytes that decide nothing
-    here. Body: WordCount u8 (0), ByteCount u16; then each dialect: 0x02, its name in ASCII, 0x00."""
+    """An SMB_COM_NEGOTIATE request.
+
+    Layout of the header: protocol, command u8, status u32, flags u8, 22 bytes that are ignored. Layout of the body:
+    WordCount u8 (0), ByteCount u16; then each dialect: 0x02, its name in ASCII, 0x00.
+    """
 
     SMB_2_WILDCARD: ClassVar[bytes] = b"SMB 2.???"
     dialects: tuple[bytes, ...]

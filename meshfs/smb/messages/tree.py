@@ -11,7 +11,8 @@ from meshfs.smb.messages.body import Body, Empty, block, encode, request_tail, t
 
 @dataclass(frozen=True, slots=True)
 class TreeConnectRequest:
-    r"""2.2.9. StructureSize 9, Flags, PathOffset, PathLength (u16); then the path ``\\server\share``."""
+    r"""MS-SMB2 2.2.9. Layout: StructureSize 9, Flags, PathOffset, PathLength (u16); then the path
+    ``\\server\share``."""
 
     path: str
     flags: int = 0
@@ -29,7 +30,7 @@ class TreeConnectRequest:
         return cls(text(path, "TREE_CONNECT path"), flags)
 
     def share(self) -> str:
-        r"""The last part of ``\\server\share``; RemoteProtocolError when the path has another form."""
+        r"""Return the last part of ``\\server\share``. Raises RemoteProtocolError if the path has another form."""
         parts = self.path.rstrip("\0").split("\\")
         if len(parts) != 4 or parts[0] or parts[1] or not parts[3]:
             raise RemoteProtocolError(f"TREE_CONNECT: {self.path!r} is not \\\\server\\share")
@@ -38,7 +39,8 @@ class TreeConnectRequest:
 
 @dataclass(frozen=True, slots=True)
 class TreeConnectResponse:
-    """2.2.10. StructureSize 16, ShareType u8, reserved, ShareFlags, Capabilities, MaximalAccess (u32)."""
+    """MS-SMB2 2.2.10. Layout: StructureSize 16, ShareType u8, reserved, ShareFlags, Capabilities, MaximalAccess
+    (u32)."""
 
     share_type: int
     share_flags: int
@@ -57,7 +59,7 @@ class TreeConnectResponse:
 
 @dataclass(frozen=True, slots=True)
 class TreeDisconnectRequest(Empty):
-    """2.2.11."""
+    """MS-SMB2 2.2.11. It has no fields."""
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
@@ -67,4 +69,4 @@ class TreeDisconnectRequest(Empty):
 
 @dataclass(frozen=True, slots=True)
 class TreeDisconnectResponse(TreeDisconnectRequest):
-    """2.2.12."""
+    """MS-SMB2 2.2.12. It has no fields."""
