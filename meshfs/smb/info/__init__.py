@@ -1,8 +1,10 @@
-"""Information classes of MS-FSCC for a flat share of disks, its root directory and its volume. Pure.
+"""The information classes of MS-FSCC for a share: its files, its directories and its volume. Pure.
 
-QUERY_INFO is `query_file`, `query_filesystem` or `query_security`; SET_INFO is `parse_change`;
-QUERY_DIRECTORY is `NamePattern` and `DirectoryPacker`. The first two give the NTSTATUS to answer with as
-well, so that a caller decides nothing.
+    QUERY_INFO        `query_file`, `query_filesystem`, `query_security`
+    SET_INFO          `parse_change`
+    QUERY_DIRECTORY   `NamePattern`, `DirectoryPacker`
+
+The functions for QUERY_INFO and SET_INFO also return the NTSTATUS of the response, so the caller decides nothing.
 """
 
 from meshfs.smb.info.change import (

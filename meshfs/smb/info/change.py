@@ -1,4 +1,4 @@
-"""SET_INFO of a file: what the peer wants changed (MS-FSCC 2.4)."""
+"""SET_INFO of a file: the changes that a peer may ask for (MS-FSCC 2.4)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,22 +11,25 @@ from meshfs.smb.info.file import FileInfoClass
 
 @dataclass(frozen=True, slots=True)
 class SetEndOfFile:
-    """2.4.14."""
+    """FileEndOfFileInformation (MS-FSCC 2.4.14)."""
 
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetAllocation:
-    """2.4.4."""
+    """FileAllocationInformation (MS-FSCC 2.4.4)."""
 
     allocation_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetBasic:
-    """2.4.7. A time of 0 is left as it is, -1 stops and -2 resumes updates through this open;
-    attributes of 0 are left as they are."""
+    """FileBasicInformation (MS-FSCC 2.4.7).
+
+    A time of 0 leaves the file's time as it is. A time of -1 stops the updates of that time by this open, and -2
+    resumes them. Attributes of 0 leave the file's attributes as they are.
+    """
 
     creation_filetime: int
     access_filetime: int
@@ -37,14 +40,14 @@ class SetBasic:
 
 @dataclass(frozen=True, slots=True)
 class SetDisposition:
-    """2.4.11, 2.4.12: delete the file at its last close, or not after all."""
+    """FileDispositionInformation (MS-FSCC 2.4.11, 2.4.12): whether to delete the file at its last close."""
 
     delete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SetRename:
-    """2.4.43, 2.4.44."""
+    """FileRenameInformation (MS-FSCC 2.4.43, 2.4.44)."""
 
     name: str
     replace: bool
@@ -52,14 +55,14 @@ class SetRename:
 
 @dataclass(frozen=True, slots=True)
 class SetPosition:
-    """2.4.41."""
+    """FilePositionInformation (MS-FSCC 2.4.41)."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetMode:
-    """2.4.31."""
+    """FileModeInformation (MS-FSCC 2.4.31)."""
 
     mode: int
 
@@ -68,7 +71,7 @@ Change = SetEndOfFile | SetAllocation | SetBasic | SetDisposition | SetRename | 
 
 _I64: Final = Struct("<q")
 _U32: Final = Struct("<I")
-# the four times, FileAttributes; some senders leave the reserved last field away
+# The four times, FileAttributes. Some senders omit the last field, which is reserved.
 _BASIC: Final = Struct("<4qI")
 # ReplaceIfExists (Flags in the extended class), reserved, RootDirectory, FileNameLength
 _RENAME: Final = Struct("<B7xQI")
@@ -81,7 +84,7 @@ _FIXED: Final[dict[int, tuple[Struct, Callable[..., Change]]]] = {
     FileInfoClass.DISPOSITION: (Struct("<?"), SetDisposition),
     FileInfoClass.DISPOSITION_EX: (_U32, lambda flags: SetDisposition(bool(flags & 1))),
 }
-# Classes that exist, but that a disk cannot do.
+# Classes that exist in MS-FSCC, but that no file of a share supports.
 _REFUSED: Final[dict[int, NtStatus]] = {
     FileInfoClass.FULL_EA: NtStatus.EAS_NOT_SUPPORTED,
     FileInfoClass.LINK: NtStatus.NOT_SUPPORTED,
@@ -89,7 +92,7 @@ _REFUSED: Final[dict[int, NtStatus]] = {
 
 
 def parse_change(info_class: int, buffer: bytes) -> Change | NtStatus:
-    """What SET_INFO (InfoType FILE) asks for, or the status that refuses it; never raises."""
+    """Return the change that SET_INFO (InfoType FILE) asks for, or the status that refuses it. Never raises."""
     if info_class in (FileInfoClass.RENAME, FileInfoClass.RENAME_EX):
         return _parse_rename(buffer)
     if info_class not in _FIXED:

@@ -1,4 +1,4 @@
-"""QUERY_DIRECTORY: a chain of entries, one class at a time (MS-FSCC 2.4)."""
+"""The output of QUERY_DIRECTORY: a chain of entries, which are all of one class (MS-FSCC 2.4)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,10 +8,10 @@ from typing import Final
 from meshfs.smb.info.facts import FileFacts
 from meshfs.smb.info.file import FileInfoClass
 
-# Common to all but NAMES: FileIndex, four times, EndOfFile, AllocationSize, FileAttributes, FileNameLength
+# All classes except NAMES have: FileIndex, four times, EndOfFile, AllocationSize, FileAttributes, FileNameLength.
 _COMMON = "I4QQQII"
-# Behind it EaSize, ShortNameLength, reserved, ShortName, reserved, FileId, as the class has them.
-# The first field of each is NextEntryOffset.
+# Before these fields is NextEntryOffset. Behind them are, depending on the class: EaSize, ShortNameLength, reserved,
+# ShortName, reserved, FileId.
 _DIRECTORY: Final = Struct("<I" + _COMMON)
 _FULL: Final = Struct("<I" + _COMMON + "I")
 _ID_FULL: Final = Struct("<I" + _COMMON + "IIQ")
@@ -21,7 +21,7 @@ _NAMES: Final = Struct("<III")
 
 
 def _short_name(file: FileFacts) -> tuple[int, int, bytes]:
-    """ShortNameLength, reserved and ShortName: of files whose name is none that old programs take."""
+    """Return ShortNameLength, reserved and ShortName. A file whose name is an 8.3 name already has no short name."""
     short = "" if file.short_name == file.name.upper() else file.short_name
     encoded = short.encode("utf-16-le")
     return len(encoded), 0, encoded
@@ -42,7 +42,7 @@ def is_directory_class(info_class: int) -> bool:
 
 
 def _entry(info_class: int, file: FileFacts, name: bytes) -> bytes:
-    """An entry that none follows."""
+    """Return an entry whose NextEntryOffset is 0, as in the last entry."""
     if info_class == FileInfoClass.NAMES:
         return _NAMES.pack(0, 0, len(name)) + name
     layout, extra = _CLASSES[info_class]
@@ -66,14 +66,14 @@ def _fixed_bytes(info_class: int) -> int:
 
 
 class DirectoryPacker:
-    """One answer in the making: entries are 8-byte aligned, the last is unpadded."""
+    """Builds the output of one response. Entries are 8-byte aligned, and the last one is not padded."""
 
     __slots__ = ("_fixed_bytes", "_info_class", "_last", "_max_bytes", "data", "packed")
 
     def __init__(self, info_class: int, output_bytes_max: int) -> None:
-        """``info_class`` is a directory class (`is_directory_class`)."""
+        """``info_class`` must be a directory class (`is_directory_class`)."""
         self.data = bytearray()
-        #: How many entries there are.
+        #: The number of entries.
         self.packed = 0
         self._info_class = info_class
         self._max_bytes = output_bytes_max
@@ -81,13 +81,13 @@ class DirectoryPacker:
         self._last = 0
 
     def add(self, file: FileFacts) -> bool:
-        """Add an entry. False where it does not fit, and nothing was added."""
+        """Add an entry. Returns False and adds nothing if the entry does not fit."""
         data, name = self.data, file.name.encode("utf-16-le")
         start = len(data) + -len(data) % 8
         if start + self._fixed_bytes + len(name) > self._max_bytes:
             return False
         if self.packed:
-            # The entry before learns where this one begins.
+            # The previous entry gets the offset of this one.
             data += bytes(start - len(data))
             data[self._last : self._last + 4] = (start - self._last).to_bytes(4, "little")
         data += _entry(self._info_class, file, name)
@@ -96,5 +96,5 @@ class DirectoryPacker:
 
 
 def dot_entries(root: FileFacts) -> tuple[FileFacts, FileFacts]:
-    """``.`` and ``..`` of the root directory, which every listing begins with (MS-FSCC 2.1.5.1)."""
+    """Return ``.`` and ``..`` of the root directory, with which every listing begins (MS-FSCC 2.1.5.1)."""
     return replace(root, name="."), replace(root, name="..")

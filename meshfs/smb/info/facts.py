@@ -1,4 +1,4 @@
-"""What the information classes are packed from, and what packing one gives."""
+"""The properties that the information classes are packed from, and the result of packing one."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -6,12 +6,12 @@ from typing import Final, NamedTuple
 from meshfs.smb.constants import FileAttributes, NtStatus
 from meshfs.smb.messages.file import NO_TIMES, FileTimes
 
-# No file name of a share is longer; NTFS' and ext4's limit.
+# The longest name of a file in a share. NTFS and ext4 have the same limit.
 NAME_MAX_CHARS: Final = 255
 
 
 class Output(NamedTuple):
-    """A status and the bytes that go with it: an error's data, or the (maybe truncated) class."""
+    """A status and its data: the information class, which may be cut, or the data of an error."""
 
     status: NtStatus
     data: bytes = b""
@@ -19,10 +19,10 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    r"""A file or directory of a share; the ``name`` of its root is empty.
+    r"""The properties of a file or directory of a share. The ``name`` of the root directory is empty.
 
-    ``kept_attributes`` are those of a file that has some of its own; a disk's follow from the rest. ``short_name`` is
-    its 8.3 name, and empty where it cannot be opened by one.
+    ``kept_attributes`` are the stored attributes of a file. They are None for a disk, whose attributes follow from the
+    other fields. ``short_name`` is the 8.3 name, or empty if the file cannot be opened by one.
     """
 
     name: str
@@ -49,7 +49,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class OpenFacts:
-    """What belongs to an open instead of its file."""
+    """The properties that belong to an open, and not to its file."""
 
     granted_access: int = 0
     position: int = 0
@@ -59,7 +59,7 @@ class OpenFacts:
 
 @dataclass(frozen=True, slots=True)
 class FilesystemFacts:
-    """A share as a volume."""
+    """The properties of a share as a volume."""
 
     label: str
     serial: int
@@ -74,10 +74,10 @@ class FilesystemFacts:
 
 
 def fitted(fixed: bytes, variable: bytes, output_bytes_max: int, *, min_bytes: int = 0) -> Output:
-    """The rule of MS-SMB2 3.3.5.20.1: the fixed part must fit, the variable one is cut.
+    """Return the output by the rule of MS-SMB2 3.3.5.20.1: the fixed part must fit, and the variable part may be cut.
 
-    ``min_bytes`` is what has to fit where that is more than the fixed part: Windows wants room for the C structure,
-    which has the first characters of a name, or padding, at its end.
+    If ``min_bytes`` is more than the fixed part, this many bytes must fit. Windows requires room for the C structure,
+    which ends with the first characters of a name, or with padding.
     """
     if output_bytes_max < max(len(fixed), min_bytes):
         return Output(NtStatus.INFO_LENGTH_MISMATCH)

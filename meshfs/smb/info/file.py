@@ -10,7 +10,7 @@ from meshfs.smb.info.facts import FileFacts, OpenFacts, Output, fitted
 
 
 class FileInfoClass(enum.IntEnum):
-    """MS-FSCC 2.4; the classes of QUERY_INFO, SET_INFO and QUERY_DIRECTORY."""
+    """The classes of QUERY_INFO, SET_INFO and QUERY_DIRECTORY (MS-FSCC 2.4)."""
 
     DIRECTORY = 1
     FULL_DIRECTORY = 2
@@ -49,7 +49,7 @@ class FileInfoClass(enum.IntEnum):
 _BASIC: Final = Struct("<4QII")
 # AllocationSize, EndOfFile, NumberOfLinks, DeletePending, Directory, reserved (2.4.47)
 _STANDARD: Final = Struct("<QQIBBH")
-# the four times, AllocationSize, EndOfFile, FileAttributes, reserved (2.4.33)
+# The four times, AllocationSize, EndOfFile, FileAttributes, reserved (2.4.33)
 _NETWORK_OPEN: Final = Struct("<4QQQII")
 # FileAttributes, ReparseTag (2.4.6)
 _ATTRIBUTE_TAG: Final = Struct("<II")
@@ -61,7 +61,8 @@ _COMPRESSION: Final = Struct("<QHBBB3x")
 _ID: Final = Struct("<QQQ")
 _U32: Final = Struct("<I")
 _U64: Final = Struct("<Q")
-# sizeof(FILE_ALL_INFORMATION), _NAME_INFORMATION, _STREAM_INFORMATION: with one character of the name, aligned.
+# The sizes of the C structures FILE_ALL_INFORMATION, FILE_NAME_INFORMATION and FILE_STREAM_INFORMATION, which include
+# one character of the name and are aligned.
 _ALL_MIN_BYTES: Final = 104
 _NAME_MIN_BYTES: Final = 8
 _STREAM_MIN_BYTES: Final = 32
@@ -85,7 +86,10 @@ def _internal(file: FileFacts, _: OpenFacts) -> bytes:
 
 
 def _zero_u32(_file: FileFacts, _open: OpenFacts) -> bytes:
-    """EaSize (no extended attributes), or AlignmentRequirement (byte aligned: the owner sees to its disk's)."""
+    """Pack an EaSize or an AlignmentRequirement of 0.
+
+    There are no extended attributes. Reads and writes need no alignment, because the owner aligns them for its disk.
+    """
     return bytes(4)
 
 
@@ -131,10 +135,10 @@ _FIXED: Final[dict[int, _Pack]] = {
     FileInfoClass.ATTRIBUTE_TAG: _attribute_tag,
     FileInfoClass.ID: _id,
 }
-# FileAllInformation (2.4.2) is these, in this order, and the name.
+# FileAllInformation (2.4.2) consists of these classes, in this order, and the name.
 _ALL: Final = (_basic, _standard, _internal, _zero_u32, _access, _position, _mode, _zero_u32)
 
-# What an open needs the right to read attributes for, or extended ones (MS-FSA 2.1.5.12); the rest is told to all.
+# These classes need the right to read attributes, or extended attributes (MS-FSA 2.1.5.12). The others need no right.
 _NEEDED: Final[dict[int, AccessMask]] = {
     FileInfoClass.BASIC: AccessMask.READ_ATTRIBUTES,
     FileInfoClass.ALL: AccessMask.READ_ATTRIBUTES,
@@ -143,7 +147,7 @@ _NEEDED: Final[dict[int, AccessMask]] = {
     FileInfoClass.FULL_EA: AccessMask.READ_EA,
 }
 
-# Classes that exist, but of which a disk has none.
+# Classes that exist in MS-FSCC, but for which no file of a share has data.
 _ABSENT: Final[dict[int, NtStatus]] = {
     FileInfoClass.FULL_EA: NtStatus.NO_EAS_ON_FILE,
 }
@@ -155,7 +159,7 @@ def _named(prefix: bytes, path: str, output_bytes_max: int, min_bytes: int = _NA
 
 
 def _alternate_name(file: FileFacts, output_bytes_max: int) -> Output:
-    """MS-FSA 2.1.5.12.4."""
+    """Return the 8.3 name (MS-FSA 2.1.5.12.4)."""
     if output_bytes_max < _NAME_MIN_BYTES:
         return Output(NtStatus.INFO_LENGTH_MISMATCH)
     if not file.short_name:
@@ -164,9 +168,9 @@ def _alternate_name(file: FileFacts, output_bytes_max: int) -> Output:
 
 
 def query_file(info_class: int, file: FileFacts, output_bytes_max: int, opened: OpenFacts) -> Output:
-    """The class of the file, as QUERY_INFO (InfoType FILE) answers it.
+    """Return the information class of a file, as the response to QUERY_INFO (InfoType FILE) contains it.
 
-    Statuses: SUCCESS, BUFFER_OVERFLOW (cut; data goes with it), INFO_LENGTH_MISMATCH, ACCESS_DENIED,
+    Statuses: SUCCESS, BUFFER_OVERFLOW (the data is cut), INFO_LENGTH_MISMATCH, ACCESS_DENIED,
     NO_EAS_ON_FILE, OBJECT_NAME_NOT_FOUND (no 8.3 name), INVALID_INFO_CLASS.
     """
     if _NEEDED.get(info_class, 0) & ~opened.granted_access:

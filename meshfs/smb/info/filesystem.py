@@ -9,7 +9,7 @@ from meshfs.smb.info.facts import NAME_MAX_CHARS, FilesystemFacts, Output, fitte
 
 
 class FsInfoClass(enum.IntEnum):
-    """MS-FSCC 2.5."""
+    """The classes of QUERY_INFO of a volume (MS-FSCC 2.5)."""
 
     VOLUME = 1
     SIZE = 3
@@ -31,18 +31,19 @@ _FULL_SIZE: Final = Struct("<QQQII")
 _DEVICE: Final = Struct("<II")
 # FileSystemAttributes, MaximumComponentNameLength, FileSystemNameLength (2.5.1)
 _ATTRIBUTE: Final = Struct("<III")
-# FreeSpaceStartFiltering, FreeSpaceThreshold, FreeSpaceStopFiltering (of an indexing service); DefaultQuotaThreshold,
-# DefaultQuotaLimit, FileSystemControlFlags (2.5.2)
+# FreeSpaceStartFiltering, FreeSpaceThreshold, FreeSpaceStopFiltering (these three are for an indexing service);
+# DefaultQuotaThreshold, DefaultQuotaLimit, FileSystemControlFlags (2.5.2)
 _CONTROL: Final = Struct("<3QQQI4x")
 # ObjectId, ExtendedInfo (2.5.6)
 _OBJECT_ID: Final = Struct("<16s48x")
-# logical sector; physical sector for atomicity, for performance, effective for atomicity; flags;
-# byte offset of sector alignment, of partition alignment (2.5.7)
+# LogicalBytesPerSector; PhysicalBytesPerSector for atomicity, for performance, and effective for atomicity; Flags;
+# ByteOffset for sector alignment, and for partition alignment (2.5.7)
 _SECTOR_SIZE: Final = Struct("<7I")
 
-# sizeof(FILE_FS_VOLUME_INFORMATION) and _ATTRIBUTE_INFORMATION, with the first character of the name, aligned.
+# The sizes of the C structures FILE_FS_VOLUME_INFORMATION and FILE_FS_ATTRIBUTE_INFORMATION, which include one
+# character of the name and are aligned.
 _MIN_BYTES: Final = {FsInfoClass.VOLUME: 24, FsInfoClass.ATTRIBUTE: 16}
-#: A quota that limits nobody.
+#: The value of a quota without a limit.
 _NO_QUOTA: Final = (1 << 64) - 1
 
 _DEVICE_DISK: Final = 0x07
@@ -56,8 +57,9 @@ _ALIGNED: Final = 0x01 | 0x02
 
 
 def query_filesystem(info_class: int, volume: FilesystemFacts, output_bytes_max: int) -> Output:
-    """As QUERY_INFO (InfoType FILESYSTEM) answers it; an allocation unit is one physical sector.
+    """Return the information class of a volume, as the response to QUERY_INFO (InfoType FILESYSTEM) contains it.
 
+    An allocation unit is one physical sector.
     Statuses: SUCCESS, BUFFER_OVERFLOW (cut), INFO_LENGTH_MISMATCH, INVALID_INFO_CLASS.
     """
     fixed, variable = _pack(info_class, volume)
@@ -73,7 +75,7 @@ def _pack(info_class: int, volume: FilesystemFacts) -> tuple[bytes, bytes]:
         case FsInfoClass.VOLUME:
             label = volume.label.encode("utf-16-le")
             fixed = _VOLUME.pack(volume.created_filetime, volume.serial, len(label), 0, 0)
-            # smbclient takes less than the size of the C structure, which ends in padding, for a broken answer.
+            # The C structure ends in padding. smbclient rejects a response that is shorter than the structure.
             return fixed, label.ljust(_MIN_BYTES[FsInfoClass.VOLUME] - len(fixed), b"\0")
         case FsInfoClass.SIZE:
             return _SIZE.pack(total, available, unit // sector, sector), b""
@@ -88,7 +90,7 @@ def _pack(info_class: int, volume: FilesystemFacts) -> tuple[bytes, bytes]:
             flags |= _READ_ONLY_VOLUME if volume.read_only else 0
             return _ATTRIBUTE.pack(flags, NAME_MAX_CHARS, len(name)), name
         case FsInfoClass.CONTROL:
-            # No quotas are kept, and nothing is indexed.
+            # There are no quotas and there is no indexing service.
             return _CONTROL.pack(0, 0, 0, _NO_QUOTA, _NO_QUOTA, 0), b""
         case FsInfoClass.OBJECT_ID:
             return _OBJECT_ID.pack(volume.object_id), b""

@@ -1,6 +1,6 @@
-"""The mode of an open: which of its CREATE's options are in force, and which may be changed (MS-FSCC 2.4.30). Pure.
+"""The mode of an open: the options of its CREATE that are in force, and those that may change (MS-FSCC 2.4.30). Pure.
 
-The options that make a client's own calls synchronous are left out: a server ignores them (MS-SMB2 2.2.13).
+The options that make a client's own calls synchronous are left out, because a server ignores them (MS-SMB2 2.2.13).
 """
 
 from typing import Final
@@ -13,14 +13,14 @@ _SETTABLE: Final = int(_O.WRITE_THROUGH | _O.SEQUENTIAL_ONLY)
 
 
 def mode_of(create_options: int) -> int:
-    """The mode of an open that was just made."""
+    """Return the mode of a new open."""
     return create_options & _KEPT
 
 
 def changed_mode(mode: int, wanted: int) -> int | None:
-    """The mode after SET_INFO asked for ``wanted``, or None where that is an invalid parameter (MS-FSA 2.1.5.15.7).
+    """Return the mode after SET_INFO asked for ``wanted``, or None for INVALID_PARAMETER (MS-FSA 2.1.5.15.7).
 
-    An open without buffering writes through anyway, and keeps that.
+    An open without buffering always writes through, so it keeps its WRITE_THROUGH as it is.
     """
     if wanted & ~_SETTABLE:
         return None

@@ -1,17 +1,20 @@
 r"""Short names of files, and search patterns of QUERY_DIRECTORY (MS-FSA 2.1.4.4).
 
-    *   any characters, also none
-    ?   any one character
-    <   any characters, also none, but not the name's last dot (DOS_STAR)
-    >   any one character but a dot; nothing before a dot or at the end (DOS_QM)
-    "   a dot; nothing at the end (DOS_DOT)
+    *   zero or more characters
+    ?   exactly one character
+    <   zero or more characters, but not the last dot of the name (DOS_STAR)
+    >   exactly one character except a dot; or nothing, before a dot or at the end (DOS_QM)
+    "   a dot; or nothing, at the end (DOS_DOT)
 
-``*`` and ``*.*`` match every name; case does not matter.
+``*`` and ``*.*`` match every name. Case does not matter.
 
-A pattern comes from the peer, so matching must not backtrack. It runs as a nondeterministic
-automaton whose states are the bits of one int: bit i is set when the pattern's first i
-characters match what was read. A name costs a few int operations per character, whatever the
-pattern. Empty matches move a bit along a whole run of ``empty`` bits by one addition's carry.
+The pattern comes from the peer, so its worst case must be cheap, and matching must not backtrack. Therefore the pattern
+runs as a nondeterministic automaton whose states are the bits of one int. Bit i is set if the first i characters of the
+pattern match the characters of the name so far. A name costs a few operations on ints per character, whatever the
+pattern.
+
+Some pattern characters may match nothing: their bits are in ``empty``, and a state moves over them without reading a
+character. One addition does this for a whole run of them, because its carry moves the bit to the end of the run.
 """
 
 import hashlib
@@ -30,10 +33,11 @@ def _fold(character: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """The 8.3 name of a file (MS-FSCC 2.1.5.2.1), which old programs and `smbclient allinfo` ask for.
+    """Return the 8.3 name of a file (MS-FSCC 2.1.5.2.1), which old programs and `smbclient allinfo` ask for.
 
-    It is the name itself where that is short enough. Else it is made of two characters and a hash, as Windows does
-    where many names begin alike: DI4F2A~1. It does not depend on other files, so it stays as they come and go.
+    A name that is an 8.3 name already is returned as it is, in upper case. Otherwise the result is two characters of
+    the name and a hash, for example DI4F2A~1. Windows makes such names if many names begin alike. The result does not
+    depend on other files, so it stays the same when files are added or removed.
     """
     upper = name.upper()
     if _SHORT.fullmatch(upper):
@@ -47,7 +51,7 @@ def has_wildcards(pattern: str) -> bool:
 
 
 class NamePattern:
-    """A compiled pattern. One longer than any name can be matches nothing."""
+    """A compiled pattern. A pattern longer than NAME_MAX_CHARS matches nothing."""
 
     __slots__ = ("_end", "_everything", "_literals", "_masks", "_too_long")
 
@@ -94,7 +98,7 @@ class NamePattern:
 
 
 def _closure(states: int, empty: int) -> int:
-    """The states, and all that are reached from them over pattern characters that may match nothing."""
+    """Return the states, and all states that are reached from them over pattern characters that match nothing."""
     moving = states & empty
     return states | moving | ((moving + empty) ^ empty)
 

@@ -1,7 +1,7 @@
 """QUERY_INFO of a security descriptor (MS-DTYP 2.4.6, MS-SMB2 3.3.5.20.3).
 
-Rights come from the cluster's config, not from descriptors; this one only tells them: owner and
-group are the system, and whoever is logged in has the access it has.
+The rights of a node come from the cluster's config, and not from descriptors. A descriptor only shows them: owner and
+group are the system, and every authenticated user has the access of the node that asks.
 """
 
 from struct import Struct
@@ -14,7 +14,7 @@ OWNER_SECURITY_INFORMATION: Final = 0x1
 GROUP_SECURITY_INFORMATION: Final = 0x2
 DACL_SECURITY_INFORMATION: Final = 0x4
 SACL_SECURITY_INFORMATION: Final = 0x8
-#: Asks for all parts, the SACL among them.
+#: Asks for all parts, including the SACL.
 BACKUP_SECURITY_INFORMATION: Final = 0x1_0000
 
 # Revision, Sbz1, Control, OffsetOwner, OffsetGroup, OffsetSacl, OffsetDacl
@@ -25,7 +25,7 @@ _ACL: Final = Struct("<BBHHH")
 _ACE: Final = Struct("<BBHI")
 _SELF_RELATIVE: Final = 0x8000
 _DACL_PRESENT: Final = 0x0004
-# revision 1, number of sub-authorities, authority (6 bytes, big-endian), sub-authorities (u32)
+# Revision 1, number of sub-authorities, authority (6 bytes, big-endian), sub-authorities (u32).
 _SYSTEM: Final = bytes.fromhex("01 01 000000000005 12000000")  # S-1-5-18
 _AUTHENTICATED_USERS: Final = bytes.fromhex("01 01 000000000005 0b000000")  # S-1-5-11
 _FULL_ACCESS: Final = 0x001F_01FF
@@ -36,7 +36,7 @@ def _allow(sid: bytes, mask: int) -> bytes:
 
 
 def pack_descriptor(additional: int, allowed_access: int) -> bytes:
-    """A self-relative descriptor with the parts ``additional`` asks for."""
+    """Return a self-relative descriptor with the parts that ``additional`` asks for."""
     parts = bytearray()
     offsets = {}
     aces = _allow(_SYSTEM, _FULL_ACCESS) + _allow(_AUTHENTICATED_USERS, allowed_access)
@@ -62,11 +62,13 @@ def pack_descriptor(additional: int, allowed_access: int) -> bytes:
 
 
 def query_security(additional: int, opened_access: int, allowed_access: int, output_bytes_max: int) -> Output:
-    """The descriptor of a file of which whoever is logged in has `allowed_access`, asked for through an open.
+    """Return the security descriptor of a file, as the response to QUERY_INFO (InfoType SECURITY) contains it.
 
-    The SACL takes a privilege that nobody has here, every other part READ_CONTROL (MS-SMB2 2.2.37); a descriptor
-    without any part is anybody's. Statuses: SUCCESS, ACCESS_DENIED, or BUFFER_TOO_SMALL whose data is the size needed
-    (u32), for the ERROR response.
+    The node that asks has ``allowed_access`` to the file, and its open was granted ``opened_access``. The SACL needs a
+    privilege that no node has. Every other part needs READ_CONTROL (MS-SMB2 2.2.37). A descriptor without parts needs
+    no right.
+
+    Statuses: SUCCESS, ACCESS_DENIED, or BUFFER_TOO_SMALL, whose data is the size needed (u32), for the ERROR response.
     """
     needed = int(AccessMask.READ_CONTROL) if additional else 0
     if additional & (SACL_SECURITY_INFORMATION | BACKUP_SECURITY_INFORMATION):

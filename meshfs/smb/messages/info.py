@@ -220,7 +220,7 @@ class SetInfoRequest:
 
 @dataclass(frozen=True, slots=True)
 class SetInfoResponse:
-    """MS-SMB2 2.2.40. Layout: StructureSize 2, and nothing."""
+    """MS-SMB2 2.2.40. Layout: StructureSize 2, and nothing else."""
 
     _LAYOUT: ClassVar[Struct] = Struct("<H")
 

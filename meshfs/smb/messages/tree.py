@@ -11,8 +11,7 @@ from meshfs.smb.messages.body import Body, Empty, block, encode, request_tail, t
 
 @dataclass(frozen=True, slots=True)
 class TreeConnectRequest:
-    r"""MS-SMB2 2.2.9. Layout: StructureSize 9, Flags, PathOffset, PathLength (u16); then the path
-    ``\\server\share``."""
+    r"""MS-SMB2 2.2.9. Layout: StructureSize 9, Flags, PathOffset, PathLength (u16); then ``\\server\share``."""
 
     path: str
     flags: int = 0
