@@ -1,6 +1,7 @@
 """The requesting end: one `Port` per disk, over sessions to every exporter."""
 
-from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.attached.handle import Handle
+from meshfs.initiator.attached.port import Port
 from meshfs.initiator.initiator import Initiator, Settings
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState

@@ -18,7 +18,7 @@ from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
-from meshfs.initiator.attached.port import Handle
+from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import KIB, MIB

@@ -13,7 +13,8 @@ from meshfs import limits
 from meshfs.cluster.config import disk_id
 from meshfs.disk.base import Op
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.attached.handle import Handle
+from meshfs.initiator.attached.port import Port
 from meshfs.initiator.channel.credits import Lane
 from meshfs.limits import KIB, MIB
 from meshfs.model import Access, FlowKey, IoClass

@@ -13,7 +13,7 @@ from meshfs.disk.base import Op
 from meshfs.errors import ChannelLost, StatusError
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
-from meshfs.initiator.attached.port import Handle
+from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.split import Group
 from meshfs.limits import KIB, MIB

@@ -12,7 +12,8 @@ import trio
 
 from meshfs.disk.base import Op
 from meshfs.exporter.commands.table import HANDLERS, Needs
-from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.attached.handle import Handle
+from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from meshfs import limits
-from meshfs.initiator.attached.port import Handle
+from meshfs.initiator.attached.handle import Handle
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshlab.fakes.memory_disk import MemoryDisk

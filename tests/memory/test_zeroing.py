@@ -13,7 +13,7 @@ from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.disk.open import DiskOpen
 from meshfs.exporter.kinds.kind import Kind
-from meshfs.initiator.attached.port import Handle, _next_zero_bytes
+from meshfs.initiator.attached.handle import Handle, _next_zero_bytes
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Flags, Fsctl

@@ -30,7 +30,8 @@ import trio
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.initiator.attached.port import Handle, Port
+from meshfs.initiator.attached.handle import Handle
+from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.session.negotiation import Policy

@@ -28,7 +28,7 @@ import trio
 from meshfs import limits
 from meshfs.cluster.config import Config, disk_id, load
 from meshfs.cluster.keys import Keyring
-from meshfs.initiator.attached.port import Handle
+from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.initiator import Initiator
 from meshfs.model import IoClass
 from meshlab.attack.base import end_with_starter

@@ -1,0 +1,398 @@
+"""One opener's use of a disk: read, write, zero and flush, each of which ends within the bound."""
+
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from meshfs import limits
+from meshfs.errors import ChannelLost, RemoteProtocolError
+from meshfs.initiator.attached import shared_open
+from meshfs.initiator.attached.port_meter import PortMeter
+from meshfs.initiator.attached.shared_open import Attempt, SharedOpen
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.channel.slots import Reply, Slot
+from meshfs.initiator.session.balance import SPLIT_MIN_BYTES
+from meshfs.initiator.session.requests import only_disk, start_query_disks, start_zero
+from meshfs.initiator.session.split import Group
+from meshfs.loop.worker import enter_trio
+from meshfs.smb.constants import Command
+from meshfs.smb.messages import FlushRequest, ZeroData
+
+logger = logging.getLogger(__name__)
+
+#: Which channel takes how many bytes of a request that goes in parts.
+Parts = Sequence[tuple[Channel, int]]
+
+
+class Disk(shared_open.Disk, Protocol):
+    """What a handle has to know of its disk's port."""
+
+    #: Acknowledged writes so far, and how many of them are known to be on the disk.
+    write_seq: int
+    flushed_seq: int
+    zeroes_by_writes: bool
+    meter: PortMeter
+
+    def failed(self, shared: SharedOpen, error: OSError, start_s: float) -> None:
+        """A call that began at ``start_s`` failed."""
+
+    def lose_unflushed(self) -> None:
+        """Every handle with a write that is not known to be on the disk gets EIO at its next flush."""
+
+
+class Handle:
+    """One opener's use of a disk."""
+
+    __slots__ = ("_closed", "_port", "_shared", "_writable", "_zero_bytes", "last_write_seq", "lost")
+
+    def __init__(self, port: Disk, shared: SharedOpen, *, writable: bool) -> None:
+        self._port = port
+        self._shared = shared
+        self._writable = writable
+        self._closed = False
+        #: How much the next call of `zero` asks of the owner at once.
+        self._zero_bytes = limits.ZERO_PIECE_BYTES
+        #: The port's ``write_seq`` at this handle's latest write that was not write-through.
+        self.last_write_seq = 0
+        #: Acknowledged writes of this handle were lost, and its user does not know yet.
+        self.lost = False
+
+    async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview:
+        """At most ``size`` bytes, b"" at the end; valid until the calling task yields to trio.
+
+        OSError; TimeoutError (ETIMEDOUT) when the bound passed.
+        """
+        shared, port = self._shared, self._port
+        start_s = trio.current_time()
+        deadline = start_s + port.io_timeout_s
+        session = shared.session
+        channel = None if session is None else session.pick(size, start_s)
+        try:
+            if (
+                session is not None
+                and channel is not None
+                and 0 < size <= shared.read_max_bytes
+                and offset + size <= port.info.size_bytes
+            ):
+                sent: Slot | Group | None = None
+                file_id = shared.file_id
+                try:
+                    parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
+                    if parts:
+                        sent = self._read_parts(parts, offset, size, deadline)
+                    else:
+                        lane = shared.lanes.get(channel) or shared.lane(channel)
+                        sent = channel.start_read(shared.tree_id, file_id, offset, size, deadline, lane)
+                    data: bytes | bytearray | memoryview = await sent
+                except BaseException as error:
+                    shared.failed(error, channel, file_id, sent)
+                else:
+                    if len(data) != size:
+                        raise _short(len(data), size, offset)
+                    port.answers.last_s = now = trio.current_time()
+                    port.meter.read(size, start_s, now)
+                    return data
+            data = await self._read_slowly(offset, size, deadline)
+        except OSError as error:
+            port.meter.failed_read(start_s, trio.current_time())
+            port.failed(shared, error, start_s)
+            raise
+        port.answers.last_s = now = trio.current_time()
+        port.meter.read(len(data), start_s, now)
+        return data
+
+    def _read_parts(self, parts: Parts, offset: int, size: int, deadline: float) -> Group:
+        """Start a read over several channels; what it gives is as long as what was read of it."""
+        shared = self._shared
+
+        def start(channel: Channel, begin: int, length: int) -> Slot:
+            lane = shared.lane(channel)
+            return channel.start_read(shared.tree_id, shared.file_id, offset + begin, length, deadline, lane)
+
+        return _in_parts(parts, Group(size), start)
+
+    async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
+        """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
+        await enter_trio()
+        self._check_open()
+        await self._shared.usable("read", deadline)
+        end = min(offset + size, self._port.info.size_bytes)
+        if offset >= end:
+            return b""
+        parts = bytearray()
+        while offset < end:
+            data = await self._read_part(offset, end, deadline)
+            if not parts and offset + len(data) == end:
+                return data
+            parts += data
+            offset += len(data)
+        return parts
+
+    async def _read_part(self, offset: int, end: int, deadline: float) -> bytes | memoryview:
+        shared, size = self._shared, 0
+
+        def start(channel: Channel, _: bool) -> Slot:
+            nonlocal size
+            size = min(end - offset, shared.read_max_bytes)
+            return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane(channel))
+
+        data: bytes | memoryview = await shared.again("read", deadline, start, end - offset)
+        if len(data) != size:
+            raise _short(len(data), size, offset)
+        return data
+
+    async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int:
+        """The count written, less than asked only at the disk's end; ENOSPC behind it. OSError."""
+        shared, port, size = self._shared, self._port, len(data)
+        start_s = trio.current_time()
+        deadline = start_s + port.io_timeout_s
+        session = shared.session
+        channel = None if session is None else session.pick(size, start_s)
+        lost: Attempt = None
+        try:
+            if (
+                session is not None
+                and channel is not None
+                and 0 < size <= shared.write_max_bytes
+                and offset + size <= port.info.size_bytes
+                and self._writable
+            ):
+                sent: Slot | Group | None = None
+                file_id = shared.file_id
+                try:
+                    parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
+                    if parts:
+                        sent = self._write_parts(parts, offset, data, deadline, write_through)
+                    else:
+                        lane = shared.lanes.get(channel) or shared.lane(channel)
+                        sent = channel.start_write(
+                            shared.tree_id, file_id, offset, data, deadline, lane, write_through=write_through
+                        )
+                    count: int = await sent
+                except BaseException as error:
+                    lost = shared.failed(error, channel, file_id, sent)
+                else:
+                    if not write_through:
+                        self.last_write_seq = port.write_seq = port.write_seq + 1
+                    if count == size:
+                        port.answers.last_s = now = trio.current_time()
+                        port.meter.wrote(size, start_s, now)
+                        return count
+            count = await self._write_slowly(offset, memoryview(data), deadline, write_through, lost)
+        except OSError as error:
+            port.meter.failed_write(start_s, trio.current_time())
+            port.failed(shared, error, start_s)
+            raise
+        port.answers.last_s = now = trio.current_time()
+        port.meter.wrote(count, start_s, now)
+        return count
+
+    def _write_parts(
+        self, parts: Parts, offset: int, data: bytes | memoryview, deadline: float, write_through: bool
+    ) -> Group:
+        """Start a write over several channels."""
+        shared, view = self._shared, memoryview(data)
+
+        def start(channel: Channel, begin: int, length: int) -> Slot:
+            return channel.start_write(
+                shared.tree_id, shared.file_id, offset + begin, view[begin : begin + length], deadline,
+                shared.lane(channel), write_through=write_through,
+            )  # fmt: skip
+
+        return _in_parts(parts, Group(), start)
+
+    async def _write_slowly(
+        self, offset: int, data: memoryview, deadline: float, write_through: bool, lost: Attempt
+    ) -> int:
+        """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole.
+
+        ``lost``: an attempt at it that may have been executed.
+        """
+        try:
+            await enter_trio()
+            self._check_open()
+            if not self._writable:
+                raise OSError(errno.EBADF, "not open for writing")
+            if lost is None:
+                await self._shared.usable("write", deadline)
+            size = min(len(data), self._port.info.size_bytes - offset)
+            if size <= 0 and len(data):
+                raise OSError(errno.ENOSPC, "the disk ends before")
+            return await self._write_all(offset, data[:size], deadline, write_through, lost)
+        except BaseException:
+            self._shared.give_up(lost)
+            raise
+
+    async def _write_all(
+        self, offset: int, data: memoryview, deadline: float, write_through: bool, lost: Attempt
+    ) -> int:
+        shared, port, done = self._shared, self._port, 0
+
+        def start(channel: Channel, replay: bool) -> Slot:
+            part = data[done : done + shared.write_max_bytes]
+            return channel.start_write(
+                shared.tree_id, shared.file_id, offset + done, part, deadline, shared.lane(channel),
+                write_through=write_through, replay=replay,
+            )  # fmt: skip
+
+        while done < len(data):
+            done += await shared.again("write", deadline, start, len(data) - done, lost)
+            if not write_through:
+                self.last_write_seq = port.write_seq = port.write_seq + 1
+        return done
+
+    async def zero(self, offset: int, length: int, *, write_through: bool = False) -> int:
+        """Zero the beginning of a range at its owner: the count of bytes done, as of a write. OSError.
+
+        A long range takes several calls, each of which ends within the bound; so the caller knows what is done
+        when one of them fails. Everything that holds of a write holds of a zeroing: what is lost with a channel
+        goes again, what was given up is fenced, and it is on the disk for good after the next flush.
+        """
+        await enter_trio()
+        port, start_s = self._port, trio.current_time()
+        deadline = start_s + port.io_timeout_s
+        self._check_open()
+        if not self._writable:
+            raise OSError(errno.EBADF, "not open for writing")
+        room_bytes = port.info.size_bytes - offset
+        if length and room_bytes <= 0:
+            raise OSError(errno.ENOSPC, "the disk ends before")
+        size = min(length, room_bytes, self._zero_bytes)
+        if port.zeroes_by_writes:
+            return await self.write(offset, bytes(min(size, limits.ZERO_WRITE_BYTES)), write_through=write_through)
+        try:
+            await self._zero(offset, size, deadline)
+            if write_through:
+                await self._flush(deadline)
+        except OSError as error:
+            port.meter.failed_write(start_s, trio.current_time())
+            port.failed(self._shared, error, start_s)
+            if isinstance(error, TimeoutError):
+                # As much again would end in the same way.
+                self._zero_bytes = limits.ZERO_PIECE_MIN_BYTES
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            logger.info("disk %s: its owner cannot zero a range; it is written instead", port.info.name)
+            port.zeroes_by_writes = True
+            return await self.zero(offset, length, write_through=write_through)
+        port.answers.last_s = trio.current_time()
+        took_s = port.answers.last_s - start_s
+        # No bytes were sent for it.
+        port.meter.wrote(0, start_s, start_s + took_s)
+        self._zero_bytes = _next_zero_bytes(self._zero_bytes, took_s, port.io_timeout_s)
+        return size
+
+    async def _zero(self, offset: int, size: int, deadline: float) -> None:
+        shared, port = self._shared, self._port
+        wanted = ZeroData(offset, offset + size)
+
+        def start(channel: Channel, replay: bool) -> Slot:
+            lane = shared.lane(channel)
+            return start_zero(channel, shared.tree_id, shared.file_id, wanted, deadline, lane, replay=replay)
+
+        await shared.again("zero", deadline, start)
+        self.last_write_seq = port.write_seq = port.write_seq + 1
+
+    async def flush(self) -> None:
+        """All writes acknowledged so far are on the disk; EIO once when some were lost. OSError."""
+        await enter_trio()
+        meter, start_s = self._port.meter, trio.current_time()
+        try:
+            await self._flush(start_s + self._port.io_timeout_s)
+        except OSError as error:
+            meter.failed_flush(start_s, trio.current_time())
+            self._port.failed(self._shared, error, start_s)
+            raise
+        self._port.answers.last_s = now = trio.current_time()
+        meter.flushed(start_s, now)
+
+    async def _flush(self, deadline: float) -> None:
+        self._check_open()
+        self._shared.raise_ended()
+        self._raise_lost()
+        shared, port = self._shared, self._port
+        covered_seq = port.write_seq
+
+        def start(channel: Channel, _: bool) -> Slot:
+            body = FlushRequest(shared.file_id).pack()
+            return channel.start_request(
+                Command.FLUSH, body, tree_id=shared.tree_id, deadline=deadline, lane=shared.lane(channel)
+            )
+
+        try:
+            await shared.again("flush", deadline, start)
+        except TimeoutError:
+            raise
+        except OSError:
+            # Of another disk nothing is known to be lost.
+            shared.raise_ended()
+            # The owner's kernel drops what it could not write: nobody's unflushed writes are safe.
+            port.lose_unflushed()
+            await self._check_verifier(deadline)
+            # It is told by this error, and only by this one.
+            self.lost = False
+            raise
+        if covered_seq > port.flushed_seq:
+            await self._check_verifier(deadline)
+        self._raise_lost()
+        port.flushed_seq = max(port.flushed_seq, covered_seq)
+
+    async def _check_verifier(self, deadline: float) -> None:
+        shared = self._shared
+
+        def start(channel: Channel, _: bool) -> Slot:
+            return start_query_disks(channel, shared.tree_id, shared.file_id, deadline)
+
+        reply: Reply = await shared.again("flush", deadline, start)
+        try:
+            info = only_disk(reply, self._port.info.id)
+        except RemoteProtocolError as error:
+            raise OSError(
+                errno.EIO, f"the exporter's answer about disk {self._port.info.name} makes no sense"
+            ) from error
+        self._port.opened(info)
+
+    def _raise_lost(self) -> None:
+        if self.lost:
+            self.lost = False
+            raise OSError(errno.EIO, f"disk {self._port.info.name}: acknowledged writes were lost with their owner")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "the handle is closed")
+
+    async def close(self) -> None:
+        """Never raises (but trio.Cancelled), never waits longer than CLOSE_TIMEOUT_S."""
+        await enter_trio()
+        if not self._closed:
+            self._closed = True
+            await self._shared.remove(self)
+
+
+def _in_parts(parts: Parts, group: Group, start: Callable[[Channel, int, int], Slot]) -> Group:
+    """Start every part, which begins at so many bytes of the whole and is so long."""
+    begin = 0
+    for channel, length in parts:
+        try:
+            group.add(start(channel, begin, length), begin)
+        except ChannelLost as error:
+            group.fail(error)
+            break
+        begin += length
+    return group
+
+
+def _next_zero_bytes(size: int, took_s: float, io_timeout_s: float) -> int:
+    """Twice as much where the owner is quick, half as much where it is slow: each call stays far from the bound."""
+    if took_s > io_timeout_s / 8:
+        return max(size // 2, limits.ZERO_PIECE_MIN_BYTES)
+    if took_s < io_timeout_s / 100:
+        return min(size * 2, limits.ZERO_REQUEST_MAX_BYTES)
+    return size
+
+
+def _short(count: int, size: int, offset: int) -> OSError:
+    return OSError(errno.EIO, f"the exporter gave {count} of {size} bytes at {offset}, which is inside the disk")
