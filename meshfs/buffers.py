@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs import limits
+from meshfs.linux import libc
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 HEADROOM_BYTES: Final = PAGE_BYTES
@@ -92,7 +93,7 @@ def keep_freed_memory() -> None:
     time. Faulting in a fresh MiB costs several times as much as filling it. This uses mallopt(3), where the C library
     has it.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = libc.find("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 2 * limits.FRAME_MAX_BYTES)
         mallopt(_M_TRIM_THRESHOLD, limits.BUFFER_POOL_IDLE_MAX_BYTES)

@@ -117,7 +117,7 @@ class DiskKeeper:
         served, config = self.served, self.served.config
         try:
             disk = await open_disk(
-                config.path, engine=self._engine, cache=config.cache.value,
+                config.path, engine=self._engine, cache=config.cache,
                 read_only=config.access is Access.READ_ONLY, instance=served.instance,
                 claim_timeout_s=claim_timeout_s, pool=self._pool, calls=self._calls,
             )  # fmt: skip

@@ -16,7 +16,6 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -38,7 +37,7 @@ from meshfs.linux.systemd import notify, notify_reloading
 from meshfs.loop.bounded import Bounded
 from meshfs.program.control import Handler, Request, serve_control
 from meshfs.smb.auth import Accounts
-from meshfs.telemetry.metrics_place import MetricsPlace
+from meshfs.telemetry.metrics_place import MetricsPlace, Server
 from meshfs.telemetry.process_facts import raise_descriptor_limit
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.disks import Disks, Found, status_text
@@ -46,9 +45,6 @@ from meshfsd.flows import FlowControl
 from meshfsd.places import Places
 from meshfsd.status import make_status
 from meshfsd.watch import NODE_UNTIL_RESTART, ExporterWatch
-
-if TYPE_CHECKING:
-    from meshfs.telemetry.prometheus import MetricsServer
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +208,7 @@ class NodeExporter:
         uptime_s = time.monotonic() - self._started
         return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, missing)
 
-    def _open_metrics(self, place: tuple[str, int]) -> "MetricsServer":
+    def _open_metrics(self, place: tuple[str, int]) -> Server:
         # The library takes time and memory, so it is loaded for those who use it.
         from meshfsd.metrics import open_exporter_metrics
 

@@ -1,8 +1,9 @@
 """The I/O priority of a process, as `ionice` sets it: ioprio_get(2), which libc does not wrap."""
 
-import ctypes
 import platform
 from typing import Final
+
+from meshfs.linux import libc
 
 _WHO_PROCESS: Final = 1
 _CLASS_SHIFT: Final = 13
@@ -11,8 +12,6 @@ _CLASS_IDLE: Final = 3
 # ioprio_get's number: asm/unistd_64.h, asm-generic/unistd.h.
 _NUMBERS: Final = {"x86_64": 252, "aarch64": 31, "riscv64": 31, "s390x": 283, "ppc64le": 274}
 _NUMBER: Final = _NUMBERS.get(platform.machine())
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def is_idle(pid: int) -> bool:
@@ -23,5 +22,5 @@ def is_idle(pid: int) -> bool:
     """
     if _NUMBER is None or pid <= 0:
         return False
-    priority: int = _libc.syscall(_NUMBER, _WHO_PROCESS, pid)
+    priority: int = libc.syscall(_NUMBER, _WHO_PROCESS, pid)
     return priority >= 0 and priority >> _CLASS_SHIFT == _CLASS_IDLE

@@ -7,6 +7,8 @@ import ctypes
 import struct
 from typing import Final
 
+from meshfs.linux import libc
+
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_BYTES: Final = 256
 _BTIME: Final = 0x0800
@@ -14,13 +16,14 @@ _BTIME_OFFSET: Final = 80
 # MAX_HANDLE_SZ
 _HANDLE_MAX_BYTES: Final = 128
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_statx: Final = libc.function("statx")
+_name_to_handle_at: Final = libc.function("name_to_handle_at")
 
 
 def statx(fd: int, mask: int) -> bytes | None:
     """The bytes of struct statx for an open file; None where the kernel cannot fill in all of ``mask``."""
     memory = ctypes.create_string_buffer(_STATX_BYTES)
-    if _libc.statx(fd, b"", _AT_EMPTY_PATH, mask, memory) != 0:
+    if _statx(fd, b"", _AT_EMPTY_PATH, mask, memory) != 0:
         return None
     (filled,) = struct.unpack_from("<I", memory)
     return memory.raw if filled & mask == mask else None
@@ -43,7 +46,7 @@ def file_handle(fd: int) -> str:
     memory = ctypes.create_string_buffer(8 + _HANDLE_MAX_BYTES)
     struct.pack_into("Ii", memory, 0, _HANDLE_MAX_BYTES, 0)
     mount_id = ctypes.c_int()
-    if _libc.name_to_handle_at(fd, b"", memory, ctypes.byref(mount_id), _AT_EMPTY_PATH) != 0:
+    if _name_to_handle_at(fd, b"", memory, ctypes.byref(mount_id), _AT_EMPTY_PATH) != 0:
         return ""
     length, kind = struct.unpack_from("Ii", memory)
     return f"{kind} {memory.raw[8 : 8 + length].hex()}"

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+from meshfs.linux import libc
 from meshfs.loop import reactor
 
 _FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _NS: Final = 1_000_000_000
 _COUNT_BYTES: Final = 8
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+_create: Final = libc.function("timerfd_create")
+_settime: Final = libc.function("timerfd_settime")
 
 
 class _TimerSpec(ctypes.Structure):
@@ -36,7 +38,7 @@ class Alarm:
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback = callback
-        self._fd = _check(_libc.timerfd_create(time.CLOCK_MONOTONIC, _FLAGS))
+        self._fd = libc.check(_create(time.CLOCK_MONOTONIC, _FLAGS))
         self._reactor = reactor.current()
         self._reactor.add(self._fd, self._fired)
 
@@ -53,7 +55,7 @@ class Alarm:
         """Fire after this long, instead of when it was set to before."""
         seconds, ns = divmod(max(int(delay_s * _NS), 1), _NS)
         spec = _TimerSpec(0, 0, seconds, ns)
-        _check(_libc.timerfd_settime(self._fd, 0, ctypes.byref(spec), None))
+        libc.check(_settime(self._fd, 0, ctypes.byref(spec), None))
 
     def _fired(self) -> None:
         try:
@@ -62,10 +64,3 @@ class Alarm:
             # It was set anew in the same round.
             return
         self._callback()
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result

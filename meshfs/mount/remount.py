@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from meshfs.limits import RELOAD_TIMEOUT_S
+from meshfs.linux import libc
 from meshfs.mount.exit_status import EXIT_CONFIG, EXIT_FAILURE
 from meshfs.mount.options import MountOptions
 from meshfs.program.control_client import NOT_ALLOWED, NoAnswer, read_control, read_mount
@@ -59,8 +60,7 @@ def _change_flags(point: str, kernel: Iterable[str]) -> int:
     flags = mount_flags(kernel)
     if os.statvfs(point).f_flag & _SEEN == flags & _SEEN and not flags & _MS_DIRSYNC:
         return 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(None, os.fsencode(point), None, ctypes.c_ulong(flags | _MS_REMOUNT), None) == 0:
+    if libc.function("mount")(None, os.fsencode(point), None, ctypes.c_ulong(flags | _MS_REMOUNT), None) == 0:
         return 0
     print(f"meshfs: {point}: the kernel refuses the options: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
     return EXIT_FAILURE

@@ -153,9 +153,6 @@ class Tree:
         """The config has other nodes now; their folders come and go with the next ``update``."""
         self._cluster_nodes = tuple(nodes)
 
-    def disk_files(self) -> Iterator[DiskFile]:
-        return (node for node in self._by_inode.values() if isinstance(node, DiskFile))
-
     def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> list[int]:
         """Bring the tree to exactly these disks (the config's nodes stay).
 

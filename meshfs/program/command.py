@@ -15,13 +15,10 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from meshfs import __version__
 from meshfs.errors import MeshfsError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 EXIT_OUTPUT: Final = 1
 _ERRORS: Final = "backslashreplace"
@@ -82,8 +79,14 @@ def _text(raw: io.FileIO, before: io.TextIOBase | None, *, line_buffering: bool 
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=_ERRORS, line_buffering=lines)
 
 
+class _Readable(Protocol):
+    """Has bytes to read, as collections.abc.Buffer says from Python 3.12 on."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+
 class _Output(io.FileIO):
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: _Readable, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -91,7 +94,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: _Readable, /) -> int:
         with suppress(OSError):
             return super().write(data)
         return memoryview(data).nbytes

@@ -217,12 +217,11 @@ def test_a_kernel_out_of_memory_refuses_what_it_never_took(monkeypatch: pytest.M
 
 
 def test_no_io_uring_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object) -> int:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(uring, "_call", refuse)
-    with pytest.raises(OSError, match="not permitted"):
-        UringEngine()
+    with monkeypatch.context() as patch:
+        patch.setattr(uring, "_syscall", lambda *arguments: -1)
+        patch.setattr(ctypes, "get_errno", lambda: errno.EPERM)
+        with pytest.raises(OSError, match="not permitted"):
+            UringEngine()
     monkeypatch.setattr(uring, "_SETUPS", ())
     with pytest.raises(OSError, match="too old"):
         UringEngine()

@@ -270,12 +270,9 @@ def test_ioctl_input_and_output_of_a_request_are_both_checked() -> None:
         m.IoctlRequest.unpack(body)
 
 
-def test_error_data_with_and_without_context() -> None:
-    assert m.ErrorResponse(b"1234").plain_data() == b"1234"
-    assert m.ErrorResponse.with_context(b"1234").plain_data() == b"1234"
-    for data in (b"", b"\x01\0\0\0", b"\xff\0\0\0\0\0\0\0"):
-        with pytest.raises(RemoteProtocolError):
-            m.ErrorResponse(data, 1).plain_data()
+def test_error_data_with_a_context_has_its_length_and_the_default_kind_before_it() -> None:
+    response = m.ErrorResponse.with_context(b"1234")
+    assert (response.data, response.context_count) == (struct.pack("<II", 4, 0) + b"1234", 1)
 
 
 def test_break_acknowledgments_are_told_apart() -> None:

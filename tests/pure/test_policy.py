@@ -20,7 +20,6 @@ from meshfs.scheduler.decide.policy import (
     FlowPolicy,
     Overrides,
     PolicyError,
-    apply,
     check,
 )
 
@@ -38,8 +37,13 @@ def reserved(*app: float, system: tuple[float, ...] = (), floor: float = 0.2) ->
     return DiskPolicy(system_floor=floor, flows=flows)
 
 
+def applied(policy: DiskPolicy, wish: object) -> DiskPolicy:
+    """The policy with one wish on top, checked as a whole."""
+    return Overrides().add(Change.parse(wish)).policy(policy, NODES)
+
+
 def changed(policy: DiskPolicy, **wish: object) -> DiskPolicy:
-    return apply(policy, Change.parse({key.rstrip("_"): value for key, value in wish.items()}), NODES)
+    return applied(policy, {key.rstrip("_"): value for key, value in wish.items()})
 
 
 # --- what holds without anything said -----------------------------------------------------
@@ -191,7 +195,7 @@ def test_a_change_of_a_flow_keeps_what_it_does_not_name() -> None:
 
 @pytest.mark.parametrize("wish", [{"node": "n1", "weight": 5}, {"node": "n1", "class": None, "weight": 5}])
 def test_without_a_class_both_are_meant(wish: dict[str, object]) -> None:
-    policy = apply(DiskPolicy(), Change.parse(wish), NODES)
+    policy = applied(DiskPolicy(), wish)
     assert policy.of(FlowKey("n1", APP)).weight == policy.of(FlowKey("n1", SYSTEM)).weight == 5
     assert policy.of(FlowKey("n2", APP)).weight == 1
 
@@ -263,7 +267,7 @@ ALMOST = JSON | st.sampled_from(["n1", "n9", "app", "system", 0.2, 1, 1000, 4096
 def test_any_json_is_a_valid_policy_or_one_clear_error(wish: object) -> None:
     refusal = ""
     try:
-        policy = apply(DiskPolicy(), Change.parse(json.loads(json.dumps(wish))), NODES)
+        policy = applied(DiskPolicy(), json.loads(json.dumps(wish)))
     except PolicyError as error:
         refusal = str(error) or "no reason"
     else:

@@ -211,7 +211,7 @@ def scenarios(
     floor = draw(st.sampled_from([0.01, 0.2, 0.2, 0.5, 0.9]))
     left = {APP: 1.0 - floor, SYSTEM: floor}
     for number in range(count):
-        flow = (f"n{number}", draw(st.sampled_from(list(classes))))
+        flow = FlowKey(f"n{number}", draw(st.sampled_from(list(classes))))
         policy = FlowPolicy(draw(WEIGHTS))
         if reservations and (part := draw(st.sampled_from([0.0, 0.3, 0.7]))):
             policy = replace(policy, reservation=part * left[flow.io_class])

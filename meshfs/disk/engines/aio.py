@@ -20,6 +20,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.disk.base import Done, report_fault
 from meshfs.disk.engines.threads import ThreadEngine
+from meshfs.linux import libc
 from meshfs.loop import reactor
 
 # io_setup, io_destroy, io_getevents, io_submit
@@ -37,9 +38,7 @@ _IOCB: Final = struct.Struct("<QIIHhIQQqQII")
 _EVENT: Final = struct.Struct("<QQqq")
 _EVENTS_MAX: Final = 128
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
+_syscall = libc.syscall
 
 # (opcode, fd, address, length, offset, flags, done)
 _Request = tuple[int, int, int, int, int, int, Done]

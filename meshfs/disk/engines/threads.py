@@ -19,14 +19,13 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Done, report_fault
+from meshfs.linux import libc
 from meshfs.loop import reactor
 
 _READ: Final = 0
 _WRITE: Final = 1
 _SYNC: Final = 2
 _ALLOCATE: Final = 3
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Iovec(ctypes.Structure):
@@ -35,14 +34,10 @@ class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-_preadv2 = _libc.preadv2
-_pwritev2 = _libc.pwritev2
-for _function in (_preadv2, _pwritev2):
-    _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int)
-    _function.restype = ctypes.c_ssize_t
-
-_fallocate = _libc.fallocate
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_TRANSFER: Final = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int)
+_preadv2 = libc.function("preadv2", *_TRANSFER, result=ctypes.c_ssize_t)
+_pwritev2 = libc.function("pwritev2", *_TRANSFER, result=ctypes.c_ssize_t)
+_fallocate = libc.function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 # (kind, fd, address, length, offset, RWF_* flags or fallocate's mode, done)
 _Request = tuple[int, int, int, int, int, int, Done]

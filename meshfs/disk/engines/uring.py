@@ -39,6 +39,7 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Done, report_fault
+from meshfs.linux import libc
 from meshfs.loop import reactor
 
 _SYS_SETUP: Final = 425
@@ -73,19 +74,7 @@ _CQE: Final = struct.Struct("<QiI")
 _DEFERRED: Final = _SETUP_SINGLE_ISSUER | _SETUP_DEFER_TASKRUN
 _SETUPS: Final = (_SETUP_COOP_TASKRUN, 0) if platform.machine() == "x86_64" else (_DEFERRED,)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
-
-
-def _call(*arguments: object) -> int:
-    """syscall(2); raises OSError."""
-    result: int = _syscall(*arguments)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
-
+_syscall = libc.syscall
 
 # (opcode, fd, address, length, offset, flags, done)
 _Request = tuple[int, int, int, int, int, int, Done]
@@ -104,7 +93,7 @@ class UringEngine:
             self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             try:
                 events = (ctypes.c_int * 1)(self._eventfd)
-                _call(_SYS_REGISTER, fd, _REGISTER_EVENTFD, ctypes.byref(events), 1)
+                libc.check(_syscall(_SYS_REGISTER, fd, _REGISTER_EVENTFD, ctypes.byref(events), 1))
             except BaseException:
                 os.close(self._eventfd)
                 raise
@@ -289,7 +278,7 @@ def _set_up(entries: int, in_flight_max: int) -> tuple[int, tuple[int, ...], boo
         _PARAMS.pack_into(parameters, 0, 0, in_flight_max, request, *[0] * 25)
         memory = (ctypes.c_char * _PARAMS.size).from_buffer(parameters)
         try:
-            fd = _call(_SYS_SETUP, entries, ctypes.byref(memory))
+            fd = libc.check(_syscall(_SYS_SETUP, entries, ctypes.byref(memory)))
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise

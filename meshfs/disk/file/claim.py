@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import trio
 
@@ -26,10 +26,10 @@ from meshfs.disk.file.disk import FileDisk
 from meshfs.disk.file.zero import modes_of
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong
 from meshfs.loop.bounded import Bounded
+from meshfs.model import Cache
 
 logger = logging.getLogger(__name__)
 
-Cache = Literal["none", "writeback"]
 
 # What open(2) and flock(2) say while another has the claim.
 _CLAIMED_ERRNOS: Final = (errno.EBUSY, errno.EWOULDBLOCK)
@@ -60,7 +60,7 @@ async def open_disk(
     path: Path,
     *,
     engine: Engine,
-    cache: Cache = "none",
+    cache: Cache = Cache.NONE,
     read_only: bool = False,
     instance: str = "",
     claim_timeout_s: float = limits.DISK_CLAIM_TIMEOUT_S,
@@ -91,7 +91,7 @@ async def open_disk(
     return FileDisk(
         claim.facts,
         claim.fd,
-        engine if cache == "none" else engine.buffered,
+        engine if cache == Cache.NONE else engine.buffered,
         claim.alignment,
         read_only=not claim.writable,
         tail_fd=claim.tail_fd,
@@ -100,12 +100,12 @@ async def open_disk(
     )
 
 
-def claim_disk(path: Path, cache: Cache = "none", read_only: bool = False, instance: str = "") -> Claim:
+def claim_disk(path: Path, cache: Cache = Cache.NONE, read_only: bool = False, instance: str = "") -> Claim:
     """Find out what is at ``path``, and claim it. Blocks as long as its file system or device does."""
     facts = scan_disk(path)
     if instance and facts.instance != instance:
         raise DiskUnavailable(f"disk {path}: is another device or image than before; reload to serve that one")
-    direct = cache == "none"
+    direct = cache == Cache.NONE
     fd, writable = _claim(facts, direct, read_only)
     try:
         tail_fd = None

@@ -202,11 +202,6 @@ def _value_of(key: str, value: object) -> float | None:
     return in_range(key, value)
 
 
-def apply(policy: DiskPolicy, change: Change, nodes: Collection[str]) -> DiskPolicy:
-    """The policy with the change, checked as a whole. Raises PolicyError; nothing is half applied."""
-    return Overrides().add(change).policy(policy, nodes)
-
-
 @dataclass(frozen=True)
 class Overrides:
     """All values set at run time for one disk, in the order they were set (again); the last one of a key counts.

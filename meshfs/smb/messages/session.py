@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Final, Self
 
-from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import HEADER_BYTES
 from meshfs.smb.messages.body import Body, Empty, block, request_tail, unpack_fixed
 
@@ -122,17 +121,3 @@ class ErrorResponse:
     def with_context(cls, data: bytes) -> Self:
         """Return a response with error data as dialect 3.1.1 requires it: one context of the default kind (2.2.2.1)."""
         return cls(_ERROR_CONTEXT.pack(len(data), 0) + data, 1)
-
-    def plain_data(self) -> bytes:
-        """Return the error data without the context that may surround it.
-
-        Raises RemoteProtocolError for a malformed context.
-        """
-        if not self.context_count:
-            return self.data
-        if len(self.data) < _ERROR_CONTEXT.size:
-            raise RemoteProtocolError("ERROR context: too short")
-        length, _kind = _ERROR_CONTEXT.unpack_from(self.data)
-        if _ERROR_CONTEXT.size + length > len(self.data):
-            raise RemoteProtocolError("ERROR context: the data reaches outside")
-        return self.data[_ERROR_CONTEXT.size : _ERROR_CONTEXT.size + length]

@@ -12,8 +12,9 @@ from meshfs.disk.base import Engine
 from meshfs.disk.engines.aio import AioEngine
 from meshfs.disk.engines.threads import ThreadEngine
 from meshfs.disk.engines.uring import UringEngine
-from meshfs.disk.file.claim import Cache, open_disk
+from meshfs.disk.file.claim import open_disk
 from meshfs.disk.file.disk import FileDisk
+from meshfs.model import Cache
 from meshlab.suites.disk import DiskCase
 
 #: Small ones, so that a test overflows them.
@@ -22,7 +23,7 @@ SMALL_ENGINES: Final[dict[str, Callable[[], Engine]]] = {
     "aio": lambda: AioEngine(in_flight_max=16),
     "threads": lambda: ThreadEngine(threads=4),
 }
-CACHES: Final[tuple[Cache, ...]] = ("none", "writeback")
+CACHES: Final = tuple(Cache)
 
 
 @asynccontextmanager
