@@ -20,7 +20,7 @@ from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.rules.access import ATTRIBUTE_RIGHTS, DISK_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES, action_on_existing
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.model import Access, FlowKey
+from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import has_wildcards
 from meshfs.smb.messages import CreateRequest
@@ -103,9 +103,7 @@ def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int
     if disk.share_counts.conflicts(granted, body.share_access):
         raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
     exporter, session, tree = request.peer.exporter, request.session, request.tree
-    assert tree.io_class is not None, "disks are in shares of a class"
-    turn = exporter.processor.turns.flow(FlowKey(session.user, tree.io_class))
-    opened = DiskOpen(session, tree, exporter.new_file_id(), granted, body.share_access, disk, turn)
+    opened = DiskOpen(session, tree, exporter.new_file_id(), granted, body.share_access, disk, exporter.processor)
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
     answer(request, body, opened, allowed=allowed, action=action_on_existing(body.disposition))
 

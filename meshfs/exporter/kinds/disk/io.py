@@ -18,9 +18,9 @@ from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind
-from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Owner
+from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import FlowKey
 from meshfs.smb.connection import take_payload
@@ -53,10 +53,10 @@ class DiskIo(Kind):
     When the last of them is answered after the open was closed, `drained` is called.
     """
 
-    __slots__ = ("disk", "flow", "readable", "requests", "turn", "writable", "write_through")
+    __slots__ = ("disk", "flow", "processor", "readable", "requests", "turn", "writable", "write_through")
 
     def __init__(
-        self, session: Owner, tree: Tree, file_id: int, access: int, disk: OfferedDisk, turn: ProcessorFlow
+        self, session: Owner, tree: Tree, file_id: int, access: int, disk: OfferedDisk, processor: Processor
     ) -> None:
         super().__init__(session, tree, file_id, access, disk.name, disk)
         self.disk = disk
@@ -67,7 +67,8 @@ class DiskIo(Kind):
         #: Its requests wait in this flow of the disk's queue ...
         self.flow = FlowKey(session.user, tree.io_class)
         #: ... and the replies to them in this flow of the processor.
-        self.turn = turn
+        self.turn = processor.turns.flow(self.flow)
+        self.processor = processor
         self.requests: set[DiskRequest] = set()
 
     def drained(self) -> None:
@@ -169,19 +170,19 @@ class DiskIo(Kind):
 
 def _read_answered(done: DiskRequest) -> None:
     done.on_done = _read_done
-    request = done.context
-    request.peer.exporter.processor.answered(request.open.turn, done)
+    opened: DiskIo = done.context.open
+    opened.processor.answered(opened.turn, done)
 
 
 def _read_done(done: DiskRequest) -> None:
     request: Request = done.context
     opened: DiskIo = done.context.open
+    peer = request.peer
     opened.requests.discard(done)
-    request.peer.cancellable.pop(request.message.message_id, None)
+    peer.cancellable.pop(request.message.message_id, None)
     buffer, result = done.buffer, done.result
     assert buffer is not None
     if result > 0:
-        peer = request.peer
         if request.compound is not None or peer.closed:
             body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, result, 0, 0)
             data = buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + result]
@@ -217,20 +218,20 @@ def _send_read(request: Request, buffer: Buffer, length: int) -> None:
 
 def _write_answered(done: DiskRequest) -> None:
     done.on_done = _write_done
-    request = done.context
-    request.peer.exporter.processor.answered(request.open.turn, done)
+    opened: DiskIo = done.context.open
+    opened.processor.answered(opened.turn, done)
 
 
 def _write_done(done: DiskRequest) -> None:
     request: Request = done.context
     opened: DiskIo = done.context.open
+    peer = request.peer
     assert done.buffer is not None
     opened.requests.discard(done)
-    request.peer.cancellable.pop(request.message.message_id, None)
+    peer.cancellable.pop(request.message.message_id, None)
     done.buffer.release()
     result = done.result
     if result > 0:
-        peer = request.peer
         if request.compound is not None or request.seal or peer.closed:
             request.reply(WRITE_RESPONSE.pack(17, 0, result, 0, 0, 0))
         else:
@@ -258,8 +259,8 @@ def _fail(request: Request, result: int) -> None:
 
 def _flush_answered(done: DiskRequest) -> None:
     done.on_done = _flush_done
-    request = done.context
-    request.peer.exporter.processor.answered(request.open.turn, done)
+    opened: DiskIo = done.context.open
+    opened.processor.answered(opened.turn, done)
 
 
 def _flush_done(done: DiskRequest) -> None:

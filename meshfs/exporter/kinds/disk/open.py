@@ -8,9 +8,9 @@ from meshfs.exporter.kinds.disk import zeroing
 from meshfs.exporter.kinds.disk.facts import disk_facts, with_disk
 from meshfs.exporter.kinds.disk.io import DiskIo
 from meshfs.exporter.rules.locks import Lockable
-from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Owner
+from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import Access
 from meshfs.smb.constants import Fsctl, NtStatus
@@ -35,9 +35,9 @@ class DiskOpen(DiskIo):
         access: int,
         share_access: int,
         disk: OfferedDisk,
-        turn: ProcessorFlow,
+        processor: Processor,
     ) -> None:
-        super().__init__(session, tree, file_id, access, disk, turn)
+        super().__init__(session, tree, file_id, access, disk, processor)
         self.share_access = share_access
         self._then: list[Callable[[], object]] = []
         self.excludes = disk.access_of(session.user) is Access.READ_WRITE
