@@ -2,6 +2,7 @@
 
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.state.closing import close_all
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Dialect, NtStatus, ShareFlags
 from meshfs.smb.messages import (
@@ -13,13 +14,14 @@ from meshfs.smb.messages import (
 
 
 def connect(request: Request) -> None:
+    """Connect the session to a share, and advertise the share's type and the most that its files grant."""
     body = TreeConnectRequest.unpack(request.message.body)
     session = request.session
     if (
         request.message.protection == Protection.NONE
         and request.peer.connection.negotiated.dialect is Dialect.SMB_3_1_1
     ):
-        # The first request behind the login proves by its signature that NEGOTIATE was not changed.
+        # The signature of the first request after the login proves that nobody changed NEGOTIATE on its way.
         raise StatusError(NtStatus.ACCESS_DENIED, "TREE_CONNECT of 3.1.1 is neither signed nor encrypted")
     exporter = request.peer.exporter
     share = exporter.find_share(body.share())
@@ -32,8 +34,8 @@ def connect(request: Request) -> None:
 
 
 def disconnect(request: Request) -> None:
-    """Answered when nothing of the tree's opens is at a disk any more."""
+    """Disconnect a tree. The answer comes when nothing of its opens is at a disk any more."""
     TreeDisconnectRequest.unpack(request.message.body)
     session, tree = request.session, request.tree
     request.peer.exporter.sessions.disconnect(session, tree)
-    session.close_opens(list(tree.opens), lambda: request.reply(TreeDisconnectResponse().pack()))
+    close_all(list(tree.opens), lambda: request.reply(TreeDisconnectResponse().pack()))

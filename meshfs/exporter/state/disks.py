@@ -6,38 +6,40 @@ from sortedcontainers import SortedDict
 
 from meshfs.exporter.rules.access import DISK_RIGHTS
 from meshfs.exporter.rules.changes import NotifyAction
+from meshfs.exporter.state.closing import close_all, nobody
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.model import Access
 from meshfs.smb.info import short_name
 
 
 class OfferedDisks:
-    """The disks on offer, by name; names are found without regard to case, as SMB does."""
+    """The disks on offer. They are found by name without regard to case, as names are in SMB."""
 
     def __init__(self) -> None:
-        # In the order listings have, which is that of the names as they are found.
+        # Sorted by the folded name, which is the order of listings.
         self._disks: SortedDict[str, OfferedDisk] = SortedDict()
         self._by_short_name: dict[str, list[OfferedDisk]] = {}
-        #: Called with (action, disk) after every change of the list.
+        #: Called with the action (NotifyAction) and the disk after every change.
         self.on_change: list[Callable[[int, OfferedDisk], None]] = []
 
     def __len__(self) -> int:
         return len(self._disks)
 
     def add(self, disk: OfferedDisk) -> None:
+        """Offer a disk from now on, under a name that no other one has."""
         self._disks[disk.name.casefold()] = disk
         self._by_short_name.setdefault(short_name(disk.name), []).append(disk)
         self._changed(NotifyAction.ADDED, disk)
 
     def remove(self, name: str) -> OfferedDisk:
-        """Stop offering it. Its opens are the caller's to end."""
+        """Stop offering the disk of that name. The caller closes its opens."""
         disk: OfferedDisk = self._disks.pop(name.casefold())
         self._by_short_name[short_name(disk.name)].remove(disk)
         self._changed(NotifyAction.REMOVED, disk)
         return disk
 
     def modified(self, disk: OfferedDisk) -> None:
-        """Its state, its size, or who may do what with it changed."""
+        """Tell that the state or the size of the disk changed, or who may do what with it."""
         self._changed(NotifyAction.MODIFIED, disk)
 
     def enforce(self, disk: OfferedDisk) -> None:
@@ -45,7 +47,7 @@ class OfferedDisks:
         for opened in list(disk.opens):
             access = disk.access_of(opened.node)
             if opened.access & ~DISK_RIGHTS[access]:
-                opened.close(_nobody)
+                opened.close(nobody)
             elif access is not Access.READ_WRITE:
                 opened.stop_excluding()
         self.modified(disk)
@@ -53,47 +55,33 @@ class OfferedDisks:
     def end_opens(self, disk: OfferedDisk) -> None:
         """End all opens of the disk, so that its initiators open it again and learn what became of it."""
         for opened in list(disk.opens):
-            opened.close(_nobody)
+            opened.close(nobody)
 
     def withdraw(self, name: str, then: Callable[[OfferedDisk], None]) -> None:
-        """Stop offering a disk; ``then`` when all its opens are closed and nothing is in flight."""
+        """Stop offering a disk, and call ``then`` when all its opens are closed and nothing of them is at the disk."""
         disk = self.remove(name)
         for pending in list(disk.creates):
             pending.retry()
-        opens = list(disk.opens)
-        left = len(opens) + 1
-
-        def one_less() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                then(disk)
-
-        for opened in opens:
-            opened.close(one_less)
-        one_less()
+        close_all(list(disk.opens), lambda: then(disk))
 
     def find(self, name: str, node: str) -> OfferedDisk | None:
-        """The disk, or None when it is not there or the node may not know of it."""
+        """The disk of that name, or None where there is none that the node may know of."""
         disk: OfferedDisk | None = self._disks.get(name.casefold())
         if disk is None and "~" in name:
-            # A disk's own name has no such character. Two disks of one short name have none.
+            # No disk has a tilde in its own name, so this may be a short name. One that two disks have names neither.
             named = self._by_short_name.get(name.upper(), ())
             same = [each for each in named if each.access_of(node) is not Access.NONE]
             disk = same[0] if len(same) == 1 else None
         return disk if disk is not None and disk.access_of(node) is not Access.NONE else None
 
     def visible(self, node: str) -> list[OfferedDisk]:
-        """The disks the node may know of, by name."""
+        """The disks that the node may know of, in the order of their names."""
         return [disk for disk in self.all() if disk.access_of(node) is not Access.NONE]
 
     def all(self) -> list[OfferedDisk]:
+        """All disks, in the order of their names."""
         return list(self._disks.values())
 
     def _changed(self, action: int, disk: OfferedDisk) -> None:
         for call in list(self.on_change):
             call(action, disk)
-
-
-def _nobody() -> None:
-    """Nobody waits for the end of the open's I/O."""

@@ -27,6 +27,7 @@ from meshfs.exporter.rules.memory_budget import MemoryBudget
 from meshfs.exporter.rules.node_usage import Usage
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.batches import Batches
+from meshfs.exporter.state.closing import nobody
 from meshfs.exporter.state.directory import Directory
 from meshfs.exporter.state.disks import OfferedDisks
 from meshfs.exporter.state.offered_disk import OfferedDisk
@@ -42,12 +43,12 @@ from meshfs.smb.messages.ioctl import NetworkInterface
 
 logger = logging.getLogger(__name__)
 
-#: What of a disk may have changed that has its name still: its state, its size, or who may do what with it.
+#: What changed of a disk that is modified: its state, its size, or who may do what with it.
 _MODIFIED: Final = NotifyFilter.ATTRIBUTES | NotifyFilter.SIZE
 
 
 class Exporter:
-    """One node's exporter; `take_accounts` and `take_security` change it while it runs."""
+    """One node's exporter. `take_accounts`, `take_security` and `take_config` change it while it runs."""
 
     def __init__(
         self,
@@ -69,13 +70,13 @@ class Exporter:
         #: The files of the share `scratch`; None where there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
-        #: What each node has of connections, sessions and memory; ``descriptors`` is what the process may open.
+        #: What each node has of connections and sessions; ``descriptors`` is how many files the process may open.
         self.usage = Usage(descriptors, accounts.nodes)
         self.memory = MemoryBudget(self.pool)
         self.clock = clock
-        #: Where further channels may be made to, asked for whenever a peer asks.
+        #: Called for the interfaces that a peer may make further channels to, whenever a peer asks for them.
         self.interfaces = interfaces
-        #: The digest of the config in force, which peers are told with the disks.
+        #: The digest of the config in force, which is advertised together with the disks.
         self.config_digest = ""
         self.guid = uuid.uuid4().bytes_le
         self.wall_clock: Callable[[], float] = time.time
@@ -85,21 +86,22 @@ class Exporter:
         self.sessions = Sessions(self.usage, self.count)
         #: The directories of all opens of the roots of shares of disks: they are told when a disk changes.
         self.watched: dict[Directory, None] = {}
-        # By node: as many as the config has.
+        # By node. There are as many as the config has nodes.
         self._holdings: dict[str, Holdings] = {}
         self.log_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
-        #: Of lines for what nodes do as they may.
+        #: The limit of lines about what nodes do rightly; ``log_limit`` is that of lines about what peers do wrong.
         self.info_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
         self.batches = Batches()
-        #: `Batches.touch`, which every request for a disk calls: without a look-up on the way.
+        #: `Batches.touch`. Every request for a disk calls it, and is spared one look-up.
         self.touch = self.batches.touch
         #: Whose turn it is to have something done.
         self.processor = Processor(self.batches)
-        # Different from those of an earlier run.
+        # Random, so that an id that an earlier run of this exporter gave out names no open of this one.
         self._last_file_id = secrets.randbits(24) << 32
         self.disks.on_change.append(self._tell_watchers)
 
     def count(self, what: str) -> None:
+        """Add one to the counter of that name, which the metrics and the status show."""
         self.counters[what] += 1
 
     def find_share(self, name: str) -> Share | None:
@@ -119,30 +121,30 @@ class Exporter:
         return holdings
 
     def find_account(self, user: str) -> tuple[str | None, bytes]:
-        """The name and the password's hash of who may log in as the user now, as `Accounts.find`."""
+        """The account of a user who may log in now, by its name and its password's hash, as `Accounts.find`."""
         return self.accounts.find(user)
 
     def take_accounts(self, accounts: Accounts) -> None:
-        """Who may log in from now on. A session whose node could not log in as it did ends: its key is another one."""
+        """Let these nodes log in from now on. A session ends whose node is gone, or has another key than before."""
         before, self.accounts = self.accounts, accounts
         self.usage.configure(accounts.nodes)
         for session in list(self.sessions.values()):
             if session.user and accounts.find(session.user) != before.find(session.user):
                 logger.info("node %s has another key, or left the cluster: its session ends", session.user)
-                self.sessions.end(session, _nobody)
+                self.sessions.end(session, nobody)
 
     def take_security(self, security: Security) -> None:
-        """What logins have to agree to from now on. A session that is protected less than that ends."""
+        """Demand this protection from now on. A session that is protected less ends."""
         self.security = security
         for session in list(self.sessions.values()):
             encrypts_less = security is Security.ENCRYPT and not session.encrypt
             signs_less = security is not Security.NONE and not session.signing_required
             if session.user and (encrypts_less or signs_less):
                 logger.info("node %s logged in before more protection was demanded: its session ends", session.user)
-                self.sessions.end(session, _nobody)
+                self.sessions.end(session, nobody)
 
     def limit_reached(self, why: str) -> None:
-        """A node was refused something, as it has all that a node may have: count it, and log it within limits."""
+        """Count and log that a node was refused something, because it has as much as a node may have."""
         self.count("node_limits_reached")
         if self.log_limit.allows(self.clock()):
             logger.warning("refused: %s", why)
@@ -150,18 +152,20 @@ class Exporter:
             self.count("log_lines_held_back")
 
     def now_filetime(self) -> int:
+        """The time of the machine's clock as a FILETIME (MS-DTYP 2.3.3)."""
         return filetime(int(self.wall_clock() * 1e9))
 
     def new_file_id(self) -> int:
+        """An id that no open of this exporter had before."""
         self._last_file_id += 1
         return self._last_file_id
 
     def end_late_oplock_breaks(self) -> None:
-        """Oplocks whose holder did not acknowledge in time are gone; to be called every second or so."""
+        """Drop the oplocks whose holders did not acknowledge in time. Has to be called about every second."""
         if self.scratch is None:
             return
         now = self.clock()
-        # The oldest come first, and all have the same time.
+        # Breaks are in the order in which they began, and all have the same timeout.
         late = list(takewhile(lambda oplock: oplock.is_late(now), self.scratch.breaking))
         self.batches.begin()
         for oplock in late:
@@ -170,7 +174,10 @@ class Exporter:
         self.batches.end()
 
     def take_config(self, digest: str) -> None:
-        """Another config is in force. Initiators that watch the disks are notified, ask again, and get its digest."""
+        """Advertise the digest of another config.
+
+        A change of any disk makes the initiators that watch the list ask for it again, and get the digest with it.
+        """
         if digest != self.config_digest:
             self.config_digest = digest
             for disk in self.disks.all()[:1]:
@@ -182,7 +189,3 @@ class Exporter:
         for directory in list(self.watched):
             directory.changed(what, action, disk.name)
         self.batches.end()
-
-
-def _nobody() -> None:
-    """Nobody waits for the end of the session's I/O."""

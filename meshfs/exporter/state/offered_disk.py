@@ -29,28 +29,28 @@ class OpenOfDisk(Protocol):
 
     @property
     def node(self) -> str:
-        """Whose it is."""
+        """The node that has it open."""
 
     @property
     def is_left(self) -> bool:
-        """Whether its session has ended, and I/O of it is at the disk still."""
+        """Whether its session has ended while it still has I/O at the disk."""
 
     def close(self, then: Callable[[], object]) -> None:
-        """Call ``then`` when nothing of it is at the disk any more."""
+        """Close it, and call ``then`` when nothing of it is at the disk any more."""
 
     def stop_excluding(self) -> None:
-        """Its node may only read the disk from now on."""
+        """Release what keeps writers out, because its node may only read the disk from now on."""
 
 
 class CreateOfDisk(Protocol):
     """A CREATE that waits for the disk; `meshfs.exporter.kinds.pending_create.PendingCreate` is one."""
 
     def retry(self) -> None:
-        """Find out whether the disk is offered still."""
+        """Try again, and be refused where the disk is no longer offered."""
 
 
 class OfferedDisk(Lockable):
-    """One disk as it is offered; ``allow`` tells what a node may do with it."""
+    """One disk on offer. ``allow`` tells what a node may do with it by the config."""
 
     __slots__ = (
         "_closing", "_written_ns", "_written_s", "allow", "creates", "info", "opens", "path", "runner", "share_counts",
@@ -64,20 +64,21 @@ class OfferedDisk(Lockable):
         self.allow = allow
         self.path = path
         self.size_bytes = info.size_bytes
-        #: All of them, the oldest first; closing ones too, until nothing of them is at the disk.
+        #: All opens, the oldest first. Closing ones are among them until nothing of them is at the disk.
         self.opens: dict[OpenOfDisk, None] = {}
+        #: The CREATEs that wait for I/O at the disk to end.
         self.creates: dict[CreateOfDisk, None] = {}
-        #: Those that exclude others.
+        #: What the opens that exclude others have, and share with others.
         self.share_counts = ShareCounts()
-        #: Of the opens those that are closing, by node.
+        #: The opens that are closing, by node.
         self._closing: dict[str, set[OpenOfDisk]] = {}
         runner.on_fault = self._fault
-        # The time of the last write, and what the runner said when it was made of that.
+        # The time of the last write, and the runner's time that it was computed from.
         self._written_ns = info.written_ns
         self._written_s = runner.written_s
 
     def _fault(self, request: DiskRequest, error: Exception) -> None:
-        """The disk has answered, and a fault of ours came after it: end the connection that asked."""
+        """Handling a disk's answer failed: end the connection that asked, so that the request goes again elsewhere."""
         bugs.report(logger, f"{request.op.name}, after the answer of disk {self.name},", error)
         if request.context is not None:
             request.context.fault(request)
@@ -87,22 +88,23 @@ class OfferedDisk(Lockable):
         return self.info.name
 
     def access_of(self, node: str) -> Access:
-        """What the node may do, at most what the disk itself lets anybody do."""
+        """What the node may do by the config, reduced to what the disk itself allows."""
         allowed = self.allow(node)
         if allowed is Access.READ_WRITE and self.info.access is not Access.READ_WRITE:
             return self.info.access
         return allowed
 
     def info_for(self, node: str) -> DiskInfo:
-        """What the node is told of the disk, with the verifier as it is now."""
+        """What the disk is advertised to the node as, with the verifier of this moment."""
         return replace(
             self.info, access=self.access_of(node), verifier=self.runner.disk.verifier, written_ns=self.written_ns()
         )  # fmt: skip
 
     def written_ns(self) -> int:
-        """When anybody last wrote to the disk, in ns of the epoch.
+        """When anybody last wrote to the disk, in ns since the epoch.
 
-        It moves with every write, also when the machine's clock was set back, and stays without one.
+        The time increases with every write, even when the machine's clock was set back, and never without a write.
+        At the mounts it is the mtime of the disk's file, by which programs find out whether somebody wrote.
         """
         written_s = self.runner.written_s
         if written_s is not None and written_s != self._written_s:
@@ -112,22 +114,22 @@ class OfferedDisk(Lockable):
         return self._written_ns
 
     def update(self, info: DiskInfo) -> None:
-        """The disk has another state or size, or became known; `OfferedDisks.modified` has to be called as well."""
+        """Take over another state or size. The caller calls `OfferedDisks.modified`, too."""
         self.info = info
         self.size_bytes = info.size_bytes
         self._written_ns = max(self._written_ns, info.written_ns)
 
     @property
     def is_away(self) -> bool:
-        """Whether there is no device or image behind it now: nothing of it can be read or written."""
+        """Whether no device or image is behind the disk now, so that nothing can be read or written."""
         return self.info.state in (DiskState.GONE, DiskState.MISSING)
 
     def begin_closing(self, opened: OpenOfDisk) -> None:
-        """From now on the open has nothing but I/O at the disk."""
+        """Note that the open is closed, and that only its I/O is left."""
         self._closing.setdefault(opened.node, set()).add(opened)
 
     def remove_open(self, opened: OpenOfDisk) -> None:
-        """Nothing of a closing open is at the disk any more."""
+        """Forget a closing open: nothing of it is at the disk any more."""
         del self.opens[opened]
         mine = self._closing[opened.node]
         mine.discard(opened)

@@ -54,36 +54,36 @@ class HoldsMemory(Protocol):
 class Peer:
     """The other end of one connection.
 
-    flush       sends ``out`` (the transport's, set by it)
-    on_stage    told how far the connection has come towards a login, and that the last session is gone
+    flush       sends ``out``; the transport sets it
+    on_stage    is called when the connection comes closer to a login, and when its last session has ended
     """
 
     def __init__(self, exporter: Exporter, remote: str) -> None:
         self.exporter = exporter
         self.remote = remote
         self.connection = Connection(Role.EXPORTER, exporter.pool, limits.FRAME_MAX_UNAUTHENTICATED_BYTES)
-        #: What it uses counts as this node's, which has logged in last; as the strangers' before a login.
+        #: What the connection uses is charged to the node that logged in last; before a login, to the strangers.
         self.usage = exporter.usage.strangers
-        #: Whether nobody is logged in on it.
+        #: Whether nobody is logged in on the connection.
         self.is_strangers = True
         self.connection.account = self.usage.memory
         self.window = CreditWindow()
         self.state = ConnectionState.NEW
         self.sessions: dict[int, Session] = {}
-        #: Binds under way, by the session's id.
+        #: The binds under way, by the id of their session.
         self.binds: dict[int, Bind] = {}
-        #: Asynchronous requests, by AsyncId.
+        #: The asynchronous requests, by AsyncId.
         self.waiting: dict[int, Pending] = {}
-        #: Requests that a CANCEL can still end, by message id.
+        #: The requests that a CANCEL can still end, by message id.
         self.cancellable: dict[int, DiskRequest | Pending] = {}
         self.last_async_id = 0
-        #: Those that hold memory.
+        #: The compounds whose memory is charged.
         self.compounds: set[HoldsMemory] = set()
         self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
         self.dirty = False
-        #: Nothing is received or sent any more.
+        #: Set when nothing can be received or sent any more.
         self.closed = False
-        #: To be closed once ``out`` is sent.
+        #: Set when the connection is to be closed as soon as ``out`` is sent.
         self.closing = False
         self.flush: Callable[[], None] = _nothing
         self.on_stage: Callable[[Stage], None] = _ignored
@@ -93,7 +93,7 @@ class Peer:
     # --- sending -----------------------------------------------------------------------
 
     def send(self, frame: bytes | bytearray | memoryview, buffer: Buffer | None = None) -> None:
-        """Queue a frame; ``buffer`` is released when it is sent, or cannot be."""
+        """Queue a frame. ``buffer``, in which it lies, is released when the frame was sent or cannot be."""
         if self.closed:
             if buffer is not None:
                 buffer.release()
@@ -112,7 +112,7 @@ class Peer:
         self.state = next_state(CONNECTION, self.state, event, Role.EXPORTER)
 
     def logged_in(self, usage: NodeUsage) -> None:
-        """A session of that node is valid: larger frames and more credits from now on."""
+        """Allow larger frames and more credits, because a session of that node has become valid."""
         if self.is_strangers:
             self.is_strangers = False
             usage.connections += 1
@@ -125,29 +125,31 @@ class Peer:
 
     @property
     def logins_under_way(self) -> int:
+        """How many logins and binds have begun on the connection and are not granted yet."""
         return len(self.binds) + sum(not session.user for session in self.sessions.values())
 
     @property
     def has_all_sessions(self) -> bool:
-        """No more are allowed here."""
+        """Whether the connection has as many sessions as it may have."""
         return len(self.binds) + len(self.sessions) >= limits.SESSIONS_PER_CONNECTION_MAX
 
     def end_bind(self, session_id: int) -> None:
-        """A bind was granted or refused, if there is one."""
+        """Forget the bind to that session, if one is under way, because it was granted or refused."""
         if self.binds.pop(session_id, None) is not None and (session := self.exporter.sessions.get(session_id)):
             session.binding.discard(self)
 
     def forget(self, session_id: int) -> None:
-        """The session is not bound to this connection any more, nor about to be."""
+        """Drop what the connection knows of the session, which is no longer bound to it, nor about to be."""
         self.binds.pop(session_id, None)
         self.sessions.pop(session_id, None)
         self.connection.security.pop(session_id, None)
         self.login_over()
 
     def login_over(self) -> None:
-        """A login or a bind failed, or a session is gone: without any other, nobody is logged in here.
+        """Find out whether anybody is still logged in, after a login or a bind failed or a session ended.
 
-        Its memory is charged to its last node still: large frames may come, and they must not take the strangers'.
+        Memory is charged to the last node even when nobody is: large frames may be on their way, and must not take the
+        memory of strangers.
         """
         if not any(other.user for other in self.sessions.values()):
             if not self.is_strangers:
@@ -156,9 +158,9 @@ class Peer:
             self.on_stage(Stage.NEGOTIATED)
 
     def abort(self) -> None:
-        """Close without an answer; what was answered before still goes out."""
+        """Close the connection without further answers. Answers that were queued before are sent."""
         if self.closed:
-            # Another connection may have its descriptor.
+            # Another connection may have its file descriptor by now.
             return
         self.closing = True
         if not self.dirty:
@@ -166,7 +168,7 @@ class Peer:
             self._mark_dirty(self)
 
     def lost(self) -> None:
-        """The transport is gone: end everything that has no other; what is at the disks ends by itself."""
+        """End what depends on this connection alone, because its transport is gone. I/O at a disk ends by itself."""
         if self.closed:
             return
         self.closed = True
@@ -187,11 +189,11 @@ class Peer:
         self.connection.close()
 
     def log_warning(self, text: str, *arguments: object) -> None:
-        """A line for what the peer did wrong; a flood of them is held back and counted."""
+        """Log what the peer did wrong. Lines beyond the limit are counted and not logged."""
         self._log(self.exporter.log_limit, logging.WARNING, text, arguments)
 
     def log_info(self, text: str, *arguments: object) -> None:
-        """A line for what the peer did, within a limit of its own: a node may log in over and over."""
+        """Log what the peer did rightly, within a limit of its own: a node may log in over and over."""
         self._log(self.exporter.info_limit, logging.INFO, text, arguments)
 
     def _log(self, limit: LogLimit, level: int, text: str, arguments: tuple[object, ...]) -> None:
@@ -201,6 +203,7 @@ class Peer:
         logger.log(level, "%s: " + text, self.remote, *arguments)
 
     def protection_text(self, session: Session) -> str:
+        """How the session is protected, for logs: ``SMB 3.1.1, signing AES-GMAC``."""
         negotiated = self.connection.negotiated
         dialect = negotiated.dialect.text if negotiated.dialect is not None else "?"
         how = f"encrypted {negotiated.cipher.text}"
@@ -210,8 +213,8 @@ class Peer:
 
 
 def _nothing() -> None:
-    """Nothing is left to do."""
+    """Stands for ``flush`` where no transport sends: frames stay in ``out``."""
 
 
 def _ignored(_: Stage) -> None:
-    """Nobody wants to know."""
+    """Stands for ``on_stage`` where nobody decides who may stay."""

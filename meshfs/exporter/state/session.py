@@ -1,18 +1,21 @@
-"""Sessions: who is logged in, and what it has open (MS-SMB2 3.3.1.8).
+"""A session: the login of a node, with everything that the node has opened in it (MS-SMB2 3.3.1.8).
 
-A session is apart from the connection it was made on: ``channels`` holds the connections it
-is bound to and the keys on each. It ends with the last of them (3.3.7.1), or on all at once.
-How a session begins is told in `meshfs.exporter.commands.session_setup`, and which there are in `sessions`.
+A session outlives the connection that it was made on. ``channels`` maps each connection that the session is bound to
+to the keys that are used there. The session ends when the last of them is lost (3.3.7.1), or on all of them at once.
+
+`meshfs.exporter.commands.session_setup` begins sessions, `meshfs.exporter.commands.binding` binds them to further
+connections, and the table of all sessions (`sessions.py`) ends them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from meshfs import limits
 from meshfs.errors import StatusError
 from meshfs.exporter.rules.holdings import Holdings, Resource
+from meshfs.exporter.state.closing import close_all
 from meshfs.exporter.state.open import Open
-from meshfs.exporter.state.tree import OpenOfTree, Tree
+from meshfs.exporter.state.tree import Tree
 from meshfs.model import IoClass
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.connection import Connection, Role
@@ -21,16 +24,16 @@ from meshfs.smb.messages import FileId
 from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash
 from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
-#: States in which requests of the session are served.
+#: The states in which requests of a session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
 
 
 class BoundConnection(Protocol):
     """A connection, as far as a session knows it; `meshfs.exporter.state.peer.Peer` is one.
 
-    remote       who is at its other end, for logs and the status
-    connection   what the two ends negotiated, and the keys of its sessions
-    closed       nothing is received or sent any more
+    remote       names the other end in logs and in the status
+    connection   has what the two ends negotiated, and the keys of the sessions on it
+    closed       is set when nothing can be received or sent any more
     """
 
     remote: str
@@ -38,16 +41,16 @@ class BoundConnection(Protocol):
     closed: bool
 
     def send(self, frame: bytes | bytearray | memoryview) -> None:
-        """Send a frame, at the latest when the batch under way ends."""
+        """Queue a frame; it leaves at the latest when the batch under way ends."""
 
     def forget(self, session_id: int) -> None:
-        """The session is not bound to this connection any more, nor about to be."""
+        """Drop what the connection knows of the session, which is no longer bound to it, nor about to be."""
 
     def abort(self) -> None:
-        """Close it without an answer."""
+        """Close the connection without an answer to what is under way."""
 
     def log_info(self, text: str, *arguments: object) -> None:
-        """Log a line for what its other end did, unless there were too many."""
+        """Log what the other end did, unless it has caused too many lines already."""
 
 
 class Session:
@@ -61,47 +64,52 @@ class Session:
 
     def __init__(self, session_id: int, peer: BoundConnection, preauth: PreauthHash) -> None:
         self.id = session_id
-        #: The connection it was made on, or when that is gone the oldest of the others.
+        #: The connection that the session was made on; when that is lost, the oldest of the others.
         self.peer = peer
-        #: What was agreed to there; every other channel has the same.
+        #: What was negotiated on that connection; a bind is refused where the other one differs in what matters.
         self.negotiated = peer.connection.negotiated
         self.state = SessionState.NEW
-        #: Whether its requests are served; follows ``state``, for the hot path.
+        #: Whether requests of the session are served. It follows ``state``, and saves the hot path a look-up.
         self.serving = False
         self.user = ""
-        #: What its node has here, in this session and others; until the login it has nothing.
+        #: What the node has at this exporter in all its sessions; set by the login.
         self.holdings: Holdings
-        #: Logins under way, by connection: the first, or once more on any channel.
+        #: The logins under way by connection: the first one, or a reauthentication on any channel.
         self.logins: dict[BoundConnection, Acceptor] = {}
         self.preauth = preauth
-        #: The keys of its first login, whatever became of that channel; binds have their ciphers from there ...
+        #: The keys of the first channel, kept when that channel is lost: all channels have its encryption keys.
         self.security: ChannelSecurity | None = None
-        #: ... and are signed with its key (3.3.5.2.4).
+        #: What checks and signs the messages of binds with the session's own key (3.3.5.2.4).
         self.bind_security: BindSecurity | None = None
-        #: Why no further connection may be bound to it; empty while that is allowed.
+        #: Why no further connection may be bound to the session; empty while one may.
         self.no_more_channels = ""
         self.channels: dict[BoundConnection, ChannelSecurity] = {}
-        #: Connections with a bind under way.
+        #: The connections on which a bind to this session is under way.
         self.binding: set[BoundConnection] = set()
         self.signing_required = True
         self.encrypt = False
         self.trees: dict[int, Tree] = {}
         self.last_tree_id = 0
         self.opens: dict[int, Open] = {}
-        #: Closed, with I/O still at a disk.
+        #: The opens that are closed and still have I/O at a disk.
         self.closing: dict[int, Open] = {}
 
     def happened(self, event: Event) -> None:
+        """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
         self.serving = self.state in SERVING
 
     def forget(self, connection: BoundConnection) -> None:
-        """The session is not bound to the connection any more, nor about to be."""
+        """Unbind the session from the connection, and end a bind that is under way there."""
         self.channels.pop(connection, None)
         connection.forget(self.id)
 
     def leave(self, connection: BoundConnection) -> None:
-        """A channel is lost: take its requests back from the disks' queues. What is at a disk ends by itself."""
+        """Go on without a channel that is lost.
+
+        Its requests that are queued at a disk are cancelled, because the initiator sends them again on another channel.
+        I/O that is at a disk already cannot be taken back, and ends by itself.
+        """
         self.logins.pop(connection, None)
         if self.peer is connection:
             self.peer = next(iter(self.channels))
@@ -109,14 +117,14 @@ class Session:
             opened.cancel_requests_of(connection)
 
     def find_closing(self, tree: Tree, file_id: FileId) -> Open | None:
-        """An open that is closed already, and still has I/O at its disk."""
+        """The open of that id that is closed already and still has I/O at its disk, or None."""
         opened = self.closing.get(file_id.volatile)
         if opened is None or opened.tree is not tree or file_id.persistent != file_id.volatile:
             return None
         return opened
 
     def add_tree(self, share: str, io_class: IoClass | None) -> Tree:
-        """Raises StatusError INSUFFICIENT_RESOURCES."""
+        """Connect the session to a share. Raises StatusError INSUFFICIENT_RESOURCES where it has too many trees."""
         if len(self.trees) >= limits.TREES_PER_SESSION_MAX:
             raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many trees")
         self.holdings.take(Resource.TREES)
@@ -125,29 +133,15 @@ class Session:
         return tree
 
     def remove_tree(self, tree: Tree) -> None:
-        """Nobody can use it from now on. Its opens are the caller's to end; CREATEs that wait are refused."""
+        """Disconnect a tree, which refuses the CREATEs that wait in it. The caller closes its opens."""
         del self.trees[tree.id]
         self.holdings.give_back(Resource.TREES)
         for pending in list(tree.creates):
             pending.retry()
 
-    def close_opens(self, opens: Sequence[OpenOfTree], then: Callable[[], object]) -> None:
-        """End these opens; ``then`` when nothing of them is at a disk any more."""
-        left = len(opens) + 1
-
-        def one_less() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                then()
-
-        for opened in opens:
-            opened.close(one_less)
-        one_less()
-
     def end(self, then: Callable[[], object]) -> None:
-        """Forget everything it has; ``then`` when nothing of it is at a disk any more."""
+        """Give up all its trees and opens, and call ``then`` when nothing of them is at a disk any more."""
         self.serving = False
         for tree in list(self.trees.values()):
             self.remove_tree(tree)
-        self.close_opens([*self.opens.values(), *self.closing.values()], then)
+        close_all([*self.opens.values(), *self.closing.values()], then)

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 
 from meshfs.exporter.rules.node_usage import Usage
+from meshfs.exporter.state.closing import nobody
 from meshfs.exporter.state.session import BoundConnection, Session
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import IoClass
@@ -53,15 +54,15 @@ class Sessions(Mapping[int, Session]):
         return tree
 
     def disconnect(self, session: Session, tree: Tree) -> None:
-        """Nobody can use the tree from now on. Its opens are the caller's to end."""
+        """Disconnect a tree: nobody can use it from now on. The caller closes its opens."""
         session.remove_tree(tree)
         self.system_trees.discard(session.id << 32 | tree.id)
 
     def end(self, session: Session, then: Callable[[], object]) -> None:
-        """Nobody can use the session from now on. Calls ``then`` when nothing of it is at a disk any more.
+        """End the session on all its channels, and call ``then`` when nothing of it is at a disk any more.
 
-        When its I/O still ends as it is called again, ``then`` waits as well: what a lost connection left at a disk
-        must have landed before the next login is answered.
+        It may be called again while the session's I/O is still at a disk. Then this ``then`` waits for that I/O, too,
+        because what a lost session left at a disk must have landed before anybody relies on its end.
         """
         if self._by_id.pop(session.id, None) is None:
             ending = self._ending.get(session.id)
@@ -87,16 +88,12 @@ class Sessions(Mapping[int, Session]):
         session.end(ended)
 
     def unbind(self, session: Session, connection: BoundConnection) -> None:
-        """A connection is lost: the session goes on with its other channels, or ends with its last (3.3.7.1)."""
+        """Take a lost connection from the session, which goes on with its other channels or ends with its last one."""
         if not session.channels.keys() - {connection}:
-            self.end(session, _nobody)
+            self.end(session, nobody)
             return
         session.forget(connection)
         self._count("channels_lost")
         left = len(session.channels)
         connection.log_info("channel of the session of node %s lost, %d left", session.user, left)
         session.leave(connection)
-
-
-def _nobody() -> None:
-    """Nobody waits for the end of the session's I/O."""
