@@ -19,7 +19,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from sortedcontainers import SortedList
 
@@ -38,16 +38,16 @@ class ByteRange:
         """Whether the offset of the last byte fits into 64 bits."""
         return self.length == 0 or self.offset + self.length - 1 <= OFFSET_MAX
 
-    def touches(self, other: "ByteRange") -> bool:
+    def touches(self, other: Self) -> bool:
         """Whether the two overlap or lie side by side. All ranges that can conflict do."""
         return self.offset <= other.offset + other.length and other.offset <= self.offset + self.length
 
-    def joined(self, other: "ByteRange | None") -> "ByteRange":
+    def joined(self, other: Self | None) -> Self:
         """The smallest range that contains both."""
         if other is None:
             return self
         offset = min(self.offset, other.offset)
-        return ByteRange(offset, max(self.offset + self.length, other.offset + other.length) - offset)
+        return type(self)(offset, max(self.offset + self.length, other.offset + other.length) - offset)
 
 
 @dataclass(frozen=True, slots=True)

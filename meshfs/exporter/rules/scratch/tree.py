@@ -6,7 +6,7 @@ directory counts both, as files are opened, closed, made, moved and removed.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
 from sortedcontainers import SortedDict
 
@@ -44,14 +44,14 @@ class ScratchFile(Lockable):
         "opens", "opens_below", "oplock", "parent", "share_counts", "short_name", "times", "watchers",
     )  # fmt: skip
 
-    def __init__(self, name: str, parent: "ScratchFile | None", index_number: int, now: int, *, folder: bool) -> None:
+    def __init__(self, name: str, parent: Self | None, index_number: int, now: int, *, folder: bool) -> None:
         super().__init__()
         self.name = name
         self.parent = parent
         self.index_number = index_number
         self.times = FileTimes.same(now)
         self.attributes = 0
-        self.children: SortedDict[str, ScratchFile] | None = SortedDict() if folder else None
+        self.children: SortedDict[str, Self] | None = SortedDict() if folder else None
         self.data = bytearray()
         self.opens: dict[OpenOfFile, None] = {}
         self.share_counts = ShareCounts()
@@ -62,7 +62,7 @@ class ScratchFile(Lockable):
         self.height = 0
         self.short_name = ""
         # The files of a directory whose 8.3 name is not their own name.
-        self._shorts: dict[str, ScratchFile] = {}
+        self._shorts: dict[str, Self] = {}
         # How many of its directories have which height.
         self._heights: dict[int, int] = {}
 
@@ -70,7 +70,7 @@ class ScratchFile(Lockable):
     def is_directory(self) -> bool:
         return self.children is not None
 
-    def above(self) -> "Iterator[ScratchFile]":
+    def above(self) -> Iterator[Self]:
         """The directories that the file lies in, the nearest first."""
         directory = self.parent
         while directory is not None:
@@ -102,14 +102,14 @@ class ScratchFile(Lockable):
 
     # --- what lies in a directory ------------------------------------------------------
 
-    def find(self, name: str) -> "ScratchFile | None":
+    def find(self, name: str) -> Self | None:
         """The file of that name; where there is none, the file of that 8.3 name."""
         if self.children is None:
             return None
-        found: ScratchFile | None = self.children.get(name.casefold())
+        found: Self | None = self.children.get(name.casefold())
         return found or self._shorts.get(name.upper())
 
-    def children_after(self, folded_name: str | None) -> "Iterator[tuple[str, ScratchFile]]":
+    def children_after(self, folded_name: str | None) -> Iterator[tuple[str, Self]]:
         """The files behind a folded name in the order of listings. The name itself need not exist any more."""
         children = self.children
         if children is None:
@@ -117,7 +117,7 @@ class ScratchFile(Lockable):
         for key in children.irange(folded_name, inclusive=(False, True)):
             yield key, children[key]
 
-    def attach(self, file: "ScratchFile", name: str) -> None:
+    def attach(self, file: Self, name: str) -> None:
         """Enter a file, or a directory with all that is in it, under a name that is free."""
         assert self.children is not None
         file.parent, file.name = self, name
@@ -127,7 +127,7 @@ class ScratchFile(Lockable):
         if file.is_directory:
             self._change_height(None, file.height)
 
-    def detach(self, file: "ScratchFile") -> None:
+    def detach(self, file: Self) -> None:
         """Remove a file from the directory; its ``parent`` stays what it was."""
         assert self.children is not None
         del self.children[file.name.casefold()]
@@ -137,7 +137,7 @@ class ScratchFile(Lockable):
         if file.is_directory:
             self._change_height(file.height, None)
 
-    def _give_short_name(self, file: "ScratchFile") -> None:
+    def _give_short_name(self, file: Self) -> None:
         """Choose the 8.3 name of a file. A file's own name takes precedence over the 8.3 name of another file."""
         assert self.children is not None
         own = file.name.upper()
@@ -153,7 +153,7 @@ class ScratchFile(Lockable):
             file.short_name = short
             self._shorts[short] = file
 
-    def _count_opens(self, file: "ScratchFile", sign: int) -> None:
+    def _count_opens(self, file: Self, sign: int) -> None:
         moved = sign * (len(file.opens) + file.opens_below)
         if moved:
             for directory in (self, *self.above()):
