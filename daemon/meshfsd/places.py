@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from meshfs.cluster.config import Node
 from meshfs.errors import ConfigError
-from meshfs.exporter.serving.endpoints import listen_all, listen_tcp_at, listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.telemetry.metrics_place import MetricsPlace
+from meshfs.transport.listening import listen_all, listen_tcp_at, listen_unix
 
 logger = logging.getLogger(__name__)
 

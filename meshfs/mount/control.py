@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from meshfs.errors import ConfigError
-from meshfs.exporter.serving.endpoints import listen_unix
+from meshfs.transport.listening import listen_unix
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.exporter.serving.endpoints import listen_tcp, listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
 from meshfs.smb.wire import prefix
+from meshfs.transport.listening import listen_tcp, listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
 from support.knocking import knocking

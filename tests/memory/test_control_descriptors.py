@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.exporter.serving.endpoints import listen_unix
 from meshfs.program.control import Answer, Request, serve_control
 from meshfs.program.control_client import read_control
+from meshfs.transport.listening import listen_unix
 
 
 async def test_a_connection_that_cannot_be_accepted_is_one_line_of_the_log(

@@ -9,7 +9,6 @@ import trio
 from meshfs import limits
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.rules.admission import Stage
-from meshfs.exporter.serving.endpoints import listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import SERVING
@@ -43,6 +42,7 @@ from meshfs.smb.messages import (
     unpack_interfaces,
 )
 from meshfs.smb.messages.ioctl import NO_FILE
+from meshfs.transport.listening import listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import RawBind, bind, protection_by, second_channel
 from meshlab.smb.raw_initiator import RawInitiator, SocketInitiator, file_id_of, make_exporter, read_body, write_body

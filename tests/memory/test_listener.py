@@ -11,11 +11,11 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import ConfigError
-from meshfs.exporter.serving.endpoints import listen_all, listen_tcp, listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.model import Security
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
+from meshfs.transport.listening import listen_all, listen_tcp, listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
 

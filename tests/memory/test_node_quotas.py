@@ -7,11 +7,11 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 import trio
 
 from meshfs import limits
-from meshfs.exporter.serving.endpoints import listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import EchoRequest, LogoffRequest
 from meshfs.smb.wire import prefix
+from meshfs.transport.listening import listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import bind
 from meshlab.smb.raw_initiator import RawInitiator, SocketInitiator, make_exporter, read_body, write_body

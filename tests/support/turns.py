@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 import trio
 
 from meshfs import limits
-from meshfs.exporter.serving.endpoints import listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
+from meshfs.transport.listening import listen_unix
 from meshlab.smb.raw_initiator import SocketInitiator
 
 ECHO = EchoRequest().pack()

@@ -18,7 +18,6 @@ import trio
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.cluster.config import disk_id
-from meshfs.exporter.serving.endpoints import listen_tcp, listen_unix
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.offered_disk import OfferedDisk
@@ -33,6 +32,7 @@ from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
 from meshfs.smb.auth import Initiator as Login
+from meshfs.transport.listening import listen_tcp, listen_unix
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.fixed_ways import Dialer, FixedWays
