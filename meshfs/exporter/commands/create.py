@@ -24,6 +24,7 @@ _SHARE_ALL: Final = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELET
 
 
 def create(request: Request) -> None:
+    """Let the kind of open that the share and the name call for answer the CREATE."""
     body = CreateRequest.unpack(request.message.body)
     _check(body)
     check_room(request.session)

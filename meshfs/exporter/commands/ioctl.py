@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def ioctl(request: Request) -> None:
+    """Answer an FSCTL of the connection, or let the open answer."""
     body = IoctlRequest.unpack(request.message.body)
     if body.flags != IOCTL_IS_FSCTL:
         raise StatusError(NtStatus.NOT_SUPPORTED, "IOCTL that is no FSCTL")

@@ -26,6 +26,7 @@ _NO_SEQUENCE: Final = 0
 
 
 def lock(request: Request) -> None:
+    """Lock or unlock ranges, unless the request repeats one that has succeeded."""
     body = LockRequest.unpack(request.message.body)
     opened = find_open(request, *body.file_id)
     sequence = _sequence_of(request, body)

@@ -53,6 +53,7 @@ class Oplock:
             self.holder.oplock_broken()
 
     def is_late(self, now_s: float) -> bool:
+        """Whether the holder has taken too long to acknowledge the break."""
         return self.breaking and now_s >= self.deadline
 
     def add_waiter(self, waiter: Callable[[], None]) -> None:

@@ -29,7 +29,8 @@ from meshfs.smb.info import OpenFacts
 class Owner(Protocol):
     """The session of an open, as far as the open knows it.
 
-    holdings   what the session's node has at this exporter
+    user       the node that is logged in
+    holdings   what the node has at this exporter
     opens      the opens by file id that requests can name
     closing    the opens by file id that are closed and still have I/O at a disk
     serving    whether requests of the session are served

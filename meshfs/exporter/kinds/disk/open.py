@@ -52,6 +52,7 @@ class DiskOpen(DiskIo):
     # --- its end -----------------------------------------------------------------------
 
     def close(self, then: Callable[[], object]) -> None:
+        """Cancel the requests that are queued; `drained` goes on when the last of those at the disk is answered."""
         if self.gone:
             then()
             return
@@ -83,6 +84,7 @@ class DiskOpen(DiskIo):
             self.disk.wake_lock_waiters(freed)
 
     def drained(self) -> None:
+        """The open is gone: let others in, and call whoever has closed it."""
         then, self._then = self._then, []
         if not then:
             return

@@ -15,6 +15,7 @@ _LEAVE, RESUME_UPDATES = 0, -2
 
 
 def facts(file: ScratchFile, name: str, volume_serial: int) -> FileFacts:
+    """What is told of a file; ``name`` is its path for an open, and its own name in a listing."""
     size_bytes = len(file.data)
     return FileFacts(
         name=name,

@@ -84,6 +84,7 @@ class ScratchOpen(Kind):
         file.add_open(self)
 
     def close(self, then: Callable[[], object]) -> None:
+        """End at once. The answer to the CLOSE leaves before those to the requests that the open kept waiting."""
         if self.closing:
             then()
             return
@@ -252,6 +253,7 @@ class ScratchOpen(Kind):
     # --- its oplock --------------------------------------------------------------------
 
     def grant_oplock(self, level: int) -> None:
+        """Let the initiator cache the file, whose only open this is."""
         self.oplock = self.file.oplock = Oplock(self, level)
 
     def oplock_broken(self) -> None:
