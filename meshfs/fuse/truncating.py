@@ -13,12 +13,13 @@ would have its data zeroed, the right one would keep old bytes.
 from typing import Generic, TypeVar
 
 from meshfs import limits
+from meshfs.errors import MeshfsError
 
 T = TypeVar("T")
 _FOREIGN_PID = 0
 
 
-class Ambiguous(Exception):
+class Ambiguous(MeshfsError):
     """Two openers whose threads have the same id may be meant."""
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 import trio
 
 from meshfs import limits
+from meshfs.errors import MeshfsError
 from meshfs.wording import describe
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 _ACCEPTING = logging.getLogger("trio.serve_listeners")
 
 
-class RefusedError(Exception):
+class RefusedError(MeshfsError):
     """The request is answered with the text as its error."""
 
 

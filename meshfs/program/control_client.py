@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from meshfs.errors import MeshfsError
 from meshfs.limits import CONTROL_TIMEOUT_S, STATUS_MAX_BYTES
 from meshfs.telemetry.fields import Fields
 
@@ -30,7 +31,7 @@ EXPORTER_STOPPED: Final = "exporter-stopped"
 EXPORTER_SILENT: Final = "exporter-silent"
 
 
-class NoAnswer(Exception):
+class NoAnswer(MeshfsError):
     """A mount or an exporter did not tell how it is; the text says why."""
 
     def __init__(self, text: str, code: str = "") -> None:

@@ -40,6 +40,14 @@ def test_a_circle_through_the_type_checker_alone_is_a_circle(tmp_path: Path) -> 
     assert numbers["quoted types"].value == "2"
 
 
+def test_a_quoted_type_that_names_the_class_it_stands_in_is_told_from_others(tmp_path: Path) -> None:
+    own = "class One:\n    def same(self) -> 'One': ...\n    def other(self, x: 'list[Two]') -> None: ...\n"
+    write_product(tmp_path, a=f"{own}class Two: ...\n")
+    numbers = measured(tmp_path)
+    assert numbers["quoted types"].value == "2"
+    assert numbers["quoted types that name another class"].of_what == ("meshfs.a: list[Two]",)
+
+
 def test_folders_that_import_each_other_are_a_circle_also_where_no_modules_are_one(tmp_path: Path) -> None:
     write_product(
         tmp_path, low__x="from meshfs.high import y\n", low__z="", high__y="", high__w="from meshfs.low import z\n"

@@ -126,10 +126,12 @@ def _circle_numbers(modules: Mapping[str, Module], imports: Mapping[str, Imports
 
 def _type_numbers(modules: Mapping[str, Module]) -> list[Number]:
     checking = [name for name, module in modules.items() for node in ast.walk(module.tree) if _is_checking_block(node)]
-    quoted = [f"{name}: {text}" for name, module in modules.items() for text in _quoted_types(module.tree)]
+    quoted = [(f"{name}: {text}", own) for name, module in modules.items() for text, own in _quoted_types(module.tree)]
+    others = [where for where, own in quoted if not own]
     return [
         Number("blocks of TYPE_CHECKING", str(len(checking)), tuple(checking)),
-        Number("quoted types", str(len(quoted)), tuple(quoted)),
+        Number("quoted types", str(len(quoted)), tuple(where for where, _ in quoted)),
+        Number("quoted types that name another class", str(len(others)), tuple(others)),
         _text_number("annotations from __future__", modules, "from __future__ import annotations"),
         _text_number("dict[str, Any]", modules, "dict[str, Any]"),
         _text_number("type: ignore", modules, "# type: ignore"),
@@ -142,17 +144,20 @@ def _is_checking_block(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and is_type_checking(node.test)
 
 
-def _quoted_types(tree: ast.Module) -> Iterator[str]:
-    """The annotations that stand in quotes, as a whole or in part; a Literal's words are values and no types."""
-    for node in ast.walk(tree):
-        annotations: list[ast.expr | None] = []
-        if isinstance(node, Function):
-            annotations = [node.returns]
-        elif isinstance(node, ast.arg | ast.AnnAssign):
-            annotations = [node.annotation]
-        for annotation in annotations:
-            if annotation is not None:
-                yield from _strings(annotation)
+def _quoted_types(node: ast.AST, inside: str = "") -> Iterator[tuple[str, bool]]:
+    """The annotations in quotes, as a whole or in part, and whether each names only the class it stands in.
+
+    A class cannot be named in its own body without quotes; any other quoted name stands for an order that is wrong.
+    """
+    for child in ast.iter_child_nodes(node):
+        annotation: ast.expr | None = None
+        if isinstance(child, Function):
+            annotation = child.returns
+        elif isinstance(child, ast.arg | ast.AnnAssign):
+            annotation = child.annotation
+        if annotation is not None:
+            yield from ((text, bool(inside) and inside in text) for text in _strings(annotation))
+        yield from _quoted_types(child, child.name if isinstance(child, ast.ClassDef) else inside)
 
 
 def _strings(annotation: ast.expr) -> Iterator[str]:
