@@ -1,10 +1,11 @@
-"""SESSION_SETUP and LOGOFF: how a session begins, is authenticated anew, and ends (MS-SMB2 3.3.5.5, 3.3.5.6)."""
+"""SESSION_SETUP and LOGOFF: how a session begins, is reauthenticated, and ends (MS-SMB2 3.3.5.5, 3.3.5.6)."""
 
 from meshfs import limits
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.commands.binding import bind, take_keys
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.state.closing import nobody
 from meshfs.exporter.state.session import Session
 from meshfs.model import Security
 from meshfs.smb.auth import Acceptor
@@ -22,7 +23,7 @@ from meshfs.smb.states import Event
 
 
 def session_setup(request: Request) -> None:
-    """SESSION_SETUP: a new login, the next step of one, or a login once more."""
+    """Begin a login, go on with one, or reauthenticate a session."""
     body = SessionSetupRequest.unpack(request.message.body)
     peer = request.peer
     if peer.exporter.security is Security.ENCRYPT and peer.connection.negotiated.cipher is Cipher.NONE:
@@ -55,6 +56,7 @@ def session_setup(request: Request) -> None:
 
 
 def _session_of(request: Request) -> Session:
+    """The session that the request names, or a new one. Raises StatusError."""
     peer = request.peer
     if request.session_id:
         session = peer.sessions.get(request.session_id)
@@ -63,7 +65,7 @@ def _session_of(request: Request) -> Session:
         if session.user:
             request.protect_by(session)
         return session
-    # Those that are not logged in are bounded by the connections there may be (admission.py).
+    # Sessions without a login are bounded by the number of connections without one (rules/admission.py).
     if peer.logins_under_way >= limits.LOGINS_PER_CONNECTION_MAX or peer.has_all_sessions:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many sessions")
     session = Session(peer.exporter.sessions.new_id(), peer, peer.connection.negotiated.preauth.copy())
@@ -73,21 +75,21 @@ def _session_of(request: Request) -> Session:
 
 
 def _deny(request: Request, session: Session, why: str) -> None:
-    """A failed login ends its session, also one that was valid before (3.3.5.5.3)."""
+    """Refuse a login, and end its session, even one that was valid before (3.3.5.5.3)."""
     peer = request.peer
     peer.exporter.count("logins_denied")
     peer.log_warning("login denied: %s", why)
     session.happened(Event.DENIED)
-    peer.exporter.sessions.end(session, _nobody)
+    peer.exporter.sessions.end(session, nobody)
     request.fail(NtStatus.LOGON_FAILURE)
 
 
 def _refuse_one_more(request: Request, session: Session, why: str) -> None:
-    """The node has as many sessions or connections as it may have. The login was right, and may be tried again."""
+    """Refuse a login that was right, because the node has as many sessions or connections as it may have."""
     exporter = request.peer.exporter
     exporter.limit_reached(why)
     session.happened(Event.DENIED)
-    exporter.sessions.end(session, _nobody)
+    exporter.sessions.end(session, nobody)
     request.fail(NtStatus.INSUFFICIENT_RESOURCES)
 
 
@@ -112,7 +114,7 @@ def _logged_in(
     if previous is not None:
         # What it still has at a disk holds up the new session's opens of that disk only (kinds/disk/create.py).
         peer.log_info("node %s ends its previous session", session.user)
-        exporter.sessions.end(previous, _nobody)
+        exporter.sessions.end(previous, nobody)
     session.happened(Event.GRANTED)
     if not peer.closed:
         peer.logged_in(exporter.usage.of(session.user))
@@ -122,7 +124,7 @@ def _logged_in(
 
 
 def _make_keys(request: Request, session: Session, body: SessionSetupRequest, login: Acceptor) -> None:
-    """The keys of a session's first channel (3.3.5.5.3)."""
+    """Make the keys of the session's first channel (3.3.5.5.3), and give the session to the node."""
     peer = request.peer
     negotiated = peer.connection.negotiated
     assert isinstance(negotiated.dialect, Dialect)
@@ -138,12 +140,12 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
     session.channels[peer] = peer.connection.security[session.id] = security
     take_keys(session, request, security)
-    # The last reply of a login is signed whatever the policy.
+    # The last reply of a login is signed, whatever the policy demands.
     request.security, request.sign = security, True
 
 
 def logoff(request: Request) -> None:
-    """LOGOFF: answered when nothing of the session is at a disk any more."""
+    """End the session. The answer comes when nothing of it is at a disk any more."""
     LogoffRequest.unpack(request.message.body)
     session, peer = request.session, request.peer
     session.happened(Event.LOGOFF)
@@ -154,7 +156,3 @@ def logoff(request: Request) -> None:
         request.reply(LogoffResponse().pack())
 
     peer.exporter.sessions.end(session, ended)
-
-
-def _nobody() -> None:
-    """Nobody waits for the end of the session's I/O."""

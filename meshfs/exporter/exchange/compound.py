@@ -1,10 +1,11 @@
 """Compounds: several requests in one frame, several replies in one (MS-SMB2 3.3.5.2.7).
 
-Requests are handled one after the other, each when the one before is answered. Related ones
-use the session, tree and file of the one before (3.3.5.2.7.2). Where the specification leaves
-it to the server this one does as Windows does: related and unrelated requests may be mixed
-(an unrelated one starts anew), and a failed request ends the chain only when there is no file
-to go on with.
+Requests are handled one after the other, each as soon as the one before is answered. A related request uses the
+session, the tree and the file of the one before (3.3.5.2.7.2).
+
+Where the specification leaves it to the server, this exporter does as Windows does. Related and unrelated requests may
+be mixed: an unrelated one uses what its own header names. When a request fails, related ones behind it fail with the
+same status only where there is no file to go on with.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from meshfs.smb.constants import HEADER_BYTES, Command, Flags, NtStatus
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
 _SIGNED: Final = int(Flags.SIGNED)
 _ERROR: Final = 0xC0000000
-#: Not worth being charged: with all credits, 2 MiB.
+#: Less than this is not charged: with all credits of a connection that is 2 MiB.
 _SMALL_BYTES: Final = 4 * limits.KIB
 _NO_FILE: Final = frozenset(
     (Command.NEGOTIATE, Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_CONNECT, Command.TREE_DISCONNECT,
@@ -30,7 +31,7 @@ _NO_FILE: Final = frozenset(
 
 
 class Compound:
-    """Its replies leave together when the last is there. ``serve`` hands a request to its handler."""
+    """One compound. Its replies leave together when the last is there. ``serve`` hands a request to its handler."""
 
     def __init__(self, peer: Peer, head: Message, serve: Callable[[Request], None]) -> None:
         self._peer = peer
@@ -40,22 +41,22 @@ class Compound:
         self._next: Message | None = head
         self._replies: list[tuple[Request, bytearray]] = []
         self._running = False
-        #: The last that was found: a refusal further on is signed with its key.
+        #: The session that was found last. With its key a refusal is signed that finds no session itself.
         self.session: Session | None = None
-        #: What a related request takes over: the identifiers of the one before ...
+        #: What a related request takes over from the one before: its identifiers ...
         self._session_id: int | None = None
         self._tree_id: int | None = None
         self.file_id: int | None = None
-        #: ... and its error, if it failed and left no file.
+        #: ... and its status, if it failed and left no file.
         self._file_status = 0
         self._reply_bytes = 0
-        #: What its node's account holds for it: the copy of its requests, and replies that wait for the last one.
+        #: What is charged to the node: the copy of the requests, and the replies that wait for the last one.
         self._charged_bytes = 0
         self._account = peer.usage.memory
         self._charge(_length(head))
 
     def run(self) -> None:
-        """Handle requests until one does not answer at once, or all are answered."""
+        """Handle requests, until one is not answered at once or all are answered."""
         if self._running:
             return
         self._running = True
@@ -66,7 +67,7 @@ class Compound:
         self._running = False
 
     def inherit(self) -> None:
-        """Put the identifiers in force into the current request. Raises StatusError."""
+        """Give a related current request the session and the tree of the one before. Raises StatusError."""
         request = self._current
         if not request.message.flags & _RELATED:
             self.file_id, self._file_status = None, 0
@@ -75,12 +76,12 @@ class Compound:
             raise StatusError(NtStatus.INVALID_PARAMETER, "no request before it, or one without session or tree")
         message = request.message
         if message.protection and message.session_id != self._session_id:
-            # It was checked with the key of another session of the connection, or with none.
+            # The signature was checked with the key of another session of the connection, or with none.
             message.protection = Protection.SEALED if message.protection == Protection.SEALED else Protection.UNKNOWN
         request.session_id, request.tree_id = self._session_id, self._tree_id
 
     def related_file(self) -> int:
-        """The file of the request before. Raises StatusError as that one failed, if it left none."""
+        """The file of the request before. Raises StatusError where that one left none, with its status if it failed."""
         if self._file_status:
             raise StatusError(self._file_status, "the request before failed")
         if self.file_id is None:
@@ -94,11 +95,11 @@ class Compound:
             self._file_status = status
 
     def answered(self, reply: bytearray, status: int) -> None:
-        """The current request has this reply; go on with the next one, or send all replies."""
+        """Take the reply to the current request; go on with the next one, or send all replies."""
         request = self._current
         message = request.message
         if len(reply) > _SMALL_BYTES and self._reply_bytes + len(reply) > limits.FRAME_MAX_BYTES:
-            # Together they would fit into no frame, and 64 of them would be half a gigabyte.
+            # The replies together would not fit into a frame, and 64 large ones would take half a gigabyte.
             status = NtStatus.INSUFFICIENT_RESOURCES
             reply[8:12] = status.to_bytes(4, "little")
             reply[HEADER_BYTES:] = ERROR_BODY
@@ -128,7 +129,7 @@ class Compound:
             self._peer.exporter.memory.charge(self._account, more_bytes)
 
     def let_go(self) -> None:
-        """It is answered, or its connection is lost: its memory is free as soon as nobody refers to it."""
+        """Charge no more for its memory: it is answered, or its connection is lost."""
         if self._charged_bytes:
             self._peer.compounds.discard(self)
             self._peer.exporter.memory.charge(self._account, -self._charged_bytes)
@@ -144,7 +145,7 @@ def _length(part: Message | None) -> int:
 
 
 def _joined(replies: list[tuple[Request, bytearray]]) -> bytearray | memoryview:
-    """The frame of a compound's replies; each signed by itself, or all sealed together."""
+    """The frame with all replies of a compound. Each is signed by itself, or all are sealed together."""
     connection = replies[0][0].peer.connection
     related = len(replies) > 1 and bool(replies[1][0].message.flags & _RELATED)
     for index, (_, message) in enumerate(replies):

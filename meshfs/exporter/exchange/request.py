@@ -1,11 +1,12 @@
 """One request on its way through the exporter, and how its reply is made.
 
-A request is created per message, answered exactly once (`reply`, `fail`), at once or whenever
-its disk is done; LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronous first
-(MS-SMB2 3.3.4.2, 3.3.4.3). A reply is protected as its request was (3.3.4.1.1, 3.3.4.1.4): nothing is
-signed for somebody who did not sign, and where a signature was taken off on the way, the initiator gets
-a reply that it does not accept, and not an error that it would give to its application. Interim replies
-are not signed: they share their message id with the final reply, and a GMAC nonce must not be used twice.
+There is one request per message. It is answered exactly once (`reply`, `fail`), at once or when its disk has answered.
+LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronous first (MS-SMB2 3.3.4.2, 3.3.4.3).
+
+A reply is protected as its request was (3.3.4.1.1, 3.3.4.1.4): nothing is signed for an initiator that did not sign.
+Where somebody removed a signature on the way, the initiator so gets an unsigned reply, which it drops, and not an
+error that it would pass to its application. Interim replies are not signed, because they share the message id with
+the final reply, and an AES-GMAC nonce must not be used twice.
 """
 
 from typing import Final, Protocol
@@ -37,27 +38,27 @@ _BELIEVED_UNSIGNED: Final = frozenset(
 
 
 class Chain(Protocol):
-    """The compound that a request is part of, as far as the request knows it; it has one current request at a time.
+    """The compound that a request is part of, as far as a request knows it. It has one current request at a time.
 
-    file_id   the file that the current request names, for the related request behind it
-    session   the session of the request that was answered last, if it was protected by one
+    file_id   the file that the current request names; a related request behind it uses the same
+    session   the session of the requests before, if one was found
     """
 
     file_id: int | None
     session: Session | None
 
     def inherit(self) -> None:
-        """Put the identifiers in force into the current request. Raises StatusError."""
+        """Give a related current request the session and the tree of the one before. Raises StatusError."""
 
     def related_file(self) -> int:
-        """The file of the request before. Raises StatusError as that one failed, if it left none."""
+        """The file of the request before. Raises StatusError where that one left none, with its status if it failed."""
 
     def answered(self, reply: bytearray, status: int) -> None:
-        """The current request has this reply; go on with the next one, or send all replies."""
+        """Take the reply to the current request; go on with the next one, or send all replies."""
 
 
 class Request:
-    """``session``, ``tree`` and ``open`` are set as they are found out; ``answered`` when `reply` has answered."""
+    """One request. ``session``, ``tree`` and ``open`` are set when they are found, ``answered`` by the reply."""
 
     __slots__ = (
         "answered", "async_id", "compound", "message", "open", "peer", "seal", "security", "session", "session_id",
@@ -80,19 +81,19 @@ class Request:
         self.async_id = 0
 
     def fault(self, done: DiskRequest) -> None:
-        """An error in the exporter's code prevented the answer to this request: end its connection, and no other."""
+        """End the connection of this request, and no other: an error in the exporter's code prevented the answer."""
         self.open.answered(done)
         self.peer.abort()
 
     def check_charge(self, payload_bytes: int) -> None:
-        """Raises StatusError unless the request pays for its larger payload (3.3.5.2.5)."""
+        """Check that the CreditCharge of the request covers its payload (3.3.5.2.5). Raises StatusError."""
         if payload_bytes > limits.TRANSACT_SIZE_MAX_BYTES or not charge_covers(
             self.message.credit_charge, payload_bytes
         ):
             raise StatusError(NtStatus.INVALID_PARAMETER, f"{payload_bytes} bytes are not paid for")
 
     def protect_by(self, session: Session) -> None:
-        """Check that the request is protected as the session demands; the reply will be protected as it is.
+        """Check that the request is protected as the session demands, and have its reply protected in the same way.
 
         Raises StatusError ACCESS_DENIED (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11), and ForgedMessage where the
         signature is wrong.
@@ -107,27 +108,27 @@ class Request:
             self._protect_plain(session, protection)
 
     def _protect_plain(self, session: Session, protection: Protection) -> None:
-        """The same for a message that is not encrypted, and not signed well or of a session that encrypts."""
+        """`protect_by` for a message in the clear that lacks a right signature, or whose session encrypts."""
         message, security = self.message, self.security
         if protection == Protection.UNKNOWN and security is not None:
-            # A related request need not repeat the session's id its signature is checked by.
+            # A related request need not repeat the session's id, by which the key of a signature is found.
             protection = self.peer.connection.check(message, security)
         if protection == Protection.BAD:
             raise ForgedMessage(f"{command_name(message.command)} with a wrong signature")
         self.sign = protection == Protection.SIGNED
         if session.encrypt:
             if message.command != Command.SESSION_SETUP:
-                # The peer does not seal yet, and a sealed refusal would not tell it why.
+                # The refusal is not sealed: a peer that does not seal could not read it, and would not learn why.
                 raise StatusError(NtStatus.ACCESS_DENIED, "request is not encrypted")
             self.seal = self.sign
         if session.signing_required and not self.sign:
             raise StatusError(NtStatus.ACCESS_DENIED, "request is not signed")
 
     def reply(self, body: bytes, status: int = 0) -> bytearray | memoryview | None:
-        """Answer it. Returns the frame that is sent, or None when there is none of its own.
+        """Answer the request. Returns the frame that is sent, or None where the reply has no frame of its own.
 
-        A second answer would be another message under the same message id, and under AES-GMAC the same nonce:
-        LocalProtocolError, which ends the connection.
+        Raises LocalProtocolError, which ends the connection, at a second answer: that would be another message under
+        the same message id, which under AES-GMAC is the same nonce.
         """
         if self.async_id:
             self.peer.waiting.pop(self.async_id, None)
@@ -145,18 +146,20 @@ class Request:
         return frame
 
     def fail(self, status: int, data: bytes = b"") -> None:
+        """Answer the request with an error, and ``data`` where the status has some."""
         self.reply(ErrorResponse(data).pack() if data else ERROR_BODY, status)
 
     def frame(self, body: bytes, status: int) -> bytearray | memoryview:
+        """The reply as a frame of its own, signed or sealed."""
         message, connection = self.packed(body, status), self.peer.connection
         if self.seal:
             return connection.protect([message], None, self.security)
         return connection.protect([message], self.security if self.signs(status) else None, None)
 
     def packed(self, body: bytes, status: int) -> bytearray:
-        """Header and body, not protected yet; takes the credits the reply grants."""
+        """The header and the body of the reply, not protected yet. Takes the credits that the reply grants."""
         message = self.message
-        # The credits of an asynchronous request went with its interim reply.
+        # An asynchronous request got its credits with the interim reply.
         final = self.async_id and status != NtStatus.PENDING
         credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
         flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
@@ -173,6 +176,7 @@ class Request:
         return bytearray(header + body)
 
     def signs(self, status: int) -> bool:
+        """Whether a reply of that status is signed."""
         return self.sign and not self.seal and status != NtStatus.PENDING
 
     @property
@@ -182,7 +186,7 @@ class Request:
 
     @property
     def names_session(self) -> bool:
-        """Whether it claims to be of a session, by its id or by a signature."""
+        """Whether it claims to be of a session, by the session's id or by a signature."""
         return bool(self.session_id or self.message.flags & _SIGNED)
 
     @property
@@ -191,7 +195,7 @@ class Request:
         return len(self.peer.waiting) < limits.ASYNC_PER_CONNECTION_MAX
 
     def go_asynchronous(self, waiting: Pending) -> None:
-        """Send the interim reply; ``waiting`` is told of a CANCEL and of the connection's end."""
+        """Send the interim reply. A CANCEL or the connection's end calls ``waiting.end`` from now on."""
         peer = self.peer
         peer.last_async_id += 1
         self.async_id = peer.last_async_id
@@ -204,6 +208,7 @@ class Request:
 
 
 def command_name(command: int) -> str:
+    """The name of a command for logs, also of one that does not exist."""
     try:
         return Command(command).name
     except ValueError:

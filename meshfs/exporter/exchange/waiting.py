@@ -39,10 +39,10 @@ class Waiting:
 
 
 def wait(request: Request, abort: Callable[[], None]) -> Waiting:
-    """Have the request go asynchronous: the interim reply is sent, and the final one comes by ``reply`` later.
+    """Send the interim reply of a request that is answered later, by `Request.reply`.
 
-    ``abort`` takes the request from where it waits (CANCEL, the open's or connection's end).
-    Raises StatusError where it cannot wait: too many do, or others of its compound follow.
+    ``abort`` is called when it waits no longer: at a CANCEL, or when its open or its connection ends. Raises
+    StatusError where it cannot wait, because too many do or others of its compound follow.
     """
     if not request.may_wait:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")

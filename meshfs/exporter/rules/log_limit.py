@@ -1,8 +1,8 @@
-"""How many lines a peer can have logged. Pure."""
+"""A limit of the log lines that peers can cause, so that a flood of them does not fill the log. Pure."""
 
 
 class LogLimit:
-    """A bucket of log lines for what peers can cause at will; counts what it holds back."""
+    """A token bucket: each line takes a token. ``held_back`` counts the lines that found none."""
 
     def __init__(self, rate_per_s: float, burst: int) -> None:
         self._rate = rate_per_s
@@ -12,6 +12,7 @@ class LogLimit:
         self.held_back = 0
 
     def allows(self, now: float) -> bool:
+        """Whether a line may be logged now."""
         self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
         self._last = now
         if self._tokens < 1:

@@ -1,4 +1,4 @@
-"""A bind under way; `meshfs.exporter.commands.binding` tells how it goes on."""
+"""The state of a bind under way. `meshfs.exporter.commands.binding` has the steps of a bind."""
 
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.connection import Role
@@ -7,7 +7,7 @@ from meshfs.smb.states import SESSION, Event, SessionState, next_state
 
 
 class Bind:
-    """A connection on its way to become a channel of a session."""
+    """A connection that is about to become a channel of a session. It has the states of a login of its own."""
 
     __slots__ = ("login", "preauth", "state")
 
@@ -17,4 +17,5 @@ class Bind:
         self.state = SessionState.NEW
 
     def happened(self, event: Event) -> None:
+        """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
