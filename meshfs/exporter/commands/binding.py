@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def bind(request: Request, body: SessionSetupRequest) -> None:
-    """SESSION_SETUP with the BINDING flag. Raises StatusError, after which the bind is over."""
+    """Take one step of a bind: a SESSION_SETUP with the BINDING flag. Raises StatusError, which ends the bind."""
     peer = request.peer
     try:
         session = _session_of(request)
@@ -45,7 +45,7 @@ def bind(request: Request, body: SessionSetupRequest) -> None:
         peer.end_bind(request.session_id)
         peer.login_over()
         peer.exporter.count("binds_denied")
-        # A session that just ended is nobody's mistake.
+        # A session that has just ended is nobody's mistake, and not worth a line.
         if error.status != NtStatus.USER_SESSION_DELETED:
             peer.log_warning("bind denied: %s", error)
         raise
@@ -67,7 +67,7 @@ def take_keys(session: Session, request: Request, security: ChannelSecurity) -> 
 
 
 def _nonces_full(exporter: Exporter, session: Session) -> None:
-    """No more nonces of the session are remembered: leave it one channel, where message ids refuse a repeat."""
+    """Leave the session one channel, where message ids alone refuse a repeat: no more nonces of it are remembered."""
     exporter.count("nonces_full")
     session.no_more_channels = (
         f"{limits.NONCES_REMEMBERED_MAX} nonces of the session are remembered, which do not count"
@@ -79,7 +79,7 @@ def _nonces_full(exporter: Exporter, session: Session) -> None:
 
 
 def _session_of(request: Request) -> Session:
-    """The session, if it may be bound. Raises StatusError.
+    """The session that the request names, if it may be bound. Raises StatusError.
 
     The signature comes first, as it does for any message (3.3.5.2.4); then the algorithms, as for
     Windows; then 3.3.5.5's order.
@@ -109,14 +109,14 @@ def _session_of(request: Request) -> Session:
 
 
 def _check_connections(peer: Peer, node: str) -> None:
-    """Raises StatusError when the node may have no further connection."""
+    """Check that the node may have one more connection. Raises StatusError."""
     if peer.is_strangers and (why := peer.exporter.usage.why_no_connection(node)):
         peer.exporter.limit_reached(why)
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, why)
 
 
 def _verify(request: Request, session: Session) -> bool:
-    """Whether it is signed; a signature is checked, and the reply protected in the same way.
+    """Check the signature of a bind, and have the reply protected in the same way. Returns whether it is signed.
 
     By the session's key; on a connection that is a channel already by that one's, as Windows does.
     Without a key the session is not valid yet, and will be refused for that. Raises StatusError
@@ -140,7 +140,7 @@ def _verify(request: Request, session: Session) -> bool:
 
 
 def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) -> None:
-    """Raises StatusError unless what the two connections negotiated allows a bind, which is signed. Pure.
+    """Check that what the two connections negotiated allows a bind. Raises StatusError. Pure.
 
     AES-GMAC goes with nothing else, as its keys would be used by two algorithms; the status tells
     which of the two has it.
@@ -198,7 +198,7 @@ def _grant(request: Request, session: Session, under_way: Bind, token: bytes) ->
     if user != session.user:
         under_way.happened(Event.DENIED)
         raise StatusError(NtStatus.ACCESS_DENIED, f"session of {session.user} bound by {user}")
-    # Others of its binds may have been granted since this one began.
+    # Other binds of the session may have been granted since this one began.
     _check_connections(peer, user)
     negotiated = peer.connection.negotiated
     assert isinstance(negotiated.dialect, Dialect)

@@ -1,7 +1,7 @@
 """CANCEL: a session takes one of its own requests back (MS-SMB2 3.3.5.16).
 
 CANCEL has no reply and takes no credit. What would let a peer have work done for nothing is bounded instead: a
-connection sends no more CANCELs than it has used message ids (`Peer`), and finding what one means costs the same
+connection sends no more CANCELs than it has used message ids (`Engine`), and finding what one means costs the same
 however much is in flight, by `Peer.cancellable`: the requests of the connection that can still be given up, by
 their message id.
 
@@ -24,7 +24,7 @@ from meshfs.smb.constants import Flags, NtStatus
 
 
 def cancel(request: Request) -> None:
-    """Give up what the CANCEL names, if its session has such a request and that can still be given up."""
+    """End the request that the CANCEL names, if it is one of the session's own and can still be ended."""
     target = _target(request)
     if isinstance(target, DiskRequest):
         if target.context.session is request.session:

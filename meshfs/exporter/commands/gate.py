@@ -1,4 +1,4 @@
-"""The gate before every handler: of which session is a request, and is it protected as that session demands?
+"""The gate before every handler. It finds the session of a request, and checks that it is protected as demanded.
 
     message -> Engine (frame, message id, credits) -> serve -> handler
                                                      |
@@ -19,7 +19,7 @@ from meshfs.smb.constants import Command, NtStatus
 
 logger = logging.getLogger(__name__)
 
-# Plain numbers and names: a member of an enum costs a look-up per message.
+# Plain numbers, because a member of an enum costs a look-up per message.
 _TREE: Final = Needs.TREE
 _IF_NAMED: Final = Needs.SESSION_IF_NAMED
 _CANCEL: Final = int(Command.CANCEL)
@@ -27,7 +27,7 @@ _SESSION_SETUP: Final = int(Command.SESSION_SETUP)
 
 
 def serve(request: Request) -> None:
-    """Hand a request to its handler, if its session, protection and tree are in order; errors become its reply."""
+    """Hand a request to its handler if its session, protection and tree are in order. Errors become its reply."""
     peer = request.peer
     try:
         if request.compound is not None:
@@ -58,7 +58,7 @@ def serve(request: Request) -> None:
 
 
 def _refuse(peer: Peer, request: Request, status: int) -> None:
-    """Answer with ``status``, protected as the request was, also where it was refused before that was looked at."""
+    """Answer with ``status``, protected as the request was, even where its protection was not checked yet."""
     if request.message.command == _CANCEL:
         # CANCEL has no reply.
         peer.exporter.count("cancels_refused")

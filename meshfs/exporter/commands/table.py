@@ -37,11 +37,11 @@ from meshfs.smb.messages import EchoRequest, EchoResponse
 class Needs(enum.IntEnum):
     """What has to be valid before a handler is called."""
 
-    #: Nothing: it is a login.
+    #: Nothing, because the command is a login.
     LOGIN = 0
-    #: A session, and protection as it demands.
+    #: A session, and protection as the session demands.
     SESSION = 1
-    #: The same, and a tree of the session.
+    #: The same as SESSION, and a tree of the session.
     TREE = 2
     #: The same as SESSION where the request names a session or is signed, else nothing.
     SESSION_IF_NAMED = 3

@@ -101,7 +101,7 @@ def capabilities_of(negotiated: Negotiated) -> int:
 
 
 def negotiate_again(*, security: Security, guid: bytes, hint: bytes, filetime: int) -> NegotiateResponse:
-    """To whoever began in SMB 1 and offers SMB 2: it is spoken here, say in SMB 2 which (3.3.5.3.1)."""
+    """The response to a NEGOTIATE in the form of SMB 1: the client shall send one of SMB 2 (3.3.5.3.1)."""
     return NegotiateResponse(
         security_mode=security_mode(security),
         dialect=Dialect.SMB_2_WILDCARD,
@@ -138,7 +138,7 @@ def _settle_contexts(request: NegotiateRequest, negotiated: Negotiated) -> tuple
         negotiated.unique_nonces = True
         contexts.append(UNIQUE_NONCES)
     if signing is not None:
-        # Without a common one both ends sign with AES-CMAC.
+        # Without a common algorithm both ends sign with AES-CMAC.
         reuses = negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL and not negotiated.unique_nonces
         ours = _SIGNING_WITHOUT_NONCE if reuses else SIGNING
         negotiated.signing_algorithm = _first_common(ours, signing.algorithms, SigningAlgorithm.AES_CMAC)

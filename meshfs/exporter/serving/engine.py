@@ -32,13 +32,13 @@ _CREDITS_MAX: Final = limits.CREDITS_MAX
 
 
 class Engine:
-    """Of one connection.
+    """The engine of one connection.
 
-    held             requests wait here, until others are answered (``is_full``), or only for their turn: as long as
-                     there are some, the transport receives nothing, and calls ``go_on`` when they may go on
-    until_s          when the turn ends, by the processor's clock: what is behind the message under way is held then
-    on_class_change  told whether the next request is of the class system, when the one before was not, or the other
-                     way round; returns whether that request is to be held
+    held             the frames that wait until others are answered (``is_full``), or for the next turn. While there
+                     are some, the transport receives nothing, and it calls ``go_on`` when they may go on
+    until_s          the end of the turn by the processor's clock: what is behind the message under way is held then
+    on_class_change  is called with whether the next request is of the class system, where the one before was of the
+                     other class, and returns whether that request is to be held
     """
 
     def __init__(self, peer: Peer) -> None:
@@ -49,7 +49,7 @@ class Engine:
         self._system_trees = peer.exporter.sessions.system_trees
         self.get_buffer = peer.connection.get_buffer
         self.held: list[Frame] = []
-        #: The first of them as a message, where that was made already.
+        #: The first of the held frames as a message, where that was parsed already.
         self._head: Message | None = None
         self.until_s = math.inf
         #: Whether the last request was of the class system.
@@ -58,26 +58,26 @@ class Engine:
         self._cancels = 0
 
     def received(self, count: int) -> None:
-        """Handle what ``count`` new bytes complete. Raises RemoteProtocolError."""
+        """Handle the frames that ``count`` new bytes complete. Raises RemoteProtocolError."""
         self._handle(self._connection.split(count))
 
     @property
     def is_full(self) -> bool:
-        """Whether more is worked on than may be at once."""
+        """Whether more credits are in progress than may be at once."""
         return self._window.in_flight > _CREDITS_MAX
 
     @property
     def has_room(self) -> bool:
-        """Whether enough was answered to go on with what is held."""
+        """Whether enough was answered to go on with the held frames."""
         return self._window.in_flight <= _CREDITS_MAX // 2
 
     def go_on(self) -> None:
-        """Handle what was held, or the beginning of it. Raises RemoteProtocolError."""
+        """Handle the held frames, as far as the turn goes. Raises RemoteProtocolError."""
         held, self.held = self.held, []
         self._handle(held)
 
     def _handle(self, frames: list[Frame]) -> None:
-        """One by one: a message is parsed, and its signature looked at, when the one before it was handled."""
+        """Handle frames one by one: each is parsed and its signature checked when the one before was handled."""
         peer, window, parse = self._peer, self._window, self._connection.parse
         clock, until_s, system_trees = self._clock, self.until_s, self._system_trees
         head, self._head = self._head, None
@@ -106,9 +106,9 @@ class Engine:
                 Compound(peer, message, serve).run()
 
     def _changes_class(self, message: Message) -> bool:
-        """Note the class of a request. Returns whether it is another one, and has to wait for a turn of that class.
+        """Note the class of a request. Returns whether the class changed, and the request has to wait for a turn of it.
 
-        It is known from the tree before anything is verified. A request without a tree goes with the one before it.
+        The tree tells the class before anything is verified. A request without a tree counts as of the class before.
         """
         tree_id = message.tail >> 32
         if not tree_id or message.flags & _ASYNC:
@@ -120,6 +120,7 @@ class Engine:
         return self.on_class_change(system)
 
     def _take_ids(self, message: Message) -> None:
+        """Use up the message ids of a message with all its parts. Raises RemoteProtocolError."""
         part: Message | None = message
         while part is not None:
             if part.command == _CANCEL:
@@ -131,7 +132,7 @@ class Engine:
             part = part.next
 
     def _cancel(self, message: Message) -> None:
-        """CANCEL comes alone, takes no message id, and is no more frequent than what it can mean."""
+        """Handle a CANCEL, which takes no message id. Raises RemoteProtocolError where there are more than requests."""
         self._cancels += 1
         if message.next is not None:
             raise RemoteProtocolError("CANCEL in a compound")
@@ -143,5 +144,5 @@ class Engine:
 
 
 def _goes_on(_: bool) -> bool:
-    """Nobody makes it wait."""
+    """Stands for ``on_class_change`` where nobody else waits for a turn."""
     return False

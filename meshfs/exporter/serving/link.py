@@ -1,18 +1,21 @@
-"""One connection's socket: receives and sends in the turns of its node.
+"""The socket of one connection: it is received from, and its requests are handled, in the turns of its node.
 
-    readable -> ready        the link waits in its node's flow (`processor.py`)
-    its turn -> step         what is held is handled, then recv_into until the socket is empty or the turn is over
-                             -> Engine.received (handlers run, I/O is queued)
-    the turn's end           disks are started once, all replies of the turn leave in one sendmsg
+    readable -> ready        the link waits in the flow of its node (`processor.py`)
+    its turn -> step         held requests are handled, then recv_into fills memory until the socket is empty or the
+                             turn is over; `Engine.received` runs the handlers, which queue I/O
+    the turn's end           the disks' I/O starts, and all replies of the turn leave in one sendmsg
 
-Before a request is seen its class is unknown: the link waits as an application then, and looks. When the request is of
-the system and somebody waits, it is held, and the link waits in its node's system flow. Requests of one connection are
-handled in the order they came.
+The class of a request is unknown until its header was seen, so the link waits as an application. If the request turns
+out to be of the class system and others wait, the engine holds it, and the link waits in its node's system flow.
+Requests of one connection are handled in the order in which they came.
 
-Replies are sent by `outlet.py`. While the socket is full, no more than SEND_QUEUE_MAX_BYTES (of a stranger: far less)
-pile up, because past that nothing is read. Nor is anything while a connection has more than CREDITS_MAX in work: what
-was received already is held, and handled when there is room again. Nor while its node holds all the memory that it may
-have (`memory_budget.py`). The connection's own tasks sleep until it is over.
+The link stops reading while
+
+    the socket is full and SEND_QUEUE_MAX_BYTES of replies wait (`outlet.py`; for a stranger far fewer),
+    more than CREDITS_MAX credits are in progress, or
+    its node holds all the memory that it may hold (`memory_budget.py`).
+
+What was received by then is held, and handled when there is room again. The tasks of a connection sleep until it ends.
 """
 
 import logging
@@ -38,12 +41,12 @@ logger = logging.getLogger(__name__)
 
 
 class Link:
-    """One connection's socket."""
+    """The socket of one connection, and whether it may be read from."""
 
     def __init__(
         self, exporter: Exporter, stream: socket.socket, remote: str, login_until_s: float, newcomers: ProcessorFlow
     ) -> None:
-        """``newcomers``: in whose turns it is served until somebody is logged in."""
+        """The connection is served in the turns of ``newcomers`` until somebody is logged in."""
         self.peer = Peer(exporter, remote)
         self._engine = Engine(self.peer)
         self._engine.on_class_change = self._class_changed
@@ -53,21 +56,21 @@ class Link:
         self._fd = stream.fileno()
         self._low_water = LowWater(stream)
         self._reactor = reactor.current()
-        #: Cancelled when nothing more is to be read.
+        #: Cancelled when nothing more is to be read; its deadline is that of the login.
         self._reading = trio.CancelScope(deadline=login_until_s)
         self._stopped = False
-        #: Nothing more is read. trio's scope knows it, too, and takes 0.5 us to tell.
+        #: Set when nothing more is read. trio's scope could tell it, too, in 0.5 us.
         self._reads_no_more = False
-        #: The peer is gone, or broke the protocol.
+        #: Set when the peer is gone or broke the protocol.
         self._over = False
-        #: Not read from until what waits to be sent is sent, and what is held is handled.
+        #: Set while nothing is read until waiting replies are sent, or held requests are handled.
         self._paused = False
-        #: Whether the reactor tells when there is something to receive.
+        #: Whether the reactor watches the socket for something to receive.
         self._watched = False
-        #: Whether it waits for a turn to receive.
+        #: Whether the link waits for a turn to receive.
         self._waits = False
         self._processor = exporter.processor
-        #: Where it waits for its turn before its next request is seen, and after.
+        #: The flows in which the link waits before its next request was seen, and after.
         self._newcomers = newcomers
         self._app_flow = self._flow = newcomers
         #: Whether anything came since `_was_idle` was asked.
@@ -78,7 +81,7 @@ class Link:
         self._progress = Progress(self.peer, self._outlet, self._memory, self._fd, self._was_idle, self.end)
 
     async def run(self) -> None:
-        """Until the peer goes, breaks the protocol, or is told to (`Peer.closing`)."""
+        """Serve the connection until the peer goes or breaks the protocol, or until `Peer.closing` is set."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._progress.watch)
             self._reactor.add(self._fd, self._readable, on_failure=self.fault)
@@ -97,6 +100,7 @@ class Link:
             nursery.cancel_scope.cancel()
 
     def close(self) -> None:
+        """Close the socket, and end what depends on the connection."""
         self._reactor.forget(self._fd)
         self._memory.forget(self)
         self._outlet.close()
@@ -106,15 +110,16 @@ class Link:
         self._socket.close()
 
     def fault(self, _: Exception) -> None:
-        """A fault of ours with what this connection brings ends this connection, and no other."""
+        """End this connection, and no other, because handling what it brought failed by an error of ours."""
         self.end()
 
     def end(self) -> None:
-        """Close it at once, and drop what was not sent."""
+        """Close the connection at once, and drop the replies that were not sent."""
         self._over = True
         self._outlet.discard()
 
     def stop_reading(self) -> None:
+        """Read nothing more, and keep the connection open for the replies that are still to come."""
         self._stopped = True
         self._end_reading()
 
@@ -125,27 +130,28 @@ class Link:
         self._reactor.give_turn()
 
     async def sent_all(self) -> None:
+        """Wait until no reply waits to be sent."""
         await self._outlet.sent_all()
 
     def _sent(self) -> None:
-        """Nothing waits to be sent any more."""
+        """The outlet has sent everything: close a connection that is to be closed, or go on reading."""
         if self.peer.closing:
             self._end_reading()
         elif self._paused:
             self._resume()
 
     def _broken(self) -> None:
-        """Nothing can be sent: it ends, and its reader is told."""
+        """The outlet can send nothing any more: end the connection."""
         self.peer.closing = True
         self._reactor.forget(self._fd)
         self._end_reading()
 
     def reached(self, stage: Stage) -> bool:
-        """The connection has come that far towards a login, or its last session is gone. False: no news."""
+        """Take the stage of the login that the connection has come to. Returns False where that changes nothing."""
         logged_in = stage is Stage.LOGGED_IN
         if self.logged_in and stage is Stage.LOGGING_IN:
             return False
-        # A login that failed buys a stranger no time.
+        # The deadline moves only when a login succeeds or ends, so a failed login gives a stranger no more time.
         if logged_in != self.logged_in:
             self.logged_in = logged_in
             self._app_flow = self._flow = self._outlet.own_flow = self._flow_of(IoClass.APP)
@@ -165,12 +171,12 @@ class Link:
     # --- receiving ---------------------------------------------------------------------
 
     def _readable(self) -> None:
-        """The reactor's callback."""
+        """The reactor calls this when the socket has something."""
         if self._waits:
-            # It has waited for a round: to be told once more costs less than to be told in each round.
+            # The link waits for its turn already, and would be called again in every round until then.
             self._watch(False)
         elif self._reactor.is_only and self._processor.is_idle:
-            # There is nobody to choose between.
+            # No other connection has anything to do, so there is no order to keep.
             self._processor.serve(self, self._app_flow)
         else:
             self._wait(self._app_flow)
@@ -189,7 +195,7 @@ class Link:
             self._reactor.remove(self._fd)
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Its turn."""
+        """Work in the link's turn. Returns the flow in which the rest of the work waits, if some is left."""
         self._waits = False
         self._received = True
         if self._reads_no_more or self.peer.closed:
@@ -202,7 +208,7 @@ class Link:
             self._lost()
             return None
         except Exception:
-            # A fault of ours must not take the other connections down.
+            # An error of ours must not end the other connections.
             self._exporter.count("internal_errors")
             logger.exception("%s: closed after an internal error", self.peer.remote)
             self._lost()
@@ -214,10 +220,10 @@ class Link:
         self._end_reading()
 
     def _rest(self, more: bool) -> ProcessorFlow | None:
-        """Where it waits after its turn, if it does; ``more``: the socket may have more."""
+        """The flow in which the link waits for its next turn, if it does. ``more``: the socket may have more."""
         peer = self.peer
         if self._over or peer.closing:
-            # What comes now is nobody's: to be told of it would be to be told over and over, until it is closed.
+            # What still comes is not read, and would have the reactor call again and again until the socket is closed.
             self._watch(False)
             return None
         outlet, engine = self._outlet, self._engine
@@ -225,7 +231,7 @@ class Link:
         if not held:
             self._low_water.expect(peer.connection.missing_bytes)
             if engine.system:
-                # Whatever comes next is an application's until it was seen.
+                # The next request counts as an application's until its header was seen.
                 engine.system = False
                 self._flow = self._app_flow
         full = outlet.waiting is not None and (outlet.unsent_bytes() > self._unsent_max_bytes() or outlet.has_many)
@@ -245,7 +251,7 @@ class Link:
         return None
 
     def _work(self, until_s: float) -> bool:
-        """Handle what is held and take what the socket has; False when it is empty. Raises RemoteProtocolError."""
+        """Handle held requests, then receive. Returns whether the socket may have more. Raises RemoteProtocolError."""
         peer, engine = self.peer, self._engine
         engine.until_s = until_s
         if engine.held:
@@ -280,7 +286,7 @@ class Link:
         return False
 
     def _resume(self) -> None:
-        """Go on with what is held, or read again, if that may be now."""
+        """Go on with held requests, or read again, if nothing stands against it any more."""
         if not self._paused or self._outlet.waiting is not None or self._reads_no_more or self.peer.closed:
             return
         if self._waits_for_memory:
@@ -300,12 +306,13 @@ class Link:
 
     @property
     def account(self) -> Account:
+        """What the node holds of the exporter's memory."""
         return self.peer.usage.memory
 
     def _lacks_memory(self) -> bool:
-        """Whether its node holds all that it may; then `room_again` is called when that has changed.
+        """Whether the node holds all the memory that it may hold. If so, `room_again` is called when it has less.
 
-        Large frames that have memory are received and handled all the same: that gives it back.
+        A large frame that has its memory already is received and handled all the same, because that gives it back.
         """
         account, budget = self.peer.usage.memory, self._memory
         if account.used_bytes <= budget.per_node_min_bytes or budget.has_room(account):
@@ -317,6 +324,7 @@ class Link:
         return True
 
     def room_again(self) -> None:
+        """Go on reading: the node may take more memory."""
         self._waits_for_memory = False
         if not self.peer.closed:
             self._resume()

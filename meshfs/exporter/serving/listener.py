@@ -1,4 +1,4 @@
-"""Accepts an exporter's connections, within limits, and ends them with it.
+"""Accepts the connections of an exporter, within limits, and ends them when the exporter ends.
 
     backlog --accept--> doorstep --first bytes--> link --login--> logged in
                         (doorstep.py)             (link.py)
@@ -40,15 +40,15 @@ _UCRED: Final = struct.Struct("3i")
 
 
 class Listener:
-    """All listening sockets and connections of one exporter. ``known``: the addresses of the config's nodes."""
+    """All listening sockets and connections of one exporter. ``known`` are the addresses of the config's nodes."""
 
     def __init__(self, exporter: Exporter, sockets: Iterable[socket.socket], known: Iterable[str] = ()) -> None:
         self._exporter = exporter
-        #: What ends the accepting at each listening socket.
+        #: Each listening socket, and the scope whose cancelling ends accepting there.
         self._accepting = {listening: trio.CancelScope() for listening in sockets}
         self._nursery: trio.Nursery | None = None
         self._links: set[Link] = set()
-        #: Those whose sockets have large buffers.
+        #: The links whose sockets have large buffers.
         self._enlarged: set[Link] = set()
         self._admission = Admission(known)
         self._doorstep: Doorstep | None = None
@@ -58,15 +58,16 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """Connections on which nobody has logged in."""
+        """How many connections there are on which nobody has logged in."""
         return self._admission.waiting
 
     @property
     def connections(self) -> int:
+        """How many connections there are, with and without a login."""
         return len(self._links) + (len(self._doorstep) if self._doorstep is not None else 0)
 
     async def run(self) -> None:
-        """Serve until cancelled; then all connections are closed and their sessions ended."""
+        """Serve until cancelled. Then all connections are closed, which ends their sessions."""
         self._reactor = self._exporter.processor.loop = reactor.current()
         self._doorstep = Doorstep(self._admission, self._exporter.processor, self._begin, self._late)
         with self._reserve:
@@ -79,31 +80,31 @@ class Listener:
                 await trio.sleep_forever()
 
     def listen(self, listening: socket.socket) -> None:
-        """Accept at one more socket, from now on."""
+        """Accept at one more socket from now on."""
         assert self._nursery is not None, "sockets are added while it runs"
         self._accepting[listening] = trio.CancelScope()
         self._nursery.start_soon(self._accept, listening)
 
     def close(self, listening: socket.socket) -> None:
-        """Accept nothing more there, and close it; connections that came in at it go on."""
+        """Close a listening socket. Connections that came in at it go on."""
         self._accepting.pop(listening).cancel()
 
     def know(self, addresses: Iterable[str]) -> None:
-        """The nodes of the config have these addresses from now on."""
+        """Take these as the addresses of the config's nodes from now on."""
         for arrival in self._admission.know(addresses):
             self._end_for_another(arrival)
 
     def stop(self) -> None:
-        """Accept and read nothing more; replies still go out."""
+        """Accept and read nothing more. Replies are still sent."""
         for scope in self._accepting.values():
             scope.cancel()
         for link in list(self._links):
             link.stop_reading()
 
     async def sent_all(self) -> None:
-        """Until all replies that are there were handed to the kernel."""
+        """Wait until all replies that are there were handed to the kernel."""
         while self._exporter.processor.turns.contended:
-            # Each time the reactor has a round, and serves turns in it.
+            # At each checkpoint the reactor has a round, in which it serves turns.
             await trio.lowlevel.checkpoint()
         for link in list(self._links):
             await link.sent_all()
@@ -127,13 +128,13 @@ class Listener:
                         await trio.sleep(_ACCEPT_RETRY_S)
                 else:
                     if more:
-                        # Others have their time, too. What waits in the backlog meanwhile is not lost.
+                        # Accepting takes at most ACCEPT_SHARE of the time. The backlog keeps what comes meanwhile.
                         await trio.sleep((time.monotonic() - begun_s) * (1 / limits.ACCEPT_SHARE - 1))
         if listening not in self._accepting:
             listening.close()
 
     def _accept_some(self, listening: socket.socket) -> bool:
-        """Take what the backlog has, or a part of it; whether there may be more. Raises OSError."""
+        """Accept connections of the backlog. Returns whether there may be more. Raises OSError."""
         now = trio.current_time()
         for _ in range(limits.ACCEPTS_PER_TURN):
             try:
@@ -146,7 +147,7 @@ class Listener:
         return True
 
     def _make_room(self, listening: socket.socket, error: OSError) -> bool:
-        """End a connection for the newcomer's descriptor; without one, turn the newcomer away. False: wait a moment."""
+        """Make room for a newcomer by ending another connection, or turn it away. Returns False where neither helps."""
         if error.errno not in _NO_DESCRIPTOR:
             return False
         emptiest = self._admission.emptiest()
@@ -170,7 +171,7 @@ class Listener:
     def _end_for_another(self, arrival: Arrival | None, why: str = "too many wait") -> None:
         if arrival is None:
             return
-        # At once, although its end takes a turn of the event loop: the next newcomer needs another one's place.
+        # It leaves at once, although it ends a turn later: the next newcomer must get the place of another one.
         self._admission.leave(arrival)
         exporter = self._exporter
         exporter.count("connections_ended")
@@ -187,7 +188,7 @@ class Listener:
             logger.warning("%s: closed: it sent nothing within %g s", remote, limits.UNAUTHENTICATED_TIMEOUT_S)
 
     def _begin(self, guest: Guest) -> None:
-        """The first bytes of a connection are there: serve it."""
+        """Serve a connection, because its first bytes have come."""
         assert self._nursery is not None
         assert self._reactor is not None
         stream, arrival = guest.socket, guest.arrival
@@ -208,7 +209,7 @@ class Listener:
         self._reactor.give_turn()
 
     def _enlarge(self, link: Link, stream: socket.socket) -> None:
-        """Let the kernel hold large replies of a Unix socket, of so many at once as is worth their memory."""
+        """Enlarge the buffers of a Unix socket, so that large replies fit, unless too many sockets have that already."""
         enlarged = self._enlarged
         if stream.family == socket.AF_UNIX and link not in enlarged and len(enlarged) < limits.UNIX_SOCKETS_LARGE_MAX:
             enlarged.add(link)
@@ -220,7 +221,7 @@ class Listener:
         except trio.Cancelled:
             raise
         except Exception:
-            # A fault of ours must not take the other connections down.
+            # An error of ours must not end the other connections.
             self._exporter.count("internal_errors")
             logger.exception("%s: closed after an internal error", link.peer.remote)
         finally:
@@ -232,7 +233,7 @@ class Listener:
 
 
 def _remote_text(stream: socket.socket, address: object) -> str:
-    """Who it is, for logs and status: address and port, or the process behind a Unix socket."""
+    """The other end in words, for logs and the status: an address and a port, or the process behind a Unix socket."""
     if stream.family == socket.AF_UNIX:
         pid, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return f"local process {pid} of user {uid}"
@@ -241,4 +242,4 @@ def _remote_text(stream: socket.socket, address: object) -> str:
 
 
 def _ignored(_: Stage) -> None:
-    """The connection is over."""
+    """Stands for ``on_stage`` once the connection is over."""

@@ -1,12 +1,11 @@
-"""The sending half of one connection: frames leave at once as far as the socket takes them, the rest in turns.
+"""The sending half of one connection: frames leave at once as far as the socket takes them, and the rest in turns.
 
-    Peer.out -> flush     sendmsg; while other nodes have turns, TURN_STEP_BYTES at most
-    socket full           the reactor tells when it takes data again; then, and when it would have taken more, the
-                          rest waits for a turn of the node (`processor.py`)
-    its turn -> step      the same again
+    Peer.out -> flush     sendmsg, of at most TURN_STEP_BYTES while other nodes have turns
+    socket full           the reactor calls when the socket takes data again, and the rest waits for a turn of the node
+    step in that turn     sendmsg again
 
-So no reply waits behind a megabyte of another connection. As long as something waits, what is added to ``Peer.out``
-goes behind it.
+So no reply waits behind a megabyte of another connection. While something waits, what is added to ``Peer.out`` is sent
+after it.
 """
 
 import enum
@@ -28,26 +27,26 @@ from meshfs.transport.base import Memory
 
 logger = logging.getLogger(__name__)
 
-#: Parts of one sendmsg (writev(2): IOV_MAX).
+#: How many parts one sendmsg may have (IOV_MAX of writev(2)).
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
-#: What a frame takes beside its bytes: a bytearray, a tuple, its place in a list.
+#: What a frame takes besides its bytes: a bytearray, a tuple, its place in a list.
 _FRAME_BYTES: Final = 200
 
 
 class _Sent(enum.Enum):
-    """What became of sending what waits."""
+    """What a call of sendmsg left to be sent."""
 
     ALL = enum.auto()
-    #: The socket takes no more for now.
+    #: Something, because the socket takes no more for now.
     FULL = enum.auto()
-    #: The socket takes more; it is another's turn first.
+    #: Something, because the step is over. The socket would take more.
     SOME = enum.auto()
 
 
 class Outlet:
-    """``on_sent`` is told when nothing waits any more, ``on_broken`` when nothing can be sent.
+    """Calls ``on_sent`` when nothing waits any more, and ``on_broken`` when nothing can be sent.
 
-    ``own_flow`` is the connection's: what waits is sent in its turns, or in those of the node's other class.
+    What waits is sent in turns of ``own_flow``, the connection's flow, or of the other class of the same node.
     """
 
     def __init__(
@@ -67,15 +66,15 @@ class Outlet:
         self._on_broken = on_broken
         self._processor = peer.exporter.processor
         self.own_flow = own_flow
-        #: In whose turns the rest of what waits is sent.
+        #: The flow in whose turns the rest is sent.
         self._flow = own_flow
-        #: What the socket has taken so far.
+        #: How much the socket has taken so far.
         self.taken_bytes = 0
         self._memory = peer.exporter.memory
         #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
         self._charged_bytes = 0
         self._charged_to = peer.usage.memory
-        #: Of the frames that wait, how many were counted so far, and what they are.
+        #: How many of the waiting frames were counted, their size, and the part of it outside of the pool.
         self._counted = self._unsent_bytes = self._own_bytes = 0
         #: Set when nothing waits to be sent any more; None while nothing does.
         self.waiting: trio.Event | None = None
@@ -101,12 +100,15 @@ class Outlet:
             self._fault(error)
 
     def _flow_of_turn(self) -> ProcessorFlow:
-        """Whose turn is under way, if it is this node's: a reply can also leave in the turn of one who unlocked."""
+        """The flow whose turn is under way, if it is this node's.
+
+        The turn may be another node's: when that one unlocks a range, a LOCK of this node is answered in its turn.
+        """
         serving, own = self._processor.serving, self.own_flow
         return serving if serving.key.node == own.key.node else own
 
     def step(self, _: float) -> ProcessorFlow | None:
-        """Its turn."""
+        """Send more in the connection's turn. Returns the flow in which the rest waits, if some is left."""
         if self.waiting is None:
             return None
         try:
@@ -122,18 +124,19 @@ class Outlet:
         return None
 
     async def sent_all(self) -> None:
+        """Wait until nothing waits to be sent."""
         while self.waiting is not None:
             await self.waiting.wait()
 
     def unsent_bytes(self) -> int:
-        """What the socket has not taken; 0 when nothing waits for it.
+        """How much waits because the socket did not take it.
 
-        Charges what of it is not the pool's memory, which is charged already.
+        The part that is not the pool's memory, which is charged already, is charged here.
         """
         if self.waiting is None:
             return 0
         out = self._peer.out
-        # What is there already was counted, unless some of it was sent since.
+        # The frames up to ``_counted`` were counted before, and none of them was sent since.
         for index in range(self._counted, len(out)):
             memory, buffer = out[index]
             self._unsent_bytes += len(memory)
@@ -145,18 +148,18 @@ class Outlet:
 
     @property
     def has_many(self) -> bool:
-        """Whether as many frames wait as may, however small they are."""
+        """Whether as many frames wait as may wait, however small they are."""
         return len(self._peer.out) >= limits.SEND_QUEUE_FRAMES_MAX
 
     def _count_anew(self) -> None:
         self._counted = self._unsent_bytes = self._own_bytes = 0
 
     def close(self) -> None:
-        """Nothing is charged any more."""
+        """Charge nothing any more, because the connection is closed."""
         self._charge(0)
 
     def _charge(self, own_bytes: int) -> None:
-        """Have the node's account hold so much for replies that are not sent."""
+        """Charge the node's account so much in all for replies that were not sent."""
         if own_bytes != self._charged_bytes:
             if not self._charged_bytes:
                 self._charged_to = self._peer.usage.memory
@@ -164,9 +167,9 @@ class Outlet:
             self._charged_bytes = own_bytes
 
     def discard(self) -> None:
-        """Drop what waits: nothing is sent any more.
+        """Drop what waits, and send nothing any more.
 
-        What follows a frame of which a part was sent would be taken for the rest of it.
+        Of one frame a part may have been sent, and whatever followed would be taken for its rest.
         """
         self._peer.flush = self._drop
         self._drop()
@@ -182,7 +185,7 @@ class Outlet:
         self._peer.out.clear()
 
     def _writable(self) -> None:
-        """The full socket takes data again: the reactor's callback."""
+        """The reactor calls this when a full socket takes data again."""
         self._processor.ready(self, self._flow)
 
     def _send_some(self) -> _Sent:
@@ -205,7 +208,7 @@ class Outlet:
         return _Sent.ALL
 
     def _take_off(self, sent: int, count: int) -> None:
-        """Forget the frames that are sent, and the beginning of one sent in part."""
+        """Remove the frames that were sent, and the beginning of one that was sent in part."""
         self.taken_bytes += sent
         if self._counted:
             self._count_anew()
@@ -235,7 +238,7 @@ class Outlet:
 
 
 def _parts(out: list[tuple[Memory, Buffer | None]], most_bytes: int) -> list[Memory]:
-    """The first of what waits to be sent; the last part is cut where it would be too much."""
+    """The first frames that wait, up to ``most_bytes``: the last part is cut where it would be too much."""
     if most_bytes == sys.maxsize:
         return [memory for memory, _ in out[:_IOV_MAX]]
     parts: list[Memory] = []

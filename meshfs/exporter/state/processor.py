@@ -1,4 +1,4 @@
-"""Serves the turns of the exporter's only thread, as `turns.py` decides. Decides nothing itself.
+"""Serves the turns of the exporter's only thread. `turns.py` decides whose turn it is; nothing is decided here.
 
     socket readable, or takes data again    -> ready(link, flow)      the link waits in its flow
     a disk has answered                     -> answered(flow, done)   the reply waits in its flow
@@ -6,12 +6,13 @@
                                                TURN_S is over; then the reactor looks for newcomers first
 
 In its turn a flow first gives its small replies, then one large reply and one link's work in turn, so that nothing
-small waits for a megabyte. A turn is a batch (`batches.py`): at its end its I/O starts and its
-replies leave. How long a turn may be goes by the clock, as others wait for it. What is charged for it is the time that
-the thread was on a processor: where the machine gave that to another process meanwhile, the flow must not pay. Where
-nobody waits, the clock, which costs a tenth, is near enough, up to UNCONTENDED_CHARGE_MAX_S. What the disks' engine
-did for a completion, before the reply's turn, is charged to the flows by their number of completions. A flow that has
-been alone for a while has its small replies given without a turn.
+small waits for a megabyte. A turn is a batch (`batches.py`): at its end its I/O starts and its replies leave.
+
+The clock limits a turn, because others wait for its end. A flow is charged the time that the thread was on a processor:
+it must not pay for time that the machine gave to another process. Where nobody waits, the clock is used for that, too,
+which costs a tenth, up to UNCONTENDED_CHARGE_MAX_S. What the disks' engine did for completions, before the replies'
+turns, is charged to the flows by their numbers of completions. A flow that has been alone for a while gets its small
+replies without a turn.
 
 Without a reactor (``loop`` is None; an exporter that a test drives by hand) replies are given at once.
 """
@@ -35,23 +36,24 @@ _SMALL_MAX_BYTES: Final = limits.REPLY_SMALL_MAX_BYTES
 
 
 class Work(Protocol):
-    """What a connection has to do in turns of its own."""
+    """What a connection does in its turns."""
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Work until that time by the processor's clock. Returns the flow in which the rest waits; None without a rest.
+        """Work until that time by the processor's clock. Returns the flow in which the rest waits, None without one.
 
-        Must not raise.
+        It must not raise.
         """
 
 
 class Loop(Protocol):
-    """Of the reactor, what this needs."""
+    """The reactor, as far as the processor knows it."""
 
-    def soon(self, callback: Callable[[], None]) -> None: ...
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call it at the end of the round, or of the next one."""
 
 
 class Processor:
-    """One exporter's. ``clock`` goes on all the time, ``spent`` only while the thread is on a processor."""
+    """Serves one exporter. ``clock`` goes on all the time, ``spent`` only while the thread is on a processor."""
 
     def __init__(
         self,
@@ -64,13 +66,13 @@ class Processor:
         self.spent = spent
         self.loop: Loop | None = None
         self._batches = batches
-        #: Whether nobody waits for a turn: `run` neither runs nor is going to be called.
+        #: Whether nobody waits for a turn, so that `run` neither runs nor is going to be called.
         self.is_idle = True
-        #: Whether disks' answers were taken that no flow was charged for.
+        #: Whether answers of disks were taken that no flow was charged for.
         self._unpaid = False
         #: When the first work came for the `run` that is going to be called.
         self._since_s = 0.0
-        #: Whose turn is under way, or what it turned out to be.
+        #: The flow whose turn is under way, or that the turn turned out to serve.
         self.serving = self.turns.strangers
 
     def configure(self, policy: DiskPolicy) -> None:
@@ -80,13 +82,13 @@ class Processor:
     # --- work comes --------------------------------------------------------------------
 
     def ready(self, work: Work, flow: ProcessorFlow) -> None:
-        """``work.step`` is to be called, once, in a turn of ``flow``."""
+        """Have ``work.step`` called once, in a turn of ``flow``."""
         flow.links.append(work)
         if not flow.wants:
             self._want(flow)
 
     def answered(self, flow: ProcessorFlow, done: DiskRequest) -> None:
-        """A disk has answered: ``done.on_done`` tells the initiator, in a turn of ``flow``."""
+        """Have ``done.on_done`` reply to the initiator in a turn of ``flow``, because a disk has answered."""
         if self.loop is None or done.context.peer.closed:
             done.on_done(done)
             return
@@ -101,7 +103,7 @@ class Processor:
             self._want(flow)
 
     def _tell_at_once(self, flow: ProcessorFlow, done: DiskRequest) -> None:
-        """Nobody else has had a turn for a while, or waits for one, so there is nothing to put in order."""
+        """Reply without a turn, because nobody else has had a turn for a while or waits for one."""
         begun_s = self.clock()
         done.on_done(done)
         flow.used_s += self.clock() - begun_s
@@ -117,7 +119,7 @@ class Processor:
     # --- work is done ------------------------------------------------------------------
 
     def serve(self, work: Work, flow: ProcessorFlow) -> None:
-        """`ready`, and the turn at once. Only while nobody waits (``is_idle``), from a callback of the reactor's."""
+        """Do `ready` and the turn at once. Allowed in callbacks of the reactor while nobody waits (``is_idle``)."""
         self.turns.take(flow)
         flow.links.append(work)
         self.is_idle = False
@@ -127,7 +129,7 @@ class Processor:
         self._go_on()
 
     def run(self) -> None:
-        """Serve turns until TURN_S is over, and come back where more wait."""
+        """Serve turns until TURN_S is over. Where more flows wait, the reactor calls it again."""
         turns, clock, spent = self.turns, self.clock, self.spent
         now = clock()
         try:
@@ -139,7 +141,7 @@ class Processor:
                 begun_s, used_s, now = used_s, spent(), clock()
                 self._charge(flow, used_s - begun_s)
         finally:
-            # Whatever happened, the others have their turns.
+            # Whatever happened, the others get their turns.
             self._go_on()
 
     def _go_on(self) -> None:
@@ -150,7 +152,7 @@ class Processor:
             self.loop.soon(self.run)
 
     def _serve(self, flow: ProcessorFlow, until_s: float) -> None:
-        """One turn."""
+        """Serve one turn of ``flow``."""
         batches = self._batches
         self.serving = flow
         batches.begin()
@@ -162,9 +164,9 @@ class Processor:
             batches.end()
 
     def _charge(self, flow: ProcessorFlow, used_s: float) -> None:
-        """The turn of ``flow`` is over; charge it, or what it turned out to be."""
+        """Charge the turn that is over to ``flow``, or to the flow that it turned out to serve."""
         turns = self.turns
-        # What disks answered within the turn is paid for by it.
+        # The turn itself pays for what disks answered within it.
         flow.unpaid = 0
         wants = bool(flow.small or flow.links or flow.large)
         if self.serving is flow:
@@ -199,7 +201,7 @@ class Processor:
                 if clock() >= until_s:
                     return
             elif not large and not small:
-                # What the turn asked of disks they may answer at once.
+                # Disks may answer at once what the turn asked of them.
                 self._batches.pump()
                 if not large and not small:
                     return
