@@ -147,7 +147,7 @@ class Listener:
         return True
 
     def _make_room(self, listening: socket.socket, error: OSError) -> bool:
-        """Make room for a newcomer by ending another connection, or turn it away. Returns False where neither helps."""
+        """Make room for a newcomer by ending another connection, or turn it away. Returns False where it is better to wait."""
         if error.errno not in _NO_DESCRIPTOR:
             return False
         emptiest = self._admission.emptiest()
@@ -209,7 +209,7 @@ class Listener:
         self._reactor.give_turn()
 
     def _enlarge(self, link: Link, stream: socket.socket) -> None:
-        """Enlarge the buffers of a Unix socket, so that large replies fit, unless too many sockets have that already."""
+        """Enlarge the buffers of a Unix socket, so that large replies fit, unless too many sockets have large ones."""
         enlarged = self._enlarged
         if stream.family == socket.AF_UNIX and link not in enlarged and len(enlarged) < limits.UNIX_SOCKETS_LARGE_MAX:
             enlarged.add(link)
