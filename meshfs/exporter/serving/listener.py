@@ -147,7 +147,7 @@ class Listener:
         return True
 
     def _make_room(self, listening: socket.socket, error: OSError) -> bool:
-        """Make room for a newcomer by ending another connection, or turn it away. Returns False where it is better to wait."""
+        """End another connection for a newcomer, or turn the newcomer away. Returns False where waiting is better."""
         if error.errno not in _NO_DESCRIPTOR:
             return False
         emptiest = self._admission.emptiest()
