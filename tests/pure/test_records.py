@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
 def differences(read: Any, written: Any, where: str) -> Iterator[str]:
     if isinstance(read, dict):
         for key, value in read.items():
-            yield from differences(value, written.get(key), f"{where}.{key}")
+            yield from differences(value, written.get(key, "nothing"), f"{where}.{key}")
     elif isinstance(read, list) and isinstance(written, list):
         yield from (line for each in zip(read, written, strict=True) for line in differences(*each, where))
     elif read != written:
