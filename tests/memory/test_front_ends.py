@@ -78,8 +78,8 @@ def fields(*changed: str) -> pyfuse3.SetattrFields:
 
 async def test_pyfuse3_calls_the_methods_of_the_hot_path_themselves(bench: Bench) -> None:
     adapter = Adapter(bench.operations)
-    assert adapter.read == adapter.transfers.read
-    assert adapter.write == adapter.transfers.write
+    assert Adapter.read is Transfers.read
+    assert Adapter.write is Transfers.write
     _, fh = await opened(adapter, bench.path)
     assert await adapter.write(fh, 100, b"hello") == 5
     assert bytes(await adapter.read(fh, 99, 7)) == b"\0hello\0"

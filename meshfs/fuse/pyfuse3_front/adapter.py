@@ -1,7 +1,7 @@
 """The operations in pyfuse3's words: its arguments and types on one side, meshfs's on the other.
 
-READ and WRITE have no method here. The adapter's ``read`` and ``write`` are the methods of `Transfers` themselves,
-which raise pyfuse3's error, so that a request passes no frame and no conversion of this file.
+READ and WRITE have no method here. The adapter inherits those of `Transfers`, which raise pyfuse3's error, so that a
+request passes no frame and no conversion of this file.
 """
 
 import errno
@@ -43,7 +43,7 @@ def _refusing(number: int) -> Callable[..., Awaitable[NoReturn]]:
     return refuse
 
 
-class Adapter:
+class Adapter(Transfers):
     """What pyfuse3 calls. It is no subclass of pyfuse3's Operations, whose methods promise less (bytes, no buffers).
 
     ``started`` is set when the kernel's first request was answered.
@@ -54,10 +54,8 @@ class Adapter:
     enable_acl = False
 
     def __init__(self, operations: Operations) -> None:
+        super().__init__(operations.files.by_number, pyfuse3.FUSEError)
         self.started = trio.Event()
-        self.transfers = Transfers(operations.files.by_number, pyfuse3.FUSEError)
-        self.read = self.transfers.read
-        self.write = self.transfers.write
         self._operations = operations
         for name, number in UNSERVED.items():
             setattr(self, name, _refusing(number))

@@ -31,7 +31,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             await nursery.start(operations.run, pages)
             nursery.start_soon(_announce, adapter, mountpoint, on_ready)
-            await run_loop(fd, lambda: adapter.transfers.writes_bytes)
+            await run_loop(fd, lambda: adapter.writes_bytes)
             nursery.cancel_scope.cancel()
     finally:
         pages.close()
