@@ -4,18 +4,20 @@
 does not say (yet) has no metric.
 """
 
+from typing import Final
+
 from meshfs.telemetry.metrics_place import Snapshot
 from meshfs.telemetry.problems import MOUNT_RULES, published
 from meshfs.telemetry.prometheus import (
     Document,
     Families,
     MetricsServer,
-    numbers,
     open_metrics,
     problem_counts,
-    table,
-    tables,
 )
+from meshfs.telemetry.records import MountDiskRecord, MountExporterRecord, MountRecord, PathRecord
+
+_UP: Final = "connected"
 
 
 def open_mount_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:
@@ -24,73 +26,73 @@ def open_mount_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:
 
 
 def fill(families: Families, status: Document) -> None:
-    gauge = families.gauge
-    info = {name: str(status.get(name, "")) for name in ("node", "mountpoint", "config")}
+    gauge, mount = families.gauge, MountRecord(status)
+    info = {"node": mount.node, "mountpoint": mount.mountpoint, "config": mount.config}
     gauge("meshfs_mount_info", "1; which mount this is.", info, 1)
-    gauge("meshfs_uptime_seconds", "Since the mount started.", {}, status.get("uptime_s"))
-    gauge("meshfs_io_timeout_seconds", "Bound of every I/O.", {}, status.get("io_timeout_s"))
+    gauge("meshfs_uptime_seconds", "Since the mount started.", {}, mount.uptime_s)
+    gauge("meshfs_io_timeout_seconds", "Bound of every I/O.", {}, mount.io_timeout_s)
     problem_counts(families, "meshfs_problems", MOUNT_RULES, published(status))
-    for exporter in tables(status, "exporters"):
+    for exporter in mount.exporters:
         _exporter(families, exporter)
-    for disk in tables(status, "disks"):
+    for disk in mount.disks:
         _disk(families, disk)
 
 
-def _exporter(families: Families, exporter: Document) -> None:
-    labels = {"node": str(exporter.get("node", ""))}
+def _exporter(families: Families, exporter: MountExporterRecord) -> None:
+    labels = {"node": exporter.node}
     gauge, counter = families.gauge, families.counter
-    up = exporter.get("state") == "connected"
-    gauge("meshfs_exporter_up", "1 when connected, else 0.", labels, up)
-    gauge("meshfs_exporter_state_seconds", "Connected or not for so long.", labels, exporter.get("since_s"))
-    channels, waiting = tables(exporter, "channels"), tables(exporter, "waiting")
-    connected = sum(channel.get("state") == "connected" for channel in channels)
+    gauge("meshfs_exporter_up", "1 when connected, else 0.", labels, exporter.state == _UP)
+    gauge("meshfs_exporter_state_seconds", "Connected or not for so long.", labels, exporter.since_s)
+    channels, waiting = exporter.channels, exporter.waiting
+    connected = sum(channel.state == _UP for channel in channels)
     gauge("meshfs_exporter_channels", "Connections in use.", labels, connected)
-    outstanding = sum(numbers(channels, "outstanding"))
+    outstanding = sum(channel.outstanding or 0 for channel in channels)
     gauge("meshfs_exporter_outstanding_requests", "Sent and not answered.", labels, outstanding)
     gauge("meshfs_exporter_waiting_calls", "I/O calls that wait for the exporter.", labels, len(waiting))
-    longest_s = max(numbers(waiting, "for_s"), default=0.0)
+    longest_s = max((call.for_s or 0.0 for call in waiting), default=0.0)
     gauge("meshfs_exporter_waiting_longest_seconds", "How long the first of them waits.", labels, longest_s)
-    failures = exporter.get("failures")
-    counter("meshfs_exporter_failures_total", "Connections lost and attempts failed.", labels, failures)
-    counter("meshfs_exporter_sent_bytes_total", "Sent, with headers.", labels, exporter.get("sent_bytes"))
-    counter("meshfs_exporter_received_bytes_total", "Received, with headers.", labels, exporter.get("received_bytes"))
+    counter("meshfs_exporter_failures_total", "Connections lost and attempts failed.", labels, exporter.failures)
+    counter("meshfs_exporter_sent_bytes_total", "Sent, with headers.", labels, exporter.sent_bytes)
+    counter("meshfs_exporter_received_bytes_total", "Received, with headers.", labels, exporter.received_bytes)
     for channel in channels:
         _channel(families, labels, channel)
 
 
-def _channel(families: Families, exporter: dict[str, str], channel: Document) -> None:
+def _channel(families: Families, exporter: dict[str, str], channel: PathRecord) -> None:
     """By the path and not by the connection, whose ports are others each time."""
-    names = ("interface", "local_address", "remote_address", "number")
-    labels = {**exporter, **{name: str(channel.get(name, "")) for name in names}}
-    up = channel.get("state") == "connected"
-    families.gauge("meshfs_channel_up", "1 when connected, else 0.", labels, up)
-    selected = channel.get("selected")
-    families.gauge("meshfs_channel_selected", "1 when it is to be used, 0 when others are better.", labels, selected)
-    speed = channel.get("speed_bits_s") or None
-    families.gauge("meshfs_channel_speed_bits_per_second", "What the drivers say.", labels, speed)
-    outstanding = channel.get("outstanding")
-    families.gauge("meshfs_channel_outstanding_requests", "Sent and not answered.", labels, outstanding)
-    failures = channel.get("failures")
-    families.counter("meshfs_channel_failures_total", "Times lost and attempts failed.", labels, failures)
-    forged = channel.get("bad_signatures")
+    labels = {
+        **exporter,
+        "interface": channel.interface,
+        "local_address": channel.local_address,
+        "remote_address": channel.remote_address,
+        "number": "" if channel.path_number is None else str(channel.path_number),
+    }
+    gauge, counter = families.gauge, families.counter
+    gauge("meshfs_channel_up", "1 when connected, else 0.", labels, channel.state == _UP)
+    gauge("meshfs_channel_selected", "1 when it is to be used, 0 when others are better.", labels, channel.selected)
+    gauge("meshfs_channel_speed_bits_per_second", "What the drivers say.", labels, channel.speed_bits_s or None)
+    gauge("meshfs_channel_outstanding_requests", "Sent and not answered.", labels, channel.outstanding)
+    counter("meshfs_channel_failures_total", "Times lost and attempts failed.", labels, channel.failures)
     what_forged = "Replies with a wrong signature or seal; each ends its connection."
-    families.counter("meshfs_channel_bad_signatures_total", what_forged, labels, forged)
-    for name, what in (("sent_bytes", "Sent"), ("received_bytes", "Received")):
-        families.counter(f"meshfs_channel_{name}_total", f"{what}, with headers.", labels, channel.get(name))
+    counter("meshfs_channel_bad_signatures_total", what_forged, labels, channel.bad_signatures)
+    counter("meshfs_channel_sent_bytes_total", "Sent, with headers.", labels, channel.sent_bytes)
+    counter("meshfs_channel_received_bytes_total", "Received, with headers.", labels, channel.received_bytes)
 
 
-def _disk(families: Families, disk: Document) -> None:
-    labels = {"node": str(disk.get("node", "")), "disk": str(disk.get("name", ""))}
-    gauge, counter, io = families.gauge, families.counter, table(disk, "io")
-    gauge("meshfs_disk_present", "1 when its owner offers it now, else 0.", labels, disk.get("present"))
-    gauge("meshfs_disk_size_bytes", "The disk's size.", labels, disk.get("size_bytes"))
-    gauge("meshfs_disk_opens", "Open file handles.", labels, disk.get("opens"))
-    labels["local"] = "true" if disk.get("local") else "false"
-    operations = "meshfs_disk_operations_total", "Operations done."
-    for op, name in (("read", "reads"), ("write", "writes"), ("flush", "flushes")):
-        counter(*operations, {**labels, "op": op}, io.get(name))
-    for op, name in (("read", "read_bytes"), ("write", "written_bytes")):
-        counter("meshfs_disk_bytes_total", "Bytes read and written.", {**labels, "op": op}, io.get(name))
-        counts, sum_s = io.get(f"{op}_histogram"), io.get(f"{op}_time_s")
-        families.latency("meshfs_disk_latency_seconds", "From call to answer.", {**labels, "op": op}, counts, sum_s)
-    counter("meshfs_disk_errors_total", "Operations that ended in an error.", labels, io.get("errors"))
+def _disk(families: Families, disk: MountDiskRecord) -> None:
+    labels = {"node": disk.node, "disk": disk.name}
+    gauge, counter, io = families.gauge, families.counter, disk.io
+    gauge("meshfs_disk_present", "1 when its owner offers it now, else 0.", labels, disk.present)
+    gauge("meshfs_disk_size_bytes", "The disk's size.", labels, disk.size_bytes)
+    gauge("meshfs_disk_opens", "Open file handles.", labels, disk.opens)
+    labels["local"] = "true" if disk.local else "false"
+    reads, writes, flushes = ({**labels, "op": op} for op in ("read", "write", "flush"))
+    for of_op, operations in ((reads, io.reads), (writes, io.writes), (flushes, io.flushes)):
+        counter("meshfs_disk_operations_total", "Operations done.", of_op, operations)
+    for of_op, size_bytes, counts, sum_s in (
+        (reads, io.read_bytes, io.read_histogram, io.read_time_s),
+        (writes, io.written_bytes, io.write_histogram, io.write_time_s),
+    ):
+        counter("meshfs_disk_bytes_total", "Bytes read and written.", of_op, size_bytes)
+        families.latency("meshfs_disk_latency_seconds", "From call to answer.", of_op, counts, sum_s)
+    counter("meshfs_disk_errors_total", "Operations that ended in an error.", labels, io.errors)

@@ -19,7 +19,7 @@ disk are never read, nor its dirty pages written, through a file that was opened
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, Self
 
 from meshfs import limits
 from meshfs.model import Access
@@ -52,7 +52,7 @@ class Directory(Node):
 
     __slots__ = ("entries", "hidden", "parent")
 
-    def __init__(self, path: str, inode: int, mtime_ns: int, parent: "Directory | None") -> None:
+    def __init__(self, path: str, inode: int, mtime_ns: int, parent: Self | None) -> None:
         super().__init__(path, inode, stat.S_IFDIR | 0o755, mtime_ns)
         self.parent = parent if parent is not None else self
         self.entries: dict[bytes, Node] = {}

@@ -108,6 +108,8 @@ class TotalsRecord(Record):
     written_bytes = integer()
     read_histogram = histogram()
     write_histogram = histogram()
+    read_time_s = number()
+    write_time_s = number()
 
 
 class StatusRecord(Record):
@@ -154,8 +156,12 @@ class PathRecord(Record):
     interface = text()
     local = text()
     remote = text()
+    local_address = text()
+    remote_address = text()
+    path_number = integer("number")
     speed_bits_s = integer()
     state = text()
+    selected = flag()
     why = text()
     retry_in_s = number()
     dialect = text()
@@ -163,6 +169,9 @@ class PathRecord(Record):
     cipher = text()
     outstanding = integer()
     failures = integer()
+    bad_signatures = integer()
+    sent_bytes = integer()
+    received_bytes = integer()
     sent_bytes_s = number()
     received_bytes_s = number()
 
@@ -187,13 +196,18 @@ class MountExporterRecord(Record):
     retry_in_s = number()
     away_s = number()
     failing_fast = flag()
+    failures = integer()
+    sent_bytes = integer()
+    received_bytes = integer()
     hung_disks = parts(HungDiskRecord)
     channels = parts(PathRecord)
     waiting = parts(WaitingRecord)
 
 
 class MountRecord(StatusRecord):
+    mountpoint = text()
     config = text()
+    io_timeout_s = number()
     control = text()
     exporters = parts(MountExporterRecord)
     disks = parts(MountDiskRecord)

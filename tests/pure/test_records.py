@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshfs.telemetry import documents, records
@@ -15,11 +15,7 @@ WRITTEN: list[tuple[type[Record], Any]] = [
     (records.MountRecord, documents.MountStatus),
     (records.ReloadRecord, documents.ReloadOutcome),
 ]
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=10,
-)
+VALUES = st.sampled_from([None, True, 5, -1, 1e300, float("nan"), "text", [], {}, [1], [{}], [[]], {"p50": "late"}])
 
 
 def example(hint: Any) -> Any:
@@ -69,11 +65,15 @@ def test_every_name_of_a_record_is_in_the_document_with_that_type(kind: type[Rec
 
 
 @pytest.mark.parametrize("kind", [records.MountRecord, records.ExporterRecord, records.FlowsRecord])
-@settings(max_examples=50)
-@given(data=st.data())
-def test_nothing_in_a_document_makes_a_record_fail(kind: type[Record], data: st.DataObject) -> None:
+def test_nothing_in_a_document_makes_a_record_fail(kind: type[Record]) -> None:
     names = st.sampled_from([entry.key for _, entry in entries(kind)])
-    read_whole(kind(data.draw(JSON | st.dictionaries(names, JSON | st.lists(st.dictionaries(names, JSON))))))
+    objects = st.dictionaries(names, VALUES, max_size=3)
+
+    @given(VALUES | st.dictionaries(names, VALUES | st.lists(objects, max_size=3), max_size=5))
+    def check(document: object) -> None:
+        read_whole(kind(document))
+
+    check()
 
 
 def test_what_is_missing_or_of_another_type_reads_as_empty() -> None:
