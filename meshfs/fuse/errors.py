@@ -17,7 +17,7 @@ class FuseError(OSError):
 
 
 def errno_of(operation: str, error: Exception) -> int:
-    """The errno that answers a request which failed with ``error``.
+    """Return the errno that answers a request which failed with ``error``.
 
     An OSError keeps its errno. Anything else is a fault of ours: it is reported, and the caller gets EIO.
     """

@@ -15,7 +15,7 @@ from meshfs.fuse.operations import Operations
 
 
 class FrontEnd(Protocol):
-    """Mounts and serves until the unmount."""
+    """A callable that mounts, and serves until the unmount."""
 
     async def __call__(
         self, operations: Operations, mountpoint: str, options: Iterable[str], *, on_ready: Callable[[], None]

@@ -19,7 +19,10 @@ class GonePages:
         self._changed.set()
 
     async def run(self, pages: Pages) -> None:
-        """Until cancelled. One inode after the other, as the kernel waits for requests on their pages in flight."""
+        """Have the pages dropped until cancelled.
+
+        This takes one inode after the other, because the kernel waits for requests in flight on their pages.
+        """
         while True:
             await self._changed.wait()
             self._changed = trio.Event()

@@ -36,11 +36,11 @@ class Port(Protocol):
     async def open(self, io_class: IoClass, *, writable: bool) -> Handle: ...
 
     async def written_ns(self) -> int:
-        """When anybody last wrote to the disk, ns of the epoch; bounded, never raises."""
+        """Return when anybody last wrote to the disk, in ns of the epoch. It is bounded in time and never raises."""
 
 
 class OpenFile:
-    """One open file; ``info`` is None for the status. ``truncated`` is set from the first truncation on."""
+    """One open file. ``info`` is None for the status file; ``truncated`` is set from the first truncation on."""
 
     __slots__ = ("handle", "info", "opened_by", "size_bytes", "truncated", "write_through")
 
@@ -64,7 +64,7 @@ class OpenFiles:
 
 
 class StatusHandle:
-    """The status as it was at open and for that opener, so that a reader in pieces gets one document."""
+    """The status file holds what it was at open and for that opener, so that a reader in pieces gets one document."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

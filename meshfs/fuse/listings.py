@@ -19,7 +19,7 @@ class Listings:
         self._open[number] = (directory, [])
 
     def entries(self, number: int, start: int) -> Iterator[tuple[bytes, Node, int]]:
-        """Name, node and position behind it of each entry from position ``start`` on."""
+        """Yield name, node and the position behind it for each entry from position ``start`` on."""
         directory, entries = self._open[number]
         if start == 0:
             entries = [(b".", directory), (b"..", directory.parent), *directory.listed()]

@@ -53,7 +53,7 @@ async def alone(mountpoint: str) -> AsyncIterator[None]:
 
 
 def _locked(folder: int) -> bool:
-    """Whether the folder is locked by now, or cannot be, as on some network file systems."""
+    """Return whether the folder is locked now, or can never be, as on some network file systems."""
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

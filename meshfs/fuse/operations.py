@@ -181,7 +181,7 @@ class Operations:
         return self._attributes(node)
 
     async def setattr(self, inode: int, change: AttributeChange, fh: int | None, caller: Caller) -> Attributes:
-        """The attributes afterwards, which are the present ones: a size is what this opener owes as zeros."""
+        """Change what can be changed. The attributes stay, as a size only says what reads as zeros from now on."""
         node = self._node(inode)
         present = self._attributes(node)
         if change.protection:
@@ -195,7 +195,7 @@ class Operations:
         return present
 
     def _truncating(self, inode: int, fh: int | None, caller: Caller) -> OpenFile | None:
-        """The opener that truncates: that of an ftruncate(2), or of an open with O_TRUNC, or of a truncate(2)."""
+        """Return the opener that an ftruncate(2), an open with O_TRUNC, or a truncate(2) means."""
         if fh is not None:
             return self.files.by_number[fh]
         try:
@@ -239,7 +239,7 @@ class Operations:
         return number
 
     def readdir(self, fh: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
-        """Name, attributes and position behind it of each entry from position ``start`` on."""
+        """Yield name, attributes and the position behind it for each entry from position ``start`` on."""
         return ((name, self._attributes(node), behind) for name, node, behind in self._listings.entries(fh, start))
 
     def releasedir(self, fh: int) -> None:
@@ -251,7 +251,7 @@ class Operations:
     # caller is listed the names whose values it gets; either prefix is answered.
 
     def getxattr(self, inode: int, name: bytes) -> bytes | None:
-        """The value; None where there is none.
+        """Return the value, or None where there is none.
 
         It must be cheap: without HANDLE_KILLPRIV_V2 the kernel asks for security.capability before every write(2).
         """

@@ -28,7 +28,7 @@ _NOTIFICATION: Final = struct.Struct("<IiQ Qqq")
 
 
 def whole_pages(start: int, stop: int) -> tuple[int, int]:
-    """The pages that [start, stop) touches, as a range of bytes."""
+    """Return the range of bytes that the pages touched by [start, stop) cover."""
     return start // PAGE_BYTES * PAGE_BYTES, -(-stop // PAGE_BYTES) * PAGE_BYTES
 
 
@@ -55,7 +55,7 @@ class PageCache:
             log.debug("pages %d to %d of inode %d are held by others", start, stop, inode)
 
     async def drop_file(self, inode: int) -> None:
-        """The same for all pages of a file, and for its attributes, without a bound."""
+        """Do the same for all pages of a file, and drop its attributes, without a bound on the time."""
         await trio.to_thread.run_sync(self._notify, inode, 0, 0, abandon_on_cancel=True, limiter=self._limiter)
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from meshfs.loop.worker import enter_trio
 
 
 class Handle(Protocol):
-    """What is needed of an open disk."""
+    """What a truncated opener needs of an open disk."""
 
     async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int: ...
 
@@ -50,7 +50,7 @@ class TruncatedOpener:
         self._changed: trio.Event | None = None
 
     async def truncate(self, size: int) -> None:
-        """ftruncate(2) to ``size``, which lies inside the disk. OSError."""
+        """Do an ftruncate(2) to ``size``, which lies inside the disk. Raises OSError."""
         claim = await self._claim(size, size)
         skipped = claim.gaps[0][0] if claim.gaps else size
         try:
@@ -61,7 +61,7 @@ class TruncatedOpener:
         self._state.truncate(size)
 
     async def write(self, offset: int, data: bytes | memoryview) -> int:
-        """The count written, as of the handle's own write. OSError."""
+        """Write, and return the count written, as the handle's own write does. Raises OSError."""
         stop = offset + len(data)
         claim = await self._claim(offset, stop)
         if not claim.gaps:

@@ -41,7 +41,7 @@ class Openers(Generic[T]):
             self._of.pop((inode, pid), None)
 
     def truncating(self, inode: int, pid: int, now: float) -> T | None:
-        """The opener that a SETATTR without a handle means; None where the thread has none. Raises Ambiguous."""
+        """Return the opener that a SETATTR without a handle means, None where the thread has none. Raises Ambiguous."""
         openers = self._of.get((inode, pid))
         if not openers:
             return None

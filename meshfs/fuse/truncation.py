@@ -42,7 +42,7 @@ class Claim:
         self.own = own
 
     def zeroed(self, count: int) -> None:
-        """The first ``count`` bytes of the first gap are zeros now."""
+        """Note that the first ``count`` bytes of the first gap are zeros now."""
         start, stop = self.gaps[0]
         if start + count < stop:
             self.gaps[0] = (start + count, stop)
@@ -65,15 +65,15 @@ class Truncation:
         return list(self._owed)
 
     def truncate(self, size: int) -> None:
-        """The end moves to ``size``. What is owed below must have been zeroed by a claim up to there before."""
+        """Move the end to ``size``. What is owed below must have been zeroed by a claim up to there before."""
         self._owed = _united([*self._owed, (size, BEYOND)])
 
     def waits(self, stop: int) -> bool:
-        """Whether a call that reaches up to ``stop`` has to wait for the zeroing of another one."""
+        """Return whether a call that reaches up to ``stop`` has to wait for the zeroing of another one."""
         return any(claim.gaps and claim.gaps[0][0] < stop for claim in self._claims)
 
     def claim(self, start: int, stop: int) -> Claim:
-        """A call that writes [start, stop), or that moves the end to ``start`` (which is ``stop`` then)."""
+        """Begin a call that writes [start, stop), or that moves the end to ``start`` (which is ``stop`` then)."""
         for other in self._claims:
             other.own = _without(other.own, start, stop)
         gaps = _within(self._owed, 0, start)
@@ -84,7 +84,7 @@ class Truncation:
         return claim
 
     def end(self, claim: Claim, written_to: int) -> None:
-        """The call is over, and has written its own bytes up to ``written_to``."""
+        """Note that the call is over, and has written its own bytes up to ``written_to``."""
         self._claims.remove(claim)
         left = [*claim.gaps, *_without(claim.own, 0, written_to)]
         if left:
@@ -92,18 +92,18 @@ class Truncation:
 
 
 def _within(ranges: list[Range], start: int, stop: int) -> list[Range]:
-    """The parts of ``ranges`` inside [start, stop)."""
+    """Return the parts of ``ranges`` inside [start, stop)."""
     cut = ((max(begin, start), min(end, stop)) for begin, end in ranges)
     return [(begin, end) for begin, end in cut if begin < end]
 
 
 def _without(ranges: list[Range], start: int, stop: int) -> list[Range]:
-    """The parts of ``ranges`` outside [start, stop)."""
+    """Return the parts of ``ranges`` outside [start, stop)."""
     return _within(ranges, 0, start) + _within(ranges, stop, BEYOND) if start < stop else ranges
 
 
 def _united(ranges: list[Range]) -> list[Range]:
-    """The same bytes in disjoint ranges, in order, with those joined that meet."""
+    """Return the same bytes in disjoint ranges, in order, with those joined that meet."""
     joined: list[Range] = []
     for begin, end in sorted(ranges):
         if joined and begin <= joined[-1][1]:

@@ -19,7 +19,7 @@ _BDI: Final = Path("/sys/class/bdi")
 
 
 def tune(mountpoint: str) -> None:
-    """Raise the read-ahead of the file system mounted there; logs when that cannot be done."""
+    """Raise the read-ahead of the file system mounted there, and log where that cannot be done."""
     mount = topmost(read_mounts(), mountpoint)
     if mount is None:
         log.debug("no mount at %s to tune", mountpoint)

@@ -84,4 +84,4 @@ class Pages(Protocol):
         """
 
     async def drop_file(self, inode: int) -> None:
-        """The same for all pages of a file, and for its attributes, without a bound."""
+        """Do the same for all pages of a file, and drop its attributes, without a bound on the time."""

@@ -1,4 +1,4 @@
-"""Which of the disks that somebody waits for are not there yet, and why; pure.
+"""Which of the disks that somebody waits for are missing, and why. Pure.
 
 A disk is named as in the tree: by its id (``meshfs-n1-disk0``) or as NODE/NAME (``n1/disk0``).
 An id is a file name, so the slash tells the two apart. A disk is there when its owner is
@@ -37,14 +37,14 @@ class SeenExporter:
 
 
 def missing_disks(wanted: Sequence[str], document: MountStatus) -> list[str]:
-    """``missing`` for this process's own status document."""
+    """Return what ``missing`` says of this process's own status document."""
     disks = [SeenDisk(each["id"], each["node"], each["name"], each["state"], each["why"]) for each in document["disks"]]
     exporters = {each["node"]: SeenExporter(each["state"], each["why"]) for each in document["exporters"]}
     return missing(wanted, disks, exporters)
 
 
 def missing(wanted: Sequence[str], disks: Iterable[SeenDisk], exporters: Mapping[str, SeenExporter]) -> list[str]:
-    """One line for each wanted disk that is not there, with the reason as far as the mount knows it."""
+    """Return a line for each wanted disk that is not there, with the reason as far as the mount knows it."""
     seen = list(disks)
     found = []
     for name in wanted:
@@ -55,7 +55,7 @@ def missing(wanted: Sequence[str], disks: Iterable[SeenDisk], exporters: Mapping
 
 
 def _reason(wanted: str, named: Sequence[SeenDisk], exporters: Mapping[str, SeenExporter]) -> str:
-    """Empty for a disk that is there."""
+    """Return why the disk is not there; the text is empty for one that is."""
     for disk in named:
         if disk.state != DiskState.OK:
             node = exporters.get(disk.node)
@@ -80,7 +80,7 @@ def _exporter_text(name: str, exporter: SeenExporter) -> str:
 
 
 def expanded(given: Sequence[str], config: Config, node: str) -> tuple[str, ...]:
-    """The disks that ``-o wait=`` names: "own" and "all" stand for those of the config that ``node`` may use.
+    """Return the disks that ``-o wait=`` names: "own" and "all" are those of the config that ``node`` may use.
 
     Raises ConfigError for a NODE/NAME that the config does not have. An id is not checked here.
     """

@@ -23,7 +23,7 @@ _RUN: Final = Path("/run/meshfs")
 
 @contextmanager
 def mount_control() -> Iterator[socket.socket | None]:
-    """A listening socket that only root and the process's user can use; None where there is no place for one."""
+    """Yield a listening socket that only root and the process's user can use, None where there is no place for one."""
     folder = _folder()
     _remove_dead(folder)
     path = folder / f"mount-{os.getpid()}-{secrets.token_hex(4)}.ctl"
@@ -46,9 +46,10 @@ def _folder() -> Path:
 
 
 def _remove_dead(folder: Path) -> None:
-    """A process that was killed leaves its socket behind, to which nobody can connect.
+    """Remove the sockets of processes that were killed: nobody can connect to them.
 
-    Nobody can connect to that of a process that is just starting, either, between bind(2) and listen(2).
+    Nobody can connect to the socket of a process that is starting, either, between bind(2) and listen(2). Therefore
+    the socket of a process that lives stays.
     """
     for path in folder.glob("mount-*.ctl"):
         if Path("/proc", path.name.split("-")[1]).exists():

@@ -17,11 +17,11 @@ class Exporter(Protocol):
 
     @property
     def state(self) -> ExporterState:
-        """Whether the mount has a session with it."""
+        """The state of the mount's session with it."""
 
     @property
     def disks(self) -> tuple[DiskInfo, ...]:
-        """What it announced last."""
+        """The disks that it announced last."""
 
 
 class Exporters(Protocol):
@@ -39,11 +39,11 @@ class Exporters(Protocol):
     def io(self, disk_id: str) -> DiskIo: ...
 
     def errors(self) -> Mapping[str, int]:
-        """I/O errors of each disk that was used so far."""
+        """Return the count of I/O errors of each disk that was used so far."""
 
     def reload(self, settings: Settings) -> None: ...
 
     async def settle(self) -> None:
-        """Flush what was written and not flushed; bounded, never raises."""
+        """Flush what was written and not flushed. It is bounded in time and never raises."""
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...

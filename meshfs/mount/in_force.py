@@ -11,17 +11,17 @@ UNTIL_REMOUNT: Final[frozenset[Name]] = frozenset((("", "name of the cluster"), 
 
 
 class InForce:
-    """What of the config and the keys concerns a mount, as it is in force."""
+    """The settings and keys that concern a mount, as they are in force."""
 
     def __init__(self, settings: Settings) -> None:
         self._node = settings.node
         self._view: View = mount_view(settings.config, settings.node, settings.keyring.prints())
 
     def changes(self, loaded: Loaded) -> Changes:
-        """What a config that was read differs in from what is in force."""
+        """Return in what a config that was read differs from what is in force."""
         return compare(self._view, mount_view(loaded.config, self._node, loaded.prints), UNTIL_REMOUNT)
 
     def take(self, loaded: Loaded) -> None:
-        """This config is in force now, except for what holds until the umount."""
+        """Put this config in force, except for what holds until the umount."""
         new = mount_view(loaded.config, self._node, loaded.prints)
         self._view = {**new, **{name: self._view[name] for name in UNTIL_REMOUNT}}

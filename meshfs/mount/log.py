@@ -20,7 +20,7 @@ _SYSLOG_FORMAT: Final = "meshfs[%(process)d]: %(levelname)s %(name)s: %(message)
 
 
 class LogFile(logging.handlers.WatchedFileHandler):
-    """``error`` says why the last line could not be written; empty when it could."""
+    """A log file. ``error`` says why the last line could not be written, and is empty when it could."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
@@ -54,7 +54,7 @@ class LogFile(logging.handlers.WatchedFileHandler):
 
 
 class MountLog:
-    """The log of this process; one at a time."""
+    """Sets up where this process logs. There is one at a time."""
 
     def __init__(self, options: MountOptions) -> None:
         """Raises OSError when the log file cannot be opened."""
@@ -83,7 +83,7 @@ class MountLog:
         self._handler, self._path = handler, path
 
     def state(self) -> LogState:
-        """The document's "log"."""
+        """Return the status document's "log"."""
         handler = self._handler
         return {"path": self._path or "", "error": handler.error if isinstance(handler, LogFile) else ""}
 

@@ -17,7 +17,7 @@ from meshfs.namespace.tree import Tree
 
 
 class Mesh:
-    """``gone`` is told of disks whose cached pages are no longer valid."""
+    """Keeps catalog and tree true to the exporters. ``gone`` collects inodes whose cached pages are no longer valid."""
 
     def __init__(self, settings: Settings, initiator: Exporters, gone: GonePages) -> None:
         self.catalog = Catalog([node.name for node in settings.config.nodes])

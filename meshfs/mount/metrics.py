@@ -21,7 +21,7 @@ _UP: Final = "connected"
 
 
 def open_mount_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:
-    """``make`` gives the status document. Raises ConfigError when the place cannot be listened at."""
+    """``make`` returns the status document. Raises ConfigError when the place cannot be listened at."""
     return open_metrics(place, make, fill)
 
 
@@ -59,7 +59,7 @@ def _exporter(families: Families, exporter: MountExporterRecord) -> None:
 
 
 def _channel(families: Families, exporter: dict[str, str], channel: PathRecord) -> None:
-    """By the path and not by the connection, whose ports are others each time."""
+    """Label by the path and not by the connection, because the connection has other ports each time."""
     labels = {
         **exporter,
         "interface": channel.interface,

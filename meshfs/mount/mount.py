@@ -26,7 +26,7 @@ from meshfs.telemetry.documents import LogState
 
 
 class Mount:
-    """``log_state`` is the document's "log", ``control`` the path of the control socket or ""."""
+    """``log_state`` returns the status document's "log"; ``control`` is the path of the control socket or ""."""
 
     def __init__(
         self, settings: Settings, initiator: Exporters, log_state: Callable[[], LogState], control: str = ""
@@ -65,7 +65,7 @@ class Mount:
         await self.status.problem_watch.look()
 
     async def run(self) -> None:
-        """Look for problems until cancelled, once every exporter had its chance."""
+        """Look for problems until cancelled, and begin when every exporter had its chance to connect."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.config_watch.run)
             with trio.move_on_after(limits.MOUNT_SETTLE_S):
@@ -74,7 +74,7 @@ class Mount:
 
 
 def _group(name: str) -> int:
-    """The group's number; root's where this system has no such group."""
+    """Return the number of the group, or root's where this system has no such group."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

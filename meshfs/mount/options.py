@@ -68,7 +68,7 @@ class UsageError(MeshfsError):
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """What was asked for; None where CONFIG or the host decides."""
+    """The options that were given. One that is None is decided by CONFIG or by the host."""
 
     config: str
     mountpoint: str
@@ -91,7 +91,7 @@ class MountOptions:
 
 
 def answer_without_mounting(program: str, arguments: Sequence[str]) -> str:
-    """The text to print where the help or the version is asked for, as everywhere by itself; else nothing."""
+    """Return the text to print where only the help or the version is asked for, else an empty text."""
     if {"-h", "--help"} & set(arguments):
         return USAGE.rstrip("\n")
     if {"-V", "--version"} & set(arguments):
@@ -100,7 +100,7 @@ def answer_without_mounting(program: str, arguments: Sequence[str]) -> str:
 
 
 def parse_arguments(program: str, arguments: Sequence[str]) -> MountOptions:
-    """``program`` decides which form it is. Raises UsageError."""
+    """Parse the command line, whose form ``program`` decides. Raises UsageError."""
     helper = program.rpartition("/")[2].startswith("mount.")
     paths: list[str] = []
     options = MountOptions("", "")
@@ -122,7 +122,7 @@ def parse_arguments(program: str, arguments: Sequence[str]) -> MountOptions:
 
 
 def _helper_flags(options: MountOptions, argument: str, rest: Iterator[str]) -> MountOptions:
-    """Flags of an external helper of mount(8), which come alone or together (-sfnv)."""
+    """Take flags of an external helper of mount(8), which come alone or together (-sfnv)."""
     if argument in ("-N", "-t"):
         _value(argument, rest)
         return options
@@ -139,7 +139,7 @@ def _value(argument: str, rest: Iterator[str]) -> str:
 
 
 def parse_options(options: MountOptions, text: str) -> MountOptions:
-    """``options`` changed by a comma-separated list (``\\,`` is a comma). Raises UsageError."""
+    """Return ``options`` changed by a comma-separated list (``\\,`` is a comma). Raises UsageError."""
     for option in re.findall(r"(?:[^,\\]|\\.?)+", text):
         options = _option(options, re.sub(r"\\(.)", r"\1", option))
     return options
@@ -160,7 +160,7 @@ def _option(options: MountOptions, option: str) -> MountOptions:
 
 
 def take_options(options: MountOptions, said: Sequence[str]) -> MountOptions:
-    """``options`` with others of our own on top. Raises UsageError."""
+    """Return ``options`` with others of our own on top. Raises UsageError."""
     for option in said:
         name, _, value = option.partition("=")
         options = _own_option(options, option, name, value)
@@ -218,7 +218,7 @@ def _seconds(name: str, value: str) -> float:
 
 
 def kernel_options(options: MountOptions, source: str, *, root: bool) -> set[str]:
-    """What libfuse is given, in its own -o syntax.
+    """Return the options for libfuse, in its own -o syntax.
 
     `source` is what the kernel's table of mounts shows. It has to be the absolute path of CONFIG without links, byte by
     byte: mount(8) compares it with fstab's, and `mount -a` would mount again where they differ.

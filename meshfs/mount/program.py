@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """The command ``meshfs``, and mount(8)'s helper when called ``mount.meshfs``."""
+    """Run the command ``meshfs``, which is mount(8)'s helper when it is called ``mount.meshfs``."""
     return run_command("meshfs", _main)
 
 
@@ -57,7 +57,7 @@ def _main() -> int:
 
 
 def _work(settings: Settings, on_ready: Ready) -> int:
-    """Everything from here runs in the process that serves; the exit status."""
+    """Mount and serve, and return the exit status. From here on everything runs in the process that serves."""
     status = 0
     try:
         trio.run(run, settings, Initiator(settings), MountLog(settings.options), on_ready, serve)

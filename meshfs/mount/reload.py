@@ -38,7 +38,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Lines for people. ``failure``: nothing was changed, and why."""
+    """What came of a reload, in lines for people. ``failure`` says why nothing was changed."""
 
     changed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Outcome:
 
 
 class Reloader:
-    """Changes a running mount; one change at a time."""
+    """Changes a running mount, one change at a time."""
 
     def __init__(self, settings: Settings, mount: Mount, mount_log: MountLog, metrics: MetricsPlace) -> None:
         self._settings = settings
@@ -60,14 +60,14 @@ class Reloader:
         self._lock = trio.Lock()
 
     async def answer(self, request: Request) -> Mapping[str, object]:
-        """The control socket's verb "reload": {"options": ["class=system", ...], "config": path or ""}."""
+        """Answer the control socket's verb "reload": {"options": ["class=system", ...], "config": path or ""}."""
         said, config = request.get("options", []), request.get("config", "")
         if not (isinstance(said, list) and all(isinstance(each, str) for each in said) and isinstance(config, str)):
             raise RefusedError("options is no list of texts, or config no text")
         return (await self.reload(said, config)).as_json()
 
     async def reload(self, said: Sequence[str] = (), config: str = "") -> Outcome:
-        """``said``: options as after -o, one each, on top of those in force. ``config``: the path the caller names."""
+        """Reload, with the options ``said`` (as after -o) on top of those in force. The caller named ``config``."""
         async with self._lock:
             self._log.reopen()
             outcome = await self._reload(said, config)
@@ -105,7 +105,7 @@ class Reloader:
         return Outcome(changed, tuple(refused))
 
     def _take_places(self, old: Settings, options: MountOptions, refused: list[str]) -> MountOptions:
-        """Move the log and the metrics; the options that are in force then."""
+        """Move the log and the metrics, and return the options that are in force then."""
         if options.node not in (old.options.node, old.node):
             refused.append(f"node={options.node} cannot change while the mesh is mounted; this is {old.node}'s mount")
         options = replace(options, node=old.options.node, kernel=old.options.kernel, wait=old.options.wait)
@@ -124,13 +124,13 @@ class Reloader:
 
 
 def _with_fixed(new: Config, old: Config) -> Config:
-    """The new config with what holds until the umount."""
+    """Return the new config with the old one's settings that hold until the umount."""
     cluster = replace(new.cluster, name=old.cluster.name, security=old.cluster.security)
     return replace(new, cluster=cluster)
 
 
 async def _is_config(path: str, config: Config) -> bool:
-    """Whether the path leads to the config; not, where its file system does not answer."""
+    """Return whether the path leads to the config. It is False where the file system of the path does not answer."""
     try:
         return await bounded(f"the path {path}", _same_file, path, config, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
     except TookTooLong:

@@ -30,7 +30,7 @@ _SEEN: Final = _MS_RDONLY | _MS_NOEXEC | _MS_NOATIME | _MS_SYNCHRONOUS
 
 
 def remount(options: MountOptions) -> int:
-    """The exit status of the command; tells on standard error what was refused."""
+    """Remount, and return the exit status. What was refused is printed to standard error."""
     point = os.path.realpath(options.mountpoint)
     try:
         outcome = ReloadRecord(ask_reload(Path(point), options.said, os.path.abspath(options.config)).raw)
@@ -46,7 +46,7 @@ def remount(options: MountOptions) -> int:
 
 
 def ask_reload(point: Path, said: Sequence[str] = (), config: str = "") -> Fields:
-    """What came of it: "changed", "refused", "failure". Raises NoAnswer."""
+    """Have the mount reload, and return what came of it (`ReloadRecord`). Raises NoAnswer."""
     mount = MountRecord(read_mount(point).raw)
     if mount.is_partial:
         raise NoAnswer("only root and the user whose process it is may reload this mount", NOT_ALLOWED)
@@ -67,7 +67,7 @@ def _change_flags(point: str, kernel: Iterable[str]) -> int:
 
 
 def mount_flags(kernel: Iterable[str]) -> int:
-    """mount(2)'s flags for options of which a later one takes back an earlier one; no devices, no set-user-id."""
+    """Return mount(2)'s flags; a later option takes back an earlier one. Devices and set-user-id are always off."""
     flags = _MS_NOSUID | _MS_NODEV
     for option in kernel:
         flags |= _FLAGS.get(option, 0)

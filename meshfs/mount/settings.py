@@ -16,7 +16,7 @@ from meshfs.mount.options import MountOptions
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All a mount needs, checked before anything is started."""
+    """Everything that a mount is told, checked before anything is started."""
 
     config: Config
     node: str
@@ -45,7 +45,7 @@ def prepare(options: MountOptions) -> Settings:
 
 
 def with_absolute_log(options: MountOptions) -> MountOptions:
-    """The process that serves has another current directory."""
+    """Make the log's path absolute, because the process that serves has another current directory."""
     if options.log_path is None:
         return options
     path = os.path.abspath(options.log_path)
@@ -53,7 +53,7 @@ def with_absolute_log(options: MountOptions) -> MountOptions:
 
 
 def _mountpoint(text: str) -> str:
-    """The directory without symlinks, as the kernel will list it."""
+    """Return the directory without symlinks, as the kernel will list it."""
     try:
         path = Path(text).resolve(strict=True)
         is_directory = path.is_dir()

@@ -53,18 +53,18 @@ class Status:
         self._started_s = time.monotonic()
 
     def text(self, whole: bool) -> bytes:
-        """The text of the status file; ``whole``: for one who may see everybody's I/O."""
+        """Return the text of the status file; ``whole`` says that the opener may see everybody's I/O."""
         document = self.document()
         return json.dumps(document if whole else for_others(document)).encode() + b"\n"
 
     def document(self) -> MountStatus:
-        """Plain values, none of which changes later."""
+        """Return the document. None of its values changes later."""
         disks = [self._describe(*known) for known in self._catalog.disks.items()]
         found: MountFindings = {**self._facts(), "disks": disks}
         return {**found, "problems": [problem.as_json() for problem in mount_problems(found)]}
 
     async def slow_document(self) -> MountStatus:
-        """The same, made while I/O goes on: each disk's part is of another moment."""
+        """Return the same, made while I/O goes on, so that each disk's part is of another moment."""
         found = await self._slow_findings()
         return {**found, "problems": [problem.as_json() for problem in await _slow_problems(found)]}
 
@@ -104,7 +104,7 @@ class Status:
         }
 
     def _facts(self) -> MountFacts:
-        """All but the disks, and what is found in it."""
+        """Return everything but the disks and the problems."""
         settings = self.settings
         addresses = {node.name: len(node.addresses) for node in settings.config.nodes}
         return {
@@ -158,7 +158,7 @@ class Status:
 
 
 async def _slow_problems(findings: MountFindings) -> list[Problem]:
-    """What `mount_problems` finds, with turns for I/O between the rules."""
+    """Return what `mount_problems` finds, and let I/O go on between the rules."""
     found: list[Problem] = []
     for some in steps(MOUNT_RULES, findings):
         found += some

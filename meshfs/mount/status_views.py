@@ -27,7 +27,7 @@ _DISK_HIDDEN: Final = ("io", "opens")
 
 
 def for_others(document: MountStatus) -> dict[str, object]:
-    """The document without what tells of somebody's I/O."""
+    """Return the document without anything that reveals somebody's I/O."""
     return {
         **_only(document, _WHOLE),
         "whole": False,

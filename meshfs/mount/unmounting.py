@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class OwnMount:
-    """This process's mount: none before ``note``, and none once somebody has unmounted it or mounted over it."""
+    """This process's mount. It is not there before ``note``, nor after somebody unmounted it or mounted over it."""
 
     point: str
     device: int | None = None
@@ -58,7 +58,7 @@ async def unmount_when_free(mount: OwnMount) -> None:
 
 
 async def _umount(command: Sequence[str]) -> str:
-    """Why the command did not unmount; empty when it did."""
+    """Run the command, and return why it did not unmount; the text is empty when it did."""
     why = ""
     try:
         done = await trio.run_process(command, check=False, stdout=subprocess.DEVNULL, capture_stderr=True)

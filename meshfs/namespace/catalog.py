@@ -48,7 +48,7 @@ class _Exporter:
 
 
 class Catalog:
-    """The merge; ``nodes`` are the config's, in its order."""
+    """Merges what the exporters announce. ``nodes`` are those of the config, in its order."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
         self._exporters = {node: _Exporter() for node in nodes}
@@ -56,7 +56,7 @@ class Catalog:
         self._collisions: tuple[str, ...] = ()
 
     def take_nodes(self, nodes: Sequence[str]) -> None:
-        """The config has other nodes now; the disks of those that are gone go with them."""
+        """Take the nodes of another config. Disks of nodes that are gone go with them."""
         self._exporters = {node: self._exporters.get(node) or _Exporter() for node in nodes}
         self._merge()
 
@@ -71,12 +71,12 @@ class Catalog:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What was refused and why, one line each; stays until the cause is gone."""
+        """What was refused and why, one line each. A line stays until its cause is gone."""
         own = [problem for exporter in self._exporters.values() for problem in exporter.problems]
         return (*own, *self._collisions)
 
     def announce(self, node: str, disks: Iterable[DiskInfo]) -> None:
-        """The exporter of ``node`` is connected and offers exactly these disks."""
+        """Note that the exporter of ``node`` is connected and offers exactly these disks."""
         exporter = self._exporters[node]
         known = exporter.disks
         accepted, exporter.problems = _accepted(node, disks)
@@ -85,7 +85,7 @@ class Catalog:
         self._merge()
 
     def lost(self, node: str) -> None:
-        """The exporter of ``node`` is away; what it offered last stays, absent."""
+        """Note that the exporter of ``node`` is away. The disks that it offered last stay, as absent ones."""
         self._exporters[node].connected = False
         self._merge()
 
@@ -106,19 +106,19 @@ class Catalog:
         self._collisions = tuple(collisions[: limits.DISK_PROBLEMS_PER_NODE_MAX * len(self._exporters)])
 
     def _offered_by(self, node: str) -> Mapping[str, DiskInfo]:
-        """Nothing for a node that is gone from the config."""
+        """Return the disks that the node offers; a node that is gone from the config offers none."""
         return self._exporters[node].disks if node in self._exporters else {}
 
 
 def _as_known(info: DiskInfo, known: DiskInfo | None) -> DiskInfo:
-    """The announcement of a missing disk, with what was known of it before."""
+    """Return the announcement; that of a missing disk keeps what was known of the disk before."""
     if info.state is not DiskState.MISSING or info.size_bytes or known is None:
         return info
     return replace(known, state=info.state, why=info.why, access=info.access)
 
 
 def _accepted(node: str, disks: Iterable[DiskInfo]) -> tuple[dict[str, DiskInfo], tuple[str, ...]]:
-    """The announced disks that can be shown, by id, and a line for each that cannot."""
+    """Return the announced disks that can be shown, by id, and a line for each that cannot."""
     accepted: dict[str, DiskInfo] = {}
     names: set[str] = set()
     problems: list[str] = []
@@ -136,7 +136,7 @@ def _accepted(node: str, disks: Iterable[DiskInfo]) -> tuple[dict[str, DiskInfo]
 
 
 def _shortened(node: str, problems: list[str]) -> tuple[str, ...]:
-    """The first ones, and how many more there are: an exporter must not fill the mount's status and log."""
+    """Keep the first lines and count the rest, so that an exporter cannot fill the mount's status and log."""
     most = limits.DISK_PROBLEMS_PER_NODE_MAX
     more = len(problems) - most
     return (*problems[:most], *([f"node {node}: {more} more of its disks are refused"] if more > 0 else ()))
@@ -156,7 +156,7 @@ def _refusal(node: str, info: DiskInfo, accepted: Mapping[str, DiskInfo], names:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether ``text`` can be one component of a path."""
+    """Return whether ``text`` can be one component of a path."""
     if not text or text in (".", "..") or "/" in text or "\0" in text:
         return False
     try:

@@ -36,7 +36,7 @@ _MODES: Final = {Access.READ_WRITE: 0o660, Access.READ_ONLY: 0o440, Access.NONE:
 
 
 class Node:
-    """What every entry has; ``mode`` with the file type's bits, times in ns of the epoch."""
+    """What every entry has. ``mode`` includes the bits of the file's type; times are in ns of the epoch."""
 
     __slots__ = ("inode", "mode", "mtime_ns", "path")
 
@@ -48,7 +48,7 @@ class Node:
 
 
 class Directory(Node):
-    """``entries`` are found by lookup; those in ``hidden`` are not listed."""
+    """A directory. All ``entries`` are found by lookup, and those in ``hidden`` are not listed."""
 
     __slots__ = ("entries", "hidden", "parent")
 
@@ -75,7 +75,7 @@ class Symlink(Node):
 
 
 class StatusFile(Node):
-    """Its content is made when it is opened, for that opener: others than root see nothing of anybody's I/O."""
+    """The status file. Its content is made at open for the opener, as not everybody may see everybody's I/O."""
 
     __slots__ = ()
 
@@ -84,7 +84,7 @@ class StatusFile(Node):
 
 
 class DiskFile(Node):
-    """A disk; ``disk`` is what the catalog said last, ``instance`` the device or image it is."""
+    """A disk's file. ``disk`` is what the catalog said last; ``instance`` is the device or image behind it."""
 
     __slots__ = ("disk", "instance")
 
@@ -94,7 +94,7 @@ class DiskFile(Node):
         self.instance = disk.info.instance
 
     def is_of(self, disk: CatalogDisk) -> bool:
-        """Whether this can be the file of ``disk``; one whose device is not known now (missing) stays."""
+        """Return whether this can be the file of ``disk``. A disk whose device is not known now keeps its file."""
         return not disk.info.instance or not self.instance or disk.info.instance == self.instance
 
     def become(self, disk: CatalogDisk, now_ns: int) -> None:
@@ -107,7 +107,7 @@ class DiskFile(Node):
         self.instance = disk.info.instance or self.instance
 
     def xattrs(self) -> dict[bytes, bytes]:
-        """The extended attributes; one that is not known (serial, slot, ...) is left out."""
+        """Return the extended attributes. One that is not known (serial, slot, ...) is left out."""
         info = self.disk.info
         values = {
             "id": info.id,
@@ -129,7 +129,7 @@ class DiskFile(Node):
 
 
 class Tree:
-    """All nodes by inode number; changed by ``update`` only."""
+    """All nodes by inode number. Only ``update`` changes them."""
 
     def __init__(self, nodes: Sequence[str], now_ns: int) -> None:
         self._cluster_nodes = tuple(nodes)
@@ -146,11 +146,11 @@ class Tree:
         self.update({}, now_ns)
 
     def get(self, inode: int) -> Node | None:
-        """The node with that number, None when it is gone."""
+        """Return the node with that number, or None when it is gone."""
         return self._by_inode.get(inode)
 
     def take_nodes(self, nodes: Sequence[str]) -> None:
-        """The config has other nodes now; their folders come and go with the next ``update``."""
+        """Take the nodes of another config. Their folders come and go with the next ``update``."""
         self._cluster_nodes = tuple(nodes)
 
     def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> list[int]:
@@ -178,7 +178,7 @@ class Tree:
         return self._stale
 
     def _fill(self, directory: Directory, wanted: Mapping[str, object], now_ns: int) -> None:
-        """Make ``directory`` hold exactly ``wanted``: mappings are directories, texts symlinks."""
+        """Make ``directory`` hold exactly ``wanted``, in which mappings are directories and texts are symlinks."""
         before = dict(directory.listed())
         prefix = directory.path.rstrip("/") + "/"
         after: dict[bytes, Node] = {}

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 def _guarded(method: Callable[Parameters, Awaitable[Result]]) -> Callable[Parameters, Awaitable[Result]]:
-    """Turn any other error into pyfuse3's: pyfuse3 ends the mount for all others."""
+    """Turn every error into pyfuse3's own, because pyfuse3 ends the mount for any other."""
 
     @functools.wraps(method)
     async def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:

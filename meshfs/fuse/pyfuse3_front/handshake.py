@@ -67,7 +67,7 @@ async def handshake(fd: int, answer_one: Callable[[], Awaitable[None]]) -> None:
 
 
 def amended(request: bytes, answer: bytes) -> bytes:
-    """The answer to an INIT request with our settings; others and refusals stay as they are."""
+    """Return the answer to an INIT request with our settings. Answers to others, and refusals, stay as they are."""
     if len(request) < _REQUEST.size or len(answer) < _ANSWER.size:
         return answer
     opcode, offered = _REQUEST.unpack_from(request)[1], _REQUEST.unpack_from(request)[-1]

@@ -52,7 +52,8 @@ _private: Any = pyfuse3
 
 
 async def run_loop(fd: int, writes_bytes: Callable[[], int]) -> None:
-    """Serve the mounted session until it ends; ``writes_bytes`` tells how much data the writes in work hold."""
+    """Serve the mounted session until it ends; ``writes_bytes`` returns how much data the writes hold that are in
+    progress."""
     known = pyfuse3.__version__ == _VERSION_KNOWN
     if not (known and hasattr(pyfuse3, "_wait_fuse_readable") and hasattr(pyfuse3, "_session_loop")):
         log.warning("pyfuse3 %s is not %s: using its own, slower loop", pyfuse3.__version__, _VERSION_KNOWN)
@@ -71,7 +72,7 @@ async def run_loop(fd: int, writes_bytes: Callable[[], int]) -> None:
 
 
 async def _next_request() -> bool:
-    """pyfuse3's hook, asked before each read of the fd: the worker is resumed when it may."""
+    """pyfuse3 waits here before each read of the fd; the worker is resumed when the fd is to be read."""
     await worker.idle()
     return True
 
@@ -88,10 +89,10 @@ async def _answer_one() -> None:
 
 
 class _Workers:
-    """The workers that serve requests, and who resumes them; see the module's docstring."""
+    """Starts the workers that serve requests, and resumes them when there are requests (see the module's docstring)."""
 
     def __init__(self, fd: int, nursery: trio.Nursery, writes_bytes: Callable[[], int] = int) -> None:
-        """``writes_bytes`` tells how much data the writes hold that are being worked on."""
+        """``writes_bytes`` returns how much data the writes hold that are in progress."""
         self._fd = fd
         self._writes_bytes = writes_bytes
         self._workers_max = limits.FUSE_WORKERS_MAX
@@ -108,7 +109,7 @@ class _Workers:
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
-        """Until the session ends. Raises what a worker failed with."""
+        """Serve until the session ends. Raises what a worker failed with."""
         self._watch()
         try:
             await self._over.wait()
@@ -132,10 +133,10 @@ class _Workers:
             self._reactor.remove(self._fd)
 
     def _readable(self) -> None:
-        """The kernel has requests: the reactor's callback.
+        """The reactor calls this when the kernel has requests.
 
-        Whether there is another one is asked only while several are in flight: a program that
-        waits for each of its requests has none.
+        The fd is polled for another one only while several are in flight, because a program that waits for each of
+        its requests has no other.
         """
         for _ in range(_BATCH_MAX):
             if self._writes_bytes() > limits.FUSE_WRITES_MAX_BYTES:
@@ -168,7 +169,7 @@ class _Workers:
         self._reactor.give_turn()
 
     async def _continue(self, worker: Worker) -> None:
-        """The nursery's cancellation ends this and the worker in it, at the session's end."""
+        """Run the worker as a trio task. At the end of the session the nursery's cancellation ends both."""
         self._in_trio.add(worker)
         try:
             await worker.run_in_trio()
