@@ -92,7 +92,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run_set(arguments: argparse.Namespace) -> int:
-    """Raises ConfigError for settings that do not go together."""
+    """Change settings. Raises ConfigError for settings that do not go together."""
     wanted = settings(vars(arguments))
     return change(arguments, {"set": wanted}, wanted)
 
@@ -102,7 +102,7 @@ def run_reset(arguments: argparse.Namespace) -> int:
 
 
 def settings(given: dict[str, Any]) -> dict[str, Any]:
-    """What goes into the request's "set". Raises ConfigError."""
+    """Return what goes into the request's "set". Raises ConfigError."""
     values = {key: given[key] for key in (*_FLOW_KEYS, "system_floor", *_LIMIT_KEYS) if key in given}
     flow = given["flow"]
     if not values:
@@ -121,7 +121,7 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[str, Any]) -> int:
-    """Ask for it, show what is in force then, and hold that against what was wanted."""
+    """Ask for the change, show what is in force then, and compare that with what was wanted."""
     node, _, name = arguments.disk.rpartition("/")
     exporter = one_exporter(arguments, node)
     disk = None if arguments.disk == ALL else name.removeprefix(f"meshfs-{exporter.node}-")
@@ -137,7 +137,7 @@ def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[
 
 
 def one_exporter(arguments: argparse.Namespace, node: str) -> Exporter:
-    """A change is one exporter's. Raises ConfigError when it is not clear which."""
+    """Return the exporter that a change is for. Raises ConfigError when it is not clear which one."""
     if node and any(name != node for name in arguments.node):
         raise ConfigError(f"{arguments.disk} is a disk of {node}, not of {', '.join(arguments.node)}")
     found = exporters_here(arguments.config, [node] if node else arguments.node)
@@ -147,7 +147,7 @@ def one_exporter(arguments: argparse.Namespace, node: str) -> Exporter:
 
 
 def not_in_force(disk: FlowsDiskRecord, wanted: dict[str, Any]) -> list[str]:
-    """Settings the exporter accepted and does not show: nothing is to be overridden in silence."""
+    """Return settings that the exporter accepted and does not show, because nothing may be overridden in silence."""
     values = {key: value for key, value in wanted.items() if key not in ("node", "class")}
     if "node" not in wanted:
         return differences("", disk.policy, values)
@@ -183,7 +183,7 @@ def differences(who: str, found: PolicyRecord, values: dict[str, float | None]) 
 
 
 def positive(text: str) -> float:
-    """The exporter knows the bounds; here only what is no number at all is refused."""
+    """Return a positive number. Only what is no number is refused here, as the exporter knows the bounds."""
     value = float(text)
     if not 0 < value < math.inf:
         raise ValueError(text)
@@ -191,7 +191,7 @@ def positive(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """0.2 or 20%."""
+    """Parse a share, as in 0.2 or 20%."""
     value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if not 0 <= value <= 1:
         raise ValueError(text)
@@ -199,7 +199,7 @@ def share(text: str) -> float:
 
 
 def limit(text: str) -> float | None:
-    """500, 50M, none."""
+    """Parse a limit, as in 500, 50M or none."""
     if text == "none":
         return None
     factor = _UNITS.get(text[-1:].upper(), 1)

@@ -33,7 +33,7 @@ _FLOWS: Final = (
 
 
 def frame(interval: Interval, title: str = "", columns: int | None = None) -> list[list[str]]:
-    """Blocks of lines, as long and as wide as they are: totals first, then what is wrong, which is wrapped."""
+    """Return blocks of lines of any length and width: totals first, then what is wrong, wrapped at ``columns``."""
     blocks = [[*([title] if title else []), *_block(_TOTALS, _total_rows(interval), left=("I/O",))]]
     problems = [problem.line for problem in interval.problems]
     if problems:
@@ -46,13 +46,13 @@ def frame(interval: Interval, title: str = "", columns: int | None = None) -> li
 
 
 def joined(blocks: Sequence[Sequence[str]]) -> list[str]:
-    """With an empty line before each block but the first."""
+    """Return the lines of all blocks, with an empty line before each block but the first."""
     lines = [line for block in blocks for line in ("", *block)]
     return lines[1:]
 
 
 def fit(blocks: Sequence[Sequence[str]], columns: int, rows: int) -> list[str]:
-    """What a window of this size shows: long blocks give way to short ones, and the last ones to the first."""
+    """Return what a window of this size shows: long blocks give way to short ones, and the last ones to the first."""
     room = rows - len(blocks) + 1
     longest = max(map(len, blocks), default=0)
     while longest > _BLOCK_ROWS_MIN and sum(min(len(block), longest) for block in blocks) > room:
@@ -62,14 +62,14 @@ def fit(blocks: Sequence[Sequence[str]], columns: int, rows: int) -> list[str]:
 
 
 def _cut(lines: Sequence[str], rows: int) -> list[str]:
-    """The last line says how many there are no rows for."""
+    """Keep what there are rows for; the last line says how many lines are left out."""
     if len(lines) <= rows:
         return list(lines)
     return [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"][:rows]
 
 
 def _total_rows(interval: Interval) -> list[list[str]]:
-    """Of the mounts; an exporter's flows are the same I/O once more, seen from the disk's side."""
+    """Return the totals of the mounts, because an exporter's flows are the same I/O seen from the disk's side."""
     sides = interval.mounts or interval.exporters
     found = totals(sides)
     if not any(side.elapsed_s for side in sides):

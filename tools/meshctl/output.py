@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """The answer as it was given, with where it came from and what went wrong."""
+    """Return the answer as it was given, with its source and what went wrong."""
     shown: dict[str, Any] = {"source": answer.source, **answer.fields.raw}
     return {**shown, "error": answer.error} if answer.error else shown
 
@@ -37,7 +37,7 @@ def print_json(shown: dict[str, Any], found: Sequence[Problem]) -> None:
 
 
 def print_blocks(blocks: Sequence[str], found: Sequence[Problem]) -> None:
-    """Tables on standard output; what is wrong on standard error, where a script's user sees it."""
+    """Print tables to standard output, and what is wrong to standard error, where a script's user sees it."""
     print("\n\n".join(blocks))
     sys.stdout.flush()
     for problem in found:
@@ -46,7 +46,7 @@ def print_blocks(blocks: Sequence[str], found: Sequence[Problem]) -> None:
 
 
 def exit_status(found: Iterable[Problem]) -> int:
-    """1 when something is not well; a note alone is 0."""
+    """Return 1 when something is not well; a note alone is 0."""
     return int(any(problem.counts for problem in found))
 
 
@@ -55,7 +55,7 @@ def about(found: Iterable[Problem], codes: tuple[str, ...]) -> list[Problem]:
 
 
 def mount_problems(answer: Answer) -> list[Problem]:
-    """Everything at a mount that is not as it should be."""
+    """Return everything at a mount that is not as it should be."""
     who = f"mount {answer.source}"
     if answer.error:
         return [no_answer(who, answer)]
@@ -65,7 +65,7 @@ def mount_problems(answer: Answer) -> list[Problem]:
 
 
 def exporter_problems(answer: Answer, *, asked_for: bool = True) -> list[Problem]:
-    """The same of an exporter; one that was not ``asked_for`` and that only root may ask is no sign of a fault."""
+    """Return the same of an exporter. That only root may ask it is a fault only where the user ``asked_for`` it."""
     who = f"exporter {answer.source}"
     if answer.error:
         problem = no_answer(who, answer)
@@ -80,7 +80,7 @@ def no_answer(who: str, answer: Answer) -> Problem:
 
 
 def version_problems(who: str, answer: Answer) -> list[Problem]:
-    """Nothing is called well that this meshctl may have read wrong."""
+    """Return a problem where this meshctl may misread the answer, so that nothing misread is called well."""
     status = answer.read(StatusRecord)
     version, program = status.version, status.program
     if version != STATUS_VERSION:

@@ -17,7 +17,7 @@ def add_parser(verbs: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Either node's private key will do: both ends derive the same."""
+    """Print the password. Either node's private key will do, because both ends derive the same."""
     config = cluster_config.load(arguments.config)
     initiator, exporter = config.node(arguments.node).name, config.node(arguments.to).name
     folder = config.cluster.keys

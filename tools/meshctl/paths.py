@@ -50,7 +50,7 @@ def block(answer: Answer, named: bool) -> str:
 
 
 def channel_rows(answer: Answer) -> list[list[str]]:
-    """One row per path; an exporter without any has one row that says why."""
+    """Return a row for each path; an exporter without any has one row that says why."""
     rows = []
     for exporter in answer.read(MountRecord).exporters:
         head = [exporter.node, exporter.state]
@@ -82,7 +82,7 @@ def _channel_cells(channel: PathRecord) -> list[str]:
 
 
 def _security(channel: PathRecord) -> str:
-    """What is agreed, in one word each: 3.1.1 AES-GMAC."""
+    """Show what is agreed, in one word each, as in "3.1.1 AES-GMAC"."""
     protection = channel.cipher if channel.cipher not in ("", "none") else channel.signing
     return f"{channel.dialect} {protection}".strip()
 
@@ -102,7 +102,7 @@ def waiting_rows(answer: Answer) -> list[list[str]]:
 
 
 def failing_lines(answer: Answer) -> list[str]:
-    """One line for each exporter and each disk whose calls fail at once."""
+    """Return a line for each exporter and each disk whose calls fail at once."""
     lines = []
     for exporter in answer.read(MountRecord).exporters:
         node = exporter.node

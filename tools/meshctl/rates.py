@@ -42,7 +42,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer and when it came (seconds of a steady clock)."""
+    """An answer, and when it came in seconds of a steady clock."""
 
     answer: Answer
     at_s: float
@@ -107,7 +107,7 @@ class Total:
 
 
 def traffic(totals: TotalsRecord) -> Traffic | None:
-    """None when a total is missing or no count."""
+    """Return the totals of a record, or None when one is missing or is no count."""
     counts = {
         "reads": totals.reads,
         "writes": totals.writes,
@@ -124,7 +124,7 @@ def traffic(totals: TotalsRecord) -> Traffic | None:
 
 
 def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
-    """None when either is unknown, or a total went backwards."""
+    """Return the difference, or None when either is unknown or a total went backwards."""
     if before is None or after is None:
         return None
     counts = {name: getattr(after, name) - getattr(before, name) for name in _COUNTS}
@@ -156,7 +156,7 @@ def exporter_side(before: Reading | None, after: Reading) -> ExporterSide:
 
 
 def totals(sides: Iterable[MountSide | ExporterSide]) -> Mapping[tuple[str, str], Total]:
-    """Reads and writes of local and remote disks, over all rows that have an interval."""
+    """Return the sums of reads and writes of local and remote disks, over all rows that have an interval."""
     found = {key: Total(0.0, 0.0, (0,) * BUCKETS) for key in TOTALS}
     for side in sides:
         for row in (row for group in side.groups for row in group.rows):
@@ -177,7 +177,7 @@ def totals(sides: Iterable[MountSide | ExporterSide]) -> Mapping[tuple[str, str]
 
 
 def document(interval: Interval) -> dict[str, Any]:
-    """For programs; every figure of `interval` is of the time between two answers, the rest as it was told."""
+    """Return the interval for programs. Figures under "interval" are of the time between two answers."""
     shown = totals(interval.mounts or interval.exporters)
     return {
         "version": 1,
@@ -211,7 +211,7 @@ def _unrated(group: Group[Of, What]) -> Group[Of, What]:
 
 
 def _restarted(before: Answer, after: Answer) -> bool:
-    """Another run may have counted past the totals of the one before; its time gives it away."""
+    """Return whether the process was restarted. Its totals may have passed the old ones, but its uptime went back."""
     early, late = before.read(StatusRecord).uptime_s, after.read(StatusRecord).uptime_s
     return early is not None and late is not None and late < early
 

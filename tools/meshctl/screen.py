@@ -53,7 +53,7 @@ class Bell:
             os.write(self._write, b"!")
 
     def wait(self, timeout_s: float, others: Sequence[int] = ()) -> list[int]:
-        """Until rung, the time is up, or one of the other descriptors is readable; returns those."""
+        """Wait until rung, until the time is up, or until one of the other descriptors is readable. Returns those."""
         ready, _, _ = select.select([self._read, *others], [], [], max(timeout_s, 0))
         if self._read in ready:
             with suppress(BlockingIOError):
@@ -71,7 +71,7 @@ class Printer:
         self.ended_by: int | None = None
 
     def wait(self, until_s: float, ready: Callable[[], bool]) -> bool:
-        """Until the time (of time.monotonic) or until it is ready; False when it is to end."""
+        """Wait until the time (of time.monotonic) or until it is ready. Returns False when the program is to end."""
         while not ready() and (left_s := until_s - time.monotonic()) > 0:
             self._bell.wait(left_s)
         return True
@@ -115,7 +115,7 @@ class Screen:
             signal.signal(number, handler)
 
     def wait(self, until_s: float, ready: Callable[[], bool]) -> bool:
-        """Until the time (of time.monotonic) or until it is ready; False when the user wants to go."""
+        """Wait until the time (of time.monotonic) or until it is ready. Returns False when the user wants to go."""
         while not self._over and not ready() and (left_s := until_s - time.monotonic()) > 0:
             if self._bell.wait(left_s, () if self._input is None else (self._input,)):
                 self._read_key()
@@ -125,7 +125,7 @@ class Screen:
         return not self._over
 
     def show(self, render: Render) -> None:
-        """Draw what `render` gives for the window; again whenever its size changes."""
+        """Draw what `render` returns for the window, and draw again whenever its size changes."""
         self._render = render
         self._draw()
 

@@ -67,17 +67,17 @@ class Answer:
     code: str = ""
 
     def read(self, kind: type[R]) -> R:
-        """The answer as a record of that kind; all of it reads as empty where there is none."""
+        """Return the answer as a record of that kind. Where there is no answer, all of the record reads as empty."""
         return kind(self.fields.raw)
 
 
 def mount_points(mountinfo: Path = MOUNTINFO) -> list[Path]:
-    """Where meshes are mounted, in the order of their mounting."""
+    """Return where meshes are mounted, in the order of their mounting."""
     return list(dict.fromkeys(Path(mount.point) for mount in read_mounts(mountinfo) if mount.is_mesh))
 
 
 def ask_mounts(chosen: list[Path]) -> list[Answer]:
-    """The status of the chosen mounts, or of all there are. Raises ConfigError when there are none."""
+    """Ask the chosen mounts, or all there are, for their status. Raises ConfigError when there are none."""
     points = chosen or mount_points()
     if not points:
         raise ConfigError(NO_MOUNT)
@@ -85,7 +85,7 @@ def ask_mounts(chosen: list[Path]) -> list[Answer]:
 
 
 def ask_exporter(config_path: str, node: str | None) -> Answer:
-    """The status of the exporter of the node (None: the one named as this host) on this machine.
+    """Ask the exporter of the node (None: the one named as this host) on this machine for its status.
 
     Raises ConfigError for a bad config and for a node it does not have.
     """
@@ -109,12 +109,12 @@ class Exporter:
 
 
 def exporter(config: cluster_config.Config, node: str) -> Exporter:
-    """Raises ConfigError for a node the config does not have."""
+    """Return where the node's exporter answers. Raises ConfigError for a node that the config does not have."""
     return Exporter(node, config.node(node).control_socket)
 
 
 def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[Exporter]:
-    """The chosen nodes' exporters, or those of the config that run on this machine.
+    """Return the chosen nodes' exporters, or those of the config that run on this machine.
 
     Raises ConfigError for a bad config, an unknown node, and when there is none to ask.
     """
@@ -128,14 +128,14 @@ def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[Exporter]:
 
 
 def exporters_running(config_path: Path) -> list[Exporter]:
-    """Those of the config whose control socket exists on this machine. Raises ConfigError for a bad config."""
+    """Return those of the config whose control socket is on this machine. Raises ConfigError for a bad config."""
     config = cluster_config.load(config_path)
     found = [exporter(config, node.name) for node in config.nodes]
     return [item for item in found if os.path.lexists(item.control_socket)]
 
 
 def answer_of(source: str, ask: Callable[[], Fields], code: str = MOUNT_SILENT) -> Answer:
-    """What was said, or why nothing was; ``code`` is the problem where the reason has none of its own."""
+    """Return the answer, or why there is none; ``code`` is the problem where the reason has no code of its own."""
     try:
         return Answer(source, ask())
     except NoAnswer as error:

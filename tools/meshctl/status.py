@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def own_exporters(mounts: list[Answer]) -> list[Answer]:
-    """The exporters of the nodes the mounts belong to; a node without disks need not run one."""
+    """Ask the exporters of the nodes to which the mounts belong. A node without disks need not run one."""
     answers = {}
     for mount in mounts:
         seen = mount.read(MountRecord)

@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
-    """What was named; nothing named: all there is on this machine. Raises ConfigError when that is nothing."""
+    """Return what was named, or else all there is on this machine. Raises ConfigError when that is nothing."""
     if arguments.config is not None or arguments.node:
         return arguments.mountpoint, exporters_here(arguments.config or CONFIG_DEFAULT, arguments.node)
     if arguments.mountpoint:
@@ -113,7 +113,7 @@ def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
 def watch(
     mounts: Sequence[Watcher], exporters: Sequence[Watcher], view: Printer | Screen, arguments: argparse.Namespace
 ) -> int:
-    """Ask, show, wait; the exit status tells how it was at the end."""
+    """Ask, show and wait in turn. Returns the exit status, which says how it was at the end."""
     before: dict[Watcher, Reading] = {}
     problems: tuple[Problem, ...] = ()
     looks, due_s = 0, time.monotonic()
@@ -141,7 +141,7 @@ def watch(
 
 
 def look(watchers: Sequence[Watcher], view: Printer | Screen) -> bool:
-    """Ask everyone; False when the user wants to go rather than wait for the answers."""
+    """Ask everyone. Returns False when the user wants to go rather than wait for the answers."""
     for watcher in watchers:
         watcher.ask()
     return view.wait(time.monotonic() + CONTROL_TIMEOUT_S, lambda: all(watcher.settled() for watcher in watchers))
@@ -154,7 +154,7 @@ def interval_of(mounts: Sequence[MountSide], exporters: Sequence[ExporterSide]) 
 
 
 def lines(shown: Interval, title: str, window: tuple[int, int] | None) -> list[str]:
-    """Without a title as JSON, without a window (columns, rows) everything."""
+    """Return the lines to show: as JSON without a title, and everything without a window (columns, rows)."""
     if not title:
         return [json.dumps(document(shown))]
     if window is None:

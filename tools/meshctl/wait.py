@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def target_of(text: str) -> Target:
-    """Raises ConfigError for a path that leads to no disk."""
+    """Return which disk is meant. Raises ConfigError for a path that leads to no disk."""
     if not text.startswith((".", "/")) and text.count("/") <= 1:
         return Target(text)
     match = _PATH.fullmatch(os.path.abspath(text))
@@ -93,7 +93,7 @@ def target_of(text: str) -> Target:
 
 
 def look(targets: Sequence[Target], deadline: float) -> list[str]:
-    """One line for each disk that is not there now."""
+    """Return a line for each disk that is not there now."""
     listed = [str(point) for point in mount_points()]
     # Looking into a mount point that is not listed starts its automounter.
     points = list(dict.fromkeys([*listed, *(_real(each.point, listed) for each in targets if each.point)]))
@@ -106,7 +106,7 @@ def look(targets: Sequence[Target], deadline: float) -> list[str]:
 
 
 def _real(point: str, listed: Sequence[str]) -> str:
-    """The mount point as the kernel lists it, where the path goes through a symlink."""
+    """Return the mount point as the kernel lists it, where the path goes through a symlink."""
     if point in listed:
         return point
     try:
@@ -131,7 +131,7 @@ def seen(answer: Answer) -> MountSeen:
 
 
 def not_there(name: str, mounts: Sequence[MountSeen]) -> list[str]:
-    """Why the disk cannot be used at each mount of its mesh; pure."""
+    """Return why the disk cannot be used, for each mount of its mesh. Pure."""
     if not mounts:
         return [f"disk {name} is not there: no mesh is mounted"]
     owner, slash, _ = name.partition("/")

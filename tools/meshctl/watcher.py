@@ -31,18 +31,18 @@ class Watcher:
         threading.Thread(target=self._run, daemon=True).start()
 
     def ask(self) -> None:
-        """Nothing happens while an earlier answer is still to come."""
+        """Ask, unless an earlier answer is still to come."""
         if self._asked_at_s is None:
             self._asked_at_s = time.monotonic()
             self._go.release()
 
     def settled(self) -> bool:
-        """It has answered, or taken too long."""
+        """Return whether it has answered or taken too long."""
         asked_at_s = self._asked_at_s
         return asked_at_s is None or time.monotonic() - asked_at_s >= CONTROL_TIMEOUT_S
 
     def reading(self) -> Reading:
-        """The last answer, or that there is none."""
+        """Return the last answer, or why there is none."""
         asked_at_s, latest, now_s = self._asked_at_s, self._latest, time.monotonic()
         if asked_at_s is None and latest is not None:
             return latest
