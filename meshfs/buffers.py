@@ -47,7 +47,7 @@ class Account:
 
 
 class Buffer:
-    """Memory for one payload and its headroom. Its user calls ``release()`` exactly once."""
+    """Holds memory for one payload and its headroom. Its user must call ``release()`` exactly once."""
 
     __slots__ = ("_memory", "_pool", "_size_class", "account", "address", "capacity_bytes", "held_bytes", "view")
 

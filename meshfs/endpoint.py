@@ -19,7 +19,7 @@ def parse_address(text: str) -> str:
     except ValueError:
         raise ValueError("expected an IPv4 or IPv6 address") from None
     if address.is_unspecified:
-        raise ValueError("expected an address of one network interface, not that of all")
+        raise ValueError("expected an address of one network interface, not the address that means all of them")
     _check(address)
     return str(address)
 
@@ -48,7 +48,7 @@ def _check(address: IPv4Address | IPv6Address) -> None:
     if isinstance(address, IPv4Address):
         return
     if address.ipv4_mapped is not None:
-        raise ValueError(f"expected an IPv4 address in its own form, {address.ipv4_mapped}")
+        raise ValueError(f"expected the plain IPv4 address {address.ipv4_mapped}")
     if address.is_link_local:
         raise ValueError(
             "expected an address that is not link-local: one is valid only together with the name of a network "

@@ -10,7 +10,7 @@ SHARE_DISKS_SYSTEM: Final = "disks-system"
 
 
 class IoClass(enum.StrEnum):
-    """The class of an I/O. On the wire, the share through which the disk was opened tells it."""
+    """Names the class of an I/O. On the wire, the share through which the disk was opened tells the class."""
 
     APP = "app"
     SYSTEM = "system"
@@ -39,7 +39,7 @@ NO_FLOW: Final = FlowKey("", IoClass.APP)
 
 
 class Security(enum.StrEnum):
-    """How the messages of a session are protected on the network."""
+    """Tells how the messages of a session are protected on the network."""
 
     SIGN = "sign"
     ENCRYPT = "encrypt"
@@ -47,21 +47,21 @@ class Security(enum.StrEnum):
 
 
 class Cache(enum.StrEnum):
-    """Where written data may stay at the owner of a disk before it is on the medium."""
+    """Tells where written data may stay at the owner of a disk before it is on the medium."""
 
     NONE = "none"
     WRITEBACK = "writeback"
 
 
 class Discipline(enum.StrEnum):
-    """Which request is sent to a disk next: one of the flow whose turn it is by weight, or the oldest request."""
+    """Tells which request is sent to a disk next: one of the flow whose turn it is by weight, or the oldest one."""
 
     FAIR = "fair"
     FIFO = "fifo"
 
 
 class Access(enum.StrEnum):
-    """What a node may do with a disk."""
+    """Tells what a node may do with a disk."""
 
     NONE = "none"
     READ_ONLY = "ro"
@@ -69,7 +69,7 @@ class Access(enum.StrEnum):
 
 
 class DiskState(enum.StrEnum):
-    """The state of a disk as its exporter observes it. Every state except OK is a problem.
+    """Names the state of a disk as its exporter observes it. Every state except OK is a problem.
 
     OK          I/O succeeds
     FAILING     the device answered its last I/Os with errors
@@ -87,7 +87,7 @@ class DiskState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiskInfo:
-    """The properties of one disk, as its exporter advertises them to the node that asks.
+    """Holds the properties of one disk, as its exporter advertises them to the node that asks.
 
     ``name`` is the name of the disk's file in the share. ``id`` is the stable name in /mesh/disk/by-id, which is unique
     in the cluster. ``access`` is what the asking node may do with the disk.

@@ -76,7 +76,7 @@ _FLAGS_ALWAYS: Final = NegotiateFlags.ntlm | NegotiateFlags.request_target | Neg
 
 
 class Accounts:
-    """The nodes that may log in: their names, whose case does not matter, and the hashes of their passwords."""
+    """Holds the nodes that may log in: their names, whose case does not matter, and the hashes of their passwords."""
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._hashes = {name.casefold(): (name, ntowfv1(password)) for name, password in passwords.items()}
@@ -85,7 +85,7 @@ class Accounts:
 
     @property
     def nodes(self) -> list[str]:
-        """The names of all who may log in."""
+        """Return the names of all nodes that may log in."""
         return [name for name, _ in self._hashes.values()]
 
     def find(self, user: str) -> tuple[str | None, bytes]:
@@ -107,7 +107,7 @@ class _State(enum.Enum):
 
 
 class Acceptor:
-    """One login at an exporter.
+    """Accepts one login at an exporter.
 
     The caller calls `step` until the login is done; then `user` and `session_key` are set. Every error is an
     AuthenticationError. Its text is for the log only: the peer always gets LOGON_FAILURE.
@@ -132,7 +132,7 @@ class Acceptor:
 
     @property
     def user(self) -> str:
-        """The node that logged in, as the config spells it."""
+        """Return the node that logged in, as the config spells it. Raises LocalProtocolError before that."""
         self._require_done()
         return self._user
 
@@ -159,7 +159,7 @@ class Acceptor:
 
     def _step(self, state: _State, token: bytes) -> bytes | None:
         if len(token) > AUTH_TOKEN_MAX_BYTES:
-            raise AuthenticationError(f"login token of {len(token)} bytes")
+            raise AuthenticationError(f"the login token is too long, with {len(token)} bytes")
         parsed = unpack_token(bytes(token))
         if state is _State.START:
             return self._start(parsed)
@@ -171,7 +171,7 @@ class Acceptor:
             reply_mic = self._exchange_mics(mic)
             self._state = _State.DONE
             return self._wrap(None, NegState.accept_complete, reply_mic)
-        raise AuthenticationError("a token after the login ended")
+        raise AuthenticationError("a token arrived after the login ended")
 
     def _start(self, parsed: object) -> bytes | None:
         if isinstance(parsed, bytes) and parsed.startswith(_NTLM_SIGNATURE):
@@ -201,7 +201,7 @@ class Acceptor:
             message = parsed.response_token or b""
             # Some old clients send the token a second time in the place of the MIC.
             return message, parsed.mech_list_mic if parsed.mech_list_mic != message else None
-        raise AuthenticationError(f"a login goes on in the wrapping it started in, not {type(parsed).__name__}")
+        raise AuthenticationError(f"a login must keep the wrapping of its first token, not {type(parsed).__name__}")
 
     def _wrap(
         self, message: bytes | None, state: NegState, mic: bytes | None = None, choice: str | None = None
@@ -292,7 +292,7 @@ def _exported_session_key(auth: Authenticate, key_exchange_key: bytes) -> bytes:
     if flags & NegotiateFlags.key_exch and len(sealed) == SESSION_KEY_SIZE_BYTES:
         return bytes(rc4k(key_exchange_key, sealed))
     if flags & NegotiateFlags.key_exch and flags & (NegotiateFlags.sign | NegotiateFlags.seal):
-        raise AuthenticationError(f"session key of {len(sealed)} bytes")
+        raise AuthenticationError(f"the encrypted session key has a wrong size of {len(sealed)} bytes")
     return key_exchange_key
 
 
@@ -314,7 +314,7 @@ def _av_flags(blob: bytes) -> int:
 
 
 class Initiator:
-    """One login at another node's exporter, as `user` of any `domain`.
+    """Performs one login at another node's exporter, as `user` of any `domain`.
 
     The exporter proves its identity afterwards, because only a peer that knows the password can sign with
     `session_key`.
@@ -338,7 +338,7 @@ class Initiator:
         token is malformed or refuses the login.
         """
         if token is not None and len(token) > AUTH_TOKEN_MAX_BYTES:
-            raise AuthenticationError(f"login token of {len(token)} bytes")
+            raise AuthenticationError(f"the login token is too long, with {len(token)} bytes")
         if self._started and not token:
             raise AuthenticationError("the exporter's login token is empty")
         self._started = True
@@ -352,14 +352,14 @@ class Initiator:
 
     @property
     def session_key(self) -> bytes:
-        """The session key. It is known after the step that sent AUTHENTICATE, before the exporter's answer.
+        """Return the session key. It is known after the step that sent AUTHENTICATE, before the exporter's answer.
 
         Raises LocalProtocolError before that step.
         """
         try:
             key = bytes(self._context.session_key)
         except SpnegoError as error:
-            raise LocalProtocolError("the login has not come to a session key") from error
+            raise LocalProtocolError("the login has no session key yet") from error
         if len(key) != SESSION_KEY_SIZE_BYTES:
-            raise LocalProtocolError("the login has not come to a session key")
+            raise LocalProtocolError("the login has no session key yet")
         return key

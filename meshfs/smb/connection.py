@@ -56,7 +56,7 @@ class Role(enum.Enum):
 
 
 class Protection(enum.IntEnum):
-    """How a received message is protected."""
+    """Tells how a received message is protected."""
 
     #: Neither signed nor encrypted.
     NONE = 0
@@ -77,7 +77,7 @@ _BAD: Final = Protection.BAD
 
 
 class Message:
-    """One received message. ``view`` (header and body) is valid until the next receive.
+    """Holds one received message. ``view`` (header and body) is valid until the next receive.
 
     A handler that needs a payload for longer takes the memory of ``frame``, or copies the payload (`take_payload`).
     """
@@ -138,7 +138,7 @@ class Smb1Opening(Message):
 
 @dataclass(slots=True)
 class Negotiated:
-    """The result of NEGOTIATE. The defaults apply to a connection before its NEGOTIATE."""
+    """Holds the result of NEGOTIATE. The defaults apply to a connection before its NEGOTIATE."""
 
     dialect: Dialect | None = None
     signing_algorithm: SigningAlgorithm = SigningAlgorithm.AES_CMAC
@@ -157,7 +157,7 @@ class Negotiated:
 
     @property
     def peer_nonces(self) -> PeerNonces:
-        """What the peer promises about the nonces of a session that is set up on this connection."""
+        """Return the promise of the peer about the nonces of a session that is set up on this connection."""
         if self.unique_nonces:
             return PeerNonces.TAGGED
         return PeerNonces.OTHER if self.peer_capabilities & _MULTI_CHANNEL else PeerNonces.ONE_CHANNEL
@@ -190,7 +190,7 @@ class Connection:
 
     @property
     def account(self) -> Account:
-        """The account that is charged for the memory of received messages."""
+        """Return the account that is charged for the memory of received messages."""
         return self._frames.account
 
     @account.setter
@@ -199,12 +199,12 @@ class Connection:
 
     @property
     def large_progress(self) -> tuple[int, int] | None:
-        """The number of the partly received large frame, and how many of its bytes were received; None without one."""
+        """Return the number of the partly received large frame and its received bytes, or None without such a frame."""
         return self._frames.large_progress
 
     @property
     def holds_large(self) -> bool:
-        """Whether a large frame that is partly received, or not handled yet, holds memory.
+        """Return whether a large frame that is partly received, or not handled yet, holds memory.
 
         Such a connection must be allowed to continue, because that returns the memory.
         """
@@ -212,7 +212,7 @@ class Connection:
 
     @property
     def missing_bytes(self) -> int:
-        """The bytes that a partly received large frame still needs; 0 without such a frame."""
+        """Return the bytes that a partly received large frame still needs, or 0 without such a frame."""
         return self._frames.missing_bytes
 
     def rest(self) -> None:
@@ -326,7 +326,7 @@ class Connection:
 
     def _judge(self, message: Message, sealed_session: int | None) -> None:
         if (message.flags & _RESPONSE) != self._direction:
-            raise RemoteProtocolError("message flows in the wrong direction")
+            raise RemoteProtocolError("the message has the wrong direction (request or response)")
         if sealed_session is not None:
             if message.session_id not in (sealed_session, SESSION_ID_RELATED):
                 raise RemoteProtocolError("encrypted message names another session than its transform header")

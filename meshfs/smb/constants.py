@@ -288,7 +288,7 @@ class WriteFlags(enum.IntFlag):
 
 
 class NotifyFilter(enum.IntFlag):
-    """CompletionFilter of CHANGE_NOTIFY: the properties of a file whose changes are reported (MS-SMB2 2.2.35)."""
+    """The CompletionFilter of CHANGE_NOTIFY names the properties whose changes are reported (MS-SMB2 2.2.35)."""
 
     FILE_NAME = 0x001
     DIR_NAME = 0x002

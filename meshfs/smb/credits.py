@@ -46,7 +46,7 @@ def charge_covers(charge: int, payload_bytes: int) -> bool:
 
 
 class CreditWindow:
-    """The exporter's side: which message ids are valid, and how many more to grant.
+    """The exporter's side knows which message ids are valid, and how many more to grant.
 
     If the peer asks for many credits at once, ``limit`` is raised to ``limit_max``.
     """
@@ -63,17 +63,17 @@ class CreditWindow:
 
     @property
     def held(self) -> int:
-        """The credits that the peer has and has not used."""
+        """Return the credits that the peer has and has not used."""
         return self._high - self._low - len(self._early)
 
     @property
     def used(self) -> int:
-        """The message ids that the peer has used since the connection began."""
+        """Return how many message ids the peer has used since the connection began."""
         return self._low + len(self._early)
 
     @property
     def in_flight(self) -> int:
-        """The credits of requests that were received and are not yet answered."""
+        """Return the credits of requests that were received and are not yet answered."""
         return self._in_flight
 
     def is_only(self, message_id: int, charge: int) -> bool:
@@ -131,7 +131,7 @@ class CreditWindow:
 
 
 class CreditAccount:
-    """The initiator's side: the next message id, and how many credits to ask for."""
+    """The initiator's side knows the next message id, and how many credits to ask for."""
 
     __slots__ = ("_next", "available", "goal")
 
@@ -143,7 +143,7 @@ class CreditAccount:
 
     @property
     def next_id(self) -> int:
-        """The message id of the next request."""
+        """Return the message id of the next request."""
         return self._next
 
     def take(self, charge: int) -> int | None:

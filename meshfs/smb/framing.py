@@ -33,7 +33,7 @@ _RECEIVE_BEFORE_LARGE_BYTES: Final = 512
 
 
 class Frame:
-    """One SMB2 message or compound, or one encrypted message, without the length prefix."""
+    """Holds one SMB2 message or compound, or one encrypted message, without the length prefix."""
 
     __slots__ = ("buffer", "memory", "start", "view")
 
@@ -114,19 +114,19 @@ class FrameReceiver:
 
     @property
     def missing_bytes(self) -> int:
-        """The bytes that a partly received large frame still needs; 0 without such a frame."""
+        """Return the bytes that a partly received large frame still needs, or 0 without such a frame."""
         if self._announced:
             return self._announced - (self._end - self._start)
         return 0 if self._large is None else self._large_length - self._large_filled
 
     @property
     def large_progress(self) -> tuple[int, int] | None:
-        """The number of the partly received large frame, and how many of its bytes were received; None without one."""
+        """Return the number of the partly received large frame and its received bytes, or None without such a frame."""
         return None if self._large is None else (self._large_number, self._large_filled)
 
     @property
     def holds_large(self) -> bool:
-        """Whether a large frame that is partly received, or not handled yet, holds memory.
+        """Return whether a large frame that is partly received, or not handled yet, holds memory.
 
         Such a connection must be allowed to continue, because that returns the memory.
         """
@@ -158,7 +158,7 @@ class FrameReceiver:
             length = int.from_bytes(memory[start : start + PREFIX_BYTES], "big")
             if not TRANSFORM_HEADER_BYTES <= length <= self.frame_max_bytes:
                 raise RemoteProtocolError(
-                    f"frame of {length} bytes announced, expected {TRANSFORM_HEADER_BYTES} to {self.frame_max_bytes}"
+                    f"a frame has {length} bytes, expected {TRANSFORM_HEADER_BYTES} to {self.frame_max_bytes}"
                 )
             body = start + PREFIX_BYTES
             if end - body < length:

@@ -70,7 +70,7 @@ def derive_key(session_key: bytes, label: bytes, context: bytes, length: int = 1
 
 
 class PreauthHash:
-    """The pre-authentication integrity hash: SHA-512 over all messages so far (MS-SMB2 3.1.5.2).
+    """Computes the pre-authentication integrity hash: SHA-512 over all messages so far (MS-SMB2 3.1.5.2).
 
     In SMB 3.1.1 keys are derived from it. So if somebody changes a message of the login, the keys of the ends differ.
     """
@@ -138,7 +138,7 @@ class GmacSigner:
 
 
 class BindSigner(GmacSigner):
-    """The AES-GMAC key of a session as its binds use it. It signs once with each reserved message id, and never else.
+    """Signs the binds of a session with its AES-GMAC key, once with each reserved message id and with no other id.
 
     Binds are signed with the key of the session's first channel (MS-SMB2 3.2.4.1.1, 3.3.4.1.1). But they are sent on
     other connections, where message ids start at 0 again. The message id is the nonce, so no id may sign twice.
@@ -177,7 +177,7 @@ class BindSigner(GmacSigner):
 
 
 class _MacSigner(ABC):
-    """The common part of CMAC and HMAC, which are MACs that take their input in parts."""
+    """Signs with a MAC that takes its input in parts. This is the common base of CMAC and HMAC."""
 
     __slots__ = ("_key",)
     algorithm: SigningAlgorithm
@@ -323,7 +323,7 @@ class Opener:
 
     @property
     def tagged(self) -> bool:
-        """Whether nonces must have the tag of their channel."""
+        """Return whether nonces must have the tag of their channel."""
         return bool(self._tag)
 
     def on_channel(self, tag: bytes) -> "Opener":
@@ -377,7 +377,7 @@ def parse_transform_header(view: memoryview) -> tuple[int, int]:
 
 
 class PeerNonces(enum.Enum):
-    """What the peer of a session promises about the nonces of its encrypted messages, and how replays are prevented."""
+    """Tells what a peer promises about the nonces of its encrypted messages, and how replays are prevented."""
 
     #: The peer promises nothing: every nonce seen is remembered.
     OTHER = "other"
@@ -388,7 +388,7 @@ class PeerNonces(enum.Enum):
 
 
 class ChannelSecurity:
-    """The keys of one session on one connection: the channel's signing key, and the session's encryption keys."""
+    """Holds the keys of one session on one connection: the channel's signing key, and the session's encryption keys."""
 
     __slots__ = ("opener", "sealer", "signer")
 
@@ -399,7 +399,7 @@ class ChannelSecurity:
 
 
 class BindSecurity(ChannelSecurity):
-    """The signing key of a session's first channel, as it is used for the session's binds."""
+    """Holds the signing key of a session's first channel, which signs the session's binds."""
 
     __slots__ = ()
 

@@ -55,7 +55,7 @@ class SessionState(enum.Enum):
 
 
 class Event(enum.Enum):
-    """An event. Its value is (number, role that causes it); the role is None for an event that nobody causes."""
+    """Lists the events. A value is (number, role that causes the event); the role is None if nobody causes it."""
 
     # Any request or response that has no event of its own.
     REQUEST = (1, Role.INITIATOR)

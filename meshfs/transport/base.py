@@ -12,7 +12,7 @@ Memory = bytes | bytearray | memoryview
 
 
 class Transport(Protocol):
-    """One connection. Every OSError other than BlockingIOError means that the connection is lost."""
+    """Carries one connection. Every OSError other than BlockingIOError means that the connection is lost."""
 
     #: The kind of transport, for people: "tcp" or "unix".
     kind: str

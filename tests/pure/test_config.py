@@ -149,7 +149,7 @@ MISTAKES = [
     ),
     ('"10.0.2.1"', '"ff02::1"', 9, "found 'ff02::1', expected an address of one network interface, not a multicast"),
     ('"10.0.2.1"', '"255.255.255.255"', 9, "expected an address of one network interface, not a broadcast address"),
-    ('"10.0.2.1"', '"::ffff:10.0.0.1"', 9, "expected an IPv4 address in its own form, 10.0.0.1"),
+    ('"10.0.2.1"', '"::ffff:10.0.0.1"', 9, "expected the plain IPv4 address 10.0.0.1"),
     ('"10.0.2.1"', '"fe80::1"', 9, "found 'fe80::1', expected an address that is not link-local"),
     ('"10.0.2.1"', '"fe80::1%eth0"', 9, "found 'fe80::1%eth0', expected an address that is not link-local"),
     ('"10.0.2.1"', '"fd00::1%eth0"', 9, "expected an address without a zone: fd00::1"),

@@ -11,21 +11,21 @@ from meshfs.smb.info.file import FileInfoClass
 
 @dataclass(frozen=True, slots=True)
 class SetEndOfFile:
-    """FileEndOfFileInformation (MS-FSCC 2.4.14)."""
+    """FileEndOfFileInformation sets the size of a file (MS-FSCC 2.4.14)."""
 
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetAllocation:
-    """FileAllocationInformation (MS-FSCC 2.4.4)."""
+    """FileAllocationInformation sets the allocated size of a file (MS-FSCC 2.4.4)."""
 
     allocation_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetBasic:
-    """FileBasicInformation (MS-FSCC 2.4.7).
+    """FileBasicInformation sets the times and the attributes of a file (MS-FSCC 2.4.7).
 
     A time of 0 leaves the file's time as it is. A time of -1 stops the updates of that time by this open, and -2
     resumes them. Attributes of 0 leave the file's attributes as they are.
@@ -40,14 +40,14 @@ class SetBasic:
 
 @dataclass(frozen=True, slots=True)
 class SetDisposition:
-    """FileDispositionInformation (MS-FSCC 2.4.11, 2.4.12): whether to delete the file at its last close."""
+    """FileDispositionInformation sets whether to delete a file at its last close (MS-FSCC 2.4.11, 2.4.12)."""
 
     delete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SetRename:
-    """FileRenameInformation (MS-FSCC 2.4.43, 2.4.44)."""
+    """FileRenameInformation renames a file (MS-FSCC 2.4.43, 2.4.44)."""
 
     name: str
     replace: bool
@@ -55,14 +55,14 @@ class SetRename:
 
 @dataclass(frozen=True, slots=True)
 class SetPosition:
-    """FilePositionInformation (MS-FSCC 2.4.41)."""
+    """FilePositionInformation sets the position of an open (MS-FSCC 2.4.41)."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetMode:
-    """FileModeInformation (MS-FSCC 2.4.31)."""
+    """FileModeInformation sets the mode of an open (MS-FSCC 2.4.31; see `mode.py`)."""
 
     mode: int
 

@@ -11,7 +11,7 @@ NAME_MAX_CHARS: Final = 255
 
 
 class Output(NamedTuple):
-    """A status and its data: the information class, which may be cut, or the data of an error."""
+    """Holds a status and its data: the information class, which may be cut, or the data of an error."""
 
     status: NtStatus
     data: bytes = b""
@@ -19,7 +19,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    r"""The properties of a file or directory of a share. The ``name`` of the root directory is empty.
+    r"""Describes a file or directory of a share. The ``name`` of the root directory is empty.
 
     ``kept_attributes`` are the stored attributes of a file. They are None for a disk, whose attributes follow from the
     other fields. ``short_name`` is the 8.3 name, or empty if the file cannot be opened by one.
@@ -49,7 +49,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class OpenFacts:
-    """The properties that belong to an open, and not to its file."""
+    """Holds the properties that belong to an open, and not to its file."""
 
     granted_access: int = 0
     position: int = 0
@@ -59,7 +59,7 @@ class OpenFacts:
 
 @dataclass(frozen=True, slots=True)
 class FilesystemFacts:
-    """The properties of a share as a volume."""
+    """Describes a share as a volume."""
 
     label: str
     serial: int

@@ -10,7 +10,7 @@ from meshfs.smb.info.facts import FileFacts, OpenFacts, Output, fitted
 
 
 class FileInfoClass(enum.IntEnum):
-    """The classes of QUERY_INFO, SET_INFO and QUERY_DIRECTORY (MS-FSCC 2.4)."""
+    """Lists the classes of QUERY_INFO, SET_INFO and QUERY_DIRECTORY (MS-FSCC 2.4)."""
 
     DIRECTORY = 1
     FULL_DIRECTORY = 2

@@ -9,7 +9,7 @@ from meshfs.smb.info.facts import NAME_MAX_CHARS, FilesystemFacts, Output, fitte
 
 
 class FsInfoClass(enum.IntEnum):
-    """The classes of QUERY_INFO of a volume (MS-FSCC 2.5)."""
+    """Lists the classes of QUERY_INFO of a volume (MS-FSCC 2.5)."""
 
     VOLUME = 1
     SIZE = 3

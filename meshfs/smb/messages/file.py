@@ -61,7 +61,7 @@ def unpack_create_contexts(chain: Body) -> tuple[CreateContext, ...]:
         following, name_offset, name_length, _, data_offset, data_length = _CONTEXT.unpack_from(element)
         if following:
             if following < _CONTEXT.size or following > len(element):
-                raise RemoteProtocolError(f"create context: Next is {following}")
+                raise RemoteProtocolError(f"create context: Next is {following}, outside the chain")
             element = element[:following]
         name = _context_part(element, name_offset, name_length)
         contexts.append((name, _context_part(element, data_offset, data_length)))
@@ -148,7 +148,7 @@ def filetime(time_ns: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FileTimes:
-    """The times of creation, last access, last write and change, in 100 ns since 1601 (MS-DTYP 2.3.3)."""
+    """Holds the times of creation, last access, last write and change, in 100 ns since 1601 (MS-DTYP 2.3.3)."""
 
     creation_filetime: int = 0
     access_filetime: int = 0
@@ -314,7 +314,7 @@ class LockRequest:
         """Unpack the request. The caller answers a count of 0 with INVALID_PARAMETER (MS-SMB2 3.3.5.14)."""
         count, sequence, persistent, volatile = unpack_fixed(cls._LAYOUT, 48, body, "LOCK request")
         if count > limits.LOCKS_PER_OPEN_MAX:
-            raise RemoteProtocolError(f"LOCK request: {count} locks")
+            raise RemoteProtocolError(f"LOCK request: {count} locks are more than allowed")
         size, element = cls._LAYOUT.size, cls._ELEMENT
         packed = block(body, HEADER_BYTES + size, count * element.size, size, "LOCK elements")
         locks = tuple(LockElement(*numbers[:3]) for numbers in element.iter_unpack(packed))

@@ -165,7 +165,7 @@ class ZeroData:
 
 @dataclass(frozen=True, slots=True)
 class NetworkInterface:
-    """One address in the output of FSCTL_QUERY_NETWORK_INTERFACE_INFO (MS-SMB2 2.2.32.5)."""
+    """Describes one address in the output of FSCTL_QUERY_NETWORK_INTERFACE_INFO (MS-SMB2 2.2.32.5)."""
 
     RSS_CAPABLE: ClassVar[int] = 0x1
     RDMA_CAPABLE: ClassVar[int] = 0x2
@@ -219,6 +219,6 @@ def unpack_interfaces(chain: Body) -> tuple[NetworkInterface, ...]:
         if not following:
             return tuple(interfaces)
         if following < _INTERFACE.size:
-            raise RemoteProtocolError(f"network interface: Next is {following}")
+            raise RemoteProtocolError(f"network interface: Next is {following}, less than the size of an entry")
         start += following
     raise RemoteProtocolError(f"network interfaces: more than {limits.NETWORK_INTERFACES_MAX}")

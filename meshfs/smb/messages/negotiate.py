@@ -89,7 +89,7 @@ class Signing(_Algorithms):
 
 @dataclass(frozen=True, slots=True)
 class NetName:
-    """SMB2_NETNAME_NEGOTIATE_CONTEXT_ID (2.2.3.1.4): the name by which the client addresses the server."""
+    """SMB2_NETNAME_NEGOTIATE_CONTEXT_ID (2.2.3.1.4) has the name by which the client addresses the server."""
 
     TYPE: ClassVar[int] = ContextType.NETNAME_NEGOTIATE_CONTEXT_ID
     name: str
@@ -104,7 +104,7 @@ class NetName:
 
 @dataclass(frozen=True, slots=True)
 class RawContext:
-    """Any other context, such as compression (3), transport (6), RDMA transform (7) or POSIX (0x100)."""
+    """Holds any other context, such as compression (3), transport (6), RDMA transform (7) or POSIX (0x100)."""
 
     type: int
     data: bytes
@@ -130,7 +130,7 @@ def only_context(contexts: tuple[NegotiateContext, ...], kind: type[_Kind]) -> _
     """Return the context of that kind, or None. Raises RemoteProtocolError for two of a kind (3.3.5.4, 3.2.5.2)."""
     found = [context for context in contexts if isinstance(context, kind)]
     if len(found) > 1:
-        raise RemoteProtocolError(f"NEGOTIATE: {len(found)} contexts of type {kind.TYPE}")
+        raise RemoteProtocolError(f"NEGOTIATE: {len(found)} contexts of type {kind.TYPE}, at most one is allowed")
     return found[0] if found else None
 
 
@@ -146,7 +146,7 @@ def _pack_contexts(contexts: tuple[NegotiateContext, ...]) -> bytes:
 
 def _unpack_contexts(body: Body, offset: int, count: int, fixed_bytes: int) -> tuple[NegotiateContext, ...]:
     if count > limits.NEGOTIATE_CONTEXTS_MAX:
-        raise RemoteProtocolError(f"NEGOTIATE: {count} contexts")
+        raise RemoteProtocolError(f"NEGOTIATE: {count} contexts are more than allowed")
     contexts: list[NegotiateContext] = []
     for _ in range(count):
         kind, length, _reserved = _CONTEXT.unpack(block(body, offset, _CONTEXT.size, fixed_bytes, "negotiate context"))
@@ -195,7 +195,7 @@ class NegotiateRequest:
             cls._LAYOUT, 36, body, "NEGOTIATE request"
         )
         if count > limits.NEGOTIATE_DIALECTS_MAX:
-            raise RemoteProtocolError(f"NEGOTIATE request: {count} dialects")
+            raise RemoteProtocolError(f"NEGOTIATE request: {count} dialects are more than allowed")
         start = cls._LAYOUT.size
         packed = block(body, HEADER_BYTES + start, 2 * count, start, "NEGOTIATE dialects")
         dialects = tuple(Struct(f"<{count}H").unpack(packed))
