@@ -158,7 +158,7 @@ class FrameReceiver:
             length = int.from_bytes(memory[start : start + PREFIX_BYTES], "big")
             if not TRANSFORM_HEADER_BYTES <= length <= self.frame_max_bytes:
                 raise RemoteProtocolError(
-                    f"a frame has {length} bytes, expected {TRANSFORM_HEADER_BYTES} to {self.frame_max_bytes}"
+                    f"a frame of {length} bytes is announced, not {TRANSFORM_HEADER_BYTES} to {self.frame_max_bytes}"
                 )
             body = start + PREFIX_BYTES
             if end - body < length:
