@@ -3,25 +3,34 @@
 import json
 import logging
 import os
+import socket
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import trio
 
 from meshfs import bugs
 from meshfs.cluster import config as cluster_config
 from meshfs.cluster.config_watch import Loaded, read
 from meshfs.cluster.keys import Keyring, generate
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
+from meshfs.fuse.operations import Operations
+from meshfs.fuse.transfers import Transfers
 from meshfs.initiator.remote.states import ExporterState
+from meshfs.mount import control as mount_control
+from meshfs.mount import process
 from meshfs.mount.mount import Mount
 from meshfs.mount.options import MountOptions, parse_arguments
 from meshfs.mount.reload import _is_config
 from meshfs.mount.settings import Settings, prepare
-from meshfs.namespace.tree import Directory, DiskFile
+from meshfs.namespace.tree import ROOT_INODE, Directory, DiskFile
 from meshlab.fakes.initiator import FakeInitiator
 from meshlab.fakes.port import fake_disk
 
+ROOT = SimpleNamespace(uid=0, gid=0, pid=0)
 DISK = """
   [[node.disk]]
   name = "a"
@@ -176,3 +185,43 @@ def test_mistakes_are_found_before_anything_starts(config_path: Path, tmp_path: 
     (tmp_path / "keys" / "n1.key").chmod(0o644)
     with pytest.raises(KeyFileError):
         attempt(config_path, tmp_path, "node=n1")
+
+
+async def test_a_mount_runs_on_a_front_end_without_a_kernel(config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything of a mount's process but the command: a front end is handed in, and ends when the test is done."""
+    monkeypatch.setattr(process, "be_spared_at_shutdown", lambda: None)
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(mount_control, "_RUN", config_path.parent / "run")
+    config = cluster_config.load(config_path)
+    options = MountOptions("c", "/mesh", foreground=True)
+    settings = Settings(config, "n1", Keyring(config, "n1"), "/mesh", options, awaited=("n1/a",))
+    ready, sizes = trio.Event(), []
+
+    async def front(
+        operations: Operations, mountpoint: str, options: Iterable[str], *, on_ready: Callable[[], None]
+    ) -> None:
+        on_ready()
+        await ready.wait()
+        transfers = Transfers(operations.files.by_number)
+        disk, status = (inode_of(operations, path) for path in ("disk/by-id/meshfs-n1-a", ".meshfs/status"))
+        opened = await operations.open(disk, os.O_RDWR, ROOT)
+        sizes.append(await transfers.write(opened.number, 0, b"data"))
+        shown = await operations.open(status, os.O_RDONLY, ROOT)
+        document = json.loads(bytes(await transfers.read(shown.number, 0, 1 << 20)))
+        assert (mountpoint, document["mountpoint"], document["node"]) == ("/mesh", "/mesh", "n1")
+        assert [each["opens"] for each in document["disks"]] == [1]
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(document["control"])
+
+    log = SimpleNamespace(state=lambda: {"path": "", "error": ""})
+    with trio.fail_after(10):
+        await process.run(settings, FakeInitiator(settings), log, ready.set, front)
+    assert sizes == [4]
+    assert list((config_path.parent / "run").iterdir()) == []
+
+
+def inode_of(operations: Operations, path: str) -> int:
+    inode = ROOT_INODE
+    for name in path.split("/"):
+        inode = operations.lookup(inode, name.encode()).inode
+    return inode
