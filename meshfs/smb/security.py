@@ -333,7 +333,7 @@ class Opener:
         return opener
 
     def open(self, memory: memoryview, start: int, length: int, into: memoryview) -> None:
-        """Decrypt the transformed frame ``memory[start:start + length]`` into ``into``.
+        """Decrypt the frame ``memory[start:start + length]``, which starts with a transform header, into ``into``.
 
         ``into`` must be as long as the message. The authentication tag is put into the 16 bytes behind the frame for
         a while; their content is restored afterwards. Raises ForgedMessage if the frame was not made with this key,

@@ -60,7 +60,8 @@ def query_filesystem(info_class: int, volume: FilesystemFacts, output_bytes_max:
     """Return the information class of a volume, as the response to QUERY_INFO (InfoType FILESYSTEM) contains it.
 
     An allocation unit is one physical sector.
-    Statuses: SUCCESS, BUFFER_OVERFLOW (cut), INFO_LENGTH_MISMATCH, INVALID_INFO_CLASS.
+
+    Statuses: SUCCESS, BUFFER_OVERFLOW (the data is cut), INFO_LENGTH_MISMATCH, INVALID_INFO_CLASS.
     """
     fixed, variable = _pack(info_class, volume)
     if not fixed:
