@@ -1,11 +1,11 @@
-"""Making the listening sockets of a node: TCP on each of its addresses, and its Unix socket.
+"""Make the listening sockets of a node: TCP on each of its addresses, and its Unix socket.
 
-Everything that can go wrong is a ConfigError that names the address or path, and leaves
-nothing open. A Unix socket a dead process left is replaced; one somebody listens on is not.
+Every failure is a ConfigError that names the address or path, and leaves no socket open. A Unix socket that a dead
+process left behind is replaced. A Unix socket that another process listens on is not.
 
-An interface may be missing, or have no addresses yet, when its node starts. As long as another
-one is there its addresses are listened on all the same, and served from when it has them; a node
-that has none of its addresses is a mistake.
+When a node starts, an interface may be missing, or have no address yet. If another interface has an address of the
+node, the missing addresses are listened on all the same. They can be connected to as soon as an interface has them.
+If no interface has any address of the node, the config is wrong for this machine, and listening fails.
 """
 
 import errno
@@ -23,21 +23,22 @@ from meshfs.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-#: What to do about an address that cannot be listened on.
+#: The cause, and often the cure, if listening on an address fails.
 _HINTS: Final = {
-    errno.EADDRINUSE: "; another program listens there, as a second meshfsd or, at port 445, Samba: "
-    "end it or set another port",
+    errno.EADDRINUSE: "; another program listens there (a second meshfsd, or Samba at port 445): "
+    "end it, or set another port",
     errno.EADDRNOTAVAIL: "; no interface of this machine has the address",
     errno.EACCES: "; a port below 1024 needs CAP_NET_BIND_SERVICE",
 }
 
-# linux/in.h, linux/in6.h: bind to an address that is not there (ip(7)); Python has no names for them.
+# With these options of linux/in.h and linux/in6.h a socket can be bound to an address that no interface has (ip(7)).
+# Python has no names for them.
 _IP_FREEBIND: Final = 15
 _IPV6_FREEBIND: Final = 78
 
 
 def listen_all(addresses: Sequence[str], port: int, path: Path) -> list[socket.socket]:
-    """Non-blocking listening sockets, the Unix socket last."""
+    """Return non-blocking listening sockets, the Unix socket last. Raises ConfigError."""
     early = any(_is_here(address) for address in addresses)
     sockets = listen_tcp_at([(address, port) for address in addresses], early=early)
     try:
@@ -49,7 +50,10 @@ def listen_all(addresses: Sequence[str], port: int, path: Path) -> list[socket.s
 
 
 def listen_tcp_at(places: Sequence[tuple[str, int]], *, early: bool = True) -> dict[tuple[str, int], socket.socket]:
-    """All of them, or none. ``early``: also where no interface has the address yet. Raises ConfigError."""
+    """Listen on all the places, or raise ConfigError and leave none open.
+
+    If ``early``, an address that no interface has yet is listened on, too.
+    """
     sockets: dict[tuple[str, int], socket.socket] = {}
     try:
         for address, port in places:
@@ -62,7 +66,7 @@ def listen_tcp_at(places: Sequence[tuple[str, int]], *, early: bool = True) -> d
 
 
 def _is_here(address: str) -> bool:
-    """Whether an interface of this machine has it."""
+    """Return whether an interface of this machine has the address."""
     with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((address, 0))
@@ -76,11 +80,14 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 def listen_tcp(address: str, port: int, *, early: bool = False) -> socket.socket:
-    """``early``: also if no interface has the address yet."""
+    """Return a listening socket. Raises ConfigError.
+
+    If ``early``, listening succeeds although no interface has the address yet.
+    """
     listening = socket.socket(_family(address), socket.SOCK_STREAM)
     try:
         if early:
-            logger.warning("no interface has address %s; it is served from when one has it", address)
+            logger.warning("no interface has address %s yet; it is served as soon as one has it", address)
             level, option = (
                 (socket.IPPROTO_IPV6, _IPV6_FREEBIND) if ":" in address else (socket.IPPROTO_IP, _IP_FREEBIND)
             )
@@ -88,7 +95,7 @@ def listen_tcp(address: str, port: int, *, early: bool = False) -> socket.socket
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listening.family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Connections that come in there inherit it, and wake nobody before there may be a whole message.
+        # Accepted connections inherit the option. So they wake the exporter only when a whole message may have arrived.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, limits.FIRST_MESSAGE_MIN_BYTES)
         listening.bind((address, port))
         listening.listen(limits.LISTEN_BACKLOG)
@@ -101,12 +108,12 @@ def listen_tcp(address: str, port: int, *, early: bool = False) -> socket.socket
 
 
 def listen_unix(path: Path) -> socket.socket:
-    """A Unix socket of mode 0600; its folder is made (0700) where it is missing."""
+    """Return a listening Unix socket of mode 0600. Makes its folder (0700) if it is missing. Raises ConfigError."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_stale(path)
-        # Between bind and listen nobody can connect, so the mode is in force from the beginning.
+        # Between bind and listen no one can connect. So no one connects before the mode is set.
         listening.bind(str(path))
         os.chmod(path, 0o600)
         listening.listen(limits.LISTEN_BACKLOG)

@@ -350,7 +350,7 @@ def test_an_address_that_is_not_there_yet_is_listened_on_beside_one_that_is(path
     sockets = listen_all([missing, "127.0.0.1"], 0, path)
     assert [each.getsockname()[0] for each in sockets[:2]] == [missing, "127.0.0.1"]
     assert [record.message for record in caplog.records] == [
-        f"no interface has address {missing}; it is served from when one has it"
+        f"no interface has address {missing} yet; it is served as soon as one has it"
     ]
     for listening in sockets:
         listening.close()
