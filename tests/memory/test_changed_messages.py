@@ -275,7 +275,7 @@ async def test_a_refusal_of_what_the_open_may_not_do_is_believed_at_once(
     async with pair_behind(proxy, port, tmp_path, 1) as pair:
         handle = await pair.port.open(IoClass.APP, writable=False)
         shared = handle._shared
-        shared._writable = False
+        shared.writable = False
         with pytest.MonkeyPatch.context() as patch:
             refused = deny(patch, Command.FLUSH, 1 << 30)
             with pytest.raises(PermissionError):

@@ -40,7 +40,7 @@ class Shelf:
 
     def lane(self, index: int, io_class: IoClass = APP) -> Lane:
         (channel,) = self.pair.session.channels
-        return self.ports[index]._opens[io_class].lane(channel)
+        return self.ports[index]._opens[io_class].shared.lane(channel)
 
     def available(self) -> int:
         (channel,) = self.pair.session.channels
@@ -49,7 +49,7 @@ class Shelf:
     async def all_credits_back(self) -> None:
         await until(lambda: self.available() == limits.CREDITS_MAX)
         assert all(
-            lane.held == 0 for port in self.ports for shared in port._opens.values() for lane in shared.lanes.values()
+            lane.held == 0 for port in self.ports for shared in port.shared_opens() for lane in shared.lanes.values()
         )  # fmt: skip
         (channel,) = self.pair.session.channels
         assert channel.outstanding == 0

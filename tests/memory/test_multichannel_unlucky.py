@@ -14,6 +14,7 @@ from meshfs.errors import StatusError
 from meshfs.exporter.commands import binding
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.state.session import Session
+from meshfs.initiator.attached.outcomes import NOT_EXECUTED, MayHaveBeenExecuted
 from meshfs.initiator.channel.outbox import Outbox
 from meshfs.initiator.channel.slots import Slot
 from meshfs.initiator.remote import news
@@ -97,11 +98,11 @@ async def test_a_late_answer_about_an_earlier_open_leaves_the_new_one_alone(tmp_
         shared, channel = handle._shared, pair.session.channels[0]
         old = shared.file_id
         gone = StatusError(NtStatus.FILE_CLOSED, "READ")
-        assert shared.failed(gone, channel, old, None) is None
+        assert handle._attempts.failed(gone, channel, old, None) is NOT_EXECUTED
         await until(lambda: shared.file_id != old and shared.session is not None)
         new = shared.file_id
-        shared.failed(gone, channel, old, None)
-        shared.give_up(old)
+        handle._attempts.failed(gone, channel, old, None)
+        handle._attempts.give_up(MayHaveBeenExecuted(old))
         await trio.sleep(0.05)
         assert shared.file_id == new
         assert shared.session is not None
@@ -197,7 +198,9 @@ async def test_a_lost_write_whose_handle_is_closed_meanwhile_is_fenced(tmp_path:
         shared, lost = handle._shared, handle._shared.file_id
         await handle.close()
         with pytest.raises(OSError, match="closed") as raised:
-            await handle._write_slowly(0, memoryview(b"data"), trio.current_time() + 5, False, lost)
+            await handle._write_slowly(
+                0, memoryview(b"data"), trio.current_time() + 5, False, MayHaveBeenExecuted(lost)
+            )
         assert raised.value.errno == errno.EBADF
         await until(lambda: shared.file_id != lost)
         assert await other.write(0, b"next") == 4

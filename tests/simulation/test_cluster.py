@@ -415,7 +415,7 @@ class World:
 
     def kept(self) -> bool:
         """Whether a mount keeps an open that no handle uses, as it does while it asks a disk whether it hangs."""
-        return any(shared._running for mount in self.mounts for shared in mount.port._opens.values())
+        return any(shared._running for mount in self.mounts for shared in mount.port.shared_opens())
 
     def settled(self) -> bool:
         """Probes are answered, and what was opened is closed, also what was opened when nobody waited for it."""

@@ -291,7 +291,7 @@ class WorldOfChannels(World):
             assert ours.credentials.session_id == theirs.id
             assert len(theirs.channels) == len(ours.channels) == len(mount.paths)
             assert not theirs.closing
-            assert all(lane.held == 0 for shared in mount.port._opens.values() for lane in shared.lanes.values())
+            assert all(lane.held == 0 for shared in mount.port.shared_opens() for lane in shared.lanes.values())
             opens = [opened.name for opened in theirs.opens.values()]
             assert opens.count("") == 1
             assert sum(len(channel.in_flight()) for channel in ours.channels) <= 1, "one CHANGE_NOTIFY"

@@ -10,8 +10,9 @@ import trio
 from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError
 from meshfs.initiator.attached import shared_open
+from meshfs.initiator.attached.attempts import Attempts
+from meshfs.initiator.attached.outcomes import NOT_EXECUTED, Earlier, MayHaveBeenExecuted, Over
 from meshfs.initiator.attached.port_meter import PortMeter
-from meshfs.initiator.attached.shared_open import Attempt, SharedOpen
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.session.balance import SPLIT_MIN_BYTES
@@ -36,7 +37,7 @@ class Disk(shared_open.Disk, Protocol):
     zeroes_by_writes: bool
     meter: PortMeter
 
-    def failed(self, shared: SharedOpen, error: OSError, start_s: float) -> None:
+    def failed(self, attempts: Attempts, error: OSError, start_s: float) -> None:
         """A call that began at ``start_s`` failed."""
 
     def lose_unflushed(self) -> None:
@@ -46,11 +47,13 @@ class Disk(shared_open.Disk, Protocol):
 class Handle:
     """One opener's use of a disk."""
 
-    __slots__ = ("_closed", "_port", "_shared", "_writable", "_zero_bytes", "last_write_seq", "lost")
+    __slots__ = ("_attempts", "_closed", "_port", "_shared", "_writable", "_zero_bytes", "last_write_seq", "lost")
 
-    def __init__(self, port: Disk, shared: SharedOpen, *, writable: bool) -> None:
+    def __init__(self, port: Disk, attempts: Attempts, *, writable: bool) -> None:
         self._port = port
-        self._shared = shared
+        self._attempts = attempts
+        # The hot path looks at the open directly.
+        self._shared = attempts.shared
         self._writable = writable
         self._closed = False
         #: How much the next call of `zero` asks of the owner at once.
@@ -88,7 +91,9 @@ class Handle:
                         sent = channel.start_read(shared.tree_id, file_id, offset, size, deadline, lane)
                     data: bytes | bytearray | memoryview = await sent
                 except BaseException as error:
-                    shared.failed(error, channel, file_id, sent)
+                    outcome = self._attempts.failed(error, channel, file_id, sent)
+                    if isinstance(outcome, Over):
+                        outcome.end()
                 else:
                     if len(data) != size:
                         raise _short(len(data), size, offset)
@@ -98,7 +103,7 @@ class Handle:
             data = await self._read_slowly(offset, size, deadline)
         except OSError as error:
             port.meter.failed_read(start_s, trio.current_time())
-            port.failed(shared, error, start_s)
+            port.failed(self._attempts, error, start_s)
             raise
         port.answers.last_s = now = trio.current_time()
         port.meter.read(len(data), start_s, now)
@@ -118,7 +123,7 @@ class Handle:
         """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
         await enter_trio()
         self._check_open()
-        await self._shared.usable("read", deadline)
+        await self._attempts.usable("read", deadline)
         end = min(offset + size, self._port.info.size_bytes)
         if offset >= end:
             return b""
@@ -139,7 +144,7 @@ class Handle:
             size = min(end - offset, shared.read_max_bytes)
             return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane(channel))
 
-        data: bytes | memoryview = await shared.again("read", deadline, start, end - offset)
+        data: bytes | memoryview = await self._attempts.again("read", deadline, start, end - offset)
         if len(data) != size:
             raise _short(len(data), size, offset)
         return data
@@ -151,7 +156,7 @@ class Handle:
         deadline = start_s + port.io_timeout_s
         session = shared.session
         channel = None if session is None else session.pick(size, start_s)
-        lost: Attempt = None
+        earlier: Earlier = NOT_EXECUTED
         try:
             if (
                 session is not None
@@ -173,7 +178,10 @@ class Handle:
                         )
                     count: int = await sent
                 except BaseException as error:
-                    lost = shared.failed(error, channel, file_id, sent)
+                    outcome = self._attempts.failed(error, channel, file_id, sent)
+                    if isinstance(outcome, Over):
+                        outcome.end()
+                    earlier = outcome
                 else:
                     if not write_through:
                         self.last_write_seq = port.write_seq = port.write_seq + 1
@@ -181,10 +189,10 @@ class Handle:
                         port.answers.last_s = now = trio.current_time()
                         port.meter.wrote(size, start_s, now)
                         return count
-            count = await self._write_slowly(offset, memoryview(data), deadline, write_through, lost)
+            count = await self._write_slowly(offset, memoryview(data), deadline, write_through, earlier)
         except OSError as error:
             port.meter.failed_write(start_s, trio.current_time())
-            port.failed(shared, error, start_s)
+            port.failed(self._attempts, error, start_s)
             raise
         port.answers.last_s = now = trio.current_time()
         port.meter.wrote(count, start_s, now)
@@ -205,29 +213,29 @@ class Handle:
         return _in_parts(parts, Group(), start)
 
     async def _write_slowly(
-        self, offset: int, data: memoryview, deadline: float, write_through: bool, lost: Attempt
+        self, offset: int, data: memoryview, deadline: float, write_through: bool, earlier: Earlier
     ) -> int:
         """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole.
 
-        ``lost``: an attempt at it that may have been executed.
+        ``earlier``: what became of an attempt at it before.
         """
         try:
             await enter_trio()
             self._check_open()
             if not self._writable:
                 raise OSError(errno.EBADF, "not open for writing")
-            if lost is None:
-                await self._shared.usable("write", deadline)
+            if not isinstance(earlier, MayHaveBeenExecuted):
+                await self._attempts.usable("write", deadline)
             size = min(len(data), self._port.info.size_bytes - offset)
             if size <= 0 and len(data):
                 raise OSError(errno.ENOSPC, "the disk ends before")
-            return await self._write_all(offset, data[:size], deadline, write_through, lost)
+            return await self._write_all(offset, data[:size], deadline, write_through, earlier)
         except BaseException:
-            self._shared.give_up(lost)
+            self._attempts.give_up(earlier)
             raise
 
     async def _write_all(
-        self, offset: int, data: memoryview, deadline: float, write_through: bool, lost: Attempt
+        self, offset: int, data: memoryview, deadline: float, write_through: bool, earlier: Earlier
     ) -> int:
         shared, port, done = self._shared, self._port, 0
 
@@ -239,7 +247,7 @@ class Handle:
             )  # fmt: skip
 
         while done < len(data):
-            done += await shared.again("write", deadline, start, len(data) - done, lost)
+            done += await self._attempts.again("write", deadline, start, len(data) - done, earlier)
             if not write_through:
                 self.last_write_seq = port.write_seq = port.write_seq + 1
         return done
@@ -269,7 +277,7 @@ class Handle:
                 await self._flush(deadline)
         except OSError as error:
             port.meter.failed_write(start_s, trio.current_time())
-            port.failed(self._shared, error, start_s)
+            port.failed(self._attempts, error, start_s)
             if isinstance(error, TimeoutError):
                 # As much again would end in the same way.
                 self._zero_bytes = limits.ZERO_PIECE_MIN_BYTES
@@ -293,7 +301,7 @@ class Handle:
             lane = shared.lane(channel)
             return start_zero(channel, shared.tree_id, shared.file_id, wanted, deadline, lane, replay=replay)
 
-        await shared.again("zero", deadline, start)
+        await self._attempts.again("zero", deadline, start)
         self.last_write_seq = port.write_seq = port.write_seq + 1
 
     async def flush(self) -> None:
@@ -304,7 +312,7 @@ class Handle:
             await self._flush(start_s + self._port.io_timeout_s)
         except OSError as error:
             meter.failed_flush(start_s, trio.current_time())
-            self._port.failed(self._shared, error, start_s)
+            self._port.failed(self._attempts, error, start_s)
             raise
         self._port.answers.last_s = now = trio.current_time()
         meter.flushed(start_s, now)
@@ -323,7 +331,7 @@ class Handle:
             )
 
         try:
-            await shared.again("flush", deadline, start)
+            await self._attempts.again("flush", deadline, start)
         except TimeoutError:
             raise
         except OSError:
@@ -346,7 +354,7 @@ class Handle:
         def start(channel: Channel, _: bool) -> Slot:
             return start_query_disks(channel, shared.tree_id, shared.file_id, deadline)
 
-        reply: Reply = await shared.again("flush", deadline, start)
+        reply: Reply = await self._attempts.again("flush", deadline, start)
         try:
             info = only_disk(reply, self._port.info.id)
         except RemoteProtocolError as error:

@@ -10,38 +10,31 @@ from typing import Protocol
 import trio
 
 from meshfs import limits
-from meshfs.initiator.attached.shared_open import SharedOpen
-from meshfs.initiator.remote.exporter import RemoteExporter
-from meshfs.initiator.remote.failfast import Answers
+from meshfs.initiator.attached import shared_open
+from meshfs.initiator.attached.attempts import Attempts
 from meshfs.initiator.session.session import Session
-from meshfs.model import DiskInfo
 
 logger = logging.getLogger(__name__)
 
 
-class Disk(Protocol):
+class Disk(shared_open.Disk, Protocol):
     """The port of the disk."""
-
-    exporter: RemoteExporter
-    info: DiskInfo
-    io_timeout_s: float
-    answers: Answers
-    fences: int
 
     def update_opens(self) -> None:
         """Every open looks again at whether it may be used."""
 
 
-async def ask_disk(disk: Disk, shared: SharedOpen, session: Session) -> None:
+async def ask_disk(disk: Disk, attempts: Attempts, session: Session) -> None:
     """Read one block, and return when the disk has answered anything or its session has ended.
 
     The open is kept until then, also when its last handle is closed.
     """
     answers, exporter, asked_at_s = disk.answers, disk.exporter, trio.current_time()
+    shared = attempts.shared
     shared.keep(True)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_probe, shared, nursery.cancel_scope)
+            nursery.start_soon(_probe, attempts, nursery.cancel_scope)
             while exporter.session is session and answers.held:
                 # A call that began earlier was answered. While the disk is fenced, a write is still unanswered.
                 if answers.last_s > asked_at_s and not disk.fences:
@@ -58,10 +51,10 @@ async def ask_disk(disk: Disk, shared: SharedOpen, session: Session) -> None:
         disk.update_opens()
 
 
-async def _probe(shared: SharedOpen, answered: trio.CancelScope) -> None:
+async def _probe(attempts: Attempts, answered: trio.CancelScope) -> None:
     """Cancel ``answered`` when the disk has answered; an error is an answer, too."""
     with suppress(OSError):
-        await shared.probe()
+        await attempts.probe()
     answered.cancel()
 
 

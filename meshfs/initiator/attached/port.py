@@ -24,6 +24,7 @@ from typing import Any
 
 import trio
 
+from meshfs.initiator.attached.attempts import Attempts
 from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.attached.hang import ask_disk
 from meshfs.initiator.attached.port_meter import PortMeter
@@ -69,28 +70,33 @@ class Port:
             raise OSError(errno.EROFS, f"disk {self.info.name} is read-only")
         start_s = trio.current_time()
         while True:
-            shared = self._opens[io_class]
-            handle = Handle(self, shared, writable=writable)
+            attempts = self._opens[io_class]
+            shared = attempts.shared
+            handle = Handle(self, attempts, writable=writable)
             shared.add(handle)
             try:
-                await shared.usable("open", start_s + self.io_timeout_s)
+                await attempts.usable("open", start_s + self.io_timeout_s)
                 return handle
             except BaseException as error:
                 shared.discard(handle)
                 if not (isinstance(error, OSError) and shared.ended):
                     if isinstance(error, OSError):
-                        self.failed(shared, error, start_s)
+                        self.failed(attempts, error, start_s)
                     raise
             # Another disk took the name meanwhile, and this handle was not on the old one yet.
             await trio.lowlevel.checkpoint()
 
-    def _new_opens(self) -> dict[IoClass, SharedOpen]:
-        return {io_class: SharedOpen(self, io_class) for io_class in IoClass}
+    def _new_opens(self) -> dict[IoClass, Attempts]:
+        return {io_class: Attempts(self, SharedOpen(self, io_class)) for io_class in IoClass}
 
-    def failed(self, shared: SharedOpen, error: OSError, start_s: float) -> None:
+    def shared_opens(self) -> list[SharedOpen]:
+        """The opens of both classes."""
+        return [attempts.shared for attempts in self._opens.values()]
+
+    def failed(self, attempts: Attempts, error: OSError, start_s: float) -> None:
         """A call that began at ``start_s`` failed. After a time-out the disk is asked whether it hangs."""
         now, exporter = trio.current_time(), self.exporter
-        if shared.ended:
+        if attempts.shared.ended:
             # What was opened on another disk says nothing of the one that is there now.
             return
         if not isinstance(error, TimeoutError):
@@ -99,7 +105,7 @@ class Port:
             start_s, exporter.since_s, now, fenced=self.fences > 0
         ):
             self.update_opens()
-            self.spawn(functools.partial(ask_disk, self, shared, exporter.session))
+            self.spawn(functools.partial(ask_disk, self, attempts, exporter.session))
 
     def opened(self, info: DiskInfo) -> None:
         """What the exporter says of the disk: at a new open before anything is asked of it, and at a flush."""
@@ -119,8 +125,8 @@ class Port:
         """End what belongs to the disk that was there before; later handles get new opens."""
         before, self._opens = self._opens, self._new_opens()
         self.flushed_seq = self.write_seq
-        for shared in before.values():
-            shared.end()
+        for attempts in before.values():
+            attempts.shared.end()
 
     def remove(self) -> None:
         """The disk's node has left the cluster: every handle gets ESTALE from now on."""
@@ -167,15 +173,15 @@ class Port:
 
     def update_opens(self) -> None:
         """Every open looks again at whether it may be used."""
-        for shared in self._opens.values():
+        for shared in self.shared_opens():
             shared.update()
 
     def announced(self, info: DiskInfo) -> None:
         """What the exporter says of the disk in its list; an open disk keeps what its open was told."""
-        if not any(shared.handles for shared in self._opens.values()):
+        if not any(shared.handles for shared in self.shared_opens()):
             self.info = info
         elif info.instance and self._opened is not None and info.instance != self._opened.instance:
-            for shared in self._opens.values():
+            for shared in self.shared_opens():
                 shared.remake()
         elif info.instance == self.info.instance and info.size_bytes > self.info.size_bytes:
             # The disk grew: who opens it now uses it to its new end, beside those that opened it before.
@@ -183,7 +189,7 @@ class Port:
 
     def lose_unflushed(self) -> None:
         """Every handle with a write that is not known to be on the disk gets EIO at its next flush."""
-        for shared in self._opens.values():
+        for shared in self.shared_opens():
             for handle in shared.handles:
                 if handle.last_write_seq > self.flushed_seq:
                     handle.lost = True

@@ -1,7 +1,7 @@
 """The SMB open that all handles of one disk and class share, and the task that keeps it.
 
-`SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call
-that finds no open waits for it, inside its own deadline. ``_next_step`` is what the task does:
+`SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call that finds no open waits
+for it, inside its own deadline (attempts.py). ``_next_step`` is what the task does:
 
     open?   session up   fenced   used   step
     yes     no           any      any    FORGET  the exporter ended it with the session
@@ -12,24 +12,16 @@ that finds no open waits for it, inside its own deadline. ``_next_step`` is what
     no      no           any      yes    WAIT
     no      yes          any      yes    CREATE
 
-Fence. A write (or a zeroing) whose caller gave up may still be executed. Its open is closed and made again
-before anything newer goes out to the disk, through this open or the other class's: the
-exporter answers CLOSE only when that open's I/O has ended. A write that was lost with its channel
-and given up before another one answered is such a write, too.
+Fence. A write (or a zeroing) whose caller gave up may still be executed. Its open is fenced: it is closed and made
+again before anything newer goes out to the disk, through this open or the other class's. That suffices, since the
+exporter answers CLOSE only when that open's I/O has ended. A write that was lost with its channel, and given up before
+another attempt was answered, is such a write, too.
 
-Channels. The open is the session's, not a channel's: every request takes the channel that suits it
-best, and goes again on another when that is lost. A write that may have been executed by then is
-marked as replayed; the exporter answers FILE_NOT_AVAILABLE as long as an older request of the open
-is still at the disk, or when the request came too late (MS-SMB2 3.3.5.2.10): it was not executed,
-and goes again.
+Channels. The open belongs to the session, not to a channel: requests of it go out on all of them.
 
-Replaced disks. When an open that is made again turns out to be of another device or image than the
-one before, everything that was opened before belongs to a disk that is no longer there. Its port
-then ends this shared open (`end`) and gives later handles another one: a handle never reads or
-writes two disks.
-
-Failing fast (failfast.py). A call that waits for the open ends when the exporter has been away for the
-mount's bound. While the disk is suspected to hang, calls wait here too, and only the probe is sent.
+Replaced disks. When an open that is made again turns out to be of another device or image than the one before,
+everything that was opened before belongs to a disk that is no longer there. Its port then ends this shared open
+(`end`) and gives later handles another one: a handle never reads or writes two disks.
 """
 
 import enum
@@ -37,44 +29,26 @@ import errno
 import functools
 import logging
 import os
-import random
 from collections.abc import Callable
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import trio
 
 from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
-from meshfs.initiator.attached.denials import Denials
+from meshfs.initiator.attached.outcomes import Meaning, meaning
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
-from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.remote.exporter import RemoteExporter
-from meshfs.initiator.remote.failfast import Answers, Waiting, ends_at
+from meshfs.initiator.remote.failfast import Answers
 from meshfs.initiator.session.requests import OpenFile, close_file, open_file, query_disk
 from meshfs.initiator.session.session import Session
-from meshfs.initiator.session.split import Group
 from meshfs.model import Access, DiskInfo, IoClass
-from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import NO_FILE, FileId
 from meshfs.smb.status import errno_from_status, status_text
 
 logger = logging.getLogger(__name__)
-
-_READ: Final = int(Command.READ)
-# The session or a share of it is gone, whatever the connection looks like: all anew.
-_SESSION_LOST: Final = (
-    NtStatus.USER_SESSION_DELETED,
-    NtStatus.NETWORK_SESSION_EXPIRED,
-    NtStatus.NETWORK_NAME_DELETED,
-)
-# The open is gone: a new one, and the request again.
-_OPEN_LOST: Final = (NtStatus.FILE_CLOSED, NtStatus.CANCELLED, NtStatus.INVALID_HANDLE)
-# Not now: the same again a little later.
-_BUSY: Final = (NtStatus.INSUFFICIENT_RESOURCES, NtStatus.REQUEST_NOT_ACCEPTED, NtStatus.FILE_NOT_AVAILABLE)
-# Refusals of CREATE that pass: somebody's exclusive open, an exporter that is just starting.
-_REFUSED_FOR_NOW: Final = (errno.EBUSY, errno.EAGAIN, errno.ENXIO)
 
 
 class Disk(Protocol):
@@ -98,12 +72,6 @@ class Disk(Protocol):
 
     def opened(self, info: DiskInfo) -> None:
         """What the exporter says of the disk at a new open, before anything else is asked of it."""
-
-
-#: The operation that is sent though calls are held.
-PROBE: Final = "probe"
-#: The open in which a write was lost that may have been executed; None where there is no such write.
-Attempt = FileId | None
 
 
 class Step(enum.Enum):
@@ -133,10 +101,13 @@ class SharedOpen:
         self.handles: set[Any] = set()
         #: Another disk has taken the name: whoever uses this open gets ESTALE for good.
         self.ended = False
-        self._kept = False
         #: Whether the open there is may write.
-        self._writable = False
-        self._denials = Denials()
+        self.writable = False
+        #: Why the exporter refused the last CREATE; None where it did not, and when a handle is new.
+        self.refusal: OSError | None = None
+        #: Set, and replaced by another, when calls that wait have something to look at.
+        self.changed = trio.Event()
+        self._kept = False
         self._disk = disk
         self._io_class = io_class
         self._exporter = disk.exporter
@@ -144,19 +115,17 @@ class SharedOpen:
         self._made_in: Session | None = None
         self._ready = False
         self._fenced = False
-        self._refusal: OSError | None = None
         # The refusal that the log has: a missing disk is asked for every second, for as long as it is held open.
         self._reported = ""
         self._running = False
         self._away_since_s: float | None = None
         self._poke = trio.Event()
-        self._changed = trio.Event()
 
     # --- used by handles ---------------------------------------------------------------
 
     def add(self, handle: object) -> None:
         self.handles.add(handle)
-        self._refusal = None
+        self.refusal = None
         self._use()
 
     def end(self) -> None:
@@ -168,14 +137,14 @@ class SharedOpen:
         self.ended, self._ready = True, False
         self.update()
         if self._file is not None:
-            self._fence()
+            self.fence()
         self._poke.set()
         self._wake()
 
     def remake(self) -> None:
         """Close the open and make it again, as the exporter may have another disk under the name."""
         if self._file is not None:
-            self._fence()
+            self.fence()
 
     def discard(self, handle: object) -> None:
         """The open is closed some time, if this was its last handle."""
@@ -205,59 +174,7 @@ class SharedOpen:
             return
         with trio.CancelScope(deadline=trio.current_time() + limits.CLOSE_TIMEOUT_S, shield=True):
             while self._running and not self._used:
-                await self._changed.wait()
-
-    async def usable(self, op: str, deadline: float, size: int = 0) -> Channel:
-        """The channel to use, waiting for it. TimeoutError at the deadline, OSError when refused.
-
-        The deadline may come earlier than given, and move while the call waits (failfast.py).
-        """
-        channel = self._pick(op, size)
-        if channel is not None:
-            return channel
-        waiting = Waiting(self._disk.info.name, op, trio.current_time(), deadline)
-        if op != PROBE:
-            self._exporter.waiting.add(waiting)
-        try:
-            while (channel := self._pick(op, size)) is None:
-                self._raise_refusal(op)
-                waiting.ends_s = self._ends_at(op, deadline)
-                if trio.current_time() >= waiting.ends_s:
-                    raise self._timeout()
-                with trio.move_on_at(waiting.ends_s):
-                    await self._changed.wait()
-            return channel
-        finally:
-            self._exporter.waiting.discard(waiting)
-
-    def _pick(self, op: str, size: int) -> Channel | None:
-        session = self.reachable if op == PROBE else self.session
-        return None if session is None else session.pick(size, trio.current_time())
-
-    def _ends_at(self, op: str, deadline: float) -> float:
-        """When a call that waits now ends. The probe waits on, as all other calls are held until it is answered."""
-        if op == PROBE:
-            return deadline
-        disk = self._disk
-        return disk.answers.ends_at(
-            ends_at(deadline, disk.io_timeout_s, self._exporter.away_since_s), disk.io_timeout_s
-        )
-
-    async def probe(self) -> None:
-        """Read one block of the disk. Ends when that is answered. OSError."""
-        info = self._disk.info
-        blocks = info.size_bytes // limits.PROBE_BYTES
-        if not blocks:
-            return
-        # A fixed place would be in the exporter's page cache, or be the one bad spot of the disk.
-        offset = random.randrange(blocks) * limits.PROBE_BYTES
-
-        def start(channel: Channel, _: bool) -> Slot:
-            return channel.start_read(
-                self.tree_id, self.file_id, offset, limits.PROBE_BYTES, inf, self.lane(channel)
-            )  # fmt: skip
-
-        await self.again(PROBE, inf, start)
+                await self.changed.wait()
 
     def lane(self, channel: Channel) -> Lane:
         """Of this open on a channel; one made again on it still answers for what is in flight."""
@@ -278,129 +195,42 @@ class SharedOpen:
                 f"disk {self._disk.info.name} was replaced by another one since it was opened; open it again",
             )
 
-    def _raise_refusal(self, op: str) -> None:
-        self.raise_ended()
-        refusal = self._refusal
-        if refusal is not None and (op == "open" or refusal.errno not in _REFUSED_FOR_NOW):
-            # An open file whose disk is not offered any more: read(2) and write(2) have no ENOENT.
-            gone = refusal.errno == errno.ENOENT and op != "open"
-            raise OSError(errno.ESTALE if gone else refusal.errno, refusal.strerror)
+    # --- used by attempts --------------------------------------------------------------
 
-    def _timeout(self) -> TimeoutError:
-        exporter = self._exporter
-        why = f"exporter {exporter.node} is {exporter.state.value} ({exporter.why})" if exporter.why else "no answer"
-        if not exporter.why and self._disk.answers.hung(trio.current_time(), self._disk.io_timeout_s):
-            why = "the disk hangs, so calls fail at once until it answers"
-        return TimeoutError(errno.ETIMEDOUT, f"disk {self._disk.info.name}: {why}")
-
-    async def again(
-        self, op: str, deadline: float, start: Callable[[Channel, bool], Slot], size: int = 0, lost: Attempt = None
-    ) -> Any:
-        """Start a request until it is answered. OSError of its answer, or TimeoutError.
-
-        ``start`` is told whether the request may have been executed before; ``lost`` is the
-        attempt before this call, if there was one that may have been.
-        """
-        pause_s = 0.0
-        try:
-            while True:
-                channel = await self.usable(op, deadline, size)
-                if trio.current_time() >= deadline:
-                    raise self._timeout()
-                slot, file_id = None, self.file_id
-                try:
-                    slot = start(channel, lost is not None)
-                    result = await slot
-                    if type(result) is Reply and result.status:
-                        raise StatusError(result.status, status_text(result.status))
-                    return result
-                except BaseException as error:
-                    lost = self.failed(error, channel, file_id, slot) or lost
-                # Where only a channel was lost, another one takes it at once.
-                if pause_s or self.session is None or not channel.why:
-                    pause_s = min(max(2 * pause_s, limits.RETRY_DELAY_MIN_S), limits.RETRY_DELAY_MAX_S)
-                if trio.current_time() + pause_s >= deadline:
-                    raise self._timeout()
-                await trio.sleep(pause_s)
-        except (TimeoutError, trio.Cancelled):
-            self.give_up(lost)
-            raise
-
-    def failed(self, error: BaseException, channel: Channel, file_id: FileId, sent: Slot | Group | None) -> Attempt:
-        """A request of the open ``file_id`` ended with ``error``: returns when it may go again, else raises.
-
-        What is raised is for the caller. Returns the open when it is a write, lost with its channel, that may
-        have been executed.
-        """
-        write = sent is not None and sent.sent and sent.changes
-        if isinstance(error, ChannelLost):
-            if self._made_in is not None and self._made_in.why:
-                self._forget(self._made_in)
-            return file_id if write else None
-        if isinstance(error, StatusError):
-            if error.status == NtStatus.ACCESS_DENIED and sent is not None and self._is_damage(channel, sent):
-                return None
-            self._take_status(error, channel, file_id)
-            return None
-        # The deadline, or the caller was cancelled: what was sent may still happen.
-        if write:
-            self.give_up(file_id)
-        raise error
-
-    def _is_damage(self, channel: Channel, sent: Slot | Group) -> bool:
-        """Whether a refusal of what the open may do is taken for damage on the way; then its channel is given up."""
-        part = sent.failed if isinstance(sent, Group) else sent
-        if part is None or not (part.command == _READ or self._writable):
-            return False
-        if not self._denials.is_damage(trio.current_time()):
-            return False
-        carrying = next((each for each, lane in self.lanes.items() if lane is part.lane), channel)
-        carrying.fail(
-            f"{Command(part.command).name} of disk {self._disk.info.name} was refused (ACCESS_DENIED) although its "
-            "open allows it: so exporters refuse what was changed on its way"
-        )
-        return True
-
-    def give_up(self, lost: Attempt) -> None:
-        """Nobody waits any more for a write of this open that may be executed. An open that is not offered
-        now (the other class is fenced) is meant as well; one that ended has ended all its writes."""
-        if lost is not None and self._is(lost):
-            logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)
-            self._fence()
-
-    def _is(self, file_id: FileId) -> bool:
+    def is_now(self, file_id: FileId) -> bool:
         """Whether that is the open there is now. What is told late of an earlier one does not concern it."""
         alive = self._made_in is not None and not self._made_in.why
         return alive and self._file is not None and self._file.file_id == file_id
 
-    def _take_status(self, error: StatusError, channel: Channel, file_id: FileId) -> None:
-        status = error.status
-        if status in _SESSION_LOST:
-            if self._made_in is not None and channel in self._made_in.channels:
-                self._made_in.fail(f"the exporter ended our session ({status_text(status)})")
-        elif status in _OPEN_LOST:
-            if self._is(file_id):
-                self._fence()
-        elif status not in _BUSY:
-            number = errno_from_status(status)
-            raise OSError(number, f"{os.strerror(number)} ({error})") from error
+    def fence(self) -> None:
+        """Send nothing to the disk until this open is closed."""
+        if not self._fenced:
+            self._fenced = True
+            self._disk.fence(+1)
+        self._poke.set()
+
+    def forget_if_ended(self) -> None:
+        """Offer the open no more when its session has ended."""
+        if self._made_in is not None and self._made_in.why:
+            if self.reachable is self._made_in:
+                self.session = self.reachable = None
+            self._poke.set()
+
+    def session_lost(self, channel: Channel, status: int) -> None:
+        """An answer on the channel says that the session is gone: end it, unless the answer is of an earlier one."""
+        if self._made_in is not None and channel in self._made_in.channels:
+            self._made_in.fail(f"the exporter ended our session ({status_text(status)})")
 
     # --- the task that keeps it --------------------------------------------------------
 
     def poke(self) -> None:
         """The session, or a channel of it, came or went."""
         self._forget_lanes()
-        if self._made_in is not None and self._made_in.why:
-            self._forget(self._made_in)
+        self.forget_if_ended()
         if self._away_since_s != self._exporter.away_since_s:
             # Calls that wait have another deadline now. A failed attempt to connect changes nothing for them.
             self._away_since_s = self._exporter.away_since_s
             self._wake()
-        self._poke.set()
-
-    def _forget(self, session: Session) -> None:
-        if self.reachable is session:
-            self.session = self.reachable = None
         self._poke.set()
 
     def update(self) -> None:
@@ -412,12 +242,6 @@ class SharedOpen:
         self.session = None if self._disk.answers.held else self.reachable
         if usable:
             self._wake()
-
-    def _fence(self) -> None:
-        if not self._fenced:
-            self._fenced = True
-            self._disk.fence(+1)
-        self._poke.set()
 
     def _gone(self) -> None:
         """The open is no more, and nothing of it is at the disk."""
@@ -515,7 +339,7 @@ class SharedOpen:
             info = await session.ask(lambda channel: query_disk(channel, file, self._disk.info.id, deadline))
         except TimeoutError:
             if self._file is not None:
-                self._fence()
+                self.fence()
             return
         except StatusError as error:
             await self._refused(error, session)
@@ -526,27 +350,27 @@ class SharedOpen:
             return
         settled = session.credentials.settled
         self.tree_id, self.file_id = tree.tree_id, file.file_id
-        self._writable = writable
+        self.writable = writable
         self.read_max_bytes, self.write_max_bytes = settled.max_read_bytes, settled.max_write_bytes
-        self._refusal, self._reported = None, ""
+        self.refusal, self._reported = None, ""
         self._ready = True
         self.update()
 
     async def _refused(self, error: StatusError, session: Session) -> None:
-        if error.status in _SESSION_LOST:
+        if meaning(error.status) is Meaning.SESSION_LOST:
             session.fail(f"the exporter ended our session ({status_text(error.status)})")
             return
         number = errno_from_status(error.status)
         if str(error) != self._reported:
             self._reported = str(error)
             logger.warning("disk %s cannot be opened: %s", self._disk.info.name, error)
-        self._refusal = OSError(number, f"{os.strerror(number)} ({error})")
+        self.refusal = OSError(number, f"{os.strerror(number)} ({error})")
         if self._file is not None:
-            self._fence()
+            self.fence()
         self._wake()
         with trio.move_on_after(limits.REOPEN_DELAY_S):
             await self._poke.wait()
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
+        changed, self.changed = self.changed, trio.Event()
         changed.set()

@@ -1,0 +1,228 @@
+"""How a request of a disk is sent until it is answered: waiting for the open, sending it again, giving it up.
+
+Every request takes the channel that suits it best, and goes again on another one when that is lost. outcomes.py has
+what may become of an attempt; ``failed`` finds it out, and ``again`` goes by it. The hot path of a handle sends its
+first attempt itself, and comes here only when that has failed.
+
+Failing fast (failfast.py). A call that waits for the open ends when the exporter has been away for the mount's bound.
+While the disk is suspected to hang, all calls wait here, and only the probe is sent.
+"""
+
+import errno
+import logging
+import os
+import random
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final
+
+import trio
+
+from meshfs import limits
+from meshfs.errors import ChannelLost, StatusError
+from meshfs.initiator.attached.denials import Denials
+from meshfs.initiator.attached.outcomes import (
+    NOT_EXECUTED,
+    Earlier,
+    MayHaveBeenExecuted,
+    Meaning,
+    NotExecuted,
+    Outcome,
+    Over,
+    meaning,
+)
+from meshfs.initiator.attached.shared_open import Disk, SharedOpen
+from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.channel.slots import Reply, Slot
+from meshfs.initiator.remote.failfast import Waiting, ends_at
+from meshfs.initiator.session.split import Group
+from meshfs.smb.constants import Command, NtStatus
+from meshfs.smb.messages import FileId
+from meshfs.smb.status import errno_from_status, status_text
+
+logger = logging.getLogger(__name__)
+
+_READ: Final = int(Command.READ)
+#: Refusals of CREATE that pass: somebody's exclusive open, an exporter that is just starting.
+_REFUSED_FOR_NOW: Final = (errno.EBUSY, errno.EAGAIN, errno.ENXIO)
+#: The operation that is sent although calls are held.
+PROBE: Final = "probe"
+
+
+class Attempts:
+    """Sends the requests of one shared open."""
+
+    def __init__(self, disk: Disk, shared: SharedOpen) -> None:
+        self.shared = shared
+        self._disk = disk
+        self._exporter = disk.exporter
+        self._denials = Denials()
+
+    # --- waiting for the open --------------------------------------------------------------
+
+    async def usable(self, op: str, deadline: float, size: int = 0) -> Channel:
+        """The channel to use, waiting for it. TimeoutError at the deadline, OSError when refused.
+
+        The deadline may come earlier than given, and move while the call waits (failfast.py).
+        """
+        channel = self._pick(op, size)
+        if channel is not None:
+            return channel
+        waiting = Waiting(self._disk.info.name, op, trio.current_time(), deadline)
+        if op != PROBE:
+            self._exporter.waiting.add(waiting)
+        try:
+            while (channel := self._pick(op, size)) is None:
+                self._raise_refusal(op)
+                waiting.ends_s = self._ends_at(op, deadline)
+                if trio.current_time() >= waiting.ends_s:
+                    raise self._timeout()
+                with trio.move_on_at(waiting.ends_s):
+                    await self.shared.changed.wait()
+            return channel
+        finally:
+            self._exporter.waiting.discard(waiting)
+
+    def _pick(self, op: str, size: int) -> Channel | None:
+        session = self.shared.reachable if op == PROBE else self.shared.session
+        return None if session is None else session.pick(size, trio.current_time())
+
+    def _ends_at(self, op: str, deadline: float) -> float:
+        """When a call that waits now ends. The probe waits on, as all other calls are held until it is answered."""
+        if op == PROBE:
+            return deadline
+        disk = self._disk
+        return disk.answers.ends_at(
+            ends_at(deadline, disk.io_timeout_s, self._exporter.away_since_s), disk.io_timeout_s
+        )
+
+    def _raise_refusal(self, op: str) -> None:
+        self.shared.raise_ended()
+        refusal = self.shared.refusal
+        if refusal is not None and (op == "open" or refusal.errno not in _REFUSED_FOR_NOW):
+            # An open file whose disk is not offered any more: read(2) and write(2) have no ENOENT.
+            gone = refusal.errno == errno.ENOENT and op != "open"
+            raise OSError(errno.ESTALE if gone else refusal.errno, refusal.strerror)
+
+    def _timeout(self) -> TimeoutError:
+        exporter = self._exporter
+        why = f"exporter {exporter.node} is {exporter.state.value} ({exporter.why})" if exporter.why else "no answer"
+        if not exporter.why and self._disk.answers.hung(trio.current_time(), self._disk.io_timeout_s):
+            why = "the disk hangs, so calls fail at once until it answers"
+        return TimeoutError(errno.ETIMEDOUT, f"disk {self._disk.info.name}: {why}")
+
+    # --- sending until there is an answer ----------------------------------------------------
+
+    async def again(
+        self,
+        op: str,
+        deadline: float,
+        start: Callable[[Channel, bool], Slot],
+        size: int = 0,
+        earlier: Earlier = NOT_EXECUTED,
+    ) -> Any:
+        """Start a request until it is answered. OSError of its answer, or TimeoutError.
+
+        ``start`` is told whether the request may have been executed before; ``earlier`` says so of an attempt before
+        this call.
+        """
+        pause_s = 0.0
+        try:
+            while True:
+                channel = await self.usable(op, deadline, size)
+                if trio.current_time() >= deadline:
+                    raise self._timeout()
+                slot, file_id = None, self.shared.file_id
+                try:
+                    slot = start(channel, isinstance(earlier, MayHaveBeenExecuted))
+                    result = await slot
+                    if type(result) is Reply and result.status:
+                        raise StatusError(result.status, status_text(result.status))
+                    return result
+                except BaseException as error:
+                    outcome = self.failed(error, channel, file_id, slot)
+                    if isinstance(outcome, Over):
+                        outcome.end()
+                    if isinstance(outcome, MayHaveBeenExecuted):
+                        # What one attempt may have done stays, whatever becomes of the next ones.
+                        earlier = outcome
+                # Where only a channel was lost, another one takes it at once.
+                if pause_s or self.shared.session is None or not channel.why:
+                    pause_s = min(max(2 * pause_s, limits.RETRY_DELAY_MIN_S), limits.RETRY_DELAY_MAX_S)
+                if trio.current_time() + pause_s >= deadline:
+                    raise self._timeout()
+                await trio.sleep(pause_s)
+        except (TimeoutError, trio.Cancelled):
+            self.give_up(earlier)
+            raise
+
+    async def probe(self) -> None:
+        """Read one block of the disk. Ends when that is answered. OSError."""
+        shared, info = self.shared, self._disk.info
+        blocks = info.size_bytes // limits.PROBE_BYTES
+        if not blocks:
+            return
+        # A fixed place would be in the exporter's page cache, or be the one bad spot of the disk.
+        offset = random.randrange(blocks) * limits.PROBE_BYTES
+
+        def start(channel: Channel, _: bool) -> Slot:
+            lane = shared.lane(channel)
+            return channel.start_read(shared.tree_id, shared.file_id, offset, limits.PROBE_BYTES, inf, lane)
+
+        await self.again(PROBE, inf, start)
+
+    # --- what became of an attempt -----------------------------------------------------------
+
+    def failed(self, error: BaseException, channel: Channel, file_id: FileId, sent: Slot | Group | None) -> Outcome:
+        """A request of the open ``file_id`` ended with ``error``: what became of it."""
+        shared = self.shared
+        write = sent is not None and sent.sent and sent.changes
+        if isinstance(error, ChannelLost):
+            shared.forget_if_ended()
+            return MayHaveBeenExecuted(file_id) if write else NOT_EXECUTED
+        if isinstance(error, StatusError):
+            if error.status == NtStatus.ACCESS_DENIED and sent is not None and self._is_damage(channel, sent):
+                return NOT_EXECUTED
+            return self._answered(error, channel, file_id)
+        # The deadline, or the caller was cancelled: what was sent may still happen.
+        if write:
+            self.give_up(MayHaveBeenExecuted(file_id))
+        return Over(error)
+
+    def _answered(self, error: StatusError, channel: Channel, file_id: FileId) -> NotExecuted | Over:
+        """What a status means, other than for damage on the way."""
+        what = meaning(error.status)
+        if what is Meaning.REFUSED:
+            number = errno_from_status(error.status)
+            refusal = OSError(number, f"{os.strerror(number)} ({error})")
+            refusal.__cause__ = error
+            return Over(refusal)
+        if what is Meaning.SESSION_LOST:
+            self.shared.session_lost(channel, error.status)
+        elif what is Meaning.OPEN_LOST and self.shared.is_now(file_id):
+            self.shared.fence()
+        return NOT_EXECUTED
+
+    def _is_damage(self, channel: Channel, sent: Slot | Group) -> bool:
+        """Whether a refusal of what the open may do is taken for damage on the way; then its channel is given up."""
+        part = sent.failed if isinstance(sent, Group) else sent
+        if part is None or not (part.command == _READ or self.shared.writable):
+            return False
+        if not self._denials.is_damage(trio.current_time()):
+            return False
+        carrying = next((each for each, lane in self.shared.lanes.items() if lane is part.lane), channel)
+        carrying.fail(
+            f"{Command(part.command).name} of disk {self._disk.info.name} was refused (ACCESS_DENIED) although its "
+            "open allows it: so exporters refuse what was changed on its way"
+        )
+        return True
+
+    def give_up(self, earlier: Earlier) -> None:
+        """Nobody waits for the request any more. Where it may be executed yet, its open is fenced.
+
+        An open that is not offered now, as the other class is fenced, is meant as well. One that ended has ended all
+        its writes.
+        """
+        if isinstance(earlier, MayHaveBeenExecuted) and self.shared.is_now(earlier.file_id):
+            logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)
+            self.shared.fence()
