@@ -1,6 +1,16 @@
-"""One opener's use of a disk: read, write, zero and flush, each of which ends within the bound."""
+"""One opener's use of a disk: read, write, zero and flush, each of which ends within the bound.
+
+The hot path stands twice, in ``read`` and in ``write``, on purpose: a common body would cost every request a further
+call. It sends the first attempt of a request that fits into one message, or into one message for each of several
+channels. Everything else is common and slow: waiting for the exporter, clipping at the disk's end, taking a long
+request apart, sending again what was lost (attempts.py).
+
+A zeroing is a write without bytes. Everything that holds of a write holds of it: what is lost with a channel goes
+again, what was given up is fenced, and it is on the disk for good after the next flush.
+"""
 
 import errno
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -85,7 +95,9 @@ class Handle:
                 try:
                     parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
                     if parts:
-                        sent = self._read_parts(parts, offset, size, deadline)
+                        sent = _in_parts(
+                            parts, Group(size), functools.partial(self._start_read, offset=offset, deadline=deadline)
+                        )
                     else:
                         lane = shared.lanes.get(channel) or shared.lane(channel)
                         sent = channel.start_read(shared.tree_id, file_id, offset, size, deadline, lane)
@@ -102,25 +114,21 @@ class Handle:
                     return data
             data = await self._read_slowly(offset, size, deadline)
         except OSError as error:
-            port.meter.failed_read(start_s, trio.current_time())
-            port.failed(self._attempts, error, start_s)
+            self._failed(error, start_s, port.meter.failed_read)
             raise
         port.answers.last_s = now = trio.current_time()
         port.meter.read(len(data), start_s, now)
         return data
 
-    def _read_parts(self, parts: Parts, offset: int, size: int, deadline: float) -> Group:
-        """Start a read over several channels; what it gives is as long as what was read of it."""
+    def _start_read(self, channel: Channel, begin: int, length: int, offset: int, deadline: float) -> Slot:
+        """Start a part of the read at ``offset``: ``length`` bytes from ``begin`` of the whole on."""
         shared = self._shared
-
-        def start(channel: Channel, begin: int, length: int) -> Slot:
-            lane = shared.lane(channel)
-            return channel.start_read(shared.tree_id, shared.file_id, offset + begin, length, deadline, lane)
-
-        return _in_parts(parts, Group(size), start)
+        return channel.start_read(
+            shared.tree_id, shared.file_id, offset + begin, length, deadline, shared.lane(channel)
+        )  # fmt: skip
 
     async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
-        """Waits for the exporter, clips at the disk's end, splits what is too large for one request."""
+        """Wait for the exporter, clip at the disk's end, and split what is too large for one request."""
         await enter_trio()
         self._check_open()
         await self._attempts.usable("read", deadline)
@@ -142,7 +150,7 @@ class Handle:
         def start(channel: Channel, _: bool) -> Slot:
             nonlocal size
             size = min(end - offset, shared.read_max_bytes)
-            return channel.start_read(shared.tree_id, shared.file_id, offset, size, deadline, shared.lane(channel))
+            return self._start_read(channel, 0, size, offset, deadline)
 
         data: bytes | memoryview = await self._attempts.again("read", deadline, start, end - offset)
         if len(data) != size:
@@ -170,7 +178,11 @@ class Handle:
                 try:
                     parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
                     if parts:
-                        sent = self._write_parts(parts, offset, data, deadline, write_through)
+                        start = functools.partial(
+                            self._start_write, offset=offset, data=memoryview(data), deadline=deadline,
+                            write_through=write_through,
+                        )  # fmt: skip
+                        sent = _in_parts(parts, Group(), start)
                     else:
                         lane = shared.lanes.get(channel) or shared.lane(channel)
                         sent = channel.start_write(
@@ -191,44 +203,40 @@ class Handle:
                         return count
             count = await self._write_slowly(offset, memoryview(data), deadline, write_through, earlier)
         except OSError as error:
-            port.meter.failed_write(start_s, trio.current_time())
-            port.failed(self._attempts, error, start_s)
+            self._failed(error, start_s, port.meter.failed_write)
             raise
         port.answers.last_s = now = trio.current_time()
         port.meter.wrote(count, start_s, now)
         return count
 
-    def _write_parts(
-        self, parts: Parts, offset: int, data: bytes | memoryview, deadline: float, write_through: bool
-    ) -> Group:
-        """Start a write over several channels."""
-        shared, view = self._shared, memoryview(data)
-
-        def start(channel: Channel, begin: int, length: int) -> Slot:
-            return channel.start_write(
-                shared.tree_id, shared.file_id, offset + begin, view[begin : begin + length], deadline,
-                shared.lane(channel), write_through=write_through,
-            )  # fmt: skip
-
-        return _in_parts(parts, Group(), start)
+    def _start_write(
+        self,
+        channel: Channel,
+        begin: int,
+        length: int,
+        offset: int,
+        data: memoryview,
+        deadline: float,
+        write_through: bool,
+        replay: bool = False,
+    ) -> Slot:
+        """Start a part of the write at ``offset``: at most ``length`` bytes of ``data`` from ``begin`` on."""
+        shared, part = self._shared, data[begin : begin + length]
+        return channel.start_write(
+            shared.tree_id, shared.file_id, offset + begin, part, deadline, shared.lane(channel),
+            write_through=write_through, replay=replay,
+        )  # fmt: skip
 
     async def _write_slowly(
         self, offset: int, data: memoryview, deadline: float, write_through: bool, earlier: Earlier
     ) -> int:
-        """Waits for the exporter, clips at the disk's end, splits; a part done is done again whole.
-
-        ``earlier``: what became of an attempt at it before.
-        """
+        """Wait, clip and split as a read does; ``earlier`` says what became of the first attempt."""
         try:
             await enter_trio()
-            self._check_open()
-            if not self._writable:
-                raise OSError(errno.EBADF, "not open for writing")
+            self._check_writable()
             if not isinstance(earlier, MayHaveBeenExecuted):
                 await self._attempts.usable("write", deadline)
-            size = min(len(data), self._port.info.size_bytes - offset)
-            if size <= 0 and len(data):
-                raise OSError(errno.ENOSPC, "the disk ends before")
+            size = self._fitting(offset, len(data))
             return await self._write_all(offset, data[:size], deadline, write_through, earlier)
         except BaseException:
             self._attempts.give_up(earlier)
@@ -240,11 +248,9 @@ class Handle:
         shared, port, done = self._shared, self._port, 0
 
         def start(channel: Channel, replay: bool) -> Slot:
-            part = data[done : done + shared.write_max_bytes]
-            return channel.start_write(
-                shared.tree_id, shared.file_id, offset + done, part, deadline, shared.lane(channel),
-                write_through=write_through, replay=replay,
-            )  # fmt: skip
+            return self._start_write(
+                channel, done, shared.write_max_bytes, offset, data, deadline, write_through, replay
+            )
 
         while done < len(data):
             done += await self._attempts.again("write", deadline, start, len(data) - done, earlier)
@@ -256,19 +262,13 @@ class Handle:
         """Zero the beginning of a range at its owner: the count of bytes done, as of a write. OSError.
 
         A long range takes several calls, each of which ends within the bound; so the caller knows what is done
-        when one of them fails. Everything that holds of a write holds of a zeroing: what is lost with a channel
-        goes again, what was given up is fenced, and it is on the disk for good after the next flush.
+        when one of them fails.
         """
         await enter_trio()
         port, start_s = self._port, trio.current_time()
         deadline = start_s + port.io_timeout_s
-        self._check_open()
-        if not self._writable:
-            raise OSError(errno.EBADF, "not open for writing")
-        room_bytes = port.info.size_bytes - offset
-        if length and room_bytes <= 0:
-            raise OSError(errno.ENOSPC, "the disk ends before")
-        size = min(length, room_bytes, self._zero_bytes)
+        self._check_writable()
+        size = min(self._fitting(offset, length), self._zero_bytes)
         if port.zeroes_by_writes:
             return await self.write(offset, bytes(min(size, limits.ZERO_WRITE_BYTES)), write_through=write_through)
         try:
@@ -276,8 +276,7 @@ class Handle:
             if write_through:
                 await self._flush(deadline)
         except OSError as error:
-            port.meter.failed_write(start_s, trio.current_time())
-            port.failed(self._attempts, error, start_s)
+            self._failed(error, start_s, port.meter.failed_write)
             if isinstance(error, TimeoutError):
                 # As much again would end in the same way.
                 self._zero_bytes = limits.ZERO_PIECE_MIN_BYTES
@@ -311,8 +310,7 @@ class Handle:
         try:
             await self._flush(start_s + self._port.io_timeout_s)
         except OSError as error:
-            meter.failed_flush(start_s, trio.current_time())
-            self._port.failed(self._attempts, error, start_s)
+            self._failed(error, start_s, meter.failed_flush)
             raise
         self._port.answers.last_s = now = trio.current_time()
         meter.flushed(start_s, now)
@@ -367,6 +365,23 @@ class Handle:
         if self.lost:
             self.lost = False
             raise OSError(errno.EIO, f"disk {self._port.info.name}: acknowledged writes were lost with their owner")
+
+    def _failed(self, error: OSError, start_s: float, count: Callable[[float, float], None]) -> None:
+        """Count a call that failed, and let the port judge by it whether the disk hangs."""
+        count(start_s, trio.current_time())
+        self._port.failed(self._attempts, error, start_s)
+
+    def _fitting(self, offset: int, size: int) -> int:
+        """How many bytes of ``size`` fit before the disk's end. ENOSPC where none of them does."""
+        room_bytes = self._port.info.size_bytes - offset
+        if size and room_bytes <= 0:
+            raise OSError(errno.ENOSPC, "the disk ends before")
+        return min(size, room_bytes)
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if not self._writable:
+            raise OSError(errno.EBADF, "not open for writing")
 
     def _check_open(self) -> None:
         if self._closed:

@@ -31,15 +31,26 @@ class MayHaveBeenExecuted:
     file_id: FileId
 
 
-@dataclass(frozen=True, slots=True)
 class Over:
     """The request has ended for its caller."""
 
-    error: BaseException
+    __slots__ = ("_error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
 
     def end(self) -> NoReturn:
-        """Raise the error for the caller."""
-        raise self.error
+        """Raise the error for the caller, once.
+
+        Nothing here refers to it afterwards: the frames in its traceback, and the data of a write in them, would else
+        be kept until the garbage collector finds the circle.
+        """
+        error = self._error
+        del self._error
+        try:
+            raise error
+        finally:
+            del error
 
 
 #: What is known of earlier attempts at a request, when it goes again.
