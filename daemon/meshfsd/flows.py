@@ -18,17 +18,17 @@ from typing import Protocol
 
 import trio
 
-from meshfs.program.control import Answer, RefusedError, Request
+from meshfs.program.control import RefusedError, Request
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import Change, DiskPolicy, Overrides, PolicyError
 from meshfs.scheduler.decide.queue import Queue
 from meshfs.scheduler.usage import DiskMeter
+from meshfs.telemetry.documents import STATUS_VERSION
+from meshfs.telemetry.exporter_documents import DiskFlows, FlowsDocument
 from meshfs.wording import describe, unknown_key
 from meshfsd.flows_document import describe_disk
 
 logger = logging.getLogger(__name__)
-
-VERSION = 1
 
 
 class MeteredRunner(Protocol):
@@ -76,21 +76,21 @@ class FlowControl:
 
     # --- showing -----------------------------------------------------------------------
 
-    async def show(self, request: Request) -> Answer:
+    async def show(self, request: Request) -> FlowsDocument:
         """The verb "flows". Raises RefusedError."""
         _check_keys(request, ("verb", "disk"))
         return await self._show(self._chosen(request))
 
-    async def _show(self, names: Sequence[str]) -> Answer:
+    async def _show(self, names: Sequence[str]) -> FlowsDocument:
         """Disk by disk, so that I/O goes on meanwhile; one that goes meanwhile is left out."""
         uptime_s = self._now() - self._started
-        found: list[dict[str, object]] = []
+        found: list[DiskFlows] = []
         for name in names:
             if (disk := self._disks().get(name)) is not None:
                 meter = disk.runner.meter
                 found.append(describe_disk(self._node, name, disk.queue, disk.policy, meter, self._now()))
             await trio.lowlevel.checkpoint()
-        return {"version": VERSION, "node": self._node, "uptime_s": round(uptime_s, 3), "disks": found}
+        return {"version": STATUS_VERSION, "node": self._node, "uptime_s": round(uptime_s, 3), "disks": found}
 
     def _chosen(self, request: Request) -> list[str]:
         name, disks = request.get("disk"), self._disks()
@@ -103,7 +103,7 @@ class FlowControl:
 
     # --- changing ----------------------------------------------------------------------
 
-    async def change(self, request: Request) -> Answer:
+    async def change(self, request: Request) -> FlowsDocument:
         """The verb "flows-set". Raises RefusedError; nothing has changed then."""
         _check_keys(request, ("verb", "disk", "set", "reset"))
         names = self._chosen(request)
@@ -167,5 +167,5 @@ def _names(names: Sequence[str]) -> str:
 def _told(change: Change) -> str:
     """system_floor = 0.3; or n2/app, n2/system: weight = 4."""
     values = ", ".join(f"{key} = {'none' if value is None else f'{value:g}'}" for key, value in change.values.items())
-    flows = ", ".join(f"{flow[0]}/{flow[1]}" for flow in change.flows() if flow is not None)
+    flows = ", ".join(str(flow) for flow in change.flows() if flow is not None)
     return f"{flows}: {values}" if flows else values

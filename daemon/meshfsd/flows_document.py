@@ -24,14 +24,13 @@ from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.decide.queue import FlowState, Queue
 from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.usage import NO_USAGE, Counted, DiskMeter, DiskUsage, FlowUsage, Usage, jain
+from meshfs.telemetry.exporter_documents import Cost, DiskFlows, FlowItem, Totals, Windows, WindowsOrNone
 
 _PER_US = 1e6
 _PER_NS = 1e9
 
 
-def describe_disk(
-    node: str, name: str, queue: Queue, policy: DiskPolicy, meter: DiskMeter, now: float
-) -> dict[str, object]:
+def describe_disk(node: str, name: str, queue: Queue, policy: DiskPolicy, meter: DiskMeter, now: float) -> DiskFlows:
     """Of the exporter of ``node``. Flows that have a policy of their own are there though they want nothing."""
     states = {state.flow: state for state in queue.flows(now)}
     usage = meter.snapshot(now, {flow: state.waits_s for flow, state in states.items() if state.queued})
@@ -49,7 +48,7 @@ def describe_disk(
             "source": policy.source(),
         },
         "cost": _cost(queue.costs),
-        "jain": {str(each): _jain(each, usage, policy) for each in IoClass},
+        "jain": {"app": _jain(IoClass.APP, usage, policy), "system": _jain(IoClass.SYSTEM, usage, policy)},
         "utilisation": _windows(usage.usage, lambda got: got.cost),
         "flows": [
             _flow(node, policy, states.get(each) or FlowState(each, 0, 0), usage.flows.get(each) or NO_USAGE)
@@ -59,7 +58,7 @@ def describe_disk(
     }
 
 
-def _cost(costs: CostModel) -> dict[str, object]:
+def _cost(costs: CostModel) -> Cost:
     return {
         "read_fixed_us": round(costs.read_fixed_s * _PER_US, 3),
         "read_byte_ns": round(costs.read_byte_s * _PER_NS, 6),
@@ -71,7 +70,7 @@ def _cost(costs: CostModel) -> dict[str, object]:
     }
 
 
-def _flow(node: str, policy: DiskPolicy, state: FlowState, usage: FlowUsage) -> dict[str, object]:
+def _flow(node: str, policy: DiskPolicy, state: FlowState, usage: FlowUsage) -> FlowItem:
     flow = state.flow
     wanted = policy.of(flow)
     return {
@@ -85,7 +84,7 @@ def _flow(node: str, policy: DiskPolicy, state: FlowState, usage: FlowUsage) -> 
         "source": policy.source(flow),
         "entitlement": round(state.entitlement, 6),
         "share": _windows(usage.usage, lambda got: got.share),
-        "backlogged": {f"{window}s": got.backlogged for window, got in usage.usage.items()},
+        "backlogged": {"1s": usage.usage[1].backlogged, "60s": usage.usage[60].backlogged},
         "lag_s": round(state.lag_s, 6),
         "queued": state.queued,
         "in_flight": state.in_flight,
@@ -99,7 +98,7 @@ def _flow(node: str, policy: DiskPolicy, state: FlowState, usage: FlowUsage) -> 
     }
 
 
-def _totals(counted: Counted) -> dict[str, object]:
+def _totals(counted: Counted) -> Totals:
     return {
         "reads": counted.completions[Op.READ],
         "writes": counted.completions[Op.WRITE],
@@ -117,23 +116,24 @@ def _totals(counted: Counted) -> dict[str, object]:
     }
 
 
-def _jain(io_class: IoClass, usage: DiskUsage, policy: DiskPolicy) -> dict[str, float | None]:
+def _jain(io_class: IoClass, usage: DiskUsage, policy: DiskPolicy) -> WindowsOrNone:
     flows = {key: policy.of(key) for key in usage.flows if key != NO_FLOW and key.io_class is io_class}
     comparable = {key: wanted.weight for key, wanted in flows.items() if _by_weight_alone(wanted)}
-    found: dict[str, float | None] = {}
-    for window in usage.usage:
+
+    def index(window: int) -> float | None:
         backlogged = {key: usage.flows[key].usage[window] for key in comparable}
-        index = jain(got.share / comparable[key] for key, got in backlogged.items() if got.backlogged)
-        found[f"{window}s"] = index if index is None else round(index, 6)
-    return found
+        found = jain(got.share / comparable[key] for key, got in backlogged.items() if got.backlogged)
+        return found if found is None else round(found, 6)
+
+    return {"1s": index(1), "60s": index(60)}
 
 
 def _by_weight_alone(wanted: FlowPolicy) -> bool:
     return not wanted.reservation and wanted.limit_iops is None and wanted.limit_bytes_per_s is None
 
 
-def _windows(usage: Mapping[int, Usage], figure: Callable[[Usage], float]) -> dict[str, float]:
-    return {f"{window}s": round(figure(got), 6) for window, got in usage.items()}
+def _windows(usage: Mapping[int, Usage], figure: Callable[[Usage], float]) -> Windows:
+    return {"1s": round(figure(usage[1]), 6), "60s": round(figure(usage[60]), 6)}
 
 
 def _ms(latency_s: float | None) -> float | None:

@@ -37,6 +37,7 @@ from meshfs.linux.systemd import notify, notify_reloading
 from meshfs.loop.bounded import Bounded
 from meshfs.program.control import Handler, Request, serve_control
 from meshfs.smb.auth import Accounts
+from meshfs.telemetry.exporter_documents import ExporterFacts, ExporterStatus
 from meshfs.telemetry.metrics_place import MetricsPlace, Server
 from meshfs.telemetry.process_facts import raise_descriptor_limit
 from meshfsd.calibration import Calibration, state_folder
@@ -203,7 +204,7 @@ class NodeExporter:
         exporter.take_security(config.cluster.security)
         await self._disks.apply(node.disks, config, found)
 
-    def _facts(self) -> dict[str, object]:
+    def _facts(self) -> ExporterFacts:
         missing = [each for each in self._node.addresses if not is_here(each, self._interfaces.current)]
         uptime_s = time.monotonic() - self._started
         return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, missing)
@@ -218,7 +219,7 @@ class NodeExporter:
         return {"status": self._watch.document(), "flows": await self._flows.show({})}
 
     def _verbs(self) -> dict[str, Handler]:
-        async def status(_: Request) -> dict[str, object]:
+        async def status(_: Request) -> ExporterStatus:
             return self._watch.document()
 
         return {"status": status, "flows": self._flows.show, "flows-set": self._flows.change}

@@ -1,4 +1,4 @@
-"""What the control socket tells of an exporter; plain values, ready for JSON."""
+"""Makes the facts of an exporter's status document."""
 
 from meshfs import bugs
 from meshfs.cluster.config import Node
@@ -6,19 +6,19 @@ from meshfs.endpoint import format_endpoint
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session
 from meshfs.model import Security
+from meshfs.telemetry.documents import STATUS_VERSION
+from meshfs.telemetry.exporter_documents import DiskStatus, ExporterFacts, NodeUsage, ProcessorTime, SessionStatus
 from meshfs.telemetry.process_facts import process_facts
 from meshfsd.disks import Disks
 from meshfsd.served import ServedDisk
 
-VERSION = 1
-
 
 def make_status(
     node: Node, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, missing: list[str]
-) -> dict[str, object]:
+) -> ExporterFacts:
     """``missing``: the node's addresses that no interface of this machine has."""
     return {
-        "version": VERSION,
+        "version": STATUS_VERSION,
         "node": node.name,
         **process_facts(),
         "uptime_s": round(uptime_s, 3),
@@ -36,7 +36,7 @@ def make_status(
     }
 
 
-def _nodes(exporter: Exporter) -> list[dict[str, object]]:
+def _nodes(exporter: Exporter) -> list[NodeUsage]:
     """What each node has that was ever here since the start, and what it may have."""
     usage = exporter.usage
     return [
@@ -47,13 +47,16 @@ def _nodes(exporter: Exporter) -> list[dict[str, object]]:
             "sessions": node.sessions,
             "sessions_max": usage.sessions_max,
             "memory_bytes": node.memory.used_bytes,
-            "holds": exporter.holdings_of(node.name).report(),
+            "holds": [
+                {"what": str(resource), "used": used, "max": most}
+                for resource, used, most in exporter.holdings_of(node.name).report()
+            ],
         }
         for node in usage.all()
     ]
 
 
-def _processor(exporter: Exporter) -> list[dict[str, object]]:
+def _processor(exporter: Exporter) -> list[ProcessorTime]:
     """For whom the exporter's thread has spent its time, in turns.
 
     Before a login the name is "logins from" an address, if the config has the address, and empty for strangers.
@@ -72,7 +75,7 @@ def _counters(exporter: Exporter) -> dict[str, int]:
     return counters
 
 
-def _session(session: Session) -> dict[str, object]:
+def _session(session: Session) -> SessionStatus:
     negotiated = session.peer.connection.negotiated
     signs = session.signing_required and not session.encrypt
     return {
@@ -86,7 +89,7 @@ def _session(session: Session) -> dict[str, object]:
     }
 
 
-def _disk(served: ServedDisk) -> dict[str, object]:
+def _disk(served: ServedDisk) -> DiskStatus:
     info, counts = served.offered.info, served.runner.status()
     return {
         "name": info.name,

@@ -1,10 +1,10 @@
 """What an exporter finds wrong with itself: its status document with problems, counted and logged."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from meshfs.cluster.config_changes import Changes, Name, View, compare, exporter_view
 from meshfs.cluster.config_watch import ConfigWatch, Loaded
+from meshfs.telemetry.exporter_documents import ExporterFacts, ExporterFindings, ExporterStatus
 from meshfs.telemetry.problem_watch import ProblemWatch
 from meshfs.telemetry.problems import Problem, exporter_problems
 
@@ -12,13 +12,11 @@ from meshfs.telemetry.problems import Problem, exporter_problems
 NODE_UNTIL_RESTART = ("socket", "state", "scratch_size_bytes")
 CLUSTER_UNTIL_RESTART = ("discipline",)
 
-Document = dict[str, Any]
-
 
 class ExporterWatch:
     """``status`` makes the facts of the document; `document` adds what is found in them."""
 
-    def __init__(self, loaded: Loaded, status: Callable[[], Document]) -> None:
+    def __init__(self, loaded: Loaded, status: Callable[[], ExporterFacts]) -> None:
         node = self._node = loaded.node.name
         self._status = status
         self._missing = loaded.missing
@@ -38,8 +36,8 @@ class ExporterWatch:
         await self.config.look(again=True)
         await self.problems.look()
 
-    def document(self) -> Document:
-        facts = {
+    def document(self) -> ExporterStatus:
+        facts: ExporterFindings = {
             **self._status(),
             "config_state": self.config.state(),
             "keys_missing": [{"node": node, "why": why} for node, why in self._missing.items()],

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshfs.telemetry import documents, records
+from meshfs.telemetry import documents, exporter_documents, records
 from meshfs.telemetry.records import BUCKETS, Entry, Record
 
 WRITTEN: list[tuple[type[Record], Any]] = [
     (records.MountRecord, documents.MountStatus),
     (records.ReloadRecord, documents.ReloadOutcome),
+    (records.ExporterRecord, exporter_documents.ExporterStatus),
+    (records.FlowsDiskRecord, exporter_documents.DiskFlows),
 ]
 VALUES = st.sampled_from([None, True, 5, -1, 1e300, float("nan"), "text", [], {}, [1], [{}], [[]], {"p50": "late"}])
 

@@ -9,7 +9,7 @@ that a node's use of one disk leaves room for its use of the others.
 """
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from meshfs import limits
@@ -72,14 +72,11 @@ class Holdings:
     def used(self, resource: Resource, target: object = None) -> int:
         return self._used.get((resource, target), 0)
 
-    def report(self) -> list[dict[str, object]]:
-        """For the status: what it has of each that it has anything of, and how much it may have."""
-        used = {resource: self.used(resource) for resource in Resource}
-        return [
-            {"what": str(resource), "used": count, "max": self.node_most[resource]}
-            for resource, count in used.items()
-            if count
-        ]
+    def report(self) -> Iterator[tuple[Resource, int, int]]:
+        """Yield each resource that the node holds something of: how much it holds, and how much it may hold."""
+        for resource in Resource:
+            if count := self.used(resource):
+                yield resource, count, self.node_most[resource]
 
     def take(self, resource: Resource, target: object = None, count: int = 1) -> None:
         """Count ``count`` more. Raises StatusError, and counts nothing, where that is more than the node may have."""

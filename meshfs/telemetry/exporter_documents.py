@@ -1,0 +1,236 @@
+"""What an exporter says of itself: the documents between processes, as their writer makes them (see documents.py).
+
+ExporterStatus      the answer to "status" on the control socket of meshfsd
+  DiskStatus          a disk that it offers
+  NodeUsage           what a node has of it that was ever here, and how much of each it may have
+  ProcessorTime       for whom its thread has spent its time
+FlowsDocument       the answer to "flows" and "flows-set"
+  DiskFlows           how one disk is shared
+  FlowItem            what one node got of it in one class
+"""
+
+from typing import TypedDict
+
+from meshfs.telemetry.documents import ConfigState, Percentiles, ProblemItem, ProcessFacts
+
+# Keys that are no names of Python's need this form.
+Windows = TypedDict("Windows", {"1s": float, "60s": float})
+WindowsOrNone = TypedDict("WindowsOrNone", {"1s": float | None, "60s": float | None})
+WindowFlags = TypedDict("WindowFlags", {"1s": bool, "60s": bool})
+_OfClass = TypedDict("_OfClass", {"class": str})
+
+
+# --- status -----------------------------------------------------------------------------------
+
+
+class StateFolder(TypedDict):
+    """Where the exporter keeps what it learns, and why it could not write there the last time."""
+
+    path: str
+    error: str
+
+
+class SessionStatus(TypedDict):
+    node: str
+    remote: str
+    dialect: str
+    signing: str
+    cipher: str
+    opens: int
+    channels: int
+
+
+class Held(TypedDict):
+    """What a node holds of one resource, and how much it may hold."""
+
+    what: str
+    used: int
+    max: int
+
+
+class NodeUsage(TypedDict):
+    node: str
+    connections: int
+    connections_max: int
+    sessions: int
+    sessions_max: int
+    memory_bytes: int
+    holds: list[Held]
+
+
+class ProcessorTime(_OfClass):
+    """A node named "logins from" an address has no name yet; an empty name stands for strangers."""
+
+    node: str
+    used_s: float
+    turns: int
+
+
+class MemoryUse(TypedDict):
+    used_bytes: int
+    max_bytes: int
+
+
+class DiskStatus(TypedDict):
+    """``access`` is the one in force; an exporter takes rights away that a disk cannot have."""
+
+    name: str
+    path: str
+    size_bytes: int
+    access: str
+    access_configured: str
+    cache: str
+    engine: str
+    state: str
+    why: str
+    discipline: str
+    depth: int
+    queued: int
+    in_flight: int
+    oldest_request_s: float | None
+    reads: int
+    writes: int
+    flushes: int
+    zeroes: int
+    read_bytes: int
+    written_bytes: int
+    zeroed_bytes: int
+    errors: int
+
+
+class ExporterFacts(ProcessFacts):
+    """All of an exporter's status but what is found in it."""
+
+    version: int
+    node: str
+    uptime_s: float
+    listening: list[str]
+    #: Addresses of the node that no interface of its machine has.
+    addresses_missing: list[str]
+    security: str
+    state_folder: StateFolder
+    connections: int
+    sessions: list[SessionStatus]
+    nodes: list[NodeUsage]
+    memory: MemoryUse
+    processor: list[ProcessorTime]
+    disks: list[DiskStatus]
+    counters: dict[str, int]
+
+
+class MissingKey(TypedDict):
+    node: str
+    why: str
+
+
+class ExporterFindings(ExporterFacts):
+    """What the rules of problems.py look at."""
+
+    config_state: ConfigState
+    keys_missing: list[MissingKey]
+    #: Growth of counters within the last minute, by group ("disk_errors", ...) and name.
+    recent: dict[str, dict[str, int]]
+
+
+class ExporterStatus(ExporterFindings):
+    problems: list[ProblemItem]
+
+
+# --- flows ------------------------------------------------------------------------------------
+
+
+class DiskPolicyItem(TypedDict):
+    """A limit of None is none. ``source`` says whether a value was set at run time."""
+
+    system_floor: float
+    limit_iops: float | None
+    limit_bytes_per_s: float | None
+    source: str
+
+
+class Cost(TypedDict):
+    """The parameters of the cost model, and by how many windows they were calibrated."""
+
+    read_fixed_us: float
+    read_byte_ns: float
+    write_fixed_us: float
+    write_byte_ns: float
+    flush_fixed_us: float
+    calibrated: bool
+    windows: int
+
+
+class Totals(TypedDict):
+    """Since the start. A histogram has the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer."""
+
+    reads: int
+    writes: int
+    flushes: int
+    zeroes: int
+    errors: int
+    read_bytes: int
+    written_bytes: int
+    zeroed_bytes: int
+    cost_s: float
+    read_time_s: float
+    write_time_s: float
+    read_histogram: list[int]
+    write_histogram: list[int]
+
+
+class FlowItem(_OfClass, Totals):
+    """Shares are 0 to 1. ``held`` says why the flow may not go although it waits."""
+
+    node: str
+    local: bool
+    weight: float
+    reservation: float
+    limit_iops: float | None
+    limit_bytes_per_s: float | None
+    source: str
+    entitlement: float
+    share: Windows
+    backlogged: WindowFlags
+    lag_s: float
+    queued: int
+    in_flight: int
+    waits_s: float
+    held: str
+    latency_ms: Percentiles
+    disk_latency_ms: Percentiles
+    iops: Windows
+    bytes_per_s: Windows
+
+
+class OtherFlows(Totals):
+    """The flows that the meter let go, and how many those were."""
+
+    flows: int
+
+
+class Jain(TypedDict):
+    """Jain's index of share / weight, by class; None with nothing to compare."""
+
+    app: WindowsOrNone
+    system: WindowsOrNone
+
+
+class DiskFlows(TypedDict):
+    name: str
+    discipline: str
+    depth: int
+    in_flight: int
+    queued: int
+    policy: DiskPolicyItem
+    cost: Cost
+    jain: Jain
+    utilisation: Windows
+    flows: list[FlowItem]
+    others: OtherFlows
+
+
+class FlowsDocument(TypedDict):
+    version: int
+    node: str
+    uptime_s: float
+    disks: list[DiskFlows]
