@@ -47,6 +47,22 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
     return answer[0] if answer else failure_status
 
 
+class _Answer:
+    """The one byte, sent once: the fd's number is another file's afterwards."""
+
+    def __init__(self, writer: int) -> None:
+        self._writer: int | None = writer
+
+    def send(self, status: int) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        # SIGPIPE is ignored by Python; a command that was killed meanwhile needs no answer.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(writer, bytes((status,)))
+        os.close(writer)
+
+
 def _become_service(work: Callable[[Ready], int], writer: int, failure_status: int) -> None:
     answer = _Answer(writer)
     status = failure_status
@@ -62,7 +78,7 @@ def _become_service(work: Callable[[Ready], int], writer: int, failure_status: i
         os._exit(status)
 
 
-def _detach(answer: "_Answer") -> None:
+def _detach(answer: _Answer) -> None:
     """Leave the command's session, let go of its terminal, and tell the command that it may return."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
@@ -70,19 +86,3 @@ def _detach(answer: "_Answer") -> None:
         os.dup2(null, fd)
     os.close(null)
     answer.send(0)
-
-
-class _Answer:
-    """The one byte, sent once: the fd's number is another file's afterwards."""
-
-    def __init__(self, writer: int) -> None:
-        self._writer: int | None = writer
-
-    def send(self, status: int) -> None:
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        # SIGPIPE is ignored by Python; a command that was killed meanwhile needs no answer.
-        with contextlib.suppress(BrokenPipeError):
-            os.write(writer, bytes((status,)))
-        os.close(writer)

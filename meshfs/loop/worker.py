@@ -29,25 +29,13 @@ class Trap(enum.Enum):
 
 PARKED: Final = None
 
-running: "Worker | None" = None
-
-
-class Owner(Protocol):
-    """Who starts workers."""
-
-    def idle(self, worker: "Worker") -> None: ...
-
-    def wants_trio(self, worker: "Worker") -> None: ...
-
-    def ended(self, worker: "Worker", error: BaseException | None) -> None: ...
-
 
 class Worker:
     """One coroutine; runs nothing before the first ``resume()``."""
 
     __slots__ = ("_coroutine", "_owner")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], owner: Owner) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], owner: "Owner") -> None:
         self._coroutine = coroutine
         self._owner = owner
 
@@ -112,6 +100,19 @@ class Worker:
     def close(self) -> None:
         """End a worker that will not be resumed any more."""
         self._coroutine.close()
+
+
+class Owner(Protocol):
+    """Who starts workers."""
+
+    def idle(self, worker: Worker) -> None: ...
+
+    def wants_trio(self, worker: Worker) -> None: ...
+
+    def ended(self, worker: Worker, error: BaseException | None) -> None: ...
+
+
+running: Worker | None = None
 
 
 @types.coroutine

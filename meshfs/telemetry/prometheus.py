@@ -182,7 +182,7 @@ class _Snapshots(Collector):
             taken.cancel()
             raise SnapshotUnavailable(f"no snapshot within {limits.METRICS_SNAPSHOT_TIMEOUT_S:g} s") from error
 
-    def _start(self, taken: "Future[Document]") -> None:
+    def _start(self, taken: Future[Document]) -> None:
         """In the event loop; when who asked has given up, nothing is made."""
         if not taken.set_running_or_notify_cancel():
             return
@@ -191,7 +191,7 @@ class _Snapshots(Collector):
         else:
             self._nursery.start_soon(self._answer, taken)
 
-    async def _answer(self, taken: "Future[Document]") -> None:
+    async def _answer(self, taken: Future[Document]) -> None:
         try:
             with trio.move_on_after(limits.METRICS_SNAPSHOT_TIMEOUT_S):
                 taken.set_result(await self._make())

@@ -70,6 +70,38 @@ SETTLED_PART = 0.005
 FAST_WINDOWS = 2
 
 
+class _Block:
+    """Neighbouring windows of one depth, summed."""
+
+    __slots__ = ("_completions", "_cost_s", "_elapsed_s", "_latencies_s", "gave_way")
+
+    def __init__(self) -> None:
+        self._completions = 0
+        self._cost_s = 0.0
+        self._elapsed_s = 0.0
+        self._latencies_s: list[float] = []
+        self.gave_way = False
+
+    def add(self, window: Window, total: int, cost_s: float) -> None:
+        self._completions += total
+        self._cost_s += cost_s
+        self._elapsed_s += window.elapsed_s
+        self._latencies_s.append(window.latency_s)
+        self.gave_way = self.gave_way or window.gave_way
+
+    @property
+    def complete(self) -> bool:
+        return self._completions >= BLOCK_COMPLETIONS or len(self._latencies_s) >= BLOCK_WINDOWS
+
+    @property
+    def throughput_log(self) -> float:
+        return math.log(self._cost_s / self._elapsed_s)
+
+    @property
+    def latency_s(self) -> float:
+        return fmean(self._latencies_s)
+
+
 class DepthControl:
     """``depth`` is in force now; ``learn`` may change it, and the next window has the new one."""
 
@@ -154,7 +186,7 @@ class DepthControl:
         self._move(self._doubled(), coarse=True)
         return True
 
-    def _base_done(self, block: "_Block") -> None:
+    def _base_done(self, block: _Block) -> None:
         before, self._base_log = self._base_log, block.throughput_log
         if self._probe_log is not None and before is not None:
             gain = self._probe_log - (before + self._base_log) / 2
@@ -298,38 +330,6 @@ class _Evidence:
         low, high = middle - 2 * deviation, middle + 2 * deviation
         mean = fmean(min(max(gain, low), high) for gain in self.gains)
         return mean, (1 + FEW / count) * deviation / math.sqrt(count)
-
-
-class _Block:
-    """Neighbouring windows of one depth, summed."""
-
-    __slots__ = ("_completions", "_cost_s", "_elapsed_s", "_latencies_s", "gave_way")
-
-    def __init__(self) -> None:
-        self._completions = 0
-        self._cost_s = 0.0
-        self._elapsed_s = 0.0
-        self._latencies_s: list[float] = []
-        self.gave_way = False
-
-    def add(self, window: Window, total: int, cost_s: float) -> None:
-        self._completions += total
-        self._cost_s += cost_s
-        self._elapsed_s += window.elapsed_s
-        self._latencies_s.append(window.latency_s)
-        self.gave_way = self.gave_way or window.gave_way
-
-    @property
-    def complete(self) -> bool:
-        return self._completions >= BLOCK_COMPLETIONS or len(self._latencies_s) >= BLOCK_WINDOWS
-
-    @property
-    def throughput_log(self) -> float:
-        return math.log(self._cost_s / self._elapsed_s)
-
-    @property
-    def latency_s(self) -> float:
-        return fmean(self._latencies_s)
 
 
 def levels(depth_max: int) -> list[int]:
