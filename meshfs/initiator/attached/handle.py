@@ -261,8 +261,7 @@ class Handle:
     async def zero(self, offset: int, length: int, *, write_through: bool = False) -> int:
         """Zero the beginning of a range at its owner: the count of bytes done, as of a write. OSError.
 
-        A long range takes several calls, each of which ends within the bound; so the caller knows what is done
-        when one of them fails.
+        A long range takes several calls, so that the caller knows what is done when one of them fails.
         """
         await enter_trio()
         port, start_s = self._port, trio.current_time()
@@ -356,9 +355,8 @@ class Handle:
         try:
             info = only_disk(reply, self._port.info.id)
         except RemoteProtocolError as error:
-            raise OSError(
-                errno.EIO, f"the exporter's answer about disk {self._port.info.name} makes no sense"
-            ) from error
+            why = f"the exporter's answer about disk {self._port.info.name} makes no sense"
+            raise OSError(errno.EIO, why) from error
         self._port.opened(info)
 
     def _raise_lost(self) -> None:
@@ -396,7 +394,7 @@ class Handle:
 
 
 def _in_parts(parts: Parts, group: Group, start: Callable[[Channel, int, int], Slot]) -> Group:
-    """Start every part, which begins at so many bytes of the whole and is so long."""
+    """Start every part: ``start`` gets its channel, where it begins in the whole, and its length."""
     begin = 0
     for channel, length in parts:
         try:

@@ -1,18 +1,19 @@
-"""One disk: read, write, zero, flush, and the promise that each of them ends within the bound.
+"""One disk as a mount has it: the opens of both classes, and what is known of the disk itself.
 
-Lost writes. Acknowledged writes are counted (``write_seq``); a FLUSH that succeeds covers all
-acknowledged before it was sent (``flushed_seq``). When the exporter's write verifier is another
-one, every handle with a write beyond ``flushed_seq`` gets EIO at its next flush, once. The
-verifier is asked for at every new open (the owner may have been restarted) and after every FLUSH that
-covers something (the owner's kernel reports lost pages once, perhaps to another initiator's FLUSH).
+Lost writes. Acknowledged writes are counted (``write_seq``), and a FLUSH that succeeds covers all that were
+acknowledged before it was sent (``flushed_seq``). The exporter's write verifier changes when writes that were not
+flushed may be lost. Then every handle with a write beyond ``flushed_seq`` gets EIO at its next flush, once. The
+verifier is asked for at every new open, since the owner may have been restarted. It is also asked for after every
+FLUSH that covers something, since the owner's kernel reports lost pages only once, perhaps to the FLUSH of another
+initiator.
 
-A program that closes a file without fsync does not learn of writes that are lost later, as with a block
-device; `settle` flushes such writes when the mount ends.
+A program that closes a file without fsync does not learn of writes that are lost later, as with a block device;
+`settle` flushes such writes when the mount ends.
 
-Replaced disks. The exporter identifies the device or image behind a name (``DiskInfo.instance``).
-When a new open finds another one, or one that is smaller than before, every handle that was opened
-before gets ESTALE for good, and handles opened from then on share new opens. The list of disks
-(`announced`) is only a hint, as it may be older than what an open said: the opens are made again.
+Replaced disks. The exporter identifies the device or image behind a name (``DiskInfo.instance``). When a new open
+finds another one, or one that is smaller than before, every handle that was opened before gets ESTALE for good, and
+handles opened from then on share new opens. The list of disks (`announced`) may be older than what an open was told,
+so it is only a reason to make the opens again.
 """
 
 import errno
@@ -51,7 +52,7 @@ class Port:
         #: Acknowledged writes so far, and how many of them are known to be on the disk.
         self.write_seq = 0
         self.flushed_seq = 0
-        #: Opens that are fenced: until they are closed nothing is sent to the disk.
+        #: How many opens are fenced. Until they are closed, nothing is sent to the disk.
         self.fences = 0
         #: The owner's exporter does not know FSCTL_SET_ZERO_DATA.
         self.zeroes_by_writes = False
@@ -83,7 +84,7 @@ class Port:
                     if isinstance(error, OSError):
                         self.failed(attempts, error, start_s)
                     raise
-            # Another disk took the name meanwhile, and this handle was not on the old one yet.
+            # Another disk has taken the name meanwhile. This handle has not used the old one yet.
             await trio.lowlevel.checkpoint()
 
     def _new_opens(self) -> dict[IoClass, Attempts]:
@@ -137,9 +138,9 @@ class Port:
         return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)
 
     async def settle(self) -> None:
-        """Flush what was acknowledged and not flushed yet, where the owner is there. OSError when it fails.
+        """Flush what was acknowledged and not flushed yet, unless the owner is away. OSError when it fails.
 
-        For the unmount: programs that closed their files without fsync have nobody left to tell.
+        The unmount does this, as a program that closed its file without fsync cannot do it any more.
         """
         if self.write_seq <= self.flushed_seq:
             return
@@ -154,7 +155,7 @@ class Port:
             await handle.close()
 
     async def written_ns(self) -> int:
-        """When anybody last wrote to the disk, as its owner says now; as it is known while the owner does not answer.
+        """When the disk was last written by anybody, as its owner says now or, where it does not answer, said before.
 
         Never raises, and takes at most ASK_DISK_TIMEOUT_S.
         """

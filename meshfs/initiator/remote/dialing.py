@@ -1,9 +1,8 @@
-"""How an exporter may be reached: which ends there are, and how a transport is made between two.
+"""How an exporter may be reached: which ends there are, and how a transport is made between two of them.
 
-The node's own exporter is reached by its Unix socket, and by nothing else. Others by TCP: from
-the node's interfaces (those that have the addresses the config gives it, as it is there for
-storage; else, where none of them is this machine's, as the kernel routes) to the addresses of
-the config and those the exporter tells.
+The node's own exporter is reached by its Unix socket only. Another node's exporter is reached by TCP. Our ends are the
+interfaces with the addresses that the config gives this node; where this machine has none of these addresses, the
+kernel routes. The far ends are the addresses of the config, and those that the exporter advertises.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,24 +15,26 @@ from meshfs.linux.interfaces import Interface
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import connect_tcp, connect_unix
 
-#: What is at this machine itself is reached without a network, whatever interface has the address.
+#: Addresses of this machine itself are reached without a network, whatever interface has them.
 _LOOPBACK: Final = "lo"
 
 
 class Ways(Protocol):
+    """How one exporter may be reached."""
+
     @property
     def remotes(self) -> Sequence[Remote]:
-        """Where the exporter is, until it tells more."""
+        """The exporter's addresses that are known before it advertises any."""
 
     @property
     def asks(self) -> bool:
-        """Whether to ask it for more; else ``remotes`` is all there is."""
+        """Whether to ask the exporter for more addresses than ``remotes``."""
 
     def locals(self) -> Sequence[Interface]:
-        """Our ends, as they are now."""
+        """The interfaces of this machine that may be used, as they are now."""
 
     async def dial(self, path: Path) -> Transport:
-        """Connect. OSError when that fails or takes CONNECT_TIMEOUT_S."""
+        """Connect the two ends of the path. OSError when that fails or takes CONNECT_TIMEOUT_S."""
 
 
 class UnixWay:

@@ -33,7 +33,7 @@ _SPEED_SHARE_MIN: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One channel that may be: ``number`` of those over this pair. ``local`` None: as the kernel routes."""
+    """One channel that may be, the one with this ``number`` over the pair; without ``local`` the kernel routes it."""
 
     remote: Remote
     local: Interface | None = None
@@ -43,14 +43,14 @@ class Path:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """The same for the same path in another plan, whatever is known of it by then."""
+        """What identifies the path in another plan, whatever else is known of its ends by then."""
         local = self.local
         return (local.name, str(local.address.ip), self.remote.address, self.number) if local else (
             "", "", self.remote.address, self.number)  # fmt: skip
 
     @property
     def speed_bits_s(self) -> int:
-        """Of the slower end, as far as they tell; 0 where neither does."""
+        """The speed of the slower end, as far as speeds are known; 0 where neither is."""
         speeds = [end.speed_bits_s for end in (self.local, self.remote) if end is not None and end.speed_bits_s]
         return min(speeds, default=0)
 
@@ -152,5 +152,5 @@ def _network_of(remote: Remote, locals_: Sequence[Interface]) -> object:
 
 
 def _by_speed(end: Interface | Remote) -> int:
-    """And not by what is up: a link that goes must not pair all others anew."""
+    """The key for pairing. It ignores what is up: a link that goes down must not change how the others are paired."""
     return end.speed_bits_s

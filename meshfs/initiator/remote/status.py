@@ -1,4 +1,4 @@
-"""What a mount tells of an exporter and its paths: the document behind `meshctl paths`."""
+"""The part of a mount's status document that is about exporters and the paths to them; `meshctl paths` shows it."""
 
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter
@@ -63,7 +63,7 @@ def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> Pa
         "number": path.number,
         "speed_bits_s": path.speed_bits_s,
         "rdma": path.rdma,
-        # Nothing is tried on an interface that is down, which is no rest of its own choice.
+        # On an interface that is down nothing can be tried, so the path is not idle by choice.
         "state": (PathState.DOWN if down else keeper.state).value,
         "selected": not keeper.choice.why_not,
         "why": keeper.choice.why_not or keeper.why,
@@ -90,7 +90,7 @@ _NO_CHANNEL: ChannelStatus = {
 
 def _channel_status(channel: Channel) -> ChannelStatus:
     settled = channel.connection.negotiated
-    # What arrives sealed is not signed beside it, and the reverse.
+    # An encrypted message has no signature, and a signed one is not encrypted.
     signing = settled.signing_algorithm.text if channel.signed else "none"
     cipher = settled.cipher.text if channel.sealed else "none"
     return {
