@@ -42,10 +42,17 @@ class StreamTransport:
         self.pending: Callable[[], int] = functools.partial(pending_bytes, self.fd)
 
     async def wait_readable(self) -> None:
+        self._check_open()
         await trio.lowlevel.wait_readable(self.fd)
 
     async def wait_writable(self) -> None:
+        self._check_open()
         await trio.lowlevel.wait_writable(self.fd)
+
+    def _check_open(self) -> None:
+        """Raise trio.ClosedResourceError after `close`, when ``fd`` may be the number of another connection."""
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("the transport is closed")
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:

@@ -1,0 +1,160 @@
+"""A transport within one process: bytes pass through memory, and no socket is involved.
+
+    one end --send--> Pipe (bounded) --receive_into--> other end
+
+Each end has an eventfd as its descriptor, which is readable as long as there is something to receive: bytes, at least
+as many as are expected, the end of the stream, or an error.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from meshfs.transport.base import Memory
+
+#: How many bytes wait in one direction before the sender has to wait.
+_PIPE_BYTES: Final = 256 * 1024
+
+
+class Pipe:
+    """One direction: the bytes on their way, and how it ended, if it did."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.data = bytearray()
+        self.capacity_bytes = capacity_bytes
+        #: Set when the sending end was closed: the end of the stream comes after the bytes.
+        self.ended = False
+        #: Set when the receiving end was closed: nothing more is taken.
+        self.gone = False
+        #: Called when bytes, or the end, came; and when there is room again, or nothing is taken any more.
+        self.on_data: Callable[[], None] = _nobody
+        self.on_room: Callable[[], None] = _nobody
+
+
+class MemoryTransport:
+    """One end of a connection of two."""
+
+    def __init__(self, name: str, other: str, incoming: Pipe, outgoing: Pipe) -> None:
+        self.kind = "memory"
+        self.local = name
+        self.remote = other
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.send: Callable[[Sequence[Memory]], int] = self._send
+        self.receive_into: Callable[[memoryview], int] = self._receive_into
+        self.pending: Callable[[], int] = self._pending
+        self.expect: Callable[[int], None] = self._expect
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._mark = 1
+        self._signalled = False
+        self._reset = False
+        self._closed = False
+        self._room = trio.Event()
+        incoming.on_data = self._signal
+        outgoing.on_room = self._stir
+
+    def _check(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if self._reset:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    def _send(self, parts: Sequence[Memory]) -> int:
+        self._check()
+        pipe = self._outgoing
+        if pipe.gone:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        room = pipe.capacity_bytes - len(pipe.data)
+        if room <= 0:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        sent = 0
+        for part in parts:
+            piece = memoryview(part)[: room - sent]
+            pipe.data += piece
+            sent += len(piece)
+        pipe.on_data()
+        return sent
+
+    def _receive_into(self, memory: memoryview) -> int:
+        self._check()
+        pipe = self._incoming
+        if not pipe.data:
+            if pipe.ended:
+                return 0
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        count = min(len(memory), len(pipe.data))
+        memory[:count] = pipe.data[:count]
+        del pipe.data[:count]
+        self._signal()
+        pipe.on_room()
+        return count
+
+    def _pending(self) -> int:
+        return len(self._incoming.data)
+
+    def _expect(self, missing_bytes: int) -> None:
+        # A mark above the capacity would never be reached.
+        self._mark = max(1, min(missing_bytes, self._incoming.capacity_bytes))
+        self._signal()
+
+    def _signal(self) -> None:
+        """Make the descriptor readable, or not, as the state of the incoming pipe is now."""
+        if self._closed:
+            return
+        wanted = len(self._incoming.data) >= self._mark or self._incoming.ended or self._reset
+        if wanted is self._signalled:
+            return
+        self._signalled = wanted
+        if wanted:
+            os.eventfd_write(self.fd, 1)
+        else:
+            os.eventfd_read(self.fd)
+
+    def _stir(self) -> None:
+        room, self._room = self._room, trio.Event()
+        room.set()
+
+    async def wait_readable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("the transport is closed")
+        await trio.lowlevel.wait_readable(self.fd)
+
+    async def wait_writable(self) -> None:
+        while not self._closed:
+            pipe = self._outgoing
+            if self._reset or pipe.gone or len(pipe.data) < pipe.capacity_bytes:
+                await trio.lowlevel.checkpoint()
+                return
+            await self._room.wait()
+        raise trio.ClosedResourceError("the transport is closed")
+
+    def reset(self) -> None:
+        """Break the connection: this end gets an error at whatever it does next."""
+        self._reset = True
+        self._signal()
+        self._stir()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        trio.lowlevel.notify_closing(self.fd)
+        os.close(self.fd)
+        self._incoming.on_data = self._outgoing.on_room = _nobody
+        self._incoming.gone = self._outgoing.ended = True
+        self._incoming.on_room()
+        self._outgoing.on_data()
+        self._stir()
+
+
+def memory_pair(capacity_bytes: int = _PIPE_BYTES) -> tuple[MemoryTransport, MemoryTransport]:
+    """Return the two ends of a new connection; each direction keeps up to ``capacity_bytes`` on their way."""
+    forth, back = Pipe(capacity_bytes), Pipe(capacity_bytes)
+    return MemoryTransport("memory:1", "memory:2", back, forth), MemoryTransport("memory:2", "memory:1", forth, back)
+
+
+def _nobody() -> None:
+    """Nobody looks at this side of the pipe any more, or not yet."""
