@@ -1,60 +1,59 @@
 """Which request may use a channel's credits next: a share for every disk and class. Pure.
 
-One connection carries all disks of an exporter, in both classes, on one pool of credits
-(512 of 64 KiB). First come first served would let one hung disk, or a flood of system I/O,
-hold them all. Here every disk in each class has a `Lane`, and a lane may start a request only
-while
+One connection carries the requests of all disks of an exporter, in both classes, on one pool of credits (512 of
+64 KiB). First come, first served would let one hung disk, or a flood of system I/O, hold all credits. So every disk
+has a `Lane` in each class, and a lane may start a request only while
 
     held + charge <= share * (free - charge - kept)      or it holds nothing, and charge <= free
 
-held: credits of its requests in flight; free: credits nobody has; kept: WINDOW_FIRST_CREDITS
-of them, for lanes that hold nothing. The threshold is dynamic (A. K. Choudhury, E. L. Hahne,
-"Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on
-Networking 6(2), 1998): it falls as the pool empties, and n lanes that take what they can come
-to rest at held = share * f each, free = f + kept, f = (C - kept) / (1 + n * share). Of C = 511
-(one is kept for probes) that is, with the shares of limits.py:
+    held   credits of the lane's requests in flight
+    free   credits that nobody has
+    kept   WINDOW_FIRST_CREDITS of the free ones, for lanes that hold nothing
+
+The threshold is dynamic (A. K. Choudhury, E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+Switches", IEEE/ACM Transactions on Networking 6(2), 1998): it falls as the pool empties. With n lanes that take what
+they can, each comes to rest at held = share * f, where free = f + kept and f = (C - kept) / (1 + n * share). For
+C = 511 (one credit is kept for probes) and the shares of limits.py that gives:
 
     lanes          1        2        4        8        25
     app (4)     357|153  198|113  105|90    54|77     17|68     held by each | left free
     system (1/2) 149|362  111|287   74|213   44|153    16|97
 
-so one busy disk has 22 requests of 1 MiB in flight (9 in class system), and a system flood
-leaves an application's lane 15 of them. Hung disks give nothing back, so those that hang one
-after the other count otherwise: each takes its share of what the one before left. Six that
-are asked for 32 requests of 1 MiB each still leave room for one of the seventh, and for small ones
-of more than that.
+So one busy disk has 22 requests of 1 MiB in flight (9 in class system), and a flood of system I/O leaves 15 of them to
+an application's lane. Hung disks give nothing back. Those that hang one after the other are counted otherwise: each
+takes its share of what the one before left. Six hung disks that were asked for 32 requests of 1 MiB each still leave
+room for one request of the seventh disk, and for more than one if they are small.
 
-Where requests queue on the way to the exporter or back, a class gets less room than that (`room`; delay.py says
-when): ``kept`` grows, for that class alone, by what is taken from it, and the thresholds of its lanes fall with it.
+If requests queue on the way to the exporter or back, a class gets less room than that (`Window.room`; delay.py says
+when). Then ``kept`` grows, for that class alone, by what is taken from it, and the thresholds of its lanes fall.
 
-Credits come back with the reply, never earlier: those of a caller who gave up, too. A peer that
-grants few credits in all (no more than ``kept``) gets one request of each lane at a time.
+Credits come back with the reply and never earlier, even if the caller gave up. If the peer grants few credits in all
+(no more than ``kept``), each lane gets one request at a time.
 
-Who waits goes in this order:
+Requests that wait go in this order:
 
     1. requests of no disk (`Window.control`): opens, closes, lists of disks
-    2. lanes of class app before those of class system; but after a charge granted to app while
-       system waits, system has its turn, and after a charge of it app has four (so one fifth of
-       the credits granted to those who wait is system's)
-    3. among lanes of a class the one that was granted the least, as in start-time fair queueing
-       (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996), so by credits and not by requests
-    4. within a lane in the order they came
+    2. lanes of class app before lanes of class system. But after a charge granted to app while system waits, system
+       has its turn; after a charge of system's, app has four. So one fifth of the credits granted to waiting requests
+       is system's
+    3. among the lanes of a class the one that was granted the fewest credits, as in start-time fair queueing
+       (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996): the turns go by credits and not by requests
+    4. within a lane in the order of their arrival
 
-A lane that has reached its own threshold does not block other lanes. A request that waits for
-credits (a lane's first, or one of no disk, and free < charge) lets nobody of lower rank go before
-it, as small requests would otherwise take every credit that comes back: the window is ``short``.
-Where even that gives too few, since requests that never end hold the rest, the request is passed
-over until there are more (`tick`): it then waits, alone, until its deadline.
+A lane that has reached its own threshold does not block other lanes. A request that waits for credits (a lane's first
+one, or one of no disk, with free < charge) does block requests of lower rank: small requests would otherwise take every
+credit that comes back. The window is ``short`` then. If even that gives too few credits, because requests that never
+end hold the rest, the request is passed over until there are more (`Window.tick`). It then waits, alone, until its
+deadline.
 
-Not decided here. FUSE's limits are the mount's, before any window: limits.FUSE_BACKGROUND_MAX
-asynchronous requests (readahead, libaio, io_uring) of all disks and classes are with meshfs,
-the kernel queues the rest first come first served, and reads the class of none. A flood of
-asynchronous system I/O deeper than that delays asynchronous application I/O of the same mount
-in the kernel; a mount of its own for system I/O (`-o class=system`) has limits of its own.
-Synchronous requests are not counted there and find at least FUSE_WORKERS_MAX -
-FUSE_BACKGROUND_MAX workers; more system threads than that, each in a read of its own, take them
-all. And what was started leaves in its order: an application's read goes behind the writes that
-are in the socket already, which the share and the room of their class bound.
+Not decided here. FUSE's limits are the mount's, and come before any window. limits.FUSE_BACKGROUND_MAX asynchronous
+requests (readahead, libaio, io_uring) of all disks and classes are with meshfs. The kernel queues the rest, first come,
+first served, and knows nothing of their class. So a deeper flood of asynchronous system I/O delays the asynchronous
+application I/O of the same mount in the kernel; a mount of its own for system I/O (`-o class=system`) has limits of its
+own. Synchronous requests are not counted there and find at least FUSE_WORKERS_MAX - FUSE_BACKGROUND_MAX workers. More
+threads of system I/O than that, each in a read of its own, take them all. And requests that were started leave in their
+order: an application's read goes behind the writes that are in the socket already, which the share and the room of
+their class bound.
 """
 
 from collections import deque
@@ -70,21 +69,21 @@ _SHARES: Final = {
     IoClass.APP: limits.WINDOW_APP_SHARE,
     IoClass.SYSTEM: limits.WINDOW_SYSTEM_SHARE,
 }
-# Enough that only the credits there are limit it.
+# So large a share that only the number of credits limits a lane.
 _ALL: Final = 1e9
-# To probe a peer with while every other credit is in use by slow I/O.
+# Kept to probe the exporter with while slow I/O uses every other credit.
 _PROBE_CREDITS: Final = 1
 _KEPT: Final = _PROBE_CREDITS + limits.WINDOW_FIRST_CREDITS
 
 
 class Waiter(Protocol):
-    """A request that waits."""
+    """A request that may have to wait, as the window sees it."""
 
     charge: int
 
     @property
     def wanted(self) -> bool:
-        """Whether its caller still waits for it."""
+        """Whether the caller still waits for the result."""
 
 
 W = TypeVar("W", bound=Waiter)
@@ -129,6 +128,7 @@ class _Class:
         self.room = ClassRoom()
 
     def add(self, lane: Lane) -> None:
+        """A lane has a request waiting, and had none before."""
         lane.tag = max(lane.tag, self.now)
         self.lanes.append(lane)
 
@@ -147,6 +147,7 @@ class _Class:
         return found
 
     def granted(self, lane: Lane, charge: int) -> None:
+        """A waiting lane was granted ``charge`` credits."""
         self.now = lane.tag
         lane.tag += charge
 
