@@ -14,7 +14,7 @@ channels. What the plan does, after Windows (MS-SMB2 3.2.5.14.11 leaves it to th
     at most    limits.CHANNELS_PER_SESSION_MAX, the first channel of every path before the second
                of any.
 
-What a speed says is the drivers' word. How fast a path is in truth is measured, and spread.py
+What a speed says is the drivers' word. How fast a path is in truth is measured, and balance.py
 goes by that.
 """
 
