@@ -32,15 +32,9 @@ from meshfs.smb.constants import (
 )
 from meshfs.smb.framing import Frame, FrameReceiver
 from meshfs.smb.messages import Smb1Negotiate
-from meshfs.smb.security import (
-    NONCE_CANCEL,
-    NONCE_EXPORTER,
-    NONCE_INITIATOR,
-    ChannelSecurity,
-    PeerNonces,
-    PreauthHash,
-    parse_transform_header,
-)
+from meshfs.smb.sealing import parse_transform_header
+from meshfs.smb.security import ChannelSecurity, PeerNonces, PreauthHash
+from meshfs.smb.signing import NONCE_CANCEL, NONCE_EXPORTER, NONCE_INITIATOR
 from meshfs.smb.wire import HEADER, READ_DATA_OFFSET, WRITE_DATA_OFFSET, pack_header, prefix
 
 _SIGNED: Final = 0x00000008

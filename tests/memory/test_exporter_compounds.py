@@ -17,7 +17,7 @@ from meshfs.smb.messages import (
     CreateRequest,
     FileId,
 )
-from meshfs.smb.security import NONCE_EXPORTER
+from meshfs.smb.signing import NONCE_EXPORTER
 from meshfs.smb.wire import pack_header
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body

@@ -16,7 +16,7 @@ from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Capabilities, Cipher, Command, Dialect, Flags, NtStatus, SigningAlgorithm
 from meshfs.smb.messages import EchoRequest, SessionSetupRequest, Signing, only_context
-from meshfs.smb.security import BindSigner
+from meshfs.smb.signing import BindSigner
 from meshfs.smb.wire import pack_header
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import RawBind, bind, protection_by, second_channel

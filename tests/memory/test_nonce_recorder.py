@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from meshfs.smb.constants import Cipher
-from meshfs.smb.security import NONCE_EXPORTER, BindSigner, GmacSigner, Sealer
+from meshfs.smb.sealing import Sealer
+from meshfs.smb.signing import NONCE_EXPORTER, BindSigner, GmacSigner
 from support import nonces
 
 SIGNS_TWICE = """
 import os, sys
-from meshfs.smb.security import GmacSigner
+from meshfs.smb.signing import GmacSigner
 signer = GmacSigner(bytes(16))
 for number in range(3):
     signer.sign(bytearray(bytes([number]) + bytes(99)), 7, 1)

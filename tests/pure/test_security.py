@@ -7,22 +7,18 @@ import pytest
 from meshfs import limits
 from meshfs.errors import LocalProtocolError, RemoteProtocolError, RepeatedNonce
 from meshfs.smb.constants import TRANSFORM_HEADER_BYTES, Cipher, Dialect, SigningAlgorithm
+from meshfs.smb.sealing import SEAL_HEAD_BYTES, parse_transform_header
 from meshfs.smb.security import (
-    NONCE_EXPORTER,
-    NONCE_INITIATOR,
-    SEAL_HEAD_BYTES,
     BindSecurity,
     ChannelSecurity,
-    CmacSigner,
     PeerNonces,
     PreauthHash,
-    Signer,
     bound_security,
     channel_security,
     derive_key,
-    parse_transform_header,
     signing_signer,
 )
+from meshfs.smb.signing import NONCE_EXPORTER, NONCE_INITIATOR, CmacSigner, Signer
 
 pytestmark = pytest.mark.free_nonces
 KEY = bytes(range(16))

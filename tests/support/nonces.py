@@ -17,7 +17,7 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from types import ModuleType
 from typing import Any, Final
 
 FOLDER_VARIABLE: Final = "MESHFS_TEST_NONCES"
-_SECURITY: Final = "meshfs.smb.security"
 _RECORD: Final = struct.Struct("<8s12s8s")
 _GMAC_NONCE: Final = struct.Struct("<QI")
 #: The file grows by this; nearly all of it is a hole.
@@ -88,10 +87,11 @@ def watch(folder: Path) -> None:
     """Record what this process signs and encrypts from now on."""
     global _recorder
     _recorder = Recorder(folder)
-    if _SECURITY in sys.modules:
-        _patch(sys.modules[_SECURITY])
-    else:
-        sys.meta_path.insert(0, _Finder())
+    for name, patch in (("meshfs.smb.signing", _patch_signing), ("meshfs.smb.sealing", _patch_sealing)):
+        if name in sys.modules:
+            patch(sys.modules[name])
+        else:
+            sys.meta_path.insert(0, _Finder(name, patch))
 
 
 @contextmanager
@@ -117,12 +117,16 @@ def off() -> Iterator[None]:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Patches the module when it is imported, and is gone then: most processes never import it."""
+    """Patches a module when it is imported, and is gone then: most processes never import it."""
+
+    def __init__(self, name: str, patch: Callable[[Any], None]) -> None:
+        self._name = name
+        self._patch = patch
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != _SECURITY:
+        if name != self._name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
@@ -132,17 +136,15 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             load(module)
-            _patch(module)
+            self._patch(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def _patch(module: Any) -> None:
-    signer, sealer = module.GmacSigner, module.Sealer
-    sign, sign_parts, start, seal_into = signer.sign, signer.sign_parts, sealer.__init__, sealer._seal_into
-    #: The cipher objects and their keys' digests; an object that is kept keeps its id.
-    ciphers: dict[int, tuple[object, bytes]] = {}
+def _patch_signing(module: Any) -> None:
+    signer = module.GmacSigner
+    sign, sign_parts = signer.sign, signer.sign_parts
 
     def recorded_sign(self: Any, message: Any, message_id: int, sender: int) -> None:
         sign(self, message, message_id, sender)
@@ -156,6 +158,15 @@ def _patch(module: Any) -> None:
             nonce = _GMAC_NONCE.pack(message_id, 0)
             _recorder.add(_recorder.digest(self.key), nonce, bytes(head[at + 48 : at + 56]))
 
+    signer.sign, signer.sign_parts = recorded_sign, recorded_sign_parts
+
+
+def _patch_sealing(module: Any) -> None:
+    sealer = module.Sealer
+    start, seal_into = sealer.__init__, sealer._seal_into
+    #: The cipher objects and their keys' digests; an object that is kept keeps its id.
+    ciphers: dict[int, tuple[object, bytes]] = {}
+
     def noted_start(self: Any, cipher: Any, key: bytes, *arguments: Any, **named: Any) -> None:
         start(self, cipher, key, *arguments, **named)
         digest = hashlib.blake2b(key, digest_size=8, person=b"meshfs cipher").digest()
@@ -168,7 +179,6 @@ def _patch(module: Any) -> None:
             _recorder.add(known[1], bytes(frame[24:36]), bytes(frame[8:16]))
         return frame
 
-    signer.sign, signer.sign_parts = recorded_sign, recorded_sign_parts
     sealer.__init__, sealer._seal_into = noted_start, recorded_seal
 
 

@@ -11,7 +11,7 @@ channel's. A request whose signature is wrong gets none.
 Nor does one whose message id the session's key has signed with, or may sign with, under AES-GMAC: whoever recorded a
 bind can send it again, from anywhere, and would get two signatures under one nonce, which give the key away. So
 each message id serves one bind request of the session, and only ids below those of the session's first channel
-(smb/security.py, BindSigner; docs/security/nonces.md).
+(smb/signing.py, BindSigner; docs/security/nonces.md).
 """
 
 import functools

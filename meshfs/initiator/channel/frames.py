@@ -12,7 +12,8 @@ from meshfs.smb.connection import Connection, Protection
 from meshfs.smb.constants import PREFIX_BYTES, Command, Flags
 from meshfs.smb.credits import CreditAccount
 from meshfs.smb.messages import CancelRequest, FileId
-from meshfs.smb.security import NONCE_INITIATOR, ChannelSecurity, PreauthHash
+from meshfs.smb.security import ChannelSecurity, PreauthHash
+from meshfs.smb.signing import NONCE_INITIATOR
 from meshfs.smb.wire import (
     READ_REQUEST_FRAME_BYTES,
     WRITE_REQUEST_FRAME_BYTES,

@@ -9,7 +9,7 @@ A bind ends well, or in one of these outcomes, named by what the session does th
 
 Message ids. Binds are signed with the key of the session, which is also that of its first channel, and AES-GMAC makes
 its nonce of the message id (3.1.4.1): an id used twice would give the key away. So the first channel logs in with a
-message id above `limits.BIND_MESSAGE_IDS`, and every bind uses ids below it that no other bind had (smb/security.py,
+message id above `limits.BIND_MESSAGE_IDS`, and every bind uses ids below it that no other bind had (smb/signing.py,
 BindSigner, makes sure of that). ECHOs, which need no session, use up the ids that are skipped. An initiator that keeps
 to this says so when it negotiates (messages.UNIQUE_NONCES). An exporter of meshfs does not agree on AES-GMAC with an
 initiator that may bind and does not say so.

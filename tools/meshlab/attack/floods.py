@@ -18,7 +18,7 @@ from meshfs import limits
 from meshfs.smb.constants import AccessMask, Command, Flags, LockFlags, NtStatus, ShareAccess
 from meshfs.smb.credits import charge_for
 from meshfs.smb.messages import CreateRequest, EchoRequest, FileId, LockElement, LockRequest, QueryDirectoryRequest
-from meshfs.smb.security import NONCE_INITIATOR
+from meshfs.smb.signing import NONCE_INITIATOR
 from meshfs.smb.wire import HEADER, prefix
 from meshlab.attack.base import REFUSALS, Attack, Client, Run
 from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, read_body

@@ -14,7 +14,8 @@ from meshfs.smb.auth import Initiator
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Command, Flags, NtStatus, SessionSetupFlags, SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
-from meshfs.smb.security import NONCE_EXPORTER, ChannelSecurity, bound_security
+from meshfs.smb.security import ChannelSecurity, bound_security
+from meshfs.smb.signing import NONCE_EXPORTER
 from meshlab.smb.raw_initiator import PASSWORDS, RawClient, Reply, freed
 
 #: Of one bind: NTLM takes two.

@@ -59,7 +59,8 @@ from meshfs.smb.messages import (
     TreeConnectRequest,
     only_context,
 )
-from meshfs.smb.security import ChannelSecurity, GmacSigner, PreauthHash, channel_security
+from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
+from meshfs.smb.signing import GmacSigner
 from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST, pack_header, prefix
 from meshfs.transport.stream import tune
 

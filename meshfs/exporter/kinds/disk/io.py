@@ -26,7 +26,7 @@ from meshfs.model import FlowKey
 from meshfs.smb.connection import take_payload
 from meshfs.smb.constants import PREFIX_BYTES, AccessMask, CreateOptions, NtStatus, WriteFlags
 from meshfs.smb.messages import FlushResponse
-from meshfs.smb.security import NONCE_EXPORTER
+from meshfs.smb.signing import NONCE_EXPORTER
 from meshfs.smb.status import status_from_errno
 from meshfs.smb.wire import (
     READ_DATA_OFFSET,
