@@ -337,7 +337,7 @@ class Handle:
             # The owner's kernel drops what it could not write: nobody's unflushed writes are safe.
             port.lose_unflushed()
             await self._check_verifier(deadline)
-            # It is told by this error, and only by this one.
+            # This error tells the opener of the loss, so the next flush must not tell of it again.
             self.lost = False
             raise
         if covered_seq > port.flushed_seq:

@@ -178,7 +178,7 @@ class Port:
             shared.update()
 
     def announced(self, info: DiskInfo) -> None:
-        """What the exporter says of the disk in its list; an open disk keeps what its open was told."""
+        """Take what the exporter's list says of the disk. What the open of a disk was told counts more."""
         if not any(shared.handles for shared in self.shared_opens()):
             self.info = info
         elif info.instance and self._opened is not None and info.instance != self._opened.instance:

@@ -1,4 +1,4 @@
-"""What the openers of one disk got: counts since the start, latencies since then and lately.
+"""What the openers of one disk got: counts and latencies since the start, and latencies of the last 30 to 60 seconds.
 
 Measured from the call to its end, so with all waiting: for credits, for an exporter that is
 away, for the disk. A call that ends with an error is counted as a call (its latency, too) and
@@ -55,7 +55,7 @@ class _Latencies:
             self._start(now + PERIOD_S)
 
     def status(self, now: float) -> tuple[int, list[int], Percentiles]:
-        """How many, the coarse buckets of all, and percentiles in ms of those lately."""
+        """How many, the coarse buckets of all, and percentiles in ms of the last 30 to 60 seconds."""
         if now >= self._ends_s:
             self._move_on(now)
         lately = self._current

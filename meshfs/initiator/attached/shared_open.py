@@ -88,11 +88,11 @@ class SharedOpen:
     """The SMB open of one disk in one class, while at least one handle uses it."""
 
     def __init__(self, disk: Disk, io_class: IoClass) -> None:
-        #: Where requests go now; None while there is no open, and while calls are held.
+        #: The session to which requests go now; None while there is no open, and while calls are held.
         self.session: Session | None = None
         #: The session of the open that may be used, also while calls are held.
         self.reachable: Session | None = None
-        #: Whose credits requests use, channel by channel.
+        #: The lane of each channel whose credits the requests of this open use.
         self.lanes: dict[Channel, Lane] = {}
         self.tree_id = 0
         self.file_id: FileId = NO_FILE
@@ -198,7 +198,7 @@ class SharedOpen:
     # --- used by attempts --------------------------------------------------------------
 
     def is_now(self, file_id: FileId) -> bool:
-        """Whether that is the open there is now. What is told late of an earlier one does not concern it."""
+        """Whether that is the open there is now. A late answer about an earlier open does not concern it."""
         alive = self._made_in is not None and not self._made_in.why
         return alive and self._file is not None and self._file.file_id == file_id
 
@@ -325,8 +325,8 @@ class SharedOpen:
         assert session is not None
         tree, latest = session.trees[self._io_class], self._disk.latest()
         writable = latest.access is Access.READ_WRITE
-        # A reply that was lost on the way is not waited for, and an open that is told late is closed. A CREATE that
-        # waits at the exporter is cancelled (liveness.py), and waits again.
+        # A reply that was lost on the way is not waited for, and an open whose reply comes late is closed. A CREATE
+        # that waits at the exporter is cancelled (liveness.py), and waits again.
         deadline = trio.current_time() + self._disk.io_timeout_s
         try:
             file = await session.ask(
