@@ -1,7 +1,9 @@
-"""Waking at a time, to some ten microseconds: a timer of the kernel's among the reactor's descriptors.
+"""A timer of the kernel among the reactor's descriptors: it calls back within some ten microseconds of its time.
 
-trio's clock would do it late by milliseconds: epoll_wait counts in whole ones, and trio has its turn
-beside the reactor only every other (`reactor.py`). See timerfd_create(2).
+trio's clock would be late by milliseconds. epoll_wait counts in whole milliseconds, and while the reactor has work,
+trio gets a turn only every two milliseconds (`reactor.py`).
+
+Source: timerfd_create(2).
 """
 
 import ctypes
@@ -34,7 +36,10 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Alarm:
-    """Calls ``callback`` from the reactor, once each time it was set. OSError when there is no timer to be had."""
+    """Calls ``callback`` from the reactor once for each `set` that is not replaced before it fires.
+
+    Raises OSError when the kernel cannot create a timer.
+    """
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback = callback
@@ -52,7 +57,7 @@ class Alarm:
         os.close(self._fd)
 
     def set(self, delay_s: float) -> None:
-        """Fire after this long, instead of when it was set to before."""
+        """Fire after ``delay_s``. A time that was set before and has not come is replaced."""
         seconds, ns = divmod(max(int(delay_s * _NS), 1), _NS)
         spec = _TimerSpec(0, 0, seconds, ns)
         libc.check(_settime(self._fd, 0, ctypes.byref(spec), None))
@@ -61,6 +66,6 @@ class Alarm:
         try:
             os.read(self._fd, _COUNT_BYTES)
         except BlockingIOError:
-            # It was set anew in the same round.
+            # A callback of the same round set the timer again, which cleared its expiration.
             return
         self._callback()

@@ -1,12 +1,12 @@
-"""Blocking calls that are given up after a bound, with the thread that is stuck in one left behind.
+"""Blocking calls with a time limit: when a call exceeds it, the caller continues and the stuck thread is abandoned.
 
-A path of the config may lead into a file system whose server does not answer, and a device may be in error
-handling for minutes: open(2), stat(2) or close(2) of it then wait in the kernel, and nothing ends that wait. So
-such a call is made in a thread, and its caller goes on without it after the bound.
+A path of the config may lead into a file system whose server does not respond, and a device may be in error
+handling for minutes. open(2), stat(2) or close(2) then wait in the kernel, and nothing can end that wait. Such a
+call is therefore made in a thread, and its caller continues without the result after the time limit.
 
-    bounded   one call. What it gives after its bound is handed to ``late``, which frees it
-    Bounded   calls about one thing, such as one disk: while the thread of an earlier one is stuck, a further call
-              fails at once, so that no more than one thread is stuck for each thing
+    bounded   makes one call. A result that comes after the time limit is passed to ``late``, which frees it
+    Bounded   makes calls about one subject, such as one disk. While the thread of an earlier call is stuck, a
+              further call fails at once, so that at most one thread is stuck per subject
 """
 
 import logging
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# More threads than are ever needed: even with one stuck call for each disk, every other call finds a thread.
+# More threads than are ever needed: even with one stuck call per disk, a thread is free for every other call.
 _THREADS: Final = trio.CapacityLimiter(2 * limits.DISKS_PER_NODE_MAX)
 
 
 def _keep(result: Any) -> None:
-    """Nothing has to be freed."""
+    """Free nothing: the default ``late``, for results that hold no resource."""
 
 
 class _Call(Generic[Result]):
-    """One call in a thread, which may be abandoned from outside."""
+    """One call in a thread. The thread of the event loop may abandon it."""
 
     def __init__(self, function: Callable[[], Result], late: Callable[[Result], object]) -> None:
         self._function = function
@@ -44,7 +44,7 @@ class _Call(Generic[Result]):
         self._outcome: outcome.Outcome[Result] | None = None
 
     def run(self) -> None:
-        """In the thread."""
+        """Make the call, in the thread. Its result is freed here if the call was abandoned meanwhile."""
         came = outcome.capture(self._function)
         with self._lock:
             self._outcome = came
@@ -56,24 +56,24 @@ class _Call(Generic[Result]):
         return self._outcome is not None
 
     def abandon(self) -> bool:
-        """Leave the thread to itself; False when the call has ended, so that its result must be taken."""
+        """Abandon the call. Return False if it has ended already: the caller must then take or discard its result."""
         with self._lock:
             self._abandoned = self._outcome is None
             return self._abandoned
 
     def result(self) -> Result:
-        """What the call, which has ended, gave or raised."""
+        """Return the result of a call that has ended, or raise its exception."""
         assert self._outcome is not None
         return self._outcome.unwrap()
 
     def discard(self) -> None:
-        """Free what the call, which has ended, gave: in a thread, as that may block."""
+        """Free the result of a call that has ended. Freeing may block, and so is done in a thread."""
         if isinstance(self._outcome, outcome.Value):
             threading.Thread(target=self._late, args=(self._outcome.value,), daemon=True).start()
 
 
 class Bounded:
-    """Calls about one thing, which ``what`` names for people."""
+    """Calls about one subject. ``what`` names the subject in log lines."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -81,7 +81,7 @@ class Bounded:
 
     @property
     def stuck(self) -> bool:
-        """Whether the thread of an earlier call still waits."""
+        """Whether the thread of an earlier, abandoned call still waits in the kernel."""
         if self._stuck is not None and self._stuck.ended:
             logger.info("%s: answers again", self.what)
             self._stuck = None
@@ -94,16 +94,17 @@ class Bounded:
         timeout_s: float,
         late: Callable[[Result], object] = _keep,
     ) -> Result:
-        """The result of ``function``. Raises what it raises, and TookTooLong after ``timeout_s``.
+        """Return the result of ``function``; re-raise its exception.
 
-        A cancelled call is abandoned in the same way: ``late`` gets what it gives.
+        Raises TookTooLong after ``timeout_s``, or at once while the thread of an earlier call is stuck. If the
+        caller is cancelled, the call is abandoned too, and ``late`` gets its result.
         """
         if self.stuck:
             raise TookTooLong("an earlier call has not been answered yet")
         call = _Call(partial(function, *arguments), late)
         try:
             with trio.move_on_after(timeout_s):
-                # Never raises, so that a late end of it has nobody to tell.
+                # `run` never raises: trio could report an exception of an abandoned thread to nobody.
                 await trio.to_thread.run_sync(call.run, abandon_on_cancel=True, limiter=_THREADS)
         except BaseException:
             if not self._abandon(call):
@@ -130,5 +131,5 @@ async def bounded(
     timeout_s: float,
     late: Callable[[Result], object] = _keep,
 ) -> Result:
-    """A single call of `Bounded.call`."""
+    """Make a single call with a time limit, as `Bounded.call` does."""
     return await Bounded(what).call(function, *arguments, timeout_s=timeout_s, late=late)

@@ -1,28 +1,34 @@
-"""The few file descriptors that every I/O passes through, watched beside trio instead of by it.
+"""The reactor watches the few file descriptors that every I/O passes through, so that trio does not have to.
 
-A wait in trio costs a system call to arm it, one to wait, and a turn of trio's scheduler: more
-than all the rest of a small read. The hot descriptors (the kernel's FUSE queue, the sockets,
-the disks' completions) are few and watched all the time, so they stay armed in an epoll of
-their own, and what they bring is handled by plain callbacks:
+Theory. A wait in trio costs a system call to arm the descriptor, a system call to wait, and a pass of trio's
+scheduler. That is more than all other work of a small read. The hot descriptors are few and watched all the time:
+the kernel's FUSE queue, the sockets, and the eventfds of the disks' completions. They therefore stay armed in an
+epoll of their own (the inner epoll), and plain callbacks handle their events. trio itself watches only the
+descriptor of the inner epoll:
 
-    trio waits until the inner epoll has something       (an idle process costs nothing)
-      round: every ready descriptor's callback, then what was asked for `soon`, then what was deferred
-             to the round's end
-      and again, while there is something, or was within the last millisecond
-    a turn of trio's every ``_TURN_EVERY_S``, or at once where a callback woke a task
+    trio waits until the inner epoll has an event        (an idle process costs nothing)
+      one round:  1. the callbacks of all ready descriptors
+                  2. the callbacks that were passed to `soon`
+                  3. the callbacks that were passed to `defer`
+      the next round follows at once while events arrive, and until none has arrived for a millisecond
+    trio gets a turn every ``_TURN_EVERY_S``, and at once after a round in which a callback woke a trio task
 
-Work that takes long does a part of itself and asks for the rest by `soon`: the next round comes without a wait,
-and looks at the descriptors before the rest is done.
+A callback with much work does a part of it and passes the rest to `soon`. The next round then starts without a wait,
+and it calls the ready descriptors before the rest of that work.
 
-Invariants: callbacks run one after the other, never within each other, and must not block. A task of trio's that
-can run waits for one round that is under way when ``_TURN_EVERY_S`` is over, and so long as the longest callbacks take.
-A callback that woke a trio task calls ``give_turn``.
+Invariants:
 
-A callback that raises is a fault of ours. It is reported (bugs.py), and ends what its descriptor belongs to
-(``on_failure``), never the reactor. A descriptor without an ``on_failure`` is watched on, unless its
-callback fails ``limits.CALLBACK_FAILURES_MAX_PER_S`` times within a second.
+  - Callbacks run one after the other, never inside each other. They must not block.
+  - A trio task that can run waits at most ``_TURN_EVERY_S`` and the remainder of the round that is then in progress.
+    So no callback may take long.
+  - A callback that woke a trio task calls ``give_turn``. Otherwise the task waits up to ``_TURN_EVERY_S``.
 
-One reactor per trio run, started when somebody first asks for it (``current``).
+A callback that raises is a bug of meshfs. The reactor reports it (bugs.py) and calls the ``on_failure`` of the
+descriptor, which ends what the descriptor belongs to, such as a connection. The reactor itself goes on. A descriptor
+without an ``on_failure`` stays watched, unless its callback fails ``limits.CALLBACK_FAILURES_MAX_PER_S`` times
+within a second.
+
+There is one reactor per trio run. The first call of ``current`` starts it.
 """
 
 import logging
@@ -40,10 +46,10 @@ from meshfs import bugs, limits
 logger = logging.getLogger(__name__)
 
 _TURN_EVERY_S: Final = 0.002
-#: epoll_wait counts in milliseconds: the shortest wait there is.
+#: The shortest wait that epoll_wait has, as it counts in milliseconds.
 _LINGER_S: Final = 0.001
 _EVENTS_MAX: Final = 64
-#: A broken descriptor takes data, too: the attempt tells what is wrong with it.
+#: A broken descriptor counts as writable too: the attempt to write returns the error.
 _WRITABLE: Final = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 
 Callback = Callable[[], None]
@@ -51,7 +57,10 @@ OnFailure = Callable[[Exception], None]
 
 
 class Reactor:
-    """Everything at any time, also from callbacks. A descriptor is forgotten before it is closed."""
+    """Watches descriptors and calls callbacks. Every method may be called at any time, also from a callback.
+
+    The owner of a descriptor calls `forget` before it closes the descriptor, as the kernel may reuse its number.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -59,26 +68,26 @@ class Reactor:
         self._masks: dict[int, int] = {}
         self._writers: dict[int, Callback] = {}
         self._on_failure: dict[int, OnFailure] = {}
-        # How often callbacks of a descriptor failed within the second that began then.
+        # Per descriptor: the time of the first failure of a second, and the number of failures within that second.
         self._failures: dict[int, tuple[float, int]] = {}
         self._armed: set[int] = set()
         self._deferred: list[Callback] = []
         self._soon: list[Callback] = []
-        #: Ends the wait for descriptors when something is wanted soon and no round is under way.
+        #: Ends the wait for descriptors when `soon` is called outside a round.
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake_fd, select.EPOLLIN | select.EPOLLET)
         self._turn_wanted = False
-        #: Counts the reactor's turns in trio: a task woken in one has run before the next but one.
+        #: The number of turns that trio has given to the reactor. A task woken in turn n has run before turn n + 2.
         self.turn = 0
-        #: Whether callbacks are being called.
+        #: Whether a round is in progress.
         self.in_round = False
-        #: Whether one descriptor only was ready in the round under way.
+        #: Whether only one descriptor was ready in the current round.
         self.is_only = False
 
     def add(self, fd: int, callback: Callback, *, edge: bool = False, on_failure: OnFailure | None = None) -> None:
-        """Call ``callback`` whenever ``fd`` is readable (with ``edge``: each time it becomes so).
+        """Call ``callback`` in each round in which ``fd`` is readable; with ``edge``, once each time data arrives.
 
-        ``on_failure`` gets the exception that any callback of ``fd`` raised, until `forget`.
+        Until `forget`, ``on_failure`` gets each exception that a callback of ``fd`` raises.
         """
         self._readers[fd] = callback
         if on_failure is not None:
@@ -87,18 +96,18 @@ class Reactor:
         self._arm(fd)
 
     def remove(self, fd: int) -> None:
-        """Call its ``callback`` no longer. One that is not watched is no error."""
+        """Stop calling the ``callback`` of ``fd`` that `add` set. It is no error if ``fd`` is not watched."""
         if self._readers.pop(fd, None) is not None:
             del self._masks[fd]
             self._arm(fd)
 
     def when_writable(self, fd: int, callback: Callback) -> None:
-        """Call ``callback`` once, as soon as ``fd`` takes data (or is broken)."""
+        """Call ``callback`` once, as soon as ``fd`` accepts data or is broken."""
         self._writers[fd] = callback
         self._arm(fd)
 
     def forget(self, fd: int) -> None:
-        """Nothing about ``fd`` any more; before it is closed."""
+        """Drop all callbacks of ``fd``. Call this before ``fd`` is closed."""
         self._readers.pop(fd, None)
         self._masks.pop(fd, None)
         self._writers.pop(fd, None)
@@ -120,7 +129,7 @@ class Reactor:
 
     @contextmanager
     def watching(self, fd: int, callback: Callback, *, edge: bool = False) -> Iterator[None]:
-        """``add`` for the length of a block."""
+        """Watch ``fd``, as `add` does, until the block ends."""
         self.add(fd, callback, edge=edge)
         try:
             yield
@@ -128,25 +137,26 @@ class Reactor:
             self.remove(fd)
 
     def defer(self, callback: Callback) -> None:
-        """Call it once when the round under way has called all its callbacks."""
+        """Call ``callback`` once at the end of the current round, after all other callbacks of the round."""
         self._deferred.append(callback)
 
     def soon(self, callback: Callback) -> None:
-        """Call it once at the end of a round: of the one under way, or, from such a call itself, of the next one.
+        """Call ``callback`` once at the end of the current round.
 
-        That round does not wait for a descriptor.
+        If no round is in progress, or the caller was itself passed to `soon` or `defer`, the call happens at the end
+        of the next round. That round does not wait for a descriptor.
         """
         self._soon.append(callback)
         if not self.in_round:
-            # Told at each signal, the eventfd need not be read.
+            # The eventfd is edge-triggered: each write is a new event, so nobody has to read the eventfd.
             os.eventfd_write(self._wake_fd, 1)
 
     def give_turn(self) -> None:
-        """A trio task has work: trio gets its turn after this round."""
+        """Give trio a turn after this round, because a callback woke a trio task."""
         self._turn_wanted = True
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch the descriptors until cancelled."""
         fd = self._epoll.fileno()
         try:
             while True:
@@ -160,7 +170,7 @@ class Reactor:
             os.close(self._wake_fd)
 
     def _rounds(self) -> None:
-        """All there is to do, until it is trio's turn or nothing came for a moment."""
+        """Run rounds until trio must get a turn, or until no event came for ``_LINGER_S``."""
         poll, readers, monotonic = self._epoll.poll, self._readers, time.monotonic
         self._turn_wanted = False
         self.turn += 1
@@ -233,7 +243,7 @@ _of_this_run: trio.lowlevel.RunVar[Reactor] = trio.lowlevel.RunVar("reactor")
 
 
 def current() -> Reactor:
-    """The reactor of this trio run."""
+    """Return the reactor of this trio run. The first call creates and starts it."""
     try:
         return _of_this_run.get()
     except LookupError:

@@ -1,17 +1,18 @@
-"""Coroutines that are resumed by whoever has their answer, without trio in between.
+"""A worker is a coroutine that the code with its answer resumes directly, without trio's scheduler in between.
 
-Serving one small read takes microseconds; making a trio task of it, or only waking one, takes
-as long again. A worker is a coroutine that is stepped directly:
+Theory. Serving one small read takes some microseconds. Starting a trio task for it, or only waking one, would take
+as long again. A worker is therefore stepped by plain calls. Each step runs the coroutine at once, up to its next
+``await``, and the coroutine yields the reason why it stopped:
 
-    resume, throw      run it, at once, up to its next ``await``; what it yields tells why:
-        PARKED           somebody (a request in flight) keeps the worker and will resume it
-        Trap.IDLE        it is done with one piece of work; its owner resumes it with the next
-        Trap.TRIO        it is about to await something of trio's: its owner continues it by
-                         ``run_in_trio`` as part of a task, until it is idle again
+    resume, throw      run one step, with a value or an exception
+        PARKED           a request in flight holds the worker and resumes it with the answer
+        Trap.IDLE        the worker has finished one piece of work; its owner resumes it with the next one
+        Trap.TRIO        the worker is about to await a function of trio; its owner calls ``run_in_trio``
+                         in a trio task, which runs the worker until it is idle again
 
-``running`` is the worker being resumed now, None in any trio task: by it, code that serves
-both knows where it is. A worker that is to await anything but ``park`` must first await
-``enter_trio``, which does nothing in a trio task.
+``running`` is the worker that is being resumed now, and None in any trio task. Code that serves both looks at
+``running`` to find out where it runs. Before a worker awaits anything but ``park``, it must await ``enter_trio``,
+which does nothing in a trio task.
 """
 
 import enum
@@ -31,7 +32,7 @@ PARKED: Final = None
 
 
 class Worker:
-    """One coroutine; runs nothing before the first ``resume()``."""
+    """One coroutine. It does not run before the first ``resume()``."""
 
     __slots__ = ("_coroutine", "_owner")
 
@@ -40,11 +41,11 @@ class Worker:
         self._owner = owner
 
     def resume(self, value: object = None) -> None:
-        """Go on with ``value``; never raises."""
+        """Continue the coroutine: its ``await`` returns ``value``. Never raises; the owner gets any exception."""
         self._step(self._coroutine.send, value)
 
     def throw(self, error: BaseException) -> None:
-        """Go on with ``error``; never raises."""
+        """Continue the coroutine: its ``await`` raises ``error``. Never raises; the owner gets any exception."""
         self._step(self._coroutine.throw, error)
 
     def _step(self, step: Callable[[Any], object], argument: object) -> None:
@@ -66,7 +67,7 @@ class Worker:
                 self._owner.wants_trio(self)
 
     async def run_in_trio(self) -> None:
-        """Go on as part of the calling trio task until idle again, or ended."""
+        """Run the worker inside the calling trio task until it is idle again or has ended."""
         error: BaseException | None = None
         try:
             idle = await self._relay()
@@ -81,7 +82,7 @@ class Worker:
 
     @types.coroutine
     def _relay(self) -> Generator[Any, Any, bool]:
-        """Pass on what the coroutine yields to trio, and trio's answers to it; True when idle."""
+        """Pass what the coroutine yields to trio, and trio's answers back. True when idle, False when it has ended."""
         step: Any = self._coroutine.send
         value: Any = None
         while True:
@@ -103,7 +104,7 @@ class Worker:
 
 
 class Owner(Protocol):
-    """Who starts workers."""
+    """The code that starts workers. Its methods are called when a worker stops."""
 
     def idle(self, worker: Worker) -> None: ...
 
@@ -117,13 +118,16 @@ running: Worker | None = None
 
 @types.coroutine
 def park() -> Generator[Any, Any, Any]:
-    """Wait to be resumed; only in a running worker that somebody knows of."""
+    """Wait to be resumed. Only a running worker may call it, and a request in flight must hold the worker.
+
+    Otherwise nothing would ever resume it.
+    """
     return (yield PARKED)
 
 
 @types.coroutine
 def idle() -> Generator[Any, Any, None]:
-    """Wait for the next piece of work."""
+    """Report to the owner that this piece of work is done, and wait for the next one."""
     yield Trap.IDLE
 
 
@@ -133,6 +137,6 @@ def _leave() -> Generator[Any, Any, None]:
 
 
 async def enter_trio() -> None:
-    """Whatever follows may await trio's."""
+    """Move the worker into a trio task, so that the code that follows may await trio's functions."""
     if running is not None:
         await _leave()
