@@ -1,17 +1,17 @@
-"""A command that returns when its service serves, and leaves the service in the background.
+"""Run a service in the background, from a command that returns as soon as the service is ready.
 
     command --fork--> middle --fork--> service        in the command's process group
-       |                                  |           mount(2), every look at the mountpoint
+       |                                  |           mount(2), every access to the mountpoint
        |                               setsid
-       |<------------ one byte -----------|           0: it serves; else the exit status
+       |<------------ one byte -----------|           0: it is ready; else the exit status
 
-The service stays in the process group and the session of the command until it serves. An
-automounter (autofs, systemd's .automount) blocks whoever enters the mountpoint while it is
-being mounted, except the process group that it started for that purpose. A service that had
-left the group before mount(2) would wait for its own mount.
+Until the service is ready, it stays in the process group and the session of the command. While an automounter
+(autofs, systemd's .automount) mounts a mountpoint, it blocks every process that enters the mountpoint. Only the
+process group that the automounter started for the mount may enter. A service that left the group before mount(2)
+would therefore wait for its own mount.
 
-The service's standard error stays the command's until it serves, so that a message about a
-failed start appears where the start was requested.
+Until the service is ready, it also writes to the command's standard error. A message about a failed start thus
+appears where the start was requested.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ Ready = Callable[[], None]
 
 
 def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
-    """Run ``work(on_ready)`` in a child; the exit status for the command.
+    """Run ``work(on_ready)`` in a child process and return the exit status for the command.
 
-    0 once ``on_ready`` was called; else what ``work`` returned. ``failure_status`` when the child
-    ended without either, or ended well without ever having served (a signal stopped it).
-    Returns in the command only, never in the child.
+    The status is 0 as soon as ``work`` calls ``on_ready``; if it never does, it is the value that ``work`` returns.
+    It is ``failure_status`` if the child ends without either, or if ``work`` returns 0 without having been ready
+    (a signal stopped it). This function returns in the command only, never in the child.
     """
     reader, writer = os.pipe()
     middle = os.fork()
@@ -36,7 +36,7 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
         os.close(reader)
         _become_service(work, writer, failure_status)
     os.close(writer)
-    # Ctrl-C reaches the service too, whose answer is still to come.
+    # Ctrl-C reaches the service too. The command must still read the service's answer.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer = os.read(reader, 1)
     signal.signal(signal.SIGINT, before)
@@ -48,7 +48,7 @@ def run_in_background(work: Callable[[Ready], int], failure_status: int) -> int:
 
 
 class _Answer:
-    """The one byte, sent once: the fd's number is another file's afterwards."""
+    """The byte for the command. It is sent only once, as the descriptor's number may belong to another file later."""
 
     def __init__(self, writer: int) -> None:
         self._writer: int | None = writer
@@ -57,7 +57,7 @@ class _Answer:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        # SIGPIPE is ignored by Python; a command that was killed meanwhile needs no answer.
+        # A command that was killed meanwhile needs no answer. Python ignores SIGPIPE, so the write raises instead.
         with contextlib.suppress(BrokenPipeError):
             os.write(writer, bytes((status,)))
         os.close(writer)
@@ -79,7 +79,7 @@ def _become_service(work: Callable[[Ready], int], writer: int, failure_status: i
 
 
 def _detach(answer: _Answer) -> None:
-    """Leave the command's session, let go of its terminal, and tell the command that it may return."""
+    """Leave the command's session, replace the standard streams by /dev/null, and send the command its answer."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):

@@ -1,8 +1,8 @@
-"""What a process that runs for months must not keep of whoever started it.
+"""Reset what a long-running process inherits from its parent: descriptors, signals, current folder and umask.
 
-A shell, cron, an automounter or an installer may start the program with standard streams
-closed, with descriptors of its own left open, with signals blocked or ignored, in a folder
-of a file system that is to be unmounted later. Each of these does harm long after the start:
+A shell, cron, an automounter or an installer may start the program with standard streams closed, with descriptors
+of its own left open, with signals blocked or ignored, or in a folder of a file system that must be unmounted later.
+Each of these does harm long after the start:
 
     closed standard streams      the next file that is opened becomes descriptor 2, and error
                                  messages are written into it
@@ -11,9 +11,9 @@ of a file system that is to be unmounted later. Each of these does harm long aft
     the current folder           its file system cannot be unmounted
     an umask of 0                everybody may write to the log file
 
-Every descriptor that Python itself opens is closed on exec (PEP 446), so one that is not has
-been inherited. None of them is wanted: nothing here is activated by a socket, and systemd's
-notifications go to a path.
+Python marks every descriptor that it opens as closed on exec (PEP 446). A descriptor without that mark was therefore
+inherited. The program needs none of them: it uses no socket activation, and it sends systemd's notifications to a
+path.
 """
 
 import os
@@ -21,19 +21,19 @@ import signal
 import sys
 from typing import Final
 
-#: The group and others never may write to a file that the process creates.
+#: The group and others must never be able to write to a file that the process creates.
 _UMASK: Final = 0o022
-#: Signals whose inherited treatment is replaced by the default; Python sets its own for SIGPIPE and SIGXFSZ.
+#: Signals that are reset to their default action. Python sets actions of its own for SIGPIPE and SIGXFSZ.
 _RESET: Final = (signal.SIGCHLD, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def open_standard_streams() -> None:
-    """Let descriptors 0 to 2 that are closed be /dev/null; call it before anything else is opened."""
+    """Open /dev/null as each of the descriptors 0 to 2 that is closed. Call this before any file is opened."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lower ones are open by now, so open(2) returns this very number.
+            # All lower descriptors are open now, so open(2) returns exactly this number.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     # Python has no stream for a descriptor that was closed when it started.
     for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
@@ -42,9 +42,10 @@ def open_standard_streams() -> None:
 
 
 def let_go_of_starter() -> None:
-    """Give up everything else that was inherited; call it once the files named on the command line are read.
+    """Close inherited descriptors, and reset the current folder, the umask and the signals.
 
-    A path such as /dev/fd/63 of the command line (a shell's process substitution) is valid until then.
+    Call this after the files named on the command line have been read. A path such as /dev/fd/63 (a shell's process
+    substitution) names an inherited descriptor, and is invalid afterwards.
     """
     for descriptor in _open_descriptors():
         if descriptor > 2 and os.get_inheritable(descriptor):
@@ -57,7 +58,7 @@ def let_go_of_starter() -> None:
 
 
 def _open_descriptors() -> list[int]:
-    """All but the one that lists them."""
+    """Return the open descriptors, without the one that was used to list them."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:

@@ -1,11 +1,13 @@
-"""This machine's network interfaces, one entry per address, and news of their changes.
+"""This machine's network interfaces, one entry per address, and notifications of their changes.
 
-    list_interfaces     as they are now
-    InterfaceChanges    a bell for changes
-    KnownInterfaces     both together: the list kept up to date by a task
+    list_interfaces     the interfaces as they are now
+    InterfaceChanges    wakes a task when interfaces, addresses or routes change
+    KnownInterfaces     both together: a list that a task keeps up to date
 
-All are of the network namespace the process is in, need no privilege, and read nothing of
-/sys, which goes on showing another namespace's interfaces under `nsenter --net`.
+All three cover the network namespace of the process and need no privilege. They do not read /sys, because under
+`nsenter --net` it still shows the interfaces of another namespace.
+
+Sources: rtnetlink(7), netdevice(7), linux/ethtool.h.
 """
 
 import array
@@ -32,7 +34,7 @@ _RTMGRP: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 # linux/sockios.h, linux/ethtool.h.
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_GCHANNELS: Final = 0x3C
-# struct ethtool_channels: cmd, then max_rx, max_tx, max_other, max_combined and the four that are in use.
+# struct ethtool_channels: cmd, then max_rx, max_tx, max_other, max_combined, then the four counts in use.
 _CHANNELS: Final = struct.Struct("=9I")
 # struct ifreq with a pointer in its union.
 _IFREQ: Final = struct.Struct("16sP16x")
@@ -40,25 +42,25 @@ _IFREQ: Final = struct.Struct("16sP16x")
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One address of a network interface, with the network it is in (``address.network`` is on the link)."""
+    """One address of a network interface. The hosts of ``address.network`` are on the same link."""
 
     name: str
-    #: The kernel's number of it; never 0.
+    #: The kernel's number of the interface; never 0.
     index: int
     address: IPv4Interface | IPv6Interface
-    #: 0 where the driver does not tell.
+    #: 0 if the driver does not report a speed.
     speed_bits_s: int = 0
-    #: Up, and with a carrier.
+    #: Whether the interface is up and has a carrier.
     up: bool = True
     rdma: bool = False
-    #: Several receive queues, so that several connections are received by several cores.
+    #: Receive-side scaling: several receive queues, so that several cores can receive several connections.
     rss: bool = False
 
 
 def list_interfaces() -> tuple[Interface, ...]:
-    """Every address there is but IPv6 link-local ones, by the interfaces' numbers.
+    """Return every address except IPv6 link-local ones, sorted by the index of the interface.
 
-    An interface that comes or goes meanwhile is told as down, or not at all.
+    If an interface appears or disappears during the call, it is reported as down or left out.
     """
     stats = psutil.net_if_stats()
     found: list[Interface] = []
@@ -79,16 +81,16 @@ def list_interfaces() -> tuple[Interface, ...]:
 
 
 class _Stats(Protocol):
-    """What is used of psutil's snicstats."""
+    """The fields of psutil's snicstats that this module reads; ``speed`` is in Mbit/s."""
 
     speed: int
     flags: str
 
 
 def _state(stats: _Stats | None) -> tuple[bool, int]:
-    """Whether it is up with a carrier, and its speed.
+    """Return whether the interface is up with a carrier, and its speed in bit/s.
 
-    IFF_RUNNING is the kernel's word for the carrier: without it IFF_UP only tells what the administrator wants.
+    IFF_RUNNING reports the carrier. IFF_UP alone only says that the administrator has enabled the interface.
     """
     if stats is None:
         return False, 0
@@ -96,7 +98,7 @@ def _state(stats: _Stats | None) -> tuple[bool, int]:
 
 
 def _interface_of(entry: Any) -> IPv4Interface | IPv6Interface | None:
-    """psutil's snicaddr as address and network; None for other families and link-local addresses."""
+    """Convert psutil's snicaddr to an address with its network; None for other families and link-local addresses."""
     if entry.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     address = ip_interface(entry.address)
@@ -109,7 +111,7 @@ def _interface_of(entry: Any) -> IPv4Interface | IPv6Interface | None:
 
 
 def _receive_queues(name: str) -> int:
-    """How many the device uses (ethtool -l); 1 where the driver does not tell."""
+    """Return how many receive queues the device uses (as ethtool -l does); 1 if the driver does not report them."""
     channels = array.array("B", _CHANNELS.pack(_ETHTOOL_GCHANNELS, *[0] * 8))
     request = _IFREQ.pack(name.encode(), channels.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -122,11 +124,11 @@ def _receive_queues(name: str) -> int:
 
 
 class InterfaceChanges:
-    """A bell that rings when a link, an address or a route of this namespace changed.
+    """Wakes a task when a link, an address or a route of this network namespace changes.
 
-    It rings from the moment it is made, so: make it, look, and look again after each wait().
-    What changed is not told; list_interfaces tells what is. Raises OSError where the kernel
-    gives no netlink socket.
+    Changes count from the moment the object is created. So create it first, then call list_interfaces, and call
+    list_interfaces again after each wait(). The notification does not say what changed. Raises OSError if the
+    kernel does not give a netlink socket.
     """
 
     def __init__(self) -> None:
@@ -148,36 +150,36 @@ class InterfaceChanges:
         self.close()
 
     def close(self) -> None:
-        """A wait() under way ends with trio.ClosedResourceError."""
+        """Close the socket. A wait() in progress raises trio.ClosedResourceError."""
         if self._socket.fileno() != -1:
             if trio.lowlevel.in_trio_run():
                 trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
     async def wait(self) -> None:
-        """Until something changed since the last wait() returned; changes that come together are one.
+        """Wait for a change since the last wait() returned. Changes within INTERFACES_SETTLE_S count as one.
 
-        A cancelled wait has taken nothing: the next one returns for what rang meanwhile.
+        If a wait is cancelled, no change is lost: the next wait returns for it.
         """
         await trio.lowlevel.wait_readable(self._socket)
         await trio.sleep(limits.INTERFACES_SETTLE_S)
         self._drain()
 
     def _drain(self) -> None:
-        """Take what is there, and leave off at a flood: the rest rings again."""
+        """Drop the waiting messages, at most INTERFACE_MESSAGES_MAX of them. The rest ends the next wait at once."""
         for _ in range(limits.INTERFACE_MESSAGES_MAX):
             try:
                 self._socket.recv(1)
             except BlockingIOError:
                 return
             except OSError as error:
-                # More came than the socket holds: some of it is lost, that it came is not.
+                # More messages came than the socket holds. Their content is lost, but only their arrival matters.
                 if error.errno != errno.ENOBUFS:
                     raise
 
 
 def is_here(address: str, interfaces: Iterable[Interface]) -> bool:
-    """Whether connections to the address can come in at one of them; loopback has its whole network."""
+    """Whether connections to ``address`` can arrive at one of ``interfaces``; loopback accepts its whole network."""
     ip = ip_address(address)
     return any(
         ip == known.address.ip or (known.address.ip.is_loopback and ip in known.address.network) for known in interfaces
@@ -185,7 +187,11 @@ def is_here(address: str, interfaces: Iterable[Interface]) -> bool:
 
 
 class KnownInterfaces:
-    """The list as of the last change, for those who must not wait for the kernel's network lock, which ioctl takes."""
+    """The list of interfaces as of the last change.
+
+    Code that must not block reads `current` here: list_interfaces uses an ioctl, which waits for the kernel's
+    network lock.
+    """
 
     def __init__(self) -> None:
         self._changes = InterfaceChanges()
@@ -196,7 +202,7 @@ class KnownInterfaces:
         self._changes.close()
 
     async def run(self) -> None:
-        """Keep `current` true until cancelled; it lags behind by INTERFACES_SETTLE_S and the kernel's answer."""
+        """Keep `current` up to date until cancelled. It lags by INTERFACES_SETTLE_S plus the kernel's response time."""
         while True:
             await self._changes.wait()
             now = await self._look()
@@ -206,7 +212,10 @@ class KnownInterfaces:
                 changed.set()
 
     async def _look(self) -> tuple[Interface, ...]:
-        """A look needs a file descriptor, and a process without a free one goes on without news until it has one."""
+        """List the interfaces, and retry until that succeeds.
+
+        Listing needs a file descriptor. While the process has no free one, `current` stays as it was.
+        """
         while True:
             try:
                 return await trio.to_thread.run_sync(list_interfaces)
@@ -215,7 +224,7 @@ class KnownInterfaces:
             await trio.sleep(limits.INTERFACES_RETRY_S)
 
     async def changed_from(self, seen: tuple[Interface, ...]) -> tuple[Interface, ...]:
-        """The current list, once it is another than the one seen."""
+        """Wait until the current list differs from ``seen``, and return it."""
         while self.current == seen:
             await self._changed.wait()
         return self.current

@@ -15,10 +15,10 @@ _NUMBER: Final = _NUMBERS.get(platform.machine())
 
 
 def is_idle(pid: int) -> bool:
-    """Whether the process (or thread) runs in the idle class.
+    """Whether the process (or thread) is in the idle class of I/O priority.
 
-    False when that cannot be told: the process is gone, lives in another pid namespace (FUSE
-    then says 0), or the machine's system call number is not known here.
+    False if that is unknown: the process has ended, or is in another pid namespace (FUSE then reports pid 0), or
+    this module does not know the machine's system call number.
     """
     if _NUMBER is None or pid <= 0:
         return False

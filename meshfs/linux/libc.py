@@ -1,7 +1,8 @@
 """The C library of this process, for system calls that Python's os module does not have.
 
-`function` hands out a function object of its own for each user: ctypes keeps one object per name on the library, and
-two modules that set its argument types would overwrite each other's. An errno is kept per thread (`check` reads it).
+`function` returns a new function object for each caller. ctypes keeps only one object per name as an attribute of the
+library, and two modules that set its argument types would overwrite each other's. ctypes keeps errno per thread;
+`check` reads it.
 """
 
 import ctypes
@@ -15,7 +16,7 @@ Function = Callable[..., Any]
 
 
 def function(name: str, *argtypes: type, result: type = ctypes.c_int) -> Function:
-    """A function of the C library. Without argument types, ctypes converts what it is called with."""
+    """Return a function of the C library. Without ``argtypes``, ctypes derives them from the arguments of each call."""
     found = _LIBC[name]
     if argtypes:
         found.argtypes = argtypes
@@ -24,7 +25,7 @@ def function(name: str, *argtypes: type, result: type = ctypes.c_int) -> Functio
 
 
 def find(name: str) -> Function | None:
-    """The same for a function that not every C library has, such as mallopt(3) of glibc; None without it."""
+    """Return a function that not every C library has, such as mallopt(3) of glibc; None if it is missing."""
     try:
         return function(name)
     except AttributeError:
@@ -32,7 +33,7 @@ def find(name: str) -> Function | None:
 
 
 def check(result: int) -> int:
-    """The result of a call. Raises OSError where it is negative, as system calls report an errno."""
+    """Return ``result``. If it is negative, raise OSError with the errno of the call."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

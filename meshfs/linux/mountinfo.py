@@ -1,8 +1,9 @@
 r"""The kernel's table of mounts, /proc/self/mountinfo (proc_pid_mountinfo(5)).
 
-Everything is parsed as bytes, because a path of Linux is bytes: the kernel writes a blank, tab, newline and backslash
-of it as three octal digits (``\040``), and every other byte as it is. Text split at what Unicode calls a line or a
-blank would tear a name apart that contains such a character. Paths come out as ``os.fsdecode`` makes them.
+The table is parsed as bytes, because a path of Linux is bytes. The kernel writes a blank, tab, newline or backslash of
+a path as three octal digits (``\040`` for a blank), and every other byte as it is. Parsing it as text would go wrong:
+str.split and str.splitlines also split at Unicode blanks and line ends, which a path may contain. Paths are returned
+as ``os.fsdecode`` decodes them.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
-#: What the kernel calls a mounted mesh. The second is that of a mount by another program on meshfs' behalf.
+#: The file system types of a mounted mesh. The second appears when another program mounts on behalf of meshfs.
 MESH_TYPES: Final = ("fuse.meshfs", "meshfs")
 
 _ESCAPED: Final = re.compile(rb"\\([0-3][0-7]{2})")
@@ -23,7 +24,7 @@ _POINT: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line. `device` is that of the file system, as os.makedev gives it."""
+    """One line of the table. `device` is the device number of the file system, as os.makedev returns it."""
 
     device: int
     point: str
@@ -36,7 +37,7 @@ class Mount:
 
 
 def read_mounts(path: Path = MOUNTINFO) -> list[Mount]:
-    """The mounts this process sees, the oldest first; none where the file is missing."""
+    """Return the mounts that this process sees, the oldest first; an empty list if the file is missing."""
     try:
         return list(parse_mounts(path.read_bytes()))
     except FileNotFoundError:
@@ -44,7 +45,10 @@ def read_mounts(path: Path = MOUNTINFO) -> list[Mount]:
 
 
 def parse_mounts(mountinfo: bytes) -> Iterator[Mount]:
-    """Lines: id parent major:minor root point options ... - type source superoptions; others are left out."""
+    """Parse lines of the form: id parent major:minor root point options ... - type source superoptions.
+
+    Lines of any other form are skipped.
+    """
     for line in mountinfo.split(b"\n"):
         head, separator, tail = line.partition(_SEPARATOR)
         fields, described = head.split(b" "), tail.split(b" ")
@@ -56,10 +60,10 @@ def parse_mounts(mountinfo: bytes) -> Iterator[Mount]:
 
 
 def topmost(mounts: list[Mount], point: str) -> Mount | None:
-    """The mount that a path lookup of `point` (absolute, without symlinks) ends in: the newest one there."""
+    """Return the mount in which a path lookup of `point` (absolute, without symlinks) ends: the newest one there."""
     return next((mount for mount in reversed(mounts) if mount.point == point), None)
 
 
 def unescape(field: bytes) -> str:
-    """A path as the kernel writes it in a table of proc, with its octal escapes resolved."""
+    """Decode a path from a table of /proc: resolve its octal escapes."""
     return os.fsdecode(_ESCAPED.sub(lambda match: bytes((int(match[1], 8),)), field))

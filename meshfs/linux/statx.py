@@ -21,7 +21,7 @@ _name_to_handle_at: Final = libc.function("name_to_handle_at")
 
 
 def statx(fd: int, mask: int) -> bytes | None:
-    """The bytes of struct statx for an open file; None where the kernel cannot fill in all of ``mask``."""
+    """Return the bytes of struct statx for an open file; None if the kernel cannot fill in all fields of ``mask``."""
     memory = ctypes.create_string_buffer(_STATX_BYTES)
     if _statx(fd, b"", _AT_EMPTY_PATH, mask, memory) != 0:
         return None
@@ -30,7 +30,7 @@ def statx(fd: int, mask: int) -> bytes | None:
 
 
 def birth_time(fd: int) -> tuple[int, int] | None:
-    """Seconds and nanoseconds at which the file was made; None where its file system does not keep them."""
+    """Return when the file was created, in seconds and nanoseconds; None if its file system does not record that."""
     filled = statx(fd, _BTIME)
     if filled is None:
         return None
@@ -39,9 +39,10 @@ def birth_time(fd: int) -> tuple[int, int] | None:
 
 
 def file_handle(fd: int) -> str:
-    """The file's name inside its file system, with the generation of its inode; "" where there is none.
+    """Return the handle that names the file inside its file system; "" if the file system has no handles.
 
-    A file that gets the inode number of a removed one has another generation.
+    The handle contains the inode's generation. So a file that reuses the inode number of a removed file has another
+    handle.
     """
     memory = ctypes.create_string_buffer(8 + _HANDLE_MAX_BYTES)
     struct.pack_into("Ii", memory, 0, _HANDLE_MAX_BYTES, 0)

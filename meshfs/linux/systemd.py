@@ -1,4 +1,4 @@
-"""What a service and systemd say to each other: sd_notify(3), and the mark of a process that is needed to the end."""
+"""Messages from a service to systemd: sd_notify(3), and the mark of a process that must not be killed at shutdown."""
 
 import logging
 import os
@@ -9,14 +9,14 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-#: The place of arg_start, the 48th field of proc_pid_stat(5), among those after the command's name, the second.
+#: arg_start is the 48th field of proc_pid_stat(5). This is its index in the list of the fields after the second.
 _ARG_START: Final = 48 - 3
 
 
 def notify(*assignments: str) -> None:
-    """Send assignments such as READY=1 in one datagram; without NOTIFY_SOCKET there is nobody to send them to.
+    """Send assignments such as READY=1 to systemd in one datagram. Without NOTIFY_SOCKET, do nothing.
 
-    A manager that is gone or does not read must never stop or end the service, so the call neither blocks nor raises.
+    The call neither blocks nor raises: a manager that has ended or does not read must not stop the service.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -30,17 +30,19 @@ def notify(*assignments: str) -> None:
 
 
 def notify_reloading() -> None:
-    """Announce a reload; Type=notify-reload requires the time at which it began."""
+    """Announce a reload. Type=notify-reload requires the time at which the reload began."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def be_spared_at_shutdown() -> None:
-    """Mark this process as one that file systems need: make the first character of argv[0] an @.
+    """Mark this process as one that file systems need: replace the first character of argv[0] by an @.
 
-    When all units are stopped, systemd ends every process that is left and only then unmounts what is
-    still mounted. It spares processes of root whose argv[0] begins with @, as its paper "Storage Daemons
-    for the Root File System" says. Without the mark, a file system on a disk of the mesh that was busy
-    until then loses what it has not written. The process ends when its mount is unmounted.
+    At shutdown, after all units have stopped, systemd first kills the remaining processes and then unmounts the
+    remaining file systems. It spares processes of root whose argv[0] begins with @. Without the mark, a file system
+    on a disk of the mesh that is still mounted then loses its unwritten data. A marked process ends when its mount
+    is unmounted.
+
+    Source: systemd's paper "Storage Daemons for the Root File System".
     """
     after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     try:

@@ -1,17 +1,17 @@
-"""News of block devices that come, go or change: the kernel's uevents, and udev's.
+"""Notifications of block devices that appear, disappear or change: the kernel's uevents, and udev's.
 
     is_of_block_device   whether one message is about a block device
-    DeviceChanges        a bell that rings when there was one
+    DeviceChanges        wakes a task when there was such a message
 
-The kernel sends a uevent (group 1) when a device appears, disappears, or has another size. udev sends its own (group 2)
-when it has made the links of /dev/disk for it, which is when a path of the config may lead to the device again. Both
-ring the same bell: what happened is found by looking.
+The kernel sends a uevent (group 1) when a device appears, disappears, or changes its size. udev sends a message of its
+own (group 2) after it has created the links in /dev/disk for the device. Only then may a path of the config lead to the
+device again. Both wake the same task, which then looks at the disks to find out what happened.
 
-A uevent reaches network namespaces of the initial user namespace only. A container gets none, as does a machine without
-the socket; there a slow look every DISK_CHECK_S has to do.
+The kernel sends uevents only to network namespaces of the initial user namespace. A container gets none, and neither
+does a machine without the socket. There the exporter relies on its check of the disks every DISK_CHECK_S.
 
-Layouts: lib/kobject_uevent.c (ACTION@PATH and NUL-terminated KEY=VALUE); libudev's monitor: "libudev", NUL, then
-a magic number, the header's size, the offset and the length of the properties.
+Layouts: lib/kobject_uevent.c (ACTION@PATH, then NUL-terminated KEY=VALUE properties). libudev's monitor: "libudev",
+NUL, then a magic number, the header's size, the offset and the length of the properties.
 """
 
 import errno
@@ -38,7 +38,7 @@ _OF_BLOCK: Final = b"SUBSYSTEM=block"
 
 
 def is_of_block_device(message: bytes) -> bool:
-    """Whether the message, the kernel's or udev's, is about a block device; False of one that makes no sense."""
+    """Whether a message of the kernel or of udev is about a block device; False for a malformed message."""
     properties = message
     if message.startswith(_UDEV_PREFIX):
         if len(message) < _UDEV_HEADER.size:
@@ -49,9 +49,9 @@ def is_of_block_device(message: bytes) -> bool:
 
 
 class DeviceChanges:
-    """A bell that rings when a block device came, went or changed; from the moment it is made on.
+    """Wakes a task when a block device appears, disappears or changes.
 
-    Raises OSError where the kernel gives no such socket.
+    Changes count from the moment the object is created. Raises OSError if the kernel does not give a netlink socket.
     """
 
     def __init__(self) -> None:
@@ -69,18 +69,21 @@ class DeviceChanges:
         self._socket.close()
 
     async def wait(self) -> None:
-        """Until a block device changed since the last wait() returned; changes that come together are one."""
+        """Wait for a change of a block device since the last wait() returned.
+
+        Changes within DEVICE_SETTLE_S count as one.
+        """
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             if self._drain():
                 await trio.sleep(limits.DEVICE_SETTLE_S)
                 self._drain()
                 return
-            # A storm of other devices' messages must leave room for I/O.
+            # A flood of messages about other devices must not keep the event loop from serving I/O.
             await trio.sleep(limits.DEVICE_SETTLE_S)
 
     def _drain(self) -> bool:
-        """Take what is there; whether some of it is, or may have been, about a block device."""
+        """Read the waiting messages. Return whether one of them is, or may have been, about a block device."""
         rings = False
         for _ in range(limits.DEVICE_MESSAGES_MAX):
             try:
@@ -88,7 +91,7 @@ class DeviceChanges:
             except BlockingIOError:
                 break
             except OSError as error:
-                # More came than the socket holds: some of it is lost, and may have been about a block device.
+                # More messages came than the socket holds. A lost one may have been about a block device.
                 if error.errno != errno.ENOBUFS:
                     raise
                 rings = True
@@ -96,7 +99,7 @@ class DeviceChanges:
 
 
 def open_device_changes() -> DeviceChanges | None:
-    """The bell, or None where there is none, which is logged."""
+    """Return a DeviceChanges, or None if the kernel gives no socket, which is logged."""
     try:
         return DeviceChanges()
     except OSError as error:
