@@ -89,7 +89,7 @@ class Disk:
     limit_bytes_per_s: float | None = None
 
     def access_of(self, node: str) -> Access:
-        """What the node (by its name in the config) may do with the disk."""
+        """Return what the node (by its name in the config) may do with the disk."""
         return self.nodes.get(node, self.access)
 
 
@@ -113,7 +113,7 @@ class Node:
 
     @property
     def control_socket(self) -> Path:
-        """Where the node's exporter answers meshctl."""
+        """Return the socket at which the node's exporter answers meshctl."""
         return self.socket.with_suffix(".ctl")
 
 
@@ -150,7 +150,7 @@ class Config:
         }
 
     def node(self, name: str) -> Node:
-        """Raises ConfigError for a name the config does not have."""
+        """Return the node of that name. Raises ConfigError if the config has none."""
         try:
             return self._nodes_by_name[name]
         except KeyError:
@@ -184,7 +184,7 @@ class Config:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses of all nodes."""
+        """Return the addresses of all nodes."""
         return tuple(address for node in self.nodes for address in node.addresses)
 
     def policy(self, node: str, disk: str) -> DiskPolicy:

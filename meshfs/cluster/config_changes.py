@@ -22,7 +22,7 @@ _THERE = "(there)"
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Lines for people: what a reload puts in force, and what only a restart does."""
+    """Lines for people that say what a reload would put in force, and what only a restart would."""
 
     reload: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ def mount_view(config: Config, node: str, keys: Mapping[str, str]) -> View:
 
 
 def exporter_view(config: Config, node: str, keys: Mapping[str, str]) -> View:
-    """What the exporter of ``node`` goes by."""
+    """Return the settings that the exporter of ``node`` goes by."""
     scheduler = replace(config.scheduler, discipline=Discipline.FAIR)
     view: dict[Name, object] = {**_cluster(config), ("", "scheduler"): scheduler}
     view["", "discipline"] = config.scheduler.discipline

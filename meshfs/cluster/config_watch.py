@@ -59,12 +59,12 @@ class ConfigWatch:
         self._changes = Changes()
 
     def state(self) -> ConfigState:
-        """The document's "config_state"."""
+        """Return what status documents have under "config_state"."""
         changes = self._changes
         return {"error": self._error, "reload": list(changes.reload), "restart": list(changes.restart)}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Look at the files from time to time, until cancelled."""
         while True:
             try:
                 await self.look()

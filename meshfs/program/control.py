@@ -35,7 +35,7 @@ _ACCEPTING = logging.getLogger("trio.serve_listeners")
 
 
 class RefusedError(MeshfsError):
-    """The request is answered with the text as its error."""
+    """A request is refused. The text goes into the answer as its error."""
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -52,7 +52,7 @@ class _Silent:
         self._scopes: OrderedDict[trio.CancelScope, None] = OrderedDict()
 
     def make_room(self) -> bool:
-        """Whether one more connection may be served; another one may end for it."""
+        """Return whether one more connection may be served. To make room, the longest silent one may be ended."""
         if self.count < limits.CONTROL_CONNECTIONS_MAX:
             return True
         if not self._scopes:
@@ -63,7 +63,7 @@ class _Silent:
 
     @contextmanager
     def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
-        """The connection of that scope is silent during the block."""
+        """Count the connection of that scope as silent during the block."""
         self._scopes[scope] = None
         try:
             yield
@@ -72,7 +72,7 @@ class _Silent:
 
 
 async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) -> None:
-    """Answer until cancelled; the socket is the caller's."""
+    """Answer requests until cancelled. The caller keeps the socket and closes it."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening.dup()))
     silent = _Silent()
 
@@ -93,7 +93,7 @@ async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) 
 
 
 async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler], silent: _Silent | None = None) -> None:
-    """Line by line; silence and overlong lines end it."""
+    """Answer one connection line by line. Silence and overlong lines end it."""
     silent = silent or _Silent()
     received = bytearray()
     while True:
@@ -113,7 +113,7 @@ async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler], silent
 
 
 async def answer(line: bytes, verbs: Mapping[str, Handler]) -> bytes:
-    """The answer to one request, as a line without its end."""
+    """Return the answer to one request, as a line without its end."""
     try:
         made = await _handle(line, verbs)
     except RefusedError as error:

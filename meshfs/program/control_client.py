@@ -32,7 +32,7 @@ EXPORTER_SILENT: Final = "exporter-silent"
 
 
 class NoAnswer(MeshfsError):
-    """A mount or an exporter did not tell how it is; the text says why."""
+    """A mount or an exporter did not answer. The text says why."""
 
     def __init__(self, text: str, code: str = "") -> None:
         super().__init__(text)
@@ -42,7 +42,7 @@ class NoAnswer(MeshfsError):
 def read_control(
     path: Path, request: Mapping[str, object], timeout_s: float = CONTROL_TIMEOUT_S, *, who: str = "the exporter"
 ) -> Fields:
-    """One line of JSON each way. Raises NoAnswer, whose text calls the process ``who``."""
+    """Send one line of JSON and return the answer. Raises NoAnswer, whose text calls the process ``who``."""
     deadline = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
@@ -64,12 +64,12 @@ def read_control(
 
 
 def read_mount(point: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
-    """Raises NoAnswer."""
+    """Return the status document of the mount at ``point``. Raises NoAnswer."""
     return within(timeout_s, partial(read_mount_unbounded, point))
 
 
 def read_mount_unbounded(point: Path) -> Fields:
-    """For a thread of its own, as a stuck mount blocks it for good. Raises NoAnswer."""
+    """Do the same without a bound: call it in a thread of its own, which a stuck mount blocks for good."""
     path = point / STATUS_FILE
     try:
         return parse_answer(_read_file(path))

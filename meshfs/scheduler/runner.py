@@ -47,7 +47,7 @@ OnDone = Callable[[DiskRequest], None]
 
 @dataclass(frozen=True, slots=True)
 class RunnerStatus:
-    """Counters since the start; ``queued`` and ``in_flight`` are now."""
+    """Counters since the start; ``queued`` and ``in_flight`` are counts of this moment."""
 
     queued: int
     in_flight: int
@@ -62,7 +62,7 @@ class RunnerStatus:
 
 
 class Runner:
-    """One disk's queue and the disk; ``now`` is the clock given to the queue, in seconds."""
+    """Moves requests between one disk and its queue; ``now`` is the clock that the queue gets, in seconds."""
 
     def __init__(self, queue: Queue, disk: Disk, now: Callable[[], float] = trio.current_time) -> None:
         self.queue = queue
@@ -91,11 +91,11 @@ class Runner:
         self.on_fault: Callable[[DiskRequest, Exception], None] = _report
 
     def age_s(self, then_s: float) -> float:
-        """How long ago ``then_s`` was, by the queue's clock."""
+        """Return how long ago ``then_s`` was, by the queue's clock."""
         return self._now() - then_s
 
     def add(self, request: DiskRequest) -> None:
-        """Queue it; nothing reaches the disk, and nothing is answered, before ``pump``."""
+        """Queue a request. It neither reaches the disk nor is answered before ``pump`` is called."""
         if self._refusal:
             self._refused.append(request)
             return
@@ -104,12 +104,12 @@ class Runner:
         self.queue.add(request, self._now())
 
     def submit(self, request: DiskRequest) -> None:
-        """``add`` and ``pump`` for a single request."""
+        """Queue a single request, and send what may go."""
         self.add(request)
         self.pump()
 
     def pump(self) -> None:
-        """Send what the queue lets go now; from within a completion the outer call does it."""
+        """Send what the queue lets go now. Within a completion this does nothing, because the outer call will do it."""
         if self._pumping:
             self._again = True
             return
@@ -224,11 +224,11 @@ class Runner:
         return True
 
     def _cancel_queued(self) -> list[DiskRequest]:
-        """``cancel`` every queued request; those taken back."""
+        """Cancel every queued request. Return those that were taken back."""
         return [request for request in list(self._callers) if self.cancel(request)]
 
     async def wait_idle(self) -> None:
-        """Until every request known here now is done.
+        """Wait until every request that is known here now is done.
 
         Later ones don't count. Cancelling the wait leaves the requests as they are.
         """
@@ -260,7 +260,7 @@ class Runner:
             self._wake_scope.cancel()
 
     async def run(self) -> None:
-        """Pump at the times the queue names, until cancelled."""
+        """Pump at the times that the queue names, until cancelled."""
         if self._now is trio.current_time:
             await self._run_by_trio()
             return
@@ -285,7 +285,7 @@ class Runner:
             self._due()
 
     def _due(self) -> None:
-        """It may be the time the queue named."""
+        """Pump if the time that the queue named has come."""
         left_s = self._wake_time - self._now()
         if left_s <= 0:
             self._wake_time = math.inf
@@ -294,7 +294,7 @@ class Runner:
             self._alarm.set(left_s)
 
     def oldest_s(self) -> float | None:
-        """For how long the request that went to the disk first has been there; None when nothing is at it."""
+        """Return how long the oldest request at the disk has been there, or None if there is none."""
         sent = [request.sent_s for request in self._callers if request.sent_s != NEVER_S]
         return self._now() - min(sent) if sent else None
 
@@ -316,7 +316,7 @@ class Runner:
 
 
 class _IdleWait:
-    """Somebody waits until ``pending`` is empty."""
+    """A call of `wait_idle` that waits until ``pending`` is empty."""
 
     __slots__ = ("event", "pending")
 

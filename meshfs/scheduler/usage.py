@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a flow or a disk got within one window, per second of it; ``share`` is of the cost the disk served."""
+    """What a flow or a disk got per second of one window. ``share`` is its part of the cost that the disk served."""
 
     cost: float = 0.0
     iops: float = 0.0
@@ -177,7 +177,7 @@ class _Flow:
         self.notes.add(second, totals)
 
     def note_latencies(self, second: int) -> None:
-        """The same for latencies."""
+        """Note down how the latencies are distributed up to the end of ``second``."""
         if self._latencies_noted != sum(self.completions):
             self._latencies_noted = sum(self.completions)
             self._latency_notes.add(second, (array("Q", self._all_latencies()), array("Q", self.disk_latency)))
@@ -195,7 +195,7 @@ class _Flow:
         )
 
     def take_over(self, other: "_Flow") -> None:
-        """Count what ``other`` counted since it began."""
+        """Add everything that ``other`` has counted since it began."""
         self.completions = list(map(add, self.completions, other.completions))
         self.bytes = list(map(add, self.bytes, other.bytes))
         self.latency = [list(map(add, mine, theirs)) for mine, theirs in zip(self.latency, other.latency, strict=True)]
@@ -219,7 +219,7 @@ _NO_LATENCIES: Final = array("Q", Histogram().counts)
 
 
 class DiskMeter:
-    """One disk's meter; ``now`` is the queue's clock in seconds."""
+    """Counts what one disk serves; ``now`` is the queue's clock in seconds."""
 
     def __init__(self, now: float) -> None:
         self._flows: dict[FlowKey, _Flow] = {}
@@ -232,7 +232,7 @@ class DiskMeter:
         self._end = now + 1.0
 
     def done(self, request: DiskRequest, now: float) -> None:
-        """``request``, stamped by the queue, has its result."""
+        """Count a request that has its result; the queue has stamped it."""
         if not self._begin <= now < self._end:
             self._turn(now)
         flow = self._flows.get(request.flow)
@@ -286,7 +286,7 @@ class DiskMeter:
         self._end = self._begin + 1.0
 
     def _go_on_at(self, now: float) -> None:
-        """The clock jumped back: the current second goes on from there."""
+        """Begin a second at ``now``, which is earlier than what was noted, because the clock jumped back."""
         self._begin, self._end = now, now + 1.0
         for flow in self._flows.values():
             flow.waited_until = min(flow.waited_until, now)
@@ -303,7 +303,7 @@ class DiskMeter:
         self._notes.add(self._second, (cost_s, completions, size, 0.0))
 
     def disk_counts(self) -> tuple[list[int], list[int], int]:
-        """Completions and bytes by Op, and errors, of all flows since the start."""
+        """Return completions and bytes by Op, and errors, of all flows since the start."""
         flows = [*self._flows.values(), self._others]
         completions = [sum(flow.completions[op] for flow in flows) for op in Op]
         sizes = [sum(flow.bytes[op] for flow in flows) for op in Op]

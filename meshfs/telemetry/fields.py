@@ -14,7 +14,7 @@ def printable(text: str) -> str:
 
 
 class Fields:
-    """One JSON object."""
+    """Reads one JSON object of another process."""
 
     def __init__(self, value: object) -> None:
         self.raw: Mapping[str, Any] = value if isinstance(value, dict) else {}

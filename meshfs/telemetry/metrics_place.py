@@ -14,7 +14,7 @@ class Server(Protocol):
     """What listens at a place. The one there is (prometheus.py) loads a library that not every process needs."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Answer requests until cancelled."""
 
     def close(self) -> None: ...
 
@@ -30,7 +30,7 @@ class MetricsPlace:
         self._serving = trio.CancelScope()
 
     def move_to(self, place: Place | None) -> None:
-        """Raises ConfigError when it cannot listen there; then it stays where it is."""
+        """Listen at another place. Raises ConfigError if that is not possible, and stays at the present place then."""
         if place == self._place:
             return
         server = self._open_server(place) if place is not None else None
@@ -41,7 +41,7 @@ class MetricsPlace:
         self._serving.cancel()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Answer at the present place, which may change meanwhile, until cancelled."""
         while True:
             with trio.CancelScope() as self._serving:
                 if self._server is not None:

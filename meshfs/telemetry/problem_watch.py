@@ -23,7 +23,7 @@ _LEVELS = {Severity.ERROR: logging.ERROR, Severity.WARNING: logging.WARNING, Sev
 
 
 class ProblemLog:
-    """Logs the difference between one look and the next."""
+    """Logs which problems came or went between one look and the next."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Problem] = {}
@@ -53,7 +53,7 @@ class ProblemWatch:
         self._log = ProblemLog()
 
     def recent(self) -> dict[str, dict[str, int]]:
-        """For the document: growth within the last minute, by group."""
+        """Return for the status document how much each counter grew within the last minute, by group."""
         return {group: recent.grown() for group, recent in self._recent.items()}
 
     def note(self, now: float) -> None:
@@ -63,7 +63,7 @@ class ProblemWatch:
             self._recent[group].note(now, counts)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Look for problems from time to time, until cancelled."""
         while True:
             await self.look()
             await trio.sleep(limits.PROBLEMS_LOOK_S)

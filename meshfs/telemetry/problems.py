@@ -44,7 +44,7 @@ class Problem:
 
     @property
     def counts(self) -> bool:
-        """Whether something is not well because of it."""
+        """Return whether the problem means that something is not well."""
         return self.severity is not Severity.NOTE
 
     def as_json(self) -> ProblemItem:
@@ -134,7 +134,7 @@ def exporter_problems(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def steps(rules: Iterable[Rule], document: Mapping[str, Any]) -> Iterator[list[Problem]]:
-    """What each rule finds, rule by rule."""
+    """Yield what each rule finds, rule by rule."""
     fields = Fields(document)
     for rule in rules:
         yield [Problem(rule.code, rule.severity, subject, text) for subject, text in rule.find(fields)]
@@ -151,7 +151,7 @@ def published(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def merged(*lists: Iterable[Problem]) -> list[Problem]:
-    """Each problem once, by code and subject; the first text wins."""
+    """Return each problem once, by code and subject, with the text that comes first."""
     found: dict[tuple[str, str], Problem] = {}
     for problem in (each for problems in lists for each in problems):
         found.setdefault((problem.code, problem.subject), problem)

@@ -55,7 +55,7 @@ _BUCKETS_LE: Final = (*(str(bound / 1000) for bound in COARSE_BOUNDS_MS), "+Inf"
 
 
 class SnapshotUnavailable(MeshfsError):
-    """The event loop is ending, or did not get to a snapshot in time."""
+    """There is no snapshot, because the event loop is ending or had no time for one."""
 
 
 # --- what is in an answer -------------------------------------------------------------------
@@ -73,7 +73,7 @@ class Families:
             self._family(GaugeMetricFamily, name, text, labels).add_metric(_values(labels), float(value))
 
     def counter(self, name: str, text: str, labels: Labels, value: object) -> None:
-        """``name`` ends in _total."""
+        """Add a counter; its ``name`` ends in _total."""
         if isinstance(value, int | float):
             self._family(CounterMetricFamily, name, text, labels).add_metric(_values(labels), float(value))
 
@@ -101,7 +101,7 @@ class Families:
 
 
 class _Samples(list[Sample]):
-    """Rests while it is read, which is when the library formats it."""
+    """Yields metrics with rests between them, because the library formats them while it reads."""
 
     def __iter__(self) -> Iterator[Sample]:
         for sample, _ in zip(super().__iter__(), _rests(), strict=False):
@@ -109,7 +109,7 @@ class _Samples(list[Sample]):
 
 
 def _rests() -> Iterator[None]:
-    """Sleeps at every so manieth step."""
+    """Sleeps METRICS_REST_S after every METRICS_STEPS_MAX steps, so that formatting does not delay I/O."""
     while True:
         for _ in range(limits.METRICS_STEPS_MAX):
             yield
@@ -122,7 +122,7 @@ def _values(labels: Labels) -> list[str]:
 
 
 def tables(document: Document, name: str) -> list[Document]:
-    """The objects of a list in a document; an absent list is empty."""
+    """Return the objects of a list in a document; an absent list counts as empty."""
     found = document.get(name)
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
@@ -133,7 +133,7 @@ def table(document: Document, name: str) -> Document:
 
 
 def problem_counts(families: Families, name: str, rules: Iterable[Rule], problems: Iterable[Problem]) -> None:
-    """One line per rule; 0 says that the rule was looked at and found nothing."""
+    """Add one sample per rule; 0 says that the rule was applied and found nothing."""
     for code, count in count_by_code(rules, problems).items():
         families.gauge(name, "What is not well now, by the code of the rule.", {"code": code}, count)
 
@@ -163,7 +163,7 @@ class _Snapshots(Collector):
         self._token = self._nursery = None
 
     def collect(self) -> Iterable[Metric]:
-        """Raises SnapshotUnavailable."""
+        """Return a snapshot that the event loop makes. Raises SnapshotUnavailable."""
         families = Families()
         self._fill(families, self._take())
         return families
@@ -183,7 +183,7 @@ class _Snapshots(Collector):
             raise SnapshotUnavailable(f"no snapshot within {limits.METRICS_SNAPSHOT_TIMEOUT_S:g} s") from error
 
     def _start(self, taken: Future[Document]) -> None:
-        """In the event loop; when who asked has given up, nothing is made."""
+        """Make a snapshot in the event loop, unless the thread that asked for it has given up."""
         if not taken.set_running_or_notify_cancel():
             return
         if self._nursery is None:
@@ -207,7 +207,7 @@ class _Snapshots(Collector):
 
 
 class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
-    """Listens from its making until ``close``; answers while ``run`` runs.
+    """Listens from its creation until ``close``, and answers while ``run`` runs.
 
     It is the library's own server but for three things: connections are bounded, nothing is
     looked up in the DNS, and the event loop accepts, so that no thread polls for the end.
@@ -217,7 +217,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
     request_queue_size = limits.METRICS_BACKLOG
 
     def __init__(self, place: tuple[str, int], snapshots: _Snapshots) -> None:
-        """Raises OSError."""
+        """Listen at ``place``. Raises OSError if that is not possible."""
         if ":" in place[0]:
             self.address_family = socket.AF_INET6
         self._snapshots = snapshots
@@ -231,7 +231,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         self.set_app(_application(snapshots))
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Answer requests until cancelled."""
         logger.info("metrics at http://%s/metrics", format_endpoint(self.server_name, self.server_port))
         async with trio.open_nursery() as nursery:
             self._snapshots.begin(nursery)
@@ -256,7 +256,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         self.server_close()
 
     def server_bind(self) -> None:
-        """As HTTPServer's, which would also look up the host's name."""
+        """Bind as HTTPServer does, but without looking up the name of the host."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -290,7 +290,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         return True
 
     def asked(self, request: socket.socket) -> None:
-        """The request of this connection is there, or the connection is over."""
+        """Note that the request of this connection has arrived, or that the connection is over."""
         with self._counting:
             self._silent.pop(request, None)
 
@@ -351,7 +351,7 @@ def _application(snapshots: _Snapshots) -> WSGIApplication:
 
 
 def open_metrics(place: tuple[str, int], make: Snapshot, fill: Callable[[Families, Document], None]) -> MetricsServer:
-    """Listen at an IP address and port. Raises ConfigError when that cannot be."""
+    """Listen at an IP address and port. Raises ConfigError if that is not possible."""
     try:
         return MetricsServer(place, _Snapshots(make, fill))
     except OSError as error:

@@ -22,12 +22,12 @@ class Stage(enum.Enum):
 
 
 def is_queued(request: DiskRequest) -> bool:
-    """Whether a queue has it: it was added, and neither sent nor cancelled since."""
+    """Return whether a queue holds the request: it was added, and has been neither sent nor cancelled since."""
     return request.sent_s == NEVER_S and request.added_s != NEVER_S
 
 
 def cancel_behind_head(queue: deque[DiskRequest], cancelled: set[DiskRequest], request: DiskRequest) -> None:
-    """Take out a request that is not the oldest of ``queue``, without looking for it.
+    """Cancel a request that is not the oldest of ``queue``, without searching for it.
 
     It stays there as one of ``cancelled`` until it would be the oldest, as whoever ends may have thousands waiting, and
     to search for each of them takes the square of their number. When most of a queue is cancelled it is made anew, so
@@ -42,13 +42,13 @@ def cancel_behind_head(queue: deque[DiskRequest], cancelled: set[DiskRequest], r
 
 
 def drop_cancelled(queue: deque[DiskRequest], cancelled: set[DiskRequest]) -> None:
-    """Make the oldest request that is not cancelled the first one; to be called where another one became the first."""
+    """Drop cancelled requests from the front. Call this whenever another request became the first of the queue."""
     while queue and queue[0] in cancelled:
         cancelled.remove(queue.popleft())
 
 
 class Tat:
-    """A limit as a theoretical arrival time: ``request_s`` and ``byte_s`` are what a request moves it on."""
+    """A limit as a theoretical arrival time. Each request moves it on by ``request_s``, and by ``byte_s`` per byte."""
 
     __slots__ = ("_byte_s", "_charged_s", "_request_s", "_tat_s")
 
@@ -59,7 +59,7 @@ class Tat:
         self._charged_s = 0.0
 
     def eligible(self, now: float) -> float:
-        """From when on the next request may go."""
+        """Return the time from which on the next request may go."""
         # A clock that jumped back must not hold anybody for the length of the jump.
         self._tat_s = min(self._tat_s, now + self._charged_s + _BURST_S)
         return self._tat_s - _BURST_S
@@ -70,12 +70,12 @@ class Tat:
 
     @property
     def settled_s(self) -> float:
-        """From then on it might as well be new."""
+        """From this time on the limit owes nothing any more, so that a new one would do the same."""
         return self._tat_s
 
 
 def tats(policy: FlowPolicy | DiskPolicy) -> list[Tat]:
-    """The limits of a flow, or of a whole disk, that are set."""
+    """Return one arrival time for each limit that is set for a flow or for a whole disk."""
     found = []
     if policy.limit_iops is not None:
         found.append(Tat(1.0 / policy.limit_iops, 0.0))
@@ -85,7 +85,7 @@ def tats(policy: FlowPolicy | DiskPolicy) -> list[Tat]:
 
 
 class Server:
-    """A class: its flows that are ready, by start tag, and its own place between the classes."""
+    """A class of I/O: its flows that are ready, ordered by start tag, and its own tags between the classes."""
 
     __slots__ = ("finish", "in_flight", "last_s", "name", "per_share", "ready", "start", "v")
 
@@ -107,7 +107,7 @@ class Server:
 
 
 class Flow:
-    """One flow; ``entry`` is its place in the list of the stage it is in."""
+    """One flow of requests; ``entry`` is its place in the list of the stage that it is in."""
 
     __slots__ = (
         "barriers", "cancelled", "entry", "finish", "gate", "in_flight", "key", "last_s", "last_write", "lifted",
@@ -166,6 +166,6 @@ class Flow:
 
     @property
     def oldest_s(self) -> float:
-        """When the oldest request that still waits came; one has to."""
+        """Return when the oldest waiting request was added. Requires that one waits."""
         oldest = [next(iter(waiting)) for waiting in (self.barriers, self.queue) if waiting]
         return min(request.added_s for request in oldest)

@@ -24,7 +24,7 @@ from meshfs.scheduler.decide.policy import DiskPolicy
 
 
 class Gates:
-    """All limits of one disk. Flows pass one request at a time."""
+    """Holds all limits of one disk. A flow passes them with one request at a time."""
 
     def __init__(self) -> None:
         #: Whether the disk itself has a limit.
@@ -38,7 +38,7 @@ class Gates:
         self._last_s = 0.0
 
     def configure(self, policy: DiskPolicy, shares: Mapping[Hashable, float], now: float) -> None:
-        """The disk's limits from now on. To be called with no flow held."""
+        """Set the disk's limits from now on. Requires that no flow is held."""
         for index, rate in enumerate((policy.limit_iops, policy.limit_bytes_per_s)):
             pacer = self._pacers[index]
             if rate is None:
@@ -50,7 +50,7 @@ class Gates:
         self.paced = any(pacer is not None for pacer in self._pacers)
 
     def enter(self, flow: Flow, now: float) -> bool:
-        """Take the flow's oldest request as far as it gets: True when it passed all, else it is held."""
+        """Take the flow's oldest request through the limits. Return True if it passed; otherwise it is held."""
         if flow.limited:
             at = max(tat.eligible(now) for tat in flow.tats)
             if at > now:
@@ -79,7 +79,7 @@ class Gates:
         self.held += 1
 
     def leave(self, flow: Flow) -> None:
-        """The flow's oldest request is withdrawn from where it is held."""
+        """Withdraw the flow's oldest request from the limit that holds it."""
         pacer = self._pacers[flow.gate - 1] if flow.gate else None
         if pacer is None:
             self._limited.remove(flow.entry)
@@ -99,7 +99,7 @@ class Gates:
         flow.stage = Stage.IDLE
 
     def release(self, now: float) -> list[Flow]:
-        """The flows whose oldest request has passed all gates by now."""
+        """Return the flows whose oldest request has passed all limits by now."""
         again = self._jumped_back() if now < self._last_s else []
         passed = [flow for flow in again if self.enter(flow, now)]
         self._last_s = now
@@ -119,13 +119,13 @@ class Gates:
         return passed
 
     def _jumped_back(self) -> list[Flow]:
-        """Flows held until a time that is far away now."""
+        """Withdraw and return all held flows. After the clock jumped back, the times they wait for are far away."""
         flows = [entry[2] for entry in self._limited]
         for flow in flows:
             self.leave(flow)
         return flows
 
     def next_time(self, now: float) -> float:
-        """When to ask `release` again, after ``now``; inf when nothing is held."""
+        """Return when to call `release` again, after ``now``, or inf if nothing is held."""
         at = max(self._limited[0][0], now + STEP_MIN_S) if self._limited else inf
         return min([at, *(pacer.next_time(now) for pacer in self._pacers if pacer is not None)])

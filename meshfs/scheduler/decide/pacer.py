@@ -49,7 +49,7 @@ class _Flow:
 
 
 class _Class:
-    """A class's virtual time and its flows in use."""
+    """A class of I/O: its virtual time and its flows in use."""
 
     __slots__ = ("flows", "leaving", "share", "speed", "v", "waiting", "weight")
 
@@ -74,7 +74,7 @@ class Pacer:
         self._numbers = count()
 
     def configure(self, rate_per_s: float, shares: Mapping[Hashable, float], now: float) -> None:
-        """Another limit from now on; what was let go before still counts."""
+        """Set another limit from now on. Requests that have passed before still count."""
         self._advance(now)
         self._rate = rate_per_s
         for name, share in shares.items():
@@ -82,7 +82,7 @@ class Pacer:
         self._set_speeds()
 
     def enter(self, key: Hashable, name: Hashable, weight: float, amount: float, now: float) -> bool:
-        """A flow's next request: True when it may go at once, else `release` will name the flow."""
+        """Enter a flow's next request. Return True if it may go at once; otherwise `release` will name the flow."""
         self._advance(now)
         klass = self._classes[name]
         flow = klass.flows.get(key)
@@ -106,7 +106,7 @@ class Pacer:
         return False
 
     def leave(self, key: Hashable, name: Hashable) -> None:
-        """The flow's request that waits here is withdrawn."""
+        """Withdraw the flow's request that waits here."""
         klass = self._classes[name]
         flow = klass.flows[key]
         klass.waiting.remove(flow.entry)
@@ -114,7 +114,7 @@ class Pacer:
         klass.leaving.add(flow.entry)
 
     def release(self, now: float) -> list[Hashable]:
-        """The flows whose requests may go now."""
+        """Return the flows whose requests may go now."""
         self._advance(now)
         released = []
         for klass in self._classes.values():
@@ -127,7 +127,7 @@ class Pacer:
         return released
 
     def next_time(self, now: float) -> float:
-        """When to ask `release` again, after ``now``; inf when nothing waits. To be asked after `release`."""
+        """Return when to call `release` again, after ``now``, or inf if nothing waits. Call it after `release`."""
         wait_s = inf
         for klass in self._classes.values():
             if klass.waiting:
@@ -139,7 +139,7 @@ class Pacer:
         return now + max(min(wait_s, self._next_leave_s()), STEP_MIN_S)
 
     def __len__(self) -> int:
-        """Flows in use."""
+        """Return how many flows are in use."""
         return sum(len(klass.flows) for klass in self._classes.values())
 
     def _let_go(self, klass: _Class, flow: _Flow) -> None:
@@ -155,7 +155,7 @@ class Pacer:
             klass.speed = self._rate * klass.share / total / klass.weight if klass.flows else 0.0
 
     def _next_leave_s(self) -> float:
-        """Until the first flow goes out of use, at the speeds of now."""
+        """Return how long it takes until the first flow goes out of use, at the present speeds."""
         classes = [klass for klass in self._classes.values() if klass.leaving]
         return max(min(((klass.leaving[0][0] - klass.v) / klass.speed for klass in classes), default=inf), 0.0)
 
@@ -172,7 +172,7 @@ class Pacer:
             left_s -= step_s
 
     def _end_uses(self) -> None:
-        """Forget the flows the fluid is done with: the first to leave, and who leaves with it."""
+        """Forget the flows that the fluid model has served: the first to leave, and all that leave together with it."""
         first_s = self._next_leave_s()
         for klass in self._classes.values():
             leaving = klass.leaving

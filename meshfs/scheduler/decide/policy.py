@@ -46,12 +46,12 @@ _CHANGE_KEYS: Final = ("node", "class", "system_floor", "weight", "reservation",
 
 
 class PolicyError(MeshfsError, ValueError):
-    """What is wanted is not possible; the text says which value, what was found, what is allowed."""
+    """A policy is not possible. The text says which value is wrong, what was found and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowPolicy:
-    """What one flow gets. `reservation` is a share of the disk, 0 to 1; a limit of None is none."""
+    """Says what one flow gets. `reservation` is a share of the disk from 0 to 1. A limit of None means no limit."""
 
     weight: float = 1.0
     reservation: float = 0.0
@@ -61,7 +61,7 @@ class FlowPolicy:
 
 @dataclass(frozen=True)
 class DiskPolicy:
-    """What one disk's scheduler goes by.
+    """Says how one disk is shared.
 
     weights    by node, for both of its classes; a node that is not here has 1
     flows      the flows with a policy of their own, which is whole: weights do not touch it
@@ -76,21 +76,21 @@ class DiskPolicy:
     changed: frozenset[FlowKey | None] = frozenset()
 
     def of(self, flow: FlowKey) -> FlowPolicy:
-        """A flow's policy; of any flow, known or not."""
+        """Return the policy of a flow, which need not have one of its own."""
         known = self.flows.get(flow)
         return known if known is not None else FlowPolicy(self.weights.get(flow.node, 1.0))
 
     def source(self, flow: FlowKey | None = None) -> str:
-        """Whether the flow's values (without a flow: the disk's own) are all the config's."""
+        """Return where the values of a flow (None: of the disk itself) come from: the config, or a change since."""
         return "run time" if flow in self.changed else "config"
 
     def share(self, io_class: IoClass) -> float:
-        """The class's share of the disk when both want everything."""
+        """Return the share of the disk that the class has when both classes want everything."""
         return self.system_floor if io_class is IoClass.SYSTEM else 1.0 - self.system_floor
 
 
 def in_range(key: str, value: object) -> float:
-    """The value as a number. Raises PolicyError when it is none, or out of the key's range."""
+    """Return the value as a number. Raises PolicyError if it is no number, or out of the key's range."""
     low, high = RANGES[key]
     # The comparison refuses NaN and infinities as well.
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -99,7 +99,7 @@ def in_range(key: str, value: object) -> float:
 
 
 def check(policy: DiskPolicy, nodes: Collection[str]) -> None:
-    """Every value in its range, every flow of a known node, all promises together no more than there is."""
+    """Raise PolicyError unless each value is in its range, each node is known, and all promises fit together."""
     _check_values(policy, DISK_KEYS, "")
     for node, weight in policy.weights.items():
         _check_node(node, nodes)
@@ -155,7 +155,7 @@ class Change:
 
     @classmethod
     def parse(cls, wish: object) -> "Change":
-        """From a JSON object such as {"node": "n2", "class": "app", "weight": 4}. Raises PolicyError."""
+        """Make a change of a JSON object such as {"node": "n2", "class": "app", "weight": 4}. Raises PolicyError."""
         if not isinstance(wish, dict):
             raise PolicyError(f"found {_shown(wish)}, expected an object of what to set")
         for key in wish:
@@ -172,7 +172,7 @@ class Change:
         return cls(node, io_class, MappingProxyType(values))
 
     def flows(self) -> tuple[FlowKey | None, ...]:
-        """Whose values change; None is the disk itself."""
+        """Return the flows whose values change; None stands for the disk itself."""
         if self.node is None:
             return (None,)
         return tuple(FlowKey(self.node, each) for each in IoClass if self.io_class in (None, each))
@@ -220,7 +220,7 @@ class Overrides:
         return Overrides(MappingProxyType(values))
 
     def policy(self, base: DiskPolicy, nodes: Collection[str]) -> DiskPolicy:
-        """What is in force: the config's `base` with the values on top. Raises PolicyError when that cannot be."""
+        """Return what is in force: the config's `base` with the values on top. Raises PolicyError if it cannot be."""
         policy = self._over(base)
         check(policy, nodes)
         return policy

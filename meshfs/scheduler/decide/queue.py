@@ -19,7 +19,7 @@ from meshfs.scheduler.learn.cost import CostModel
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """A flow as its queue sees it now.
+    """Describes a flow as its queue sees it now.
 
     lag_s         disk time it is behind (+) or ahead (-) of the others of its class
     held          why it may not go although it waits: "", "flow limit" or "disk limit"
@@ -37,30 +37,30 @@ class FlowState:
 
 
 class Queue(Protocol):
-    """What the runner needs of a scheduling discipline."""
+    """The interface of a scheduling discipline, as the runner needs it."""
 
     discipline: str
     costs: CostModel
 
     @property
     def depth(self) -> int:
-        """Requests at the disk at once, as of now."""
+        """How many requests the disk may have at once now."""
 
     def add(self, request: DiskRequest, now: float) -> None: ...
 
     def pop(self, now: float) -> DiskRequest | float | None: ...
 
     def done(self, request: DiskRequest, now: float) -> None:
-        """``request``, popped before, has its result."""
+        """Take note that a request, popped before, has its result."""
 
     def cancel(self, request: DiskRequest) -> bool:
-        """Take a request out that was not popped yet; False when it is too late."""
+        """Take out a request that was not popped yet. Return False if it is too late."""
 
     def flows(self, now: float) -> list[FlowState]:
-        """Every flow that is known, the idle ones of the last while included."""
+        """Return every known flow, with those that became idle a short while ago."""
 
     def __len__(self) -> int:
-        """Requests that wait."""
+        """Return how many requests wait."""
 
 
 class FifoQueue:
