@@ -252,14 +252,20 @@ class ExporterRecord(StatusRecord):
 
 
 class PolicyRecord(Record):
-    """What the scheduler of a disk was told of a flow, or of the disk itself."""
+    """What a disk's scheduler was told, of a flow or of the disk itself."""
 
-    weight = number()
-    reservation = number()
-    system_floor = number()
     limit_iops = number()
     limit_bytes_per_s = number()
     source = text()
+
+
+class DiskPolicyRecord(PolicyRecord):
+    system_floor = number()
+
+
+class FlowPolicyRecord(PolicyRecord):
+    weight = number()
+    reservation = number()
 
 
 class FlowRecord(TotalsRecord):
@@ -280,8 +286,9 @@ class FlowRecord(TotalsRecord):
     bytes_per_s = part(WindowsRecord)
 
     @property
-    def policy(self) -> PolicyRecord:
-        return PolicyRecord(self.raw)
+    def policy(self) -> FlowPolicyRecord:
+        """The keys of a flow's policy stand in the flow itself."""
+        return FlowPolicyRecord(self.raw)
 
 
 class CostRecord(Record):
@@ -309,7 +316,7 @@ class FlowsDiskRecord(Record):
     depth = integer()
     in_flight = integer()
     queued = integer()
-    policy = part(PolicyRecord)
+    policy = part(DiskPolicyRecord)
     cost = part(CostRecord)
     jain = part(JainRecord)
     utilisation = part(WindowsRecord)

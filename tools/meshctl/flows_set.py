@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
@@ -9,7 +10,7 @@ from meshctl.main_types import Subparsers
 from meshctl.sources import Exporter, exporters_here
 from meshfs.errors import ConfigError
 from meshfs.telemetry.problems import Problem, Severity
-from meshfs.telemetry.records import FlowsDiskRecord, FlowsRecord, PolicyRecord
+from meshfs.telemetry.records import DiskPolicyRecord, FlowPolicyRecord, FlowsDiskRecord, FlowsRecord
 
 ALL = "all"
 _FLOW_KEYS = ("weight", "reservation")
@@ -150,23 +151,33 @@ def not_in_force(disk: FlowsDiskRecord, wanted: dict[str, Any]) -> list[str]:
     """Return settings that the exporter accepted and does not show, because nothing may be overridden in silence."""
     values = {key: value for key, value in wanted.items() if key not in ("node", "class")}
     if "node" not in wanted:
-        return differences("", disk.policy, values)
+        return differences("", _of_disk(disk.policy), values)
     return [
         line
         for flow in disk.flows
         if flow.node == wanted["node"] and wanted["class"] in (None, flow.io_class)
-        for line in differences(f"{flow.node}/{flow.io_class}: ", flow.policy, values)
+        for line in differences(f"{flow.node}/{flow.io_class}: ", _of_flow(flow.policy), values)
     ]
 
 
-def differences(who: str, found: PolicyRecord, values: dict[str, float | None]) -> list[str]:
-    in_force = {
-        "weight": found.weight,
-        "reservation": found.reservation,
-        "system_floor": found.system_floor,
-        "limit_iops": found.limit_iops,
-        "limit_bytes_per_s": found.limit_bytes_per_s,
+def _of_disk(policy: DiskPolicyRecord) -> dict[str, float | None]:
+    return {
+        "system_floor": policy.system_floor,
+        "limit_iops": policy.limit_iops,
+        "limit_bytes_per_s": policy.limit_bytes_per_s,
     }
+
+
+def _of_flow(policy: FlowPolicyRecord) -> dict[str, float | None]:
+    return {
+        "weight": policy.weight,
+        "reservation": policy.reservation,
+        "limit_iops": policy.limit_iops,
+        "limit_bytes_per_s": policy.limit_bytes_per_s,
+    }
+
+
+def differences(who: str, in_force: Mapping[str, float | None], values: Mapping[str, float | None]) -> list[str]:
     lines = []
     for key, value in values.items():
         actual = in_force[key]
