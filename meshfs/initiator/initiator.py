@@ -21,7 +21,7 @@ from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.linux.interfaces import Interface, KnownInterfaces
 from meshfs.smb.auth import Initiator as Login
-from meshfs.telemetry.documents import DiskIo, ExporterStatus
+from meshfs.telemetry.documents import DiskIo, RemoteExporterStatus
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Initiator:
         except OSError as error:
             logger.error("disk %s: writes that nobody flushed may be lost: %s", disk_id, error)
 
-    def status(self) -> list[ExporterStatus]:
+    def status(self) -> list[RemoteExporterStatus]:
         """The exporters' part of the mount's status, for `meshctl paths`."""
         now = trio.current_time()
         return [exporter_status(exporter, now) for exporter in self.exporters.values()]

@@ -9,7 +9,7 @@ from meshfs.fuse.handles import Port
 from meshfs.initiator import ExporterState
 from meshfs.model import DiskInfo
 from meshfs.mount.settings import Settings
-from meshfs.telemetry.documents import DiskIo, ExporterStatus
+from meshfs.telemetry.documents import DiskIo, RemoteExporterStatus
 
 
 class Exporter(Protocol):
@@ -34,7 +34,7 @@ class Exporters(Protocol):
 
     def port(self, disk_id: str) -> Port: ...
 
-    def status(self) -> list[ExporterStatus]: ...
+    def status(self) -> list[RemoteExporterStatus]: ...
 
     def io(self, disk_id: str) -> DiskIo: ...
 

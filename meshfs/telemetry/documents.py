@@ -126,7 +126,7 @@ class PathStatus(ChannelStatus):
     received_bytes: int
 
 
-class ExporterStatus(TypedDict):
+class RemoteExporterStatus(TypedDict):
     """An exporter as the initiator sees it."""
 
     node: str
@@ -146,7 +146,7 @@ class ExporterStatus(TypedDict):
     waiting: list[WaitingCall]
 
 
-class MountExporter(ExporterStatus):
+class MountExporter(RemoteExporterStatus):
     """With what the mount's config says of it, and the digest of the config that the exporter goes by."""
 
     addresses: int

@@ -16,6 +16,7 @@ WRITTEN: list[tuple[type[Record], Any]] = [
     (records.ReloadRecord, documents.ReloadOutcome),
     (records.ExporterRecord, exporter_documents.ExporterStatus),
     (records.FlowsDiskRecord, exporter_documents.DiskFlows),
+    (records.FlowPolicyRecord, exporter_documents.FlowItem),
 ]
 VALUES = st.sampled_from([None, True, 5, -1, 1e300, float("nan"), "text", [], {}, [1], [{}], [[]], {"p50": "late"}])
 

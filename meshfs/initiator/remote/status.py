@@ -4,10 +4,10 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.states import ExporterState, PathState
-from meshfs.telemetry.documents import ChannelStatus, ExporterStatus, PathStatus
+from meshfs.telemetry.documents import ChannelStatus, PathStatus, RemoteExporterStatus
 
 
-def exporter_status(exporter: RemoteExporter, now: float) -> ExporterStatus:
+def exporter_status(exporter: RemoteExporter, now: float) -> RemoteExporterStatus:
     """``channels`` has an entry for every path there may be, connected or not."""
     retry_at = exporter.retry_at
     channels = exporter.channels

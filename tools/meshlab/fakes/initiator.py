@@ -9,7 +9,7 @@ from meshfs.cluster.config import Config
 from meshfs.initiator import ExporterState
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.model import DiskInfo
-from meshfs.telemetry.documents import DiskIo, ExporterStatus
+from meshfs.telemetry.documents import DiskIo, RemoteExporterStatus
 from meshlab.fakes.port import FakePort, fake_disk
 
 DISK_BYTES = 1 << 20
@@ -38,7 +38,7 @@ class FakeInitiator:
     def port(self, disk_id: str) -> FakePort:
         return self.ports[disk_id]
 
-    def status(self) -> list[ExporterStatus]:
+    def status(self) -> list[RemoteExporterStatus]:
         return [_exporter_status(node, exporter.state.value) for node, exporter in self.exporters.items()]
 
     def io(self, disk_id: str) -> DiskIo:
@@ -71,7 +71,7 @@ class FakeInitiator:
         await trio.sleep_forever()
 
 
-def _exporter_status(node: str, state: str) -> ExporterStatus:
+def _exporter_status(node: str, state: str) -> RemoteExporterStatus:
     """What is told of an exporter that has no paths."""
     return {
         "node": node,
