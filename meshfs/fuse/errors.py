@@ -6,7 +6,7 @@ import os
 
 from meshfs import bugs
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class FuseError(OSError):
@@ -23,5 +23,5 @@ def errno_of(operation: str, error: Exception) -> int:
     """
     if isinstance(error, OSError):
         return error.errno or (errno.ETIMEDOUT if isinstance(error, TimeoutError) else errno.EIO)
-    bugs.report(log, f"{operation} (the caller got EIO)", error)
+    bugs.report(logger, f"{operation} (the caller got EIO)", error)
     return errno.EIO

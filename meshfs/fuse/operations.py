@@ -71,7 +71,7 @@ from meshfs.namespace.tree import (
     Tree,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: The errno for each request that nothing here serves. Answered ENOSYS once, the kernel does these three alone.
 UNSERVED: Final[Mapping[str, int]] = {
@@ -201,7 +201,7 @@ class Operations:
         try:
             return self._openers.truncating(int(inode), int(caller.pid), trio.current_time())
         except Ambiguous:
-            log.warning("inode %d: an open with O_TRUNC is refused (EBUSY): two processes of another PID namespace "
+            logger.warning("inode %d: an open with O_TRUNC is refused (EBUSY): two processes of another PID namespace "
                         "opened the disk within %g s, and the kernel does not say which of them truncates; try again",
                         inode, limits.FUSE_TRUNCATE_WITHIN_S)  # fmt: skip
             raise FuseError(errno.EBUSY) from None

@@ -19,7 +19,7 @@ import trio
 
 from meshfs import limits
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 _INVAL_INODE: Final = 2
@@ -52,7 +52,7 @@ class PageCache:
                 self._notify, inode, start, stop - start, abandon_on_cancel=True, limiter=self._limiter
             )
         if scope.cancelled_caught:
-            log.debug("pages %d to %d of inode %d are held by others", start, stop, inode)
+            logger.debug("pages %d to %d of inode %d are held by others", start, stop, inode)
 
     async def drop_file(self, inode: int) -> None:
         """Do the same for all pages of a file, and drop its attributes, without a bound on the time."""
@@ -70,7 +70,7 @@ class PageCache:
             os.write(self._fd, _NOTIFICATION.pack(_NOTIFICATION.size, _INVAL_INODE, 0, inode, offset, length))
         except OSError as error:
             # ENOENT: the kernel has no such inode, hence no pages of it. Others: the mount is ending.
-            log.debug("pages %d+%d of inode %d are not dropped: %s", offset, length, inode, error)
+            logger.debug("pages %d+%d of inode %d are not dropped: %s", offset, length, inode, error)
         finally:
             self._leave()
 

@@ -13,7 +13,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.linux.mountinfo import read_mounts, topmost
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _BDI: Final = Path("/sys/class/bdi")
 
@@ -22,10 +22,10 @@ def tune(mountpoint: str) -> None:
     """Raise the read-ahead of the file system mounted there, and log where that cannot be done."""
     mount = topmost(read_mounts(), mountpoint)
     if mount is None:
-        log.debug("no mount at %s to tune", mountpoint)
+        logger.debug("no mount at %s to tune", mountpoint)
         return
     device = f"{os.major(mount.device)}:{os.minor(mount.device)}"
     try:
         (_BDI / device / "read_ahead_kb").write_text(str(limits.FUSE_READ_AHEAD_KIB))
     except OSError as error:
-        log.debug("read-ahead stays as it is: %s", error)
+        logger.debug("read-ahead stays as it is: %s", error)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: arg_start is the 48th field of proc_pid_stat(5). This is its index in the list of the fields after the second.
 _ARG_START: Final = 48 - 3
@@ -50,4 +50,4 @@ def be_spared_at_shutdown() -> None:
             memory.seek(int(after_name[_ARG_START]))
             memory.write(b"@")
     except OSError as error:
-        log.debug("the process cannot be marked for systemd's shutdown: %s", error)
+        logger.debug("the process cannot be marked for systemd's shutdown: %s", error)

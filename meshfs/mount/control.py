@@ -16,7 +16,7 @@ from typing import Final
 from meshfs.errors import ConfigError
 from meshfs.transport.listening import listen_unix
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _RUN: Final = Path("/run/meshfs")
 
@@ -30,7 +30,7 @@ def mount_control() -> Iterator[socket.socket | None]:
     try:
         listening = listen_unix(path)
     except ConfigError as error:
-        log.warning("no control socket, so a reload is by SIGHUP only: %s", error)
+        logger.warning("no control socket, so a reload is by SIGHUP only: %s", error)
         yield None
         return
     try:

@@ -33,7 +33,7 @@ from meshfs.program.control import serve_control
 from meshfs.telemetry.fields import printable
 from meshfs.telemetry.metrics_place import MetricsPlace, Place, Server, Snapshot
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_ready: Ready, front: FrontEnd) -> None:
@@ -88,7 +88,7 @@ async def _announce(served: trio.Event, own: OwnMount, mount: Mount, settings: S
             await mount.mesh.changed.wait()
     for line in missing_disks(settings.awaited, mount.status.document()):
         text = printable(f"{settings.mountpoint} is mounted, and after {timeout_s:g} s (wait_timeout) {line}")
-        log.warning("%s", text)
+        logger.warning("%s", text)
         if not settings.options.foreground:
             # The command's standard error, until on_ready; in the foreground the log is there.
             print(f"meshfs: {text}", file=sys.stderr)
@@ -100,7 +100,7 @@ async def _stop_on_signal(serving: trio.CancelScope, own: OwnMount) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             async for number in signals:
-                log.info("%s: unmounting", signal.Signals(number).name)
+                logger.info("%s: unmounting", signal.Signals(number).name)
                 if nursery.child_tasks:
                     break
                 nursery.start_soon(_unmount, serving, own)

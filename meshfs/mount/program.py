@@ -20,7 +20,7 @@ from meshfs.mount.remount import remount
 from meshfs.mount.settings import Settings, prepare, with_absolute_log
 from meshfs.program.command import run_command
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def _work(settings: Settings, on_ready: Ready) -> int:
     except* (MountFailed, OSError) as group:
         status = EXIT_FAILURE
         for error in _leaves(group):
-            log.error("%s", error)
+            logger.error("%s", error)
             print(f"meshfs: {error}", file=sys.stderr)
     return status
 

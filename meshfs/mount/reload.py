@@ -28,7 +28,7 @@ from meshfs.program.control import RefusedError, Request
 from meshfs.telemetry.documents import ReloadOutcome
 from meshfs.telemetry.metrics_place import MetricsPlace
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _OPTIONS = (
     *(("io_class", "class"), ("page_cache", "cache"), ("io_timeout_s", "io_timeout"), ("log_path", "log")),
@@ -72,11 +72,11 @@ class Reloader:
             self._log.reopen()
             outcome = await self._reload(said, config)
             if outcome.failure:
-                log.error("not reloaded, everything stays as it was: %s", outcome.failure)
+                logger.error("not reloaded, everything stays as it was: %s", outcome.failure)
             else:
-                log.info("reloaded %s: %s", self._settings.config.given, "; ".join(outcome.changed) or "nothing new")
+                logger.info("reloaded %s: %s", self._settings.config.given, "; ".join(outcome.changed) or "nothing new")
             for line in outcome.refused:
-                log.warning("reload: %s", line)
+                logger.warning("reload: %s", line)
             await self._mount.look()
         return outcome
 

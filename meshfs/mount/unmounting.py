@@ -22,7 +22,7 @@ import trio
 from meshfs import limits
 from meshfs.linux.mountinfo import read_mounts, topmost
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ async def unmount_when_free(mount: OwnMount) -> None:
             if not why:
                 return
             if not warned:
-                log.warning("still serving, for %g s at most, as %s", limits.UNMOUNT_BUSY_S, why)
+                logger.warning("still serving, for %g s at most, as %s", limits.UNMOUNT_BUSY_S, why)
                 warned = True
             await trio.sleep(limits.UNMOUNT_RETRY_S)
 

@@ -30,7 +30,7 @@ from typing import Final
 
 from meshfs import limits
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # FUSE_MIN_READ_BUFFER: reads of less are refused.
 _READ_BYTES: Final = 8192
@@ -77,5 +77,5 @@ def amended(request: bytes, answer: bytes) -> bytes:
     flags = (flags & ~(_AUTO_INVAL_DATA | _ATOMIC_O_TRUNC)) | (offered & _HANDLE_KILLPRIV_V2)
     background = limits.FUSE_BACKGROUND_MAX
     head = _ANSWER.pack(length, error, unique, major, minor, readahead, flags, background, background * 3 // 4)
-    log.debug("FUSE %d.%d, flags 0x%08x of 0x%08x", major, minor, flags, offered)
+    logger.debug("FUSE %d.%d, flags 0x%08x of 0x%08x", major, minor, flags, offered)
     return head + answer[_ANSWER.size :]

@@ -38,7 +38,7 @@ from meshfs.fuse.pyfuse3_front.handshake import handshake
 from meshfs.loop import reactor, worker
 from meshfs.loop.worker import Worker
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _VERSION_KNOWN: Final = "3.5.0"
 #: Requests taken in one round of the reactor, before channels get their turn.
@@ -56,7 +56,7 @@ async def run_loop(fd: int, writes_bytes: Callable[[], int]) -> None:
     progress."""
     known = pyfuse3.__version__ == _VERSION_KNOWN
     if not (known and hasattr(pyfuse3, "_wait_fuse_readable") and hasattr(pyfuse3, "_session_loop")):
-        log.warning("pyfuse3 %s is not %s: using its own, slower loop", pyfuse3.__version__, _VERSION_KNOWN)
+        logger.warning("pyfuse3 %s is not %s: using its own, slower loop", pyfuse3.__version__, _VERSION_KNOWN)
         await pyfuse3.main(max_tasks=limits.FUSE_WORKERS_MAX)
         return
     original = _private._wait_fuse_readable
@@ -184,11 +184,11 @@ class _Workers:
         if number == errno.ENOMEM and self._all:
             # This worker had no request yet. The workers that there are serve all further requests.
             self._workers_max = len(self._all)
-            log.warning("no memory for more than %d FUSE requests at once", self._workers_max)
+            logger.warning("no memory for more than %d FUSE requests at once", self._workers_max)
             return
         if error is not None and not isinstance(error, OSError) and isinstance(error, Exception):
             # Its request may never be answered, which its caller notices; all others go on.
-            bugs.report(log, "a FUSE worker", error)
+            bugs.report(logger, "a FUSE worker", error)
             self._watch()
             return
         if self._failure is None:
