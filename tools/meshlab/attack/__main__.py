@@ -1,4 +1,4 @@
-"""`python -m meshlab.attack KIND ...`: one attacker as a process."""
+"""`python -m meshlab.attack KIND ...` runs one attacker as a process."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What every attack has: the exporter it attacks, the node it is or pretends to be, its end, and its counts."""
+"""The common part of all attacks: the attacked exporter, the attacking node, the time it ends, and its counts."""
 
 import argparse
 import ctypes
@@ -19,9 +19,10 @@ from meshfs.smb.constants import Command, SessionFlags
 from meshfs.smb.messages import EchoRequest, SessionSetupResponse
 from meshlab.smb.raw_initiator import SocketInitiator
 
-#: These end one connection and not the attack: the exporter closed it, refused it, or gave an unwanted answer.
+#: These exceptions end one connection but not the attack: the exporter closed it, refused it, or answered otherwise
+#: than expected.
 REFUSALS: Final = (OSError, EOFError, AssertionError)
-#: Before another connection is tried after a refusal: an attacker that spins would only slow itself down.
+#: The pause after a refusal, before the next attempt to connect: an attacker that spins would only slow itself down.
 REFUSED_PAUSE_S: Final = 0.01
 HELD_UP_AFTER_S: Final = 10.0
 _ECHO: Final = EchoRequest().pack()
@@ -31,13 +32,13 @@ _PR_SET_PDEATHSIG: Final = 1
 class Client(SocketInitiator):
     """A connection of an attack."""
 
-    #: Credits that it has at least, once it is logged in.
+    #: The least number of credits that the connection has after the login.
     granted = 0
 
 
 @dataclass
 class Attack:
-    """One attacker. `over` tells its loops to end; `counts` is what it reports."""
+    """One attacker. Its loops end when `over` is true; it reports `counts`."""
 
     config: Config
     node: str
@@ -54,7 +55,7 @@ class Attack:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether the attack has had time enough to get as far as the exporter lets it."""
+        """Return whether the attack has had enough time to get as far as the exporter lets it."""
         return time.monotonic() - self.begun_s > HELD_UP_AFTER_S
 
     @property
@@ -62,7 +63,7 @@ class Attack:
         return 0.0 if self.stopped else max(self.ends_s - time.monotonic(), 0.0)
 
     def ready(self) -> None:
-        """Tell whoever started the attack that it is in full swing; only the first call says so."""
+        """Print `ready`, once, so that the starter of the attack knows that it has reached its full load."""
         if not self.counts["ready"]:
             self.counts["ready"] = 1
             print("ready", flush=True)
@@ -75,12 +76,12 @@ class Attack:
 
     @property
     def address(self) -> str | tuple[str, int]:
-        """Where the exporter is attacked: at its first address, or at its Unix socket."""
+        """Return the attacked address: the exporter's first TCP address, or its Unix socket."""
         node = self.config.node(self.exporter)
         return str(node.socket) if self.options.unix else (node.addresses[0], node.port)
 
     def dial(self, timeout_s: float = 10.0, source: str | None = None) -> Client:
-        """Connect and say nothing yet. Raises OSError."""
+        """Connect and send nothing yet. Raises OSError."""
         chosen = self.options.source if source is None else source
         return Client(self.address, timeout_s, source="" if self.options.unix else chosen)
 
@@ -92,7 +93,7 @@ class Attack:
         return Keyring(self.config, self.node).password_to(self.exporter)
 
     def log_in(self, client: Client, *, share: str = SHARE_DISKS, credits: int = 0) -> Client:
-        """Log in as the node and connect to the share; with ``credits`` ask for that many. Raises one of REFUSALS."""
+        """Log in as the node, connect to the share, and request ``credits`` (64 by default). Raises one of REFUSALS."""
         try:
             client.negotiate()
             reply = client.set_up(self.node, self.password())
@@ -127,21 +128,21 @@ def parser(kinds: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m meshlab.attack", description=__doc__)
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--node", required=True, help="who the attacker is, or pretends to be")
+    parser.add_argument("--node", required=True, help="the node that the attacker is, or pretends to be")
     parser.add_argument("--to", required=True, help="the node whose exporter is attacked")
-    parser.add_argument("--disk", default="disk0", help="the disk that is asked for")
+    parser.add_argument("--disk", default="disk0", help="the disk that the attack opens")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--depth", type=int, default=64, help="requests in flight on each connection")
-    parser.add_argument("--count", type=int, default=0, help="how many the attack piles up; 0: its own number")
+    parser.add_argument("--count", type=int, default=0, help="how many the attack sends or piles up; 0: its default")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--source", default="", help="address of this machine that connections come from")
+    parser.add_argument("--source", default="", help="local address that connections come from")
     parser.add_argument("--unix", action="store_true", help="attack the Unix socket instead of TCP")
     return parser
 
 
 def end_with_starter() -> None:
-    """Have the kernel send SIGTERM when the starter of this process ends. A test run that is killed cannot do it."""
+    """Have the kernel send SIGTERM when the parent process ends, because a killed test run cannot send it itself."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 

@@ -1,10 +1,13 @@
-"""Floods of a node that is logged in: one request over and over, always `depth` of it in flight on each connection.
+"""Floods by a node that is logged in: the same request over and over, up to `depth` in flight on each connection.
 
-create      CREATE of a disk that fails its sharing, so that no open is left
-directory   QUERY_DIRECTORY of the root, all entries with all their information, from the start each time
-signature   READ with a wrong signature, over a new connection and login where the exporter ends it
+create      CREATE of a disk with a share access that conflicts, so that the exporter keeps no open
+directory   QUERY_DIRECTORY of the root: all entries with all their information, from the start each time
+signature   READ with a wrong signature; when the exporter closes the connection, the attack logs in on a new one
 read4k      READ of 4 KiB at random offsets of the disk
-read64k     READ of 64 KiB, read1m of 1 MiB, echo ECHO, lock LOCK and unlock of a range
+read64k     READ of 64 KiB at random offsets
+read1m      READ of 1 MiB at random offsets
+echo        ECHO
+lock        LOCK and unlock of a range
 """
 
 import random
@@ -23,9 +26,9 @@ from meshfs.smb.wire import HEADER, prefix
 from meshlab.attack.base import REFUSALS, Attack, Client, Run
 from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, read_body
 
-#: (command, body, credit charge) of the next request, without end.
+#: An endless iterator over (command, body, credit charge) of the next request.
 Requests = Iterator[tuple[int, bytes, int]]
-#: Called when a connection is logged in. Returns the requests to flood it with.
+#: A function that is called after the login of a connection. It returns the requests to flood the connection with.
 Begin = Callable[[Attack, Client, random.Random], Requests]
 
 _pack_header: Final = HEADER.pack
@@ -35,16 +38,16 @@ _HEAD: Final = struct.Struct("<4x4s4xI2xH48x")
 _PROTOCOL: Final = b"\xfeSMB"
 _SIGNED: Final = int(Flags.SIGNED)
 _NO_SIGNATURE: Final = bytes(16)
-#: The signature's last byte in a sealed frame: of the transform header.
+#: Position of the last byte of the transform header's signature in a sealed frame.
 _SIGNATURE_END: Final = 4 + 19
 _RESTART: Final = 1
 _ID_BOTH_DIRECTORY_INFORMATION: Final = 37
 
 
 class Flooded:
-    """One connection of a flood. Requests are packed and replies are counted with as little work as possible.
+    """One connection of a flood. It packs requests and counts replies with as little work as possible.
 
-    The exporter has to be the one that is busy, not the attacker.
+    Otherwise the attacker's own processor time would limit the load on the exporter.
     """
 
     def __init__(self, client: Client, requests: Requests, depth: int, *, damage: bool = False) -> None:
@@ -61,10 +64,10 @@ class Flooded:
         self._next: tuple[int, bytes, int] | None = None
 
     def fill(self) -> None:
-        """Send requests until `depth` are in flight, or the credits are used up.
+        """Send requests until `depth` are in flight or the credits are used up.
 
-        Nothing is sent until half of the requests are answered: sending a few at a time would cost the attacker more
-        time for system calls than for requests.
+        The flood waits until half of the requests are answered. If it sent a few at a time, the attacker would spend
+        more time on system calls than on requests.
         """
         if self._in_flight > self._depth // 2:
             return
@@ -102,7 +105,7 @@ class Flooded:
         return prefix(len(message)) + message
 
     def take(self) -> int:
-        """Receive once. Returns how many requests were answered. Raises EOFError at the connection's end."""
+        """Receive once, and return how many requests were answered. Raises EOFError when the connection has ended."""
         data = self.client.socket.recv(_RECEIVE_BYTES)
         if not data:
             raise EOFError("the exporter closed the connection")
@@ -132,7 +135,7 @@ class Flooded:
 
 
 def flood(begin: Begin, *, damage: bool = False) -> Run:
-    """An attack that keeps all its connections full; one that the exporter ends is made again."""
+    """Return an attack that keeps all its connections full, and replaces each one that the exporter closes."""
 
     def run(attack: Attack) -> None:
         rng = random.Random(attack.options.seed)
@@ -180,11 +183,11 @@ def _end(attack: Attack, selector: selectors.BaseSelector, flooded: Flooded) -> 
         attack.counts[f"status 0x{status:08x}"] += count
 
 
-# --- what they are flooded with
+# --- the requests of each flood
 
 
 def creates(attack: Attack, client: Client, rng: random.Random) -> Requests:
-    """Opens that exclude writers while one is there: each is looked at in full and leaves nothing behind."""
+    """Yield CREATEs that exclude writers while a writer exists: the exporter checks each in full and keeps no open."""
     client.open(attack.options.disk, READ_WRITE, SHARE_ALL)
     excluding = CreateRequest(attack.options.disk, int(AccessMask.READ_DATA), int(ShareAccess.READ), 1).pack()
     while True:

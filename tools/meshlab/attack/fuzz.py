@@ -1,10 +1,11 @@
-"""Frames with faults over real sockets: of a node that is logged in and signs them correctly, and of strangers.
+"""Send faulty frames over real sockets, as a node that is logged in and signs correctly, or as a stranger.
 
-fuzz        bursts of mutated and made-up requests, compounds among them, each followed by an ECHO that must be answered
+fuzz        bursts of mutated and made-up requests and compounds; an ECHO that the exporter must answer ends each burst
 stranger    the same before a login, unsigned
 
-Each burst follows from `seed`, the connection's number and the burst's number alone. What an exporter was sent right
-before it closed a connection is written to stderr with the connection's port, which the exporter's log has, too.
+Each burst depends only on `seed`, the connection's number and the burst's number, so a run can be repeated. When the
+exporter closes a connection, the attack writes the connection's port and the last burst's seed to stderr. The exporter
+logs the same port.
 """
 
 import random
@@ -24,16 +25,17 @@ from meshlab.smb.mutations import mutated, write_number
 from meshlab.smb.raw_initiator import SHARE_ALL, Reply, read_body, write_body
 from meshlab.smb.samples import CREATE_CONTEXTS, FILE, MESSAGES
 
-#: Frames of a `fuzz` or `stranger` unless `count` says how many.
+#: How many frames `fuzz` or `stranger` sends unless `count` says otherwise.
 FRAMES: Final = 10_000
 _BURST_MAX: Final = 32
-#: An exporter that answers nothing for this long hangs. It may end a connection at any time.
+#: An exporter that sends no answer for this long is considered hung. It may close a connection at any time.
 _ANSWER_S: Final = 60.0
-#: A connection is made anew after so many bursts, as by then its opens are closed and its tables full.
+#: The attack replaces a connection after so many bursts, because by then its opens are closed and its tables full.
 _BURSTS_PER_CONNECTION: Final = 64
 _CREDITS_LOW: Final = 2 * _BURST_MAX
 _COMMANDS: Final[dict[str, Command]] = {command.name.replace("_", ""): command for command in Command}
-#: Commands after which the session or the tree may be gone. One in _ENDS_ONE_IN is sent, else little else is tried.
+#: Commands that may end the session or the tree. Only one in _ENDS_ONE_IN of them is sent, because otherwise sessions
+#: would end before much else is tried.
 _ENDS: Final = (Command.NEGOTIATE, Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_DISCONNECT)
 _ENDS_ONE_IN: Final = 50
 _ALL: Final = int(AccessMask.READ_DATA | AccessMask.WRITE_DATA)
@@ -43,7 +45,7 @@ Sample = tuple[int, bytes]
 
 
 def samples(disk: str) -> tuple[Sample, ...]:
-    """A command and a valid body of each kind. Responses are among them, because a peer may send those as well."""
+    """Return pairs of a command and a valid body. They include responses, because a peer may send those as well."""
     found = [(_command(type(message).__name__), message.pack()) for message in MESSAGES]
     names = ("", disk, "absent", "folder", "folder\\file", "file", "*", disk * 40)
     for name in names:
@@ -61,14 +63,14 @@ def samples(disk: str) -> tuple[Sample, ...]:
 
 
 def _command(kind: str) -> int:
-    """The command of a message's class: CREATE of CreateRequest. A class that has none is sent as an ECHO."""
+    """Return the command of a message's class, such as CREATE for CreateRequest; ECHO for a class without a command."""
     for end in ("Request", "Response"):
         kind = kind.removesuffix(end)
     return int(_COMMANDS.get(kind.upper(), Command.ECHO))
 
 
 class Fuzzed:
-    """One connection that is logged in, with its opens."""
+    """One connection that is logged in, and its opens."""
 
     def __init__(self, attack: Attack, number: int, pool: Sequence[Sample]) -> None:
         self._attack = attack
@@ -96,7 +98,7 @@ class Fuzzed:
         return len(frames)
 
     def receive(self) -> None:
-        """Take all answers up to the ECHO's. Raises one of REFUSALS."""
+        """Receive all answers up to the one to the ECHO. Raises one of REFUSALS."""
         if self.client is None:
             return
         try:
@@ -148,8 +150,8 @@ class Fuzzed:
         parts = [self._part(rng) for _ in range(1 if rng.random() < 0.9 else rng.randrange(2, 6))]
         frame = _packed(client, rng, parts)
         if rng.random() < 0.002:
-            # A fault that the signature does not cover: the exporter may end the connection. The length stays right,
-            # else the exporter would wait for more, and the ECHO would never be answered.
+            # This fault makes the signature wrong, so the exporter may close the connection. The length prefix stays
+            # right. Otherwise the exporter would wait for more bytes and never answer the ECHO.
             message = mutated(rng, frame[4:])
             frame = prefix(len(message)) + message
         return frame
@@ -166,7 +168,7 @@ class Fuzzed:
 
 
 def _packed(client: Client, rng: random.Random, parts: Sequence[Sample]) -> bytes:
-    """A frame of one request or a compound, with odd numbers in some headers, signed or sealed as is right."""
+    """Return a frame of one request or a compound, correctly signed or sealed, with odd numbers in some headers."""
     messages = []
     for number, (command, body) in enumerate(parts):
         message_id, client.next_id = client.next_id, client.next_id + 1
@@ -193,7 +195,7 @@ def _header(client: Client, command: int, message_id: int, flags: int) -> bytes:
 
 
 def _odd_header(rng: random.Random, header: bytearray) -> None:
-    """Faults in what a header says, but not in the message id, which would only end the connection each time."""
+    """Put a fault into a header field, but not into the message id: that would only end the connection each time."""
     start, end = rng.choice(((4, 20), (4, 20), (4, 20), (32, 40), (32, 40), (40, 48)))
     field = bytearray(header[start:end])
     write_number(rng, field, rng.randrange(len(field)))
@@ -220,7 +222,7 @@ def fuzz(attack: Attack) -> None:
 
 
 def stranger(attack: Attack) -> None:
-    """Each connection sends one burst, ends its sending, and reads what comes until the exporter closes."""
+    """On each connection, send one burst, shut down the sending side, and read until the exporter closes."""
     pool = samples(attack.options.disk)
     frames, number = attack.options.count or FRAMES, 0
     attack.ready()
@@ -257,7 +259,7 @@ def _drain(attack: Attack, client: Client, number: int) -> None:
         return
     for reply in _replies(client, bytes(received)):
         attack.counts[f"status 0x{reply.status:08x}"] += 1
-        # Neither needs a session (MS-SMB2 3.3.5.4, 3.3.5.17).
+        # NEGOTIATE and ECHO need no session (MS-SMB2 3.3.5.4, 3.3.5.17).
         if not reply.status and reply.command not in (Command.NEGOTIATE, Command.ECHO):
             attack.counts["got in"] += 1
             print(f"command {reply.command} of seed '{attack.options.seed} {number}' succeeded", file=sys.stderr)

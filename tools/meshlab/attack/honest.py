@@ -2,14 +2,15 @@
 
     python -m meshlab.attack.honest --config C --node n2 --disk n1/disk0 --seconds 5 [--rest-ms 2] [--writes 0.2]
 
-The disk holds nothing at first. Every block that the session wrote has its number and how often it was written;
-every other one is zero. One call at a time, with a short rest in between, as a program has that waits for its data.
-It prints `ready` after its first call. At its end, and for each SIGUSR1, it prints one line of JSON on what came since
-the line before; a call that is still under way counts with the time it has taken so far.
+The session first fills its part of the disk with zeros. A block that it wrote later contains the block's number and how
+often the session wrote it; every other block is zero. The session makes one call at a time, with a short pause after
+each, like a program that waits for its data. The process prints `ready` after the first call. At the end, and for each
+SIGUSR1, it prints one line of JSON about the calls since the line before. A call in progress counts with the time that
+it has taken so far.
 
-A stall delays one call only, because no other is made meanwhile. So that a stall of seconds is not one sample of
-thousands, each call that takes longer than the interval at which calls are wanted also stands for those that were
-not made: a call of 1 s at an interval of 10 ms counts as 100 calls of 1 s, 0.99 s, 0.98 s, ...
+A stall delays only one call, because the session makes no other call meanwhile. A stall of seconds would then be one
+sample among thousands. A call that takes longer than the wanted interval between calls therefore also stands for the
+calls that it prevented: a call of 1 s at an interval of 10 ms counts as 100 calls of 1 s, 0.99 s, 0.98 s, ...
 """
 
 import argparse
@@ -34,11 +35,12 @@ from meshfs.model import IoClass
 from meshlab.attack.base import end_with_starter
 
 BLOCK_BYTES: Final = 4 * limits.KIB
-#: Blocks of the disk that a session uses. Its first one is `area` times as many, so that sessions do not share blocks.
+#: How many blocks of the disk a session uses. Its first block is number `area * BLOCKS`, so that sessions with
+#: different areas do not share blocks.
 BLOCKS: Final = 1024
-#: Calls are wanted this often; see above.
+#: The wanted interval between two calls; see above.
 INTERVAL_S: Final = 0.01
-#: At the start the exporter has to be connected within this.
+#: At the start, the initiator has to connect to the exporter within this time.
 CONNECT_S: Final = 30.0
 
 
@@ -51,7 +53,7 @@ class Settings:
 
 
 class Honest:
-    """What the session did so far."""
+    """Keeps the session's calls, their latencies, and what the session found wrong."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -60,7 +62,7 @@ class Honest:
         self._unknown: set[int] = set()
         self.latencies_s: list[float] = []
         self._told = False
-        #: When the call under way began.
+        #: When the call in progress began; None between two calls.
         self._called_s: float | None = None
         self.errors: Counter[str] = Counter()
         self.wrong = 0
@@ -91,11 +93,11 @@ class Honest:
                 try:
                     return await initiator.port(disk_id(owner, name)).open(IoClass.APP, writable=True)
                 except KeyError:
-                    # Nobody announced it yet.
+                    # The exporter has not advertised the disk yet.
                     await trio.sleep(0.02)
 
     async def _zero(self, handle: Handle) -> None:
-        """A session before this one may have written."""
+        """Fill the session's blocks with zeros, because an earlier session may have written to them."""
         await handle.write(self._offset(0), bytes(BLOCKS * BLOCK_BYTES))
 
     async def _call(self, handle: Handle) -> None:
@@ -112,7 +114,7 @@ class Honest:
         except OSError as error:
             self.errors[error.strerror or str(error)] += 1
             if writes:
-                # It may be carried out or not, now or later: nothing can be said of the block from here on.
+                # The failed write may still be executed, now or later. The block's content is unknown from here on.
                 self._unknown.add(number)
         self._called_s = None
         self.latencies_s.append(time.monotonic() - start_s)
@@ -125,7 +127,7 @@ class Honest:
         return struct.pack("<QQ", number, times) * (BLOCK_BYTES // 16) if times else bytes(BLOCK_BYTES)
 
     def report(self) -> str:
-        """What came since the report before."""
+        """Return the figures of the calls since the last report, as one line of JSON."""
         latencies_s, self.latencies_s = self.latencies_s, []
         errors, self.errors = self.errors, Counter()
         wrong, self.wrong = self.wrong, 0
@@ -135,7 +137,7 @@ class Honest:
 
 
 def figures(latencies_s: list[float], interval_s: float = INTERVAL_S) -> dict[str, float]:
-    """The number of calls, and percentiles in milliseconds that count what a stall kept from being called."""
+    """Return the number of calls, and percentiles in milliseconds that also count the calls that a stall prevented."""
     wanted: list[float] = []
     for latency in latencies_s:
         wanted.append(latency)
@@ -158,8 +160,8 @@ def main() -> None:
     parser.add_argument("--disk", required=True, metavar="NODE/NAME")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--area", type=int, default=0, help="which part of the disk the session uses")
-    parser.add_argument("--rest-ms", type=float, default=2.0, help="between two calls")
-    parser.add_argument("--writes", type=float, default=0.2, help="which share of the calls writes")
+    parser.add_argument("--rest-ms", type=float, default=2.0, help="pause between two calls, in milliseconds")
+    parser.add_argument("--writes", type=float, default=0.2, help="share of the calls that are writes, from 0 to 1")
     parser.add_argument("--seed", type=int, default=1)
     honest = Honest(parser.parse_args())
 

@@ -1,4 +1,4 @@
-"""Connections that an attack keeps: as many as wanted, and each that the exporter ends is made anew."""
+"""Keep a wanted number of connections to the exporter, and replace each one that the exporter closes."""
 
 import select
 from collections.abc import Callable
@@ -6,24 +6,27 @@ from typing import Final
 
 from meshlab.attack.base import REFUSALS, REFUSED_PAUSE_S, Attack, Client
 
-#: Shows that a connection is lost without reading from it.
+#: Poll events that show the loss of a connection without reading from it.
 _GONE: Final = select.POLLERR | select.POLLHUP | select.POLLRDHUP
-#: Between two turns of the connections, once all are there.
+#: The pause between two rounds of `Kept.turn`, once all connections exist.
 _TURN_S: Final = 0.02
 
 
 class Kept:
-    """One of them."""
+    """One connection that an attack keeps."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     def turn(self) -> None:
-        """Called every now and then; raises one of REFUSALS when the connection is over."""
+        """Do the connection's regular work, once per round. Raises one of REFUSALS when the connection has ended."""
 
 
 def keep(attack: Attack, wanted: int, make: Callable[[], Kept]) -> None:
-    """Have that many until the attack is over. It is in full swing when all are there, or the exporter refuses one."""
+    """Keep ``wanted`` connections until the attack is over.
+
+    The attack reports that it is ready when all connections exist, or when the exporter has refused one.
+    """
     kept: dict[int, Kept] = {}
     poll = select.poll()
     refused = False
@@ -52,7 +55,7 @@ def keep(attack: Attack, wanted: int, make: Callable[[], Kept]) -> None:
 
 
 def _ended(kept: dict[int, Kept], poll: select.poll) -> set[int]:
-    """Give each its turn; the descriptors of those that are over."""
+    """Call each connection's `turn`, and return the descriptors of the connections that have ended."""
     ended = {descriptor for descriptor, _ in poll.poll(0)}
     for descriptor, each in kept.items():
         try:

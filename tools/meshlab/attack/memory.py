@@ -1,9 +1,9 @@
-"""A node that is logged in and makes the exporter keep bytes: replies that nobody takes, messages that do not end.
+"""A node that is logged in and makes the exporter keep bytes: replies that are not received, messages without an end.
 
-replies   READ of 1 MiB as many as there are credits for, and the answers are never received
-halves    all but the last byte of the largest WRITE
-sips      answers are received, a few bytes at a time
-drips     WRITE is sent, a few bytes at a time
+replies   sends as many READs of 1 MiB as the credits allow, and never receives the replies
+halves    sends all but the last byte of the largest WRITE
+sips      receives the replies to READs a few bytes at a time
+drips     sends a WRITE a few bytes at a time
 """
 
 import socket
@@ -36,10 +36,10 @@ class Slow(Kept):
             raise
 
     def begin(self) -> None:
-        """Called once."""
+        """Start the attack on this connection; called once, after the login."""
 
     def ask(self, size_bytes: int) -> None:
-        """Send READ requests until the credits or the socket's room are used up."""
+        """Send READ requests until the credits are used up or the socket's send buffer is full."""
         opened, credits = self.client.open(self.attack.options.disk, _READ), self.client.granted
         charge = charge_for(size_bytes)
         self.client.socket.setblocking(False)
@@ -73,7 +73,7 @@ class Sips(Slow):
 
 
 class Halves(Slow):
-    """A WRITE of the largest size, but for its end."""
+    """Sends a WRITE of the largest size without its last byte."""
 
     def begin(self) -> None:
         self.frame = self._frame()
@@ -86,7 +86,7 @@ class Halves(Slow):
 
 
 class Drips(Halves):
-    """The same, a few bytes at a time."""
+    """Sends a WRITE of the largest size a few bytes at a time."""
 
     def begin(self) -> None:
         self.frame = self._frame()

