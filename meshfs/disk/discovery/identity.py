@@ -1,18 +1,18 @@
-"""Which device or image a disk is: what tells it from another one under the same name or path.
+"""The identity of a disk: it distinguishes a device or image from another one at the same path.
 
-An initiator's open files hold on to this identity. It therefore stays equal over restarts of the
-exporter and reboots of the machine, and is another one as soon as another device or image is there:
+An initiator's open files are bound to this identity. It must therefore stay the same over restarts of the exporter
+and reboots of the machine, and must differ as soon as another device or image is at the path. It is made from:
 
-    image            handle (inode number and generation) and birth time of the file, and the
-                     identity of the file system it is on
-    block device     the names that its hardware or its maker gave it (WWID, serial, UUID); of a
+    image            the file's handle (inode number and generation) and birth time, and the
+                     identity of its file system
+    block device     the names that its hardware or its maker gave it (WWID, serial, UUID); for a
                      partition also its number and its start
     loop device      the image behind it, and the offset
-    any other        its place in sysfs, and diskseq, which the kernel counts up for every new device.
-                     diskseq starts from 1 at each boot, so such an identity lasts for one boot only;
-                     `Identity.place` lets its reader recognise the device after a reboot
+    any other        its place in sysfs, and diskseq, a number that the kernel increments for every new
+                     device. diskseq starts from 1 at each boot, so such an identity lasts for one boot only.
+                     By `Identity.place` a reader can recognise the device after a reboot
 
-The machine's id belongs to every identity, as serial numbers of virtual disks and inodes of copied
+Every identity also contains the machine's id, because serial numbers of virtual disks and inode numbers of copied
 file systems repeat on other machines.
 """
 
@@ -29,20 +29,22 @@ from meshfs.disk.discovery.sysfs import device_folder, read_bytes, whole_disk
 from meshfs.linux.statx import birth_time, file_handle
 
 _LOOP_GET_STATUS64: Final = 0x4C05
-# struct loop_info64 of linux/loop.h: device, inode, rdevice, offset, then what is not read here.
+# struct loop_info64 of linux/loop.h: device, inode, rdevice, offset, then fields that are not read here.
 _LOOP_INFO: Final = struct.Struct("<QQQQ")
 _LOOP_INFO_BYTES: Final = 232
-# Attributes of a whole disk in sysfs that name the device itself, wherever it is plugged in.
+# Attributes of a whole disk in sysfs that name the device itself, whichever slot it is plugged into.
 _NAMES: Final = ("wwid", "device/wwid", "device/cid", "dm/uuid", "md/uuid", "serial", "device/serial")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``instance`` is equal for the same device or image only.
+    """The identity of one device or image.
 
-    ``place`` is "" when ``instance`` is equal over reboots too; else it names the place of a device
-    that has no name of its own. ``sequence`` is a block device's diskseq: within a boot, one that is
-    the same by its names and has another diskseq was taken away and came back.
+    instance    two equal values mean the same device or image
+    place       "" if ``instance`` stays the same over reboots; otherwise the place of a device that has no
+                name of its own
+    sequence    the diskseq of a block device. If it differs within one boot while ``instance`` is equal, the
+                device was removed and came back
     """
 
     instance: str
@@ -51,7 +53,7 @@ class Identity:
 
 
 def identify(fd: int, sys_root: Path = Path("/sys")) -> Identity:
-    """The identity of an open image or block device."""
+    """Return the identity of an open image or block device."""
     status = os.fstat(fd)
     machine = _text(Path("/etc/machine-id"))
     if not stat.S_ISBLK(status.st_mode):
@@ -72,10 +74,10 @@ def _names_of_image(fd: int, status: os.stat_result, sys_root: Path) -> list[str
 
 
 def _names_of_file_system(fd: int, device: int, sys_root: Path) -> list[str]:
-    """What tells two file systems apart whose files have equal handles, as those of a snapshot have.
+    """Return names of the file system itself. They are needed because files of a snapshot have equal handles.
 
-    Only file systems without a device of their own (major number 0) give an id that is known to be
-    stable; that of others may be the device's number, which another boot may change.
+    The file system's id (f_fsid) is only used for file systems without a device of their own (major number 0). For
+    others, the id may be the device number, which may change at the next boot.
     """
     if os.major(device) == 0:
         return [f"file system {os.fstatvfs(fd).f_fsid:x}"]
@@ -83,7 +85,7 @@ def _names_of_file_system(fd: int, device: int, sys_root: Path) -> list[str]:
 
 
 def _names_of_device(folder: Path) -> list[str]:
-    """The names of a device that are equal over reboots; none when it has none of its own."""
+    """Return the names of a device that stay the same over reboots; an empty list if it has no name of its own."""
     disk = whole_disk(folder)
     names = [f"{name} {text}" for name in _NAMES if (text := _text(disk / name))]
     page = read_bytes(disk / "device/vpd_pg80")
@@ -93,7 +95,10 @@ def _names_of_device(folder: Path) -> list[str]:
 
 
 def _names_of_loop(fd: int, folder: Path, sys_root: Path) -> list[str]:
-    """The image behind a loop device; none when this is no loop device or its image cannot be found."""
+    """Return names of the image behind a loop device.
+
+    The list is empty if the device is no loop device or its image cannot be found.
+    """
     backing = _text(whole_disk(folder) / "loop/backing_file")
     if not backing:
         return []
@@ -104,7 +109,7 @@ def _names_of_loop(fd: int, folder: Path, sys_root: Path) -> list[str]:
         return []
     try:
         status = os.fstat(image)
-        # Another file may have taken the path since.
+        # Since the loop device was set up, another file may have replaced the image at this path.
         if status.st_ino != inode or not stat.S_ISREG(status.st_mode):
             return []
         return [*_names_of_image(image, status, sys_root), f"offset {offset}", *_part_of_disk(folder)]
@@ -113,7 +118,10 @@ def _names_of_loop(fd: int, folder: Path, sys_root: Path) -> list[str]:
 
 
 def _place(folder: Path, device: int) -> list[str]:
-    """Where a device without a name of its own is: the path of what it hangs on, without its kernel name."""
+    """Return the place of a device without a name of its own: the sysfs path of its parent, without the kernel name.
+
+    The kernel name (sda, sdb) is left out, because it may change at the next boot.
+    """
     disk = whole_disk(folder)
     if disk.parent.name == "block" and disk.parent.parent.name != "virtual":
         return [str(disk.parent.parent), *_part_of_disk(folder)]

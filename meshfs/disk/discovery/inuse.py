@@ -1,16 +1,15 @@
-"""Is a disk used by something else on this machine, and by what.
+"""Find out whether something else on this machine uses a disk.
 
-Two writers destroy a file system, so a disk is not exported while it is mounted, swapped
-to, or held (by LVM, MD, dm-crypt, a loop device, ...). ``gather`` reads what the kernel
-says, ``used_by`` decides; the exclusive claim in disk/file.py catches what the kernel
-doesn't say here (a multi-device file system, another exporter).
+Two writers destroy a file system. So a disk is not exported while it is mounted, in use as swap space, or held by
+LVM, MD, dm-crypt, a loop device or the like. ``gather`` reads the kernel's tables, and ``used_by`` decides. The
+exclusive claim in disk/file/claim.py catches the users that these tables do not show, such as a multi-device file
+system or another exporter.
 
-Another file system than the disk's own may be stuck: a stat(2) of a path in it never ends. What lies there can be
-neither the disk nor its device file, so that only paths of the disk's file system and of /dev are looked at
-(`reached`).
+Another file system than the disk's own may be stuck, so that a stat(2) of a path in it never returns. A path in such
+a file system can be neither the disk nor its device file. Therefore only paths in the disk's own file system and in
+file systems in memory, such as /dev, are looked at (`reached`).
 
-Sources: proc(5) (/proc/self/mountinfo, /proc/swaps), sysfs (dev/block, holders,
-loop/backing_file).
+Sources: proc(5) (/proc/self/mountinfo, /proc/swaps), sysfs (dev/block, holders, loop/backing_file).
 """
 
 import os
@@ -25,15 +24,15 @@ from meshfs.linux.mountinfo import Mount, read_mounts, unescape
 # File systems that hold device files and answer without a server or a device.
 _IN_MEMORY: Final = ("devtmpfs", "tmpfs", "ramfs")
 
-# What is compared: ("dev", st_rdev) of a block device, ("file", st_dev, st_ino) of a file.
+# The key by which disks are compared: ("dev", st_rdev) of a block device, ("file", st_dev, st_ino) of a file.
 Identity = tuple[str, int] | tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class UseFacts:
-    """Everything on this machine that uses disks, by the identity of the disk used."""
+    """All uses of disks on this machine, each with the identity of the disk that is used."""
 
-    # (identity, mount point), (identity, path), (identity, loop device)
+    # mounts: (identity, mount point); swaps: (identity, path); loops: (identity, loop device)
     mounts: tuple[tuple[Identity, str], ...] = ()
     swaps: tuple[tuple[Identity, str], ...] = ()
     loops: tuple[tuple[Identity, str], ...] = ()
@@ -41,16 +40,16 @@ class UseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """The disk itself, or for a block device a relative whose use is a use of the disk."""
+    """The disk itself, or a partition or whole disk that shares its blocks: using a relative means using the disk."""
 
     identity: Identity
-    # "" for the disk itself, else as "partition sda1" or "whole disk sda".
+    # "" for the disk itself, otherwise for example "partition sda1" or "whole disk sda".
     relative: str = ""
     holders: tuple[str, ...] = ()
 
 
 def used_by(family: tuple[Relation, ...], facts: UseFacts) -> str | None:
-    """By what the disk is used, for people; None when by nothing."""
+    """Return a text that names a user of the disk, such as "mounted on /srv"; None if nothing uses it."""
     for relation in family:
         prefix = f"its {relation.relative} is " if relation.relative else ""
         for uses, text in (
@@ -73,7 +72,7 @@ def identity_of(status: os.stat_result) -> Identity:
 
 
 def family_of(status: os.stat_result, sys_root: Path = Path("/sys")) -> tuple[Relation, ...]:
-    """The disk, its partitions, and the whole disk when it is a partition itself."""
+    """Return the disk and its relatives: its partitions, or the whole disk if the disk is itself a partition."""
     if not stat.S_ISBLK(status.st_mode):
         return (Relation(identity_of(status)),)
     folder = sys_root / "dev/block" / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
@@ -93,7 +92,7 @@ def family_of(status: os.stat_result, sys_root: Path = Path("/sys")) -> tuple[Re
 
 
 def gather(disk_path: Path, proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> UseFacts:
-    """What the kernel says now of what may use the disk at ``disk_path``; sources that don't exist here are empty."""
+    """Read the kernel's tables of uses that may concern the disk at ``disk_path``. A table that is missing is empty."""
     mounts = read_mounts(proc_root / "self/mountinfo")
     looked_at = reached(mounts, os.path.realpath(disk_path))
     return UseFacts(
@@ -103,12 +102,12 @@ def gather(disk_path: Path, proc_root: Path = Path("/proc"), sys_root: Path = Pa
     )
 
 
-#: Whether a path may be looked at without a wait for a file system that is nobody's business here.
+#: Whether a path can be looked at without the risk of a wait for an unrelated file system that is stuck.
 Reached = Callable[[str], bool]
 
 
 def reached(mounts: Sequence[Mount], disk_path: str) -> Reached:
-    """Of absolute paths: those in the file system of ``disk_path``, and those that lie in memory, as /dev does."""
+    """Return a test for absolute paths: is the path in the file system of ``disk_path`` or in memory, as /dev is?"""
     own = holder(mounts, disk_path)
 
     def is_reached(path: str) -> bool:
@@ -119,21 +118,21 @@ def reached(mounts: Sequence[Mount], disk_path: str) -> Reached:
 
 
 def holder(mounts: Sequence[Mount], path: str) -> Mount | None:
-    """The mount that an absolute path without symlinks lies in, found without a look at the path."""
+    """Return the mount that contains an absolute path without symlinks. The path itself is not accessed."""
     found: Mount | None = None
     for mount in mounts:
         inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
-        # Of two at one point the newer one hides the older one.
+        # If two mounts have the same mount point, the newer one hides the older one.
         if inside and (found is None or len(mount.point) >= len(found.point)):
             found = mount
     return found
 
 
 def mounted(mounts: Iterable[Mount], looked_at: Reached) -> Iterator[tuple[Identity, str]]:
-    """The devices of the mounts, each with its mount point."""
+    """Return the devices of the mounts, each with its mount point."""
     for mount in mounts:
         yield ("dev", mount.device), mount.point
-        # btrfs shows an anonymous number; its source tells one of its devices.
+        # btrfs shows an anonymous device number, but its mount source is the path of one of its devices.
         if mount.source.startswith("/"):
             for identity in _identity_at(mount.source, looked_at):
                 if identity[0] == "dev":
@@ -141,7 +140,7 @@ def mounted(mounts: Iterable[Mount], looked_at: Reached) -> Iterator[tuple[Ident
 
 
 def parse_swaps(swaps: bytes, looked_at: Reached) -> Iterator[tuple[Identity, str]]:
-    """A heading, then lines: path type size used priority."""
+    """Parse /proc/swaps: a heading, then lines of the form: path type size used priority."""
     for line in swaps.split(b"\n")[1:]:
         if fields := line.split():
             path = unescape(fields[0])
@@ -156,7 +155,7 @@ def _loops(sys_root: Path, looked_at: Reached) -> Iterator[tuple[Identity, str]]
 
 
 def _identity_at(path: str, looked_at: Reached) -> Iterator[Identity]:
-    """The identity of what is at ``path``; nothing when it is gone, or where it is not to be looked at."""
+    """Yield the identity of the file at ``path``; nothing if it is gone or the path must not be looked at."""
     if not looked_at(path):
         return
     try:
@@ -178,11 +177,11 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _text(file: Path) -> str:
-    """A small file of proc or sysfs; "" when it is not there (any more)."""
+    """Return the text of a small file of /proc or sysfs; "" if the file is missing."""
     try:
         return file.read_text(errors="surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError:
-        # A loop device without a file, or a device on its way out, answers with an error.
+        # A loop device without a file, or a device that is being removed, gives an error.
         return ""

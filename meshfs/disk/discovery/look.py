@@ -1,6 +1,6 @@
-"""A look at a disk that is open: is it there, how large is it now, is anything wrong with it.
+"""Check an open disk: whether it is still there, how large it is now, and whether it has a lasting fault.
 
-`look` asks the kernel (and may block where an image's file system is stuck), `judge` decides; it is pure.
+`look` asks the kernel, and may block if an image's file system is stuck. `judge` draws the conclusion; it is pure.
 """
 
 import errno
@@ -17,12 +17,12 @@ _GONE_ERRNOS: Final = (errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN)
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the kernel says of an open disk.
+    """The kernel's facts of an open disk.
 
-    ``size_bytes``   in whole logical blocks; None when it could not be found out
-    ``registered``   the device has its place in sysfs; True of an image
-    ``links``        names of the image; 1 of a device
-    ``error``        the errno of the look itself, 0 when it succeeded
+    ``size_bytes``   the size, in whole logical blocks; None if the kernel did not report it
+    ``registered``   whether the device has an entry in sysfs; True for an image
+    ``links``        the number of names (hard links) of the image; 1 for a device
+    ``error``        the errno of the look itself, 0 if it succeeded
     """
 
     size_bytes: int | None
@@ -33,11 +33,11 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What follows from a look.
+    """The conclusion from a look at a disk.
 
-    ``vanished``   why the device counts as gone; "" when it is there
-    ``fault``      what is wrong with it and lasts; "" when nothing is
-    ``size_bytes`` its size now; where that could not be found out, the one that was found last
+    ``vanished``   why the disk counts as gone; "" if it is there
+    ``fault``      the fault of the disk that lasts until someone mends it; "" if there is none
+    ``size_bytes`` the size now; if the kernel did not report it, the size at the look before
     """
 
     size_bytes: int
@@ -46,7 +46,7 @@ class Judgement:
 
 
 def look(fd: int, facts: DiskFacts) -> Sight:
-    """Look at the disk behind the descriptor."""
+    """Ask the kernel for the facts of the disk behind the descriptor ``fd``."""
     try:
         status = os.fstat(fd)
     except OSError as error:
@@ -60,12 +60,12 @@ def look(fd: int, facts: DiskFacts) -> Sight:
 
 
 def is_registered(device: int, sys_root: Path = Path("/sys")) -> bool:
-    """Whether the kernel has the block device in its tree; True where there is no tree to look into."""
+    """Whether the block device has an entry in sysfs; True if sysfs itself is missing, as nothing is known then."""
     return device_folder(device, sys_root).exists() or not (sys_root / "dev/block").is_dir()
 
 
 def judge(facts: DiskFacts, sight: Sight, served_bytes: int, end_bytes: int) -> Judgement:
-    """What follows for a disk that is served with ``served_bytes`` and had ``end_bytes`` at the look before."""
+    """Return the conclusion for a disk served with ``served_bytes``, which had ``end_bytes`` at the look before."""
     if sight.error in _GONE_ERRNOS:
         return Judgement(end_bytes, vanished=f"its image went away: {os.strerror(sight.error)}")
     if sight.error:

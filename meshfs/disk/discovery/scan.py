@@ -1,4 +1,4 @@
-"""The facts of a disk: what it is, how large, how it is made.
+"""Read the facts of a disk: its kind, size, block sizes, model and identity.
 
 Sources: stat(2), ioctl(2) BLK* (linux/fs.h), sysfs (Documentation/ABI/stable/sysfs-block).
 """
@@ -21,15 +21,16 @@ _BLKSSZGET: Final = 0x1268
 _BLKPBSZGET: Final = 0x127B
 _BLKGETSIZE64: Final = 0x80081272
 
-# An image file has no sectors; this is what every partitioning tool takes.
+# An image file has no sectors. Every partitioning tool accepts 512 bytes.
 IMAGE_LOGICAL_BLOCK_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class DiskFacts:
-    """``identity`` names the device or file while this machine is up.
+    """The facts of one disk.
 
-    ``device`` tells it from another one that takes its place (`meshfs.disk.discovery.identity`).
+    ``identity`` names the device or file until the machine reboots. ``device`` distinguishes it from another device
+    or image that takes its place (`meshfs.disk.discovery.identity`).
     """
 
     path: Path
@@ -46,17 +47,16 @@ class DiskFacts:
 
     @property
     def instance(self) -> str:
-        """Equal for the same device or image only, also under another kernel name."""
+        """The identity: two equal values mean the same device or image, even under another kernel name."""
         return self.device.instance
 
 
 def scan_disk(path: Path) -> DiskFacts:
-    """The facts of the disk at ``path``.
+    """Return the facts of the disk at ``path``. Blocks as long as its file system or device blocks.
 
-    Blocks as long as its file system or device does. Raises, naming the path and the reason,
-    ConfigError for what can never be a disk (a directory, a FIFO, ...), and DiskUnavailable for
-    what may become one: it does not exist, cannot be read, is empty, or is used by something on
-    this machine.
+    Raises ConfigError if the path can never be a disk (a directory, a FIFO, ...). Raises DiskUnavailable if it may
+    become one: it does not exist, cannot be read, is empty, or something on this machine uses it. The error text
+    names the path and the reason.
     """
     try:
         fd = _open(path)
@@ -76,12 +76,12 @@ def scan_disk(path: Path) -> DiskFacts:
 
 
 def identity_of(status: os.stat_result) -> str:
-    """The file's or device's name while this machine is up."""
+    """Return a name of the file or device that is valid until the machine reboots."""
     return " ".join(str(part) for part in inuse.identity_of(status))
 
 
 def _open(path: Path) -> int:
-    """Open it for reading, having looked first: opening a FIFO waits, a tape drive rewinds."""
+    """Open the path for reading, after a check of its type: opening a FIFO would wait, a tape drive would rewind."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise ConfigError(f"disk {path}: is a directory; expected an image file or a block device")
@@ -111,7 +111,7 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
     number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     disk = whole_disk(Path("/sys/dev/block") / number)
     logical_bytes = _ioctl_int(fd, _BLKSSZGET)
-    # A size that is no multiple of the block leaves bytes nobody can address.
+    # If the size is no multiple of the block, nobody can address the bytes of the last, incomplete block.
     size_bytes = _ioctl_u64(fd, _BLKGETSIZE64) // logical_bytes * logical_bytes
     return DiskFacts(
         path=path,
@@ -129,7 +129,7 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
 
 
 def device_size(fd: int) -> int | None:
-    """The block device's size in bytes now, 0 when it was removed; None when ``fd`` cannot tell. Never blocks."""
+    """Return the block device's size in bytes now, 0 if it was removed; None if the ioctl fails. Never blocks."""
     try:
         return _ioctl_u64(fd, _BLKGETSIZE64)
     except OSError:
@@ -147,7 +147,10 @@ def _ioctl_u64(fd: int, request: int) -> int:
 
 
 def _serial(disk: Path) -> str:
-    """NVMe and SCSI tell it below the device, virtio at the disk, SCSI also in VPD page 0x80."""
+    """Return the serial number of a whole disk; "" if it has none.
+
+    NVMe and SCSI have it in the folder "device", virtio at the disk itself, and SCSI also in VPD page 0x80.
+    """
     for name in ("device/serial", "serial"):
         text = _attribute(disk, name)
         if text:

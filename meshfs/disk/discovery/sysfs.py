@@ -1,17 +1,17 @@
-"""Block devices in sysfs (Documentation/ABI/stable/sysfs-block): where they are, and small files there."""
+"""Find the folders of block devices in sysfs, and read their attributes (Documentation/ABI/stable/sysfs-block)."""
 
 import os
 from pathlib import Path
 
 
 def device_folder(device: int, sys_root: Path = Path("/sys")) -> Path:
-    """The folder of the block device with that number, which may not exist."""
+    """Return the folder of the block device with the number ``device``. The folder may not exist."""
     folder = sys_root / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
     return folder.resolve() if folder.exists() else folder
 
 
 def whole_disk(device: Path) -> Path:
-    """The sysfs folder of the disk a partition is on; itself for a whole disk."""
+    """Return the folder of the disk that contains the partition ``device``; for a whole disk its own folder."""
     if not device.exists():
         return device
     device = device.resolve()
@@ -19,7 +19,7 @@ def whole_disk(device: Path) -> Path:
 
 
 def read_bytes(file: Path) -> bytes:
-    """An attribute of sysfs; b"" where the device does not have it (or cannot tell now)."""
+    """Return an attribute of sysfs; b"" if the device does not have it or cannot be read now."""
     try:
         return file.read_bytes()
     except OSError:
