@@ -1,4 +1,4 @@
-"""How reads and writes get to the kernel: io_uring, Linux AIO or threads, and the choice between them.
+"""Engines pass reads and writes to the kernel: by io_uring, by Linux AIO or by threads.
 
-All three have the interface of `meshfs.disk.base.Engine`. choice.py probes which of them the kernel allows.
+All three have the interface of `meshfs.disk.base.Engine`. choice.py picks the best one that the kernel allows.
 """

@@ -1,12 +1,12 @@
-"""Linux AIO (io_submit) by ctypes: for direct I/O where io_uring is forbidden.
+"""The engine that uses Linux AIO (io_submit) through ctypes, for direct I/O where io_uring is forbidden.
 
     queue_*  ->  _backlog  ->  flush(): struct iocb in a table, one io_submit
     eventfd (IOCB_FLAG_RESFD)  ->  run(): io_getevents without waiting
 
-io_submit blocks for files in the page cache: ``buffered`` is a ThreadEngine for those.
+io_submit blocks on I/O through the page cache. ``buffered`` is therefore a ThreadEngine.
 
-Layouts: linux/include/uapi/linux/aio_abi.h (struct iocb, struct io_event), little-endian
-order of key and rw_flags; io_submit(2), io_getevents(2).
+Layouts: linux/include/uapi/linux/aio_abi.h (struct iocb, struct io_event), with key and rw_flags in little-endian
+order; io_submit(2), io_getevents(2).
 """
 
 import ctypes
@@ -45,7 +45,7 @@ _Request = tuple[int, int, int, int, int, int, Done]
 
 
 class AioEngine:
-    """Raises OSError when the kernel refuses a context (fs.aio-max-nr, seccomp)."""
+    """An engine of Linux AIO. Raises OSError if the kernel refuses a context (fs.aio-max-nr, seccomp)."""
 
     name = "aio"
 
@@ -87,7 +87,7 @@ class AioEngine:
         self._threads.queue_fallocate(fd, mode, offset, length, done)
 
     def flush(self) -> None:
-        """Submit the backlog as far as the kernel takes it; a completion brings the rest."""
+        """Submit as much of the backlog as the kernel accepts. The next completion submits the rest."""
         self._threads.flush()
         if self._busy:
             return
@@ -99,7 +99,7 @@ class AioEngine:
             self._busy = False
 
     def _fill(self) -> list[tuple[int, _Request]]:
-        """Fill iocbs from the backlog: the slots used, in order of submission."""
+        """Fill iocbs from the backlog. Return the slots used with their requests, in order of submission."""
         filled: list[tuple[int, _Request]] = []
         while self._backlog and self._free:
             request = self._backlog.popleft()
@@ -116,7 +116,7 @@ class AioEngine:
         return filled
 
     def _submit(self, filled: list[tuple[int, _Request]]) -> bool:
-        """io_submit all; False when the kernel has no room now and the rest went back."""
+        """Submit all of ``filled``. If the kernel has no room now, put the rest back and return False."""
         start = 0
         while start < len(filled):
             pointer = ctypes.byref(self._batch, start * 8)
@@ -132,7 +132,7 @@ class AioEngine:
                     self._take(slot)
                     self._backlog.appendleft(request)
                 return False
-            # The first of them is refused for itself (or nothing in flight could make room).
+            # The kernel refuses this iocb itself, or nothing is in flight whose completion could make room.
             self._take(filled[start][0])(-(errno.ENOMEM if code == errno.EAGAIN else code))
             start += 1
         return True
@@ -154,7 +154,7 @@ class AioEngine:
         self._deliver()
 
     def _deliver(self) -> None:
-        """Hand out what is complete; what the callbacks queue goes in one batch behind it."""
+        """Call ``done`` for each completion, then submit in one batch what those callbacks queued."""
         self._busy = True
         try:
             count = _EVENTS_MAX
@@ -163,7 +163,7 @@ class AioEngine:
                     self._sys_getevents, self._context, ctypes.c_long(0), ctypes.c_long(_EVENTS_MAX),
                     self._events, None,
                 )  # fmt: skip
-                # The events are copied out first: a callback may end up here again through flush.
+                # The events are copied first, so that a nested call cannot overwrite the buffer that this loop reads.
                 data = self._events.raw[: max(count, 0) * _EVENT.size]
                 for slot, _, result, _ in _EVENT.iter_unpack(data):
                     done = self._take(slot)
@@ -176,7 +176,7 @@ class AioEngine:
         self.flush()
 
     def close(self) -> None:
-        """Free the context; requires that nothing is in flight."""
+        """Free the context. No request may be in flight."""
         self._threads.close()
         _syscall(self._sys_destroy, self._context)
         os.close(self._eventfd)

@@ -1,6 +1,6 @@
-"""Which engine does the disk I/O of this process.
+"""Choose the engine for the disk I/O of this process.
 
-io_uring costs least; containers often forbid it, then Linux AIO; threads always work.
+io_uring costs least CPU time, but containers often forbid it. Linux AIO is the next choice. Threads always work.
 """
 
 import logging
@@ -25,10 +25,10 @@ ENGINE_NAMES: Final = ("auto", *_ENGINES)
 
 
 def choose_engine(name: str = "auto") -> Engine:
-    """The named engine, or with ``auto`` the best one this kernel allows; logs which and why.
+    """Create the named engine, or with ``auto`` the best one that this kernel allows. Log which one, and why.
 
-    Raises ConfigError when the named one cannot be had. Call it in the event loop's thread,
-    after any daemonising fork.
+    Raises ConfigError if the named engine does not exist or cannot be used. Call this in the event loop's thread,
+    after any fork into the background, because an engine belongs to the process and thread that created it.
     """
     if name not in ENGINE_NAMES:
         raise ConfigError(f"no I/O engine {name!r}; expected one of {', '.join(ENGINE_NAMES)}")

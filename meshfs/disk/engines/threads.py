@@ -1,10 +1,10 @@
-"""Disk I/O by blocking calls in a few threads: works everywhere, costs most.
+"""The engine that makes blocking calls in a few threads. It works everywhere and costs the most CPU time.
 
     queue_*  ->  _backlog  ->  flush(): one SimpleQueue for all threads
     threads: pread, pwrite, fdatasync, fallocate  ->  _finished (deque)  ->  eventfd  ->  run()
 
-A thread that waits for a stalled disk is lost to the others until the disk answers; with
-all of them stalled every disk of the process waits. That is why this is the last resort.
+A thread that waits for a hanging disk serves no other disk until that disk answers. If all threads wait so, every
+disk of the process waits. Therefore this engine is the last choice.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ _Request = tuple[int, int, int, int, int, int, Done]
 
 
 class ThreadEngine:
-    """``threads`` are started at the first request and end with ``close``."""
+    """An engine of blocking calls. The first request starts ``threads`` threads, and ``close`` ends them."""
 
     name = "threads"
 
@@ -81,13 +81,13 @@ class ThreadEngine:
 
     def _start(self) -> None:
         for number in range(self._thread_count):
-            # Daemonic: a disk that never answers must not keep the process from ending.
+            # The threads are daemonic, so that a disk that never answers cannot keep the process from ending.
             thread = threading.Thread(target=self._work, name=f"disk-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def _work(self) -> None:
-        """One thread's life. Appending to a deque and writing an eventfd are atomic."""
+        """Perform requests until `close`. No lock is needed: deque.append and a write to an eventfd are atomic."""
         while (request := self._requests.get()) is not None:
             self._finished.append((request[6], _perform(request)))
             os.eventfd_write(self._eventfd, 1)
@@ -108,7 +108,7 @@ class ThreadEngine:
                 report_fault(done, error)
 
     def close(self) -> None:
-        """End the threads; requires that nothing is in flight."""
+        """End the threads. No request may be in flight."""
         for _ in self._threads:
             self._requests.put(None)
         for thread in self._threads:
@@ -117,7 +117,7 @@ class ThreadEngine:
 
 
 def _perform(request: _Request) -> int:
-    """The blocking call: bytes done, or -errno."""
+    """Make the blocking call. Return the bytes done, or -errno."""
     kind, fd, address, length, offset, flags, _ = request
     if kind == _SYNC:
         try:

@@ -1,25 +1,25 @@
-"""io_uring without a compiler or a package: ctypes for the system calls, mmap for the rings.
+"""The engine that uses io_uring without a compiler or a package: ctypes for the system calls, mmap for the rings.
 
     queue_*  ->  _backlog  ->  flush(): SQEs packed into the mapped array, one io_uring_enter
     CQ ring  ->  flush() itself (cached reads complete inside the enter call), or
-    eventfd readable -> run() -> the same
+    eventfd readable -> run() -> flush()
 
-Everything happens in one thread. With COOP_TASKRUN (Linux 5.19) completions of direct I/O
-are posted by that thread itself when it enters the kernel; it was the cheapest of all
-flags at depth 1 (DEFER_TASKRUN wakes twice a request, once for the work and once for the
-entry) and no worse at 16. The kernel's workers may post from other CPUs while we read, and
-the plain loads and stores Python makes are right there only because x86 keeps loads in
-order and stores in order (TSO). Elsewhere DEFER_TASKRUN (Linux 6.1) is required: the
-kernel then posts only inside our own io_uring_enter(GETEVENTS).
+Setup flags and memory order. All calls are made in one thread. On x86 the ring is set up with COOP_TASKRUN (Linux
+5.19): the thread itself posts the completions of direct I/O when it enters the kernel. Of all flags this was the
+cheapest at depth 1, and no worse at depth 16. (DEFER_TASKRUN wakes the thread twice per request, once for the work
+and once for the entry.) The kernel's workers may still post completions from other CPUs while Python reads the ring.
+Python's plain loads and stores are correct then only because x86 keeps loads in order and stores in order (total
+store order, TSO). On other machines DEFER_TASKRUN (Linux 6.1) is required. The kernel then posts completions only
+inside this thread's own io_uring_enter(GETEVENTS).
 
-While nothing is in flight the eventfd is switched off, so that a cached read, complete when
-enter returns, costs no wake-up. It is switched on before anything stays in flight, and the
-ring looked at once more: an entry posted before the switch is seen then, one posted after
-it signals. That needs the store (the switch) to be visible before the load (the tail),
-the one reordering TSO allows; taking a lock is a full barrier.
+Wake-ups. While nothing is in flight, the eventfd is switched off. A cached read is complete when io_uring_enter
+returns, and so costs no wake-up. Before a request stays in flight, the eventfd is switched on, and the ring is read
+once more. That read finds every entry that was posted before the switch, and an entry posted after the switch
+signals the eventfd. For this, the store (the switch) must be visible before the load (the ring's tail). That is the
+one pair that TSO may reorder, so a lock is taken in between, which is a full barrier.
 
-No completion is ever lost to a full CQ: at most ``cq_entries`` requests are with the
-kernel, the rest waits in the backlog.
+Full rings. At most ``cq_entries`` requests are in the kernel, and the rest waits in the backlog. So the CQ ring
+never overflows, and no completion is lost.
 
 Layouts: linux/include/uapi/linux/io_uring.h (struct io_uring_params, io_uring_sqe,
 io_uring_cqe); io_uring_setup(2), io_uring_enter(2), io_uring_register(2).
@@ -81,7 +81,7 @@ _Request = tuple[int, int, int, int, int, int, Done]
 
 
 class UringEngine:
-    """Raises OSError when the kernel has no io_uring, or forbids it."""
+    """An engine of io_uring. Raises OSError if the kernel has no io_uring, or forbids it."""
 
     name = "io_uring"
 
@@ -110,11 +110,11 @@ class UringEngine:
 
     @property
     def buffered(self) -> "UringEngine":
-        """io_uring hands what would block to its own workers."""
+        """This engine itself: io_uring passes a request that would block to the kernel's workers."""
         return self
 
     def _map(self, parameters: tuple[int, ...]) -> None:
-        """Map the rings and look up where their words are (offsets are in bytes)."""
+        """Map the rings, and compute the indices of their words from the kernel's offsets, which are in bytes."""
         self._sq_entries, self._cq_entries = parameters[0], parameters[1]
         sq_head, sq_tail, sq_mask, _, _, _, sq_array = parameters[10:17]
         cq_head, cq_tail, cq_mask, _, _, cq_entries, cq_flags = parameters[19:26]
@@ -148,10 +148,10 @@ class UringEngine:
         self._backlog.append((_OP_FALLOCATE, fd, length, mode, offset, 0, done))
 
     def flush(self) -> None:
-        """Submit the backlog and deliver what is complete.
+        """Submit the backlog and deliver the completions that have arrived.
 
-        Called from a ``done`` it returns at once: the loop of the outer call goes on until
-        the backlog is empty or only a later completion can help.
+        A call from inside a ``done`` returns at once. The loop of the outer call goes on until the backlog is empty,
+        or until only a later completion can make room.
         """
         if self._busy:
             return
@@ -173,14 +173,14 @@ class UringEngine:
             self._busy = False
 
     def _listen(self) -> None:
-        """Switch the eventfd on; the caller looks at the ring once more (see above)."""
+        """Switch the eventfd on. The caller must then read the ring once more (see the header of this module)."""
         self._words[self._cq_flags] = 0
         self._quiet = False
         with self._barrier:
             pass
 
     def _fill(self) -> bool:
-        """Move the backlog into SQEs as far as there is room; True when any was moved."""
+        """Move requests from the backlog into SQEs while there is room. Return whether any was moved."""
         backlog, free, slots, words = self._backlog, self._free, self._slots, self._words
         if not backlog:
             return False
@@ -201,7 +201,7 @@ class UringEngine:
         return (self._words[self._sq_tail] - self._words[self._sq_head]) & 0xFFFFFFFF
 
     def _enter(self) -> int:
-        """One io_uring_enter, never waiting; how many SQEs the kernel took."""
+        """Call io_uring_enter once, without waiting. Return how many SQEs the kernel took."""
         count = self._unsubmitted()
         if not count and not self._deferred:
             return 0
@@ -214,13 +214,16 @@ class UringEngine:
             return 0 if count == 0 else self._enter()
         if code not in (errno.EAGAIN, errno.EBUSY):
             raise OSError(code, f"io_uring_enter: {os.strerror(code)}")
-        # Out of kernel memory: a completion will free some. Without one to come, say so.
+        # The kernel is out of memory. A completion will free some; if none is in flight, the requests must fail.
         if len(self._free) + count == self._cq_entries:
             self._refuse(count)
         return 0
 
     def _refuse(self, count: int) -> None:
-        """Take the unsubmitted SQEs back (the kernel reads the tail only in enter): -ENOMEM."""
+        """Take the unsubmitted SQEs back and complete them with -ENOMEM.
+
+        This is safe because the kernel reads the ring's tail only inside io_uring_enter.
+        """
         tail = self._words[self._sq_tail]
         self._words[self._sq_tail] = (tail - count) & 0xFFFFFFFF
         for index in range(count):
@@ -228,7 +231,7 @@ class UringEngine:
             self._complete(_SQE.unpack_from(self._sqes, position)[8], -errno.ENOMEM)
 
     def _deliver(self) -> int:
-        """Hand out every completion in the CQ ring; how many."""
+        """Call ``done`` for every completion in the CQ ring. Return how many there were."""
         words, ring, slots, free = self._words, self._ring, self._slots, self._free
         head, tail = words[self._cq_head], words[self._cq_tail]
         count = 0
@@ -256,13 +259,13 @@ class UringEngine:
         done(result)
 
     async def run(self) -> None:
-        """Deliver completions until cancelled; requests in flight then stay unanswered."""
-        # Told at each signal, the eventfd need not be read.
+        """Deliver completions until cancelled. Requests in flight stay unanswered after that."""
+        # The eventfd is edge-triggered: each signal is a new event, so nobody has to read the eventfd.
         with reactor.current().watching(self._eventfd, self.flush, edge=True):
             await trio.sleep_forever()
 
     def close(self) -> None:
-        """Free the rings; requires that nothing is in flight."""
+        """Free the rings. No request may be in flight."""
         self._words.release()
         self._ring.close()
         self._sqes.close()
@@ -271,7 +274,10 @@ class UringEngine:
 
 
 def _set_up(entries: int, in_flight_max: int) -> tuple[int, tuple[int, ...], bool]:
-    """The ring's fd, io_uring_params as the kernel filled them, and whether DEFER_TASKRUN is on."""
+    """Create the ring. Return its fd, io_uring_params as the kernel filled them, and whether DEFER_TASKRUN is on.
+
+    Raises OSError if the kernel has no io_uring, forbids it, or is too old.
+    """
     for flags in _SETUPS:
         parameters = bytearray(_PARAMS.size)
         request = flags | _SETUP_CQSIZE | _SETUP_CLAMP
