@@ -1,5 +1,6 @@
-"""An image file or a block device as a disk.
+"""Serve an image file or a block device as a disk.
 
-claim.py opens and claims it, disk.py serves it, and the other modules are one part of that each: alignment, zeroing,
-merging of neighbours, the order of writes, and what happens when the device loses what it acknowledged.
+claim.py opens the disk and claims it, and disk.py serves it. Each other module is one part of serving: alignment
+(directio.py), zeroing (zero.py), writes of parts of blocks (merge.py), short results (transfer.py), the order of
+writes (write_order.py), and the loss of acknowledged writes (losses.py, verifier.py).
 """

@@ -1,9 +1,9 @@
-"""Open a disk and claim it: no other exporter, and no file system, may have it at once.
+"""Open a disk and claim it, so that no other exporter and no file system can use it at the same time.
 
-An image is claimed by flock(LOCK_EX), a block device by open(O_EXCL), which mount, MD, LVM
-and swapon respect as well. Both last until the last I/O of the claiming process has ended,
-even after kill -9: a request in flight keeps its file open. So a restarted exporter waits
-here until nothing of its predecessor can land over its own writes.
+An image is claimed by flock(LOCK_EX). A block device is claimed by open(O_EXCL), which mount, MD, LVM and swapon
+respect as well. A claim lasts until the last I/O of the claiming process has ended, even after kill -9, because a
+request in flight keeps its file open. So a restarted exporter waits here until no late write of its predecessor can
+overwrite its own writes.
 """
 
 import errno
@@ -31,13 +31,13 @@ from meshfs.model import Cache
 logger = logging.getLogger(__name__)
 
 
-# What open(2) and flock(2) say while another has the claim.
+# The errnos of open(2) and flock(2) while another process has the claim.
 _CLAIMED_ERRNOS: Final = (errno.EBUSY, errno.EWOULDBLOCK)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed disk: the claim lasts as long as ``fd`` is open."""
+    """A claimed disk. The claim lasts as long as ``fd`` is open."""
 
     facts: DiskFacts
     fd: int
@@ -53,7 +53,7 @@ class Claim:
 
 
 class _Claimed(DiskUnavailable):
-    """Another process has the claim, and may be about to end."""
+    """Another process has the claim. It may be about to end, so a retry makes sense."""
 
 
 async def open_disk(
@@ -67,12 +67,13 @@ async def open_disk(
     pool: BufferPool | None = None,
     calls: Bounded | None = None,
 ) -> FileDisk:
-    """The disk at ``path``, claimed; waits up to ``claim_timeout_s`` for a predecessor's claim.
+    """Open and claim the disk at ``path``; wait up to ``claim_timeout_s`` for a predecessor to give up its claim.
 
-    A device or file system that only lets itself be read makes the disk read-only (logged). With
-    ``instance`` only that device or image is taken. Raises ConfigError for what can never be a disk,
-    and DiskUnavailable with the reason for anything else. ``calls`` bounds what may block.
-    Cancellation leaves nothing open.
+    If the device or file system is read-only, the disk is served read-only, which is logged. If ``instance`` is
+    given, only the device or image with that identity is accepted. ``calls`` limits the time of calls that may
+    block. Cancellation leaves nothing open.
+
+    Raises ConfigError if the path can never be a disk, and DiskUnavailable with the reason in every other case.
     """
     calls = calls or Bounded(f"disk {path}")
     deadline = trio.current_time() + claim_timeout_s
@@ -101,7 +102,7 @@ async def open_disk(
 
 
 def claim_disk(path: Path, cache: Cache = Cache.NONE, read_only: bool = False, instance: str = "") -> Claim:
-    """Find out what is at ``path``, and claim it. Blocks as long as its file system or device does."""
+    """Read the facts of the disk at ``path``, and claim it. Blocks as long as its file system or device blocks."""
     facts = scan_disk(path)
     if instance and facts.instance != instance:
         raise DiskUnavailable(f"disk {path}: is another device or image than before; reload to serve that one")
@@ -129,7 +130,7 @@ def claim_disk(path: Path, cache: Cache = Cache.NONE, read_only: bool = False, i
 
 
 def _claim(facts: DiskFacts, direct: bool, read_only: bool) -> tuple[int, bool]:
-    """The claimed descriptor and whether it may be written."""
+    """Open and claim the disk. Return the descriptor, and whether it may be written to."""
     writable = not read_only and not facts.read_only
     while True:
         try:

@@ -1,7 +1,7 @@
-"""What O_DIRECT asks of a file: alignment of offset and length, and of the memory.
+"""Find the alignment that O_DIRECT requires of a file: that of offset and length, and that of the memory.
 
-Linux 6.1 tells by statx(STATX_DIOALIGN); before that, and on file systems that don't tell,
-a block device's alignment is its logical block, and a file's is found by trying.
+Since Linux 6.1, statx(STATX_DIOALIGN) reports it. Older kernels, and some file systems, do not. A block device then
+needs the alignment of its logical block, and the alignment of a file is found by a trial read.
 
 Layout: statx(2), struct statx in linux/stat.h (stx_dio_mem_align at byte 152).
 """
@@ -21,19 +21,19 @@ _DIO_MEM_ALIGN_OFFSET: Final = 152
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Powers of two."""
+    """The alignment of offset and length, and of the memory's address. Both are powers of two."""
 
     offset_bytes: int
     memory_bytes: int
 
 
-#: What the page cache takes.
+#: The page cache accepts any alignment.
 ANY: Final = Alignment(1, 1)
 _SAFE: Final = Alignment(4096, 4096)
 
 
 def alignment_of(fd: int, logical_block_size_bytes: int) -> Alignment:
-    """What direct I/O on ``fd``, opened with O_DIRECT, must be aligned to."""
+    """Return the alignment that direct I/O on ``fd``, opened with O_DIRECT, must have."""
     told = _statx(fd)
     if told is not None:
         return told
@@ -47,14 +47,17 @@ def _statx(fd: int) -> Alignment | None:
     if filled is None:
         return None
     memory_bytes, offset_bytes = struct.unpack_from("<II", filled, _DIO_MEM_ALIGN_OFFSET)
-    # Zero: no direct I/O at this file; the open succeeded, so the kernel falls back to the cache.
+    # Zero means that this file has no direct I/O. The open succeeded, so the kernel falls back to the page cache.
     if not memory_bytes or not offset_bytes:
         return _SAFE
     return Alignment(offset_bytes, memory_bytes)
 
 
 def _probe(fd: int) -> Alignment:
-    """512 where an odd sector can be read (a read at the end of the file proves nothing)."""
+    """Try to read the sector at offset 512. If that works, 512 bytes are enough; otherwise assume 4096.
+
+    A file of less than 1024 bytes is not tried, because a read at the end of a file proves nothing.
+    """
     if os.fstat(fd).st_size < 1024:
         return _SAFE
     with mmap.mmap(-1, mmap.PAGESIZE) as page, memoryview(page) as view:

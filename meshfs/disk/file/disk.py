@@ -1,21 +1,24 @@
 """Image files and block devices as disks, past the page cache (O_DIRECT) or through it.
 
+Each request takes one of these paths:
+
     aligned, or cache = writeback   straight to the engine, from and to the request's buffer
-    read that O_DIRECT can't take   whole blocks into a bounce buffer, the part copied out
+    read that is not aligned        whole blocks are read into a bounce buffer, and the part is copied out
     write of whole blocks from
     unaligned memory                copied to a bounce buffer, then written
-    write of parts of blocks        read, merge, write (disk/merge.py), exclusive in WriteOrder
-    write that touches the last,    through the page cache by a second descriptor, on stable
+    write of parts of blocks        read, merge, write (merge.py); exclusive in WriteOrder
+    write that touches the last,    through the page cache by a second descriptor, and on stable
     incomplete block of an image    storage before it is done; exclusive in WriteOrder
-    zeroing                         whole blocks by fallocate or writes of zeros (disk/zero.py), what is
-                                    left at its ends by ordinary writes of zeros
+    zeroing                         whole blocks by fallocate or writes of zeros (zero.py), and the
+                                    parts of blocks at its ends by ordinary writes of zeros
 
-Direct reads are coherent with the page cache (the kernel writes back dirty pages of their
-range first), so they need no order; two writes through the two paths do.
+Direct reads are coherent with the page cache, because the kernel first writes back the dirty pages of their range.
+So reads need no order. Two writes, one direct and one through the page cache, do need an order.
 
-Errors are results (-errno) of the one request they happened to, and `errnos.verdict` says which errno the caller gets.
-A write beyond the end is -ENOSPC as a whole: it never extends an image. When the disk shrank, all I/O behind its new
-end is -EIO, so that no write extends an image again, with zeros where its data was.
+An error is the result (-errno) of the one request that it happened to. `errnos.verdict` decides which errno the caller
+gets. A write that reaches beyond the end fails as a whole with -ENOSPC, so a write never extends an image. If the disk
+shrank, all I/O beyond its new end fails with -EIO. A write there would extend the image again, with zeros where its
+data was.
 """
 
 import errno
@@ -40,29 +43,28 @@ from meshfs.disk.file.zero import ZeroFill, split
 
 logger = logging.getLogger(__name__)
 
-#: Called with the operation, the kernel's errno (positive) and what it says of the disk.
+#: Called with the operation, the kernel's errno (positive), and the meaning of the errno for the disk.
 OnError = Callable[[Op, int, Sign], None]
 
 
 def _nobody(op: Op, number: int, sign: Sign) -> None:
-    """Nobody keeps the disk's state."""
+    """Ignore the error: the default of ``on_error``, for a disk whose state nobody tracks."""
 
 
-# With these the kernel refuses a write before it writes or flushes anything.
+# With these errnos the kernel refuses a write before it writes or flushes anything.
 _WRITES_NOTHING: Final = (
     errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EBADF, errno.EFAULT,
 )  # fmt: skip
-# The page cache may hold the end of an image in one folio this large, and write it back as
-# a whole: a direct write elsewhere in it has to wait for a cached one (PMD size).
+# The page cache may hold the end of an image in one folio of up to this size (PMD size), and writes a folio back as a
+# whole. So a direct write to any part of that folio has to wait for a cached one.
 _FOLIO_MAX_BYTES = 2 << 20
 
 
 class FileDisk:
-    """A disk.base.Disk on a file descriptor; made by disk.claim.open_disk.
+    """A disk.base.Disk on a file descriptor. `open_disk` of claim.py creates it.
 
-    ``fd`` is open (with O_DIRECT where ``alignment`` says so) and claimed; ``tail_fd`` is
-    the same file without O_DIRECT, where its size is no multiple of a block. ``close``
-    closes both.
+    ``fd`` is claimed and open, with O_DIRECT unless ``alignment`` is ANY. ``tail_fd`` is the same file without
+    O_DIRECT; a writable disk needs it if its size is no multiple of a block. ``close`` closes both.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class FileDisk:
         zero_modes: Sequence[int] = (),
     ) -> None:
         self.size_bytes = facts.size_bytes
-        #: Where the disk ends now: less than ``size_bytes`` when it shrank.
+        #: The offset at which the disk ends now: less than ``size_bytes`` if the disk shrank.
         self.end_bytes = facts.size_bytes
         #: Must neither block nor raise.
         self.on_error: OnError = _nobody
@@ -101,7 +103,7 @@ class FileDisk:
         self._flushes = Flushes(engine, fd, self._flushed)
 
     def recall(self, seed: str, keep: Keep) -> None:
-        """Go on from the verifier's seed that an earlier process kept; ``keep`` keeps a new one."""
+        """Continue with the verifier's seed that an earlier process stored. ``keep`` stores a new seed."""
         self._losses.recall(seed, keep)
         self.verifier = self._losses.verifier
 
@@ -118,7 +120,7 @@ class FileDisk:
         self.engine.flush()
 
     def flush_age_s(self) -> float:
-        """For how long the flush at the disk has been there; 0 without one."""
+        """Return for how many seconds the current flush has been at the disk; 0 if there is none."""
         return self._flushes.age_s(time.monotonic())
 
     @property
@@ -134,9 +136,9 @@ class FileDisk:
             os.close(self._tail_fd)
 
     def resize(self, size_bytes: int) -> None:
-        """Take over the size the disk has now. A smaller one only moves the end: ``size_bytes`` stays.
+        """Take in the size that the disk has now. A smaller size only moves ``end_bytes``; ``size_bytes`` stays.
 
-        Raises OSError when an image's new end needs a second descriptor and there is none.
+        Raises OSError if an image's new end needs a second descriptor and it cannot be opened.
         """
         self.end_bytes = size_bytes
         if size_bytes <= self.size_bytes:
@@ -146,17 +148,17 @@ class FileDisk:
         self.size_bytes = size_bytes
 
     def _finish(self, request: DiskRequest, result: int) -> None:
-        """Hand on what the kernel answered."""
+        """Finish the request with the kernel's result, translated for the caller if it is an error."""
         request.result = result if result >= 0 else self._failed(request, result)
         request.on_done(request)
 
     def _refuse(self, request: DiskRequest, number: int) -> None:
-        """Answer a request that never reaches the disk."""
+        """Finish a request with an errno that is already meant for the caller."""
         request.result = -number
         request.on_done(request)
 
     def _acquire(self, request: DiskRequest, length: int) -> Buffer | None:
-        """A buffer for a part of the request. Where there is no memory, the request is answered, and None returned."""
+        """Return a bounce buffer for the request. If memory is short, finish the request and return None."""
         try:
             return self.pool.acquire(length)
         except MemoryError:
@@ -164,7 +166,7 @@ class FileDisk:
             return None
 
     def _failed(self, request: DiskRequest, result: int) -> int:
-        """The caller's result for what the kernel answered with ``result`` (-errno)."""
+        """Return the caller's result for the kernel's ``result`` (-errno)."""
         try:
             return self._judged(request, result)
         except Exception as error:
@@ -186,9 +188,10 @@ class FileDisk:
             self._losses.answer(partial(self._finish, request, result))
 
     def lose(self, why: str) -> None:
-        """Writes of any initiator may be lost: the kernel tells only the first who asks.
+        """Make a new write verifier, because acknowledged writes of any initiator may be lost.
 
-        A new verifier tells the others. No flush is answered until it is kept.
+        The kernel reports the loss only to the first flush; the new verifier tells all other initiators. No flush is
+        answered until the new verifier is stored.
         """
         logger.error("disk %s: acknowledged writes may be lost: %s", self.facts.path, why)
         self._losses.lose()
@@ -225,7 +228,7 @@ class FileDisk:
     def _read_bounced(self, request: DiskRequest, length: int) -> None:
         first = request.offset & ~self._offset_mask
         stop = (request.offset + length + self._offset_mask) & ~self._offset_mask
-        # Widened by at most two blocks, for which buffers have their tailroom.
+        # The range is wider than the request by less than two blocks; every buffer has tailroom for that.
         bounce = self._acquire(request, length)
         if bounce is None:
             return
@@ -266,11 +269,11 @@ class FileDisk:
                 self._launch(request)
 
     def _launch(self, request: DiskRequest) -> None:
-        """Start a write whose turn it is."""
+        """Start a write to which WriteOrder gave its turn."""
         try:
             self._start_write(request)
         except MemoryError:
-            # Buffers are acquired before anything of the write reaches the engine.
+            # Buffers are acquired before any part of the write reaches the engine, so nothing is in flight.
             self._write_end(request, -errno.ENOMEM)
 
     def _start_write(self, request: DiskRequest) -> None:
@@ -306,7 +309,7 @@ class FileDisk:
         self._write_end(request, result)
 
     def _write_end(self, request: DiskRequest, result: int) -> None:
-        """The write is over: those that waited for it start, then its caller is told."""
+        """End the write: start the writes that waited for it, then call the request's ``on_done``."""
         ready = self._order.end(request)
         if ready:
             for waiter in ready:
@@ -326,10 +329,10 @@ class FileDisk:
             self._finish(request, result)
 
     def _may_be_a_loss(self, result: int) -> bool:
-        """Whether a failed write-through may have taken the report of a failed write-back of earlier writes.
+        """Whether a failed write-through may have consumed the kernel's report that earlier writes were lost.
 
-        It flushes after it wrote. ENOSPC and EDQUOT are the write's own, unless it went through the page
-        cache, where they may be the report of pages that found no room when they were written back.
+        A write-through also flushes, and so may get that report. ENOSPC and EDQUOT are the write's own errors, unless
+        it went through the page cache. There they may report cached pages that found no room at their write-back.
         """
         if -result in (errno.ENOSPC, errno.EDQUOT):
             return not self._offset_mask
@@ -362,7 +365,7 @@ class FileDisk:
     # --- zeroing ----------------------------------------------------------------------
 
     def _zero(self, request: DiskRequest) -> None:
-        """Refuse it as a write would be, or do its parts one after the other."""
+        """Refuse a zeroing under the same conditions as a write; otherwise zero its parts one after the other."""
         stop = request.offset + request.length
         if self.read_only:
             self._refuse(request, errno.EROFS)
@@ -383,7 +386,7 @@ class FileDisk:
             if part.buffer is not None:
                 part.buffer.release()
             if part.result < 0:
-                # The errno is one for the caller already, and the keeper of the disk knows of the error.
+                # The part's errno is translated for the caller already, and ``on_error`` has been called.
                 self._refuse(request, -part.result)
             else:
                 self._zero_parts(request, rest, block_bytes)

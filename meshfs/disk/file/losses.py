@@ -1,26 +1,28 @@
-"""What a disk has lost: its write verifier, which outlives the exporter, and its flushes.
+"""The loss of acknowledged writes: the disk's write verifier, which outlives the exporter, and its flushes.
 
-Theory. The kernel reports a failed write-back once to each descriptor (errseq_t, include/linux/errseq.h), and a
-device that lost its volatile cache reports one failed flush. An exporter has one descriptor for all initiators, so
-that one of them gets the error and all others learn of it by another write verifier. Three things can go wrong:
+Theory. The kernel reports a failed write-back only once to each descriptor (errseq_t, include/linux/errseq.h). A
+device that lost its volatile cache fails only one flush. An exporter has one descriptor for all initiators. So only
+one initiator gets the error, and all others must learn of the loss from a new write verifier. Three things can go
+wrong:
 
- 1. Two flushes run at once. The second may succeed, as the kernel gave the error to the first, and its success
-    could be answered before the exporter knows of the failure. `Flushes` therefore has one flush at the disk at a
-    time, which is for everybody that waited for it (group commit), and costs nobody more than one flush.
- 2. The exporter restarts after the failure. The new process would make the old verifier again, and a flush that is
-    repeated then succeeds. `Losses` has a seed in the verifier that is kept outside the process, and holds back
-    every answer about a flush until the new seed is kept.
- 3. The machine dies. Nothing has to be kept for that: the verifier contains the boot id. For the same reason a seed
-    need not be on stable storage; it has to outlive the process, for which the page cache is enough.
+ 1. Two flushes run at the same time. The kernel reports the error to the first, so the second may succeed. Its
+    success could be answered before the exporter knows of the failure. `Flushes` therefore has only one flush at the
+    disk at a time. That flush serves every request that waited for it (group commit), so no request waits for more
+    than one flush after the current one.
+ 2. The exporter restarts after the failure. The new process would compute the old verifier again, and a repeated
+    flush would succeed, so the loss would stay hidden. `Losses` therefore puts a seed into the verifier, and stores
+    the seed outside the process. It holds back every answer to a flush until the new seed is stored.
+ 3. The machine crashes. Nothing has to be stored for that case, as the verifier contains the boot id. For the same
+    reason a seed need not be on stable storage. It only has to outlive the process, and the page cache does.
 
-A restart without a loss keeps the seed, hence the verifier, and no writer notices it: what was written before is in
-the page cache or the device's cache still. What the kernel failed to write back while no process had the disk open
-is reported to the next one (errseq_sample gives an error that nobody has seen to a new descriptor).
+A restart without a loss keeps the seed, and so the verifier stays the same. No writer has to repeat anything then:
+earlier writes are still in the page cache or the device's cache. If a write-back fails while no process has the disk
+open, the kernel reports it to the next process (errseq_sample gives an unreported error to a new descriptor).
 
-What remains is a process that is killed while the failing flush is at the disk, or before it has taken the kernel's
-report: that report is gone, and nobody can ask for it again. A failing flush mostly takes long, as the kernel tries
-again and resets the device, and then somebody loses patience with the exporter. A flush that has been at the disk for
-FLUSH_DOUBT_S is therefore noted as a loss in advance, and the note is taken back when it succeeds.
+One gap remains: the process is killed while the failing flush is at the disk, or before it has read the kernel's
+report. That report is gone, and nobody can ask for it again. A failing flush mostly takes long, because the kernel
+retries and resets the device. In that time an administrator may well kill the exporter. Therefore a flush that has
+been at the disk for FLUSH_DOUBT_S is recorded as a loss in advance. If the flush succeeds, the record is removed.
 """
 
 import errno
@@ -33,17 +35,17 @@ from meshfs import limits
 from meshfs.disk.base import DiskRequest, Engine
 from meshfs.disk.file.verifier import make_verifier
 
-#: Keep a seed outside the process, and call back when it is kept. Must neither block nor raise.
+#: Stores a seed outside the process, and calls back when it is stored. It must neither block nor raise.
 Keep = Callable[[str, Callable[[], object]], None]
 
 
 def _at_once(seed: str, then: Callable[[], object]) -> None:
-    """Nobody keeps seeds: for disks that do not outlive the process."""
+    """Call back without storing the seed: for disks that do not outlive the process."""
     then()
 
 
 class Losses:
-    """The write verifier of one disk, and the answers that wait until it is kept."""
+    """The write verifier of one disk, and the answers that wait until its seed is stored."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
@@ -53,19 +55,22 @@ class Losses:
         self.verifier = make_verifier(instance)
 
     def recall(self, seed: str, keep: Keep) -> None:
-        """Go on from the seed that an earlier process kept."""
+        """Continue with the seed that an earlier process stored. ``keep`` stores new seeds."""
         self._keep = keep
         self.verifier = make_verifier(self._instance, seed)
 
     def lose(self) -> None:
-        """Acknowledged writes may be lost: a verifier that never was, kept before anything is answered."""
+        """Make a verifier that was never used before, because acknowledged writes may be lost.
+
+        Its seed is stored before any flush is answered.
+        """
         seed = uuid.uuid4().hex
         self.verifier = make_verifier(self._instance, seed)
         self._unkept += 1
         self._keep(seed, self._kept)
 
     def answer(self, call: Callable[[], object]) -> None:
-        """Call it as soon as every loss until now is kept."""
+        """Call ``call`` as soon as the seeds of all losses until now are stored."""
         if self._unkept:
             self._held.append(call)
         else:
@@ -80,7 +85,7 @@ class Losses:
 
 
 class Flushes:
-    """The flushes of one descriptor: one at the disk at a time, for all requests that waited for it."""
+    """The flushes of one descriptor. One flush is at the disk at a time, and serves all requests that waited for it."""
 
     def __init__(self, engine: Engine, fd: int, done: Callable[[list[DiskRequest], int], None]) -> None:
         self._engine = engine
@@ -91,7 +96,10 @@ class Flushes:
         self._start_s = 0.0
 
     def age_s(self, now_s: float) -> float:
-        """For how long the flush at the disk has been there, by time.monotonic(); 0 without one."""
+        """Return for how many seconds the current flush has been at the disk; 0 if there is none.
+
+        ``now_s`` is the time by time.monotonic().
+        """
         return 0.0 if self._running is None else now_s - self._start_s
 
     @property
@@ -99,7 +107,7 @@ class Flushes:
         return self._running is not None
 
     def add(self, request: DiskRequest) -> None:
-        """Have it done by the next flush that begins; the caller flushes the engine."""
+        """Let the next flush that starts serve the request. The caller must then flush the engine."""
         self._waiting.append(request)
         if self._running is None:
             self._start()

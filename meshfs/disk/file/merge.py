@@ -1,11 +1,12 @@
-"""A write of parts of blocks by direct I/O: read the blocks at its ends, merge, write all.
+"""Write parts of blocks by direct I/O: read the blocks at both ends, merge, and write whole blocks.
 
     offset    first            request.offset             end              stop
               |-- kept bytes --|======== new bytes =======|-- kept bytes --|
     read      [first block]                               [last block]
     written   [first ........................................... stop)
 
-The caller sees to it that no other write to [first, stop) is under way meanwhile.
+The caller must make sure (by WriteOrder) that no other write to [first, stop) is in progress at the same time. The
+merged blocks would undo such a write.
 """
 
 from typing import Protocol
@@ -16,7 +17,7 @@ from meshfs.disk.file.transfer import Transfer
 
 
 class _Target(Protocol):
-    """What of the disk is needed."""
+    """The parts of a disk that a merge uses."""
 
     engine: Engine
     fd: int
@@ -24,7 +25,10 @@ class _Target(Protocol):
 
 
 class BlockMerge:
-    """``start`` it; then ``done(request.length or -errno)`` once. [first, stop) is inside the disk."""
+    """One merged write: `start` begins it, and ``done(request.length or -errno)`` is called once at its end.
+
+    The range [first, stop) must be inside the disk. The constructor raises MemoryError if the pool has no buffer.
+    """
 
     __slots__ = ("_block_bytes", "_bounce", "_disk", "_done", "_error", "_first", "_reads", "_request", "_stop")
 
@@ -35,7 +39,7 @@ class BlockMerge:
         self._block_bytes = block_bytes
         self._first = request.offset & ~mask
         self._stop = (request.offset + request.length + mask) & ~mask
-        # Widened by at most two blocks, for which buffers have their tailroom.
+        # The range is wider than the request by less than two blocks; every buffer has tailroom for that.
         self._bounce = disk.pool.acquire(request.length)
         self._reads = 0
         self._error = 0

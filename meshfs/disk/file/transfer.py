@@ -1,7 +1,7 @@
-"""One read or write of a file taken to its end: short results and EAGAIN go on.
+"""Complete one read or write of a file: continue after short results, and retry after EAGAIN.
 
-The kernel may do less than asked (a signal, memory, the end of a device's queue). The hot
-path hands a complete result on by itself and comes here only when there is more to do.
+The kernel may transfer less than requested (because of a signal, of memory, or of the end of a device's queue). The
+hot path passes on a complete result by itself, and uses this module only when a part is left to do.
 """
 
 import errno
@@ -11,11 +11,11 @@ from meshfs.disk.base import Done, Engine
 
 
 class Transfer:
-    """``start`` it, or ``go_on`` after a first result; then ``done(bytes or -errno)`` once.
+    """One transfer: `start` begins it, or `go_on` continues it after a first result.
 
-    A read is complete with ``needed`` bytes (all but what lies past the end of the file).
-    Ending short of that is -EIO: a file that was cut behind our back, or a device that
-    takes nothing, must not look like data.
+    ``done(bytes or -errno)`` is called once at the end. A read is complete with ``needed`` bytes, which leaves out
+    bytes past the end of the file. If the kernel gives fewer, the result is -EIO: a file that another process
+    truncated, or a device that accepts nothing, must not look like a success.
     """
 
     __slots__ = (
@@ -41,7 +41,7 @@ class Transfer:
         self._address = address
         self._length = length
         self._offset = offset
-        # Direct I/O goes on at whole blocks only.
+        # Direct I/O can only continue at a block boundary.
         self._mask = mask
         self._needed = length if needed is None else needed
         self._write = write

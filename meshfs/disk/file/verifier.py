@@ -1,7 +1,7 @@
-"""The write verifier of a disk: when it changed, acknowledged writes may be lost.
+"""The write verifier of a disk: if it has changed, acknowledged writes may be lost.
 
-As NFS's (RFC 1813 3.3.7): a caller that remembers the verifier of its unflushed writes and
-finds another one at its next flush knows that they may never have reached the disk.
+It works as in NFS (RFC 1813 3.3.7). A caller remembers the verifier of its unflushed writes. If its next flush returns
+another verifier, those writes may never have reached the disk.
 """
 
 import hashlib
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def make_verifier(identity: str, instance: str = "") -> str:
-    """The write verifier: changes with a boot of this machine, and with the disk.
+    """Compute a write verifier. It changes with each boot of this machine, with ``identity``, and with ``instance``.
 
-    ``instance`` is for a disk whose cache is the process's own, and dies with it.
+    ``identity`` is the identity of the disk. ``instance`` is the seed that changes after a loss.
     """
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return hashlib.sha256(f"{boot_id}\0{identity}\0{instance}".encode()).hexdigest()

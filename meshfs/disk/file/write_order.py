@@ -1,17 +1,19 @@
-"""Which writes to one disk may be under way together. Pure.
+"""Decide which writes to one disk may run at the same time. Pure.
 
-Two kinds of writes: a *plain* one changes exactly its bytes; an *exclusive* one reads the
-blocks around its bytes, merges, and writes whole blocks, so that any other write to these
-blocks between its read and its write would be undone. Hence:
+Theory. There are two kinds of writes. A *plain* write changes exactly its own bytes. An *exclusive* write reads the
+blocks around its bytes, merges, and writes whole blocks. It would undo any other write to these blocks that happens
+between its read and its write. Therefore:
 
     two writes conflict  <=>  their ranges overlap and at least one is exclusive
 
-A write starts when it conflicts with none that is under way and none that waits before it;
-so nothing starves, and writes that conflict start in the order they came. Plain writes
-that overlap are the initiators' own business, as on any disk.
+A write starts when it conflicts with no running write and with no write that waits before it. So no write starves,
+and writes that conflict start in the order of their arrival. Plain writes that overlap may run together: as on any
+disk, the initiators have to order them.
 
-While no exclusive write is under way or waiting, starting and ending a plain write is one
-insertion into a dict and one removal.
+Example: an exclusive write to [0, 4096) runs. A plain write to [512, 1024) waits for it, and one to [8192, 12288)
+starts at once.
+
+While no exclusive write is running or waiting, a plain write costs one insertion into a dict and one removal.
 """
 
 from typing import Generic, TypeVar
@@ -20,9 +22,9 @@ Key = TypeVar("Key")
 
 
 class WriteOrder(Generic[Key]):
-    """``begin`` a write before it starts, ``end`` it when it is done.
+    """The running and the waiting writes of one disk. Call `begin` before a write starts, and `end` when it is done.
 
-    ``Key`` is the caller's (hashable, unique among the writes here). Ranges are
+    The caller chooses each write's ``Key``, which must be hashable and unique among the writes here. Ranges are
     [start, stop) in bytes.
     """
 
@@ -32,14 +34,14 @@ class WriteOrder(Generic[Key]):
         # key -> (start, stop, exclusive)
         self._running: dict[Key, tuple[int, int, bool]] = {}
         self._waiting: dict[Key, tuple[int, int, bool]] = {}
-        # Exclusive writes running or waiting.
+        # The number of exclusive writes that run or wait.
         self._exclusive = 0
 
     def __len__(self) -> int:
         return len(self._running) + len(self._waiting)
 
     def begin(self, key: Key, start: int, stop: int, *, exclusive: bool = False) -> bool:
-        """True: start it now. False: a later ``end`` will name it."""
+        """Add a write. True means: start it now. False means: it waits, and a later `end` returns its key."""
         write = (start, stop, exclusive)
         if exclusive:
             self._exclusive += 1
@@ -50,7 +52,7 @@ class WriteOrder(Generic[Key]):
         return True
 
     def end(self, key: Key) -> list[Key] | None:
-        """``key`` is done: the writes to start now, in their order; None when there are none."""
+        """Remove the finished write ``key``. Return the writes to start now, in their order; None if none waited."""
         _, _, exclusive = self._running.pop(key)
         if exclusive:
             self._exclusive -= 1

@@ -1,16 +1,16 @@
 """Make a range of a disk read as zeros, as cheaply as the file or device behind it allows.
 
-    fallocate PUNCH_HOLE    an image gives its blocks back; a device is asked for WRITE ZEROES, which may unmap
-    fallocate ZERO_RANGE    an image keeps its blocks and marks them as unwritten; a device's kernel driver
-                            writes the zeros itself where the device has no command for it
-    writes of zeros         where neither works
+    fallocate PUNCH_HOLE    an image releases its blocks; a device gets WRITE ZEROES, which may unmap blocks
+    fallocate ZERO_RANGE    an image keeps its blocks and marks them as unwritten; for a device without a
+                            command for zeroing, the kernel writes the zeros
+    writes of zeros         if neither mode works
 
-Both modes promise zeros to later reads, on images and on devices (fallocate(2); the kernel's
-blkdev_fallocate). A fully allocated image is zeroed by ZERO_RANGE first, because an image that gave its
-blocks back can find its file system full when they are written again.
+Both modes guarantee that later reads return zeros, on images and on devices (fallocate(2); the kernel's
+blkdev_fallocate). For a fully allocated image, ZERO_RANGE is tried first. If such an image released its blocks, its
+file system might be full when they are written again.
 
-fallocate works on whole blocks here (`Blocks.split`); what is left at the two ends is an ordinary write
-of zeros, which reads, merges and waits for its turn like any other write.
+fallocate gets whole blocks only (`split`). The parts of blocks at the two ends are ordinary writes of zeros, which
+read, merge and wait for their turn like any other write.
 """
 
 import ctypes
@@ -35,20 +35,24 @@ ZERO: Final = _ZERO_RANGE | _KEEP_SIZE
 
 #: The mode does not work on this file or device, now or ever.
 _UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
-#: The mode does not work on this range now; a write of zeros may, and gives the true error otherwise.
+#: The mode does not work on this range now. A write of zeros may work; if not, its error is the one to report.
 _REFUSED: Final = (*_UNSUPPORTED, errno.EINVAL, errno.ENODEV, errno.ENOSPC)
 _SECTOR_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's block is
 
 
 def modes_of(status: os.stat_result) -> list[int]:
-    """The modes of fallocate(2) to try on this file or device, the cheapest that keeps its promises first."""
+    """Return the modes of fallocate(2) to try on this file or device, in order; see the header of this module."""
     if stat.S_ISBLK(status.st_mode) or status.st_blocks * _SECTOR_BYTES < status.st_size:
         return [PUNCH, ZERO]
     return [ZERO, PUNCH]
 
 
 def split(offset: int, length: int, block_bytes: int) -> list[tuple[int, int]]:
-    """The range in at most three parts (offset, length), so that one of them has all its whole blocks."""
+    """Split a range into at most three parts (offset, length), so that one part has all whole blocks of the range.
+
+    Example: with blocks of 4096 bytes, the range of 8192 bytes from offset 1024 becomes (1024, 3072), (4096, 4096),
+    (8192, 1024).
+    """
     stop = offset + length
     first = -(-offset // block_bytes) * block_bytes
     last = stop // block_bytes * block_bytes
@@ -70,7 +74,7 @@ _shared: list[_Zeros] = []
 
 
 def _zeros() -> _Zeros:
-    """The process's zeros, made when they are first needed."""
+    """Return the zeros that the whole process shares. The first call allocates them."""
     if not _shared:
         memory = mmap.mmap(-1, limits.ZERO_WRITE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         _shared.append(_Zeros(memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))))
@@ -78,18 +82,18 @@ def _zeros() -> _Zeros:
 
 
 class _Target(Protocol):
-    """What is needed of the disk."""
+    """The parts of a disk that a zeroing uses."""
 
     engine: Engine
     fd: int
-    #: The modes of fallocate(2) that may still work; one that the kernel does not have is taken out.
+    #: The modes of fallocate(2) that may still work; an unsupported mode is removed at the first attempt.
     zero_modes: list[int]
 
 
 class ZeroFill:
-    """``start`` it; then ``done(length or -errno)`` once. The range is whole blocks inside the disk.
+    """One zeroing of whole blocks inside the disk: `start` begins it, and ``done(length or -errno)`` is called once.
 
-    The caller holds the range in the disk's WriteOrder meanwhile.
+    Until then the caller holds the range in the disk's WriteOrder.
     """
 
     __slots__ = ("_again", "_disk", "_done", "_dsync", "_length", "_modes", "_offset", "_written")
@@ -109,7 +113,7 @@ class ZeroFill:
         self._next()
 
     def _next(self) -> None:
-        """Try the next mode; with none left, write."""
+        """Try the next mode of fallocate. If no mode is left, write zeros."""
         if not self._modes:
             self._write()
             return
@@ -132,7 +136,7 @@ class ZeroFill:
             self._done(result)
 
     def _settle(self) -> None:
-        """Make the zeros stable where the request asks for it: fallocate(2) makes nothing stable by itself."""
+        """Put the zeros on stable storage if the request asks for that: fallocate(2) does not do so by itself."""
         if not self._dsync:
             self._done(self._length)
             return
