@@ -1,6 +1,6 @@
 """The disks that a node offers, as backends of its exporter.
 
-base.py says what a disk and an engine are. engines/ carry reads and writes to the kernel, file/ makes a disk of an
-image file or a block device, and discovery/ finds out what lies at a path. Offsets are checked and requests are queued
-before they come here: this floor knows no flows and no SMB.
+base.py defines the interfaces of a disk and of an engine. engines/ passes reads and writes to the kernel. file/ serves
+an image file or a block device as a disk. discovery/ finds out what is at a path. Callers check offsets and queue
+requests before they submit them here, so this layer knows nothing of scheduling or SMB.
 """

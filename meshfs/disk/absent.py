@@ -1,4 +1,4 @@
-"""What stands for a disk while there is no device or image."""
+"""AbsentDisk takes the place of a disk while its device or image is missing."""
 
 import errno
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from meshfs.disk.base import DiskRequest
 class AbsentDisk:
     """A disk.base.Disk of no size, whose I/O ends with an error at once."""
 
-    #: What the I/O of a disk that is away ends with.
+    #: The errno of every I/O while the device or image is missing.
     errno: Final = errno.EIO
 
     size_bytes = 0
@@ -26,4 +26,4 @@ class AbsentDisk:
             request.on_done(request)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: an absent disk holds no descriptor."""

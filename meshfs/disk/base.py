@@ -1,12 +1,12 @@
-"""What a disk is to the exporter: asynchronous requests in batches, completions by callback.
+"""The interfaces of a disk and of an engine: requests are submitted in batches, and a callback reports each result.
 
-Data flow (one event loop, no await between message and submission):
+Data flow (one event loop; nothing awaits between the arrival of a message and its submission):
 
     dispatch -> scheduler queue -> runner -> Disk.submit([requests])
     engine's completion fd readable -> Disk sets request.result -> request.on_done(request)
 
-``submit`` never blocks and never raises for an I/O error; the result of every submitted
-request is delivered exactly once, possibly before ``submit`` returns.
+``submit`` never blocks, and it never raises for an I/O error. The result of every submitted request is delivered
+exactly once, possibly before ``submit`` returns.
 """
 
 import enum
@@ -26,27 +26,28 @@ class Op(enum.IntEnum):
     READ = 0
     WRITE = 1
     FLUSH = 2
-    #: The bytes read as zeros afterwards; it has no payload.
+    #: Make the range read as zeros. The request has no payload.
     ZERO = 3
 
 
-#: A time that has not come.
+#: The value of a time stamp that is not set yet.
 NEVER_S: Final = -math.inf
 
 
 class DiskRequest:
     """One request, from the wire to the disk and back.
 
-    op, offset, length   what to do; ``length`` in bytes, any alignment
+    op, offset, length   the operation and its range, in bytes; any alignment is allowed
     buffer, start        the payload's memory is ``buffer.view[start:start + length]``;
                          the request keeps the buffer until it is done (None for FLUSH and ZERO)
-    write_through        the write (or zeroing) must be stable before it is done
-    flow                 whose request it is for the scheduler
-    on_done              called once with the request when ``result`` is set
-    result               bytes done (short only at the end of the disk), or -errno
-    context              the caller's own
-    cost_s               seconds of the disk's time it is expected to take; the scheduler's
-    added_s, sent_s      when it came to the queue and left it for the disk, by the queue's clock; NEVER_S before
+    write_through        the write (or zeroing) must be on stable storage before it is done
+    flow                 the flow to which the scheduler charges the request
+    on_done              called once with the request, after ``result`` is set
+    result               bytes done (fewer than ``length`` only at the end of the disk), or -errno
+    context              a value of the caller, which the disk does not touch
+    cost_s               the disk's time that the request is expected to take, in seconds; set by the scheduler
+    added_s, sent_s      when the request entered the queue, and when it was sent to the disk, by the queue's
+                         clock; NEVER_S until then
     """
 
     __slots__ = (
@@ -83,43 +84,43 @@ class DiskRequest:
 
 
 class Disk(Protocol):
-    """A disk's backend. Offsets and lengths are checked against ``size_bytes`` by the caller."""
+    """The backend of one disk. The caller checks offsets and lengths against ``size_bytes``."""
 
     size_bytes: int
     logical_block_size_bytes: int
     physical_block_size_bytes: int
     rotational: bool
     read_only: bool
-    #: Changes when acknowledged, unflushed writes may have been lost (design: write verifier).
+    #: The write verifier: it changes when acknowledged, unflushed writes may have been lost.
     verifier: str
 
     def submit(self, requests: Sequence[DiskRequest]) -> None: ...
 
     def close(self) -> None:
-        """End it; requires that nothing is in flight."""
+        """Close the disk. No request may be in flight."""
 
 
-#: How an engine tells a result: bytes done (>= 0, possibly short), or -errno.
+#: An engine's callback for one result: bytes done (>= 0, possibly fewer than asked for), or -errno.
 Done = Callable[[int], object]
 
 
 def report_fault(done: Done, error: Exception) -> None:
-    """What was to be done with an answer of the kernel failed; the engine goes on with the next answer."""
+    """Report that ``done`` raised. The caller, an engine, then goes on with the next completion."""
     what = getattr(getattr(done, "func", done), "__qualname__", "a callback")
     bugs.report(logger, f"{what}, with an answer of the kernel,", error)
 
 
 class Engine(Protocol):
-    """How I/O on file descriptors is done: io_uring, Linux AIO, or threads.
+    """Does I/O on file descriptors by io_uring, Linux AIO or threads. One engine serves all disks of a process.
 
-    One engine serves all disks of a process. ``queue_*`` only records; ``flush`` hands
-    everything recorded to the kernel in one call (submission order is not completion
-    order) and delivers what completed meanwhile. ``done`` is called exactly once each,
-    never from ``queue_*``, always in the event loop's thread; it may queue and flush more.
-    The memory at ``address`` belongs to the engine until then. Short results and -EAGAIN
-    are passed on as they come: the disk knows where its end is.
+    ``queue_*`` only records a request. ``flush`` passes all recorded requests to the kernel in one call, and delivers
+    the completions that have arrived. Requests may complete in any order.
 
-    Create and use it in the thread (and process) of the event loop only.
+    ``done`` is called exactly once per request, in the event loop's thread, and never from inside ``queue_*``. It may
+    queue and flush more requests. The memory at ``address`` belongs to the engine until ``done`` is called. An engine
+    passes on short results and -EAGAIN unchanged, because only the disk knows where its end is.
+
+    Create and use an engine only in the thread (and process) of the event loop.
     """
 
     @property
@@ -127,7 +128,7 @@ class Engine(Protocol):
 
     @property
     def buffered(self) -> "Engine":
-        """The engine to use for files in the page cache (not ``self`` where those would block)."""
+        """The engine to use for I/O through the page cache; another engine if ``self`` would block on such I/O."""
 
     def queue_read(self, fd: int, address: int, length: int, offset: int, done: Done) -> None: ...
 
@@ -144,4 +145,4 @@ class Engine(Protocol):
         """Deliver completions until cancelled."""
 
     def close(self) -> None:
-        """End it; requires that nothing is in flight."""
+        """Free the engine's resources. No request may be in flight."""

@@ -1,27 +1,27 @@
-"""What an errno of a disk means: for the caller, and for the disk. Pure.
+"""Translate the errnos of a disk: each has a meaning for the caller, and one for the state of the disk. Pure.
 
-Theory: the kernel answers a read, write, flush or fallocate of a block device with one of the errnos that
-block/blk-core.c makes of a blk_status_t, and of an image with any errno of its file system. A caller at another
-node knows neither, so that few of them may leave the owner:
+Theory. For a block device, the kernel answers a read, write, flush or fallocate with one of the errnos that
+block/blk-core.c derives from a blk_status_t. For an image, it may answer with any errno of the file system. A caller
+at another node knows neither of these tables. So only four errnos may leave the owner:
 
-    EIO      the disk could not do it, and asking again is of no use
+    EIO      the disk could not do the operation, and a retry is of no use
     ENOSPC   there is no room: the file system under a sparse image, or the pool under a thin device, is full
-    EROFS    the disk can only be read now
-    EAGAIN   the owner lacks memory or a slot: the initiator asks again within its bound
+    EROFS    the disk is read-only now
+    EAGAIN   the owner lacks memory or a slot: the initiator retries within its time limit
 
-Each row also says what is to be thought of the disk:
+Each row of the table also says what follows for the disk (`Sign`):
 
-    NOTHING    the request met a passing shortage of this machine; the disk is well
+    NOTHING    the request met a passing shortage of this machine, and the disk is well
     FAILED     the disk answered with an error
     GONE       the device, or the file system that holds the image, went away
 
-The errno alone does not tell that a device was removed. Linux then sets its capacity to 0, so that a read ends early,
-a write lies behind the end (ENOSPC) and a fallocate has a range that makes no sense (EINVAL). A device that shrank
-gives the same behind its new end. A thin pool without free space answers ENOSPC, too, while the device keeps its size.
-So `verdict` gets the size of the device as it is now.
+The errno alone does not show that a device was removed. After a removal Linux sets the device's capacity to 0. A read
+then ends early, a write lies beyond the end (ENOSPC), and a fallocate has an invalid range (EINVAL). A device that
+shrank gives the same errnos beyond its new end. A thin pool without free space also gives ENOSPC, but its device keeps
+its size. So `verdict` needs the size of the device as it is now.
 
-ETIMEDOUT must not leave the owner: an initiator takes it for its own bound, and then would not count unflushed writes
-as lost.
+ETIMEDOUT must not leave the owner. An initiator would take it for its own time limit, and then would not count
+unflushed writes as lost.
 
 Sources: blk_errors in block/blk-core.c, blkdev_write_iter in block/fops.c; errno(3), write(2), fallocate(2), fsync(2).
 """
@@ -35,7 +35,7 @@ from meshfs.disk.base import Op
 
 
 class Sign(enum.Enum):
-    """What an errno says of the disk."""
+    """The meaning of an errno for the state of the disk."""
 
     NOTHING = enum.auto()
     FAILED = enum.auto()
@@ -43,7 +43,7 @@ class Sign(enum.Enum):
 
 
 class Row(NamedTuple):
-    """The errno for the caller, what it says of the disk, and why."""
+    """The errno for the caller, the meaning for the disk, and the cause."""
 
     answer: int
     sign: Sign
@@ -55,7 +55,7 @@ _N, _F, _G = Sign.NOTHING, Sign.FAILED, Sign.GONE
 
 #: One row for each errno that block devices or file systems are known to give.
 ROWS: Final[Mapping[int, Row]] = {
-    # The medium, the target, the way to it.
+    # The medium, the target, or the path to the target failed.
     errno.EIO: Row(errno.EIO, _F, "the device or the file system could not do it"),
     errno.ENODATA: Row(errno.EIO, _F, "a medium error: these blocks are lost (BLK_STS_MEDIUM)"),
     errno.EILSEQ: Row(errno.EIO, _F, "the protection information does not match (BLK_STS_PROTECTION)"),
@@ -77,33 +77,34 @@ ROWS: Final[Mapping[int, Row]] = {
     errno.ESHUTDOWN: Row(errno.EIO, _G, "the transport, or the file system, was shut down"),
     errno.ENOTCONN: Row(errno.EIO, _G, "the process behind a FUSE file system ended"),
     errno.ESTALE: Row(errno.EIO, _G, "the image was removed at the file server"),
-    # No room. A device that still has its size is thin; `verdict` sorts out the others.
+    # There is no room. A device that still has its size is thin; `verdict` handles devices that were removed or shrank.
     errno.ENOSPC: Row(errno.ENOSPC, _F, "the pool of a thin device, or the file system of a sparse image, is full"),
     errno.EDQUOT: Row(errno.ENOSPC, _F, "the quota of the image's owner is used up"),
     errno.EFBIG: Row(errno.EIO, _F, "the image is larger than its file system, or RLIMIT_FSIZE, allows"),
-    # Not permitted: how read-only devices (EPERM), file systems (EROFS) and seals (EPERM) say so.
+    # The write is not permitted. Read-only devices and seals give EPERM, read-only file systems give EROFS.
     errno.EROFS: Row(errno.EROFS, _F, "the file system was made read-only, perhaps after an error"),
     errno.EPERM: Row(errno.EROFS, _F, "the device was set read-only, or the image sealed or made immutable"),
     errno.EACCES: Row(errno.EIO, _F, "the file server refuses what it allowed at the open"),
     errno.ETXTBSY: Row(errno.EIO, _F, "the image became swap space or a running program"),
-    # Requests the kernel does not take: any alignment is right for a caller, so it is never the caller's fault.
+    # The kernel rejects the request. That is never the caller's fault, as a caller may use any alignment.
     errno.EINVAL: Row(errno.EIO, _F, "the alignment for direct I/O is another than at the open"),
     errno.EOPNOTSUPP: Row(errno.EIO, _F, "the device does not do this operation (BLK_STS_NOTSUPP)"),
     errno.EBADF: Row(errno.EIO, _F, "the descriptor does not allow it: an error of the exporter"),
     errno.EFAULT: Row(errno.EIO, _F, "the buffer's memory is not there: an error of the exporter"),
     errno.ECANCELED: Row(errno.EIO, _F, "the kernel ended the request with its ring"),
-    # Passing shortages.
+    # The machine has a passing shortage.
     errno.ENOMEM: Row(errno.EAGAIN, _N, "no memory (BLK_STS_RESOURCE)"),
     errno.ENOBUFS: Row(errno.EAGAIN, _N, "no buffers for the network of a file server"),
     errno.EAGAIN: Row(errno.EAGAIN, _N, "it would have to wait (BLK_STS_AGAIN), DISK_AGAIN_MAX times in a row"),
     errno.EINTR: Row(errno.EAGAIN, _N, "interrupted, DISK_AGAIN_MAX times in a row"),
     errno.EBUSY: Row(errno.EAGAIN, _N, "no free slot at the device (BLK_STS_DEV_RESOURCE)"),
 }
-#: What is made of an errno that no row names.
+#: The row for an errno that the table does not have.
 UNKNOWN: Final = Row(errno.EIO, _F, "not an errno that disks are known to give")
 
 _OF_A_WRITE: Final = (errno.EIO, errno.EAGAIN, errno.ENOSPC, errno.EROFS)
-#: A read needs no room, and a flush writes only what was accepted before; neither has anything to do with permission.
+#: The errnos that an operation may return, if they are fewer than those of a write. A read needs no room. A flush only
+#: writes data that was accepted before, so it cannot fail for lack of permission.
 _ANSWERS: Final[Mapping[Op, tuple[int, ...]]] = {
     Op.READ: (errno.EIO, errno.EAGAIN),
     Op.FLUSH: (errno.EIO, errno.EAGAIN, errno.ENOSPC),
@@ -112,11 +113,11 @@ _BEHIND_THE_END: Final = (errno.ENOSPC, errno.EINVAL)
 
 
 def verdict(number: int, op: Op, *, stop: int, device_bytes: int | None) -> tuple[int, Sign]:
-    """The errno for the caller, and what it says of the disk.
+    """Return the errno for the caller, and the meaning for the disk.
 
     ``number``         the kernel's errno (positive)
-    ``stop``           where the request ends, in bytes; 0 for a flush
-    ``device_bytes``   the size of the block device now; None for an image
+    ``stop``           the offset at which the request ends, in bytes; 0 for a flush
+    ``device_bytes``   the size of the block device now; None for an image, or if the size is unknown
     """
     row = ROWS.get(number, UNKNOWN)
     if device_bytes is not None and row.sign is not Sign.NOTHING:

@@ -1,8 +1,8 @@
-"""The state of a disk at its exporter, measured: a table of transitions, and when each event is due. Pure.
+"""The state of a disk at its exporter: a table of transitions, and the rules for when each event happens. Pure.
 
-Theory: nobody asks a disk how it is. What is known of it are the results of its I/O, what the kernel says of its
-device (its size, and whether it is there), and whether it could be opened. `Health` turns these into the events of
-one table. An event that the table does not have for a state is a bug of the exporter.
+Theory. A disk does not report its own state. The exporter only has the results of the disk's I/O, the kernel's facts
+of the device (its size, and whether it is there), and whether the disk could be opened. `Health` derives the events
+of one table from these. An event that the table does not have for a state is a bug of the exporter.
 
                 CLAIMED   REFUSED   FAILED    STEADY   VANISHED
     MISSING     OK        MISSING
@@ -10,16 +10,18 @@ one table. An event that the table does not have for a state is a bug of the exp
     FAILING                         FAILING   OK       GONE
     GONE        OK        GONE      GONE               GONE
 
-    CLAIMED     the disk was opened and claimed, at first or again
+    CLAIMED     the disk was opened and claimed, for the first time or again
     REFUSED     the disk could not be opened
-    FAILED      an I/O ended with an error of the disk, or a look at it found a fault that lasts
-    STEADY      the last DISK_STEADY_S brought I/O without an error, and no fault lasts
-    VANISHED    the device went away, or what holds the image did
+    FAILED      an I/O ended with an error of the disk, or a look at the disk found a lasting fault
+    STEADY      in the last DISK_STEADY_S, I/O succeeded and none failed, and there is no lasting fault
+    VANISHED    the device, or the file system that holds the image, went away
 
-One error makes a disk FAILING at once. It is OK again only after DISK_STEADY_S without another error and at least one
-I/O that succeeded: a disk with a bad block answers most requests well, and must not change its state with every one.
-A fault that lasts is found by looking, not by I/O: a disk that shrank, an image whose last name was removed. While
-there is one the disk does not become OK.
+One error makes a disk FAILING at once. The disk is OK again only after DISK_STEADY_S without another error, and after
+at least one I/O that succeeded. The reason for the wait: a disk with a bad block answers most requests well, and its
+state must not change with every request.
+
+A lasting fault is found by looking at the disk (discovery/look.py), not by I/O. Examples are a disk that shrank, and
+an image whose last name was removed. While there is such a fault, the disk does not become OK.
 """
 
 import enum
@@ -32,12 +34,12 @@ from meshfs.disk.base import Op
 from meshfs.errors import LocalProtocolError
 from meshfs.model import DiskState
 
-#: The reason of a disk's state before anything was tried.
+#: The reason of a disk's state before the first attempt to open it.
 NOT_YET: Final = "it was not opened yet"
 
 
 class Event(enum.Enum):
-    """What happens to a disk."""
+    """An event in the life of a disk; the header of this module explains each."""
 
     CLAIMED = enum.auto()
     REFUSED = enum.auto()
@@ -63,7 +65,7 @@ TRANSITIONS: Final[Mapping[DiskState, Mapping[Event, DiskState]]] = {
         Event.STEADY: _S.OK,
         Event.VANISHED: _S.GONE,
     },
-    # What was at the device when it vanished ends with errors later.
+    # Requests that were at the device when it vanished end with errors later, so FAILED can follow VANISHED.
     _S.GONE: {
         Event.CLAIMED: _S.OK,
         Event.REFUSED: _S.GONE,
@@ -74,7 +76,7 @@ TRANSITIONS: Final[Mapping[DiskState, Mapping[Event, DiskState]]] = {
 
 
 def next_state(state: DiskState, event: Event) -> DiskState:
-    """The state after ``event``. Raises LocalProtocolError where the table has none."""
+    """Return the state after ``event``. Raises LocalProtocolError if the table has no such transition."""
     try:
         return TRANSITIONS[state][event]
     except KeyError:
@@ -82,7 +84,7 @@ def next_state(state: DiskState, event: Event) -> DiskState:
 
 
 class Health:
-    """One disk's state and the reason of a state that is not OK. Times are of one monotonic clock, in seconds."""
+    """The state of one disk, and the reason if it is not OK. All times are of one monotonic clock, in seconds."""
 
     def __init__(self, now_s: float) -> None:
         self.state = DiskState.MISSING
@@ -90,10 +92,10 @@ class Health:
         self.since_s = now_s
         self._vanished_why = ""
         self._fault = ""
-        # The first error of the episode that is not over yet.
+        # The first error since the disk was last OK, and the time of the latest error.
         self._error_why = ""
         self._error_s = -limits.DISK_STEADY_S
-        # Successful I/O at the first look behind the last error; None before that look.
+        # The count of successful I/O at the first look after the last error; None before that look.
         self._successes: int | None = None
 
     @property
@@ -114,13 +116,16 @@ class Health:
         self._enter(Event.VANISHED, self._vanished_why, now_s)
 
     def failed(self, why: str, now_s: float) -> None:
-        """An I/O ended with an error. The first reason stays, as later errors mostly are its consequences."""
+        """Take in that an I/O ended with an error. The first reason is kept, as later errors mostly follow from it."""
         self._error_s, self._successes = now_s, None
         self._error_why = self._error_why or why
         self._enter(Event.FAILED, self.why or why, now_s)
 
     def looked(self, fault: str, successes: int, now_s: float) -> None:
-        """A served disk was looked at: ``fault`` is what is wrong and lasts, ``successes`` all I/O that ended well."""
+        """Take in a look at a served disk.
+
+        ``fault`` is the lasting fault, "" if there is none. ``successes`` counts all I/O that has succeeded so far.
+        """
         was_faulty, self._fault = bool(self._fault), fault
         if fault:
             self._enter(Event.FAILED, fault, now_s)
@@ -128,13 +133,13 @@ class Health:
             self._error_why = ""
             self._enter(Event.STEADY, "", now_s)
         elif was_faulty and self.state is DiskState.FAILING:
-            # The fault is mended, and errors were not long ago.
+            # The lasting fault is mended, but an I/O error is too recent for the state OK.
             self._enter(Event.FAILED, self._error_why, now_s)
 
     def _is_steady(self, successes: int, now_s: float, *, was_faulty: bool) -> bool:
         quiet = now_s - self._error_s >= limits.DISK_STEADY_S
         if was_faulty and quiet:
-            # The fault was all there was.
+            # The lasting fault, now mended, was the only reason for FAILING.
             return True
         if self._successes is None:
             self._successes = successes
@@ -148,5 +153,5 @@ class Health:
 
 
 def error_text(op: Op, number: int) -> str:
-    """The reason of a state, after an I/O that failed: "read: Input/output error"."""
+    """Return the reason of a state after a failed I/O, for example "read: Input/output error"."""
     return f"{op.name.lower()}: {os.strerror(number)}"
