@@ -1,1 +1,1 @@
-"""Doubles of disks, ports, exporters and mounts, for tests without sockets, devices or FUSE."""
+"""Fake disks, ports, exporters and mounts, for tests without sockets, devices or FUSE."""

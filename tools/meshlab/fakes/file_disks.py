@@ -1,4 +1,4 @@
-"""Open disks on files and devices for tests, with a chosen engine that runs meanwhile."""
+"""Open disks on files and devices for tests, with a chosen engine that runs while the disk is open."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ from meshfs.disk.file.disk import FileDisk
 from meshfs.model import Cache
 from meshlab.suites.disk import DiskCase
 
-#: Small ones, so that a test overflows them.
+#: Engines with few slots, so that a test overflows them.
 SMALL_ENGINES: Final[dict[str, Callable[[], Engine]]] = {
     "io_uring": lambda: UringEngine(entries=8, in_flight_max=16),
     "aio": lambda: AioEngine(in_flight_max=16),
@@ -28,7 +28,7 @@ CACHES: Final = tuple(Cache)
 
 @asynccontextmanager
 async def running(engine: Engine) -> AsyncIterator[Engine]:
-    """The engine, delivering completions until the block ends; then closed."""
+    """Run the engine, which delivers completions until the block ends, and then close it."""
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine.run)
@@ -40,7 +40,7 @@ async def running(engine: Engine) -> AsyncIterator[Engine]:
 
 @asynccontextmanager
 async def opened(path: Path, engine_name: str, cache: Cache, *, read_only: bool = False) -> AsyncIterator[FileDisk]:
-    """The disk at ``path`` on a small engine; both closed at the end."""
+    """Open the disk at ``path`` on a small engine, and close both at the end of the block."""
     async with running(SMALL_ENGINES[engine_name]()) as engine:
         disk = await open_disk(path, engine=engine, cache=cache, read_only=read_only)
         try:
@@ -54,7 +54,7 @@ def case_of(disk: FileDisk, path: Path) -> DiskCase:
 
 
 def contents_of(path: Path) -> bytes:
-    """All bytes of a file or a block device."""
+    """Return all bytes of a file or a block device."""
     fd = os.open(path, os.O_RDONLY)
     try:
         return os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0)

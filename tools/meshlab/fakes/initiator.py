@@ -1,4 +1,4 @@
-"""An initiator whose exporters are memory: what the mount needs, without a network."""
+"""A fake initiator with exporters in memory, so that a mount runs without a network."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -27,7 +27,10 @@ class FakeExporter:
 
 
 class FakeInitiator:
-    """Every node of the config with disks is there once it runs; ``silent*`` never answers, others are down."""
+    """An initiator that connects to every node with disks once it runs.
+
+    A node whose name begins with ``silent`` never answers. A node without disks is down.
+    """
 
     def __init__(self, settings: HasConfig) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -50,13 +53,13 @@ class FakeInitiator:
         return {}
 
     def reload(self, settings: HasConfig) -> None:
-        """Exporters of new nodes are silent; a node without disks has none."""
+        """Take over the config's nodes. Exporters of new nodes stay silent; a node without disks has no exporter."""
         known = self.exporters
         nodes = [node.name for node in settings.config.nodes if node.disks]
         self.exporters = {node: known.get(node, FakeExporter()) for node in nodes}
 
     async def settle(self) -> None:
-        """Nothing is ever unflushed."""
+        """Do nothing: there are never unflushed writes."""
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -72,7 +75,7 @@ class FakeInitiator:
 
 
 def _exporter_status(node: str, state: str) -> RemoteExporterStatus:
-    """What is told of an exporter that has no paths."""
+    """Return the status of an exporter that has no paths."""
     return {
         "node": node,
         "state": state,

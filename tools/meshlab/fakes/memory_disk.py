@@ -1,8 +1,7 @@
 """A disk in memory with faults on demand, for simulations and tests.
 
-Completes within ``submit`` unless it is told to stall or to delay. Like a device with a
-volatile cache of its own it forgets what was not flushed in a ``power_loss``, which changes
-its verifier.
+The disk completes requests within ``submit``, unless a test stalls or delays it. Like a device with a volatile cache,
+it loses unflushed writes in a ``power_loss``, which changes its verifier.
 
 Only the event loop's thread may use it. ``delay_s`` follows trio's clock (a MockClock too).
 """
@@ -29,7 +28,7 @@ class _Fault:
 
 
 class MemoryDisk:
-    """A disk.base.Disk. ``data`` is what reads see; ``completed`` counts results delivered."""
+    """A disk.base.Disk. Reads see ``data``; ``completed`` counts the results delivered."""
 
     def __init__(
         self,
@@ -48,12 +47,12 @@ class MemoryDisk:
         self.delay_s = 0.0
         self.data = bytearray(size_bytes)
         self.completed = 0
-        #: FLUSH requests that succeeded.
+        #: The number of FLUSH requests that succeeded.
         self.flushes = 0
         self._name = name
         self._instance = 0
         self.verifier = self._make_verifier()
-        # What survives a power loss, and where ``data`` may differ from it: [start, stop).
+        # The contents that survive a power loss, and the ranges [start, stop) in which ``data`` may differ from them.
         self._stable = bytearray(size_bytes)
         self._unstable: list[tuple[int, int]] = []
         self._faults: list[_Fault] = []
@@ -66,20 +65,21 @@ class MemoryDisk:
     # --- faults -----------------------------------------------------------------------
 
     def fail(self, start: int, stop: int, code: int = errno.EIO, ops: Collection[Op] = tuple(Op)) -> None:
-        """Requests that touch [start, stop) get -``code`` from now on (FLUSH touches everything)."""
+        """Fail all later requests of ``ops`` that touch [start, stop) with -``code``. A FLUSH touches every range."""
         self._faults.append(_Fault(start, stop, code, ops))
 
     def heal(self) -> None:
         self._faults.clear()
 
     def stall(self, predicate: Predicate = lambda request: True) -> None:
-        """Hold requests for which ``predicate`` holds, until ``release``."""
+        """Hold every later request for which ``predicate`` is true, until ``release``."""
         self._stalls = predicate
 
     def release(self, predicate: Predicate | None = None) -> None:
-        """Do what was held, in the order it came, and hold nothing more.
+        """Execute the held requests in the order of their arrival, and hold no more requests.
 
-        With a ``predicate`` only that for which it holds; the rest stays held, and so does more.
+        With a ``predicate``, execute only the requests for which it is true. The disk then keeps the other requests,
+        and goes on holding new ones.
         """
         if predicate is None:
             self._stalls = None
@@ -102,7 +102,7 @@ class MemoryDisk:
 
     @property
     def stalled(self) -> int:
-        """Requests held now."""
+        """Return the number of requests that are held now."""
         return len(self._stalled)
 
     @property
@@ -133,7 +133,7 @@ class MemoryDisk:
         self._finish_ready()
 
     def _finish_ready(self) -> None:
-        """Do them one by one; an on_done that submits more adds to the same loop."""
+        """Execute the ready requests one by one. If an ``on_done`` submits more, the same loop executes them too."""
         if self._finishing:
             return
         self._finishing = True

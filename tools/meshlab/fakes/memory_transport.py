@@ -1,9 +1,9 @@
-"""A transport within one process: bytes pass through memory, and no socket is involved.
+"""A transport within one process: bytes pass through memory, without a socket.
 
     one end --send--> Pipe (bounded) --receive_into--> other end
 
-Each end has an eventfd as its descriptor, which is readable as long as there is something to receive: bytes, at least
-as many as are expected, the end of the stream, or an error.
+The descriptor of each end is an eventfd. It is readable while the expected number of bytes is there to receive, and
+after the end of the stream or an error.
 """
 
 import errno
@@ -15,27 +15,28 @@ import trio
 
 from meshfs.transport.base import Memory
 
-#: How many bytes wait in one direction before the sender has to wait.
+#: A sender has to wait while so many bytes of its direction are not received.
 _PIPE_BYTES: Final = 256 * 1024
 
 
 class Pipe:
-    """One direction: the bytes on their way, and how it ended, if it did."""
+    """One direction of a connection: the bytes in transit, and whether either end was closed."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self.data = bytearray()
         self.capacity_bytes = capacity_bytes
-        #: Set when the sending end was closed: the end of the stream comes after the bytes.
+        #: Set when the sending end is closed: the end of the stream follows the bytes.
         self.ended = False
-        #: Set when the receiving end was closed: nothing more is taken.
+        #: Set when the receiving end is closed: the pipe takes no more bytes.
         self.gone = False
-        #: Called when bytes, or the end, came; and when there is room again, or nothing is taken any more.
+        #: ``on_data`` is called when bytes or the end have arrived. ``on_room`` is called when there is room again, or
+        #: when the receiving end is closed.
         self.on_data: Callable[[], None] = _nobody
         self.on_room: Callable[[], None] = _nobody
 
 
 class MemoryTransport:
-    """One end of a connection of two."""
+    """One of the two ends of a connection."""
 
     def __init__(self, name: str, other: str, incoming: Pipe, outgoing: Pipe) -> None:
         self.kind = "memory"
@@ -96,12 +97,12 @@ class MemoryTransport:
         return len(self._incoming.data)
 
     def _expect(self, missing_bytes: int) -> None:
-        # A mark above the capacity would never be reached.
+        # If the mark were above the pipe's capacity, the bytes in transit would never reach it.
         self._mark = max(1, min(missing_bytes, self._incoming.capacity_bytes))
         self._signal()
 
     def _signal(self) -> None:
-        """Make the descriptor readable, or not, as the state of the incoming pipe is now."""
+        """Make the descriptor readable or unreadable, according to the state of the incoming pipe."""
         if self._closed:
             return
         wanted = len(self._incoming.data) >= self._mark or self._incoming.ended or self._reset
@@ -132,7 +133,7 @@ class MemoryTransport:
         raise trio.ClosedResourceError("the transport is closed")
 
     def reset(self) -> None:
-        """Break the connection: this end gets an error at whatever it does next."""
+        """Break the connection: every later call at this end fails with ECONNRESET."""
         self._reset = True
         self._signal()
         self._stir()
@@ -151,10 +152,10 @@ class MemoryTransport:
 
 
 def memory_pair(capacity_bytes: int = _PIPE_BYTES) -> tuple[MemoryTransport, MemoryTransport]:
-    """Return the two ends of a new connection; each direction keeps up to ``capacity_bytes`` on their way."""
+    """Return the two ends of a new connection. Each direction holds up to ``capacity_bytes`` in transit."""
     forth, back = Pipe(capacity_bytes), Pipe(capacity_bytes)
     return MemoryTransport("memory:1", "memory:2", back, forth), MemoryTransport("memory:2", "memory:1", forth, back)
 
 
 def _nobody() -> None:
-    """Nobody looks at this side of the pipe any more, or not yet."""
+    """Do nothing: this side of the pipe has no transport yet, or no longer."""

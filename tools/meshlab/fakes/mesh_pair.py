@@ -1,7 +1,7 @@
-"""An initiator and exporters in one process: real sessions over Unix sockets, disks in memory.
+"""An initiator and exporters in one process, with real sessions over Unix sockets and disks in memory.
 
 Pair (one exporter, one disk)
-    exporter half    Exporter, Listener and MemoryDisk; can be stopped and started again
+    exporter half    Exporter, Listener and MemoryDisk; a test can stop and start it again
     initiator half   RemoteExporter and Port, as `Initiator` makes them
 """
 
@@ -44,7 +44,7 @@ DISK_ID = disk_id(NODE, DISK)
 
 
 class MemoryExporter:
-    """One exporter with one disk that outlives restarts; ``start`` in a nursery, ``stop`` as kill -9 would."""
+    """One exporter, and one disk that survives the exporter's restarts. ``stop`` ends the exporter as kill -9 does."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class MemoryExporter:
         #: TCP port on 127.0.0.1, beside the Unix socket.
         self.port = port
         self.disk = MemoryDisk(size_bytes)
-        #: Identifies the disk; a test that puts another disk there sets another one.
+        #: Identifies the disk. A test that puts another disk there sets another value.
         self.instance = "the first disk"
         self.security = security
         self.access = Access.READ_WRITE
@@ -118,7 +118,7 @@ class MemoryExporter:
         self.offer()
 
     async def stop(self) -> None:
-        """Every connection ends at once, and nobody listens."""
+        """End every connection at once, and stop listening."""
         assert self._scope is not None
         self._scope.cancel()
         await self._stopped.wait()
@@ -132,8 +132,8 @@ class Pair:
     nursery: trio.Nursery
 
     async def connected(self) -> None:
-        """Until the session is up."""
-        while self.session.state is not ExporterState.CONNECTED:  # noqa: ASYNC110 - states of another part, told by nobody
+        """Wait until the session is connected."""
+        while self.session.state is not ExporterState.CONNECTED:  # noqa: ASYNC110 - the state has no event
             await trio.sleep(0.005)
 
     async def restart(self) -> None:
@@ -153,11 +153,12 @@ async def mesh_pair(
     channels: int = limits.CHANNELS_PER_PATH,
     tcp_port: int | None = None,
 ) -> AsyncIterator[Pair]:
-    """Both ends, connected; everything ends with the context. ``channels``: of each path.
+    """Yield a connected pair of initiator and exporter; both end with the context.
 
-    ``tcp_port`` of 127.0.0.1: the exporter listens there as well.
+    The exporter listens at ``folder / "exporter.sock"``, and also at ``tcp_port`` of 127.0.0.1 if it is given.
 
-    ``ways`` to ``folder / "exporter.sock"``, else one by each of ``dialers``, else one.
+    The initiator uses ``ways`` if given, else one path for each of ``dialers``, else one path to the Unix socket.
+    Each path has ``channels`` channels.
     """
     policy = policy or Policy()
     exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security, port=tcp_port)

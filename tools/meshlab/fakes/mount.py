@@ -1,17 +1,22 @@
-"""A mount whose disks are memory, as a process: ``python -m meshlab.fakes.mount MOUNTPOINT OPTIONS``.
+"""A mount process with disks in memory: ``python -m meshlab.fakes.mount MOUNTPOINT OPTIONS``.
 
 OPTIONS is one JSON object:
 
-    nodes       {node: number of disks}, named disk0, disk1, ...
-    size_bytes  of every disk
+    nodes       {node: number of disks}; the disks are named disk0, disk1, ...
+    size_bytes  the size of every disk
     read_only   the last disk of each node is read-only
     cache       "page" or "none"
-    system      the mount's class is system
-    plain_loop  as if this version of pyfuse3 were not known
+    system      the mount's I/O class is system
+    plain_loop  behave as if the version of pyfuse3 were unknown
     delay_s     every read, write and flush takes up to this long
 
-Prints "ready" when it serves; a line "KEY ERRNO" on stdin then makes the I/O of the disk with that id fail
-("KEY 0": work again), and "KEY hang" makes it wait for good. "calls KEY" prints the recorded calls as JSON.
+The process prints "ready" when it serves. It then reads lines from stdin, where KEY is a disk's id:
+
+    KEY ERRNO   the disk's I/O fails with this errno from now on; with 0, it works again
+    KEY hang    the disk's I/O waits for ever
+    calls KEY   print the disk's recorded calls as JSON
+
+It prints "done" after each of the first two.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A port backed by memory: what the FUSE side needs of the initiator, without one."""
+"""A port with its disk in memory, so that the FUSE side can be tested without an initiator."""
 
 import errno
 import os
@@ -12,16 +12,16 @@ from meshfs.model import Access, DiskInfo, IoClass
 
 
 class FakePort:
-    """One disk. Calls are recorded; faults are set by the test.
+    """The port of one disk. It records its calls; a test sets its faults.
 
-    error       errno of every later read, write and flush (None: they work)
-    open_error  the same for open
-    gate        an Event every later read and write waits for
-    error_after      this many calls from now on work, then they fail with EIO
-    zero_max_bytes   what one call of zero does at most
-    delay_s     reads, writes and flushes take up to this long, in no order
-    calls       (operation, offset, size, write_through or None) in order
-    opened      (class, writable) of every open, in order
+    error            errno of every later read, write and flush; None: they succeed
+    open_error       errno of every later open; None: it succeeds
+    gate             an Event that every later read and write waits for
+    error_after      after this many more calls, calls fail with EIO
+    zero_max_bytes   the most bytes that one call of zero clears
+    delay_s          reads, writes and flushes take a random time up to this long, so they complete in any order
+    calls            (operation, offset, size, write_through or None) of every call, in order
+    opened           (class, writable) of every open, in order
     """
 
     def __init__(self, info: DiskInfo) -> None:
@@ -116,5 +116,5 @@ def fake_disk(
 
 
 def fake_ports(disks: Iterable[DiskInfo]) -> dict[str, FakePort]:
-    """Ports by disk id."""
+    """Return ports for these disks, by disk id."""
     return {info.id: FakePort(info) for info in disks}

@@ -1,13 +1,13 @@
-"""An engine whose results a test gives."""
+"""An I/O engine whose results come from the test."""
 
 from meshfs.disk.base import Done
 
-# (kind, offset, length, dsync) of what was queued
+# (kind, offset, length, dsync) of a queued call
 Call = tuple[str, int, int, bool]
 
 
 class ScriptedEngine:
-    """Records; ``answer`` gives the oldest unanswered call (or the newest one) its result."""
+    """Records all calls. ``answer`` completes the oldest unanswered call, or the newest one."""
 
     name = "scripted"
 
@@ -36,7 +36,7 @@ class ScriptedEngine:
         self._open.append((call, done))
 
     def flush(self) -> None:
-        """Everything recorded is with the kernel already."""
+        """Do nothing: a recorded call counts as submitted already."""
 
     def answer(self, result: int | None = None, *, newest: bool = False) -> None:
         call, done = self._open.pop(-1 if newest else 0)
@@ -47,7 +47,7 @@ class ScriptedEngine:
         return [call for call, _ in self._open]
 
     async def run(self) -> None:
-        """Nothing comes by itself."""
+        """Do nothing: only ``answer`` completes calls."""
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""

@@ -1,1 +1,1 @@
-"""Tests that every implementation of an interface has to pass, to be derived from."""
+"""Base classes of tests that every implementation of an interface has to pass."""

@@ -1,7 +1,7 @@
-"""What every disk backend must do; one suite, run against each of them.
+"""One test suite that every disk backend has to pass.
 
-A backend registers by a subclass of DiskSuite with a pytest fixture ``case``, an async
-context in which the disk is open and its engine runs:
+A backend joins the suite with a subclass of DiskSuite and a pytest fixture ``case``. While the fixture is active, the
+disk is open and its engine runs:
 
     class TestMemoryDisk(DiskSuite):
         @pytest.fixture
@@ -26,18 +26,18 @@ MIB: Final = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class DiskCase:
-    """A disk of at least 2 MiB, all zeros; ``contents`` reads it past the backend, after FLUSH."""
+    """A disk of at least 2 MiB, all zeros. ``contents`` reads it without the backend, after a FLUSH."""
 
     disk: Disk
     contents: Callable[[], bytes]
 
 
 class Batch:
-    """Requests and their results; every result is counted, so that a second one is seen."""
+    """Requests and their results. It counts results per request, to detect a result that is delivered twice."""
 
     def __init__(self, disk: Disk) -> None:
         self.pool = BufferPool()
-        #: In the order of their results.
+        #: Completed requests, in the order of completion.
         self.done: list[DiskRequest] = []
         self._disk = disk
         self._open = 0
@@ -66,7 +66,7 @@ class Batch:
             self._changed.set()
 
     async def do(self, requests: Sequence[DiskRequest]) -> list[int]:
-        """Submit all in one call and wait for every result, also of earlier submissions."""
+        """Submit all requests in one call, and wait for every result, including those of earlier submissions."""
         self._disk.submit(requests)
         await self.finished()
         return [request.result for request in requests]
@@ -85,7 +85,7 @@ def memory_of(request: DiskRequest) -> memoryview:
 
 
 async def read(disk: Disk, offset: int, length: int, *, start: int = HEADROOM_BYTES) -> bytes | int:
-    """The bytes read, or -errno."""
+    """Read, and return the bytes, or -errno."""
     batch = Batch(disk)
     request = batch.make(Op.READ, offset, length, start=start)
     (result,) = await batch.do([request])
@@ -112,7 +112,7 @@ async def zero(disk: Disk, offset: int, length: int, *, through: bool = False) -
     return result
 
 
-# (offset, length): whole sectors, whole pages, and every way of missing them.
+# (offset, length): aligned to sectors, aligned to pages, and misaligned in every way.
 _SHAPES: Final = (
     (0, 512), (512, 512), (0, 4096), (4096, 4096), (3584, 1024), (65536, MIB),
     (0, 1), (1, 1), (511, 2), (513, 510), (4095, 2), (100, 4096), (1000, 9000), (4097, 65535), (12345, MIB - 1),
@@ -166,7 +166,7 @@ class DiskSuite:
         assert await zero(case.disk, 0, 0) == 0
 
     async def test_zeroes_exactly_what_was_asked(self, case: DiskCase) -> None:
-        """Reads see zeros there and the old bytes around it at once, and so does the disk after a flush."""
+        """Reads at once see zeros in the range and the old bytes around it; so does the disk after a flush."""
         model = bytearray(b"\xaa" * case.disk.size_bytes)
         assert await write(case.disk, 0, bytes(model)) == len(model)
         shapes = [*_SHAPES, (MIB - 7, 14), (len(model) - 5000, 5000), (len(model) - 1, 1)]
@@ -216,7 +216,7 @@ class DiskSuite:
             assert bytes(memory_of(request)) == index.to_bytes(2, "big") * 256
 
     async def test_a_completion_may_submit_more(self, case: DiskCase) -> None:
-        """A chain far longer than the stack is deep."""
+        """Each completion submits the next request, in a chain that is far longer than the stack allows to nest."""
         left = 3000
         ended = trio.Event()
 
@@ -245,9 +245,9 @@ class DiskSuite:
         assert await read(case.disk, 0, 5096) == b"a" * 4096 + b"c" * 1000
 
     async def test_writes_to_parts_of_one_block_lose_nothing(self, case: DiskCase) -> None:
-        """Writes and zeroings of disjoint bytes in shared blocks, all at once, in any order: each must last.
+        """Concurrent writes and zeroings of disjoint bytes in shared blocks, in any order, must all take effect.
 
-        Reads meanwhile see of every byte its old or its new value.
+        A concurrent read sees, for every byte, either the old or the new value.
         """
         for seed in range(20):
             await self._race(case, random.Random(seed))

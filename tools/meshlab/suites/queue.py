@@ -1,9 +1,9 @@
-"""What every scheduling discipline must do, whatever its order; one suite for all of them.
+"""One test suite that every scheduling discipline has to pass, whatever its order.
 
     class TestFifoQueue(QueueSuite):
         def make(self, depth): return FifoQueue(depth)
 
-Time is simulated: a queue that answers with a time is asked again at that time.
+Time is simulated: if a queue answers with a time, the suite asks it again at that time.
 """
 
 import random
@@ -17,12 +17,12 @@ from meshfs.scheduler.decide.queue import Queue
 def make_request(
     node: str, *, io_class: IoClass = IoClass.APP, op: Op = Op.READ, offset: int = 0, length: int = 4096
 ) -> DiskRequest:
-    """A request without memory, for decisions only."""
+    """Return a request without memory, for tests that only make decisions."""
     return DiskRequest(op, offset, length, None, 0, lambda request: None, flow=FlowKey(node, io_class))
 
 
 def pop_all(queue: Queue, now: float) -> tuple[list[DiskRequest], float | None]:
-    """Everything the queue lets go at ``now``, and the time it then wants to be asked again."""
+    """Return all requests that the queue releases at ``now``, and the time at which it wants to be asked again."""
     popped: list[DiskRequest] = []
     while isinstance(answer := queue.pop(now), DiskRequest):
         popped.append(answer)
@@ -30,7 +30,7 @@ def pop_all(queue: Queue, now: float) -> tuple[list[DiskRequest], float | None]:
 
 
 class QueueSuite(ABC):
-    """Subclasses say how their queue is made, for ``depth`` requests at the disk at once."""
+    """Tests of one queue. A subclass makes the queue, for at most ``depth`` requests at the disk at once."""
 
     @abstractmethod
     def make(self, depth: int) -> Queue: ...
@@ -50,7 +50,7 @@ class QueueSuite(ABC):
         assert len(popped) - 1 + len(self._pop_some(queue, 1.0)) <= 3
 
     def test_every_request_is_popped_once(self) -> None:
-        """Random adds, pops, completions and cancels; nothing is lost, doubled or starved."""
+        """After random adds, pops, completions and cancels, no request is lost, doubled or starved."""
         for seed in range(30):
             self._shake(random.Random(seed))
 
@@ -79,20 +79,20 @@ class QueueSuite(ABC):
         assert self._finish_all(queue, 0.0) == requests
 
     def _pop_some(self, queue: Queue, now: float) -> list[DiskRequest]:
-        """What comes at ``now`` or, when the queue names a time, then."""
+        """Pop what the queue releases at ``now``. If it releases nothing and names a time, pop at that time."""
         popped, wake_time = pop_all(queue, now)
         while not popped and wake_time is not None:
-            assert wake_time > now, "a queue must not ask to be asked at once"
+            assert wake_time > now, "a queue must name a time that is later than now"
             now = wake_time
             popped, wake_time = pop_all(queue, now)
         return popped
 
     def _finish_all(self, queue: Queue, now: float) -> list[DiskRequest]:
-        """Pop and complete until nothing is left; the requests in the order they came."""
+        """Pop and complete until the queue is empty. Return the requests in the order of popping."""
         order: list[DiskRequest] = []
         while len(queue):
             popped = self._pop_some(queue, now)
-            assert popped, "requests wait, none is at the disk, and none comes"
+            assert popped, "requests wait and none is at the disk, but the queue releases none"
             for request in popped:
                 order.append(request)
                 queue.done(request, now)

@@ -1,13 +1,13 @@
-"""What every transport must do; one suite, run against each of them.
+"""One test suite that every transport has to pass.
 
-A transport registers by a subclass of TransportSuite with a pytest fixture ``pair``: two connected transports, and a
-way to break their connection.
+A transport joins the suite with a subclass of TransportSuite and a pytest fixture ``pair``. The fixture gives two
+connected transports and a way to break their connection.
 
     class TestMemoryTransport(TransportSuite):
         @pytest.fixture
         def pair(self): return Pair(*memory_pair(), reset=...)
 
-The suite holds a transport to the promises of meshfs/transport/base.py, on which both wings rely.
+The suite checks the promises of meshfs/transport/base.py, on which both initiator and exporter rely.
 """
 
 import random
@@ -25,9 +25,9 @@ from meshfs.transport.base import Memory, Transport
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-#: More than any transport keeps on its way, so that a sender of so much must wait for its receiver.
+#: More bytes than any transport keeps in transit, so that a sender of so many must wait for its receiver.
 _MUCH_BYTES: Final = 48 * MIB
-#: How long a test waits for something that must happen, and for something that must not.
+#: How long a test waits for an event that must happen, and for an event that must not happen.
 _MUST_S: Final = 20
 _MUST_NOT_S: Final = 0.05
 
@@ -54,12 +54,12 @@ def is_readable(transport: Transport) -> bool:
 
 async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(_MUST_S):
-        while not condition():  # noqa: ASYNC110 - the kernel tells nobody
+        while not condition():  # noqa: ASYNC110 - the kernel sends no event for it
             await trio.sleep(0.001)
 
 
 async def send_all(transport: Transport, parts: Sequence[Memory]) -> None:
-    """Send the parts whole, and go on after each partial send."""
+    """Send all bytes of the parts, and continue after each partial send."""
     views = [memoryview(part) for part in parts]
     while views:
         try:
@@ -74,7 +74,7 @@ async def send_all(transport: Transport, parts: Sequence[Memory]) -> None:
 
 
 async def receive_exactly(transport: Transport, count: int, sizes: Iterable[int] = ()) -> bytes:
-    """Receive ``count`` bytes into memory of these sizes, and then of one MiB; fewer come only at the stream's end."""
+    """Receive ``count`` bytes, into buffers of these sizes and then of 1 MiB. Return fewer only at the stream's end."""
     wanted = iter(sizes)
     memory = memoryview(bytearray(MIB))
     data = bytearray()
@@ -106,7 +106,7 @@ def fill(transport: Transport) -> int:
 
 
 class TransportSuite:
-    """The promises of meshfs/transport/base.py."""
+    """Tests of the promises of meshfs/transport/base.py."""
 
     async def test_it_says_what_it_is(self, pair: Pair) -> None:
         for end in (pair.ours, pair.theirs):
@@ -186,7 +186,7 @@ class TransportSuite:
                     nursery.start_soon(receive, end)
 
     async def test_a_full_transport_waits_for_its_receiver(self, pair: Pair) -> None:
-        """Backpressure: a sender is not writable before its receiver has received, and then it is."""
+        """A full sender becomes writable after its receiver has received, and not before (backpressure)."""
         taken = fill(pair.ours)
         assert taken
         with trio.move_on_after(_MUST_NOT_S) as scope:
@@ -200,7 +200,7 @@ class TransportSuite:
             assert await receive_exactly(pair.theirs, 4) == b"more"
 
     async def test_both_directions_are_full_at_once(self, pair: Pair) -> None:
-        """What one end does not receive must not keep it from sending, nor the other end from receiving."""
+        """If an end leaves data unreceived, it must still be able to send, and the other end to receive."""
         forth, back = fill(pair.ours), fill(pair.theirs)
         with trio.fail_after(_MUST_S):
             assert len(await receive_exactly(pair.ours, back)) == back
@@ -285,7 +285,7 @@ class TransportSuite:
             await send()
 
     async def test_expecting_much_does_not_lose_the_end_of_a_message(self, pair: Pair) -> None:
-        """A receiver that says what is missing after each receive is woken for the last byte of every message."""
+        """A receiver that calls ``expect`` after each receive is woken for the last byte of every message."""
         length = 20 * MIB + 7
         data = random.Random(3).randbytes(MIB)
 
@@ -309,7 +309,7 @@ class TransportSuite:
             await pair.ours.wait_readable()
 
     async def test_what_is_expected_is_received_before_it_is_whole(self, pair: Pair) -> None:
-        """``expect`` saves wake-ups; it keeps nobody from receiving or counting what has come."""
+        """``expect`` only saves wake-ups: bytes that have arrived can still be received and counted."""
         pair.ours.expect(1000)
         with trio.fail_after(_MUST_S):
             await send_all(pair.theirs, [bytes(10)])
@@ -343,7 +343,7 @@ class TransportSuite:
             pair.ours.receive_into(memoryview(bytearray(1)))
 
     async def test_after_closing_nobody_waits(self, pair: Pair) -> None:
-        """The number of the descriptor may be another connection's by then."""
+        """After the close, the kernel may give the descriptor's number to another connection."""
         pair.ours.close()
         with trio.fail_after(_MUST_S):
             with pytest.raises(trio.ClosedResourceError):
