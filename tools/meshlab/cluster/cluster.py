@@ -1,4 +1,4 @@
-"""A cluster on this machine: real meshfsd and meshfs processes of one config, in one folder.
+"""A cluster on this machine: real meshfsd and meshfs processes with one config, in one folder.
 
     with LocalCluster(folder) as cluster:
         cluster.add_node("n1", [cluster.image("disk0", size_bytes=64 * MIB)])
@@ -6,13 +6,13 @@
         cluster.start_exporter("n1")
         path = cluster.mount("n1") / "disk/by-node/n1/disk0"
 
-Every node has a loopback address of its own, or is one of the hosts of testing/network.py:
-`add_node("n1", disks, host=network.host("n1", lans=2))`; then its processes run there and serve
-all of the host's addresses, while files and Unix sockets are this machine's.
+Every node has its own loopback address, or is one of the hosts of network.py:
+`add_node("n1", disks, host=network.host("n1", lans=2))`. The processes of such a node run in the host's network
+namespace and serve all of its addresses. They still share files and Unix sockets with this machine.
 
-Leaving the block ends what was started, by its process id, also after a failure: umount (lazily
-when busy), SIGTERM, then SIGKILL. Logs stay in FOLDER/log; the folder is its maker's to remove.
-Needs root, as mounting does.
+At the end of the block, also after a failure, the cluster unmounts (lazily when busy) and ends each process that it
+started, by process id: with SIGTERM, then SIGKILL. Logs stay in FOLDER/log, and the caller removes the folder. The
+cluster needs root, because mounting does.
 """
 
 import json
@@ -42,7 +42,7 @@ Setting: TypeAlias = str | int | float | bool
 
 
 class ClusterFailure(Exception):
-    """A command of the cluster failed or was not ready in time; the text has the end of its log."""
+    """A command of the cluster failed or was not ready in time. The text contains the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class LocalNode:
     port: int
     disks: list[LocalDisk]
     settings: dict[str, Setting] = field(default_factory=dict)
-    #: Where its processes run; None is this machine.
+    #: The host that runs the node's processes; None: this machine itself.
     host: Host | None = None
 
     @property
     def address(self) -> str:
-        """The first one."""
+        """Return the first address."""
         return self.addresses[0]
 
     def accepts(self) -> bool:
-        """Whether somebody listens on one of its addresses, as seen from itself."""
+        """Return whether a process listens at one of the node's addresses; the test connects from the node itself."""
         return any(_accepts(address, self.port, self.host) for address in self.addresses)
 
     def toml(self) -> str:
@@ -82,7 +82,7 @@ class LocalNode:
 
 @dataclass(frozen=True)
 class Running:
-    """A process of the cluster and the file its output goes to."""
+    """A process of the cluster, and the file that has its output."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -111,10 +111,10 @@ class LocalCluster:
         scheduler: Mapping[str, Any] | None = None,
         multichannel: Mapping[str, Setting] | None = None,
     ):
-        """`prefix` goes before every process started, as nsenter of a network namespace does; a host's follows it.
+        """Every process is started with `prefix` before its command, for example nsenter; a host's prefix follows.
 
-        `scheduler` is the config's [scheduler]; its "flow" is a list of what each [[scheduler.flow]] says.
-        `multichannel` is its [multichannel].
+        `scheduler` is the config's [scheduler] table; its "flow" is a list with the keys of each [[scheduler.flow]].
+        `multichannel` is the [multichannel] table.
         """
         self.folder = folder
         self.config = folder / "cluster.toml"
@@ -139,7 +139,7 @@ class LocalCluster:
     ) -> None:
         self.close()
 
-    # --- what the config says
+    # --- the config
 
     def add_node(
         self,
@@ -151,16 +151,16 @@ class LocalCluster:
         host: Host | None = None,
         **settings: Setting,
     ) -> LocalNode:
-        """`settings` are more keys of its [[node]], as weight=2; `addresses` are all of the host's unless given."""
+        """Add a node. `settings` are more keys of its [[node]], such as weight=2; `addresses` default to the host's."""
         given = list(addresses or (host.addresses if host else [f"127.0.0.{len(self.nodes) + 2}"]))
-        # In a host nobody else has a port; here other programs do.
+        # A host's ports are all free. On this machine, other programs use some.
         own_port = port or (PORT_DEFAULT if host else free_port(given[0]))
         node = LocalNode(name, given, own_port, list(disks), settings, host)
         self.nodes[name] = node
         return node
 
     def image(self, name: str, size_bytes: int, *, file: str | None = None, **settings: Setting) -> LocalDisk:
-        """A sparse image file in the folder (or at `file`) as a disk."""
+        """Make a sparse image file in the folder, or at `file`, and return it as a disk."""
         path = Path(file) if file else self.folder / "disks" / f"{name}.img"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as image:
@@ -168,7 +168,7 @@ class LocalCluster:
         return LocalDisk(name, path, settings)
 
     def loop(self, name: str, backing: Path, *, read_only: bool = False, **settings: Setting) -> LocalDisk:
-        """A loop device over an existing file as a disk; detached at the end."""
+        """Attach a loop device to an existing file, and return it as a disk. `close` detaches it."""
         command = ["losetup", "--find", "--show", *(["--read-only"] if read_only else []), str(backing)]
         device = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
         self._loops.append(device)
@@ -204,7 +204,7 @@ class LocalCluster:
         return done
 
     def control(self, name: str, verb: str = "status", **fields: object) -> Any:
-        """One request to a node's exporter over its control socket."""
+        """Send one request to a node's exporter over its control socket, and return the answer."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
             stream.settimeout(STOP_TIMEOUT_S)
             stream.connect(str(self.folder / "run" / f"{name}.ctl"))
@@ -223,7 +223,7 @@ class LocalCluster:
         return self.await_exporter(name)
 
     def launch_exporter(self, name: str) -> Running:
-        """Start the node's meshfsd and do not wait for it."""
+        """Start the node's meshfsd without waiting for it."""
         (self.folder / "run").mkdir(exist_ok=True)
         command = [str(BIN / "meshfsd"), "--config", str(self.config), "--node", name]
         with _uninterrupted():
@@ -231,7 +231,7 @@ class LocalCluster:
         return self.exporters[name]
 
     def await_exporter(self, name: str) -> Running:
-        """Wait until it serves its TCP port and answers on its control socket."""
+        """Wait until the node's meshfsd serves its TCP port and answers on its control socket."""
         running, node = self.exporters[name], self.nodes[name]
 
         def serves() -> bool:
@@ -247,7 +247,7 @@ class LocalCluster:
         return self.folder / "mnt" / (label or node)
 
     def mount(self, node: str, *options: str, label: str = "") -> Path:
-        """Mount the mesh as a node sees it; returns when it serves. `label` tells a second mount of a node apart."""
+        """Mount the mesh on a node, and return when it serves. `label` distinguishes further mounts of one node."""
         point = self.mountpoint(node, label)
         self.launch_mount(node, *options, label=label)
         return self.await_mount(point)
@@ -267,7 +267,7 @@ class LocalCluster:
         return point
 
     def unmount(self, label: str) -> None:
-        """umount(8), and the process has to end by itself."""
+        """Unmount with umount(8). Raises ClusterFailure if the process does not end by itself."""
         running = self.mounts.pop(label)
         subprocess.run(["umount", str(self.mountpoint(label))], check=True, capture_output=True, timeout=STOP_TIMEOUT_S)
         try:
@@ -277,7 +277,7 @@ class LocalCluster:
             raise running.failure("still runs after umount") from error
 
     def close(self) -> None:
-        """End everything; every step is taken, whatever became of the others."""
+        """End all processes. A step that fails does not keep the others from running."""
         with ExitStack() as stack:
             for device in self._loops:
                 stack.callback(_quiet, "losetup", "--detach", str(device))
@@ -291,14 +291,15 @@ class LocalCluster:
     # --- processes
 
     def _at(self, node: str, command: Sequence[str]) -> list[str]:
-        """The command as it is run where the node is; here for a node the config does not have."""
+        """Return the command as it runs on the node's host, or on this machine for a node without a host."""
         known = self.nodes.get(node)
         return known.host.command(*command) if known and known.host else list(command)
 
     def _spawn(self, name: str, command: Sequence[str]) -> Running:
         log = self.logs / f"{name}.log"
         with log.open("ab") as output:
-            # A session of its own: Ctrl-C at a terminal is the caller's, who then ends these in order.
+            # The process gets its own session, so that Ctrl-C at a terminal reaches only the caller, which then ends
+            # the processes in order.
             process = subprocess.Popen(
                 [*self._prefix, *command],
                 stdin=subprocess.DEVNULL,
@@ -333,7 +334,7 @@ class LocalCluster:
 
 
 def _toml(header: str, pairs: Mapping[str, Any]) -> str:
-    """One table; strings, numbers, booleans and arrays of them look in TOML as in JSON."""
+    """Return one table. Strings, numbers, booleans and arrays of them are written in TOML as in JSON."""
     indent = header[: len(header) - len(header.lstrip())]
     return "\n".join([header, *(f"{indent}{key} = {json.dumps(value)}" for key, value in pairs.items())])
 
@@ -345,7 +346,7 @@ def free_port(address: str) -> int:
 
 
 def tracebacks(logs: Path) -> Iterator[str]:
-    """Logs that hold what a good run never prints."""
+    """Yield the tracebacks in the logs, which a good run never prints."""
     for log in sorted(logs.glob("*.log")):
         text = log.read_text(errors="replace")
         if "Traceback (most recent call last)" in text:
@@ -354,7 +355,7 @@ def tracebacks(logs: Path) -> Iterator[str]:
 
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that clean-up runs."""
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, like Ctrl-C, so that the clean-up runs."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -369,7 +370,7 @@ def terminated_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Signals wait until the block is done, so that no process is started and not noted down."""
+    """Delay signals until the end of the block, so that no process is started without being recorded."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -7,15 +7,16 @@
         n1.nics[0].down(); n1.nics[1].blackhole()
 
     n1 eth0 --veth-- port [bridge lan0] port --veth-- eth0 n2
-    n1 eth1 --veth-- port [bridge lan1] port --veth-- eth1 n2       the bridges are in a namespace of their own
+    n1 eth1 --veth-- port [bridge lan1] port --veth-- eth1 n2       the bridges have a separate namespace
 
-Every LAN is a network of its own, 10.77.LAN.0/24, in which the first host is .1, the second .2;
-nothing leads out of it, and nothing of it is seen by this machine's own interfaces. A program is
-of a host when it is started with the host's `prefix` (nsenter): it shares everything else with
-this machine, Unix sockets too. A socket is of a host when it is made in `with host.entered():`.
+Every LAN is a separate network, 10.77.LAN.0/24. Its first host has the address .1, the second .2. No LAN is connected
+to another one or to this machine's own interfaces. A program belongs to a host if it is started with the host's
+`prefix` (nsenter). It still shares everything except the network with this machine, including Unix sockets. A socket
+belongs to a host if it is made in `with host.entered():`.
 
-The names hold the process id, so runs do not meet. Leaving the block removes all, killing what
-still runs there; what a killed run left is removed by the next. Needs root and iproute2.
+The namespaces' names contain the process id, so that concurrent runs do not conflict. At the end of the block, all
+processes in the namespaces are killed and the namespaces removed. If a run was killed, the next run removes its
+namespaces. Root and iproute2 are required.
 """
 
 import ctypes
@@ -38,15 +39,17 @@ NAMESPACES: Final = Path("/run/netns")
 COMMAND_TIMEOUT_S: Final = 20.0
 CARRIER_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.01
-# Storage networks have it, and it leaves 99 % of a rate to the payload instead of 95.6 %.
+# Storage networks use jumbo frames. With them, 99 % of a rate is payload; with 1500 bytes it is 95.6 %.
 MTU_BYTES: Final = 9000
-# tbf: the bucket holds what the rate gives in 4 ms, as a busy machine is late by milliseconds, and two frames at
-# least. The queue behind it is 20 ms long, a switch's, and not less than TCP needs to find the rate.
+# tc's token bucket filter (tbf): the bucket holds the bytes of 4 ms at the rate, because a busy machine is late by
+# milliseconds, and at least two frames. Its queue holds 20 ms, like a switch's, and at least the bytes that TCP needs
+# to find the rate.
 BURST_S: Final = 0.004
 BURST_MIN_BYTES: Final = 2 * MTU_BYTES
 QUEUE_S: Final = 0.02
 QUEUE_MIN_BYTES: Final = 8 * MTU_BYTES
-# LANs of an interface and what stands before it; hosts' own are lower.
+# The first number of a private LAN, between an interface and the hosts that `interpose` puts before it. The hosts'
+# own LANs have lower numbers.
 PRIVATE_LANS: Final = 1000
 # A classic BPF program for tc's direct-action mode: "return TC_ACT_SHOT".
 _DROP: Final = "1,6 0 0 2"
@@ -62,7 +65,7 @@ _serial = itertools.count()
 
 
 class NetworkFailure(Exception):
-    """A command that builds or changes the network failed; the text has what it said."""
+    """A command that builds or changes the network failed. The text contains its output."""
 
 
 class Network:
@@ -85,9 +88,10 @@ class Network:
         self.close()
 
     def host(self, name: str, lans: int = 1, rate: Rate | Sequence[Rate] = None) -> "Host":
-        """A host with an interface in each of the first `lans` LANs, limited in both directions.
+        """Make a host with an interface in each of the first `lans` LANs, limited in both directions.
 
-        `rate` is tc's (200mbit), one for all or one per interface; None leaves a veth's own speed, tens of Gbit/s.
+        `rate` is a rate of tc (200mbit), one for all interfaces or a list with one for each. None sets no limit; a veth
+        then transfers tens of Gbit/s.
         """
         host = self._host(name, len(self.hosts) + 1)
         self.hosts[name] = host
@@ -97,14 +101,14 @@ class Network:
         return host
 
     def close(self) -> None:
-        """Every step is taken, whatever became of the others."""
+        """Remove all namespaces. A step that fails does not keep the others from running."""
         with ExitStack() as stack:
             for name in self._namespaces:
                 stack.callback(_remove, name)
         self._namespaces, self.hosts = [], {}
 
     def interpose(self, nic: "Nic") -> tuple["Host", "Host"]:
-        """Nic.interpose."""
+        """Do the work of Nic.interpose."""
         private = PRIVATE_LANS + len(self._lans)
         back = self._host(f"{nic.host.name}-{nic.name}-back", 0)
         network = ip_interface(nic.interface_address).network
@@ -125,7 +129,10 @@ class Network:
         return full
 
     def need_lan(self, lan: int) -> None:
-        """Its bridge: no spanning tree, so that a port forwards at once, and no addresses of its own."""
+        """Make the LAN's bridge if it is missing.
+
+        The bridge has no spanning tree, so that a port forwards at once, and it has no addresses.
+        """
         if lan in self._lans:
             return
         bridge = f"lan{lan}"
@@ -139,39 +146,42 @@ class Network:
 
 
 class Host:
-    """One namespace. `namespace` is its name, `path` its file for setns(2)."""
+    """One host. `namespace` is the name of its network namespace, and `path` the file for setns(2)."""
 
     def __init__(self, network: Network, name: str, namespace: str, number: int, serial: int) -> None:
         self.name = name
         self.namespace = namespace
         self.path = NAMESPACES / namespace
-        #: Its last byte in every LAN.
+        #: The last byte of the host's address in every LAN.
         self.number = number
         self.nics: list[Nic] = []
         self.network = network
-        #: No other of the network has it; its ports at the switches are named by it.
+        #: A number that no other host of the network has. It is part of the names of the host's ports at the switches.
         self.serial = serial
 
     @property
     def addresses(self) -> list[str]:
-        """One per interface, as the config has them."""
+        """Return one address per interface, for the node's `addresses` in the config."""
         return [nic.address for nic in self.nics]
 
     @property
     def prefix(self) -> list[str]:
-        """What goes before a command that is to run here. Only the network is another."""
+        """Return the words to put before a command that is to run on this host. Only the network differs."""
         return ["nsenter", f"--net={self.path}"]
 
     def command(self, *command: str | Path) -> list[str]:
         return [*self.prefix, *map(str, command)]
 
     def run(self, *command: str | Path, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        """Its standard output. Raises NetworkFailure when it fails."""
+        """Run a command on the host, and return its standard output. Raises NetworkFailure when it fails."""
         return _run(*self.command(*command), timeout_s=timeout_s)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """This thread is in the namespace: a socket made in the block stays there. Not for what awaits or forks."""
+        """Move this thread into the namespace for the block. A socket made in the block stays there.
+
+        The block must not await or fork, because other tasks and child processes would run in the namespace too.
+        """
         with open("/proc/thread-self/ns/net", "rb") as home, self.path.open("rb") as there:
             _set_namespace(there.fileno())
             try:
@@ -180,7 +190,7 @@ class Host:
                 _set_namespace(home.fileno())
 
     def attach(self, lan: int, address: str = "", *, rate: Rate = None, mac: str = "") -> "Nic":
-        """One more interface, eth0 first; returns when it has a carrier. `address` is IPv4 or IPv6, with /PREFIX."""
+        """Add an interface, eth0 first, and return when it has a carrier. `address` is IPv4 or IPv6, with /PREFIX."""
         self.network.need_lan(lan)
         nic = Nic(self, len(self.nics), lan, address or f"10.77.{lan}.{self.number}/24")
         nic.plug_in(mac)
@@ -190,14 +200,14 @@ class Host:
 
 
 class Nic:
-    """One interface of a host, `name` there and `port` at the switch."""
+    """One interface of a host: it is called `name` on the host and `port` at the switch."""
 
     def __init__(self, host: Host, index: int, lan: int, address: str) -> None:
         self.host = host
         self.lan = lan
         self.name = f"eth{index}"
         self.port = f"{host.serial}.{index}"
-        #: Without and with the length of the prefix.
+        #: The address without, and below with, the length of the prefix.
         self.address = address.partition("/")[0]
         self.interface_address = address
         self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -205,7 +215,7 @@ class Nic:
         self._dropping = False
 
     def plug_in(self, mac: str = "") -> None:
-        """Make the veth pair, once; `mac` is the interface's, the kernel's choice unless given."""
+        """Make the veth pair, once. `mac` is the interface's MAC address; by default the kernel chooses it."""
         _ip(
             self._switches,
             f"link add name {self.port} mtu {MTU_BYTES} type veth"
@@ -217,31 +227,31 @@ class Nic:
         self.up()
 
     def down(self) -> None:
-        """As the administrator of the host does: `ip link set eth0 down`."""
+        """Set the interface down, like the host's administrator with `ip link set eth0 down`."""
         _ip(self.host.namespace, f"link set dev {self.name} down")
 
     def up(self) -> None:
-        """The reverse; returns when it has a carrier."""
+        """Set the interface up, and return when it has a carrier."""
         _ip(self.host.namespace, f"link set dev {self.name} up")
-        # Going down takes an IPv6 address away.
+        # When an interface goes down, the kernel removes its IPv6 addresses.
         self._take_address()
         self._await_carrier()
 
     def unplug(self) -> None:
-        """The cable is pulled: the interface stays up and loses its carrier."""
+        """Pull the cable: the interface stays up and loses its carrier."""
         _ip(self._switches, f"link set dev {self.port} down")
 
     def plug(self) -> None:
-        """The reverse; returns when it has a carrier."""
+        """Plug the cable in again, and return when the interface has a carrier."""
         _ip(self._switches, f"link set dev {self.port} up")
         self._await_carrier()
 
     def blackhole(self, *, to_host: bool = True, from_host: bool = True) -> None:
-        """The link stays up, with a carrier, and the switch drops every frame (or those of one direction)."""
+        """Make the switch drop every frame, or those of one direction. The link stays up and keeps its carrier."""
         self.heal()
         _tc(self._switches, f"qdisc add dev {self.port} clsact")
         self._dropping = True
-        # What the switch sends goes to the host.
+        # The switch's egress is the direction to the host.
         for hook, wanted in (("egress", to_host), ("ingress", from_host)):
             if wanted:
                 _tc(self._switches, f"filter add dev {self.port} {hook} bpf direct-action bytecode", _DROP)
@@ -253,7 +263,7 @@ class Nic:
         self._dropping = False
 
     def limit(self, rate: Rate) -> None:
-        """Limit what the host sends and what it receives to the rate each; None lifts the limit."""
+        """Limit sending and receiving of the host to the rate each; None removes the limit."""
         for namespace, device in ((self.host.namespace, self.name), (self._switches, self.port)):
             if rate is None:
                 if "tbf" in _tc(namespace, f"qdisc show dev {device} root"):
@@ -262,11 +272,11 @@ class Nic:
                 _tc(namespace, f"qdisc replace dev {device} root {_tbf(rate)}")
 
     def interpose(self) -> tuple[Host, Host]:
-        """Two hosts between the interface and its LAN, for good; see testing/proxy.py.
+        """Put two hosts between the interface and its LAN, permanently; see smb/proxy.py.
 
-        The first has the interface's address, and its MAC address so that no neighbour notices, and faces
-        the LAN; the second faces the interface, from the last address of its network. What is to pass
-        between them a program must pass on.
+        The first host faces the LAN. It has the interface's address, and also its MAC address, so that no neighbour
+        notices the change. The second host faces the interface, and has the last address of the interface's network.
+        Nothing passes between the two hosts unless a program relays it.
         """
         return self.host.network.interpose(self)
 
@@ -281,7 +291,7 @@ class Nic:
         return dict(link)
 
     def _take_address(self) -> None:
-        # Without waiting for the duplicates of an IPv6 address there cannot be.
+        # Skip the detection of duplicate IPv6 addresses, which takes time: there are no duplicates in these LANs.
         nodad = " nodad" if self.family == socket.AF_INET6 else ""
         _ip(self.host.namespace, f"address replace {self.interface_address} dev {self.name}{nodad}")
 
@@ -294,7 +304,7 @@ class Nic:
 
 
 def bits_s(rate: str) -> float:
-    """tc's 200mbit as a number of bits per second. Raises ValueError for what tc takes and this does not."""
+    """Return a rate of tc, such as 200mbit, in bits per second. Raises ValueError for tc's other units."""
     number, unit = rate[:-4], rate[-4:].lower()
     if unit not in _UNITS:
         raise ValueError(f"{rate!r} is not a number of kbit, mbit or gbit")
@@ -309,19 +319,19 @@ def _tbf(rate: str) -> str:
 
 
 def remove_leftovers() -> None:
-    """Namespaces whose maker is dead, with what still runs in them."""
+    """Remove the namespaces of runs whose process has ended, and kill the processes in them."""
     if not NAMESPACES.is_dir():
         return
     for name in sorted(os.listdir(NAMESPACES)):
         match = _NAME.fullmatch(name)
         if match and str(_started(int(match[1]))) != match[2]:
-            # Another run may be removing it just now.
+            # Another run may remove the same namespace at this moment.
             with suppress(NetworkFailure):
                 _remove(name)
 
 
 def _started(pid: int) -> int | None:
-    """When the process started, in clock ticks after the boot (proc(5)); None when there is none."""
+    """Return the start time of a process in clock ticks after boot (proc(5)), or None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -330,7 +340,7 @@ def _started(pid: int) -> int | None:
 
 
 def _remove(namespace: str) -> None:
-    """It ends with its last process, so those are killed; nothing else was ever started in it than through a host."""
+    """Kill all processes in a namespace, and delete it. Otherwise it would exist until its last process ends."""
     for pid in _processes(namespace):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""An initiator that sends whatever a test wants, and what stands between the ends: relays, recorders, proxies."""
+"""An initiator and an exporter that send whatever a test wants, and relays and proxies to put between the ends."""

@@ -1,8 +1,8 @@
-"""Messages that are changed on their way between an initiator and an exporter: a bit of each, as a bad link would.
+"""Flip one bit in chosen messages between an initiator and an exporter, as a bad link does.
 
 damage = proxy.damages.of_messages(Message.is_write)     the next WRITE request
-damage = proxy.damages.of_sealed(replies=True)           the next encrypted reply, whatever it is
-damage = proxy.damages.of_lengths(replies=True)          what the next reply's prefix says of its length
+damage = proxy.damages.of_sealed(replies=True)           the next encrypted reply of any kind
+damage = proxy.damages.of_lengths(replies=True)          the length in the next reply's prefix
 assert damage.done == 1
 """
 
@@ -11,30 +11,30 @@ from typing import Final
 
 from meshlab.smb.frames import Message, messages
 
-#: Of the length prefix the byte whose lowest bit is 64 KiB.
+#: The byte of the length prefix whose lowest bit stands for 64 KiB.
 _LENGTH_64_KIB_AT: Final = 1
 _SEALED: Final = b"\xfdSMB"
 _PROTOCOL_AT: Final = slice(4, 8)
 
 
 class Damage:
-    """``done`` of ``times`` frames were changed."""
+    """One kind of change to frames. So far, ``done`` of the wanted ``times`` frames were changed."""
 
     def __init__(self, where: Callable[[bytes, bool], int | None], times: int) -> None:
-        #: Which byte of a frame to change, of a request or a reply; None where the frame is not meant.
+        #: Takes a frame and whether it is a reply. Returns the index of the byte to change, or None to leave the frame.
         self.where = where
         self.times = times
         self.done = 0
 
 
 class Damages:
-    """All that is to be changed. Tests add to it in their own thread."""
+    """All changes to make. Tests add changes in their own thread."""
 
     def __init__(self) -> None:
         self._damages: list[Damage] = []
 
     def of_messages(self, wanted: Callable[[Message], bool], times: int = 1) -> Damage:
-        """The last byte of the next messages, requests or replies, that are wanted."""
+        """Change the last byte of the next messages, requests or replies, for which `wanted` is true."""
 
         def where(frame: bytes, _: bool) -> int | None:
             for message in messages(frame):
@@ -45,7 +45,7 @@ class Damages:
         return self._add(Damage(where, times))
 
     def of_sealed(self, *, replies: bool, least_bytes: int = 0, times: int = 1) -> Damage:
-        """A byte in the middle of the next encrypted frames of one direction that are at least so long."""
+        """Change the middle byte of the next encrypted frames of one direction with at least ``least_bytes``."""
 
         def where(frame: bytes, is_reply: bool) -> int | None:
             fits = is_reply == replies and len(frame) >= least_bytes and frame[_PROTOCOL_AT] == _SEALED
@@ -54,9 +54,9 @@ class Damages:
         return self._add(Damage(where, times))
 
     def of_lengths(self, *, replies: bool, least_bytes: int = 0, times: int = 1) -> Damage:
-        """The prefix of the next frames of one direction that are at least so long: it says 64 KiB more than there are.
+        """Add 64 KiB to the length in the prefix of the next frames of one direction with at least ``least_bytes``.
 
-        The frames are shorter than 64 KiB.
+        The frames must be shorter than 64 KiB, as the change flips the bit that stands for 64 KiB.
         """
 
         def where(frame: bytes, is_reply: bool) -> int | None:
@@ -69,7 +69,7 @@ class Damages:
         return damage
 
     def passing(self, frame: bytes, is_reply: bool) -> bytes:
-        """The frame as it goes on."""
+        """Return the frame with its changes, to be passed on."""
         for damage in self._damages:
             where = damage.where(frame, is_reply) if damage.done < damage.times else None
             if where is not None:

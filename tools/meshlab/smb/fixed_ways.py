@@ -1,7 +1,7 @@
-"""Ways to an exporter that a test makes up.
+"""Fakes of `Ways` to an exporter, whose paths come from the test.
 
-FixedWays    each dialer is a path of its own, and there are no others
-MadeUpWays   pairs of made-up interfaces and addresses, whatever becomes of them
+FixedWays    one path for each dialer, and no others
+MadeUpWays   made-up interfaces and addresses, whose pairs all lead to one dialer
 """
 
 import errno
@@ -15,15 +15,15 @@ from meshfs.initiator.session.address import Remote
 from meshfs.linux.interfaces import Interface
 from meshfs.transport.base import Transport
 
-#: Connects; OSError when it cannot.
+#: Connects. Raises OSError when it cannot.
 Dialer = Callable[[], Awaitable[Transport]]
 
 
 class FixedWays:
-    """No interfaces of ours: the kernel routes."""
+    """Ways without local interfaces, as if the kernel chose the route."""
 
     def __init__(self, dialers: Sequence[Dialer], *, asks: bool = False) -> None:
-        #: What the exporter tells cannot be reached, as no dialer leads there.
+        #: Whether to query the exporter's interfaces. No dialer leads to the addresses that it advertises.
         self.asks = asks
         self.remotes = tuple(Remote(f"way-{index}") for index in range(len(dialers)))
         self._dialers = dict(zip((remote.address for remote in self.remotes), dialers, strict=True))
@@ -44,9 +44,9 @@ class MadeUpWays:
         self.interfaces = list(interfaces)
         self.remotes = tuple(remotes)
         self.asks = asks
-        #: Addresses of the exporter at which nobody answers.
+        #: Addresses of the exporter that cannot be reached.
         self.broken: set[str] = set()
-        #: Addresses that swallow everything.
+        #: Addresses that drop everything, so that dialling times out.
         self.silent: set[str] = set()
         #: The paths dialled so far.
         self.dialled: list[Path] = []

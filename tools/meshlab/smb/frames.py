@@ -1,6 +1,6 @@
-"""What passes on an SMB connection, for who only looks on: frames of a stream, messages of a frame, nothing changed.
+"""Split an SMB stream into frames, and frames into messages, for an observer that changes nothing.
 
-frame     0, length (24 bits, big-endian), one message, a compound, or something encrypted (MS-SMB2 2.1)
+frame     0, length (24 bits, big-endian), then one message, a compound, or an encrypted frame (MS-SMB2 2.1)
 message   a 64-byte header and its body (2.2.1)
 """
 
@@ -24,7 +24,7 @@ _WRITE_HEAD: Final = struct.Struct("<HHIQ")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One SMB2 message, request or response. `bytes` is all of it, the header included."""
+    """One SMB2 message, request or response. `bytes` is the whole message with its header."""
 
     command: int
     message_id: int
@@ -47,14 +47,14 @@ class Message:
         return self.status & 0xFFFF
 
     def is_write(self, offset: int | None = None) -> bool:
-        """A WRITE request, of this offset in the file if one is given."""
+        """Return whether the message is a WRITE request, and has this offset if one is given."""
         if self.command != _WRITE or self.is_response or len(self.bytes) < HEADER_BYTES + _WRITE_HEAD.size:
             return False
         return offset is None or bool(_WRITE_HEAD.unpack_from(self.bytes, HEADER_BYTES)[3] == offset)
 
 
 def messages(frame: bytes) -> Iterator[Message]:
-    """Those of a frame (with its prefix); none of what is encrypted, compressed, or no SMB2."""
+    """Return the messages of a frame with its prefix; none if it is encrypted, compressed, or not SMB2."""
     start = PREFIX_BYTES
     while frame[start : start + 4] == _PROTOCOL and start + HEADER_BYTES <= len(frame):
         _, _, _, status, command, _, flags, following, message_id, _, session_id = _HEADER.unpack_from(frame, start)
@@ -66,7 +66,7 @@ def messages(frame: bytes) -> Iterator[Message]:
 
 
 class FrameSplitter:
-    """Bytes of a stream in, whole frames with their prefixes out; their concatenation is the stream."""
+    """Takes bytes of a stream and returns whole frames with their prefixes. The frames joined are the stream."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -86,5 +86,5 @@ class FrameSplitter:
 
     @property
     def rest(self) -> bytes:
-        """The beginning of a frame whose end did not come yet."""
+        """Return the bytes of a frame whose end has not arrived yet."""
         return bytes(self._bytes)

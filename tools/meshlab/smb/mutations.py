@@ -1,10 +1,10 @@
-"""Faults in valid messages, for fuzzing."""
+"""Put faults into valid messages, for fuzzing."""
 
 import random
 import struct
 from typing import Final
 
-#: Numbers at which decoders have their limits.
+#: Numbers at the limits of decoders.
 INTERESTING: Final = (
     *(0, 1, 2, 7, 8, 63, 64, 65, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000),
     *(0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF, 1 << 63, (1 << 64) - 1),
@@ -12,7 +12,7 @@ INTERESTING: Final = (
 
 
 def mutated(rng: random.Random, valid: bytes) -> bytes:
-    """A valid input with a few faults: flipped bits, odd numbers, cuts, doublings; sometimes all random."""
+    """Return a valid input with a few faults (flipped bits, odd numbers, cuts, doublings), or only random bytes."""
     if rng.random() < 0.05:
         return rng.randbytes(rng.randrange(2 * len(valid) + 8))
     data = bytearray(valid)

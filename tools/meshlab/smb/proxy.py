@@ -1,21 +1,22 @@
-"""Between initiators and an exporter: a TCP proxy that makes a channel die with requests on the way.
+"""A TCP proxy between initiators and an exporter, which makes a channel die while requests are in transit.
 
     with Network() as network:
         n1, n2 = network.host("n1", lans=2), network.host("n2", lans=2)
-        with Proxy.before(n1.nics[0], port=4450) as proxy:      # nobody's config knows of it
+        with Proxy.before(n1.nics[0], port=4450) as proxy:      # no node's config needs to change
             hold = proxy.hold(Message.is_write)
-            ...                                                 # n2 writes; the WRITE went by eth0
+            ...                                                 # n2 writes; the WRITE goes over eth0
             held = hold.wait()                                  # that channel is dead from here on
-            ...                                                 # n2 writes again by eth1
+            ...                                                 # n2 writes again over eth1
             held.release()
             assert held.status() == NtStatus.FILE_NOT_AVAILABLE
 
-Frames of a connection pass whole and in order, both ways, unchanged unless ``damages`` wants one (damage.py),
-until it is frozen: by `freeze`, or by a request that a hold waits for, which is the first that does not pass. Of a
-frozen connection nothing passes, in either direction, neither bytes nor its end; both ends of TCP stay up and
-acknowledge all. What the exporter answers is taken note of all the same.
+The proxy passes the frames of a connection whole and in order, in both directions. It changes only the frames that
+``damages`` asks for (damage.py). A connection is frozen by `freeze`, or by a request that a hold waits for; that
+request is the first frame that does not pass. On a frozen connection nothing passes in either direction, not even the
+end of the stream. Both TCP connections stay up and acknowledge all data. The proxy still records the exporter's
+answers.
 
-A thread of its own runs it, so it serves real processes beside a test that waits for something.
+The proxy runs in its own thread, so it serves real processes while the test blocks.
 """
 
 import socket
@@ -37,7 +38,7 @@ from meshlab.smb.frames import FrameSplitter, Message, messages
 
 WAIT_S: Final = 10.0
 _RECEIVE_BYTES: Final = 256 * 1024
-# What one end does not take yet; with more, nothing is received from the other.
+# If more bytes than this wait to be sent to one end, the proxy stops receiving from the other.
 _OUTBOX_MAX_BYTES: Final = 1024 * 1024
 # SO_LINGER on, 0 seconds: close sends RST.
 _ABORT: Final = struct.pack("ii", 1, 0)
@@ -48,24 +49,24 @@ Connect: TypeAlias = Callable[[], socket.socket]
 
 
 class Unanswered(Exception):
-    """The exporter said nothing to what was released: its connection is gone, or it took too long."""
+    """The exporter did not answer the released requests: its connection is gone, or the wait timed out."""
 
 
 class ProxyClosed(Exception):
-    """Something was asked of a proxy that does not run any more."""
+    """A call came to a proxy that no longer runs."""
 
 
 class Proxy:
-    """Everything that was accepted at one listening socket."""
+    """The proxy of one listening socket, with all connections that it accepted."""
 
     def __init__(self, listening: socket.socket, connect: Connect) -> None:
-        """Serve at the socket, which becomes the proxy's; `connect` makes a connection to the exporter."""
+        """Serve the socket, which the proxy then owns; `connect` makes a connection to the exporter."""
         self.connect = connect
-        #: In the order in which their connections to the exporter were made, those that ended included.
+        #: All relays, also ended ones, in the order in which their connections to the exporter were made.
         self.relays: list[Relay] = []
         self.port = int(listening.getsockname()[1])
         self._holds: list[Hold] = []
-        #: What is changed on its way.
+        #: The changes to make to passing frames.
         self.damages = Damages()
         self._cancel = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
@@ -77,15 +78,15 @@ class Proxy:
 
     @classmethod
     def at(cls, address: str, port: int, to: tuple[str, int]) -> Self:
-        """Listen here (port 0: any, see `port`) and connect to there, on this machine."""
+        """Listen at this address and port (0: any port, see `port`) of this machine, and connect to ``to``."""
         return cls(socket.create_server((address, port)), lambda: socket.create_connection(to, WAIT_S))
 
     @classmethod
     def before(cls, nic: Nic, port: int) -> Self:
-        """Between an exporter's interface and its LAN, under the interface's own address (Nic.interpose).
+        """Stand between an exporter's interface and its LAN, under the interface's own address (Nic.interpose).
 
-        The other nodes need no other config. The exporter sees all connections come from one address.
-        Faults of the nic itself are from now on behind the proxy, those of the others' before it.
+        The other nodes need no other config. To the exporter, all connections come from one address. Faults of this
+        nic then occur between proxy and exporter, and faults of other nodes' nics between initiator and proxy.
         """
         front, back = nic.interpose()
         with front.entered():
@@ -113,7 +114,7 @@ class Proxy:
         self.close()
 
     def close(self) -> None:
-        """Cut every connection and stop listening. Raises what went wrong in the proxy itself."""
+        """Cut every connection and stop listening. Raises the exception that ended the proxy's thread, if any."""
         with suppress(ProxyClosed):
             self.call(self._cancel.cancel)
         self._thread.join()
@@ -121,13 +122,13 @@ class Proxy:
             raise self._failure
 
     def hold(self, wanted: Wanted) -> "Hold":
-        """Freeze the connection on which the next request that is wanted comes, before it passes. Once."""
+        """Freeze the connection of the next request that is `wanted`, before that request passes. Works once."""
         hold = Hold(wanted)
         self.call(self._holds.append, hold)
         return hold
 
     def call(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """What it returns, run between two events of the proxy, whose state nobody else touches."""
+        """Run the function in the proxy's thread, which alone may touch the proxy's state. Return its result."""
         assert self._token is not None
         try:
             return trio.from_thread.run_sync(function, *arguments, trio_token=self._token)
@@ -137,7 +138,7 @@ class Proxy:
     # --- in the proxy's thread
 
     def caught(self, relay: "Relay", frame: bytes) -> bool:
-        """Whether a hold waited for one of the frame's messages."""
+        """Return whether a hold waits for one of the frame's messages; if so, freeze the relay."""
         for message in messages(frame) if self._holds else ():
             for hold in self._holds:
                 if hold.wanted(message):
@@ -170,7 +171,7 @@ class Proxy:
         try:
             exporter = await trio.to_thread.run_sync(self.connect)
         except OSError:
-            # As the exporter's own machine would have it while nobody listens.
+            # The exporter's own machine would also send RST while no process listens.
             _abort(initiator)
             return
         relay = Relay(self, initiator, trio.socket.from_stdlib_socket(exporter))
@@ -179,7 +180,7 @@ class Proxy:
 
 
 class Hold:
-    """Waits for one request."""
+    """Waits for one request that the proxy is to hold."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -191,7 +192,7 @@ class Hold:
         self._came.set()
 
     def wait(self, timeout_s: float = WAIT_S) -> "Held":
-        """What was held. Raises TimeoutError when nothing such came."""
+        """Wait for the request, and return it. Raises TimeoutError when no such request came in time."""
         if not self._came.wait(timeout_s):
             raise TimeoutError(f"no request to hold came within {timeout_s:g} s")
         assert self._held is not None
@@ -199,26 +200,26 @@ class Hold:
 
 
 class Held:
-    """A request that did not pass, on a connection that is frozen from there on."""
+    """A request that did not pass, on a connection that is frozen from this request on."""
 
     def __init__(self, relay: "Relay", message: Message) -> None:
         self.relay = relay
-        #: The one that was wanted; its frame and all that came behind it are held.
+        #: The wanted message. Its frame and all later frames are held.
         self.message = message
 
     def release(self) -> None:
-        """Send the exporter all that is held, on its own connection, as it came; the initiator hears nothing of it.
+        """Send all held frames to the exporter, unchanged, on the frozen connection.
 
-        Raises Unanswered when that connection is gone.
+        The replies don't pass to the initiator. Raises Unanswered when the connection to the exporter is gone.
         """
         self.relay.release()
 
     def status(self, timeout_s: float = WAIT_S) -> int:
-        """The exporter's final answer to the message, after `release`. Raises Unanswered when there is none."""
+        """Return the status of the exporter's final answer to the message, after `release`, or raise Unanswered."""
         return self.relay.status(self.message.message_id, timeout_s)
 
     def release_anew(self, timeout_s: float = WAIT_S) -> int:
-        """Send all that is held over a new connection, as after a restart, and return the answer; else Unanswered."""
+        """Send all held frames over a new connection, as after a restart. Return the status, or raise Unanswered."""
         deadline = time.monotonic() + timeout_s
         splitter = FrameSplitter()
         try:
@@ -237,11 +238,11 @@ class Held:
 
 
 class Relay:
-    """One connection of an initiator and the exporter's that goes with it."""
+    """One connection of an initiator, and the proxy's connection to the exporter that belongs to it."""
 
     def __init__(self, proxy: Proxy, initiator: trio.socket.SocketType, exporter: trio.socket.SocketType) -> None:
         self.proxy = proxy
-        #: The initiator's end, as the proxy sees it.
+        #: The initiator's address and port, as the proxy sees them.
         self.remote: tuple[str, int] = initiator.getpeername()[:2]
         self.frozen = False
         self._sockets = (initiator, exporter)
@@ -254,7 +255,7 @@ class Relay:
 
     @property
     def initiator_gone(self) -> bool:
-        """It closed its connection, or reset it."""
+        """Return whether the initiator has closed or reset its connection."""
         return self._requests.ended
 
     @property
@@ -262,29 +263,29 @@ class Relay:
         return self._replies.ended
 
     def freeze(self) -> None:
-        """Nothing passes any more."""
+        """Let nothing pass from now on."""
         self.proxy.call(self.stop_passing)
 
     def thaw(self) -> None:
-        """What was held passes, in order, then an end that came meanwhile, and all goes on."""
+        """Pass the held frames in order, then an end of the stream that came meanwhile, and pass all frames again."""
         self.proxy.call(self._pass_again)
 
     def cut(self) -> None:
-        """RST to both ends."""
+        """Send RST to both ends."""
         self.proxy.call(self._abort)
 
     def held(self) -> bytes:
-        """What the initiator sent since the freeze, and was not released."""
+        """Return the bytes that the initiator sent since the freeze and that were not released."""
         return self.proxy.call(lambda: b"".join(self._requests.kept))
 
     def release(self) -> None:
-        """Send the exporter what the initiator sent since the freeze; still frozen. Raises Unanswered without one."""
+        """Send the held requests to the exporter; the relay stays frozen. Raises Unanswered if the exporter is gone."""
         if self.exporter_gone:
             raise Unanswered("the exporter's connection is gone")
         self.proxy.call(self._requests.pass_kept)
 
     def status(self, message_id: int, timeout_s: float = WAIT_S) -> int:
-        """The final status of the exporter's reply that came for a message since the freeze, or Unanswered."""
+        """Return the final status of the reply to a message, received since the freeze, or raise Unanswered."""
 
         def settled() -> bool:
             return message_id in self._answers or self.exporter_gone
@@ -298,7 +299,7 @@ class Relay:
     # --- in the proxy's thread
 
     async def run(self) -> None:
-        """Until both directions ended; with a cancellation both ends get an RST."""
+        """Relay until both directions have ended. If cancelled, send RST to both ends."""
         whole = False
         try:
             async with trio.open_nursery() as nursery:
@@ -339,7 +340,7 @@ class Relay:
 
 
 class _Direction:
-    """One way of a relay: frames are received, looked at, and sent or kept."""
+    """One direction of a relay: it receives frames, shows each to `look`, and sends or keeps it."""
 
     def __init__(
         self,
@@ -355,13 +356,13 @@ class _Direction:
         self._source = source
         self._sink = sink
         self._look = look
-        #: Held back, in order.
+        #: Frames held back, in order.
         self.kept: deque[bytes] = deque()
         self.ended = False
         self._reset = False
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
-        #: The last of the outbox is the end of the stream.
+        #: Set when the end of the stream is to follow the outbox.
         self._closing = False
         self._stirred = trio.Event()
 
@@ -383,7 +384,7 @@ class _Direction:
             self.finish()
 
     async def send(self) -> None:
-        """What a receiver does not take any more is dropped; that it is gone is seen by the other direction."""
+        """Send the outbox. Drop bytes that the receiver no longer accepts; the other direction sees the end."""
         while self._outbox or not self._closing:
             if not self._outbox:
                 await self._stirring()
@@ -405,7 +406,7 @@ class _Direction:
             self._put(self.kept.popleft())
 
     def finish(self) -> None:
-        """After what waits to be sent comes the end."""
+        """Send the end of the stream after the outbox."""
         self._closing = True
         self._stir()
 

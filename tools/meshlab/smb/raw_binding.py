@@ -1,10 +1,10 @@
-"""Binding of sessions to further connections, step by step, for tests.
+"""Bind sessions to further connections, step by step, for tests.
 
     other = RawInitiator(exporter)
     other.negotiate()
     reply = bind(other, client)
 
-Every reply is checked against the key it has to be signed with; ``Reply.protection`` tells.
+Every reply is checked against the key that has to sign it, and ``Reply.protection`` has the result.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from meshfs.smb.security import ChannelSecurity, bound_security
 from meshfs.smb.signing import NONCE_EXPORTER
 from meshlab.smb.raw_initiator import PASSWORDS, RawClient, Reply, freed
 
-#: Of one bind: NTLM takes two.
+#: Message ids reserved for one bind; NTLM uses two of them.
 _MESSAGE_IDS = 3
 
 
@@ -31,7 +31,7 @@ class RawBind:
         assert session.session_security is not None
         self.key: ChannelSecurity = session.session_security
         if session.connection.negotiated.signing_algorithm is SigningAlgorithm.AES_GMAC:
-            # As the mount does: no two binds of a session have a message id in common.
+            # Like the mount, use each message id in only one bind of a session.
             client.skip_ids(session.next_bind_id[0])
             session.next_bind_id[0] = client.next_id + _MESSAGE_IDS
         self.next_bind_id = session.next_bind_id
@@ -40,7 +40,7 @@ class RawBind:
         self.token = self.login.step()[0]
 
     def step(self, *, sign: ChannelSecurity | None = None, flags: int = int(SessionSetupFlags.BINDING)) -> Reply:
-        """Send the next request; by default signed with the session's key. After the last the client is a channel."""
+        """Send the next request, by default signed with the session's key. After the last, the client is a channel."""
         client = self.client
         client_security, client.security = client.security, self.key if sign is None else sign
         try:
@@ -79,7 +79,7 @@ class RawBind:
 
 
 def bind(client: RawClient, session: RawClient, user: str = "n2", password: str | None = None) -> Reply:
-    """All of a bind; its last reply."""
+    """Run a whole bind, and return its last reply."""
     exchange = RawBind(client, session, user, password)
     reply = exchange.step()
     while reply.status == NtStatus.MORE_PROCESSING_REQUIRED:
@@ -90,7 +90,7 @@ def bind(client: RawClient, session: RawClient, user: str = "n2", password: str 
 
 
 def protection_by(reply: Reply, key: ChannelSecurity) -> Protection:
-    """How a reply is protected, judged by ``key``."""
+    """Check a reply with ``key``, and return how it is protected."""
     if not reply.flags & Flags.SIGNED:
         return reply.protection
     view = memoryview(bytearray(reply.view))
@@ -99,7 +99,7 @@ def protection_by(reply: Reply, key: ChannelSecurity) -> Protection:
 
 
 def second_channel(session: RawClient, client: RawClient, **negotiation: Any) -> RawClient:
-    """``client`` negotiates and becomes a channel of ``session``."""
+    """Negotiate on ``client`` and make it a channel of ``session``."""
     client.negotiate(**negotiation)
     reply = bind(client, session)
     if reply.status or reply.protection != Protection.SIGNED:

@@ -1,12 +1,12 @@
-"""An SMB client that does exactly what a test says, on an exporter without a socket.
+"""An SMB client that sends exactly what a test wants, to an exporter in the same process or over a socket.
 
     exporter = make_exporter(disk0=MemoryDisk(1 << 20))
     client = RawInitiator(exporter)
     client.log_in("n2")
     reply = client.call(Command.ECHO, EchoRequest().pack())
 
-Every ``call`` and ``deliver`` runs one batch as the listener does, and takes what the exporter
-sent. Replies are checked for their signature; ``Reply.protection`` tells.
+Without a socket, every ``call`` and ``deliver`` runs one batch of the exporter, as the listener does, and then takes
+the exporter's replies. The client checks the signature of each reply and puts the result into ``Reply.protection``.
 """
 
 import socket
@@ -77,7 +77,7 @@ def make_exporter(
     clock: Any = lambda: 0.0,
     **disks: Disk,
 ) -> Exporter:
-    """An exporter of node n1; ``allow`` restricts nodes: disk name -> node -> access."""
+    """Return an exporter of node n1. ``allow`` restricts other nodes: disk name -> node -> access."""
     exporter = Exporter("n1", Accounts(PASSWORDS), security, pool=BufferPool(), clock=clock)
     for name, disk in disks.items():
         access = Access.READ_ONLY if disk.read_only else Access.READ_WRITE
@@ -93,7 +93,7 @@ def make_exporter(
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply; ``view`` is a copy of header and body."""
+    """One reply. ``view`` is a copy of its header and body."""
 
     message_id: int
     command: int
@@ -112,13 +112,13 @@ class Reply:
 
     @property
     def data(self) -> bytes:
-        """What a READ response carries."""
+        """Return the data of a READ response."""
         start, length = self.view[66], int.from_bytes(self.view[68:72], "little")
         return self.view[start : start + length]
 
 
 class FreeSigner(GmacSigner):
-    """Signs what a test wants, also two messages under one nonce; the product's own signer is watched for that."""
+    """Signs any message, even two under one nonce. The test session watches only GmacSigner for repeated nonces."""
 
     __slots__ = ()
 
@@ -127,14 +127,14 @@ class FreeSigner(GmacSigner):
 
 
 def freed(security: ChannelSecurity) -> ChannelSecurity:
-    """The same keys, for a test to use as it likes."""
+    """Replace the signer by a FreeSigner with the same key, so that a test may sign anything."""
     if isinstance(security.signer, GmacSigner):
         security.signer = FreeSigner(security.signer.key)
     return security
 
 
 class RawClient(ABC):
-    """One connection. Message ids count up by themselves unless a test gives one."""
+    """One connection. It counts message ids up, unless a test gives one."""
 
     def __init__(self) -> None:
         self.connection = Connection(Role.INITIATOR, BufferPool())
@@ -143,12 +143,12 @@ class RawClient(ABC):
         self.session_id = 0
         self.tree_id = 0
         self.security: ChannelSecurity | None = None
-        #: The session's own keys, with which binds are signed.
+        #: The session's own keys, which sign the requests of a bind.
         self.session_security: ChannelSecurity | None = None
-        #: One number, shared by all channels of a session: the first message id that none of its binds had yet.
+        #: The first message id that no bind of the session has used; all channels of the session share this list.
         self.next_bind_id = [1]
         self.sealed = False
-        #: What requests have as their channel sequence.
+        #: The channel sequence of requests.
         self.sequence = 0
         self.preauth = PreauthHash()
 
@@ -193,7 +193,7 @@ class RawClient(ABC):
         sign: bool = True,
         seal: bool | None = None,
     ) -> tuple[int, bytearray | memoryview]:
-        """(message id, frame), signed or sealed as the session wants it."""
+        """Return (message id, frame). The frame is signed or sealed as the session requires."""
         if message_id is None:
             message_id, self.next_id = self.next_id, self.next_id + max(charge, 1)
         security = self.security
@@ -208,18 +208,18 @@ class RawClient(ABC):
         return message_id, frame
 
     def send(self, command: int, body: bytes, **header: Any) -> int:
-        """Deliver a request; its message id."""
+        """Deliver a request, and return its message id."""
         message_id, frame = self.pack(command, body, **header)
         self.deliver(frame)
         return message_id
 
     def call(self, command: int, body: bytes, **header: Any) -> Reply:
-        """Deliver a request and take its reply, which must be there at once."""
+        """Deliver a request, and return its reply. Without a socket, the reply must be there at once."""
         message_id = self.send(command, body, **header)
         return self.take(message_id)
 
     def take(self, message_id: int) -> Reply:
-        """The oldest reply to that message that was not taken yet."""
+        """Take the oldest reply to that message that was not taken yet."""
         for reply in self.replies:
             if reply.message_id == message_id:
                 self.replies.remove(reply)
@@ -227,7 +227,7 @@ class RawClient(ABC):
         raise AssertionError(f"no reply to message {message_id}; there are {list(self.replies)}")
 
     def compound(self, *parts: tuple[int, bytes, dict[str, Any]]) -> list[int]:
-        """Deliver requests in one frame; header fields by keyword. Their message ids."""
+        """Deliver requests in one frame, and return their message ids. Each part is (command, body, header fields)."""
         messages, ids = [], []
         for command, body, header in parts:
             message_id, self.next_id = self.next_id, self.next_id + 1
@@ -256,7 +256,7 @@ class RawClient(ABC):
         guid: bytes = b"test client guid",
         unique_nonces: bool = True,
     ) -> NegotiateResponse:
-        """``unique_nonces``: say so, as the mount does."""
+        """Negotiate. With ``unique_nonces``, advertise unique nonces, as the mount does."""
         if contexts is None:
             contexts = (PreauthIntegrity((HashAlgorithm.SHA_512,), bytes(32)),)
             contexts += (Encryption(ciphers),) if ciphers else ()
@@ -290,7 +290,7 @@ class RawClient(ABC):
     def set_up(
         self, user: str = "n2", password: str | None = None, *, previous: int = 0, flags: int = 0, mode: int = 1
     ) -> Reply:
-        """The SESSION_SETUP exchange; its last reply (or the final one's absence: AssertionError)."""
+        """Run the SESSION_SETUP exchange, and return its last reply. Raises AssertionError if a reply is missing."""
         login = Initiator(user, PASSWORDS.get(user, "?") if password is None else password, "")
         again = self.security is not None
         preauth = self.preauth.copy()
@@ -325,14 +325,14 @@ class RawClient(ABC):
         self.next_bind_id = [1]
 
     def skip_ids(self, first: int) -> None:
-        """Let the next request have message id ``first`` at the least: ECHOs without a session use up those before."""
+        """Use up the message ids before ``first`` with ECHOs without a session, so that later requests begin there."""
         held, header = 1, {"session_id": 0, "tree_id": 0, "sign": False, "seal": False}
         while (missing := first - self.next_id) > 0:
             charge = min(missing, held)
             held += self.call(Command.ECHO, EchoRequest().pack(), charge=charge, credits=16, **header).credits - charge
 
     def log_in(self, user: str = "n2", share: str = "disks", *, to_be_bound: bool = False, **negotiation: Any) -> Self:
-        """NEGOTIATE, SESSION_SETUP, TREE_CONNECT. ``to_be_bound``: leave message ids to the session's binds."""
+        """Run NEGOTIATE, SESSION_SETUP and TREE_CONNECT. ``to_be_bound``: reserve message ids for binds."""
         self.negotiate(**negotiation)
         if to_be_bound:
             self.skip_ids(limits.BIND_MESSAGE_IDS)
@@ -359,7 +359,7 @@ class RawClient(ABC):
         return self.call(Command.CREATE, CreateRequest(name, access, share, disposition, **fields).pack())
 
     def open(self, name: str, access: int = READ_WRITE, share: int = SHARE_ALL) -> int:
-        """The open's file id (both halves are the same)."""
+        """Open a file, and return its file id, of which both halves are the same."""
         reply = self.create(name, access, share)
         if reply.status:
             raise AssertionError(f"CREATE {name!r}: 0x{reply.status:08x}")
@@ -367,13 +367,13 @@ class RawClient(ABC):
 
 
 def file_id_of(reply: Reply) -> int:
-    """Of a CREATE that succeeded."""
+    """Return the file id in the reply to a CREATE that succeeded."""
     assert not reply.status, f"CREATE: 0x{reply.status:08x}"
     return CreateResponse.unpack(reply.body).file_id.volatile
 
 
 class RawInitiator(RawClient):
-    """A client of an exporter in memory."""
+    """A client of an exporter in the same process, without a socket."""
 
     def __init__(self, exporter: Exporter, remote: str = "test") -> None:
         super().__init__()
@@ -382,7 +382,7 @@ class RawInitiator(RawClient):
         self.engine = Engine(self.peer)
 
     def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
-        """One batch to the exporter. Raises RemoteProtocolError where it ends the connection."""
+        """Deliver one batch to the exporter. Raises RemoteProtocolError if the exporter ends the connection."""
         data = memoryview(b"".join(frames))
         self.exporter.batches.begin()
         try:
@@ -397,7 +397,7 @@ class RawInitiator(RawClient):
             self.collect()
 
     def collect(self) -> list[Reply]:
-        """Take what the exporter sent."""
+        """Take the replies that the exporter has sent, and return them."""
         out, self.peer.out = self.peer.out, []
         new: list[Reply] = []
         for memory, buffer in out:
@@ -408,7 +408,7 @@ class RawInitiator(RawClient):
         return new
 
     def finish_set_up(self) -> Reply:
-        """Take the reply that ``set_up`` had to leave without."""
+        """Take the reply that had not arrived when ``set_up`` raised AssertionError."""
         message_id, login, preauth, session_id = self.pending
         self.collect()
         reply = self.take(message_id)
@@ -417,7 +417,7 @@ class RawInitiator(RawClient):
 
 
 class SocketInitiator(RawClient):
-    """The same over a blocking socket, for threads and other processes. A context manager."""
+    """A client over a blocking socket, for threads and other processes. A context manager."""
 
     def __init__(self, address: str | tuple[str, int], timeout_s: float = 5.0, *, source: str = "") -> None:
         """Connect; ``source`` is the address of this machine that a TCP connection comes from."""
@@ -425,7 +425,8 @@ class SocketInitiator(RawClient):
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         try:
             self.socket.settimeout(timeout_s)
-            # As a mount does. Requests that an exporter holds back must fit in: nobody takes replies while we send.
+            # A mount tunes its sockets too. The buffers must hold the requests that an exporter leaves unread, because
+            # this client receives no replies while it sends.
             tune(self.socket)
             if source:
                 self.socket.bind((source, 0))
@@ -444,7 +445,7 @@ class SocketInitiator(RawClient):
         self.socket.sendall(b"".join(frames))
 
     def answered(self, message_id: int) -> bool:
-        """Waits for the reply; EOFError when the connection ends, TimeoutError after the time-out."""
+        """Wait for the reply. Raises EOFError when the connection ends, and TimeoutError after the time-out."""
         while not super().answered(message_id):
             data = self.socket.recv(1 << 20)
             if not data:

@@ -1,4 +1,4 @@
-"""The exporter's end of one connection, played by a test: it reads requests and says what it is told to.
+"""The exporter's end of one connection, played by a test: it reads requests and sends what the test's script says.
 
 The channel at the other end is already logged in: both ends share the keys of `SESSION_ID`.
 """
@@ -31,7 +31,7 @@ Script = Callable[["ScriptedExporter", "Request"], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a received message asked; a copy."""
+    """A copy of a received request."""
 
     command: int
     message_id: int
@@ -41,12 +41,12 @@ class Request:
 
 
 class ScriptedExporter:
-    """``script`` is called for every request; it sends what it likes, or nothing."""
+    """Calls ``script`` for every request. The script sends any bytes as an answer, or none."""
 
     def __init__(self, sock: socket.socket, script: Script, key: bytes, *, sealed: bool) -> None:
         self.transport = StreamTransport(sock)
         self.connection = Connection(Role.EXPORTER, BufferPool())
-        # It may answer a request as often as its script likes.
+        # The script may answer a request more than once, so this signer must be allowed to repeat a nonce.
         self.security = freed(_security(key, exporter=True))
         self.connection.security[SESSION_ID] = self.security
         self.script = script
@@ -87,7 +87,7 @@ class ScriptedExporter:
         async_id: int | None = None,
         protect: bool = True,
     ) -> bytes:
-        """A whole reply to ``request``, with whatever is wrong about it."""
+        """Return a whole reply to ``request``, with the faults that the arguments ask for."""
         security = self.security if protect else None
         return bytes(
             self.connection.pack(
@@ -99,12 +99,12 @@ class ScriptedExporter:
         )  # fmt: skip
 
     def say(self, data: bytes) -> None:
-        """Raw bytes; a test's messages fit the socket's buffer."""
+        """Send raw bytes, which have to fit into the socket's buffer."""
         sent = self.transport.send((data,))
-        assert sent == len(data), "the script says more than the socket takes at once"
+        assert sent == len(data), "the script sends more than the socket takes at once"
 
     def answer(self, request: Request) -> None:
-        """The honest reply: READ gives ``content``, WRITE takes all, ECHO echoes, the rest is refused."""
+        """Send the correct reply: ``content`` for READ, success for WRITE and ECHO, a refusal for the rest."""
         if request.command == Command.READ:
             length, offset = struct.unpack_from("<IQ", request.body, 4)
             self.say(self.frame(request, read_body(content(offset, length))))
@@ -118,7 +118,7 @@ class ScriptedExporter:
 
 
 def content(offset: int, length: int) -> bytes:
-    """What an honest READ gives: every byte tells where it stands."""
+    """Return the data of a correct READ response, in which every byte depends on its offset."""
     return bytes((offset + index) * 31 % 251 for index in range(length))
 
 
@@ -141,12 +141,12 @@ def _security(key: bytes, *, exporter: bool) -> ChannelSecurity:
 async def scripted_channel(
     script: Script, *, sign: bool = True, sealed: bool = False
 ) -> AsyncIterator[tuple[Channel, ScriptedExporter]]:
-    """A channel that runs, logged in to a scripted exporter."""
+    """Yield a running channel that is logged in to a scripted exporter."""
     ours, theirs = socket.socketpair()
     key = os.urandom(16)
     channel = Channel(StreamTransport(ours), BufferPool())
     channel.protect(_security(key, exporter=False), SESSION_ID, sign=sign, seal=sealed)
-    # Scripts count the requests: no ECHO but those that a test asks for.
+    # Scripts count the requests, so the channel must not send probing ECHOs of its own.
     channel.probe.delay.next_s = math.inf
     exporter = ScriptedExporter(theirs, script, key, sealed=sealed)
     async with trio.open_nursery() as nursery:

@@ -1,10 +1,10 @@
-"""Relays whose bytes can be held back in either direction: channels that stall, die late, or speak from the grave.
+"""Relays that hold back bytes in either direction, for channels that stall, die late, or send after they were given up.
 
     initiator <-> Relay <-> exporter
 
-``hold`` keeps what comes from then on, ends of streams included: to either end the other one is
-merely silent, also when that one has closed long ago. ``release`` passes on what was kept, in
-order, and everything after it; ``cut`` drops it and closes both ends. All in trio's thread.
+``hold`` keeps all bytes that come from then on, and the ends of streams. Each end then sees only silence, even if the
+other end closed long ago. ``release`` passes on the kept bytes in order, and everything after them. ``cut`` drops them
+and closes both ends. All of it runs in trio's thread.
 """
 
 import socket
@@ -18,10 +18,10 @@ from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport
 
 _RECEIVE_BYTES = 1 << 18
-#: Of one direction, beyond what is held back; so a fast sender is not read without end.
+#: The most bytes of one direction that wait to be sent, apart from held ones. It bounds the memory for a fast sender.
 _PASSING_MAX_BYTES = 1 << 22
 
-#: Makes the relay's own connection to the exporter. OSError when it cannot.
+#: Makes the relay's connection to the exporter. Raises OSError when it cannot.
 Connect = Callable[[], Awaitable[trio.SocketStream]]
 
 
@@ -29,9 +29,9 @@ class Relays:
     """The relays of one path; ``dial`` is a dialer of FixedWays. ``nursery`` runs them."""
 
     def __init__(self, connect: Connect, nursery: trio.Nursery) -> None:
-        #: Those whose ends are not both closed yet.
+        #: The relays that still have an open end.
         self.alive: list[Relay] = []
-        #: Nobody gets through: dialling is refused.
+        #: While set, every attempt to dial is refused.
         self.refusing = False
         self._connect = connect
         self._nursery = nursery
@@ -55,7 +55,7 @@ class Relays:
 
 
 class Relay:
-    """One connection."""
+    """One relayed connection."""
 
     def __init__(self, initiator: trio.SocketStream, exporter: trio.SocketStream) -> None:
         self.requests = Direction(initiator, exporter)
@@ -64,7 +64,7 @@ class Relay:
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
-        """Until both directions ended, or `cut`."""
+        """Relay until both directions have ended, or until `cut`."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -88,7 +88,7 @@ class Relay:
 
 
 class Direction:
-    """One way: bytes, and at last the end (an empty piece)."""
+    """One direction: pieces of bytes, and at last an empty piece as the end of the stream."""
 
     def __init__(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
         self.held = False
@@ -126,7 +126,7 @@ class Direction:
             piece = self._pieces.popleft()
             self._bytes -= len(piece)
             self._stir()
-            # A sink that is gone takes nothing; its own direction's end tells the other side.
+            # A closed sink accepts nothing. The opposite direction passes its end on to the other side.
             with suppress(trio.BrokenResourceError):
                 if not piece:
                     await self._sink.send_eof()
