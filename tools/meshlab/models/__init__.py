@@ -1,1 +1,1 @@
-"""Models to check the product against: what a queue may do, and what a disk may contain after a loss."""
+"""Models to check the product against: the behaviour of a queue, and the possible contents of a disk after a loss."""

@@ -1,17 +1,19 @@
-"""What every block of a disk may hold, when several initiators write, flush and lose power. Pure.
+"""A model of the data that each block of a disk may hold while initiators write and flush and power is lost. Pure.
 
-The model is told when each call begins and ends. Of each block it keeps two sets of writes:
+A test reports the beginning and the end of each call to the model. For each block, the model keeps two sets of writes:
 
-    now      those whose data a read may see
-    stable   those whose data may be on the medium, which is what a power loss leaves
+    now      the writes whose data a read may see
+    stable   the writes whose data may be on the medium, and so may be there after a power loss
 
-A write is in both from its beginning. An acknowledged one takes those out of ``now`` that were
-over before it began; once a flush (or write-through) covers it, out of ``stable`` as well. A
-write that was given up may land until its fence is complete: for its own initiator, which holds
-newer requests back, it is over at once; for the others when the initiator's next call succeeded.
+A write is in both sets from its beginning. When it is acknowledged, the writes that were over before it began leave
+``now``. When a flush or write-through covers it, they leave ``stable`` as well.
 
-It also knows who has to be told of a loss: MUST hear of it at the next flush, MAY hear of it
-(a flush was under way, so it depends on who was first), or NOT.
+A write that was given up may still be executed until its fence is complete. Its own initiator holds back newer
+requests until then, so for that initiator the write is over at once. For the other initiators it is over when its
+initiator's next call has succeeded.
+
+The model also knows which writers have to get EIO after a loss. A writer MUST get it at the next flush, MAY get it (a
+flush was in progress, so it depends on which came first), or must NOT get it.
 """
 
 import enum
@@ -26,7 +28,7 @@ _UNIT_BYTES: Final = 16
 
 
 class Owed(enum.IntEnum):
-    """Whether a flush has to tell of lost writes."""
+    """Whether a flush has to report lost writes with EIO."""
 
     NOT = 0
     MAY = 1
@@ -34,18 +36,18 @@ class Owed(enum.IntEnum):
 
 
 class Writer:
-    """One handle; ``port`` is the initiator's end of the disk, which its handles share."""
+    """One handle. ``port`` is the initiator's end of the disk, which all handles of the initiator share."""
 
     def __init__(self, port: object) -> None:
         self.port = port
         self.owed = Owed.NOT
-        #: Losses it may hear of: each is told at most once.
+        #: The number of losses that may still be reported to this handle. Each is reported at most once.
         self.unheard = 0
-        #: Acknowledged writes that no flush through the same port covered yet.
+        #: Acknowledged writes that no flush through the same port has covered yet.
         self.uncovered: set[Write] = set()
 
     def owe(self, owed: Owed) -> None:
-        """One more loss that it must or may hear of."""
+        """Add a loss that must, or may, be reported to this handle."""
         self.owed = max(self.owed, owed)
         self.unheard += 1
 
@@ -58,7 +60,7 @@ class Writer:
 
 
 class Write:
-    """One write, from its call to its answer."""
+    """One write, with the times of its call and of its answer."""
 
     __slots__ = ("end", "first", "losses", "number", "settled", "start", "stop", "through", "writer", "zeroes")
 
@@ -69,23 +71,23 @@ class Write:
         self.stop = stop
         self.start = start
         self.end = inf
-        #: From then on it cannot land over what other initiators begin.
+        #: From this time on, the write can no longer overwrite newer writes of other initiators.
         self.settled = inf
         self.losses = losses
         self.through = False
-        #: It is a zeroing.
+        #: Whether the write is a zeroing.
         self.zeroes = False
 
     def data(self) -> bytes:
         return b"".join(pattern(self.number, block) for block in range(self.first, self.stop))
 
     def before(self, other: "Write") -> bool:
-        """Whether it was over when ``other`` began."""
+        """Return whether this write was over when ``other`` began."""
         return (self.end if self.writer.port is other.writer.port else self.settled) < other.start
 
 
 class Read:
-    """One read; ``seen`` are writes that were overwritten while it was under way."""
+    """One read. ``seen`` has, for each block, the writes that were overwritten while the read was in progress."""
 
     __slots__ = ("first", "seen", "start", "stop")
 
@@ -97,7 +99,7 @@ class Read:
 
 
 class Flush:
-    """One flush."""
+    """One flush, and the unflushed writes that it covers."""
 
     __slots__ = ("covered", "losses", "start")
 
@@ -108,14 +110,14 @@ class Flush:
 
 
 def pattern(number: int, block: int) -> bytes:
-    """The content of ``block`` as write ``number`` makes it; zeros before the first write."""
+    """Return the content of ``block`` after write ``number``; zeros for the initial state."""
     if number == _INITIAL:
         return bytes(BLOCK_BYTES)
     return (number.to_bytes(8, "little") + block.to_bytes(8, "little")) * (BLOCK_BYTES // _UNIT_BYTES)
 
 
 class BlockModel:
-    """The model of one disk of ``blocks`` blocks, all zero."""
+    """The model of one disk with ``blocks`` blocks, which are all zero at first."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
@@ -128,7 +130,7 @@ class BlockModel:
         self._last_flush_end = 0.0
         #: Acknowledged writes that a power loss may undo.
         self._unflushed: set[Write] = set()
-        #: Per port, the losses a flush through it can have found out about.
+        #: For each port, the number of losses that a flush through it has already found.
         self._found: dict[object, int] = {}
         self._unsettled: defaultdict[object, set[Write]] = defaultdict(set)
         self._writers: set[Writer] = set()
@@ -144,7 +146,7 @@ class BlockModel:
         return writer
 
     def forget(self, writer: Writer) -> None:
-        """It is closed, and told of nothing any more."""
+        """Forget a handle that is closed, so that no loss is reported to it."""
         self._writers.discard(writer)
 
     # --- writes ------------------------------------------------------------------------
@@ -176,12 +178,12 @@ class BlockModel:
             self._unflushed.add(write)
 
     def given_up(self, write: Write) -> None:
-        """It failed; it may have been done, or be done yet."""
+        """Record that a write failed. It may have been executed, or may still be executed later."""
         write.end = next(self._ticks)
         self._unsettled[write.writer.port].add(write)
 
     def _settle(self, port: object, start: float) -> None:
-        """A call through ``port`` that began at ``start`` succeeded: all fences before are complete."""
+        """Record that a call through ``port`` succeeded that began at ``start``: all earlier fences are complete."""
         for write in [each for each in self._unsettled[port] if each.end < start]:
             self._unsettled[port].discard(write)
             write.settled = next(self._ticks)
@@ -206,7 +208,7 @@ class BlockModel:
         return read
 
     def end_read(self, read: Read, port: object, data: bytes | bytearray | memoryview | None) -> str:
-        """What is wrong with the data, empty if nothing is; None for a read that failed."""
+        """Return what is wrong with the data, or an empty text. ``data`` is None for a read that failed."""
         self._reads.discard(read)
         if data is None:
             return ""
@@ -215,10 +217,10 @@ class BlockModel:
             content = bytes(data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])
             number = int.from_bytes(content[:8], "little")
             may_be = self._now[block] | read.seen[block]
-            # One zeroing cannot be told from another, nor from the beginning.
+            # All zeroings look the same, and look like the initial state.
             zeroed = number == _INITIAL and any(self._writes[each].zeroes for each in may_be)
             if number not in may_be and not zeroed:
-                return f"block {block} holds write {number}, may hold {sorted(may_be)}"
+                return f"block {block} holds write {number}, but may only hold {sorted(may_be)}"
             if content != pattern(number, block):
                 return f"block {block} is mixed up: {content[:48].hex()}"
         return ""
@@ -231,7 +233,10 @@ class BlockModel:
         return flush
 
     def end_flush(self, flush: Flush, writer: Writer, *, told: bool, done: bool) -> str:
-        """``told``: it gave EIO; ``done``: it succeeded. What is wrong with that, or nothing."""
+        """Return what is wrong with the result of a flush, or an empty text.
+
+        ``told``: the flush failed with EIO. ``done``: the flush succeeded.
+        """
         self._flushes.discard(flush)
         self._last_flush_end = next(self._ticks)
         fresh = flush.losses == self.losses
@@ -258,9 +263,9 @@ class BlockModel:
         return ""
 
     def _find(self, port: object, flush: Flush, *, done: bool) -> None:
-        """The first flush behind a loss that covers something finds it.
+        """Let the first flush after a loss that covers an earlier write find the loss.
 
-        What was written since is suspect as well. One that fails may have told of an earlier loss.
+        Writes since the loss are suspect as well. A flush that fails may have reported an earlier loss.
         """
         if self._found.get(port, 0) == self.losses:
             return
@@ -272,7 +277,7 @@ class BlockModel:
                     self._found[port] = self.losses
 
     def flush_failed(self) -> None:
-        """A FLUSH failed at the disk: everybody with unflushed writes may hear of it."""
+        """Record that a FLUSH failed at the disk: every handle with unflushed writes may get EIO for it."""
         for writer in self._writers:
             if writer.uncovered:
                 writer.owe(Owed.MAY)

@@ -1,4 +1,4 @@
-"""A queue that is never empty in front of a simulated device, observed in windows. Pure, seeded."""
+"""Keep a simulated device busy at a chosen depth, and observe it in windows of time. Pure, seeded."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -7,12 +7,12 @@ from meshfs.disk.base import DiskRequest, Op
 from meshfs.scheduler.learn.observation import Window
 from meshlab.models.devices import Device
 
-#: The next request's operation and bytes.
+#: Returns the next request's operation and length in bytes.
 Choose = Callable[[random.Random], tuple[Op, int]]
 
 
 def mix(lengths: Sequence[int], writes: float = 0.0, flushes: float = 0.0) -> Choose:
-    """Requests of ``lengths`` in equal numbers; the parts that are writes, and flushes."""
+    """Return a chooser of requests with these lengths, each equally likely. ``writes`` and ``flushes`` are shares."""
 
     def choose(dice: random.Random) -> tuple[Op, int]:
         if flushes and dice.random() < flushes:
@@ -23,7 +23,7 @@ def mix(lengths: Sequence[int], writes: float = 0.0, flushes: float = 0.0) -> Ch
 
 
 class Load:
-    """Keeps ``device`` at the depth asked for. ``now`` is the end of the last window."""
+    """Keeps ``device`` at the requested depth. ``now`` is the end of the last window."""
 
     def __init__(self, device: Device, choose: Choose, seed: int = 0) -> None:
         self.device = device
@@ -58,4 +58,4 @@ class Load:
 
 
 def _nobody(request: DiskRequest) -> None:
-    """Nobody waits for it."""
+    """Do nothing: nobody waits for the request."""

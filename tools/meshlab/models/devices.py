@@ -1,20 +1,20 @@
-"""Disks in simulated time: how long each request takes, and nothing else. Pure, seeded.
+"""Disks in simulated time, which only decide how long each request takes. Pure, seeded.
 
 A simulation moves the clock from event to event:
 
-    device.start(request, now)            the request is at the device
-    device.next_time()                    when something completes next (inf: nothing is there)
-    device.finish(now)                    what has completed by ``now``, in order of completion
+    device.start(request, now)            give the device a request
+    device.next_time()                    get the time of the next completion (inf: the device is idle)
+    device.finish(now)                    take the requests that completed by ``now``, in order of completion
 
-The models, and what each stands for:
+The models, and the devices they stand for:
 
-    ServerDevice   p servers, one queue: an SSD (p channels), or a disk of one server
+    ServerDevice   p servers with one queue: an SSD with p channels, or a disk that serves one request at a time
     PipeDevice     a fixed latency and one pipe of limited bandwidth: a network volume, a throttled disk
-    HddDevice      one arm, whose seeks get shorter the more requests it may choose from
+    HddDevice      one arm, whose seeks get shorter if it can choose from more requests
 
-``Times`` are the seconds one server (or the pipe) is busy with a request. ``capacity_cost_s`` is
-what a cost model should learn: the share of the whole device's time that the request takes when
-the device is saturated at a sufficient depth.
+``Times`` are the seconds for which one server, or the pipe, is busy with a request. A cost model should learn
+``capacity_cost_s``. It is the part of the whole device's time that a request takes while the device is saturated at a
+sufficient depth. Example: a read that takes 100 us on one of 8 servers costs 12.5 us.
 """
 
 import heapq
@@ -29,20 +29,23 @@ from meshfs.disk.base import DiskRequest, Op
 
 
 class Device(Protocol):
-    """A disk in simulated time; ``now`` never goes back."""
+    """A disk in simulated time. ``now`` must never decrease from call to call."""
 
     def start(self, request: DiskRequest, now: float) -> None: ...
 
     def next_time(self) -> float:
-        """When the next request completes; ``math.inf`` when idle."""
+        """Return the time at which the next request completes; ``math.inf`` when idle."""
 
     def finish(self, now: float) -> list[DiskRequest]:
-        """Those that completed by ``now``, each exactly once; results are set (the full length)."""
+        """Return the requests that completed by ``now``, each exactly once, with the full length as their result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds one request takes: fixed plus per byte; a flush has no bytes, a zeroing is a write without any."""
+    """The seconds that one request takes: a fixed time and a time per byte.
+
+    A flush takes only its fixed time. A zeroing takes a write's fixed time, and ``zero_byte_s`` per byte.
+    """
 
     read_fixed_s: float
     read_byte_s: float
@@ -62,11 +65,11 @@ class Times:
 
 
 class _EventDevice:
-    """Completions by time; what the models share.
+    """The common part of the models: completions, ordered by time.
 
-    speed    a factor on everything that starts from now on: 0.2 is a disk become 5 times slower
-    spread   the standard deviation of a service time as a part of its mean (gamma distributed,
-             so it is never negative; 0: exact times)
+    speed    a factor on the speed of all requests that start from now on: with 0.2 they take 5 times as long
+    spread   the standard deviation of a service time, as a part of its mean; 0: exact times. The times have a gamma
+             distribution, so they are never negative.
     """
 
     def __init__(self, times: Times, *, spread: float, seed: int) -> None:
@@ -75,12 +78,12 @@ class _EventDevice:
         self._spread = spread
         self._random = random.Random(seed)
         self._stalled_until = -math.inf
-        # (time, order of start, request); the order makes equal times first come, first served.
+        # (time, order of start, request). Requests with equal times complete in the order of their start.
         self._completions: list[tuple[float, int, DiskRequest]] = []
         self._started = 0
 
     def stall(self, until: float) -> None:
-        """Nothing completes before ``until``; what is there then completes at once."""
+        """Let no request complete before ``until``. Requests that were due earlier complete at that time."""
         self._stalled_until = until
         self._completions = [(max(time, until), order, request) for time, order, request in self._completions]
         heapq.heapify(self._completions)
@@ -98,7 +101,7 @@ class _EventDevice:
         return done
 
     def _freed(self, now: float) -> None:
-        """A request completed at ``now``; the next may begin."""
+        """Called when a request completed at ``now``, so that the next one may begin."""
 
     def _complete_at(self, time: float, request: DiskRequest) -> None:
         self._started += 1
@@ -113,7 +116,7 @@ class _EventDevice:
 
 
 class ServerDevice(_EventDevice):
-    """``servers`` requests at a time, the rest waits inside the device, first come, first served."""
+    """Serves ``servers`` requests at a time. The others wait inside the device, first come, first served."""
 
     def __init__(self, times: Times, servers: int, *, spread: float = 0.0, seed: int = 0) -> None:
         super().__init__(times, spread=spread, seed=seed)
@@ -140,7 +143,7 @@ class ServerDevice(_EventDevice):
 
 
 class PipeDevice(_EventDevice):
-    """Requests pass a pipe one after the other (``times``), and each takes ``latency_s`` besides."""
+    """Passes requests through a pipe one after the other (``times``). Each takes ``latency_s`` in addition."""
 
     def __init__(self, times: Times, latency_s: float, *, spread: float = 0.0, seed: int = 0) -> None:
         super().__init__(times, spread=spread, seed=seed)
@@ -157,12 +160,11 @@ class PipeDevice(_EventDevice):
 
 
 class HddDevice(ServerDevice):
-    """One arm. ``times`` hold the transfers; every read and write seeks besides.
+    """A disk with one arm. ``times`` are the transfer times; every read and write seeks in addition.
 
-    With n requests to choose from, a seek takes ``seek_s / (1 + log2 n)``, not less than
-    ``seek_s * seek_floor``: the shape of native command queueing, whose drives gain about half
-    at a depth of 4 and little beyond 16. Which request is chosen does not matter to throughput,
-    so it is the oldest.
+    With n requests to choose from, a seek takes ``seek_s / (1 + log2 n)``, but at least ``seek_s * seek_floor``. This
+    imitates native command queueing, where a depth of 4 saves about half of the seek time and a depth beyond 16 saves
+    little more. The choice of the request does not change the throughput, so the model takes the oldest.
     """
 
     def __init__(
@@ -173,7 +175,7 @@ class HddDevice(ServerDevice):
         self.seek_floor = seek_floor
 
     def seek_at(self, depth: int) -> float:
-        """Mean seek with ``depth`` requests at the device."""
+        """Return the mean seek time with ``depth`` requests at the device."""
         return self.seek_s * max(1.0 / (1.0 + math.log2(depth)), self.seek_floor)
 
     def capacity_cost_s(self, op: int, length: int) -> float:
@@ -192,31 +194,31 @@ class HddDevice(ServerDevice):
 
 
 def fast_ssd(seed: int = 0) -> ServerDevice:
-    """NVMe: 80 us a small request, 64 of them at a time, 3.2 GB/s reading and 1.6 GB/s writing."""
+    """Return an NVMe drive: 80 us for a small request, 64 at a time, 3.2 GB/s reading and 1.6 GB/s writing."""
     return ServerDevice(Times(80e-6, 20e-9, 100e-6, 40e-9, 500e-6), 64, spread=0.3, seed=seed)
 
 
 def sata_ssd(seed: int = 0) -> ServerDevice:
-    """8 channels of about 100 us: 53,000 reads of 4 KiB a second, 530 MB/s."""
+    """Return a drive with 8 channels of about 100 us: 53,000 reads of 4 KiB per second, 530 MB/s."""
     return ServerDevice(Times(90e-6, 15e-9, 110e-6, 18e-9, 2e-3), 8, spread=0.3, seed=seed)
 
 
 def slow_array(servers: int = 8, seed: int = 0) -> ServerDevice:
-    """Some spindles behind one name: 5 ms a request on each, in parallel."""
+    """Return several spindles behind one name, which work in parallel with 5 ms per request."""
     return ServerDevice(Times(5e-3, 8e-9, 6e-3, 9e-9, 10e-3), servers, spread=0.5, seed=seed)
 
 
 def network_volume(seed: int = 0) -> PipeDevice:
-    """1,000 requests a second and 125 MB/s at 4 ms of latency; a flush passes like a request."""
+    """Return a volume with 1,000 requests per second, 125 MB/s and 4 ms of latency. A flush counts as a request."""
     return PipeDevice(Times(1e-3, 8e-9, 1e-3, 8e-9, 1e-3), 4e-3, spread=0.1, seed=seed)
 
 
 def hdd(seed: int = 0) -> HddDevice:
-    """7,200 rpm: 12 ms a seek and turn at depth 1, 200 MB/s, a flush of 15 ms."""
+    """Return a disk of 7,200 rpm: 12 ms for seek and rotation at depth 1, 200 MB/s, and 15 ms for a flush."""
     return HddDevice(Times(0.2e-3, 5e-9, 0.3e-3, 5.5e-9, 15e-3), 12e-3, spread=0.3, seed=seed)
 
 
-#: Every kind of device under a name: for parametrised tests.
+#: Every kind of device by name, for parametrised tests.
 DEVICES: dict[str, Callable[[int], ServerDevice | PipeDevice]] = {
     "fast_ssd": fast_ssd,
     "sata_ssd": sata_ssd,

@@ -1,10 +1,10 @@
-"""What a simulated queue did, and how far that is from what it should do.
+"""Record the events of a simulated queue, and measure how far they are from the ideal.
 
-A ``Trace`` keeps every event of a simulation; the functions below measure it. ``Order`` and
-``WorkConserving`` check while the simulation runs, so that a failure shows where it happened.
+A ``Trace`` keeps every event of a simulation, and the functions below measure it. ``Order`` and ``WorkConserving``
+check while the simulation runs, so that a failure shows at its event.
 
-Work is in seconds of the disk (the cost). A flow is backlogged while a request of it waits that
-may be sent: not a flush, which may have to wait for writes.
+Work is the cost in seconds of the disk. A flow is backlogged while one of its requests waits that may be sent. A
+waiting flush does not count, because it may have to wait for writes.
 """
 
 import enum
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Trace(SilentRecorder):
-    """Every event, in order."""
+    """Keeps every event, in order."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -59,11 +59,11 @@ class Trace(SilentRecorder):
         return (entry for entry in self.entries if entry.event is event)
 
     def decisions(self) -> list[tuple[str, float, int]]:
-        """The trace as plain values, to compare two runs by."""
+        """Return the trace as plain values, to compare two runs."""
         return [(event.value, time, request.number) for event, time, request in self.entries]
 
     def tail(self, count: int = 40) -> str:
-        """The last events, for people."""
+        """Return the last events as text for people."""
         return "\n".join(
             f"{time:.6f} {event.value:9} #{request.number} {request.flow} {request.op.name} "
             f"{request.length} B, {request.work:.6f} s"
@@ -73,7 +73,10 @@ class Trace(SilentRecorder):
 
 @dataclass
 class Totals(SilentRecorder):
-    """Sums only, for simulations too long for a trace: per flow, the work and requests done, the longest wait."""
+    """Keeps only sums per flow, for simulations that are too long for a trace.
+
+    These are the work done, the number of requests done, and the longest wait.
+    """
 
     work: dict[FlowKey, float] = field(default_factory=lambda: defaultdict(float))
     count: dict[FlowKey, int] = field(default_factory=lambda: defaultdict(int))
@@ -97,10 +100,13 @@ class Totals(SilentRecorder):
 
 
 class Order(SilentRecorder):
-    """First in, first out within a flow; a flush waits until the writes before it are done, and nobody for a flush."""
+    """Checks that each flow is first in, first out, except for flushes.
+
+    A flush must wait until the writes before it are done. No request waits for a flush.
+    """
 
     def __init__(self) -> None:
-        # Numbers of requests in order of arrival.
+        # The numbers of requests, in order of arrival.
         self._waiting: dict[FlowKey, dict[int, None]] = defaultdict(dict)
         self._unfinished_writes: dict[FlowKey, dict[int, None]] = defaultdict(dict)
         self.flushes = 0
@@ -131,10 +137,10 @@ class Order(SilentRecorder):
 
 
 class WorkConserving(SilentRecorder):
-    """Requests that may be sent never wait while fewer than ``depth`` are at the device.
+    """Checks that a request that may be sent never waits while fewer than ``depth`` are at the device.
 
-    ``held``: whether a limit may hold a flow's requests; those don't count. The system's may wait while
-    it has its part of the depth at the device and applications are active.
+    Requests of a flow do not count while ``held`` returns true for it, because a limit may hold them. Requests of the
+    system class may wait while that class has its part of the depth at the device and applications are active.
     """
 
     def __init__(self, depth: int, held: Callable[[FlowKey], bool] = lambda flow: False) -> None:
@@ -182,7 +188,7 @@ class WorkConserving(SilentRecorder):
         gives_way = active and self._system_in_flight >= self._system_most
         for flow, count in self._sendable.items():
             assert not count or self._held(flow) or (gives_way and flow.io_class is IoClass.SYSTEM), (
-                f"at {now}: {count} of {flow} wait, only {in_flight} are at the device"
+                f"at {now}: {count} requests of {flow} wait, but only {in_flight} are at the device"
             )
         for flow, flushes in self._flushes.items():
             first = next(iter(flushes), math.inf)
@@ -198,16 +204,16 @@ class WorkConserving(SilentRecorder):
 
 
 class Unfairness(NamedTuple):
-    """The largest ``|W1 / share1 - W2 / share2|`` of two over any interval in which both were backlogged."""
+    """The largest ``|W1 / share1 - W2 / share2|`` of two flows, over any interval in which both were backlogged."""
 
     of_sent: float
     of_done: float
-    #: Work of both in all their common intervals: how much there was to be unfair with.
+    #: The work of both flows in all their common intervals. It shows how much work the result is based on.
     work: float
 
 
 class _Span:
-    """Prefix differences within one interval; of all intervals, max - min is the worst there was."""
+    """Prefix sums of the difference within one interval. ``worst`` is the largest max - min of all intervals."""
 
     __slots__ = ("high", "low", "value", "worst")
 
@@ -235,14 +241,14 @@ class _Pair:
 def unfairness(
     trace: Trace, key: Key, shares: Mapping[Hashable, float], since_s: float = 0.0
 ) -> dict[tuple[Hashable, Hashable], Unfairness]:
-    """Of every pair among ``shares``; requests whose key has no share are nobody's.
+    """Return the unfairness of every pair of keys in ``shares``. Requests whose key has no share are ignored.
 
-    An interval of two ends when one of them has nothing left to send; what ends it still counts. Intervals
-    begin at ``since_s`` or later.
+    An interval of a pair ends when one of the two has no request left to send; the request that ends it still counts.
+    Intervals begin at ``since_s`` or later.
     """
     keys = list(shares)
     pairs = {pair: _Pair() for pair in itertools.combinations(keys, 2)}
-    # For each key: the pairs it is in, the other of the pair, and the sign of its work there.
+    # For each key: the pairs that contain it, the other key of the pair, and the sign of its work there.
     of_key = {
         key: [
             (pair, b if key == a else a, 1.0 if key == a else -1.0) for (a, b), pair in pairs.items() if key in (a, b)
@@ -273,7 +279,10 @@ def unfairness(
 
 
 def shortfall(trace: Trace, key: Key, whose: Hashable, share: float) -> float:
-    """The most by which somebody's work fell short of ``share`` of all work sent, over any interval of its backlog."""
+    """Return the most by which the work of ``whose`` fell short of ``share`` of all work sent.
+
+    It is the maximum over all intervals in which ``whose`` was backlogged.
+    """
     waiting, ahead, best, worst = 0, 0.0, 0.0, 0.0
     for event, _, request in trace.entries:
         mine = key(request) == whose
@@ -289,7 +298,7 @@ def shortfall(trace: Trace, key: Key, whose: Hashable, share: float) -> float:
 
 
 def largest_work(trace: Trace, key: Key) -> dict[Hashable, float]:
-    """The most expensive request of each."""
+    """Return the work of the most expensive request of each key."""
     largest: dict[Hashable, float] = defaultdict(float)
     for entry in trace.of(Event.SENT):
         whose = key(entry.request)
@@ -298,7 +307,7 @@ def largest_work(trace: Trace, key: Key) -> dict[Hashable, float]:
 
 
 def work_done(trace: Trace, key: Key, since_s: float = 0.0, until_s: float = math.inf) -> dict[Hashable, float]:
-    """The work of requests completed in a stretch of time."""
+    """Return, for each key, the work of the requests that completed from ``since_s`` to before ``until_s``."""
     work: dict[Hashable, float] = defaultdict(float)
     for entry in trace.of(Event.DONE):
         if since_s <= entry.time < until_s:
@@ -307,7 +316,7 @@ def work_done(trace: Trace, key: Key, since_s: float = 0.0, until_s: float = mat
 
 
 def jain(values: Iterable[float]) -> float:
-    """Jain's index of fairness: 1 when all are equal, 1/n when one has all."""
+    """Return Jain's index of fairness: 1 when all values are equal, 1/n when one of n has everything."""
     values = list(values)
     return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
 
@@ -318,9 +327,9 @@ def jain(values: Iterable[float]) -> float:
 def excess(
     trace: Trace, rate_per_s: float, amount: Callable[[SimulatedRequest], float], whose: Hashable | None = None
 ) -> float:
-    """The most by which what was sent in any stretch of T seconds exceeds ``rate_per_s * T``.
+    """Return the most by which the amount sent in any interval of T seconds exceeds ``rate_per_s * T``.
 
-    With P the prefix sums, it is the largest P[j] - P[i - 1] - rate * (t[j] - t[i]) of i <= j.
+    With the prefix sums P, it is the largest P[j] - P[i - 1] - rate * (t[j] - t[i]) for i <= j.
     """
     before, lowest, worst = 0.0, math.inf, 0.0
     for _, time, request in trace.of(Event.SENT):
@@ -339,7 +348,7 @@ def sent_between(
     until_s: float,
     whose: Hashable | None = None,
 ) -> float:
-    """What was sent in a stretch of time."""
+    """Return the amount sent from ``since_s`` to before ``until_s``."""
     return sum(
         amount(request)
         for _, time, request in trace.of(Event.SENT)
@@ -348,10 +357,10 @@ def sent_between(
 
 
 class Wait(NamedTuple):
-    """What a request went through between its arrival and its way to the device.
+    """The wait of a request between its arrival and its sending to the device.
 
-    work      of all requests sent meanwhile
-    own       of those of its own flow: what it queued behind
+    work      the work of all requests that were sent meanwhile
+    own       the part of it that its own flow sent, behind which the request had queued
     """
 
     request: SimulatedRequest
@@ -361,7 +370,7 @@ class Wait(NamedTuple):
 
 
 def waits(trace: Trace) -> list[Wait]:
-    """One for each request that was sent, in the order of sending."""
+    """Return one Wait for each request that was sent, in the order of sending."""
     total, by_flow = 0.0, defaultdict[Hashable, float](float)
     came: dict[int, tuple[float, float, float]] = {}
     result = []

@@ -1,22 +1,25 @@
-"""One disk's queue in simulated time: workloads -> queue -> device, and who is told of it. Pure.
+"""Simulate one disk's queue: workloads -> queue -> device, with recorders that observe every event. Pure.
 
     simulation = Simulation(FifoQueue(8), hdd(seed), [ClosedLoop(flow, 4, Mix.anything())], cost, recorders=[trace])
     simulation.at(10.0, lambda: device.stall(70.0))
     simulation.run(3600.0)
 
-Events are completions, arrivals, the queue's own wake times and what ``at`` was told, in order of
-time; at one time completions come first, then arrivals and actions, then the queue is asked until
-it has nothing to send: the runner's order. Nothing but seeds decides, so the same call is the same
-run. 250,000 requests a second of real time were measured with FifoQueue and no recorder, 75,000
-to 110,000 with the fair queue and sums.
+The events are completions, arrivals, the queue's wake times, and the actions of ``at``, in order of time. At equal
+times the order is the runner's: completions, then arrivals and actions, and then the queue is asked until it has no
+request to send. Only the seeds decide, so the same call gives the same run. In a second of real time, the simulation
+handled 250,000 requests with FifoQueue and no recorder, and 75,000 to 110,000 with the fair queue and sums.
 
-The queue's clock is the simulation's plus ``clock_offset_s``, which an action may change: a clock
-that jumps, while devices and workloads know nothing of it. The queue is never asked to be wrong
-about what is at the disk: like the runner, the simulation tells of every add, completion and cancel.
+The queue's clock is the simulation's clock plus ``clock_offset_s``. An action may change the offset, to simulate a
+clock that jumps, without an effect on devices and workloads. Like the runner, the simulation reports every add,
+completion and cancel to the queue, so the queue always knows which requests are at the disk.
 
-Checked always: the queue names no time that is past, gives each request once and only if it was
-added and not cancelled, counts right, holds to the depth, and never stops for ever while requests
-wait and nothing is at the disk. Recorders see everything and may check more (queue_checks.py).
+The simulation always checks that the queue
+- names no time in the past,
+- returns each request once, and only if it was added and not cancelled,
+- counts its requests correctly,
+- keeps to the depth,
+- does not stop for ever while requests wait and none is at the disk.
+Recorders see every event and may check more (queue_checks.py).
 """
 
 import heapq
@@ -29,14 +32,14 @@ from meshfs.scheduler.decide.queue import Queue
 from meshlab.models.devices import Device
 from meshlab.models.queue_workloads import SimulatedRequest, Workload
 
-#: Seconds of the disk's time a request takes.
+#: Returns the seconds of the disk's time that a request takes, from its operation and its length in bytes.
 Cost = Callable[[int, int], float]
-#: The queue asked again this often without time passing has gone round in a circle.
+#: If the queue is asked this often at the same time, it asks to be asked again without end.
 ASKED_MAX = 1000
 
 
 class Recorder(Protocol):
-    """Sees what happens, in order; ``now`` is the simulation's time, whatever the queue's clock says."""
+    """Sees every event, in order. ``now`` is the simulation's time, which may differ from the queue's clock."""
 
     def added(self, request: SimulatedRequest, now: float) -> None: ...
 
@@ -47,11 +50,11 @@ class Recorder(Protocol):
     def cancelled(self, request: SimulatedRequest, now: float) -> None: ...
 
     def asked(self, now: float, in_flight: int) -> None:
-        """The queue has nothing to send now; ``in_flight`` are at the device."""
+        """Called when the queue has no more request to send now, and ``in_flight`` requests are at the device."""
 
 
 class SilentRecorder:
-    """A recorder of nothing, to derive others from."""
+    """A recorder that ignores all events, as a base class."""
 
     def added(self, request: SimulatedRequest, now: float) -> None:
         """Ignored."""
@@ -70,7 +73,10 @@ class SilentRecorder:
 
 
 class Simulation:
-    """``depth_max``: more at the device is an error (None: unchecked, for depths that change)."""
+    """One simulation. More than ``depth_max`` requests at the device are an error.
+
+    With None, the depth is not checked, for depths that change.
+    """
 
     def __init__(
         self,
@@ -89,17 +95,17 @@ class Simulation:
         self.clock_offset_s = clock_offset_s
         self.in_flight = 0
         self.requests = 0
-        #: Added and not yet sent, in order of arrival (a dict for its order).
+        #: Requests that were added and not yet sent, in order of arrival. It is a dict used as an ordered set.
         self.waiting: dict[SimulatedRequest, None] = {}
         self._cost = cost
         self._depth_max = depth_max if depth_max is not None else math.inf
         self._recorders = recorders
         self._wake = math.inf
         self._asked = 0
-        # Whether something was cancelled since the queue was asked. Asking it again for nothing
-        # would make a run in turns another run: clocks of limits round differently.
+        # Whether a request was cancelled since the queue was last asked. Only then does `run` ask it at once: an
+        # additional question changes the rounding of the limits' clocks, so a run in several parts would differ.
         self._changed = False
-        # (time, order, what): workloads by reference, actions as functions.
+        # (time, order, what): ``what`` is a workload, or an action as a function.
         self._events: list[tuple[float, int, Workload | Callable[[], None]]] = []
         self._order = 0
         self._next: dict[Workload, float] = {}
@@ -107,7 +113,7 @@ class Simulation:
             self.enter(workload)
 
     def enter(self, workload: Workload) -> None:
-        """One more workload, from now on."""
+        """Add a workload, which begins now."""
         self._next[workload] = math.inf
         self._schedule(workload, workload.begin(self.now, self._add))
 
@@ -115,11 +121,11 @@ class Simulation:
         return list(self._next)
 
     def stop(self, workload: Workload) -> None:
-        """It wants nothing more; what it has queued still goes."""
+        """Let a workload send no more requests. Its queued requests are still executed."""
         del self._next[workload]
 
     def leave(self, workload: Workload) -> None:
-        """It ends: what it has queued is cancelled, what is at the device completes unheard."""
+        """End a workload, and cancel its queued requests. Its requests at the device complete without notice to it."""
         self.stop(workload)
         for request in [request for request in self.waiting if request.workload is workload]:
             self.cancel(request)
@@ -128,11 +134,11 @@ class Simulation:
         self._push(time, action)
 
     def clock(self) -> float:
-        """What the queue is told the time is."""
+        """Return the time on the queue's clock."""
         return self.now + self.clock_offset_s
 
     def cancel(self, request: SimulatedRequest) -> None:
-        """Take back one that waits; its workload goes on as if it were done."""
+        """Cancel a waiting request. Its workload continues as if the request were done."""
         assert self.queue.cancel(request), f"request {request.number} waits and cannot be cancelled"
         assert not self.queue.cancel(request), f"request {request.number} was cancelled twice"
         del self.waiting[request]
@@ -143,7 +149,7 @@ class Simulation:
             self._schedule(request.workload, request.workload.done(request, self.now, self._add))
 
     def run(self, until_s: float) -> None:
-        """Go on until ``until_s`` (inf: until nothing happens any more); may be called again."""
+        """Run until ``until_s`` (inf: until no event is left). It may be called again, to continue."""
         if self._changed:
             self._ask()
         while True:
@@ -197,7 +203,7 @@ class Simulation:
             recorder.added(request, self.now)
 
     def _ask(self) -> None:
-        """Pop until the queue has nothing now, as the runner does."""
+        """Pop requests until the queue has none to send now, as the runner does."""
         now, queue = self.now, self.queue
         clock = self.clock()
         self._changed = False
@@ -209,7 +215,8 @@ class Simulation:
         if answer is not None:
             assert not isinstance(answer, DiskRequest), f"a request that was never added: {answer}"
             assert clock < answer < math.inf, f"at {clock} the queue wants to be asked at {answer}"
-            # A sum of floats may round to before the time named; asking again there would be once too early.
+            # The sum of floats may be rounded down to a time before the one that the queue named. The queue would then
+            # be asked once too early.
             self._wake = max(answer - self.clock_offset_s, math.nextafter(now, math.inf))
             while self._wake + self.clock_offset_s < answer:
                 self._wake += max(math.ulp(answer), math.ulp(self._wake))

@@ -1,11 +1,11 @@
-"""Who wants what of a simulated disk: the workloads of tools/meshlab/queue_simulation.py. Seeded.
+"""The sources of requests in queue_simulation.py. Seeded.
 
-    ClosedLoop   ``depth`` requests outstanding, each followed by the next (after a think time)
-    OpenLoop     Poisson arrivals, whatever the disk does
-    OnOff        a closed loop that comes and goes: random phases of wanting and of silence
+    ClosedLoop   keeps ``depth`` requests outstanding: each completion is followed by a request, after a think time
+    OpenLoop     sends requests at random times (Poisson arrivals), however fast the disk is
+    OnOff        a closed loop with random phases of activity and of silence
 
-The sizes and kinds of requests come from a ``Mix``, sampled once and then gone round: a sample
-costs a simulation more than a scheduling decision does.
+The sizes and kinds of requests come from a ``Mix``. It draws a sample once and then repeats it, because drawing costs
+a simulation more time than a scheduling decision.
 """
 
 import heapq
@@ -18,10 +18,10 @@ from typing import Protocol
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.model import FlowKey
 
-#: (what, bytes)
+#: (operation, bytes)
 Kind = tuple[Op, int]
 
-#: Powers of two of 512 B to 1 MiB: all the sizes initiators send.
+#: Powers of two from 512 B to 1 MiB: all sizes that initiators send.
 SIZES_BYTES = tuple(512 << shift for shift in range(12))
 _ROUND = 256
 
@@ -29,9 +29,9 @@ _ROUND = 256
 class SimulatedRequest(DiskRequest):
     """A request without memory.
 
-    workload   whom its completion is told to
-    work       its cost by the simulation's own reckoning, in seconds of the disk
-    number     of the simulation's requests, from 0: what a trace calls it
+    workload   the workload that is informed of its completion
+    work       its cost in seconds of the disk, according to the simulation
+    number     its number among the simulation's requests, from 0; traces use it
     """
 
     __slots__ = ("number", "work", "workload")
@@ -51,21 +51,21 @@ Add = Callable[[SimulatedRequest], None]
 
 
 class Workload(Protocol):
-    """One source of requests. Each method answers when ``due`` is to be called next (inf: never)."""
+    """One source of requests. Each method returns the time of the next call of ``due`` (inf: never)."""
 
     flow: FlowKey
 
     def begin(self, now: float, add: Add) -> float: ...
 
     def due(self, now: float, add: Add) -> float:
-        """Called at the time named, perhaps also at others, which must do no harm."""
+        """Called at the returned time. The simulation may also call it at other times, which must do no harm."""
 
     def done(self, request: SimulatedRequest, now: float, add: Add) -> float:
-        """``request`` was completed, or cancelled."""
+        """Called when ``request`` was completed or cancelled."""
 
 
 class Mix:
-    """Kinds of requests with their relative frequency; ``one_size`` and ``anything`` are the usual two."""
+    """Kinds of requests with their relative frequencies. ``one_size`` and ``anything`` make the usual mixes."""
 
     def __init__(self, kinds: Sequence[Kind], frequencies: Sequence[float] | None = None) -> None:
         self._kinds = list(kinds)
@@ -77,7 +77,7 @@ class Mix:
 
     @classmethod
     def anything(cls, *, flushes: float = 0.0) -> "Mix":
-        """Reads and writes of every size; ``flushes`` is their part among all requests."""
+        """Return a mix of reads and writes of every size. ``flushes`` is the share of flushes among all requests."""
         kinds: list[Kind] = [(op, size) for op in (Op.READ, Op.WRITE) for size in SIZES_BYTES]
         each = (1.0 - flushes) / len(kinds)
         return cls([*kinds, (Op.FLUSH, 0)], [each] * len(kinds) + [flushes])
@@ -89,7 +89,10 @@ class Mix:
 
 
 class ClosedLoop:
-    """``depth`` requests outstanding from ``start_s`` to ``stop_s``; ``think_s`` is the mean of an exponential."""
+    """Keeps ``depth`` requests outstanding from ``start_s`` to ``stop_s``.
+
+    ``think_s`` is the mean of the exponentially distributed think time.
+    """
 
     def __init__(
         self,
@@ -140,7 +143,7 @@ class ClosedLoop:
 
 
 class OpenLoop:
-    """Poisson arrivals at ``rate_per_s``, between ``start_s`` and ``stop_s``."""
+    """Sends requests as Poisson arrivals at ``rate_per_s``, from ``start_s`` to ``stop_s``."""
 
     def __init__(
         self,
@@ -179,7 +182,10 @@ class OpenLoop:
 
 
 class OnOff:
-    """A closed loop of ``depth`` that wants for ``on_s`` and is silent for ``off_s`` (means of exponentials)."""
+    """A closed loop of ``depth`` with phases of activity and silence.
+
+    Their lengths are exponentially distributed with the means ``on_s`` and ``off_s``.
+    """
 
     def __init__(self, flow: FlowKey, depth: int, mix: Mix, *, on_s: float, off_s: float, seed: int = 0) -> None:
         self.flow = flow
