@@ -1,6 +1,6 @@
-"""Shares a disk among the nodes and classes that use it.
+"""Share a disk among the nodes and classes that use it.
 
-decide/ says which request goes to the disk next, and learn/ estimates what requests cost and how many the disk should
-have at once. Both are pure: time is an argument, and nothing sleeps. usage.py counts what each flow got. runner.py
-stands on top: it owns the clock, and moves requests between a queue and a disk.
+decide/ chooses the request that goes to the disk next. learn/ estimates what a request costs, and how many requests the
+disk should have at once. Both are pure: time is an argument, and nothing sleeps. usage.py counts the service that each
+flow got. runner.py stands on top: it owns the clock, and moves requests between a queue and a disk.
 """

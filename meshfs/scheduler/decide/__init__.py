@@ -1,5 +1,6 @@
-"""Which request goes to a disk next: pure decisions, with the time as an argument.
+"""Choose the request that goes to a disk next: pure decisions, with the time as an argument.
 
-fair.py is the queue that shares by weight, and queue.py the one that serves in order of arrival. gates.py and pacer.py
-hold back what is over its limit. flow.py has the state of one flow, and policy.py what an administrator wants.
+fair.py is the queue that shares by weight. queue.py has the interface of a queue, and a queue that serves in order of
+arrival. gates.py and pacer.py hold back requests that exceed a limit. flow.py has the state of one flow. policy.py has
+the administrator's settings: weights, floor, reservations and limits.
 """

@@ -1,39 +1,42 @@
-"""The fair queue of one disk: nodes by weight, applications before the system, nobody starved. Pure.
+"""The fair queue of one disk: it shares by weight, prefers applications to the system, and starves nobody. Pure.
 
-Two levels of start-time fair queueing with D requests at the disk, SFQ(D) (Goyal, Vin, Cheng:
-Start-time Fair Queueing, SIGCOMM 1996, hierarchical in section 3; Jin, Chase, Kaur: Interposed
-Proportional Sharing for a Storage Service Utility, SIGMETRICS 2004). Work is counted in seconds of
-the disk's time: by the cost model (`cost.py`), or of what the disk's limits allow, where that is more.
+Theory. Each request has a cost: the seconds of the disk's time that it takes by the cost model (`cost.py`), or that the
+disk's limits allot to it, whichever is more. The queue keeps two levels of virtual time: in each class for its flows,
+and at the disk for the two classes. A request gets a start tag S and a finish tag F; the smallest S leaves next:
 
     disk -+- app      share 1 - system_floor    -+- node n1, weight
           '- system   share system_floor         '- node n2, weight ...
 
-    flow f's next request     S = max(v, F_f),  F_f = S + cost / weight     v = S of the class's last that left
-    class c's next request    the same with the shares, between the classes
-    leaves                    of the class with the smaller S (app when equal) the flow with the smallest S
+    next request of a flow    S = max(v, F of the flow's previous request),  F = S + cost / weight
+                              v is the virtual time of the class: S of its request that left last
+    next request of a class   the same with the share instead of the weight, and v of the disk
+    next request to leave     from the class with the smaller S (app if equal), the flow with the smallest S
 
-An application that asks for less than its share finds S = v, so it goes before a system flood;
-what it does not want the system gets; when it wants everything the system keeps its floor. What is
-at the disk already cannot be overtaken, so while applications are active the system has at most
-``limits.SYSTEM_DEPTH_SHARE`` of the depth there (at least one request), and an application's next
-request finds room.
+Example: n1 has weight 2, n2 weight 1, and all requests cost 10 ms. F advances by 5 ms per request of n1 and by 10 ms
+per request of n2, so two requests of n1 leave for each one of n2.
 
-Bounds, with c_f the largest cost of flow f, w its weight, D the depth:
+An application that uses less than its share has S = v, so its requests leave before a flood of the system's. The system
+gets the rest. If applications want everything, the system still gets its floor. But no request can overtake those at
+the disk. So while applications are active, the system has at most ``limits.SYSTEM_DEPTH_SHARE`` of the depth there (at
+least one request) unless it is below its floor. An application's next request thus finds room at the disk.
 
-    fairness     two flows f, g of a class that both wait over an interval get work W with
-                 |W_f / w_f - W_g / w_g| <= (D + 1) (c_f / w_f + c_g / w_g), counted when done (Jin et al.,
-                 theorem 1), and c_f / w_f + c_g / w_g counted when sent (Goyal et al., theorem 1)
-    starvation   a flow's oldest request leaves after at most  c_f + sum over the other flows g of its class
-                 of (c_g + c_f w_g / w_f)  of its class's work, and its class gets at least its share
-                 of the disk's but for one largest cost
+This is hierarchical start-time fair queueing with D requests at the disk, SFQ(D) (Goyal, Vin, Cheng: Start-time Fair
+Queueing, SIGCOMM 1996, section 3; Jin, Chase, Kaur: Interposed Proportional Sharing for a Storage Service Utility,
+SIGMETRICS 2004). Bounds, with c_f the largest cost and w_f the weight of flow f, and D the depth:
 
-A reservation is mClock's (Gulati, Merchant, Varman, OSDI 2010) in shares of the disk: a flow that got
-less than its part of the disk's work since its last request goes before everybody. It is not
-charged for that against its weight (mClock, section 3.2).
+    fairness     if flows f and g of a class both have waiting requests all through an interval, their work W obeys
+                 |W_f / w_f - W_g / w_g| <= (D + 1) (c_f / w_f + c_g / w_g)  for requests done (Jin et al., theorem 1)
+                 |W_f / w_f - W_g / w_g| <= c_f / w_f + c_g / w_g            for those sent (Goyal et al., theorem 1)
+    starvation   a flow's oldest request leaves before its class has got more work than
+                 c_f + sum over its other flows g of (c_g + c_f w_g / w_f); the class gets at least its share of the
+                 disk's work, less one largest cost
 
-Limits are passed before a request competes (`gates.py`). The requests of a flow leave in the order
-they came, but a flush waits aside until the writes and zeroings of its flow that came before it are done,
-and what came after it need not wait. A limit in bytes counts the bytes a zeroing zeroes.
+Reservations are those of mClock (Gulati, Merchant, Varman, OSDI 2010), as shares of the disk. A flow that got less than
+its reserved part of the disk's work goes first, and its weight is not charged for that (mClock, section 3.2).
+
+A request must pass the limits before it competes (`gates.py`); for a zeroing, a limit in bytes counts the zeroed bytes.
+The requests of a flow leave in order of arrival, except flushes. A flush is put aside until all earlier writes and
+zeroings of its flow are done. Later requests of the flow need not wait for the flush.
 """
 
 from bisect import insort
@@ -56,14 +59,14 @@ _FLUSH: Final = Op.FLUSH
 _ZERO: Final = Op.ZERO
 _IDLE: Final = Stage.IDLE
 _READY: Final = Stage.READY
-# Flows that are not in use are forgotten when there are this many more of them than at the last look.
+# Unused flows are dropped when the number of flows has doubled since the last time, and grown by this many more.
 _FORGET_MIN: Final = 64
-# Who asked for something within this "wants something now": a flow of depth 1 is between two requests often.
+# A flow whose last request came within this time counts as wanting service: a flow of depth 1 often has a gap.
 _WANTS_S: Final = 1.0
 
 
 class FairQueue:
-    """``policy`` may be changed by `configure` at any time; ``costs`` and ``depths`` learn by themselves."""
+    """The fair queue. `configure` changes the policy at any time; ``costs`` and ``depths`` learn by themselves."""
 
     discipline = "fair"
 
@@ -78,18 +81,18 @@ class FairQueue:
         self._flows: dict[FlowKey, Flow] = {}
         self._forget_at = _FORGET_MIN
         self._gates = Gates()
-        #: Whether the disk itself has a limit; `Gates.paced`, nearer at hand.
+        #: Whether the disk itself has a limit: a copy of `Gates.paced`, for speed.
         self._paced = False
-        #: Flows with a reservation.
+        #: All flows with a reservation.
         self._reserved: list[Flow] = []
-        #: The disk's virtual time, and the cost of all that left so far.
+        #: The disk's virtual time, and the summed cost of all requests that left so far.
         self._v = 0.0
         self._work_s = 0.0
-        #: What a request and a byte take of a second at the disk's limits.
+        #: The seconds that the disk's limits allot to one request, and to one byte.
         self._limit_request_s = self._limit_byte_s = 0.0
         self._waiting = 0
         self._in_flight = 0
-        #: Summed cost of what is at the disk; of a limited disk's requests it says nothing.
+        #: Summed cost of the requests at the disk. Requests sent while the disk has a limit are not counted.
         self._sent_s = 0.0
         self._numbers = count()
         self._now_s = 0.0
@@ -117,7 +120,7 @@ class FairQueue:
         self._waiting += 1
         if flow.stage is _IDLE:
             if flow.reserves and flow.reserve < self._work_s:
-                # What it did not ask for it is not owed.
+                # A flow is not owed reserved work for the time in which it asked for nothing.
                 flow.reserve = self._work_s
             self._next_head(flow, now)
 
@@ -154,7 +157,7 @@ class FairQueue:
         return self._send(flow, now)
 
     def _gives_way(self, now: float) -> bool:
-        """Whether the system, not short of its floor, leaves what is free at the disk to active applications."""
+        """Whether the system, which has got its floor, must leave the free places at the disk to applications."""
         app, system = self._app, self._system
         return (
             abs(now - app.last_s) < limits.APP_ACTIVE_S
@@ -163,7 +166,7 @@ class FairQueue:
         )
 
     def _send(self, flow: Flow, now: float) -> DiskRequest:
-        """The flow's oldest request leaves, its tags are made; the next one takes its place."""
+        """Let the flow's oldest request leave; its tags are set already. The next request takes its place."""
         queue = flow.queue
         request = queue.popleft()
         if flow.cancelled:
@@ -201,7 +204,7 @@ class FairQueue:
         flow.in_flight -= 1
         flow.server.in_flight -= 1
         self._in_flight = in_flight = self._in_flight - 1
-        # No request's cost is taken off that was not added, whatever the limits were meanwhile.
+        # The sum must not become negative: a request that was sent under a limit was never added to it.
         sent_s = self._sent_s - request.cost_s
         self._sent_s = sent_s if in_flight and sent_s > 0.0 else 0.0
         self._now_s = now
@@ -215,7 +218,7 @@ class FairQueue:
                 self._lift_barriers(flow, now)
 
     def _next_head(self, flow: Flow, now: float) -> None:
-        """The flow has another oldest request."""
+        """Treat the flow's new oldest request: put flushes aside, pass the gates, and make the flow ready."""
         queue = flow.queue
         if queue[0].op == _FLUSH and flow.writes:
             _set_barriers(flow)
@@ -243,17 +246,17 @@ class FairQueue:
     # --- reservations ------------------------------------------------------------------
 
     def _behind_reservation(self) -> Flow | None:
-        """Of the flows that got less than their reservation, the one that is behind the most."""
+        """Return the flow that is the furthest behind its reservation; None if no flow is behind."""
         ready = [flow for flow in self._reserved if flow.stage is _READY and flow.reserve <= self._work_s]
         return min(ready, key=lambda flow: flow.reserve) if ready else None
 
     def _send_reserved(self, flow: Flow, now: float) -> DiskRequest:
-        """Out of its turn in its class, whose time stands still for it; the class pays, as for any other."""
+        """Send a flow's oldest request out of turn. The class's virtual time stands still, but the class is charged."""
         server = flow.server
         server.ready.remove(flow.entry)
         cost_s = flow.queue[0].cost_s
         flow.finish = server.v + cost_s * flow.per_weight
-        # The other class, if it is behind, stays so.
+        # The disk's virtual time must not pass the other class, which would lose its claim if it is behind.
         self._v = min(each.start for each in (self._app, self._system) if each.ready or each is server)
         server.start = server.finish = server.start + cost_s * server.per_share
         return self._send(flow, now)
@@ -261,7 +264,7 @@ class FairQueue:
     # --- flushes -----------------------------------------------------------------------
 
     def _lift_barriers(self, flow: Flow, now: float) -> None:
-        """A write of the flow is done: let the flushes go that waited for no other."""
+        """After a write of the flow is done, let those flushes go that wait for no other write."""
         oldest = next(iter(flow.writes.values()), flow.last_write + 1)
         flushes = []
         for flush, last_write in flow.barriers.items():
@@ -272,11 +275,11 @@ class FairQueue:
             return
         for flush in flushes:
             del flow.barriers[flush]
-        # They came before whatever is the oldest now, and take its place.
+        # These flushes came before the request that is the oldest now, and go in front of it.
         flow.lifted.update(flushes)
         flow.queue.extendleft(reversed(flushes))
         if flow.stage is Stage.HELD:
-            # They are to pass the gates by themselves, not as the bytes of the write that waits there.
+            # The flushes must pass the gates on their own account, not on that of the write that waits there.
             self._take_back(flow)
         if flow.stage is _IDLE:
             self._next_head(flow, now)
@@ -304,7 +307,7 @@ class FairQueue:
         return True
 
     def _take_back(self, flow: Flow) -> None:
-        """The flow's oldest request is not to go now."""
+        """Withdraw the flow's oldest request from the ready list or from the gate that holds it."""
         if flow.stage is _READY:
             flow.server.ready.remove(flow.entry)
         else:
@@ -323,9 +326,10 @@ class FairQueue:
         return flow
 
     def _forget(self, now: float) -> None:
-        """Let go the flows that are idle and might as well be new.
+        """Drop the idle flows whose state equals that of a new flow.
 
-        A finish tag is ahead of the class's time by one request at most: after a while it means nothing.
+        A finish tag is dropped with its flow. It is ahead of the class's virtual time by at most one request, which no
+        longer matters after _WANTS_S.
         """
         for key, flow in list(self._flows.items()):
             if flow.idle and now - flow.last_s > _WANTS_S and all(tat.settled_s <= now for tat in flow.tats):
@@ -335,7 +339,7 @@ class FairQueue:
         self._forget_at = 2 * len(self._flows) + _FORGET_MIN
 
     def configure(self, policy: DiskPolicy, now: float) -> None:
-        """Go by another policy from now on. What waits keeps its turn, and passes the new limits."""
+        """Use another policy from now on. Waiting requests keep their turn. Those held at a gate get the new limits."""
         self.policy = policy
         held = self._gates.leave_all()
         shares: dict[Hashable, float] = {io_class: policy.share(io_class) for io_class in IoClass}
@@ -353,7 +357,7 @@ class FairQueue:
         for flow in held:
             self._next_head(flow, now)
 
-    # --- for who looks -----------------------------------------------------------------
+    # --- status ------------------------------------------------------------------------
 
     def flows(self, now: float) -> list[FlowState]:
         flows = list(self._flows.values())
@@ -373,7 +377,7 @@ class FairQueue:
         ]
 
     def _entitlements(self, wanting: list[Flow]) -> dict[Flow, float]:
-        """Shares of the disk among the flows that want something; a reservation is the least a flow has."""
+        """Return the share of the disk that each flow of ``wanting`` is entitled to: at least its reservation."""
         shares = {server: 1.0 / server.per_share for server in {flow.server for flow in wanting}}
         total = sum(shares.values())
         weights = {server: sum(flow.policy.weight for flow in wanting if flow.server is server) for server in shares}
@@ -383,7 +387,7 @@ class FairQueue:
         }
 
     def _lags(self, server: Server) -> dict[Flow, float]:
-        """By how much of the disk's time each flow that is ready is behind the weighted mean of its class."""
+        """Return by how many seconds of the disk's time each ready flow is behind the weighted mean of its class."""
         starts = {flow: start for start, _, flow in server.ready}
         weight = sum(flow.policy.weight for flow in starts)
         mean = sum(start * flow.policy.weight for flow, start in starts.items()) / weight if starts else 0.0
@@ -391,7 +395,7 @@ class FairQueue:
 
 
 def _set_barriers(flow: Flow) -> None:
-    """Put the flushes at the head aside; each waits for the writes that are at the disk now."""
+    """Put the flushes at the head of the queue aside. Each waits for the flow's writes that are at the disk now."""
     queue = flow.queue
     while queue and queue[0].op == _FLUSH and queue[0] not in flow.lifted:
         flow.barriers[queue.popleft()] = flow.last_write

@@ -1,4 +1,4 @@
-"""The state of one flow and of one class in the fair queue; what `fair.py` and `gates.py` share."""
+"""The state of one flow and of one class in the fair queue, which `fair.py` and `gates.py` share."""
 
 import enum
 from collections import OrderedDict, deque
@@ -14,11 +14,11 @@ _BURST_S: Final = limits.LIMIT_BURST_S
 
 
 class Stage(enum.Enum):
-    """Where a flow's oldest request is; the others wait behind it."""
+    """The stage of a flow's oldest request. The flow's other requests wait behind it."""
 
-    IDLE = enum.auto()  # there is none
-    HELD = enum.auto()  # at a gate: a limit says not yet
-    READY = enum.auto()  # it may go when its turn comes
+    IDLE = enum.auto()  # the flow has no request that could go
+    HELD = enum.auto()  # the request is at a gate: a limit does not allow it yet
+    READY = enum.auto()  # the request may go when its turn comes
 
 
 def is_queued(request: DiskRequest) -> bool:
@@ -29,9 +29,9 @@ def is_queued(request: DiskRequest) -> bool:
 def cancel_behind_head(queue: deque[DiskRequest], cancelled: set[DiskRequest], request: DiskRequest) -> None:
     """Cancel a request that is not the oldest of ``queue``, without searching for it.
 
-    It stays there as one of ``cancelled`` until it would be the oldest, as whoever ends may have thousands waiting, and
-    to search for each of them takes the square of their number. When most of a queue is cancelled it is made anew, so
-    that it never keeps more than it has.
+    The request stays in ``queue``, marked by ``cancelled``, until it would become the oldest. A client that disconnects
+    may have thousands of requests waiting, and a search for each would take time in the square of their number. If more
+    than half of the queue is cancelled, the queue is rebuilt, so that its length stays bounded by its live requests.
     """
     cancelled.add(request)
     if len(cancelled) > len(queue) // 2:
@@ -48,7 +48,10 @@ def drop_cancelled(queue: deque[DiskRequest], cancelled: set[DiskRequest]) -> No
 
 
 class Tat:
-    """A limit as a theoretical arrival time. Each request moves it on by ``request_s``, and by ``byte_s`` per byte."""
+    """A limit, kept as a theoretical arrival time (see gates.py).
+
+    Each request advances that time by ``request_s``, and by ``byte_s`` for each of its bytes.
+    """
 
     __slots__ = ("_byte_s", "_charged_s", "_request_s", "_tat_s")
 
@@ -60,7 +63,7 @@ class Tat:
 
     def eligible(self, now: float) -> float:
         """Return the time from which on the next request may go."""
-        # A clock that jumped back must not hold anybody for the length of the jump.
+        # If the clock jumped back, requests must not wait for the length of the jump.
         self._tat_s = min(self._tat_s, now + self._charged_s + _BURST_S)
         return self._tat_s - _BURST_S
 
@@ -70,7 +73,7 @@ class Tat:
 
     @property
     def settled_s(self) -> float:
-        """From this time on the limit owes nothing any more, so that a new one would do the same."""
+        """The time from which on this limit behaves like a new one, as no earlier request counts any more."""
         return self._tat_s
 
 
@@ -93,16 +96,16 @@ class Server:
         self.name = name
         #: 1 / share of the disk.
         self.per_share = 1.0
-        #: Start tag of the request that left last: the class's virtual time.
+        #: The class's virtual time: the start tag of its request that left last.
         self.v = 0.0
-        #: Tags between the classes, in the disk's virtual time; ``start`` is valid while ``ready`` is not empty.
+        #: The class's own tags, in the disk's virtual time. ``start`` is only valid while ``ready`` is not empty.
         self.start = 0.0
         self.finish = 0.0
         self.in_flight = 0
-        #: When the latest request of the class came.
+        #: The time at which the latest request of the class came.
         self.last_s = -inf
-        #: (start tag, running number, flow), sorted. A plain list: it has one entry for each flow that waits, and
-        #: up to some hundred entries `bisect.insort` and ``pop(0)`` cost a third of what a sorted container does.
+        #: (start tag, running number, flow), sorted. It is a plain list with one entry for each ready flow. Up to some
+        #: hundred entries, `bisect.insort` and ``pop(0)`` cost a third of the time that a sorted container takes.
         self.ready: list[tuple[float, int, Flow]] = []
 
 
@@ -120,26 +123,26 @@ class Flow:
         self.policy = policy
         self.tats: list[Tat] = []
         self.set_policy(policy)
-        #: What waits, the oldest first; those that are ``cancelled`` are in it still, but never the first.
+        #: The waiting requests, the oldest first. ``cancelled`` requests are still in it, but never at its head.
         self.queue: deque[DiskRequest] = deque()
         self.cancelled: set[DiskRequest] = set()
         self.stage = Stage.IDLE
         self.entry: tuple[float, int, Flow] = (0.0, 0, self)
-        #: The gate it is held at.
+        #: The gate that holds the flow, as numbered in gates.py.
         self.gate = 0
-        #: Finish tag of the request that left last.
+        #: The finish tag of the flow's request that left last.
         self.finish = 0.0
-        #: The disk's work at which its reservation lets it go next.
+        #: The total work of the disk, in seconds, from which on the reservation lets the flow go first.
         self.reserve = -inf
         self.in_flight = 0
-        #: Writes at the disk, numbered as they were sent, and the last such number.
+        #: The writes at the disk, with their numbers in order of sending, and the last such number.
         self.writes: dict[DiskRequest, int] = {}
         self.last_write = 0
-        #: Flushes aside, the oldest first, each with the number of the last write that has to be done before it goes.
+        #: The flushes put aside, the oldest first, each with the number of the last write that it waits for.
         self.barriers: OrderedDict[DiskRequest, int] = OrderedDict()
-        #: Flushes back in ``queue`` that wait for nothing any more.
+        #: The flushes that are back in ``queue``, because all earlier writes are done.
         self.lifted: set[DiskRequest] = set()
-        #: When its latest request came.
+        #: The time at which the flow's latest request came.
         self.last_s = 0.0
 
     def set_policy(self, policy: FlowPolicy) -> None:
@@ -150,9 +153,9 @@ class Flow:
         self.reserves = policy.reservation > 0.0
 
     def move_reservation(self, work_s: float, cost_s: float) -> None:
-        """When the disk's work reaches ``reserve``, the flow is due again.
+        """Set ``reserve`` for the next request: the flow is due again when the disk's work reaches it.
 
-        What it is late by while it waits counts for it; what it got beyond does not count against it.
+        Reserved work that is overdue is still owed to the flow. Work beyond the reservation is not counted against it.
         """
         self.reserve = min(self.reserve, work_s - cost_s) + cost_s / self.policy.reservation
 

@@ -1,15 +1,23 @@
-"""What a request passes before it may compete for the disk: its flow's limits, then the disk's. Pure.
+"""The gates that a request passes before it may compete for the disk: its flow's limits, then the disk's. Pure.
 
-    gate 0   the flow's own limits: each the virtual scheduling algorithm (GCRA, ITU-T I.371) on a theoretical
-             arrival time (TAT), which a request moves on by 1 / limit_iops or bytes / limit_bytes_per_s
+Theory. Only the oldest request of a flow is at a gate; the others wait behind it. There are three gates, in this order:
+
+    gate 0   the flow's own limits, by the virtual scheduling algorithm (GCRA, ITU-T I.371)
     gate 1   the disk's limit_iops          (`pacer.py`)
     gate 2   the disk's limit_bytes_per_s   (`pacer.py`)
 
-Bound of a flow's limit. A request may leave ``limits.LIMIT_BURST_S`` before its time, and it may wait
-for the disk after it passed, so in any T seconds at most ``limit * (T + LIMIT_BURST_S)`` leave, and
-two requests more.
+At gate 0, each limit keeps a theoretical arrival time (TAT): the time at which the next request would come if the flow
+sent exactly at its limit. A request passes if it is not earlier than TAT - ``limits.LIMIT_BURST_S``. It then advances
+TAT, from the present time if TAT is in the past, by 1 / limit_iops or by bytes / limit_bytes_per_s. So a flow that is
+idle saves up no more than LIMIT_BURST_S.
 
-A request is charged when it passes; one that is cancelled later is not given back.
+Example: with limit_iops = 100, TAT advances by 10 ms per request. LIMIT_BURST_S is 10 ms, too, so an idle flow may send
+two requests at once, and one every 10 ms after that.
+
+Bound of a flow's limit. A request may pass LIMIT_BURST_S early, and may wait for the disk after it has passed. So in
+any T seconds at most ``limit * (T + LIMIT_BURST_S)`` leave, and two requests more.
+
+A request is charged when it passes a gate. If it is cancelled later, the charge is not returned.
 """
 
 from collections.abc import Hashable, Mapping
@@ -29,7 +37,7 @@ class Gates:
     def __init__(self) -> None:
         #: Whether the disk itself has a limit.
         self.paced = False
-        #: Flows held at any gate.
+        #: The number of flows that are held at any gate.
         self.held = 0
         self._pacers: list[Pacer | None] = [None, None]
         self._by_key: dict[Hashable, Flow] = {}

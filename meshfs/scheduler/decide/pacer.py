@@ -1,23 +1,29 @@
-"""A limit on a whole disk, shared fairly: requests leave when an ideal fluid server would begin them. Pure.
+"""A limit on a whole disk, shared fairly: a request leaves when an ideal fluid server would begin it. Pure.
 
-A limit is no machine: nothing forces its requests to go one after the other, with everybody
-behind the largest. So it is emulated as a fluid (generalised processor sharing: Parekh, Gallager
-1993) of two levels: the classes in use share ``rate`` by their shares, the flows in use of a class
-share what it gets by their weights. A flow is in use while it waits here or while the fluid still
-works on what it let go.
+Theory. A disk serves one request after the other, so everybody waits behind a large one. A limit is only a number, and
+need not do that. The pacer therefore simulates an ideal server that works on all flows at the same time, like a fluid
+that divides among pipes (generalised processor sharing: Parekh, Gallager 1993). The fluid has two levels. The classes
+in use divide ``rate`` by their shares, and the flows in use of a class divide its part by their weights. A flow is in
+use while it has a request waiting here, and while the fluid still works on its last request that left.
 
-    class c     virtual time v_c; dv_c/dt = rate * share_c / sum(shares in use) / sum(weights in use of c)
-    request     start S = max(v_c, finish of the flow's previous one), finish F = S + amount / weight
-                leaves when S <= v_c (the eligibility of WF2Q: Bennett, Zhang 1996)
+    class c     has a virtual time v_c, which runs at the speed of the fluid for weight 1:
+                dv_c/dt = rate * share_c / sum(shares in use) / sum(weights in use of c)
+    request     the fluid begins it at S = max(v_c, finish of the flow's previous request)
+                the fluid ends it at   F = S + amount / weight
+                it leaves when S <= v_c (the eligibility of WF2Q: Bennett, Zhang 1996)
 
-So a flow below its share never waits, one above it is spaced evenly, a flow that asks again before
-its F keeps its share whatever its depth, and nobody waits for the size of another's request.
+Example: a limit of 90 requests a second, one class, two flows in use with weights 2 and 1. v advances by 30 per second.
+A request of amount 1 adds 1/2 to F of the first flow, and 1 to F of the second: they send 60 and 30 a second. When the
+second flow goes out of use, v advances by 45 per second, and the first flow sends 90.
 
-Bound. A request may leave ``limits.LIMIT_BURST_S`` early at the speed of the moment, which makes up
-for late wake-ups, and one more of each flow may wait behind it for the disk, paid already: with n
-flows in use at most ``rate * (T + n * LIMIT_BURST_S)`` and two requests of each leave in any T seconds.
+It follows: a flow below its share never waits. The requests of a flow above its share leave evenly spaced. A flow that
+sends its next request before F keeps its share, whatever its depth. No flow waits for the size of another's request.
 
-Time that jumps back does not count; time that jumps forward empties the fluid and gives no credit.
+Bound. A request may leave ``limits.LIMIT_BURST_S`` early at the present speed, which compensates for late wake-ups. One
+more request of each flow, already charged, may wait behind it for the disk. So with n flows in use, at most
+``rate * (T + n * LIMIT_BURST_S)`` and two requests of each flow leave in any T seconds.
+
+If the clock jumps back, the jump is ignored. If it jumps forward, the fluid runs empty, and no flow gets credit.
 """
 
 from collections.abc import Hashable, Mapping
@@ -29,13 +35,13 @@ from sortedcontainers import SortedList
 
 from meshfs import limits
 
-# Waking earlier than this again would be busy waiting; floating point alone could ask for it.
+# The shortest wait until the next wake-up. Without it, rounding errors could ask for waits of almost 0: busy waiting.
 STEP_MIN_S: Final = 1e-5
 _BURST_S: Final = limits.LIMIT_BURST_S
 
 
 class _Flow:
-    """A flow in use. ``entry`` is its place among ``waiting`` (at S) or ``leaving`` (at F) of its class."""
+    """A flow in use. ``entry`` is its entry in ``waiting`` (sorted by S) or in ``leaving`` (by F) of its class."""
 
     __slots__ = ("amount", "entry", "finish", "key", "waits", "weight")
 
@@ -56,7 +62,7 @@ class _Class:
     def __init__(self, share: float) -> None:
         self.share = share
         self.v = 0.0
-        #: dv/dt; 0 while it is not in use.
+        #: dv/dt; 0 while the class is not in use.
         self.speed = 0.0
         self.weight = 0.0
         self.flows: dict[Hashable, _Flow] = {}
@@ -65,7 +71,7 @@ class _Class:
 
 
 class Pacer:
-    """One limit: ``rate_per_s`` of whatever ``amount`` counts. ``shares`` has every class there is."""
+    """One limit: ``rate_per_s`` of the unit that ``amount`` counts. ``shares`` has an entry for every class."""
 
     def __init__(self, rate_per_s: float, shares: Mapping[Hashable, float]) -> None:
         self._rate = rate_per_s
@@ -135,7 +141,7 @@ class Pacer:
                 wait_s = min(wait_s, until)
         if wait_s == inf:
             return inf
-        # Whoever leaves before makes the others faster.
+        # When a flow goes out of use, the speed of the others rises, so look again then.
         return now + max(min(wait_s, self._next_leave_s()), STEP_MIN_S)
 
     def __len__(self) -> int:
@@ -181,6 +187,6 @@ class Pacer:
                 del klass.flows[flow.key]
                 klass.weight -= flow.weight
             if not klass.flows:
-                # Nobody remembers a time here; small numbers are exact.
+                # No flow holds a tag of this class now. Start from 0 again, as floats are most exact near 0.
                 klass.v = klass.weight = 0.0
         self._set_speeds()

@@ -1,18 +1,17 @@
-"""What is wanted of a disk: weights, floor, reservations, limits. Pure: no clock, no I/O.
+"""The administrator's settings for a disk: weights, floor, reservations and limits. Pure: no clock, no I/O.
 
-The vocabulary is mClock's (Gulati, Merchant, Varman: mClock, OSDI 2010, section 3): a flow has a
-reservation (it gets at least that), a limit (at most that) and a weight (its part of the rest).
-Here a reservation is a share of the disk, as what a disk can do changes with its load, and a
-limit is in requests or bytes a second.
+The terms are those of mClock (Gulati, Merchant, Varman: mClock, OSDI 2010, section 3). A flow has a reservation (the
+least that it gets), a limit (the most that it gets), and a weight (its part of the rest). Here a reservation is a share
+of the disk, because the throughput of a disk changes with its load. A limit is in requests or bytes per second.
 
-The two classes have shares of the disk: system at least `system_floor`, app the rest. Promises
-must be kept all at once, so
+Each of the two classes has a share of the disk: the system at least `system_floor`, the applications the rest. All
+reservations must be possible at the same time. Therefore
 
-    reservations of the system's flows             <= system_floor
-    reservations of the applications' flows        <= 1 - system_floor
+    sum of the reservations of the system's flows          <= system_floor
+    sum of the reservations of the applications' flows     <= 1 - system_floor
 
-`Change` is one wish at run time; `Overrides` are all of them so far, and go on top of whatever
-the config says, also after it was read again.
+`Change` is one change at run time. `Overrides` are all such changes so far. They take precedence over the config, also
+after the config was reloaded.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -25,13 +24,13 @@ from meshfs.errors import MeshfsError
 from meshfs.model import FlowKey, IoClass
 from meshfs.wording import describe, unknown_key
 
-#: What was set at run time: by flow (None is the disk itself) and key.
+#: The values that were set at run time, by flow (None is the disk itself) and key.
 Values = Mapping[tuple[FlowKey | None, str], float | None]
 
-# Shares written in decimals: 0.2 + 0.3 + 0.5 may add up to a little more than 1.
+# In floats, shares may add up to a little more than they do in decimals: 0.1 + 0.2 is 0.30000000000000004.
 _SUM_TOLERANCE: Final = 1e-9
 
-# What each value may be, bounds included.
+# The range of each value, bounds included.
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "system_floor": (limits.SYSTEM_FLOOR_MIN, limits.SYSTEM_FLOOR_MAX),
     "weight": (limits.FLOW_WEIGHT_MIN, limits.FLOW_WEIGHT_MAX),
@@ -63,9 +62,9 @@ class FlowPolicy:
 class DiskPolicy:
     """Says how one disk is shared.
 
-    weights    by node, for both of its classes; a node that is not here has 1
-    flows      the flows with a policy of their own, which is whole: weights do not touch it
-    changed    what is not from the config: flows, and None for the disk's own values
+    weights    the weight of each node, for both of its classes; a node without an entry has weight 1
+    flows      the flows with a policy of their own. It is complete: `weights` does not apply to such a flow
+    changed    the flows, and None for the disk's own values, that have values set at run time
     """
 
     system_floor: float = limits.SYSTEM_FLOOR
@@ -144,9 +143,9 @@ def _check_node(name: str, nodes: Collection[str]) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """New values for a disk itself (`node` None) or for a node's flow; `io_class` None is both of its flows.
+    """New values for a disk itself (`node` is None) or for a flow of a node (`io_class` None means both its flows).
 
-    `values` has at least one key of DISK_KEYS or FLOW_KEYS; None takes a limit away.
+    `values` has at least one key of DISK_KEYS or FLOW_KEYS. The value None removes a limit.
     """
 
     node: str | None
@@ -204,9 +203,10 @@ def _value_of(key: str, value: object) -> float | None:
 
 @dataclass(frozen=True)
 class Overrides:
-    """All values set at run time for one disk, in the order they were set (again); the last one of a key counts.
+    """All values set at run time for one disk, in the order in which they were last set.
 
-    Bounded by the flows there can be, however often values are set.
+    A value replaces the earlier value of the same flow and key. So the size is bounded by the number of possible flows,
+    however often values are set.
     """
 
     values: Values = field(default_factory=lambda: MappingProxyType({}))
@@ -226,10 +226,11 @@ class Overrides:
         return policy
 
     def fit(self, base: DiskPolicy, nodes: Collection[str]) -> tuple["Overrides", list[str]]:
-        """What of the values still goes with another config's `base` (valid by itself), and why the rest does not.
+        """Return the values that are still possible with the `base` of a new config, and the reasons against the rest.
 
-        Values of nodes that are gone go. Of values that promise too much together the newest go first,
-        and older ones stay; then those that do go after all are taken back.
+        `base` must be valid by itself. Values of nodes that no longer exist are dropped. If reservations and floors
+        together exceed the disk, the newest values are dropped first. At the end, each dropped value that is possible
+        after all is restored.
         """
         kept = {key: value for key, value in self.values.items() if key[0] is None or key[0].node in nodes}
         dropped = {key: "the node is gone" for key in self.values if key not in kept}
@@ -243,7 +244,7 @@ class Overrides:
                 break
             late.append(key)
             del kept[key]
-        # One taken back (a smaller reservation, another floor) may make room for another.
+        # A restored value (a smaller reservation, another floor) may make room for another dropped value.
         while back := next((key for key in reversed(late) if not why_not(key)), None):
             late.remove(back)
             kept[back] = self.values[back]

@@ -1,9 +1,9 @@
-"""The scheduler's decision: which request goes to the disk next. Pure; time is an argument.
+"""The interface of a queue, which chooses the request that goes to the disk next, and the simplest queue. Pure.
 
-A queue never sleeps and never does I/O. ``pop`` answers with a request to send now, with
-the time at which to ask again, or with None when only ``add`` or ``done`` can change that.
+A queue never sleeps and never does I/O; time is an argument. ``pop`` returns a request to send now, or the time at
+which to call ``pop`` again, or None if only ``add`` or ``done`` can change the situation.
 
-It stamps what passes through it: ``added_s`` and ``cost_s`` at ``add``, ``sent_s`` at ``pop``.
+A queue sets ``added_s`` and ``cost_s`` of a request at ``add``, and ``sent_s`` at ``pop``.
 """
 
 from collections import Counter, deque
@@ -19,12 +19,14 @@ from meshfs.scheduler.learn.cost import CostModel
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """Describes a flow as its queue sees it now.
+    """The present state of a flow in its queue.
 
-    lag_s         disk time it is behind (+) or ahead (-) of the others of its class
-    held          why it may not go although it waits: "", "flow limit" or "disk limit"
-    entitlement   its share of the disk, 0..1, among the flows that want something now
-    waits_s       for how long its oldest request that still waits does
+    queued        requests that wait
+    in_flight     requests at the disk
+    lag_s         the disk's time by which the flow is behind (+) or ahead (-) of the others of its class
+    held          the limit that holds the flow's requests back: "", "flow limit" or "disk limit"
+    entitlement   its share of the disk, 0..1, among the flows that want service now
+    waits_s       how long its oldest waiting request has waited, in seconds
     """
 
     flow: FlowKey
@@ -64,10 +66,10 @@ class Queue(Protocol):
 
 
 class FifoQueue:
-    """First in, first out, at most ``depth`` at the disk at once.
+    """A queue that serves in order of arrival, with at most ``depth`` requests at the disk at once.
 
-    It knows no flows: ``flows`` counts, for who wants to see what comes of it. Of ``policy`` it keeps
-    the limits of the whole disk, in order: whoever is first waits until the limit lets it go, and all behind it.
+    Its decisions ignore flows; it only counts requests by flow for `flows`. From ``policy`` it uses the limits of the
+    whole disk. If a limit holds the oldest request back, all others wait behind it.
     """
 
     discipline = "fifo"
@@ -76,7 +78,7 @@ class FifoQueue:
         self.depth = depth
         self._tats: list[Tat] = tats(policy) if policy else []
         self.costs = costs or CostModel()
-        #: Those that are cancelled are in it still, but never the first.
+        #: The waiting requests. Cancelled requests are still in it, but never at its head.
         self._waiting: deque[DiskRequest] = deque()
         self._cancelled: set[DiskRequest] = set()
         self._free = depth
