@@ -1,40 +1,51 @@
-"""What a request costs its disk, learnt from what the disk really does. Pure.
+"""The cost of a request to its disk, learnt from the disk's own throughput. Pure.
 
-cost = fixed + bytes * per byte, in seconds of the disk's time, for reads and for writes; a flush
-has a fixed cost alone. The unit is throughput: what a SATURATED disk needs per request. Latency
-would be the wrong measure: on a device that serves 64 requests at once a request takes 64 times
-its share of the device, and a queue inside the device adds what other flows sent, so that a flow
-would be charged for its neighbours.
+The model. A disk has five parameters: a fixed cost and a cost per byte for reads, the same two for writes, and a fixed
+cost for flushes. All are in seconds of the disk's time:
 
-Method: an extended Kalman filter (Kalman 1960; as recursive least squares with forgetting:
-Ljung, System Identification, 1999, chapter 11) over the logarithms of the five parameters.
+    cost = fixed + bytes * per byte
 
-    measured    log(elapsed)  of a saturated window
-    predicted   log(sum(count * fixed + bytes * per byte))
-    derivative  by each log parameter: the share of the predicted time that it makes up
+Example: with 100 us fixed and 1.5 ns per byte, a read of 4 KiB costs 106 us, and a read of 1 MiB costs 1.67 ms.
 
-Logarithms keep every parameter positive, make noise and change relative (a window is off by some
-per cent, a disk becomes so many times slower), and make "all got slower by one factor" a straight
-line. What one window cannot tell apart follows the covariance: the prior says that the disk as a
-whole is unknown by orders of magnitude, the ratios of its costs by a small factor. So with only
-4 KiB reads the whole level is learnt and the ratios stay where they were.
+The cost is the time per request of a SATURATED disk, which has as many requests as it may have. It is not the latency.
+A device that serves 64 requests at once answers each after 64 times its cost. A latency also contains the wait behind
+other requests in the device, so a flow would be charged for its neighbours.
 
-Forgetting is by resetting (Salgado, Goodwin, Middleton 1988): the covariance moves towards a
-bound in every window instead of growing; directions that no load excites cannot run away.
+Method. The queue measures windows of 0.1 s to 1 s (`observation.py`). An extended Kalman filter corrects the parameters
+after each window. It keeps the logarithms of the parameters, and a covariance matrix: how uncertain each of them is,
+and which of them are wrong together. (Kalman 1960; as recursive least squares with forgetting: Ljung, System
+Identification, 1999, chapter 11.) A saturated window is compared with its prediction:
 
-A window that contradicts (beyond ``GATE`` standard deviations) moves the parameters no further
-than the gate, and one with a stall not at all, until several in a row say the same: then the
-disk has changed, the covariance is opened, and the next windows decide (change detection:
-Gustafsson, Adaptive Filtering and Change Detection, 2000). When even that does not make windows
-fit, everything is learnt anew.
+    measured     log(elapsed)
+    predicted    log(sum of count * fixed + bytes * per byte over reads, writes and flushes)
+    derivative   by each logarithm of a parameter: that parameter's part of the predicted time
 
-A window that was not saturated is an upper bound: what completed cannot have cost more than the
-time the disk was busy. It lowers costs or does nothing.
+Logarithms have three advantages. Every parameter stays positive. Noise and changes are relative, as they are on a disk:
+a window is wrong by some per cent, and a disk becomes slower by a factor. If all costs change by one factor, all
+logarithms change by the same number, so one step of the filter can follow.
 
-A zeroing is not part of the filter, because its cost per byte differs by orders of magnitude between a
-disk that only notes the range and one that writes zeros. It costs at most what a write of its bytes
-costs; per byte it costs what the last zeroings took at the disk, which is too much where others were served
-at the same time, and never too little. Windows with a zeroing in them are not learnt from.
+A single window gives one number for five parameters. The covariance decides how the difference is divided among them.
+At the beginning, the general level of the costs is uncertain by a large factor, and their ratios by a small one.
+Example: if a disk only gets reads of 4 KiB, the filter learns the level from them, and the ratios stay nearly as they
+were.
+
+Forgetting. A disk changes slowly, so old windows must count less. A filter that simply lets the covariance grow would
+lose every parameter that the present load does not use. So in every window the covariance moves a little towards a
+fixed bound instead (resetting: Salgado, Goodwin, Middleton 1988).
+
+Outliers and changes. A window may differ from its prediction by more than ``GATE`` standard deviations. Then it moves
+the parameters only as far as a window at that gate would. A window with a stall, one request that took very long, does
+not move them at all. If several such windows in a row differ in the same direction, the disk has changed. The
+uncertainty is then raised, and the next windows decide (Gustafsson, Adaptive Filtering and Change Detection, 2000). If
+windows still do not fit after that, the model starts again from the values of an unknown disk.
+
+A window that was not saturated only gives an upper bound: its requests cannot have cost more than the time in which
+the disk was busy. It lowers the costs, or changes nothing.
+
+Zeroings are not part of the filter. Some disks only note a zeroed range, and others write the zeros, so the cost per
+byte differs by orders of magnitude. The model takes the time at the disk of the last zeroings, and at most the cost of
+a write of the same size. That time is too long if the disk served other requests at the same time, but it is never too
+short. Windows that contain a zeroing are not used.
 """
 
 import math
@@ -55,32 +66,33 @@ _BOUNDS = {
 }
 _LOG_BOUNDS = [(math.log(low), math.log(high)) for low, high in _BOUNDS.values()]
 
-# A disk nobody has seen: 100 us and 64 KiB break-even (650 MB/s), between an SSD and an HDD in
-# what matters, the ratios; a flush like five requests.
+# The costs of an unknown disk: 100 us fixed, and as much again for 64 KiB (650 MB/s). What matters are the ratios,
+# which are between those of an SSD and an HDD. A flush costs as much as five requests.
 PRIOR_S = (100e-6, 1.5e-9, 100e-6, 1.5e-9, 500e-6)
 
-# Standard deviation of one window's throughput that averaging does not take away.
+# The relative standard deviation of one window's throughput, even if the window has very many requests.
 NOISE = 0.05
-# How much of the way to the bound the covariance goes in a window: with NOISE it makes a
-# window count for about a tenth, so the last ten to twenty windows decide.
+# The part of the way to the bound that the covariance moves in each window. Together with NOISE it makes one window
+# count for about a tenth, so that the last ten to twenty windows decide.
 FORGET = 5e-5
-# Standard deviations of the difference between window and prediction that are believed at once.
+# A difference between a window and its prediction is believed at once up to this many standard deviations.
 GATE = 3.0
-# Contradicting windows of one direction in a row that make a change; more when they hold stalls.
+# This many contradicting windows in a row, all in one direction, mean that the disk has changed; more with stalls.
 CHANGE_WINDOWS = 3
 CHANGE_WINDOWS_STALLED = 10
-# What a fitting window leaves of the count: where costs are wrong for one mix of two, every
-# second window fits and the count still gets there; with one outlier in five it does not.
+# A window that fits multiplies the count of contradicting windows by this. If the load alternates between two mixes and
+# the costs are wrong for one, every second window fits, and the count still reaches CHANGE_WINDOWS. With one outlier in
+# five windows it does not.
 STREAK_KEPT = 0.75
-# Mean square of the differences in standard deviations (1 for a model that fits), over the last ten
-# windows or so, from which on even the ratios between the costs are not believed any more: a
-# kept state of another disk, say. One difference counts for no more than the gate lets it (9). Lower,
-# and a disk whose speed changes by half in 10 s, faster than the filter follows, loses its ratios.
+# The misfit is the mean square of the differences, in standard deviations, over about the last ten windows. It is 1 for
+# a model that fits. Above this maximum even the ratios of the costs are wrong, for example because the stored state is
+# that of another disk. One window counts for at most GATE squared (9). With a lower maximum, a disk whose speed halves
+# in 10 s, faster than the filter follows, would lose its ratios.
 MISFIT_MAX = 5.0
 MISFIT_PART = 0.1
-# How much one zeroing moves the cost of a zeroed byte.
+# The part of the difference by which one zeroing moves the cost of a zeroed byte.
 ZERO_PART = 0.25
-# A window holds a stall when one request took this many times the mean, and this part of it.
+# A window holds a stall if one request took this many times the mean latency, and this part of the window.
 STALL_LATENCIES = 8.0
 STALL_PART = 0.25
 
@@ -88,8 +100,11 @@ Matrix = list[list[float]]
 
 
 def _covariance(level: float, both_bytes: float, each: float, flush: float) -> Matrix:
-    """Of the logarithms, from the standard deviations of: the whole disk, both per-byte costs
-    together, each parameter by itself, the flush by itself."""
+    """Return the covariance of the logarithms, from independent standard deviations.
+
+    ``level`` is that of all costs together, ``both_bytes`` of both per-byte costs together, ``each`` of each parameter
+    except the flush by itself, and ``flush`` of the flush by itself.
+    """
     matrix = [[level * level] * _SIZE for _ in range(_SIZE)]
     for i in _BYTE:
         for j in _BYTE:
@@ -100,24 +115,24 @@ def _covariance(level: float, both_bytes: float, each: float, flush: float) -> M
     return matrix
 
 
-# Of an unseen disk: a factor of e**3 = 20 either way as a whole, of 4 for the break-even size,
-# of 2 between reads and writes.
+# The uncertainty for an unknown disk: a factor of e**3 = 20 either way for all costs together, of 4 for the size at
+# which bytes and fixed part cost the same, and of 2 between reads and writes.
 _UNSEEN = _covariance(3.0, 1.5, 0.7, 1.5)
-# The bound of forgetting. A disk's level changes with its load and its neighbours, its ratios
-# hardly: were they as free as the level, hours of one size on a disk of changing speed would
-# move them at random (simulated: by a factor of 5 in 20,000 windows; by 1.3 with these).
+# The bound of forgetting. The level of a disk's costs changes with its load and its neighbours, but the ratios hardly
+# do. If the ratios were as free as the level, hours of requests of one size on a disk of changing speed would move them
+# at random. (Simulated: by a factor of 5 in 20,000 windows; with these values by 1.3.)
 _KEPT = _covariance(1.4, 0.2, 0.1, 0.3)
-# Of a disk that has changed, or was last seen before a restart.
+# The uncertainty for a disk that has changed, or was last seen before a restart.
 _CHANGED = _covariance(1.5, 0.4, 0.3, 0.5)
 
 
 class CostModel:
-    """The costs of one disk's requests; ``state`` is what ``state()`` gave before, or None.
+    """The costs of one disk's requests. ``state`` is a stored result of `state`, or None for an unknown disk.
 
-    windows      how many were learnt from, restarts included
-    calibrated   enough saturated ones among them to rely on
+    windows      the number of windows learnt from, including those before a restart
+    calibrated   whether enough of them were saturated, so that the costs are reliable
 
-    Raises ValueError (with what is wrong) for a state that is not ours.
+    Raises ValueError, with the reason, if ``state`` is not valid.
     """
 
     __slots__ = (
@@ -136,10 +151,10 @@ class CostModel:
         self._logs = [math.log(value) for value in values]
         start = _UNSEEN if state is None else _CHANGED
         self._covariance = [row[:] for row in start]
-        # Contradicting windows lately, less STREAK_KEPT with each that fits; negative: faster than predicted.
+        # The recent count of contradicting windows (see STREAK_KEPT); negative if they were faster than predicted.
         self._streak = 0.0
         self._misfit = 1.0
-        #: What a zeroed byte takes; infinite as long as nothing was zeroed, so that a write's cost bounds it.
+        #: The cost of a zeroed byte. It is infinite until the first zeroing, so that the cost of a write applies.
         self.zero_byte_s = math.inf
         self._publish()
 
@@ -148,7 +163,7 @@ class CostModel:
         return self._saturated >= limits.COST_CALIBRATED_WINDOWS
 
     def cost(self, op: int, length: int) -> float:
-        """Seconds of the disk's time: > 0, and bounded by the limits' largest parameters."""
+        """Return the cost of a request in seconds of the disk's time. It is > 0, and bounded, as the parameters are."""
         if op == 0:
             return self.read_fixed_s + self.read_byte_s * length
         if op == 1:
@@ -158,14 +173,14 @@ class CostModel:
         return self.write_fixed_s + min(self.zero_byte_s, self.write_byte_s) * length
 
     def state(self) -> dict[str, object]:
-        """To keep over a restart; JSON-able."""
+        """Return the state to store over a restart, as values that JSON can represent."""
         values: dict[str, object] = {name: getattr(self, name) for name in NAMES}
         return {"version": STATE_VERSION, **values, "windows": self.windows, "saturated_windows": self._saturated}
 
     # --- learning ---
 
     def zeroed(self, length: int, time_s: float) -> None:
-        """A zeroing of ``length`` bytes spent ``time_s`` at the disk."""
+        """Learn from a zeroing of ``length`` bytes that spent ``time_s`` at the disk."""
         if not length or not 0.0 < time_s < math.inf:
             return
         byte_s = max(time_s - self.write_fixed_s, 0.0) / length
@@ -173,7 +188,7 @@ class CostModel:
         self.zero_byte_s = known_s + ZERO_PART * (byte_s - known_s)
 
     def learn(self, window: Window) -> None:
-        """Take one window in; those that say nothing (empty, no time passed) are ignored."""
+        """Learn from one window. A window without completions or without a length is ignored."""
         work = (window.counts[0], window.sizes[0], window.counts[1], window.sizes[1], window.counts[2])
         time_s = window.elapsed_s if window.saturated else window.busy_s
         if not 0.0 < time_s < math.inf or not window.elapsed_s > 0.0 or not any(window.counts):
@@ -213,9 +228,11 @@ class CostModel:
             self._update(work, predicted + sign * gate, variance)
 
     def _learn_bound(self, work: Sequence[int], longest: float, variance: float) -> bool:
-        """``longest`` is the logarithm of the time it may have cost; True when that lowered costs."""
-        # Within the noise of the window nothing is contradicted: without this margin the noise
-        # alone would lower the costs step by step.
+        """Learn from an upper bound. Return whether it lowered the costs.
+
+        ``longest`` is the logarithm of the most time that the window's requests can have cost.
+        """
+        # The bound has a margin of the window's noise. Without it, noise alone would lower the costs step by step.
         bound = longest + GATE * math.sqrt(variance)
         if self._predict(work)[0] <= bound:
             return False
@@ -223,12 +240,12 @@ class CostModel:
         return True
 
     def _measured_variance(self, window: Window) -> float:
-        """Of the logarithm of a window's time: noise, the number of requests, and the edges.
+        """Return the variance of the logarithm of a window's time. It is the sum of noise, sampling and edges.
 
-        Sampling: with service times as random as exponential ones, n requests of one kind are off
-        by 1/sqrt(n). Edges: of each of the requests at the disk when the window begins and
-        ends, a uniformly distributed part lies outside of it (variance 1/12 of a request each);
-        how many are there follows from their latency (Little's law).
+        Sampling: if service times are as random as exponential ones, the sum over n requests of one kind has a relative
+        error of 1/sqrt(n). Edges: of each request that is at the disk when the window begins or ends, a uniformly
+        distributed part lies outside the window (variance 1/12 of a request each). The number of these requests
+        follows from their latency, by Little's law.
         """
         total = sum(window.counts)
         terms = (
@@ -242,7 +259,7 @@ class CostModel:
         return NOISE * NOISE + sampling + at_disk / (6.0 * total * total)
 
     def _predict(self, work: Sequence[int]) -> tuple[float, list[float]]:
-        """Logarithm of the time ``work`` should take, and each parameter's share of it."""
+        """Return the logarithm of the time that ``work`` should take, and the part of each parameter in that time."""
         parts = [amount * math.exp(log) for amount, log in zip(work, self._logs, strict=True)]
         whole = math.fsum(parts)
         return math.log(whole), [part / whole for part in parts]
@@ -254,7 +271,7 @@ class CostModel:
         )
 
     def _update(self, work: Sequence[int], measured: float, variance: float) -> None:
-        """The filter's step, iterated because shares change when a step is large (Bell, Cathey 1993)."""
+        """Do one step of the filter, iterated because a large step changes the derivatives (Bell, Cathey 1993)."""
         before = self._logs
         for _ in range(3):
             predicted, shares = self._predict(work)
@@ -279,7 +296,7 @@ class CostModel:
                 line[j] += FORGET * (bound[j] - line[j])
 
     def _open(self) -> None:
-        """The disk has changed: whatever was believed may be off as after a long absence."""
+        """Raise the uncertainty, because the disk has changed."""
         for line, bound in zip(self._covariance, _CHANGED, strict=True):
             for j in range(_SIZE):
                 line[j] += bound[j]
@@ -290,7 +307,7 @@ class CostModel:
         return self._misfit > MISFIT_MAX
 
     def _start_over(self) -> None:
-        """As for a disk nobody has seen."""
+        """Start again from the values of an unknown disk."""
         self._logs = [math.log(value) for value in PRIOR_S]
         self._covariance = [row[:] for row in _UNSEEN]
         self._misfit, self._streak = 1.0, 0.0
@@ -298,13 +315,13 @@ class CostModel:
     # --- bounds ---
 
     def _bound_logs(self) -> None:
-        """Nothing overflows within the iteration."""
+        """Keep the logarithms within their bounds, so that no step of the iteration overflows."""
         self._logs = [min(max(log, low), high) for log, (low, high) in zip(self._logs, _LOG_BOUNDS, strict=True)]
 
     def _clamp(self) -> None:
-        """Keep the ratios sane: writes and flushes to reads, per-byte to fixed costs.
+        """Keep the ratios within bounds: of writes and flushes to reads, and of per-byte to fixed costs.
 
-        A cost that is nothing beside the others has no share in any window, and could not be learnt again.
+        A cost that is negligible beside the others has no part in any window, and could not be learnt again.
         """
         for log, most in ((2, limits.COST_WRITE_RATIO_MAX), (4, limits.COST_FLUSH_RATIO_MAX)):
             middle, width = self._logs[0], math.log(most)
@@ -326,7 +343,7 @@ def _holds_stall(window: Window) -> bool:
 
 
 def _parse(state: Mapping[str, object]) -> tuple[tuple[float, ...], int, int]:
-    """The parameters, windows and saturated windows of a ``CostModel.state()``."""
+    """Return the parameters, and the numbers of windows and of saturated windows, of a ``CostModel.state()``."""
     if not isinstance(state, Mapping):
         raise ValueError(f"cost state: expected an object, found {type(state).__name__}")
     version = state.get("version")

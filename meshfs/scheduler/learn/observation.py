@@ -1,24 +1,23 @@
-"""What is observed of a disk over a short stretch of time; cost model and depth learn from it."""
+"""The window: the measurements of a disk over a short time, from which the cost model and the depth control learn."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Window:
-    """One stretch of observing a disk, 0.1 s to 1 s.
+    """The measurements of a disk over 0.1 s to 1 s. All times are in seconds.
 
-    elapsed_s   its length
-    busy_s      of that, with at least one request at the disk
-    saturated   the disk never could have had more at once than it had: whenever fewer than
-                ``depth`` were there, it was because the queue had nothing to send for less
-                than an instant (no time passed below the depth in force)
-    counts      completions, indexed by Op (READ, WRITE, FLUSH; ZERO, of which there are none here)
-    sizes       bytes of those
-    latency_s   mean time at the disk of those completed
-    depth       in force during all of it; 0 when it changed, or something else bounded what was at the disk
-    longest_s   longest time at the disk of one that completed
-    gave_way    the system left a part of the depth to applications: deeper would defeat that
-    held_back   something waited at some time because the depth was reached
+    elapsed_s   the length of the window
+    busy_s      the part of it with at least one request at the disk
+    saturated   all through the window, the disk had as many requests as were allowed: whenever one was done,
+                another one was waiting to take its place
+    counts      the number of completions, indexed by Op (READ, WRITE, FLUSH, ZERO; there is no ZERO in a window)
+    sizes       the bytes of these completions, indexed by Op
+    latency_s   the mean time at the disk of the completed requests
+    longest_s   the longest time at the disk of a completed request
+    depth       the depth in force during the whole window; 0 if something else limited the requests at the disk
+    gave_way    the system left a part of the depth to applications; a larger depth would defeat that
+    held_back   at some time a request waited because the depth, or the budget, was reached
     """
 
     elapsed_s: float

@@ -1,4 +1,4 @@
-"""What a queue sees of its disk, cut into windows for the cost model and the depth control. Pure."""
+"""Measure a disk, as its queue sees it, in windows for the cost model and the depth control. Pure."""
 
 from math import inf
 from typing import Final
@@ -9,7 +9,8 @@ from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.learn.depth import DepthControl
 from meshfs.scheduler.learn.observation import Window
 
-# A window needs time to mean something and requests to average over; it ends all the same at the third.
+# A window lasts at least _WINDOW_MIN_S, and has at least _WINDOW_REQUESTS completions, so that its averages mean
+# something. After _WINDOW_MAX_S it ends in any case.
 _WINDOW_MIN_S: Final = 0.1
 _WINDOW_REQUESTS: Final = 32
 _WINDOW_MAX_S: Final = 1.0
@@ -17,7 +18,7 @@ _SMALL_BYTES: Final = 4096
 
 
 class Observer:
-    """``done`` for every request; ``is_hungry`` is set when the disk could have had more than there was."""
+    """Collects windows. The queue calls `done` for each completion, and sets `is_hungry` if it has nothing to send."""
 
     __slots__ = (
         "_busy_s",
@@ -41,16 +42,16 @@ class Observer:
     def __init__(self, costs: CostModel, depths: DepthControl) -> None:
         self._costs = costs
         self._depths = depths
-        #: What the requests at the disk together may take of its time before no more are sent.
+        #: The summed cost of requests at the disk, in seconds, from which on no more are sent.
         self.budget_s = inf
-        #: At some time in this window the disk had less than it may, and there was nothing to send.
+        #: Whether, at some time in this window, the disk could take more requests and there was none to send.
         self.is_hungry = False
         self._busy_since_s = 0.0
         self._set_budget()
         self._begin(0.0)
 
     def _set_budget(self) -> None:
-        """The depth is of small requests: what it is good for, large ones reach with fewer."""
+        """Convert the depth, which counts small requests, to a cost. Fewer large requests have the same cost."""
         if self._costs.calibrated:
             small_s = self._costs.cost(Op.READ, _SMALL_BYTES)
             self.budget_s = max(self._depths.depth * small_s, limits.DISK_BUDGET_MIN_S)
@@ -65,21 +66,21 @@ class Observer:
         self._busy_s = self._latency_s = self._longest_s = self._cost_s = 0.0
 
     def busy(self, now: float) -> None:
-        """The disk had nothing and gets something."""
+        """Take note that the idle disk gets its first request."""
         self._busy_since_s = now
 
     def held_back(self, *, depth: bool) -> None:
-        """Something waits because the depth is reached, or else the budget."""
+        """Take note that a request waits because the depth is reached, or (``depth`` is False) the budget."""
         self._held_back = True
         if not depth:
             self._depth = 0
 
     def gave_way(self) -> None:
-        """The system waits, and leaves a part of the depth to applications."""
+        """Take note that the system waits, and leaves a part of the depth to applications."""
         self._gave_way = True
 
     def done(self, request: DiskRequest, now: float, in_flight: int, waiting: int) -> None:
-        """A request has its result; ``in_flight`` are still there, ``waiting`` could take its place."""
+        """Count a completion. ``in_flight`` requests are still at the disk, and ``waiting`` requests in the queue."""
         op = request.op
         self._counts[op] += 1
         self._sizes[op] += request.length
@@ -99,13 +100,13 @@ class Observer:
             self._begin(now)
 
     def _look(self, now: float, in_flight: int) -> None:
-        """Close the window, or give it more time."""
+        """Close the window, or extend it if it has too few completions."""
         elapsed_s, count = now - self._start_s, sum(self._counts)
         if count < _WINDOW_REQUESTS and elapsed_s < _WINDOW_MAX_S:
             self._end_s = min(now + _WINDOW_MIN_S, self._start_s + _WINDOW_MAX_S)
             return
         if self._counts[Op.ZERO]:
-            # Its cost is not in the model: the window would say that the other requests cost more than they do.
+            # The model has no cost for zeroings: the other requests of the window would seem to cost more than they do.
             self._begin(now)
             return
         if in_flight:
