@@ -1,5 +1,6 @@
 """The cluster: its config file, and the keys by which its nodes know each other.
 
-config_text.py reads TOML so that each mistake has its line, config.py and config_scheduler.py say what the keys mean,
-and config_watch.py reads the file again when it changes. keys.py derives what two nodes log in with.
+config_text.py reads TOML and reports each mistake with its line. config.py and config_scheduler.py define the meaning
+of the keys. config_watch.py reads the file again when it changes, and config_changes.py compares it with the config in
+force. keys.py derives the passwords with which two nodes log in to each other.
 """

@@ -1,10 +1,10 @@
-"""The cluster's one config file: what its keys mean, and which combinations make sense.
+"""The cluster's config file: the meaning of its keys, and the combinations that are allowed.
 
-The file is the same on every node, so nothing here asks whether a disk or a key exists on
-this machine; the node that owns it does.
+The file is the same on every node, so this module does not check whether a disk or a key exists on this machine; the
+node that owns the disk or key checks that.
 
-Relative paths are relative to the folder of the file itself. Where CONFIG is a symbolic link, that is the file the link
-leads to: mount(8) resolves the link before meshfs sees it, so no other rule can hold for all commands.
+Relative paths are relative to the folder of the file itself. If CONFIG is a symbolic link, this is the folder of the
+link's target. mount(8) resolves the link before meshfs sees it, so no other rule can hold for all commands.
 """
 
 import base64
@@ -47,7 +47,7 @@ Claimed = TypeVar("Claimed", bound=Hashable)
 PORT_DEFAULT: Final = 4450
 PUBLIC_KEY_SIZE_BYTES: Final = 32
 
-# Node names become user names and key files, disk names the files of a share.
+# Node names become user names and names of key files. Disk names become names of files in a share.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE: Final = "a name of 1 to 63 of A-Z a-z 0-9 . _ - that starts with a letter or digit"
 
@@ -70,7 +70,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Multichannel:
-    """Channels of each pair of interfaces; a silent one is given up after `dead_after_s` while others answer."""
+    """The channels per pair of interfaces. One that is silent for `dead_after_s` while others answer is given up."""
 
     channels: int = CHANNELS_PER_PATH
     dead_after_s: float = CHANNEL_DEAD_AFTER_S
@@ -78,7 +78,7 @@ class Multichannel:
 
 @dataclass(frozen=True)
 class Disk:
-    """An image file or block device. `nodes` restricts single nodes below `access`; a limit of None is none."""
+    """An image file or block device. `nodes` restricts single nodes more than `access`. None means no limit."""
 
     name: str
     path: Path
@@ -95,9 +95,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Node:
-    """`metrics`: where its exporter tells Prometheus, None is nowhere. `state`: the folder of what it keeps.
+    """One node. `metrics` is the address and port where its exporter serves Prometheus; None: it serves no metrics.
 
-    `scratch_size_bytes`: how large the files of its share `scratch` may be together; of None there is no such share.
+    `state` is the folder for what the exporter keeps across restarts. `scratch_size_bytes` bounds the total size of the
+    files in its share `scratch`; with None, there is no such share.
     """
 
     name: str
@@ -119,10 +120,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Config:
-    """`path` is the file itself; `given` is the absolute path it was read by, which may be a link to it.
+    """A whole config. `path` is the file itself; `given` is the absolute path by which it was read, maybe a link to it.
 
-    A reload reads `given` again, because the link may lead to another file by then. `digest` is equal for files
-    that say the same, whatever their comments, order and place.
+    A reload reads `given` again, because the link may lead to another file by then. `digest` is equal for files with
+    the same keys and values, whatever their comments, order and place.
     """
 
     path: Path
@@ -139,7 +140,7 @@ class Config:
 
     @cached_property
     def _bare_policies(self) -> dict[str, DiskPolicy]:
-        """Of each disk (OWNER/NAME) what the scheduler's own part says nothing of: weights and its limits."""
+        """Return the policy of each disk (OWNER/NAME) without [scheduler]: nodes' weights and the disk's limits."""
         weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
         return {
             f"{node.name}/{disk.name}": DiskPolicy(
@@ -158,10 +159,10 @@ class Config:
             raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
 
     def node_of_host(self, host: str) -> Node:
-        """The node named as the host, in upper or lower case, where either name may have its domain or not.
+        """Return the node with the host's name, ignoring case; either name may be with or without its domain.
 
-        The same name is preferred to one that differs by the domain. Two names with different domains are two hosts.
-        Raises ConfigError when there is no such node, or more than one.
+        An equal name is preferred. Names with different domains never match. For example, host "n1.example" matches
+        node "n1", and host "n1" matches node "n1.example". Raises ConfigError for no such node, or for several.
         """
         wanted = host.casefold()
         known = {node.name.casefold(): node for node in self.nodes}
@@ -175,7 +176,7 @@ class Config:
         raise ConfigError(f"{self.path}: {found} named as this host ({host}); name the node that this is")
 
     def own_node(self, name: str | None) -> Node:
-        """The node of that name, or the one this host is where no name is given. Raises ConfigError."""
+        """Return the node of that name. If no name is given, return this host's node. Raises ConfigError."""
         return self.node(name) if name else self.node_of_host(socket.gethostname())
 
     @property
@@ -188,7 +189,7 @@ class Config:
         return tuple(address for node in self.nodes for address in node.addresses)
 
     def policy(self, node: str, disk: str) -> DiskPolicy:
-        """What the scheduler of a node's disk goes by. Raises ConfigError for a disk the config does not have."""
+        """Return the policy for the scheduler of a node's disk. Raises ConfigError if the config has no such disk."""
         name = f"{node}/{disk}"
         bare = self._bare_policies.get(name)
         if bare is None:
@@ -196,18 +197,18 @@ class Config:
         return self.scheduler.policy(name, bare)
 
     def processor_policy(self) -> DiskPolicy:
-        """What every exporter shares its processor by: the nodes' weights, and those of flows at every disk."""
+        """Return the policy by which exporters share their processor: weights of nodes, and of flows at every disk."""
         weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
         return self.scheduler.policy("", DiskPolicy(weights=weights))
 
 
 def disk_id(node: str, disk: str) -> str:
-    """The stable, cluster-wide name of a disk: its name in /mesh/disk/by-id."""
+    """Return the stable, cluster-wide name of a disk, which is its name in /mesh/disk/by-id."""
     return f"meshfs-{node}-{disk}"
 
 
 def load(path: Path | str) -> Config:
-    """Read and check the file. Raises ConfigError, whose text names the place."""
+    """Read and check the file. Raises ConfigError, whose text names the file, line and key."""
     given = Path(path).absolute()
     path = _real(given)
     source = Source(path)
@@ -232,7 +233,7 @@ def load(path: Path | str) -> Config:
 
 
 def _real(given: Path) -> Path:
-    """The path without symbolic links. Raises ConfigError for links that lead to themselves."""
+    """Return the path without symbolic links. Raises ConfigError for links that form a loop."""
     try:
         return given.resolve()
     except (OSError, RuntimeError) as error:
@@ -360,9 +361,9 @@ def _public_key(table: Table) -> str | None:
 
 
 def _check_nodes(tables: list[Table], nodes: tuple[Node, ...]) -> None:
-    """No two nodes share a name, an address with port, a socket, or the folder of their state.
+    """Check that no two nodes share a name, an address with port, a socket, or a state folder.
 
-    Metrics they may share: 127.0.0.1:9464 of every node is another machine's.
+    Nodes may share the address for metrics, because 127.0.0.1:9464 is a different machine's on every node.
     """
     names: dict[str, str] = {}
     endpoints: dict[tuple[str, int], str] = {}
@@ -387,7 +388,7 @@ def _meets(metrics: tuple[str, int], node: Node) -> bool:
 
 
 def _check_disks(table: Table, node: Node, known: set[str]) -> None:
-    """No two disks of a node share a name or a path; restrictions name nodes there are."""
+    """Check that no two disks of a node share a name or a path, and that restrictions name existing nodes."""
     names: dict[str, str] = {}
     paths: dict[Path, str] = {}
     for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
@@ -401,7 +402,7 @@ def _check_disks(table: Table, node: Node, known: set[str]) -> None:
 
 
 def _check_disk_ids(tables: list[Table], nodes: tuple[Node, ...]) -> None:
-    """Node "a" disk "b-c" and node "a-b" disk "c" would have one id."""
+    """Check that disk ids are unique. For example, node "a" disk "b-c" and node "a-b" disk "c" would share an id."""
     ids: dict[str, str] = {}
     for table, node in zip(tables, nodes, strict=True):
         for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
@@ -411,7 +412,7 @@ def _check_disk_ids(tables: list[Table], nodes: tuple[Node, ...]) -> None:
 
 
 def _claim(table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[Claimed], owner: str, rule: str) -> None:
-    """Enter what the owner claims, or fail at the key when it is claimed already."""
+    """Record the items that the owner claims, or fail at the key if another owner has claimed one of them."""
     for item in wanted:
         if item in taken:
             shown = format_endpoint(*item) if isinstance(item, tuple) else str(item)

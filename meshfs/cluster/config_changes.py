@@ -1,7 +1,7 @@
-"""Which settings differ between the config in force and the config file, and which of them need a restart. Pure.
+"""Find the settings that differ between the config in force and the config file, and those that need a restart. Pure.
 
-Each program has a view of a config: what it goes by, as values under the names an administrator
-knows them by. Two views are compared name by name.
+Each program has a view of a config: the values that it uses, under the names that an administrator knows. Two views are
+compared name by name.
 
     view["", "io_timeout_s"]          a setting of the whole cluster
     view["n2", "addresses"]           a setting of one node
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from meshfs.cluster.config import Config, Node
 from meshfs.model import Discipline
 
-#: Setting by (node or "", name).
+#: The value of each setting, by (node or "", name).
 View = Mapping[tuple[str, str], object]
 Name = tuple[str, str]
 
@@ -22,7 +22,7 @@ _THERE = "(there)"
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Lines for people that say what a reload would put in force, and what only a restart would."""
+    """Lines for people: the settings that a reload would put in force, and those that need a restart."""
 
     reload: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Changes:
 
 
 def compare(old: View, new: View, restart: Set[Name]) -> Changes:
-    """``restart``: names whose change cannot be put in force while the program runs."""
+    """Compare two views. ``restart`` has the names of settings that only a restart can put in force."""
     now: list[str] = []
     later: list[str] = []
     for node in dict.fromkeys(name[0] for name in (*old, *new)):
@@ -52,7 +52,7 @@ def _of_node(view: View, node: str) -> dict[str, object]:
 
 
 def mount_view(config: Config, node: str, keys: Mapping[str, str]) -> View:
-    """What a mount of ``node`` goes by; ``keys`` are the public keys by node, as `Keyring.prints` tells them."""
+    """Return the settings that a mount of ``node`` uses. ``keys`` are the public keys by node (`Keyring.prints`)."""
     own = config.node(node)
     view: dict[Name, object] = {**_cluster(config), ("", "io_timeout_s"): config.cluster.io_timeout_s}
     view["", "channels"], view["", "dead_after_s"] = config.multichannel.channels, config.multichannel.dead_after_s
@@ -69,7 +69,7 @@ def mount_view(config: Config, node: str, keys: Mapping[str, str]) -> View:
 
 
 def exporter_view(config: Config, node: str, keys: Mapping[str, str]) -> View:
-    """Return the settings that the exporter of ``node`` goes by."""
+    """Return the settings that the exporter of ``node`` uses. ``keys`` are the public keys by node."""
     scheduler = replace(config.scheduler, discipline=Discipline.FAIR)
     view: dict[Name, object] = {**_cluster(config), ("", "scheduler"): scheduler}
     view["", "discipline"] = config.scheduler.discipline

@@ -1,17 +1,17 @@
-"""The config's [scheduler] and [[scheduler.flow]]: how the disks of the cluster are shared.
+"""The config's [scheduler] and [[scheduler.flow]], which define how flows share the disks of the cluster.
 
     [scheduler]
-    system_floor = 0.2        what the system class has of every disk at least
-    discipline = "fair"       "fifo" for comparison
+    system_floor = 0.2        the part of every disk that the system class gets at least
+    discipline = "fair"       or "fifo", for comparison
 
-    [[scheduler.flow]]        one node's flow, at every disk or at one
+    [[scheduler.flow]]        settings of one node's flow, at every disk or at one
     node = "n2"
-    class = "app"             app unless given
-    disk = "n1/disk0"         every disk unless given
+    class = "app"             the default is app
+    disk = "n1/disk0"         the default is every disk
     weight, reservation, limit_iops, limit_bytes_per_s
 
-A flow for one disk goes before the same flow for every disk, key by key. Without a weight of its
-own a flow has its node's.
+If a flow has settings for one disk and for every disk, those for the one disk take precedence, key by key. A flow
+without a weight has the weight of its node.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -32,7 +32,7 @@ FLOW_TABLE_KEYS: Final = ("node", "class", "disk", *FLOW_KEYS)
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """One [[scheduler.flow]]; None where it says nothing. `disk` is OWNER/NAME, None is every disk."""
+    """One [[scheduler.flow]]. A setting that it does not have is None. `disk` is OWNER/NAME, or None for every disk."""
 
     node: str
     io_class: IoClass
@@ -47,7 +47,7 @@ class FlowSettings:
         return FlowKey(self.node, self.io_class)
 
     def over(self, policy: FlowPolicy) -> FlowPolicy:
-        """The policy with what is said here on top."""
+        """Return the policy with these settings on top."""
         said = {key: value for key in FLOW_KEYS if (value := getattr(self, key)) is not None}
         return replace(policy, **said)
 
@@ -59,7 +59,7 @@ class Scheduler:
     flows: tuple[FlowSettings, ...] = ()
 
     def policy(self, disk: str, bare: DiskPolicy) -> DiskPolicy:
-        """What holds at a disk (OWNER/NAME); `bare` has the nodes' weights and the disk's own limits."""
+        """Return the policy of a disk (OWNER/NAME). `bare` has the nodes' weights and the disk's own limits."""
         flows: dict[FlowKey, FlowPolicy] = {}
         for where in (None, disk):
             for settings in self._by_disk.get(where, ()):
@@ -76,7 +76,7 @@ class Scheduler:
 
 
 def read_scheduler(table: Table) -> Scheduler:
-    """Raises ConfigError at the key that is wrong by itself."""
+    """Read [scheduler]. Raises ConfigError at a key whose value is wrong by itself. See also `check_scheduler`."""
     return Scheduler(
         system_floor=table.number("system_floor", limits.SYSTEM_FLOOR, *RANGES["system_floor"]),
         discipline=table.choice("discipline", Discipline, Discipline.FAIR),
@@ -87,8 +87,11 @@ def read_scheduler(table: Table) -> Scheduler:
 def check_scheduler(
     table: Table, scheduler: Scheduler, nodes: Collection[str], disks: Mapping[str, DiskPolicy]
 ) -> None:
-    """Flows are of nodes and disks (OWNER/NAME -> what `Scheduler.policy` takes) there are, each is there
-    once, and no disk is promised away twice. Raises ConfigError at the flow that is one too many."""
+    """Check that flows name existing nodes and disks, that each flow occurs once, and that reservations fit each disk.
+
+    ``disks`` maps OWNER/NAME to the bare policy that `Scheduler.policy` takes. Raises ConfigError at the flow that is
+    wrong, or with which the reservations of a disk become too much.
+    """
     tables = _flow_tables(table)
     seen: set[tuple[FlowKey, str | None]] = set()
     for flow_table, settings in zip(tables, scheduler.flows, strict=True):
@@ -140,7 +143,7 @@ def _too_much(scheduler: Scheduler, disk: str, bare: DiskPolicy, nodes: Collecti
 
 
 def _guilty(scheduler: Scheduler, disk: str, bare: DiskPolicy, nodes: Collection[str]) -> int:
-    """The flow, in the file's order, with which what was possible became too much."""
+    """Return the index of the flow, in the file's order, with which the reservations of the disk become too much."""
     there = [index for index, settings in enumerate(scheduler.flows) if settings.disk in (None, disk)]
     guilty, possible = there[0], True
     for count, index in enumerate(there, 1):

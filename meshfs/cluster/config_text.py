@@ -1,7 +1,7 @@
-"""Reading one TOML file so that every mistake is named: file, line, key, what was found, what was expected.
+"""Read one TOML file, and report every mistake with file, line, key, the value found and the value expected.
 
-A `Table` wraps one TOML table: it knows its keys beforehand, refuses others with the nearest known
-one, and hands out values of the asked type. It knows nothing of what the keys mean.
+A `Table` wraps one TOML table. It has a list of known keys; for any other key it fails and suggests the most similar
+known one. Its getters return values of the requested type. The meaning of the keys is defined elsewhere (config.py).
 """
 
 import codecs
@@ -27,12 +27,12 @@ _HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY: Final = re.compile(r"^\s*([\w\-.\"' ]+?)\s*=")
 
 
-#: Enough that two configs of one cluster never meet in it.
+#: Long enough that different configs of one cluster never have the same digest.
 _DIGEST_CHARS: Final = 16
 
 
 class Source:
-    """The text of one file and where each of its keys stands."""
+    """The content of one file, and the line of each of its keys."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,16 +41,16 @@ class Source:
         try:
             self.root: dict[str, Any] = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
-            # ValueError covers TOMLDecodeError and integers of more digits than Python reads.
+            # ValueError covers TOMLDecodeError, and integers with more digits than Python converts.
             raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
     def digest(self) -> str:
-        """A short text that is the same for every file with the same keys and values."""
+        """Return a short text that is equal for all files with the same keys and values."""
         said = json.dumps(self.root, sort_keys=True, default=str)
         return hashlib.sha256(said.encode(errors="replace")).hexdigest()[:_DIGEST_CHARS]
 
     def fail(self, key: KeyPath, what: str) -> NoReturn:
-        """Raise ConfigError at the key, or at the nearest table around it that has a line."""
+        """Raise ConfigError at the line of the key, or of the nearest enclosing table whose line is known."""
         line = next((self._lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self._lines), None)
         where = f"{self.path}:{line}" if line else str(self.path)
         name = ".".join(str(part) for part in key if isinstance(part, str))
@@ -58,7 +58,7 @@ class Source:
 
 
 class Table:
-    """One table of the file; every getter raises ConfigError for a value it cannot return."""
+    """One table of the file. Every getter raises ConfigError for a value that it cannot return."""
 
     def __init__(self, source: Source, key: KeyPath, values: object, known: Sequence[str]) -> None:
         if not isinstance(values, dict):
@@ -77,11 +77,11 @@ class Table:
         self._source.fail(self._key if name is None else (*self._key, name), what)
 
     def value(self, name: str) -> object:
-        """The value as TOML gave it, or None."""
+        """Return the value as TOML has it, or None if it is missing."""
         return self._values.get(name)
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A string that is not empty and holds no NUL; without a default it has to be there."""
+        """Return a string that is not empty and has no NUL. Without a default, the key is required."""
         if name not in self._values and default is not None:
             return default
         value = self._value(name, "a string")
@@ -92,7 +92,7 @@ class Table:
         return value
 
     def texts(self, name: str) -> list[str]:
-        """An array of at least one string."""
+        """Return an array of at least one string."""
         value = self._value(name, "an array of strings")
         if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
             self.fail(name, f"found {describe(value)}, expected an array of at least one string")
@@ -114,7 +114,7 @@ class Table:
         return self.number(name, low, low, high) if name in self._values else None
 
     def choice(self, name: str, kind: type[Choice], default: Choice, among: Sequence[Choice] = ()) -> Choice:
-        """One of the enum's values (or of those in `among`)."""
+        """Return one of the enum's members, or of those in `among`, by its value."""
         value = self._values.get(name, default.value)
         allowed = [item.value for item in among or kind]
         if not isinstance(value, str) or value not in allowed:
@@ -122,11 +122,11 @@ class Table:
         return kind(value)
 
     def table(self, name: str, known: Sequence[str]) -> "Table":
-        """A table below this one; an absent one is empty."""
+        """Return a table below this one. A missing table is returned as an empty one."""
         return Table(self._source, (*self._key, name), self._values.get(name, {}), known)
 
     def open_table(self, name: str) -> "Table":
-        """A table whose keys are names the file chooses."""
+        """Return a table whose keys may be any names."""
         values = self._values.get(name, {})
         known = list(values) if isinstance(values, dict) else ()
         return Table(self._source, (*self._key, name), values, known)
@@ -135,7 +135,7 @@ class Table:
         return list(self._values)
 
     def tables(self, name: str, known: Sequence[str]) -> "list[Table]":
-        """An array of tables; an absent one is empty."""
+        """Return an array of tables. A missing array is returned as an empty one."""
         values = self._values.get(name, [])
         if not isinstance(values, list):
             self.fail(name, f"found {describe(values)}, expected an array of tables: [[{name}]]")
@@ -149,17 +149,17 @@ class Table:
 
 
 def locate_keys(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, of each table header and key that stands on a line of its own.
+    """Return the line number, from 1, of each table header and each key at the start of a line.
 
-    Elements of an array of tables are numbered from 0, as in ("node", 1, "disk", 0, "path").
-    Keys inside inline tables and multi-line strings are not found; a caller falls back to the
-    table around them.
+    Elements of an array of tables are numbered from 0, as in ("node", 1, "disk", 0, "path"). Keys inside inline tables
+    are not found, so a caller falls back to the enclosing table. Lines inside multi-line strings are skipped.
     """
     lines: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
     current: KeyPath = ()
     quote = ""
-    # TOML's lines end at a newline and nowhere else: other separators of Unicode may stand in strings and comments.
+    # TOML's lines end only at a newline. Strings and comments may contain Unicode's other line separators, so
+    # str.splitlines() would count wrongly.
     for number, line in enumerate(text.split("\n"), 1):
         if quote:
             quote = "" if line.count(quote) % 2 else quote
@@ -174,7 +174,7 @@ def locate_keys(text: str) -> dict[KeyPath, int]:
 
 
 def _enter(names: KeyPath, is_array: bool, counts: dict[KeyPath, int]) -> KeyPath:
-    """The path of the table a header opens: arrays on the way are entered at their last element."""
+    """Return the path of the table that a header opens. The path enters each array of tables at its last element."""
     path: KeyPath = ()
     for position, name in enumerate(names):
         path = (*path, name)
@@ -190,7 +190,7 @@ def _split_key(text: str) -> KeyPath:
 
 
 def _read(path: Path) -> str:
-    """The whole text. Raises ConfigError for what cannot be read or is no UTF-8 text."""
+    """Return the whole text. Raises ConfigError for a file that cannot be read or is not UTF-8 text."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -204,14 +204,14 @@ def _read(path: Path) -> str:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """open(2) that does not wait for good where the path is a pipe nobody writes to."""
+    """Open without blocking: if the path is a pipe without a writer, a plain open(2) would wait for ever."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def decode(path: Path, data: bytes) -> str:
-    """The text of a TOML file, which is UTF-8, with or without the mark that some editors put before it.
+    """Return the text of a TOML file, which is UTF-8, with or without a byte order mark at its start.
 
-    Raises ConfigError that names the encoding or the line where it is something else.
+    Raises ConfigError for any other encoding; its text names the encoding or the line.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(f"{path}:1: UTF-16 text, expected UTF-8: save the file in that encoding")
@@ -221,7 +221,7 @@ def decode(path: Path, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The position counts from behind the mark.
+        # The position in the error does not count the byte order mark.
         start = error.start + (len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0)
         line = data.count(b"\n", 0, start) + 1
         raise ConfigError(

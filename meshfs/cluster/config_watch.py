@@ -1,7 +1,7 @@
-"""Whether the config file and the keys still say what a running process goes by.
+"""Watch whether the config file and the key files still agree with the config that a running process has in force.
 
-A look costs a few stat(2) calls; the file is read again only when one of them changed. A file that
-cannot be used is remembered with its mistake, which would otherwise be found at the next restart.
+A look costs a few stat(2) calls; the files are read again only when one has changed. If the config cannot be used, its
+mistake goes into the status. Otherwise it would be found only at the next restart.
 """
 
 import logging
@@ -22,13 +22,13 @@ from meshfs.telemetry.documents import ConfigState
 
 logger = logging.getLogger(__name__)
 
-#: Names, sizes and times of all files that matter.
+#: (path, inode, size, modification time) of the config file and of each key file.
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A config with all key files read: ``prints`` and ``missing`` are what `Keyring` says by these names."""
+    """A config with all key files read. ``prints`` and ``missing`` are the results of `Keyring`'s methods."""
 
     config: Config
     node: Node
@@ -38,7 +38,7 @@ class Loaded:
 
 
 def read(path: Path, name: str | None) -> Loaded:
-    """What a process of that node, or of the one this host is, needs of its config. Blocks; raises ConfigError."""
+    """Read the config and keys for a process of the named node, or of this host's node. Blocks. Raises ConfigError."""
     config = load(path)
     node = config.own_node(name)
     keyring = Keyring(config, node.name)
@@ -46,7 +46,7 @@ def read(path: Path, name: str | None) -> Loaded:
 
 
 class ConfigWatch:
-    """``compare`` says what a config that was read differs in from what is in force."""
+    """Watches the files. ``compare`` returns the differences between a config that was read and the one in force."""
 
     def __init__(self, path: Path, node: str, compare: Callable[[Loaded], Changes]) -> None:
         self._path = path
@@ -59,7 +59,7 @@ class ConfigWatch:
         self._changes = Changes()
 
     def state(self) -> ConfigState:
-        """Return what status documents have under "config_state"."""
+        """Return the value of "config_state" in status documents."""
         changes = self._changes
         return {"error": self._error, "reload": list(changes.reload), "restart": list(changes.restart)}
 
@@ -69,19 +69,22 @@ class ConfigWatch:
             try:
                 await self.look()
             except Exception:
-                # A fault of ours in looking must not end the I/O of a node.
+                # A bug in this comparison must not end the I/O of a node.
                 logger.exception("cannot compare the config file with what is in force")
             await trio.sleep(limits.PROBLEMS_LOOK_S)
 
     async def look(self, *, again: bool = False) -> None:
-        """``again``: what is in force changed, so compare even if the files did not."""
+        """Compare the files with the config in force, if they have changed since the last look.
+
+        With ``again``, compare in any case, because the config in force has changed.
+        """
         try:
             seen = await self._files.call(self._sign, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
             if seen == self._seen and not again:
                 return
             loaded = await self._files.call(read, self._path, self._node, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
         except TookTooLong as error:
-            # Whatever comes of it later is looked at anew.
+            # Forget the signature, so that the next look reads the files again.
             self._seen, self._error, self._changes = None, f"{self._path}: {error}", Changes()
             return
         except ConfigError as error:
@@ -93,7 +96,7 @@ class ConfigWatch:
 
     def _sign(self) -> Signature:
         found = [self._path]
-        # Where the folder of the keys is missing, reading them says so better.
+        # If the folder of the keys is missing, reading the keys gives a better error.
         with suppress(OSError):
             found += sorted(path for path in self._keys.iterdir() if path.suffix in (".pub", ".key"))
         return tuple(_stat(path) for path in found)

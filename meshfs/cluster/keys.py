@@ -1,13 +1,13 @@
-"""Who a node is: X25519 key pairs, as in WireGuard, and the passwords two nodes derive from them.
+"""The identity of nodes: X25519 key pairs, as in WireGuard, and the passwords that two nodes derive from them.
 
-The keys folder holds, in base64 with a newline:
+The keys folder has these files, in base64 with a newline:
 
     NODE.key    the private key, mode 0600, only on the node itself
-    NODE.pub    the public key, on every node (or in the config as `public_key`)
+    NODE.pub    the public key, on every node, unless the config has it as `public_key`
 
-The password with which node A logs in to exporter B is HKDF-SHA256 of the X25519 shared
-secret of A and B, bound to a version label, the cluster, and the ordered pair (A, B). Both
-ends compute it, so nothing secret is ever sent or stored for it.
+The password with which node A logs in to exporter B is HKDF-SHA256 (RFC 5869) of the X25519 shared secret of A and B.
+It is bound to a version label, the cluster, and the ordered pair (A, B). Both ends compute the password, so it is never
+sent or stored.
 """
 
 import base64
@@ -39,7 +39,7 @@ _LABEL: Final = b"meshfs pairwise password, version 1"
 
 
 class Generated(enum.Enum):
-    """What `generate` found and did."""
+    """The result of `generate`; the value is a text for people."""
 
     PAIR = "made a key pair"
     PUBLIC = "made the public key of the private key that is there"
@@ -52,7 +52,7 @@ def private_path(folder: Path, node: str) -> Path:
 
 
 def has_private_key(folder: Path, node: str) -> bool:
-    """Whether the node's private key is here. Raises KeyFileError where that cannot be found out."""
+    """Return whether the node's private key is in the folder. Raises KeyFileError if the folder cannot be read."""
     path = private_path(folder, node)
     try:
         path.lstat()
@@ -68,9 +68,9 @@ def public_path(folder: Path, node: str) -> Path:
 
 
 def generate(folder: Path, node: str) -> Generated:
-    """Make what is missing of a node's key pair; a file that exists is never written to.
+    """Make the missing files of a node's key pair. An existing file is never changed.
 
-    Raises KeyFileError when a file cannot be made, or the private key that is there is bad.
+    Raises KeyFileError when a file cannot be made, or when the existing private key is bad.
     """
     private_file, public_file = private_path(folder, node), public_path(folder, node)
     if os.path.lexists(private_file):
@@ -80,7 +80,7 @@ def generate(folder: Path, node: str) -> Generated:
         _create(public_file, _public_bytes(private.public_key()), 0o644)
         return Generated.PUBLIC
     if os.path.lexists(public_file):
-        # A second pair would lock the node out wherever the first public key was copied to.
+        # With a second key pair, the node could not log in where its first public key was copied to.
         return Generated.ELSEWHERE
     private = X25519PrivateKey.generate()
     raw = private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
@@ -90,7 +90,10 @@ def generate(folder: Path, node: str) -> Generated:
 
 
 def load_private(path: Path) -> X25519PrivateKey:
-    """Raises KeyFileError unless the file is a key, regular, ours or root's, and closed to all others."""
+    """Read a private key. Raises KeyFileError for a bad key or an unsafe file.
+
+    The file must be a regular one, owned by root or this user, and not accessible to others.
+    """
     return X25519PrivateKey.from_private_bytes(_decode(_read(path, private=True), str(path)))
 
 
@@ -103,16 +106,16 @@ def parse_public(text: str, where: str) -> X25519PublicKey:
 
 
 def pairwise_password(own: X25519PrivateKey, peer: X25519PublicKey, cluster: str, initiator: str, exporter: str) -> str:
-    """The password with which `initiator` logs in to `exporter`: base64url, safe in any command line.
+    """Return the password with which `initiator` logs in to `exporter`, in base64url, which is safe in command lines.
 
-    Raises KeyFileError for a public key whose shared secret is zero whatever the private key
-    (RFC 7748 section 6.1), as anybody could compute the password then.
+    Raises KeyFileError for a public key that gives the shared secret zero with every private key (RFC 7748 section
+    6.1), because anybody could compute such a password.
     """
     try:
         secret = own.exchange(peer)
     except ValueError as error:
         raise KeyFileError(f"a public key of {initiator} or {exporter} is not usable: {error}") from error
-    # Each field carries its length, so that no two lists of fields give the same bytes.
+    # The length precedes each field, so that no two lists of fields give the same bytes.
     fields = [part.encode() for part in (cluster, initiator, exporter)]
     info = b"".join(len(field).to_bytes(2, "big") + field for field in (_LABEL, *fields))
     raw = HKDF(SHA256(), PASSWORD_SIZE_BYTES, salt=_LABEL, info=info).derive(secret)
@@ -120,10 +123,10 @@ def pairwise_password(own: X25519PrivateKey, peer: X25519PublicKey, cluster: str
 
 
 class Keyring:
-    """One node's own private key and everybody's public keys, as far as they are there.
+    """One node's private key, and the public keys of all nodes that have one.
 
-    Raises KeyFileError when the node's own key is missing, bad, or not the pair of its public
-    key. What is wrong with another node's public key is found when that node is met.
+    Raises KeyFileError when the node's own private key is missing, bad, or does not belong to its public key. A missing
+    or bad public key of another node is an error only when that key is used.
     """
 
     def __init__(self, config: Config, node: str) -> None:
@@ -137,19 +140,19 @@ class Keyring:
             raise KeyFileError(f"{path}: not the private key of the public key the cluster has for {node}")
 
     def password_to(self, exporter: str) -> str:
-        """What this node logs in to the exporter with."""
+        """Return the password with which this node logs in to the exporter. Raises KeyFileError."""
         peer = self._public(self._config.node(exporter))
         return pairwise_password(self._private, peer, self._config.cluster.name, self.node.name, exporter)
 
     def password_from(self, initiator: str) -> str:
-        """What the initiator has to log in to this node's exporter with."""
+        """Return the password with which the initiator logs in to this node's exporter. Raises KeyFileError."""
         peer = self._public(self._config.node(initiator))
         return pairwise_password(self._private, peer, self._config.cluster.name, initiator, self.node.name)
 
     def passwords(self) -> Mapping[str, str]:
-        """Who may log in to this node's exporter, and with what: node name -> password.
+        """Return the passwords of the nodes that may log in to this node's exporter, by node name.
 
-        A node whose public key is missing or bad is logged once, and left out.
+        A node whose public key is missing or bad is logged and left out.
         """
         accepted = {}
         for node in self._config.nodes:
@@ -160,16 +163,19 @@ class Keyring:
         return accepted
 
     def missing(self) -> Mapping[str, str]:
-        """The nodes whose public key is missing or bad, and why."""
+        """Return the reason for each node whose public key is missing or bad."""
         return {name: found for name, found in self._look().items() if isinstance(found, str)}
 
     def prints(self) -> Mapping[str, str]:
-        """Every node's public key, or an empty text; two keyrings with equal prints give equal passwords."""
+        """Return each node's public key in hex, or an empty text without one.
+
+        Two keyrings of a node with equal prints give equal passwords.
+        """
         found = self._look()
         return {name: "" if isinstance(key, str) else _public_bytes(key).hex() for name, key in found.items()}
 
     def _look(self) -> Mapping[str, X25519PublicKey | str]:
-        """Each node's public key, or why there is none."""
+        """Return each node's public key, or the reason why there is none."""
         found: dict[str, X25519PublicKey | str] = {}
         for node in self._config.nodes:
             try:
@@ -188,7 +194,7 @@ class Keyring:
         return public
 
     def _published(self, node: Node) -> X25519PublicKey | None:
-        """The public key in the config or the keys folder; both together have to agree."""
+        """Return the public key in the config or in the keys folder. If both have one, the two must be equal."""
         path = public_path(self._config.cluster.keys, node.name)
         in_folder = load_public(path) if os.path.lexists(path) else None
         if node.public_key is None:
@@ -209,7 +215,7 @@ def _decode(text: str, where: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != KEY_SIZE_BYTES:
-        # The text itself may be a secret and stays out of the message.
+        # The text may be a secret, so the message must not contain it.
         raise KeyFileError(f"{where}: not a key, expected {KEY_SIZE_BYTES} bytes in base64 on one line")
     return raw
 
@@ -247,10 +253,10 @@ def _check_file(path: Path, status: os.stat_result, *, private: bool) -> None:
 
 
 def _create(path: Path, raw: bytes, mode: int) -> None:
-    """Make the file whole or not at all, durable, and never in place of another.
+    """Make the file as a whole or not at all, make it durable, and never replace another file.
 
-    link(2) refuses a name that exists, and mkstemp makes its file with mode 0600, so the key
-    is at no moment half there or readable by others.
+    link(2) refuses an existing name, and mkstemp makes its file with mode 0600. So the key is never there in part, and
+    never readable by others.
     """
     temporary = ""
     try:
