@@ -1,4 +1,4 @@
-"""What a mount shows: the catalog of the disks that are known, and the tree of files and folders made from it. Pure.
+"""The contents of a mount: the catalog of known disks, and the tree of files and folders made from it. Pure.
 
-Nothing here knows FUSE or SMB, so that the tree can be tested by itself and shown by any front end.
+This package does not depend on FUSE or SMB, so the tree can be tested alone and shown by any front end.
 """

@@ -1,20 +1,19 @@
-"""What the exporters announce, merged into the disks of the cluster; pure.
+"""Merge the disks that the exporters announce into the disks of the cluster. Pure.
 
-Every exporter announces a list of disks. The catalog keeps the last list of each and
-derives one disk per id:
+Every exporter announces a list of disks. The catalog keeps the last list of each exporter, and derives one disk per id:
 
-    exporter                        its disks
-    connected, announces it         there
-    connected, no longer announces  gone
-    lost                            there, state "absent": their I/O waits for the exporter
+    exporter                           the disk in the catalog
+    connected, announces the disk      is present
+    connected, announces it no longer  is removed
+    not connected                      stays, in state "absent": its I/O waits for the exporter
 
-An exporter that was started anew knows nothing of a missing disk, and announces no size. Such a disk keeps what was
-known of it: with a size of 0 the kernel would show a reader the end of the file instead of an error.
+After a restart, an exporter does not know the size of a missing disk, and announces 0. The catalog then keeps the
+earlier size and facts. With a size of 0, the kernel would show a reader the end of the file instead of an error.
 
-An id two exporters announce belongs to the first owner for as long as that one announces it;
-among equals the order of the config decides. The other one is a problem to report, never a
-second disk under the same name. The same holds for what cannot be a file name and for a list
-longer than ``limits.DISKS_PER_NODE_MAX``: an exporter that lies costs its own disks only.
+If two exporters announce the same id, the disk belongs to the first owner as long as that one announces it. If both are
+new, the order of the config decides. The other exporter's disk is refused and reported as a problem, so there is never
+a second disk with the same id. Disks whose id or name cannot be a file name, and disks beyond
+``limits.DISKS_PER_NODE_MAX``, are refused too. An exporter with wrong announcements thus loses only its own disks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ NAME_MAX_BYTES: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class CatalogDisk:
-    """One disk of the cluster; ``present`` is False while its exporter is away."""
+    """One disk of the cluster. ``present`` is False while no session reaches its exporter."""
 
     info: DiskInfo
     present: bool
@@ -48,7 +47,7 @@ class _Exporter:
 
 
 class Catalog:
-    """Merges what the exporters announce. ``nodes`` are those of the config, in its order."""
+    """Merges the announcements of the exporters. ``nodes`` are the config's nodes, in its order."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
         self._exporters = {node: _Exporter() for node in nodes}
@@ -56,7 +55,7 @@ class Catalog:
         self._collisions: tuple[str, ...] = ()
 
     def take_nodes(self, nodes: Sequence[str]) -> None:
-        """Take the nodes of another config. Disks of nodes that are gone go with them."""
+        """Take the nodes of another config. Disks of nodes that it does not have are removed."""
         self._exporters = {node: self._exporters.get(node) or _Exporter() for node in nodes}
         self._merge()
 
@@ -66,12 +65,12 @@ class Catalog:
 
     @property
     def disks(self) -> Mapping[str, CatalogDisk]:
-        """Every disk by its id, in the order of ids."""
+        """Return every disk by its id, sorted by id."""
         return self._disks
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What was refused and why, one line each. A line stays until its cause is gone."""
+        """Return one line for each refused disk, with the reason. A line stays until its cause is gone."""
         own = [problem for exporter in self._exporters.values() for problem in exporter.problems]
         return (*own, *self._collisions)
 
@@ -111,7 +110,7 @@ class Catalog:
 
 
 def _as_known(info: DiskInfo, known: DiskInfo | None) -> DiskInfo:
-    """Return the announcement; that of a missing disk keeps what was known of the disk before."""
+    """Return the announced disk. If a missing disk is announced without a size, return its earlier facts instead."""
     if info.state is not DiskState.MISSING or info.size_bytes or known is None:
         return info
     return replace(known, state=info.state, why=info.why, access=info.access)

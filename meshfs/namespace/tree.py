@@ -1,19 +1,19 @@
-"""The tree of a mount: inodes, directories, symlinks; pure.
+"""The tree of a mount: inodes, directories and symlinks. Pure.
 
     /disk/by-id/<id>                          the disks
     /disk/by-node/<node>/<name>               -> ../../by-id/<id>
     /disk/by-enclosure/<enclosure>/<slot>     -> ../../by-id/<id>
     /enclosure/by-id, /enclosure/by-node      empty until enclosures are announced
-    /.meshfs/status                           found by name, listed by nobody (as in /proc: made when opened)
+    /.meshfs/status                           found by name but not listed; its content is made at open, as in /proc
 
-``update`` brings the tree to what the catalog says. A path of one kind keeps its inode number
-for the mount's life, also over a time in which it is gone (the most recent
-``limits.INODES_REMEMBERED_MAX`` paths are remembered; numbers are never given twice, so an
-evicted path only gets a new one). A directory's mtime moves when its contents change.
+``update`` changes the tree to show the catalog's disks. A path of one kind keeps its inode number for the mount's
+lifetime, also if it disappears and comes back. The tree remembers the ``limits.INODES_REMEMBERED_MAX`` most recent
+paths. A number is never used twice, so a forgotten path only gets a new number. A directory's mtime changes with its
+contents.
 
-A disk's file is the file of one device or image (``DiskInfo.instance``): when another one takes the
-name, the path gets another inode. The kernel keeps cached pages by inode, so the pages of the old
-disk are never read, nor its dirty pages written, through a file that was opened on the new one.
+A disk's file belongs to one device or image (``DiskInfo.instance``). If another one takes the name, the path gets
+another inode. The kernel keeps cached pages by inode. So a file opened on the new disk never reads the old disk's
+pages, and the old disk's dirty pages are never written to the new one.
 """
 
 import stat
@@ -28,7 +28,7 @@ from meshfs.namespace.catalog import CatalogDisk, is_file_name
 ROOT_INODE: Final = 1
 STATUS_PATH: Final = "/.meshfs/status"
 XATTR_PREFIX: Final = b"user.meshfs."
-#: The same attributes for callers who may not read the disk.
+#: The prefix of the same attributes for callers who may not read the disk.
 XATTR_OPEN_PREFIX: Final = b"system.meshfs."
 BLOCK_BYTES: Final = 4096
 
@@ -36,7 +36,7 @@ _MODES: Final = {Access.READ_WRITE: 0o660, Access.READ_ONLY: 0o440, Access.NONE:
 
 
 class Node:
-    """What every entry has. ``mode`` includes the bits of the file's type; times are in ns of the epoch."""
+    """Base class of all entries. ``mode`` includes the bits of the file type; times are ns since the epoch."""
 
     __slots__ = ("inode", "mode", "mtime_ns", "path")
 
@@ -48,7 +48,7 @@ class Node:
 
 
 class Directory(Node):
-    """A directory. All ``entries`` are found by lookup, and those in ``hidden`` are not listed."""
+    """A directory. Lookup finds all ``entries``; listing leaves out the names in ``hidden``."""
 
     __slots__ = ("entries", "hidden", "parent")
 
@@ -75,7 +75,7 @@ class Symlink(Node):
 
 
 class StatusFile(Node):
-    """The status file. Its content is made at open for the opener, as not everybody may see everybody's I/O."""
+    """The status file. Its content is made at open for the opener, because not every user may see all users' I/O."""
 
     __slots__ = ()
 
@@ -84,7 +84,7 @@ class StatusFile(Node):
 
 
 class DiskFile(Node):
-    """A disk's file. ``disk`` is what the catalog said last; ``instance`` is the device or image behind it."""
+    """A disk's file. ``disk`` is the catalog's last entry for it; ``instance`` is the device or image behind it."""
 
     __slots__ = ("disk", "instance")
 
@@ -94,7 +94,7 @@ class DiskFile(Node):
         self.instance = disk.info.instance
 
     def is_of(self, disk: CatalogDisk) -> bool:
-        """Return whether this can be the file of ``disk``. A disk whose device is not known now keeps its file."""
+        """Return whether this can be the file of ``disk``. A disk without a known device keeps its file."""
         return not disk.info.instance or not self.instance or disk.info.instance == self.instance
 
     def become(self, disk: CatalogDisk, now_ns: int) -> None:
@@ -107,7 +107,7 @@ class DiskFile(Node):
         self.instance = disk.info.instance or self.instance
 
     def xattrs(self) -> dict[bytes, bytes]:
-        """Return the extended attributes. One that is not known (serial, slot, ...) is left out."""
+        """Return the extended attributes. Those with an unknown value (serial, slot, ...) are left out."""
         info = self.disk.info
         values = {
             "id": info.id,
@@ -136,7 +136,7 @@ class Tree:
         self._next_inode = ROOT_INODE
         self._numbers: OrderedDict[tuple[type[Node], str], int] = OrderedDict()
         self._by_inode: dict[int, Node] = {}
-        # Inodes of disks' files that this update removed.
+        # Inodes of disks' files that the current update removed, or whose disks grew.
         self._stale: list[int] = []
         self.root = self._directory("/", None, now_ns)
         hidden = self._directory("/.meshfs", self.root, now_ns)
@@ -146,18 +146,18 @@ class Tree:
         self.update({}, now_ns)
 
     def get(self, inode: int) -> Node | None:
-        """Return the node with that number, or None when it is gone."""
+        """Return the node with that inode number, or None if there is none now."""
         return self._by_inode.get(inode)
 
     def take_nodes(self, nodes: Sequence[str]) -> None:
-        """Take the nodes of another config. Their folders come and go with the next ``update``."""
+        """Take the nodes of another config. The next ``update`` adds and removes their folders."""
         self._cluster_nodes = tuple(nodes)
 
     def update(self, disks: Mapping[str, CatalogDisk], now_ns: int) -> list[int]:
-        """Bring the tree to exactly these disks (the config's nodes stay).
+        """Make the tree show exactly these disks, and the folders of all the config's nodes.
 
-        Returns the inodes of disks' files whose cached pages and attributes are no longer valid: those that are
-        gone, and those that grew, where a reader would still meet the old end.
+        Returns the inodes of disks' files whose cached pages and attributes are no longer valid: files that are gone,
+        and files of disks that grew, because a reader would otherwise still see the old end.
         """
         self._stale = []
         by_id: dict[str, CatalogDisk | str] = dict(disks)
@@ -219,7 +219,7 @@ class Tree:
         return directory
 
     def _drop(self, node: Node) -> None:
-        # A replaced symlink keeps its number, which then is the new node's.
+        # A replaced symlink has the same number as the new one, which must stay.
         if self._by_inode.get(node.inode) is node:
             del self._by_inode[node.inode]
             if isinstance(node, DiskFile):
@@ -241,7 +241,7 @@ class Tree:
         return number
 
     def _forget_oldest(self) -> None:
-        """Forget the path that was made longest ago and is gone."""
+        """Forget the least recently used path that is not in the tree now."""
         for key, number in self._numbers.items():
             if number not in self._by_inode:
                 del self._numbers[key]

@@ -1,5 +1,5 @@
-"""What every command of this product does alike.
+"""The common parts of all commands of this product.
 
-command.py treats the standard streams and exit statuses, control.py answers requests at a process's control socket,
-and control_client.py asks there.
+command.py handles the standard streams and exit statuses. control.py answers requests at a process's control socket,
+and control_client.py sends them.
 """

@@ -1,12 +1,12 @@
-"""What every command does with its standard streams, so that a full disk or a closed pipe gives no traceback.
+"""The standard streams of every command, handled so that a full disk or a closed pipe gives no traceback.
 
-    standard output   Where it cannot be written, one line on standard error says why, and the exit status is not 0: a
-                      script must not take a cut table for the whole. A reader that went away (head, less) is the
-                      exception: it has seen enough, so the command ends without a word, as cat(1) does.
-    standard error    Where it cannot be written, there is nobody left to tell, and the exit status says enough.
+    standard output   If it cannot be written, one line on standard error gives the reason, and the exit status is not
+                      0. Otherwise a script might take a truncated table for the whole. If the reader has closed the
+                      pipe (head, less), the command ends without a message, like cat(1).
+    standard error    If it cannot be written, the error is ignored, because no place is left to report it.
 
-A stream that was closed by the caller counts as one that cannot be written; Python itself would print the errors of
-a closed standard error to standard output. Names that the locale has no letters for are written with backslashes.
+A stream that the caller closed counts as one that cannot be written. Python itself would print errors to standard
+output if standard error is closed. Characters that the locale cannot encode are written as backslash escapes.
 """
 
 import errno
@@ -25,7 +25,7 @@ _ERRORS: Final = "backslashreplace"
 
 
 class OutputFailed(MeshfsError):
-    """Standard output cannot be written. It is no OSError, as handlers of those concern other files."""
+    """Standard output cannot be written. This is no OSError, because handlers of OSError are meant for other files."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"standard output: {error.strerror}")
@@ -37,13 +37,16 @@ def version_text(program: str) -> str:
 
 
 def run_command(program: str, work: Callable[[], int]) -> int:
-    """The exit status of `work`, or EXIT_OUTPUT where its output cannot be written. Also of a `work` that exits."""
+    """Run `work`, and return its exit status, also if it raises SystemExit.
+
+    Return EXIT_OUTPUT if standard output cannot be written.
+    """
     _open_streams()
     try:
         status = _status_of(work)
         sys.stdout.flush()
     except OutputFailed as error:
-        # What is buffered still must not fail again when Python ends.
+        # The rest of the buffer must not fail again when Python flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         if not error.is_reader_gone:
             print(f"{program}: {error}", file=sys.stderr)
@@ -55,17 +58,17 @@ def _status_of(work: Callable[[], int]) -> int:
     try:
         return work()
     except SystemExit as exit_:
-        # argparse ends the process after it printed a help or an error.
+        # argparse raises SystemExit after it has printed a help text or an error.
         return exit_.code if isinstance(exit_.code, int) else int(bool(exit_.code))
 
 
 def _open_streams() -> None:
-    """Make sys.stdout and sys.stderr of descriptors 1 and 2; those of a test's capture stay."""
+    """Replace sys.stdout and sys.stderr by streams on descriptors 1 and 2, unless a test captures them."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Writing to it fails, as to a closed one, and no other file gets its number.
+            # The descriptor is closed. Open it so that using it still fails, but no other file gets its number.
             os.open(os.devnull, os.O_WRONLY if descriptor == 0 else os.O_RDONLY)
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
@@ -80,7 +83,7 @@ def _text(raw: io.FileIO, before: io.TextIOBase | None, *, line_buffering: bool 
 
 
 class _Readable(Protocol):
-    """Has bytes to read, as collections.abc.Buffer says from Python 3.12 on."""
+    """An object with readable bytes. From Python 3.12 on, this is collections.abc.Buffer."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 

@@ -1,12 +1,12 @@
-"""The control socket: one JSON object per line in, one out.
+"""The control socket: each request and each answer is one JSON object on one line.
 
-Its mode is 0600, so only its owner and root can ask. Each of them may be a script that forgot to close what it opened:
-past CONTROL_CONNECTIONS_MAX the connection that has waited the longest without asking is ended for a newcomer.
+The socket's mode is 0600, so only its owner and root can connect. A script of theirs may forget to close connections.
+When there are CONTROL_CONNECTIONS_MAX, a new connection therefore replaces the one that has been silent the longest.
 
-    {"verb": "status", ...}  ->  what the verb's handler makes of the request
+    {"verb": "status", ...}  ->  the answer of the verb's handler
     anything else            ->  {"error": "..."}
 
-An answer may be megabytes: it is encoded piece by piece, so that I/O goes on meanwhile.
+An answer may have megabytes. It is encoded piece by piece, so that I/O continues meanwhile.
 """
 
 import json
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 Request = Mapping[str, object]
 Answer = Mapping[str, object]
-#: Raises RefusedError. May take its time; I/O goes on only while it waits.
+#: Makes the answer to a request. Raises RefusedError. It may take long, but I/O continues only while it awaits.
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
-#: trio's logger, which reports that no file descriptor is left to accept a connection with.
+#: trio's logger, which reports that a connection cannot be accepted because no file descriptor is left.
 _ACCEPTING = logging.getLogger("trio.serve_listeners")
 
 
@@ -39,20 +39,20 @@ class RefusedError(MeshfsError):
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Keep the line and drop the traceback: that the process has no descriptor left is no fault in a program."""
+    """Keep the line and drop the traceback, because a lack of descriptors is no bug in the program."""
     record.exc_info = None
     return True
 
 
 class _Silent:
-    """The connections that are there, and which of them have not asked anything, the longest silent one first."""
+    """The number of connections, and the silent ones among them, which wait for a request, longest first."""
 
     def __init__(self) -> None:
         self.count = 0
         self._scopes: OrderedDict[trio.CancelScope, None] = OrderedDict()
 
     def make_room(self) -> bool:
-        """Return whether one more connection may be served. To make room, the longest silent one may be ended."""
+        """Return whether one more connection may be served. If needed, end the one that is silent the longest."""
         if self.count < limits.CONTROL_CONNECTIONS_MAX:
             return True
         if not self._scopes:
@@ -63,7 +63,7 @@ class _Silent:
 
     @contextmanager
     def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
-        """Count the connection of that scope as silent during the block."""
+        """Count the connection with this scope as silent during the block."""
         self._scopes[scope] = None
         try:
             yield
@@ -93,7 +93,7 @@ async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) 
 
 
 async def converse(stream: trio.abc.Stream, verbs: Mapping[str, Handler], silent: _Silent | None = None) -> None:
-    """Answer one connection line by line. Silence and overlong lines end it."""
+    """Answer the requests of one connection, line by line. A long silence or an overlong line ends the connection."""
     silent = silent or _Silent()
     received = bytearray()
     while True:
@@ -119,7 +119,7 @@ async def answer(line: bytes, verbs: Mapping[str, Handler]) -> bytes:
     except RefusedError as error:
         made = {"error": str(error)}
     except Exception:
-        # What is wrong with a verb must not end the I/O of a node.
+        # A bug in a verb's handler must not end the I/O of a node.
         logger.exception("a control request failed")
         made = {"error": "it failed; the log of the process that was asked has the reason"}
     encoded = await _encode(made)

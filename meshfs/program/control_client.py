@@ -1,6 +1,6 @@
-"""Asking a running mount or exporter, as one who must not hang on its account.
+"""Send requests to a running mount or exporter, without hanging if it hangs.
 
-A mount whose process is stuck blocks open(2) for good, and an exporter may not answer: each wait is bounded.
+A mount whose process is stuck blocks open(2) for ever, and an exporter may not answer. So each wait is bounded.
 """
 
 import errno
@@ -22,7 +22,7 @@ STATUS_FILE: Final = ".meshfs/status"
 
 T = TypeVar("T")
 
-#: Codes of problems: why there is no answer.
+#: Codes of problems, for the reasons why there is no answer.
 NOT_ALLOWED: Final = "not-allowed"
 MOUNT_DEAD: Final = "mount-dead"
 MOUNT_STUCK: Final = "mount-stuck"
@@ -42,7 +42,7 @@ class NoAnswer(MeshfsError):
 def read_control(
     path: Path, request: Mapping[str, object], timeout_s: float = CONTROL_TIMEOUT_S, *, who: str = "the exporter"
 ) -> Fields:
-    """Send one line of JSON and return the answer. Raises NoAnswer, whose text calls the process ``who``."""
+    """Send one request and return the answer. Raises NoAnswer, whose text calls the process ``who``."""
     deadline = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
@@ -69,7 +69,7 @@ def read_mount(point: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
 
 
 def read_mount_unbounded(point: Path) -> Fields:
-    """Do the same without a bound: call it in a thread of its own, which a stuck mount blocks for good."""
+    """Do the same without a time limit. Call this in a separate thread, because a stuck mount blocks it for ever."""
     path = point / STATUS_FILE
     try:
         return parse_answer(_read_file(path))
@@ -86,10 +86,10 @@ def read_mount_unbounded(point: Path) -> Fields:
 
 
 def within(timeout_s: float, work: Callable[[], T]) -> T:
-    """Do the work in a thread that is left behind when it takes too long.
+    """Do the work in a thread, and abandon the thread when it takes longer than ``timeout_s``. Raises NoAnswer.
 
-    A signal does not end an open(2) that a FUSE process is to answer; the end of this process
-    does, and daemon threads do not delay it.
+    A signal does not interrupt an open(2) that waits for a FUSE process. Only the end of this process does, and a
+    daemon thread does not delay that end.
     """
     results: list[T] = []
     errors: list[Exception] = []
