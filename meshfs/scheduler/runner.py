@@ -1,23 +1,25 @@
-"""From the scheduler's queue to the disk and back; decides nothing itself.
+"""The runner moves requests from the scheduler's queue to the disk, and their results back. It decides nothing itself.
 
     add(request), add(request), ..., pump()      once per batch of messages
       pump: queue.pop until it has nothing to send now  ->  disk.submit(batch)
       completion: queue.done, meter.done, the caller's on_done, then pump again
 
-A disk whose data is in the page cache answers within ``submit``, so a pump could do all the work of a deep queue in
-one go, while the event loop, and whoever has the next request, waits. Therefore a batch has a bounded size, and a pump
-that has taken ``limits.PUMP_S`` leaves the rest to a later round of the event loop.
+If the data of a disk is in the page cache, the disk answers inside ``submit``. One pump could then do all the work of a
+deep queue, while the event loop and all later requests wait. Therefore a batch has a bounded size. A pump that has
+taken ``limits.PUMP_S`` leaves the rest to a later round of the event loop.
 
-No task and no Event per request. ``run`` is one task that has an `Alarm` for the time a queue
-named (or sleeps until then by trio's clock, where ``now`` is that); a queue that never names one
-leaves it parked.
+A request needs no task and no Event of its own. ``run`` is the only task. It sets an `Alarm` for the time at which the
+queue must be asked again; if ``now`` is trio's clock, it sleeps until then instead. If the queue never names a time,
+this task never wakes.
 
-While a disk is away, its requests are refused: `refuse` answers those that are queued with an errno, and so is every
-request answered that comes before `serve`. A request that is at the disk ends when the disk answers it.
+While a disk is gone or missing, its requests are refused. `refuse` answers all queued requests with an errno, and so is
+every request answered that comes before `serve`. A request at the disk ends when the disk answers it.
 
-Invariants: a request is known here from ``add`` until its ``on_done`` returned or ``cancel``
-gave it back; the depth at the disk is bounded by the queue; ``disk.submit`` is never
-called from within itself.
+Invariants:
+
+  - The runner knows a request from ``add`` until its ``on_done`` has returned, or until ``cancel`` has taken it back.
+  - The queue limits the number of requests at the disk.
+  - ``disk.submit`` is never called from inside itself.
 """
 
 import errno
@@ -38,7 +40,7 @@ from meshfs.scheduler.usage import DiskMeter
 
 logger = logging.getLogger(__name__)
 
-# Looked up at each completion, where an attribute of the enumeration would take longer.
+# These are read at each completion, and a global is faster than an attribute of the enumeration.
 _WRITE: Final = Op.WRITE
 _ZERO: Final = Op.ZERO
 
@@ -68,26 +70,28 @@ class Runner:
         self.queue = queue
         self.disk = disk
         self.meter = DiskMeter(now())
-        #: When the latest write, zeroing or attempt at one ended, by the queue's clock; None before the first.
+        #: The time at which the latest write or zeroing ended, even with an error, by the queue's clock; None before.
         self.written_s: float | None = None
         self._now = now
-        # Every request known here, with the caller's on_done, which is ours meanwhile.
+        # Every request that the runner knows, with the caller's on_done. The request itself has the runner's meanwhile.
         self._callers: dict[DiskRequest, OnDone] = {}
         self._pumping = False
         self._again = False
-        # Calls a function in a later round of the event loop; None where there is none, and a pump does all at once.
+        # Calls a function in a later round of the event loop. If it is None, there is no such loop, and a pump does
+        # all work at once.
         self._later: Callable[[Callable[[], None]], None] | None = None
         self._later_asked = False
-        # The errno for every request while the disk is away; the requests that came since, which `pump` answers.
+        # The errno for every request while the disk is gone or missing (0 while it is served), and the requests that
+        # `pump` must answer with it.
         self._refusal = 0
         self._refused: list[DiskRequest] = []
-        # When the queue wants to be asked again, and the task that waits for it.
+        # The time at which the queue must be asked again, and the task that waits for it.
         self._wake_time = math.inf
         self._wake_scope: trio.CancelScope | None = None
         self._alarm: Alarm | None = None
         self._idle_waits: list[_IdleWait] = []
         self._completed = self._on_completed
-        #: Gets a request whose ``on_done`` raised, and what.
+        #: Called with a request whose ``on_done`` raised, and with the exception.
         self.on_fault: Callable[[DiskRequest, Exception], None] = _report
 
     def age_s(self, then_s: float) -> float:
@@ -124,11 +128,11 @@ class Runner:
                 self._again = False
                 if self._refused:
                     self._answer_refused()
-                    # An answer may have added more, such as the next request of a compound.
+                    # The callback of an answer may have added a request, such as the next one of a compound.
                     self._again = bool(self._refused)
                 batch = self._pop_all()
                 if batch:
-                    # Most pumps have one batch, which needs no clock.
+                    # Most pumps send one batch only, and need no look at the clock.
                     until_s = until_s or batch[0].sent_s + limits.PUMP_S
                     self.disk.submit(batch)
         finally:
@@ -144,16 +148,16 @@ class Runner:
         self.pump()
 
     def refuse(self, number: int) -> None:
-        """The disk is away: what is queued, and all that comes until ``serve``, gets -``number`` at once."""
+        """Answer all queued requests, and every request that comes before ``serve``, with -``number``."""
         self._refusal = number
         self._refused += self._cancel_queued()
         self.pump()
 
     def serve(self, disk: Disk, queue: Queue | None = None) -> None:
-        """The disk is there, or there again. Requires that nothing is in flight; ``queue`` replaces the queue."""
+        """Serve requests by ``disk``. No request may be in flight. ``queue``, if given, replaces the present queue."""
         assert not self._callers
         self.disk = disk
-        # An empty queue is false, and still the one to take.
+        # A comparison with None is needed, as an empty queue has length 0 and so counts as false.
         if queue is not None:
             self.queue = queue
         self._refusal = 0
@@ -170,11 +174,11 @@ class Runner:
             try:
                 request.on_done(request)
             except Exception as error:
-                # The others that are refused have to be answered, too.
+                # The other refused requests must still be answered.
                 self.on_fault(request, error)
 
     def _pop_all(self) -> list[DiskRequest]:
-        """What the queue lets go now, as far as one batch may have it; `pump` comes back for the rest."""
+        """Return the requests that the queue lets go now, up to the size of one batch. `pump` sends the rest later."""
         batch: list[DiskRequest] = []
         now, pop = self._now(), self.queue.pop
         room = limits.PUMP_BATCH_BYTES
@@ -201,7 +205,7 @@ class Runner:
         try:
             on_done(request)
         except Exception as error:
-            # The engine has more completions to hand out, of other requests and other disks.
+            # The engine must still deliver the completions of other requests and other disks.
             self.on_fault(request, error)
         if self._idle_waits:
             self._tell_idle_waits(request)
@@ -211,10 +215,10 @@ class Runner:
             self.pump()
 
     def cancel(self, request: DiskRequest) -> bool:
-        """Take back a request the disk does not have yet.
+        """Take back a request that is not at the disk yet.
 
-        True: it is the caller's again, ``on_done`` will not be called. False: it is at the
-        disk (or done, or not known here).
+        True means that the request is the caller's again, and ``on_done`` will not be called. False means that it is
+        at the disk, or done, or unknown here.
         """
         if request not in self._callers or not self.queue.cancel(request):
             return False
@@ -250,7 +254,10 @@ class Runner:
                 wait.event.set()
 
     def _wake_at(self, time: float) -> None:
-        """Have ``run`` pump then; waking for an earlier time that is over by now costs less than changing it."""
+        """Let ``run`` pump at ``time``, unless it wakes earlier anyway.
+
+        A later time does not replace an earlier one that is set: one useless wake-up costs less than each change.
+        """
         if time >= self._wake_time:
             return
         self._wake_time = time

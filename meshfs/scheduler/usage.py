@@ -1,30 +1,30 @@
-"""What each flow of one disk got: totals, rates of the last second and minute, latencies. Pure; time is an argument.
+"""The usage of one disk by its flows: totals, rates of the last second and minute, and latencies. Pure.
 
-    done(request, now)       once per completion, hot: counts up, nothing else
-    snapshot(now, waiting)   what is known by then, for who wants to see it
+Time is an argument of both methods:
 
-Windows. Once a second (at the first completion or snapshot in it) each flow's totals are noted
-down with the number of the second that they were true at the end of; what happened in a window is
-the difference of two notes. Windows are of whole seconds that are over: "1 s" is the last second
-of the meter's own count, "60 s" the last sixty, or all there were yet. A second without
-completions needs no note, so gaps cost nothing. A clock that jumps ahead is a gap. One that
-jumps back goes on in the same second from there.
+    done(request, now)       once per completion: counts, and nothing else, as it is on the hot path
+    snapshot(now, waiting)   the usage of all flows at that time, for status and metrics
 
-Latencies are noted every ten seconds, so percentiles are of the last 50 to 60 s.
+Windows. The meter counts seconds. At the first completion or snapshot of a new second, it notes down each flow's
+totals, with the number of the second that has just ended. The usage in a window is the difference of two such notes. A
+window consists of whole seconds that are over: "1 s" is the last one, and "60 s" are the last sixty, or all since the
+start. A second without completions needs no note, so gaps cost nothing. If the clock jumps ahead, that is a gap. If it
+jumps back, the current second begins again.
 
-Backlogged. Shares are comparable between flows that wanted more all the time, and only those go
-into Jain's index (`jain`). A flow waits from a request's `added_s` to its `sent_s`; the union of
-these stretches is the time in which it had at least one request waiting, and is summed as
-requests complete: exact when a flow's requests are sent in the order they were added. What
-waits now, and may have been starved of any completion, is given by the queue. A flow is backlogged
-in a window if it waited for at least BACKLOGGED_SHARE of it. That it was its own limit which
-held it is not seen here: the caller knows limits.
+Latencies are noted every ten seconds, so percentiles cover the last 50 to 60 s.
 
-Zeroings are counted among the completions and the cost, and have a count of bytes of their own; a rate in
-bytes per second is of what was read and written only, as most disks zero without moving any data.
+Backlogged flows. Shares are only comparable between flows that wanted more all the time, so only those are counted in
+Jain's index (`jain`). A flow waits from a request's `added_s` to its `sent_s`. The union of these intervals is the time
+in which the flow had at least one request waiting. The meter sums it as requests complete. The sum is exact if a flow's
+requests are sent in the order in which they were added. A flow may also wait without getting any completion, so the
+queue reports how long its oldest request has waited. A flow is backlogged in a window if it waited for at least
+BACKLOGGED_SHARE of it. The meter does not know whether the flow's own limit made it wait; the caller knows the limits.
 
-Bounded: of more than FLOWS_PER_DISK_MAX flows those go that were served longest ago. Their
-totals go on in `others`, so that the disk's sums stay right; come back, a flow starts from zero.
+Zeroings are counted in the completions and the cost, and their bytes have a count of their own. A rate in bytes per
+second only contains reads and writes, as most disks zero without moving data.
+
+Bounds. If there are more than FLOWS_PER_DISK_MAX flows, those that were served longest ago are dropped. Their totals
+are added to `others`, so that the disk's sums stay right. A flow that was dropped and returns starts from zero.
 """
 
 import math
@@ -41,12 +41,12 @@ from meshfs.model import FlowKey
 from meshfs.telemetry.histogram import BOUNDS_S, Histogram
 
 WINDOWS_S: Final = (1, 60)
-#: A flow that waited for less of a window wanted less than it could have had.
+#: A flow that waited for a smaller part of a window than this wanted less than it could have had.
 BACKLOGGED_SHARE: Final = 0.9
 _MINUTE_S: Final = WINDOWS_S[-1]
 _LATENCY_STEP_S: Final = 10
 
-# Totals at the end of a second: cost_s, completions, bytes, waited_s.
+# The totals of a flow at the end of a second: cost_s, completions, bytes, waited_s.
 _Totals: TypeAlias = tuple[float, float, float, float]
 _ZERO: Final[_Totals] = (0.0, 0, 0, 0.0)
 T = TypeVar("T")
@@ -65,9 +65,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Totals since the start, the first three lists by Op; what failed is among the completions.
+    """Totals since the start. The first three are indexed by Op. Failed requests are among the completions.
 
-    ``times_s`` are summed latencies, queue and disk; so are the histograms', in coarse buckets.
+    ``times_s`` are summed latencies of queue and disk together. The histograms count the same latencies in coarse
+    buckets.
     """
 
     completions: tuple[int, ...]
@@ -81,7 +82,10 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class FlowUsage:
-    """``usage`` by the window's length in seconds; latencies in seconds of the last minute, None without any."""
+    """The usage of one flow. ``usage`` is by the window's length in seconds.
+
+    The latencies are those of the last minute, in seconds; they are None if nothing completed in it.
+    """
 
     counted: Counted
     usage: Mapping[int, Usage]
@@ -93,7 +97,10 @@ class FlowUsage:
 
 @dataclass(frozen=True, slots=True)
 class DiskUsage:
-    """``usage``'s cost is the disk's utilisation, by the cost model. ``others``: the flows that were let go."""
+    """The usage of one disk. The cost in ``usage`` is the disk's utilisation, by the cost model.
+
+    ``others`` has the totals of the dropped flows, and ``flows_let_go`` their number.
+    """
 
     flows: Mapping[FlowKey, FlowUsage]
     usage: Mapping[int, Usage]
@@ -102,10 +109,10 @@ class DiskUsage:
 
 
 def jain(values: Iterable[float]) -> float | None:
-    """Jain's index of fairness, (sum x)^2 / (n sum x^2): 1 when all are equal, 1/n when one has everything.
+    """Return Jain's index of fairness, (sum x)^2 / (n sum x^2): 1 if all are equal, 1/n if one has everything.
 
-    None when there is nothing to compare: fewer than two values, or all are zero.
-    (Jain, Chiu, Hawe: A Quantitative Measure of Fairness, DEC-TR-301, 1984.)
+    Returns None if there is nothing to compare: fewer than two values, or all are zero.
+    Source: Jain, Chiu, Hawe: A Quantitative Measure of Fairness, DEC-TR-301, 1984.
     """
     found = list(values)
     largest = max(found, default=0.0)
@@ -116,7 +123,7 @@ def jain(values: Iterable[float]) -> float | None:
 
 
 class _Notes(Generic[T]):
-    """Values at the ends of seconds, the last ``most`` of them."""
+    """Notes of a value at the ends of seconds; the last ``most`` notes are kept."""
 
     __slots__ = ("_kept", "_most", "_seconds")
 
@@ -126,7 +133,7 @@ class _Notes(Generic[T]):
         self._kept: list[T] = []
 
     def add(self, second: int, value: T) -> None:
-        """``value`` at the end of ``second``; a note of the same second is replaced."""
+        """Note ``value`` at the end of ``second``. A note of the same second is replaced."""
         if self._seconds and self._seconds[-1] == second:
             self._kept[-1] = value
             return
@@ -136,7 +143,7 @@ class _Notes(Generic[T]):
             del self._seconds[0], self._kept[0]
 
     def before(self, second: int, first: T) -> T:
-        """The value when ``second`` began; ``first`` when no note is that old."""
+        """Return the value at the beginning of ``second``; ``first`` if no note is that old."""
         index = bisect_left(self._seconds, second)
         return self._kept[index - 1] if index else first
 
@@ -159,9 +166,9 @@ class _Flow:
         self.waited_until = -math.inf
         self.latency = [Histogram().counts for _ in Op]
         self.disk_latency = Histogram().counts
-        # When the last completion was.
+        # The time of the last completion.
         self.served_s = -math.inf
-        # One note more than a window has: what was before it.
+        # A window needs one note more than its seconds: the one before it.
         self.notes: _Notes[_Totals] = _Notes(_MINUTE_S + 1)
         self._latency_notes: _Notes[tuple[array[int], array[int]]] = _Notes(_MINUTE_S // _LATENCY_STEP_S + 1)
         self._latencies_noted = 0
@@ -170,7 +177,7 @@ class _Flow:
         return self.cost_s, sum(self.completions), sum(self.bytes[: Op.ZERO]), self.waited_s
 
     def note(self, second: int) -> None:
-        """Note down what changed up to the end of ``second``."""
+        """Note the totals at the end of ``second``, if they have changed since the last note."""
         totals = self.totals()
         if totals == self.notes.before(second + 1, _ZERO):
             return
@@ -186,7 +193,10 @@ class _Flow:
         return [sum(counts) for counts in zip(*self.latency, strict=True)]
 
     def last_minute(self, second: int) -> tuple[Histogram, Histogram]:
-        """Latencies from the queue on and at the disk, of the last 50 to 60 s before now, in ``second``."""
+        """Return the latencies of the last 50 to 60 s before ``second``, the present one.
+
+        The first histogram counts the time in the queue and at the disk, the second only the time at the disk.
+        """
         start = second - second % _LATENCY_STEP_S - _MINUTE_S + _LATENCY_STEP_S
         latency, disk_latency = self._latency_notes.before(start, (_NO_LATENCIES, _NO_LATENCIES))
         return (
@@ -226,7 +236,7 @@ class DiskMeter:
         self._others = _Flow()
         self._flows_let_go = 0
         self._notes: _Notes[_Totals] = _Notes(_MINUTE_S + 1)
-        # The current second and when it begins and ends.
+        # The number of the current second, and the times at which it begins and ends.
         self._second = 0
         self._begin = now
         self._end = now + 1.0
@@ -265,14 +275,14 @@ class DiskMeter:
         return flow
 
     def _let_go(self) -> None:
-        """The quarter of the flows that was served longest ago goes; a quarter, so that it is seldom."""
+        """Drop the quarter of the flows that was served longest ago. It is a quarter so that this happens seldom."""
         oldest_first = sorted(self._flows, key=lambda key: self._flows[key].served_s)
         for key in oldest_first[: math.ceil(len(oldest_first) / 4)]:
             self._others.take_over(self._flows.pop(key))
             self._flows_let_go += 1
 
     def _turn(self, now: float) -> None:
-        """``now`` is not in the current second: note that one down and go to the one it is in."""
+        """End the current second, which ``now`` is not in: note its totals, and go to the second of ``now``."""
         self._note()
         if now < self._begin:
             self._go_on_at(now)
@@ -310,9 +320,9 @@ class DiskMeter:
         return completions, sizes, sum(flow.errors for flow in flows)
 
     def snapshot(self, now: float, waiting: Mapping[FlowKey, float]) -> DiskUsage:
-        """What is known by ``now``; ``waiting``: for how long each flow's oldest queued request waits.
+        """Return the usage at ``now``. ``waiting`` says for how many seconds each flow's oldest queued request waits.
 
-        A flow that waits and was never served is among the result's flows as well.
+        The result also has the flows that wait and were never served.
         """
         if not self._begin <= now < self._end:
             self._turn(now)
@@ -338,7 +348,10 @@ class DiskMeter:
     def _usage(
         self, notes: _Notes[_Totals], window: int, disk_cost: float = 0.0, waits_since: float = math.inf
     ) -> Usage:
-        """Over the ``window`` seconds before the current one; ``disk_cost`` per second, all flows'."""
+        """Return the usage over the ``window`` seconds before the current one.
+
+        ``disk_cost`` is the cost of all flows, per second. ``waits_since`` is the time since when the flow has waited.
+        """
         seconds = min(window, self._second)
         if not seconds:
             return Usage()
@@ -351,5 +364,5 @@ class DiskMeter:
         return Usage(cost, completions, size, share, waited >= BACKLOGGED_SHARE)
 
 
-#: Of a flow that wants nothing and never did.
+#: The usage of a flow that was never served and does not wait.
 NO_USAGE: Final = FlowUsage(_Flow().counted(), {window: Usage() for window in WINDOWS_S}, None, None, None, None)

@@ -1,37 +1,48 @@
-"""How many requests may be at the device at once: enough for its throughput, not more. Pure.
+"""Learn the depth: how many requests may be at the device at once. It is enough for the throughput, and no more. Pure.
 
-A deeper device is a longer wait for a newcomer, because what is at the device is out of the
-scheduler's hands; a shallow one is idle between requests. SFQ(D) (Jin, Chase, Kaur 2004) leaves
-D to the operator; here it is searched, as PARDA (Gulati, Ahmad, Waldspurger, FAST 2009) searches
-a window, but by throughput, not by a latency that somebody would have to know in advance.
+Theory. The scheduler can reorder the requests in its queue, but not those at the device. With a large depth, a new
+request waits behind many others. With a small depth, the device is idle between requests. SFQ(D) (Jin, Chase, Kaur
+2004) leaves the depth D to the operator. Here the program searches for it, as PARDA (Gulati, Ahmad, Waldspurger, FAST
+2009) searches for a window size. PARDA needs a target latency that somebody must know in advance; this search compares
+throughputs instead.
 
-Throughput is the cost (seconds of the disk's time, by the cost model) that completes per second,
-so the mix of requests does not matter. It is compared only between neighbours in time, as
+Measuring. The throughput is the cost of the requests that complete per second, in seconds of the disk's time by the
+cost model. So it does not depend on the mix of requests. The speed of a disk drifts by half within minutes, and by some
+per cent between windows. Therefore only neighbours in time are compared. Some windows at one depth make a block, and
+three blocks in a row make one comparison:
 
-    base block, probe block at another depth, base block:   gain = log(probe) - mean(log(bases))
+    depth     base    |  other (the probe)  |  base
+    gain      log(throughput of the probe) - mean of log(throughput of both base blocks)
 
-since disks drift by half within minutes and by some per cent between windows; a steady drift
-cancels. The mean of the latest gains, outliers drawn in, and its standard error from the median
-absolute deviation (Huber, Robust Statistics, 1981) decide, so that one stall decides nothing:
+Example: the base blocks have 0.98 and 1.02, the probe has 1.06. The gain is 0.058: the other depth is 6 % faster. A
+steady drift raises one base block as much as it lowers the other, and so cancels out.
 
-    up     when the gain is surely positive: deeper is worth more than DEPTH_LOSS_MAX
-    down   when the loss is surely no more than DEPTH_LOSS_MAX, together with what steps down
-           before lost and what the probes up see
-    else   probe on; after enough probes rest, longer each time, probing rarely
+Deciding. The search keeps the latest gains of both directions, up and down. It uses their mean, with outliers drawn in,
+and the mean's standard error from the median absolute deviation (Huber, Robust Statistics, 1981). One stall then
+decides nothing:
 
-Doubt leaves the depth where it is, and steps up are twice as large as fine steps down: errors
-fall on the side of throughput. The depth of a fast device (it answers within half of
-DEPTH_LATENCY_TARGET_S) is simply doubled when it held anything back: there a newcomer waits little
-whatever the depth, and batches save CPU. Half, because doubling the depth of a busy device
-doubles its latency.
+    up      if the gain is surely more than DEPTH_LOSS_MAX (2 %)
+    down    if the loss is surely no more than DEPTH_LOSS_MAX in all. Earlier steps down count as loss, too, and so
+            does the gain that the probes up have shown
+    else    probe again. When both directions are decided, or enough probes have decided nothing, rest between
+            probes, longer each time
 
-States: resting or searching at the base depth -> probing at another -> back at the base. Every
-change of depth lets one window pass (settling) unless the requests that the change adds or takes
-are too few to be seen in it. Whatever is not a saturated window with completions ends a probe. A window in which
-the disk was short of requests at times is full enough here, if on average (by Little's law) it had FULL_PART of
-the depth. An application of depth 32 cannot keep 16 at the disk without a gap in any tenth of a second, one of depth
-16 has one or two on their way all the time, and without such windows the search would stay at half of the depth
-that the disk needs. At the base depth something has to wait as well: otherwise it is not the depth that limits.
+In doubt the depth stays, and a step up is larger than a fine step down. So errors cost waiting time rather than
+throughput.
+
+Fast devices. If a device answers within half of DEPTH_LATENCY_TARGET_S and its depth held requests back, the depth is
+doubled without a probe. A new request waits little there at any depth, and larger batches save CPU time. The condition
+is half of the target because twice the depth at a busy device means twice the latency.
+
+States. The search rests or measures at the base depth, probes at another, and returns to the base depth. After each
+change of depth one window is skipped (settling), unless the change is too small to be seen in it. A window that is not
+full, or has no completions, ends the probe.
+
+A window is full if it is saturated, or if the disk on average had FULL_PART of the depth (by Little's law). The second
+case is needed. An application of depth 32 cannot keep 16 requests at the disk without a gap in any tenth of a second,
+and one of depth 16 always has one or two on the way. With saturated windows alone, the search would stay at half of the
+depth that the disk needs. In this case, at the base depth, a request must also have waited in the queue. Otherwise it
+is not the depth that limits the throughput.
 """
 
 import math
@@ -41,37 +52,38 @@ from statistics import fmean, median
 from meshfs import limits
 from meshfs.scheduler.learn.observation import Window
 
-# A block ends with this many completions (sampling noise of 6 % at exponential service times),
-# or after so many windows: more of them would let the machine drift between blocks.
+# A block ends with this many completions (a sampling noise of 6 % for exponential service times), or after this many
+# windows. In more windows, the speed of the disk would drift too far between blocks.
 BLOCK_COMPLETIONS = 256
 BLOCK_WINDOWS = 4
-# Gains kept of a direction; more than these are older than the drift.
+# The number of gains that are kept for each direction. Older ones were measured before the disk drifted.
 GAINS_MAX = 24
+# The number of gains that a decision needs.
 GAINS_MIN = 3
-# Noise that the first few gains may hide: their deviation is not believed to be smaller.
+# The smallest deviation that is assumed. The first few gains may agree by chance, and hide the noise.
 GAIN_DEVIATION_MIN = 0.02
-# Deviations of n gains are believed to be larger by this / n (as Student's t is wider).
+# The standard error of n gains is enlarged by this / n, as Student's t distribution is wider for few values.
 FEW = 1.5
-# Standard errors between gain and threshold. Up: a wrong step costs a newcomer some waiting
-# until it is taken back. Down: the loss allowed is small already.
+# How many standard errors a gain must be beyond the threshold. A wrong step up makes new requests wait until the step
+# is undone. For a step down one error is enough, as the loss that is allowed is small already.
 UP_ERRORS = 2.5
 DOWN_ERRORS = 1.0
-# After so many probes up without a sure gain there is none to speak of.
+# After this many probes up without a sure gain, the search assumes that there is none.
 UP_GAINS_MAX = 12
-# Blocks at the base between probes when all is decided. At the second, every other probe going
-# down and losing a third of its block, probing costs 0.3 % of the throughput.
+# The number of base blocks between probes while both directions are decided. With the maximum, if every other probe
+# goes down and loses a third of its block, probing costs 0.3 % of the throughput.
 REST_BLOCKS_MIN = 8
 REST_BLOCKS_MAX = 64
-# The mean number of requests at the disk, as a part of the depth, from which on a window tells of that depth.
+# A window is full if the mean number of requests at the disk was at least this part of the depth.
 FULL_PART = 0.75
-# A part of a window's completions that a change of depth may add or take unnoticed.
+# A change of depth by up to this part of a window's completions is too small to be seen in the window.
 SETTLED_PART = 0.005
-# Windows of low latency in a row that double the depth, if it held something back in them.
+# After this many windows in a row with low latency, in which the depth held a request back, the depth is doubled.
 FAST_WINDOWS = 2
 
 
 class _Block:
-    """Neighbouring windows of one depth, summed."""
+    """The sum of consecutive windows of one depth."""
 
     __slots__ = ("_completions", "_cost_s", "_elapsed_s", "_latencies_s", "gave_way")
 
@@ -103,7 +115,10 @@ class _Block:
 
 
 class DepthControl:
-    """``depth`` is in force now; ``learn`` may change it, and the next window has the new one."""
+    """Searches for the best depth of one device. ``depth`` is in force now, and `learn` may change it.
+
+    Raises ValueError if ``depth_max`` is less than 1.
+    """
 
     __slots__ = (
         "_base", "_base_log", "_block", "_deficit", "_direction", "_down", "_fast", "_levels", "_probe_log", "_rest",
@@ -116,16 +131,16 @@ class DepthControl:
         self._levels = levels(depth_max)
         self.depth = self._base = max(level for level in self._levels if level <= limits.DEPTH_START)
         self._block = _Block()
-        # Windows in a row in which the depth was reached and the latency low.
+        # The number of windows in a row in which the depth was reached and the latency was low.
         self._fast = 0
-        # Requests that the last change added or took; 0 when settled.
+        # The number of requests by which the last step changed the depth; 0 when the next window may be used.
         self._settling = 0
-        # Logarithms of throughput (cost per second): of the last base block, and of the probe block after it.
+        # The logarithms of the throughput of the last base block, and of the probe block after it.
         self._base_log: float | None = None
         self._probe_log: float | None = None
-        # Which way the probe goes (or the last one went): +1, -1.
+        # The direction of the current or the last probe: +1 is up, -1 is down.
         self._direction = -1
-        # Throughput given up by the steps down so far, as a logarithm.
+        # The throughput lost by the steps down so far, as a logarithm.
         self._deficit = 0.0
         self._rest = 0
         self._rest_max = REST_BLOCKS_MIN
@@ -134,7 +149,7 @@ class DepthControl:
         self._reset(coarse=True)
 
     def learn(self, window: Window, cost_s: float) -> None:
-        """Take one window in, with the cost of what completed in it. Windows of another depth are ignored."""
+        """Learn from one window. ``cost_s`` is the cost of its completions. Windows of another depth are ignored."""
         total = sum(window.counts)
         full = window.saturated or self._nearly_full(window, total)
         if window.depth != self.depth and full:
@@ -162,12 +177,12 @@ class DepthControl:
     # --- states ---
 
     def _nearly_full(self, window: Window, total: int) -> bool:
-        """Whether the disk had nearly the depth in force on average, though not all the time."""
+        """Whether the disk had, on average, at least FULL_PART of the depth in force (see the header)."""
         limits_it = window.held_back or window.depth != self._base
         return limits_it and window.latency_s * total >= FULL_PART * window.depth * window.elapsed_s > 0.0
 
     def _interrupt(self) -> None:
-        """Blocks on both sides of this are no neighbours: back to the base, begin anew."""
+        """Return to the base and begin a new comparison: the blocks before and after a gap must not be compared."""
         self._set(self._base)
         self._settling = limits.DISK_DEPTH_MAX
         self._block = _Block()
@@ -178,7 +193,7 @@ class DepthControl:
         self.depth = depth
 
     def _grow(self, latency_s: float) -> bool:
-        """Double the depth of a fast device; True when that was done."""
+        """Double the depth of a fast device. Return whether that was done."""
         slow = latency_s >= limits.DEPTH_LATENCY_TARGET_S / 2
         self._fast = 0 if slow or self._base == self._levels[-1] else self._fast + 1
         if self._fast < FAST_WINDOWS:
@@ -193,16 +208,16 @@ class DepthControl:
             self._probe_log = None
             if self._probed(gain):
                 return
-        # Where a newcomer waits little already there is nothing to win below.
+        # If a new request waits little already, a smaller depth gains nothing.
         self._down.barred = block.latency_s < limits.DEPTH_LATENCY_TARGET_S or self._base == 1
-        # Deeper, the system would fill what it leaves to applications.
+        # With a larger depth, the system would take the places that it leaves to applications.
         self._up.barred = block.gave_way or self._base == self._levels[-1]
         self._probe_next()
 
     def _probe_next(self) -> None:
         up, down = self._up, self._down
         if up.open or down.open:
-            # A first gain upwards is followed up at once: the device is losing throughput now.
+            # A promising gain upwards is probed again at once, because the device is losing throughput now.
             upwards = up.open and (not down.open or up.promising or len(up.gains) <= len(down.gains))
         elif self._rest > 0:
             self._rest -= 1
@@ -216,14 +231,14 @@ class DepthControl:
         self._set(up.level if upwards else down.level)
 
     def _probed(self, gain: float) -> bool:
-        """Weigh one more gain; True when the base moved."""
+        """Take in one more gain, and decide. Return whether the base depth moved."""
         evidence = self._up if self._direction > 0 else self._down
         threshold = limits.DEPTH_LOSS_MAX if self._direction > 0 else self._given_up() - limits.DEPTH_LOSS_MAX
         if not evidence.open:
             if gain < threshold:
                 self._rest_max = min(2 * self._rest_max, REST_BLOCKS_MAX)
                 return False
-            # It was otherwise when this was decided: find out anew, without the gain that made us ask.
+            # The gain contradicts the earlier decision. Reopen the question, without this gain, which would bias it.
             evidence.reopen()
             return False
         evidence.gains.append(gain)
@@ -258,7 +273,7 @@ class DepthControl:
         return False
 
     def _given_up(self) -> float:
-        """What the base loses to deeper ones, as the steps down and the probes up tell."""
+        """Return how much throughput the base depth loses, by the steps down and the probes up, as a logarithm."""
         if len(self._up.gains) < GAINS_MIN:
             return self._deficit
         gain, error = self._up.estimate()
@@ -270,7 +285,7 @@ class DepthControl:
         self._reset(coarse=coarse)
 
     def _reset(self, *, coarse: bool) -> None:
-        """Nothing is known about the neighbours of the base."""
+        """Begin a new search around the base depth, about whose neighbours nothing is known."""
         self._block = _Block()
         self._base_log = self._probe_log = None
         self._fast = 0
@@ -293,10 +308,10 @@ class DepthControl:
 
 
 class _Evidence:
-    """What is known of one neighbour: gains of probing it against the base, newest last.
+    """The evidence for or against one neighbour of the base depth: the gains of its probes, the newest last.
 
-    open     not decided yet, so probed again and again
-    barred   not to be probed at all
+    open     undecided, so it is probed again
+    barred   not probed at all
     """
 
     __slots__ = ("_open", "barred", "gains", "level")
@@ -324,7 +339,7 @@ class _Evidence:
         self._open = True
 
     def estimate(self) -> tuple[float, float]:
-        """Mean gain and its standard error, outliers drawn in to two deviations of the median."""
+        """Return the mean gain and its standard error. Outliers are drawn in to two deviations from the median."""
         middle, count = median(self.gains), len(self.gains)
         deviation = max(1.48 * median(abs(gain - middle) for gain in self.gains), GAIN_DEVIATION_MIN)
         low, high = middle - 2 * deviation, middle + 2 * deviation
@@ -333,7 +348,10 @@ class _Evidence:
 
 
 def levels(depth_max: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, ...: powers of two and one between each, up to ``depth_max``."""
+    """Return the possible depths: powers of two up to ``depth_max``, and one depth between each pair.
+
+    Example: 1, 2, 3, 4, 6, 8, 12, 16 for ``depth_max`` 16.
+    """
     steps = {1, depth_max}
     power = 2
     while power <= depth_max:
