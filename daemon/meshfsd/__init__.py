@@ -1,1 +1,1 @@
-"""meshfsd: the exporter's process."""
+"""meshfsd, the process of an exporter."""

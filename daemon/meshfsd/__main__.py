@@ -1,7 +1,7 @@
-"""meshfsd: serves a node's disks to the cluster.
+"""meshfsd serves a node's disks to the cluster.
 
-Exit status: 0 after SIGTERM or SIGINT, 2 for what the administrator has to correct (config,
-keys, disks, addresses), 1 for anything else.
+The exit status is 0 after SIGTERM or SIGINT, 2 for a mistake that the administrator has to correct (config, keys,
+disks, addresses), and 1 for any other error.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What was learnt of the disks' costs, kept over restarts: one JSON file per disk in the node's state folder.
+"""Keep the learnt cost models of disks across restarts: one JSON file per disk in the node's state folder.
 
-    STATE/DISK.cost.json    {"disk": what it was learnt of, "cost": CostModel.state()}
+    STATE/DISK.cost.json    {"disk": identity of the disk, "cost": CostModel.state()}
 
-It saves a disk some seconds of learning, so nothing here is fatal: what cannot be read, is of another
-disk or makes no sense is told in the log, and learnt anew.
+A kept model only saves some seconds of learning, so no error here is fatal. If a file cannot be read, belongs to
+another disk or is invalid, that is logged, and the costs are learnt again.
 """
 
 import errno
@@ -18,13 +18,13 @@ from meshfs.scheduler.learn.cost import CostModel
 
 logger = logging.getLogger(__name__)
 
-# A file holds some hundred bytes.
+# A valid file has some hundred bytes.
 _FILE_MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """A disk's model; ``identity`` tells which disk it was, beyond its name."""
+    """The cost model of a disk. ``identity`` distinguishes the disk from others with the same name."""
 
     disk: str
     identity: str
@@ -32,16 +32,16 @@ class Learnt:
 
 
 class Calibration:
-    """The state folder of one node."""
+    """The kept cost models in the state folder of one node."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._kept: dict[str, object] = {}
-        #: Why what was learnt could not be kept the last time; empty when it could.
+        #: Why the last attempt to save failed; empty if it succeeded.
         self.error = ""
 
     def load(self, disk: str, identity: str) -> CostModel:
-        """The disk's model as it was kept, or a new one."""
+        """Return the disk's kept model, or a new one."""
         path = self._path(disk)
         try:
             with path.open("rb") as file:
@@ -57,7 +57,7 @@ class Calibration:
             return CostModel()
 
     def probe(self) -> None:
-        """Find out whether the folder can be written, before there is anything to keep."""
+        """Find out whether the folder can be written, before there are models to keep."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.error = "" if os.access(self.folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
@@ -65,7 +65,7 @@ class Calibration:
             self.error = error.strerror or str(error)
 
     def save(self, learnt: Sequence[Learnt]) -> None:
-        """Write what is news; blocking, and atomic: a crash leaves the old file or the new one."""
+        """Write the models that have changed. Blocks. Each write is atomic: a crash leaves the old or the new file."""
         for each in learnt:
             if self._kept.get(each.disk) != each.cost:
                 self._write(each)
@@ -93,6 +93,6 @@ class Calibration:
 
 
 def state_folder(configured: Path) -> Path:
-    """The one systemd made for the service, if it did (systemd.exec(5), StateDirectory=)."""
+    """Return the state folder that systemd made (systemd.exec(5), StateDirectory=), or else ``configured``."""
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return Path(given) if given else configured

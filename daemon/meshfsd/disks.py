@@ -1,11 +1,11 @@
-"""The disks of a node: which are configured, each with its keeper, and what the exporter offers of them.
+"""The configured disks of a node, each with its keeper, and their offers at the exporter.
 
-`check` finds mistakes of a config before anything of it is in force, and `apply` then serves exactly its disks; a start
-and a reload are the same. What is wrong with one disk keeps no other one away: a disk that cannot be claimed is offered
-as missing, and its keeper goes on trying.
+`check` finds mistakes in a config before any part of it is in force. `apply` then serves exactly the config's disks. A
+start and a reload both do this. A fault of one disk does not affect the others: a disk that cannot be claimed is
+offered as missing, and its keeper tries again.
 
-    a mistake, refused by `check`       a path to something that can never be a disk; two disks that are the same one
-    the machine's state, not refused    a path that leads nowhere, an empty or broken device, one that is in use
+    a mistake, refused by `check`       a path to a file that can never be a disk; two disks on the same device
+    a state of the machine, accepted    a path that leads nowhere; a device that is empty, broken or in use
 """
 
 import logging
@@ -31,12 +31,12 @@ from meshfsd.served import ServedDisk, make_served
 
 logger = logging.getLogger(__name__)
 
-#: What is at the paths of the disks by their names; those that cannot be looked at are left out.
+#: The facts of the devices or images at the disks' paths, by disk name. Disks that cannot be examined are left out.
 Found = Mapping[str, DiskFacts]
 
 
 class Disks:
-    """All disks of the node, by name. ``on_change`` is called when the state of one changed."""
+    """All disks of the node, by name. ``on_change`` is called when the state of a disk has changed."""
 
     def __init__(
         self, exporter: Exporter, engine: Engine, pool: BufferPool, calibration: Calibration,
@@ -53,22 +53,22 @@ class Disks:
         self._nursery: trio.Nursery | None = None
         self._changes: DeviceChanges | None = None
 
-    # --- which disks -------------------------------------------------------------------
+    # --- start and reload --------------------------------------------------------------
 
     async def check(self, wanted: Sequence[DiskConfig]) -> Found:
-        """What is at the disks' paths. Raises ConfigError for a mistake of the config; nothing has changed then."""
+        """Return the facts of the devices at the disks' paths. Raises ConfigError for mistakes. Changes nothing."""
         found: dict[str, DiskFacts] = {}
         mistakes: list[str] = []
 
         async def scan(config: DiskConfig) -> None:
-            # By path, so that no number of reloads leaves more than one thread behind for a stuck one.
+            # There is one Bounded per path, so that many reloads leave at most one thread behind for a stuck path.
             calls = self._scans.setdefault(config.path, Bounded(f"disk {config.name}: {config.path}"))
             try:
                 found[config.name] = await calls.call(scan_disk, config.path, timeout_s=limits.DISK_CALL_TIMEOUT_S)
             except ConfigError as error:
                 mistakes.append(f"{self._exporter.name}/{config.name}: {error}")
             except (DiskUnavailable, TookTooLong):
-                # Not a mistake: its keeper says what is wrong.
+                # This is not a mistake of the config. The disk's keeper reports the reason.
                 return
 
         paths = {config.path for config in wanted}
@@ -82,7 +82,7 @@ class Disks:
         return found
 
     async def apply(self, wanted: Sequence[DiskConfig], cluster: Config, found: Found) -> None:
-        """Serve exactly these disks. `check` has ``found`` what is at their paths.
+        """Serve exactly these disks. ``found`` is the result of `check`.
 
         A disk that cannot be claimed is offered as missing.
         """
@@ -120,7 +120,7 @@ class Disks:
         self._on_change()
 
     def _take_config(self, served: ServedDisk, config: DiskConfig) -> None:
-        """Another path to the same device, or other rights of nodes: its opens go on."""
+        """Take over a new path to the same device, or new access rights of nodes. The disk's opens stay."""
         if served.config == config:
             return
         served.config = config
@@ -128,7 +128,7 @@ class Disks:
         self._exporter.disks.enforce(served.offered)
 
     def _take_policies(self, cluster: Config) -> None:
-        """Go by a config that was read again; what was set at run time stays, as far as it fits."""
+        """Take over the policies of a new config. Settings made at run time stay, as far as they are still valid."""
         for name, served in self.served.items():
             base = cluster.policy(self._exporter.name, name)
             overrides, dropped = served.overrides.fit(base, cluster.node_names)
@@ -137,9 +137,9 @@ class Disks:
             served.set_policy(base, overrides, cluster.node_names)
 
     async def _withdraw(self, name: str) -> None:
-        """Stop offering the disk, end its opens, and close it when nothing is in flight.
+        """Stop offering the disk, end its opens, and close it when no I/O is in flight.
 
-        Where that takes longer than DISK_WITHDRAW_TIMEOUT_S, it goes on after this function has returned.
+        If that takes longer than DISK_WITHDRAW_TIMEOUT_S, it continues after this function has returned.
         """
         keeper = self._keepers.pop(name)
         served = self.served.pop(name)
@@ -168,7 +168,7 @@ class Disks:
     # --- while they are served ---------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep all disks, those that a later `apply` adds too, until cancelled."""
+        """Run the keepers of all disks, also of those that a later `apply` adds, until cancelled."""
         self._changes = open_device_changes()
         try:
             async with trio.open_nursery() as nursery:
@@ -186,28 +186,28 @@ class Disks:
             await trio.sleep_forever()
             return
         while True:
-            # What changed between the first claims and now was not heard.
+            # Changes between the first claims and now were missed, so look at all disks once.
             self.poke()
             await self._changes.wait()
 
     def poke(self) -> None:
-        """Look at every disk now, and try to claim those that are missing."""
+        """Have every keeper look at its disk now, or try to claim it."""
         for keeper in self._keepers.values():
             keeper.poke()
 
     async def wait_idle(self) -> None:
-        """Wait until no disk has I/O in flight, and what was written is flushed."""
+        """Wait until no disk has I/O in flight and all writes are flushed."""
         async with trio.open_nursery() as nursery:
             for served in self.served.values():
                 nursery.start_soon(served.wait_idle)
 
     def learnt(self) -> list[Learnt]:
-        """What is known of the disks' costs now, for `Calibration.save`."""
+        """Return the present cost models of the disks, for `Calibration.save`."""
         known = ((name, served) for name, served in self.served.items() if served.identity)
         return [Learnt(name, served.identity, served.queue.costs.state()) for name, served in known]
 
     async def close(self) -> bool:
-        """Close all; False when one has I/O in flight, which is left to the end of the process."""
+        """Close all disks. Return False if one has I/O in flight, which stays open until the process ends."""
         busy: list[str] = []
 
         async def close(name: str, keeper: DiskKeeper) -> None:
@@ -224,19 +224,19 @@ class Disks:
 
 
 def _stays(served: ServedDisk, config: DiskConfig | None, found: DiskFacts | None) -> bool:
-    """Whether the disk can go on as it is under ``config``, whose path leads to ``found``."""
+    """Return whether the disk can stay as it is under ``config``, whose path leads to ``found``."""
     mine = served.config
     if config is None or (mine.cache, mine.access) != (config.cache, config.access):
         return False
     if found is None or not served.instance:
-        # It is not known what is at the path now, or what was there before.
+        # The device at the path is not known now, or was not known before.
         return mine.path == config.path
-    # A disk that is gone may come back smaller, which only opens made from then on may see.
+    # A disk that is gone may come back smaller. Only new opens may see the smaller size, so the old disk must go.
     return found.instance == served.instance and (served.health.served or found.size_bytes >= served.offered.size_bytes)
 
 
 def _same_devices(node: str, wanted: Sequence[DiskConfig], found: Found) -> list[str]:
-    """Two disks of the config that are one device or image, each time as a mistake."""
+    """Return a mistake for each disk of the config that is the same device or image as an earlier disk."""
     names: dict[str, str] = {}
     mistakes = []
     for config in wanted:
@@ -250,7 +250,7 @@ def _same_devices(node: str, wanted: Sequence[DiskConfig], found: Found) -> list
 
 
 def status_text(disks: Mapping[str, ServedDisk]) -> str:
-    """What systemd shows of the service: how many disks are served, and what is wrong with which."""
+    """Return the service's status text for systemd: the number of served disks, and the faults of the others."""
     wrong = [f"{name} is {served.health.state}: {served.health.why}" for name, served in disks.items()
              if served.health.why]  # fmt: skip
     served_count = sum(served.health.served for served in disks.values())

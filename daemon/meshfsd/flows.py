@@ -1,15 +1,15 @@
-"""The verbs "flows" and "flows-set": who gets how much of each disk, and changes of it at run time.
+"""The verbs "flows" and "flows-set": show how flows share each disk, and change that at run time.
 
     {"verb": "flows", "disk": NAME or null for all}
 
         {"version", "node", "uptime_s", "disks": [one object per disk: `describe_disk`]}
 
-    {"verb": "flows-set", "disk": NAME or null for all, "set": {...}}       what `policy.Change` takes
-    {"verb": "flows-set", "disk": NAME or null for all, "reset": true}      back to the config
+    {"verb": "flows-set", "disk": NAME or null for all, "set": {...}}       the keys that `policy.Change` takes
+    {"verb": "flows-set", "disk": NAME or null for all, "reset": true}      return to the config's settings
 
-A change is checked at all disks it is for before it is made at any. Its answer is the document of
-those disks, that is, what is in force then. It stays until a reset or the end of the process,
-also when the config is read again.
+A change is checked for all its disks before it is made at any of them. The answer is the "flows" document of those
+disks, with the settings that are in force then. The change stays until a reset or the end of the process, also when the
+config is read again.
 """
 
 import logging
@@ -37,7 +37,7 @@ class MeteredRunner(Protocol):
 
 
 class ScheduledDisk(Protocol):
-    """What is needed of a `ServedDisk`. ``policy`` is what is in force: ``config_policy`` under ``overrides``."""
+    """The needed part of a `ServedDisk`. ``policy`` is in force: ``config_policy`` changed by ``overrides``."""
 
     @property
     def runner(self) -> MeteredRunner: ...
@@ -55,11 +55,11 @@ class ScheduledDisk(Protocol):
     def overrides(self) -> Overrides: ...
 
     def set_policy(self, base: DiskPolicy, overrides: Overrides, nodes: Collection[str]) -> None:
-        """Go by it from now on. Raises PolicyError; nothing has changed then."""
+        """Put the policy in force. Raises PolicyError, and changes nothing then."""
 
 
 class FlowControl:
-    """Handlers of both verbs. ``disks`` by name and ``nodes`` are those of the moment; ``now`` is the queues' clock."""
+    """Handlers of both verbs. ``disks`` and ``nodes`` return the present ones; ``now`` is the queues' clock."""
 
     def __init__(
         self,
@@ -77,12 +77,12 @@ class FlowControl:
     # --- showing -----------------------------------------------------------------------
 
     async def show(self, request: Request) -> FlowsDocument:
-        """The verb "flows". Raises RefusedError."""
+        """Handle the verb "flows". Raises RefusedError."""
         _check_keys(request, ("verb", "disk"))
         return await self._show(self._chosen(request))
 
     async def _show(self, names: Sequence[str]) -> FlowsDocument:
-        """Disk by disk, so that I/O goes on meanwhile; one that goes meanwhile is left out."""
+        """Describe disk by disk, so that I/O continues meanwhile. A disk that is withdrawn meanwhile is left out."""
         uptime_s = self._now() - self._started
         found: list[DiskFlows] = []
         for name in names:
@@ -104,7 +104,7 @@ class FlowControl:
     # --- changing ----------------------------------------------------------------------
 
     async def change(self, request: Request) -> FlowsDocument:
-        """The verb "flows-set". Raises RefusedError; nothing has changed then."""
+        """Handle the verb "flows-set". Raises RefusedError, and changes nothing then."""
         _check_keys(request, ("verb", "disk", "set", "reset"))
         names = self._chosen(request)
         if "set" in request and "reset" in request:
@@ -133,7 +133,7 @@ class FlowControl:
         logger.info("%s: weights, floor, reservations and limits are the config's again", _names(names))
 
     def _fair(self, name: str) -> ScheduledDisk:
-        """The disk, whose queue goes by a policy. Raises RefusedError."""
+        """Return the disk. Raises RefusedError if its queue uses no policy."""
         disk = self._disks()[name]
         if not isinstance(disk.queue, FairQueue):
             raise RefusedError(
@@ -143,7 +143,7 @@ class FlowControl:
         return disk
 
     def _install(self, wanted: Mapping[str, Overrides]) -> None:
-        """At all of the disks or, when one cannot have it, at none. Raises RefusedError."""
+        """Change all of the disks. If one of them cannot take the change, raise RefusedError and change none."""
         disks, nodes = self._disks(), self._nodes()
         for name, overrides in wanted.items():
             try:
@@ -165,7 +165,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _told(change: Change) -> str:
-    """system_floor = 0.3; or n2/app, n2/system: weight = 4."""
+    """Return a text such as "system_floor = 0.3", or "n2/app, n2/system: weight = 4"."""
     values = ", ".join(f"{key} = {'none' if value is None else f'{value:g}'}" for key, value in change.values.items())
     flows = ", ".join(str(flow) for flow in change.flows() if flow is not None)
     return f"{flows}: {values}" if flows else values

@@ -1,19 +1,19 @@
-"""One disk of the "flows" document: what its policy, its queue and its meter say, joined; plain values.
+"""Make one disk's part of the "flows" document from its policy, queue and meter, as plain values.
 
     name, discipline, depth, in_flight, queued
-    policy       system_floor, limit_iops, limit_bytes_per_s (null: none), source ("config", "run time")
-    cost         the cost model's parameters; whether it is calibrated, and by how many windows
-    jain         by class and window: Jain's index of share / weight; null with nothing to compare
+    policy       system_floor, limit_iops, limit_bytes_per_s (null: no limit), source ("config", "run time")
+    cost         the cost model's parameters, whether it is calibrated, and by how many windows
+    jain         by class and window: Jain's index of share / weight; null if there is nothing to compare
     utilisation  by window: cost served per second
     flows        one object per flow: `_flow`
-    others       totals of the flows the meter let go, and how many those were
+    others       totals of the flows that the meter has dropped, and the number of those flows
 
-Windows are "1s" and "60s"; latencies are of the last minute, in milliseconds; histograms count in
-the buckets <= 1, 5, 10, 100, 1000, 10000 and > 10000 ms. A share is 0 to 1.
+The windows are "1s" and "60s". Latencies are those of the last minute, in milliseconds. Histograms count in the buckets
+<= 1, 5, 10, 100, 1000, 10000 and > 10000 ms. A share is from 0 to 1.
 
-Jain's index is over the flows that were backlogged in the window, and of those over the ones
-whose share is by weight alone: a limit may be what a flow waits for, and a reservation gives
-more than the weight does.
+Jain's index covers only flows that were backlogged in the window, and whose share depends only on their weight. Flows
+with a limit are left out because they may wait for the limit. Flows with a reservation are left out because they get
+more than their weight gives.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ _PER_NS = 1e9
 
 
 def describe_disk(node: str, name: str, queue: Queue, policy: DiskPolicy, meter: DiskMeter, now: float) -> DiskFlows:
-    """Of the exporter of ``node``. Flows that have a policy of their own are there though they want nothing."""
+    """Describe a disk of the exporter of ``node``. Flows with their own policy are included even if they are idle."""
     states = {state.flow: state for state in queue.flows(now)}
     usage = meter.snapshot(now, {flow: state.waits_s for flow, state in states.items() if state.queued})
     flows = sorted({*usage.flows, *states, *policy.flows} - {NO_FLOW})

@@ -1,20 +1,22 @@
-"""Keeps one disk: claims its device or image, looks after it, lets go of it when it went away, claims it again.
+"""Keep one disk: claim its device or image, check it, release it when it has vanished, and claim it again.
 
     missing, gone                              ok, failing
-      try to claim it: at a bell (a device         look at it: at a bell, at an I/O error,
-      came), and with a back-off                   and every DISK_CHECK_S
+      try to claim it: when poked (a device        check it: when poked, at an I/O error,
+      appeared), and with a back-off               and every DISK_CHECK_S
            |  claimed                                   |  vanished
            +--------------->  ok                        +---------------> gone:
                                                               all I/O ends with EIO at once,
                                                               the descriptor is closed when
                                                               nothing is in flight on it
 
-The same device or image is claimed again, and no other one: a path such as /dev/sdb may lead to anything after a
-device came back. A reload of the config serves what the path leads to then. What was written before and not flushed
-counts as lost (`FileDisk.lose`), and opens made before end: an initiator then opens the disk again, learns by the new
-verifier what it lost, and goes on; any other client gets an error where it would not have noticed a loss.
+The keeper claims only the same device or image again, because a path such as /dev/sdb may lead to any device after the
+first one vanished. After a reload of the config, the exporter serves whatever device the path then leads to.
 
-Whatever may block (a stuck file system, a device in error handling) runs in a bounded thread.
+When a device has vanished, unflushed writes count as lost (`FileDisk.lose`), and all opens end. An initiator then opens
+the disk again, detects the loss by the new verifier, and continues. Any other client gets an error; otherwise it would
+not notice the loss.
+
+Calls that may block (a stuck file system, a device in error handling) run in a thread with a time limit.
 """
 
 import logging
@@ -45,25 +47,25 @@ from meshfsd.served import ServedDisk, identity_of
 
 logger = logging.getLogger(__name__)
 
-#: Called with the disk whenever what is announced of it changed.
+#: Called with the disk whenever its announcement to initiators has changed.
 Changed = Callable[[ServedDisk], None]
-#: What was learnt of the costs of a disk, by its name and identity. May block.
+#: Returns the cost model that was learnt for a disk with this name and identity. May block.
 Learnt = Callable[[str, str], CostModel]
 
 
 def _nobody(served: ServedDisk) -> None:
-    """Nobody wants to know."""
+    """Do nothing; used until the owner of the keeper sets a callback."""
 
 
 class DiskKeeper:
-    """Keeps one disk as long as ``run`` runs. `claim` may be called before that, and `close` after it has ended."""
+    """Keeps one disk while ``run`` runs. `claim` may be called before ``run``, and `close` after it has ended."""
 
     def __init__(
         self, served: ServedDisk, engine: Engine, pool: BufferPool, learnt: Learnt, state_folder: Path
     ) -> None:
         self.served = served
         self.changed: Changed = _nobody
-        #: Called before the disk is served again, so that nothing opened before reads or writes it unknowingly.
+        #: Called before the disk is served again. It ends the earlier opens, which would not notice lost writes.
         self.returning: Changed = _nobody
         self.scope = trio.CancelScope()
         self._engine = engine
@@ -72,9 +74,9 @@ class DiskKeeper:
         self._state_folder = state_folder
         self._calls = Bounded(f"disk {served.name}")
         self._poke = trio.Event()
-        # The first error since the keeper looked last: the operation that failed, the errno, what it says of the disk.
+        # The first error since the last look: the failed operation, the errno, and what the errno says of the disk.
         self._error: tuple[Op, int, Sign] | None = None
-        # Whether sysfs had the device since it was claimed: where it never has, its absence says nothing.
+        # Whether sysfs has shown the device since it was claimed. If it never has, its absence means nothing.
         self._registered = False
         self._claimed = trio.Event()
         self._recording = trio.CancelScope()
@@ -88,7 +90,7 @@ class DiskKeeper:
                 await self._keep()
 
     def poke(self) -> None:
-        """Something changed that may concern the disk: look at it now, or try to claim it."""
+        """Have the keeper look at the disk now, or try to claim it, because a change may concern the disk."""
         self._poke.set()
 
     async def _keep(self) -> None:
@@ -104,7 +106,7 @@ class DiskKeeper:
             await self.claim(claim_timeout_s=0)
 
     async def _wait(self, timeout_s: float) -> bool:
-        """Until somebody pokes, at most ``timeout_s``; True when somebody did."""
+        """Wait for `poke`, but at most ``timeout_s``. Return whether it was called."""
         with trio.move_on_after(timeout_s) as patience:
             await self._poke.wait()
         self._poke = trio.Event()
@@ -113,7 +115,7 @@ class DiskKeeper:
     # --- claiming ----------------------------------------------------------------------
 
     async def claim(self, claim_timeout_s: float = limits.DISK_CLAIM_TIMEOUT_S) -> None:
-        """Try once to claim the disk; wait at most ``claim_timeout_s`` for the end of another exporter's claim."""
+        """Try once to claim the disk. If another exporter has it, wait at most ``claim_timeout_s`` for its release."""
         served, config = self.served, self.served.config
         try:
             disk = await open_disk(
@@ -135,7 +137,7 @@ class DiskKeeper:
         remembered.attach(disk)
         if served.instance:
             self.returning(served)
-        # What the device ended with before it was closed says nothing of the one that is there now.
+        # An error from before the device was closed says nothing about the device that was claimed now.
         self._error = None
         disk.on_error = self._on_error
         self._registered = False
@@ -145,7 +147,7 @@ class DiskKeeper:
         served.runner.pump()
 
     def _check_size(self, disk: FileDisk) -> None:
-        """Refuse a disk that became smaller while it was away: what was opened before relies on its old size."""
+        """Refuse a disk that became smaller while it was away, because earlier opens rely on its old size."""
         before_bytes = self.served.offered.size_bytes
         if disk.size_bytes < before_bytes:
             disk.close()
@@ -165,7 +167,7 @@ class DiskKeeper:
             return CostModel()
 
     async def _recall(self, disk: FileDisk) -> Remembered:
-        """What was kept of the disk in the state folder, which may lie on a file system that is stuck."""
+        """Return the disk's record in the state folder. The folder may be on a file system that is stuck."""
         name, what = self.served.name, f"the record of disk {self.served.name}"
         try:
             return await bounded(
@@ -176,7 +178,7 @@ class DiskKeeper:
             return forgotten(name, disk)
 
     async def _keep_record(self) -> None:
-        """While the disk is claimed, write its losses down. Do the same after each further claim."""
+        """While the disk is claimed, write its losses to its record. Continue after each further claim."""
         while True:
             self._claimed = trio.Event()
             remembered = self.served.remembered
@@ -189,14 +191,14 @@ class DiskKeeper:
     # --- looking -----------------------------------------------------------------------
 
     def _on_error(self, op: Op, number: int, sign: Sign) -> None:
-        """Note the error down, and have the keeper look at the disk. The engine calls this between completions."""
+        """Record the error, and have the keeper look at the disk. The engine calls this between completions."""
         if self._error is None or sign is Sign.GONE:
             self._error = (op, number, sign)
         self._poke.set()
         reactor.current().give_turn()
 
     async def look(self) -> None:
-        """Look at the claimed disk, and let go of it when it went away."""
+        """Check the claimed disk, and release it if it has vanished."""
         served, disk = self.served, self.served.disk
         assert disk is not None
         if served.remembered is not None:
@@ -208,14 +210,14 @@ class DiskKeeper:
             vanished = vanished or f"{error_text(*error[:2])}"
         if vanished:
             self._change(lambda: served.health.vanished(vanished, time.monotonic()))
-            # Noted now, as meshfsd may end before the device is back.
+            # Record the loss now, because meshfsd may end before the device is back.
             disk.lose("the device went away")
             await self._release()
             return
         grown = await self._resize(disk, judgement.size_bytes)
         self._change(lambda: self._take(error, judgement.fault), always=grown)
         if error is not None:
-            # A flood of errors is one look in a while.
+            # Many errors in a row must not cause many looks, so wait before the next one.
             await trio.sleep(limits.DEVICE_SETTLE_S)
 
     def _take(self, error: tuple[Op, int, Sign] | None, fault: str) -> None:
@@ -238,7 +240,7 @@ class DiskKeeper:
         return judge(disk.facts, sight, served_bytes, end_bytes)
 
     async def _resize(self, disk: FileDisk, size_bytes: int) -> bool:
-        """Take over the size the disk has now; True when it grew."""
+        """Take over the disk's present size. Return whether the disk grew."""
         if size_bytes == disk.end_bytes:
             return False
         before_bytes = disk.size_bytes
@@ -255,32 +257,32 @@ class DiskKeeper:
     # --- letting go --------------------------------------------------------------------
 
     async def _release(self) -> None:
-        """Answer all I/O with an error, and close the descriptor when nothing is in flight on it."""
+        """Fail all I/O with an error, and close the descriptor when no I/O is in flight on it."""
         self.served.runner.refuse(AbsentDisk.errno)
         await self.served.runner.wait_idle()
-        while self.served.busy:  # noqa: ASYNC110 - a flush of ours ends, of which nobody else hears
+        while self.served.busy:  # noqa: ASYNC110 - the end of the exporter's own flush has no event
             await trio.sleep(limits.DEVICE_SETTLE_S)
         await self.close()
 
     async def close(self) -> bool:
-        """Close the device or image; one that has I/O in flight stays open until the end of the process (False)."""
+        """Close the device or image, and return True. With I/O in flight, leave it open and return False."""
         served, idle = self.served, not self.served.busy
         close = served.release(clean=idle)
         self._recording.cancel()
         try:
-            # Not among `_calls`, as one that was abandoned must not keep the disk open.
+            # The close does not use `_calls`: an abandoned call there must not keep the disk open.
             await bounded(f"closing disk {served.name}", close, timeout_s=limits.DISK_CALL_TIMEOUT_S)
         except TookTooLong:
-            # The thread closes it when it can. Until then nothing can claim the disk.
+            # The thread closes the disk as soon as it can. Until then, no exporter can claim it.
             return idle
         except OSError as error:
             logger.warning("disk %s: closing it: %s", served.name, os.strerror(error.errno or 0))
         return idle
 
-    # --- telling -----------------------------------------------------------------------
+    # --- announcing --------------------------------------------------------------------
 
     def _change(self, what: Callable[[], None], *, always: bool = False) -> None:
-        """Do what may change the disk's state; log the transition, and announce what changed."""
+        """Call ``what``, which may change the disk's state. If it did, log the transition and announce the disk."""
         served, health = self.served, self.served.health
         state, why, since_s = health.state, health.why, health.since_s
         what()
@@ -294,7 +296,7 @@ class DiskKeeper:
 
 
 def log_transition(name: str, before: DiskState, now: DiskState, why: str, lasted_s: float, *, first: bool) -> None:
-    """One line for a change of a disk's state, or of its reason; ``first``: nothing was said of the disk before."""
+    """Log a change of a disk's state or of its reason, in one line. ``first``: this is the disk's first known state."""
     if now is DiskState.OK:
         if first:
             logger.info("disk %s: ok", name)

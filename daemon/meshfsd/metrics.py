@@ -1,7 +1,7 @@
-"""An exporter's metrics, out of its status and its flows documents.
+"""An exporter's metrics, made from its status and flows documents.
 
-`disk` is one of the exporter's; `node` is who asked for the I/O (a flow is a node and a class).
-What a part of a document does not say (yet) has no metric.
+The label `disk` is a disk of the exporter, and `node` is the node that requested the I/O. A flow is a node and a class.
+A value that is missing from a document has no metric.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ _PROCESSOR: Final = (
     "address of the config before their login, and an empty name for those of strangers."
 )
 _TURNS: Final = "Turns of the exporter's thread, by the node that had them."
-# By op: the keys of its count and of its bytes.
+# (operation, key of its count, key of its bytes)
 _OPS: Final = (
     ("read", "reads", "read_bytes"),
     ("write", "writes", "written_bytes"),
@@ -40,7 +40,7 @@ _OPS: Final = (
 
 
 def open_exporter_metrics(place: tuple[str, int], make: Snapshot) -> MetricsServer:
-    """``make`` gives {"status": ..., "flows": ...}. Raises ConfigError when the place cannot be listened at."""
+    """Listen at a place. ``make`` returns {"status": ..., "flows": ...}. Raises ConfigError if that is not possible."""
     return open_metrics(place, make, fill)
 
 

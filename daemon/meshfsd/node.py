@@ -1,12 +1,11 @@
-"""Where an exporter is put together: config, keys, disks, queues, sockets, signals.
+"""The composition root of an exporter: config, keys, disks, queues, sockets and signals.
 
-    start     everything that can be wrong is found before anything is served
-    SIGHUP    the config and the keys are read again; a broken one changes nothing
-    SIGTERM   nothing new is accepted, what is in flight ends (bounded), then all is closed
+    start     all mistakes are found before any disk is served
+    SIGHUP    the config and the keys are read again; a broken config changes nothing
+    SIGTERM   no new connections or requests; I/O in flight may end within DRAIN_TIMEOUT_S; then everything is closed
 
-Task roles: one for the I/O engine's completions, one per disk (asleep unless its queue names
-a time), one per listening socket and connection, one for the network interfaces, one for signals, one for
-the control socket.
+The tasks: one for the I/O engine's completions, one per disk (asleep unless its queue names a time), one per listening
+socket and per connection, one for the network interfaces, one for signals, and one for the control socket.
 """
 
 import gc
@@ -58,8 +57,8 @@ async def run(config_path: Path, node_name: str | None, engine_name: str = "auto
     exporter = NodeExporter(loaded, engine)
     try:
         await exporter.open()
-        # The program itself is 50,000 objects that never go. Each full collection of garbage would look at them all,
-        # in 10 ms or more in which nobody is served.
+        # The program itself has about 50,000 objects that are never freed. Without freezing, each full garbage
+        # collection would visit them all, for 10 ms or more in which no request is served.
         gc.collect()
         gc.freeze()
         await exporter.serve()
@@ -99,13 +98,13 @@ class NodeExporter:
         self._watch = ExporterWatch(loaded, self._facts)
 
     async def open(self) -> None:
-        """Claim the disks, then the addresses. Raises ConfigError; nothing is served yet."""
+        """Claim the disks, then listen at the addresses. Raises ConfigError. No request is served yet."""
         node = self._node
         await self._disks.apply(node.disks, self._config, await self._disks.check(node.disks))
         self._places.open(node)
 
     async def close(self) -> bool:
-        """Close everything; False when I/O is in flight still, whose engine must stay then."""
+        """Close everything. Return False if I/O is still in flight; its engine must then stay open."""
         self._places.close()
         self._interfaces.close()
         await self._save_calibration()
@@ -146,7 +145,7 @@ class NodeExporter:
             await self._save_calibration()
 
     async def _save_calibration(self) -> None:
-        """The state folder may lie on a file system that is stuck."""
+        """Save the cost models, within a time limit, because the state folder's file system may be stuck."""
         save, learnt = self._disks.calibration.save, self._disks.learnt()
         with suppress(TookTooLong):
             await self._saving.call(save, learnt, timeout_s=limits.DISK_CALL_TIMEOUT_S)
@@ -166,7 +165,7 @@ class NodeExporter:
         notify(*assignments, f"STATUS={status_text(self._disks.served)}")
 
     async def _drain(self, listener: Listener) -> None:
-        """Let what is in flight end and its replies leave, within DRAIN_TIMEOUT_S."""
+        """Wait until I/O in flight has ended and its replies are sent, for at most DRAIN_TIMEOUT_S."""
         listener.stop()
         with trio.move_on_after(limits.DRAIN_TIMEOUT_S) as patience:
             await self._disks.wait_idle()
@@ -210,7 +209,7 @@ class NodeExporter:
         return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, missing)
 
     def _open_metrics(self, place: tuple[str, int]) -> Server:
-        # The library takes time and memory, so it is loaded for those who use it.
+        # The Prometheus library takes time and memory, so it is loaded only if metrics are configured.
         from meshfsd.metrics import open_exporter_metrics
 
         return open_exporter_metrics(place, self._metrics_document)

@@ -1,7 +1,7 @@
-"""Where an exporter is reached. A reload moves its addresses, port and metrics; connections that are there go on.
+"""The addresses where an exporter listens. A reload may change them; existing connections stay.
 
-What cannot be listened at stays as it was, with a line in the log: an exporter that is reached at
-its old address is of more use than one that is reached at none.
+A reload may change the TCP addresses, the port and the metrics' address. If listening at a new address fails, the old
+one stays, with a line in the log. An exporter at its old address is more useful than one without an address.
 """
 
 import logging
@@ -20,7 +20,7 @@ Place = tuple[str, int]
 
 
 class Places:
-    """``make_metrics`` gives the place of the metrics; ``open`` it all, then ``move`` it at a reload."""
+    """All listening sockets of an exporter, and its metrics. ``open`` opens them; ``move`` changes them at a reload."""
 
     def __init__(self, metrics: MetricsPlace) -> None:
         self.metrics = metrics
@@ -31,11 +31,11 @@ class Places:
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """Those that SMB connections come in at."""
+        """Return the listening sockets for SMB."""
         return [*self._tcp.values(), *([self._unix] if self._unix is not None else [])]
 
     def open(self, node: Node) -> None:
-        """Raises ConfigError; what was opened by then is closed by ``close``."""
+        """Listen at all places. Raises ConfigError; ``close`` then closes what was opened."""
         *tcp, self._unix = listen_all(node.addresses, node.port, node.socket)
         self._tcp = dict(zip(_tcp_places(node), tcp, strict=True))
         self.control = listen_unix(node.control_socket)
@@ -48,7 +48,7 @@ class Places:
         self.metrics.move_to(node.metrics)
 
     def move(self, node: Node, listener: Listener) -> tuple[str, ...]:
-        """Go where another config of the node says; the names of settings that stay as they were."""
+        """Listen where the new config of the node says. Return the names of the settings that could not be changed."""
         kept: list[str] = []
         try:
             self.metrics.move_to(node.metrics)
@@ -83,4 +83,4 @@ def _tcp_places(node: Node) -> list[Place]:
 
 
 def _nothing() -> None:
-    """There is nothing to remove yet."""
+    """Do nothing: there are no sockets to remove yet."""

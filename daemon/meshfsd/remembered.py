@@ -1,15 +1,17 @@
-"""What an exporter remembers of a disk after its own end: one small file for each disk in the node's state folder.
+"""The record that an exporter keeps of each disk across restarts: one small file per disk in the node's state folder.
 
-    STATE/DISK.disk.json    Record: which device has the name, the seed of its write verifier, its last write
+    STATE/DISK.disk.json    Record: the device of this name, the seed of its write verifier, the time of its last write
 
-Theory. The verifier's seed must outlive the process, not the machine (meshfs/disk/file/losses.py): a new one is written
-into the page cache, in place, into a block that the file has already, so that a full file system is no obstacle. A
-thread does it, as the state folder may be on a disk that hangs. A record that could not be written when the disk was
-claimed makes the seed one that never was: the verifier then differs from that before the restart, and every writer
-with unflushed writes gets EIO once, which is the safe mistake.
+Theory. The verifier's seed must survive the end of the process, but not a crash of the machine
+(meshfs/disk/file/losses.py). So a new seed is only written into the page cache. The write goes in place, into a block
+that the file already has, so that it succeeds on a full file system. A thread does it, because the state folder may be
+on a disk that hangs.
 
-The time of the last write is written at a clean end only. After any other end the disk's time starts at the claim,
-unless the file system of its image knows better.
+If the record cannot be written when the disk is claimed, the exporter uses a new seed. The verifier then differs from
+the one before the restart, and every writer with unflushed writes gets EIO once. That is the safe mistake.
+
+The time of the last write is only stored at a clean end. After any other end, the time of the claim counts as the time
+of the last write, unless the file system of the disk's image has a modification time.
 """
 
 import json
@@ -31,22 +33,22 @@ from meshfs.loop import reactor
 
 logger = logging.getLogger(__name__)
 
-# One sector, which a power failure does not tear.
+# The record is one sector, because a power failure does not tear a sector.
 _RECORD_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept of one disk.
+    """The stored record of one disk.
 
-    device      `Identity.instance` of the device or image, as it was found
-    place       `Identity.place`
-    sequence    `Identity.sequence`
-    boot_id     of the boot in which it was found
-    instance    what initiators are told: equal to ``device`` but for a device that was recognised by its place
-    seed        of the write verifier
-    written_ns  the last write, ns of the epoch; of the claim unless ``clean``
-    clean       the exporter ended in an orderly way
+    device      `Identity.instance` of the device or image when it was claimed
+    place       its `Identity.place`
+    sequence    its `Identity.sequence`
+    boot_id     the id of the boot in which it was claimed
+    instance    the instance announced to initiators; it differs from ``device`` only for a device recognised by place
+    seed        the seed of the write verifier
+    written_ns  the time of the last write in ns since the epoch; the time of the claim unless ``clean``
+    clean       whether the exporter ended in an orderly way
     """
 
     device: str
@@ -62,18 +64,18 @@ class Record:
 def next_record(
     old: Record | None, device: Identity, boot_id: str, *, seed: str, now_ns: int, image_ns: int | None
 ) -> Record:
-    """What is kept from a claim on; pure. ``image_ns``: the modification time of an image; ``seed``: a new one.
+    """Return the record for a new claim. Pure. ``image_ns`` is the modification time of an image; ``seed`` a new seed.
 
-    A device without a name of its own is known by its place after a reboot, and within a boot by
-    diskseq, which is part of ``device.instance``. One that came back while no meshfsd ran may have
-    lost what was in its cache and in the page cache, so that it gets the new seed.
+    A device without a serial number or similar name is recognised by its place after a reboot, and within a boot by
+    diskseq, which is part of ``device.instance``. If a device vanished and came back while no meshfsd ran, the contents
+    of its cache and of the page cache may be lost. Such a device gets the new seed.
     """
     found = Record(device.instance, device.place, device.sequence, boot_id, device.instance, seed, now_ns)
     if old is None:
         return found if image_ns is None else replace(found, written_ns=image_ns)
     recognised = device.place and device.place == old.place and boot_id != old.boot_id
     if device.instance != old.device and not recognised:
-        # Another disk: whoever compares times has to find it changed.
+        # This is another disk. Programs that compare modification times must see a change.
         return replace(found, written_ns=max(now_ns, old.written_ns + 1))
     since_ns = image_ns if image_ns is not None else 0 if old.clean else now_ns
     came_back = boot_id == old.boot_id and device.sequence != old.sequence
@@ -91,13 +93,13 @@ class Remembered:
         self._fd = fd
         self._waiting: list[tuple[str, Callable[[], object]]] = []
         self._wanted = trio.Event()
-        # Held by the thread that writes to the file, or that closes it.
+        # The thread that writes to the file or closes it holds this lock.
         self._using = threading.Lock()
-        # The seed that counts again when a flush that takes long succeeds; None without such a flush.
+        # The seed to restore when a slow flush has succeeded; None without such a flush.
         self._trusted: str | None = None
 
     def attach(self, disk: FileDisk) -> None:
-        """Give the disk the verifier it had, and keep it when it changes."""
+        """Give the disk its earlier verifier, and have every change of the seed stored."""
         disk.recall(self.record.seed, self.keep)
 
     @property
@@ -105,8 +107,10 @@ class Remembered:
         return self._waiting[-1][0] if self._waiting else self.record.seed
 
     def doubt(self, flush_age_s: float) -> None:
-        """Note a flush that takes long as a loss, in case that the process is killed before it fails; and take
-        the note back when it has succeeded."""
+        """Store a slow flush as a loss, and undo that when the flush has succeeded.
+
+        Otherwise the loss would be hidden if the process is killed before the flush fails.
+        """
         slow = flush_age_s > limits.FLUSH_DOUBT_S
         if slow and self._trusted is None:
             self._trusted = self._latest_seed
@@ -116,13 +120,13 @@ class Remembered:
             self._trusted = None
 
     def keep(self, seed: str, then: Callable[[], object]) -> None:
-        """Write a new seed down, then call ``then``; from a callback of the reactor, too."""
+        """Store a new seed, then call ``then``. A callback of the reactor may call this, too."""
         self._trusted = None
         self._write_down(seed, then)
 
     def _write_down(self, seed: str, then: Callable[[], object]) -> None:
         if self._fd is None:
-            # The next start makes a seed that never was, as nothing could be written at this one.
+            # The record could not be written at the claim, so the next start uses a new seed anyway.
             self.record = replace(self.record, seed=seed)
             then()
             return
@@ -131,7 +135,7 @@ class Remembered:
         reactor.current().give_turn()
 
     async def run(self) -> None:
-        """Write down what `keep` wants, as long as the disk is served."""
+        """Store the seeds from `keep` and `doubt` while the disk is served."""
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
@@ -153,7 +157,10 @@ class Remembered:
             then()
 
     def _write_now(self) -> None:
-        """In a thread, which may begin after `end` closed the file: its number may be another file's by then."""
+        """Write the record, in a thread.
+
+        The thread may begin after `end` has closed the file, when its number may belong to another file.
+        """
         with self._using:
             if self._fd is not None:
                 _write(self._fd, self.record)
@@ -166,12 +173,12 @@ class Remembered:
         )  # fmt: skip
 
     def end(self, written_ns: int, *, clean: bool) -> None:
-        """Write down the time of the last write at the end of the process, which is clean unless I/O is in flight.
+        """Store the time of the last write when the disk is closed. The end is clean unless I/O is in flight.
 
-        Blocking, for LOSS_KEEP_TIMEOUT_S at most when an earlier write hangs.
+        This call blocks, but waits at most LOSS_KEEP_TIMEOUT_S for an earlier write that hangs.
         """
         if not self._using.acquire(timeout=limits.LOSS_KEEP_TIMEOUT_S):
-            # A thread hangs in the descriptor, which therefore stays open: its number must not become another file's.
+            # A thread hangs in a write to the descriptor. It must stay open, or its number may become another file's.
             self._fd = None
             logger.warning("disk %s: the time of its last write is not kept: the state folder hangs", self._name)
             return
@@ -196,7 +203,7 @@ class Remembered:
 
 
 def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
-    """Read what was kept of the disk ``name``, and keep what is true of the device or image it is now. Blocks."""
+    """Read the record of the disk ``name``, and store a new one for the claimed device or image. Blocks."""
     image_ns = None if disk.facts.is_block_device else os.fstat(disk.fd).st_mtime_ns
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     old: Record | None = None
@@ -222,7 +229,7 @@ def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
 
 
 def forgotten(name: str, disk: FileDisk) -> Remembered:
-    """For a state folder that does not answer: a seed that never was, and nothing is kept."""
+    """Return a record with a new seed that is never stored, for a state folder that does not answer."""
     facts = disk.facts.device
     record = Record(facts.instance, facts.place, facts.sequence, "", facts.instance, uuid.uuid4().hex, time.time_ns())
     return Remembered(name, record, None)
@@ -245,7 +252,7 @@ def _write(fd: int, record: Record) -> None:
 
 
 def _decode(data: bytes, path: Path) -> Record | None:
-    """The record in a file; None for a new file, and (logged) for one that makes no sense."""
+    """Return the record in a file, or None for a new file. For invalid contents, log a warning and return None."""
     if not data:
         return None
     try:

@@ -1,4 +1,4 @@
-"""One disk of the config as this exporter serves it: with or without a device behind it at the moment."""
+"""One disk of the config as this exporter serves it, with or without a claimed device at the moment."""
 
 import math
 import time
@@ -34,14 +34,14 @@ def make_queue(discipline: Discipline, policy: DiskPolicy, costs: CostModel) -> 
 
 @dataclass(eq=False)
 class ServedDisk:
-    """``offered`` stays the same while the device behind it goes and comes again, so that opens go on.
+    """A disk that is served. ``offered`` stays the same object while the device vanishes and returns.
 
     disk            the claimed device or image; None while there is none
-    config_policy   what the config wants of its scheduler
-    overrides       what was set at run time, on top of that
-    identity        of the device or image, for what was learnt of its costs; "" before the first claim
-    instance        the device or image that was claimed first, which alone is claimed again; "" before
-    remembered      what is kept of the disk after the end of the process; None while there is none
+    config_policy   the scheduling policy of the config
+    overrides       settings made at run time, which take precedence over the config
+    identity        identifies the device or image to which learnt costs belong; "" before the first claim
+    instance        the device or image that was claimed first, the only one to be claimed again; "" before
+    remembered      the disk's record, which survives the process; None while there is no device
     """
 
     config: DiskConfig
@@ -67,7 +67,7 @@ class ServedDisk:
         return self.queue.policy if isinstance(self.queue, FairQueue) else self.config_policy
 
     def set_policy(self, base: DiskPolicy, overrides: Overrides, nodes: Collection[str]) -> None:
-        """Go by the config's ``base`` and what was set on top. PolicyError when that cannot be."""
+        """Put the config's ``base`` with ``overrides`` in force. Raises PolicyError if they do not fit together."""
         policy = overrides.policy(base, nodes)
         self.config_policy, self.overrides = base, overrides
         if isinstance(self.queue, FairQueue):
@@ -78,21 +78,21 @@ class ServedDisk:
         """Serve from a device or image that was just claimed."""
         self.remembered = remembered
         if not self.instance:
-            # Nothing was ever queued.
+            # No request was ever queued, so the queue can be replaced.
             self.queue = make_queue(self.discipline, self.policy, costs)
         self.instance, self.identity = disk.facts.instance, identity_of(self.config, disk)
         self.disk = disk
         self.runner.serve(disk, self.queue)
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is in flight, and what was written is flushed."""
+        """Wait until no I/O is in flight and all writes are flushed."""
         await self.runner.wait_idle()
         await self.settle()
 
     async def settle(self) -> None:
-        """Flush what was written, so that a failed write-back is noticed before the process ends.
+        """Flush all writes, so that a failed write-back is noticed before the process ends.
 
-        The kernel forgets the failure with the file's inode, which it may drop once nobody has it open.
+        The kernel keeps the failure with the file's inode, and may drop the inode when no process has it open.
         """
         if self.disk is None or self.disk.read_only:
             return
@@ -102,7 +102,7 @@ class ServedDisk:
 
     @property
     def busy(self) -> bool:
-        """Whether its device or image has anything in flight."""
+        """Return whether I/O is in flight at the device or image."""
         return bool(self.runner.status().in_flight) or (self.disk is not None and self.disk.busy)
 
     def release(self, *, clean: bool) -> Callable[[], None]:
@@ -110,7 +110,8 @@ class ServedDisk:
         disk, self.disk = self.disk, None
         remembered, self.remembered = self.remembered, None
         if remembered is not None and disk is not None:
-            # Nobody will know whether a flush that is in flight fails. One that has ended is in doubt no longer.
+            # The result of a flush that is still in flight will be lost, so count it as a possible loss of writes.
+            # Without such a flush, withdraw an earlier doubt.
             remembered.doubt(math.inf if disk.flush_age_s() else 0.0)
         written_ns = self.offered.written_ns()
 
@@ -123,7 +124,7 @@ class ServedDisk:
         return close
 
     def describe(self) -> DiskInfo:
-        """What is announced of it now. A disk that is gone keeps what was known of it."""
+        """Return the disk's present announcement. A disk that is gone keeps its last known facts."""
         info = replace(self.offered.info, state=self.health.state, why=self.health.why)
         disk = self.disk
         if disk is None:
@@ -144,7 +145,7 @@ class ServedDisk:
 
 
 def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
-    """A configured disk before anything is behind it: missing, and refusing all I/O."""
+    """Return a configured disk before its first claim: it is missing and refuses all I/O."""
     health = Health(time.monotonic())
     info = DiskInfo(
         id=disk_id(node, config.name), node=node, name=config.name, size_bytes=0, access=config.access, verifier="",
@@ -152,7 +153,7 @@ def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
     )  # fmt: skip
     policy, discipline = cluster.policy(node, config.name), cluster.scheduler.discipline
     queue = make_queue(discipline, policy, CostModel())
-    # trio's clock costs thrice as much, twice a request.
+    # The clock is read twice per request, and trio's clock costs three times as much.
     runner = Runner(queue, AbsentDisk(), now=time.monotonic)
     runner.refuse(AbsentDisk.errno)
     offered = OfferedDisk(info, runner, config.access_of, str(config.path))
@@ -160,6 +161,6 @@ def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
 
 
 def identity_of(config: DiskConfig, disk: FileDisk) -> str:
-    """Tells the disk from another one of the same name, for what was learnt of its costs."""
+    """Return a text that distinguishes the disk from others with its name, because learnt costs are of one device."""
     facts = disk.facts
     return f"{config.path} {facts.model} {facts.serial} {disk.size_bytes} {config.cache.value}"

@@ -1,4 +1,4 @@
-"""Makes the facts of an exporter's status document."""
+"""Make the facts of an exporter's status document."""
 
 from meshfs import bugs
 from meshfs.cluster.config import Node
@@ -16,7 +16,7 @@ from meshfsd.served import ServedDisk
 def make_status(
     node: Node, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, missing: list[str]
 ) -> ExporterFacts:
-    """``missing``: the node's addresses that no interface of this machine has."""
+    """Return the facts. ``missing`` are the node's addresses that no interface of this machine has."""
     return {
         "version": STATUS_VERSION,
         "node": node.name,
@@ -37,7 +37,7 @@ def make_status(
 
 
 def _nodes(exporter: Exporter) -> list[NodeUsage]:
-    """What each node has that was ever here since the start, and what it may have."""
+    """Return the use and the limits of each node that has logged in since the start."""
     usage = exporter.usage
     return [
         {
@@ -57,7 +57,7 @@ def _nodes(exporter: Exporter) -> list[NodeUsage]:
 
 
 def _processor(exporter: Exporter) -> list[ProcessorTime]:
-    """For whom the exporter's thread has spent its time, in turns.
+    """Return the time of the exporter's thread by node and class.
 
     Before a login the name is "logins from" an address, if the config has the address, and empty for strangers.
     """
@@ -68,7 +68,7 @@ def _processor(exporter: Exporter) -> list[ProcessorTime]:
 
 
 def _counters(exporter: Exporter) -> dict[str, int]:
-    """The exporter's own, and with its internal errors those that no connection caused."""
+    """Return the exporter's counters. Its internal errors include those that no connection caused."""
     counters = dict(exporter.counters)
     if faults := bugs.count():
         counters["internal_errors"] = counters.get("internal_errors", 0) + faults

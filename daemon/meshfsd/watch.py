@@ -1,4 +1,4 @@
-"""What an exporter finds wrong with itself: its status document with problems, counted and logged."""
+"""The problems that an exporter finds in itself: they are added to its status document, and logged."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -8,13 +8,13 @@ from meshfs.telemetry.exporter_documents import ExporterFacts, ExporterFindings,
 from meshfs.telemetry.problem_watch import ProblemWatch
 from meshfs.telemetry.problems import Problem, exporter_problems
 
-#: Settings of an exporter's own node, and of the cluster, that are as they were when it started.
+#: Settings of the exporter's own node, and of the cluster, that only a restart changes.
 NODE_UNTIL_RESTART = ("socket", "state", "scratch_size_bytes")
 CLUSTER_UNTIL_RESTART = ("discipline",)
 
 
 class ExporterWatch:
-    """``status`` makes the facts of the document; `document` adds what is found in them."""
+    """Watches one exporter. ``status`` returns the facts of the document; `document` adds the problems in them."""
 
     def __init__(self, loaded: Loaded, status: Callable[[], ExporterFacts]) -> None:
         node = self._node = loaded.node.name
@@ -28,7 +28,7 @@ class ExporterWatch:
         self.problems = ProblemWatch(self._counts, self._find)
 
     async def reloaded(self, loaded: Loaded, kept: Iterable[str]) -> None:
-        """This config is in force now. Only the node's settings that ``kept`` names are still as they were."""
+        """Note that this config is in force now, except for the node's settings in ``kept``, which have not changed."""
         self._missing = loaded.missing
         new = self._view(loaded)
         names = {*self._fixed, *((self._node, what) for what in kept)}
