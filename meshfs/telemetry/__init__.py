@@ -1,6 +1,7 @@
-"""What a process tells of itself: documents, metrics and problems.
+"""The information that a process publishes about itself: documents, metrics and problems.
 
-documents.py says how the status documents look that cross from one process to another. prometheus.py is the only
-module that loads the Prometheus library, and metrics_place.py loads it only for those who want metrics. problems.py
-derives from a document what an administrator has to look after. Nothing here knows a disk or a connection.
+documents.py and exporter_documents.py define the status documents that one process writes and another reads.
+prometheus.py is the only module that loads the Prometheus library; metrics_place.py loads it only if metrics are
+configured. problems.py derives the problems in a document that an administrator has to solve. This package does not
+depend on disks or connections.
 """

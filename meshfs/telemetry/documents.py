@@ -1,19 +1,19 @@
-"""What a mount says of itself: the documents between processes, as their writer makes them.
+"""The documents that a mount writes about itself for other processes.
 
-A document is one JSON object. Its types say which keys it has and what is in them, so that the parts of the process
-that put it together cannot differ about it. A reader in another process trusts none of this, because the writer may be
-older, newer or broken: it reads through telemetry/records.py, whose names a test compares with these.
+A document is one JSON object. The types here define its keys and values, so that all parts of the writing process agree
+about them. A reader in another process cannot rely on these types, because the writer may be older, newer or broken. It
+reads through telemetry/records.py; a test compares the names there with these.
 
     MountStatus         the status file of a mount: /.meshfs/status
-      MountExporter       an exporter as the mount sees it, with a PathStatus for each path there may be
-      MountDisk           a disk, with what its openers got of it so far (DiskIo)
-      ProblemItem         what the process itself finds wrong
+      MountExporter       an exporter as the mount sees it, with a PathStatus for each possible path
+      MountDisk           a disk, with the I/O of its openers so far (DiskIo)
+      ProblemItem         a problem that the process has found in itself
     ReloadOutcome       the answer to "reload" on the control socket
 """
 
 from typing import Final, TypedDict
 
-#: Of all documents of both programs; meshctl calls nothing well that has another.
+#: The version of all documents of both programs. meshctl reports a document with another version as a problem.
 STATUS_VERSION: Final = 1
 
 
@@ -25,14 +25,14 @@ class ProblemItem(TypedDict):
 
 
 class Descriptors(TypedDict):
-    """File descriptors: open ones, and how many may be."""
+    """The number of open file descriptors, and their limit."""
 
     used: int
     limit: int
 
 
 class ConfigState(TypedDict):
-    """What the config file has that is not in force: a mistake, or changes for a reload or a restart."""
+    """The differences between the config file and the config in force: a mistake, or changes for reload or restart."""
 
     error: str
     reload: list[str]
@@ -40,21 +40,21 @@ class ConfigState(TypedDict):
 
 
 class LogState(TypedDict):
-    """Where the process logs (empty: not to a file), and why the last line could not be written."""
+    """The path of the log file (empty: none), and the reason why the last line could not be written."""
 
     path: str
     error: str
 
 
 class Percentiles(TypedDict):
-    """Of the last 30 to 60 s, in ms; None without any call."""
+    """Latencies of the last 30 to 60 s in ms; None without any call."""
 
     p50: float | None
     p99: float | None
 
 
 class DiskIo(TypedDict):
-    """What the openers of a disk got since the start.
+    """The I/O of a disk's openers since the start.
 
     A histogram has the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer. ``*_time_s`` is its sum.
     """
@@ -77,7 +77,7 @@ class DiskIo(TypedDict):
 
 
 class WaitingCall(TypedDict):
-    """A call of an opener that waits for an exporter."""
+    """An opener's call that waits for an exporter."""
 
     disk: str
     op: str
@@ -91,7 +91,7 @@ class HungDisk(TypedDict):
 
 
 class ChannelStatus(TypedDict):
-    """What the channel of a path agreed on and carries; empty or 0 where the path has none."""
+    """The negotiated settings and the load of a path's channel; empty or 0 if the path has no channel."""
 
     dialect: str
     signing: str
@@ -99,7 +99,7 @@ class ChannelStatus(TypedDict):
     outstanding: int
     sent_bytes_s: int
     received_bytes_s: int
-    #: None where there is no choice between channels, because nothing is measured then.
+    #: None if there is only one channel to choose, because then nothing is measured.
     measured_bytes_s: int | None
 
 
@@ -109,7 +109,7 @@ class PathStatus(ChannelStatus):
     #: The ends of the connection, with ports.
     local: str
     remote: str
-    #: The ends of the path, which are the same each time.
+    #: The ends of the path, which stay the same over all its connections.
     local_address: str
     remote_address: str
     number: int
@@ -147,14 +147,14 @@ class RemoteExporterStatus(TypedDict):
 
 
 class MountExporter(RemoteExporterStatus):
-    """With what the mount's config says of it, and the digest of the config that the exporter goes by."""
+    """An exporter with facts from the mount's config, and the digest of the config that the exporter has in force."""
 
     addresses: int
     config_digest: str
 
 
 class MountDisk(TypedDict):
-    """`meshfs.model.DiskInfo`, and what the mount knows beside it. ``state`` is "absent" while nobody offers it."""
+    """A `meshfs.model.DiskInfo` with the mount's own facts. ``state`` is "absent" while no exporter offers the disk."""
 
     id: str
     node: str
@@ -188,10 +188,10 @@ class ProcessFacts(TypedDict):
 
 
 class MountFacts(ProcessFacts):
-    """All of a mount's status but its disks and what is found in it."""
+    """A mount's status without its disks and its problems."""
 
     version: int
-    #: False in what everybody may see: it has nothing of anybody's I/O.
+    #: False in the public part of the status, which has no facts about users' I/O.
     whole: bool
     mountpoint: str
     config: str
@@ -211,7 +211,7 @@ class MountFacts(ProcessFacts):
 
 
 class MountFindings(MountFacts):
-    """What the rules of problems.py look at."""
+    """The part of the status that the rules of problems.py examine."""
 
     disks: list[MountDisk]
 
@@ -221,7 +221,7 @@ class MountStatus(MountFindings):
 
 
 class ReloadOutcome(TypedDict):
-    """Lines for people. With a ``failure`` nothing was changed."""
+    """Lines for people. If there is a ``failure``, nothing was changed."""
 
     changed: list[str]
     refused: list[str]

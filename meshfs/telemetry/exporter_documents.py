@@ -1,19 +1,19 @@
-"""What an exporter says of itself: the documents between processes, as their writer makes them (see documents.py).
+"""The documents that an exporter writes about itself for other processes (see documents.py).
 
 ExporterStatus      the answer to "status" on the control socket of meshfsd
   DiskStatus          a disk that it offers
-  NodeUsage           what a node has of it that was ever here, and how much of each it may have
-  ProcessorTime       for whom its thread has spent its time
+  NodeUsage           the resources that a node holds, and their limits, for each node seen since the start
+  ProcessorTime       the time of the exporter's thread by node and class
 FlowsDocument       the answer to "flows" and "flows-set"
   DiskFlows           how one disk is shared
-  FlowItem            what one node got of it in one class
+  FlowItem            the part of one node and class in the I/O of the disk
 """
 
 from typing import TypedDict
 
 from meshfs.telemetry.documents import ConfigState, Percentiles, ProblemItem, ProcessFacts
 
-# Keys that are no names of Python's need this form.
+# Keys that cannot be names in Python need this form.
 Windows = TypedDict("Windows", {"1s": float, "60s": float})
 WindowsOrNone = TypedDict("WindowsOrNone", {"1s": float | None, "60s": float | None})
 WindowFlags = TypedDict("WindowFlags", {"1s": bool, "60s": bool})
@@ -24,7 +24,7 @@ _OfClass = TypedDict("_OfClass", {"class": str})
 
 
 class StateFolder(TypedDict):
-    """Where the exporter keeps what it learns, and why it could not write there the last time."""
+    """The folder where the exporter keeps learnt costs and disk records, and why the last write failed, if it did."""
 
     path: str
     error: str
@@ -41,7 +41,7 @@ class SessionStatus(TypedDict):
 
 
 class Held(TypedDict):
-    """What a node holds of one resource, and how much it may hold."""
+    """The amount of one resource that a node holds, and its limit."""
 
     what: str
     used: int
@@ -59,7 +59,7 @@ class NodeUsage(TypedDict):
 
 
 class ProcessorTime(_OfClass):
-    """A node named "logins from" an address has no name yet; an empty name stands for strangers."""
+    """A node named "logins from" an address has not logged in yet. An empty name stands for strangers."""
 
     node: str
     used_s: float
@@ -72,7 +72,7 @@ class MemoryUse(TypedDict):
 
 
 class DiskStatus(TypedDict):
-    """``access`` is the one in force; an exporter takes rights away that a disk cannot have."""
+    """A disk. ``access`` is the one in force: it is "ro" for a read-only device, also if the config says "rw"."""
 
     name: str
     path: str
@@ -99,13 +99,13 @@ class DiskStatus(TypedDict):
 
 
 class ExporterFacts(ProcessFacts):
-    """All of an exporter's status but what is found in it."""
+    """An exporter's status without its problems."""
 
     version: int
     node: str
     uptime_s: float
     listening: list[str]
-    #: Addresses of the node that no interface of its machine has.
+    #: The node's addresses that no interface of its machine has.
     addresses_missing: list[str]
     security: str
     state_folder: StateFolder
@@ -124,7 +124,7 @@ class MissingKey(TypedDict):
 
 
 class ExporterFindings(ExporterFacts):
-    """What the rules of problems.py look at."""
+    """The part of the status that the rules of problems.py examine."""
 
     config_state: ConfigState
     keys_missing: list[MissingKey]
@@ -140,7 +140,7 @@ class ExporterStatus(ExporterFindings):
 
 
 class DiskPolicyItem(TypedDict):
-    """A limit of None is none. ``source`` says whether a value was set at run time."""
+    """A disk's policy. A limit of None means no limit. ``source`` says whether a value was set at run time."""
 
     system_floor: float
     limit_iops: float | None
@@ -149,7 +149,7 @@ class DiskPolicyItem(TypedDict):
 
 
 class Cost(TypedDict):
-    """The parameters of the cost model, and by how many windows they were calibrated."""
+    """The parameters of the cost model, and the number of windows by which they were calibrated."""
 
     read_fixed_us: float
     read_byte_ns: float
@@ -161,7 +161,7 @@ class Cost(TypedDict):
 
 
 class Totals(TypedDict):
-    """Since the start. A histogram has the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer."""
+    """Totals since the start. A histogram has the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer."""
 
     reads: int
     writes: int
@@ -179,7 +179,7 @@ class Totals(TypedDict):
 
 
 class FlowItem(_OfClass, Totals):
-    """Shares are 0 to 1. ``held`` says why the flow may not go although it waits."""
+    """A flow. Shares are 0 to 1. ``held`` is the reason why a waiting flow's requests may not be sent now."""
 
     node: str
     local: bool
@@ -203,13 +203,13 @@ class FlowItem(_OfClass, Totals):
 
 
 class OtherFlows(Totals):
-    """The flows that the meter let go, and how many those were."""
+    """The totals of the flows that the meter has dropped, and the number of those flows."""
 
     flows: int
 
 
 class Jain(TypedDict):
-    """Jain's index of share / weight, by class; None with nothing to compare."""
+    """Jain's index of share / weight, by class; None if there is nothing to compare."""
 
     app: WindowsOrNone
     system: WindowsOrNone

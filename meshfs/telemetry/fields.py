@@ -1,7 +1,7 @@
-"""Tolerant reading of a JSON object that another process wrote: it may be older, newer, or broken.
+"""Read a JSON object of another process, which may be older, newer or broken.
 
-Nothing here raises. A field that is missing or has another type reads as empty, because a program
-that shows what is wrong must not fail on it.
+No function here raises an error. A field that is missing or has another type reads as empty, because a program that
+shows faults must not fail on one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,10 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """What another process or a disk says must neither steer a terminal nor begin a line of its own in a log."""
+    """Return the text with control characters escaped.
+
+    The text of another process or of a disk must not control a terminal or begin a new line in a log.
+    """
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
@@ -25,12 +28,12 @@ class Fields:
 
     def integer(self, name: str) -> int | None:
         value = self.raw.get(name)
-        # JSON's integers have no end; a larger one is no count and would not fit a float.
+        # JSON's integers are unbounded. A larger one is no sensible count and would not fit into a float.
         return value if type(value) is int and abs(value) < 1 << 64 else None
 
     def number(self, name: str) -> float | None:
         value = self.raw.get(name)
-        # JSON knows no infinity and no NaN, Python's reader does.
+        # JSON has no infinity and no NaN, but Python's reader accepts them.
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
             return None
         return float(value)
@@ -43,7 +46,7 @@ class Fields:
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
     def integers(self, name: str, count: int) -> list[int] | None:
-        """An array of exactly that many counts."""
+        """Return an array of exactly ``count`` counts, or None."""
         value = self.raw.get(name)
         if not isinstance(value, list) or len(value) != count:
             return None
@@ -53,11 +56,11 @@ class Fields:
         return Fields(self.raw.get(name))
 
     def names(self) -> list[str]:
-        """The names of all fields."""
+        """Return the names of all fields."""
         return [name for name in self.raw if isinstance(name, str)]
 
     def items(self, name: str) -> "Iterator[Fields]":
-        """The objects of an array."""
+        """Yield the objects in an array."""
         value = self.raw.get(name)
         for item in value if isinstance(value, list) else []:
             if isinstance(item, dict):

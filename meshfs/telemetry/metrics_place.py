@@ -1,4 +1,4 @@
-"""Where a process answers Prometheus: nowhere, or at an address that a reload may change."""
+"""The place where a process serves metrics to Prometheus: none, or an address that a reload may change."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ Snapshot = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Server(Protocol):
-    """What listens at a place. The one there is (prometheus.py) loads a library that not every process needs."""
+    """A server that listens at a place. Its implementation (prometheus.py) loads a library that few processes need."""
 
     async def run(self) -> None:
         """Answer requests until cancelled."""
@@ -20,7 +20,7 @@ class Server(Protocol):
 
 
 class MetricsPlace:
-    """``open_server`` listens at a place, or raises ConfigError; the library is loaded only when it is called."""
+    """Serves at the present place. ``open_server`` loads the library and listens at a place, or raises ConfigError."""
 
     def __init__(self, open_server: Callable[[Place], Server]) -> None:
         self._open_server = open_server
@@ -30,18 +30,18 @@ class MetricsPlace:
         self._serving = trio.CancelScope()
 
     def move_to(self, place: Place | None) -> None:
-        """Listen at another place. Raises ConfigError if that is not possible, and stays at the present place then."""
+        """Listen at another place. If that is not possible, stay at the present place and raise ConfigError."""
         if place == self._place:
             return
         server = self._open_server(place) if place is not None else None
         if self._server is not None:
-            # Its task may be waiting for its socket, and closes it once it is not.
+            # The old server's task may be waiting for its socket, so `run` closes it after that task has ended.
             self._retired.append(self._server)
         self._server, self._place = server, place
         self._serving.cancel()
 
     async def run(self) -> None:
-        """Answer at the present place, which may change meanwhile, until cancelled."""
+        """Answer requests at the present place until cancelled. The place may change meanwhile."""
         while True:
             with trio.CancelScope() as self._serving:
                 if self._server is not None:

@@ -1,7 +1,7 @@
-"""What each rule of problems.py looks for: a status document in, findings out. Pure.
+"""The searches of the rules in problems.py: each takes a status document and yields findings. Pure.
 
-A finding is a pair of what it is about ("disk n1/disk0") and a text that says what is wrong and
-what to do. A field that is missing from a document yields no finding.
+A finding is a pair: the affected part ("disk n1/disk0"), and a text that says what is wrong and what to do. A field
+that is missing from a document yields no finding.
 """
 
 from collections import Counter
@@ -14,9 +14,9 @@ from meshfs.telemetry.fields import Fields
 Finding = tuple[str, str]
 Finder = Callable[[Fields], Iterator[Finding]]
 
-#: States of a path that should carry a channel; one that the plan keeps in reserve is "idle".
+#: States of a path that should have a channel but has none. A path that the plan keeps in reserve is "idle".
 _BROKEN_PATH: Final = ("connecting", "down")
-#: States with a rule of their own; any other state that is not "ok" is an unknown one.
+#: The states that have their own rules. Any other state except "ok" is unknown.
 DISK_STATES: Final = ("failing", "gone", "missing", "suspended")
 
 
@@ -24,7 +24,7 @@ DISK_STATES: Final = ("failing", "gone", "missing", "suspended")
 
 
 def disk_in_state(state: str, advice: str) -> Finder:
-    """Disks in that state; ``advice`` says what the state means and what to do."""
+    """Find disks in that state. ``advice`` says what the state means and what to do."""
 
     def find(document: Fields) -> Iterator[Finding]:
         for disk in _present_disks(document):
@@ -42,7 +42,10 @@ def disk_in_unknown_state(document: Fields) -> Iterator[Finding]:
 
 
 def disk_absent(document: Fields) -> Iterator[Finding]:
-    """Disks that a mount shows and nobody offers. When their exporter is away, that is one problem, not fifty."""
+    """Find disks that a mount shows although their exporter no longer offers them.
+
+    If the exporter is away, only the rule for exporters reports it. Otherwise there would be a problem for each disk.
+    """
     away = {exporter.text("node") for exporter in document.items("exporters") if exporter.text("state") != "connected"}
     for disk in document.items("disks"):
         if not disk.flag("present") and disk.text("node") not in away:
@@ -69,7 +72,7 @@ def disk_read_only(document: Fields) -> Iterator[Finding]:
 
 
 def disk_hangs_here(document: Fields) -> Iterator[Finding]:
-    """Disks of which a mount has given up to wait for an answer."""
+    """Find disks whose answers a mount no longer waits for."""
     for exporter in document.items("exporters"):
         for item in exporter.items("hung_disks"):
             text = f"it has not answered for {item.number('for_s') or 0.0:.0f} s, so I/O to it fails at once"
@@ -84,14 +87,14 @@ def disk_hangs(document: Fields) -> Iterator[Finding]:
 
 
 def _present_disks(document: Fields) -> Iterator[Fields]:
-    """A mount says of each disk whether it is there; an exporter lists only its own."""
+    """Yield the disks that are present. In an exporter's document, all disks count as present."""
     for disk in document.items("disks"):
         if disk.raw.get("present", True) is True:
             yield disk
 
 
 def _disk(document: Fields, disk: Fields) -> str:
-    """The same name in the documents of a mount and of the disk's exporter."""
+    """Return the disk's name, which is equal in the documents of a mount and of the disk's exporter."""
     return f"disk {disk.text('node') or document.text('node')}/{disk.text('name') or disk.text('id')}"
 
 
@@ -118,7 +121,7 @@ def exporter_away(document: Fields) -> Iterator[Finding]:
 
 
 def io_waits(document: Fields) -> Iterator[Finding]:
-    """I/O at an exporter that is connected and does not answer it."""
+    """Find exporters that are connected but leave I/O unanswered for long."""
     for exporter in document.items("exporters"):
         waiting = [item.number("for_s") or 0.0 for item in exporter.items("waiting")]
         longest_s = max(waiting, default=0.0)
@@ -128,14 +131,14 @@ def io_waits(document: Fields) -> Iterator[Finding]:
 
 
 def path_down(document: Fields) -> Iterator[Finding]:
-    """A path that should be used, of an exporter that is reached all the same."""
+    """Find paths without a channel to exporters that are connected by another path."""
     for exporter, path in _paths(document):
         if path.text("state") in _BROKEN_PATH:
             yield _path(exporter, path), f"it is {path.text('state')}{_because(path)}"
 
 
 def path_unsteady(document: Fields) -> Iterator[Finding]:
-    """A path that works now and was lost several times within the last minute."""
+    """Find paths that work now but were lost several times within the last minute."""
     counts = document.object("recent").object("path_losses")
     for exporter, path in _paths(document):
         count = counts.integer(path_key(exporter, path)) or 0
@@ -145,7 +148,10 @@ def path_unsteady(document: Fields) -> Iterator[Finding]:
 
 
 def path_forged(document: Fields) -> Iterator[Finding]:
-    """A path on which messages are changed. TCP's own checksum finds what a bad cable does, but one error in 65,536."""
+    """Find paths on which messages are changed.
+
+    A bad cable seldom causes this, because TCP's checksum detects all but one error in 65,536.
+    """
     counts = document.object("recent").object("path_forgeries")
     for exporter, path in _paths(document):
         count = counts.integer(path_key(exporter, path)) or 0
@@ -156,9 +162,9 @@ def path_forged(document: Fields) -> Iterator[Finding]:
 
 
 def path_single(document: Fields) -> Iterator[Finding]:
-    """Several addresses are configured at both ends, and one pair of them is left; `path_down` says more if it can.
+    """Find exporters with only one usable path, although several addresses are configured at both ends.
 
-    The node's own exporter has one path, its socket, however many addresses there are.
+    If other paths are down, `path_down` reports them. The node's own exporter always has one path, its Unix socket.
     """
     own = document.integer("addresses") or 0
     for exporter in document.items("exporters"):
@@ -175,7 +181,7 @@ def path_single(document: Fields) -> Iterator[Finding]:
 
 
 def path_key(exporter: Fields, path: Fields) -> str:
-    """What names a path in "recent"; the same for a path that was lost and made again."""
+    """Return the path's key in "recent", which stays the same when the path is lost and connected again."""
     names = ("interface", "local_address", "remote_address")
     return " ".join([exporter.text("node"), *(path.text(name) for name in names), str(path.integer("number") or 0)])
 
@@ -219,7 +225,7 @@ def config_needs_restart(document: Fields) -> Iterator[Finding]:
 
 
 def config_differs(document: Fields) -> Iterator[Finding]:
-    """An exporter without disks tells no digest, and has nothing that could differ."""
+    """Find exporters with another config than the mount. An exporter without disks has no digest and is left out."""
     own = document.text("config_digest")
     for exporter in document.items("exporters"):
         its = exporter.text("config_digest")
@@ -257,7 +263,7 @@ def security_none(document: Fields) -> Iterator[Finding]:
 
 
 def counted(what: str, advice: str, least: int, *names: str) -> Finder:
-    """Counters of a process that grew by ``least`` or more, together, within the last minute."""
+    """Find a process whose named counters grew together by ``least`` or more within the last minute."""
 
     def find(document: Fields) -> Iterator[Finding]:
         counts = document.object("recent").object("counters")
@@ -269,7 +275,7 @@ def counted(what: str, advice: str, least: int, *names: str) -> Finder:
 
 
 def _process(document: Fields) -> str:
-    """Whose document it is. Problems are told apart by this, where a mount and an exporter have the same one."""
+    """Return the document's process. It distinguishes a problem of a mount from the same problem of an exporter."""
     point = document.text("mountpoint")
     return f"mount {point}" if point else f"exporter {document.text('node')}"
 
@@ -287,7 +293,7 @@ def address_missing(document: Fields) -> Iterator[Finding]:
 
 
 def limit_near(document: Fields) -> Iterator[Finding]:
-    """Objects that peers hold, near the most there may be of them."""
+    """Find resources of peers whose number is near its limit."""
     used: dict[str, tuple[int, int]] = {}
     for node in document.items("nodes"):
         for what in ("connections", "sessions"):

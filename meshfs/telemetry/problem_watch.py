@@ -1,8 +1,8 @@
-"""A process looks at its own status document: what began to be a problem, and what ended, is logged once.
+"""Find the problems in a process's own status document, and log each problem once when it begins and when it ends.
 
     document --find--> problems --difference to the last look--> one log line each
 
-Each look also notes the counters of which rules ask how much they grew lately (recent.py).
+Each look also notes the counters, because some rules use their growth within the last minute (recent.py).
 """
 
 import logging
@@ -23,7 +23,7 @@ _LEVELS = {Severity.ERROR: logging.ERROR, Severity.WARNING: logging.WARNING, Sev
 
 
 class ProblemLog:
-    """Logs which problems came or went between one look and the next."""
+    """Logs the problems that began or ended between one look and the next."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Problem] = {}
@@ -40,7 +40,7 @@ class ProblemLog:
 
 
 class ProblemWatch:
-    """``counts`` gives counters by group ("disk_errors", ...), ``problems`` what is wrong now."""
+    """Watches one process. ``counts`` returns its counters by group ("disk_errors", ...), ``problems`` its problems."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ProblemWatch:
         self._log = ProblemLog()
 
     def recent(self) -> dict[str, dict[str, int]]:
-        """Return for the status document how much each counter grew within the last minute, by group."""
+        """Return how much each counter grew within the last minute, by group, for the status document."""
         return {group: recent.grown() for group, recent in self._recent.items()}
 
     def note(self, now: float) -> None:
@@ -73,5 +73,5 @@ class ProblemWatch:
         try:
             self._log.take(await self._problems())
         except Exception:
-            # A fault of ours in looking must not end the I/O of a node.
+            # A bug in a rule must not end the I/O of a node.
             logger.exception("cannot look for problems")

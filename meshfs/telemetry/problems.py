@@ -1,12 +1,13 @@
-"""Everything that is not well, found in the status documents of mounts and exporters. Pure.
+"""Find all problems in the status documents of mounts and exporters. Pure.
 
     document of a mount     --MOUNT_RULES-->     problems  -->  `meshctl status`, exit status, --json
     document of an exporter --EXPORTER_RULES-->  problems  -->  metrics (problems by code), log (begin and end)
 
-One table decides for all of them, so a state cannot be fine in one place and a problem in another.
-Severity: an `error` means that data cannot be reached or is at risk; a `warning` that something is
-degraded, or will fail at the next restart; a `note` is a choice of the administrator's that others
-should know of, and does not change an exit status.
+One table of rules serves all readers, so a state cannot be a problem in one place and fine in another. The severities:
+
+    error     data cannot be reached or is at risk
+    warning   a part is degraded, or will fail at the next restart
+    note      a choice of the administrator that others should know; it does not change an exit status
 """
 
 import enum
@@ -30,7 +31,10 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``code`` names the rule for programs, ``subject`` the part concerned, ``text`` what is wrong and what to do."""
+    """One problem. ``code`` is the rule's name for programs, ``subject`` the affected part.
+
+    ``text`` says what is wrong and what to do.
+    """
 
     code: str
     severity: Severity
@@ -39,12 +43,12 @@ class Problem:
 
     @property
     def line(self) -> str:
-        """For a log or a terminal. What an exporter says of its disks is in it."""
+        """Return the problem as one line for a log or a terminal. It is made printable, as it has text of others."""
         return printable(f"{self.subject}: {self.text}")
 
     @property
     def counts(self) -> bool:
-        """Return whether the problem means that something is not well."""
+        """Return whether the problem counts as a fault, and not only as a note."""
         return self.severity is not Severity.NOTE
 
     def as_json(self) -> ProblemItem:
@@ -60,10 +64,10 @@ class Rule:
 
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
-#: The counter of errors that nobody expects (bugs.py).
+#: The counter of unexpected errors, which are bugs (bugs.py).
 _INTERNAL: Final = "internal_errors"
 
-#: Rules for whatever document has the fields; those of one process only follow below.
+#: Rules for the documents of both programs. The rules for one program only follow below.
 _COMMON: Final = (
     Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
     Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is taken back when the device is there again")),
@@ -134,14 +138,17 @@ def exporter_problems(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def steps(rules: Iterable[Rule], document: Mapping[str, Any]) -> Iterator[list[Problem]]:
-    """Yield what each rule finds, rule by rule."""
+    """Yield the problems that each rule finds, one list per rule, so that a caller may pause between rules."""
     fields = Fields(document)
     for rule in rules:
         yield [Problem(rule.code, rule.severity, subject, text) for subject, text in rule.find(fields)]
 
 
 def published(document: Mapping[str, Any]) -> list[Problem]:
-    """What the process itself found, as it stands in its document; a newer one may know more rules than we do."""
+    """Return the problems that a process has put into its own document.
+
+    The process may be newer and have rules that this program does not have.
+    """
     found = []
     for item in Fields(document).items("problems"):
         severity = item.text("severity")
@@ -159,6 +166,6 @@ def merged(*lists: Iterable[Problem]) -> list[Problem]:
 
 
 def count_by_code(rules: Iterable[Rule], problems: Iterable[Problem]) -> dict[str, int]:
-    """For metrics: 0 for what is well, so that a graph and an alert have something to go by."""
+    """Count the problems by code, for metrics. A rule without problems gets 0, so that graphs and alerts work."""
     counts = Counter(problem.code for problem in problems)
     return {rule.code: 0 for rule in rules} | dict(counts)

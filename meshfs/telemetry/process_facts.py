@@ -1,4 +1,4 @@
-"""What a process tells of itself in its status document, whichever of the two programs it is."""
+"""The facts about a process that are in the status documents of both programs."""
 
 import errno
 import os
@@ -13,9 +13,9 @@ def process_facts() -> ProcessFacts:
 
 
 def raise_descriptor_limit(wanted: int) -> int:
-    """Have the kernel allow so many descriptors, or as many as an administrator lets this process have. Returns them.
+    """Raise the limit of open descriptors to ``wanted``, or as far as the hard limit allows. Return the limit.
 
-    The usual soft limit of 1024 is for programs that use select(2).
+    The usual soft limit of 1024 exists for programs that use select(2).
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
@@ -25,14 +25,14 @@ def raise_descriptor_limit(wanted: int) -> int:
 
 
 def descriptors() -> Descriptors:
-    """How many file descriptors are open, and how many may be (RLIMIT_NOFILE, systemd's LimitNOFILE=)."""
+    """Return the number of open file descriptors, and their limit (RLIMIT_NOFILE, systemd's LimitNOFILE=)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        # The listing has a descriptor of its own, which is gone again.
+        # The listing itself used one descriptor, which is closed again.
         used = len(os.listdir("/proc/self/fd")) - 1
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
-        # None is left for the listing, and just then the status has to be told.
+        # No descriptor is left for the listing. The status must still be available then, so count all as used.
         used = soft
     return {"used": used, "limit": soft}

@@ -1,19 +1,19 @@
-"""Serving metrics to Prometheus: an HTTP server beside the event loop, and what fills its answers.
+"""Serve metrics to Prometheus: an HTTP server beside the event loop, and the metrics of its answers.
 
-    event loop    accepts, starts a thread per connection, makes the snapshot      short turns
-    that thread   reads the request, waits for the snapshot, formats it, sends it  takes its time
+    event loop    accepts, starts a thread per connection, makes the snapshot      in short turns
+    that thread   reads the request, waits for the snapshot, formats it, sends it  may take long
 
-A snapshot is plain values, made in the event loop by a task that lets I/O go on from disk to disk:
-what is told of one disk is of one moment, and no other thread looks at what lives. Formatting
-sleeps after every few lines: a thread that computes without a pause holds the interpreter for
-5 ms at a time (sys.setswitchinterval), which every request to a disk would wait for.
+A snapshot consists of plain values. A task in the event loop makes it, and lets I/O continue after each disk. So the
+values of one disk are of one moment, and no other thread reads live objects. Formatting sleeps after every few lines.
+Otherwise the thread would hold the interpreter for 5 ms at a time (sys.setswitchinterval), and every request to a disk
+would wait for it.
 
-Bounded: connections at once, what a client may take for each step, and the wait for a snapshot (then 503, as when the
-process is ending). For one connection more the one that has waited the longest without a request is ended; where all
-have asked, the new one is closed unheard.
+The number of connections, a client's time for each step, and the wait for a snapshot are bounded. After a time-out of
+the snapshot, or when the process is ending, the answer is 503. A connection beyond the limit replaces the one that has
+been silent the longest. If no connection is silent, the new one is closed at once.
 
 Format and naming: prometheus.io, "Exposition formats" and "Metric and label naming".
-Importing this costs 15 ms and 3 MiB, so it is imported only where metrics are asked for.
+Importing this module costs 15 ms and 3 MiB, so it is imported only if metrics are configured.
 """
 
 import io
@@ -58,11 +58,11 @@ class SnapshotUnavailable(MeshfsError):
     """There is no snapshot, because the event loop is ending or had no time for one."""
 
 
-# --- what is in an answer -------------------------------------------------------------------
+# --- the metrics of an answer ---------------------------------------------------------------
 
 
 class Families:
-    """The metrics of one answer; what a document lacks, or has as anything but a number, is left out."""
+    """The metrics of one answer. A value that is missing from a document or is no number is left out."""
 
     def __init__(self) -> None:
         self._families: dict[str, Metric] = {}
@@ -78,7 +78,7 @@ class Families:
             self._family(CounterMetricFamily, name, text, labels).add_metric(_values(labels), float(value))
 
     def latency(self, name: str, text: str, labels: Labels, counts: object, sum_s: object) -> None:
-        """A histogram; ``counts`` are those of `Histogram.coarse`. Without ``sum_s`` it has buckets alone."""
+        """Add a histogram. ``counts`` come from `Histogram.coarse`. Without ``sum_s``, it has only buckets."""
         if not isinstance(counts, list) or len(counts) != len(_BUCKETS_LE):
             return
         if not all(isinstance(count, int) for count in counts):
@@ -101,7 +101,7 @@ class Families:
 
 
 class _Samples(list[Sample]):
-    """Yields metrics with rests between them, because the library formats them while it reads."""
+    """Yields samples with pauses between them, because the library formats them while it iterates."""
 
     def __iter__(self) -> Iterator[Sample]:
         for sample, _ in zip(super().__iter__(), _rests(), strict=False):
@@ -109,7 +109,7 @@ class _Samples(list[Sample]):
 
 
 def _rests() -> Iterator[None]:
-    """Sleeps METRICS_REST_S after every METRICS_STEPS_MAX steps, so that formatting does not delay I/O."""
+    """Sleep METRICS_REST_S after every METRICS_STEPS_MAX steps, so that formatting does not delay I/O."""
     while True:
         for _ in range(limits.METRICS_STEPS_MAX):
             yield
@@ -117,12 +117,12 @@ def _rests() -> Iterator[None]:
 
 
 def _values(labels: Labels) -> list[str]:
-    """Paths may hold bytes that are no UTF-8, which no answer can be encoded with."""
+    """Return the label values with undecodable bytes escaped. Paths may contain bytes that cannot be sent as UTF-8."""
     return [value.encode(errors="backslashreplace").decode() for value in labels.values()]
 
 
 def tables(document: Document, name: str) -> list[Document]:
-    """Return the objects of a list in a document; an absent list counts as empty."""
+    """Return the objects of a list in a document. A missing list counts as empty."""
     found = document.get(name)
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
@@ -133,13 +133,13 @@ def table(document: Document, name: str) -> Document:
 
 
 def problem_counts(families: Families, name: str, rules: Iterable[Rule], problems: Iterable[Problem]) -> None:
-    """Add one sample per rule; 0 says that the rule was applied and found nothing."""
+    """Add one sample per rule. The value 0 means that the rule was applied and found no problem."""
     for code, count in count_by_code(rules, problems).items():
         families.gauge(name, "What is not well now, by the code of the rule.", {"code": code}, count)
 
 
 def numbers(documents: Iterable[Document], name: str) -> list[float]:
-    """What each says of ``name``, where it is a number."""
+    """Return the value of ``name`` in each document in which it is a number."""
     return [value for each in documents if isinstance(value := each.get(name), int | float)]
 
 
@@ -147,7 +147,7 @@ def numbers(documents: Iterable[Document], name: str) -> list[float]:
 
 
 class _Snapshots(Collector):
-    """Asks the event loop for a snapshot, from any other thread."""
+    """Gets a snapshot from the event loop, for any other thread."""
 
     def __init__(self, make: Snapshot, fill: Callable[[Families, Document], None]) -> None:
         self._make = make
@@ -156,14 +156,14 @@ class _Snapshots(Collector):
         self._nursery: trio.Nursery | None = None
 
     def begin(self, nursery: trio.Nursery) -> None:
-        """``nursery`` is where they are made, until ``end``."""
+        """Allow snapshots, whose tasks run in ``nursery``, until ``end``."""
         self._token, self._nursery = trio.lowlevel.current_trio_token(), nursery
 
     def end(self) -> None:
         self._token = self._nursery = None
 
     def collect(self) -> Iterable[Metric]:
-        """Return a snapshot that the event loop makes. Raises SnapshotUnavailable."""
+        """Return the metrics of a snapshot that the event loop makes. Raises SnapshotUnavailable."""
         families = Families()
         self._fill(families, self._take())
         return families
@@ -196,7 +196,7 @@ class _Snapshots(Collector):
             with trio.move_on_after(limits.METRICS_SNAPSHOT_TIMEOUT_S):
                 taken.set_result(await self._make())
         except Exception as error:
-            # Raised here it would end the process; it is raised where it was asked for.
+            # If the error were raised here, it would end the process. The requesting thread raises it instead.
             taken.set_exception(error)
         finally:
             if not taken.done():
@@ -209,8 +209,8 @@ class _Snapshots(Collector):
 class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
     """Listens from its creation until ``close``, and answers while ``run`` runs.
 
-    It is the library's own server but for three things: connections are bounded, nothing is
-    looked up in the DNS, and the event loop accepts, so that no thread polls for the end.
+    It differs from the library's own server in three ways: connections are bounded, it never queries the DNS, and the
+    event loop accepts connections, so that no thread has to poll for the end.
     """
 
     daemon_threads = True
@@ -222,9 +222,9 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
             self.address_family = socket.AF_INET6
         self._snapshots = snapshots
         self._counting = threading.Lock()
-        #: Connections that are served now.
+        #: The number of connections that are served now.
         self.connections = 0
-        #: Those of them whose request has not come; the one that waits for the longest comes first.
+        #: The connections without a request so far; the one that has been silent the longest comes first.
         self._silent: OrderedDict[socket.socket, None] = OrderedDict()
         super().__init__(place, _Handler)
         self.socket.setblocking(False)
@@ -246,7 +246,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
             try:
                 connection, address = self.socket.accept()
             except OSError as error:
-                # The peer left again, or there are no descriptors; neither calls for haste.
+                # The peer has closed already, or no descriptors are left. Wait a moment instead of spinning.
                 logger.debug("metrics: cannot accept: %s", error)
                 await trio.sleep(limits.METRICS_ACCEPT_RETRY_S)
             else:
@@ -272,19 +272,19 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
         try:
             super().process_request(request, client_address)
         except RuntimeError as error:
-            # No more threads for this process: the event loop goes on.
+            # The process can start no more threads. The event loop must continue.
             logger.warning("metrics: %s", error)
             self.asked(request)
             self._count(-1)
             self.shutdown_request(request)
 
     def _end_silent(self) -> bool:
-        """End the connection that has waited the longest without a request; False where there is none."""
+        """End the connection that has been silent the longest. Return False if no connection is silent."""
         with self._counting:
             if not self._silent:
                 return False
             longest, _ = self._silent.popitem(last=False)
-            # Its thread, which reads from it, sees the end of it.
+            # The connection's thread reads from it, and sees its end.
             with suppress(OSError):
                 longest.shutdown(socket.SHUT_RDWR)
         return True
@@ -306,7 +306,7 @@ class MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
             self.connections += change
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """What reaches this is the connection's failure; `_application` handles ours."""
+        """Log an error of the connection. Errors of this process are handled in `_application`."""
         logger.debug("metrics: connection of %s failed", client_address, exc_info=True)
 
 
@@ -315,7 +315,7 @@ class _Handler(WSGIRequestHandler):
     server: MetricsServer
 
     def parse_request(self) -> bool:
-        """The request, with its headers; called when its first line is there."""
+        """Parse the request and its headers. The base class calls this after the request's first line."""
         parsed = super().parse_request()
         self.server.asked(self.request)
         return parsed
@@ -324,12 +324,12 @@ class _Handler(WSGIRequestHandler):
         logger.debug("metrics: %s: %s", self.client_address, format % arguments)
 
     def get_stderr(self) -> Any:
-        """Only a connection's failure while the answer is sent is written here; the client is gone."""
+        """Return a stream that is thrown away: only failures to send an answer are written to it."""
         return io.StringIO()
 
 
 def _application(snapshots: _Snapshots) -> WSGIApplication:
-    """The library's, with errors that say what is wrong."""
+    """Return the library's application, with responses that give the reason of an error."""
     registry = CollectorRegistry(support_collectors_without_names=True)
     registry.register(snapshots)
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -342,7 +342,7 @@ def _application(snapshots: _Snapshots) -> WSGIApplication:
         except SnapshotUnavailable as error:
             status, text = "503 Service Unavailable", str(error)
         except Exception:
-            logger.exception("metrics: cannot be told")
+            logger.exception("metrics: the answer cannot be made")
             status, text = "500 Internal Server Error", "internal error, see the log"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [text.encode() + b"\n"]

@@ -1,4 +1,4 @@
-"""How much counters grew within the last minute. Pure: counts and their times in, differences out."""
+"""Compute how much counters grew within the last minute. Pure: it takes counts and times, and returns differences."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ Counts = Mapping[str, int]
 
 
 class Recent:
-    """``note`` the counters every few seconds; ``grown`` is their growth within the window, to one such step.
+    """The growth of counters within a window. Call ``note`` every few seconds; this step limits the accuracy.
 
-    A counter that is new starts at 0; one that is gone, or went back, has not grown.
+    A new counter starts at 0. A counter that is gone, or has decreased, has not grown.
     """
 
     def __init__(self, window_s: float) -> None:
@@ -18,12 +18,12 @@ class Recent:
 
     def note(self, now: float, counts: Counts) -> None:
         self._noted.append((now, dict(counts)))
-        # The newest one that is older than the window is what the others are compared with.
+        # Keep, as the first, the newest counts that are older than the window: they are the base of the difference.
         while len(self._noted) > 2 and self._noted[1][0] <= now - self._window_s:
             self._noted.popleft()
 
     def grown(self) -> dict[str, int]:
-        """Only counters that grew."""
+        """Return the growth of each counter that grew."""
         if not self._noted:
             return {}
         before, after = self._noted[0][1], self._noted[-1][1]

@@ -1,14 +1,14 @@
-"""What is read of another process's document: a class per object, and an attribute per key.
+"""The readers' view of another process's documents: a class per object, and an attribute per key.
 
-The writer may be older, newer or broken, so nothing here raises: a key that is missing, or has another type, reads as
-empty (fields.py). documents.py has what a writer of this version writes; a test holds the names here against it.
+The writer may be older, newer or broken, so no read raises an error: a key that is missing or has another type reads as
+empty (fields.py). documents.py defines the documents of this version's writers; a test compares the names here with it.
 
     class DiskRecord(Record):
         name = text()                     # disk.name is the "name" of the object, or ""
-        size_bytes = integer()            # None where it is no count
-        io_class = text("class")          # where the key is no name of Python's
-        io = part(TotalsRecord)                # an object within the object
-        flows = parts(FlowRecord)               # an array of objects
+        size_bytes = integer()            # None if the value is no integer
+        io_class = text("class")          # for a key that cannot be a name in Python
+        io = part(TotalsRecord)           # an object within the object
+        flows = parts(FlowRecord)         # an array of objects
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 
 
 class Record:
-    """One JSON object; ``raw`` is all of it, for what is passed on as it came."""
+    """One JSON object. ``raw`` is the whole object, so that it can be passed on unchanged."""
 
     def __init__(self, value: object) -> None:
         self.fields = Fields(value)
@@ -36,7 +36,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Entry(Generic[T]):
-    """A key of a record: read when it is asked for."""
+    """A key of a record. The value is read from the object at each access."""
 
     def __init__(self, read: Callable[[Fields, str], T], key: str) -> None:
         self._read = read
@@ -70,7 +70,7 @@ def flag(key: str = "") -> Entry[bool]:
 
 
 def histogram(key: str = "") -> Entry[list[int] | None]:
-    """Counts in the coarse buckets."""
+    """Declare an array of counts in the coarse buckets."""
     return Entry(lambda fields, name: fields.integers(name, BUCKETS), key)
 
 
@@ -98,7 +98,7 @@ class WindowsRecord(Record):
 
 
 class TotalsRecord(Record):
-    """Totals since a start."""
+    """Totals since the start of the process."""
 
     reads = integer()
     writes = integer()
@@ -113,7 +113,7 @@ class TotalsRecord(Record):
 
 
 class StatusRecord(Record):
-    """What every status begins with."""
+    """The keys that every status document has."""
 
     version = integer()
     program = text()
@@ -126,7 +126,7 @@ class StatusRecord(Record):
 
 
 class DiskTotalsRecord(TotalsRecord):
-    """With the latencies of the last minute."""
+    """Totals with the latencies of the last minute."""
 
     read_latency_ms = part(LatencyRecord)
     write_latency_ms = part(LatencyRecord)
@@ -214,7 +214,7 @@ class MountRecord(StatusRecord):
 
     @property
     def is_partial(self) -> bool:
-        """Whether it is what everybody may see, because the asker is neither root nor the process's user."""
+        """Return whether this is only the public part, because the reader is neither root nor the process's user."""
         return self.raw.get("whole") is False
 
 
@@ -252,7 +252,7 @@ class ExporterRecord(StatusRecord):
 
 
 class PolicyRecord(Record):
-    """What a disk's scheduler was told, of a flow or of the disk itself."""
+    """The policy in force for a disk, or for a flow at a disk."""
 
     limit_iops = number()
     limit_bytes_per_s = number()
@@ -269,7 +269,7 @@ class FlowPolicyRecord(PolicyRecord):
 
 
 class FlowRecord(TotalsRecord):
-    """All I/O of one node in one class at one disk."""
+    """The I/O of one node in one class at one disk."""
 
     node = text()
     io_class = text("class")
@@ -287,7 +287,7 @@ class FlowRecord(TotalsRecord):
 
     @property
     def policy(self) -> FlowPolicyRecord:
-        """The keys of a flow's policy stand in the flow itself."""
+        """Return the flow's policy, whose keys are in the flow's own object."""
         return FlowPolicyRecord(self.raw)
 
 
