@@ -1,6 +1,7 @@
 """The exporter behind real sockets: batches, full sockets, limits, deadlines, the end."""
 
 import contextlib
+import gc
 import socket
 import stat
 import time
@@ -11,6 +12,7 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import ConfigError
+from meshfs.exporter.serving.doorstep import Guest
 from meshfs.exporter.serving.listener import Listener
 from meshfs.model import Security
 from meshfs.smb.constants import Command
@@ -78,6 +80,18 @@ async def test_requests_over_a_socket(disk, path):
         await in_thread(work)
         await until(lambda: not server.peers)
     assert server.pool.used_bytes == 0
+
+
+async def test_what_the_doorstep_knew_of_a_connection_goes_when_it_is_served(path):
+    """Nothing is left to the collector of garbage, which stops the exporter for a while."""
+    async with serving(make_exporter(), path):
+        gc.collect()
+        gc.disable()
+        try:
+            with await in_thread(client_of, path):
+                assert not [each for each in gc.get_objects() if isinstance(each, Guest)]
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("protection", [Security.SIGN, Security.ENCRYPT])

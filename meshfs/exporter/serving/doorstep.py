@@ -37,11 +37,11 @@ class Guest:
         self.arrival = arrival
         self.accepted_s = accepted_s
         self.newcomers = newcomers
-        self.on_turn: Callable[[], None] = _nothing
+        self.on_turn: Callable[[Guest], None] = _nothing
 
     def step(self, _: float) -> ProcessorFlow | None:
         """Its turn, in which it is served if it is there still."""
-        self.on_turn()
+        self.on_turn(self)
         return None
 
 
@@ -68,7 +68,7 @@ class Doorstep:
 
     def add(self, guest: Guest) -> None:
         self._guests[guest] = None
-        guest.on_turn = lambda: self._serve(guest)
+        guest.on_turn = self._serve
         guest.arrival.end = lambda: self._close(guest)
         self._reactor.add(guest.socket.fileno(), lambda: self._readable(guest), on_failure=lambda _: self._close(guest))
 
@@ -123,5 +123,5 @@ class Doorstep:
         self._reactor.forget(guest.socket.fileno())
 
 
-def _nothing() -> None:
+def _nothing(_: Guest) -> None:
     """The doorstep does not have it yet."""
