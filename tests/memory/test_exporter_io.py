@@ -7,6 +7,8 @@ import pytest
 
 from meshfs import limits
 from meshfs.disk.base import Op
+from meshfs.exporter.exchange.request import Request
+from meshfs.exporter.kinds.disk import io as disk_io
 from meshfs.model import Access, Security, decode_disks
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import AccessMask, Command, CreateOptions, NtStatus, WriteFlags
@@ -177,6 +179,29 @@ def test_replies_of_later_completions_are_sent_then(disk, client):
 
 
 # --- CLOSE is a fence ------------------------------------------------------------------
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("an error of ours")
+
+
+@pytest.mark.parametrize("compound", [False, True])
+def test_a_reply_that_cannot_be_made_gives_its_memory_back(client, disk, monkeypatch, compound):
+    """An error of ours ends the connection, and the node is not charged for the payload any more."""
+    file_id = client.open("disk0")
+    disk.stall()
+    body = read_body(file_id, 0, 65536)
+    if compound:
+        client.compound((Command.READ, body, {}), (Command.READ, body, {}))
+    else:
+        client.send(Command.READ, body)
+    client.engine.get_buffer()
+    assert client.exporter.pool.used_bytes == 65536
+    monkeypatch.setattr(Request, "packed", fail)
+    monkeypatch.setattr(disk_io, "pack_read_response_frame", fail)
+    disk.release()
+    assert client.peer.closing
+    assert client.exporter.pool.used_bytes == 0
 
 
 def test_close_answers_when_nothing_is_at_the_disk_and_cancels_what_waits(disk):

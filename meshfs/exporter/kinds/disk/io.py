@@ -184,10 +184,12 @@ def _read_done(done: DiskRequest) -> None:
     assert buffer is not None
     if result > 0:
         if request.compound is not None or peer.closed:
-            body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, result, 0, 0)
-            data = buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + result]
-            request.reply(b"".join((body, data)))
-            buffer.release()
+            try:
+                body = READ_RESPONSE.pack(17, READ_DATA_OFFSET, 0, result, 0, 0)
+                data = buffer.view[HEADROOM_BYTES : HEADROOM_BYTES + result]
+                request.reply(b"".join((body, data)))
+            finally:
+                buffer.release()
         else:
             _send_read(request, buffer, result)
     else:
@@ -200,20 +202,26 @@ def _read_done(done: DiskRequest) -> None:
 def _send_read(request: Request, buffer: Buffer, length: int) -> None:
     """Make the reply around its payload, and send it from there."""
     peer, message, view = request.peer, request.message, buffer.view
-    pack_read_response_frame(
-        view, _REPLY_START, length, flags=_SIGNED if request.sign else 0,
-        credits=peer.window.grant(message.credits, message.credit_charge),
-        credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
-        session_id=request.session_id,
-    )  # fmt: skip
-    end = HEADROOM_BYTES + length
-    security = request.security
-    if request.seal and security is not None and security.sealer is not None:
-        peer.send(security.sealer.seal_in_place(view, _MESSAGE_START, end - _MESSAGE_START), buffer)
-        return
-    if request.sign and security is not None:
-        security.signer.sign(view[_MESSAGE_START:end], message.message_id, NONCE_EXPORTER)
-    peer.send(view[_REPLY_START:end], buffer)
+    try:
+        pack_read_response_frame(
+            view, _REPLY_START, length, flags=_SIGNED if request.sign else 0,
+            credits=peer.window.grant(message.credits, message.credit_charge),
+            credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+            session_id=request.session_id,
+        )  # fmt: skip
+        end = HEADROOM_BYTES + length
+        security = request.security
+        if request.seal and security is not None and security.sealer is not None:
+            frame = security.sealer.seal_in_place(view, _MESSAGE_START, end - _MESSAGE_START)
+        else:
+            if request.sign and security is not None:
+                security.signer.sign(view[_MESSAGE_START:end], message.message_id, NONCE_EXPORTER)
+            frame = view[_REPLY_START:end]
+    except BaseException:
+        # Nobody else returns the memory, and the node would be charged for it until the exporter ends.
+        buffer.release()
+        raise
+    peer.send(frame, buffer)
 
 
 def _write_answered(done: DiskRequest) -> None:
