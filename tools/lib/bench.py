@@ -1,12 +1,11 @@
-"""tools/bench: meshfs beside nbdkit with nbdfuse and nbdkit with qemu-storage-daemon's FUSE export.
+"""tools/bench compares meshfs with nbdkit and nbdfuse, and with nbdkit and qemu-storage-daemon's FUSE export.
 
-All subjects serve disks of the same make over loopback TCP and stay up; fio (libaio, direct=1)
-measures one after the other, round by round, so that neighbours in time are compared. The table
-has medians, the median of each round's ratio to either peer, and the CPU time per operation of
-the process that mounts and the one that serves.
+All subjects serve the same kind of disk over loopback TCP and stay up. fio (libaio, direct=1) measures one after the
+other, in rounds, so that measurements close in time are compared. The table has the medians, the median of the rounds'
+ratios to each peer, and the CPU time per operation of the mounting and of the serving process.
 
-    tools/bench                                  everything: both disks, every security
-    tools/bench --quick --only 'loop/*4k*'       some rows, shorter
+    tools/bench                                  all rows: both disks, every security
+    tools/bench --quick --only 'loop/*4k*'       some rows, with shorter measurements
     tools/bench --profile --only loop/randread-4k-qd16 --security sign
     tools/bench scale                            16 nodes of 26 disks
     tools/bench fairness                         the scheduler: shares, latency beside floods, recovery, cost
@@ -72,7 +71,7 @@ def _parse() -> argparse.Namespace:
         prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=["compare", "scale", "fairness", "multichannel"], default="compare")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; of fairness also fewer cases")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, and fewer cases of fairness")
     parser.add_argument("--rounds", type=int, metavar="N")
     parser.add_argument("--seconds", type=float, metavar="S", help="length of one measurement")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="rows by name, e.g. 'loop/*' or '*/read-1m-qd4'")
@@ -80,7 +79,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--peers", default="nbdfuse,qsd", metavar="LIST", help="beside meshfs; empty for none")
     parser.add_argument("--size-mib", type=int, default=512, help="of each disk")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples there")
-    parser.add_argument("--profile", action="store_true", help="tell where the time of the chosen rows goes (py-spy)")
+    parser.add_argument("--profile", action="store_true", help="show where the time of the chosen rows goes (py-spy)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="fairness: the picture (PNG) goes there")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="fairness: table, JSON and picture go there (.cache/fairness/TIME)"
@@ -129,7 +128,7 @@ def _row(disk: str, workload: fio.Workload, subjects: list[Subject], options: ar
 
 
 def _warm(subject: Subject) -> None:
-    """Read the disk once whole: whoever caches has it cached, also the peers, before anything counts."""
+    """Read the whole disk once, so that each subject with a cache has filled it before the first measurement."""
     fio.run(subject.path, fio.Workload("warm", "read", "1m", 4), runtime_s=1.0)
 
 

@@ -1,4 +1,4 @@
-"""tools/test: style, types, import contracts and every test; non-zero unless all of it passed."""
+"""tools/test checks style, types and import contracts, and runs all tests. Its exit status is 0 only if all passed."""
 
 import argparse
 import subprocess
@@ -15,17 +15,17 @@ from vm.qemu import DISK_KINDS
 ROOT: Final = Path(__file__).resolve().parents[2]
 BIN: Final = Path(sys.executable).parent
 FUZZ_CASES_QUICK: Final = 5_000
-# Tests that need nothing but Python.
+# The tests that need only Python.
 QUICK: Final = "not mounted and not network and not peers and not attack"
-#: Tests that boot no guest of their own.
+#: The tests that do not boot a guest themselves.
 NO_GUEST: Final = "not boots"
 GUEST_TESTS: Final = "tests/guest"
 ATTACK_TESTS: Final = "tests/attack"
-#: Some minutes on a quiet machine; more when its processors have other work, as the guest's are emulated.
+#: On an idle machine the guest takes some minutes. On a busy one it takes longer, as its processors are emulated.
 GUEST_TIMEOUT_S: Final = 1200
 PYTEST: Final = "pytest"
 GUEST: Final = "guest"
-#: pytest's exit status when it had nothing to run.
+#: pytest's exit status if it found no test to run.
 NOTHING_COLLECTED: Final = 5
 
 
@@ -52,7 +52,7 @@ def _main() -> int:
 
 
 def failures(statuses: Mapping[str, int]) -> set[str]:
-    """Name the steps that failed; one of pytest and the guest may have no test of those asked for, but not both."""
+    """Return the names of the failed steps. Either pytest or the guest may have found no test, but not both."""
     failed = {name for name, status in statuses.items() if status != 0}
     runs = {name: status for name, status in statuses.items() if name in (PYTEST, GUEST)}
     idle = {name for name, status in runs.items() if status == NOTHING_COLLECTED}
@@ -60,7 +60,7 @@ def failures(statuses: Mapping[str, int]) -> set[str]:
 
 
 def guest_words(rest: Sequence[str]) -> list[str] | None:
-    """Of what goes to pytest, return what goes to the guest's; None if it names places of other tests alone."""
+    """Return the arguments of pytest in the guest, from those of pytest here; None if they name only other tests."""
     places = [word for word in rest if word.partition("::")[0].rstrip("/").startswith("tests")]
     for_guest = [word for word in places if word.startswith(GUEST_TESTS)]
     everything = [word for word in places if word.rstrip("/") == "tests"]
@@ -116,20 +116,21 @@ def _steps(options: argparse.Namespace, rest: list[str]) -> list[Step]:
 
 
 def _attack_words(options: argparse.Namespace, rest: Sequence[str]) -> list[str]:
-    """What pytest is told of the attacks; `--attack` runs nothing else, unless other tests are named."""
+    """Return pytest's arguments for the attacks. `--attack` runs only the attacks, unless other tests are named."""
     words = ["--attack"] if options.attack else []
     if options.attack and not any(word.startswith("tests") for word in rest):
         words.append(ATTACK_TESTS)
     if options.attack_frames is not None:
         words += ["--attack-frames", str(options.attack_frames)]
     if options.attack_json is not None:
-        # As one word: pytest would take a path by itself for tests in that folder, and look for its settings there.
+        # Option and path are one word. Otherwise pytest would take the path for a test's, and look for its settings
+        # there.
         words.append(f"--attack-json={options.attack_json.resolve()}")
     return words
 
 
 def _guest_step(words: Sequence[str]) -> Step:
-    """All of them in one boot, with one disk of each kind."""
+    """Return the step that runs all tests of the guest in one boot, with one disk of each kind."""
     disks = [word for kind in DISK_KINDS for word in ("--disk", kind)]
     tests = [sys.executable, "-m", "pytest", "--no-unexpected-skips", "-p", "no:cacheprovider", *words]
     guest = [sys.executable, str(ROOT / "tools/lib/guest.py"), "--timeout", str(GUEST_TIMEOUT_S), *disks]

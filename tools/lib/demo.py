@@ -1,8 +1,8 @@
-"""tools/demo: three nodes on this machine, one mesh, real I/O across them.
+"""tools/demo shows a mesh of three nodes on this machine, with real I/O across them.
 
-Each node has two file-backed disks, its exporter (meshfsd) and its mount (meshfs), all separate
-processes. A disk of n1 is written from n2 and read back on n3; fio then writes and verifies
-across nodes. Everything is ended and removed again, unless --keep is given.
+Each node has two file-backed disks, an exporter (meshfsd) and a mount (meshfs); these are separate processes. A disk of
+n1 is written from n2 and read back on n3. Then fio writes and verifies across nodes. At the end, the demo ends all
+processes and removes its files, unless --keep is given.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def _main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/demo", description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--keep", action="store_true", help="leave the cluster up, and tell how to use and stop it")
-    parser.add_argument("--stop", type=Path, metavar="DIR", help="stop the cluster a --keep left in DIR and remove it")
+    parser.add_argument("--keep", action="store_true", help="leave the cluster running, and print how to use it")
+    parser.add_argument("--stop", type=Path, metavar="DIR", help="stop and remove the cluster that --keep left in DIR")
     return parser.parse_args()
 
 
@@ -183,7 +183,7 @@ def _show(what: str, *command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
     if done.returncode != 0:
         raise ClusterFailure(f"{what}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
-    # dd's last line has the rate; cmp says nothing when all is equal.
+    # dd's last line has the rate. cmp prints nothing if the data are equal.
     print(f"    {done.stderr.strip().splitlines()[-1] if done.stderr else 'equal'}")
 
 
@@ -213,7 +213,7 @@ Stop and remove it:
 
 
 def stop(folder: Path) -> int:
-    """End what a --keep left: by the process ids it wrote down, and only if they are still those processes."""
+    """End the processes that --keep left, by their stored ids, if these still belong to them. Remove the folder."""
     try:
         state = json.loads((folder / KEPT).read_text())
     except (OSError, ValueError) as error:
@@ -223,7 +223,7 @@ def stop(folder: Path) -> int:
         if os.path.ismount(point) and subprocess.run(["umount", point], check=False).returncode != 0:
             print(f"tools/demo: {point} is in use; nothing removed", file=sys.stderr)
             return 1
-    # A mount's process writes what is unflushed to the owners after the umount: the exporters end last.
+    # After the umount, a mount's process still flushes to the owners. So the exporters end last.
     if not (_ended(folder, state["mounts"].values()) and _ended(folder, state["exporters"], signal.SIGTERM)):
         print("tools/demo: processes do not end; nothing removed", file=sys.stderr)
         return 1
@@ -233,7 +233,7 @@ def stop(folder: Path) -> int:
 
 
 def _ended(folder: Path, pids: Iterable[int], number: signal.Signals | None = None) -> bool:
-    """Whether all of these processes end within a bound, told so by the signal or by themselves."""
+    """Send the signal, if any, and return whether all of these processes end within STOP_TIMEOUT_S."""
     remaining = [pid for pid in pids if _is_of(pid, folder)]
     if number is not None:
         for pid in remaining:
@@ -247,7 +247,10 @@ def _ended(folder: Path, pids: Iterable[int], number: signal.Signals | None = No
 
 
 def _is_of(pid: int, folder: Path) -> bool:
-    """A pid may be somebody else's by now: the command line has to name the kept cluster's config."""
+    """Return whether the pid is a process of the kept cluster: its command line names the cluster's config.
+
+    The kernel may have given the pid to another process by now.
+    """
     try:
         return str(folder / "cluster.toml").encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

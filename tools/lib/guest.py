@@ -1,7 +1,7 @@
-"""tools/guest: runs a command in a QEMU guest with Debian's 6.12 kernel, and gives back its output and exit status.
+"""tools/guest runs a command in a QEMU guest with Debian's 6.12 kernel, and returns its output and exit status.
 
-The guest has this machine's files as they are (what it writes is thrown away), a kernel with md, SCSI, NVMe, cifs
-and hot removal, and the disks that --disk asks for. It is built on first use, from Debian packages, into .cache/guest.
+The guest sees this machine's files, but its own writes to them are thrown away. Its kernel has md, SCSI, NVMe, cifs and
+hot removal. Its disks are those of --disk. The first use builds the guest from Debian packages, in .cache/guest.
 """
 
 import argparse
@@ -49,10 +49,10 @@ def main() -> int:
 
 
 def _run(guest: Guest, folder: Path, options: argparse.Namespace) -> Outcome:
-    """Run the command; a guest that dies before the command began is booted again.
+    """Run the command. If the guest dies before the command begins, boot it again.
 
-    QEMU's emulated processors sometimes run code that another one has just rewritten, as the kernel does with its
-    static branches, above all at boot; the kernel then dies of an int3 that is no longer there.
+    The kernel rewrites its code for static branches, mostly at boot. QEMU's emulated processors sometimes still execute
+    the breakpoint (int3) that the rewriting processor has removed already, and the kernel then dies of it.
     """
     for _ in range(BOOT_ATTEMPTS - 1):
         outcome = Run(guest, folder, options.disk, options.timeout).run(options.command)

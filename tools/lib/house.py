@@ -1,14 +1,14 @@
-"""tools/house: prints the numbers that tell whether the code's structure gets better or worse.
+"""tools/house prints numbers that show whether the code's structure gets better or worse.
 
     tools/house               the files of this checkout, committed or not
     tools/house a8db2db       the files of a git revision
-    tools/house -v [REV]      the same, and which files, classes and functions the numbers count
+    tools/house -v [REV]      the same, with the files, classes and functions that the numbers count
     tools/house --json [REV]  the same as one JSON object
 
-The numbers cover the product (meshfs, meshfsd, meshctl) and leave the tests and the development kit out. A module
-knows another module when it imports it, also where only the type checker sees the import. A circle is a set of modules
-that all know each other directly or through others: nobody can read, test or replace one of them without the rest.
-Lengths of functions and classes leave docstrings out. The numbers come from the syntax tree, so nothing is imported.
+The numbers cover the product (meshfs, meshfsd, meshctl), without tests and development kit. A module knows another
+module if it imports it, even if only the type checker sees the import. A circle is a set of modules that all know each
+other, directly or through others. Nobody can read, test or replace one module of a circle without the rest. Lengths of
+functions and classes do not count docstrings. The numbers come from the syntax tree, so no module is imported.
 """
 
 import argparse
@@ -50,7 +50,7 @@ KINDS_FOLDER: Final = "meshfs.exporter.kinds."
 
 @dataclass(frozen=True)
 class Number:
-    """One line of the output; `of_what` names what was counted, where that can be listed."""
+    """One line of the output. `of_what` lists the counted things, if they can be listed."""
 
     name: str
     value: str
@@ -102,7 +102,7 @@ def _print(numbers: list[Number], *, as_json: bool, verbose: bool) -> None:
 
 
 def _unpack(revision: str, folder: Path) -> None:
-    """Write the product's files of a git revision below `folder`; the checkout stays as it is."""
+    """Write the product's files of a git revision below `folder`. The checkout does not change."""
     git = ["git", "-C", str(ROOT)]
     found = subprocess.run([*git, "ls-tree", "-d", "--name-only", revision, *PACKAGES], capture_output=True, check=True)
     folders = found.stdout.decode().split()
@@ -145,9 +145,9 @@ def _is_checking_block(node: ast.AST) -> bool:
 
 
 def _quoted_types(node: ast.AST, inside: str = "") -> Iterator[tuple[str, bool]]:
-    """The annotations in quotes, as a whole or in part, and whether each names only the class it stands in.
+    """Yield each annotation that is quoted, as a whole or in part, and whether it names only the enclosing class.
 
-    A class cannot be named in its own body without quotes; any other quoted name stands for an order that is wrong.
+    A class cannot be named in its own body without quotes. Any other quoted name shows a wrong order of definitions.
     """
     for child in ast.iter_child_nodes(node):
         annotation: ast.expr | None = None
@@ -176,7 +176,7 @@ def _text_number(what: str, modules: Mapping[str, Module], text: str) -> Number:
 
 
 def _kind_numbers(modules: Mapping[str, Module]) -> list[Number]:
-    """Count the questions which kind of open an object is: each is a place to edit when a kind is added."""
+    """Count the tests for the kind of an open, because each of them must be edited when a kind is added."""
     kinds = _kinds(modules)
     asked = [
         f"{name}:{node.lineno} {ast.unparse(node)}"
@@ -234,7 +234,7 @@ def _classes(modules: Mapping[str, Module]) -> Iterator[tuple[str, ast.ClassDef]
 
 
 def _length(node: Function | ast.ClassDef) -> int:
-    """The lines of a function or class without the docstrings in it; decorators do not count."""
+    """Return the number of lines of a function or class, without docstrings and decorators."""
     strings = [one for one in ast.walk(node) if isinstance(one, Function | ast.ClassDef)]
     return (node.end_lineno or 0) - node.lineno + 1 - sum(_docstring_lines(one) for one in strings)
 
@@ -246,7 +246,7 @@ def _docstring_lines(node: Function | ast.ClassDef) -> int:
 
 
 def _spread(lengths: Iterable[tuple[int, str]]) -> str:
-    """The median, the length that nine tenths stay within, and the greatest."""
+    """Return the median, the 90th percentile and the maximum of the lengths."""
     ordered = sorted(length for length, _ in lengths) or [0]
     return f"{round(median(ordered))}, {ordered[9 * (len(ordered) - 1) // 10]}, {ordered[-1]}"
 
@@ -275,7 +275,7 @@ def _word_numbers(modules: Mapping[str, Module]) -> list[Number]:
 
 
 def _code_and_comments(modules: Iterable[Module]) -> tuple[int, int]:
-    """Count lines of code and lines that hold only a comment; docstrings and empty lines are neither."""
+    """Count lines of code, and lines with only a comment. Docstrings and empty lines are neither."""
     code = comments = 0
     layout = (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     for module in modules:
@@ -298,7 +298,7 @@ def _documented_lines(tree: ast.Module) -> Iterator[int]:
 
 
 def _name_numbers(modules: Mapping[str, Module]) -> list[Number]:
-    """Count the names of classes that stand in several modules; a reader of one name must know which is meant."""
+    """Count the class names that occur in several modules, because a reader must find out which class is meant."""
     places: dict[str, list[str]] = defaultdict(list)
     for name, node in _classes(modules):
         if not node.name.startswith("_"):

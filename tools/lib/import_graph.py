@@ -1,4 +1,4 @@
-"""The modules of a checkout's product, what each imports, and the circles among them; for tools/house."""
+"""The modules of a checkout's product, their imports, and the circles among them, for tools/house."""
 
 import ast
 from collections import defaultdict
@@ -9,7 +9,7 @@ from typing import Final
 
 #: The folders of the product, each a package by its last name.
 PACKAGES: Final = ("meshfs", "daemon/meshfsd", "tools/meshctl")
-#: The development kit lay inside of the product once.
+#: In older revisions, the development kit is inside the product's package. It does not count as product.
 LEFT_OUT: Final = "meshfs/testing"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -18,7 +18,7 @@ Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 
 @dataclass
 class Module:
-    """One source file and what its syntax tree says."""
+    """One source file and its syntax tree."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class Module:
 
 @dataclass
 class Imports:
-    """What one module names of others: at run time, for the type checker only, and within functions."""
+    """The imports of one module: at run time, for the type checker only, and within functions."""
 
     running: set[str] = field(default_factory=set)
     typing: set[str] = field(default_factory=set)
@@ -88,7 +88,7 @@ def is_type_checking(test: ast.expr) -> bool:
 
 
 def circles_of(known: Mapping[str, set[str]]) -> list[set[str]]:
-    """The sets of more than one node that reach each other, by Tarjan's algorithm (1972), without recursion."""
+    """Return the sets of several nodes that reach each other, by Tarjan's algorithm (1972), without recursion."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -121,7 +121,7 @@ def circles_of(known: Mapping[str, set[str]]) -> list[set[str]]:
 
 
 def folder_circles(modules: Mapping[str, Module], known: Mapping[str, set[str]]) -> list[str]:
-    """The circles among the children of each package, where a child stands for all that lies below it."""
+    """Return the circles among the children of each package. A child stands for all modules below it."""
     found = []
     for package in sorted(name for name, module in modules.items() if module.is_package):
         below: dict[str, set[str]] = defaultdict(set)

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# What tools/demo, tools/test and tools/bench share: Debian packages and the virtual environment.
+# Debian packages and the virtual environment for tools/demo, tools/test, tools/bench and tools/guest.
 #
-#   source tools/lib/setup.sh; meshfs_setup demo|test|bench|guest     leaves the interpreter's path in $python
+#   source tools/lib/setup.sh; meshfs_setup demo|test|bench|guest     sets $python to the interpreter's path
 #
-# Safe to run twice and by two at a time. A second run finds everything there and takes well under 10 s.
+# It is safe to run this twice, even at the same time. A second run has nothing to install and takes well under 10 s.
 
-# pyfuse3 comes as source: gcc, the Python headers, pkg-config and libfuse3-dev build it.
+# pyfuse3 is only available as source. It is built with gcc, the Python headers, pkg-config and libfuse3-dev.
 packages_demo=(gcc python3-dev python3-venv pkg-config libfuse3-dev fuse3 fio)
 packages_bench=("${packages_demo[@]}" nbdkit libnbd-bin qemu-utils qemu-system-common)
-# The guest's own packages are unpacked into .cache/guest by tools/guest and not installed.
+# tools/guest unpacks the packages inside the guest into .cache/guest, without installing them.
 packages_guest=("${packages_demo[@]}" qemu-system-x86)
 packages_test=("${packages_bench[@]}" qemu-system-x86 attr autofs e2fsprogs gddrescue iproute2 lz4 nmap rsync samba
     samba-testsuite smbclient systemd tshark winbind zstd)
@@ -23,11 +23,11 @@ meshfs_setup() {
     flock -n 9 || { say "waiting for another set-up to end"; flock 9; }
     local -n wanted="packages_$kind"
     _debian_packages "${wanted[@]}"
-    # The guest runs the tests, among other things.
+    # The guest needs the environment of the tests, because it runs some of them.
     _virtual_environment "${kind/#guest/test}"
     flock -u 9
     exec 9>&-
-    # The development kit (tools/meshlab) is in no package.
+    # No installed package contains the development kit (tools/meshlab).
     export PYTHONPATH="$root/tools${PYTHONPATH:+:$PYTHONPATH}"
 }
 
@@ -57,7 +57,7 @@ _virtual_environment() {
         say "making the virtual environment .venv"
         "$base" -m venv --clear "$venv"
     fi
-    # One stamp per set of extras: installing again is needed only when pyproject.toml changed.
+    # There is one stamp per set of extras. Packages are installed again only when pyproject.toml has changed.
     local stamp="$venv/meshfs-$1.stamp" want
     want=$(sha256sum <"$root/pyproject.toml")
     [[ -f $stamp && $(<"$stamp") == "$want" ]] && return 0

@@ -1,7 +1,7 @@
-"""A QEMU guest with Debian's 6.12 kernel, whose root is this machine's root: what tools/guest consists of.
+"""The parts of tools/guest: a QEMU guest with Debian's 6.12 kernel, whose root is this machine's root.
 
-The guest sees this machine's `/` read-only over virtio-9p, with a tmpfs above it that takes what it writes, and
-between the two the files of a few Debian packages (the kernel's modules, mdadm, cifs-utils) which are not installed
-here. So this machine's Python, its virtual environments and its programs work in the guest as they are, while disks,
-SCSI hosts, md arrays and cifs mounts are the guest's own.
+The guest's root is an overlay of three layers. The lowest is this machine's `/`, read-only over virtio-9p. Above it are
+the files of a few Debian packages that are not installed here (the kernel's modules, mdadm, cifs-utils). A tmpfs on top
+takes the guest's writes. So this machine's Python, virtual environments and programs work unchanged in the guest, while
+disks, SCSI hosts, md arrays and cifs mounts belong to the guest.
 """

@@ -1,4 +1,4 @@
-"""Makes the guest's parts in the cache, once: kernel, initramfs and the root of the unpacked packages."""
+"""Build the guest's parts in the cache, once: the kernel, the initramfs and the root of the unpacked packages."""
 
 import fcntl
 import hashlib
@@ -21,22 +21,22 @@ from vm.modules import (
     read_module,
 )  # fmt: skip
 
-#: The files that decide what is built; when one of them changes, the guest is built again.
+#: The source files that the guest depends on. When one of them changes, the guest is built again.
 SOURCES: Final = ("packages.py", "modules.py", "initramfs.py", "cpio.py", "build.py")
 
 
 @dataclass(frozen=True)
 class Guest:
-    """What QEMU needs to boot it."""
+    """The files that QEMU needs to boot the guest."""
 
     kernel: Path
     initramfs: Path
-    #: The root of the unpacked packages, which lies over the host's.
+    #: The root of the unpacked packages, which is the overlay's layer above the host's root.
     packages: Path
 
 
 def build(cache: Path) -> Guest:
-    """Return the guest that lies in the cache, after building it if it is missing or made by other sources."""
+    """Return the guest in the cache. Build it first if it is missing or was built from other sources."""
     guest = Guest(cache / "vmlinuz", cache / "initramfs", cache / "root")
     stamp, wanted = cache / "stamp", _sources_digest()
     cache.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def _build(cache: Path, guest: Guest) -> None:
     version = _kernel_version(guest.packages)
     modules = guest.packages / "lib/modules" / version
     library = guest.packages / "usr/lib/x86_64-linux-gnu"
-    # /sbin/depmod is an absolute symlink to kmod, which decides by its name what it does.
+    # /sbin/depmod is an absolute symlink to kmod, which acts according to the name by which it is called.
     kmod = {"executable": str(guest.packages / "bin/kmod"), "env": {"LD_LIBRARY_PATH": str(library)}}
     packages.command("depmod", "-b", str(guest.packages), version, **kmod)
     shutil.copyfile(guest.packages / "boot" / f"vmlinuz-{version}", guest.kernel)
@@ -88,7 +88,7 @@ def _sources_digest() -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time builds in a cache; another one waits for it here."""
+    """Hold the cache's lock during the block, so that only one process at a time builds in it."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

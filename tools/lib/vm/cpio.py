@@ -1,8 +1,9 @@
-"""An archive in cpio's "newc" format, which is what the kernel unpacks as its initramfs.
+"""Make an archive in cpio's "newc" format, which the kernel unpacks as its initramfs.
 
-An archive is a sequence of entries, each a header of 110 characters (the magic 070701 and thirteen numbers of eight
-hexadecimal digits), the name with a zero byte, and the data; header with name, and data, are padded to four bytes.
-The entry TRAILER!!! ends it. See the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
+An archive is a sequence of entries, and the entry TRAILER!!! ends it. Each entry has a header of 110 characters (the
+magic 070701 and thirteen numbers of eight hexadecimal digits), the name with a zero byte, and the data. The header with
+the name is padded to a multiple of four bytes, and so are the data. See the kernel's
+Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
 import stat
@@ -17,7 +18,7 @@ ALIGNMENT: Final = 4
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, folder, symlink or device; the mode has the type's bits."""
+    """A file, folder, symlink or device. The mode includes the bits of the file type."""
 
     name: str
     mode: int
@@ -42,7 +43,7 @@ def character_device(name: str, major: int, minor: int) -> Entry:
 
 
 def archive(entries: Iterable[Entry]) -> bytes:
-    """Pack the entries; folders have to come before what they hold."""
+    """Pack the entries. A folder has to come before its contents."""
     packed = [_packed(entry, number) for number, entry in enumerate(entries, start=1)]
     return b"".join([*packed, _packed(Entry(TRAILER, 0), 0)])
 

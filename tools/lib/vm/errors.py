@@ -1,5 +1,5 @@
-"""Why a guest could not be made or started."""
+"""The error of building or starting a guest."""
 
 
 class GuestFailure(Exception):
-    """The guest could not be built or started; the text says what failed and what to do."""
+    """The guest could not be built or started. The text says what failed and what to do."""

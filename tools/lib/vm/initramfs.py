@@ -1,9 +1,9 @@
 """The guest's initramfs: busybox, the modules of the root's file systems, and the script that mounts the root.
 
-The root is an overlay: the host's `/` over 9p at the bottom, the unpacked packages over it, a tmpfs on top. The host's
-part is mounted with cache=loose, which keeps whatever was read once; that is right for one run, as the host's files do
-not change meanwhile, and nothing is kept between runs, as each one boots anew. The folder of the run, into which
-both sides write, is mounted without a cache.
+The root is an overlay: the host's `/` over 9p at the bottom, the unpacked packages above it, and a tmpfs on top. The
+host's part is mounted with cache=loose, which caches all data that were read once and never checks them. That is right
+because the host's files do not change during a run, and each run boots with an empty cache. The folder of the run is
+mounted without a cache, because both sides write to it.
 """
 
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ from typing import Final
 from vm import cpio
 from vm.modules import START_MODULES, module_name
 
-#: Tags of the 9p shares.
+#: The tags of the 9p shares.
 TAG_ROOT: Final = "root"
 TAG_PACKAGES: Final = "packages"
 TAG_RUN: Final = "run"
-#: Where the guest has the folder of the run.
+#: The path of the run's folder in the guest.
 RUN_FOLDER: Final = "/run/guest"
-#: The script in it that is the guest's first process.
+#: The script in the run's folder that is the guest's first process.
 START_SCRIPT: Final = "start"
 
-# trans=virtio moves at most 512 KiB at a time.
+# trans=virtio transfers at most 512 KiB at a time.
 _NINE_P: Final = "trans=virtio,version=9p2000.L,msize=512000"
 
 _INIT: Final = f"""\
@@ -44,7 +44,7 @@ mount -t 9p -o {_NINE_P},cache=none {TAG_RUN} /root{RUN_FOLDER}
 exec switch_root /root /bin/sh {RUN_FOLDER}/{START_SCRIPT}
 """
 
-# The first process in the root: sets the guest up, runs the command, leaves its exit status and powers off.
+# The first process in the root sets the guest up, runs the command, stores its exit status, and powers off.
 _START: Final = f"""\
 mkdir -p /dev/shm /dev/pts /run/tmp /run/lock
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
@@ -66,12 +66,12 @@ busybox poweroff -f
 
 
 def entries(busybox: bytes, modules: Iterable[tuple[str, bytes]]) -> list[cpio.Entry]:
-    """What the archive holds; the modules are paths with their bytes, in the order in which they are loaded."""
+    """Return the archive's entries. ``modules`` are pairs of path and bytes, in the order of loading."""
     loaded = [(f"{module_name(path)}.ko", data) for path, data in modules]
     folders = ("bin", "dev", "proc", "sys", "host", "packages", "layer", "root", "modules")
     return [
         *(cpio.folder(name) for name in folders),
-        # The kernel opens it for its first process before anything is mounted.
+        # The kernel opens the console for its first process before any file system is mounted.
         cpio.character_device("dev/console", 5, 1),
         cpio.file("bin/busybox", busybox, executable=True),
         cpio.symlink("bin/sh", "busybox"),

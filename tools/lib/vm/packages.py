@@ -1,4 +1,4 @@
-"""The Debian packages of the guest: downloaded and unpacked into the cache, never installed on this machine."""
+"""Download the guest's Debian packages and unpack them in the cache. They are never installed on this machine."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from vm.errors import GuestFailure
 KERNEL_PACKAGES: Final = ("linux-image-6.12-amd64", "linux-image-amd64")
 KERNEL_SERIES: Final = "linux-image-6.12."
 
-#: What the guest has beside the kernel, with the libraries that a machine with the test packages may lack.
+#: The guest's other packages, with the libraries that a machine with the test packages may lack.
 GUEST_PACKAGES: Final = (
     "busybox-static",
     "cifs-utils",
@@ -25,12 +25,12 @@ GUEST_PACKAGES: Final = (
     "mdadm",
 )
 
-#: In a merged /usr these are symlinks; files that a package has below them are unpacked through the symlinks.
+#: In a merged /usr, these folders are symlinks. A package's files below them are unpacked through the symlinks.
 MERGED_FOLDERS: Final = ("bin", "sbin", "lib", "lib64")
 
 
 def kernel_package() -> str:
-    """Return the package of the newest 6.12 kernel that the package lists know."""
+    """Return the package of the newest 6.12 kernel in the package lists."""
     for name in KERNEL_PACKAGES:
         done = subprocess.run(["apt-cache", "depends", name], capture_output=True, text=True, check=False)
         if found := kernel_dependency(done.stdout):
@@ -42,13 +42,13 @@ def kernel_package() -> str:
 
 
 def kernel_dependency(apt_cache_depends: str) -> str | None:
-    """Find the 6.12 kernel's package in what `apt-cache depends` printed of a kernel's meta package."""
+    """Find the 6.12 kernel's package in the output of `apt-cache depends` for a kernel's meta package."""
     names = re.findall(r"^\s*Depends: (\S+)$", apt_cache_depends, re.MULTILINE)
     return next((name for name in names if name.startswith(KERNEL_SERIES)), None)
 
 
 def download(folder: Path) -> list[Path]:
-    """Download the packages into the folder; the package lists are fetched again if they are missing or too old."""
+    """Download the packages into the folder. Fetch the package lists again if they are missing or too old."""
     try:
         return _download(folder)
     except GuestFailure:
@@ -57,7 +57,7 @@ def download(folder: Path) -> list[Path]:
 
 
 def _download(folder: Path) -> list[Path]:
-    # apt-get leaves alone what it finds complete, so that the packages of an older kernel would stay beside it.
+    # Remove older downloads. apt-get would keep them, so the packages of an older kernel would stay in the folder.
     for old in folder.glob("*.deb"):
         old.unlink()
     command("apt-get", "-q", "download", kernel_package(), *GUEST_PACKAGES, cwd=folder)
@@ -65,12 +65,12 @@ def _download(folder: Path) -> list[Path]:
 
 
 def unpack(packages: Sequence[Path], root: Path) -> None:
-    """Unpack the packages into a folder with a merged /usr, so that it can lie over this machine's root."""
+    """Unpack the packages into a folder with a merged /usr, so that it can be an overlay on this machine's root."""
     for name in MERGED_FOLDERS:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
     for package in packages:
-        # dpkg -x would replace the symlinks by folders, which would then hide the machine's own.
+        # dpkg -x would replace the symlinks by folders, which would then hide this machine's folders.
         with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as archive:
             command("tar", "-x", "--keep-directory-symlink", "-C", str(root), stdin=archive.stdout)
         if archive.returncode != 0:
@@ -78,7 +78,7 @@ def unpack(packages: Sequence[Path], root: Path) -> None:
 
 
 def command(*words: str, **more: object) -> str:
-    """Run a program and return what it printed; a failure names the command and shows the end of its output."""
+    """Run a program and return its output. Raises GuestFailure with the command and the end of its output."""
     arguments: dict[str, object] = {"stdin": subprocess.DEVNULL, **more}
     try:
         done = subprocess.run(

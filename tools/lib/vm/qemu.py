@@ -1,4 +1,4 @@
-"""QEMU's command line: pure, so that it can be tested without QEMU."""
+"""Make QEMU's command line. Pure, so that it can be tested without QEMU."""
 
 import re
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from vm.initramfs import TAG_PACKAGES, TAG_ROOT, TAG_RUN
 PROGRAM: Final = "qemu-system-x86_64"
 MEMORY_MIB: Final = 2048
 CPUS: Final = 2
-#: An old model, as each newer feature (AVX and its larger registers above all) is emulated and costs time.
+#: An old model, because QEMU emulates each newer feature (above all AVX with its larger registers), which costs time.
 CPU_MODEL: Final = "Nehalem,+aes,+pclmulqdq,+rdrand"
 
-#: The disks that QEMU can give to the guest, and the device lines of each, with the disk's number and kind.
+#: The kinds of disks that the guest can have, and the device options of each, with the disk's number and kind.
 DISK_KINDS: Final = {
     "virtio-blk": ("virtio-blk-pci,drive=drive{n},serial={kind}-{n}",),
     "virtio-scsi": ("virtio-scsi-pci,id=scsi{n}", "scsi-hd,bus=scsi{n}.0,drive=drive{n},serial={kind}-{n}"),
@@ -25,9 +25,9 @@ DISK_SIZE_DEFAULT_BYTES: Final = 64 << 20
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
-# panic=-1 resets at once, and -no-reboot makes QEMU end then. An NMI, which tools/guest sends to a guest that takes
-# too long, makes the kernel panic, and panic_print (0x80) makes it list the tasks that are blocked.
-# The rest saves time: no mitigations, no checks of the emulated CPU's clock, no clearing of allocated memory.
+# panic=-1 resets the guest at a panic, and -no-reboot then ends QEMU. tools/guest sends an NMI to a guest that takes
+# too long. The NMI makes the kernel panic, and panic_print (0x80) makes it list the blocked tasks. The other options
+# save time: no mitigations, no checks of the emulated CPU's clock, no clearing of allocated memory.
 KERNEL_LINE: Final = (
     "console=ttyS0 quiet panic=-1 unknown_nmi_panic panic_print=0x80 "
     "mitigations=off nokaslr no5lvl tsc=reliable no_timer_check "
@@ -42,7 +42,7 @@ class Disk:
 
 
 def parse_disk(text: str) -> Disk:
-    """Read KIND or KIND:SIZE, as in "nvme:64M"; ValueError says what is wrong."""
+    """Read KIND or KIND:SIZE, for example "nvme:64M". Raises ValueError with the reason."""
     kind, _, size = text.partition(":")
     if kind not in DISK_KINDS:
         raise ValueError(f"no such kind of disk: {kind!r}; there are {', '.join(DISK_KINDS)}")
@@ -57,9 +57,9 @@ def parse_disk(text: str) -> Disk:
 
 
 def command_line(guest: Guest, run_folder: Path, disks: Sequence[tuple[Disk, Path]]) -> list[str]:
-    """Return the command that boots the guest; console, monitor and what it writes lie in the folder of the run.
+    """Return the command that boots the guest. Console, monitor and output files are in the folder of the run.
 
-    Software emulation only: where /dev/kvm is there but not usable, QEMU aborts with it.
+    It uses only software emulation, because with KVM, QEMU aborts on machines where /dev/kvm exists but does not work.
     """
     machine = ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU_MODEL]
     size = ["-smp", str(CPUS), "-m", str(MEMORY_MIB)]
@@ -77,19 +77,19 @@ def command_line(guest: Guest, run_folder: Path, disks: Sequence[tuple[Disk, Pat
 
 
 def _share(tag: str, folder: Path, *, read_only: bool) -> list[str]:
-    # remap: inode numbers of several file systems of the host must not be taken for one another.
+    # remap: the host's root has several file systems, and equal inode numbers of two of them must be distinguished.
     options = f"local,id={tag},path={_quoted(folder)},security_model=none,multidevs=remap"
     device = f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"
     return ["-fsdev", options + (",readonly=on" if read_only else ""), "-device", device]
 
 
 def _disk(number: int, disk: Disk, image: Path) -> list[str]:
-    # unsafe: the image is thrown away after the run, so that flushing it to the host's disk would only cost time.
+    # unsafe: the image is thrown away after the run, so flushing it to the host's disk would only cost time.
     drive = f"if=none,id=drive{number},file={_quoted(image)},format=raw,cache=unsafe,discard=unmap"
     devices = [line.format(n=number, kind=disk.kind) for line in DISK_KINDS[disk.kind]]
     return ["-drive", drive, *(word for line in devices for word in ("-device", line))]
 
 
 def _quoted(path: Path) -> str:
-    """Double the commas, which separate QEMU's options."""
+    """Double the commas in a path, because single commas separate QEMU's options."""
     return str(path).replace(",", ",,")

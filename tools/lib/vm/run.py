@@ -1,4 +1,4 @@
-"""One run: boots the guest, passes on what the command prints, and says how it ended."""
+"""Run one command in the guest: boot, pass on the command's output, and return how it ended."""
 
 import shlex
 import socket
@@ -15,17 +15,17 @@ from vm.errors import GuestFailure
 from vm.initramfs import RUN_FOLDER, START_SCRIPT, start_script
 from vm.qemu import PROGRAM, Disk, command_line
 
-#: Exit statuses of tools/guest that are not the command's own, as timeout(1) has them.
+#: Exit statuses of tools/guest itself. They follow timeout(1).
 STATUS_TIMED_OUT: Final = 124
 STATUS_DIED: Final = 125
 STATUS_NOT_MADE: Final = 126
 
 CONSOLE_LINES: Final = 80
 _POLL_S: Final = 0.05
-#: How long a guest may take to panic and print its tasks after the NMI.
+#: The time for a guest to panic and print its tasks after the NMI.
 _POST_MORTEM_S: Final = 10.0
 
-#: What the command has in its environment. PYTHONUNBUFFERED: a guest that hangs has shown what it printed before.
+#: The command's environment. With PYTHONUNBUFFERED, the output before a hang is shown.
 ENVIRONMENT: Final = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
@@ -39,7 +39,7 @@ ENVIRONMENT: Final = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the exit status of tools/guest, the times, and the console's end if the guest failed."""
+    """The result of a run: the exit status of tools/guest, the times, and the console's end if the guest failed."""
 
     status: int
     boot_s: float
@@ -48,13 +48,13 @@ class Outcome:
 
 
 def command_script(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """Return the shell script that runs the command in the folder; one that the guest lacks is replaced by `/`."""
+    """Return the shell script that runs the command in the folder, or in `/` if the guest lacks the folder."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     return "\n".join([*exports, f"cd {shlex.quote(str(folder))} || cd /", f"exec {shlex.join(words)}", ""])
 
 
 def verdict(status: str | None, timed_out: bool) -> int:
-    """Return the exit status: the command's own if the guest left one (the text of its file), else why it did not."""
+    """Return the exit status: the command's if the guest stored it (as text), else that of a time-out or a crash."""
     if status is not None and status.strip().isdigit():
         return int(status)
     return STATUS_TIMED_OUT if timed_out else STATUS_DIED
@@ -67,7 +67,7 @@ def console_tail(text: str) -> str:
 
 
 class Run:
-    """A guest that runs one command; its files lie in a folder of the host."""
+    """A guest that runs one command. Its files are in a folder of the host."""
 
     def __init__(self, guest: Guest, folder: Path, disks: Sequence[Disk], timeout_s: float):
         self._guest = guest
@@ -78,7 +78,7 @@ class Run:
         self._shown: dict[str, BinaryIO] = {}
 
     def run(self, words: Sequence[str]) -> Outcome:
-        """Boot, run the command, power off. QEMU is gone when this returns, also by an exception."""
+        """Boot, run the command, and power off. QEMU has ended when this returns or raises an exception."""
         self._prepare(words)
         images = [(disk, self._image(number, disk)) for number, disk in enumerate(self._disks)]
         start = time.monotonic()
@@ -117,7 +117,7 @@ class Run:
         return path
 
     def _follow(self, process: "subprocess.Popen[bytes]", start: float) -> bool:
-        """Show the output as it comes until QEMU ends; return whether that was in time."""
+        """Show the output as it arrives, until QEMU ends. Return whether it ended in time."""
         while process.poll() is None:
             self._show(start)
             if time.monotonic() - start > self._timeout_s:
@@ -144,7 +144,7 @@ class Run:
             file.close()
 
     def _post_mortem(self, process: "subprocess.Popen[bytes]") -> None:
-        """Let the guest's kernel say on the console what hangs: an NMI makes it panic and list the blocked tasks."""
+        """Send an NMI, which makes the guest's kernel panic and list the blocked tasks on the console."""
         try:
             with socket.socket(socket.AF_UNIX) as monitor:
                 monitor.settimeout(1.0)
@@ -152,7 +152,7 @@ class Run:
                 monitor.sendall(b"nmi\n")
                 process.wait(_POST_MORTEM_S)
         except (OSError, subprocess.TimeoutExpired):
-            # What the console has by now is all there is to show.
+            # The console's present contents are all that can be shown.
             return
 
     def _outcome(self, timed_out: bool, took_s: float) -> Outcome:
