@@ -9,6 +9,7 @@ from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.disk import io as disk_io
+from meshfs.exporter.state.directory import Directory
 from meshfs.model import Access, Security, decode_disks
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import AccessMask, Command, CreateOptions, NtStatus, WriteFlags
@@ -165,6 +166,10 @@ def test_errors_of_the_disk_reach_the_initiator(disk, client, code, status):
     assert client.exporter.pool.used_bytes == 0
 
 
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("an error of ours")
+
+
 def test_replies_of_later_completions_are_sent_then(disk, client):
     woken = []
     client.exporter.batches.on_dirty = lambda: woken.append(True)
@@ -178,11 +183,23 @@ def test_replies_of_later_completions_are_sent_then(disk, client):
     assert [client.take(message_id).status for message_id in ids] == [0, 0, 0]
 
 
+def test_a_change_that_cannot_be_told_keeps_no_replies_back(disk, client, monkeypatch):
+    """An error of ours while watchers are told of a disk: the batch ends all the same, and later replies leave."""
+    file_id = client.open("disk0")
+    client.open("", READ_ONLY)
+    monkeypatch.setattr(Directory, "changed", fail)
+    with pytest.raises(RuntimeError):
+        client.exporter.disks.modified(client.exporter.disks.all()[0])
+    woken = []
+    client.exporter.batches.on_dirty = lambda: woken.append(True)
+    disk.stall()
+    client.send(Command.READ, read_body(file_id, 0, 512))
+    disk.release()
+    assert woken == [True]
+    client.collect()
+
+
 # --- CLOSE is a fence ------------------------------------------------------------------
-
-
-def fail(*_: object, **__: object) -> None:
-    raise RuntimeError("an error of ours")
 
 
 @pytest.mark.parametrize("compound", [False, True])

@@ -9,7 +9,8 @@ connection sends its replies a few at a time by itself, and the rest leaves at t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from meshfs import bugs
@@ -39,8 +40,20 @@ class Batches:
         self._under_way = 0
 
     def begin(self) -> None:
-        """What follows, up to ``end``, is done in one go."""
+        """What follows, up to ``end``, is done in one go.
+
+        ``end`` has to be called whatever happens: a batch that never ends would keep back the replies of everybody.
+        """
         self._under_way += 1
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """What is done in this context is one batch. `begin` and `end` are the same for the hot path."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
 
     def end(self) -> None:
         """Start the I/O of the batch and send the replies that are there."""

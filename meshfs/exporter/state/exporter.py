@@ -167,11 +167,10 @@ class Exporter:
         now = self.clock()
         # Breaks are in the order in which they began, and all have the same timeout.
         late = list(takewhile(lambda oplock: oplock.is_late(now), self.scratch.breaking))
-        self.batches.begin()
-        for oplock in late:
-            self.count("oplock_breaks_late")
-            oplock.holder.drop_oplock()
-        self.batches.end()
+        with self.batches.one():
+            for oplock in late:
+                self.count("oplock_breaks_late")
+                oplock.holder.drop_oplock()
 
     def take_config(self, digest: str) -> None:
         """Advertise the digest of another config.
@@ -185,7 +184,6 @@ class Exporter:
 
     def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
         what = int(_MODIFIED if action == NotifyAction.MODIFIED else NotifyFilter.FILE_NAME)
-        self.batches.begin()
-        for directory in list(self.watched):
-            directory.changed(what, action, disk.name)
-        self.batches.end()
+        with self.batches.one():
+            for directory in list(self.watched):
+                directory.changed(what, action, disk.name)
