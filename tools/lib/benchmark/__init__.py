@@ -1,1 +1,1 @@
-"""The parts of tools/bench: subjects (what is measured), fio (by what), report, profile, scale."""
+"""The parts of tools/bench: the measured subjects, fio as the measuring program, reports, profiles and experiments."""

@@ -1,4 +1,4 @@
-"""tools/bench fairness: every experiment on every disk; table, JSON and plot."""
+"""tools/bench fairness: run the experiments on their disks, and write a table, JSON and a plot."""
 
 import json
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from benchmark.fairness_plot import plot
 from benchmark.fairness_report import HEAD, Findings, document, table
 from benchmark.fairness_stage import Stages
 
-# Which experiment says something on which disk. Whoever keeps fewer requests than a parallel disk takes at once never
-# waits there: shares are for the serial one. A lone reader of depth 1 has all of a serial disk; beside three others
-# its fair share is a quarter, so its latency is for the parallel one.
+# The experiments that are meaningful on each kind of disk. A flow with fewer requests than a parallel disk serves at
+# once never waits there, so shares are measured on the serial disk. A lone reader with depth 1 uses a serial disk
+# fully, and its fair share beside three others is a quarter. So its latency is measured on the parallel disk.
 ON_DISKS: Final = {
     "limit": (
         experiments.equal,
@@ -32,7 +32,7 @@ ON_DISKS: Final = {
 
 
 def measure(folder: Path, *, quick: bool, only: str, say: Callable[[str], None]) -> Findings:
-    """`folder` is scratch. Rows are printed as they come."""
+    """Run all chosen experiments, and print each row when it is done. `folder` is for temporary files."""
     profile = QUICK if quick else FULL
     findings = Findings()
     print(HEAD, flush=True)
@@ -54,7 +54,7 @@ def _on(kind: str, experiment: Callable[[experiments.Show, str], None]) -> Calla
 
 
 def write(findings: Findings, out: Path, *, quick: bool, json_file: Path | None, plot_file: Path | None) -> list[Path]:
-    """fairness.txt, .json and .png in `out`, the latter two elsewhere when asked; where they are."""
+    """Write fairness.txt, .json and .png to `out`, or the latter two to the given files. Return all paths."""
     out.mkdir(parents=True, exist_ok=True)
     text, data, picture = (
         out / "fairness.txt",

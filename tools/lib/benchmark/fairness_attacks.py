@@ -1,4 +1,4 @@
-"""Floods that no fio makes: a node that is logged in and sends what costs the exporter its processor."""
+"""Floods that fio cannot make: a node that is logged in and sends requests that cost the exporter processor time."""
 
 import subprocess
 import sys
@@ -10,16 +10,16 @@ from benchmark.fairness_cases import ATTACKER
 from benchmark.fairness_stage import OWNER, Stage
 
 DEPTH: Final = 64
-# Longer than any run: the stage ends them.
+# This is longer than any run; the stage ends the attacks.
 SECONDS: Final = 600
 STOP_TIMEOUT_S: Final = 10.0
 
 
 @contextmanager
 def attacked(stage: Stage, kinds: Sequence[str]) -> Iterator[None]:
-    """One process for each kind of meshlab.attack, all of one node; they flood when the block begins.
+    """Run one process for each kind of meshlab.attack, all as one node. They flood when the block begins.
 
-    Raises RuntimeError with what it said when one of them does not begin, or ends before it is told to.
+    Raises RuntimeError with the output of a process that does not begin, or that ends early.
     """
     with ExitStack() as stack:
         running = [(kind, _start(stack, stage, kind)) for kind in kinds]

@@ -1,7 +1,7 @@
-"""The experiments of tools/bench fairness as data: who loads the disk how, and which mark it has to reach.
+"""The experiments of tools/bench fairness as data: the loads of each case, and the mark that it has to reach.
 
-A mount is named by its node; "n2-system" is a second mount of n2 with class=system. Every load is fio with libaio,
-direct I/O and random places.
+A mount has the name of its node; "n2-system" is a second mount of n2 with class=system. Every load is fio with libaio,
+direct I/O and random offsets.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ BLOCK_BYTES: Final = {"4k": 4 * KIB, "64k": 64 * KIB, "1m": MIB}
 
 @dataclass(frozen=True)
 class Limit:
-    """What a limited disk is limited to, one of the two: by it flows are compared there, as it is what is scarce.
+    """The limit of a limited disk: one of the two values. Flows are compared by that unit, because it is scarce.
 
-    Low enough that two cores serve it with ease: the disk has to be the bottleneck, not a processor.
+    The limits are so low that two cores serve them with ease: the disk has to be the bottleneck, not a processor.
     """
 
     iops: float | None = None
@@ -29,7 +29,7 @@ class Limit:
         return "operations" if self.iops is not None else "bytes"
 
 
-# What a limited disk has in its config: cases with another one change it at run time.
+# The limit in the config of a limited disk. Cases with another limit change it at run time.
 DEFAULT_LIMIT: Final = Limit(iops=1000)
 FLOOR: Final = 0.2
 
@@ -41,7 +41,7 @@ class Load:
     block: str
     depth: int
     idle: bool = False
-    """Under `ionice -c idle`, which makes it system I/O on any mount."""
+    """Whether fio runs under `ionice -c idle`, which makes its I/O system I/O on any mount."""
 
     @property
     def flow(self) -> Flow:
@@ -55,7 +55,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Shares:
-    """Loads together: nodes of one class by weight."""
+    """Several loads at the same time, whose shares are measured. The weights are by node."""
 
     name: str
     limit: Limit
@@ -69,9 +69,9 @@ class Shares:
 
 @dataclass(frozen=True)
 class Reader:
-    """A lone reader of 4 KiB beside a flood: its p99 against its p99 alone.
+    """A reader of 4 KiB beside a flood. The measure is its p99, relative to its p99 alone.
 
-    `attacks` are the floods of ATTACKER that no fio makes: kinds of meshlab.attack.
+    `attacks` are floods of ATTACKER that fio cannot make: kinds of meshlab.attack.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds of one measurement, and how often it is repeated, by experiment."""
+    """The seconds of one measurement and the number of its rounds, by experiment."""
 
     shares_s: float
     reader_s: float
@@ -111,7 +111,8 @@ def _depths(pattern: str, *blocks: str) -> tuple[Load, ...]:
     return _three((pattern, one, 1), (pattern, two, 4), (pattern, three, 64))
 
 
-# A third of a limit at depth 1 leaves several ms for each request, of which a round trip takes a tenth.
+# The limits are so low that a flow with depth 1 can use its third. For example, at a third of 900 IOPS each request
+# has 3.3 ms, and a round trip takes only a tenth of that.
 EQUAL: Final = (
     Shares("4k-read", Limit(iops=900), _depths("randread", "4k"), quick=True),
     Shares("64k-read", Limit(iops=600), _depths("randread", "64k")),
@@ -127,7 +128,7 @@ EQUAL: Final = (
         Limit(iops=300),
         _three(("randwrite", "64k", 1), ("randread", "4k", 4), ("randwrite", "1m", 64)),
     ),
-    # All deeper than what is at a slow disk at once, so that all three stay backlogged there too.
+    # All three depths exceed the requests that a slow disk serves at once, so that all stay backlogged there too.
     Shares("4k-read-deep", Limit(iops=900), _three(*[("randread", "4k", depth) for depth in (32, 48, 64)]), quick=True),
     Shares(
         "mixed-deep",
@@ -149,7 +150,7 @@ WEIGHTED: Final = (
     ),
 )
 
-# Applications and system together; the mark is the system's floor.
+# Both classes together. The mark is the system's floor.
 CLASSES: Final = (
     Shares(
         "4k-read",
@@ -190,16 +191,17 @@ def _system(*mounts: str) -> tuple[Load, ...]:
     return tuple(Load(mount, "randwrite", "64k", 32) for mount in mounts)
 
 
-# Three nodes flood, the reader is on a fourth.
+# Three nodes flood, and the reader is on a fourth node.
 def _flood(block: str) -> tuple[Load, ...]:
     return tuple(Load(node, "randread", block, 32) for node in ("n3", "n4", "n5"))
 
 
-# A limit that the reader alone does not reach: beside three others it is entitled to a quarter of it, and a reader
-# that wants more than its share waits for that share, not for the scheduler.
+# Limits of which the reader needs less than a quarter, its share beside three other nodes. A reader that wants more
+# than its share would wait for the share, and not only for the scheduler.
 _MANY: Final = Limit(iops=5000)
 _LARGE: Final = Limit(bytes_per_s=200e6)
-# Four fifths of it are more than a reader at depth 1 can ask for; the deeper ones reach it, and share it 4 to 1.
+# Four fifths of this limit are more than a reader with depth 1 can use. Deeper readers reach the limit, and share it
+# 4 to 1 with the system.
 _FEWER: Final = Limit(iops=3000)
 
 READERS: Final = (
@@ -213,10 +215,11 @@ READERS: Final = (
     Reader("system-same-mount", _FEWER, _reader(1), (Load("n2", "randwrite", "64k", 32, idle=True),), 1.5, quick=True),
 )
 
-# A node that is logged in and floods the exporter. Under a limit of the disk most of that would wait at the limit.
+# The node that is logged in and floods the exporter. It is used on disks without a limit, because most of its requests
+# would otherwise wait for the limit.
 ATTACKER: Final = "n3"
 ATTACKS: Final = ("create", "directory", "signature", "read4k")
-# As the floods of READERS, by a program that needs less of the users' core than three mounts and their fio do.
+# These are like the floods of READERS, but the program needs less of the users' core than three mounts with fio.
 LARGE_ATTACKS: Final = ("read64k", "read1m")
 ATTACKED: Final = (
     *(
@@ -229,7 +232,7 @@ ATTACKED: Final = (
 
 @dataclass(frozen=True)
 class Recovery:
-    """Clients beside recovery under one setting of the exporter."""
+    """One setting of the exporter for clients beside a recovery."""
 
     name: str
     discipline: str
@@ -240,7 +243,7 @@ class Recovery:
 
 RECOVERY_CLIENT: Final = Load("n2", "randread", "4k", 16)
 RECOVERY_FLOOD: Final = (Load("n3-system", "randread", "64k", 64), Load("n4-system", "randwrite", "64k", 64))
-# Ceph's profiles are client/recovery 50/50 (balanced), 60/40 (high_client_ops) and 30/70 (high_recovery_ops).
+# Ceph's profiles divide client/recovery 50/50 (balanced), 60/40 (high_client_ops) and 30/70 (high_recovery_ops).
 RECOVERIES: Final = (
     Recovery("baseline", "fair", flooded=False),
     Recovery("fifo", "fifo"),
@@ -253,7 +256,10 @@ RECOVERIES: Final = (
 
 @dataclass(frozen=True)
 class CephRecovery:
-    """Ceph's own figures on NVMe. The baseline's latency is Little's law's: the others' IOPS * latency is 64."""
+    """Ceph's published figures on NVMe.
+
+    The baseline's latency is computed by Little's law, with 64 requests in flight: IOPS * latency is 64 for the others.
+    """
 
     name: str
     iops: float

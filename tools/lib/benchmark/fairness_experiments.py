@@ -1,4 +1,4 @@
-"""The experiments: each runs its cases on a kind of disk and adds what was found. The marks are in fairness_cases."""
+"""The experiments. Each runs its cases on a kind of disk and adds its findings. The marks are in fairness_cases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ PLOT_STEP_S: Final = 0.5
 
 @dataclass
 class Show:
-    """What every experiment needs: the stages, how long, which cases, and where findings go."""
+    """The settings of all experiments: the stages, the lengths, the chosen cases, and the findings to add to."""
 
     stages: Stages
     profile: Profile
@@ -59,14 +59,14 @@ class Show:
 
 
 def warm(stage: Stage) -> None:
-    """Every size both ways, one after the other: a new exporter learns what its disk costs."""
+    """Read and write every size, one after the other, so that a new exporter learns the costs of its disk."""
     for pattern in ("randread", "randwrite"):
         for block, depth in (("4k", 32), ("64k", 16), ("1m", 8)):
             run(stage, [Load("n2", pattern, block, depth)], WARM_S, ramp_s=0.0)
 
 
 def cpu_note(*runs: Run) -> str:
-    """Says how much of the processors was used at most, loudly where they may have been the bottleneck."""
+    """Return a note with the highest use of the processors, marked CPU-BOUND if they may have been the bottleneck."""
     worst = max(runs, key=lambda each: each.machine)
     process = max(max(each.cores.values()) for each in runs)
     note = f"machine {worst.machine:.0%} busy ({worst.others:.0%} others), busiest process {process:.0%} of a core"
@@ -120,7 +120,7 @@ def _sampled(show: Show, name: str, kind: str, case: Shares) -> tuple[Run, Unit]
 
 
 def _by_fio(loads: Sequence[Load], done: Run, unit: Unit) -> dict[Flow, float]:
-    """What each flow got by fio's own counts; cost is those at what the exporter says a request of a kind costs."""
+    """Return the amount that each flow got, by fio's own counts. Cost is computed with the exporter's cost model."""
     got: dict[Flow, float] = {}
     for load, result in zip(loads, done.results, strict=True):
         way = "write" if load.writes else "read"
@@ -174,7 +174,7 @@ def classes(show: Show, kind: str) -> None:
 
 
 def alone(show: Show, kind: str) -> None:
-    """Work conservation: either class alone, under fair and under fifo in turn."""
+    """Measure work conservation: each class alone, under fair and fifo in turn."""
     for io_class, load in cases.ALONE:
         name = f"{kind}/alone/{io_class}"
         if not show.wanted(name, True):
@@ -195,10 +195,10 @@ def alone(show: Show, kind: str) -> None:
 
 
 def readers(show: Show, kind: str) -> None:
-    """Alone and beside each flood, round by round, so that neighbours in time are compared."""
+    """Measure readers alone and beside each flood, in rounds, so that measurements close in time are compared."""
     pinned = kind == "pinned"
     cases_of_kind = (*cases.READERS, *cases.ATTACKED) if pinned else cases.READERS
-    # Pinned cases are short, and each tells something else about the exporter's processor: --quick runs all of them.
+    # Pinned cases are short, and each tests another part of the exporter's processor use. So --quick runs all of them.
     chosen = [case for case in cases_of_kind if show.wanted(f"{kind}/reader/{case.name}", case.quick or pinned)]
     alone_ms: dict[tuple[Limit, Load], list[float]] = {_alone(kind, case): [] for case in chosen}
     beside_ms: dict[str, list[float]] = {case.name: [] for case in chosen}
@@ -226,7 +226,7 @@ def readers(show: Show, kind: str) -> None:
 
 
 def _alone(kind: str, case: Reader) -> tuple[Limit, Load]:
-    """The limit and the load of the reader alone, with which it is compared. Only a limited disk has several limits."""
+    """Return the limit and the load of the reader alone, for the comparison. Only a limited disk has several limits."""
     return (case.limit if kind == "limit" else DEFAULT_LIMIT), case.reader
 
 
@@ -279,7 +279,7 @@ def _medians(kind: str, name: str, runs: Sequence[Run]) -> RecoveryResult:
 
 
 def _recovery_row(result: RecoveryResult, base: RecoveryResult, note: str) -> Row:
-    """Our default floor has to keep clients at least what Ceph's scheduler keeps them; the rest is for comparison."""
+    """Return the row of one setting. Only the default floor has a mark: clients must keep as much as with Ceph."""
     name, kept = f"{result.kind}/recovery/{result.name}/clients", result.iops / base.iops
     text = f"{result.iops:,.0f} IOPS, mean {result.mean_ms:.2f} ms, p99 {result.p99_ms:.2f} ms; {note}"
     if result.name == "fair-20":
@@ -291,7 +291,7 @@ def _recovery_row(result: RecoveryResult, base: RecoveryResult, note: str) -> Ro
 
 
 def cost(show: Show) -> None:
-    """What the scheduler costs the exporter: processor time for a request of 4 KiB, fair and fifo in turn."""
+    """Measure the exporter's processor time for a request of 4 KiB, under fair and fifo in turn."""
     for way, load in cases.COST_LOADS:
         name = f"fast/cost/{way}"
         if not show.wanted(name, True):

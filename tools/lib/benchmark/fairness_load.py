@@ -1,4 +1,4 @@
-"""One run: fio for each load, all at once, the exporter asked for its flows meanwhile, and who used the processor."""
+"""One run: fio for each load at the same time, samples of the exporter's flows, and the processors' use."""
 
 import json
 import os
@@ -16,18 +16,18 @@ from benchmark.fio import TICKS_PER_S, cpu_s
 
 RAMP_S: Final = 0.8
 SAMPLE_EVERY_S: Final = 0.25
-# The sample at the end is taken when its time has come, and its answer takes a moment.
+# The last sample begins at the end of the time, and its answer takes a moment.
 SAMPLE_LATE_S: Final = 0.1
-# From starting fio to its first request.
+# The time from the start of fio to its first request.
 FIO_START_S: Final = 0.3
-# What a load may take longer than asked: its last requests behind a deep queue of large ones.
+# A load may end so much later than planned, because its last requests wait behind a deep queue of large ones.
 FIO_END_MAX_S: Final = 60.0
 FIO_STOP_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What fio says of one load, after its ramp; latencies of completion."""
+    """fio's results of one load, after its ramp. Latencies are those of completion."""
 
     iops: float
     operations: int
@@ -41,29 +41,35 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Run:
-    """`samples` lie within the time fio measured; `cores` is processor time per second of each process."""
+    """The results of one run. `samples` are from the time that fio measured.
+
+    `cores` is the processor time per second of each process.
+    """
 
     results: list[LoadResult]
     samples: list[Sample]
     cores: dict[str, float]
     machine: float
-    """Part of all processors' time that was used, by anybody."""
+    """The part of all processors' time that any process used."""
     others: float
-    """Part of it used by processes that have no part in this, the kernel's threads included."""
+    """The part of all processors' time that other processes used, including the kernel's threads."""
     depth: int
-    """Requests the exporter has at the disk at most, at the end; 0 when it was not asked."""
+    """The exporter's depth at the end: the most requests at the disk at once; 0 if the run was not sampled."""
     model: dict[str, Any]
-    """The exporter's model of the disk's cost at the end; empty when it was not asked."""
+    """The exporter's cost model of the disk at the end; empty if the run was not sampled."""
 
     @property
     def cpu_bound(self) -> bool:
-        """Whether a processor, and not the disk, may have been what limited: a process is one thread at most times."""
+        """Return whether a processor may have been the bottleneck instead of the disk.
+
+        A process is mostly one thread, so 90 % of one core counts as bound.
+        """
         return self.machine > 0.9 or any(used > 0.9 for used in self.cores.values())
 
 
 def run(stage: Stage, loads: Sequence[Load], runtime_s: float, *, sampled: bool = False, ramp_s: float = RAMP_S) -> Run:
-    """Raises RuntimeError with fio's words when one of them fails, TimeoutError when one doesn't end."""
-    paths = [stage.path(load.mount) for load in loads]  # mounts what is missing, before anything is timed
+    """Run the loads. Raises RuntimeError with the output of a fio that fails, and TimeoutError if one does not end."""
+    paths = [stage.path(load.mount) for load in loads]  # makes missing mounts, before the timing starts
     outputs = [stage.folder / f"fio-{number}.json" for number in range(len(loads))]
     processes: list[subprocess.Popen[bytes]] = []
     start_s = time.monotonic()
@@ -89,14 +95,14 @@ def run(stage: Stage, loads: Sequence[Load], runtime_s: float, *, sampled: bool 
 
 
 class _Watch:
-    """Lets time pass, and asks the exporter at each tick."""
+    """Waits, and samples the exporter's flows at each tick."""
 
     def __init__(self, stage: Stage, sampled: bool) -> None:
         self._stage, self._sampled = stage, sampled
         self.samples: list[Sample] = []
 
     def until(self, deadline_s: float, processes: Sequence[subprocess.Popen[bytes]] = ()) -> None:
-        """Until then, or until all `processes`, when some are given, have ended; they must by then."""
+        """Wait until the deadline, or until all given `processes` have ended. Raises TimeoutError if one has not."""
         while (now := time.monotonic()) < deadline_s:
             if processes and all(process.poll() is not None for process in processes):
                 return
@@ -104,7 +110,7 @@ class _Watch:
                 before = now
                 document = self._stage.flows()
                 now = time.monotonic()
-                # The totals are of a moment between asking and the answer.
+                # The totals are from a moment between the request and the answer.
                 self.samples.append(sample_of(document, (before + now) / 2))
             time.sleep(min(SAMPLE_EVERY_S, max(deadline_s - now, 0.0)))
         if any(process.poll() is None for process in processes):
@@ -112,7 +118,7 @@ class _Watch:
 
 
 class _Usage:
-    """Processor time used so far, by process and by the machine."""
+    """The processor time used so far, by each process and by the machine."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         self._time_s = time.monotonic()
@@ -121,7 +127,7 @@ class _Usage:
         self._idle_s = (fields[3] + fields[4]) / TICKS_PER_S
 
     def since(self, before: "_Usage") -> tuple[dict[str, float], float]:
-        """(cores used by each process, part of the machine's that were busy)."""
+        """Return (cores used by each process, part of the machine's cores that was busy)."""
         elapsed_s = self._time_s - before._time_s
         cores = {name: (used - before._by_process[name]) / elapsed_s for name, used in self._by_process.items()}
         idle = (self._idle_s - before._idle_s) / (elapsed_s * (os.cpu_count() or 1))
@@ -143,7 +149,7 @@ def _start(
         "--ioengine=libaio",
         "--direct=1",
         "--time_based",
-        f"--ramp_time={round(ramp_s * 1000)}ms",  # of seconds it takes whole ones only
+        f"--ramp_time={round(ramp_s * 1000)}ms",  # in ms, because fio accepts only whole seconds
         f"--runtime={round(runtime_s * 1000)}ms",
         "--norandommap",
         "--randrepeat=0",
@@ -157,7 +163,7 @@ def _start(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """A signal it can catch comes first: fio's job is a process of its own, which only fio ends."""
+    """End fio, first with a signal that it can catch: fio's job is a separate process, which only fio ends."""
     if process.poll() is not None:
         return
     process.terminate()

@@ -1,11 +1,13 @@
-"""Who runs on which processor, so that the exporter's processor is the bottleneck on any machine.
+"""Assign processes to cores, so that the exporter's core is the bottleneck on any machine.
 
-The exporter gets one core, and all mounts, their fio and the attackers share another one. On that shared core the
-reader (its mount and its fio) runs before everybody else, by SCHED_RR. Otherwise the reader would wait for the
-floods' own processor time, which is no matter of the exporter. Exporter and floods have a raised priority, so that
-whatever else the machine does takes little of the two cores. The exporter also has a short time slice: a task whose
-slice is shorter than that of the running one preempts it when it wakes (EEVDF, Linux 6.12; sched_setattr(2)), and
-otherwise it would wait for up to 3 ms. "Alone" is measured under the same settings.
+The exporter gets one core, and all mounts, their fio and the attackers share another one. On that shared core, the
+reader (its mount and its fio) runs before all others, by SCHED_RR. Otherwise the reader would wait for the floods' own
+processor time, which does not depend on the exporter. Exporter and floods have a raised priority, so that other
+programs on the machine take little of the two cores.
+
+The exporter also has a short time slice. When a task wakes whose slice is shorter than that of the running task, it
+preempts that task (EEVDF, Linux 6.12; sched_setattr(2)). Otherwise the exporter would wait for up to 3 ms. The reader
+alone is measured under the same settings.
 """
 
 import ctypes
@@ -28,7 +30,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Pins:
-    """The core of the exporter, and the one of everybody else."""
+    """The core of the exporter, and the core of all others."""
 
     exporter: int
     users: int
@@ -40,7 +42,7 @@ class Pins:
             _set_slice(task, EXPORTER_NICE, EXPORTER_SLICE_NS)
 
     def pin_user(self, pid: int, *, first: bool) -> None:
-        """`first`: the process is the reader's mount, which runs before the others on their core."""
+        """Pin a mount. With `first`, it is the reader's mount, which runs before the others on their core."""
         _raise_group(pid, FLOOD_NICE)
         for task in _tasks(pid):
             os.sched_setaffinity(task, [self.users])
@@ -50,13 +52,13 @@ class Pins:
                 os.setpriority(os.PRIO_PROCESS, task, FLOOD_NICE)
 
     def prefix(self, *, first: bool) -> list[str]:
-        """Goes before the command of a program that uses the disk."""
+        """Return the words to put before the command of a program that uses the disk."""
         rank = ["chrt", "--rr", str(READER_PRIORITY)] if first else ["nice", "-n", str(FLOOD_NICE)]
         return ["taskset", "--cpu-list", str(self.users), *rank]
 
 
 def pins() -> Pins:
-    """Choose the two cores. Raises RuntimeError where there is one core only."""
+    """Choose the two cores. Raises RuntimeError if this process may use only one."""
     cores = sorted(os.sched_getaffinity(0))
     # fio and the attackers are in the same session as this program.
     _raise_group(os.getpid(), FLOOD_NICE)
@@ -66,9 +68,10 @@ def pins() -> Pins:
 
 
 def _raise_group(pid: int, nice: int) -> None:
-    """Where the kernel groups tasks by session, niceness counts within a group only, and the group has its own.
+    """Set the niceness of a session's task group.
 
-    See sched(7), autogroup.
+    If the kernel groups tasks by session, a task's niceness counts only within its group, and the group has its own
+    niceness (sched(7), autogroup).
     """
     group = Path(f"/proc/{pid}/autogroup")
     if group.exists():
@@ -76,7 +79,7 @@ def _raise_group(pid: int, nice: int) -> None:
 
 
 def _set_slice(task: int, nice: int, slice_ns: int) -> None:
-    """Raises OSError. Kernels before 6.12 take the niceness and ignore the slice."""
+    """Set a task's niceness and time slice. Raises OSError. Kernels before 6.12 ignore the slice."""
     attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0)
     if _libc.syscall(_SYS_SCHED_SETATTR, task, attributes, 0):
         number = ctypes.get_errno()

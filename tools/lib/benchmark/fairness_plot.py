@@ -1,11 +1,11 @@
-"""The findings as one picture: recovery beside Ceph's, a reader beside floods, shares over time."""
+"""Plot the findings as one picture: recovery compared with Ceph, a reader beside floods, and shares over time."""
 
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
 
-matplotlib.use("Agg")  # a file is all that is wanted; no display is needed
+matplotlib.use("Agg")  # writes to a file and needs no display
 from matplotlib import pyplot
 
 from benchmark.fairness_cases import ATTACKED, CEPH, FLOOR, READERS
@@ -13,7 +13,7 @@ from benchmark.fairness_report import Findings
 
 SIZE_INCHES: Final = (15, 10)
 DPI: Final = 110
-# Of one group of bars, 1 being the distance from group to group.
+# The width of one group of bars; the distance between groups is 1.
 GROUP_WIDTH: Final = 0.8
 LABELS: Final = {
     "baseline": "no recovery",
@@ -26,7 +26,7 @@ LABELS: Final = {
     "fair-70": "fair, floor 70 %",
 }
 UNITS: Final = {"cost_s": "the cost", "operations": "the requests", "bytes": "the bytes"}
-# The shares drawn, best first: one of the classes, one of the weights, one of equals.
+# The kinds of shares to draw, the most useful first: by class, by weight, and equal ones.
 SHARES_DRAWN: Final = ("/classes/", "/weights-1-2-4/", "/equal/")
 
 
@@ -45,7 +45,7 @@ def plot(findings: Findings, target: Path) -> None:
 
 
 def _recovery(axis: Any, findings: Findings, key: str, title: str) -> None:
-    """One group of bars a disk, and Ceph's; each bar relative to its group's first, the baseline."""
+    """Draw one group of bars per disk and one for Ceph. Each bar is relative to the group's first, the baseline."""
     groups = {
         kind: [(each.name, getattr(each, key)) for each in findings.recovery if each.kind == kind]
         for kind in dict.fromkeys(each.kind for each in findings.recovery)

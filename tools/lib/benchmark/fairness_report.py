@@ -1,4 +1,4 @@
-"""What was measured against what was asked: rows, a table of them, and JSON."""
+"""Compare the measured figures with their marks: rows, a table of rows, and JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from benchmark.report import machine
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `reached` is None where there is no mark, or nothing the mark could be about."""
+    """One figure. `reached` is None if there is no mark, or if the mark does not apply."""
 
     name: str
     measured: float
@@ -22,7 +22,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RecoveryResult:
-    """Clients under one setting: medians of the rounds."""
+    """The clients' figures under one setting, as medians of the rounds."""
 
     kind: str
     name: str
@@ -37,9 +37,9 @@ class Findings:
     rows: list[Row] = field(default_factory=list)
     recovery: list[RecoveryResult] = field(default_factory=list)
     shares: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """For the plot: by row name, "flows" (labels) and "points" (seconds, each flow's part)."""
+    """For the plot, by row name: "flows" (labels) and "points" (seconds, each flow's part)."""
     runs: list[dict[str, Any]] = field(default_factory=list)
-    """Every run: its name, what each load got, and who used the processor."""
+    """Every run: its name, the results of each load, and the processor time of each process."""
 
 
 def at_least(name: str, measured: float, mark: float, note: str = "", unit: str = "") -> Row:
@@ -72,7 +72,7 @@ def table(findings: Findings) -> str:
 
 
 def recovery_table(results: Sequence[RecoveryResult]) -> list[str]:
-    """Ours by disk, then Ceph's, each against its own baseline."""
+    """Return a table of our results by disk, and then Ceph's, each relative to its own baseline."""
     head = f"{'clients beside recovery':<28} {'IOPS':>8} {'mean ms':>8} {'p99 ms':>8} {'of base':>8} {'latency':>8}"
     lines = [f"{head}  recovery MB/s"]
     for result in results:

@@ -1,6 +1,7 @@
-"""What samples of flows say about fairness. Pure: samples in, figures out.
+"""Compute fairness from samples of flows. Pure: it takes samples and returns figures.
 
-A sample is what an exporter told of one disk at one moment; totals grow from its start. Times are in seconds.
+A sample is an exporter's "flows" document of one disk at one moment. Its totals count from the exporter's start. Times
+are in seconds.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,11 +12,12 @@ from typing import Any, Final, Literal
 Flow = tuple[str, str]
 """Node and class."""
 Unit = Literal["cost_s", "operations", "bytes"]
-"""By what flows are compared: of a disk by the time it takes, of a limit by what it limits."""
+"""The unit by which flows are compared: the disk's time, or what a limit limits."""
 
 WINDOW_S: Final = 5.0
-# A flow that keeps fewer requests than the disk takes at once is often found with none waiting, and then had
-# all it asked for. Between two requests of a depth-1 flow lies a round trip: never would be too much to ask.
+# A flow counts as backlogged if requests of it wait in this part of the samples. A flow with fewer requests than the
+# disk serves at once often has none waiting, and then got all that it wanted. The part cannot be 1, because a flow with
+# depth 1 has a round trip between two requests.
 BACKLOGGED_FRACTION: Final = 0.8
 
 
@@ -35,7 +37,7 @@ class Sample:
 
 
 def sample_of(document: Mapping[str, Any], time_s: float) -> Sample:
-    """The first disk of a "flows" document. Raises ValueError with what it said when it is none."""
+    """Return a sample of the first disk in a "flows" document. Raises ValueError if it is another document."""
     if "disks" not in document:
         raise ValueError(f"expected a document of flows, got {document}")
     flows = {}
@@ -51,7 +53,7 @@ def sample_of(document: Mapping[str, Any], time_s: float) -> Sample:
 
 
 def between(samples: Sequence[Sample], start_s: float, end_s: float) -> list[Sample]:
-    """Raises ValueError when fewer than two are left: nothing can be said of those."""
+    """Return the samples in the interval. Raises ValueError for fewer than two, which give no figure."""
     kept = [sample for sample in samples if start_s <= sample.time_s <= end_s]
     if len(kept) < 2:
         raise ValueError(f"{len(kept)} of {len(samples)} samples lie between {start_s:.2f} and {end_s:.2f} s")
@@ -59,40 +61,40 @@ def between(samples: Sequence[Sample], start_s: float, end_s: float) -> list[Sam
 
 
 def jain(values: Collection[float]) -> float:
-    """Jain's index (Jain, Chiu, Hawe 1984): 1 when all are equal, 1/n when one has everything.
+    """Return Jain's index (Jain, Chiu, Hawe 1984): 1 when all values are equal, 1/n when one of n has everything.
 
-    With weights give each value divided by its weight. None at all, or all zero, is nobody's unfairness: 1.
+    For weighted flows, pass each value divided by its weight. Without values, or if all are zero, the index is 1.
     """
     squares = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
 
 
 def served(samples: Sequence[Sample], unit: Unit = "cost_s") -> dict[Flow, float]:
-    """Served to each flow between the first and the last sample; a flow that came between began at 0."""
+    """Return the amount served to each flow between the first and the last sample. A new flow counts from 0."""
     first, last = samples[0].flows, samples[-1].flows
     before = {flow: getattr(totals, unit) for flow, totals in first.items()}
     return {flow: getattr(totals, unit) - before.get(flow, 0) for flow, totals in last.items()}
 
 
 def queued_fraction(samples: Sequence[Sample], flow: Flow) -> float:
-    """In how many of the samples the flow had requests waiting."""
+    """Return the part of the samples in which requests of the flow waited."""
     found = sum(1 for sample in samples if flow in sample.flows and sample.flows[flow].queued)
     return found / len(samples)
 
 
 def backlogged(samples: Sequence[Sample], flows: Collection[Flow]) -> list[Flow]:
-    """Those of `flows` that had requests waiting nearly always: what they got was not for want of asking."""
+    """Return those of `flows` whose requests waited nearly always, so that the scheduler determined their share."""
     return [flow for flow in flows if queued_fraction(samples, flow) >= BACKLOGGED_FRACTION]
 
 
 def lowest_window(
     samples: Sequence[Sample], weights: Mapping[Flow, float], unit: Unit = "cost_s", window_s: float = WINDOW_S
 ) -> float:
-    """The least of (served / entitled to) of any flow of `weights` over any stretch of `window_s`.
+    """Return the lowest ratio of served to entitled amount, of any flow in `weights`, over any window of `window_s`.
 
-    Entitled is its weight's share of what all of `weights` were served in the stretch: what others take, because
-    they are not backlogged or of another class, is nobody's loss here. A stretch begins at a sample
-    and ends at the first one at least `window_s` later. Raises ValueError when no stretch fits.
+    A flow is entitled to its weight's share of the amount served to all flows in `weights` within the window. Flows
+    that are not backlogged, or of another class, do not count. A window begins at a sample and ends at the first sample
+    that is at least `window_s` later. Raises ValueError if the samples are too short for a window.
     """
     lowest, end = None, 0
     for start, first in enumerate(samples):
@@ -109,12 +111,12 @@ def lowest_window(
 
 
 def weight_error(got: Mapping[Flow, float], weights: Mapping[Flow, float]) -> float:
-    """How far the share of the flow that is furthest off lies from its weight's: 0.05 is 5 % of its share."""
+    """Return the largest relative deviation of a flow's share from its weight's share: 0.05 is 5 % of that share."""
     return max(abs(ratio - 1) for ratio in _ratios(got, weights))
 
 
 def _ratios(got: Mapping[Flow, float], weights: Mapping[Flow, float]) -> list[float]:
-    """Served by entitled of each flow of `weights`; 0 when nobody was served anything."""
+    """Return the ratio of served to entitled amount for each flow in `weights`; 0 if no flow was served."""
     total, total_weight = sum(got.get(flow, 0.0) for flow in weights), sum(weights.values())
     if not total:
         return [0.0 for _ in weights]
@@ -122,13 +124,13 @@ def _ratios(got: Mapping[Flow, float], weights: Mapping[Flow, float]) -> list[fl
 
 
 def share(got: Mapping[Flow, float], flows: Collection[Flow]) -> float:
-    """Part of everything served that went to `flows`."""
+    """Return the part of the whole served amount that went to `flows`."""
     total = sum(got.values())
     return sum(got.get(flow, 0.0) for flow in flows) / total if total else 0.0
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of each round's ratio. Raises ValueError when the rounds are not pairs."""
+    """Return the median of the rounds' ratios. Raises ValueError if the numbers of rounds differ."""
     return median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
@@ -139,7 +141,7 @@ def median_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def shares_over_time(
     samples: Sequence[Sample], flows: Sequence[Flow], step_s: float, unit: Unit = "cost_s"
 ) -> list[tuple[float, list[float]]]:
-    """For a plot: (seconds since the first sample, each flow's part of what was served) every `step_s`."""
+    """Return, for a plot, (seconds since the first sample, each flow's part of the served amount) every `step_s`."""
     points, start = [], 0
     for end, last in enumerate(samples):
         if last.time_s - samples[start].time_s < step_s:

@@ -1,13 +1,13 @@
-"""Where the experiments play: one exporter with one disk, nodes that mount, all on this machine.
+"""The clusters of the experiments: one exporter with one disk, and nodes that mount it, all on this machine.
 
-limit  a loop device over tmpfs which the exporter is told to limit
-serial a device that is slow by itself, one request at a time (`slow_device`); nothing limited
-slow   the same, ten requests at a time
-fast   a loop device over tmpfs, nothing limited: the processor is what ends there
-pinned a file on tmpfs through the page cache, so that the exporter does all work itself and waits for no thread of
-       the kernel's, with the exporter on one core and its users on another (`fairness_pins`)
+limit  a loop device over tmpfs, with a limit at the exporter
+serial a device that is slow by itself, one request at a time (`slow_device`), without a limit
+slow   the same with ten requests at a time
+fast   a loop device over tmpfs without a limit, so that the processor is the bottleneck
+pinned a file on tmpfs through the page cache, so that the exporter does all work itself and does not wait for threads
+       of the kernel; the exporter runs on one core and its users on another (`fairness_pins`)
 
-A stage is one kind of disk and one discipline; mounts are started when first asked for.
+A stage has one kind of disk and one discipline. Its mounts are started at their first use.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from meshlab.cluster.cluster import LocalCluster, LocalDisk
 DISK_SIZE_BYTES: Final = 256 * MIB
 OWNER: Final = "n1"
 USERS: Final = ("n2", "n3", "n4", "n5")
-# The node whose lone readers are measured; on a pinned stage it goes before the others on their core.
+# The node of the measured readers. On a pinned stage, it runs before the others on their core.
 READER: Final = "n2"
 
 
@@ -42,7 +42,7 @@ class Stage:
     _paths: dict[str, Path] = field(default_factory=dict)
 
     def path(self, mount: str) -> Path:
-        """The disk's file in a mount: "n2", or "n2-system" with class=system."""
+        """Return the disk's file in a mount: "n2", or "n2-system" with class=system. Mounts it at the first call."""
         if mount not in self._paths:
             node, _, io_class = mount.partition("-")
             options = [f"class={io_class}"] if io_class else []
@@ -53,7 +53,7 @@ class Stage:
         return self._paths[mount]
 
     def prefix(self, load: Load) -> list[str]:
-        """What goes before the command of the fio that makes this load."""
+        """Return the words to put before the fio command of this load."""
         return [] if self.pins is None else self.pins.prefix(first=load.mount == READER and not load.idle)
 
     @property
@@ -66,7 +66,7 @@ class Stage:
         return self.cluster.exporters[OWNER].pid
 
     def flows(self) -> dict[str, Any]:
-        """The exporter's "flows" document. Raises RuntimeError with what it said when it has none."""
+        """Return the exporter's "flows" document. Raises RuntimeError with the error that it answers."""
         return _granted(self.cluster.control(OWNER, "flows"))
 
     def set_flows(self, **settings: object) -> None:
@@ -74,7 +74,7 @@ class Stage:
 
     @contextmanager
     def limited(self, limit: Limit) -> Iterator[Unit]:
-        """Under this limit, if the stage's kind is one of limits; by what flows are compared there."""
+        """Set this limit for the block if the stage's disk is a limited one. Yield the unit to compare flows by."""
         if self.kind != "limit":
             yield "cost_s"
             return
@@ -85,7 +85,7 @@ class Stage:
             self.reset_flows()
 
     def reset_flows(self) -> None:
-        """Back to what the config says."""
+        """Return to the settings of the config."""
         _granted(self.cluster.control(OWNER, "flows-set", disk=None, reset=True))
 
 
@@ -96,14 +96,14 @@ def _granted(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 class Stages:
-    """Those that are up; the stack ends them."""
+    """The stages that are running. The stack ends them."""
 
     def __init__(self, stack: ExitStack, folder: Path, warm: Callable[[Stage], None]) -> None:
         self._stack, self._folder, self._warm = stack, folder, warm
         self._up: dict[tuple[str, str], Stage] = {}
 
     def get(self, kind: str, discipline: str = "fair") -> Stage:
-        """Up and warm: the exporter has seen every kind of request, so that its model of the disk is learnt."""
+        """Return a running, warm stage: its exporter has served every kind of request and learnt the disk's costs."""
         key = kind, discipline
         if key not in self._up:
             self._up[key] = _start(self._stack, self._folder, kind, discipline)

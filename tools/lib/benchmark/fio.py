@@ -1,4 +1,4 @@
-"""One measurement: fio on one file, its rate and the CPU time each process spent per operation."""
+"""One measurement: run fio on one file, and return its rate and each process's CPU time per operation."""
 
 import json
 import os
@@ -40,7 +40,7 @@ WORKLOADS: Final = (
 
 @dataclass(frozen=True)
 class Sample:
-    """rate in the workload's unit; cpu_us_per_op by process; latencies of completion."""
+    """One sample: the rate in the workload's unit, the CPU time per operation by process, and completion latencies."""
 
     rate: float
     cpu_us_per_op: dict[str, float]
@@ -64,7 +64,7 @@ def measure(path: Path, workload: Workload, pids: dict[str, int], runtime_s: flo
 
 
 def run(path: Path, workload: Workload, runtime_s: float) -> dict[str, Any]:
-    """fio's own report of its one job. Raises CalledProcessError with what it said."""
+    """Run fio, and return its report of its one job. Raises RuntimeError with its output if it fails."""
     command = [
         "fio",
         "--name=bench",
@@ -89,7 +89,7 @@ def run(path: Path, workload: Workload, runtime_s: float) -> dict[str, Any]:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process with all its threads."""
+    """Return the user and system time of a process with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[_UTIME]) + int(fields[_UTIME + 1])) / TICKS_PER_S
 

@@ -1,10 +1,11 @@
-"""tools/bench multichannel: what several interfaces give, what several channels cost, how long a lost link stalls.
+"""tools/bench multichannel: the gain of several interfaces, the cost of several channels, and the stall of a lost link.
 
-links      two hosts in network namespaces, joined by 1, 2 and 4 links of the same rate (tbf), and by one of
-           it and one of a tenth. Each has its own disk; in turn, and each set beside the one link.
-loopback   one address, 1, 2 and 4 channels over it: nothing to gain, so what they cost.
-failover   two links, one of them pulled under load at either end, again and again: the longest answer,
-           and the time until the link is used again after it came back.
+links      Two hosts in network namespaces are joined by 1, 2 and 4 links of the same rate (tbf), and by one such link
+           and one of a tenth of the rate. Each set has its own disk. They are measured in turn and compared with the
+           single link.
+loopback   One address has 1, 2 and 4 channels. There is nothing to gain, so this shows their cost.
+failover   One of two links is pulled under load, at either end, again and again. The figures are the longest answer,
+           and the time until the link is used again after its return.
 """
 
 import json
@@ -66,7 +67,7 @@ class Stage:
 
 
 def measure(folder: Path, rounds: int, seconds: float, only: str, say: Say) -> dict[str, Any]:
-    """`folder` is scratch. Tables are printed as they come."""
+    """Run all groups, and print each table when it is done. `folder` is for temporary files."""
     found: dict[str, Any] = {"settings": {"rounds": rounds, "seconds": seconds, "rate": RATE, "tenth": TENTH}}
     with ExitStack() as stack:
         if _wanted("links", LINK_WORKLOADS, only):
@@ -122,7 +123,7 @@ def _stage(
 
 
 def _channels(stage: Stage) -> list[dict[str, Any]]:
-    """What the mount tells of its paths to n1."""
+    """Return the paths to n1 in the mount's status."""
     status = json.loads((stage.cluster.mountpoint("n2") / ".meshfs/status").read_bytes())
     channels: list[dict[str, Any]] = status["exporters"][0]["channels"]
     return channels
@@ -149,7 +150,7 @@ def _compare(
     only: str,
     say: Say,
 ) -> list[dict[str, Any]]:
-    """Every workload on every stage in turn; the first stage is what the others are compared with."""
+    """Measure every workload on every stage in turn. The first stage is the base of the ratios."""
     rows = []
     for workload in _wanted(group, workloads, only):
         samples: dict[str, list[Sample]] = {stage.name: [] for stage in stages}
@@ -205,7 +206,7 @@ def _table(row: Mapping[str, Any]) -> str:
 
 def _failover(stack: ExitStack, folder: Path, say: Say) -> dict[str, Any]:
     network = stack.enter_context(Network())
-    # Limited, so that the load needs both links whenever both are there.
+    # The links are limited, so that the load needs both of them while both work.
     hosts = [network.host(name, lans=2, rate=RATE) for name in ("n1", "n2")]
     stage = _stage(stack, folder, "pulled links", {"host": hosts[0]}, {"host": hosts[1]}, {})
     generator = random.Random(1)
@@ -222,7 +223,7 @@ def _failover(stack: ExitStack, folder: Path, say: Say) -> dict[str, Any]:
 
 
 def _pull(stage: Stage, nic: Any, how: str) -> dict[str, Any]:
-    """One link gone under load and back: fio's longest answer, and when bytes move over it again."""
+    """Pull one link under load and restore it. Return fio's longest latency, and the time until the link is reused."""
     with ExitStack() as stack:
         load = _load(stage.path, PULL_AFTER_S + PULLED_S)
         stack.callback(_end, load)
@@ -254,14 +255,14 @@ def _load(path: Path, seconds: float) -> subprocess.Popen[str]:
 
 
 def _end(load: subprocess.Popen[str]) -> None:
-    """fio with all its jobs, which are processes of their own."""
+    """Kill fio with all its jobs, which are separate processes."""
     with suppress(ProcessLookupError):
         os.killpg(load.pid, signal.SIGKILL)
     load.wait()
 
 
 def _await_use(stage: Stage, since: float) -> float:
-    """Seconds until every path moves data."""
+    """Wait until every path transfers data, and return the seconds since ``since``."""
     before = {channel["remote_address"]: channel["received_bytes"] for channel in _channels(stage)}
     while time.monotonic() - since < 2 * REUSE_MARK_S:
         channels = _channels(stage)

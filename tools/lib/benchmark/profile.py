@@ -1,4 +1,4 @@
-"""Where the time goes: py-spy on mount and exporter while one workload runs."""
+"""Profile mount and exporter with py-spy while one workload runs."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ TOP: Final = 25
 
 
 def profile(subject: Subject, workload: Workload, runtime_s: float, folder: Path) -> None:
-    """Print self and inclusive time by function; the raw stacks (for flame graphs) stay in `folder`."""
+    """Print self and inclusive time by function. The raw stacks (for flame graphs) stay in `folder`."""
     recorders = {}
     for name, pid in subject.pids.items():
         raw = folder / f"{workload.name}-{name}.stacks"
@@ -63,5 +63,5 @@ def print_profile(name: str, raw: Path) -> None:
 
 
 def _function(frame: str) -> str:
-    """`read (meshfs/x.py:12)` -> `read (meshfs/x.py)`: by function, not by line."""
+    """Remove the line from a frame, to count by function: `read (meshfs/x.py:12)` -> `read (meshfs/x.py)`."""
     return frame.rpartition(":")[0] + ")" if ":" in frame else frame

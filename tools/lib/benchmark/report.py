@@ -1,4 +1,4 @@
-"""What the samples say: medians, ratios pair by pair of one round, as a table and as JSON."""
+"""Summarise the samples as medians and as ratios within each round, as a table and as JSON."""
 
 import os
 import platform
@@ -29,7 +29,7 @@ class Row:
         return median(sample.rate for sample in self.samples[subject])
 
     def ratio(self, subject: str, peer: str) -> float | None:
-        """The median of each round's ratio; rounds are seconds apart, the machine's moods are not."""
+        """Return the median of the rounds' ratios. The samples of a round are close in time, in like conditions."""
         if subject == peer or peer not in self.samples:
             return None
         pairs = zip(self.samples[subject], self.samples[peer], strict=True)

@@ -1,4 +1,4 @@
-"""The largest cluster meant for now: 16 nodes of 26 disks, all on this machine, one mount."""
+"""Measure the largest intended cluster: 16 nodes with 26 disks each and one mount, all on this machine."""
 
 import subprocess
 import time
@@ -17,7 +17,7 @@ APPEAR_TIMEOUT_S: Final = 30.0
 
 
 def scale(folder: Path) -> dict[str, Any]:
-    """Time until a mount serves and shows all disks, `ls -lR` twice, and resident memory."""
+    """Return the time until a mount shows all disks, the times of two `ls -lR`, and the resident memory."""
     with ExitStack() as stack:
         cluster = stack.enter_context(LocalCluster(folder, name="scale"))
         for number in range(NODES):

@@ -1,15 +1,15 @@
-"""Slow block devices whose slowness and queueing are none of our code.
+"""Slow block devices whose delay and queueing come from other programs, not from the code under test.
 
-    nbdkit  file on tmpfs, every request delayed, bytes per second limited
-    nbdfuse its export as a file; libfuse serves it with 10 threads, so 10 requests are at nbdkit at once
-    loop    direct I/O on that file: a real block device, asynchronous, which io_uring opens as any disk
+    nbdkit  exports a file on tmpfs, delays every request, and limits the bytes per second
+    nbdfuse shows the export as a file; libfuse serves it with 10 threads, so 10 requests are at nbdkit at once
+    loop    does direct I/O on that file: a real, asynchronous block device, which io_uring opens like any disk
 
-slow    as a flash disk: 10 requests at once, 5.2 ms each; 190 a second at depth 1, 1,900 from depth 10 on
-serial  as a spinning disk: one request at a time, 2.1 ms each; 470 a second at any depth
+slow    like a flash disk: 10 requests at once, 5.2 ms each; 190 per second at depth 1, 1,900 from depth 10 on
+serial  like a spinning disk: one request at a time, 2.1 ms each; 470 per second at any depth
 
-Both move about 220 MB/s each way.
-nbdfuse holds a connection while it waits on it, so there have to be more connections than threads.
-Nothing is cached: the loop device, FUSE and nbdkit's file all see direct I/O or memory.
+Both transfer about 220 MB/s in each direction. A thread of nbdfuse keeps a connection while it waits for an answer, so
+there must be more connections than threads. No layer caches data: the loop device and FUSE do direct I/O, and nbdkit's
+file is in memory.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ from benchmark.subjects import await_ready, filled, losetup, spawn
 
 DELAY_MS: Final = {"slow": 5, "serial": 2}
 RATE_BITS_PER_S: Final = 1_600_000_000
-# nbdkit's default of 2 s would let a burst of 400 MB pass at memory's speed after each pause.
+# With nbdkit's default of 2 s, a burst of 400 MB would pass at the speed of memory after each pause.
 BURST_S: Final = 0.1
 CONNECTIONS: Final = 16
 
@@ -34,7 +34,7 @@ class SlowDevice:
 
 
 def slow_device(stack: ExitStack, folder: Path, kind: str, name: str, size_bytes: int) -> SlowDevice:
-    """Bring one up, "slow" or "serial"; the stack ends it. `folder` (which is there) gets its files and logs."""
+    """Start a "slow" or "serial" device, which the stack ends. Its files and logs go to the existing `folder`."""
     place = folder / "device"
     place.mkdir()
     backing = Path("/dev/shm") / f"{name}.img"

@@ -1,11 +1,11 @@
-"""What is measured: meshfs and its nearest peers, each serving a disk of its own of the same make.
+"""The measured subjects: meshfs and its nearest peers, each with its own disk of the same kind.
 
-meshfs     meshfsd and meshfs, loopback TCP, once per kind of security
+meshfs     meshfsd and meshfs over loopback TCP, once for each kind of security
 nbdfuse    nbdkit's file plugin and libnbd's nbdfuse: C at both ends, one export, nothing signed
-qsd        nbdkit's file plugin and qemu-storage-daemon's FUSE export: as nbdfuse
+qsd        nbdkit's file plugin and qemu-storage-daemon's FUSE export, otherwise like nbdfuse
 
-Every subject has its own disk: an exporter holds its disk exclusively, and one's dirty pages in
-the page cache would slow another's direct I/O.
+Every subject has its own disk, because an exporter claims its disk exclusively. Also, dirty pages of one subject in the
+page cache would slow direct I/O of another.
 """
 
 import shutil
@@ -28,7 +28,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Subject:
-    """One file to measure, and the processes whose CPU time is its cost."""
+    """One subject: the file to measure, and the processes whose CPU time is measured."""
 
     name: str
     path: Path
@@ -37,7 +37,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class DiskMake:
-    """How every subject's disk is made, and the cache meshfs is told to use on it."""
+    """The function that makes every subject's disk, and the `cache` setting of meshfs for it."""
 
     name: str
     cache: str
@@ -70,7 +70,7 @@ def _image(stack: ExitStack, name: str, size_bytes: int) -> Path:
 
 
 def filled(path: Path, size_bytes: int) -> None:
-    """Written once whole, so that no measured write allocates and no measured read finds a hole."""
+    """Write the whole file once, so that no measured write allocates and no measured read finds a hole."""
     block = bytes(range(256)) * 4096
     with path.open("wb") as file:
         for _ in range(size_bytes // len(block)):
@@ -84,7 +84,7 @@ DISKS: Final = {
 
 
 def start(stack: ExitStack, folder: Path, make: DiskMake, names: list[str], size_bytes: int) -> list[Subject]:
-    """Bring every named subject up; the stack ends them. `folder` gets mount points and logs."""
+    """Start every named subject; the stack ends them. Mount points and logs go to `folder`."""
     subjects = []
     for name in names:
         disk = make.make(stack, f"{folder.name}-{make.name}-{name}", size_bytes)
@@ -159,7 +159,7 @@ def await_ready(ready: Callable[[], bool], what: str) -> None:
 
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
-    """A folder whose logs stay when the block fails."""
+    """Yield a temporary folder. It is removed at the end, but stays with its logs if the block fails."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
         yield folder
