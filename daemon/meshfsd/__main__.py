@@ -53,9 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshfsd", description="Serve a node's disks to the cluster over SMB 3.")
     parser.add_argument("--version", action="version", version=version_text("meshfsd"))
     parser.add_argument("--config", type=Path, required=True, help="the cluster's config file")
-    parser.add_argument("--node", help="which node of the config this is; without, the one named as this host")
+    parser.add_argument(
+        "--node", help="the node of the config that this host is (default: the node with the host's name)"
+    )
     parser.add_argument("--log-level", choices=_LEVELS, default="info")
-    parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="how disk I/O is done")
+    parser.add_argument("--engine", choices=ENGINE_NAMES, default="auto", help="the engine for disk I/O")
     return parser
 
 

@@ -47,13 +47,13 @@ class Calibration:
             with path.open("rb") as file:
                 kept = json.loads(file.read(_FILE_MAX_BYTES))
             if kept["disk"] != identity:
-                logger.info("disk %s: costs are learnt anew, %s is of another disk", disk, path)
+                logger.info("disk %s: its costs are learnt again, because %s belongs to another disk", disk, path)
                 return CostModel()
             return CostModel(kept["cost"])
         except FileNotFoundError:
             return CostModel()
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            logger.warning("disk %s: costs are learnt anew, %s cannot be used: %s", disk, path, error)
+            logger.warning("disk %s: its costs are learnt again, because %s cannot be used: %s", disk, path, error)
             return CostModel()
 
     def probe(self) -> None:
@@ -82,7 +82,7 @@ class Calibration:
             new.replace(path)
         except OSError as error:
             if not self.error:
-                logger.warning("what is learnt of the disks is not kept: %s: %s", new, error.strerror)
+                logger.warning("the learnt costs of the disks cannot be saved: %s: %s", new, error.strerror)
             self.error = error.strerror or str(error)
         else:
             self._kept[learnt.disk] = learnt.cost

@@ -153,7 +153,7 @@ class Disks:
             await served.runner.wait_idle()
             keeper.scope.cancel()
             await keeper.close()
-            logger.info("disk %s: not served any more", name)
+            logger.info("disk %s: no longer served", name)
             done.set()
 
         done = trio.Event()
@@ -212,7 +212,7 @@ class Disks:
 
         async def close(name: str, keeper: DiskKeeper) -> None:
             if not await keeper.close():
-                logger.warning("disk %s: I/O still in flight at the end", name)
+                logger.warning("disk %s: I/O is still in flight at the end of the process", name)
                 busy.append(name)
 
         async with trio.open_nursery() as nursery:

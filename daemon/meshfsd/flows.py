@@ -108,7 +108,7 @@ class FlowControl:
         _check_keys(request, ("verb", "disk", "set", "reset"))
         names = self._chosen(request)
         if "set" in request and "reset" in request:
-            raise RefusedError("found both set and reset, expected one of them")
+            raise RefusedError("found both set and reset, expected only one of them")
         if "set" in request:
             self._set(names, request["set"])
         elif request.get("reset") is True:
@@ -130,14 +130,14 @@ class FlowControl:
 
     def _reset(self, names: Sequence[str]) -> None:
         self._install({name: Overrides() for name in names if self._fair(name)})
-        logger.info("%s: weights, floor, reservations and limits are the config's again", _names(names))
+        logger.info("%s: weights, floor, reservations and limits are those of the config again", _names(names))
 
     def _fair(self, name: str) -> ScheduledDisk:
         """Return the disk. Raises RefusedError if its queue uses no policy."""
         disk = self._disks()[name]
         if not isinstance(disk.queue, FairQueue):
             raise RefusedError(
-                f"disk {name} is scheduled by {disk.queue.discipline}, which knows no weights, floors or limits "
+                f"disk {name} is scheduled by {disk.queue.discipline}, which has no weights, floors or limits "
                 '(discipline in [scheduler] of the config, expected "fair")'
             )
         return disk

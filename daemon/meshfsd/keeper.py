@@ -158,7 +158,7 @@ class DiskKeeper:
         served = self.served
         if served.instance:
             return served.queue.costs
-        what = f"what was learnt of the costs of disk {served.name}"
+        what = f"the learnt costs of disk {served.name}"
         try:
             return await bounded(
                 what, self._learnt, served.name, identity_of(served.config, disk), timeout_s=limits.DISK_CALL_TIMEOUT_S
@@ -233,7 +233,7 @@ class DiskKeeper:
         try:
             sight = await self._calls.call(look, disk.fd, disk.facts, timeout_s=limits.DISK_CALL_TIMEOUT_S)
         except TookTooLong:
-            return Judgement(end_bytes, fault="a look at it is not answered: its file system or device is stuck")
+            return Judgement(end_bytes, fault="checking it takes too long: its file system or device is stuck")
         self._registered = self._registered or sight.registered
         if not self._registered:
             sight = replace(sight, registered=True)
@@ -276,7 +276,7 @@ class DiskKeeper:
             # The thread closes the disk as soon as it can. Until then, no exporter can claim it.
             return idle
         except OSError as error:
-            logger.warning("disk %s: closing it: %s", served.name, os.strerror(error.errno or 0))
+            logger.warning("disk %s: closing it failed: %s", served.name, os.strerror(error.errno or 0))
         return idle
 
     # --- announcing --------------------------------------------------------------------
@@ -303,6 +303,6 @@ def log_transition(name: str, before: DiskState, now: DiskState, why: str, laste
         else:
             logger.warning("disk %s: ok again, after %.1f s in which it was %s", name, lasted_s, before)
     elif now is before and not first:
-        logger.debug("disk %s: still %s: %s", name, now, why)
+        logger.debug("disk %s: it is still %s: %s", name, now, why)
     else:
         logger.error("disk %s: %s: %s", name, now, why)

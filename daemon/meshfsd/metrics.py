@@ -61,8 +61,8 @@ def _text(document: Document, name: str) -> str:
 
 def _exporter(families: Families, status: Document) -> None:
     gauge = families.gauge
-    gauge("meshfsd_exporter_info", "1; which node this is.", {"node": _text(status, "node")}, 1)
-    gauge("meshfsd_uptime_seconds", "Since the exporter started.", {}, status.get("uptime_s"))
+    gauge("meshfsd_exporter_info", "Always 1; the label is the exporter's node.", {"node": _text(status, "node")}, 1)
+    gauge("meshfsd_uptime_seconds", "The time since the exporter started.", {}, status.get("uptime_s"))
     problem_counts(families, "meshfsd_problems", EXPORTER_RULES, published(status))
     gauge("meshfsd_connections", "Connections, logged in or not.", {}, status.get("connections"))
     for node, sessions in _by_node(tables(status, "sessions")).items():
@@ -80,7 +80,7 @@ def _exporter(families: Families, status: Document) -> None:
         families.counter("meshfsd_processor_seconds_total", _PROCESSOR, labels, flow.get("used_s"))
         families.counter("meshfsd_processor_turns_total", _TURNS, labels, flow.get("turns"))
     for event, count in table(status, "counters").items():
-        families.counter("meshfsd_events_total", "What else is counted, by name.", {"event": event}, count)
+        families.counter("meshfsd_events_total", "Other events, by name.", {"event": event}, count)
 
 
 def _by_node(sessions: Iterable[Document]) -> dict[str, list[Document]]:
@@ -93,10 +93,10 @@ def _by_node(sessions: Iterable[Document]) -> dict[str, list[Document]]:
 def _disk(families: Families, disk: Document) -> None:
     labels = {"disk": _text(disk, "name")}
     gauge = families.gauge
-    gauge("meshfsd_disk_ok", "1 when its state is ok, else 0.", labels, disk.get("state") == "ok")
+    gauge("meshfsd_disk_ok", "1 if the disk's state is ok, else 0.", labels, disk.get("state") == "ok")
     gauge("meshfsd_disk_size_bytes", "The disk's size.", labels, disk.get("size_bytes"))
-    gauge("meshfsd_disk_queued_requests", "Waiting for their turn.", labels, disk.get("queued"))
-    gauge("meshfsd_disk_in_flight_requests", "At the disk.", labels, disk.get("in_flight"))
+    gauge("meshfsd_disk_queued_requests", "Requests that wait in the queue.", labels, disk.get("queued"))
+    gauge("meshfsd_disk_in_flight_requests", "Requests that are at the disk.", labels, disk.get("in_flight"))
     _totals(families, "meshfsd_disk", labels, disk)
 
 
@@ -111,21 +111,30 @@ def _totals(families: Families, prefix: str, labels: dict[str, str], document: D
 def _scheduling(families: Families, disk: Document) -> None:
     labels, gauge = {"disk": _text(disk, "name")}, families.gauge
     policy, cost = table(disk, "policy"), table(disk, "cost")
-    gauge("meshfsd_disk_depth_requests", "Most at the disk at once, now.", labels, disk.get("depth"))
+    gauge(
+        "meshfsd_disk_depth_requests", "The most requests at the disk at once, at present.", labels, disk.get("depth")
+    )
     gauge("meshfsd_disk_limit_operations_per_second", _LIMIT_IOPS, labels, policy.get("limit_iops"))
     gauge("meshfsd_disk_limit_bytes_per_second", _LIMIT_BYTES, labels, policy.get("limit_bytes_per_s"))
     floor = policy.get("system_floor")
-    gauge("meshfsd_disk_system_floor_ratio", "Share kept for the system class.", labels, floor)
+    gauge(
+        "meshfsd_disk_system_floor_ratio", "The share of the disk that the system class gets at least.", labels, floor
+    )
     utilisation = table(disk, "utilisation").get("60s")
-    gauge("meshfsd_disk_utilisation_ratio", "Cost served per second, last minute.", labels, utilisation)
+    gauge("meshfsd_disk_utilisation_ratio", "The cost served per second, over the last minute.", labels, utilisation)
     for name, index in table(disk, "jain").items():
         value = index.get("60s") if isinstance(index, dict) else None
-        gauge("meshfsd_disk_jain_index", "Fairness in a class, last minute.", {**labels, "class": name}, value)
+        gauge(
+            "meshfsd_disk_jain_index",
+            "Jain's index of fairness between the flows of a class, over the last minute.",
+            {**labels, "class": name},
+            value,
+        )
     for op in ("read", "write", "flush"):
         fixed, byte = _scaled(cost.get(f"{op}_fixed_us"), 1e-6), _scaled(cost.get(f"{op}_byte_ns"), 1e-9)
         more = {**labels, "op": op}
-        gauge("meshfsd_disk_cost_fixed_seconds", "The cost model: a request.", more, fixed)
-        gauge("meshfsd_disk_cost_byte_seconds", "The cost model: each byte of it.", more, byte)
+        gauge("meshfsd_disk_cost_fixed_seconds", "The fixed time of a request, by the cost model.", more, fixed)
+        gauge("meshfsd_disk_cost_byte_seconds", "The time per byte of a request, by the cost model.", more, byte)
 
 
 def _scaled(value: object, unit: float) -> float | None:
@@ -135,20 +144,40 @@ def _scaled(value: object, unit: float) -> float | None:
 def _flow(families: Families, disk: str, flow: Document) -> None:
     labels = {"node": _text(flow, "node"), "class": _text(flow, "class"), "disk": disk}
     gauge = families.gauge
-    gauge("meshfsd_flow_weight", "Weight within its class.", labels, flow.get("weight"))
-    gauge("meshfsd_flow_reservation_ratio", "Share of the disk it is promised.", labels, flow.get("reservation"))
+    gauge("meshfsd_flow_weight", "The flow's weight within its class.", labels, flow.get("weight"))
+    gauge(
+        "meshfsd_flow_reservation_ratio",
+        "The share of the disk that is reserved for the flow.",
+        labels,
+        flow.get("reservation"),
+    )
     gauge("meshfsd_flow_limit_operations_per_second", _LIMIT_IOPS, labels, flow.get("limit_iops"))
     gauge("meshfsd_flow_limit_bytes_per_second", _LIMIT_BYTES, labels, flow.get("limit_bytes_per_s"))
     entitlement = flow.get("entitlement")
-    gauge("meshfsd_flow_entitlement_ratio", "Its due among those that want now.", labels, entitlement)
+    gauge(
+        "meshfsd_flow_entitlement_ratio",
+        "The share that the flow is entitled to among the active flows.",
+        labels,
+        entitlement,
+    )
     share = table(flow, "share").get("60s")
-    gauge("meshfsd_flow_share_ratio", "Share of the cost served, last minute.", labels, share)
-    gauge("meshfsd_flow_lag_seconds", "Cost it is behind its due.", labels, flow.get("lag_s"))
-    gauge("meshfsd_flow_queued_requests", "Waiting for their turn.", labels, flow.get("queued"))
-    gauge("meshfsd_flow_in_flight_requests", "At the disk.", labels, flow.get("in_flight"))
+    gauge("meshfsd_flow_share_ratio", "The flow's share of the cost served, over the last minute.", labels, share)
+    gauge(
+        "meshfsd_flow_lag_seconds", "The cost by which the flow is behind its entitlement.", labels, flow.get("lag_s")
+    )
+    gauge("meshfsd_flow_queued_requests", "Requests that wait in the queue.", labels, flow.get("queued"))
+    gauge("meshfsd_flow_in_flight_requests", "Requests that are at the disk.", labels, flow.get("in_flight"))
     cost_s = flow.get("cost_s")
-    families.counter("meshfsd_flow_cost_seconds_total", "Disk's time, by the cost model.", labels, cost_s)
+    families.counter(
+        "meshfsd_flow_cost_seconds_total", "The disk's time that the flow used, by the cost model.", labels, cost_s
+    )
     _totals(families, "meshfsd_flow", labels, flow)
     for op in ("read", "write"):
         counts, sum_s = flow.get(f"{op}_histogram"), flow.get(f"{op}_time_s")
-        families.latency("meshfsd_flow_latency_seconds", "Queue and disk.", {**labels, "op": op}, counts, sum_s)
+        families.latency(
+            "meshfsd_flow_latency_seconds",
+            "The time of requests in the queue and at the disk.",
+            {**labels, "op": op},
+            counts,
+            sum_s,
+        )

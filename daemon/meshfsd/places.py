@@ -53,13 +53,13 @@ class Places:
         try:
             self.metrics.move_to(node.metrics)
         except ConfigError as error:
-            logger.error("metrics stay where they are: %s", error)
+            logger.error("metrics stay at their old address: %s", error)
             kept.append("metrics")
         wanted = _tcp_places(node)
         try:
             added = listen_tcp_at([place for place in wanted if place not in self._tcp])
         except ConfigError as error:
-            logger.error("addresses and port stay as they are: %s", error)
+            logger.error("addresses and port stay unchanged: %s", error)
             return (*kept, "addresses", "port")
         gone = [self._tcp.pop(place) for place in list(self._tcp) if place not in wanted]
         self._tcp |= added

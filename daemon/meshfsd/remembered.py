@@ -264,6 +264,6 @@ def _decode(data: bytes, path: Path) -> Record | None:
         if not all(isinstance(text, str) for text in texts) or type(record.written_ns) is not int:
             raise ValueError("a value has another type than expected")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.warning("%s makes no sense and is made new: %s", path, error)
+        logger.warning("%s has invalid contents and is replaced: %s", path, error)
         return None
     return record

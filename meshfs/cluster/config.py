@@ -276,7 +276,7 @@ def _node(table: Table, base: Path) -> Node:
 
 def _disk_tables(table: Table) -> list[Table]:
     if table.value("disk") == "discover":
-        table.fail("disk", '"discover" is not in this version, expected each disk as [[node.disk]]')
+        table.fail("disk", '"discover" is not supported by this version, expected each disk as [[node.disk]]')
     return table.tables("disk", DISK_KEYS)
 
 
@@ -297,7 +297,7 @@ def _restrictions(table: Table, access: Access) -> Mapping[str, Access]:
     nodes = {name: table.choice(name, Access, access) for name in table.names()}
     for name, allowed in nodes.items():
         if access is Access.READ_ONLY and allowed is Access.READ_WRITE:
-            table.fail(name, 'found "rw", expected "ro" or "none", as the disk itself is "ro"')
+            table.fail(name, 'found "rw", expected "ro" or "none", because the disk itself is "ro"')
     return MappingProxyType(nodes)
 
 
@@ -327,7 +327,7 @@ def _socket(table: Table, base: Path, name: str) -> Path:
     if path.suffix == ".ctl" or not path.name:
         table.fail("socket", f"found {describe(str(path))}, expected a file name without the ending .ctl")
     if max(len(os.fsencode(path)), len(os.fsencode(path.with_suffix(".ctl")))) > UNIX_PATH_MAX_BYTES:
-        table.fail("socket", f"{path} is longer than the {UNIX_PATH_MAX_BYTES} bytes a Unix socket may have")
+        table.fail("socket", f"{path} is longer than {UNIX_PATH_MAX_BYTES} bytes, the most for a Unix socket's path")
     return path
 
 

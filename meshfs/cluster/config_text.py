@@ -194,12 +194,12 @@ def _read(path: Path) -> str:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"{path}: cannot read the config: it is no regular file")
+                raise ConfigError(f"{path}: cannot read the config: it is not a regular file")
             data = file.read(CONFIG_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the config: {error.strerror}") from error
     if len(data) > CONFIG_MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes, that is no config")
+        raise ConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes, which is too large for a config")
     return decode(path, data)
 
 

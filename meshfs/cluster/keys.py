@@ -42,9 +42,9 @@ class Generated(enum.Enum):
     """The result of `generate`; the value is a text for people."""
 
     PAIR = "made a key pair"
-    PUBLIC = "made the public key of the private key that is there"
-    NOTHING = "kept the key pair that is there"
-    ELSEWHERE = "kept the public key that is there; its private key is on the node"
+    PUBLIC = "made the public key of the existing private key"
+    NOTHING = "kept the existing key pair"
+    ELSEWHERE = "kept the existing public key; its private key is on the node"
 
 
 def private_path(folder: Path, node: str) -> Path:
@@ -236,7 +236,7 @@ def _read(path: Path, *, private: bool) -> str:
     finally:
         os.close(fd)
     if len(data) > KEY_FILE_MAX_BYTES:
-        raise KeyFileError(f"{path}: larger than {KEY_FILE_MAX_BYTES} bytes, that is no key")
+        raise KeyFileError(f"{path}: larger than {KEY_FILE_MAX_BYTES} bytes, which is too large for a key")
     return data.decode("ascii", errors="replace")
 
 

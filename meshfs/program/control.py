@@ -121,7 +121,7 @@ async def answer(line: bytes, verbs: Mapping[str, Handler]) -> bytes:
     except Exception:
         # A bug in a verb's handler must not end the I/O of a node.
         logger.exception("a control request failed")
-        made = {"error": "it failed; the log of the process that was asked has the reason"}
+        made = {"error": "the request failed; see the log of the process for the reason"}
     encoded = await _encode(made)
     if len(encoded) > limits.STATUS_MAX_BYTES:
         return json.dumps({"error": f"the answer is larger than {limits.STATUS_MAX_BYTES} bytes"}).encode()

@@ -64,10 +64,10 @@ def disk_errors(document: Fields) -> Iterator[Finding]:
 def disk_read_only(document: Fields) -> Iterator[Finding]:
     for disk in document.items("disks"):
         if disk.text("access_configured") == "rw" and disk.text("access") == "ro":
-            advice = 'make the device writable, or say access = "ro" in the config'
+            advice = 'make the device writable, or set access = "ro" in the config'
             yield (
                 _disk(document, disk),
-                f"the config says that it may be written, and the device is read-only; {advice}",
+                f"the config allows writing, but the device is read-only; {advice}",
             )
 
 
@@ -208,20 +208,20 @@ def disk_refused(document: Fields) -> Iterator[Finding]:
 def config_broken(document: Fields) -> Iterator[Finding]:
     error = document.object("config_state").text("error")
     if error:
-        text = f"{error}; the process goes on with what it read before: correct the file, then reload"
+        text = f"{error}; the process keeps the config that it read before: correct the file, then reload"
         yield _config(document), text
 
 
 def config_unloaded(document: Fields) -> Iterator[Finding]:
     changes = document.object("config_state").texts("reload")
     if changes:
-        yield _config(document), f"the file differs from what is in force ({'; '.join(changes)}): reload to apply it"
+        yield _config(document), f"the file differs from the config in force ({'; '.join(changes)}): reload to apply it"
 
 
 def config_needs_restart(document: Fields) -> Iterator[Finding]:
     changes = document.object("config_state").texts("restart")
     if changes:
-        yield _config(document), f"changed and not in force before a restart: {'; '.join(changes)}"
+        yield _config(document), f"these changes need a restart to be in force: {'; '.join(changes)}"
 
 
 def config_differs(document: Fields) -> Iterator[Finding]:
@@ -230,7 +230,7 @@ def config_differs(document: Fields) -> Iterator[Finding]:
     for exporter in document.items("exporters"):
         its = exporter.text("config_digest")
         if exporter.text("state") == "connected" and own and its and its != own:
-            text = "it goes by another config than this mount: copy the same file to both nodes, and reload both"
+            text = "it has another config in force than this mount: copy the same file to both nodes, and reload both"
             yield f"exporter {exporter.text('node')}", text
 
 
@@ -248,7 +248,7 @@ def log_unwritable(document: Fields) -> Iterator[Finding]:
 def state_unwritable(document: Fields) -> Iterator[Finding]:
     state = document.object("state_folder")
     if state.text("error"):
-        yield f"folder {state.text('path')}", f"nothing can be kept there: {state.text('error')}"
+        yield f"folder {state.text('path')}", f"no state can be saved there: {state.text('error')}"
 
 
 def descriptors_short(document: Fields) -> Iterator[Finding]:
@@ -259,7 +259,7 @@ def descriptors_short(document: Fields) -> Iterator[Finding]:
 
 def security_none(document: Fields) -> Iterator[Finding]:
     if document.text("security") == "none":
-        yield "config", 'security = "none": whoever reaches the network can change what is read and written'
+        yield "config", 'security = "none": anybody with access to the network can change the data read and written'
 
 
 def counted(what: str, advice: str, least: int, *names: str) -> Finder:
@@ -289,7 +289,10 @@ def _config(document: Fields) -> str:
 
 def address_missing(document: Fields) -> Iterator[Finding]:
     for address in document.texts("addresses_missing"):
-        yield f"address {address}", "no interface of this machine has it, so nobody reaches the exporter there"
+        yield (
+            f"address {address}",
+            "no interface of this machine has this address, so no node can reach the exporter there",
+        )
 
 
 def limit_near(document: Fields) -> Iterator[Finding]:
@@ -308,4 +311,4 @@ def limit_near(document: Fields) -> Iterator[Finding]:
         used[opens] = max(used.get(opens, (0, 0)), (session.integer("opens") or 0, limits.OPENS_PER_SESSION_MAX))
     for what, (count, most) in used.items():
         if count > most * limits.PROBLEM_LIMIT_SHARE:
-            yield what, f"{count} of at most {most} are in use; further ones will be refused"
+            yield what, f"{count} of at most {most} are in use; more of them will be refused"

@@ -70,8 +70,8 @@ _INTERNAL: Final = "internal_errors"
 #: Rules for the documents of both programs. The rules for one program only follow below.
 _COMMON: Final = (
     Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
-    Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is taken back when the device is there again")),
-    Rule("disk-missing", _ERROR, find.disk_in_state("missing", "it is taken as soon as it can be opened")),
+    Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is claimed again when the device is back")),
+    Rule("disk-missing", _ERROR, find.disk_in_state("missing", "it is claimed as soon as it can be opened")),
     Rule("disk-suspended", _WARNING, find.disk_in_state("suspended", "its I/O waits")),
     Rule("disk-state", _ERROR, find.disk_in_unknown_state),
     Rule("disk-errors", _ERROR, find.disk_errors),
@@ -104,24 +104,24 @@ EXPORTER_RULES: Final = (
     Rule("address-missing", _WARNING, find.address_missing),
     Rule("state-unwritable", _WARNING, find.state_unwritable),
     Rule("logins-refused", _WARNING, find.counted(
-        "logins were refused", "compare the keys of the two nodes, or see in the log who it is",
+        "logins were refused", "compare the keys of the two nodes, or see the log for the node that tries",
         limits.PROBLEM_LOGINS_REFUSED, "logins_denied", "binds_denied", "login_timeouts")),
     Rule("frames-broken", _WARNING, find.counted(
-        "broken messages came in", "see in the log who sends them",
+        "broken messages came in", "see the log for their sender",
         limits.PROBLEM_FRAMES_BROKEN, "malformed_requests", "protocol_errors")),
     Rule("messages-forged", _WARNING, find.counted(
         "messages with a wrong signature, or a second time, came in",
         "something between the nodes changes data, or somebody is in between; see in the log on which connections",
         limits.PROBLEM_FORGERIES, "bad_signatures", "nonces_repeated")),
     Rule("connections-refused", _WARNING, find.counted(
-        "connections were turned away", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
+        "connections were refused", "see in the log who connects, and raise LimitNOFILE= if it names descriptors",
         1, "connections_refused", "accept_failures")),
     Rule("connections-crowded", _WARNING, find.counted(
         "connections without a login were ended for newer ones", "see in the log who connects, and shut them out with "
         "the firewall (nftables), or raise LimitNOFILE= if the log names descriptors", 1, "connections_ended")),
     Rule("node-limit", _WARNING, find.counted(
-        "requests were refused because a node has as much as it may have (opens, locks, sessions, connections ...)",
-        "see in the log which node it is and what it has, and end the programs there that hold it", 1,
+        "requests were refused because a node has reached a limit (opens, locks, sessions, connections ...)",
+        "see the log for the node and the resource, and end the programs there that use it", 1,
         "node_limits_reached")),
     Rule("limit-near", _WARNING, find.limit_near),
     *_COMMON,

@@ -135,7 +135,7 @@ def table(document: Document, name: str) -> Document:
 def problem_counts(families: Families, name: str, rules: Iterable[Rule], problems: Iterable[Problem]) -> None:
     """Add one sample per rule. The value 0 means that the rule was applied and found no problem."""
     for code, count in count_by_code(rules, problems).items():
-        families.gauge(name, "What is not well now, by the code of the rule.", {"code": code}, count)
+        families.gauge(name, "The number of problems, by the code of the rule.", {"code": code}, count)
 
 
 def numbers(documents: Iterable[Document], name: str) -> list[float]:
@@ -200,7 +200,7 @@ class _Snapshots(Collector):
             taken.set_exception(error)
         finally:
             if not taken.done():
-                taken.set_exception(SnapshotUnavailable("given up while it was made"))
+                taken.set_exception(SnapshotUnavailable("the snapshot took too long"))
 
 
 # --- HTTP -----------------------------------------------------------------------------------

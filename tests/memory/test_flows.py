@@ -119,7 +119,7 @@ async def test_a_fifo_is_shown_but_takes_no_settings() -> None:
     assert (fair["discipline"], fifo["discipline"], fifo["flows"][0]["reads"]) == ("fair", "fifo", 1)
     for disk in ("disk1", None):
         made = await exporter.set(disk, system_floor=0.5)
-        assert made["error"].startswith("disk disk1 is scheduled by fifo, which knows no weights")
+        assert made["error"].startswith("disk disk1 is scheduled by fifo, which has no weights")
         assert (await exporter.ask("flows-set", disk=disk, reset=True))["error"] == made["error"]
     assert exporter.disks["disk0"].policy.system_floor == 0.2
 
@@ -208,7 +208,7 @@ async def test_a_flow_held_by_its_limit_is_not_compared() -> None:
 
 BAD: list[tuple[dict[str, object], str]] = [
     ({}, 'nothing to do, expected "set": {...} or "reset": true'),
-    ({"set": {"weight": 1}, "reset": True}, "found both set and reset, expected one of them"),
+    ({"set": {"weight": 1}, "reset": True}, "found both set and reset, expected only one of them"),
     ({"reset": False}, "reset: found false, expected true"),
     ({"reset": 1}, "reset: found 1, expected true"),
     ({"disk": "disk7", "reset": True}, "there is no disk 'disk7', expected one of disk0, disk1"),
@@ -292,7 +292,7 @@ async def test_a_verb_that_fails_is_logged_and_answered(caplog: pytest.LogCaptur
         raise ZeroDivisionError
 
     made = json.loads(await answer(b'{"verb": "fail"}', {"fail": fail}))
-    assert made == {"error": "it failed; the log of the process that was asked has the reason"}
+    assert made == {"error": "the request failed; see the log of the process for the reason"}
     [record] = caplog.records
     assert record.exc_info is not None
     caplog.clear()

@@ -225,7 +225,7 @@ async def test_a_record_that_makes_no_sense_is_made_new(
     (state / "disk0.disk.json").write_bytes(content)
     with process(image, state) as meshfsd:
         assert meshfsd.disk.verifier != before
-    assert "makes no sense and is made new" in caplog.text
+    assert "has invalid contents and is replaced" in caplog.text
     with process(image, state) as again:
         assert again.disk.verifier == meshfsd.disk.verifier
 

@@ -196,5 +196,5 @@ def test_what_was_kept_and_cannot_be_used_is_learnt_anew(new_cluster: NewCluster
     kept.parent.mkdir(parents=True)
     kept.write_text(content, encoding="latin-1")
     up(cluster, cluster.image("disk0", DISK_BYTES), mounts=())
-    assert "costs are learnt anew" in cluster.exporters["n1"].log.read_text()
+    assert "its costs are learnt again" in cluster.exporters["n1"].log.read_text()
     assert cluster.control("n1", "flows")["disks"][0]["cost"]["calibrated"] is False

@@ -198,7 +198,7 @@ def test_a_reload_moves_the_metrics(cluster: LocalCluster, ports: tuple[int, int
         settings["metrics"] = f"{LOOPBACK}:{ports[0]}"
         cluster.write()
         running.process.send_signal(signal.SIGHUP)
-        until(lambda: "metrics stay where they are" in running.log.read_text(), "refused")
+        until(lambda: "metrics stay at their old address" in running.log.read_text(), "refused")
         assert Scrape(ports[1]).value("meshfsd_problems", code="config-reload") == 1
     running.process.send_signal(signal.SIGHUP)
     until(lambda: listens(ports[0]), "now that the address is free")

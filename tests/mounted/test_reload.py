@@ -185,7 +185,7 @@ def test_a_broken_config_changes_nothing_and_is_shown_until_it_is_mended(cluster
     assert "nothing changed" in reload(cluster, status=1).stderr
     assert codes(cluster) == ["config-broken"]
     status = cluster.meshctl("status", str(cluster.mountpoint("n2")), check=False)
-    assert (status.returncode, "goes on with what it read before" in status.stderr) == (1, True)
+    assert (status.returncode, "keeps the config that it read before" in status.stderr) == (1, True)
     assert disk_of(cluster).read_bytes() == bytes(4 * MIB)
     cluster.config.write_text(good)
     until(lambda: not codes(cluster), "mended, also without a reload")

@@ -298,7 +298,7 @@ def test_a_reload_that_cannot_listen_keeps_the_old_address(cluster: LocalCluster
         node.port = port
         cluster.write()
         os.kill(running.pid, signal.SIGHUP)
-        until(lambda: "addresses and port stay as they are" in log_of(cluster), "refused")
+        until(lambda: "addresses and port stay unchanged" in log_of(cluster), "refused")
         until(lambda: cluster.control("n1")["problems"], "a problem")
         socket.create_connection(old).close()
     os.kill(running.pid, signal.SIGHUP)

@@ -161,7 +161,7 @@ MISTAKES = [
     ("4450", "65536", 10, "node.port: found 65536, expected an integer"),
     ("4450", "4450.0", 10, "node.port: found 4450.0, expected an integer"),
     ('"run/n1.sock"', '"run/n1.ctl"', 11, "node.socket: found"),
-    ('"run/n1.sock"', '"' + "r" * 120 + '"', 11, "is longer than the 107 bytes"),
+    ('"run/n1.sock"', '"' + "r" * 120 + '"', 11, "is longer than 107 bytes"),
     ("weight = 1", "weight = 0", 12, "node.weight: found 0, expected an integer from 1 to 1000"),
     ("weight = 1", "wieght = 1", 12, 'node.wieght: unknown key in this version, did you mean "weight"?'),
     ("weight = 1", 'public_key = "abc"', 12, "node.public_key: found 'abc', expected 32 bytes in base64"),
@@ -255,7 +255,7 @@ def test_whole_files(tmp_path: Path, text: str, expected: str) -> None:
 
 def test_discovered_disks_are_for_later(tmp_path: Path) -> None:
     text = '[cluster]\nname = "c"\n[[node]]\nname = "n"\naddresses = ["::1"]\ndisk = "discover"\n'
-    with pytest.raises(ConfigError, match=r"cluster\.toml:6: node\.disk: .*discover.* not in this version"):
+    with pytest.raises(ConfigError, match=r"cluster\.toml:6: node\.disk: .*discover.* not supported by this version"):
         load(tmp_path, text)
 
 
@@ -332,7 +332,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         config.load(tmp_path / "large")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
-    for path, why in ((Path("/dev/zero"), "no regular file"), (tmp_path / "pipe", "no regular file"),
+    for path, why in ((Path("/dev/zero"), "not a regular file"), (tmp_path / "pipe", "not a regular file"),
                       (tmp_path / "loop", "Too many levels of symbolic links"),
                       (tmp_path / "large" / "x", "Not a directory")):  # fmt: skip
         with pytest.raises(ConfigError, match=f"{path}: cannot read the config: .*{why}"):

@@ -387,7 +387,7 @@ def test_keygen_then_password(config_file: Path, capsys: pytest.CaptureFixture[s
     assert out.count("made a key pair") == 2
     code, out, _ = run(capsys, "keygen", config_file, "--node", "n1", "--node", "n2")
     assert code == 0
-    assert out.count("kept the key pair") == 2
+    assert out.count("kept the existing key pair") == 2
     code, out, _ = run(capsys, "password", config_file, "--node", "n1", "--to", "n2")
     config = cluster_config.load(config_file)
     assert (code, out) == (0, Keyring(config, "n1").password_to("n2") + "\n")

@@ -83,7 +83,7 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         f"{limits.PROBLEM_PATH_LOSSES} replies with a wrong signature, or a second time, came in"),
     "path-single": (TWO, "exporter n1", "one path is left where the config has 2 addresses at each end"),
     "config-differs": ({"config_digest": "a", "exporters": [exporter(config_digest="b")]}, "exporter n1",
-        "it goes by another config than this mount"),
+        "it has another config in force than this mount"),
     "disk-absent": ({"disks": [disk(present=False)]}, "disk n1/disk0", "the disk is away: no exporter offers it"),
     "disk-refused": ({"refused": ["node n1: disk 'x': announced twice"]}, "node n1: disk 'x': announced twice",
         "the mount does not show it; give the disk another name"),
@@ -93,17 +93,17 @@ MOUNT_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "the disk is failing (read: EIO); replace it"),
     "disk-gone": ({"disks": [disk(state="gone")]}, "disk n1/disk0", "the disk is gone; "),
     "disk-missing": ({"disks": [disk(state="missing", why="/dev/sdx: No such file")]}, "disk n1/disk0",
-        "the disk is missing (/dev/sdx: No such file); it is taken as soon as it can be opened"),
+        "the disk is missing (/dev/sdx: No such file); it is claimed as soon as it can be opened"),
     "disk-suspended": ({"disks": [disk(state="suspended")]}, "disk n1/disk0", "the disk is suspended"),
     "disk-state": ({"disks": [disk(state="odd")]}, "disk n1/disk0", "the disk is in the state odd"),
     "disk-errors": ({"recent": {"disk_errors": {"meshfs-n1-disk0": 4}}}, "disk n1/disk0",
         "4 I/O errors within the last minute"),
     "config-broken": ({"config_state": {"error": "c.toml: line 3"}}, "config of mount /mesh",
-        "c.toml: line 3; the process goes on"),
+        "c.toml: line 3; the process keeps the config"),
     "config-reload": ({"config_state": {"reload": ["node n4 is new", "addresses of node n1"]}}, "config of mount /mesh",
-        "the file differs from what is in force (node n4 is new; addresses of node n1): reload"),
+        "the file differs from the config in force (node n4 is new; addresses of node n1): reload"),
     "config-restart": ({"config_state": {"restart": ["security"]}}, "config of mount /mesh",
-        "changed and not in force before a restart: security"),
+        "these changes need a restart to be in force: security"),
     "descriptors-short": ({"descriptors": {"used": 1000, "limit": 1024}}, "mount /mesh",
         "1000 of 1024 file descriptors"),
     "internal-errors": ({"recent": {"counters": {"internal_errors": 1}}}, "mount /mesh", "1 internal errors"),
@@ -127,23 +127,23 @@ EXPORTER_CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "disk-state": ({"disks": [own_disk(state="")]}, "disk n1/disk0", "the disk is in the state (none)"),
     "disk-errors": ({"recent": {"disk_errors": {"disk0": 4}}}, "disk n1/disk0", "4 I/O errors within the last minute"),
     "disk-hangs": ({"disks": [own_disk(oldest_request_s=LONG_S)]}, "disk n1/disk0", "a request has been waiting"),
-    "disk-read-only": ({"disks": [own_disk(access="ro")]}, "disk n1/disk0", "the config says that it may be written"),
+    "disk-read-only": ({"disks": [own_disk(access="ro")]}, "disk n1/disk0", "the config allows writing"),
     "key-missing": ({"keys_missing": [{"node": "n3", "why": "n3.pub: missing"}]}, "node n3",
         "it cannot log in: n3.pub: missing"),
     "address-missing": ({"addresses_missing": ["10.0.2.1"]}, "address 10.0.2.1", "no interface of this machine"),
     "state-unwritable": ({"state_folder": {"path": "/s", "error": "Read-only file system"}}, "folder /s",
-        "nothing can be kept there: Read-only file system"),
+        "no state can be saved there: Read-only file system"),
     "logins-refused": ({"recent": {"counters": {"logins_denied": 3, "binds_denied": 2}}}, "exporter n1",
         "5 logins were refused within the last minute"),
     "frames-broken": ({"recent": {"counters": {"malformed_requests": 9}}}, "exporter n1", "9 broken messages came in"),
     "messages-forged": ({"recent": {"counters": {"bad_signatures": 1}}}, "exporter n1",
         "1 messages with a wrong signature, or a second time, came in within the last minute"),
     "connections-refused": ({"recent": {"counters": {"accept_failures": 1}}}, "exporter n1",
-        "1 connections were turned away"),
+        "1 connections were refused"),
     "connections-crowded": ({"recent": {"counters": {"connections_ended": 3}}}, "exporter n1",
         "3 connections without a login were ended"),
     "node-limit": ({"recent": {"counters": {"node_limits_reached": 3}}}, "exporter n1",
-        "3 requests were refused because a node has as much as it may have"),
+        "3 requests were refused because a node has reached a limit"),
     "limit-near": ({"nodes": [{"node": "n2", "connections": 63, "connections_max": 64}]}, "connections of node n2",
         "63 of at most 64"),
 }  # fmt: skip
@@ -255,8 +255,8 @@ def test_what_an_exporter_says_makes_no_line_of_its_own_in_the_log(caplog: pytes
     log.take(mount_problems(mount(disks=[disk(name="a\nb", state="gone", why="\x1b[2Jx\nERROR y")])))
     log.take([])
     assert [record.getMessage() for record in caplog.records] == [
-        r"problem disk-gone: disk n1/a\nb: the disk is gone (\x1b[2Jx\nERROR y); it is taken back when the device is "
-        "there again",
+        r"problem disk-gone: disk n1/a\nb: the disk is gone (\x1b[2Jx\nERROR y); it is claimed again when the device "
+        "is back",
         r"no longer a problem, disk-gone: disk n1/a\nb",
     ]
 
@@ -289,4 +289,4 @@ def test_a_node_that_has_nearly_all_it_may_have_is_a_problem(used: int, found: b
     holds = [{"what": "opens", "used": used, "max": 100}, {"what": "connected shares", "used": 1, "max": 100}]
     problems = exporter_problems(exporter_document(nodes=[{"node": "n2", "holds": holds}]))
     lines = [problem.line for problem in problems if problem.code == "limit-near"]
-    assert lines == (["opens of node n2: 91 of at most 100 are in use; further ones will be refused"] if found else [])
+    assert lines == (["opens of node n2: 91 of at most 100 are in use; more of them will be refused"] if found else [])
