@@ -1,8 +1,8 @@
 """The state of a disk at its exporter: a table of transitions, and the rules for when each event happens. Pure.
 
-Theory. A disk does not report its own state. The exporter only has the results of the disk's I/O, the kernel's facts
-of the device (its size, and whether it is there), and whether the disk could be opened. `Health` derives the events
-of one table from these. An event that the table does not have for a state is a bug of the exporter.
+Theory. A disk does not report its own state. The exporter only knows three things: the results of the disk's I/O, the
+kernel's facts of the device (its size, and whether it is there), and whether the disk could be opened. From these,
+`Health` derives the events of one table. An event that the table does not have for a state is a bug of the exporter.
 
                 CLAIMED   REFUSED   FAILED    STEADY   VANISHED
     MISSING     OK        MISSING

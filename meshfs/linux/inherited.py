@@ -1,8 +1,8 @@
 """Reset what a long-running process inherits from its parent: descriptors, signals, current folder and umask.
 
-A shell, cron, an automounter or an installer may start the program with standard streams closed, with descriptors
-of its own left open, with signals blocked or ignored, or in a folder of a file system that must be unmounted later.
-Each of these does harm long after the start:
+The program may be started by a shell, cron, an automounter or an installer. Such a parent may have closed the standard
+streams, left its own descriptors open, or blocked or ignored signals. Its current folder may be on a file system that
+must be unmounted later. Each of these does harm long after the start:
 
     closed standard streams      the next file that is opened becomes descriptor 2, and error
                                  messages are written into it

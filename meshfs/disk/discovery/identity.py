@@ -1,7 +1,7 @@
 """The identity of a disk: it distinguishes a device or image from another one at the same path.
 
-An initiator's open files are bound to this identity. It must therefore stay the same over restarts of the exporter
-and reboots of the machine, and must differ as soon as another device or image is at the path. It is made from:
+An initiator's open files are bound to this identity. It must therefore stay the same over restarts of the exporter and
+reboots of the machine. It must differ as soon as another device or image is at the path. It is made from:
 
     image            the file's handle (inode number and generation) and birth time, and the
                      identity of its file system

@@ -1,7 +1,7 @@
 """Find out whether something else on this machine uses a disk.
 
-Two writers destroy a file system. So a disk is not exported while it is mounted, in use as swap space, or held by
-LVM, MD, dm-crypt, a loop device or the like. ``gather`` reads the kernel's tables, and ``used_by`` decides. The
+Two writers destroy a file system. So a disk is not exported while it is mounted or in use as swap space. Neither is it
+while another device holds it: LVM, MD, dm-crypt, a loop device. ``gather`` reads the tables, ``used_by`` decides. The
 exclusive claim in disk/file/claim.py catches the users that these tables do not show, such as a multi-device file
 system or another exporter.
 

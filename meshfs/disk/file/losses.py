@@ -16,8 +16,8 @@ wrong:
     reason a seed need not be on stable storage. It only has to outlive the process, and the page cache does.
 
 A restart without a loss keeps the seed, and so the verifier stays the same. No writer has to repeat anything then:
-earlier writes are still in the page cache or the device's cache. If a write-back fails while no process has the disk
-open, the kernel reports it to the next process (errseq_sample gives an unreported error to a new descriptor).
+earlier writes are still in the page cache or the device's cache. A write-back may fail while no process has the disk
+open. The kernel then reports it to the next process: errseq_sample gives an unreported error to a new descriptor.
 
 One gap remains: the process is killed while the failing flush is at the disk, or before it has read the kernel's
 report. That report is gone, and nobody can ask for it again. A failing flush mostly takes long, because the kernel

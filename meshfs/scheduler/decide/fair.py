@@ -32,7 +32,7 @@ SIGMETRICS 2004). Bounds, with c_f the largest cost and w_f the weight of flow f
                  disk's work, less one largest cost
 
 Reservations are those of mClock (Gulati, Merchant, Varman, OSDI 2010), as shares of the disk. A flow that got less than
-its reserved part of the disk's work goes first, and its weight is not charged for that (mClock, section 3.2).
+its reserved part of the disk's work goes first. This is not charged against its weight (mClock, section 3.2).
 
 A request must pass the limits before it competes (`gates.py`); for a zeroing, a limit in bytes counts the zeroed bytes.
 The requests of a flow leave in order of arrival, except flushes. A flush is put aside until all earlier writes and

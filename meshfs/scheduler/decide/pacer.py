@@ -2,9 +2,9 @@
 
 Theory. A disk serves one request after the other, so everybody waits behind a large one. A limit is only a number, and
 need not do that. The pacer therefore simulates an ideal server that works on all flows at the same time, like a fluid
-that divides among pipes (generalised processor sharing: Parekh, Gallager 1993). The fluid has two levels. The classes
-in use divide ``rate`` by their shares, and the flows in use of a class divide its part by their weights. A flow is in
-use while it has a request waiting here, and while the fluid still works on its last request that left.
+that flows through several pipes. (The model is generalised processor sharing: Parekh, Gallager 1993.) It has two
+levels. The classes in use divide ``rate`` by their shares, and the flows in use of a class divide its part by their
+weights. A flow is in use while it has a request waiting here, and while the fluid works on its last request that left.
 
     class c     has a virtual time v_c, which runs at the speed of the fluid for weight 1:
                 dv_c/dt = rate * share_c / sum(shares in use) / sum(weights in use of c)

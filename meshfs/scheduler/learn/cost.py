@@ -102,8 +102,10 @@ Matrix = list[list[float]]
 def _covariance(level: float, both_bytes: float, each: float, flush: float) -> Matrix:
     """Return the covariance of the logarithms, from independent standard deviations.
 
-    ``level`` is that of all costs together, ``both_bytes`` of both per-byte costs together, ``each`` of each parameter
-    except the flush by itself, and ``flush`` of the flush by itself.
+    level         all costs together
+    both_bytes    both per-byte costs together
+    each          each parameter by itself, except that of the flush
+    flush         the parameter of the flush by itself
     """
     matrix = [[level * level] * _SIZE for _ in range(_SIZE)]
     for i in _BYTE:

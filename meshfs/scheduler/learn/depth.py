@@ -39,10 +39,10 @@ change of depth one window is skipped (settling), unless the change is too small
 full, or has no completions, ends the probe.
 
 A window is full if it is saturated, or if the disk on average had FULL_PART of the depth (by Little's law). The second
-case is needed. An application of depth 32 cannot keep 16 requests at the disk without a gap in any tenth of a second,
-and one of depth 16 always has one or two on the way. With saturated windows alone, the search would stay at half of the
-depth that the disk needs. In this case, at the base depth, a request must also have waited in the queue. Otherwise it
-is not the depth that limits the throughput.
+case is needed, because some requests are always on the way between application and queue. Even an application of depth
+32 cannot keep 16 requests at the disk all through a tenth of a second. With saturated windows alone, the search would
+stay at half of the depth that the disk needs. In the second case, at the base depth, a request must also have waited in
+the queue. Otherwise it is not the depth that limits the throughput.
 """
 
 import math
