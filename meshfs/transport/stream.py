@@ -26,16 +26,20 @@ _SO_RCVBUFFORCE: Final = 33
 
 
 class StreamTransport:
-    """A transport over a connected stream socket. The transport owns the socket and closes it."""
+    """A transport over a connected stream socket. The transport owns the socket and closes it.
 
-    def __init__(self, sock: socket.socket) -> None:
+    ``remote`` describes the peer. Without it the socket is asked, which fails (OSError) if the peer is gone already.
+    ``enlarge`` is that of `tune`.
+    """
+
+    def __init__(self, sock: socket.socket, *, remote: str = "", enlarge: bool = True) -> None:
         sock.setblocking(False)
-        tune(sock)
+        tune(sock, enlarge=enlarge)
         self._sock = sock
         self.fd = sock.fileno()
         self.kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
         self.local = address_text(sock.getsockname())
-        self.remote = address_text(sock.getpeername())
+        self.remote = remote or address_text(sock.getpeername())
         self.send: Callable[[Sequence[Memory]], int] = sock.sendmsg
         self.receive_into: Callable[[memoryview], int] = sock.recv_into
         self.expect: Callable[[int], None] = LowWater(sock).expect

@@ -182,7 +182,7 @@ async def test_large_buffers_of_the_kernel_are_for_few_that_are_logged_in(served
 
     def note():
         sizes[:] = sorted(
-            link._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= limits.UNIX_SOCKET_BUFFER_BYTES
+            link._transport._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= limits.UNIX_SOCKET_BUFFER_BYTES
             for link in served.listener._links
         )
 

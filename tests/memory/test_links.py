@@ -125,13 +125,13 @@ async def test_memory_of_a_connection_whose_node_logged_off_is_not_the_strangers
 
 async def test_a_connection_that_cannot_be_served_is_closed_and_forgotten(tmp_path, monkeypatch):
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(1 << 20))
-    real = listener_module.tune
+    real = listener_module.StreamTransport
 
     def fails(*_, **__):
-        monkeypatch.setattr(listener_module, "tune", real)
+        monkeypatch.setattr(listener_module, "StreamTransport", real)
         raise OSError("no such option")
 
-    monkeypatch.setattr(listener_module, "tune", fails)
+    monkeypatch.setattr(listener_module, "StreamTransport", fails)
     async with serving(server, path) as listener:
         with SocketInitiator(str(path)) as client:
             before = bugs.count()

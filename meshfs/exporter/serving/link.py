@@ -1,9 +1,9 @@
-"""The socket of one connection: it is received from, and its requests are handled, in the turns of its node.
+"""The transport of one connection: it is received from, and its requests are handled, in the turns of its node.
 
     readable -> ready        the link waits in the flow of its node (`processor.py`)
-    its turn -> step         held requests are handled, then recv_into fills memory until the socket is empty or the
+    its turn -> step         held requests are handled, then memory is filled until the transport is empty or the
                              turn is over; `Engine.received` runs the handlers, which queue I/O
-    the turn's end           the disks' I/O starts, and all replies of the turn leave in one sendmsg
+    the turn's end           the disks' I/O starts, and all replies of the turn leave in one call of ``send``
 
 The class of a request is unknown until its header was seen, so the link waits as an application. If the request turns
 out to be of the class system and others wait, the engine holds it, and the link waits in its node's system flow.
@@ -11,7 +11,7 @@ Requests of one connection are handled in the order in which they came.
 
 The link stops reading while
 
-    the socket is full and SEND_QUEUE_MAX_BYTES of replies wait (`outlet.py`; for a stranger far fewer),
+    the transport is full and SEND_QUEUE_MAX_BYTES of replies wait (`outlet.py`; for a stranger far fewer),
     more than CREDITS_MAX credits are in progress, or
     its node holds all the memory that it may hold (`memory_budget.py`).
 
@@ -19,7 +19,6 @@ What was received by then is held, and handled when there is room again. The tas
 """
 
 import logging
-import socket
 
 import trio
 
@@ -35,26 +34,25 @@ from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
 from meshfs.loop import reactor
 from meshfs.model import FlowKey, IoClass
-from meshfs.transport.stream import LowWater
+from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
 
 
 class Link:
-    """The socket of one connection, and whether it may be read from."""
+    """The transport of one connection, and whether it may be read from. The link closes it."""
 
     def __init__(
-        self, exporter: Exporter, stream: socket.socket, remote: str, login_until_s: float, newcomers: ProcessorFlow
+        self, exporter: Exporter, transport: Transport, login_until_s: float, newcomers: ProcessorFlow
     ) -> None:
         """The connection is served in the turns of ``newcomers`` until somebody is logged in."""
-        self.peer = Peer(exporter, remote)
+        self.peer = Peer(exporter, transport.remote)
         self._engine = Engine(self.peer)
         self._engine.on_class_change = self._class_changed
         self.logged_in = False
         self._exporter = exporter
-        self._socket = stream
-        self._fd = stream.fileno()
-        self._low_water = LowWater(stream)
+        self._transport = transport
+        self._fd = transport.fd
         self._reactor = reactor.current()
         #: Cancelled when nothing more is to be read; its deadline is that of the login.
         self._reading = trio.CancelScope(deadline=login_until_s)
@@ -65,7 +63,7 @@ class Link:
         self._over = False
         #: Set while nothing is read until waiting replies are sent, or held requests are handled.
         self._paused = False
-        #: Whether the reactor watches the socket for something to receive.
+        #: Whether the reactor watches the transport for something to receive.
         self._watched = False
         #: Whether the link waits for a turn to receive.
         self._waits = False
@@ -77,8 +75,8 @@ class Link:
         self._received = False
         self._memory = exporter.memory
         self._waits_for_memory = False
-        self._outlet = Outlet(self.peer, stream, self._reactor, newcomers, self._sent, self._broken)
-        self._progress = Progress(self.peer, self._outlet, self._memory, self._fd, self._was_idle, self.end)
+        self._outlet = Outlet(self.peer, transport, self._reactor, newcomers, self._sent, self._broken)
+        self._progress = Progress(self.peer, self._outlet, self._memory, transport.pending, self._was_idle, self.end)
 
     async def run(self) -> None:
         """Serve the connection until the peer goes or breaks the protocol, or until `Peer.closing` is set."""
@@ -100,14 +98,14 @@ class Link:
             nursery.cancel_scope.cancel()
 
     def close(self) -> None:
-        """Close the socket, and end what depends on the connection."""
+        """Close the transport, and end what depends on the connection."""
         self._reactor.forget(self._fd)
         self._memory.forget(self)
         self._outlet.close()
         self._exporter.batches.begin()
         self.peer.lost()
         self._exporter.batches.end()
-        self._socket.close()
+        self._transport.close()
 
     def fault(self, _: Exception) -> None:
         """End this connection, and no other, because handling what it brought failed by an error of ours."""
@@ -171,7 +169,7 @@ class Link:
     # --- receiving ---------------------------------------------------------------------
 
     def _readable(self) -> None:
-        """The reactor calls this when the socket has something."""
+        """The reactor calls this when the transport has something."""
         if self._waits:
             # The link waits for its turn already, and would be called again in every round until then.
             self._watch(False)
@@ -220,16 +218,16 @@ class Link:
         self._end_reading()
 
     def _rest(self, more: bool) -> ProcessorFlow | None:
-        """The flow in which the link waits for its next turn, if it does. ``more``: the socket may have more."""
+        """Return the flow in which the link waits for its next turn, if it does. ``more`` is the result of `_work`."""
         peer = self.peer
         if self._over or peer.closing:
-            # What still comes is not read, and would have the reactor call again and again until the socket is closed.
+            # What still comes is not read, and would have the reactor call again and again until the connection closes.
             self._watch(False)
             return None
         outlet, engine = self._outlet, self._engine
         held = engine.held
         if not held:
-            self._low_water.expect(peer.connection.missing_bytes)
+            self._transport.expect(peer.connection.missing_bytes)
             if engine.system:
                 # The next request counts as an application's until its header was seen.
                 engine.system = False
@@ -251,7 +249,7 @@ class Link:
         return None
 
     def _work(self, until_s: float) -> bool:
-        """Handle held requests, then receive. Returns whether the socket may have more. Raises RemoteProtocolError."""
+        """Handle held requests, then receive. Returns whether more may have come. Raises RemoteProtocolError."""
         peer, engine = self.peer, self._engine
         engine.until_s = until_s
         if engine.held:
@@ -260,7 +258,7 @@ class Link:
             engine.go_on()
             if engine.held:
                 return True
-        receive, clock = self._socket.recv_into, self._processor.clock
+        receive, clock = self._transport.receive_into, self._processor.clock
         alone = self._processor.turns.is_alone
         while not peer.closing:
             if self._lacks_memory():

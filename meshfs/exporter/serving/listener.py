@@ -29,7 +29,7 @@ from meshfs.exporter.serving.link import Link
 from meshfs.exporter.serving.reserve import Reserve
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.loop import reactor
-from meshfs.transport.stream import enlarge_buffers, tune
+from meshfs.transport.stream import StreamTransport, enlarge_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -192,9 +192,9 @@ class Listener:
         assert self._nursery is not None
         assert self._reactor is not None
         stream, arrival = guest.socket, guest.arrival
-        tune(stream, enlarge=False)
         deadline = guest.accepted_s + limits.UNAUTHENTICATED_TIMEOUT_S
-        link = Link(self._exporter, stream, _remote_text(stream, guest.address), deadline, guest.newcomers)
+        transport = StreamTransport(stream, remote=_remote_text(stream, guest.address), enlarge=False)
+        link = Link(self._exporter, transport, deadline, guest.newcomers)
 
         def reached(stage: Stage) -> None:
             if link.reached(stage):

@@ -1,8 +1,8 @@
-"""The sending half of one connection: frames leave at once as far as the socket takes them, and the rest in turns.
+"""The sending half of one connection: frames leave at once as far as the transport takes them, and the rest in turns.
 
-    Peer.out -> flush     sendmsg, of at most TURN_STEP_BYTES while other nodes have turns
-    socket full           the reactor calls when the socket takes data again, and the rest waits for a turn of the node
-    step in that turn     sendmsg again
+    Peer.out -> flush     send, of at most TURN_STEP_BYTES while other nodes have turns
+    transport full        the reactor calls when the transport takes data again; the rest waits for the node's turn
+    step in that turn     send again
 
 So no reply waits behind a megabyte of another connection. While something waits, what is added to ``Peer.out`` is sent
 after it.
@@ -11,7 +11,6 @@ after it.
 import enum
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -23,7 +22,7 @@ from meshfs.buffers import Buffer
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.peer import Peer
 from meshfs.loop.reactor import Reactor
-from meshfs.transport.base import Memory
+from meshfs.transport.base import Memory, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +33,12 @@ _FRAME_BYTES: Final = 200
 
 
 class _Sent(enum.Enum):
-    """What a call of sendmsg left to be sent."""
+    """What a call of ``send`` left to be sent."""
 
     ALL = enum.auto()
-    #: Something, because the socket takes no more for now.
+    #: Something, because the transport takes no more for now.
     FULL = enum.auto()
-    #: Something, because the step is over. The socket would take more.
+    #: Something, because the step is over. The transport would take more.
     SOME = enum.auto()
 
 
@@ -52,15 +51,15 @@ class Outlet:
     def __init__(
         self,
         peer: Peer,
-        stream: socket.socket,
+        transport: Transport,
         reactor: Reactor,
         own_flow: ProcessorFlow,
         on_sent: Callable[[], None],
         on_broken: Callable[[], None],
     ) -> None:
         self._peer = peer
-        self._socket = stream
-        self._fd = stream.fileno()
+        self._transport = transport
+        self._fd = transport.fd
         self._reactor = reactor
         self._on_sent = on_sent
         self._on_broken = on_broken
@@ -68,7 +67,7 @@ class Outlet:
         self.own_flow = own_flow
         #: The flow in whose turns the rest is sent.
         self._flow = own_flow
-        #: How much the socket has taken so far.
+        #: How much the transport has taken so far.
         self.taken_bytes = 0
         self._memory = peer.exporter.memory
         #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
@@ -81,7 +80,7 @@ class Outlet:
         peer.flush = self.flush
 
     def flush(self) -> None:
-        """Send as much as the socket takes now. Never raises."""
+        """Send as much as the transport takes now. Never raises."""
         if self.waiting is not None:
             return
         try:
@@ -129,7 +128,7 @@ class Outlet:
             await self.waiting.wait()
 
     def unsent_bytes(self) -> int:
-        """How much waits because the socket did not take it.
+        """How much waits because the transport did not take it.
 
         The part that is not the pool's memory, which is charged already, is charged here.
         """
@@ -185,7 +184,7 @@ class Outlet:
         self._peer.out.clear()
 
     def _writable(self) -> None:
-        """The reactor calls this when a full socket takes data again."""
+        """The reactor calls this when a full transport takes data again."""
         self._processor.ready(self, self._flow)
 
     def _send_some(self) -> _Sent:
@@ -196,7 +195,7 @@ class Outlet:
                 return _Sent.SOME
             parts = _parts(out, left)
             try:
-                sent = self._socket.sendmsg(parts)
+                sent = self._transport.send(parts)
             except BlockingIOError:
                 return _Sent.FULL
             except OSError as error:

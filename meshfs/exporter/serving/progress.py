@@ -13,25 +13,29 @@ from meshfs import limits
 from meshfs.exporter.rules.memory_budget import MemoryBudget
 from meshfs.exporter.serving.outlet import Outlet
 from meshfs.exporter.state.peer import Peer
-from meshfs.transport.stream import pending_bytes
 
 
 class Progress:
-    """Of one connection. ``was_idle`` tells whether nothing came since it was last asked; ``end`` closes it."""
+    """Of one connection.
+
+    pending    how many bytes the transport has received that nobody has taken
+    was_idle   whether nothing came since it was last asked
+    end        closes the connection
+    """
 
     def __init__(
         self,
         peer: Peer,
         outlet: Outlet,
         memory: MemoryBudget,
-        fd: int,
+        pending: Callable[[], int],
         was_idle: Callable[[], bool],
         end: Callable[[], None],
     ) -> None:
         self._peer = peer
         self._outlet = outlet
         self._memory = memory
-        self._fd = fd
+        self._pending = pending
         self._was_idle = was_idle
         self._end = end
 
@@ -57,7 +61,7 @@ class Progress:
     def _large(self) -> tuple[int, int] | None:
         """The number of the large message that is being received, and how much of it came, to the kernel at least."""
         large = self._peer.connection.large_progress
-        return None if large is None else (large[0], large[1] + pending_bytes(self._fd))
+        return None if large is None else (large[0], large[1] + self._pending())
 
     def _stands_still(self, before: tuple[int, int], least_bytes: int) -> bool:
         now = self._large()
