@@ -7,7 +7,7 @@ from meshfs import limits
 from meshfs.exporter.kinds.disk import io as disk_io
 from meshfs.exporter.rules.admission import LOCAL
 from meshfs.exporter.rules.turns import newcomers_of
-from meshfs.exporter.serving import engine, outlet
+from meshfs.exporter.serving import engine
 from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk
@@ -124,16 +124,16 @@ async def test_a_megabyte_leaves_in_pieces_while_others_have_turns(tmp_path, mon
     disk = MemoryDisk(4 << 20)
     path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
     most: list[int] = []
-    real = outlet._parts
-
-    def parts(out, most_bytes):
-        found = real(out, most_bytes)
-        most.append(sum(map(len, found)))
-        return found
-
-    monkeypatch.setattr(outlet, "_parts", parts)
-    async with serving(server, path):
+    async with serving(server, path) as listener:
         with await in_thread(client_of, path) as client:
+            (link,) = listener._links
+            real = link._transport.send
+
+            def send(parts):
+                most.append(sum(map(len, parts)))
+                return real(parts)
+
+            link._transport.send = send
             file_id = await in_thread(client.open, "disk0")
             for alone in (False, True):
                 server.processor.turns._alone_s = 1.0 if alone else 0.0

@@ -8,38 +8,23 @@ So no reply waits behind a megabyte of another connection. While something waits
 after it.
 """
 
-import enum
 import logging
-import os
-import sys
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from meshfs import bugs, limits
-from meshfs.buffers import Buffer
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.peer import Peer
 from meshfs.loop.reactor import Reactor
-from meshfs.transport.base import Memory, Transport
+from meshfs.transport.base import Transport
+from meshfs.transport.out_queue import OutQueue, Sent
 
 logger = logging.getLogger(__name__)
 
-#: How many parts one sendmsg may have (IOV_MAX of writev(2)).
-_IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 #: What a frame takes besides its bytes: a bytearray, a tuple, its place in a list.
 _FRAME_BYTES: Final = 200
-
-
-class _Sent(enum.Enum):
-    """What a call of ``send`` left to be sent."""
-
-    ALL = enum.auto()
-    #: Something, because the transport takes no more for now.
-    FULL = enum.auto()
-    #: Something, because the step is over. The transport would take more.
-    SOME = enum.auto()
 
 
 class Outlet:
@@ -58,7 +43,6 @@ class Outlet:
         on_broken: Callable[[], None],
     ) -> None:
         self._peer = peer
-        self._transport = transport
         self._fd = transport.fd
         self._reactor = reactor
         self._on_sent = on_sent
@@ -67,8 +51,7 @@ class Outlet:
         self.own_flow = own_flow
         #: The flow in whose turns the rest is sent.
         self._flow = own_flow
-        #: How much the transport has taken so far.
-        self.taken_bytes = 0
+        self._queue = OutQueue(transport, peer.out)
         self._memory = peer.exporter.memory
         #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
         self._charged_bytes = 0
@@ -85,12 +68,12 @@ class Outlet:
             return
         try:
             sent = self._send_some()
-            if sent is _Sent.ALL:
+            if sent is Sent.ALL:
                 self._on_sent()
                 return
             self.waiting = trio.Event()
             self._flow = self._flow_of_turn()
-            if sent is _Sent.FULL:
+            if sent is Sent.FULL:
                 self._reactor.when_writable(self._fd, self._writable)
             else:
                 self._processor.ready(self, self._flow)
@@ -112,9 +95,9 @@ class Outlet:
             return None
         try:
             sent = self._send_some()
-            if sent is _Sent.SOME:
+            if sent is Sent.SOME:
                 return self._flow
-            if sent is _Sent.ALL:
+            if sent is Sent.ALL:
                 self._all_sent()
             else:
                 self._reactor.when_writable(self._fd, self._writable)
@@ -126,6 +109,11 @@ class Outlet:
         """Wait until nothing waits to be sent."""
         while self.waiting is not None:
             await self.waiting.wait()
+
+    @property
+    def taken_bytes(self) -> int:
+        """How much the transport has taken so far."""
+        return self._queue.sent_bytes
 
     def unsent_bytes(self) -> int:
         """How much waits because the transport did not take it.
@@ -170,58 +158,27 @@ class Outlet:
 
         Of one frame a part may have been sent, and whatever followed would be taken for its rest.
         """
-        self._peer.flush = self._drop
-        self._drop()
+        self._peer.flush = self._queue.drop
+        self._queue.drop()
         self._count_anew()
         self._on_broken()
         if self.waiting is not None:
             self._all_sent()
 
-    def _drop(self) -> None:
-        for _, buffer in self._peer.out:
-            if buffer is not None:
-                buffer.release()
-        self._peer.out.clear()
-
     def _writable(self) -> None:
         """The reactor calls this when a full transport takes data again."""
         self._processor.ready(self, self._flow)
 
-    def _send_some(self) -> _Sent:
-        out = self._peer.out
-        left = sys.maxsize if self._processor.turns.is_alone else limits.TURN_STEP_BYTES
-        while out:
-            if left <= 0:
-                return _Sent.SOME
-            parts = _parts(out, left)
-            try:
-                sent = self._transport.send(parts)
-            except BlockingIOError:
-                return _Sent.FULL
-            except OSError as error:
-                logger.debug("%s: %s", self._peer.remote, error)
-                self.discard()
-                return _Sent.ALL
-            left -= sent
-            self._take_off(sent, len(parts))
-        return _Sent.ALL
-
-    def _take_off(self, sent: int, count: int) -> None:
-        """Remove the frames that were sent, and the beginning of one that was sent in part."""
-        self.taken_bytes += sent
+    def _send_some(self) -> Sent:
+        """Send what this turn allows. On an error, drop everything, after which nothing is left to be sent."""
         if self._counted:
             self._count_anew()
-        out = self._peer.out
-        for index in range(count):
-            memory, buffer = out[index]
-            if sent < len(memory):
-                out[index] = (memoryview(memory)[sent:], buffer)
-                del out[:index]
-                return
-            sent -= len(memory)
-            if buffer is not None:
-                buffer.release()
-        del out[:count]
+        try:
+            return self._queue.send_some(None if self._processor.turns.is_alone else limits.TURN_STEP_BYTES)
+        except OSError as error:
+            logger.debug("%s: %s", self._peer.remote, error)
+            self.discard()
+            return Sent.ALL
 
     def _all_sent(self) -> None:
         if self.waiting is not None:
@@ -234,17 +191,3 @@ class Outlet:
     def _fault(self, error: Exception) -> None:
         bugs.report(logger, "sending replies", error)
         self.discard()
-
-
-def _parts(out: list[tuple[Memory, Buffer | None]], most_bytes: int) -> list[Memory]:
-    """The first frames that wait, up to ``most_bytes``: the last part is cut where it would be too much."""
-    if most_bytes == sys.maxsize:
-        return [memory for memory, _ in out[:_IOV_MAX]]
-    parts: list[Memory] = []
-    for memory, _ in out[:_IOV_MAX]:
-        if len(memory) >= most_bytes:
-            parts.append(memoryview(memory)[:most_bytes])
-            break
-        parts.append(memory)
-        most_bytes -= len(memory)
-    return parts

@@ -6,39 +6,43 @@ meanwhile.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from meshfs import bugs, limits
+from meshfs.buffers import Buffer
 from meshfs.loop import reactor
 from meshfs.transport.base import Memory, Transport
+from meshfs.transport.out_queue import OutQueue
 
 logger = logging.getLogger(__name__)
 
 _CORKED_MAX_BYTES: Final = 64 * limits.KIB
 _CORKED_PARTS_MAX: Final = 2
-#: The most parts of queued data in one sendmsg.
-_WRITER_PARTS_MAX: Final = 64
 
 
 class Outbox:
     """The sending half of a channel. It calls ``fail``, once or more, when the socket is dead."""
 
     def __init__(self, transport: Transport, fail: Callable[[str], None]) -> None:
-        self.sent_bytes = 0
         #: Set when the exporter's kernel took queued data, which is as good a sign of life as an answer.
         self.progress = False
         self._transport = transport
         self._fail = fail
         self._reactor = reactor.current()
         self._corked: list[Memory] = []
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: list[tuple[Memory, Buffer | None]] = []
+        self._queue = OutQueue(transport, self._unsent)
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes the transport has taken so far."""
+        return self._queue.sent_bytes
 
     def close(self) -> None:
         """Forget what was not sent; to be called before the transport is closed."""
         self._corked.clear()
-        self._unsent.clear()
+        self._queue.drop()
         self._reactor.forget(self._transport.fd)
 
     def send(self, parts: tuple[Memory, ...]) -> None:
@@ -61,7 +65,7 @@ class Outbox:
     def _send_now(self, parts: Sequence[Memory]) -> None:
         """Send, and queue what the socket does not take; a dead socket ends the channel."""
         if self._unsent:
-            self._queue(parts, 0)
+            self._keep(parts, 0)
             return
         try:
             sent = self._transport.send(parts)
@@ -75,11 +79,11 @@ class Outbox:
             bugs.report(logger, "sending to an exporter", error)
             self._fail(f"internal error: {error!r}")
             return
-        self.sent_bytes += sent
+        self._queue.sent_bytes += sent
         if sent != sum(map(len, parts)):
-            self._queue(parts, sent)
+            self._keep(parts, sent)
 
-    def _queue(self, parts: Sequence[Memory], sent: int) -> None:
+    def _keep(self, parts: Sequence[Memory], sent: int) -> None:
         """Keep what is left of ``parts`` after ``sent`` bytes; the credits bound how much that can be."""
         for index, part in enumerate(parts):
             size = len(part)
@@ -91,27 +95,21 @@ class Outbox:
             # The second part is the caller's own memory, which may change once its call is cancelled.
             if index and type(rest.obj) is not bytes:
                 rest = memoryview(bytes(rest))
-            self._unsent.append(rest)
+            self._unsent.append((rest, None))
         if self._unsent:
             self._reactor.when_writable(self._transport.fd, self._writable)
 
     def _writable(self) -> None:
         """The socket takes data again: the reactor's callback."""
-        unsent = self._unsent
+        queue = self._queue
+        before = queue.sent_bytes
         try:
-            sent = self._transport.send([unsent[i] for i in range(min(len(unsent), _WRITER_PARTS_MAX))])
+            queue.send_once()
         except BlockingIOError:
-            sent = 0
+            pass
         except OSError as error:
             self._fail(f"sending failed: {error.strerror or error}")
             return
-        self.sent_bytes += sent
-        self.progress = self.progress or sent > 0
-        while sent:
-            part = unsent.popleft()
-            if sent < len(part):
-                unsent.appendleft(part[sent:])
-                break
-            sent -= len(part)
-        if unsent:
+        self.progress = self.progress or queue.sent_bytes > before
+        if self._unsent:
             self._reactor.when_writable(self._transport.fd, self._writable)
