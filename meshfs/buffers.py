@@ -169,3 +169,22 @@ class BufferPool:
         self.used_bytes += more_bytes
         if more_bytes < 0 and self.on_room is not None:
             self.on_room()
+
+
+class Frame:
+    """Holds one received message, without anything that its transport put around it."""
+
+    __slots__ = ("buffer", "memory", "start", "view")
+
+    def __init__(self, memory: memoryview, start: int, length: int, buffer: Buffer | None) -> None:
+        #: The whole memory that the frame lies in; ``view`` is ``memory[start:start + length]``.
+        self.memory = memory
+        self.start = start
+        self.view = memory[start : start + length]
+        #: The frame's own memory, or None if the frame lies in the shared buffer.
+        self.buffer = buffer
+
+    def take(self) -> Buffer | None:
+        """Return the frame's own memory, which the caller must release, or None if it has none."""
+        buffer, self.buffer = self.buffer, None
+        return buffer

@@ -1,6 +1,6 @@
-"""One SMB connection without I/O, which both ends use: it turns bytes into messages, and messages into bytes.
+"""One SMB connection without I/O, which both ends use: it turns frames into messages, and messages into frames.
 
-    received(n) -> [Message, ...]       decrypted, compounds split, signatures verified
+    parse(frame) -> Message             decrypted, compounds split, signatures verified
     pack(command, body, ...) -> frame   signed or encrypted, with its length prefix
 
 The connection only reports whether a signature is right (`Protection`). The caller decides what follows (refuse, answer
@@ -11,10 +11,10 @@ bound to it, a connection knows only the keys (``security``).
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, Account, Buffer, BufferPool
+from meshfs.buffers import HEADROOM_BYTES, Account, Buffer, BufferPool, Frame
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import (
     HEADER_BYTES,
@@ -30,7 +30,6 @@ from meshfs.smb.constants import (
     Dialect,
     SigningAlgorithm,
 )
-from meshfs.smb.framing import Frame, FrameReceiver
 from meshfs.smb.messages import Smb1Negotiate
 from meshfs.smb.sealing import parse_transform_header
 from meshfs.smb.security import ChannelSecurity, PeerNonces, PreauthHash
@@ -157,85 +156,36 @@ class Negotiated:
         return PeerNonces.OTHER if self.peer_capabilities & _MULTI_CHANNEL else PeerNonces.ONE_CHANNEL
 
 
-class Connection:
-    """Receives, parses, packs and protects the messages of one end of one transport."""
+#: Where the payload begins in the messages that an end receives and that have large ones: WRITEs and READ responses.
+PAYLOAD_OFFSETS: Final = {Role.EXPORTER: WRITE_DATA_OFFSET, Role.INITIATOR: READ_DATA_OFFSET}
 
-    def __init__(self, role: Role, pool: BufferPool, frame_max_bytes: int = limits.FRAME_MAX_BYTES) -> None:
+
+class ReceivedMemory(Protocol):
+    """The memory of received frames, which a decrypted frame joins."""
+
+    account: Account
+
+    def lend(self, frame: Frame) -> None:
+        """Release the memory of ``frame`` when the memory of the frame that it was decrypted from is used again."""
+
+
+class Connection:
+    """Parses, packs and protects the messages of one end of one transport."""
+
+    def __init__(self, role: Role, pool: BufferPool, received: ReceivedMemory) -> None:
         self.role = role
         self.negotiated = Negotiated()
         #: Session id -> the keys of that session on this connection.
         self.security: dict[int, ChannelSecurity] = {}
         self._pool = pool
+        self._received = received
         exporter = role is Role.EXPORTER
-        self._payload_offset = WRITE_DATA_OFFSET if exporter else READ_DATA_OFFSET
-        self._frames = FrameReceiver(pool, self._payload_offset, frame_max_bytes)
-        self.get_buffer = self._frames.get_buffer
+        self._payload_offset = PAYLOAD_OFFSETS[role]
         self._peer = NONCE_INITIATOR if exporter else NONCE_EXPORTER
         self._self = NONCE_EXPORTER if exporter else NONCE_INITIATOR
         self._direction = 0 if exporter else _RESPONSE
 
-    @property
-    def frame_max_bytes(self) -> int:
-        return self._frames.frame_max_bytes
-
-    @frame_max_bytes.setter
-    def frame_max_bytes(self, value: int) -> None:
-        self._frames.frame_max_bytes = value
-
-    @property
-    def account(self) -> Account:
-        """Return the account that is charged for the memory of received messages."""
-        return self._frames.account
-
-    @account.setter
-    def account(self, account: Account) -> None:
-        self._frames.account = account
-
-    @property
-    def large_progress(self) -> tuple[int, int] | None:
-        """Return the number of the partly received large frame and its received bytes, or None without such a frame."""
-        return self._frames.large_progress
-
-    @property
-    def holds_large(self) -> bool:
-        """Return whether a large frame that is partly received, or not handled yet, holds memory.
-
-        Such a connection must be allowed to continue, because that returns the memory.
-        """
-        return self._frames.holds_large
-
-    @property
-    def missing_bytes(self) -> int:
-        """Return the bytes that a partly received large frame still needs, or 0 without such a frame."""
-        return self._frames.missing_bytes
-
-    def rest(self) -> None:
-        """Return the receive memory to the pool until something is received.
-
-        The caller has received nothing for a while, and handles no message.
-        """
-        self._frames.rest()
-
-    def close(self) -> None:
-        """Return all receive memory to the pool."""
-        self._frames.close()
-
     # --- receiving ---------------------------------------------------------------------
-
-    def received(self, count: int) -> list[Message]:
-        """Take the ``count`` bytes that were received into ``get_buffer()``, and return the messages they complete.
-
-        Of a compound, the first message is returned; ``next`` leads to the others. Raises RemoteProtocolError if the
-        peer broke the protocol. The connection must then end.
-        """
-        return [self.parse(frame) for frame in self._frames.received(count)]
-
-    def split(self, count: int) -> list[Frame]:
-        """Do the same as `received`, but return frames.
-
-        The caller passes them to `parse` one by one, before the next ``get_buffer()``.
-        """
-        return self._frames.received(count)
 
     def parse(self, frame: Frame) -> Message:
         """Return the message of a frame: decrypt it, split compounds, verify signatures. Raises RemoteProtocolError."""
@@ -273,10 +223,10 @@ class Connection:
         security = self.security.get(session_id)
         if security is None or security.opener is None:
             raise RemoteProtocolError(f"encrypted message for session 0x{session_id:x}, which has no keys here")
-        buffer = self._pool.acquire(size, self._frames.account)
+        buffer = self._pool.acquire(size, self._received.account)
         start = HEADROOM_BYTES - self._payload_offset
         plain = Frame(buffer.view, start, size, buffer)
-        self._frames.lend(plain)
+        self._received.lend(plain)
         security.opener.open(frame.memory, frame.start, len(frame.view), plain.view)
         header = _unpack_header(plain.view)
         if header[0] != PROTOCOL_ID:

@@ -17,8 +17,10 @@ from typing import Final
 import trio
 
 from meshfs import limits
+from meshfs.buffers import BufferPool
 from meshfs.endpoint import format_endpoint
-from meshfs.transport.base import Memory
+from meshfs.transport.base import Inlet, Memory
+from meshfs.transport.inlet import StreamInlet
 
 # With these options root may exceed the system's maximum (socket(7)). Python has no names for them.
 _SO_SNDBUFFORCE: Final = 32
@@ -44,6 +46,9 @@ class StreamTransport:
         self.receive_into: Callable[[memoryview], int] = sock.recv_into
         self.expect: Callable[[int], None] = LowWater(sock).expect
         self.pending: Callable[[], int] = functools.partial(pending_bytes, self.fd)
+
+    def inlet(self, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> Inlet:
+        return StreamInlet(self, pool, payload_offset, frame_max_bytes)
 
     async def wait_readable(self) -> None:
         self._check_open()

@@ -126,7 +126,7 @@ class World:
         return (
             sessions, bytes(self.disk.data), self.disk.in_flight, bool(exporter.disks.all()[0].locks),
             sorted(peer.waiting), sorted(peer.cancellable), sorted(peer.binds), len(exporter.peers),
-            peer.window.limit, peer.connection.frame_max_bytes, negotiated.preauth.value, negotiated.dialect,
+            peer.window.limit, peer.received.frame_max_bytes, negotiated.preauth.value, negotiated.dialect,
             {name: count for name, count in exporter.counters.items() if name not in ALLOWED_COUNTERS},
         )  # fmt: skip
 

@@ -180,7 +180,7 @@ def test_a_channel_counts_as_logged_in(client):
     bind(channel, client)
     assert told == [Stage.LOGGING_IN, Stage.LOGGED_IN]
     assert channel.call(Command.ECHO, ECHO, credits=500).credits > limits.CREDITS_UNAUTHENTICATED_MAX
-    assert channel.peer.connection.frame_max_bytes == limits.FRAME_MAX_BYTES
+    assert channel.peer.received.frame_max_bytes == limits.FRAME_MAX_BYTES
 
 
 def test_a_session_has_32_channels_and_no_more(client):
@@ -416,7 +416,7 @@ def test_a_lost_channels_requests_end_where_they_are(disk):
     assert disk.data[4096:4608] == b"y" * 512
     assert not channel.peer.out
     assert client.call(Command.CLOSE, close_body(file_id)).status == 0
-    client.engine.get_buffer()
+    client.received.get_buffer()
     assert client.exporter.pool.used_bytes == 0
 
 
@@ -611,7 +611,7 @@ def test_the_previous_session_ends_on_all_its_channels_before_a_disk_is_opened(d
     mine = file_id_of(new.take(opening.message_id))
     assert new.call(Command.WRITE, write_body(mine, 0, b"new")).status == 0
     assert disk.data[:3] == b"new"
-    assert new.peer.connection.frame_max_bytes == limits.FRAME_MAX_BYTES
+    assert new.peer.received.frame_max_bytes == limits.FRAME_MAX_BYTES
 
 
 def test_a_bind_ends_no_previous_session(client):

@@ -67,7 +67,7 @@ def test_what_is_written_is_read(disk, security):
         assert reply.data == data
         assert reply.protection == (Protection.SEALED if client.sealed else Protection.SIGNED)
     # The last message lies in pooled memory until there is room for the next.
-    client.engine.get_buffer()
+    client.received.get_buffer()
     assert client.exporter.pool.used_bytes == 0
 
 

@@ -158,7 +158,7 @@ async def test_a_fault_with_a_connection_ends_that_connection(
 ) -> None:
     where: tuple[type, str] = {
         "initiator": (OutstandingRequests, "handle"),
-        "exporter": (Engine, "_handle"),
+        "exporter": (Engine, "handle"),
         "exporter sends": (OutQueue, "_take_off"),
     }[side]  # type: ignore[assignment]
     good, faults = getattr(*where), 0

@@ -116,7 +116,7 @@ async def test_what_came_and_wakes_nobody_is_a_sign_of_life_once(tcp: Pair) -> N
         assert channel.liveness.take_signs_of_life(6.0)
         assert channel.heard_s == 6.0
     finally:
-        channel.connection.close()
+        channel._received.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

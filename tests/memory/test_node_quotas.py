@@ -170,7 +170,7 @@ async def test_an_announcement_of_a_large_message_takes_no_memory(tmp_path):
             for _ in range(50):
                 client = clients.enter_context(await in_thread(SocketInitiator(path).log_in, "n2"))
                 client.socket.sendall(prefix(limits.FRAME_MAX_BYTES) + b"\xfeSMB" + bytes(8))
-            await until(lambda: all(peer.connection.missing_bytes for peer in exporter.peers))
+            await until(lambda: all(peer.received.missing_bytes for peer in exporter.peers))
             assert exporter.pool.used_bytes == 0
 
 

@@ -1,4 +1,4 @@
-"""The conformance suite of transports, on TCP, on Unix sockets, and on memory."""
+"""The conformance suites of transports, on TCP, on Unix sockets, and on memory."""
 
 import socket
 import struct
@@ -11,6 +11,7 @@ import trio
 from meshfs.transport.listening import listen_tcp, listen_unix
 from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix
 from meshlab.fakes.memory_transport import memory_pair
+from meshlab.suites.inlet import InletSuite
 from meshlab.suites.transport import Pair, TransportSuite
 
 
@@ -20,7 +21,7 @@ async def accept(listening: socket.socket) -> socket.socket:
     return listening.accept()[0]
 
 
-class TestTcp(TransportSuite):
+class TestTcp(TransportSuite, InletSuite):
     @pytest.fixture
     async def pair(self) -> AsyncIterator[Pair]:
         with listen_tcp("127.0.0.1", 0) as listening:
@@ -37,7 +38,7 @@ class TestTcp(TransportSuite):
         pair.close()
 
 
-class TestUnix(TransportSuite):
+class TestUnix(TransportSuite, InletSuite):
     @pytest.fixture
     async def pair(self, tmp_path: Path) -> AsyncIterator[Pair]:
         with listen_unix(tmp_path / "socket") as listening:
@@ -55,7 +56,7 @@ class TestUnix(TransportSuite):
         pair.close()
 
 
-class TestMemory(TransportSuite):
+class TestMemory(TransportSuite, InletSuite):
     @pytest.fixture
     async def pair(self) -> AsyncIterator[Pair]:
         ours, theirs = memory_pair()

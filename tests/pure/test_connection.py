@@ -5,10 +5,11 @@ import pytest
 from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
 from meshfs.errors import RemoteProtocolError
-from meshfs.smb.connection import Connection, Message, Protection, Role, take_payload
+from meshfs.smb.connection import Message, Protection, Role, take_payload
 from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm
 from meshfs.smb.security import ChannelSecurity, channel_security
 from meshfs.smb.wire import WRITE_DATA_OFFSET, pack_header
+from meshlab.smb.byte_connection import ByteConnection
 
 pytestmark = pytest.mark.free_nonces
 SESSION = 0x1122334455667788
@@ -21,15 +22,15 @@ def keys(
     return channel_security(*common, exporter=False), channel_security(*common, exporter=True)
 
 
-def ends(pool: BufferPool | None = None) -> tuple[Connection, Connection, ChannelSecurity, ChannelSecurity]:
+def ends(pool: BufferPool | None = None) -> tuple[ByteConnection, ByteConnection, ChannelSecurity, ChannelSecurity]:
     pool = pool or BufferPool()
-    initiator, exporter = Connection(Role.INITIATOR, pool), Connection(Role.EXPORTER, pool)
+    initiator, exporter = ByteConnection(Role.INITIATOR, pool), ByteConnection(Role.EXPORTER, pool)
     mine, theirs = keys()
     initiator.security[SESSION], exporter.security[SESSION] = mine, theirs
     return initiator, exporter, mine, theirs
 
 
-def feed(connection: Connection, stream: bytes | bytearray | memoryview) -> list[Message]:
+def feed(connection: ByteConnection, stream: bytes | bytearray | memoryview) -> list[Message]:
     stream = bytes(stream)
     messages: list[Message] = []
     while stream:

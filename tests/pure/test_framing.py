@@ -7,7 +7,7 @@ import pytest
 from meshfs import limits
 from meshfs.buffers import HEADROOM_BYTES, BufferPool
 from meshfs.errors import RemoteProtocolError
-from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES, FrameReceiver
+from meshfs.transport.framing import SMALL_FRAME_MAX_BYTES, FrameReceiver
 
 PAYLOAD_OFFSET = 112
 

@@ -17,11 +17,12 @@ from meshfs.buffers import BufferPool
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb import info
 from meshfs.smb import messages as m
-from meshfs.smb.connection import Connection, Message, Role
+from meshfs.smb.connection import Message, Role
 from meshfs.smb.constants import Cipher, Command, Dialect, Flags, NtStatus, SigningAlgorithm
 from meshfs.smb.credits import CreditWindow
 from meshfs.smb.security import ChannelSecurity, channel_security
 from meshfs.smb.wire import pack_header
+from meshlab.smb.byte_connection import ByteConnection
 from meshlab.smb.mutations import mutated
 from meshlab.smb.samples import CREATE_CONTEXTS, INTERFACES, MESSAGES
 
@@ -136,18 +137,18 @@ def keys(cipher: Cipher, algorithm: SigningAlgorithm, *, exporter: bool) -> Chan
     return channel_security(Dialect.SMB_3_1_1, algorithm, cipher, b"k" * 16, bytes(64), SESSION, exporter=exporter)
 
 
-def ends(rng: random.Random, pool: BufferPool) -> tuple[Connection, ChannelSecurity, Connection]:
+def ends(rng: random.Random, pool: BufferPool) -> tuple[ByteConnection, ChannelSecurity, ByteConnection]:
     """A sender with its keys and a receiver with the others', of either role."""
     role = rng.choice((Role.EXPORTER, Role.INITIATOR))
     other = Role.INITIATOR if role is Role.EXPORTER else Role.EXPORTER
     cipher, algorithm = rng.choice(CIPHERS), rng.choice(list(SigningAlgorithm))
     frame_max = rng.choice((limits.FRAME_MAX_UNAUTHENTICATED_BYTES, limits.FRAME_MAX_BYTES))
-    sender, receiver = Connection(other, pool), Connection(role, pool, frame_max)
+    sender, receiver = ByteConnection(other, pool), ByteConnection(role, pool, frame_max)
     receiver.security[SESSION] = keys(cipher, algorithm, exporter=role is Role.EXPORTER)
     return sender, keys(cipher, algorithm, exporter=other is Role.EXPORTER), receiver
 
 
-def some_message(rng: random.Random, sender: Connection, *, signed: bool) -> bytearray:
+def some_message(rng: random.Random, sender: ByteConnection, *, signed: bool) -> bytearray:
     message = rng.choice(MESSAGES)
     kind = type(message).__name__
     command = next((value for name, value in COMMANDS.items() if kind.startswith(name)), Command.ECHO)
@@ -158,7 +159,7 @@ def some_message(rng: random.Random, sender: Connection, *, signed: bool) -> byt
     return bytearray(header + message.pack() + padding)
 
 
-def feed(rng: random.Random, receiver: Connection, stream: bytes) -> Iterator[Message]:
+def feed(rng: random.Random, receiver: ByteConnection, stream: bytes) -> Iterator[Message]:
     """Whole, in pieces, or byte by byte for a while."""
     while stream:
         room = receiver.get_buffer()

@@ -1,7 +1,6 @@
-"""What comes in on one connection: bytes become messages, and each message is handed to its handler. No I/O.
+"""What comes in on one connection: frames become messages, and each message is handed to its handler. No I/O.
 
-    received(n)   the bytes that a transport put into ``get_buffer()`` are handled to the end, queued at a disk, or
-                  held when it returns
+    handle        the frames that a transport received are handled to the end, queued at a disk, or held when it returns
     go_on         what was held is handled, as far as it may be now
 
 RemoteProtocolError from either means that the connection is over. Replies wait in `Peer.out`.
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from meshfs import limits
+from meshfs.buffers import Frame
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.commands.gate import serve
 from meshfs.exporter.commands.negotiate import negotiate
@@ -20,7 +20,6 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.state.peer import Peer
 from meshfs.smb.connection import Message
 from meshfs.smb.constants import Command, Flags
-from meshfs.smb.framing import Frame
 from meshfs.smb.states import ConnectionState
 
 # Plain numbers and names: a member of an enum costs a look-up per message.
@@ -47,7 +46,6 @@ class Engine:
         self._window = peer.window
         self._clock = peer.exporter.processor.clock
         self._system_trees = peer.exporter.sessions.system_trees
-        self.get_buffer = peer.connection.get_buffer
         self.held: list[Frame] = []
         #: The first of the held frames as a message, where that was parsed already.
         self._head: Message | None = None
@@ -56,10 +54,6 @@ class Engine:
         self.system = False
         self.on_class_change: Callable[[bool], bool] = _goes_on
         self._cancels = 0
-
-    def received(self, count: int) -> None:
-        """Handle the frames that ``count`` new bytes complete. Raises RemoteProtocolError."""
-        self._handle(self._connection.split(count))
 
     @property
     def is_full(self) -> bool:
@@ -74,10 +68,13 @@ class Engine:
     def go_on(self) -> None:
         """Handle the held frames, as far as the turn goes. Raises RemoteProtocolError."""
         held, self.held = self.held, []
-        self._handle(held)
+        self.handle(held)
 
-    def _handle(self, frames: list[Frame]) -> None:
-        """Handle frames one by one: each is parsed and its signature checked when the one before was handled."""
+    def handle(self, frames: list[Frame]) -> None:
+        """Handle frames one by one: each is parsed and its signature checked when the one before was handled.
+
+        Raises RemoteProtocolError.
+        """
         peer, window, parse = self._peer, self._window, self._connection.parse
         clock, until_s, system_trees = self._clock, self.until_s, self._system_trees
         head, self._head = self._head, None

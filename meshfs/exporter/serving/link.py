@@ -2,7 +2,7 @@
 
     readable -> ready        the link waits in the flow of its node (`processor.py`)
     its turn -> step         held requests are handled, then memory is filled until the transport is empty or the
-                             turn is over; `Engine.received` runs the handlers, which queue I/O
+                             turn is over; `Engine.handle` runs the handlers, which queue I/O
     the turn's end           the disks' I/O starts, and all replies of the turn leave in one call of ``send``
 
 The class of a request is unknown until its header was seen, so the link waits as an application. If the request turns
@@ -34,6 +34,7 @@ from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
 from meshfs.loop import reactor
 from meshfs.model import FlowKey, IoClass
+from meshfs.smb.connection import PAYLOAD_OFFSETS, Role
 from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,10 @@ class Link:
         self, exporter: Exporter, transport: Transport, login_until_s: float, newcomers: ProcessorFlow
     ) -> None:
         """The connection is served in the turns of ``newcomers`` until somebody is logged in."""
-        self.peer = Peer(exporter, transport.remote)
+        self._inlet = transport.inlet(
+            exporter.pool, PAYLOAD_OFFSETS[Role.EXPORTER], limits.FRAME_MAX_UNAUTHENTICATED_BYTES
+        )
+        self.peer = Peer(exporter, transport.remote, self._inlet)
         self._engine = Engine(self.peer)
         self._engine.on_class_change = self._class_changed
         self.logged_in = False
@@ -227,7 +231,7 @@ class Link:
         outlet, engine = self._outlet, self._engine
         held = engine.held
         if not held:
-            self._transport.expect(peer.connection.missing_bytes)
+            self._transport.expect(self._inlet.missing_bytes)
             if engine.system:
                 # The next request counts as an application's until its header was seen.
                 engine.system = False
@@ -258,26 +262,21 @@ class Link:
             engine.go_on()
             if engine.held:
                 return True
-        receive, clock = self._transport.receive_into, self._processor.clock
-        alone = self._processor.turns.is_alone
+        inlet, clock = self._inlet, self._processor.clock
+        most_bytes = None if self._processor.turns.is_alone else limits.TURN_STEP_BYTES
         while not peer.closing:
             if self._lacks_memory():
                 return True
-            memory = engine.get_buffer()
-            if not alone and len(memory) > limits.TURN_STEP_BYTES:
-                memory = memory[: limits.TURN_STEP_BYTES]
             try:
-                count = receive(memory)
+                frames = inlet.receive(most_bytes)
             except BlockingIOError:
                 return False
             except OSError as error:
                 logger.debug("%s: %s", peer.remote, error)
-                count = 0
-            if not count:
                 self._lost()
                 return False
-            engine.received(count)
-            if count < len(memory):
+            engine.handle(frames)
+            if inlet.is_drained:
                 return False
             if engine.held or clock() >= until_s:
                 return True
@@ -315,7 +314,7 @@ class Link:
         account, budget = self.peer.usage.memory, self._memory
         if account.used_bytes <= budget.per_node_min_bytes or budget.has_room(account):
             return False
-        if self.peer.connection.holds_large:
+        if self._inlet.holds_large:
             return False
         self._waits_for_memory = True
         self._memory.wait(self)

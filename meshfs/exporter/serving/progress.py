@@ -45,7 +45,7 @@ class Progress:
         period_s = limits.CONNECTION_DEAD_AFTER_S / 2
         while True:
             if self._was_idle():
-                peer.connection.rest()
+                peer.received.rest()
             waiting, taken, large = outlet.waiting, outlet.taken_bytes, self._large()
             await trio.sleep(period_s)
             least_bytes = limits.MEMORY_HELD_MIN_PROGRESS_BYTES if memory.wanted else 1
@@ -60,7 +60,7 @@ class Progress:
 
     def _large(self) -> tuple[int, int] | None:
         """The number of the large message that is being received, and how much of it came, to the kernel at least."""
-        large = self._peer.connection.large_progress
+        large = self._peer.received.large_progress
         return None if large is None else (large[0], large[1] + self._pending())
 
     def _stands_still(self, before: tuple[int, int], least_bytes: int) -> bool:

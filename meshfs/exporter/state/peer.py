@@ -21,6 +21,7 @@ from meshfs.smb.connection import Connection, Role
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.credits import CreditWindow
 from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
+from meshfs.transport.base import MessageMemory
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +59,17 @@ class Peer:
     on_stage    is called when the connection comes closer to a login, and when its last session has ended
     """
 
-    def __init__(self, exporter: Exporter, remote: str) -> None:
+    def __init__(self, exporter: Exporter, remote: str, received: MessageMemory) -> None:
         self.exporter = exporter
         self.remote = remote
-        self.connection = Connection(Role.EXPORTER, exporter.pool, limits.FRAME_MAX_UNAUTHENTICATED_BYTES)
+        #: The memory of what was received; the transport fills it.
+        self.received = received
+        self.connection = Connection(Role.EXPORTER, exporter.pool, received)
         #: What the connection uses is charged to the node that logged in last; before a login, to the strangers.
         self.usage = exporter.usage.strangers
         #: Whether nobody is logged in on the connection.
         self.is_strangers = True
-        self.connection.account = self.usage.memory
+        self.received.account = self.usage.memory
         self.window = CreditWindow()
         self.state = ConnectionState.NEW
         self.sessions: dict[int, Session] = {}
@@ -117,8 +120,8 @@ class Peer:
             self.is_strangers = False
             usage.connections += 1
             self.usage = usage
-            self.connection.account = usage.memory
-        self.connection.frame_max_bytes = limits.FRAME_MAX_BYTES
+            self.received.account = usage.memory
+        self.received.frame_max_bytes = limits.FRAME_MAX_BYTES
         self.window.limit = limits.CREDITS_MAX
         self.window.limit_max = limits.CREDITS_GRANTED_MAX
         self.on_stage(Stage.LOGGED_IN)
@@ -186,7 +189,7 @@ class Peer:
             if buffer is not None:
                 buffer.release()
         self.out.clear()
-        self.connection.close()
+        self.received.close()
 
     def log_warning(self, text: str, *arguments: object) -> None:
         """Log what the peer did wrong. Lines beyond the limit are counted and not logged."""

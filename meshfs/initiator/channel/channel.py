@@ -30,7 +30,7 @@ from meshfs.initiator.channel.silence import Silence
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.loop import reactor
 from meshfs.model import IoClass
-from meshfs.smb.connection import Connection, Role
+from meshfs.smb.connection import PAYLOAD_OFFSETS, Connection, Role
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.credits import CreditAccount
 from meshfs.smb.security import ChannelSecurity, PreauthHash
@@ -54,7 +54,8 @@ class Channel:
     ) -> None:
         now = trio.current_time()
         self.transport = transport
-        self.connection = Connection(Role.INITIATOR, pool)
+        self._received = received = transport.inlet(pool, PAYLOAD_OFFSETS[Role.INITIATOR], limits.FRAME_MAX_BYTES)
+        self.connection = Connection(Role.INITIATOR, pool, received)
         #: Why the channel ended; empty while it is alive.
         self.why = ""
         #: When the exporter was last known to be there, once the channel has ended.
@@ -65,7 +66,7 @@ class Channel:
         self.requests = requests = OutstandingRequests(self.connection, self._outbox.send, self._lent.lend, now)
         self.probe = Probe(requests, now)
         self._inbox = Inbox(
-            transport, self.connection, self._lent,
+            transport, received, self.connection.parse, self._lent,
             handle=requests.handle, handled=self.probe.measure_if_due, fail=self.fail,
         )  # fmt: skip
         self.liveness = Liveness(
@@ -128,7 +129,7 @@ class Channel:
         self._outbox.close()
         self.transport.close()
         self.requests.close(self.why)
-        self.connection.close()
+        self._received.close()
 
     @property
     def closed(self) -> bool:

@@ -5,11 +5,12 @@ import logging
 from collections.abc import Callable
 
 from meshfs import bugs, limits
+from meshfs.buffers import Frame
 from meshfs.errors import ForgedMessage, RemoteProtocolError, RepeatedNonce
 from meshfs.initiator.channel.lent import LentMemory
 from meshfs.loop import reactor
-from meshfs.smb.connection import Connection, Message
-from meshfs.transport.base import Transport
+from meshfs.smb.connection import Message
+from meshfs.transport.base import EndOfStream, Inlet, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,8 @@ class Inbox:
     def __init__(
         self,
         transport: Transport,
-        connection: Connection,
+        inlet: Inlet,
+        parse: Callable[[Frame], Message],
         lent: LentMemory,
         *,
         handle: Callable[[Message], None],
@@ -28,7 +30,6 @@ class Inbox:
         fail: Callable[[str], None],
     ) -> None:
         """``handle`` takes every message, ``handled`` is called after each batch, ``fail`` ends the channel."""
-        self.received_bytes = 0
         #: Set when a whole message came, which is a sign of life.
         self.heard = False
         #: Messages that came with a wrong signature or seal; each ends the channel.
@@ -36,12 +37,18 @@ class Inbox:
         #: Of them, encrypted messages that came a second time, or were another channel's.
         self.nonces_repeated = 0
         self._transport = transport
-        self._connection = connection
+        self._inlet = inlet
+        self._parse = parse
         self._lent = lent
         self._handle = handle
         self._handled = handled
         self._fail = fail
         self._reactor = reactor.current()
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes were received in all."""
+        return self._inlet.received_bytes
 
     def readable(self) -> None:
         """The socket has something: the reactor's callback."""
@@ -50,7 +57,7 @@ class Inbox:
             lent.recycle(turn)
         try:
             self._receive()
-            self._transport.expect(self._connection.missing_bytes)
+            self._transport.expect(self._inlet.missing_bytes)
             self._handled()
         except (ForgedMessage, RepeatedNonce) as error:
             self.bad_signatures += 1
@@ -72,23 +79,21 @@ class Inbox:
 
     def _receive(self) -> None:
         """Take one batch: what the socket holds, within bounds. ConnectionError at the end of the stream."""
-        receive, connection, handle = self._transport.receive_into, self._connection, self._handle
+        inlet, parse, handle = self._inlet, self._parse, self._handle
         for _ in range(limits.CHANNEL_RECEIVES_MAX):
-            memory = connection.get_buffer()
             try:
-                count = receive(memory)
+                frames = inlet.receive()
             except BlockingIOError:
                 return
-            if not count:
-                raise ConnectionResetError(errno.ECONNRESET, "closed by the exporter")
-            self.received_bytes += count
-            messages = connection.received(count)
-            if messages:
+            except EndOfStream as error:
+                raise ConnectionResetError(errno.ECONNRESET, "closed by the exporter") from error
+            if frames:
+                messages = [parse(frame) for frame in frames]
                 self.heard = True
-            for message in messages:
-                handle(message)
-                while message.next is not None:
-                    message = message.next
+                for message in messages:
                     handle(message)
-            if count < len(memory):
+                    while message.next is not None:
+                        message = message.next
+                        handle(message)
+            if inlet.is_drained:
                 return

@@ -19,10 +19,10 @@ from meshfs.loop import reactor, worker
 from meshfs.loop.worker import PARKED, Worker
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import HEADER_BYTES, Command, NtStatus
-from meshfs.smb.framing import SMALL_FRAME_MAX_BYTES
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
 from meshfs.transport.base import Memory
+from meshfs.transport.framing import SMALL_FRAME_MAX_BYTES
 
 NOT_SENT: Final = -1
 _WRITE: Final = int(Command.WRITE)

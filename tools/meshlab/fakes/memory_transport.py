@@ -13,7 +13,9 @@ from typing import Final
 
 import trio
 
-from meshfs.transport.base import Memory
+from meshfs.buffers import BufferPool
+from meshfs.transport.base import Inlet, Memory
+from meshfs.transport.inlet import StreamInlet
 
 #: A sender has to wait while so many bytes of its direction are not received.
 _PIPE_BYTES: Final = 256 * 1024
@@ -117,6 +119,9 @@ class MemoryTransport:
     def _stir(self) -> None:
         room, self._room = self._room, trio.Event()
         room.set()
+
+    def inlet(self, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> Inlet:
+        return StreamInlet(self, pool, payload_offset, frame_max_bytes)
 
     async def wait_readable(self) -> None:
         if self._closed:

@@ -27,7 +27,7 @@ from meshfs.model import Access, DiskInfo, Security
 from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts, Initiator
-from meshfs.smb.connection import Connection, Message, Protection, Role
+from meshfs.smb.connection import PAYLOAD_OFFSETS, Message, Protection, Role
 from meshfs.smb.constants import (
     HEADER_BYTES,
     AccessMask,
@@ -62,7 +62,9 @@ from meshfs.smb.messages import (
 from meshfs.smb.security import ChannelSecurity, PreauthHash, channel_security
 from meshfs.smb.signing import GmacSigner
 from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST, pack_header, prefix
+from meshfs.transport.framing import FrameReceiver
 from meshfs.transport.stream import tune
+from meshlab.smb.byte_connection import ByteConnection
 
 PASSWORDS = {"n1": "password of n1", "n2": "password of n2", "n3": "password of n3"}
 SHARE_ALL = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
@@ -137,7 +139,7 @@ class RawClient(ABC):
     """One connection. It counts message ids up, unless a test gives one."""
 
     def __init__(self) -> None:
-        self.connection = Connection(Role.INITIATOR, BufferPool())
+        self.connection = ByteConnection(Role.INITIATOR, BufferPool())
         self.replies: deque[Reply] = deque()
         self.next_id = 0
         self.session_id = 0
@@ -378,7 +380,10 @@ class RawInitiator(RawClient):
     def __init__(self, exporter: Exporter, remote: str = "test") -> None:
         super().__init__()
         self.exporter = exporter
-        self.peer = Peer(exporter, remote)
+        self.received = FrameReceiver(
+            exporter.pool, PAYLOAD_OFFSETS[Role.EXPORTER], limits.FRAME_MAX_UNAUTHENTICATED_BYTES
+        )
+        self.peer = Peer(exporter, remote, self.received)
         self.engine = Engine(self.peer)
 
     def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
@@ -387,10 +392,10 @@ class RawInitiator(RawClient):
         self.exporter.batches.begin()
         try:
             while data:
-                memory = self.engine.get_buffer()
+                memory = self.received.get_buffer()
                 count = min(len(memory), len(data))
                 memory[:count] = data[:count]
-                self.engine.received(count)
+                self.engine.handle(self.received.received(count))
                 data = data[count:]
         finally:
             self.exporter.batches.end()

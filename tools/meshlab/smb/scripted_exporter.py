@@ -15,11 +15,12 @@ import trio
 
 from meshfs.buffers import BufferPool
 from meshfs.initiator.channel.channel import Channel
-from meshfs.smb.connection import Connection, Message, Role
+from meshfs.smb.connection import Message, Role
 from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm
 from meshfs.smb.messages import EchoResponse, ErrorResponse
 from meshfs.smb.security import ChannelSecurity, channel_security
 from meshfs.transport.stream import StreamTransport
+from meshlab.smb.byte_connection import ByteConnection
 from meshlab.smb.raw_initiator import freed
 
 SESSION_ID = 0x77
@@ -45,7 +46,7 @@ class ScriptedExporter:
 
     def __init__(self, sock: socket.socket, script: Script, key: bytes, *, sealed: bool) -> None:
         self.transport = StreamTransport(sock)
-        self.connection = Connection(Role.EXPORTER, BufferPool())
+        self.connection = ByteConnection(Role.EXPORTER, BufferPool())
         # The script may answer a request more than once, so this signer must be allowed to repeat a nonce.
         self.security = freed(_security(key, exporter=True))
         self.connection.security[SESSION_ID] = self.security

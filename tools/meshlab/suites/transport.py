@@ -28,7 +28,7 @@ MIB: Final = 1024 * KIB
 #: More bytes than any transport keeps in transit, so that a sender of so many must wait for its receiver.
 _MUCH_BYTES: Final = 48 * MIB
 #: How long a test waits for an event that must happen, and for an event that must not happen.
-_MUST_S: Final = 20
+MUST_S: Final = 20
 _MUST_NOT_S: Final = 0.05
 
 
@@ -53,7 +53,7 @@ def is_readable(transport: Transport) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(_MUST_S):
+    with trio.fail_after(MUST_S):
         while not condition():  # noqa: ASYNC110 - the kernel sends no event for it
             await trio.sleep(0.001)
 
@@ -126,14 +126,14 @@ class TransportSuite:
 
     async def test_one_byte_at_a_time_arrives_in_order(self, pair: Pair) -> None:
         data = random.Random(1).randbytes(500)
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             for value in data:
                 await send_all(pair.ours, [bytes([value])])
                 assert await receive_exactly(pair.theirs, 1) == bytes([value])
 
     async def test_all_kinds_of_memory_are_sent_as_one(self, pair: Pair) -> None:
         parts: list[Memory] = [b"bytes", b"", bytearray(b"bytearray"), memoryview(bytearray(b"..view.."))[2:6]]
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             assert pair.ours.send(parts) == 18
             assert await receive_exactly(pair.theirs, 18) == b"bytesbytearrayview"
 
@@ -141,17 +141,17 @@ class TransportSuite:
         memory = bytearray(b"before")
         assert pair.ours.send([memory]) == 6
         memory[:] = b"after!"
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             assert await receive_exactly(pair.theirs, 6) == b"before"
 
     async def test_many_parts_are_sent_in_one_call(self, pair: Pair) -> None:
         parts = [bytes([index % 256]) * 3 for index in range(1000)]
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             assert pair.ours.send(parts) == 3000
             assert await receive_exactly(pair.theirs, 3000) == b"".join(parts)
 
     async def test_a_small_memory_leaves_the_rest_for_later(self, pair: Pair) -> None:
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             await send_all(pair.ours, [b"0123456789"])
             await until(lambda: pair.theirs.pending() == 10)
             memory = memoryview(bytearray(4))
@@ -179,7 +179,7 @@ class TransportSuite:
         async def receive(end: Transport) -> None:
             assert await receive_exactly(end, len(whole), cuts) == whole
 
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 for end in (pair.ours, pair.theirs):
                     nursery.start_soon(send, end)
@@ -192,7 +192,7 @@ class TransportSuite:
         with trio.move_on_after(_MUST_NOT_S) as scope:
             await pair.ours.wait_writable()
         assert scope.cancelled_caught
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(receive_exactly, pair.theirs, taken)
                 await pair.ours.wait_writable()
@@ -202,7 +202,7 @@ class TransportSuite:
     async def test_both_directions_are_full_at_once(self, pair: Pair) -> None:
         """If an end leaves data unreceived, it must still be able to send, and the other end to receive."""
         forth, back = fill(pair.ours), fill(pair.theirs)
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             assert len(await receive_exactly(pair.ours, back)) == back
             assert len(await receive_exactly(pair.theirs, forth)) == forth
             await send_all(pair.ours, [b"forth"])
@@ -218,7 +218,7 @@ class TransportSuite:
             await (pair.ours.wait_readable() if how == "readable" else pair.ours.wait_writable())
             woken.append(how)
 
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait, "readable")
                 nursery.start_soon(wait, "writable")
@@ -229,7 +229,7 @@ class TransportSuite:
                 await until(lambda: woken == ["readable", "writable"])
 
     async def test_the_end_of_the_stream_comes_after_its_bytes(self, pair: Pair) -> None:
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             await send_all(pair.theirs, [b"last words"])
             pair.theirs.close()
             assert await receive_exactly(pair.ours, 100) == b"last words"
@@ -239,7 +239,7 @@ class TransportSuite:
                 assert pair.ours.receive_into(memoryview(bytearray(10))) == 0
 
     async def test_the_end_of_the_stream_wakes_whoever_waits(self, pair: Pair) -> None:
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pair.ours.wait_readable)
                 await trio.testing.wait_all_tasks_blocked(_MUST_NOT_S)
@@ -251,7 +251,7 @@ class TransportSuite:
 
     async def test_a_sender_that_waits_is_woken_when_the_other_end_goes(self, pair: Pair) -> None:
         fill(pair.ours)
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pair.ours.wait_writable)
                 await trio.testing.wait_all_tasks_blocked(_MUST_NOT_S)
@@ -260,7 +260,7 @@ class TransportSuite:
 
     async def test_a_reset_fails_receiving_and_sending(self, pair: Pair) -> None:
         pair.reset()
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             await pair.ours.wait_readable()
         with pytest.raises(ConnectionError):
             await receive_exactly(pair.ours, MIB)
@@ -268,7 +268,7 @@ class TransportSuite:
 
     async def test_a_reset_wakes_a_sender_that_waits(self, pair: Pair) -> None:
         fill(pair.ours)
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pair.ours.wait_writable)
                 await trio.testing.wait_all_tasks_blocked(_MUST_NOT_S)
@@ -281,7 +281,7 @@ class TransportSuite:
                 await send_all(transport, [b"x"])
                 await trio.sleep(0.001)
 
-        with trio.fail_after(_MUST_S), pytest.raises(ConnectionError):
+        with trio.fail_after(MUST_S), pytest.raises(ConnectionError):
             await send()
 
     async def test_expecting_much_does_not_lose_the_end_of_a_message(self, pair: Pair) -> None:
@@ -294,7 +294,7 @@ class TransportSuite:
                 await send_all(pair.theirs, [data[: min(MIB, length - at)]])
 
         memory = memoryview(bytearray(MIB))
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
                 missing = length
@@ -311,7 +311,7 @@ class TransportSuite:
     async def test_what_is_expected_is_received_before_it_is_whole(self, pair: Pair) -> None:
         """``expect`` only saves wake-ups: bytes that have arrived can still be received and counted."""
         pair.ours.expect(1000)
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             await send_all(pair.theirs, [bytes(10)])
             await until(lambda: pair.ours.pending() == 10)
             assert pair.ours.receive_into(memoryview(bytearray(100))) == 10
@@ -323,7 +323,7 @@ class TransportSuite:
 
     async def test_the_end_of_the_stream_wakes_whatever_is_expected(self, pair: Pair) -> None:
         pair.ours.expect(MIB)
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             await send_all(pair.theirs, [b"x"])
             pair.theirs.close()
             await pair.ours.wait_readable()
@@ -332,7 +332,7 @@ class TransportSuite:
     async def test_closing_twice_is_closing_once(self, pair: Pair) -> None:
         pair.ours.close()
         pair.ours.close()
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             assert await receive_exactly(pair.theirs, 1) == b""
 
     async def test_after_closing_nothing_is_sent_or_received(self, pair: Pair) -> None:
@@ -345,7 +345,7 @@ class TransportSuite:
     async def test_after_closing_nobody_waits(self, pair: Pair) -> None:
         """After the close, the kernel may give the descriptor's number to another connection."""
         pair.ours.close()
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             with pytest.raises(trio.ClosedResourceError):
                 await pair.ours.wait_readable()
             with pytest.raises(trio.ClosedResourceError):
@@ -360,7 +360,7 @@ class TransportSuite:
                 await (pair.ours.wait_readable() if how == "readable" else pair.ours.wait_writable())
             woken.append(how)
 
-        with trio.fail_after(_MUST_S):
+        with trio.fail_after(MUST_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait, "readable")
                 nursery.start_soon(wait, "writable")

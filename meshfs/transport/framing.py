@@ -19,36 +19,20 @@ receive after the one that brought its prefix: a peer that sends only prefixes c
 from typing import Final
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, RECEIVE_MEMORY_BYTES, Account, Buffer, BufferPool
+from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, RECEIVE_MEMORY_BYTES, Account, Buffer, BufferPool, Frame
 from meshfs.errors import RemoteProtocolError
-from meshfs.smb.constants import PREFIX_BYTES, TRANSFORM_HEADER_BYTES
 
+#: The length of the prefix that tells where a message ends (MS-SMB2 2.1).
+PREFIX_BYTES: Final = 4
+#: The shortest message: the header of an encrypted one (MS-SMB2 2.2.41).
+_FRAME_MIN_BYTES: Final = 52
 #: Frames up to this size are received into the shared buffer, because copying their payload is cheap.
 SMALL_FRAME_MAX_BYTES: Final = 32 * limits.KIB
-#: The last page stays free: ``security.Opener`` puts an authentication tag behind the last frame for a while.
+#: The last page stays free: decrypting in place puts an authentication tag behind the last frame for a while.
 _RECEIVE_BYTES: Final = RECEIVE_MEMORY_BYTES - PAGE_BYTES
 #: After a large frame, another large one is likely. Receive little more than its header into the shared buffer, so that
 #: the rest is received into its own memory without a copy.
 _RECEIVE_BEFORE_LARGE_BYTES: Final = 512
-
-
-class Frame:
-    """Holds one SMB2 message or compound, or one encrypted message, without the length prefix."""
-
-    __slots__ = ("buffer", "memory", "start", "view")
-
-    def __init__(self, memory: memoryview, start: int, length: int, buffer: Buffer | None) -> None:
-        #: The whole memory that the frame lies in; ``view`` is ``memory[start:start + length]``.
-        self.memory = memory
-        self.start = start
-        self.view = memory[start : start + length]
-        #: The frame's own memory, or None if the frame lies in the shared buffer.
-        self.buffer = buffer
-
-    def take(self) -> Buffer | None:
-        """Return the frame's own memory, which the caller must release, or None if it has none."""
-        buffer, self.buffer = self.buffer, None
-        return buffer
 
 
 class FrameReceiver:
@@ -156,9 +140,9 @@ class FrameReceiver:
         assert memory is not None, "it was received into"
         while end - start >= PREFIX_BYTES:
             length = int.from_bytes(memory[start : start + PREFIX_BYTES], "big")
-            if not TRANSFORM_HEADER_BYTES <= length <= self.frame_max_bytes:
+            if not _FRAME_MIN_BYTES <= length <= self.frame_max_bytes:
                 raise RemoteProtocolError(
-                    f"a frame of {length} bytes is announced, not {TRANSFORM_HEADER_BYTES} to {self.frame_max_bytes}"
+                    f"a frame of {length} bytes is announced, not {_FRAME_MIN_BYTES} to {self.frame_max_bytes}"
                 )
             body = start + PREFIX_BYTES
             if end - body < length:

@@ -1,0 +1,21 @@
+"""A connection that is fed with bytes, for ends that have no transport."""
+
+from meshfs import limits
+from meshfs.buffers import BufferPool
+from meshfs.smb.connection import PAYLOAD_OFFSETS, Connection, Message, Role
+from meshfs.transport.framing import FrameReceiver
+
+
+class ByteConnection(Connection):
+    """Receive into ``get_buffer()``, and `received` returns the messages that are whole then."""
+
+    def __init__(self, role: Role, pool: BufferPool, frame_max_bytes: int = limits.FRAME_MAX_BYTES) -> None:
+        self.frames = FrameReceiver(pool, PAYLOAD_OFFSETS[role], frame_max_bytes)
+        super().__init__(role, pool, self.frames)
+        self.get_buffer = self.frames.get_buffer
+
+    def received(self, count: int) -> list[Message]:
+        return [self.parse(frame) for frame in self.frames.received(count)]
+
+    def close(self) -> None:
+        self.frames.close()
