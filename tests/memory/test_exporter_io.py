@@ -212,7 +212,7 @@ def test_a_reply_that_cannot_be_made_gives_its_memory_back(client, disk, monkeyp
         client.compound((Command.READ, body, {}), (Command.READ, body, {}))
     else:
         client.send(Command.READ, body)
-    client.engine.get_buffer()
+    client.received.get_buffer()
     assert client.exporter.pool.used_bytes == 65536
     monkeypatch.setattr(Request, "packed", fail)
     monkeypatch.setattr(disk_io, "pack_read_response_frame", fail)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from meshfs.exporter.exchange.waiting import Waiting
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.model import Security
 from meshfs.smb.constants import (
@@ -250,3 +251,28 @@ def test_a_file_that_is_to_be_deleted_still_gives_its_locks() -> None:
     deleted(stage)
     stage.other.peer.lost()
     assert stage.answer() == 0
+
+
+def test_a_waiting_request_that_cannot_be_ended_keeps_the_rest_of_a_lost_connection_back_from_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of ours while the first waiting request is ended: the session ends all the same, with its opens."""
+    stage = Stage()
+    file_id = stage.client.open("", LIST)
+    for _ in range(2):
+        stage.wait(Command.CHANGE_NOTIFY, ChangeNotifyRequest(FileId(file_id, file_id), 1024, 0xFFF).pack())
+    ends = Waiting.end
+    ended: list[int] = []
+
+    def end(self: Waiting, status: int) -> None:
+        ended.append(status)
+        if len(ended) == 1:
+            raise RuntimeError("an error of ours")
+        ends(self, status)
+
+    monkeypatch.setattr(Waiting, "end", end)
+    stage.client.peer.lost()
+    assert len(ended) >= 2
+    assert [session.user for session in stage.exporter.sessions.values()] == ["n3"]
+    assert "ending a lost connection failed" in caplog.text
+    caplog.clear()

@@ -106,10 +106,11 @@ class Link:
         self._reactor.forget(self._fd)
         self._memory.forget(self)
         self._outlet.close()
-        self._exporter.batches.begin()
-        self.peer.lost()
-        self._exporter.batches.end()
-        self._transport.close()
+        try:
+            with self._exporter.batches.one():
+                self.peer.lost()
+        finally:
+            self._transport.close()
 
     def fault(self, _: Exception) -> None:
         """End this connection, and no other, because handling what it brought failed by an error of ours."""

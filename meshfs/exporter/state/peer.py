@@ -6,9 +6,9 @@ with the pooled memory that it lies in, until the transport's ``flush`` sends it
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
-from meshfs import limits
+from meshfs import bugs, limits
 from meshfs.buffers import Buffer
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.rules.admission import Stage
@@ -24,6 +24,8 @@ from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
 from meshfs.transport.base import MessageMemory
 
 logger = logging.getLogger(__name__)
+
+Parameters = ParamSpec("Parameters")
 
 #: Replies that leave in one sendmsg: one end must not wait while the other handles a whole batch.
 _OUT_MAX = 2
@@ -171,20 +173,24 @@ class Peer:
             self._mark_dirty(self)
 
     def lost(self) -> None:
-        """End what depends on this connection alone, because its transport is gone. I/O at a disk ends by itself."""
+        """End what depends on this connection alone, because its transport is gone. I/O at a disk ends by itself.
+
+        Where one step fails by an error of ours, the others are done all the same. What they give back belongs to the
+        node and to the exporter, and would be missed as long as the exporter runs.
+        """
         if self.closed:
             return
         self.closed = True
         self.happened(Event.CLOSE)
         self.exporter.peers.discard(self)
         for waiting in list(self.waiting.values()):
-            waiting.end(NtStatus.CANCELLED)
+            _do(waiting.end, NtStatus.CANCELLED)
         for session_id in list(self.binds):
-            self.end_bind(session_id)
+            _do(self.end_bind, session_id)
         for session in list(self.sessions.values()):
-            self.exporter.sessions.unbind(session, self)
+            _do(self.exporter.sessions.unbind, session, self)
         for compound in list(self.compounds):
-            compound.let_go()
+            _do(compound.let_go)
         for _, buffer in self.out:
             if buffer is not None:
                 buffer.release()
@@ -213,6 +219,14 @@ class Peer:
         if not session.encrypt:
             how = f"signing {negotiated.signing_algorithm.text}"
         return f"SMB {dialect}, {how}"
+
+
+def _do(step: Callable[Parameters, object], *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    """Do one step of the connection's end, and report an error of ours instead of raising it."""
+    try:
+        step(*args, **kwargs)
+    except Exception as error:
+        bugs.report(logger, "ending a lost connection", error)
 
 
 def _nothing() -> None:
