@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -90,7 +91,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record the nonces of this process and of all that it starts; processes of other users write there, too."""
+    """Record the nonces of this process and of all that it starts; processes of other users write there, too.
+
+    A shell starts commands in the background with SIGINT ignored, and their children inherit that. Some tests send
+    SIGINT, so it gets its usual handler here.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--hypothesis-profile") != "explore":
         patch = pytest.MonkeyPatch()
         config.add_cleanup(patch.undo)

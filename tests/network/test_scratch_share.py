@@ -104,7 +104,7 @@ def test_a_reload_leaves_it_as_it_is(cluster: LocalCluster, tmp_path: Path) -> N
         cluster.write()
         running.process.send_signal(signal.SIGHUP)
         until(lambda: "reloaded" in running.log.read_text()[before:], "reloaded")
-        assert "before a restart: scratch_size_bytes of node n1" in running.log.read_text()[before:]
+        assert "need a restart to be in force: scratch_size_bytes of node n1" in running.log.read_text()[before:]
         assert "kept" in smbclient(cluster, "ls")
         cluster.stop_exporter("n1")
         cluster.start_exporter("n1")
