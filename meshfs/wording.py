@@ -31,7 +31,7 @@ def one_of(words: Sequence[str]) -> str:
 
 
 def unknown_key(name: str, known: Sequence[str]) -> str:
-    """What to say of a key that is none of the known ones, with the nearest of them."""
+    """Return what to say of a key that is none of the known ones, with the nearest of them."""
     near = difflib.get_close_matches(name, known, 1)
     meant = f', did you mean "{near[0]}"?' if near else ""
     return f"unknown key in this version{meant}; known here: {', '.join(known) or 'none'}"

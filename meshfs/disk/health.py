@@ -100,7 +100,7 @@ class Health:
 
     @property
     def served(self) -> bool:
-        """Whether the disk is open."""
+        """Return whether the disk is open."""
         return self.state in (DiskState.OK, DiskState.FAILING)
 
     def claimed(self, now_s: float) -> None:

@@ -160,7 +160,7 @@ class Initiator:
         return [exporter_status(exporter, now) for exporter in self.exporters.values()]
 
     def io(self, disk_id: str) -> DiskIo:
-        """What the openers of a disk got so far, for the mount's status; all zero before the first."""
+        """Return what the openers of a disk got so far, for the mount's status; all zero before the first."""
         port, now = self._ports.get(disk_id), trio.current_time()
         return (PortMeter(now) if port is None else port.meter).status(now)
 

@@ -15,7 +15,7 @@ _NUMBER: Final = _NUMBERS.get(platform.machine())
 
 
 def is_idle(pid: int) -> bool:
-    """Whether the process (or thread) is in the idle class of I/O priority.
+    """Return whether the process (or thread) is in the idle class of I/O priority.
 
     False if that is unknown. This is so if the process has ended, or is in another pid namespace (FUSE then reports
     pid 0). It is also so if this module does not know the machine's system call number.

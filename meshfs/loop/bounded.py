@@ -81,7 +81,7 @@ class Bounded:
 
     @property
     def stuck(self) -> bool:
-        """Whether the thread of an earlier, abandoned call still waits in the kernel."""
+        """Return whether the thread of an earlier, abandoned call still waits in the kernel."""
         if self._stuck is not None and self._stuck.ended:
             logger.info("%s: answers again", self.what)
             self._stuck = None

@@ -125,7 +125,7 @@ class FileDisk:
 
     @property
     def busy(self) -> bool:
-        """Whether a write or a flush is in flight."""
+        """Return whether a write or a flush is in flight."""
         return bool(len(self._order)) or self._flushes.running
 
     def close(self) -> None:
@@ -329,7 +329,7 @@ class FileDisk:
             self._finish(request, result)
 
     def _may_be_a_loss(self, result: int) -> bool:
-        """Whether a failed write-through may have consumed the kernel's report that earlier writes were lost.
+        """Return whether a failed write-through may have consumed the kernel's report that earlier writes were lost.
 
         A write-through also flushes, and so may get that report. ENOSPC and EDQUOT are the write's own errors, unless
         it went through the page cache. There they may report cached pages that found no room at their write-back.

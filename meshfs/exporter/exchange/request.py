@@ -176,22 +176,22 @@ class Request:
         return bytearray(header + body)
 
     def signs(self, status: int) -> bool:
-        """Whether a reply of that status is signed."""
+        """Return whether a reply of that status is signed."""
         return self.sign and not self.seal and status != NtStatus.PENDING
 
     @property
     def is_last(self) -> bool:
-        """Whether no other request of its compound follows."""
+        """Return whether no other request of its compound follows."""
         return self.message.next is None
 
     @property
     def names_session(self) -> bool:
-        """Whether it claims to be of a session, by the session's id or by a signature."""
+        """Return whether it claims to be of a session, by the session's id or by a signature."""
         return bool(self.session_id or self.message.flags & _SIGNED)
 
     @property
     def may_wait(self) -> bool:
-        """Whether the connection has room for another asynchronous request."""
+        """Return whether the connection has room for another asynchronous request."""
         return len(self.peer.waiting) < limits.ASYNC_PER_CONNECTION_MAX
 
     def go_asynchronous(self, waiting: Pending) -> None:

@@ -69,7 +69,7 @@ class Kind(Open):
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"FLUSH of {self.name!r}")
 
     def lockable(self) -> Lockable:
-        """What a LOCK of this open locks ranges of."""
+        """Return what a LOCK of this open locks ranges of."""
         raise StatusError(NtStatus.INVALID_PARAMETER, f"LOCK of {self.name!r}, which has no bytes")
 
     def check_may_lock(self) -> None:
@@ -78,11 +78,11 @@ class Kind(Open):
     # --- information -------------------------------------------------------------------
 
     def file_facts(self, request: Request) -> FileFacts:
-        """What is told of the file, by QUERY_INFO, CREATE and CLOSE."""
+        """Return what is told of the file, by QUERY_INFO, CREATE and CLOSE."""
         return FileFacts(self.name, 0, 4096, index_number(self.name))
 
     def volume_facts(self, request: Request) -> FilesystemFacts:
-        """What QUERY_INFO tells of the volume: it is as large as all disks that the node may know of."""
+        """Return what QUERY_INFO tells of the volume: it is as large as all disks that the node may know of."""
         exporter = request.peer.exporter
         return FilesystemFacts(
             label=exporter.name,

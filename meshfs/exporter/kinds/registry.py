@@ -26,5 +26,5 @@ CREATORS: Final[dict[str, tuple[Creator, ...]]] = {
 
 
 def creator(share: str, name: str) -> Creator:
-    """What makes an open of that name in the share. The last kind of each share takes every name."""
+    """Return what makes an open of that name in the share. The last kind of each share takes every name."""
     return next(each for each in CREATORS[share] if each.takes(name))

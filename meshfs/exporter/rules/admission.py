@@ -215,7 +215,7 @@ class Admission:
         return found
 
     def _max_of(self, key: bytes) -> int:
-        """How many connections of a group may be in one stage."""
+        """Return how many connections of a group may be in one stage."""
         if not key:
             return limits.CONNECTIONS_LOCAL_MAX
         return self._node_max if key in self._known else limits.CONNECTIONS_STRANGER_MAX

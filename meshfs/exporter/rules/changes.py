@@ -4,7 +4,7 @@ import enum
 
 
 class NotifyAction(enum.IntEnum):
-    """The values that meshfs uses, under their own names."""
+    """Names the actions that a change notification tells (MS-FSCC 2.7.1)."""
 
     ADDED = 1
     REMOVED = 2

@@ -36,7 +36,7 @@ class Requested(Protocol):
         """The requests that were not answered yet, each with its sequence; an object stands for the request."""
 
     def is_outstanding(self, each: object) -> bool:
-        """Whether the request that ``each`` stands for was not answered meanwhile."""
+        """Return whether the request that ``each`` stands for was not answered meanwhile."""
 
 
 class EarlierRequests:
@@ -61,7 +61,7 @@ class EarlierRequests:
         self._found, self._none = None, False
 
     def exist(self, opened: Requested) -> bool:
-        """Whether an earlier request of the open is outstanding."""
+        """Return whether an earlier request of the open is outstanding."""
         if self._none:
             return False
         if self._found is None or not opened.is_outstanding(self._found[0]):
@@ -79,7 +79,7 @@ class Sequenced(Requested, Protocol):
 
 
 def refuses(opened: Sequenced, message: Message) -> bool:
-    """Whether a request has to be refused: it is a replay, or its sequence is not that of its open.
+    """Return whether a request has to be refused: it is a replay, or its sequence is not that of its open.
 
     The open adopts a newer sequence. A READ that came late counts among the outstanding requests from then on.
     """

@@ -123,5 +123,5 @@ class Holdings:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything that was taken was given back."""
+        """Return whether everything that was taken was given back."""
         return not self._used

@@ -25,7 +25,7 @@ class LockSequences:
         self._numbers = bytearray([_INVALID]) * ENTRIES
 
     def repeats(self, sequence: int) -> bool:
-        """Whether a LOCK with this LockSequence field repeats the last one of its entry that succeeded."""
+        """Return whether a LOCK with this LockSequence field repeats the last one of its entry that succeeded."""
         index = sequence >> _NUMBER_BITS
         return 1 <= index <= ENTRIES and self._numbers[index - 1] == sequence & _NUMBER_MASK
 

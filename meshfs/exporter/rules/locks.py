@@ -35,11 +35,11 @@ class ByteRange:
 
     @property
     def valid(self) -> bool:
-        """Whether the offset of the last byte fits into 64 bits."""
+        """Return whether the offset of the last byte fits into 64 bits."""
         return self.length == 0 or self.offset + self.length - 1 <= OFFSET_MAX
 
     def touches(self, other: Self) -> bool:
-        """Whether the two overlap or lie side by side. All ranges that can conflict do."""
+        """Return whether the two overlap or lie side by side. All ranges that can conflict do."""
         return self.offset <= other.offset + other.length and other.offset <= self.offset + self.length
 
     def joined(self, other: Self | None) -> Self:
@@ -157,7 +157,7 @@ class LockTable:
         return owned.total if owned is not None else 0
 
     def can_read(self, owner: object, offset: int, length: int) -> bool:
-        """Whether no other owner's exclusive lock overlaps the range."""
+        """Return whether no other owner's exclusive lock overlaps the range."""
         overlapping = self._exclusive.overlapping(offset, length)
         if not overlapping:
             return True
@@ -165,7 +165,7 @@ class LockTable:
         return owned is not None and owned.exclusive.overlapping(offset, length) == overlapping
 
     def can_write(self, owner: object, offset: int, length: int) -> bool:
-        """Whether no lock overlaps the range except exclusive ones of the owner."""
+        """Return whether no lock overlaps the range except exclusive ones of the owner."""
         return not self._shared.overlapping(offset, length) and self.can_read(owner, offset, length)
 
     def try_lock(self, lock: Lock) -> bool:

@@ -12,7 +12,7 @@ class LogLimit:
         self.held_back = 0
 
     def allows(self, now: float) -> bool:
-        """Whether a line may be logged now."""
+        """Return whether a line may be logged now."""
         self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
         self._last = now
         if self._tokens < 1:

@@ -46,7 +46,7 @@ class MemoryBudget:
         self.defer: Callable[[Callable[[], None]], None] = _at_once
 
     def threshold_bytes(self) -> int:
-        """What a node may hold and still take more."""
+        """Return what a node may hold and still take more."""
         return max(self.per_node_min_bytes, self.max_bytes - self._pool.used_bytes)
 
     def has_room(self, account: Account) -> bool:
@@ -54,7 +54,7 @@ class MemoryBudget:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for memory."""
+        """Return whether somebody waits for memory."""
         return bool(self._waiting)
 
     def wait(self, waiter: Waiter) -> None:

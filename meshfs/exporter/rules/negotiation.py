@@ -90,7 +90,7 @@ def negotiate(
 
 
 def capabilities_of(negotiated: Negotiated) -> int:
-    """What is offered to a peer once the dialect and the cipher are settled.
+    """Return what is offered to a peer once the dialect and the cipher are settled.
 
     Several channels to whoever asks for them; encryption is a capability before 3.1.1, a context since.
     """

@@ -12,7 +12,7 @@ from meshfs.buffers import Account
 
 
 def connections_per_node(nodes: int, descriptors: int) -> int:
-    """How many connections each of ``nodes`` may have where the process may have ``descriptors``."""
+    """Return how many connections each of ``nodes`` may have where the process may have ``descriptors``."""
     share = max(limits.CONNECTIONS_PER_NODE_MIN, limits.CONNECTIONS_MAX // max(nodes, 1))
     return max(1, min(share, (descriptors - limits.DESCRIPTORS_KEPT) // max(nodes, 1)))
 

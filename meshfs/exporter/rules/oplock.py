@@ -53,7 +53,7 @@ class Oplock:
             self.holder.oplock_broken()
 
     def is_late(self, now_s: float) -> bool:
-        """Whether the holder has taken too long to acknowledge the break."""
+        """Return whether the holder has taken too long to acknowledge the break."""
         return self.breaking and now_s >= self.deadline
 
     def add_waiter(self, waiter: Callable[[], None]) -> None:
@@ -70,5 +70,5 @@ class Oplock:
 
 
 def opens_data(access: int, disposition: int) -> bool:
-    """Whether a CREATE with this access breaks an oplock."""
+    """Return whether a CREATE with this access breaks an oplock."""
     return bool(access & ~_ATTRIBUTES_ONLY) or disposition not in _KEEPS_CONTENT

@@ -36,7 +36,7 @@ class ShareCounts:
         self._forbids = [0, 0, 0]
 
     def conflicts(self, access: int, share: int) -> bool:
-        """Whether an open (access, share) cannot stand beside those that are counted."""
+        """Return whether an open (access, share) cannot stand beside those that are counted."""
         if not access & _DATA:
             return False
         for index, (does, shares) in enumerate(_KINDS):

@@ -150,12 +150,12 @@ class Turns:
 
     @property
     def contended(self) -> bool:
-        """Whether a flow waits for its turn."""
+        """Return whether a flow waits for its turn."""
         return bool(self._app.ready or self._system.ready)
 
     @property
     def is_alone(self) -> bool:
-        """Whether all turns have been of one flow for a while."""
+        """Return whether all turns have been of one flow for a while."""
         return self._alone_s >= limits.TURN_ALONE_AFTER_S
 
     @property
@@ -242,7 +242,7 @@ class Turns:
             io_class.finish = max(io_class.finish, self._v) + used_s * io_class.per_share
 
     def quantum_s(self, flow: ProcessorFlow) -> float:
-        """How long the turn of ``flow`` that begins now may take."""
+        """Return how long the turn of ``flow`` that begins now may take."""
         if self._alone_s >= limits.TURN_ALONE_AFTER_S and flow is self._last:
             return limits.TURN_ALONE_S
         return limits.TURN_SYSTEM_S if flow.io_class is self._system else limits.TURN_S

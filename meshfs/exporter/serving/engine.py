@@ -57,12 +57,12 @@ class Engine:
 
     @property
     def is_full(self) -> bool:
-        """Whether more credits are in progress than may be at once."""
+        """Return whether more credits are in progress than may be at once."""
         return self._window.in_flight > _CREDITS_MAX
 
     @property
     def has_room(self) -> bool:
-        """Whether enough was answered to go on with the held frames."""
+        """Return whether enough was answered to go on with the held frames."""
         return self._window.in_flight <= _CREDITS_MAX // 2
 
     def go_on(self) -> None:

@@ -304,7 +304,7 @@ class Link:
 
     @property
     def account(self) -> Account:
-        """What the node holds of the exporter's memory."""
+        """Return what the node holds of the exporter's memory."""
         return self.peer.usage.memory
 
     def _lacks_memory(self) -> bool:
@@ -328,6 +328,6 @@ class Link:
             self._resume()
 
     def _was_idle(self) -> bool:
-        """Whether nothing came since this was last asked, and nothing waits for its turn."""
+        """Return whether nothing came since this was last asked, and nothing waits for its turn."""
         received, self._received = self._received, False
         return not received and not self._waits and not self._engine.held

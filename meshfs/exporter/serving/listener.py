@@ -58,12 +58,12 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """How many connections there are on which nobody has logged in."""
+        """Return how many connections there are on which nobody has logged in."""
         return self._admission.waiting
 
     @property
     def connections(self) -> int:
-        """How many connections there are, with and without a login."""
+        """Return how many connections there are, with and without a login."""
         return len(self._links) + (len(self._doorstep) if self._doorstep is not None else 0)
 
     async def run(self) -> None:

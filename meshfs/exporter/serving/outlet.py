@@ -112,11 +112,11 @@ class Outlet:
 
     @property
     def taken_bytes(self) -> int:
-        """How much the transport has taken so far."""
+        """Return how much the transport has taken so far."""
         return self._queue.sent_bytes
 
     def unsent_bytes(self) -> int:
-        """How much waits because the transport did not take it.
+        """Return how much waits because the transport did not take it.
 
         The part that is not the pool's memory, which is charged already, is charged here.
         """
@@ -135,7 +135,7 @@ class Outlet:
 
     @property
     def has_many(self) -> bool:
-        """Whether as many frames wait as may wait, however small they are."""
+        """Return whether as many frames wait as may wait, however small they are."""
         return len(self._peer.out) >= limits.SEND_QUEUE_FRAMES_MAX
 
     def _count_anew(self) -> None:

@@ -48,7 +48,7 @@ class Batches:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """What is done in this context is one batch. `begin` and `end` are the same for the hot path."""
+        """Make one batch of this context. The hot path calls `begin` and `end` itself, which costs less."""
         self.begin()
         try:
             yield

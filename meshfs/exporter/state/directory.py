@@ -103,7 +103,7 @@ class Directory:
 
     @property
     def has_changes(self) -> bool:
-        """Whether a CHANGE_NOTIFY can be answered at once."""
+        """Return whether a CHANGE_NOTIFY can be answered at once."""
         return bool(self._changes) or self._lost
 
     def take(self, output_bytes_max: int) -> bytes | None:

@@ -114,7 +114,7 @@ class Exporter:
         return [share for share in SHARES.values() if share.name != SHARE_SCRATCH or self.scratch is not None]
 
     def holdings_of(self, node: str) -> Holdings:
-        """What the node has here, in all its sessions together."""
+        """Return what the node has here, in all its sessions together."""
         holdings = self._holdings.get(node)
         if holdings is None:
             holdings = self._holdings[node] = Holdings(node, self.limit_reached)

@@ -33,7 +33,7 @@ class OpenOfDisk(Protocol):
 
     @property
     def is_left(self) -> bool:
-        """Whether its session has ended while it still has I/O at the disk."""
+        """Return whether its session has ended while it still has I/O at the disk."""
 
     def close(self, then: Callable[[], object]) -> None:
         """Close it, and call ``then`` when nothing of it is at the disk any more."""
@@ -88,14 +88,14 @@ class OfferedDisk(Lockable):
         return self.info.name
 
     def access_of(self, node: str) -> Access:
-        """What the node may do by the config, reduced to what the disk itself allows."""
+        """Return what the node may do by the config, reduced to what the disk itself allows."""
         allowed = self.allow(node)
         if allowed is Access.READ_WRITE and self.info.access is not Access.READ_WRITE:
             return self.info.access
         return allowed
 
     def info_for(self, node: str) -> DiskInfo:
-        """What the disk is advertised to the node as, with the verifier of this moment."""
+        """Return what the disk is advertised to the node as, with the verifier of this moment."""
         return replace(
             self.info, access=self.access_of(node), verifier=self.runner.disk.verifier, written_ns=self.written_ns()
         )  # fmt: skip
@@ -121,7 +121,7 @@ class OfferedDisk(Lockable):
 
     @property
     def is_away(self) -> bool:
-        """Whether no device or image is behind the disk now, so that nothing can be read or written."""
+        """Return whether no device or image is behind the disk now, so that nothing can be read or written."""
         return self.info.state in (DiskState.GONE, DiskState.MISSING)
 
     def begin_closing(self, opened: OpenOfDisk) -> None:

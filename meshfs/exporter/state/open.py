@@ -108,7 +108,7 @@ class Open:
         """A request of it is at its disk no longer. Only opens with a disk have such requests."""
 
     def facts(self) -> OpenFacts:
-        """What QUERY_INFO tells of the open itself, not of what it opened."""
+        """Return what QUERY_INFO tells of the open itself, not of what it opened."""
         return OpenFacts(self.access, mode=self.mode)
 
     def set_mode(self, mode: int) -> None:
@@ -124,7 +124,7 @@ class Open:
             yield waiting, waiting.channel_sequence
 
     def is_outstanding(self, each: object) -> bool:
-        """Whether what `outstanding` yielded was not answered meanwhile."""
+        """Return whether what `outstanding` yielded was not answered meanwhile."""
         return each in self.waits
 
     def cancel_requests_of(self, peer: object) -> None:

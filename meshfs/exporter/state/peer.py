@@ -130,12 +130,12 @@ class Peer:
 
     @property
     def logins_under_way(self) -> int:
-        """How many logins and binds have begun on the connection and are not granted yet."""
+        """Return how many logins and binds have begun on the connection and are not granted yet."""
         return len(self.binds) + sum(not session.user for session in self.sessions.values())
 
     @property
     def has_all_sessions(self) -> bool:
-        """Whether the connection has as many sessions as it may have."""
+        """Return whether the connection has as many sessions as it may have."""
         return len(self.binds) + len(self.sessions) >= limits.SESSIONS_PER_CONNECTION_MAX
 
     def end_bind(self, session_id: int) -> None:
@@ -212,7 +212,7 @@ class Peer:
         logger.log(level, "%s: " + text, self.remote, *arguments)
 
     def protection_text(self, session: Session) -> str:
-        """How the session is protected, for logs: ``SMB 3.1.1, signing AES-GMAC``."""
+        """Return how the session is protected, for logs: ``SMB 3.1.1, signing AES-GMAC``."""
         negotiated = self.connection.negotiated
         dialect = negotiated.dialect.text if negotiated.dialect is not None else "?"
         how = f"encrypted {negotiated.cipher.text}"

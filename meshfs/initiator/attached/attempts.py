@@ -190,7 +190,7 @@ class Attempts:
         return Over(error)
 
     def _answered(self, error: StatusError, channel: Channel, file_id: FileId) -> NotExecuted | Over:
-        """What a status means, other than for damage on the way."""
+        """Return what a status means, other than for damage on the way."""
         what = meaning(error.status)
         if what is Meaning.REFUSED:
             number = errno_from_status(error.status)

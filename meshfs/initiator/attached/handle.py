@@ -370,7 +370,7 @@ class Handle:
         self._port.failed(self._attempts, error, start_s)
 
     def _fitting(self, offset: int, size: int) -> int:
-        """How many bytes of ``size`` fit before the disk's end. ENOSPC where none of them does."""
+        """Return how many bytes of ``size`` fit before the disk's end. ENOSPC where none of them does."""
         room_bytes = self._port.info.size_bytes - offset
         if size and room_bytes <= 0:
             raise OSError(errno.ENOSPC, "the disk ends before")

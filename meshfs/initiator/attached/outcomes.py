@@ -87,5 +87,5 @@ _MEANINGS: Final[Mapping[int, Meaning]] = {
 
 
 def meaning(status: int) -> Meaning:
-    """What the status says."""
+    """Return what the status says."""
     return _MEANINGS.get(status, Meaning.REFUSED)

@@ -134,7 +134,7 @@ class Port:
         self._end_opens()
 
     def latest(self) -> DiskInfo:
-        """What the exporter announced last of it."""
+        """Return what the exporter announced last of it."""
         return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)
 
     async def settle(self) -> None:
@@ -198,7 +198,7 @@ class Port:
 
 
 def is_another_disk(before: DiskInfo, now: DiskInfo) -> bool:
-    """Whether what was opened before must not go on; an exporter that tells no identity is believed."""
+    """Return whether what was opened before must not go on; an exporter that tells no identity is believed."""
     if before.instance and now.instance and before.instance != now.instance:
         return True
     return now.size_bytes < before.size_bytes

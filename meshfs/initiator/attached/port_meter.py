@@ -55,7 +55,7 @@ class _Latencies:
             self._start(now + PERIOD_S)
 
     def status(self, now: float) -> tuple[int, list[int], Percentiles]:
-        """How many, the coarse buckets of all, and percentiles in ms of the last 30 to 60 seconds."""
+        """Return how many, the coarse buckets of all, and percentiles in ms of the last 30 to 60 seconds."""
         if now >= self._ends_s:
             self._move_on(now)
         lately = self._current

@@ -62,7 +62,7 @@ class Disk(Protocol):
     fences: int
 
     def latest(self) -> DiskInfo:
-        """What the exporter announced last of it."""
+        """Return what the exporter announced last of it."""
 
     def fence(self, change: int) -> None:
         """One fenced open more or less; every open looks again at whether it may be used."""
@@ -198,7 +198,7 @@ class SharedOpen:
     # --- used by attempts --------------------------------------------------------------
 
     def is_now(self, file_id: FileId) -> bool:
-        """Whether that is the open there is now. A late answer about an earlier open does not concern it."""
+        """Return whether that is the open there is now. A late answer about an earlier open does not concern it."""
         alive = self._made_in is not None and not self._made_in.why
         return alive and self._file is not None and self._file.file_id == file_id
 

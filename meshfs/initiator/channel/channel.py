@@ -133,7 +133,7 @@ class Channel:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more, and all callers have been told."""
+        """Return whether nothing can be sent any more, and all callers have been told."""
         return bool(self.requests.lost)
 
     # --- as one of a session -----------------------------------------------------------
@@ -185,7 +185,7 @@ class Channel:
 
     @property
     def logged_in(self) -> bool:
-        """Whether messages are the session's by now."""
+        """Return whether messages are the session's by now."""
         return self.requests.frames.logged_in
 
     @property
@@ -198,7 +198,7 @@ class Channel:
 
     @property
     def measuring(self) -> bool:
-        """Whether ``load`` is kept."""
+        """Return whether ``load`` is kept."""
         return self.requests.measured
 
     @property
@@ -249,7 +249,7 @@ class Channel:
         charge: int = 1,
         accept: tuple[int, ...] = (NtStatus.SUCCESS,),
     ) -> Reply:
-        """A request and its reply. StatusError when its status is none of ``accept``."""
+        """Send a request and return its reply. Raises StatusError if the status is none of ``accept``."""
         slot = self.start_request(
             command, body, tree_id=tree_id, session_id=session_id, deadline=deadline, signed=signed,
             preauth=preauth, signed_by=signed_by, charge=charge,
@@ -257,7 +257,7 @@ class Channel:
         return await self.answer(slot, accept)
 
     async def answer(self, slot: Slot, accept: tuple[int, ...] = (NtStatus.SUCCESS,)) -> Reply:
-        """The reply to what `start_request` began. StatusError when its status is none of ``accept``."""
+        """Return the reply to a request of `start_request`. Raises StatusError if the status is none of ``accept``."""
         reply: Reply = await slot
         if reply.status not in accept:
             raise StatusError(reply.status, f"{Command(slot.command).name} ({status_text(reply.status)})")

@@ -83,7 +83,7 @@ class Waiter(Protocol):
 
     @property
     def wanted(self) -> bool:
-        """Whether the caller still waits for the result."""
+        """Return whether the caller still waits for the result."""
 
 
 W = TypeVar("W", bound=Waiter)
@@ -194,7 +194,7 @@ class Window(Generic[W]):
         self._of(io_class).room.kept = max(self._credits.available + in_flight - credits, _KEPT)
 
     def app_used(self) -> bool:
-        """Whether a request of an application came since this was asked last."""
+        """Return whether a request of an application came since this was asked last."""
         room = self._app.room
         used, room.used = room.used, False
         return used

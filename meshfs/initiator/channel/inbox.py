@@ -47,7 +47,7 @@ class Inbox:
 
     @property
     def received_bytes(self) -> int:
-        """How many bytes were received in all."""
+        """Return how many bytes were received in all."""
         return self._inlet.received_bytes
 
     def readable(self) -> None:

@@ -95,7 +95,7 @@ class Liveness:
             self._probe.send()
 
     def take_signs_of_life(self, now: float) -> bool:
-        """Whether the exporter was heard since this was asked last."""
+        """Return whether the exporter was heard since this was asked last."""
         # Nothing of a large message that comes slowly is received until much of it is there (transport.expect). A few
         # bytes of a message are no sign of life: if its length was changed on its way, the message takes in the answers
         # to our probes and never comes to its end.

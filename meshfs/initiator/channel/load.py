@@ -87,7 +87,7 @@ class Load:
         self._moved_bytes, self._busy_s, self.sampled_s = 0, 0.0, now
 
     def seconds(self, size: int) -> float:
-        """How long the channel would take to be done with all that is outstanding and ``size`` bytes more."""
+        """Return how long the channel would take to be done with all that is outstanding and ``size`` bytes more."""
         seconds = (self.outstanding_bytes + size + REQUEST_BYTES) / self.rate_bytes_s
         return seconds if self.measured else seconds + UNMEASURED_S
 
@@ -97,7 +97,7 @@ class Load:
         return queue if self.measured else queue + UNMEASURED_S
 
     def to_try(self, now: float) -> bool:
-        """Whether the rate is unknown or old, and nothing is outstanding that would measure it."""
+        """Return whether the rate is unknown or old, and nothing is outstanding that would measure it."""
         return not self.outstanding_bytes and (not self.measured or now - self.sampled_s >= _STALE_S)
 
 

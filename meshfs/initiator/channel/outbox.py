@@ -36,7 +36,7 @@ class Outbox:
 
     @property
     def sent_bytes(self) -> int:
-        """How many bytes the transport has taken so far."""
+        """Return how many bytes the transport has taken so far."""
         return self._queue.sent_bytes
 
     def close(self) -> None:

@@ -27,11 +27,11 @@ class Probe:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the last ECHO has no answer yet."""
+        """Return whether the last ECHO has no answer yet."""
         return self._message_id in self._requests.slots
 
     def send(self) -> bool:
-        """Send an ECHO; False when there is no credit for it."""
+        """Send an ECHO. Returns False if there is no credit for it."""
         message_id = self._requests.start_echo(self)
         if message_id is None:
             return False

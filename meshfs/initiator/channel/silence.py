@@ -71,5 +71,5 @@ class Silence:
         return Verdict.FINE
 
     def seconds(self, now: float) -> float:
-        """How long the exporter has been silent while it owed an answer."""
+        """Return how long the exporter has been silent while it owed an answer."""
         return 0.0 if self._busy_since is None else now - max(self._last_heard, self._busy_since)

@@ -56,17 +56,17 @@ class Slot:
 
     @property
     def sent(self) -> bool:
-        """Whether the peer may act on it."""
+        """Return whether the peer may act on it."""
         return self.message_id != NOT_SENT
 
     @property
     def changes(self) -> bool:
-        """Whether the request changes the disk: executed late, it must not land over something newer."""
+        """Return whether the request changes the disk: executed late, it must not land over something newer."""
         return self.command == _WRITE
 
     @property
     def wanted(self) -> bool:
-        """Whether its caller still waits for it."""
+        """Return whether its caller still waits for it."""
         return self.task is not None
 
     def __await__(self) -> Generator[Any, Any, Any]:

@@ -28,7 +28,7 @@ class Ways(Protocol):
 
     @property
     def asks(self) -> bool:
-        """Whether to ask the exporter for more addresses than ``remotes``."""
+        """Return whether to ask the exporter for more addresses than ``remotes``."""
 
     def locals(self) -> Sequence[Interface]:
         """The interfaces of this machine that may be used, as they are now."""

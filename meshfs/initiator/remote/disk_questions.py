@@ -47,7 +47,7 @@ class DiskQuestions:
         self._reach_again_s = -inf
 
     async def ask(self, info: DiskInfo) -> tuple[DiskInfo, Session] | None:
-        """What the exporter says of the disk now, and in which session; None without an answer in time."""
+        """Return what the exporter says of the disk now, and in which session; None without an answer in time."""
         owner = self._owner
         if owner.session is None:
             await self._reach()

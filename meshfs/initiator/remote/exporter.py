@@ -237,5 +237,5 @@ class RemoteExporter:
 
 
 def _is_older(disk: DiskInfo, info: DiskInfo) -> bool:
-    """Whether ``disk`` is of the same name as ``info``, but another device or of another size."""
+    """Return whether ``disk`` is of the same name as ``info``, but another device or of another size."""
     return disk.id == info.id and (disk.instance, disk.size_bytes) != (info.instance, info.size_bytes)

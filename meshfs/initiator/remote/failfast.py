@@ -44,7 +44,7 @@ def ends_at(deadline: float, io_timeout_s: float, away_since_s: float | None) ->
 
 
 def silence_max_s(io_timeout_s: float) -> float:
-    """How long an exporter that owes an answer may be silent before its channel is given up.
+    """Return how long an exporter that owes an answer may be silent before its channel is given up.
 
     Not longer than the bound, so that an exporter that is silent for the bound counts as away. Not shorter than a
     probe takes: one tick to be sent and another one to be answered.
@@ -68,7 +68,7 @@ class Answers:
 
     @property
     def held(self) -> bool:
-        """Whether calls wait until it is known whether the disk hangs."""
+        """Return whether calls wait until it is known whether the disk hangs."""
         return self.suspected_at_s is not None
 
     def timed_out(self, start_s: float, connected_since_s: float, now: float, *, fenced: bool) -> bool:
@@ -90,7 +90,7 @@ class Answers:
         return min(deadline, max(silent_for_bound_s, self.suspected_at_s + limits.PROBE_PATIENCE_S))
 
     def hung(self, now: float, io_timeout_s: float) -> bool:
-        """Whether its calls fail at once."""
+        """Return whether its calls fail at once."""
         return now >= self.ends_at(inf, io_timeout_s)
 
     def well(self, now: float) -> None:

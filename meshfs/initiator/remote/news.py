@@ -37,7 +37,7 @@ class Addresses(Protocol):
 
     @property
     def learns_addresses(self) -> bool:
-        """Whether to ask for them at all."""
+        """Return whether to ask for them at all."""
 
     def take_remotes(self, advertised: tuple[Remote, ...]) -> None:
         """The addresses that the exporter advertises now."""

@@ -106,7 +106,7 @@ class PathKeeper:
         return self.choice.path
 
     def works(self, now: float) -> bool:
-        """Whether the plan may count on this path. A short interruption does not bring others into use."""
+        """Return whether the plan may count on this path. A short interruption does not bring others into use."""
         return self.broken_since is None or now - self.broken_since < limits.PATH_BROKEN_AFTER_S
 
     def configure(self, dead_after_s: float, silence_max_s: float) -> None:

@@ -64,12 +64,12 @@ class Paths:
 
     @property
     def learns_addresses(self) -> bool:
-        """Whether the exporter is asked for its addresses."""
+        """Return whether the exporter is asked for its addresses."""
         return self._ways.asks
 
     @property
     def may_be_several(self) -> bool:
-        """Whether a session may get more than one channel."""
+        """Return whether a session may get more than one channel."""
         return self._ways.asks or len(self.keepers) > 1
 
     async def dial(self, path: Path) -> Transport:

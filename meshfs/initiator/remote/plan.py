@@ -43,7 +43,7 @@ class Path:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What identifies the path in another plan, whatever else is known of its ends by then."""
+        """Return what identifies the path in another plan, whatever else is known of its ends by then."""
         local = self.local
         return (local.name, str(local.address.ip), self.remote.address, self.number) if local else (
             "", "", self.remote.address, self.number)  # fmt: skip

@@ -89,7 +89,7 @@ def _unplanned(left: Iterable[Path], locals_: Sequence[Interface], remotes: Sequ
 
 
 def ending(deed: Deed, *, running: bool, bound: bool, others: bool, takes_requests: bool) -> Ending:
-    """How a path ends that is not to be used.
+    """Return how a path ends that is not to be used.
 
     ``bound``: it has a channel of a living session. ``others``: other channels of that session take requests.
     ``takes_requests``: its own channel does; it does not while it is being retired.

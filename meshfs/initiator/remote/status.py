@@ -8,7 +8,7 @@ from meshfs.telemetry.documents import ChannelStatus, PathStatus, RemoteExporter
 
 
 def exporter_status(exporter: RemoteExporter, now: float) -> RemoteExporterStatus:
-    """``channels`` has an entry for every path there may be, connected or not."""
+    """Return the status of one exporter. Its ``channels`` has an entry for every planned path, connected or not."""
     retry_at = exporter.retry_at
     channels = exporter.channels
     waiting = sorted(exporter.waiting, key=lambda call: call.since_s)

@@ -108,7 +108,7 @@ async def query_disks(channel: Channel, root: OpenFile, deadline: float = inf) -
 
 
 async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> DiskInfo | None:
-    """What the exporter says of one disk, without an open of it; None if it offers no such disk.
+    """Return what the exporter says of one disk, without an open of it; None if it offers no such disk.
 
     The query on the root has the disk's name as its input. An exporter that ignores the input lists all its disks.
     """
@@ -118,7 +118,7 @@ async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> Disk
 
 
 async def query_disk(channel: Channel, file: OpenFile, disk_id: str, deadline: float = inf) -> DiskInfo:
-    """What the exporter says of the disk that ``file`` is an open of."""
+    """Return what the exporter says of the disk that ``file`` is an open of."""
     slot = start_query_disks(channel, file.tree.tree_id, file.file_id, deadline)
     return only_disk(await channel.answer(slot), disk_id)
 

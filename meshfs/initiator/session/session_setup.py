@@ -103,7 +103,7 @@ def verify(channel: Channel, reply: Reply, security: ChannelSecurity) -> None:
 
 
 def is_signed(channel: Channel, reply: Reply, security: ChannelSecurity) -> bool:
-    """Whether the reply, whose key the connection does not know, is signed with this key."""
+    """Return whether the reply, whose key the connection does not know, is signed with this key."""
     if reply.protection is not Protection.UNKNOWN:
         return False
     message = Message(memoryview(reply.raw), None, HEADER.unpack_from(reply.raw))

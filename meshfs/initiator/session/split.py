@@ -80,12 +80,12 @@ class Group:
 
     @property
     def changes(self) -> bool:
-        """Whether its parts change the disk."""
+        """Return whether its parts change the disk."""
         return self.slots[0].changes
 
     @property
     def sent(self) -> bool:
-        """Whether the peer may act on any part."""
+        """Return whether the peer may act on any part."""
         return any(slot.sent for slot in self.slots)
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -108,7 +108,7 @@ class Group:
 
 
 def _weight(error: BaseException) -> int:
-    """How much may still happen after an error.
+    """Return how much may still happen after an error.
 
     A part that is late may be executed after a replay of the whole; a part that was lost is executed before it, or not.
     """

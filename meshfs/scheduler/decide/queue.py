@@ -46,7 +46,7 @@ class Queue(Protocol):
 
     @property
     def depth(self) -> int:
-        """How many requests the disk may have at once now."""
+        """Return how many requests the disk may have at once now."""
 
     def add(self, request: DiskRequest, now: float) -> None: ...
 

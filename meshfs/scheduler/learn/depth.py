@@ -177,7 +177,7 @@ class DepthControl:
     # --- states ---
 
     def _nearly_full(self, window: Window, total: int) -> bool:
-        """Whether the disk had, on average, at least FULL_PART of the depth in force (see the header)."""
+        """Return whether the disk had, on average, at least FULL_PART of the depth in force (see the header)."""
         limits_it = window.held_back or window.depth != self._base
         return limits_it and window.latency_s * total >= FULL_PART * window.depth * window.elapsed_s > 0.0
 

@@ -11,7 +11,7 @@ from meshfs.smb.messages import FileTimes, filetime
 
 
 def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
-    """What the node that asks is told of a disk."""
+    """Return what the node that asks is told of a disk."""
     exporter = request.peer.exporter
     return FileFacts(
         name=disk.name,

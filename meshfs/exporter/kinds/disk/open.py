@@ -67,7 +67,7 @@ class DiskOpen(DiskIo):
 
     @property
     def is_left(self) -> bool:
-        """Whether its session has ended, and I/O of it is at the disk still."""
+        """Return whether its session has ended, and I/O of it is at the disk still."""
         return self.closing and not self.session.serving
 
     def stop_excluding(self) -> None:

@@ -15,7 +15,7 @@ _LEAVE, RESUME_UPDATES = 0, -2
 
 
 def facts(file: ScratchFile, name: str, volume_serial: int) -> FileFacts:
-    """What is told of a file; ``name`` is its path for an open, and its own name in a listing."""
+    """Return what is told of a file; ``name`` is its path for an open, and its own name in a listing."""
     size_bytes = len(file.data)
     return FileFacts(
         name=name,
@@ -53,7 +53,7 @@ def set_basic(file: ScratchFile, change: SetBasic) -> None:
 
 
 def changed_by(change: SetBasic) -> int:
-    """What SET_INFO has set, as change notifications tell it (NotifyFilter)."""
+    """Return what SET_INFO has set, as change notifications tell it (NotifyFilter)."""
     return int(
         (NotifyFilter.CREATION if change.creation_filetime else 0)
         | (NotifyFilter.LAST_ACCESS if change.access_filetime else 0)

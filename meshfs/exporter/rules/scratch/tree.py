@@ -79,7 +79,7 @@ class ScratchFile(Lockable):
 
     @property
     def depth(self) -> int:
-        """How many directories the file lies in: 0 for the root."""
+        """Return how many directories the file lies in: 0 for the root."""
         return sum(1 for _ in self.above())
 
     @property
