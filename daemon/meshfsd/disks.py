@@ -39,9 +39,13 @@ class Disks:
     """All disks of the node, by name. ``on_change`` is called when the state of a disk has changed."""
 
     def __init__(
-        self, exporter: Exporter, engine: Engine, pool: BufferPool, calibration: Calibration,
+        self,
+        exporter: Exporter,
+        engine: Engine,
+        pool: BufferPool,
+        calibration: Calibration,
         on_change: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.calibration = calibration
         self.served: dict[str, ServedDisk] = {}
         self._exporter = exporter
@@ -251,7 +255,8 @@ def _same_devices(node: str, wanted: Sequence[DiskConfig], found: Found) -> list
 
 def status_text(disks: Mapping[str, ServedDisk]) -> str:
     """Return the service's status text for systemd: the number of served disks, and the faults of the others."""
-    wrong = [f"{name} is {served.health.state}: {served.health.why}" for name, served in disks.items()
-             if served.health.why]  # fmt: skip
+    wrong = [
+        f"{name} is {served.health.state}: {served.health.why}" for name, served in disks.items() if served.health.why
+    ]
     served_count = sum(served.health.served for served in disks.values())
     return "; ".join([f"serving {served_count} of {len(disks)} disks", *wrong])

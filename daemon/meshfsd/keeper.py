@@ -119,10 +119,15 @@ class DiskKeeper:
         served, config = self.served, self.served.config
         try:
             disk = await open_disk(
-                config.path, engine=self._engine, cache=config.cache,
-                read_only=config.access is Access.READ_ONLY, instance=served.instance,
-                claim_timeout_s=claim_timeout_s, pool=self._pool, calls=self._calls,
-            )  # fmt: skip
+                config.path,
+                engine=self._engine,
+                cache=config.cache,
+                read_only=config.access is Access.READ_ONLY,
+                instance=served.instance,
+                claim_timeout_s=claim_timeout_s,
+                pool=self._pool,
+                calls=self._calls,
+            )
             self._check_size(disk)
         except (ConfigError, DiskUnavailable) as error:
             why = str(error).removeprefix("disk ")
@@ -171,9 +176,14 @@ class DiskKeeper:
         name, what = self.served.name, f"the record of disk {self.served.name}"
         try:
             return await bounded(
-                what, recall, self._state_folder, name, disk, timeout_s=limits.DISK_CALL_TIMEOUT_S,
+                what,
+                recall,
+                self._state_folder,
+                name,
+                disk,
+                timeout_s=limits.DISK_CALL_TIMEOUT_S,
                 late=lambda remembered: remembered.end(0, clean=False),
-            )  # fmt: skip
+            )
         except TookTooLong:
             return forgotten(name, disk)
 

@@ -79,10 +79,13 @@ class NodeExporter:
         pool = BufferPool()
         self._interfaces = KnownInterfaces()
         self._exporter = Exporter(
-            node.name, Accounts(loaded.keyring.passwords()), config.cluster.security, pool=pool,
+            node.name,
+            Accounts(loaded.keyring.passwords()),
+            config.cluster.security,
+            pool=pool,
             interfaces=lambda: offered(self._node.addresses, self._interfaces.current),
             descriptors=raise_descriptor_limit(limits.DESCRIPTORS_WANTED),
-        )  # fmt: skip
+        )
         if node.scratch_size_bytes is not None:
             self._exporter.scratch = ScratchVolume(node.scratch_size_bytes, self._exporter.now_filetime())
         self._disks = Disks(self._exporter, engine, pool, Calibration(state_folder(node.state)), self._tell_systemd)
@@ -90,7 +93,7 @@ class NodeExporter:
         self._saving = Bounded(f"the state folder {self._disks.calibration.folder}")
         self._flows = FlowControl(
             node.name, lambda: self._disks.served, lambda: self._config.node_names, time.monotonic
-        )  # fmt: skip
+        )
         self._places = Places(MetricsPlace(self._open_metrics))
         self._exporter.config_digest = config.digest
         self._exporter.processor.configure(config.processor_policy())
@@ -180,7 +183,7 @@ class NodeExporter:
         try:
             loaded = await self._reading.call(
                 read, self._config.given, self._node.name, timeout_s=limits.CONFIG_READ_TIMEOUT_S
-            )  # fmt: skip
+            )
             found = await self._disks.check(loaded.node.disks)
         except (ConfigError, TookTooLong) as error:
             logger.error("not reloaded, the old config stays in force: %s", error)

@@ -81,7 +81,7 @@ def next_record(
     came_back = boot_id == old.boot_id and device.sequence != old.sequence
     return replace(
         found, instance=old.instance, seed=seed if came_back else old.seed, written_ns=max(since_ns, old.written_ns)
-    )  # fmt: skip
+    )
 
 
 class Remembered:
@@ -169,8 +169,9 @@ class Remembered:
         logger.error(
             "disk %s: its lost writes are not noted in the state folder (%s): a restart of meshfsd before the"
             " initiators' next fsync hides them",
-            self._name, why,
-        )  # fmt: skip
+            self._name,
+            why,
+        )
 
     def end(self, written_ns: int, *, clean: bool) -> None:
         """Store the time of the last write when the disk is closed. The end is clean unless I/O is in flight.
@@ -219,8 +220,10 @@ def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
     except OSError as error:
         logger.warning(
             "disk %s: %s cannot be kept (%s): at a restart of meshfsd every writer with unflushed writes gets EIO",
-            name, path, error.strerror,
-        )  # fmt: skip
+            name,
+            path,
+            error.strerror,
+        )
         if fd is not None:
             os.close(fd)
         record = next_record(old, disk.facts.device, boot_id, seed=seed, now_ns=time.time_ns(), image_ns=image_ns)
@@ -259,8 +262,13 @@ def _decode(data: bytes, path: Path) -> Record | None:
         kept = json.loads(data)
         record = Record(**{name: kept[name] for name in Record.__slots__})
         texts: Sequence[object] = (
-            record.device, record.place, record.sequence, record.boot_id, record.instance, record.seed
-        )  # fmt: skip
+            record.device,
+            record.place,
+            record.sequence,
+            record.boot_id,
+            record.instance,
+            record.seed,
+        )
         if not all(isinstance(text, str) for text in texts) or type(record.written_ns) is not int:
             raise ValueError("a value has another type than expected")
     except (ValueError, KeyError, TypeError, RecursionError) as error:

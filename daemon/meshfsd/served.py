@@ -148,9 +148,16 @@ def make_served(node: str, config: DiskConfig, cluster: Config) -> ServedDisk:
     """Return a configured disk before its first claim: it is missing and refuses all I/O."""
     health = Health(time.monotonic())
     info = DiskInfo(
-        id=disk_id(node, config.name), node=node, name=config.name, size_bytes=0, access=config.access, verifier="",
-        cache=config.cache.value, state=DiskState.MISSING, why=health.why,
-    )  # fmt: skip
+        id=disk_id(node, config.name),
+        node=node,
+        name=config.name,
+        size_bytes=0,
+        access=config.access,
+        verifier="",
+        cache=config.cache.value,
+        state=DiskState.MISSING,
+        why=health.why,
+    )
     policy, discipline = cluster.policy(node, config.name), cluster.scheduler.discipline
     queue = make_queue(discipline, policy, CostModel())
     # The clock is read twice per request, and trio's clock costs three times as much.

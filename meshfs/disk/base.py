@@ -51,9 +51,20 @@ class DiskRequest:
     """
 
     __slots__ = (
-        "added_s", "buffer", "context", "cost_s", "flow", "length", "offset", "on_done", "op", "result",
-        "sent_s", "start", "write_through",
-    )  # fmt: skip
+        "added_s",
+        "buffer",
+        "context",
+        "cost_s",
+        "flow",
+        "length",
+        "offset",
+        "on_done",
+        "op",
+        "result",
+        "sent_s",
+        "start",
+        "write_through",
+    )
 
     def __init__(
         self,

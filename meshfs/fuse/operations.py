@@ -201,9 +201,12 @@ class Operations:
         try:
             return self._openers.truncating(int(inode), int(caller.pid), trio.current_time())
         except Ambiguous:
-            logger.warning("inode %d: an open with O_TRUNC is refused (EBUSY): two processes of another PID namespace "
-                        "opened the disk within %g s, and the kernel does not say which of them truncates; try again",
-                        inode, limits.FUSE_TRUNCATE_WITHIN_S)  # fmt: skip
+            logger.warning(
+                "inode %d: an open with O_TRUNC is refused (EBUSY): two processes of another PID namespace "
+                "opened the disk within %g s, and the kernel does not say which of them truncates; try again",
+                inode,
+                limits.FUSE_TRUNCATE_WITHIN_S,
+            )
             raise FuseError(errno.EBUSY) from None
 
     async def _truncate(self, opened: OpenFile, size: int) -> None:

@@ -89,7 +89,7 @@ class Initiator:
             if known is not None:
                 known.configure(
                     self._ways(node), multichannel.channels, multichannel.dead_after_s, settings.io_timeout_s
-                )  # fmt: skip
+                )
                 self.exporters[node.name] = known
             elif node.disks:
                 made = self.exporters[node.name] = self._exporter(node)
@@ -145,8 +145,9 @@ class Initiator:
                 for disk_id, port in self._ports.items():
                     nursery.start_soon(self._settle, disk_id, port)
         if patience.cancelled_caught:
-            logger.warning("unmounted before all writes were flushed: it took more than %g s",
-                           limits.UMOUNT_FLUSH_TIMEOUT_S)  # fmt: skip
+            logger.warning(
+                "unmounted before all writes were flushed: it took more than %g s", limits.UMOUNT_FLUSH_TIMEOUT_S
+            )
 
     async def _settle(self, disk_id: str, port: Port) -> None:
         try:

@@ -105,6 +105,7 @@ def open_device_changes() -> DeviceChanges | None:
     except OSError as error:
         logger.info(
             "the kernel does not report changes of devices here (%s): disks are looked at every %g s",
-            os.strerror(error.errno or errno.EIO), limits.DISK_CHECK_S,
-        )  # fmt: skip
+            os.strerror(error.errno or errno.EIO),
+            limits.DISK_CHECK_S,
+        )
         return None

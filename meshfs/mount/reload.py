@@ -94,8 +94,9 @@ class Reloader:
             return Outcome(failure=f"{old.config.given}: {error}")
         same = not config or await _is_config(config, old.config)
         changes = self._mount.in_force.changes(loaded)
-        refused = [f"{line} cannot change while the mesh is mounted: umount it and mount it again"
-                   for line in changes.restart]  # fmt: skip
+        refused = [
+            f"{line} cannot change while the mesh is mounted: umount it and mount it again" for line in changes.restart
+        ]
         if not same:
             refused.append(f"{config} is not the config of this mount, which is {old.config.given}")
         options = self._take_places(old, options, refused)

@@ -23,8 +23,12 @@ from meshfs.telemetry.records import MountRecord, ReloadRecord
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_SYNCHRONOUS = 1, 2, 4, 8, 16
 _MS_REMOUNT, _MS_DIRSYNC, _MS_NOATIME, _MS_RELATIME = 32, 128, 1024, 1 << 21
 _FLAGS: Final = {
-    "ro": _MS_RDONLY, "noexec": _MS_NOEXEC, "noatime": _MS_NOATIME, "sync": _MS_SYNCHRONOUS, "dirsync": _MS_DIRSYNC,
-}  # fmt: skip
+    "ro": _MS_RDONLY,
+    "noexec": _MS_NOEXEC,
+    "noatime": _MS_NOATIME,
+    "sync": _MS_SYNCHRONOUS,
+    "dirsync": _MS_DIRSYNC,
+}
 _CLEARS: Final = {"rw": "ro", "exec": "noexec", "atime": "noatime", "async": "sync"}
 _SEEN: Final = _MS_RDONLY | _MS_NOEXEC | _MS_NOATIME | _MS_SYNCHRONOUS
 

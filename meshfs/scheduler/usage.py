@@ -152,9 +152,20 @@ class _Flow:
     """Counters of one flow since it was first served; the lists are indexed by Op."""
 
     __slots__ = (
-        "_latencies_noted", "_latency_notes", "bytes", "completions", "cost_s", "disk_latency", "errors",
-        "latency", "notes", "served_s", "times_s", "waited_s", "waited_until",
-    )  # fmt: skip
+        "_latencies_noted",
+        "_latency_notes",
+        "bytes",
+        "completions",
+        "cost_s",
+        "disk_latency",
+        "errors",
+        "latency",
+        "notes",
+        "served_s",
+        "times_s",
+        "waited_s",
+        "waited_until",
+    )
 
     def __init__(self) -> None:
         self.completions = [0] * len(Op)

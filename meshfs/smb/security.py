@@ -28,9 +28,16 @@ Memory = memoryview | bytearray
 def derive_key(session_key: bytes, label: bytes, context: bytes, length: int = 16) -> bytes:
     """Derive a key by SP800-108 in counter mode, with a counter and a length of 32 bits (MS-SMB2 3.1.4.2)."""
     return KBKDFHMAC(
-        algorithm=SHA256(), mode=Mode.CounterMode, length=length, rlen=4, llen=4,
-        location=CounterLocation.BeforeFixed, label=label, context=context, fixed=None,
-    ).derive(session_key)  # fmt: skip
+        algorithm=SHA256(),
+        mode=Mode.CounterMode,
+        length=length,
+        rlen=4,
+        llen=4,
+        location=CounterLocation.BeforeFixed,
+        label=label,
+        context=context,
+        fixed=None,
+    ).derive(session_key)
 
 
 class PreauthHash:

@@ -110,10 +110,16 @@ def test_an_unsigned_cancel_is_not_obeyed(secured: Stage, whose: str, named: str
         assert pending.status == NtStatus.PENDING
         claimed = {"no-session": 0, "foreign-session": other.session_id, "own-session": session.session_id}[whose]
         by_async = named == "async"
-        cancel = pack_header(
-            Command.CANCEL, message_id=watch, session_id=claimed,
-            flags=int(Flags.ASYNC_COMMAND) if by_async else 0, async_id=pending.async_id if by_async else None,
-        ) + EchoRequest().pack()  # fmt: skip
+        cancel = (
+            pack_header(
+                Command.CANCEL,
+                message_id=watch,
+                session_id=claimed,
+                flags=int(Flags.ASYNC_COMMAND) if by_async else 0,
+                async_id=pending.async_id if by_async else None,
+            )
+            + EchoRequest().pack()
+        )
         session.socket.sendall(framed(cancel))
         # The exporter may end the connection for it; it must not answer the request as cancelled.
         with suppress(*GONE):

@@ -115,20 +115,36 @@ class World:
         exporter, peer = self.exporter, self.mine.peer
         sessions = sorted(
             (
-                session.id, session.state, session.user, sorted(session.trees), session.last_tree_id,
+                session.id,
+                session.state,
+                session.user,
+                sorted(session.trees),
+                session.last_tree_id,
                 [(each.file_id, each.channel_sequence, len(each.waits)) for each in session.opens.values()],
-                len(session.channels), len(session.binding), len(session.logins), len(session.closing),
+                len(session.channels),
+                len(session.binding),
+                len(session.logins),
+                len(session.closing),
                 session.preauth.value,
             )
             for session in exporter.sessions.values()
-        )  # fmt: skip
+        )
         negotiated = peer.connection.negotiated
         return (
-            sessions, bytes(self.disk.data), self.disk.in_flight, bool(exporter.disks.all()[0].locks),
-            sorted(peer.waiting), sorted(peer.cancellable), sorted(peer.binds), len(exporter.peers),
-            peer.window.limit, peer.received.frame_max_bytes, negotiated.preauth.value, negotiated.dialect,
+            sessions,
+            bytes(self.disk.data),
+            self.disk.in_flight,
+            bool(exporter.disks.all()[0].locks),
+            sorted(peer.waiting),
+            sorted(peer.cancellable),
+            sorted(peer.binds),
+            len(exporter.peers),
+            peer.window.limit,
+            peer.received.frame_max_bytes,
+            negotiated.preauth.value,
+            negotiated.dialect,
             {name: count for name, count in exporter.counters.items() if name not in ALLOWED_COUNTERS},
-        )  # fmt: skip
+        )
 
 
 #: What refusals are counted by.
@@ -147,11 +163,16 @@ def message(
     flags |= SIGNED if signed_by is not None else 0
     made = bytearray(
         pack_header(
-            command, message_id=message_id, session_id=session_id, tree_id=client.tree_id, credits=1,
-            credit_charge=1, flags=flags,
+            command,
+            message_id=message_id,
+            session_id=session_id,
+            tree_id=client.tree_id,
+            credits=1,
+            credit_charge=1,
+            flags=flags,
         )
         + world.body(command)
-    )  # fmt: skip
+    )
     if signed_by is not None:
         assert signed_by.security is not None
         client.connection.sign(made, signed_by.security)
@@ -197,16 +218,23 @@ ENDS: dict[str, tuple[Security, Make]] = {
     "changed header": (_SIGN, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine), 14)),
     "another's key": (_SIGN, lambda w, c: message(w, c, session_id=_mine(w), signed_by=w.foreign)),
     "wrong signature, signing optional": (
-        Security.NONE, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine))),
+        Security.NONE,
+        lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine)),
+    ),
     "wrong signature under encrypt": (
-        _ENCRYPT, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine))),
+        _ENCRYPT,
+        lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine)),
+    ),
     "sealed for a foreign session": (
-        _ENCRYPT, lambda w, c: sealed(w, message(w, c, session_id=_foreign(w)), w.foreign)),
+        _ENCRYPT,
+        lambda w, c: sealed(w, message(w, c, session_id=_foreign(w)), w.foreign),
+    ),
     "sealed, inside a foreign session": (
-        _ENCRYPT, lambda w, c: sealed(w, message(w, c, session_id=_foreign(w)), w.mine)),
-    "sealed and changed": (
-        _ENCRYPT, lambda w, c: damaged(sealed(w, message(w, c, session_id=_mine(w)), w.mine), 70)),
-}  # fmt: skip
+        _ENCRYPT,
+        lambda w, c: sealed(w, message(w, c, session_id=_foreign(w)), w.mine),
+    ),
+    "sealed and changed": (_ENCRYPT, lambda w, c: damaged(sealed(w, message(w, c, session_id=_mine(w)), w.mine), 70)),
+}
 
 
 def ends(world: World, *parts: bytearray) -> bool:

@@ -50,7 +50,7 @@ class Shelf:
         await until(lambda: self.available() == limits.CREDITS_MAX)
         assert all(
             lane.held == 0 for port in self.ports for shared in port.shared_opens() for lane in shared.lanes.values()
-        )  # fmt: skip
+        )
         (channel,) = self.pair.session.channels
         assert channel.outstanding == 0
 

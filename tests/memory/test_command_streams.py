@@ -31,8 +31,11 @@ def shell(command: tuple[str, ...], redirection: str, folder: Path) -> subproces
     script = f'"$@" {redirection}'
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", script, "bash", *line],
-        capture_output=True, text=True, timeout=GUARD_S, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=GUARD_S,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -149,17 +149,21 @@ def test_random_frames_of_a_stranger():
     assert server.pool.used_bytes == 0
 
 
-@pytest.mark.parametrize("frame", [
-    prefix(limits.FRAME_MAX_UNAUTHENTICATED_BYTES + 1),
-    prefix(10) + bytes(10),
-    b"\xff\xff\xff\xff",
-    framed(b"\xffSMB" + bytes(100)),
-    framed(b"\xfcSMB" + bytes(100)),
-    framed(b"\xfdSMB" + bytes(100)),
-    framed(b"GET / HTTP/1.1\r\nHost: somebody who took us for a web server\r\n\r\n"),
-    framed(b"\xfeSMB" + bytes(60)),
-    framed(pack_header(0, flags=1) + BODIES[Command.NEGOTIATE]),
-], ids=["too long", "too short", "16 MiB", "SMB 1", "compressed", "transform", "HTTP", "zeros", "reply"])  # fmt: skip
+@pytest.mark.parametrize(
+    "frame",
+    [
+        prefix(limits.FRAME_MAX_UNAUTHENTICATED_BYTES + 1),
+        prefix(10) + bytes(10),
+        b"\xff\xff\xff\xff",
+        framed(b"\xffSMB" + bytes(100)),
+        framed(b"\xfcSMB" + bytes(100)),
+        framed(b"\xfdSMB" + bytes(100)),
+        framed(b"GET / HTTP/1.1\r\nHost: somebody who took us for a web server\r\n\r\n"),
+        framed(b"\xfeSMB" + bytes(60)),
+        framed(pack_header(0, flags=1) + BODIES[Command.NEGOTIATE]),
+    ],
+    ids=["too long", "too short", "16 MiB", "SMB 1", "compressed", "transform", "HTTP", "zeros", "reply"],
+)
 def test_frames_that_end_a_connection(frame):
     client = RawInitiator(make_exporter())
     with pytest.raises(RemoteProtocolError):

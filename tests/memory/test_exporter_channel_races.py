@@ -17,11 +17,22 @@ CONNECTIONS_MAX = 8
 BLOCK = 512
 #: What a request may be answered with while sessions and opens vanish under it.
 EXPECTED = {
-    0, NtStatus.PENDING, NtStatus.MORE_PROCESSING_REQUIRED, NtStatus.USER_SESSION_DELETED, NtStatus.FILE_CLOSED,
-    NtStatus.NETWORK_NAME_DELETED, NtStatus.FILE_NOT_AVAILABLE, NtStatus.REQUEST_NOT_ACCEPTED, NtStatus.CANCELLED,
-    NtStatus.LOGON_FAILURE, NtStatus.ACCESS_DENIED, NtStatus.RANGE_NOT_LOCKED, NtStatus.FILE_LOCK_CONFLICT,
-    NtStatus.INSUFFICIENT_RESOURCES, NtStatus.NOT_SUPPORTED,
-}  # fmt: skip
+    0,
+    NtStatus.PENDING,
+    NtStatus.MORE_PROCESSING_REQUIRED,
+    NtStatus.USER_SESSION_DELETED,
+    NtStatus.FILE_CLOSED,
+    NtStatus.NETWORK_NAME_DELETED,
+    NtStatus.FILE_NOT_AVAILABLE,
+    NtStatus.REQUEST_NOT_ACCEPTED,
+    NtStatus.CANCELLED,
+    NtStatus.LOGON_FAILURE,
+    NtStatus.ACCESS_DENIED,
+    NtStatus.RANGE_NOT_LOCKED,
+    NtStatus.FILE_LOCK_CONFLICT,
+    NtStatus.INSUFFICIENT_RESOURCES,
+    NtStatus.NOT_SUPPORTED,
+}
 
 
 def check_tables(exporter: Exporter) -> None:
@@ -173,10 +184,19 @@ class World:
 
     def run(self) -> None:
         happenings = [
-            *[self.connect] * 3, *[self.log_in] * 2, self.log_in_again, *[self.begin_bind] * 3,
-            *[self.go_on_binding] * 4, self.lose, self.log_off, self.forget, *[self.work] * 6, self.close, self.hold,
+            *[self.connect] * 3,
+            *[self.log_in] * 2,
+            self.log_in_again,
+            *[self.begin_bind] * 3,
+            *[self.go_on_binding] * 4,
+            self.lose,
+            self.log_off,
+            self.forget,
+            *[self.work] * 6,
+            self.close,
+            self.hold,
             self.release,
-        ]  # fmt: skip
+        ]
         for _ in range(STEPS):
             self.rng.choice(happenings)()
             check_tables(self.exporter)

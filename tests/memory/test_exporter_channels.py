@@ -218,17 +218,20 @@ def test_a_bind_of_no_session(client):
     assert_unharmed(client)
 
 
-@pytest.mark.parametrize(("session", "connection", "status"), [
-    ({"dialects": (Dialect.SMB_3_0_2,)}, {"dialects": (Dialect.SMB_3_0,)}, NtStatus.INVALID_PARAMETER),
-    ({"signing": (CMAC,)}, {"dialects": (Dialect.SMB_3_0,)}, NtStatus.INVALID_PARAMETER),
-    ({"ciphers": (Cipher.AES_128_CCM,)}, {}, NtStatus.INVALID_PARAMETER),
-    ({"ciphers": ()}, {}, NtStatus.INVALID_PARAMETER),
-    ({}, {"guid": b"another client's"}, NtStatus.USER_SESSION_DELETED),
-    ({}, {"signing": (CMAC,)}, NtStatus.REQUEST_OUT_OF_SEQUENCE),
-    ({}, {"dialects": (Dialect.SMB_3_0,)}, NtStatus.REQUEST_OUT_OF_SEQUENCE),
-    ({"signing": (HMAC,)}, {}, NtStatus.NOT_SUPPORTED),
-    ({"signing": (CMAC,)}, {}, NtStatus.NOT_SUPPORTED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("session", "connection", "status"),
+    [
+        ({"dialects": (Dialect.SMB_3_0_2,)}, {"dialects": (Dialect.SMB_3_0,)}, NtStatus.INVALID_PARAMETER),
+        ({"signing": (CMAC,)}, {"dialects": (Dialect.SMB_3_0,)}, NtStatus.INVALID_PARAMETER),
+        ({"ciphers": (Cipher.AES_128_CCM,)}, {}, NtStatus.INVALID_PARAMETER),
+        ({"ciphers": ()}, {}, NtStatus.INVALID_PARAMETER),
+        ({}, {"guid": b"another client's"}, NtStatus.USER_SESSION_DELETED),
+        ({}, {"signing": (CMAC,)}, NtStatus.REQUEST_OUT_OF_SEQUENCE),
+        ({}, {"dialects": (Dialect.SMB_3_0,)}, NtStatus.REQUEST_OUT_OF_SEQUENCE),
+        ({"signing": (HMAC,)}, {}, NtStatus.NOT_SUPPORTED),
+        ({"signing": (CMAC,)}, {}, NtStatus.NOT_SUPPORTED),
+    ],
+)
 def test_a_bind_by_another_negotiation_is_refused_and_the_refusal_signed(disk, session, connection, status):
     client = RawInitiator(make_exporter(disk0=disk)).log_in(to_be_bound=True, **session)
     reply = RawBind(connect(client.exporter, **connection), client).step()
@@ -630,8 +633,12 @@ def test_a_bind_ends_no_previous_session(client):
 def test_a_session_is_used_only_where_it_is_bound(client):
     other = connect(client.exporter)
     other.security, other.session_id = client.security, client.session_id
-    requests = [(Command.ECHO, ECHO), (Command.TREE_CONNECT, ECHO), (Command.READ, read_body(1, 0, 1)),
-                (Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, RawBind(other, client).token).pack())]  # fmt: skip
+    requests = [
+        (Command.ECHO, ECHO),
+        (Command.TREE_CONNECT, ECHO),
+        (Command.READ, read_body(1, 0, 1)),
+        (Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, RawBind(other, client).token).pack()),
+    ]
     for command, body in requests:
         reply = other.call(command, body)
         assert reply.status == NtStatus.USER_SESSION_DELETED

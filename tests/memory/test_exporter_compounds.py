@@ -219,12 +219,20 @@ def wide_compound(client, *parts):
         ids.append(client.next_id)
         client.next_id += header["credit_charge"]
     messages = [
-        bytearray(pack_header(
-            command, message_id=message_id, tree_id=client.tree_id, session_id=client.session_id, credits=64,
-            flags=Flags.SIGNED, **header,
-        ) + body)
+        bytearray(
+            pack_header(
+                command,
+                message_id=message_id,
+                tree_id=client.tree_id,
+                session_id=client.session_id,
+                credits=64,
+                flags=Flags.SIGNED,
+                **header,
+            )
+            + body
+        )
         for message_id, (command, body, header) in zip(ids, parts, strict=True)
-    ]  # fmt: skip
+    ]
     client.deliver(client.connection.protect(messages, client.security, None))
     return ids
 
@@ -238,9 +246,10 @@ def test_what_compounds_hold_while_a_disk_hangs_is_charged_to_their_node():
     hangs.stall()
     for _ in range(10):
         wide_compound(
-            client, (Command.READ, read_body(first, 0, size), {"credit_charge": 64}),
+            client,
+            (Command.READ, read_body(first, 0, size), {"credit_charge": 64}),
             (Command.READ, read_body(second, 0, 512), {"credit_charge": 1}),
-        )  # fmt: skip
+        )
     account = client.exporter.usage.of("n2").memory
     assert account.used_bytes >= 10 * size
     client.peer.lost()

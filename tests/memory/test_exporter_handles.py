@@ -23,10 +23,17 @@ from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 
-WITHOUT_FILE = frozenset((
-    Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_CONNECT, Command.TREE_DISCONNECT, Command.CREATE, Command.ECHO,
-    Command.CANCEL,
-))  # fmt: skip
+WITHOUT_FILE = frozenset(
+    (
+        Command.SESSION_SETUP,
+        Command.LOGOFF,
+        Command.TREE_CONNECT,
+        Command.TREE_DISCONNECT,
+        Command.CREATE,
+        Command.ECHO,
+        Command.CANCEL,
+    )
+)
 UNPAID = TRANSACT_SIZE_MAX_BYTES + 1
 
 

@@ -150,12 +150,15 @@ def test_write_through_reaches_the_disk_as_such(disk, client):
     assert seen == [(Op.WRITE, True), (Op.WRITE, False), (Op.WRITE, True)]
 
 
-@pytest.mark.parametrize(("code", "status"), [
-    (errno.EIO, NtStatus.IO_DEVICE_ERROR),
-    (errno.ENOSPC, NtStatus.DISK_FULL),
-    (errno.EROFS, NtStatus.MEDIA_WRITE_PROTECTED),
-    (errno.ENODATA, NtStatus.DEVICE_DATA_ERROR),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (errno.EIO, NtStatus.IO_DEVICE_ERROR),
+        (errno.ENOSPC, NtStatus.DISK_FULL),
+        (errno.EROFS, NtStatus.MEDIA_WRITE_PROTECTED),
+        (errno.ENODATA, NtStatus.DEVICE_DATA_ERROR),
+    ],
+)
 def test_errors_of_the_disk_reach_the_initiator(disk, client, code, status):
     file_id = client.open("disk0")
     disk.fail(4096, 8192, code)

@@ -101,8 +101,10 @@ def test_refusals_are_signed_once_under_one_message_id(client: RawInitiator, why
             second_channel(client, RawInitiator(client.exporter))
         client.next_bind_id[0] = limits.BIND_MESSAGE_IDS - 10
     negotiation = {
-        "signing": {"signing": (CMAC,)}, "dialect": {"dialects": (Dialect.SMB_3_0,)}, "guid": {"guid": bytes(16)},
-    }.get(why, {})  # fmt: skip
+        "signing": {"signing": (CMAC,)},
+        "dialect": {"dialects": (Dialect.SMB_3_0,)},
+        "guid": {"guid": bytes(16)},
+    }.get(why, {})
     first_id = client.next_bind_id[0] + 3
     signed = 0
     for attempt in range(3):

@@ -65,13 +65,16 @@ def another(client: RawInitiator, node: str = "n3", share: str = "disks-system")
 # --- CREATE ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("disposition", "action"), [
-    (CreateDisposition.OPEN, CreateAction.OPENED),
-    (CreateDisposition.OPEN_IF, CreateAction.OPENED),
-    (CreateDisposition.OVERWRITE, CreateAction.OVERWRITTEN),
-    (CreateDisposition.OVERWRITE_IF, CreateAction.OVERWRITTEN),
-    (CreateDisposition.SUPERSEDE, CreateAction.SUPERSEDED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("disposition", "action"),
+    [
+        (CreateDisposition.OPEN, CreateAction.OPENED),
+        (CreateDisposition.OPEN_IF, CreateAction.OPENED),
+        (CreateDisposition.OVERWRITE, CreateAction.OVERWRITTEN),
+        (CreateDisposition.OVERWRITE_IF, CreateAction.OVERWRITTEN),
+        (CreateDisposition.SUPERSEDE, CreateAction.SUPERSEDED),
+    ],
+)
 def test_overwriting_a_disk_keeps_its_size_and_content(client, disposition, action):
     client.call(Command.WRITE, write_body(client.open("disk0"), 0, b"content"))
     reply = client.create("DISK0", disposition=disposition)
@@ -80,38 +83,41 @@ def test_overwriting_a_disk_keeps_its_size_and_content(client, disposition, acti
     assert client.call(Command.READ, read_body(response.file_id.volatile, 0, 7)).data == b"content"
 
 
-@pytest.mark.parametrize(("fields", "status"), [
-    ({"name": "new", "disposition": CreateDisposition.OPEN}, NtStatus.OBJECT_NAME_NOT_FOUND),
-    ({"name": "new", "disposition": CreateDisposition.OVERWRITE}, NtStatus.OBJECT_NAME_NOT_FOUND),
-    ({"name": "new", "disposition": CreateDisposition.CREATE}, NtStatus.ACCESS_DENIED),
-    ({"name": "new", "disposition": CreateDisposition.OPEN_IF}, NtStatus.ACCESS_DENIED),
-    ({"name": "disk0", "disposition": CreateDisposition.CREATE}, NtStatus.OBJECT_NAME_COLLISION),
-    ({"name": "disk0", "disposition": 6}, NtStatus.INVALID_PARAMETER),
-    ({"name": "disk0", "options": CreateOptions.DIRECTORY_FILE}, NtStatus.NOT_A_DIRECTORY),
-    ({"name": "disk0", "options": CreateOptions.DELETE_ON_CLOSE}, NtStatus.ACCESS_DENIED),
-    ({"name": "disk0", "options": CreateOptions.OPEN_BY_FILE_ID}, NtStatus.NOT_SUPPORTED),
-    ({"name": "disk0", "options": 0x41}, NtStatus.INVALID_PARAMETER),
-    ({"name": "disk0", "access": int(AccessMask.DELETE)}, NtStatus.ACCESS_DENIED),
-    ({"name": "disk0", "access": 0}, NtStatus.ACCESS_DENIED),
-    ({"name": "disk0", "share": 8}, NtStatus.INVALID_PARAMETER),
-    ({"name": "disk0", "impersonation": 4}, NtStatus.BAD_IMPERSONATION_LEVEL),
-    ({"name": "\\disk0"}, NtStatus.INVALID_PARAMETER),
-    ({"name": "folder\\disk0"}, NtStatus.OBJECT_PATH_NOT_FOUND),
-    ({"name": "disk*"}, NtStatus.OBJECT_NAME_INVALID),
-    ({"name": "disk0:stream"}, NtStatus.OBJECT_NAME_INVALID),
-    ({"name": "disk0::$DATA"}, 0),
-    ({"name": "x" * 5000}, NtStatus.OBJECT_NAME_NOT_FOUND),
-    ({"name": "\ud7ff\x01"}, NtStatus.OBJECT_NAME_NOT_FOUND),
-    ({"name": "", "options": CreateOptions.NON_DIRECTORY_FILE, "access": LIST}, NtStatus.FILE_IS_A_DIRECTORY),
-    ({"name": "", "access": int(AccessMask.WRITE_DATA)}, NtStatus.ACCESS_DENIED),
-    ({"name": "", "access": LIST, "disposition": CreateDisposition.CREATE}, NtStatus.OBJECT_NAME_COLLISION),
-    ({"name": "", "access": LIST, "disposition": CreateDisposition.SUPERSEDE}, NtStatus.INVALID_PARAMETER),
-    ({"name": "", "access": int(AccessMask.MAXIMUM_ALLOWED)}, 0),
-    ({"name": "", "access": int(AccessMask.GENERIC_ALL)}, 0),
-    ({"name": "disk0", "access": int(AccessMask.GENERIC_ALL)}, 0),
-    ({"name": "disk0", "contexts": ((b"TWrp", bytes(8)),)}, NtStatus.OBJECT_NAME_NOT_FOUND),
-    ({"name": "disk0", "contexts": ((b"DHnQ", bytes(16)), (b"RqLs", bytes(32)))}, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"name": "new", "disposition": CreateDisposition.OPEN}, NtStatus.OBJECT_NAME_NOT_FOUND),
+        ({"name": "new", "disposition": CreateDisposition.OVERWRITE}, NtStatus.OBJECT_NAME_NOT_FOUND),
+        ({"name": "new", "disposition": CreateDisposition.CREATE}, NtStatus.ACCESS_DENIED),
+        ({"name": "new", "disposition": CreateDisposition.OPEN_IF}, NtStatus.ACCESS_DENIED),
+        ({"name": "disk0", "disposition": CreateDisposition.CREATE}, NtStatus.OBJECT_NAME_COLLISION),
+        ({"name": "disk0", "disposition": 6}, NtStatus.INVALID_PARAMETER),
+        ({"name": "disk0", "options": CreateOptions.DIRECTORY_FILE}, NtStatus.NOT_A_DIRECTORY),
+        ({"name": "disk0", "options": CreateOptions.DELETE_ON_CLOSE}, NtStatus.ACCESS_DENIED),
+        ({"name": "disk0", "options": CreateOptions.OPEN_BY_FILE_ID}, NtStatus.NOT_SUPPORTED),
+        ({"name": "disk0", "options": 0x41}, NtStatus.INVALID_PARAMETER),
+        ({"name": "disk0", "access": int(AccessMask.DELETE)}, NtStatus.ACCESS_DENIED),
+        ({"name": "disk0", "access": 0}, NtStatus.ACCESS_DENIED),
+        ({"name": "disk0", "share": 8}, NtStatus.INVALID_PARAMETER),
+        ({"name": "disk0", "impersonation": 4}, NtStatus.BAD_IMPERSONATION_LEVEL),
+        ({"name": "\\disk0"}, NtStatus.INVALID_PARAMETER),
+        ({"name": "folder\\disk0"}, NtStatus.OBJECT_PATH_NOT_FOUND),
+        ({"name": "disk*"}, NtStatus.OBJECT_NAME_INVALID),
+        ({"name": "disk0:stream"}, NtStatus.OBJECT_NAME_INVALID),
+        ({"name": "disk0::$DATA"}, 0),
+        ({"name": "x" * 5000}, NtStatus.OBJECT_NAME_NOT_FOUND),
+        ({"name": "\ud7ff\x01"}, NtStatus.OBJECT_NAME_NOT_FOUND),
+        ({"name": "", "options": CreateOptions.NON_DIRECTORY_FILE, "access": LIST}, NtStatus.FILE_IS_A_DIRECTORY),
+        ({"name": "", "access": int(AccessMask.WRITE_DATA)}, NtStatus.ACCESS_DENIED),
+        ({"name": "", "access": LIST, "disposition": CreateDisposition.CREATE}, NtStatus.OBJECT_NAME_COLLISION),
+        ({"name": "", "access": LIST, "disposition": CreateDisposition.SUPERSEDE}, NtStatus.INVALID_PARAMETER),
+        ({"name": "", "access": int(AccessMask.MAXIMUM_ALLOWED)}, 0),
+        ({"name": "", "access": int(AccessMask.GENERIC_ALL)}, 0),
+        ({"name": "disk0", "access": int(AccessMask.GENERIC_ALL)}, 0),
+        ({"name": "disk0", "contexts": ((b"TWrp", bytes(8)),)}, NtStatus.OBJECT_NAME_NOT_FOUND),
+        ({"name": "disk0", "contexts": ((b"DHnQ", bytes(16)), (b"RqLs", bytes(32)))}, 0),
+    ],
+)
 def test_create(client, fields, status):
     assert client.create(**fields).status == status
 
@@ -246,16 +252,19 @@ def test_closing_ends_a_lock_that_waits(client):
     assert other.take(message_id).status == NtStatus.RANGE_NOT_LOCKED
 
 
-@pytest.mark.parametrize(("elements", "status"), [
-    ((), NtStatus.INVALID_PARAMETER),
-    (((0, 1, 0),), NtStatus.INVALID_PARAMETER),
-    (((0, 1, EXCLUSIVE | SHARED),), NtStatus.INVALID_PARAMETER),
-    (((0, 1, EXCLUSIVE), (5, 1, EXCLUSIVE)), NtStatus.INVALID_PARAMETER),
-    (((0, 1, UNLOCK), (5, 1, EXCLUSIVE | NOW)), NtStatus.RANGE_NOT_LOCKED),
-    (((0, 1, UNLOCK | NOW),), NtStatus.INVALID_PARAMETER),
-    ((((1 << 64) - 1, 2, EXCLUSIVE | NOW),), NtStatus.INVALID_LOCK_RANGE),
-    (((0, 1, 0xFFFFFFFF),), NtStatus.INVALID_PARAMETER),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("elements", "status"),
+    [
+        ((), NtStatus.INVALID_PARAMETER),
+        (((0, 1, 0),), NtStatus.INVALID_PARAMETER),
+        (((0, 1, EXCLUSIVE | SHARED),), NtStatus.INVALID_PARAMETER),
+        (((0, 1, EXCLUSIVE), (5, 1, EXCLUSIVE)), NtStatus.INVALID_PARAMETER),
+        (((0, 1, UNLOCK), (5, 1, EXCLUSIVE | NOW)), NtStatus.RANGE_NOT_LOCKED),
+        (((0, 1, UNLOCK | NOW),), NtStatus.INVALID_PARAMETER),
+        ((((1 << 64) - 1, 2, EXCLUSIVE | NOW),), NtStatus.INVALID_LOCK_RANGE),
+        (((0, 1, 0xFFFFFFFF),), NtStatus.INVALID_PARAMETER),
+    ],
+)
 def test_bad_locks(client, elements, status):
     assert client.call(Command.LOCK, lock_body(client.open("disk0"), *elements)).status == status
 
@@ -380,29 +389,35 @@ def test_information_of_disk_root_and_volume(client):
     assert info(client, disk, 4, 0).status == NtStatus.NOT_SUPPORTED
 
 
-@pytest.mark.parametrize(("info_class", "buffer", "status"), [
-    (20, struct.pack("<Q", 0), 0),
-    (20, struct.pack("<Q", 1 << 20), 0),
-    (20, struct.pack("<Q", 4096), NtStatus.ACCESS_DENIED),
-    (20, struct.pack("<Q", 1 << 21), NtStatus.DISK_FULL),
-    (19, struct.pack("<Q", 4096), 0),
-    (13, b"\1", NtStatus.ACCESS_DENIED),
-    (13, b"\0", 0),
-    (10, struct.pack("<QQI", 0, 0, 2) + "x".encode("utf-16-le"), NtStatus.ACCESS_DENIED),
-    (20, b"", NtStatus.INFO_LENGTH_MISMATCH),
-    (99, b"", NtStatus.INVALID_INFO_CLASS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("info_class", "buffer", "status"),
+    [
+        (20, struct.pack("<Q", 0), 0),
+        (20, struct.pack("<Q", 1 << 20), 0),
+        (20, struct.pack("<Q", 4096), NtStatus.ACCESS_DENIED),
+        (20, struct.pack("<Q", 1 << 21), NtStatus.DISK_FULL),
+        (19, struct.pack("<Q", 4096), 0),
+        (13, b"\1", NtStatus.ACCESS_DENIED),
+        (13, b"\0", 0),
+        (10, struct.pack("<QQI", 0, 0, 2) + "x".encode("utf-16-le"), NtStatus.ACCESS_DENIED),
+        (20, b"", NtStatus.INFO_LENGTH_MISMATCH),
+        (99, b"", NtStatus.INVALID_INFO_CLASS),
+    ],
+)
 def test_set_info_changes_nothing(client, info_class, buffer, status):
     file_id = client.open("disk0")
     body = SetInfoRequest(FileId(file_id, file_id), 1, info_class, buffer)
     assert client.call(Command.SET_INFO, body.pack()).status == status
 
 
-@pytest.mark.parametrize(("code", "status"), [
-    (0x00060194, NtStatus.FS_DRIVER_REQUIRED),
-    (0x00090028, NtStatus.INVALID_DEVICE_REQUEST),
-    (0x0011C017, NtStatus.INVALID_DEVICE_REQUEST),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (0x00060194, NtStatus.FS_DRIVER_REQUIRED),
+        (0x00090028, NtStatus.INVALID_DEVICE_REQUEST),
+        (0x0011C017, NtStatus.INVALID_DEVICE_REQUEST),
+    ],
+)
 def test_other_ioctls(client, code, status):
     file_id = client.open("disk0")
     body = IoctlRequest(code, FileId(file_id, file_id), b"", 1024)

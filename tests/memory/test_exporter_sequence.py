@@ -236,20 +236,43 @@ def test_requests_that_wait_are_outstanding_too(client, file_id, command):
 # --- numbers ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sequence", "than", "newer"), [
-    (0, 0, True), (1, 0, True), (0x7FFF, 0, True), (0x8000, 0, False), (0xFFFF, 0, False),
-    (0, 0xFFFF, True), (0x7FFE, 0xFFFF, True), (0x7FFF, 0xFFFF, False), (0xFFFE, 0xFFFF, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sequence", "than", "newer"),
+    [
+        (0, 0, True),
+        (1, 0, True),
+        (0x7FFF, 0, True),
+        (0x8000, 0, False),
+        (0xFFFF, 0, False),
+        (0, 0xFFFF, True),
+        (0x7FFE, 0xFFFF, True),
+        (0x7FFF, 0xFFFF, False),
+        (0xFFFE, 0xFFFF, False),
+    ],
+)
 def test_newer_by_16_bits(sequence, than, newer):
     assert is_newer_or_equal(sequence, than) is newer
 
 
 #: What Windows does one after the other (smbtorture's smb2.replay.channel-sequence): sequence, whether served.
 WINDOWS = (
-    (0, True), (0x8000, False), (0x8001, False), (0xABCD, False), (0xFFFF, False), (0x7FFF, True), (0x7FFE, False),
-    (0, False), (0x1234, False), (0x8000, True), (0xFFFF, True), (0, True), (1, True), (0, False), (1, True),
+    (0, True),
+    (0x8000, False),
+    (0x8001, False),
+    (0xABCD, False),
     (0xFFFF, False),
-)  # fmt: skip
+    (0x7FFF, True),
+    (0x7FFE, False),
+    (0, False),
+    (0x1234, False),
+    (0x8000, True),
+    (0xFFFF, True),
+    (0, True),
+    (1, True),
+    (0, False),
+    (1, True),
+    (0xFFFF, False),
+)
 
 
 @pytest.mark.parametrize("flags", [0, REPLAY])
@@ -308,8 +331,9 @@ def test_each_part_of_a_compound_is_judged_by_itself(disk, client, file_id):
 
 def test_related_parts_use_the_open_of_the_create_before_and_its_sequence(disk, client):
     related = int(Flags.RELATED_OPERATIONS)
-    create = CreateRequest("disk0", int(AccessMask.READ_DATA | AccessMask.WRITE_DATA), SHARE_ALL,
-                           CreateDisposition.OPEN).pack()  # fmt: skip
+    create = CreateRequest(
+        "disk0", int(AccessMask.READ_DATA | AccessMask.WRITE_DATA), SHARE_ALL, CreateDisposition.OPEN
+    ).pack()
     file_id = RELATED_FILE.volatile
     ids = client.compound(
         (Command.CREATE, create, {"status": 7}),

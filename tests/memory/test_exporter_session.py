@@ -85,11 +85,14 @@ def test_every_dialect_and_signing_algorithm_logs_in(dialect, signing):
     assert (reply.status, reply.protection) == (0, Protection.SIGNED)
 
 
-@pytest.mark.parametrize(("dialect", "cipher"), [
-    *((Dialect.SMB_3_1_1, cipher) for cipher in ALL_CIPHERS),
-    (Dialect.SMB_3_0, Cipher.AES_128_CCM),
-    (Dialect.SMB_3_0_2, Cipher.AES_128_CCM),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dialect", "cipher"),
+    [
+        *((Dialect.SMB_3_1_1, cipher) for cipher in ALL_CIPHERS),
+        (Dialect.SMB_3_0, Cipher.AES_128_CCM),
+        (Dialect.SMB_3_0_2, Cipher.AES_128_CCM),
+    ],
+)
 def test_every_cipher_encrypts(dialect, cipher):
     client = RawInitiator(exporter(Security.ENCRYPT))
     client.log_in(dialects=(dialect,), ciphers=(cipher,))
@@ -148,11 +151,14 @@ def test_negotiate_without_a_dialect_is_invalid():
     assert negotiate_status(RawInitiator(exporter())) == NtStatus.INVALID_PARAMETER
 
 
-@pytest.mark.parametrize(("contexts", "status"), [
-    ((), NtStatus.INVALID_PARAMETER),
-    ((PreauthIntegrity((2,)),), NtStatus.SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP),
-    ((PreauthIntegrity((HashAlgorithm.SHA_512,)),) * 2, NtStatus.INVALID_PARAMETER),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("contexts", "status"),
+    [
+        ((), NtStatus.INVALID_PARAMETER),
+        ((PreauthIntegrity((2,)),), NtStatus.SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP),
+        ((PreauthIntegrity((HashAlgorithm.SHA_512,)),) * 2, NtStatus.INVALID_PARAMETER),
+    ],
+)
 def test_pre_authentication_integrity_is_a_must(contexts, status):
     client = RawInitiator(exporter())
     assert negotiate_status(client, Dialect.SMB_3_1_1, contexts=contexts) == status
@@ -484,11 +490,14 @@ def test_shares_are_found_without_regard_to_case():
         assert client.connect(share).status == 0
 
 
-@pytest.mark.parametrize(("path", "status"), [
-    (r"\\n1\nothing", NtStatus.BAD_NETWORK_NAME),
-    ("disks", NtStatus.INVALID_PARAMETER),
-    (r"\\n1", NtStatus.INVALID_PARAMETER),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (r"\\n1\nothing", NtStatus.BAD_NETWORK_NAME),
+        ("disks", NtStatus.INVALID_PARAMETER),
+        (r"\\n1", NtStatus.INVALID_PARAMETER),
+    ],
+)
 def test_wrong_shares(path, status):
     client = RawInitiator(exporter()).log_in()
     assert client.call(Command.TREE_CONNECT, TreeConnectRequest(path).pack()).status == status
@@ -560,15 +569,18 @@ def test_a_login_that_is_under_way_when_its_key_is_taken_away_is_refused(passwor
     assert Reloaded(client.exporter).log_in("n3").call(Command.ECHO, ECHO).status == 0
 
 
-@pytest.mark.parametrize(("before", "after", "ends"), [
-    (Security.NONE, Security.SIGN, True),
-    (Security.NONE, Security.ENCRYPT, True),
-    (Security.SIGN, Security.ENCRYPT, True),
-    (Security.SIGN, Security.SIGN, False),
-    (Security.SIGN, Security.NONE, False),
-    (Security.ENCRYPT, Security.SIGN, False),
-    (Security.ENCRYPT, Security.ENCRYPT, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after", "ends"),
+    [
+        (Security.NONE, Security.SIGN, True),
+        (Security.NONE, Security.ENCRYPT, True),
+        (Security.SIGN, Security.ENCRYPT, True),
+        (Security.SIGN, Security.SIGN, False),
+        (Security.SIGN, Security.NONE, False),
+        (Security.ENCRYPT, Security.SIGN, False),
+        (Security.ENCRYPT, Security.ENCRYPT, False),
+    ],
+)
 def test_a_session_that_is_protected_less_than_is_demanded_now_ends(before, after, ends):
     client = RawInitiator(exporter(before)).log_in()
     client.exporter.take_security(after)

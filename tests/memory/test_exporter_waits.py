@@ -178,42 +178,45 @@ S = NtStatus
 LOGGED_OFF, GONE, CLOSED = S.USER_SESSION_DELETED, S.NETWORK_NAME_DELETED, S.RANGE_NOT_LOCKED
 
 
-@pytest.mark.parametrize(("begin", "end", "status"), [
-    (lock_of_a_disk, cancelled, S.CANCELLED),
-    (lock_of_a_disk, closed, CLOSED),
-    (lock_of_a_disk, disconnected, CLOSED),
-    (lock_of_a_disk, logged_off, CLOSED),
-    (lock_of_a_disk, followed, CLOSED),
-    # The other node's open ends first, and with it the lock that was in the way.
-    (lock_of_a_disk, withdrawn, S.SUCCESS),
-    (lock_of_a_disk, ended_opens, S.SUCCESS),
-    (lock_of_a_file, cancelled, S.CANCELLED),
-    (lock_of_a_file, closed, CLOSED),
-    (lock_of_a_file, disconnected, CLOSED),
-    (lock_of_a_file, logged_off, CLOSED),
-    (lock_of_a_file, followed, CLOSED),
-    (notify_of_the_disks, cancelled, S.CANCELLED),
-    (notify_of_the_disks, closed, S.NOTIFY_CLEANUP),
-    (notify_of_the_disks, disconnected, S.NOTIFY_CLEANUP),
-    (notify_of_the_disks, logged_off, S.NOTIFY_CLEANUP),
-    (notify_of_the_disks, followed, S.NOTIFY_CLEANUP),
-    (notify_of_the_disks, withdrawn, S.SUCCESS),
-    (notify_of_a_directory, cancelled, S.CANCELLED),
-    (notify_of_a_directory, closed, S.NOTIFY_CLEANUP),
-    (notify_of_a_directory, disconnected, S.NOTIFY_CLEANUP),
-    (notify_of_a_directory, logged_off, S.NOTIFY_CLEANUP),
-    (notify_of_a_directory, followed, S.NOTIFY_CLEANUP),
-    (notify_of_a_directory, deleted, S.DELETE_PENDING),
-    (create_of_a_disk, cancelled, S.CANCELLED),
-    (create_of_a_disk, disconnected, GONE),
-    (create_of_a_disk, logged_off, LOGGED_OFF),
-    (create_of_a_disk, followed, LOGGED_OFF),
-    (create_of_a_disk, withdrawn, S.OBJECT_NAME_NOT_FOUND),
-    (create_of_a_file, cancelled, S.CANCELLED),
-    (create_of_a_file, disconnected, GONE),
-    (create_of_a_file, logged_off, LOGGED_OFF),
-    (create_of_a_file, followed, LOGGED_OFF),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("begin", "end", "status"),
+    [
+        (lock_of_a_disk, cancelled, S.CANCELLED),
+        (lock_of_a_disk, closed, CLOSED),
+        (lock_of_a_disk, disconnected, CLOSED),
+        (lock_of_a_disk, logged_off, CLOSED),
+        (lock_of_a_disk, followed, CLOSED),
+        # The other node's open ends first, and with it the lock that was in the way.
+        (lock_of_a_disk, withdrawn, S.SUCCESS),
+        (lock_of_a_disk, ended_opens, S.SUCCESS),
+        (lock_of_a_file, cancelled, S.CANCELLED),
+        (lock_of_a_file, closed, CLOSED),
+        (lock_of_a_file, disconnected, CLOSED),
+        (lock_of_a_file, logged_off, CLOSED),
+        (lock_of_a_file, followed, CLOSED),
+        (notify_of_the_disks, cancelled, S.CANCELLED),
+        (notify_of_the_disks, closed, S.NOTIFY_CLEANUP),
+        (notify_of_the_disks, disconnected, S.NOTIFY_CLEANUP),
+        (notify_of_the_disks, logged_off, S.NOTIFY_CLEANUP),
+        (notify_of_the_disks, followed, S.NOTIFY_CLEANUP),
+        (notify_of_the_disks, withdrawn, S.SUCCESS),
+        (notify_of_a_directory, cancelled, S.CANCELLED),
+        (notify_of_a_directory, closed, S.NOTIFY_CLEANUP),
+        (notify_of_a_directory, disconnected, S.NOTIFY_CLEANUP),
+        (notify_of_a_directory, logged_off, S.NOTIFY_CLEANUP),
+        (notify_of_a_directory, followed, S.NOTIFY_CLEANUP),
+        (notify_of_a_directory, deleted, S.DELETE_PENDING),
+        (create_of_a_disk, cancelled, S.CANCELLED),
+        (create_of_a_disk, disconnected, GONE),
+        (create_of_a_disk, logged_off, LOGGED_OFF),
+        (create_of_a_disk, followed, LOGGED_OFF),
+        (create_of_a_disk, withdrawn, S.OBJECT_NAME_NOT_FOUND),
+        (create_of_a_file, cancelled, S.CANCELLED),
+        (create_of_a_file, disconnected, GONE),
+        (create_of_a_file, logged_off, LOGGED_OFF),
+        (create_of_a_file, followed, LOGGED_OFF),
+    ],
+)
 def test_every_wait_has_an_end(begin: Callable[[Stage], None], end: Callable[[Stage], None], status: int) -> None:
     stage = Stage()
     begin(stage)
@@ -228,9 +231,17 @@ def test_every_wait_has_an_end(begin: Callable[[Stage], None], end: Callable[[St
     assert not any(tree.creates for session in stage.exporter.sessions.values() for tree in session.trees.values())
 
 
-@pytest.mark.parametrize("begin", [
-    lock_of_a_disk, lock_of_a_file, notify_of_the_disks, notify_of_a_directory, create_of_a_disk, create_of_a_file,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lock_of_a_disk,
+        lock_of_a_file,
+        notify_of_the_disks,
+        notify_of_a_directory,
+        create_of_a_disk,
+        create_of_a_file,
+    ],
+)
 def test_a_wait_goes_with_its_connection(begin: Callable[[Stage], None]) -> None:
     stage = Stage()
     begin(stage)

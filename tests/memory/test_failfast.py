@@ -125,9 +125,15 @@ async def test_an_exporter_that_was_never_reached_is_away_since_the_mount_starte
 ) -> None:
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
         other = RemoteExporter(
-            "n9", UnixWay(pair.exporter.path), lambda: Login("n2", "a password", "demo"), policy=Policy(),
-            guid=bytes(16), pool=BufferPool(), on_change=lambda: None, io_timeout_s=T,
-        )  # fmt: skip
+            "n9",
+            UnixWay(pair.exporter.path),
+            lambda: Login("n2", "a password", "demo"),
+            policy=Policy(),
+            guid=bytes(16),
+            pool=BufferPool(),
+            on_change=lambda: None,
+            io_timeout_s=T,
+        )
         await pair.exporter.stop()
         pair.nursery.start_soon(other.run)
         await trio.sleep(T - 0.1)

@@ -311,9 +311,14 @@ def test_a_shortage_of_memory_says_nothing_of_the_disk(disk: FileDisk, engine: S
     ],
 )
 def test_the_devices_size_tells_removed_shrunk_and_full_apart(
-    disk: FileDisk, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch,
-    number: int, device_bytes: int, answer: int, sign: Sign,
-) -> None:  # fmt: skip
+    disk: FileDisk,
+    engine: ScriptedEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    device_bytes: int,
+    answer: int,
+    sign: Sign,
+) -> None:
     monkeypatch.setattr("meshfs.disk.file.disk.device_size", lambda fd: device_bytes)
     reported: list[tuple[Op, int, Sign]] = []
     disk.on_error = lambda *error: reported.append(error)

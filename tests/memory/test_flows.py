@@ -221,10 +221,10 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"set": {"system_floor": float("nan")}}, "system_floor: found nan, expected a number from 0.01 to 0.9"),
     ({"set": {"weight": 4}}, "weight: it is a flow's, expected with a node"),
     ({"set": {"node": "n9", "weight": 4}}, "disk disk0: there is no node 'n9', expected one of n1, n2, n3"),
-    ({"set": {"node": "n2", "class": "best", "weight": 4}}, "class: found 'best', expected \"app\" or \"system\""),
+    ({"set": {"node": "n2", "class": "best", "weight": 4}}, 'class: found \'best\', expected "app" or "system"'),
     ({"set": {"node": "n2", "weight": -1}}, "weight: found -1, expected a number from 0.01 to 1000"),
     ({"set": {"node": "n2", "system_floor": 0.5}}, "system_floor: it is the disk's, expected without a node"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("request_", "error"), BAD)
@@ -252,9 +252,22 @@ async def test_an_exporter_without_disks_says_so() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"\x00\xff", b"[]", b"7", b'"flows"', b"{}", b'{"verb": []}', b'{"verb": {}}', b'{"verb": null}',
-     b'{"verb": "flow"}', b'{"verb": "' + b"x" * 5000 + b'"}', b"[" * 50_000, b'{"verb":' + b"9" * 5000 + b"}"],
-)  # fmt: skip
+    [
+        b"",
+        b"\x00\xff",
+        b"[]",
+        b"7",
+        b'"flows"',
+        b"{}",
+        b'{"verb": []}',
+        b'{"verb": {}}',
+        b'{"verb": null}',
+        b'{"verb": "flow"}',
+        b'{"verb": "' + b"x" * 5000 + b'"}',
+        b"[" * 50_000,
+        b'{"verb":' + b"9" * 5000 + b"}",
+    ],
+)
 async def test_garbage_is_answered_with_an_error(exporter: Exporter, line: bytes) -> None:
     made = json.loads(await answer(line, exporter.verbs))
     assert made.keys() == {"error"}

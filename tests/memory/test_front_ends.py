@@ -93,8 +93,12 @@ async def test_pyfuse3_gets_its_own_error_for_each_that_operations_raise(
     assert await refused(adapter.write(fh, SIZE, b"x")) == errno.ENOSPC
     assert await refused(adapter.lookup(inode, b"x", CTX)) == errno.ENOTDIR
     assert await refused(adapter.getxattr(inode, b"security.capability", CTX)) == errno.ENODATA
-    for error, number in ((OSError(errno.EROFS, ""), errno.EROFS), (TimeoutError("late"), errno.ETIMEDOUT),
-                          (ConnectionError("gone"), errno.EIO), (ZeroDivisionError("bug"), errno.EIO)):  # fmt: skip
+    for error, number in (
+        (OSError(errno.EROFS, ""), errno.EROFS),
+        (TimeoutError("late"), errno.ETIMEDOUT),
+        (ConnectionError("gone"), errno.EIO),
+        (ZeroDivisionError("bug"), errno.EIO),
+    ):
         bench.port.bug = error
         with caplog.at_level(logging.ERROR):
             caplog.clear()

@@ -68,11 +68,14 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     config = write_config(tmp_path)
     exporters = {
         name: MemoryExporter(
-            config.node(name).socket, MIB, node=name, passwords=Keyring(config, name).passwords(),
+            config.node(name).socket,
+            MIB,
+            node=name,
+            passwords=Keyring(config, name).passwords(),
             port=config.node(name).port,
         )
         for name in ("n1", "n2")
-    }  # fmt: skip
+    }
     initiator = Initiator(Settings(config, "n1", Keyring(config, "n1"), 2.0))
     async with trio.open_nursery() as nursery:
         running = Cluster(exporters, initiator, nursery)

@@ -136,16 +136,25 @@ REFUSED = [
     (Command.READ, lambda file: read_body(file.volatile, 0, 1), NtStatus.INVALID_DEVICE_REQUEST),
     (Command.WRITE, lambda file: write_body(file.volatile, 0, b"x"), NtStatus.INVALID_DEVICE_REQUEST),
     (Command.FLUSH, lambda file: FlushRequest(file).pack(), NtStatus.INVALID_DEVICE_REQUEST),
-    (Command.LOCK, lambda file: LockRequest(file, (LockElement(0, 1, LockFlags.EXCLUSIVE_LOCK),)).pack(),
-     NtStatus.INVALID_PARAMETER),
+    (
+        Command.LOCK,
+        lambda file: LockRequest(file, (LockElement(0, 1, LockFlags.EXCLUSIVE_LOCK),)).pack(),
+        NtStatus.INVALID_PARAMETER,
+    ),
     (Command.IOCTL, lambda file: IoctlRequest(BLINK, file, b"", 100).pack(), NtStatus.INVALID_DEVICE_REQUEST),
-    (Command.QUERY_DIRECTORY, lambda file: QueryDirectoryRequest(file, NAMES_CLASS, 100).pack(),
-     NtStatus.INVALID_PARAMETER),
+    (
+        Command.QUERY_DIRECTORY,
+        lambda file: QueryDirectoryRequest(file, NAMES_CLASS, 100).pack(),
+        NtStatus.INVALID_PARAMETER,
+    ),
     (Command.CHANGE_NOTIFY, lambda file: ChangeNotifyRequest(file, 100, 1).pack(), NtStatus.INVALID_PARAMETER),
-    (Command.SET_INFO, lambda file: SetInfoRequest(file, InfoType.FILE, SIZE_CLASS, bytes(8)).pack(),
-     NtStatus.INVALID_PARAMETER),
+    (
+        Command.SET_INFO,
+        lambda file: SetInfoRequest(file, InfoType.FILE, SIZE_CLASS, bytes(8)).pack(),
+        NtStatus.INVALID_PARAMETER,
+    ),
     (Command.OPLOCK_BREAK, lambda file: OplockBreak(file, 0).pack(), NtStatus.INVALID_DEVICE_STATE),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("client", [Bare], indirect=True)

@@ -141,8 +141,9 @@ async def test_the_status_tells_what_meshctl_needs(config_path: Path) -> None:
     status = json.loads(mounted(settings, initiator).status.text(True))
     assert (status["version"], status["node"], status["io_timeout_s"]) == (1, "n2", 7)
     assert [(each["node"], each["state"], each["addresses"]) for each in status["exporters"]] == [
-        ("n1", "connected", 1), ("n2", "connecting", 1),
-    ]  # fmt: skip
+        ("n1", "connected", 1),
+        ("n2", "connecting", 1),
+    ]
     assert status["config_digest"] == config.digest
     (disk,) = status["disks"]
     assert (disk["id"], disk["access"], disk["present"], disk["opens"]) == (info.id, "rw", True, 0)

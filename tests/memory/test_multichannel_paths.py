@@ -55,8 +55,11 @@ async def pair_over(
 
 
 def keeper_of(pair: Pair, remote: Remote, number: int = 0) -> PathKeeper:
-    [found] = [each for each in pair.session.keepers
-               if each.path.remote.address == remote.address and each.path.number == number]  # fmt: skip
+    [found] = [
+        each
+        for each in pair.session.keepers
+        if each.path.remote.address == remote.address and each.path.number == number
+    ]
     return found
 
 

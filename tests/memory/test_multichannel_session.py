@@ -157,20 +157,24 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "other signing asked": (on_negotiate(with_signing(SigningAlgorithm.AES_CMAC), reply=False), "agrees on"),
     "other cipher asked": (on_negotiate(with_cipher(Cipher.AES_256_CCM), reply=False), "agrees on"),
     "older dialect asked": (
-        on_negotiate(lambda r: replace(r, dialects=(Dialect.SMB_3_0,), contexts=()), reply=False), "agrees on"),
+        on_negotiate(lambda r: replace(r, dialects=(Dialect.SMB_3_0,), contexts=()), reply=False),
+        "agrees on",
+    ),
     "other capabilities": (
         on_negotiate(lambda r: replace(r, capabilities=r.capabilities ^ Capabilities.LEASING), reply=True),
         "wrong signature",
     ),
     "other security mode asked": (
-        on_negotiate(lambda r: replace(r, security_mode=r.security_mode ^ 2), reply=False), "wrong signature"),
+        on_negotiate(lambda r: replace(r, security_mode=r.security_mode ^ 2), reply=False),
+        "wrong signature",
+    ),
     "unsigned interim reply": (first_setup(unsigned), "not signed"),
     "forged interim reply": (first_setup(lambda m: m[:48] + bytes(16) + m[64:]), "wrong signature"),
     "token of an interim reply": (first_setup(lambda m: m[:-1] + bytes([m[-1] ^ 1])), "wrong signature"),
     "unsigned end": (last_setup(unsigned), "not signed"),
     "forged end": (last_setup(lambda m: m[:48] + bytes(16) + m[64:]), "wrong signature"),
     "other session": (first_setup(lambda m: m[:40] + bytes([m[40] ^ 1]) + m[41:]), "wrong signature"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -350,8 +354,14 @@ async def test_changes_are_told_whatever_channel_was_lost(tmp_path: Path) -> Non
 
 def _watching(pair: Pair) -> Channel | None:
     """The channel on which CHANGE_NOTIFY waits at the exporter."""
-    return next((channel for channel in pair.session.channels
-                 if any(slot.command == Command.CHANGE_NOTIFY for slot in channel.in_flight())), None)  # fmt: skip
+    return next(
+        (
+            channel
+            for channel in pair.session.channels
+            if any(slot.command == Command.CHANGE_NOTIFY for slot in channel.in_flight())
+        ),
+        None,
+    )
 
 
 async def test_a_question_that_was_overtaken_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,8 +159,12 @@ async def test_what_an_opener_skips_after_o_trunc_is_zeroed_before_its_write(ben
         await bench.transfers.write(other, offset + 2000, b"abc")
     theirs = [("write", offset, 3) for offset in (2100, 2103, 2300)]
     assert [each for each in changes(bench) if each not in theirs] == [
-        ("zero", 0, 100), ("write", 100, 3), ("write", 103, 3), ("zero", 106, 194), ("write", 300, 3),
-    ]  # fmt: skip
+        ("zero", 0, 100),
+        ("write", 100, 3),
+        ("write", 103, 3),
+        ("zero", 106, 194),
+        ("write", 300, 3),
+    ]
 
 
 async def test_o_trunc_in_the_flags_of_the_open_counts_as_well(bench: Bench) -> None:
@@ -256,11 +260,14 @@ async def test_a_read_only_disk(bench: Bench) -> None:
     assert bench.ports[bench.read_only.id].calls == []
 
 
-@pytest.mark.parametrize(("idle", "mount", "expected"), [
-    (False, IoClass.APP, IoClass.APP),
-    (True, IoClass.APP, IoClass.SYSTEM),
-    (False, IoClass.SYSTEM, IoClass.SYSTEM),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("idle", "mount", "expected"),
+    [
+        (False, IoClass.APP, IoClass.APP),
+        (True, IoClass.APP, IoClass.SYSTEM),
+        (False, IoClass.SYSTEM, IoClass.SYSTEM),
+    ],
+)
 async def test_the_class_is_chosen_at_open(
     monkeypatch: pytest.MonkeyPatch, idle: bool, mount: IoClass, expected: IoClass
 ) -> None:

@@ -52,9 +52,14 @@ class Disorder:
     async def step(self) -> None:
         """One thing happens, and then some time passes."""
         happenings: list[Callable[[], object]] = [
-            self.change_interfaces, self.break_addresses, self.lose_channels, self.refuse, self.reload, self.advertise,
+            self.change_interfaces,
+            self.break_addresses,
+            self.lose_channels,
+            self.refuse,
+            self.reload,
+            self.advertise,
             self._pair.session.try_at_once,
-        ]  # fmt: skip
+        ]
         seldom = self._random.random()
         if seldom < 0.03:
             await self._pair.restart()
@@ -166,9 +171,12 @@ async def test_an_exporter_comes_back_whatever_happened(
 ) -> None:
     caplog.set_level(logging.ERROR)
     for name, value in (
-        ("PATH_BROKEN_AFTER_S", 0.02), ("BIND_AGAIN_S", 0.05), ("RECONNECT_DELAY_MIN_S", 0.005),
-        ("RECONNECT_DELAY_MAX_S", 0.05), ("PATH_STEADY_AFTER_S", 0.02),
-    ):  # fmt: skip
+        ("PATH_BROKEN_AFTER_S", 0.02),
+        ("BIND_AGAIN_S", 0.05),
+        ("RECONNECT_DELAY_MIN_S", 0.005),
+        ("RECONNECT_DELAY_MAX_S", 0.05),
+        ("PATH_STEADY_AFTER_S", 0.02),
+    ):
         monkeypatch.setattr(limits, name, value)
     monkeypatch.setattr(balance, "SPLIT_MIN_S", 0.0)
     ways = MadeUpWays(functools.partial(connect_unix, tmp_path / "exporter.sock"), (ETH0, ETH1), (R0, R1), asks=True)

@@ -53,9 +53,11 @@ async def errno_of(call: Awaitable[object]) -> int | None:
 
 async def is_stale(handle: Handle) -> bool:
     results = [
-        await errno_of(handle.read(0, 512)), await errno_of(handle.write(0, bytes(512))),
-        await errno_of(handle.flush()), await errno_of(handle.write(0, bytes(512), write_through=True)),
-    ]  # fmt: skip
+        await errno_of(handle.read(0, 512)),
+        await errno_of(handle.write(0, bytes(512))),
+        await errno_of(handle.flush()),
+        await errno_of(handle.write(0, bytes(512), write_through=True)),
+    ]
     return set(results) == {errno.ESTALE}
 
 

@@ -42,9 +42,7 @@ class Process:
 
     def flush(self, result: int) -> None:
         """A FLUSH that the kernel answers so; its reply goes to ``results``."""
-        self.disk.submit(
-            [DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda request: self.results.append(request.result))]
-        )  # fmt: skip
+        self.disk.submit([DiskRequest(Op.FLUSH, 0, 0, None, 0, lambda request: self.results.append(request.result))])
         self.engine.answer(result)
 
     async def answered(self) -> None:

@@ -128,32 +128,38 @@ def test_everything_goes_with_a_lost_connection(client):
     assert close(other, held).status == 0
 
 
-@pytest.mark.parametrize(("offset", "length", "minimum", "expected"), [
-    (0, 4, 0, b"0123"),
-    (8, 10, 0, b"89"),
-    (8, 10, 3, NtStatus.END_OF_FILE),
-    (10, 1, 0, NtStatus.END_OF_FILE),
-    (10, 0, 0, b""),
-    (10, 0, 1, NtStatus.END_OF_FILE),
-    ((1 << 63) - 2, 1, 0, NtStatus.END_OF_FILE),
-    ((1 << 63) - 1, 0, 0, b""),
-    ((1 << 63) - 1, 1, 0, NtStatus.INVALID_PARAMETER),
-    (1 << 63, 0, 0, NtStatus.INVALID_PARAMETER),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("offset", "length", "minimum", "expected"),
+    [
+        (0, 4, 0, b"0123"),
+        (8, 10, 0, b"89"),
+        (8, 10, 3, NtStatus.END_OF_FILE),
+        (10, 1, 0, NtStatus.END_OF_FILE),
+        (10, 0, 0, b""),
+        (10, 0, 1, NtStatus.END_OF_FILE),
+        ((1 << 63) - 2, 1, 0, NtStatus.END_OF_FILE),
+        ((1 << 63) - 1, 0, 0, b""),
+        ((1 << 63) - 1, 1, 0, NtStatus.INVALID_PARAMETER),
+        (1 << 63, 0, 0, NtStatus.INVALID_PARAMETER),
+    ],
+)
 def test_reads_at_the_end(client, offset, length, minimum, expected):
     file = make(client, "file")
     write(client, file, 0, b"0123456789")
     assert read(client, file, offset, length, minimum) == expected
 
 
-@pytest.mark.parametrize(("offset", "data", "expected"), [
-    (SIZE - 1, b"x", 0),
-    (SIZE, b"x", NtStatus.DISK_FULL),
-    (1 << 62, b"x", NtStatus.INVALID_PARAMETER),
-    ((1 << 63) - 1, b"", 0),
-    ((1 << 63) - 1, b"x", NtStatus.INVALID_PARAMETER),
-    (1 << 63, b"", NtStatus.INVALID_PARAMETER),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("offset", "data", "expected"),
+    [
+        (SIZE - 1, b"x", 0),
+        (SIZE, b"x", NtStatus.DISK_FULL),
+        (1 << 62, b"x", NtStatus.INVALID_PARAMETER),
+        ((1 << 63) - 1, b"", 0),
+        ((1 << 63) - 1, b"x", NtStatus.INVALID_PARAMETER),
+        (1 << 63, b"", NtStatus.INVALID_PARAMETER),
+    ],
+)
 def test_writes_are_bounded(client, offset, data, expected):
     assert write(client, make(client, "file"), offset, data) == expected
 
@@ -352,8 +358,10 @@ def test_an_object_id_is_of_one_file(client):
 def test_opens_are_limited(client, monkeypatch):
     monkeypatch.setattr(limits, "OPENS_PER_SESSION_MAX", 2)
     assert [client.create("file", disposition=D.OPEN_IF).status for _ in range(3)] == [
-        0, 0, NtStatus.INSUFFICIENT_RESOURCES,
-    ]  # fmt: skip
+        0,
+        0,
+        NtStatus.INSUFFICIENT_RESOURCES,
+    ]
 
 
 # --- locks -----------------------------------------------------------------

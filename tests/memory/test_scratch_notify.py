@@ -98,8 +98,11 @@ def test_who_watches_a_tree_is_told_of_what_is_below(client):
     file = make(other, "top\\inner\\new\\file")
     assert rename(other, file, "top\\file") == 0
     assert changes(client, watch(client, top)) == (
-        (1, "inner\\new\\file"), (2, "inner\\new\\file"), (1, "file"), (3, "file"),
-    )  # fmt: skip
+        (1, "inner\\new\\file"),
+        (2, "inner\\new\\file"),
+        (1, "file"),
+        (3, "file"),
+    )
     assert changes(client, only_flat) == ((1, "file"),)
 
 
@@ -107,21 +110,35 @@ NAME, DIRECTORY, ATTRIBUTES, SIZE_CHANGED, LAST_WRITE, LAST_ACCESS, CREATION = (
 HIDE = struct.pack("<4qI", 0, 0, 0, 0, FileAttributes.HIDDEN)
 
 
-@pytest.mark.parametrize(("change", "wanted"), [
-    (lambda client, file: make(client, "folder\\new"), NAME),
-    (lambda client, file: mkdir(client, "folder\\new"), DIRECTORY),
-    (lambda client, file: rename(client, file, "folder\\new"), NAME | ATTRIBUTES | CREATION),
-    (lambda client, file: rename(client, make(client, "folder\\below"), "folder\\new"), DIRECTORY),
-    (lambda client, file: set_info(client, file, FileInfoClass.BASIC, HIDE), ATTRIBUTES),
-    (lambda client, file: set_info(client, file, FileInfoClass.BASIC, struct.pack("<4qI", 5, 0, 0, 0, 0)), CREATION),
-    (lambda client, file: set_info(client, file, FileInfoClass.BASIC, struct.pack("<4qI", 0, 5, 0, 0, 0)), LAST_ACCESS),
-    (lambda client, file: set_info(client, file, FileInfoClass.BASIC, struct.pack("<4qI", 0, 0, 5, 0, 0)), LAST_WRITE),
-    (lambda client, file: set_info(client, file, FileInfoClass.END_OF_FILE, bytes(8)), SIZE_CHANGED | LAST_WRITE),
-    (lambda client, file: write(client, file, 0, b"longer than it is"), SIZE_CHANGED | LAST_WRITE),
-    (lambda client, file: write(client, file, 0, b"x"), LAST_WRITE),
-    (lambda client, file: close(client, make(client, "folder\\file", disposition=D.OVERWRITE)),
-     ATTRIBUTES | SIZE_CHANGED | LAST_WRITE),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (lambda client, file: make(client, "folder\\new"), NAME),
+        (lambda client, file: mkdir(client, "folder\\new"), DIRECTORY),
+        (lambda client, file: rename(client, file, "folder\\new"), NAME | ATTRIBUTES | CREATION),
+        (lambda client, file: rename(client, make(client, "folder\\below"), "folder\\new"), DIRECTORY),
+        (lambda client, file: set_info(client, file, FileInfoClass.BASIC, HIDE), ATTRIBUTES),
+        (
+            lambda client, file: set_info(client, file, FileInfoClass.BASIC, struct.pack("<4qI", 5, 0, 0, 0, 0)),
+            CREATION,
+        ),
+        (
+            lambda client, file: set_info(client, file, FileInfoClass.BASIC, struct.pack("<4qI", 0, 5, 0, 0, 0)),
+            LAST_ACCESS,
+        ),
+        (
+            lambda client, file: set_info(client, file, FileInfoClass.BASIC, struct.pack("<4qI", 0, 0, 5, 0, 0)),
+            LAST_WRITE,
+        ),
+        (lambda client, file: set_info(client, file, FileInfoClass.END_OF_FILE, bytes(8)), SIZE_CHANGED | LAST_WRITE),
+        (lambda client, file: write(client, file, 0, b"longer than it is"), SIZE_CHANGED | LAST_WRITE),
+        (lambda client, file: write(client, file, 0, b"x"), LAST_WRITE),
+        (
+            lambda client, file: close(client, make(client, "folder\\file", disposition=D.OVERWRITE)),
+            ATTRIBUTES | SIZE_CHANGED | LAST_WRITE,
+        ),
+    ],
+)
 def test_what_the_first_request_asks_for_is_told(client, change, wanted):
     """Each of the bits that a change has, and none of the others, wakes a watcher."""
     other = another(client.exporter)
@@ -129,9 +146,7 @@ def test_what_the_first_request_asks_for_is_told(client, change, wanted):
         close(client, mkdir(client, path))
     file = make(other, "folder\\file")
     write(other, file, 0, b"content")
-    waiting = {
-        1 << bit: pending(client, make(client, "folder", int(A.READ_DATA)), 1 << bit) for bit in range(12)
-    }  # fmt: skip
+    waiting = {1 << bit: pending(client, make(client, "folder", int(A.READ_DATA)), 1 << bit) for bit in range(12)}
     change(other, file)
     client.collect()
     assert {bit for bit, message_id in waiting.items() if client.answered(message_id)} == {

@@ -83,13 +83,16 @@ def answer(client: RawInitiator, message_id: int) -> Reply:
     return client.take(message_id)
 
 
-@pytest.mark.parametrize(("asked", "granted"), [
-    (OplockLevel.NONE, OplockLevel.NONE),
-    (OplockLevel.II, OplockLevel.NONE),
-    (OplockLevel.EXCLUSIVE, OplockLevel.EXCLUSIVE),
-    (OplockLevel.BATCH, OplockLevel.BATCH),
-    (OplockLevel.LEASE, OplockLevel.NONE),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [
+        (OplockLevel.NONE, OplockLevel.NONE),
+        (OplockLevel.II, OplockLevel.NONE),
+        (OplockLevel.EXCLUSIVE, OplockLevel.EXCLUSIVE),
+        (OplockLevel.BATCH, OplockLevel.BATCH),
+        (OplockLevel.LEASE, OplockLevel.NONE),
+    ],
+)
 def test_the_only_open_of_a_file_may_have_an_oplock(client, asked, granted):
     file, level = create_with_oplock(client, "file", asked)
     assert level == granted

@@ -69,8 +69,9 @@ async def test_an_old_write_put_into_another_channel_is_not_carried_out(tmp_path
         file = await open_file(first, session.trees[IoClass.APP], DISK, writable=True)
 
         async def write(data: bytes) -> None:
-            slot = first.start_write(file.tree.tree_id, file.file_id, 0, data, trio.current_time() + 10,
-                                     write_through=False)  # fmt: skip
+            slot = first.start_write(
+                file.tree.tree_id, file.file_id, 0, data, trio.current_time() + 10, write_through=False
+            )
             assert await slot == len(data)
 
         await write(b"older")

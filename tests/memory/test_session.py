@@ -161,18 +161,17 @@ def _without(kind: type) -> Callable[[NegotiateResponse], NegotiateResponse]:
 
 CHANGES: dict[str, Change] = {
     "weaker signing asked": on_negotiate_request(
-        lambda r: replace(r, contexts=tuple(
-            Signing((SigningAlgorithm.AES_CMAC,)) if isinstance(c, Signing) else c for c in r.contexts
-        ))
+        lambda r: replace(
+            r,
+            contexts=tuple(Signing((SigningAlgorithm.AES_CMAC,)) if isinstance(c, Signing) else c for c in r.contexts),
+        )
     ),
     "other cipher asked": on_negotiate_request(
-        lambda r: replace(r, contexts=tuple(
-            Encryption((Cipher.AES_128_CCM,)) if isinstance(c, Encryption) else c for c in r.contexts
-        ))
+        lambda r: replace(
+            r, contexts=tuple(Encryption((Cipher.AES_128_CCM,)) if isinstance(c, Encryption) else c for c in r.contexts)
+        )
     ),
-    "older dialect asked": on_negotiate_request(
-        lambda r: replace(r, dialects=(Dialect.SMB_3_0,), contexts=())
-    ),
+    "older dialect asked": on_negotiate_request(lambda r: replace(r, dialects=(Dialect.SMB_3_0,), contexts=())),
     "other security mode asked": on_negotiate_request(lambda r: replace(r, security_mode=r.security_mode ^ 2)),
     "signing dropped from the reply": on_negotiate_reply(_without(Signing)),
     "encryption dropped from the reply": on_negotiate_reply(_without(Encryption)),
@@ -184,7 +183,7 @@ CHANGES: dict[str, Change] = {
     "unsigned end of the login": _last_login_reply(_unsigned),
     "forged end of the login": _last_login_reply(lambda m: m[:48] + bytes(16) + m[64:]),
     "guest": _last_login_reply(_guest),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("security", [Security.SIGN, Security.NONE])
@@ -405,18 +404,45 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         assert status.pop("since_s") >= 0
         sent_bytes, received_bytes = status.pop("sent_bytes"), status.pop("received_bytes")
         assert status == {
-            "node": "n1", "state": "connected", "why": "", "retry_in_s": None, "failures": 0, "waiting": [],
-            "away_s": None, "failing_fast": False, "hung_disks": [], "bad_signatures": 0, "nonces_repeated": 0,
-        }  # fmt: skip
+            "node": "n1",
+            "state": "connected",
+            "why": "",
+            "retry_in_s": None,
+            "failures": 0,
+            "waiting": [],
+            "away_s": None,
+            "failing_fast": False,
+            "hung_disks": [],
+            "bad_signatures": 0,
+            "nonces_repeated": 0,
+        }
         assert channel.pop("sent_bytes") == sent_bytes > 500
         assert channel.pop("received_bytes") == received_bytes > 500
         assert channel == {
-            "transport": "unix", "local": "-", "remote": str(tmp_path / "sock"), "state": "connected",
-            "dialect": "3.1.1", "signing": "AES-GMAC", "cipher": "none", "outstanding": 0, "failures": 0, "losses": 0,
-            "interface": "", "number": 0, "speed_bits_s": 0, "rdma": False, "selected": True, "why": "",
-            "retry_in_s": None, "sent_bytes_s": 0, "received_bytes_s": 0, "local_address": "",
-            "remote_address": "way-0", "measured_bytes_s": None, "bad_signatures": 0,
-        }  # fmt: skip
+            "transport": "unix",
+            "local": "-",
+            "remote": str(tmp_path / "sock"),
+            "state": "connected",
+            "dialect": "3.1.1",
+            "signing": "AES-GMAC",
+            "cipher": "none",
+            "outstanding": 0,
+            "failures": 0,
+            "losses": 0,
+            "interface": "",
+            "number": 0,
+            "speed_bits_s": 0,
+            "rdma": False,
+            "selected": True,
+            "why": "",
+            "retry_in_s": None,
+            "sent_bytes_s": 0,
+            "received_bytes_s": 0,
+            "local_address": "",
+            "remote_address": "way-0",
+            "measured_bytes_s": None,
+            "bad_signatures": 0,
+        }
         await exporter.stop()
         await until(lambda: session.state is ExporterState.DOWN and session.retry_at is not None)
         status = exporter_status(session, trio.current_time())

@@ -118,7 +118,7 @@ async def test_the_root_tells_of_one_disk_by_its_name(pair: Pair) -> None:
 def offered(runner: object, written_ns: int = 0) -> OfferedDisk:
     info = DiskInfo(
         id="d", node="n1", name="d", size_bytes=512, access=Access.READ_WRITE, verifier="", written_ns=written_ns
-    )  # fmt: skip
+    )
     return OfferedDisk(info, cast(Any, runner), lambda node: Access.READ_WRITE)
 
 

@@ -68,9 +68,18 @@ def read_blocks(path: Path, count: int) -> float:
 def flood(path: Path, *options: str, block: str = "64k", depth: int = 16) -> Iterator[subprocess.Popen[bytes]]:
     """fio, asynchronous, until the block ends."""
     command = [
-        "fio", "--name=flood", f"--filename={path}", "--rw=randread", f"--bs={block}", f"--iodepth={depth}",
-        "--ioengine=libaio", "--direct=1", "--time_based", "--runtime=120", *options,
-    ]  # fmt: skip
+        "fio",
+        "--name=flood",
+        f"--filename={path}",
+        "--rw=randread",
+        f"--bs={block}",
+        f"--iodepth={depth}",
+        "--ioengine=libaio",
+        "--direct=1",
+        "--time_based",
+        "--runtime=120",
+        *options,
+    ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process

@@ -161,8 +161,19 @@ def test_what_waits_at_a_dead_disk_keeps_nobody_from_another(new_cluster: NewClu
     cluster.mount("n3")
     dead = disk(cluster, "n1")
     held = [os.open(disk(cluster, "n2"), os.O_RDONLY | os.O_DIRECT), os.open(dead, os.O_RDONLY | os.O_DIRECT)]
-    command = ["fio", "--name=job", f"--filename={dead}", "--rw=randread", "--bs=4k", "--size=32m", "--direct=1",
-               "--ioengine=libaio", "--iodepth=600", "--time_based", "--runtime=60"]  # fmt: skip
+    command = [
+        "fio",
+        "--name=job",
+        f"--filename={dead}",
+        "--rw=randread",
+        "--bs=4k",
+        "--size=32m",
+        "--direct=1",
+        "--ioengine=libaio",
+        "--iodepth=600",
+        "--time_based",
+        "--runtime=60",
+    ]
     loads: list[subprocess.Popen[bytes]] = []
     try:
         if kind == "libaio":

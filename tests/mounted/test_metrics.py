@@ -139,8 +139,17 @@ def test_scrapes_and_io_do_not_disturb_each_other_nor_the_end(cluster: LocalClus
     for scraper in scrapers:
         scraper.start()
     try:
-        fio(disk, "--rw=randrw", "--bs=4k", "--size=8m", "--direct=1", "--ioengine=libaio", "--iodepth=16",
-            *FIO_VERIFY, folder=cluster.folder)  # fmt: skip
+        fio(
+            disk,
+            "--rw=randrw",
+            "--bs=4k",
+            "--size=8m",
+            "--direct=1",
+            "--ioengine=libaio",
+            "--iodepth=16",
+            *FIO_VERIFY,
+            folder=cluster.folder,
+        )
     finally:
         ending.set()
         for scraper in scrapers:

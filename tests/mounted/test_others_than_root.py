@@ -40,9 +40,7 @@ def cluster(tmp_path: Path, new_cluster: Callable[..., LocalCluster]) -> Iterato
 
 
 def run(who: Sequence[str], *command: object, status: int = 0) -> tuple[str, str]:
-    done = subprocess.run(
-        [*who, *map(str, command)], capture_output=True, text=True, timeout=60, check=False, cwd="/"
-    )  # fmt: skip
+    done = subprocess.run([*who, *map(str, command)], capture_output=True, text=True, timeout=60, check=False, cwd="/")
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr
 

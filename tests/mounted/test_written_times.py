@@ -198,7 +198,11 @@ def test_an_smb_client_sees_the_time_of_the_last_write(written: Written) -> None
     password = written.cluster.meshctl("password", str(written.cluster.config), "--node", "n2", "--to", "n1").stdout
     listing = subprocess.run(
         ["smbclient", f"//{node.address}/disks", "-p", str(node.port), "-U", f"n2%{password.strip()}", "-c", "ls"],
-        capture_output=True, text=True, timeout=30, check=True, env={**os.environ, "TZ": "UTC"},
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={**os.environ, "TZ": "UTC"},
+    ).stdout
     when = time.strftime("%H:%M:%S", time.gmtime(written.here.stat().st_mtime))
     assert when in next(line for line in listing.splitlines() if "disk0" in line)

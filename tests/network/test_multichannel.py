@@ -33,9 +33,14 @@ def shares(pair: TwoPaths, command: str, *options: str, size: str = "48m") -> li
     """What each link had of all that was sent and of all that was received during a fio job of that size."""
     before = [pair.path(lan) for lan in (0, 1)]
     fio(
-        pair.disk, f"--rw={command}", f"--size={size}", "--direct=1", "--ioengine=libaio", *options,
+        pair.disk,
+        f"--rw={command}",
+        f"--size={size}",
+        "--direct=1",
+        "--ioengine=libaio",
+        *options,
         folder=pair.cluster.folder,
-    )  # fmt: skip
+    )
     moved = [moved_since(pair.path(lan), before[lan]) for lan in (0, 1)]
     return [[each / sum(direction) for each in direction] for direction in zip(*moved, strict=True)]
 

@@ -78,10 +78,18 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 def fill(pair: TwoPaths, byte: int) -> None:
     """Write the area, in random order and at depth; a part of the requests goes by both channels at once."""
     fio(
-        pair.disk, "--rw=randwrite", "--bsrange=4k-1m", "--blockalign=4k", f"--size={AREA_BYTES}", "--direct=1",
-        "--ioengine=libaio", "--iodepth=16", f"--buffer_pattern={byte:#04x}", "--end_fsync=1",
+        pair.disk,
+        "--rw=randwrite",
+        "--bsrange=4k-1m",
+        "--blockalign=4k",
+        f"--size={AREA_BYTES}",
+        "--direct=1",
+        "--ioengine=libaio",
+        "--iodepth=16",
+        f"--buffer_pattern={byte:#04x}",
+        "--end_fsync=1",
         folder=pair.cluster.folder,
-    )  # fmt: skip
+    )
 
 
 def check_area(pair: TwoPaths, byte: int) -> None:

@@ -55,9 +55,16 @@ def test_io_crosses_the_network(cluster: LocalCluster, network: Network) -> None
     assert (cluster.folder / "disks/disk0.img").read_bytes() == data
     assert sent_bytes(network) - before >= SIZE_BYTES
     fio(
-        path, "--rw=randrw", f"--size={SIZE_BYTES}", "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=8",
-        *FIO_VERIFY, folder=cluster.folder,
-    )  # fmt: skip
+        path,
+        "--rw=randrw",
+        f"--size={SIZE_BYTES}",
+        "--bs=4k",
+        "--direct=1",
+        "--ioengine=libaio",
+        "--iodepth=8",
+        *FIO_VERIFY,
+        folder=cluster.folder,
+    )
     assert {place.rpartition(":")[0] for place in cluster.control("n1")["listening"][:2]} == {"10.77.0.1", "10.77.1.1"}
     cluster.unmount("n2")
 

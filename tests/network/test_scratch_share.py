@@ -88,8 +88,10 @@ def test_smbclient_lists_the_share(cluster: LocalCluster) -> None:
     password = cluster.meshctl("password", str(cluster.config), "--node", "n2", "--to", "n1").stdout.strip()
     listed = run("smbclient", "-L", f"//{node.address}", "-p", str(node.port), "-U", f"n2%{password}", status=None)
     assert [line.split()[:2] for line in listed.splitlines() if "Disk" in line] == [
-        ["disks", "Disk"], ["disks-system", "Disk"], ["scratch", "Disk"],
-    ]  # fmt: skip
+        ["disks", "Disk"],
+        ["disks-system", "Disk"],
+        ["scratch", "Disk"],
+    ]
 
 
 def test_a_reload_leaves_it_as_it_is(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -332,9 +332,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         config.load(tmp_path / "large")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
-    for path, why in ((Path("/dev/zero"), "not a regular file"), (tmp_path / "pipe", "not a regular file"),
-                      (tmp_path / "loop", "Too many levels of symbolic links"),
-                      (tmp_path / "large" / "x", "Not a directory")):  # fmt: skip
+    for path, why in (
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
+        (tmp_path / "loop", "Too many levels of symbolic links"),
+        (tmp_path / "large" / "x", "Not a directory"),
+    ):
         with pytest.raises(ConfigError, match=f"{path}: cannot read the config: .*{why}"):
             config.load(path)
 

@@ -50,10 +50,16 @@ def test_both_ways(size: int, protection: Protection, upstream: bool) -> None:
     sender, receiver, security = (initiator, exporter, mine) if upstream else (exporter, initiator, theirs)
     body = bytes(range(256)) * (size // 256) + bytes(size % 256)
     frame = sender.pack(
-        Command.WRITE, body, message_id=3, tree_id=5, session_id=SESSION, credits=9, credit_charge=2,
+        Command.WRITE,
+        body,
+        message_id=3,
+        tree_id=5,
+        session_id=SESSION,
+        credits=9,
+        credit_charge=2,
         sign=security if protection is Protection.SIGNED else None,
         seal=security if protection is Protection.SEALED else None,
-    )  # fmt: skip
+    )
     (message,) = feed(receiver, frame)
     assert message.protection is protection
     assert bytes(message.body) == body

@@ -36,9 +36,15 @@ def window(
 
 
 def saturated(
-    dice: random.Random, times: Times, lengths: Sequence[int], writes: float, *, flushes: float = 0.0,
-    noise: float = 0.06, elapsed_s: float = 0.25,
-) -> Window:  # fmt: skip
+    dice: random.Random,
+    times: Times,
+    lengths: Sequence[int],
+    writes: float,
+    *,
+    flushes: float = 0.0,
+    noise: float = 0.06,
+    elapsed_s: float = 0.25,
+) -> Window:
     """What a disk of ``times`` does in about ``elapsed_s``, off by ``noise``."""
     work, used_s = [], 0.0
     while used_s < elapsed_s:
@@ -112,9 +118,12 @@ def test_varied_load_teaches_every_cost_and_ratio() -> None:
     dice, worst = random.Random(0), []
     for seed in range(100):
         times = disk(
-            10 ** dice.uniform(-3.7, -2.5), 2 ** dice.uniform(12, 20), dice.uniform(0.4, 2.5), dice.uniform(0.4, 2.5),
+            10 ** dice.uniform(-3.7, -2.5),
+            2 ** dice.uniform(12, 20),
+            dice.uniform(0.4, 2.5),
+            dice.uniform(0.4, 2.5),
             dice.uniform(0.5, 20.0),
-        )  # fmt: skip
+        )
         model = trained(times, 400, seed)
         assert model.calibrated
         worst.append(worst_error(model, times))

@@ -51,9 +51,15 @@ def test_a_path_fails_is_bound_is_lost_and_waits() -> None:
     event, state = PathEvent, PathState
     events = [event.TRY, event.FAILED, event.TRY, event.BOUND, event.FAILED, event.WAITS, event.TRY, event.ENDED]
     assert walk(PATH, state.IDLE, events) == [
-        state.CONNECTING, state.DOWN, state.CONNECTING, state.CONNECTED, state.DOWN, state.IDLE, state.CONNECTING,
+        state.CONNECTING,
+        state.DOWN,
+        state.CONNECTING,
+        state.CONNECTED,
+        state.DOWN,
         state.IDLE,
-    ]  # fmt: skip
+        state.CONNECTING,
+        state.IDLE,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,11 @@ def test_flows_tell_who_waits_for_what_and_what_is_due() -> None:
     pop_all(queue, 0.0)
     found = {state.flow: state for state in queue.flows(0.5)}
     assert {flow: state.queued + state.in_flight for flow, state in found.items()} == {
-        FlowKey("n1", APP): 3, FlowKey("n2", APP): 3, FlowKey("n3", APP): 3, FlowKey("n1", SYSTEM): 1,
-    }  # fmt: skip
+        FlowKey("n1", APP): 3,
+        FlowKey("n2", APP): 3,
+        FlowKey("n3", APP): 3,
+        FlowKey("n1", SYSTEM): 1,
+    }
     assert found["n1", APP].entitlement == pytest.approx(0.8 / 5)
     assert found["n2", APP].entitlement == pytest.approx(0.8 * 3 / 5)
     assert found["n1", SYSTEM].entitlement == pytest.approx(0.2)

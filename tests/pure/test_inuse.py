@@ -87,8 +87,10 @@ def test_a_path_lies_in_the_longest_and_newest_mount_above_it() -> None:
 def test_nothing_in_anothers_file_system_is_looked_at() -> None:
     looked_at = reached(MOUNTS, "/srv/disk.img")
     assert [path for path in ("/dev/sdb", "/other.img", "/srv/bound/x", "/stuck/loop.img") if looked_at(path)] == [
-        "/dev/sdb", "/other.img", "/srv/bound/x",
-    ]  # fmt: skip
+        "/dev/sdb",
+        "/other.img",
+        "/srv/bound/x",
+    ]
     # The images of a file system that may be stuck are looked at for a disk that lies in it, too.
     assert reached(MOUNTS, "/stuck/disk.img")("/stuck/loop.img")
     assert not reached(MOUNTS, "/stuck/disk.img")("/other.img")

@@ -19,19 +19,22 @@ def shared(owner, offset, length):
     return Lock(owner, ByteRange(offset, length), False)
 
 
-@pytest.mark.parametrize(("one", "other", "overlap"), [
-    ((0, 10), (5, 10), True),
-    ((0, 10), (10, 10), False),
-    ((10, 10), (0, 10), False),
-    ((0, 10), (0, 10), True),
-    ((0, 100), (10, 1), True),
-    ((5, 0), (0, 10), True),
-    ((0, 0), (0, 10), False),
-    ((10, 0), (0, 10), False),
-    ((5, 0), (5, 0), False),
-    ((0, 10), (5, 0), True),
-    (((1 << 64) - 1, 1), ((1 << 64) - 2, 2), True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ((0, 10), (5, 10), True),
+        ((0, 10), (10, 10), False),
+        ((10, 10), (0, 10), False),
+        ((0, 10), (0, 10), True),
+        ((0, 100), (10, 1), True),
+        ((5, 0), (0, 10), True),
+        ((0, 0), (0, 10), False),
+        ((10, 0), (0, 10), False),
+        ((5, 0), (5, 0), False),
+        ((0, 10), (5, 0), True),
+        (((1 << 64) - 1, 1), ((1 << 64) - 2, 2), True),
+    ],
+)
 def test_overlaps(one, other, overlap):
     """An exclusive lock of somebody else keeps off who wants to lock a range that overlaps, and nobody else."""
     table = LockTable()
@@ -111,19 +114,22 @@ def test_release_drops_all_of_an_owner():
     assert len(table) == 1
 
 
-@pytest.mark.parametrize(("access", "share", "held", "conflict"), [
-    (READ, R, [], False),
-    (READ, R | W, [(READ | WRITE, R)], False),
-    (READ, R, [(WRITE, R | W)], True),
-    (WRITE, R | W | D, [(READ, R)], True),
-    (READ, 0, [(READ, R | W | D)], True),
-    (READ, R | W | D, [(READ, 0)], True),
-    (DELETE, R | W | D, [(READ, R | W)], True),
-    (int(AccessMask.READ_ATTRIBUTES), 0, [(READ | WRITE, 0)], False),
-    (READ | WRITE, 0, [(int(AccessMask.READ_ATTRIBUTES), 0)], False),
-    (int(AccessMask.EXECUTE), R, [(READ, W)], True),
-    (int(AccessMask.APPEND_DATA), R | W, [(READ, R)], True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("access", "share", "held", "conflict"),
+    [
+        (READ, R, [], False),
+        (READ, R | W, [(READ | WRITE, R)], False),
+        (READ, R, [(WRITE, R | W)], True),
+        (WRITE, R | W | D, [(READ, R)], True),
+        (READ, 0, [(READ, R | W | D)], True),
+        (READ, R | W | D, [(READ, 0)], True),
+        (DELETE, R | W | D, [(READ, R | W)], True),
+        (int(AccessMask.READ_ATTRIBUTES), 0, [(READ | WRITE, 0)], False),
+        (READ | WRITE, 0, [(int(AccessMask.READ_ATTRIBUTES), 0)], False),
+        (int(AccessMask.EXECUTE), R, [(READ, W)], True),
+        (int(AccessMask.APPEND_DATA), R | W, [(READ, R)], True),
+    ],
+)
 def test_share_access(access, share, held, conflict):
     counts = ShareCounts()
     for other in held:

@@ -187,8 +187,10 @@ def test_a_change_of_a_flow_keeps_what_it_does_not_name() -> None:
     policy = changed(policy, node="n2", class_="system", reservation=0.1)
     assert policy.of(FlowKey("n2", SYSTEM)) == FlowPolicy(8, 0.1)
     assert [policy.source(flow) for flow in [FlowKey("n1", APP), FlowKey("n1", SYSTEM), FlowKey("n2", SYSTEM)]] == [
-        "run time", "config", "run time",
-    ]  # fmt: skip
+        "run time",
+        "config",
+        "run time",
+    ]
     assert policy.source() == "config"
     assert base.of(FlowKey("n1", APP)).limit_iops == 10, "the policy before is untouched"
 

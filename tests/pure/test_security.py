@@ -154,10 +154,18 @@ def test_every_flipped_byte_of_a_sealed_frame_is_noticed(cipher: Cipher) -> None
 def tagged_channels(cipher: Cipher) -> tuple[tuple[ChannelSecurity, ChannelSecurity], ...]:
     """Two channels of one session, each as (initiator's, exporter's)."""
     ends = [
-        channel_security(Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, cipher, KEY, bytes(range(64)), 7,
-                         exporter=exporter, nonces=PeerNonces.TAGGED)
+        channel_security(
+            Dialect.SMB_3_1_1,
+            SigningAlgorithm.AES_GMAC,
+            cipher,
+            KEY,
+            bytes(range(64)),
+            7,
+            exporter=exporter,
+            nonces=PeerNonces.TAGGED,
+        )
         for exporter in (False, True)
-    ]  # fmt: skip
+    ]
     bound = [
         bound_security(end, Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, KEY, bytes(range(64, 128))) for end in ends
     ]
@@ -204,9 +212,15 @@ def test_nonces_seen_are_those_of_all_channels() -> None:
 
 def test_nonces_of_a_session_with_one_channel_are_not_remembered() -> None:
     security = channel_security(
-        Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, Cipher.AES_128_GCM, KEY, bytes(64), 7, exporter=True,
+        Dialect.SMB_3_1_1,
+        SigningAlgorithm.AES_GMAC,
+        Cipher.AES_128_GCM,
+        KEY,
+        bytes(64),
+        7,
+        exporter=True,
         nonces=PeerNonces.ONE_CHANNEL,
-    )  # fmt: skip
+    )
     assert security.opener is not None
     assert security.opener.seen is None
     assert not security.opener.tagged

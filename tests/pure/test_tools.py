@@ -106,8 +106,12 @@ def attack_command(*words: str) -> list[str]:
 def test_the_attack_suite_is_run_alone_and_in_its_long_forms(tmp_path: Path) -> None:
     command = attack_command("--attack", "--attack-frames", "1000000", "--attack-json", str(tmp_path / "x.json"))
     assert command[command.index("--attack") :] == [
-        "--attack", "tests/attack", "--attack-frames", "1000000", f"--attack-json={tmp_path / 'x.json'}",
-    ]  # fmt: skip
+        "--attack",
+        "tests/attack",
+        "--attack-frames",
+        "1000000",
+        f"--attack-json={tmp_path / 'x.json'}",
+    ]
     assert "tests/attack" not in attack_command("--attack", "tests/attack/test_fuzz.py")
     assert attack_command("--attack", "-k", "locks")[-2:] == ["-k", "locks"]
 

@@ -79,10 +79,18 @@ def churn(peer: Peer, rng: random.Random, rounds: int) -> None:
 @pytest.mark.parametrize(
     ("io_class", "lanes", "held", "free"),
     [
-        (APP, 1, 357, 153), (APP, 2, 198, 113), (APP, 4, 105, 90), (APP, 8, 54, 77), (APP, 25, 17, 68),
-        (SYSTEM, 1, 149, 362), (SYSTEM, 2, 111, 287), (SYSTEM, 4, 74, 213), (SYSTEM, 8, 44, 153), (SYSTEM, 25, 16, 97),
+        (APP, 1, 357, 153),
+        (APP, 2, 198, 113),
+        (APP, 4, 105, 90),
+        (APP, 8, 54, 77),
+        (APP, 25, 17, 68),
+        (SYSTEM, 1, 149, 362),
+        (SYSTEM, 2, 111, 287),
+        (SYSTEM, 4, 74, 213),
+        (SYSTEM, 8, 44, 153),
+        (SYSTEM, 25, 16, 97),
     ],
-)  # fmt: skip
+)
 def test_where_lanes_that_take_what_they_can_come_to_rest(io_class: IoClass, lanes: int, held: int, free: int) -> None:
     """The table of credits.py's docstring."""
     peer, rng = Peer(), random.Random(lanes)

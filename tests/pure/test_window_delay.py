@@ -204,9 +204,10 @@ SERIAL_DISK = Exporter(disk_s=2e-3, disk_at_once=1)
 
 @pytest.mark.parametrize("io_class", [APP, SYSTEM])
 @pytest.mark.parametrize(
-    "exporter", [Exporter(), SLOW_PROCESSOR, SLOW_LINK, SLOWER_LINK, SLOW_DISK, SERIAL_DISK],
+    "exporter",
+    [Exporter(), SLOW_PROCESSOR, SLOW_LINK, SLOWER_LINK, SLOW_DISK, SERIAL_DISK],
     ids=["fast", "slow processor", "1 Gbit/s", "200 Mbit/s", "slow disk", "serial disk"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(("size", "depth"), [(4 * KIB, 16), (4 * KIB, 256), (64 * KIB, 32), (MIB, 16)])
 def test_a_lone_lane_loses_nothing(exporter: Exporter, io_class: IoClass, size: int, depth: int) -> None:
     (rate,) = rates(exporter, 0.8, (io_class, size, depth))
@@ -322,9 +323,12 @@ def test_credits_are_kept_whatever_comes() -> None:
             for _ in range(rng.randrange(1, 5))
         ]
         exporter = Exporter(
-            rng.uniform(1e-5, 2e-4), rng.uniform(0, 1e-9), rng.uniform(0, 2e-8), rng.uniform(0, 5e-3),
+            rng.uniform(1e-5, 2e-4),
+            rng.uniform(0, 1e-9),
+            rng.uniform(0, 2e-8),
+            rng.uniform(0, 5e-3),
             rng.randrange(1, 32),
-        )  # fmt: skip
+        )
         model = Model(exporter, loads, controlled=True)
         model.run(0.7)
         held = sum(ask.charge for ask in model.in_flight)

@@ -70,10 +70,16 @@ class Mount:
         self.transports: list[StreamTransport] = []
         self._dial = dial
         self.session = RemoteExporter(
-            NODE, FixedWays(self.dialers()), lambda: Login(node, PASSWORD, "demo"), policy=world.policy,
-            guid=uuid.uuid4().bytes_le, pool=self.pool, on_change=lambda: None, dead_after_s=world.dead_after_s,
+            NODE,
+            FixedWays(self.dialers()),
+            lambda: Login(node, PASSWORD, "demo"),
+            policy=world.policy,
+            guid=uuid.uuid4().bytes_le,
+            pool=self.pool,
+            on_change=lambda: None,
+            dead_after_s=world.dead_after_s,
             io_timeout_s=world.io_timeout_s,
-        )  # fmt: skip
+        )
         self.port = Port(world.exporter.info(), self.session, IO_TIMEOUT_S, world.nursery.start_soon)
 
     def dialers(self) -> list[Dialer]:
@@ -330,8 +336,17 @@ class World:
 
     def events(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """What may go wrong, the likely twice."""
-        return (self.cut, self.cut, self.restart, self.lose_power, self.lose_power_live, self.stall, self.stall,
-                self.delay, self.fail)  # fmt: skip
+        return (
+            self.cut,
+            self.cut,
+            self.restart,
+            self.lose_power,
+            self.lose_power_live,
+            self.stall,
+            self.stall,
+            self.delay,
+            self.fail,
+        )
 
     async def heal(self) -> None:
         """The network is well again; until everybody noticed."""

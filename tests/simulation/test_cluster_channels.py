@@ -140,10 +140,26 @@ class WorldOfChannels(World):
 
     def events(self) -> Sequence[Callable[[], Awaitable[None]]]:
         return (
-            self.cut_one, self.cut_one, self.cut_one, self.cut, self.restart, self.lose_power, self.lose_power_live,
-            self.stall, self.stall_channels, self.stall_channels, self.stall_channels, self.slow_and_cut,
-            self.slow_and_cut, self.write_late, self.write_late, self.write_late, self.refuse, self.delay, self.fail,
-        )  # fmt: skip
+            self.cut_one,
+            self.cut_one,
+            self.cut_one,
+            self.cut,
+            self.restart,
+            self.lose_power,
+            self.lose_power_live,
+            self.stall,
+            self.stall_channels,
+            self.stall_channels,
+            self.stall_channels,
+            self.slow_and_cut,
+            self.slow_and_cut,
+            self.write_late,
+            self.write_late,
+            self.write_late,
+            self.refuse,
+            self.delay,
+            self.fail,
+        )
 
     def some_mount(self) -> MountOfChannels:
         mount = self.random.choice(self.mounts)

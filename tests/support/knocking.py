@@ -18,9 +18,15 @@ from contextlib import contextmanager
 #: NEGOTIATE of SMB 3.0.2 without anything that costs its sender work.
 NEGOTIATE = (
     (102).to_bytes(4, "big")
-    + b"\xfeSMB" + bytes((64, 0)) + bytes(6) + bytes((0, 0, 1, 0)) + bytes(48)
-    + bytes((36, 0, 1, 0, 1, 0, 0, 0, 0x44, 0, 0, 0)) + bytes(24) + bytes((2, 3))
-)  # fmt: skip
+    + b"\xfeSMB"
+    + bytes((64, 0))
+    + bytes(6)
+    + bytes((0, 0, 1, 0))
+    + bytes(48)
+    + bytes((36, 0, 1, 0, 1, 0, 0, 0, 0x44, 0, 0, 0))
+    + bytes(24)
+    + bytes((2, 3))
+)
 
 
 @contextmanager

@@ -171,12 +171,25 @@ class Fio:
         self._output = folder / f"fio-{label}.json"
         self._said = folder / f"fio-{label}.txt"
         command = [
-            "fio", f"--name={label}", f"--filename={file}", f"--offset={start}", f"--size={size}",
-            "--rw=randwrite", "--bsrange=4k-256k", "--blockalign=4k", f"--direct={int(direct)}",
+            "fio",
+            f"--name={label}",
+            f"--filename={file}",
+            f"--offset={start}",
+            f"--size={size}",
+            "--rw=randwrite",
+            "--bsrange=4k-256k",
+            "--blockalign=4k",
+            f"--direct={int(direct)}",
             *(("--ioengine=libaio", "--iodepth=16") if direct else ("--ioengine=psync", "--fsync=64")),
-            *FIO_VERIFY, "--verify_backlog=32", "--verify_state_save=0", "--rate=12m",
-            "--time_based", "--runtime=600", "--output-format=json", f"--output={self._output}",
-        ]  # fmt: skip
+            *FIO_VERIFY,
+            "--verify_backlog=32",
+            "--verify_state_save=0",
+            "--rate=12m",
+            "--time_based",
+            "--runtime=600",
+            "--output-format=json",
+            f"--output={self._output}",
+        ]
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
@@ -216,9 +229,13 @@ class Fio:
 def fio_load(pair: TwoPaths, *, direct: bool = True) -> Iterator[Fio]:
     """On the first 16 MiB of the disk; the buffered one on the next."""
     fio = Fio(
-        "direct" if direct else "buffered", pair.disk, pair.cluster.folder,
-        start=0 if direct else 16 * MIB, size=16 * MIB, direct=direct,
-    )  # fmt: skip
+        "direct" if direct else "buffered",
+        pair.disk,
+        pair.cluster.folder,
+        start=0 if direct else 16 * MIB,
+        size=16 * MIB,
+        direct=direct,
+    )
     try:
         yield fio
     finally:

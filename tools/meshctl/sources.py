@@ -50,7 +50,7 @@ __all__ = [
     "read_mount",
     "read_mount_unbounded",
     "within",
-]  # fmt: skip
+]
 
 
 R = TypeVar("R", bound=Record)

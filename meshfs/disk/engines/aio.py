@@ -107,9 +107,21 @@ class AioEngine:
             slot = self._free.pop()
             position = slot * _IOCB.size
             _IOCB.pack_into(
-                self._table, position, slot, 0, flags, opcode, 0, fd, address, length, offset, 0,
-                _FLAG_RESFD, self._eventfd,
-            )  # fmt: skip
+                self._table,
+                position,
+                slot,
+                0,
+                flags,
+                opcode,
+                0,
+                fd,
+                address,
+                length,
+                offset,
+                0,
+                _FLAG_RESFD,
+                self._eventfd,
+            )
             self._slots[slot] = done
             self._batch[len(filled)] = self._table_address + position
             filled.append((slot, request))
@@ -160,9 +172,13 @@ class AioEngine:
             count = _EVENTS_MAX
             while count == _EVENTS_MAX:
                 count = _syscall(
-                    self._sys_getevents, self._context, ctypes.c_long(0), ctypes.c_long(_EVENTS_MAX),
-                    self._events, None,
-                )  # fmt: skip
+                    self._sys_getevents,
+                    self._context,
+                    ctypes.c_long(0),
+                    ctypes.c_long(_EVENTS_MAX),
+                    self._events,
+                    None,
+                )
                 # The events are copied first, so that a nested call cannot overwrite the buffer that this loop reads.
                 data = self._events.raw[: max(count, 0) * _EVENT.size]
                 for slot, _, result, _ in _EVENT.iter_unpack(data):

@@ -19,9 +19,19 @@ class Transfer:
     """
 
     __slots__ = (
-        "_address", "_again", "_done", "_done_bytes", "_dsync", "_engine", "_fd", "_length", "_mask", "_needed",
-        "_offset", "_write",
-    )  # fmt: skip
+        "_address",
+        "_again",
+        "_done",
+        "_done_bytes",
+        "_dsync",
+        "_engine",
+        "_fd",
+        "_length",
+        "_mask",
+        "_needed",
+        "_offset",
+        "_write",
+    )
 
     def __init__(
         self,

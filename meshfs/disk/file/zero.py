@@ -153,9 +153,15 @@ class ZeroFill:
         disk = self._disk
         length = min(self._length - self._written, limits.ZERO_WRITE_BYTES)
         transfer = Transfer(
-            disk.engine, disk.fd, _zeros().address, length, self._offset + self._written, PAGE_BYTES - 1,
-            write=True, dsync=self._dsync,
-        )  # fmt: skip
+            disk.engine,
+            disk.fd,
+            _zeros().address,
+            length,
+            self._offset + self._written,
+            PAGE_BYTES - 1,
+            write=True,
+            dsync=self._dsync,
+        )
         transfer.start(self._one_written)
 
     def _one_written(self, result: int) -> None:

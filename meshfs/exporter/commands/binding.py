@@ -204,9 +204,12 @@ def _grant(request: Request, session: Session, under_way: Bind, token: bytes) ->
     assert isinstance(negotiated.dialect, Dialect)
     assert session.security is not None
     security = bound_security(
-        session.security, negotiated.dialect, negotiated.signing_algorithm, under_way.login.session_key,
+        session.security,
+        negotiated.dialect,
+        negotiated.signing_algorithm,
+        under_way.login.session_key,
         under_way.preauth.value,
-    )  # fmt: skip
+    )
     under_way.happened(Event.GRANTED)
     peer.end_bind(session.id)
     _join(session, peer)

@@ -24,16 +24,18 @@ def negotiate(peer: Peer, message: Message) -> None:
     hint, now = negotiate_hint(), exporter.now_filetime()
     if isinstance(message, Smb1Opening):
         peer.happened(Event.AGAIN)
-        reply = negotiation.negotiate_again(
-            security=exporter.security, guid=exporter.guid, hint=hint, filetime=now
-        )  # fmt: skip
+        reply = negotiation.negotiate_again(security=exporter.security, guid=exporter.guid, hint=hint, filetime=now)
         request.reply(reply.pack())
         return
     try:
         reply = negotiation.negotiate(
-            NegotiateRequest.unpack(message.body), negotiated, security=exporter.security,
-            guid=exporter.guid, hint=hint, filetime=now,
-        )  # fmt: skip
+            NegotiateRequest.unpack(message.body),
+            negotiated,
+            security=exporter.security,
+            guid=exporter.guid,
+            hint=hint,
+            filetime=now,
+        )
     except (StatusError, RemoteProtocolError) as error:
         status = error.status if isinstance(error, StatusError) else NtStatus.INVALID_PARAMETER
         exporter.count("negotiations_refused")

@@ -49,9 +49,18 @@ class _Page:
     """
 
     __slots__ = (
-        "_at_end", "_begun", "_body", "_directory", "_first", "_given_up", "_opened", "_packer", "_position",
-        "_request", "flow",
-    )  # fmt: skip
+        "_at_end",
+        "_begun",
+        "_body",
+        "_directory",
+        "_first",
+        "_given_up",
+        "_opened",
+        "_packer",
+        "_position",
+        "_request",
+        "flow",
+    )
 
     def __init__(self, request: Request, opened: Kind, body: QueryDirectoryRequest, directory: Directory) -> None:
         self._request = request

@@ -129,9 +129,15 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     negotiated = peer.connection.negotiated
     assert isinstance(negotiated.dialect, Dialect)
     security = channel_security(
-        negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key,
-        session.preauth.value, session.id, exporter=True, nonces=negotiated.peer_nonces,
-    )  # fmt: skip
+        negotiated.dialect,
+        negotiated.signing_algorithm,
+        negotiated.cipher,
+        login.session_key,
+        session.preauth.value,
+        session.id,
+        exporter=True,
+        nonces=negotiated.peer_nonces,
+    )
     policy = peer.exporter.security
     session.user = login.user
     peer.exporter.usage.of(login.user).sessions += 1

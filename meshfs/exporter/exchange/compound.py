@@ -25,9 +25,16 @@ _ERROR: Final = 0xC0000000
 #: Less than this is not charged: with all credits of a connection that is 2 MiB.
 _SMALL_BYTES: Final = 4 * limits.KIB
 _NO_FILE: Final = frozenset(
-    (Command.NEGOTIATE, Command.SESSION_SETUP, Command.LOGOFF, Command.TREE_CONNECT, Command.TREE_DISCONNECT,
-     Command.ECHO, Command.CANCEL)
-)  # fmt: skip
+    (
+        Command.NEGOTIATE,
+        Command.SESSION_SETUP,
+        Command.LOGOFF,
+        Command.TREE_CONNECT,
+        Command.TREE_DISCONNECT,
+        Command.ECHO,
+        Command.CANCEL,
+    )
+)
 
 
 class Compound:

@@ -61,9 +61,20 @@ class Request:
     """One request. ``session``, ``tree`` and ``open`` are set when they are found, ``answered`` by the reply."""
 
     __slots__ = (
-        "answered", "async_id", "compound", "message", "open", "peer", "seal", "security", "session", "session_id",
-        "sign", "tree", "tree_id",
-    )  # fmt: skip
+        "answered",
+        "async_id",
+        "compound",
+        "message",
+        "open",
+        "peer",
+        "seal",
+        "security",
+        "session",
+        "session_id",
+        "sign",
+        "tree",
+        "tree_id",
+    )
     session: Session
     tree: Tree
     open: Open
@@ -169,10 +180,16 @@ class Request:
             # client asks for it).
             flags |= message.flags & _SIGNED
         header = pack_header(
-            message.command, status=status, flags=flags, credits=credits, credit_charge=message.credit_charge,
-            message_id=message.message_id, tree_id=self.tree_id, async_id=self.async_id or None,
+            message.command,
+            status=status,
+            flags=flags,
+            credits=credits,
+            credit_charge=message.credit_charge,
+            message_id=message.message_id,
+            tree_id=self.tree_id,
+            async_id=self.async_id or None,
             session_id=self.session_id,
-        )  # fmt: skip
+        )
         return bytearray(header + body)
 
     def signs(self, status: int) -> bool:

@@ -89,9 +89,19 @@ class ProcessorFlow:
     """
 
     __slots__ = (
-        "finish", "io_class", "key", "large", "links", "per_weight", "small", "start", "turns", "unpaid", "used_s",
+        "finish",
+        "io_class",
+        "key",
+        "large",
+        "links",
+        "per_weight",
+        "small",
+        "start",
+        "turns",
+        "unpaid",
+        "used_s",
         "wants",
-    )  # fmt: skip
+    )
 
     def __init__(self, key: FlowKey, io_class: _Class, weight: float) -> None:
         self.key = key

@@ -44,9 +44,19 @@ class Directory:
     """
 
     __slots__ = (
-        "_changes", "_changes_bytes", "_filter", "_lost", "_max_bytes", "_whole_tree", "newest", "pages", "pattern",
-        "position", "watched", "watchers",
-    )  # fmt: skip
+        "_changes",
+        "_changes_bytes",
+        "_filter",
+        "_lost",
+        "_max_bytes",
+        "_whole_tree",
+        "newest",
+        "pages",
+        "pattern",
+        "position",
+        "watched",
+        "watchers",
+    )
 
     def __init__(self) -> None:
         self.pattern: NamePattern | None = None

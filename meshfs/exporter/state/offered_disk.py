@@ -53,9 +53,18 @@ class OfferedDisk(Lockable):
     """One disk on offer. ``allow`` tells what a node may do with it by the config."""
 
     __slots__ = (
-        "_closing", "_written_ns", "_written_s", "allow", "creates", "info", "opens", "path", "runner", "share_counts",
+        "_closing",
+        "_written_ns",
+        "_written_s",
+        "allow",
+        "creates",
+        "info",
+        "opens",
+        "path",
+        "runner",
+        "share_counts",
         "size_bytes",
-    )  # fmt: skip
+    )
 
     def __init__(self, info: DiskInfo, runner: Runner, allow: Callable[[str], Access], path: str = "") -> None:
         super().__init__()
@@ -98,7 +107,7 @@ class OfferedDisk(Lockable):
         """Return what the disk is advertised to the node as, with the verifier of this moment."""
         return replace(
             self.info, access=self.access_of(node), verifier=self.runner.disk.verifier, written_ns=self.written_ns()
-        )  # fmt: skip
+        )
 
     def written_ns(self) -> int:
         """When anybody last wrote to the disk, in ns since the epoch.

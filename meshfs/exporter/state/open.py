@@ -58,9 +58,22 @@ class Open:
     """The base of all kinds of opens. Both halves of its SMB2_FILEID are ``file_id``."""
 
     __slots__ = (
-        "_counted_at", "access", "allowed", "channel_sequence", "closing", "directory", "earlier", "file_id", "gone",
-        "lock_sequences", "mode", "name", "session", "tree", "waits",
-    )  # fmt: skip
+        "_counted_at",
+        "access",
+        "allowed",
+        "channel_sequence",
+        "closing",
+        "directory",
+        "earlier",
+        "file_id",
+        "gone",
+        "lock_sequences",
+        "mode",
+        "name",
+        "session",
+        "tree",
+        "waits",
+    )
 
     def __init__(
         self,

@@ -57,10 +57,27 @@ class Session:
     """One login of one node."""
 
     __slots__ = (
-        "bind_security", "binding", "channels", "closing", "encrypt", "holdings", "id", "last_tree_id", "logins",
-        "negotiated", "no_more_channels", "opens", "peer", "preauth", "security", "serving", "signing_required",
-        "state", "trees", "user",
-    )  # fmt: skip
+        "bind_security",
+        "binding",
+        "channels",
+        "closing",
+        "encrypt",
+        "holdings",
+        "id",
+        "last_tree_id",
+        "logins",
+        "negotiated",
+        "no_more_channels",
+        "opens",
+        "peer",
+        "preauth",
+        "security",
+        "serving",
+        "signing_required",
+        "state",
+        "trees",
+        "user",
+    )
 
     def __init__(self, session_id: int, peer: BoundConnection, preauth: PreauthHash) -> None:
         self.id = session_id

@@ -45,8 +45,10 @@ async def ask_disk(disk: Disk, attempts: Attempts, session: Session) -> None:
     finally:
         answers.well(trio.current_time())
         if exporter.hung_disks.pop(disk.info.name, None) is not None:
-            logger.info("disk %s answers again, or its session has ended; calls wait for its answers from now on",
-                        disk.info.name)  # fmt: skip
+            logger.info(
+                "disk %s answers again, or its session has ended; calls wait for its answers from now on",
+                disk.info.name,
+            )
         shared.keep(False)
         disk.update_opens()
 
@@ -63,5 +65,8 @@ def _tell(disk: Disk) -> None:
     now, name, hung_disks = trio.current_time(), disk.info.name, disk.exporter.hung_disks
     if disk.answers.hung(now, disk.io_timeout_s) and name not in hung_disks:
         hung_disks[name] = since_s = disk.answers.suspected_since_s
-        logger.warning("disk %s hangs: it has answered nothing for %.1f s; calls fail at once until it answers",
-                       name, now - since_s)  # fmt: skip
+        logger.warning(
+            "disk %s hangs: it has answered nothing for %.1f s; calls fail at once until it answers",
+            name,
+            now - since_s,
+        )

@@ -115,8 +115,11 @@ class Port:
             logger.warning("disk %s: replaced by another one; what was opened before gets ESTALE", info.name)
             self._end_opens()
         elif self._verifier is not None and info.verifier != self._verifier:
-            logger.warning("disk %s: its owner was restarted, or a flush failed there; "
-                           "writes that were not flushed before may be lost", info.name)  # fmt: skip
+            logger.warning(
+                "disk %s: its owner was restarted, or a flush failed there; "
+                "writes that were not flushed before may be lost",
+                info.name,
+            )
             self.lose_unflushed()
         self._verifier = info.verifier
         self.info = info
@@ -145,8 +148,9 @@ class Port:
         if self.write_seq <= self.flushed_seq:
             return
         if self.exporter.session is None:
-            logger.warning("disk %s: its owner is away, so what nobody flushed may not be on stable storage there",
-                           self.info.name)  # fmt: skip
+            logger.warning(
+                "disk %s: its owner is away, so what nobody flushed may not be on stable storage there", self.info.name
+            )
             return
         handle = await self.open(IoClass.APP, writable=True)
         try:

@@ -331,10 +331,14 @@ class SharedOpen:
         try:
             file = await session.ask(
                 lambda channel: open_file(
-                    channel, tree, latest.name, writable=writable, deadline=deadline,
+                    channel,
+                    tree,
+                    latest.name,
+                    writable=writable,
+                    deadline=deadline,
                     late=lambda late: self._disk.spawn(functools.partial(session.close_late, late)),
                 )
-            )  # fmt: skip
+            )
             self._file = file
             info = await session.ask(lambda channel: query_disk(channel, file, self._disk.info.id, deadline))
         except TimeoutError:

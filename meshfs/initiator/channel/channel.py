@@ -66,13 +66,24 @@ class Channel:
         self.requests = requests = OutstandingRequests(self.connection, self._outbox.send, self._lent.lend, now)
         self.probe = Probe(requests, now)
         self._inbox = Inbox(
-            transport, received, self.connection.parse, self._lent,
-            handle=requests.handle, handled=self.probe.measure_if_due, fail=self.fail,
-        )  # fmt: skip
+            transport,
+            received,
+            self.connection.parse,
+            self._lent,
+            handle=requests.handle,
+            handled=self.probe.measure_if_due,
+            fail=self.fail,
+        )
         self.liveness = Liveness(
-            transport, self._inbox, self._outbox, requests, self.probe, Silence(now, dead_after_s, silence_max_s),
-            fail=self.fail, now=now,
-        )  # fmt: skip
+            transport,
+            self._inbox,
+            self._outbox,
+            requests,
+            self.probe,
+            Silence(now, dead_after_s, silence_max_s),
+            fail=self.fail,
+            now=now,
+        )
         # What the hot path uses is at hand here, so that it costs no call of its own.
         self.start_read = requests.start_read
         self.start_write = requests.start_write
@@ -251,9 +262,16 @@ class Channel:
     ) -> Reply:
         """Send a request and return its reply. Raises StatusError if the status is none of ``accept``."""
         slot = self.start_request(
-            command, body, tree_id=tree_id, session_id=session_id, deadline=deadline, signed=signed,
-            preauth=preauth, signed_by=signed_by, charge=charge,
-        )  # fmt: skip
+            command,
+            body,
+            tree_id=tree_id,
+            session_id=session_id,
+            deadline=deadline,
+            signed=signed,
+            preauth=preauth,
+            signed_by=signed_by,
+            charge=charge,
+        )
         return await self.answer(slot, accept)
 
     async def answer(self, slot: Slot, accept: tuple[int, ...] = (NtStatus.SUCCESS,)) -> Reply:

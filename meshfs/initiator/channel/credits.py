@@ -159,8 +159,17 @@ class Window(Generic[W]):
     """
 
     __slots__ = (
-        "_app", "_balance", "_credits", "_left", "_reachable", "_seen", "_system", "control", "short", "waiting",
-    )  # fmt: skip
+        "_app",
+        "_balance",
+        "_credits",
+        "_left",
+        "_reachable",
+        "_seen",
+        "_system",
+        "control",
+        "short",
+        "waiting",
+    )
 
     def __init__(self, credits: CreditAccount, left: Callable[[W], None] = lambda waiter: None) -> None:
         """``left`` is called with every waiter that is forgotten because its caller is gone."""

@@ -45,9 +45,15 @@ class DelayControl:
     """The control of one channel: all lanes of a class may use ``app_credits`` or ``system_credits`` together."""
 
     __slots__ = (
-        "_app_unused", "_before_s", "_least_s", "_period_end_s", "app_credits", "next_s", "requests_min",
+        "_app_unused",
+        "_before_s",
+        "_least_s",
+        "_period_end_s",
+        "app_credits",
+        "next_s",
+        "requests_min",
         "system_credits",
-    )  # fmt: skip
+    )
 
     def __init__(self, now: float) -> None:
         self.app_credits: float = limits.WINDOW_ROOM_MAX_CREDITS

@@ -76,9 +76,11 @@ class Liveness:
         silence = self._silence
         silence.overdue = silence.overdue or overdue
         verdict = silence.look(
-            now, heard=self.take_signs_of_life(now), busy=self._requests.owed > 0,
+            now,
+            heard=self.take_signs_of_life(now),
+            busy=self._requests.owed > 0,
             siblings_heard_s=self._siblings_heard_s(),
-        )  # fmt: skip
+        )
         if not self._requests.frames.logged_in:
             # A login has a timeout of its own.
             return

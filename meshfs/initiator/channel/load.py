@@ -35,9 +35,16 @@ class Load:
     """The load of one channel, which calls ``begin`` and ``end`` (or ``drop``) for every READ and WRITE."""
 
     __slots__ = (
-        "_busy_s", "_mark_s", "_moved_bytes", "_samples", "measured", "outstanding_bytes", "pull", "rate_bytes_s",
+        "_busy_s",
+        "_mark_s",
+        "_moved_bytes",
+        "_samples",
+        "measured",
+        "outstanding_bytes",
+        "pull",
+        "rate_bytes_s",
         "sampled_s",
-    )  # fmt: skip
+    )
 
     def __init__(self, now: float, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
         self.restart(now, rate_bytes_s)

@@ -137,10 +137,16 @@ class OutstandingRequests:
             self._wait(
                 slot,
                 partial(
-                    frames.write, slot, tree_id=tree_id, file_id=file_id, offset=offset, data=data,
-                    write_flags=write_flags, replay=replay,
+                    frames.write,
+                    slot,
+                    tree_id=tree_id,
+                    file_id=file_id,
+                    offset=offset,
+                    data=data,
+                    write_flags=write_flags,
+                    replay=replay,
                 ),
-            )  # fmt: skip
+            )
         return slot
 
     def start_request(
@@ -174,10 +180,16 @@ class OutstandingRequests:
         self._wait(
             slot,
             partial(
-                self.frames.other, slot, body=body, tree_id=tree_id, session_id=session_id, preauth=preauth,
-                signed_by=signed_by, replay=replay,
+                self.frames.other,
+                slot,
+                body=body,
+                tree_id=tree_id,
+                session_id=session_id,
+                preauth=preauth,
+                signed_by=signed_by,
+                replay=replay,
             ),
-        )  # fmt: skip
+        )
         return slot
 
     def start_echo(self, collector: Collector) -> int | None:

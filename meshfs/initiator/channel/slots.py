@@ -33,8 +33,17 @@ class Slot:
     """One request from its start to its reply; the caller, a worker or a trio task, awaits it."""
 
     __slots__ = (
-        "async_id", "charge", "command", "deadline", "lane", "length", "message_id", "pack", "signed", "task",
-    )  # fmt: skip
+        "async_id",
+        "charge",
+        "command",
+        "deadline",
+        "lane",
+        "length",
+        "message_id",
+        "pack",
+        "signed",
+        "task",
+    )
 
     #: Makes the frame of a request that waits for credits, from its message id; unset for others.
     pack: Callable[[int], tuple[Memory, ...]]

@@ -210,8 +210,9 @@ class RemoteExporter:
             return
         where = f"{channel.transport.local} to {channel.transport.remote}"
         level = logging.INFO if channel.why == CLOSED else logging.WARNING
-        logger.log(level, "exporter %s: channel %s lost: %s; %d left", self.node, where, channel.why,
-                   len(session.channels))  # fmt: skip
+        logger.log(
+            level, "exporter %s: channel %s lost: %s; %d left", self.node, where, channel.why, len(session.channels)
+        )
         self.news.ask_addresses()
         self.channels_changed()
 

@@ -78,8 +78,9 @@ class Joining:
         with trio.fail_after(limits.HANDSHAKE_TIMEOUT_S):
             await self._bind(channel, session)
         _add(session, channel, path)
-        logger.info("exporter %s: one more channel, %s to %s", owner.node, channel.transport.local,
-                    channel.transport.remote)  # fmt: skip
+        logger.info(
+            "exporter %s: one more channel, %s to %s", owner.node, channel.transport.local, channel.transport.remote
+        )
         owner.channels_changed()
 
     @contextmanager

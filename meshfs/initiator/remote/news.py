@@ -95,8 +95,12 @@ class News:
                 disks = len(self._owner.disks)
                 await trio.sleep(max(limits.CHANGES_PAUSE_S, disks * limits.CHANGES_PAUSE_PER_DISK_S))
         except StatusError as error:
-            logger.info("exporter %s does not tell of changed disks (%s); asked every %g s", self._owner.node, error,
-                        limits.DISKS_REFRESH_S)  # fmt: skip
+            logger.info(
+                "exporter %s does not tell of changed disks (%s); asked every %g s",
+                self._owner.node,
+                error,
+                limits.DISKS_REFRESH_S,
+            )
 
     async def _follow_disks(self, session: Session) -> None:
         owner = self._owner

@@ -193,9 +193,7 @@ class PathKeeper:
 
     async def _serve(self, transport: Transport) -> float:
         """Run one connection from its login to its end. Returns how long it was a channel of the session."""
-        channel = Channel(
-            transport, self._pool, dead_after_s=self._dead_after_s, silence_max_s=self._silence_max_s
-        )  # fmt: skip
+        channel = Channel(transport, self._pool, dead_after_s=self._dead_after_s, silence_max_s=self._silence_max_s)
         refused, since_s = "", inf
         try:
             async with trio.open_nursery() as nursery:

@@ -45,8 +45,11 @@ class Path:
     def key(self) -> tuple[str, str, str, int]:
         """Return what identifies the path in another plan, whatever else is known of its ends by then."""
         local = self.local
-        return (local.name, str(local.address.ip), self.remote.address, self.number) if local else (
-            "", "", self.remote.address, self.number)  # fmt: skip
+        return (
+            (local.name, str(local.address.ip), self.remote.address, self.number)
+            if local
+            else ("", "", self.remote.address, self.number)
+        )
 
     @property
     def speed_bits_s(self) -> int:
@@ -81,9 +84,7 @@ def plan(
     ``rdma``: whether a transport for it is there.
     """
     pairs = sorted(_pairs(locals_, remotes), key=lambda path: -path.speed_bits_s)
-    paths = [
-        Path(path.remote, path.local, number, path.ambiguous) for number in range(channels) for path in pairs
-    ]  # fmt: skip
+    paths = [Path(path.remote, path.local, number, path.ambiguous) for number in range(channels) for path in pairs]
     up = [path for path in paths if path.local is None or path.local.up]
     working = [path for path in up if works(path)] or up
     only_rdma = rdma and any(path.rdma for path in working)
@@ -135,9 +136,7 @@ def _pairs(locals_: Sequence[Interface], remotes: Sequence[Remote]) -> Iterable[
         here = list({local.name: local for local in sorted(here, key=_by_speed, reverse=True)}.values())
         there = sorted(there, key=_by_speed, reverse=True)
         for index in range(max(len(here), len(there))):
-            yield Path(
-                there[index % len(there)], here[index % len(here)], ambiguous=len(here) > 1
-            )  # fmt: skip
+            yield Path(there[index % len(there)], here[index % len(here)], ambiguous=len(here) > 1)
 
 
 def _network_of(remote: Remote, locals_: Sequence[Interface]) -> object:

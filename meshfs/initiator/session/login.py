@@ -37,9 +37,15 @@ async def log_in(
     settled = channel.connection.negotiated
     assert settled.dialect is not None
     security = channel_security(
-        settled.dialect, settled.signing_algorithm, settled.cipher, session_key(login), preauth.value,
-        reply.session_id, exporter=False, nonces=settled.peer_nonces,
-    )  # fmt: skip
+        settled.dialect,
+        settled.signing_algorithm,
+        settled.cipher,
+        session_key(login),
+        preauth.value,
+        reply.session_id,
+        exporter=False,
+        nonces=settled.peer_nonces,
+    )
     # From the next id on, which is above that of the reply just verified, the channel signs with this key.
     bind_security = BindSecurity(security, channel.credits.next_id - 1)
     verify(channel, reply, security)

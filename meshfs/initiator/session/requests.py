@@ -95,9 +95,12 @@ async def open_file(
 async def close_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
     """CLOSE. An open that the exporter does not know any more is closed as well."""
     await channel.request(
-        Command.CLOSE, CloseRequest(file.file_id).pack(), tree_id=file.tree.tree_id, deadline=deadline,
+        Command.CLOSE,
+        CloseRequest(file.file_id).pack(),
+        tree_id=file.tree.tree_id,
+        deadline=deadline,
         accept=(NtStatus.SUCCESS, NtStatus.FILE_CLOSED),
-    )  # fmt: skip
+    )
 
 
 async def query_disks(channel: Channel, root: OpenFile, deadline: float = inf) -> tuple[DiskInfo, ...]:
@@ -133,9 +136,7 @@ def start_query_disks(
 ) -> Slot:
     """Start the query. ``size`` bounds the answer, and the credits that it costs; ``name`` asks for one disk only."""
     body = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, file_id, name, size).pack()
-    return channel.start_request(
-        Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size)
-    )  # fmt: skip
+    return channel.start_request(Command.IOCTL, body, tree_id=tree_id, deadline=deadline, charge=charge_for(size))
 
 
 def start_zero(
@@ -173,12 +174,14 @@ async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
     reply = await channel.request(Command.IOCTL, body, tree_id=tree.tree_id)
     remotes = (
         Remote(
-            str(interface.address), interface.link_speed_bits_s, interface.index,
+            str(interface.address),
+            interface.link_speed_bits_s,
+            interface.index,
             bool(interface.capability & NetworkInterface.RDMA_CAPABLE),
         )
         for interface in unpack_interfaces(IoctlResponse.unpack(reply.body).output)
         if not interface.address.is_link_local
-    )  # fmt: skip
+    )
     return tuple(islice(remotes, limits.REMOTES_MAX))
 
 
@@ -186,6 +189,8 @@ async def wait_for_change(channel: Channel, root: OpenFile) -> None:
     """Wait by CHANGE_NOTIFY until something in the share changes. StatusError if the exporter does not support it."""
     body = ChangeNotifyRequest(root.file_id, _NOTIFY_OUTPUT_BYTES, _CHANGES).pack()
     await channel.request(
-        Command.CHANGE_NOTIFY, body, tree_id=root.tree.tree_id,
+        Command.CHANGE_NOTIFY,
+        body,
+        tree_id=root.tree.tree_id,
         accept=(NtStatus.SUCCESS, NtStatus.NOTIFY_ENUM_DIR),
-    )  # fmt: skip
+    )

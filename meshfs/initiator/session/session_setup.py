@@ -69,9 +69,13 @@ async def set_up(
             previous_session_id=previous_session_id,
         )
         reply = await channel.request(
-            Command.SESSION_SETUP, request.pack(), session_id=session_id, preauth=preauth, signed_by=signed_by,
+            Command.SESSION_SETUP,
+            request.pack(),
+            session_id=session_id,
+            preauth=preauth,
+            signed_by=signed_by,
             accept=(*_ANSWERS, *refusals),
-        )  # fmt: skip
+        )
         if reply.status == NtStatus.SUCCESS or reply.status in refusals:
             return reply, preauth
         if signed_by is not None:

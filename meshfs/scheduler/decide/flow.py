@@ -113,9 +113,27 @@ class Flow:
     """One flow of requests; ``entry`` is its place in the list of the stage that it is in."""
 
     __slots__ = (
-        "barriers", "cancelled", "entry", "finish", "gate", "in_flight", "key", "last_s", "last_write", "lifted",
-        "limited", "per_weight", "policy", "queue", "reserve", "reserves", "server", "stage", "tats", "writes",
-    )  # fmt: skip
+        "barriers",
+        "cancelled",
+        "entry",
+        "finish",
+        "gate",
+        "in_flight",
+        "key",
+        "last_s",
+        "last_write",
+        "lifted",
+        "limited",
+        "per_weight",
+        "policy",
+        "queue",
+        "reserve",
+        "reserves",
+        "server",
+        "stage",
+        "tats",
+        "writes",
+    )
 
     def __init__(self, key: FlowKey, server: Server, policy: FlowPolicy) -> None:
         self.key = key

@@ -138,9 +138,19 @@ class CostModel:
     """
 
     __slots__ = (
-        "_covariance", "_logs", "_misfit", "_saturated", "_streak", "flush_fixed_s", "read_byte_s", "read_fixed_s",
-        "windows", "write_byte_s", "write_fixed_s", "zero_byte_s",
-    )  # fmt: skip
+        "_covariance",
+        "_logs",
+        "_misfit",
+        "_saturated",
+        "_streak",
+        "flush_fixed_s",
+        "read_byte_s",
+        "read_fixed_s",
+        "windows",
+        "write_byte_s",
+        "write_fixed_s",
+        "zero_byte_s",
+    )
 
     read_fixed_s: float
     read_byte_s: float

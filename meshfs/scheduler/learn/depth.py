@@ -121,9 +121,21 @@ class DepthControl:
     """
 
     __slots__ = (
-        "_base", "_base_log", "_block", "_deficit", "_direction", "_down", "_fast", "_levels", "_probe_log", "_rest",
-        "_rest_max", "_settling", "_up", "depth",
-    )  # fmt: skip
+        "_base",
+        "_base_log",
+        "_block",
+        "_deficit",
+        "_direction",
+        "_down",
+        "_fast",
+        "_levels",
+        "_probe_log",
+        "_rest",
+        "_rest_max",
+        "_settling",
+        "_up",
+        "depth",
+    )
 
     def __init__(self, depth_max: int = limits.DISK_DEPTH_MAX) -> None:
         if depth_max < 1:

@@ -37,7 +37,7 @@ class Observer:
         "_start_s",
         "budget_s",
         "is_hungry",
-    )  # fmt: skip
+    )
 
     def __init__(self, costs: CostModel, depths: DepthControl) -> None:
         self._costs = costs

@@ -216,9 +216,12 @@ def _failover(stack: ExitStack, folder: Path, say: Say) -> dict[str, Any]:
         say(f"failover: pull {number + 1} of {PULLS}, {how} of eth{nic} at {host.name}")
         pulls.append(_pull(stage, host.nics[nic], how))
     stalls, reuses = [pull["stall_s"] for pull in pulls], [pull["reused_after_s"] for pull in pulls]
-    print(f"failover: longest stall of {PULLS} pulls {max(stalls):.2f} s (mark {STALL_MARK_S:g}), median "
-          f"{median(stalls):.2f} s; used again after {max(reuses):.1f} s at most (mark {REUSE_MARK_S:g}), median "
-          f"{median(reuses):.1f} s\n", flush=True)  # fmt: skip
+    print(
+        f"failover: longest stall of {PULLS} pulls {max(stalls):.2f} s (mark {STALL_MARK_S:g}), median "
+        f"{median(stalls):.2f} s; used again after {max(reuses):.1f} s at most (mark {REUSE_MARK_S:g}), median "
+        f"{median(reuses):.1f} s\n",
+        flush=True,
+    )
     return {"pulls": pulls, "stall_mark_s": STALL_MARK_S, "reuse_mark_s": REUSE_MARK_S}
 
 
@@ -246,12 +249,21 @@ def _pull(stage: Stage, nic: Any, how: str) -> dict[str, Any]:
 
 def _load(path: Path, seconds: float) -> subprocess.Popen[str]:
     command = [
-        "fio", "--name=pull", f"--filename={path}", "--rw=randrw", "--bs=64k", "--iodepth=16", "--ioengine=libaio",
-        "--direct=1", "--time_based", f"--runtime={seconds:g}", "--output-format=json",
-    ]  # fmt: skip
+        "fio",
+        "--name=pull",
+        f"--filename={path}",
+        "--rw=randrw",
+        "--bs=64k",
+        "--iodepth=16",
+        "--ioengine=libaio",
+        "--direct=1",
+        "--time_based",
+        f"--runtime={seconds:g}",
+        "--output-format=json",
+    ]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    )  # fmt: skip
+    )
 
 
 def _end(load: subprocess.Popen[str]) -> None:

@@ -19,7 +19,7 @@ from vm.modules import (
     parse_builtin,
     parse_dependencies,
     read_module,
-)  # fmt: skip
+)
 
 #: The source files that the guest depends on. When one of them changes, the guest is built again.
 SOURCES: Final = ("packages.py", "modules.py", "initramfs.py", "cpio.py", "build.py")

@@ -15,8 +15,19 @@ START_MODULES: Final = ("loop", "virtio_blk", "virtio_scsi", "nvme", "sd_mod", "
 
 #: The modules that tests load with modprobe. They are listed so that the build fails if the kernel lacks one.
 DEMAND_MODULES: Final = (
-    "scsi_debug", "null_blk", "brd", "raid1", "dm_mod", "cifs", "cmac", "ccm", "gcm", "virtio_net", "veth", "dummy",
-)  # fmt: skip
+    "scsi_debug",
+    "null_blk",
+    "brd",
+    "raid1",
+    "dm_mod",
+    "cifs",
+    "cmac",
+    "ccm",
+    "gcm",
+    "virtio_net",
+    "veth",
+    "dummy",
+)
 
 
 def parse_dependencies(modules_dep: str) -> dict[str, list[str]]:

@@ -94,10 +94,22 @@ class Flooded:
     def _signed(self, command: int, body: bytes, charge: int) -> bytes | bytearray | memoryview:
         client = self.client
         message_id, client.next_id = client.next_id, client.next_id + charge
-        message = bytearray(_pack_header(
-            _PROTOCOL, 64, charge, 0, command, charge, _SIGNED, 0, message_id, client.tree_id << 32, client.session_id,
-            _NO_SIGNATURE,
-        ))  # fmt: skip
+        message = bytearray(
+            _pack_header(
+                _PROTOCOL,
+                64,
+                charge,
+                0,
+                command,
+                charge,
+                _SIGNED,
+                0,
+                message_id,
+                client.tree_id << 32,
+                client.session_id,
+                _NO_SIGNATURE,
+            )
+        )
         message += body
         self._signer.sign(message, message_id, NONCE_INITIATOR)
         if self._damage:
@@ -198,7 +210,7 @@ def directories(attack: Attack, client: Client, rng: random.Random) -> Requests:
     root = client.open("", int(AccessMask.READ_DATA))
     query = QueryDirectoryRequest(
         FileId(root, root), _ID_BOTH_DIRECTORY_INFORMATION, 64 * limits.KIB, "*", _RESTART
-    ).pack()  # fmt: skip
+    ).pack()
     while True:
         yield Command.QUERY_DIRECTORY, query, 1
 

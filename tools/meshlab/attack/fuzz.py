@@ -189,9 +189,14 @@ def _packed(client: Client, rng: random.Random, parts: Sequence[Sample]) -> byte
 def _header(client: Client, command: int, message_id: int, flags: int) -> bytes:
     signed = 0 if client.sealed or client.security is None else int(Flags.SIGNED)
     return pack_header(
-        command, message_id=message_id, flags=flags | signed, credits=2, credit_charge=1, tree_id=client.tree_id,
+        command,
+        message_id=message_id,
+        flags=flags | signed,
+        credits=2,
+        credit_charge=1,
+        tree_id=client.tree_id,
         session_id=client.session_id,
-    )  # fmt: skip
+    )
 
 
 def _odd_header(rng: random.Random, header: bytearray) -> None:

@@ -73,10 +73,14 @@ class MemoryExporter:
 
     def info(self) -> DiskInfo:
         return DiskInfo(
-            id=disk_id(self.node, DISK), node=self.node, name=DISK, size_bytes=self.disk.size_bytes,
+            id=disk_id(self.node, DISK),
+            node=self.node,
+            name=DISK,
+            size_bytes=self.disk.size_bytes,
             access=Access.READ_WRITE,
-            verifier=self.disk.verifier, instance=self.instance,
-        )  # fmt: skip
+            verifier=self.disk.verifier,
+            instance=self.instance,
+        )
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         self._stopped = trio.Event()

@@ -84,9 +84,13 @@ def make_exporter(
     for name, disk in disks.items():
         access = Access.READ_ONLY if disk.read_only else Access.READ_WRITE
         info = DiskInfo(
-            id=f"meshfs-n1-{name}", node="n1", name=name, size_bytes=disk.size_bytes, access=access,
+            id=f"meshfs-n1-{name}",
+            node="n1",
+            name=name,
+            size_bytes=disk.size_bytes,
+            access=access,
             verifier=disk.verifier,
-        )  # fmt: skip
+        )
         rules = (allow or {}).get(name, {})
         runner = Runner(FifoQueue(depth), disk, now=clock)
         exporter.disks.add(OfferedDisk(info, runner, lambda node, a=access, r=rules: r.get(node, a)))  # type: ignore[misc]
@@ -201,12 +205,19 @@ class RawClient(ABC):
         security = self.security
         sealing = security if (self.sealed if seal is None else seal) else None
         frame = self.connection.pack(
-            command, body, status=self.sequence if sequence is None else sequence, flags=flags, credits=credits,
-            credit_charge=charge, message_id=message_id,
-            tree_id=self.tree_id if tree_id is None else tree_id, async_id=async_id,
+            command,
+            body,
+            status=self.sequence if sequence is None else sequence,
+            flags=flags,
+            credits=credits,
+            credit_charge=charge,
+            message_id=message_id,
+            tree_id=self.tree_id if tree_id is None else tree_id,
+            async_id=async_id,
             session_id=self.session_id if session_id is None else session_id,
-            sign=security if sign and sealing is None else None, seal=sealing,
-        )  # fmt: skip
+            sign=security if sign and sealing is None else None,
+            seal=sealing,
+        )
         return message_id, frame
 
     def send(self, command: int, body: bytes, **header: Any) -> int:
@@ -235,9 +246,13 @@ class RawClient(ABC):
             message_id, self.next_id = self.next_id, self.next_id + 1
             signed = 0 if self.sealed or self.security is None else Flags.SIGNED
             fields = {
-                "tree_id": self.tree_id, "session_id": self.session_id, "credits": 1, "credit_charge": 1,
-                "status": self.sequence, **header,
-            }  # fmt: skip
+                "tree_id": self.tree_id,
+                "session_id": self.session_id,
+                "credits": 1,
+                "credit_charge": 1,
+                "status": self.sequence,
+                **header,
+            }
             fields["flags"] = fields.get("flags", 0) | signed
             messages.append(bytearray(pack_header(command, message_id=message_id, **fields) + body))
             ids.append(message_id)
@@ -265,9 +280,12 @@ class RawClient(ABC):
             contexts += (Signing(signing),) if signing else ()
             contexts += (UNIQUE_NONCES,) if unique_nonces else ()
         body = NegotiateRequest(
-            dialects, int(SecurityMode.SIGNING_ENABLED), capabilities, guid,
+            dialects,
+            int(SecurityMode.SIGNING_ENABLED),
+            capabilities,
+            guid,
             contexts if Dialect.SMB_3_1_1 in dialects else (),
-        )  # fmt: skip
+        )
         message_id, frame = self.pack(Command.NEGOTIATE, body.pack(), sign=False, charge=0)
         self.deliver(frame)
         reply = self.take(message_id)
@@ -319,10 +337,18 @@ class RawClient(ABC):
         negotiated = self.connection.negotiated
         assert negotiated.dialect is not None
         self.session_id = session_id
-        self.security = freed(channel_security(
-            negotiated.dialect, negotiated.signing_algorithm, negotiated.cipher, login.session_key, preauth.value,
-            session_id, exporter=False, nonces=negotiated.peer_nonces,
-        ))  # fmt: skip
+        self.security = freed(
+            channel_security(
+                negotiated.dialect,
+                negotiated.signing_algorithm,
+                negotiated.cipher,
+                login.session_key,
+                preauth.value,
+                session_id,
+                exporter=False,
+                nonces=negotiated.peer_nonces,
+            )
+        )
         self.session_security = self.connection.security[session_id] = self.security
         self.next_bind_id = [1]
 
@@ -477,6 +503,14 @@ def framed(message: bytes) -> bytes:
 
 def _reply(message: Message) -> Reply:
     return Reply(
-        message.message_id, message.command, message.status, message.flags, message.credits, message.tree_id,
-        message.async_id, message.session_id, message.protection, bytes(message.view),
-    )  # fmt: skip
+        message.message_id,
+        message.command,
+        message.status,
+        message.flags,
+        message.credits,
+        message.tree_id,
+        message.async_id,
+        message.session_id,
+        message.protection,
+        bytes(message.view),
+    )

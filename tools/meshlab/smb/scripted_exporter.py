@@ -92,12 +92,19 @@ class ScriptedExporter:
         security = self.security if protect else None
         return bytes(
             self.connection.pack(
-                request.command if command is None else command, body, status=status, flags=flags, credits=credits,
-                message_id=request.message_id if message_id is None else message_id, tree_id=request.tree_id,
-                async_id=async_id, session_id=SESSION_ID,
-                sign=None if self.sealed else security, seal=security if self.sealed else None,
+                request.command if command is None else command,
+                body,
+                status=status,
+                flags=flags,
+                credits=credits,
+                message_id=request.message_id if message_id is None else message_id,
+                tree_id=request.tree_id,
+                async_id=async_id,
+                session_id=SESSION_ID,
+                sign=None if self.sealed else security,
+                seal=security if self.sealed else None,
             )
-        )  # fmt: skip
+        )
 
     def say(self, data: bytes) -> None:
         """Send raw bytes, which have to fit into the socket's buffer."""
@@ -133,9 +140,14 @@ def write_body(count: int, *, size: int = 17) -> bytes:
 
 def _security(key: bytes, *, exporter: bool) -> ChannelSecurity:
     return channel_security(
-        Dialect.SMB_3_1_1, SigningAlgorithm.AES_GMAC, Cipher.AES_128_GCM, key, bytes(64), SESSION_ID,
+        Dialect.SMB_3_1_1,
+        SigningAlgorithm.AES_GMAC,
+        Cipher.AES_128_GCM,
+        key,
+        bytes(64),
+        SESSION_ID,
         exporter=exporter,
-    )  # fmt: skip
+    )
 
 
 @asynccontextmanager

@@ -114,9 +114,22 @@ async def zero(disk: Disk, offset: int, length: int, *, through: bool = False) -
 
 # (offset, length): aligned to sectors, aligned to pages, and misaligned in every way.
 _SHAPES: Final = (
-    (0, 512), (512, 512), (0, 4096), (4096, 4096), (3584, 1024), (65536, MIB),
-    (0, 1), (1, 1), (511, 2), (513, 510), (4095, 2), (100, 4096), (1000, 9000), (4097, 65535), (12345, MIB - 1),
-)  # fmt: skip
+    (0, 512),
+    (512, 512),
+    (0, 4096),
+    (4096, 4096),
+    (3584, 1024),
+    (65536, MIB),
+    (0, 1),
+    (1, 1),
+    (511, 2),
+    (513, 510),
+    (4095, 2),
+    (100, 4096),
+    (1000, 9000),
+    (4097, 65535),
+    (12345, MIB - 1),
+)
 
 
 class DiskSuite:

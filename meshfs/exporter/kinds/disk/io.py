@@ -148,9 +148,16 @@ class DiskIo(Kind):
         exporter = peer.exporter
         buffer, start = take_payload(message, start, length, exporter.pool, peer.usage.memory)
         disk_request = DiskRequest(
-            _WRITE, offset, length, buffer, start, _write_answered, flow=self.flow,
-            write_through=self.write_through or bool(flags & _WRITE_THROUGH), context=request,
-        )  # fmt: skip
+            _WRITE,
+            offset,
+            length,
+            buffer,
+            start,
+            _write_answered,
+            flow=self.flow,
+            write_through=self.write_through or bool(flags & _WRITE_THROUGH),
+            context=request,
+        )
         self.requests.add(disk_request)
         peer.cancellable[message.message_id] = disk_request
         disk.runner.add(disk_request)
@@ -204,11 +211,16 @@ def _send_read(request: Request, buffer: Buffer, length: int) -> None:
     peer, message, view = request.peer, request.message, buffer.view
     try:
         pack_read_response_frame(
-            view, _REPLY_START, length, flags=_SIGNED if request.sign else 0,
+            view,
+            _REPLY_START,
+            length,
+            flags=_SIGNED if request.sign else 0,
             credits=peer.window.grant(message.credits, message.credit_charge),
-            credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+            credit_charge=message.credit_charge,
+            message_id=message.message_id,
+            tree_id=request.tree_id,
             session_id=request.session_id,
-        )  # fmt: skip
+        )
         end = HEADROOM_BYTES + length
         security = request.security
         if request.seal and security is not None and security.sealer is not None:
@@ -245,11 +257,15 @@ def _write_done(done: DiskRequest) -> None:
         else:
             message, frame = request.message, bytearray(WRITE_RESPONSE_FRAME_BYTES)
             pack_write_response_frame(
-                frame, result, flags=_SIGNED if request.sign else 0,
+                frame,
+                result,
+                flags=_SIGNED if request.sign else 0,
                 credits=peer.window.grant(message.credits, message.credit_charge),
-                credit_charge=message.credit_charge, message_id=message.message_id, tree_id=request.tree_id,
+                credit_charge=message.credit_charge,
+                message_id=message.message_id,
+                tree_id=request.tree_id,
                 session_id=request.session_id,
-            )  # fmt: skip
+            )
             if request.sign:
                 assert request.security is not None
                 request.security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message.message_id, NONCE_EXPORTER)

@@ -88,9 +88,16 @@ class _Zeroing(Waiting):
         self._queued_s = self.request.peer.exporter.clock()
         length = min(self._piece_bytes, self._stop - self._offset)
         piece = self._piece = DiskRequest(
-            Op.ZERO, self._offset, length, None, 0, self._piece_done, flow=opened.flow,
-            write_through=opened.write_through, context=self.request,
-        )  # fmt: skip
+            Op.ZERO,
+            self._offset,
+            length,
+            None,
+            0,
+            self._piece_done,
+            flow=opened.flow,
+            write_through=opened.write_through,
+            context=self.request,
+        )
         opened.requests.add(piece)
         if not self.request.async_id:
             self.request.peer.cancellable[self.request.message.message_id] = piece

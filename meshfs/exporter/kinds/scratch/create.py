@@ -38,9 +38,16 @@ def create(request: Request, body: CreateRequest) -> None:
 def _open(request: Request, body: CreateRequest, volume: ScratchVolume, created: Created) -> None:
     exporter, file = request.peer.exporter, created.file
     opened = ScratchOpen(
-        request.session, request.tree, exporter.new_file_id(), created.access, body.share_access, volume, file,
-        delete_on_close=bool(body.options & CreateOptions.DELETE_ON_CLOSE), now=exporter.now_filetime,
-    )  # fmt: skip
+        request.session,
+        request.tree,
+        exporter.new_file_id(),
+        created.access,
+        body.share_access,
+        volume,
+        file,
+        delete_on_close=bool(body.options & CreateOptions.DELETE_ON_CLOSE),
+        now=exporter.now_filetime,
+    )
     level = OplockLevel.NONE
     if body.oplock_level in GRANTED_LEVELS and not file.is_directory and len(file.opens) == 1:
         level = OplockLevel(body.oplock_level)

@@ -51,9 +51,17 @@ class ScratchOpen(Kind):
     """
 
     __slots__ = (
-        "delete_on_close", "file", "keeps_times", "now", "oplock", "position", "readable",
-        "share_access", "volume", "writable",
-    )  # fmt: skip
+        "delete_on_close",
+        "file",
+        "keeps_times",
+        "now",
+        "oplock",
+        "position",
+        "readable",
+        "share_access",
+        "volume",
+        "writable",
+    )
     session: Session
 
     def __init__(

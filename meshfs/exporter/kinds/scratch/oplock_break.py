@@ -14,9 +14,11 @@ def notify(session: Session, file_id: int) -> None:
     """
     body = OplockBreak(FileId(file_id, file_id), OplockLevel.NONE).pack()
     header = pack_header(
-        Command.OPLOCK_BREAK, flags=Flags.SERVER_TO_REDIR, message_id=MESSAGE_ID_UNSOLICITED,
+        Command.OPLOCK_BREAK,
+        flags=Flags.SERVER_TO_REDIR,
+        message_id=MESSAGE_ID_UNSOLICITED,
         session_id=session.id if session.encrypt else 0,
-    )  # fmt: skip
+    )
     for peer, security in session.channels.items():
         if not peer.closed:
             seal = security if session.encrypt else None

@@ -40,9 +40,24 @@ class ScratchFile(Lockable):
     """
 
     __slots__ = (
-        "_heights", "_shorts", "attributes", "children", "data", "delete_pending", "height", "index_number", "name",
-        "opens", "opens_below", "oplock", "parent", "share_counts", "short_name", "times", "watchers",
-    )  # fmt: skip
+        "_heights",
+        "_shorts",
+        "attributes",
+        "children",
+        "data",
+        "delete_pending",
+        "height",
+        "index_number",
+        "name",
+        "opens",
+        "opens_below",
+        "oplock",
+        "parent",
+        "share_counts",
+        "short_name",
+        "times",
+        "watchers",
+    )
 
     def __init__(self, name: str, parent: Self | None, index_number: int, now: int, *, folder: bool) -> None:
         super().__init__()
