@@ -71,7 +71,7 @@ def test_the_example(tmp_path: Path) -> None:
 
 def example_of(page: str) -> str:
     """The config that a page of the documentation shows."""
-    text = (Path(__file__).parents[2] / page).read_text()
+    text = (Path(__file__).parents[3] / page).read_text()
     (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return str(example)
 

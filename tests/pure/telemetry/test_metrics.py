@@ -18,7 +18,7 @@ from meshfs.telemetry.prometheus import Document, Families
 from meshfsd import metrics as exporter_metrics
 
 Fill = Callable[[Families, Document], None]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 FLOW: dict[str, Any] = {
     "node": "n2", "class": "app", "local": False, "weight": 2.0, "reservation": 0.25, "limit_iops": 100.0,
