@@ -1,1 +1,1 @@
-"""meshctl: asks mounts and exporters how they are, and makes keys. One module per verb."""
+"""meshctl, the program of the administrator. It shows how mounts and exporters are, and has one module per verb."""

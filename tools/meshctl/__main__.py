@@ -1,7 +1,11 @@
 """The command line of meshctl.
 
-Exit status: 0 all is well; 1 something is degraded or does not answer; 2 the command line,
-the config or a key is wrong; 130 interrupted. Output that cannot be written is 1, too.
+Exit status:
+
+    0    all is well
+    1    something is degraded or does not answer, or the output cannot be written
+    2    the command line, the config or a key is wrong
+    130  the user interrupted the command
 """
 
 import argparse
@@ -24,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def words(arguments: Sequence[str]) -> list[str]:
-    """ "flows set" and "flows reset" are verbs of two words, which argparse knows as one."""
+    """Join the two words of "flows set" and "flows reset", because a verb of argparse is one word."""
     if arguments[:1] == ["flows"] and len(arguments) > 1 and arguments[1] in ("set", "reset"):
         return [" ".join(arguments[:2]), *arguments[2:]]
     return list(arguments)

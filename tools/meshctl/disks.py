@@ -1,4 +1,4 @@
-"""meshctl disks: every disk the mounts know."""
+"""meshctl disks shows every disk that the mounts know."""
 
 import argparse
 

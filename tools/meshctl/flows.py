@@ -1,4 +1,4 @@
-"""meshctl flows: who gets how much of each disk, and how much is due to whom."""
+"""meshctl flows shows the share of each disk that every flow is entitled to, and the share that it gets."""
 
 import argparse
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(answers: Sequence[Answer], wanted: Sequence[str], json: bool, problems: Sequence[Problem] = ()) -> int:
-    """Print the chosen disks of what exporters answered, and return the exit status."""
+    """Print the disks with the ``wanted`` names that are in the answers, and return the exit status."""
     shown = [(answer, chosen(answer.read(FlowsRecord), wanted)) for answer in answers]
     found = [*problems, *(line for answer in answers for line in flow_problems(answer))]
     if all(not answer.error for answer in answers):
@@ -74,7 +74,7 @@ def flow_problems(answer: Answer) -> list[Problem]:
 
 
 def chosen(document: FlowsRecord, wanted: Sequence[str]) -> list[FlowsDiskRecord]:
-    """Return the disks of the document that are wanted, or all when none is named."""
+    """Return the disks of the document with the ``wanted`` names. Return all disks if no name is given."""
     node = document.node
     return [disk for disk in document.disks if not wanted or set(wanted) & names(node, disk.name)]
 
@@ -84,7 +84,7 @@ def has(answers: Sequence[Answer], name: str) -> bool:
 
 
 def names(node: str, disk: str) -> set[str]:
-    """Return every way in which a user may name the disk."""
+    """Return all names by which a user may name the disk."""
     return {disk, f"{node}/{disk}", disk_id(node, disk)}
 
 
@@ -95,7 +95,7 @@ def disk_block(node: str, disk: FlowsDiskRecord) -> str:
 
 
 def disk_lines(node: str, disk: FlowsDiskRecord) -> list[str]:
-    """Return lines that say how the disk is shared: state and settings, cost model, fairness."""
+    """Return the lines above the table of flows: the disk's state and settings, its cost model, and its fairness."""
     policy, jain = disk.policy, disk.jain
     fairness = [f"{name} {pair(windows, fixed)}" for name, windows in (("app", jain.app), ("system", jain.system))]
     limit = limits(policy)
@@ -110,7 +110,7 @@ def disk_lines(node: str, disk: FlowsDiskRecord) -> list[str]:
 
 
 def headline(node: str, disk: FlowsDiskRecord) -> str:
-    """Return what can be said of the disk in one line."""
+    """Return one line with the disk's name, discipline, depth and load."""
     return (
         f"disk {table.printable(f'{node}/{disk.name}')}: "
         f"{table.printable(disk.discipline) or table.UNKNOWN}, depth {table.count(disk.depth)}, "
@@ -144,7 +144,7 @@ def flow_row(flow: FlowRecord) -> list[str]:
 
 
 def cost_model(cost: CostRecord) -> str:
-    """Show the fixed and the per-byte cost of each kind of request; 1 ns a byte is 1000 MB/s."""
+    """Show the fixed cost of each kind of request, and the cost per byte as a speed: 1 ns per byte is 1000 MB/s."""
     parts = []
     for kind, fixed_us, byte_ns in (
         ("read", cost.read_fixed_us, cost.read_byte_ns),
@@ -158,7 +158,7 @@ def cost_model(cost: CostRecord) -> str:
 
 
 def limits(policy: PolicyRecord) -> str:
-    """Show limits as in "500/s 10M/s"; the text is empty where there are none."""
+    """Show limits, for example "500/s 10M/s". Return an empty text if there is no limit."""
     iops, bytes_per_s = policy.limit_iops, policy.limit_bytes_per_s
     shown = [] if iops is None else [f"{table.rate(iops)}/s"]
     return " ".join(shown if bytes_per_s is None else [*shown, f"{table.bytes_rate(bytes_per_s)}/s"])

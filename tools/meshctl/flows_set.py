@@ -1,4 +1,4 @@
-"""meshctl flows set, meshctl flows reset: what a disk's scheduler gives whom, changed at run time."""
+"""meshctl flows set changes weights, floors and limits of a disk at run time; meshctl flows reset undoes that."""
 
 import argparse
 import math
@@ -93,7 +93,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run_set(arguments: argparse.Namespace) -> int:
-    """Change settings. Raises ConfigError for settings that do not go together."""
+    """Change settings. Raises ConfigError for settings that cannot be combined."""
     wanted = settings(vars(arguments))
     return change(arguments, {"set": wanted}, wanted)
 
@@ -103,7 +103,7 @@ def run_reset(arguments: argparse.Namespace) -> int:
 
 
 def settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what goes into the request's "set". Raises ConfigError."""
+    """Return the value of the request's "set". Raises ConfigError."""
     values = {key: given[key] for key in (*_FLOW_KEYS, "system_floor", *_LIMIT_KEYS) if key in given}
     flow = given["flow"]
     if not values:
@@ -122,7 +122,7 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[str, Any]) -> int:
-    """Ask for the change, show what is in force then, and compare that with what was wanted."""
+    """Request the change, show the settings that are then in force, and compare them with the ``wanted`` ones."""
     node, _, name = arguments.disk.rpartition("/")
     exporter = one_exporter(arguments, node)
     disk = None if arguments.disk == ALL else name.removeprefix(f"meshfs-{exporter.node}-")
@@ -133,12 +133,12 @@ def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[
         for item in chosen(answer.read(FlowsRecord), names)
         for line in not_in_force(item, wanted)
     ]
-    # What failed has nothing to show: its text says what was refused and why.
+    # A failed request has no disks to show. Its error says what was refused and why.
     return show([answer], [] if answer.error else names, arguments.json, different)
 
 
 def one_exporter(arguments: argparse.Namespace, node: str) -> Exporter:
-    """Return the exporter that a change is for. Raises ConfigError when it is not clear which one."""
+    """Return the exporter to change. Raises ConfigError if several exporters or none may be meant."""
     if node and any(name != node for name in arguments.node):
         raise ConfigError(f"{arguments.disk} is a disk of {node}, not of {', '.join(arguments.node)}")
     found = exporters_here(arguments.config, [node] if node else arguments.node)
@@ -148,7 +148,10 @@ def one_exporter(arguments: argparse.Namespace, node: str) -> Exporter:
 
 
 def not_in_force(disk: FlowsDiskRecord, wanted: dict[str, Any]) -> list[str]:
-    """Return settings that the exporter accepted and does not show, because nothing may be overridden in silence."""
+    """Return a line for each setting that the exporter accepted but does not show as being in force.
+
+    Without this check, the user would not notice that something overrides the setting.
+    """
     values = {key: value for key, value in wanted.items() if key not in ("node", "class")}
     if "node" not in wanted:
         return differences("", _of_disk(disk.policy), values)
@@ -194,7 +197,7 @@ def differences(who: str, in_force: Mapping[str, float | None], values: Mapping[
 
 
 def positive(text: str) -> float:
-    """Return a positive number. Only what is no number is refused here, as the exporter knows the bounds."""
+    """Parse a positive, finite number. Raises ValueError. The exporter checks the bounds."""
     value = float(text)
     if not 0 < value < math.inf:
         raise ValueError(text)
@@ -202,7 +205,7 @@ def positive(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """Parse a share, as in 0.2 or 20%."""
+    """Parse a share, for example 0.2 or 20%."""
     value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if not 0 <= value <= 1:
         raise ValueError(text)
@@ -210,7 +213,7 @@ def share(text: str) -> float:
 
 
 def limit(text: str) -> float | None:
-    """Parse a limit, as in 500, 50M or none."""
+    """Parse a limit, for example 500, 50M or none."""
     if text == "none":
         return None
     factor = _UNITS.get(text[-1:].upper(), 1)

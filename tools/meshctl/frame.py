@@ -1,4 +1,4 @@
-"""What meshctl top shows, line by line. Pure: an interval and the size of the window -> lines."""
+"""The lines that meshctl top shows. Pure: the functions get an interval and the window's size, and return lines."""
 
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
@@ -16,9 +16,9 @@ from meshfs.telemetry.records import (
     MountRecord,
 )
 
-# A block that has to give way keeps its head and its largest rows.
+# A block that is shortened to fit the window keeps this many lines: its heading and its first rows.
 _BLOCK_ROWS_MIN: Final = 6
-# Narrower columns would move with every other figure.
+# With narrower columns, most changes of a figure's length would move the columns to the right of the figure.
 _COLUMN_WIDTH_MIN: Final = 6
 _BUCKETS: Final = (*(f"<={bound}" for bound in COARSE_BOUNDS_MS), f">{COARSE_BOUNDS_MS[-1]} ms")
 _TOTALS: Final = ("I/O", "IOPS", "BYTES/S", *_BUCKETS)
@@ -33,7 +33,10 @@ _FLOWS: Final = (
 
 
 def frame(interval: Interval, title: str = "", columns: int | None = None) -> list[list[str]]:
-    """Return blocks of lines of any length and width: totals first, then what is wrong, wrapped at ``columns``."""
+    """Return blocks of lines: first the totals, then the problems, then mounts and exporters.
+
+    Blocks and lines may be longer than a window. Only the lines of problems are wrapped at ``columns``.
+    """
     blocks = [[*([title] if title else []), *_block(_TOTALS, _total_rows(interval), left=("I/O",))]]
     problems = [problem.line for problem in interval.problems]
     if problems:
@@ -52,7 +55,7 @@ def joined(blocks: Sequence[Sequence[str]]) -> list[str]:
 
 
 def fit(blocks: Sequence[Sequence[str]], columns: int, rows: int) -> list[str]:
-    """Return what a window of this size shows: long blocks give way to short ones, and the last ones to the first."""
+    """Return the lines that fit into a window. Shorten the longest blocks first, then leave out the last lines."""
     room = rows - len(blocks) + 1
     longest = max(map(len, blocks), default=0)
     while longest > _BLOCK_ROWS_MIN and sum(min(len(block), longest) for block in blocks) > room:
@@ -62,14 +65,17 @@ def fit(blocks: Sequence[Sequence[str]], columns: int, rows: int) -> list[str]:
 
 
 def _cut(lines: Sequence[str], rows: int) -> list[str]:
-    """Keep what there are rows for; the last line says how many lines are left out."""
+    """Return at most ``rows`` lines. If lines are left out, the last line says how many."""
     if len(lines) <= rows:
         return list(lines)
     return [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"][:rows]
 
 
 def _total_rows(interval: Interval) -> list[list[str]]:
-    """Return the totals of the mounts, because an exporter's flows are the same I/O seen from the disk's side."""
+    """Return the rows of totals: those of the mounts, or those of the exporters if no mount is shown.
+
+    The two must not be added up, because the flows of an exporter are the same I/O as that of the mounts.
+    """
     sides = interval.mounts or interval.exporters
     found = totals(sides)
     if not any(side.elapsed_s for side in sides):

@@ -1,4 +1,4 @@
-"""meshctl keygen: make the key pairs of nodes that have none."""
+"""meshctl keygen makes the key pairs of nodes that have none."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the verbs need of argparse's subparsers, whose class has no public name."""
+"""The part of argparse's subparsers that the verbs use. argparse has no public name for their class."""
 
 import argparse
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What the verbs share: arguments, JSON, the problems of mounts and exporters."""
+"""The common parts of the verbs: arguments, JSON, and the problems of mounts and exporters."""
 
 import argparse
 import json
@@ -15,7 +15,8 @@ from meshfs.telemetry.documents import STATUS_VERSION
 from meshfs.telemetry.problems import Problem, Severity
 from meshfs.telemetry.records import StatusRecord
 
-#: Codes that concern each verb that shows only a part; `status` shows them all.
+#: The problems that `disks` and `top` show, and below those of `paths`, by the beginning of their codes. `status` shows
+#: all problems.
 DISK_CODES: Final = ("not-allowed", "mount-", "version-", "exporter-", "disk-")
 PATH_CODES: Final = (*DISK_CODES, "path-", "io-")
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """Return the answer as it was given, with its source and what went wrong."""
+    """Return the answer's fields with its source, and with its error if there is one."""
     shown: dict[str, Any] = {"source": answer.source, **answer.fields.raw}
     return {**shown, "error": answer.error} if answer.error else shown
 
@@ -37,7 +38,10 @@ def print_json(shown: dict[str, Any], found: Sequence[Problem]) -> None:
 
 
 def print_blocks(blocks: Sequence[str], found: Sequence[Problem]) -> None:
-    """Print tables to standard output, and what is wrong to standard error, where a script's user sees it."""
+    """Print tables to standard output, and problems to standard error.
+
+    If a script redirects standard output, its user still sees the problems.
+    """
     print("\n\n".join(blocks))
     sys.stdout.flush()
     for problem in found:
@@ -46,7 +50,7 @@ def print_blocks(blocks: Sequence[str], found: Sequence[Problem]) -> None:
 
 
 def exit_status(found: Iterable[Problem]) -> int:
-    """Return 1 when something is not well; a note alone is 0."""
+    """Return 1 if there is a problem other than notes, else 0."""
     return int(any(problem.counts for problem in found))
 
 
@@ -55,7 +59,7 @@ def about(found: Iterable[Problem], codes: tuple[str, ...]) -> list[Problem]:
 
 
 def mount_problems(answer: Answer) -> list[Problem]:
-    """Return everything at a mount that is not as it should be."""
+    """Return all problems of a mount."""
     who = f"mount {answer.source}"
     if answer.error:
         return [no_answer(who, answer)]
@@ -65,7 +69,10 @@ def mount_problems(answer: Answer) -> list[Problem]:
 
 
 def exporter_problems(answer: Answer, *, asked_for: bool = True) -> list[Problem]:
-    """Return the same of an exporter. That only root may ask it is a fault only where the user ``asked_for`` it."""
+    """Return all problems of an exporter.
+
+    If only root may ask the exporter, that is an error if the user ``asked_for`` the exporter, else a note.
+    """
     who = f"exporter {answer.source}"
     if answer.error:
         problem = no_answer(who, answer)
@@ -80,7 +87,7 @@ def no_answer(who: str, answer: Answer) -> Problem:
 
 
 def version_problems(who: str, answer: Answer) -> list[Problem]:
-    """Return a problem where this meshctl may misread the answer, so that nothing misread is called well."""
+    """Return a problem if this meshctl may misread the answer, because a misread answer could hide a fault."""
     status = answer.read(StatusRecord)
     version, program = status.version, status.program
     if version != STATUS_VERSION:

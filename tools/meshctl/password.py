@@ -1,4 +1,4 @@
-"""meshctl password: print the password with which one node logs in to another, for smbclient."""
+"""meshctl password prints the password with which one node logs in to another, for smbclient."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def add_parser(verbs: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the password. Either node's private key will do, because both ends derive the same."""
+    """Print the password. The private key of either node is enough, because both derive the same password."""
     config = cluster_config.load(arguments.config)
     initiator, exporter = config.node(arguments.node).name, config.node(arguments.to).name
     folder = config.cluster.keys

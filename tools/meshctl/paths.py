@@ -1,4 +1,4 @@
-"""meshctl paths: over which interfaces each exporter is reached, by which channels, and what waits for one."""
+"""meshctl paths shows the interfaces and channels to each exporter, and the calls that wait for an exporter."""
 
 import argparse
 
@@ -50,7 +50,7 @@ def block(answer: Answer, named: bool) -> str:
 
 
 def channel_rows(answer: Answer) -> list[list[str]]:
-    """Return a row for each path; an exporter without any has one row that says why."""
+    """Return a row for each path. An exporter without a path has one row with the reason."""
     rows = []
     for exporter in answer.read(MountRecord).exporters:
         head = [exporter.node, exporter.state]
@@ -82,7 +82,7 @@ def _channel_cells(channel: PathRecord) -> list[str]:
 
 
 def _security(channel: PathRecord) -> str:
-    """Show what is agreed, in one word each, as in "3.1.1 AES-GMAC"."""
+    """Show the agreed dialect and cipher, or signing if nothing is encrypted, for example "3.1.1 AES-GMAC"."""
     protection = channel.cipher if channel.cipher not in ("", "none") else channel.signing
     return f"{channel.dialect} {protection}".strip()
 

@@ -1,7 +1,7 @@
-"""What happened between two answers of a mount or an exporter. Pure: answers and their times -> rates.
+"""Rates of I/O between two answers of a mount or an exporter. Pure: the functions get answers and their times.
 
-Rates are differences of totals, so nothing is lost between two looks, however far apart. A
-total that goes backwards is of another run: that interval has no rate.
+A rate is the difference of two totals, so no I/O between the two answers is missed. If a total became smaller, the
+process was restarted, and the interval has no rate.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,14 +21,17 @@ from meshfs.telemetry.records import (
     TotalsRecord,
 )
 
-#: The rows of totals: whose disk, and what was done with it.
+#: The rows of totals: where the disk is, and the kind of I/O.
 TOTALS: Final = (("local", "read"), ("local", "write"), ("remote", "read"), ("remote", "write"))
 _COUNTS: Final = ("reads", "writes", "flushes", "errors", "read_bytes", "written_bytes")
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Totals since a start, or what came in an interval; bytes and counts, histograms by COARSE_BOUNDS_MS."""
+    """Counts, bytes and histograms of I/O: totals since the start of a process, or the I/O of an interval.
+
+    The buckets of the histograms are COARSE_BOUNDS_MS.
+    """
 
     reads: int
     writes: int
@@ -42,7 +45,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer, and when it came in seconds of a steady clock."""
+    """An answer, and the time of its arrival on a monotonic clock."""
 
     answer: Answer
     at_s: float
@@ -54,7 +57,7 @@ Of = TypeVar("Of", bound=MountRecord | FlowsDiskRecord)
 
 @dataclass(frozen=True)
 class Row(Generic[What]):
-    """A disk of a mount, or a flow of an exporter's disk."""
+    """A disk of a mount, or a flow of an exporter's disk, with its I/O in the interval, or None if unknown."""
 
     what: What
     traffic: Traffic | None
@@ -74,7 +77,7 @@ class Group(Generic[Of, What]):
 
 @dataclass(frozen=True)
 class Side(Generic[Of, What]):
-    """One mount or exporter in one interval; without an earlier answer there is no `elapsed_s`."""
+    """One mount or exporter in one interval. ``elapsed_s`` is None if there is no earlier answer to compare with."""
 
     answer: Answer
     elapsed_s: float | None
@@ -90,7 +93,7 @@ ExporterSide = Side[FlowsDiskRecord, FlowRecord]
 
 @dataclass(frozen=True)
 class Interval:
-    """Everything shown at once."""
+    """All mounts, exporters and problems that are shown at once."""
 
     mounts: tuple[MountSide, ...]
     exporters: tuple[ExporterSide, ...]
@@ -107,7 +110,7 @@ class Total:
 
 
 def traffic(totals: TotalsRecord) -> Traffic | None:
-    """Return the totals of a record, or None when one is missing or is no count."""
+    """Return the totals of a record. Return None if a total is missing or negative."""
     counts = {
         "reads": totals.reads,
         "writes": totals.writes,
@@ -124,7 +127,7 @@ def traffic(totals: TotalsRecord) -> Traffic | None:
 
 
 def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
-    """Return the difference, or None when either is unknown or a total went backwards."""
+    """Return the difference. Return None if one of the two is unknown, or if a total became smaller."""
     if before is None or after is None:
         return None
     counts = {name: getattr(after, name) - getattr(before, name) for name in _COUNTS}
@@ -156,7 +159,7 @@ def exporter_side(before: Reading | None, after: Reading) -> ExporterSide:
 
 
 def totals(sides: Iterable[MountSide | ExporterSide]) -> Mapping[tuple[str, str], Total]:
-    """Return the sums of reads and writes of local and remote disks, over all rows that have an interval."""
+    """Return the sums of the reads and writes of local and remote disks, over all rows whose traffic is known."""
     found = {key: Total(0.0, 0.0, (0,) * BUCKETS) for key in TOTALS}
     for side in sides:
         for row in (row for group in side.groups for row in group.rows):
@@ -177,7 +180,7 @@ def totals(sides: Iterable[MountSide | ExporterSide]) -> Mapping[tuple[str, str]
 
 
 def document(interval: Interval) -> dict[str, Any]:
-    """Return the interval for programs. Figures under "interval" are of the time between two answers."""
+    """Return the interval as JSON values. Figures below "interval" are of the time between two answers."""
     shown = totals(interval.mounts or interval.exporters)
     return {
         "version": 1,
@@ -211,7 +214,10 @@ def _unrated(group: Group[Of, What]) -> Group[Of, What]:
 
 
 def _restarted(before: Answer, after: Answer) -> bool:
-    """Return whether the process was restarted. Its totals may have passed the old ones, but its uptime went back."""
+    """Return whether the process was restarted between the answers.
+
+    The totals do not always show a restart, because the new ones may be larger. A smaller uptime always shows it.
+    """
     early, late = before.read(StatusRecord).uptime_s, after.read(StatusRecord).uptime_s
     return early is not None and late is not None and late < early
 

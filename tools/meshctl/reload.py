@@ -1,4 +1,4 @@
-"""meshctl reload: have mounts read their config again, as SIGHUP does, and say what came of it."""
+"""meshctl reload makes mounts read their config again, as SIGHUP does, and shows what changed or was refused."""
 
 import argparse
 from functools import partial

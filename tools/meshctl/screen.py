@@ -1,7 +1,7 @@
-"""The terminal of a program that redraws: plain ANSI (ECMA-48, xterm's alternate screen), restored whatever happens.
+"""The terminal of a program that redraws its output. The codes are ANSI's (ECMA-48, xterm's alternate screen).
 
-One pipe wakes the program up for all it waits for (answers from threads, signals, a key), so
-signal handlers only note down and nothing is interrupted half way.
+The terminal is restored when the program ends or stops. One pipe wakes the program up for an answer from a thread and
+for a signal. So signal handlers only set attributes, and no drawing is interrupted.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-# Alternate screen, cursor hidden, no wrapping: a line that is too wide is cut, not continued.
+# Switch to the alternate screen, hide the cursor, and cut lines that are too wide instead of wrapping them.
 _ENTER: Final = b"\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE: Final = b"\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME: Final = b"\x1b[H"
@@ -26,7 +26,7 @@ _ESCAPE: Final = b"\x1b"
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-#: Lines for a window of so many columns and rows; None is no window, endless.
+#: Returns the lines for a window of so many columns and rows. None stands for an output without a window.
 Render = Callable[[tuple[int, int] | None], Sequence[str]]
 
 
@@ -45,7 +45,7 @@ class Bell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The pipe stays open: threads that are left behind may still ring.
+        # The pipe stays open, because threads that have not ended may still ring.
         signal.set_wakeup_fd(self._before)
 
     def ring(self) -> None:
@@ -53,7 +53,10 @@ class Bell:
             os.write(self._write, b"!")
 
     def wait(self, timeout_s: float, others: Sequence[int] = ()) -> list[int]:
-        """Wait until rung, until the time is up, or until one of the other descriptors is readable. Returns those."""
+        """Wait for `ring`, a signal, or a readable descriptor of ``others``, at most ``timeout_s``.
+
+        Return the readable descriptors of ``others``.
+        """
         ready, _, _ = select.select([self._read, *others], [], [], max(timeout_s, 0))
         if self._read in ready:
             with suppress(BlockingIOError):
@@ -62,7 +65,7 @@ class Bell:
 
 
 class Printer:
-    """A view without a terminal: writes what it is given, one after the other."""
+    """Writes one set of lines after the other, to an output that is no terminal."""
 
     redraws = False
 
@@ -71,7 +74,7 @@ class Printer:
         self.ended_by: int | None = None
 
     def wait(self, until_s: float, ready: Callable[[], bool]) -> bool:
-        """Wait until the time (of time.monotonic) or until it is ready. Returns False when the program is to end."""
+        """Wait until `ready` returns true, or until ``until_s`` of time.monotonic(). Return True."""
         while not ready() and (left_s := until_s - time.monotonic()) > 0:
             self._bell.wait(left_s)
         return True
@@ -81,7 +84,7 @@ class Printer:
 
 
 class Screen:
-    """A view that fills the terminal. Restores it on leaving the block, also when stopped (Ctrl-Z)."""
+    """Fills the terminal's window. Restores the terminal at the end of the block, and while stopped by Ctrl-Z."""
 
     redraws = True
 
@@ -94,7 +97,7 @@ class Screen:
         self._resized = False
         self._render: Render | None = None
         self._over = False
-        #: The signal that ended it; None while it runs or after a key.
+        #: The signal that ended the program; None while the program runs, and after a key that ends it.
         self.ended_by: int | None = None
 
     def __enter__(self) -> Self:
@@ -108,14 +111,17 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The terminal may be gone (SIGHUP); there is nothing left to restore then.
+        # After SIGHUP the terminal may not exist any more. Then there is nothing to restore.
         with suppress(OSError, termios.error):
             self._leave()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def wait(self, until_s: float, ready: Callable[[], bool]) -> bool:
-        """Wait until the time (of time.monotonic) or until it is ready. Returns False when the user wants to go."""
+        """Wait until `ready` returns true, or until ``until_s`` of time.monotonic().
+
+        Return False if a key or a signal asks the program to end.
+        """
         while not self._over and not ready() and (left_s := until_s - time.monotonic()) > 0:
             if self._bell.wait(left_s, () if self._input is None else (self._input,)):
                 self._read_key()
@@ -133,7 +139,7 @@ class Screen:
         if self._render is None:
             return
         columns, rows = os.get_terminal_size(self._output)
-        # A terminal that does not know its size says 0.
+        # A terminal that does not know its size reports 0.
         lines = self._render((columns or 80, rows or 24))
         ends = (_CLEAR_TO_LINE_END + b"\r\n").join(line.encode(errors="replace") for line in lines)
         self._write(_HOME + ends + _CLEAR_TO_LINE_END + _CLEAR_TO_SCREEN_END)
@@ -144,7 +150,7 @@ class Screen:
             keys = os.read(self._input, 64)
         except OSError:
             keys = b""
-        # Nothing is a terminal that is gone. After an escape come parts of function keys.
+        # An empty read means that the terminal is closed. The bytes after an escape belong to a function key.
         typed = keys.partition(_ESCAPE)[0]
         if not keys or any(key in _QUIT_KEYS for key in typed):
             self._over = True
@@ -160,7 +166,7 @@ class Screen:
             self._write(_LEAVE)
         finally:
             if self._input is not None and self._settings is not None:
-                # What was typed meanwhile is not for the shell.
+                # Drop unread keys, because the shell would take them for a command.
                 termios.tcflush(self._input, termios.TCIFLUSH)
                 termios.tcsetattr(self._input, termios.TCSANOW, self._settings)
 
@@ -171,7 +177,7 @@ class Screen:
     def _on_end(self, number: int, frame: FrameType | None) -> None:
         self._over = True
         self.ended_by = number
-        # The next one ends a terminal that takes no output, at once.
+        # A write to a terminal that accepts no output would block for ever. A second signal ends the program then.
         signal.signal(number, signal.SIG_DFL)
 
     def _on_resize(self, number: int, frame: FrameType | None) -> None:
@@ -180,6 +186,6 @@ class Screen:
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._leave()
         os.kill(os.getpid(), signal.SIGSTOP)
-        # Continued: the shell has had the terminal meanwhile.
+        # The program is continued. The shell has used the terminal meanwhile.
         self._enter()
         self._resized = True

@@ -1,7 +1,7 @@
-"""Where meshctl's truth comes from: the status file of a mount, the control socket of an exporter.
+"""The sources of meshctl's figures: the status file of each mount, and the control socket of each exporter.
 
-Neither may hang the asker: a mount whose process is stuck blocks open(2) for good, so each
-answer is waited for a bounded time.
+If the process of a mount is stuck, open(2) of the mount's status file blocks for ever. So meshctl waits for each answer
+only for a limited time.
 """
 
 import os
@@ -27,7 +27,7 @@ from meshfs.program.control_client import (
 from meshfs.telemetry.fields import Fields
 from meshfs.telemetry.records import Record
 
-# Where systemd's unit expects it.
+# The path at which the systemd units expect the config.
 CONFIG_DEFAULT: Final = Path("/etc/meshfs/cluster.toml")
 NO_MOUNT: Final = "no mesh is mounted here; mount one, or name an exporter with --config and --node"
 
@@ -58,26 +58,26 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Answer:
-    """What one mount or exporter said, or why it said nothing."""
+    """The answer of one mount or exporter, or the reason why there is none."""
 
     source: str
     fields: Fields
     error: str = ""
-    #: The code of the error as a problem.
+    #: The code of the problem that `error` is; empty without an error.
     code: str = ""
 
     def read(self, kind: type[R]) -> R:
-        """Return the answer as a record of that kind. Where there is no answer, all of the record reads as empty."""
+        """Return the answer as a record of that kind. If there is no answer, all fields of the record are empty."""
         return kind(self.fields.raw)
 
 
 def mount_points(mountinfo: Path = MOUNTINFO) -> list[Path]:
-    """Return where meshes are mounted, in the order of their mounting."""
+    """Return the mount points of all meshes, in the order of their mounting."""
     return list(dict.fromkeys(Path(mount.point) for mount in read_mounts(mountinfo) if mount.is_mesh))
 
 
 def ask_mounts(chosen: list[Path]) -> list[Answer]:
-    """Ask the chosen mounts, or all there are, for their status. Raises ConfigError when there are none."""
+    """Ask the chosen mounts, or all mounts if none is chosen, for their status. Raises ConfigError without a mount."""
     points = chosen or mount_points()
     if not points:
         raise ConfigError(NO_MOUNT)
@@ -85,9 +85,9 @@ def ask_mounts(chosen: list[Path]) -> list[Answer]:
 
 
 def ask_exporter(config_path: str, node: str | None) -> Answer:
-    """Ask the exporter of the node (None: the one named as this host) on this machine for its status.
+    """Ask the exporter of a node on this machine for its status. Without ``node``, the node has the host's name.
 
-    Raises ConfigError for a bad config and for a node it does not have.
+    Raises ConfigError for a bad config, and for a node that the config does not have.
     """
     config = cluster_config.load(config_path)
     return exporter(config, config.own_node(node).name).ask({"verb": "status"})
@@ -95,7 +95,7 @@ def ask_exporter(config_path: str, node: str | None) -> Answer:
 
 @dataclass(frozen=True)
 class Exporter:
-    """Where a node's exporter on this machine answers."""
+    """A node's exporter on this machine, with the control socket at which it answers."""
 
     node: str
     control_socket: Path
@@ -109,14 +109,14 @@ class Exporter:
 
 
 def exporter(config: cluster_config.Config, node: str) -> Exporter:
-    """Return where the node's exporter answers. Raises ConfigError for a node that the config does not have."""
+    """Return the exporter of a node. Raises ConfigError for a node that the config does not have."""
     return Exporter(node, config.node(node).control_socket)
 
 
 def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[Exporter]:
-    """Return the chosen nodes' exporters, or those of the config that run on this machine.
+    """Return the exporters of the chosen nodes. If none is chosen, return those that run on this machine.
 
-    Raises ConfigError for a bad config, an unknown node, and when there is none to ask.
+    Raises ConfigError for a bad config, for an unknown node, and if no exporter of the config runs here.
     """
     if nodes:
         config = cluster_config.load(config_path)
@@ -128,14 +128,17 @@ def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[Exporter]:
 
 
 def exporters_running(config_path: Path) -> list[Exporter]:
-    """Return those of the config whose control socket is on this machine. Raises ConfigError for a bad config."""
+    """Return the config's exporters whose control socket is on this machine. Raises ConfigError for a bad config."""
     config = cluster_config.load(config_path)
     found = [exporter(config, node.name) for node in config.nodes]
     return [item for item in found if os.path.lexists(item.control_socket)]
 
 
 def answer_of(source: str, ask: Callable[[], Fields], code: str = MOUNT_SILENT) -> Answer:
-    """Return the answer, or why there is none; ``code`` is the problem where the reason has no code of its own."""
+    """Call ``ask``. Return its answer, or the reason why there is none.
+
+    ``code`` is the code of the problem if the reason has no code of its own.
+    """
     try:
         return Answer(source, ask())
     except NoAnswer as error:

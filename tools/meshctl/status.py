@@ -1,4 +1,4 @@
-"""meshctl status: is all well, and if not, what is not."""
+"""meshctl status shows the state of mounts and exporters, and every problem that they have."""
 
 import argparse
 import os
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def own_exporters(mounts: list[Answer]) -> list[Answer]:
-    """Ask the exporters of the nodes to which the mounts belong. A node without disks need not run one."""
+    """Ask the exporters of the mounts' own nodes. Skip a node without disks whose exporter no mount knows."""
     answers = {}
     for mount in mounts:
         seen = mount.read(MountRecord)

@@ -1,4 +1,4 @@
-"""Tables for people, after lsblk: aligned columns, sizes in powers of 1024, `-` for what is not known."""
+"""Tables in the style of lsblk: columns are aligned, sizes are in powers of 1024, and `-` marks an unknown value."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -25,7 +25,7 @@ def render(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[s
 
 
 def size(size_bytes: int | None) -> str:
-    """Show a size as lsblk does: 3.5T."""
+    """Show a size as lsblk does, for example 3.5T."""
     if size_bytes is None or size_bytes < 0:
         return UNKNOWN
     value, unit = float(size_bytes), 0
@@ -35,7 +35,7 @@ def size(size_bytes: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Show a duration: 12.3s, 4min 5s, 3h 20min, 12d 3h."""
+    """Show a duration, for example 12.3s, 4min 5s, 3h 20min or 12d 3h."""
     if seconds is None or seconds < 0:
         return UNKNOWN
     if seconds < 60:
@@ -52,7 +52,7 @@ def count(value: int | None) -> str:
 
 
 def latency(value_ms: float | None) -> str:
-    """Show a latency: 350us, 4.2ms, 1.3s. It may be negative, because a flow that is ahead has a negative lag."""
+    """Show a latency, for example 350us, 4.2ms or 1.3s. The lag of a flow that is ahead is negative."""
     if value_ms is None:
         return UNKNOWN
     absolute = abs(value_ms)
@@ -64,7 +64,7 @@ def latency(value_ms: float | None) -> str:
 
 
 def rate(per_s: float | None) -> str:
-    """Show events a second or in an interval: 0.3, 42, 31500, 1.2M."""
+    """Show the number of events, per second or in an interval, for example 0.3, 42, 31500 or 1.2M."""
     if per_s is None or per_s < 0:
         return UNKNOWN
     if per_s < 9.95:
@@ -81,7 +81,7 @@ def bytes_rate(bytes_per_s: float | None) -> str:
 
 
 def bits_rate(bits_per_s: int | None) -> str:
-    """Show a link's speed in powers of 1000, as its seller does: 25G, 100M. A speed of 0 is not known."""
+    """Show a link's speed in powers of 1000, for example 25G or 100M. A speed of 0 stands for an unknown one."""
     if not bits_per_s or bits_per_s < 0:
         return UNKNOWN
     unit, letter = (1e9, "G") if bits_per_s >= 1e9 else (1e6, "M")

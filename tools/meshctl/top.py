@@ -92,7 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
-    """Return what was named, or else all there is on this machine. Raises ConfigError when that is nothing."""
+    """Return the named mounts and exporters. If none is named, return all of this machine.
+
+    Raises ConfigError if there is neither a mount nor an exporter.
+    """
     if arguments.config is not None or arguments.node:
         return arguments.mountpoint, exporters_here(arguments.config or CONFIG_DEFAULT, arguments.node)
     if arguments.mountpoint:
@@ -100,7 +103,7 @@ def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
     points = mount_points()
     found: list[Exporter] = []
     for path in {mount.read(MountRecord).config for mount in ask_mounts(points)} - {""} if points else ():
-        # A config that was spoilt after the mount began must not hide the mount.
+        # A config that was damaged after the mount had started must not hide the mount.
         with suppress(ConfigError):
             found += exporters_running(Path(path))
     if os.path.lexists(CONFIG_DEFAULT):
@@ -113,7 +116,7 @@ def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
 def watch(
     mounts: Sequence[Watcher], exporters: Sequence[Watcher], view: Printer | Screen, arguments: argparse.Namespace
 ) -> int:
-    """Ask, show and wait in turn. Returns the exit status, which says how it was at the end."""
+    """Ask, show and wait in turn. Return the exit status, which depends on the problems of the last answers."""
     before: dict[Watcher, Reading] = {}
     problems: tuple[Problem, ...] = ()
     looks, due_s = 0, time.monotonic()
@@ -126,7 +129,7 @@ def watch(
             [exporter_side(before.get(watcher), readings[watcher]) for watcher in exporters],
         )
         problems = now.problems
-        # Rates need two looks: what is printed always has them, a window shows the rest meanwhile.
+        # Rates need two answers. After the first one, a window shows all other values; plain text waits for the second.
         if looks or view.redraws:
             title = f"meshctl top, {time.strftime('%H:%M:%S')}, every {arguments.interval:g} s"
             view.show(partial(lines, now, "" if arguments.json else title))
@@ -141,7 +144,7 @@ def watch(
 
 
 def look(watchers: Sequence[Watcher], view: Printer | Screen) -> bool:
-    """Ask everyone. Returns False when the user wants to go rather than wait for the answers."""
+    """Ask all sources, and wait for their answers. Return False if a key or a signal asks the program to end."""
     for watcher in watchers:
         watcher.ask()
     return view.wait(time.monotonic() + CONTROL_TIMEOUT_S, lambda: all(watcher.settled() for watcher in watchers))
@@ -154,7 +157,10 @@ def interval_of(mounts: Sequence[MountSide], exporters: Sequence[ExporterSide]) 
 
 
 def lines(shown: Interval, title: str, window: tuple[int, int] | None) -> list[str]:
-    """Return the lines to show: as JSON without a title, and everything without a window (columns, rows)."""
+    """Return the lines to show. Without a title, this is one line of JSON; without a window, no line is left out.
+
+    ``window`` has the numbers of columns and rows.
+    """
     if not title:
         return [json.dumps(document(shown))]
     if window is None:

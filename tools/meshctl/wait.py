@@ -1,8 +1,8 @@
-"""meshctl wait: return when disks can be used, for units and scripts that need one.
+"""meshctl wait returns when disks can be used. Units and scripts call it before they use a disk.
 
-A disk is named by its id, as NODE/NAME, or by its path below a mount point. A path means that
-mount; a name means every mount here of the mesh that has the disk, as a mesh may be mounted
-twice and the caller may use either. Meshes are told apart by their config.
+A disk is named by its id, as NODE/NAME, or by its path below a mount point. For a path, the disk must be usable at that
+mount. For a name, it must be usable at every mount of its mesh on this machine, because the caller may use any of them.
+Two mounts belong to the same mesh if they have the same config.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _PATH: Final = re.compile(r"(?P<point>.*)/disk/(?:by-id/(?P<id>[^/]+)|by-node/(?
 
 @dataclass(frozen=True)
 class Target:
-    """A disk to wait for: its id or NODE/NAME, and the mount point when it was given as a path."""
+    """A disk to wait for: its id or NODE/NAME, and the mount point if the disk was given as a path."""
 
     name: str
     point: str = ""
@@ -41,7 +41,7 @@ class Target:
 
 @dataclass(frozen=True)
 class MountSeen:
-    """What one mount says of its disks, or why it says nothing."""
+    """The disks and exporters of one mount, or the reason why the mount does not answer."""
 
     point: str
     error: str = ""
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def target_of(text: str) -> Target:
-    """Return which disk is meant. Raises ConfigError for a path that leads to no disk."""
+    """Return the disk that an argument names. Raises ConfigError for a path that is not the path of a disk."""
     if not text.startswith((".", "/")) and text.count("/") <= 1:
         return Target(text)
     match = _PATH.fullmatch(os.path.abspath(text))
@@ -93,9 +93,9 @@ def target_of(text: str) -> Target:
 
 
 def look(targets: Sequence[Target], deadline: float) -> list[str]:
-    """Return a line for each disk that is not there now."""
+    """Return a line for each disk and mount where the disk cannot be used now."""
     listed = [str(point) for point in mount_points()]
-    # Looking into a mount point that is not listed starts its automounter.
+    # A mount point of an automounter may not be listed yet. Looking into it makes the automounter mount it.
     points = list(dict.fromkeys([*listed, *(_real(each.point, listed) for each in targets if each.point)]))
     mounts = {point: seen_at(point, deadline) for point in points}
     lines = []
@@ -106,7 +106,7 @@ def look(targets: Sequence[Target], deadline: float) -> list[str]:
 
 
 def _real(point: str, listed: Sequence[str]) -> str:
-    """Return the mount point as the kernel lists it, where the path goes through a symlink."""
+    """Return the mount point as the kernel lists it: without symbolic links."""
     if point in listed:
         return point
     try:

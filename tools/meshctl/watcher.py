@@ -1,7 +1,7 @@
-"""Asking again and again, each source in a thread of its own.
+"""Ask each source again and again, in a separate thread.
 
-A mount whose process is stuck keeps the thread that asked it for good (open(2) is not
-interrupted), so one that has not answered is not asked again, and the others go on.
+If the process of a mount is stuck, the thread that asks the mount hangs in open(2) for ever. So a source is not asked
+again before it has answered, and the other sources are asked meanwhile.
 """
 
 import threading
@@ -15,9 +15,10 @@ from meshfs.telemetry.fields import Fields
 
 
 class Watcher:
-    """`ask` may block; `ring` is called, in the thread, after every answer. Ends with the process.
+    """Asks one source in a thread, which ends with the process.
 
-    ``silent_code`` is the code of the problem while there is no answer.
+    ``ask`` may block. The thread calls ``ring`` after every answer. ``silent_code`` is the code of the problem as long
+    as the source does not answer.
     """
 
     def __init__(self, source: str, ask: Callable[[], Answer], ring: Callable[[], None], silent_code: str) -> None:
@@ -31,18 +32,18 @@ class Watcher:
         threading.Thread(target=self._run, daemon=True).start()
 
     def ask(self) -> None:
-        """Ask, unless an earlier answer is still to come."""
+        """Ask, unless the answer to an earlier request has not come yet."""
         if self._asked_at_s is None:
             self._asked_at_s = time.monotonic()
             self._go.release()
 
     def settled(self) -> bool:
-        """Return whether it has answered or taken too long."""
+        """Return whether the source has answered, or has not answered in time."""
         asked_at_s = self._asked_at_s
         return asked_at_s is None or time.monotonic() - asked_at_s >= CONTROL_TIMEOUT_S
 
     def reading(self) -> Reading:
-        """Return the last answer, or why there is none."""
+        """Return the last answer. If the source does not answer, return the reason instead."""
         asked_at_s, latest, now_s = self._asked_at_s, self._latest, time.monotonic()
         if asked_at_s is None and latest is not None:
             return latest
