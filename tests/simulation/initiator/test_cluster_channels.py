@@ -38,7 +38,7 @@ from meshfs.transport.stream import StreamTransport
 from meshlab.models.blocks import BLOCK_BYTES
 from meshlab.smb.fixed_ways import Dialer
 from meshlab.smb.stalling import Relay, Relays
-from tests.simulation.test_cluster import (
+from tests.simulation.initiator.test_cluster import (
     BLOCKS,
     CALLS_MIN,
     HOT_BLOCKS,

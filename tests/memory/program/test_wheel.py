@@ -11,7 +11,7 @@ import pytest
 
 from meshfs import __version__
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GUARD_S = 120
 
 

@@ -39,7 +39,7 @@ from meshfs.transport.stream import connect_unix
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from meshlab.smb.fixed_ways import Dialer, MadeUpWays
 from meshlab.smb.stalling import Relays
-from tests.memory.test_session import Change, middleman
+from tests.memory.initiator.test_session import Change, middleman
 
 SIZE = 8 * MIB
 

@@ -19,7 +19,7 @@ from meshfs.model import IoClass
 from meshfs.smb.constants import Command, Flags, Fsctl
 from meshfs.smb.messages import IoctlRequest
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
-from tests.memory.test_multichannel_writes import carrying, errno_of, pair_of, until
+from tests.memory.initiator.test_multichannel_writes import carrying, errno_of, pair_of, until
 
 SIZE = 16 * MIB
 FULL = b"\xaa" * SIZE
