@@ -1,1 +1,1 @@
-"""meshfsd, the process of an exporter."""
+"""meshfsd is the program of an exporter."""

@@ -24,7 +24,7 @@ _FILE_MAX_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Learnt:
-    """The cost model of a disk. ``identity`` distinguishes the disk from others with the same name."""
+    """Holds the cost model of a disk. ``identity`` distinguishes the disk from others with the same name."""
 
     disk: str
     identity: str
@@ -32,12 +32,12 @@ class Learnt:
 
 
 class Calibration:
-    """The kept cost models in the state folder of one node."""
+    """Keeps the cost models of one node's disks in the state folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._kept: dict[str, object] = {}
-        #: Why the last attempt to save failed; empty if it succeeded.
+        #: The reason why the last attempt to save failed; empty if it succeeded.
         self.error = ""
 
     def load(self, disk: str, identity: str) -> CostModel:
@@ -65,7 +65,7 @@ class Calibration:
             self.error = error.strerror or str(error)
 
     def save(self, learnt: Sequence[Learnt]) -> None:
-        """Write the models that have changed. Blocks. Each write is atomic: a crash leaves the old or the new file."""
+        """Write the models that have changed. This call blocks. A crash leaves either the old or the new file."""
         for each in learnt:
             if self._kept.get(each.disk) != each.cost:
                 self._write(each)

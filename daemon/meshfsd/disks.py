@@ -36,7 +36,7 @@ Found = Mapping[str, DiskFacts]
 
 
 class Disks:
-    """All disks of the node, by name. ``on_change`` is called when the state of a disk has changed."""
+    """Holds all disks of the node, by name. ``on_change`` is called when the state of a disk has changed."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class MeteredRunner(Protocol):
 
 
 class ScheduledDisk(Protocol):
-    """The needed part of a `ServedDisk`. ``policy`` is in force: ``config_policy`` changed by ``overrides``."""
+    """Declares the part of a `ServedDisk` that is used here. ``policy`` is ``config_policy`` with ``overrides``."""
 
     @property
     def runner(self) -> MeteredRunner: ...
@@ -55,11 +55,11 @@ class ScheduledDisk(Protocol):
     def overrides(self) -> Overrides: ...
 
     def set_policy(self, base: DiskPolicy, overrides: Overrides, nodes: Collection[str]) -> None:
-        """Put the policy in force. Raises PolicyError, and changes nothing then."""
+        """Put the policy in force. Raises PolicyError before anything has changed."""
 
 
 class FlowControl:
-    """Handlers of both verbs. ``disks`` and ``nodes`` return the present ones; ``now`` is the queues' clock."""
+    """Handles both verbs. ``disks`` and ``nodes`` return the present disks and nodes. ``now`` is the queues' clock."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class FlowControl:
     # --- changing ----------------------------------------------------------------------
 
     async def change(self, request: Request) -> FlowsDocument:
-        """Handle the verb "flows-set". Raises RefusedError, and changes nothing then."""
+        """Handle the verb "flows-set". Raises RefusedError before anything has changed."""
         _check_keys(request, ("verb", "disk", "set", "reset"))
         names = self._chosen(request)
         if "set" in request and "reset" in request:

@@ -76,7 +76,7 @@ class DiskKeeper:
         self._poke = trio.Event()
         # The first error since the last look: the failed operation, the errno, and what the errno says of the disk.
         self._error: tuple[Op, int, Sign] | None = None
-        # Whether sysfs has shown the device since it was claimed. If it never has, its absence means nothing.
+        # True if sysfs has shown the device since the claim. If not, the absence of the device there means nothing.
         self._registered = False
         self._claimed = trio.Event()
         self._recording = trio.CancelScope()

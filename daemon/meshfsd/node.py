@@ -70,7 +70,7 @@ async def run(config_path: Path, node_name: str | None, engine_name: str = "auto
 
 
 class NodeExporter:
-    """One node's exporter with its disks and sockets."""
+    """Runs one node's exporter with its disks and sockets."""
 
     def __init__(self, loaded: Loaded, engine: Engine) -> None:
         config = self._config = loaded.config

@@ -20,7 +20,7 @@ Place = tuple[str, int]
 
 
 class Places:
-    """All listening sockets of an exporter, and its metrics. ``open`` opens them; ``move`` changes them at a reload."""
+    """Holds all listening sockets of an exporter, and its metrics. ``open`` opens them; ``move`` moves them."""
 
     def __init__(self, metrics: MetricsPlace) -> None:
         self.metrics = metrics

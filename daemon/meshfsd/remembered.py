@@ -39,7 +39,7 @@ _RECORD_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The stored record of one disk.
+    """Holds what is stored of one disk.
 
     device      `Identity.instance` of the device or image when it was claimed
     place       its `Identity.place`
@@ -85,7 +85,7 @@ def next_record(
 
 
 class Remembered:
-    """One disk's record while the disk is served."""
+    """Keeps one disk's record while the disk is served."""
 
     def __init__(self, name: str, record: Record, fd: int | None) -> None:
         self.record = record

@@ -34,7 +34,7 @@ def make_queue(discipline: Discipline, policy: DiskPolicy, costs: CostModel) -> 
 
 @dataclass(eq=False)
 class ServedDisk:
-    """A disk that is served. ``offered`` stays the same object while the device vanishes and returns.
+    """Serves one disk. ``offered`` stays the same object while the device vanishes and returns.
 
     disk            the claimed device or image; None while there is none
     config_policy   the scheduling policy of the config
@@ -63,7 +63,7 @@ class ServedDisk:
 
     @property
     def policy(self) -> DiskPolicy:
-        """The policy in force."""
+        """Return the policy in force."""
         return self.queue.policy if isinstance(self.queue, FairQueue) else self.config_policy
 
     def set_policy(self, base: DiskPolicy, overrides: Overrides, nodes: Collection[str]) -> None:

@@ -50,7 +50,7 @@ KINDS_FOLDER: Final = "meshfs.exporter.kinds."
 
 @dataclass(frozen=True)
 class Number:
-    """One line of the output. `of_what` lists the counted things, if they can be listed."""
+    """Holds one line of the output. `of_what` lists the counted things, if they can be listed."""
 
     name: str
     value: str

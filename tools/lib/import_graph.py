@@ -18,7 +18,7 @@ Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 
 @dataclass
 class Module:
-    """One source file and its syntax tree."""
+    """Holds one source file and its syntax tree."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class Module:
 
 @dataclass
 class Imports:
-    """The imports of one module: at run time, for the type checker only, and within functions."""
+    """Holds the imports of one module: at run time, for the type checker only, and within functions."""
 
     running: set[str] = field(default_factory=set)
     typing: set[str] = field(default_factory=set)

@@ -28,7 +28,7 @@ _COUNTS: Final = ("reads", "writes", "flushes", "errors", "read_bytes", "written
 
 @dataclass(frozen=True)
 class Traffic:
-    """Counts, bytes and histograms of I/O: totals since the start of a process, or the I/O of an interval.
+    """Holds counts, bytes and histograms of I/O: totals since the start of a process, or the I/O of an interval.
 
     The buckets of the histograms are COARSE_BOUNDS_MS.
     """
@@ -45,7 +45,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer, and the time of its arrival on a monotonic clock."""
+    """Holds an answer, and the time of its arrival on a monotonic clock."""
 
     answer: Answer
     at_s: float
@@ -57,7 +57,7 @@ Of = TypeVar("Of", bound=MountRecord | FlowsDiskRecord)
 
 @dataclass(frozen=True)
 class Row(Generic[What]):
-    """A disk of a mount, or a flow of an exporter's disk, with its I/O in the interval, or None if unknown."""
+    """Holds a disk of a mount, or a flow of an exporter's disk. ``traffic`` is its I/O in the interval, if known."""
 
     what: What
     traffic: Traffic | None
@@ -69,7 +69,7 @@ class Row(Generic[What]):
 
 @dataclass(frozen=True)
 class Group(Generic[Of, What]):
-    """The disks of a mount, or the flows of one disk."""
+    """Holds the disks of a mount, or the flows of one disk."""
 
     of: Of
     rows: tuple[Row[What], ...]
@@ -77,7 +77,7 @@ class Group(Generic[Of, What]):
 
 @dataclass(frozen=True)
 class Side(Generic[Of, What]):
-    """One mount or exporter in one interval. ``elapsed_s`` is None if there is no earlier answer to compare with."""
+    """Describes one mount or exporter in one interval. ``elapsed_s`` is None if there was no earlier answer."""
 
     answer: Answer
     elapsed_s: float | None
@@ -93,7 +93,7 @@ ExporterSide = Side[FlowsDiskRecord, FlowRecord]
 
 @dataclass(frozen=True)
 class Interval:
-    """All mounts, exporters and problems that are shown at once."""
+    """Holds all mounts, exporters and problems that are shown at once."""
 
     mounts: tuple[MountSide, ...]
     exporters: tuple[ExporterSide, ...]
@@ -102,7 +102,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Total:
-    """One kind of I/O over several disks."""
+    """Sums up one kind of I/O of several disks."""
 
     per_s: float
     bytes_per_s: float

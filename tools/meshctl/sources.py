@@ -58,7 +58,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one mount or exporter, or the reason why there is none."""
+    """Holds the answer of one mount or exporter, or the reason why there is none."""
 
     source: str
     fields: Fields
@@ -95,7 +95,7 @@ def ask_exporter(config_path: str, node: str | None) -> Answer:
 
 @dataclass(frozen=True)
 class Exporter:
-    """A node's exporter on this machine, with the control socket at which it answers."""
+    """Asks a node's exporter on this machine, at its control socket."""
 
     node: str
     control_socket: Path

@@ -33,7 +33,7 @@ _PATH: Final = re.compile(r"(?P<point>.*)/disk/(?:by-id/(?P<id>[^/]+)|by-node/(?
 
 @dataclass(frozen=True)
 class Target:
-    """A disk to wait for: its id or NODE/NAME, and the mount point if the disk was given as a path."""
+    """Names a disk to wait for: by its id or NODE/NAME, and by the mount point if the disk was given as a path."""
 
     name: str
     point: str = ""
@@ -41,7 +41,7 @@ class Target:
 
 @dataclass(frozen=True)
 class MountSeen:
-    """The disks and exporters of one mount, or the reason why the mount does not answer."""
+    """Holds the disks and exporters of one mount, or the reason why the mount does not answer."""
 
     point: str
     error: str = ""

@@ -16,7 +16,7 @@ BLOCK_BYTES: Final = {"4k": 4 * KIB, "64k": 64 * KIB, "1m": MIB}
 
 @dataclass(frozen=True)
 class Limit:
-    """The limit of a limited disk: one of the two values. Flows are compared by that unit, because it is scarce.
+    """Limits a disk by one of the two values. Flows are compared in the unit of that value, because it is scarce.
 
     The limits are so low that two cores serve them with ease: the disk has to be the bottleneck, not a processor.
     """
@@ -41,7 +41,7 @@ class Load:
     block: str
     depth: int
     idle: bool = False
-    """Whether fio runs under `ionice -c idle`, which makes its I/O system I/O on any mount."""
+    """True if fio runs under `ionice -c idle`, which makes its I/O system I/O on any mount."""
 
     @property
     def flow(self) -> Flow:
@@ -55,7 +55,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Shares:
-    """Several loads at the same time, whose shares are measured. The weights are by node."""
+    """Describes several loads that run at the same time, and whose shares are measured. The weights are by node."""
 
     name: str
     limit: Limit
@@ -69,7 +69,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader of 4 KiB beside a flood. The measure is its p99, relative to its p99 alone.
+    """Describes a reader of 4 KiB beside a flood. The measure is the reader's p99, relative to its p99 alone.
 
     `attacks` are floods of ATTACKER that fio cannot make: kinds of meshlab.attack.
     """
@@ -85,7 +85,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Profile:
-    """The seconds of one measurement and the number of its rounds, by experiment."""
+    """Holds the seconds of one measurement and the number of its rounds, by experiment."""
 
     shares_s: float
     reader_s: float
@@ -232,7 +232,7 @@ ATTACKED: Final = (
 
 @dataclass(frozen=True)
 class Recovery:
-    """One setting of the exporter for clients beside a recovery."""
+    """Describes a setting of the exporter for clients beside a recovery."""
 
     name: str
     discipline: str

@@ -22,7 +22,7 @@ PLOT_STEP_S: Final = 0.5
 
 @dataclass
 class Show:
-    """The settings of all experiments: the stages, the lengths, the chosen cases, and the findings to add to."""
+    """Holds the settings of all experiments: the stages, the lengths, the chosen cases, and the findings to add to."""
 
     stages: Stages
     profile: Profile

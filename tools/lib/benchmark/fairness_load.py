@@ -27,7 +27,7 @@ FIO_STOP_TIMEOUT_S: Final = 5.0
 
 @dataclass(frozen=True)
 class LoadResult:
-    """fio's results of one load, after its ramp. Latencies are those of completion."""
+    """Holds fio's results of one load, after its ramp. Latencies are those of completion."""
 
     iops: float
     operations: int
@@ -41,7 +41,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Run:
-    """The results of one run. `samples` are from the time that fio measured.
+    """Holds the results of one run. `samples` are from the time that fio measured.
 
     `cores` is the processor time per second of each process.
     """
@@ -118,7 +118,7 @@ class _Watch:
 
 
 class _Usage:
-    """The processor time used so far, by each process and by the machine."""
+    """Measures the processor time that was used so far, by each process and by the machine."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         self._time_s = time.monotonic()

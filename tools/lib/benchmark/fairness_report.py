@@ -10,7 +10,7 @@ from benchmark.report import machine
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `reached` is None if there is no mark, or if the mark does not apply."""
+    """Holds one figure. `reached` is None if there is no mark, or if the mark does not apply."""
 
     name: str
     measured: float
@@ -22,7 +22,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RecoveryResult:
-    """The clients' figures under one setting, as medians of the rounds."""
+    """Holds the clients' figures under one setting, as medians of the rounds."""
 
     kind: str
     name: str

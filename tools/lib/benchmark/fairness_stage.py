@@ -96,7 +96,7 @@ def _granted(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 class Stages:
-    """The stages that are running. The stack ends them."""
+    """Holds the running stages. The stack ends them."""
 
     def __init__(self, stack: ExitStack, folder: Path, warm: Callable[[Stage], None]) -> None:
         self._stack, self._folder, self._warm = stack, folder, warm

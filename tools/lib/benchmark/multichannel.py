@@ -55,7 +55,7 @@ PULLED_S: Final = 4.0
 
 @dataclass(frozen=True)
 class Stage:
-    """A cluster of an exporter n1 and a mount on n2, with the disk to measure."""
+    """Runs a cluster of an exporter n1 and a mount on n2, with the disk to measure."""
 
     name: str
     cluster: LocalCluster

@@ -28,7 +28,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject: the file to measure, and the processes whose CPU time is measured."""
+    """Describes one subject: the file to measure, and the processes whose CPU time is measured."""
 
     name: str
     path: Path
@@ -37,7 +37,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class DiskMake:
-    """The function that makes every subject's disk, and the `cache` setting of meshfs for it."""
+    """Holds the function that makes every subject's disk, and the `cache` setting of meshfs for that disk."""
 
     name: str
     cache: str

@@ -27,7 +27,7 @@ SOURCES: Final = ("packages.py", "modules.py", "initramfs.py", "cpio.py", "build
 
 @dataclass(frozen=True)
 class Guest:
-    """The files that QEMU needs to boot the guest."""
+    """Names the files that QEMU needs to boot the guest."""
 
     kernel: Path
     initramfs: Path

@@ -18,7 +18,7 @@ ALIGNMENT: Final = 4
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, folder, symlink or device. The mode includes the bits of the file type."""
+    """Describes a file, folder, symlink or device. The mode includes the bits of the file type."""
 
     name: str
     mode: int

@@ -39,7 +39,7 @@ ENVIRONMENT: Final = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run: the exit status of tools/guest, the times, and the console's end if the guest failed."""
+    """Holds the result of a run: exit status of tools/guest, times, and the console's end if the guest failed."""
 
     status: int
     boot_s: float
@@ -67,7 +67,7 @@ def console_tail(text: str) -> str:
 
 
 class Run:
-    """A guest that runs one command. Its files are in a folder of the host."""
+    """Runs a guest for one command. The guest's files are in a folder of the host."""
 
     def __init__(self, guest: Guest, folder: Path, disks: Sequence[Disk], timeout_s: float):
         self._guest = guest

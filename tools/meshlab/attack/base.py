@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Client(SocketInitiator):
-    """A connection of an attack."""
+    """Keeps one connection of an attack."""
 
     #: The least number of credits that the connection has after the login.
     granted = 0
@@ -38,7 +38,7 @@ class Client(SocketInitiator):
 
 @dataclass
 class Attack:
-    """One attacker. Its loops end when `over` is true; it reports `counts`."""
+    """Runs one attacker. The attacker's loops end when `over` is true. It reports `counts` at the end."""
 
     config: Config
     node: str

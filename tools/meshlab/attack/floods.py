@@ -45,7 +45,7 @@ _ID_BOTH_DIRECTORY_INFORMATION: Final = 37
 
 
 class Flooded:
-    """One connection of a flood. It packs requests and counts replies with as little work as possible.
+    """Floods over one connection. It packs requests and counts replies with as little work as possible.
 
     Otherwise the attacker's own processor time would limit the load on the exporter.
     """

@@ -70,7 +70,7 @@ def _command(kind: str) -> int:
 
 
 class Fuzzed:
-    """One connection that is logged in, and its opens."""
+    """Sends bursts over one connection that is logged in, and keeps its opens."""
 
     def __init__(self, attack: Attack, number: int, pool: Sequence[Sample]) -> None:
         self._attack = attack

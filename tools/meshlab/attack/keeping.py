@@ -13,7 +13,7 @@ _TURN_S: Final = 0.02
 
 
 class Kept:
-    """One connection that an attack keeps."""
+    """Declares a connection that an attack keeps."""
 
     def __init__(self, client: Client) -> None:
         self.client = client

@@ -24,7 +24,7 @@ _SIP_BYTES: Final = 512
 
 
 class Slow(Kept):
-    """A connection of these attacks."""
+    """Logs in one connection of these attacks, and makes the exporter keep bytes for it."""
 
     def __init__(self, attack: Attack) -> None:
         super().__init__(attack.logged_in(credits=limits.CREDITS_MAX))

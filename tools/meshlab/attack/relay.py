@@ -56,7 +56,7 @@ def _relay(attack: Attack, near: socket.socket) -> None:
 
 
 class _Way:
-    """One direction of a connection."""
+    """Passes the frames of one direction of a connection."""
 
     def __init__(self, attack: Attack, source: socket.socket, sink: socket.socket) -> None:
         self._attack = attack

@@ -62,7 +62,7 @@ class LocalNode:
     port: int
     disks: list[LocalDisk]
     settings: dict[str, Setting] = field(default_factory=dict)
-    #: The host that runs the node's processes; None: this machine itself.
+    #: The host that runs the node's processes. None stands for this machine.
     host: Host | None = None
 
     @property
@@ -82,7 +82,7 @@ class LocalNode:
 
 @dataclass(frozen=True)
 class Running:
-    """A process of the cluster, and the file that has its output."""
+    """Holds a process of the cluster, and the file that has its output."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -98,7 +98,7 @@ class Running:
 
 
 class LocalCluster:
-    """Nodes, their disks, and the processes started so far."""
+    """Runs a cluster: its nodes with their disks, and the processes that were started so far."""
 
     def __init__(
         self,

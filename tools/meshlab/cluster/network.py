@@ -69,7 +69,7 @@ class NetworkFailure(Exception):
 
 
 class Network:
-    """The hosts made so far, and the namespace of their switches."""
+    """Holds the hosts that were made so far, and the namespace of their switches."""
 
     def __init__(self) -> None:
         remove_leftovers()
@@ -146,7 +146,7 @@ class Network:
 
 
 class Host:
-    """One host. `namespace` is the name of its network namespace, and `path` the file for setns(2)."""
+    """Simulates one host. `namespace` is the name of its network namespace, and `path` the file for setns(2)."""
 
     def __init__(self, network: Network, name: str, namespace: str, number: int, serial: int) -> None:
         self.name = name
@@ -200,7 +200,7 @@ class Host:
 
 
 class Nic:
-    """One interface of a host: it is called `name` on the host and `port` at the switch."""
+    """Simulates one interface of a host. It is called `name` on the host and `port` at the switch."""
 
     def __init__(self, host: Host, index: int, lan: int, address: str) -> None:
         self.host = host

@@ -27,7 +27,7 @@ class FakeExporter:
 
 
 class FakeInitiator:
-    """An initiator that connects to every node with disks once it runs.
+    """Connects to every node with disks once it runs, as an initiator does.
 
     A node whose name begins with ``silent`` never answers. A node without disks is down.
     """

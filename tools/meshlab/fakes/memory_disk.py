@@ -28,7 +28,7 @@ class _Fault:
 
 
 class MemoryDisk:
-    """A disk.base.Disk. Reads see ``data``; ``completed`` counts the results delivered."""
+    """Implements disk.base.Disk. Reads return ``data``. ``completed`` counts the results that were delivered."""
 
     def __init__(
         self,

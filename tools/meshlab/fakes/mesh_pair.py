@@ -44,7 +44,7 @@ DISK_ID = disk_id(NODE, DISK)
 
 
 class MemoryExporter:
-    """One exporter, and one disk that survives the exporter's restarts. ``stop`` ends the exporter as kill -9 does."""
+    """Runs an exporter with a disk that survives the exporter's restarts. ``stop`` ends it as kill -9 does."""
 
     def __init__(
         self,

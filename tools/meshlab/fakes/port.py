@@ -12,7 +12,7 @@ from meshfs.model import Access, DiskInfo, IoClass
 
 
 class FakePort:
-    """The port of one disk. It records its calls; a test sets its faults.
+    """Serves as the port of one disk. It records its calls, and a test sets its faults.
 
     error            errno of every later read, write and flush; None: they succeed
     open_error       errno of every later open; None: it succeeds

@@ -36,7 +36,7 @@ class Owed(enum.IntEnum):
 
 
 class Writer:
-    """One handle. ``port`` is the initiator's end of the disk, which all handles of the initiator share."""
+    """Models one handle. ``port`` is the initiator's end of the disk, which all handles of the initiator share."""
 
     def __init__(self, port: object) -> None:
         self.port = port
@@ -60,7 +60,7 @@ class Writer:
 
 
 class Write:
-    """One write, with the times of its call and of its answer."""
+    """Records one write, with the times of its call and of its answer."""
 
     __slots__ = ("end", "first", "losses", "number", "settled", "start", "stop", "through", "writer", "zeroes")
 
@@ -75,7 +75,7 @@ class Write:
         self.settled = inf
         self.losses = losses
         self.through = False
-        #: Whether the write is a zeroing.
+        #: True if the write is a zeroing.
         self.zeroes = False
 
     def data(self) -> bytes:
@@ -87,7 +87,7 @@ class Write:
 
 
 class Read:
-    """One read. ``seen`` has, for each block, the writes that were overwritten while the read was in progress."""
+    """Records one read. ``seen`` has, for each block, the writes that were overwritten during the read."""
 
     __slots__ = ("first", "seen", "start", "stop")
 
@@ -99,7 +99,7 @@ class Read:
 
 
 class Flush:
-    """One flush, and the unflushed writes that it covers."""
+    """Records one flush, and the unflushed writes that it covers."""
 
     __slots__ = ("covered", "losses", "start")
 
@@ -117,7 +117,7 @@ def pattern(number: int, block: int) -> bytes:
 
 
 class BlockModel:
-    """The model of one disk with ``blocks`` blocks, which are all zero at first."""
+    """Models one disk with ``blocks`` blocks, which are all zero at first."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks

@@ -29,7 +29,7 @@ from meshfs.disk.base import DiskRequest, Op
 
 
 class Device(Protocol):
-    """A disk in simulated time. ``now`` must never decrease from call to call."""
+    """Declares a disk in simulated time. ``now`` must never decrease from call to call."""
 
     def start(self, request: DiskRequest, now: float) -> None: ...
 
@@ -42,7 +42,7 @@ class Device(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The seconds that one request takes: a fixed time and a time per byte.
+    """Holds the seconds that one request takes: a fixed time and a time per byte.
 
     A flush takes only its fixed time. A zeroing takes a write's fixed time, and ``zero_byte_s`` per byte.
     """
@@ -65,7 +65,7 @@ class Times:
 
 
 class _EventDevice:
-    """The common part of the models: completions, ordered by time.
+    """Keeps the completions of a model, ordered by time. It is the base class of all models.
 
     speed    a factor on the speed of all requests that start from now on: with 0.2 they take 5 times as long
     spread   the standard deviation of a service time, as a part of its mean; 0: exact times. The times have a gamma
@@ -101,7 +101,7 @@ class _EventDevice:
         return done
 
     def _freed(self, now: float) -> None:
-        """Called when a request completed at ``now``, so that the next one may begin."""
+        """Let the next request begin, because another one completed at ``now``."""
 
     def _complete_at(self, time: float, request: DiskRequest) -> None:
         self._started += 1
@@ -160,7 +160,7 @@ class PipeDevice(_EventDevice):
 
 
 class HddDevice(ServerDevice):
-    """A disk with one arm. ``times`` are the transfer times; every read and write seeks in addition.
+    """Models a disk with one arm. ``times`` are the transfer times; every read and write seeks in addition.
 
     With n requests to choose from, a seek takes ``seek_s / (1 + log2 n)``, but at least ``seek_s * seek_floor``. This
     imitates native command queueing, where a depth of 4 saves about half of the seek time and a depth beyond 16 saves

@@ -204,7 +204,7 @@ class WorkConserving(SilentRecorder):
 
 
 class Unfairness(NamedTuple):
-    """The largest ``|W1 / share1 - W2 / share2|`` of two flows, over any interval in which both were backlogged."""
+    """Holds the largest ``|W1 / share1 - W2 / share2|`` of two flows, in any interval where both were backlogged."""
 
     of_sent: float
     of_done: float
@@ -213,7 +213,7 @@ class Unfairness(NamedTuple):
 
 
 class _Span:
-    """Prefix sums of the difference within one interval. ``worst`` is the largest max - min of all intervals."""
+    """Adds up the difference within one interval. ``worst`` is the largest max - min of the sums in all intervals."""
 
     __slots__ = ("high", "low", "value", "worst")
 
@@ -357,7 +357,7 @@ def sent_between(
 
 
 class Wait(NamedTuple):
-    """The wait of a request between its arrival and its sending to the device.
+    """Describes the wait of a request between its arrival and its sending to the device.
 
     work      the work of all requests that were sent meanwhile
     own       the part of it that its own flow sent, behind which the request had queued

@@ -50,32 +50,32 @@ class Recorder(Protocol):
     def cancelled(self, request: SimulatedRequest, now: float) -> None: ...
 
     def asked(self, now: float, in_flight: int) -> None:
-        """Called when the queue has no more request to send now, and ``in_flight`` requests are at the device."""
+        """Note that the queue has no more request to send now. ``in_flight`` requests are at the device."""
 
 
 class SilentRecorder:
-    """A recorder that ignores all events, as a base class."""
+    """Ignores all events. It is the base class of recorders that need only some events."""
 
     def added(self, request: SimulatedRequest, now: float) -> None:
-        """Ignored."""
+        """Ignore the event."""
 
     def sent(self, request: SimulatedRequest, now: float) -> None:
-        """Ignored."""
+        """Ignore the event."""
 
     def done(self, request: SimulatedRequest, now: float) -> None:
-        """Ignored."""
+        """Ignore the event."""
 
     def cancelled(self, request: SimulatedRequest, now: float) -> None:
-        """Ignored."""
+        """Ignore the event."""
 
     def asked(self, now: float, in_flight: int) -> None:
-        """Ignored."""
+        """Ignore the event."""
 
 
 class Simulation:
-    """One simulation. More than ``depth_max`` requests at the device are an error.
+    """Runs one simulation. More than ``depth_max`` requests at the device are an error.
 
-    With None, the depth is not checked, for depths that change.
+    If ``depth_max`` is None, the depth is not checked, because it may change during the simulation.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Simulation:
         self._recorders = recorders
         self._wake = math.inf
         self._asked = 0
-        # Whether a request was cancelled since the queue was last asked. Only then does `run` ask it at once: an
+        # True if a request was cancelled since the queue was last asked. Only then does `run` ask the queue at once: an
         # additional question changes the rounding of the limits' clocks, so a run in several parts would differ.
         self._changed = False
         # (time, order, what): ``what`` is a workload, or an action as a function.

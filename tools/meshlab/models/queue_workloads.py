@@ -27,7 +27,7 @@ _ROUND = 256
 
 
 class SimulatedRequest(DiskRequest):
-    """A request without memory.
+    """Stands for a request, without memory for its data.
 
     workload   the workload that is informed of its completion
     work       its cost in seconds of the disk, according to the simulation
@@ -51,17 +51,17 @@ Add = Callable[[SimulatedRequest], None]
 
 
 class Workload(Protocol):
-    """One source of requests. Each method returns the time of the next call of ``due`` (inf: never)."""
+    """Declares a source of requests. Each method returns the time of the next call of ``due`` (inf: never)."""
 
     flow: FlowKey
 
     def begin(self, now: float, add: Add) -> float: ...
 
     def due(self, now: float, add: Add) -> float:
-        """Called at the returned time. The simulation may also call it at other times, which must do no harm."""
+        """Send requests at the returned time. A call at any other time must do no harm."""
 
     def done(self, request: SimulatedRequest, now: float, add: Add) -> float:
-        """Called when ``request`` was completed or cancelled."""
+        """Note that ``request`` was completed or cancelled."""
 
 
 class Mix:
@@ -182,7 +182,7 @@ class OpenLoop:
 
 
 class OnOff:
-    """A closed loop of ``depth`` with phases of activity and silence.
+    """Runs a closed loop of ``depth`` in phases of activity and silence.
 
     Their lengths are exponentially distributed with the means ``on_s`` and ``off_s``.
     """

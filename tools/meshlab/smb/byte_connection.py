@@ -1,4 +1,4 @@
-"""A connection that is fed with bytes, for ends that have no transport."""
+"""A connection that takes bytes, for ends without a transport."""
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
@@ -7,7 +7,7 @@ from meshfs.transport.framing import FrameReceiver
 
 
 class ByteConnection(Connection):
-    """Receive into ``get_buffer()``, and `received` returns the messages that are whole then."""
+    """Splits received bytes into messages. Receive into ``get_buffer()``, then call `received` for whole messages."""
 
     def __init__(self, role: Role, pool: BufferPool, frame_max_bytes: int = limits.FRAME_MAX_BYTES) -> None:
         self.frames = FrameReceiver(pool, PAYLOAD_OFFSETS[role], frame_max_bytes)

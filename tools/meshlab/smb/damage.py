@@ -18,7 +18,7 @@ _PROTOCOL_AT: Final = slice(4, 8)
 
 
 class Damage:
-    """One kind of change to frames. So far, ``done`` of the wanted ``times`` frames were changed."""
+    """Describes one kind of change to frames. So far, ``done`` of the wanted ``times`` frames were changed."""
 
     def __init__(self, where: Callable[[bytes, bool], int | None], times: int) -> None:
         #: Takes a frame and whether it is a reply. Returns the index of the byte to change, or None to leave the frame.
@@ -28,7 +28,7 @@ class Damage:
 
 
 class Damages:
-    """All changes to make. Tests add changes in their own thread."""
+    """Holds all changes that the proxy has to make. Tests add changes in their own thread."""
 
     def __init__(self) -> None:
         self._damages: list[Damage] = []

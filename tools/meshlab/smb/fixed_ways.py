@@ -23,7 +23,7 @@ class FixedWays:
     """Ways without local interfaces, as if the kernel chose the route."""
 
     def __init__(self, dialers: Sequence[Dialer], *, asks: bool = False) -> None:
-        #: Whether to query the exporter's interfaces. No dialer leads to the addresses that it advertises.
+        #: True if the initiator queries the exporter's interfaces. No dialer leads to the advertised addresses.
         self.asks = asks
         self.remotes = tuple(Remote(f"way-{index}") for index in range(len(dialers)))
         self._dialers = dict(zip((remote.address for remote in self.remotes), dialers, strict=True))
@@ -36,7 +36,7 @@ class FixedWays:
 
 
 class MadeUpWays:
-    """All paths lead to one dialer. Change ``interfaces``, then call the session's ``interfaces_changed``."""
+    """Leads all paths to one dialer. After a change of ``interfaces``, call the session's ``interfaces_changed``."""
 
     def __init__(
         self, dialer: Dialer, interfaces: Sequence[Interface], remotes: Sequence[Remote], *, asks: bool = False

@@ -24,7 +24,7 @@ _WRITE_HEAD: Final = struct.Struct("<HHIQ")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One SMB2 message, request or response. `bytes` is the whole message with its header."""
+    """Describes one SMB2 message, a request or a response. `bytes` is the whole message with its header."""
 
     command: int
     message_id: int

@@ -23,7 +23,7 @@ _MESSAGE_IDS = 3
 
 
 class RawBind:
-    """One bind of ``session`` (a client that is logged in) to ``client``'s connection."""
+    """Binds ``session`` (a client that is logged in) to ``client``'s connection, step by step."""
 
     def __init__(self, client: RawClient, session: RawClient, user: str = "n2", password: str | None = None) -> None:
         self.client = client

@@ -32,7 +32,7 @@ Script = Callable[["ScriptedExporter", "Request"], None]
 
 @dataclass(frozen=True)
 class Request:
-    """A copy of a received request."""
+    """Holds a copy of a received request."""
 
     command: int
     message_id: int

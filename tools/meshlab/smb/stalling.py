@@ -26,7 +26,7 @@ Connect = Callable[[], Awaitable[trio.SocketStream]]
 
 
 class Relays:
-    """The relays of one path; ``dial`` is a dialer of FixedWays. ``nursery`` runs them."""
+    """Makes the relays of one path, and ``nursery`` runs them. ``dial`` is a dialer of FixedWays."""
 
     def __init__(self, connect: Connect, nursery: trio.Nursery) -> None:
         #: The relays that still have an open end.
@@ -55,7 +55,7 @@ class Relays:
 
 
 class Relay:
-    """One relayed connection."""
+    """Relays one connection."""
 
     def __init__(self, initiator: trio.SocketStream, exporter: trio.SocketStream) -> None:
         self.requests = Direction(initiator, exporter)
@@ -88,7 +88,7 @@ class Relay:
 
 
 class Direction:
-    """One direction: pieces of bytes, and at last an empty piece as the end of the stream."""
+    """Relays one direction: pieces of bytes, and at last an empty piece as the end of the stream."""
 
     def __init__(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
         self.held = False

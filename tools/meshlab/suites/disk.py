@@ -26,7 +26,7 @@ MIB: Final = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class DiskCase:
-    """A disk of at least 2 MiB, all zeros. ``contents`` reads it without the backend, after a FLUSH."""
+    """Holds a disk of at least 2 MiB, all zeros. ``contents`` reads the disk without the backend, after a FLUSH."""
 
     disk: Disk
     contents: Callable[[], bytes]
