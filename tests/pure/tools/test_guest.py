@@ -1,4 +1,4 @@
-"""The decisions of tools/guest: package, order of modules, archive, QEMU's command, exit status; and of tools/test."""
+"""The decisions of tools/guest: package, order of modules, archive, QEMU's command, exit status."""
 
 import itertools
 import stat
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from check import failures, guest_words
 from vm import cpio, initramfs
 from vm.build import Guest
 from vm.errors import GuestFailure
@@ -137,21 +136,3 @@ def test_the_consoles_end_is_plain_text() -> None:
     lines = console_tail(text).split("\n")
     assert len(lines) == CONSOLE_LINES
     assert lines[-2:] == ["line 199", "[31mlast"]
-
-
-def test_the_guest_gets_the_options_and_its_own_tests() -> None:
-    assert guest_words([]) == ["tests/guest"]
-    assert guest_words(["-k", "name"]) == ["-k", "name", "tests/guest"]
-    assert guest_words(["tests"]) == ["tests/guest"]
-    assert guest_words(["tests/pure", "-x"]) is None
-    assert guest_words(["tests/pure/test_x.py::test_a"]) is None
-    assert guest_words(["tests/guest/test_devices.py", "tests/pure"]) == ["tests/guest/test_devices.py"]
-
-
-def test_a_choice_of_tests_may_be_in_one_place_only() -> None:
-    assert failures({"ruff": 0, "pytest": 0, "guest": 0}) == set()
-    assert failures({"ruff": 1, "pytest": 5, "guest": 0}) == {"ruff"}
-    assert failures({"pytest": 0, "guest": 5}) == set()
-    assert failures({"pytest": 5, "guest": 5}) == {"pytest", "guest"}
-    assert failures({"pytest": 5}) == {"pytest"}
-    assert failures({"pytest": 1, "guest": 125}) == {"pytest", "guest"}

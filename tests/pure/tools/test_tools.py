@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import check
 from benchmark import profile, report
 from benchmark.fio import WORKLOADS, Sample, cpu_s, rss_mib
 from meshfs.cluster import config
@@ -93,31 +92,3 @@ def test_tracebacks_in_logs_are_found(tmp_path: Path) -> None:
     (tmp_path / "bad.log").write_text("Traceback (most recent call last):\n  x\n")
     (found,) = tracebacks(tmp_path)
     assert "bad.log" in found
-
-
-def attack_command(*words: str) -> list[str]:
-    """What tools/test gives to pytest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["tools/test", *words])
-        options, rest = check._parse()
-    return list(next(step for step in check._steps(options, rest) if step.name == check.PYTEST).command)
-
-
-def test_the_attack_suite_is_run_alone_and_in_its_long_forms(tmp_path: Path) -> None:
-    command = attack_command("--attack", "--attack-frames", "1000000", "--attack-json", str(tmp_path / "x.json"))
-    assert command[command.index("--attack") :] == [
-        "--attack",
-        "tests/attack",
-        "--attack-frames",
-        "1000000",
-        f"--attack-json={tmp_path / 'x.json'}",
-    ]
-    assert "tests/attack" not in attack_command("--attack", "tests/attack/test_fuzz.py")
-    assert attack_command("--attack", "-k", "locks")[-2:] == ["-k", "locks"]
-
-
-def test_the_quick_run_attacks_nobody() -> None:
-    assert "not attack" in " ".join(attack_command("--quick"))
-    assert "--attack" not in attack_command("--no-guest")
-    with pytest.raises(SystemExit):
-        attack_command("--quick", "--attack")
