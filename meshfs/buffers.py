@@ -60,7 +60,7 @@ class Buffer:
         self._memory = _map(HEADROOM_BYTES + self.capacity_bytes + TAILROOM_BYTES)
         #: The bytes that are charged. The kernel allocates a huge page as a whole when one byte of it is used.
         self.held_bytes = len(self._memory) if self.capacity_bytes > _HUGE_PAGE_BYTES // 4 else self.capacity_bytes
-        #: The whole memory, including the headroom; writable.
+        #: The whole memory, including the headroom. It can be written.
         self.view = memoryview(self._memory)
         #: The address of ``view[0]``, which is page-aligned.
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
@@ -90,8 +90,8 @@ def keep_freed_memory() -> None:
     """Have the C library keep the memory that this process frees, instead of returning it to the kernel.
 
     Thousands of payloads are objects of Python (FUSE writes, sealed messages), which are allocated and freed all the
-    time. Faulting in a fresh MiB costs several times as much as filling it. This uses mallopt(3), where the C library
-    has it.
+    time. Faulting in a fresh MiB costs several times as much as filling it. A C library without mallopt(3) is left as
+    it is.
     """
     mallopt = libc.find("mallopt")
     if mallopt is not None:
@@ -109,12 +109,12 @@ class BufferPool:
         self._free: list[list[Buffer]] = [[] for _ in _CLASSES_BYTES]
         self._idle_bytes = 0
         self._idle_max_bytes = idle_max_bytes
-        #: The bytes that were handed out and are not yet released.
+        #: The bytes that were handed out and have not been released yet.
         self.used_bytes = 0
         self._receive_memories: list[memoryview] = []
         #: The account for memory that is acquired without naming an account.
         self.account = Account()
-        #: Called after memory was released. It is None while nobody waits for memory.
+        #: A function to call after memory was released, or None while no connection waits for memory.
         self.on_room: Callable[[], None] | None = None
 
     def acquire(self, payload_bytes: int, account: Account | None = None) -> Buffer:
@@ -164,7 +164,10 @@ class BufferPool:
             self._receive_memories.append(memory)
 
     def charge(self, account: Account, more_bytes: int) -> None:
-        """Charge ``account`` for memory outside the pool, such as a frame that was built. Less than 0 takes it back."""
+        """Charge ``account`` for memory outside the pool, such as a frame that was built.
+
+        If ``more_bytes`` is negative, an earlier charge is taken back.
+        """
         account.used_bytes += more_bytes
         self.used_bytes += more_bytes
         if more_bytes < 0 and self.on_room is not None:
@@ -177,14 +180,14 @@ class Frame:
     __slots__ = ("buffer", "memory", "start", "view")
 
     def __init__(self, memory: memoryview, start: int, length: int, buffer: Buffer | None) -> None:
-        #: The whole memory that the frame lies in; ``view`` is ``memory[start:start + length]``.
+        #: The whole memory that contains the frame. ``view`` is ``memory[start:start + length]``.
         self.memory = memory
         self.start = start
         self.view = memory[start : start + length]
-        #: The frame's own memory, or None if the frame lies in the shared buffer.
+        #: The frame's own memory, or None if the frame is in the shared buffer.
         self.buffer = buffer
 
     def take(self) -> Buffer | None:
-        """Return the frame's own memory, which the caller must release, or None if it has none."""
+        """Return the frame's own memory, which the caller must release, or None if the frame has no own memory."""
         buffer, self.buffer = self.buffer, None
         return buffer

@@ -1,7 +1,7 @@
 """Parse and format IP addresses and ADDRESS:PORT as administrators write them. Pure.
 
-An address is refused if no exporter could listen at it, or if no other node could reach it. Otherwise listening would
-fail later, with an error of the kernel that names neither the file nor the reason.
+An address is refused if no exporter could listen at the address, or if no other node could reach it. Otherwise
+listening would fail later, with an error of the kernel that names neither the file nor the reason.
 """
 
 import ipaddress

@@ -24,7 +24,7 @@ class MeshfsError(Exception):
 
 
 class ConfigError(MeshfsError):
-    """The configuration has a mistake."""
+    """The config has a mistake. The text gives its file, line and key, and says what was expected."""
 
 
 class KeyFileError(ConfigError):
@@ -36,7 +36,7 @@ class DiskUnavailable(MeshfsError):
 
 
 class TookTooLong(MeshfsError):
-    """A blocking call of the system did not end within its bound; its thread is left behind."""
+    """A blocking call of the system did not end within its bound. Its thread still waits for the call."""
 
 
 class ProtocolError(MeshfsError):
@@ -55,7 +55,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class ForgedMessage(RemoteProtocolError):
-    """A message was made without the session's key, or changed on its way: its signature or encryption is wrong."""
+    """The signature or the encryption of a message is wrong: its sender has no key, or it was changed on its way."""
 
     counter = "bad_signatures"
 
@@ -67,7 +67,7 @@ class RepeatedNonce(RemoteProtocolError):
 
 
 class AuthenticationError(MeshfsError):
-    """A login failed. The text is for the log only: it would help an attacker if the peer got it."""
+    """A login failed. The text is for the log only, because it would help an attacker."""
 
 
 class ChannelLost(MeshfsError):

@@ -23,8 +23,8 @@ class IoClass(enum.StrEnum):
 class FlowKey(NamedTuple):
     """Names a flow: the requests of one class that one node sends. Schedulers share a resource among flows.
 
-    A key is made once per open or connection, but is looked up for each request. So it is a tuple, which is hashed
-    without a call into Python code.
+    A key is made once per open or connection, but is looked up for each request. Therefore a key is a tuple, which is
+    hashed without a call into Python code.
     """
 
     node: str
@@ -127,7 +127,7 @@ def encode_disks(disks: list[DiskInfo]) -> bytes:
 
 
 def decode_disks(data: bytes | memoryview, most: int | None = None) -> list[DiskInfo]:
-    """Decode the first ``most`` disks of the output of `encode_disks`, or all of them without ``most``.
+    """Decode the first ``most`` disks of the output of `encode_disks`, or all disks if ``most`` is None.
 
     Unknown keys are ignored, because a newer exporter may send more. Raises ValueError for a malformed list.
     """
@@ -159,7 +159,8 @@ def _disk_from(item: dict[str, object]) -> DiskInfo:
 def _state_from(text: str) -> tuple[DiskState, str]:
     """Return the state and its reason.
 
-    A newer exporter may report a state that is unknown here. It counts as FAILING, so that it is still a problem.
+    A newer exporter may report a state that is unknown here. The disk then counts as FAILING, so that the unknown state
+    is still reported as a problem.
     """
     try:
         return DiskState(text), ""

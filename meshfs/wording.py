@@ -1,7 +1,7 @@
-"""How an error text names what was found and what was expected instead.
+"""Word the values that an error text names: the value that was found, and the values that were expected.
 
 The config parser, the control socket and the policy of a disk all refuse values, and an administrator reads their
-texts side by side. They take their wording from here, so that none of them has to import another.
+texts side by side. All three use this wording, so that none of them has to import another.
 """
 
 import difflib
@@ -19,7 +19,7 @@ _TYPE_NAMES: Final[dict[type, str]] = {
 
 
 def describe(value: object) -> str:
-    """A found value, short enough for a message."""
+    """Return a text for a value that was found, of at most 80 characters. A table or an array is named by its type."""
     if isinstance(value, list | dict):
         return _TYPE_NAMES[type(value)] if value else f"an empty {_TYPE_NAMES[type(value)].split()[1]}"
     shown = repr(value) if not isinstance(value, bool) else str(value).lower()
@@ -31,7 +31,7 @@ def one_of(words: Sequence[str]) -> str:
 
 
 def unknown_key(name: str, known: Sequence[str]) -> str:
-    """Return what to say of a key that is none of the known ones, with the nearest of them."""
+    """Return the error text for a key that is not known. The text suggests the most similar known key."""
     near = difflib.get_close_matches(name, known, 1)
     meant = f', did you mean "{near[0]}"?' if near else ""
     return f"unknown key in this version{meant}; known here: {', '.join(known) or 'none'}"

@@ -8,7 +8,7 @@ from meshfs.disk.base import DiskRequest
 
 
 class AbsentDisk:
-    """A disk.base.Disk of no size, whose I/O ends with an error at once."""
+    """Serves as a `meshfs.disk.base.Disk` of size 0. Its I/O ends with an error at once."""
 
     #: The errno of every I/O while the device or image is missing.
     errno: Final = errno.EIO

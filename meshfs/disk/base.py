@@ -23,23 +23,24 @@ logger = logging.getLogger(__name__)
 
 
 class Op(enum.IntEnum):
+    """Names the operation of a request. ZERO makes a range read as zeros, and has no payload."""
+
     READ = 0
     WRITE = 1
     FLUSH = 2
-    #: Make the range read as zeros. The request has no payload.
     ZERO = 3
 
 
-#: The value of a time stamp that is not set yet.
+#: The time stamp of an event that has not happened yet.
 NEVER_S: Final = -math.inf
 
 
 class DiskRequest:
-    """One request, from the wire to the disk and back.
+    """Holds one request, from the wire to the disk and back.
 
     op, offset, length   the operation and its range, in bytes; any alignment is allowed
-    buffer, start        the payload's memory is ``buffer.view[start:start + length]``;
-                         the request keeps the buffer until it is done (None for FLUSH and ZERO)
+    buffer, start        the payload's memory is ``buffer.view[start:start + length]``. The request keeps the
+                         buffer until the request is done. The buffer is None for FLUSH and ZERO
     write_through        the write (or zeroing) must be on stable storage before it is done
     flow                 the flow to which the scheduler charges the request
     on_done              called once with the request, after ``result`` is set
@@ -95,14 +96,14 @@ class DiskRequest:
 
 
 class Disk(Protocol):
-    """The backend of one disk. The caller checks offsets and lengths against ``size_bytes``."""
+    """Serves one disk. The caller checks offsets and lengths against ``size_bytes``."""
 
     size_bytes: int
     logical_block_size_bytes: int
     physical_block_size_bytes: int
     rotational: bool
     read_only: bool
-    #: The write verifier: it changes when acknowledged, unflushed writes may have been lost.
+    #: The write verifier. It changes when acknowledged, unflushed writes may have been lost.
     verifier: str
 
     def submit(self, requests: Sequence[DiskRequest]) -> None: ...
@@ -111,7 +112,7 @@ class Disk(Protocol):
         """Close the disk. No request may be in flight."""
 
 
-#: An engine's callback for one result: bytes done (>= 0, possibly fewer than asked for), or -errno.
+#: Receives one result of an engine: bytes done (>= 0, possibly fewer than asked for), or -errno.
 Done = Callable[[int], object]
 
 
@@ -139,7 +140,7 @@ class Engine(Protocol):
 
     @property
     def buffered(self) -> "Engine":
-        """The engine to use for I/O through the page cache; another engine if ``self`` would block on such I/O."""
+        """Return the engine for I/O through the page cache, which is another engine if ``self`` would block on it."""
 
     def queue_read(self, fd: int, address: int, length: int, offset: int, done: Done) -> None: ...
 
@@ -148,7 +149,7 @@ class Engine(Protocol):
     def queue_fdatasync(self, fd: int, done: Done) -> None: ...
 
     def queue_fallocate(self, fd: int, mode: int, offset: int, length: int, done: Done) -> None:
-        """fallocate(2); ``done`` gets 0 or -errno."""
+        """Record a fallocate(2) with this mode. ``done`` gets 0 or -errno."""
 
     def flush(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Translate the errnos of a disk: each has a meaning for the caller, and one for the state of the disk. Pure.
+"""Translate the errnos of a disk. Each has a meaning for the caller, and a meaning for the state of the disk. Pure.
 
 Theory. For a block device, the kernel answers a read, write, flush or fallocate with one of the errnos that
 block/blk-core.c derives from a blk_status_t. For an image, it may answer with any errno of the file system. A caller
@@ -35,7 +35,7 @@ from meshfs.disk.base import Op
 
 
 class Sign(enum.Enum):
-    """The meaning of an errno for the state of the disk."""
+    """Tells what an errno means for the state of the disk. The header of this module explains the values."""
 
     NOTHING = enum.auto()
     FAILED = enum.auto()
@@ -43,7 +43,7 @@ class Sign(enum.Enum):
 
 
 class Row(NamedTuple):
-    """The errno for the caller, the meaning for the disk, and the cause."""
+    """Holds the errno for the caller, the meaning for the disk, and the cause."""
 
     answer: int
     sign: Sign
@@ -77,7 +77,7 @@ ROWS: Final[Mapping[int, Row]] = {
     errno.ESHUTDOWN: Row(errno.EIO, _G, "the transport, or the file system, was shut down"),
     errno.ENOTCONN: Row(errno.EIO, _G, "the process behind a FUSE file system ended"),
     errno.ESTALE: Row(errno.EIO, _G, "the image was removed at the file server"),
-    # There is no room. A device that still has its size is thin; `verdict` handles devices that were removed or shrank.
+    # There is no room. A device that still has its size is thin. `verdict` handles devices that were removed or shrank.
     errno.ENOSPC: Row(errno.ENOSPC, _F, "the pool of a thin device, or the file system of a sparse image, is full"),
     errno.EDQUOT: Row(errno.ENOSPC, _F, "the quota of the image's owner is used up"),
     errno.EFBIG: Row(errno.EIO, _F, "the image is larger than its file system, or RLIMIT_FSIZE, allows"),
@@ -86,7 +86,7 @@ ROWS: Final[Mapping[int, Row]] = {
     errno.EPERM: Row(errno.EROFS, _F, "the device was set read-only, or the image sealed or made immutable"),
     errno.EACCES: Row(errno.EIO, _F, "the file server refuses what it allowed at the open"),
     errno.ETXTBSY: Row(errno.EIO, _F, "the image became swap space or a running program"),
-    # The kernel rejects the request. That is never the caller's fault, as a caller may use any alignment.
+    # The kernel rejects the request. This is never the caller's fault, because a caller may use any alignment.
     errno.EINVAL: Row(errno.EIO, _F, "the alignment for direct I/O is another than at the open"),
     errno.EOPNOTSUPP: Row(errno.EIO, _F, "the device does not do this operation (BLK_STS_NOTSUPP)"),
     errno.EBADF: Row(errno.EIO, _F, "the descriptor does not allow it: an error of the exporter"),
@@ -116,8 +116,8 @@ def verdict(number: int, op: Op, *, stop: int, device_bytes: int | None) -> tupl
     """Return the errno for the caller, and the meaning for the disk.
 
     ``number``         the kernel's errno (positive)
-    ``stop``           the offset at which the request ends, in bytes; 0 for a flush
-    ``device_bytes``   the size of the block device now; None for an image, or if the size is unknown
+    ``stop``           the offset at which the request ends, in bytes, or 0 for a flush
+    ``device_bytes``   the size of the block device now, or None for an image or if the size is unknown
     """
     row = ROWS.get(number, UNKNOWN)
     if device_bytes is not None and row.sign is not Sign.NOTHING:

@@ -1,8 +1,8 @@
 """The state of a disk at its exporter: a table of transitions, and the rules for when each event happens. Pure.
 
-Theory. A disk does not report its own state. The exporter only knows three things: the results of the disk's I/O, the
-kernel's facts of the device (its size, and whether it is there), and whether the disk could be opened. From these,
-`Health` derives the events of one table. An event that the table does not have for a state is a bug of the exporter.
+Theory. A disk does not report its own state. The exporter knows only the results of the disk's I/O, the kernel's facts
+of the device (its size, and its entry in sysfs), and the result of opening the disk. From these, `Health` derives the
+events of one table. An event that the table does not have for a state is a bug of the exporter.
 
                 CLAIMED   REFUSED   FAILED    STEADY   VANISHED
     MISSING     OK        MISSING
@@ -17,11 +17,11 @@ kernel's facts of the device (its size, and whether it is there), and whether th
     VANISHED    the device, or the file system that holds the image, went away
 
 One error makes a disk FAILING at once. The disk is OK again only after DISK_STEADY_S without another error, and after
-at least one I/O that succeeded. The reason for the wait: a disk with a bad block answers most requests well, and its
-state must not change with every request.
+at least one I/O that succeeded. A disk with a bad block answers most requests well, and without the wait its state
+would change with every request.
 
 A lasting fault is found by looking at the disk (discovery/look.py), not by I/O. Examples are a disk that shrank, and
-an image whose last name was removed. While there is such a fault, the disk does not become OK.
+an image whose last name was removed. While there is a lasting fault, the disk does not become OK.
 """
 
 import enum
@@ -39,7 +39,7 @@ NOT_YET: Final = "it was not opened yet"
 
 
 class Event(enum.Enum):
-    """An event in the life of a disk; the header of this module explains each."""
+    """Names the events that change the state of a disk. The header of this module explains each."""
 
     CLAIMED = enum.auto()
     REFUSED = enum.auto()
@@ -84,7 +84,10 @@ def next_state(state: DiskState, event: Event) -> DiskState:
 
 
 class Health:
-    """The state of one disk, and the reason if it is not OK. All times are of one monotonic clock, in seconds."""
+    """Holds the state of one disk, and the reason if the state is not OK.
+
+    All times are in seconds, by the same monotonic clock.
+    """
 
     def __init__(self, now_s: float) -> None:
         self.state = DiskState.MISSING
@@ -95,7 +98,7 @@ class Health:
         # The first error since the disk was last OK, and the time of the latest error.
         self._error_why = ""
         self._error_s = -limits.DISK_STEADY_S
-        # The count of successful I/O at the first look after the last error; None before that look.
+        # The count of successful I/O at the first look after the last error, or None before that look.
         self._successes: int | None = None
 
     @property
@@ -116,15 +119,15 @@ class Health:
         self._enter(Event.VANISHED, self._vanished_why, now_s)
 
     def failed(self, why: str, now_s: float) -> None:
-        """Take in that an I/O ended with an error. The first reason is kept, as later errors mostly follow from it."""
+        """Note that an I/O ended with an error. Keep the first reason, because later errors mostly follow from it."""
         self._error_s, self._successes = now_s, None
         self._error_why = self._error_why or why
         self._enter(Event.FAILED, self.why or why, now_s)
 
     def looked(self, fault: str, successes: int, now_s: float) -> None:
-        """Take in a look at a served disk.
+        """Note the result of a look at a served disk.
 
-        ``fault`` is the lasting fault, "" if there is none. ``successes`` counts all I/O that has succeeded so far.
+        ``fault`` is the lasting fault, or "" if there is none. ``successes`` counts all I/O that has succeeded so far.
         """
         was_faulty, self._fault = bool(self._fault), fault
         if fault:

@@ -1,4 +1,4 @@
-"""The standard streams of every command, handled so that a full disk or a closed pipe gives no traceback.
+"""Handle the standard streams of every command, so that a full disk or a closed pipe gives no traceback.
 
     standard output   If it cannot be written, one line on standard error gives the reason, and the exit status is not
                       0. Otherwise a script might take a truncated table for the whole. If the reader has closed the
@@ -25,7 +25,7 @@ _ERRORS: Final = "backslashreplace"
 
 
 class OutputFailed(MeshfsError):
-    """Standard output cannot be written. This is no OSError, because handlers of OSError are meant for other files."""
+    """Standard output cannot be written. This class is no OSError, because handlers of OSError expect other files."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"standard output: {error.strerror}")
@@ -37,7 +37,7 @@ def version_text(program: str) -> str:
 
 
 def run_command(program: str, work: Callable[[], int]) -> int:
-    """Run `work`, and return its exit status, also if it raises SystemExit.
+    """Run ``work``. Return its exit status, also if ``work`` raises SystemExit.
 
     Return EXIT_OUTPUT if standard output cannot be written.
     """
@@ -83,7 +83,7 @@ def _text(raw: io.FileIO, before: io.TextIOBase | None, *, line_buffering: bool 
 
 
 class _Readable(Protocol):
-    """An object with readable bytes. From Python 3.12 on, this is collections.abc.Buffer."""
+    """Stands for collections.abc.Buffer, which Python has only from version 3.12 on."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 

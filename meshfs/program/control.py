@@ -1,7 +1,8 @@
-"""The control socket: each request and each answer is one JSON object on one line.
+"""Serve the control socket, where each request and each answer is one JSON object on one line.
 
 The socket's mode is 0600, so only its owner and root can connect. A script of theirs may forget to close connections.
-When there are CONTROL_CONNECTIONS_MAX, a new connection therefore replaces the one that has been silent the longest.
+Therefore, if there are CONTROL_CONNECTIONS_MAX connections, a new one replaces the connection that has been silent for
+the longest time.
 
     {"verb": "status", ...}  ->  the answer of the verb's handler
     anything else            ->  {"error": "..."}
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Request = Mapping[str, object]
 Answer = Mapping[str, object]
-#: Makes the answer to a request. Raises RefusedError. It may take long, but I/O continues only while it awaits.
+#: Makes the answer to a request. Raises RefusedError. A handler may take long, but I/O continues only while it awaits.
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
@@ -35,7 +36,7 @@ _ACCEPTING = logging.getLogger("trio.serve_listeners")
 
 
 class RefusedError(MeshfsError):
-    """A request is refused. The text goes into the answer as its error."""
+    """A request is refused. The text is the error in the answer."""
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -45,14 +46,14 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 class _Silent:
-    """The number of connections, and the silent ones among them, which wait for a request, longest first."""
+    """Counts the connections, and orders those that wait for a request by the length of their silence."""
 
     def __init__(self) -> None:
         self.count = 0
         self._scopes: OrderedDict[trio.CancelScope, None] = OrderedDict()
 
     def make_room(self) -> bool:
-        """Return whether one more connection may be served. If needed, end the one that is silent the longest."""
+        """Return whether one more connection may be served. If needed, end the connection with the longest silence."""
         if self.count < limits.CONTROL_CONNECTIONS_MAX:
             return True
         if not self._scopes:
@@ -72,7 +73,7 @@ class _Silent:
 
 
 async def serve_control(listening: socket.socket, verbs: Mapping[str, Handler]) -> None:
-    """Answer requests until cancelled. The caller keeps the socket and closes it."""
+    """Answer requests until cancelled. The caller keeps ``listening`` and closes it."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening.dup()))
     silent = _Silent()
 

@@ -1,4 +1,4 @@
-"""Send requests to a running mount or exporter, without hanging if it hangs.
+"""Send requests to a running mount or exporter, and never wait for ever.
 
 A mount whose process is stuck blocks open(2) for ever, and an exporter may not answer. So each wait is bounded.
 """
@@ -22,7 +22,7 @@ STATUS_FILE: Final = ".meshfs/status"
 
 T = TypeVar("T")
 
-#: Codes of problems, for the reasons why there is no answer.
+#: The codes of the problems that are reported if there is no answer (`meshfs.telemetry.problems`).
 NOT_ALLOWED: Final = "not-allowed"
 MOUNT_DEAD: Final = "mount-dead"
 MOUNT_STUCK: Final = "mount-stuck"
@@ -32,7 +32,7 @@ EXPORTER_SILENT: Final = "exporter-silent"
 
 
 class NoAnswer(MeshfsError):
-    """A mount or an exporter did not answer. The text says why."""
+    """A mount or an exporter did not answer. The text gives the reason, and ``code`` the problem that it means."""
 
     def __init__(self, text: str, code: str = "") -> None:
         super().__init__(text)
@@ -69,7 +69,7 @@ def read_mount(point: Path, timeout_s: float = CONTROL_TIMEOUT_S) -> Fields:
 
 
 def read_mount_unbounded(point: Path) -> Fields:
-    """Do the same without a time limit. Call this in a separate thread, because a stuck mount blocks it for ever."""
+    """Return the status document of the mount at ``point``. Raises NoAnswer. A stuck mount blocks the call for ever."""
     path = point / STATUS_FILE
     try:
         return parse_answer(_read_file(path))
@@ -86,10 +86,10 @@ def read_mount_unbounded(point: Path) -> Fields:
 
 
 def within(timeout_s: float, work: Callable[[], T]) -> T:
-    """Do the work in a thread, and abandon the thread when it takes longer than ``timeout_s``. Raises NoAnswer.
+    """Do the work in a thread, and abandon the thread if it takes longer than ``timeout_s``. Raises NoAnswer.
 
-    A signal does not interrupt an open(2) that waits for a FUSE process. Only the end of this process does, and a
-    daemon thread does not delay that end.
+    A signal does not interrupt an open(2) that waits for a FUSE process. Only the end of this process does. The thread
+    is daemonic, so it does not delay that end.
     """
     results: list[T] = []
     errors: list[Exception] = []

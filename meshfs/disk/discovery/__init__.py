@@ -1,4 +1,4 @@
-"""Find out what is at a path: its size, its identity, and what else on this machine uses it.
+"""Find out which device or image is at a path: its size, its identity, and its other users on this machine.
 
-An exporter must not serve a device that is mounted or part of an array, and must tell a replaced disk from the old one.
+An exporter must not serve a device that is mounted or part of an array. It must also notice that a disk was replaced.
 """

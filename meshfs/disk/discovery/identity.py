@@ -1,7 +1,7 @@
 """The identity of a disk: it distinguishes a device or image from another one at the same path.
 
-An initiator's open files are bound to this identity. It must therefore stay the same over restarts of the exporter and
-reboots of the machine. It must differ as soon as another device or image is at the path. It is made from:
+An initiator's open files are bound to this identity. The identity must therefore stay the same over restarts of the
+exporter and reboots of the machine. It must differ as soon as another device or image is at the path. It is made from:
 
     image            the file's handle (inode number and generation) and birth time, and the
                      identity of its file system
@@ -38,13 +38,13 @@ _NAMES: Final = ("wwid", "device/wwid", "device/cid", "dm/uuid", "md/uuid", "ser
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The identity of one device or image.
+    """Holds the identity of one device or image.
 
-    instance    two equal values mean the same device or image
-    place       "" if ``instance`` stays the same over reboots; otherwise the place of a device that has no
-                name of its own
-    sequence    the diskseq of a block device. If it differs within one boot while ``instance`` is equal, the
-                device was removed and came back
+    instance    is equal only for the same device or image
+    place       is "" if ``instance`` stays the same over reboots. Otherwise it is the place of a device that
+                has no name of its own
+    sequence    is the diskseq of a block device. If it differs within one boot while ``instance`` is equal,
+                the device was removed and came back
     """
 
     instance: str
@@ -74,7 +74,7 @@ def _names_of_image(fd: int, status: os.stat_result, sys_root: Path) -> list[str
 
 
 def _names_of_file_system(fd: int, device: int, sys_root: Path) -> list[str]:
-    """Return names of the file system itself. They are needed because files of a snapshot have equal handles.
+    """Return names of the file system itself, because files of a snapshot have the same handles as the original.
 
     The file system's id (f_fsid) is only used for file systems without a device of their own (major number 0). For
     others, the id may be the device number, which may change at the next boot.
@@ -85,7 +85,7 @@ def _names_of_file_system(fd: int, device: int, sys_root: Path) -> list[str]:
 
 
 def _names_of_device(folder: Path) -> list[str]:
-    """Return the names of a device that stay the same over reboots; an empty list if it has no name of its own."""
+    """Return the names of a device that stay the same over reboots, or an empty list if it has no such name."""
     disk = whole_disk(folder)
     names = [f"{name} {text}" for name in _NAMES if (text := _text(disk / name))]
     page = read_bytes(disk / "device/vpd_pg80")

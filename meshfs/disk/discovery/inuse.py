@@ -1,9 +1,9 @@
 """Find out whether something else on this machine uses a disk.
 
-Two writers destroy a file system. So a disk is not exported while it is mounted or in use as swap space. Neither is it
-while another device holds it: LVM, MD, dm-crypt, a loop device. ``gather`` reads the tables, ``used_by`` decides. The
-exclusive claim in disk/file/claim.py catches the users that these tables do not show, such as a multi-device file
-system or another exporter.
+Two writers destroy a file system. So a disk is not exported while it is mounted, is swap space, or is held by another
+device (LVM, MD, dm-crypt, a loop device). ``gather`` reads the kernel's tables, and ``used_by`` decides. The exclusive
+claim in disk/file/claim.py catches the users that these tables do not show, such as a multi-device file system or
+another exporter.
 
 Another file system than the disk's own may be stuck, so that a stat(2) of a path in it never returns. A path in such
 a file system can be neither the disk nor its device file. Therefore only paths in the disk's own file system and in
@@ -24,13 +24,13 @@ from meshfs.linux.mountinfo import Mount, read_mounts, unescape
 # File systems that hold device files and answer without a server or a device.
 _IN_MEMORY: Final = ("devtmpfs", "tmpfs", "ramfs")
 
-# The key by which disks are compared: ("dev", st_rdev) of a block device, ("file", st_dev, st_ino) of a file.
+# Compares disks. The value is ("dev", st_rdev) for a block device, and ("file", st_dev, st_ino) for a file.
 Identity = tuple[str, int] | tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class UseFacts:
-    """All uses of disks on this machine, each with the identity of the disk that is used."""
+    """Holds all uses of disks on this machine, each with the identity of the disk that is used."""
 
     # mounts: (identity, mount point); swaps: (identity, path); loops: (identity, loop device)
     mounts: tuple[tuple[Identity, str], ...] = ()
@@ -40,7 +40,7 @@ class UseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """The disk itself, or a partition or whole disk that shares its blocks: using a relative means using the disk."""
+    """Names the disk itself, or a partition or whole disk that shares its blocks. A user of either uses the disk."""
 
     identity: Identity
     # "" for the disk itself, otherwise for example "partition sda1" or "whole disk sda".
@@ -49,7 +49,7 @@ class Relation:
 
 
 def used_by(family: tuple[Relation, ...], facts: UseFacts) -> str | None:
-    """Return a text that names a user of the disk, such as "mounted on /srv"; None if nothing uses it."""
+    """Return a text that names a user of the disk, such as "mounted on /srv". Return None if the disk has no user."""
     for relation in family:
         prefix = f"its {relation.relative} is " if relation.relative else ""
         for uses, text in (
@@ -102,12 +102,12 @@ def gather(disk_path: Path, proc_root: Path = Path("/proc"), sys_root: Path = Pa
     )
 
 
-#: Whether a path can be looked at without the risk of a wait for an unrelated file system that is stuck.
+#: Returns whether a path may be accessed, without the risk of waiting for an unrelated file system that is stuck.
 Reached = Callable[[str], bool]
 
 
 def reached(mounts: Sequence[Mount], disk_path: str) -> Reached:
-    """Return a test for absolute paths: is the path in the file system of ``disk_path`` or in memory, as /dev is?"""
+    """Return a function that tells whether a path is in the file system of ``disk_path``, or in memory as /dev is."""
     own = holder(mounts, disk_path)
 
     def is_reached(path: str) -> bool:
@@ -129,7 +129,7 @@ def holder(mounts: Sequence[Mount], path: str) -> Mount | None:
 
 
 def mounted(mounts: Iterable[Mount], looked_at: Reached) -> Iterator[tuple[Identity, str]]:
-    """Return the devices of the mounts, each with its mount point."""
+    """Yield the devices of the mounts, each with its mount point."""
     for mount in mounts:
         yield ("dev", mount.device), mount.point
         # btrfs shows an anonymous device number, but its mount source is the path of one of its devices.
@@ -155,7 +155,7 @@ def _loops(sys_root: Path, looked_at: Reached) -> Iterator[tuple[Identity, str]]
 
 
 def _identity_at(path: str, looked_at: Reached) -> Iterator[Identity]:
-    """Yield the identity of the file at ``path``; nothing if it is gone or the path must not be looked at."""
+    """Yield the identity of the file at ``path``. Yield nothing if it is gone, or if the path must not be accessed."""
     if not looked_at(path):
         return
     try:
@@ -177,7 +177,7 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _text(file: Path) -> str:
-    """Return the text of a small file of /proc or sysfs; "" if the file is missing."""
+    """Return the text of a small file of /proc or sysfs, or "" if the file is missing or cannot be read."""
     try:
         return file.read_text(errors="surrogateescape")
     except (FileNotFoundError, NotADirectoryError):

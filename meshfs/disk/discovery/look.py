@@ -1,6 +1,6 @@
-"""Check an open disk: whether it is still there, how large it is now, and whether it has a lasting fault.
+"""Check an open disk: its presence, its size now, and its lasting fault.
 
-`look` asks the kernel, and may block if an image's file system is stuck. `judge` draws the conclusion; it is pure.
+`look` asks the kernel, and may block if an image's file system is stuck. `judge` draws the conclusion and is pure.
 """
 
 import errno
@@ -17,12 +17,12 @@ _GONE_ERRNOS: Final = (errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN)
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """The kernel's facts of an open disk.
+    """Holds the kernel's facts of an open disk.
 
-    ``size_bytes``   the size, in whole logical blocks; None if the kernel did not report it
-    ``registered``   whether the device has an entry in sysfs; True for an image
-    ``links``        the number of names (hard links) of the image; 1 for a device
-    ``error``        the errno of the look itself, 0 if it succeeded
+    ``size_bytes``   the size, for a device in whole logical blocks; None if the kernel did not report the size
+    ``registered``   True if the device has an entry in sysfs, and for an image
+    ``links``        the number of names (hard links) of the image, or 1 for a device
+    ``error``        the errno of the look itself, or 0 if the look succeeded
     """
 
     size_bytes: int | None
@@ -33,11 +33,11 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The conclusion from a look at a disk.
+    """Holds the conclusion from a look at a disk.
 
-    ``vanished``   why the disk counts as gone; "" if it is there
-    ``fault``      the fault of the disk that lasts until someone mends it; "" if there is none
-    ``size_bytes`` the size now; if the kernel did not report it, the size at the look before
+    ``vanished``     the reason why the disk counts as gone, or "" if it is there
+    ``fault``        the fault of the disk that lasts until someone mends it, or "" if there is none
+    ``size_bytes``   the size now, or the size at the look before if the kernel did not report it
     """
 
     size_bytes: int
@@ -60,7 +60,7 @@ def look(fd: int, facts: DiskFacts) -> Sight:
 
 
 def is_registered(device: int, sys_root: Path = Path("/sys")) -> bool:
-    """Whether the block device has an entry in sysfs; True if sysfs itself is missing, as nothing is known then."""
+    """Return whether the block device has an entry in sysfs. Return True if sysfs itself is missing."""
     return device_folder(device, sys_root).exists() or not (sys_root / "dev/block").is_dir()
 
 

@@ -27,10 +27,10 @@ IMAGE_LOGICAL_BLOCK_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class DiskFacts:
-    """The facts of one disk.
+    """Holds the facts of one disk.
 
-    ``identity`` names the device or file until the machine reboots. ``device`` distinguishes it from another device
-    or image that takes its place (`meshfs.disk.discovery.identity`).
+    ``identity`` names the device or file until the machine reboots. ``device`` distinguishes this disk from another
+    device or image that takes its place (`meshfs.disk.discovery.identity`).
     """
 
     path: Path
@@ -47,7 +47,7 @@ class DiskFacts:
 
     @property
     def instance(self) -> str:
-        """The identity: two equal values mean the same device or image, even under another kernel name."""
+        """Return the identity, which is equal only for the same device or image, even under another kernel name."""
         return self.device.instance
 
 
@@ -81,7 +81,7 @@ def identity_of(status: os.stat_result) -> str:
 
 
 def _open(path: Path) -> int:
-    """Open the path for reading, after a check of its type: opening a FIFO would wait, a tape drive would rewind."""
+    """Open the path for reading, after a check of its type: opening a FIFO would wait, and a tape would be rewound."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise ConfigError(f"disk {path}: is a directory; expected an image file or a block device")
@@ -111,7 +111,7 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
     number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     disk = whole_disk(Path("/sys/dev/block") / number)
     logical_bytes = _ioctl_int(fd, _BLKSSZGET)
-    # If the size is no multiple of the block, nobody can address the bytes of the last, incomplete block.
+    # If the size is no multiple of the block, the bytes of the last, incomplete block cannot be addressed.
     size_bytes = _ioctl_u64(fd, _BLKGETSIZE64) // logical_bytes * logical_bytes
     return DiskFacts(
         path=path,
@@ -129,7 +129,10 @@ def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
 
 
 def device_size(fd: int) -> int | None:
-    """Return the block device's size in bytes now, 0 if it was removed; None if the ioctl fails. Never blocks."""
+    """Return the size of the block device in bytes. Never blocks.
+
+    The size is 0 if the device was removed, and None if the ioctl fails.
+    """
     try:
         return _ioctl_u64(fd, _BLKGETSIZE64)
     except OSError:
@@ -147,9 +150,10 @@ def _ioctl_u64(fd: int, request: int) -> int:
 
 
 def _serial(disk: Path) -> str:
-    """Return the serial number of a whole disk; "" if it has none.
+    """Return the serial number of a whole disk, or "" if the disk has none.
 
-    NVMe and SCSI have it in the folder "device", virtio at the disk itself, and SCSI also in VPD page 0x80.
+    NVMe and SCSI disks have the number in the folder "device", and virtio disks in the disk's own folder. SCSI disks
+    also have it in VPD page 0x80.
     """
     for name in ("device/serial", "serial"):
         text = _attribute(disk, name)

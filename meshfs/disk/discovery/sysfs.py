@@ -11,7 +11,7 @@ def device_folder(device: int, sys_root: Path = Path("/sys")) -> Path:
 
 
 def whole_disk(device: Path) -> Path:
-    """Return the folder of the disk that contains the partition ``device``; for a whole disk its own folder."""
+    """Return the folder of the disk that contains the partition ``device``. For a whole disk, return its own folder."""
     if not device.exists():
         return device
     device = device.resolve()
@@ -19,7 +19,7 @@ def whole_disk(device: Path) -> Path:
 
 
 def read_bytes(file: Path) -> bytes:
-    """Return an attribute of sysfs; b"" if the device does not have it or cannot be read now."""
+    """Return an attribute of sysfs, or b"" if the device does not have it or cannot be read now."""
     try:
         return file.read_bytes()
     except OSError:

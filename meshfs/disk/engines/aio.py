@@ -45,7 +45,7 @@ _Request = tuple[int, int, int, int, int, int, Done]
 
 
 class AioEngine:
-    """An engine of Linux AIO. Raises OSError if the kernel refuses a context (fs.aio-max-nr, seccomp)."""
+    """Does direct I/O by Linux AIO. Raises OSError if the kernel refuses a context (fs.aio-max-nr, seccomp)."""
 
     name = "aio"
 
@@ -99,7 +99,7 @@ class AioEngine:
             self._busy = False
 
     def _fill(self) -> list[tuple[int, _Request]]:
-        """Fill iocbs from the backlog. Return the slots used with their requests, in order of submission."""
+        """Fill iocbs from the backlog. Return the slots that were used, and their requests, in order of submission."""
         filled: list[tuple[int, _Request]] = []
         while self._backlog and self._free:
             request = self._backlog.popleft()
@@ -166,7 +166,7 @@ class AioEngine:
         self._deliver()
 
     def _deliver(self) -> None:
-        """Call ``done`` for each completion, then submit in one batch what those callbacks queued."""
+        """Call ``done`` for each completion, then submit the requests that the callbacks queued, in one batch."""
         self._busy = True
         try:
             count = _EVENTS_MAX

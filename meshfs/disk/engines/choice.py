@@ -25,7 +25,7 @@ ENGINE_NAMES: Final = ("auto", *_ENGINES)
 
 
 def choose_engine(name: str = "auto") -> Engine:
-    """Create the named engine, or with ``auto`` the best one that this kernel allows. Log which one, and why.
+    """Create the named engine, or with ``auto`` the best engine that this kernel allows. Log its name and the refusals.
 
     Raises ConfigError if the named engine does not exist or cannot be used. Call this in the event loop's thread,
     after any fork into the background, because an engine belongs to the process and thread that created it.

@@ -29,7 +29,7 @@ _ALLOCATE: Final = 3
 
 
 class _Iovec(ctypes.Structure):
-    """struct iovec (readv(2))."""
+    """Has the layout of struct iovec (readv(2))."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
@@ -44,7 +44,7 @@ _Request = tuple[int, int, int, int, int, int, Done]
 
 
 class ThreadEngine:
-    """An engine of blocking calls. The first request starts ``threads`` threads, and ``close`` ends them."""
+    """Does I/O by blocking calls. The first request starts ``threads`` threads, and ``close`` ends them."""
 
     name = "threads"
 

@@ -5,18 +5,18 @@
     eventfd readable -> run() -> flush()
 
 Setup flags and memory order. All calls are made in one thread. On x86 the ring is set up with COOP_TASKRUN (Linux
-5.19): the thread itself posts the completions of direct I/O when it enters the kernel. Of all flags this was the
-cheapest at depth 1, and no worse at depth 16. (DEFER_TASKRUN wakes the thread twice per request, once for the work
-and once for the entry.) The kernel's workers may still post completions from other CPUs while Python reads the ring.
-Python's plain loads and stores are correct then only because x86 keeps loads in order and stores in order (total
+5.19). The thread itself then posts the completions of direct I/O when it enters the kernel. Of all flags COOP_TASKRUN
+was the cheapest at depth 1, and no worse at depth 16. (DEFER_TASKRUN wakes the thread twice per request, once for the
+work and once for the entry.) The kernel's workers may still post completions from other CPUs while Python reads the
+ring. Python's plain loads and stores are correct then only because x86 keeps loads in order and stores in order (total
 store order, TSO). On other machines DEFER_TASKRUN (Linux 6.1) is required. The kernel then posts completions only
 inside this thread's own io_uring_enter(GETEVENTS).
 
 Wake-ups. While nothing is in flight, the eventfd is switched off. A cached read is complete when io_uring_enter
 returns, and so costs no wake-up. Before a request stays in flight, the eventfd is switched on, and the ring is read
 once more. That read finds every entry that was posted before the switch, and an entry posted after the switch
-signals the eventfd. For this, the store (the switch) must be visible before the load (the ring's tail). That is the
-one pair that TSO may reorder, so a lock is taken in between, which is a full barrier.
+signals the eventfd. For this, the store (the switch) must be visible before the load (the ring's tail). TSO may
+reorder just this pair, so a lock is taken in between, which is a full barrier.
 
 Full rings. At most ``cq_entries`` requests are in the kernel, and the rest waits in the backlog. So the CQ ring
 never overflows, and no completion is lost.
@@ -81,7 +81,7 @@ _Request = tuple[int, int, int, int, int, int, Done]
 
 
 class UringEngine:
-    """An engine of io_uring. Raises OSError if the kernel has no io_uring, or forbids it."""
+    """Does I/O by io_uring. Raises OSError if the kernel has no io_uring, or forbids it."""
 
     name = "io_uring"
 
@@ -110,7 +110,7 @@ class UringEngine:
 
     @property
     def buffered(self) -> "UringEngine":
-        """This engine itself: io_uring passes a request that would block to the kernel's workers."""
+        """Return this engine itself, because io_uring passes a request that would block to the kernel's workers."""
         return self
 
     def _map(self, parameters: tuple[int, ...]) -> None:
@@ -180,7 +180,7 @@ class UringEngine:
             pass
 
     def _fill(self) -> bool:
-        """Move requests from the backlog into SQEs while there is room. Return whether any was moved."""
+        """Move requests from the backlog into SQEs while there is room. Return whether a request was moved."""
         backlog, free, slots, words = self._backlog, self._free, self._slots, self._words
         if not backlog:
             return False
@@ -214,7 +214,7 @@ class UringEngine:
             return 0 if count == 0 else self._enter()
         if code not in (errno.EAGAIN, errno.EBUSY):
             raise OSError(code, f"io_uring_enter: {os.strerror(code)}")
-        # The kernel is out of memory. A completion will free some; if none is in flight, the requests must fail.
+        # The kernel is out of memory. A completion will free some. If no request is in flight, the requests must fail.
         if len(self._free) + count == self._cq_entries:
             self._refuse(count)
         return 0
@@ -260,7 +260,7 @@ class UringEngine:
 
     async def run(self) -> None:
         """Deliver completions until cancelled. Requests in flight stay unanswered after that."""
-        # The eventfd is edge-triggered: each signal is a new event, so nobody has to read the eventfd.
+        # The eventfd is edge-triggered. Each signal is a new event, so the eventfd need not be read.
         with reactor.current().watching(self._eventfd, self.flush, edge=True):
             await trio.sleep_forever()
 
@@ -274,7 +274,7 @@ class UringEngine:
 
 
 def _set_up(entries: int, in_flight_max: int) -> tuple[int, tuple[int, ...], bool]:
-    """Create the ring. Return its fd, io_uring_params as the kernel filled them, and whether DEFER_TASKRUN is on.
+    """Create the ring. Return its fd, the io_uring_params that the kernel filled, and True if DEFER_TASKRUN is on.
 
     Raises OSError if the kernel has no io_uring, forbids it, or is too old.
     """

@@ -1,9 +1,9 @@
 """Open a disk and claim it, so that no other exporter and no file system can use it at the same time.
 
 An image is claimed by flock(LOCK_EX). A block device is claimed by open(O_EXCL), which mount, MD, LVM and swapon
-respect as well. A claim lasts until the last I/O of the claiming process has ended, even after kill -9, because a
-request in flight keeps its file open. So a restarted exporter waits here until no late write of its predecessor can
-overwrite its own writes.
+respect as well. A claim lasts until the last I/O of the claiming process has ended, even after kill -9. A request in
+flight keeps its file open. So a restarted exporter waits here until no late write of its predecessor can overwrite its
+own writes.
 """
 
 import errno
@@ -37,7 +37,7 @@ _CLAIMED_ERRNOS: Final = (errno.EBUSY, errno.EWOULDBLOCK)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed disk. The claim lasts as long as ``fd`` is open."""
+    """Holds a claimed disk. The claim lasts as long as ``fd`` is open."""
 
     facts: DiskFacts
     fd: int
@@ -67,10 +67,10 @@ async def open_disk(
     pool: BufferPool | None = None,
     calls: Bounded | None = None,
 ) -> FileDisk:
-    """Open and claim the disk at ``path``; wait up to ``claim_timeout_s`` for a predecessor to give up its claim.
+    """Open and claim the disk at ``path``. Wait up to ``claim_timeout_s`` for a predecessor to give up its claim.
 
-    If the device or file system is read-only, the disk is served read-only, which is logged. If ``instance`` is
-    given, only the device or image with that identity is accepted. ``calls`` limits the time of calls that may
+    If the device or file system is read-only, the disk is served read-only, and a warning is logged. If ``instance``
+    is given, only the device or image with that identity is accepted. ``calls`` limits the time of calls that may
     block. Cancellation leaves nothing open.
 
     Raises ConfigError if the path can never be a disk, and DiskUnavailable with the reason in every other case.
@@ -130,7 +130,7 @@ def claim_disk(path: Path, cache: Cache = Cache.NONE, read_only: bool = False, i
 
 
 def _claim(facts: DiskFacts, direct: bool, read_only: bool) -> tuple[int, bool]:
-    """Open and claim the disk. Return the descriptor, and whether it may be written to."""
+    """Open and claim the disk. Return the descriptor, and True if it may be written to."""
     writable = not read_only and not facts.read_only
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Find the alignment that O_DIRECT requires of a file: that of offset and length, and that of the memory.
+"""Find the alignment that O_DIRECT requires of a file: for offset and length, and for the memory.
 
-Since Linux 6.1, statx(STATX_DIOALIGN) reports it. Older kernels, and some file systems, do not. A block device then
-needs the alignment of its logical block, and the alignment of a file is found by a trial read.
+Since Linux 6.1, statx(STATX_DIOALIGN) reports the alignment. Older kernels, and some file systems, do not. A block
+device then needs the alignment of its logical block, and the alignment of a file is found by a trial read.
 
 Layout: statx(2), struct statx in linux/stat.h (stx_dio_mem_align at byte 152).
 """
@@ -21,7 +21,7 @@ _DIO_MEM_ALIGN_OFFSET: Final = 152
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """The alignment of offset and length, and of the memory's address. Both are powers of two."""
+    """Holds the alignment of offset and length, and of the memory's address. Both are powers of two."""
 
     offset_bytes: int
     memory_bytes: int
@@ -54,7 +54,7 @@ def _statx(fd: int) -> Alignment | None:
 
 
 def _probe(fd: int) -> Alignment:
-    """Try to read the sector at offset 512. If that works, 512 bytes are enough; otherwise assume 4096.
+    """Try to read the sector at offset 512. If the read succeeds, return an alignment of 512 bytes, otherwise 4096.
 
     A file of less than 1024 bytes is not tried, because a read at the end of a file proves nothing.
     """

@@ -13,12 +13,11 @@ Each request takes one of these paths:
                                     parts of blocks at its ends by ordinary writes of zeros
 
 Direct reads are coherent with the page cache, because the kernel first writes back the dirty pages of their range.
-So reads need no order. Two writes, one direct and one through the page cache, do need an order.
+So reads need no order. A direct write and a write through the page cache do need an order.
 
-An error is the result (-errno) of the one request that it happened to. `errnos.verdict` decides which errno the caller
-gets. A write that reaches beyond the end fails as a whole with -ENOSPC, so a write never extends an image. If the disk
-shrank, all I/O beyond its new end fails with -EIO. A write there would extend the image again, with zeros where its
-data was.
+An error is the result (-errno) of the one request that failed. `errnos.verdict` decides which errno the caller gets. A
+write that reaches beyond the end fails as a whole with -ENOSPC, so a write never extends an image. If the disk shrank,
+all I/O beyond its new end fails with -EIO. A write there would extend the image again, with zeros where its data was.
 """
 
 import errno
@@ -43,28 +42,28 @@ from meshfs.disk.file.zero import ZeroFill, split
 
 logger = logging.getLogger(__name__)
 
-#: Called with the operation, the kernel's errno (positive), and the meaning of the errno for the disk.
+#: Receives each error: the operation, the kernel's errno (positive), and the meaning of the errno for the disk.
 OnError = Callable[[Op, int, Sign], None]
 
 
 def _nobody(op: Op, number: int, sign: Sign) -> None:
-    """Ignore the error: the default of ``on_error``, for a disk whose state nobody tracks."""
+    """Ignore the error. This is the default of ``on_error``, for a disk whose state is not tracked."""
 
 
 # With these errnos the kernel refuses a write before it writes or flushes anything.
 _WRITES_NOTHING: Final = (
     errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EBADF, errno.EFAULT,
 )  # fmt: skip
-# The page cache may hold the end of an image in one folio of up to this size (PMD size), and writes a folio back as a
-# whole. So a direct write to any part of that folio has to wait for a cached one.
+# The page cache may hold the end of an image in one folio of up to this size (PMD size). A folio is written back as a
+# whole. So a direct write to any part of that folio has to wait for a write through the page cache.
 _FOLIO_MAX_BYTES = 2 << 20
 
 
 class FileDisk:
-    """A disk.base.Disk on a file descriptor. `open_disk` of claim.py creates it.
+    """Serves a file descriptor as a `meshfs.disk.base.Disk`. `open_disk` of claim.py creates it.
 
     ``fd`` is claimed and open, with O_DIRECT unless ``alignment`` is ANY. ``tail_fd`` is the same file without
-    O_DIRECT; a writable disk needs it if its size is no multiple of a block. ``close`` closes both.
+    O_DIRECT. A writable disk needs ``tail_fd`` if its size is no multiple of a block. ``close`` closes both.
     """
 
     def __init__(
@@ -80,9 +79,9 @@ class FileDisk:
         zero_modes: Sequence[int] = (),
     ) -> None:
         self.size_bytes = facts.size_bytes
-        #: The offset at which the disk ends now: less than ``size_bytes`` if the disk shrank.
+        #: The offset at which the disk ends now. It is less than ``size_bytes`` if the disk shrank.
         self.end_bytes = facts.size_bytes
-        #: Must neither block nor raise.
+        #: Gets each error that concerns the state of the disk. It must neither block nor raise.
         self.on_error: OnError = _nobody
         self.logical_block_size_bytes = facts.logical_block_size_bytes
         self.physical_block_size_bytes = facts.physical_block_size_bytes
@@ -94,7 +93,7 @@ class FileDisk:
         self.engine = engine
         self.fd = fd
         self.pool = pool or BufferPool()
-        #: The modes of fallocate(2) by which ranges may be zeroed; see disk/zero.py.
+        #: The modes of fallocate(2) by which ranges may be zeroed (zero.py).
         self.zero_modes = list(zero_modes)
         self._tail_fd = tail_fd
         self._offset_mask = alignment.offset_bytes - 1
@@ -120,7 +119,7 @@ class FileDisk:
         self.engine.flush()
 
     def flush_age_s(self) -> float:
-        """Return for how many seconds the current flush has been at the disk; 0 if there is none."""
+        """Return for how many seconds the current flush has been at the disk, or 0 if there is none."""
         return self._flushes.age_s(time.monotonic())
 
     @property
@@ -136,7 +135,7 @@ class FileDisk:
             os.close(self._tail_fd)
 
     def resize(self, size_bytes: int) -> None:
-        """Take in the size that the disk has now. A smaller size only moves ``end_bytes``; ``size_bytes`` stays.
+        """Set the size that the disk has now. A smaller size only moves ``end_bytes``, and ``size_bytes`` stays.
 
         Raises OSError if an image's new end needs a second descriptor and it cannot be opened.
         """
@@ -190,8 +189,8 @@ class FileDisk:
     def lose(self, why: str) -> None:
         """Make a new write verifier, because acknowledged writes of any initiator may be lost.
 
-        The kernel reports the loss only to the first flush; the new verifier tells all other initiators. No flush is
-        answered until the new verifier is stored.
+        The kernel reports the loss only to the first flush. All other initiators learn of the loss from the new
+        verifier. No flush is answered until the new verifier is stored.
         """
         logger.error("disk %s: acknowledged writes may be lost: %s", self.facts.path, why)
         self._losses.lose()
@@ -228,7 +227,7 @@ class FileDisk:
     def _read_bounced(self, request: DiskRequest, length: int) -> None:
         first = request.offset & ~self._offset_mask
         stop = (request.offset + length + self._offset_mask) & ~self._offset_mask
-        # The range is wider than the request by less than two blocks; every buffer has tailroom for that.
+        # The range is wider than the request by less than two blocks. Every buffer has tailroom for them.
         bounce = self._acquire(request, length)
         if bounce is None:
             return
@@ -331,8 +330,8 @@ class FileDisk:
     def _may_be_a_loss(self, result: int) -> bool:
         """Return whether a failed write-through may have consumed the kernel's report that earlier writes were lost.
 
-        A write-through also flushes, and so may get that report. ENOSPC and EDQUOT are the write's own errors, unless
-        it went through the page cache. There they may report cached pages that found no room at their write-back.
+        A write-through also flushes, and so may get that report. ENOSPC and EDQUOT are the write's own errors if it was
+        direct. If it went through the page cache, they may concern other pages that found no room at their write-back.
         """
         if -result in (errno.ENOSPC, errno.EDQUOT):
             return not self._offset_mask
@@ -365,7 +364,7 @@ class FileDisk:
     # --- zeroing ----------------------------------------------------------------------
 
     def _zero(self, request: DiskRequest) -> None:
-        """Refuse a zeroing under the same conditions as a write; otherwise zero its parts one after the other."""
+        """Zero the parts of the range one by one. A zeroing is refused under the same conditions as a write."""
         stop = request.offset + request.length
         if self.read_only:
             self._refuse(request, errno.EROFS)
@@ -376,7 +375,7 @@ class FileDisk:
             self._zero_parts(request, split(request.offset, request.length, block_bytes), block_bytes)
 
     def _zero_parts(self, request: DiskRequest, parts: list[tuple[int, int]], block_bytes: int) -> None:
-        """Zero the first of ``parts``; its completion zeroes the rest."""
+        """Zero the first of ``parts``. Its completion zeroes the rest."""
         if not parts or not parts[0][1]:
             self._finish(request, request.length)
             return

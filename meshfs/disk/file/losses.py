@@ -5,7 +5,7 @@ device that lost its volatile cache fails only one flush. An exporter has one de
 one initiator gets the error, and all others must learn of the loss from a new write verifier. Three things can go
 wrong:
 
- 1. Two flushes run at the same time. The kernel reports the error to the first, so the second may succeed. Its
+ 1. Two flushes run at the same time. The kernel reports the error to the first flush, so the second may succeed. That
     success could be answered before the exporter knows of the failure. `Flushes` therefore has only one flush at the
     disk at a time. That flush serves every request that waited for it (group commit), so no request waits for more
     than one flush after the current one.
@@ -19,10 +19,10 @@ A restart without a loss keeps the seed, and so the verifier stays the same. No 
 earlier writes are still in the page cache or the device's cache. A write-back may fail while no process has the disk
 open. The kernel then reports it to the next process: errseq_sample gives an unreported error to a new descriptor.
 
-One gap remains: the process is killed while the failing flush is at the disk, or before it has read the kernel's
-report. That report is gone, and nobody can ask for it again. A failing flush mostly takes long, because the kernel
-retries and resets the device. In that time an administrator may well kill the exporter. Therefore a flush that has
-been at the disk for FLUSH_DOUBT_S is recorded as a loss in advance. If the flush succeeds, the record is removed.
+One gap remains. The process may be killed while the failing flush is at the disk, or before the process has read the
+kernel's report. The kernel does not repeat that report. A failing flush mostly takes long, because the kernel retries
+and resets the device. In that time an administrator may well kill the exporter. Therefore a flush that has been at the
+disk for FLUSH_DOUBT_S is recorded as a loss in advance. If the flush succeeds, the record is removed.
 """
 
 import errno
@@ -40,12 +40,12 @@ Keep = Callable[[str, Callable[[], object]], None]
 
 
 def _at_once(seed: str, then: Callable[[], object]) -> None:
-    """Call back without storing the seed: for disks that do not outlive the process."""
+    """Call back without storing the seed. This is the default for disks that do not outlive the process."""
     then()
 
 
 class Losses:
-    """The write verifier of one disk, and the answers that wait until its seed is stored."""
+    """Holds the write verifier of one disk, and the answers that wait until its seed is stored."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
@@ -85,7 +85,7 @@ class Losses:
 
 
 class Flushes:
-    """The flushes of one descriptor. One flush is at the disk at a time, and serves all requests that waited for it."""
+    """Sends the flushes of one descriptor, one at a time. A flush serves all requests that waited for it."""
 
     def __init__(self, engine: Engine, fd: int, done: Callable[[list[DiskRequest], int], None]) -> None:
         self._engine = engine
@@ -96,7 +96,7 @@ class Flushes:
         self._start_s = 0.0
 
     def age_s(self, now_s: float) -> float:
-        """Return for how many seconds the current flush has been at the disk; 0 if there is none.
+        """Return for how many seconds the current flush has been at the disk, or 0 if there is none.
 
         ``now_s`` is the time by time.monotonic().
         """

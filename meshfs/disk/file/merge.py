@@ -5,8 +5,8 @@
     read      [first block]                               [last block]
     written   [first ........................................... stop)
 
-The caller must make sure (by WriteOrder) that no other write to [first, stop) is in progress at the same time. The
-merged blocks would undo such a write.
+The caller must make sure, by WriteOrder, that no other write to [first, stop) is in progress at the same time. The
+merged blocks would undo that write.
 """
 
 from typing import Protocol
@@ -17,7 +17,7 @@ from meshfs.disk.file.transfer import Transfer
 
 
 class _Target(Protocol):
-    """The parts of a disk that a merge uses."""
+    """Lists the parts of a disk that a merge uses."""
 
     engine: Engine
     fd: int
@@ -25,7 +25,7 @@ class _Target(Protocol):
 
 
 class BlockMerge:
-    """One merged write: `start` begins it, and ``done(request.length or -errno)`` is called once at its end.
+    """Performs one merged write. `start` begins it, and ``done(request.length or -errno)`` is called once at its end.
 
     The range [first, stop) must be inside the disk. The constructor raises MemoryError if the pool has no buffer.
     """
@@ -39,7 +39,7 @@ class BlockMerge:
         self._block_bytes = block_bytes
         self._first = request.offset & ~mask
         self._stop = (request.offset + request.length + mask) & ~mask
-        # The range is wider than the request by less than two blocks; every buffer has tailroom for that.
+        # The range is wider than the request by less than two blocks. Every buffer has tailroom for them.
         self._bounce = disk.pool.acquire(request.length)
         self._reads = 0
         self._error = 0

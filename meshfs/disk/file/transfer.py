@@ -11,11 +11,11 @@ from meshfs.disk.base import Done, Engine
 
 
 class Transfer:
-    """One transfer: `start` begins it, or `go_on` continues it after a first result.
+    """Performs one transfer. `start` begins it, or `go_on` continues it after a first result.
 
     ``done(bytes or -errno)`` is called once at the end. A read is complete with ``needed`` bytes, which leaves out
-    bytes past the end of the file. If the kernel gives fewer, the result is -EIO: a file that another process
-    truncated, or a device that accepts nothing, must not look like a success.
+    bytes past the end of the file. If the kernel gives fewer, the result is -EIO. Otherwise a file that another process
+    truncated, or a device that accepts nothing, would look like a success.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
-"""The write verifier of a disk: if it has changed, acknowledged writes may be lost.
+"""Compute the write verifier of a disk. If the verifier has changed, acknowledged writes may be lost.
 
-It works as in NFS (RFC 1813 3.3.7). A caller remembers the verifier of its unflushed writes. If its next flush returns
-another verifier, those writes may never have reached the disk.
+The verifier works as in NFS (RFC 1813 3.3.7). A caller remembers the verifier of its unflushed writes. If its next
+flush returns another verifier, those writes may never have reached the disk.
 """
 
 import hashlib

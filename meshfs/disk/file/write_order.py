@@ -22,7 +22,7 @@ Key = TypeVar("Key")
 
 
 class WriteOrder(Generic[Key]):
-    """The running and the waiting writes of one disk. Call `begin` before a write starts, and `end` when it is done.
+    """Orders the writes of one disk. Call `begin` before a write starts, and `end` when the write is done.
 
     The caller chooses each write's ``Key``, which must be hashable and unique among the writes here. Ranges are
     [start, stop) in bytes.
@@ -41,7 +41,7 @@ class WriteOrder(Generic[Key]):
         return len(self._running) + len(self._waiting)
 
     def begin(self, key: Key, start: int, stop: int, *, exclusive: bool = False) -> bool:
-        """Add a write. True means: start it now. False means: it waits, and a later `end` returns its key."""
+        """Add a write. Return True if the caller must start it now. Otherwise, a later `end` returns its key."""
         write = (start, stop, exclusive)
         if exclusive:
             self._exclusive += 1
@@ -52,7 +52,7 @@ class WriteOrder(Generic[Key]):
         return True
 
     def end(self, key: Key) -> list[Key] | None:
-        """Remove the finished write ``key``. Return the writes to start now, in their order; None if none waited."""
+        """Remove the finished write ``key``. Return the writes to start now, in their order, or None if none waited."""
         _, _, exclusive = self._running.pop(key)
         if exclusive:
             self._exclusive -= 1

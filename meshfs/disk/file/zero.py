@@ -33,15 +33,15 @@ _ZERO_RANGE: Final = 0x10
 PUNCH: Final = _PUNCH_HOLE | _KEEP_SIZE
 ZERO: Final = _ZERO_RANGE | _KEEP_SIZE
 
-#: The mode does not work on this file or device, now or ever.
+#: The errnos of a mode that does not work on this file or device, now or ever.
 _UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
-#: The mode does not work on this range now. A write of zeros may work; if not, its error is the one to report.
+#: The errnos of a mode that does not work on this range now. A write of zeros may work. If it fails, its error counts.
 _REFUSED: Final = (*_UNSUPPORTED, errno.EINVAL, errno.ENODEV, errno.ENOSPC)
 _SECTOR_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's block is
 
 
 def modes_of(status: os.stat_result) -> list[int]:
-    """Return the modes of fallocate(2) to try on this file or device, in order; see the header of this module."""
+    """Return the modes of fallocate(2) to try on this file or device, in order. The header of this module says why."""
     if stat.S_ISBLK(status.st_mode) or status.st_blocks * _SECTOR_BYTES < status.st_size:
         return [PUNCH, ZERO]
     return [ZERO, PUNCH]
@@ -64,7 +64,7 @@ def split(offset: int, length: int, block_bytes: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Zeros:
-    """Memory that reads as zeros and is never written; ``address`` is page-aligned."""
+    """Holds memory that reads as zeros and is never written. ``address`` is page-aligned."""
 
     memory: mmap.mmap
     address: int
@@ -82,16 +82,16 @@ def _zeros() -> _Zeros:
 
 
 class _Target(Protocol):
-    """The parts of a disk that a zeroing uses."""
+    """Lists the parts of a disk that a zeroing uses."""
 
     engine: Engine
     fd: int
-    #: The modes of fallocate(2) that may still work; an unsupported mode is removed at the first attempt.
+    #: The modes of fallocate(2) that may still work. An unsupported mode is removed at the first attempt.
     zero_modes: list[int]
 
 
 class ZeroFill:
-    """One zeroing of whole blocks inside the disk: `start` begins it, and ``done(length or -errno)`` is called once.
+    """Zeroes whole blocks inside the disk. `start` begins, and ``done(length or -errno)`` is called once at the end.
 
     Until then the caller holds the range in the disk's WriteOrder.
     """
@@ -136,7 +136,7 @@ class ZeroFill:
             self._done(result)
 
     def _settle(self) -> None:
-        """Put the zeros on stable storage if the request asks for that: fallocate(2) does not do so by itself."""
+        """Put the zeros on stable storage if the request asks for that. fallocate(2) does not do so by itself."""
         if not self._dsync:
             self._done(self._length)
             return
