@@ -1,10 +1,15 @@
 """The states of a connection and of a session, as tables that both ends use.
 
 The theory is that of h11. Both ends see the same messages. They also see them in the same order where the order
-matters, because NEGOTIATE, SESSION_SETUP and LOGOFF are never pipelined. So one state machine fits both ends, and its
-events are the messages. The initiator causes requests, the exporter causes responses, and nobody causes the loss of a
-transport. If the table has no entry for an event in the present state, the event is an error of the role that caused
-it. An error of this end is a LocalProtocolError, and an error of the peer is a RemoteProtocolError.
+matters, because NEGOTIATE, SESSION_SETUP and LOGOFF are never pipelined. So one table fits both ends, each end runs a
+machine of its own over it (`StateMachine`), and the events are the messages. The initiator causes requests, the
+exporter causes responses, and nobody causes the loss of a transport. If the table has no entry for an event in the
+present state, the event is an error of the role that caused it. An error of this end is a LocalProtocolError, and an
+error of the peer is a RemoteProtocolError.
+
+An end needs only those events that it sends or is sent. An initiator of meshfs never logs off and never
+re-authenticates: it closes its connections, and logs in again in a new session. The exporters of meshfs log in with
+NTLM, which has no tickets, so that only other exporters let a session expire.
 
                       NEGOTIATE                NEGOTIATED
     connection:  NEW -----------> NEGOTIATING -----------> READY (any request, any response)
@@ -19,7 +24,7 @@ AGAIN leads from NEGOTIATING back to NEW: the initiator began in SMB 1, and the 
                                     v  |           SETUP v  | GRANTED                               |
                                  CHALLENGED      REAUTHENTICATING <-> RECHALLENGED      DENIED, LOST
 
-A channel that is bound to a session runs the same machine, starting with its own SESSION_SETUP. A session becomes
+A bind is a login on a connection of its own: it runs a machine of its own, from NEW to VALID. A session becomes
 EXPIRED when its ticket runs out. Its requests are then still received, but are answered NETWORK_SESSION_EXPIRED until
 a new SESSION_SETUP (MS-SMB2 3.3.5.2.9). During a re-authentication the session stays usable. If the re-authentication
 fails, the session ends (3.3.5.5.3).
@@ -29,7 +34,7 @@ Sources: MS-SMB2 3.2.1.2, 3.2.1.3, 3.3.1.7, 3.3.1.8, 3.3.5.2.9, 3.3.5.3.1, 3.3.5
 
 import enum
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from meshfs.errors import LocalProtocolError, RemoteProtocolError
 from meshfs.smb.connection import Role
@@ -175,3 +180,18 @@ def next_state(table: Mapping[_State, Mapping[Event, _State]], state: _State, ev
         peers = event.by is not None and event.by is not role
         error = RemoteProtocolError if peers else LocalProtocolError
         raise error(f"{event.name} is not allowed in state {state.name}") from None
+
+
+class StateMachine(Generic[_State]):
+    """The state of one connection or one session, as one end sees it. It starts in the first state of its table."""
+
+    __slots__ = ("_role", "_table", "state")
+
+    def __init__(self, table: Mapping[_State, Mapping[Event, _State]], role: Role) -> None:
+        self.state: _State = next(iter(table))
+        self._table: Mapping[_State, Mapping[Event, _State]] = table
+        self._role = role
+
+    def happened(self, event: Event) -> None:
+        """Go on to the state that ``event`` leads to. Raises as `next_state` does, and keeps the state then."""
+        self.state = next_state(self._table, self.state, event, self._role)

@@ -46,7 +46,7 @@ from meshfs.initiator.session.requests import OpenFile, close_file, open_file, q
 from meshfs.initiator.session.session import Session
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.messages import NO_FILE, FileId
-from meshfs.smb.status import errno_from_status, status_text
+from meshfs.smb.status import errno_from_status
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class SharedOpen:
     def session_lost(self, channel: Channel, status: int) -> None:
         """An answer on the channel says that the session is gone: end it, unless the answer is of an earlier one."""
         if self._made_in is not None and channel in self._made_in.channels:
-            self._made_in.fail(f"the exporter ended our session ({status_text(status)})")
+            self._made_in.ended_by(status)
 
     # --- the task that keeps it --------------------------------------------------------
 
@@ -362,7 +362,7 @@ class SharedOpen:
 
     async def _refused(self, error: StatusError, session: Session) -> None:
         if meaning(error.status) is Meaning.SESSION_LOST:
-            session.fail(f"the exporter ended our session ({status_text(error.status)})")
+            session.ended_by(error.status)
             return
         number = errno_from_status(error.status)
         if str(error) != self._reported:

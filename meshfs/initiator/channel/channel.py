@@ -34,6 +34,7 @@ from meshfs.smb.connection import PAYLOAD_OFFSETS, Connection, Role
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.credits import CreditAccount
 from meshfs.smb.security import ChannelSecurity, PreauthHash
+from meshfs.smb.states import CONNECTION, Event, StateMachine
 from meshfs.smb.status import status_text
 from meshfs.transport.base import Transport
 
@@ -56,6 +57,8 @@ class Channel:
         self.transport = transport
         self._received = received = transport.inlet(pool, PAYLOAD_OFFSETS[Role.INITIATOR], limits.FRAME_MAX_BYTES)
         self.connection = Connection(Role.INITIATOR, pool, received)
+        #: The state of the connection. Its events are the negotiation and the end.
+        self.machine = StateMachine(CONNECTION, Role.INITIATOR)
         #: Why the channel ended; empty while it is alive.
         self.why = ""
         #: When the exporter was last known to be there, once the channel has ended.
@@ -131,6 +134,7 @@ class Channel:
 
     def _end(self, why: str, gone_s: float | None = None) -> None:
         self.why = why
+        self.machine.happened(Event.CLOSE)
         self.gone_s = trio.current_time() if gone_s is None else gone_s
         self._ended()
 

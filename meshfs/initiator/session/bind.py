@@ -24,8 +24,10 @@ from meshfs.initiator.session.negotiation import Policy, negotiate
 from meshfs.initiator.session.session_setup import is_signed, session_key, set_up, skip_ids, verify
 from meshfs.model import Security
 from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.connection import Role
 from meshfs.smb.constants import Capabilities, NtStatus
 from meshfs.smb.security import bound_security
+from meshfs.smb.states import SESSION, StateMachine
 from meshfs.smb.status import status_text
 
 #: Answers by which an exporter says that it takes no further channel, and that nothing is wrong.
@@ -68,7 +70,8 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
     if first_id is None:
         raise NewLoginNeeded("the session's key has signed as many binds as it may")
     await skip_ids(channel, first_id)
-    reply, preauth = await set_up(channel, policy, login, hint, bind_to=session, refusals=_REFUSALS)
+    machine = StateMachine(SESSION, Role.INITIATOR)
+    reply, preauth = await set_up(channel, policy, login, hint, machine, bind_to=session, refusals=_REFUSALS)
     if reply.status in _REFUSALS:
         proven = is_signed(channel, reply, session.bind_security)
         refused = NoChannelOfThisSession if proven else NoChannelOnThisPath

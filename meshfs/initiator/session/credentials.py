@@ -6,6 +6,7 @@ from typing import Final
 from meshfs.smb.connection import Negotiated
 from meshfs.smb.constants import SigningAlgorithm
 from meshfs.smb.security import BindSecurity, ChannelSecurity
+from meshfs.smb.states import SessionState, StateMachine
 
 #: The most SESSION_SETUP rounds of one bind, and so the message ids it may use: NTLM takes two, Kerberos one or two.
 BIND_ROUNDS_MAX: Final = 3
@@ -21,6 +22,8 @@ class Credentials:
     #: The first channel's key, as the session's binds are signed with it.
     bind_security: BindSecurity
     seal: bool
+    #: The session's state, which is VALID after the login.
+    machine: StateMachine[SessionState]
     #: The first message id that no bind has used.
     next_bind_id: int = 1
 

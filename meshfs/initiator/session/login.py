@@ -8,9 +8,11 @@ from meshfs.initiator.session.negotiation import Policy, negotiate
 from meshfs.initiator.session.session_setup import session_key, set_up, skip_ids, verify
 from meshfs.model import Security
 from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.connection import Role
 from meshfs.smb.constants import SessionFlags
 from meshfs.smb.messages import SessionSetupResponse
 from meshfs.smb.security import BindSecurity, channel_security
+from meshfs.smb.states import SESSION, StateMachine
 
 
 async def log_in(
@@ -30,7 +32,8 @@ async def log_in(
     hint = await negotiate(channel, policy, guid)
     if to_be_bound:
         await skip_ids(channel, limits.BIND_MESSAGE_IDS)
-    reply, preauth = await set_up(channel, policy, login, hint, previous_session_id=previous_session_id)
+    machine = StateMachine(SESSION, Role.INITIATOR)
+    reply, preauth = await set_up(channel, policy, login, hint, machine, previous_session_id=previous_session_id)
     response = SessionSetupResponse.unpack(reply.body)
     if response.session_flags & (SessionFlags.IS_GUEST | SessionFlags.IS_NULL):
         raise AuthenticationError("the exporter let us in as a guest only")
@@ -53,4 +56,4 @@ async def log_in(
         login.step(response.security_buffer)
     seal = policy.security is Security.ENCRYPT or bool(response.session_flags & SessionFlags.ENCRYPT_DATA)
     channel.protect(security, reply.session_id, sign=policy.security is not Security.NONE, seal=seal)
-    return Credentials(reply.session_id, settled, security, bind_security, seal)
+    return Credentials(reply.session_id, settled, security, bind_security, seal, machine)

@@ -39,6 +39,7 @@ from meshfs.smb.messages import (
     ValidateNegotiateResponse,
     only_context,
 )
+from meshfs.smb.states import Event
 
 _SALT_BYTES: Final = 32
 _VALIDATE_OUTPUT_BYTES: Final = 24
@@ -85,7 +86,13 @@ async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
         else (),
     )
     settled = channel.connection.negotiated
-    reply = await channel.request(Command.NEGOTIATE, request.pack(), preauth=settled.preauth)
+    channel.machine.happened(Event.NEGOTIATE)
+    try:
+        reply = await channel.request(Command.NEGOTIATE, request.pack(), preauth=settled.preauth)
+    except StatusError:
+        channel.machine.happened(Event.REFUSED)
+        raise
+    channel.machine.happened(Event.NEGOTIATED)
     settled.preauth.update(reply.raw)
     response = NegotiateResponse.unpack(reply.body)
     if response.dialect not in policy.dialects:

@@ -27,6 +27,8 @@ from meshfs.initiator.session.requests import OpenFile, close_file
 from meshfs.initiator.session.trees import Tree
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
+from meshfs.smb.states import Event
+from meshfs.smb.status import status_text
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Session:
     ) -> None:
         """``root`` is an open of the share's root; ``on_lost`` is called when a channel has ended."""
         self.credentials = credentials
+        #: The session's state. Its events are the login, the first request on a channel, and how the session ends.
+        self.machine = credentials.machine
         self.trees = trees
         self.root = root
         #: All channels that are alive, retired ones too.
@@ -74,6 +78,7 @@ class Session:
 
     def add(self, channel: Channel, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
         """Let a channel take requests from now on; its interfaces promise ``rate_bytes_s``."""
+        self.machine.happened(Event.REQUEST)
         channel.join(
             self.sequence,
             siblings=lambda: (other.liveness for other in self.channels if other is not channel),
@@ -118,6 +123,16 @@ class Session:
         with suppress(ChannelLost, StatusError):
             await self.ask(lambda channel: close_file(channel, file))
 
+    def ended_by(self, status: int) -> None:
+        """End the session after an answer whose ``status`` says that the exporter serves it no more.
+
+        An expired session could be re-authenticated (MS-SMB2 3.2.5.1.6). A new login does as well, and the initiator
+        needs it anyway for a session that the exporter has ended.
+        """
+        if status == NtStatus.NETWORK_SESSION_EXPIRED:
+            self.machine.happened(Event.EXPIRE)
+        self.fail(f"the exporter ended our session ({status_text(status)})")
+
     def fail(self, why: str) -> None:
         """End the session with all its channels."""
         for channel in list(self.channels):
@@ -139,6 +154,7 @@ class Session:
             self._measure()
         else:
             self.why = channel.why
+            self.machine.happened(Event.LOST)
             self.scope.cancel()
         self._on_lost(self, channel)
 

@@ -7,7 +7,7 @@ password. Its key follows from the login itself, so that the signature is verifi
 from collections.abc import Sequence
 from typing import Final
 
-from meshfs.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from meshfs.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply
 from meshfs.initiator.session.credentials import BIND_ROUNDS_MAX, Credentials
@@ -17,6 +17,7 @@ from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, NtStatus, SessionSetupFlags, SigningAlgorithm
 from meshfs.smb.messages import EchoRequest, SessionSetupRequest, SessionSetupResponse
 from meshfs.smb.security import ChannelSecurity, PreauthHash
+from meshfs.smb.states import Event, SessionState, StateMachine
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import HEADER
 
@@ -28,6 +29,11 @@ _ANSWERS: Final = (
     NtStatus.LOGON_FAILURE,
     NtStatus.ACCESS_DENIED,
 )
+#: What a reply's status is to the machine; any other status is a denial.
+_EVENTS: Final = {
+    int(NtStatus.SUCCESS): Event.GRANTED,
+    int(NtStatus.MORE_PROCESSING_REQUIRED): Event.MORE,
+}
 
 
 async def skip_ids(channel: Channel, first: int) -> None:
@@ -47,6 +53,7 @@ async def set_up(
     policy: Policy,
     login: Login,
     hint: bytes,
+    machine: StateMachine[SessionState],
     *,
     previous_session_id: int = 0,
     bind_to: Credentials | None = None,
@@ -54,8 +61,10 @@ async def set_up(
 ) -> tuple[Reply, PreauthHash]:
     """Exchange tokens to the end. Returns the last reply, and the hash over all messages before it (3.2.5.3).
 
-    The last reply's status is SUCCESS or one of ``refusals``; AuthenticationError for any other.
+    The last reply's status is SUCCESS or one of ``refusals``; AuthenticationError for any other. ``machine`` is that
+    of the login or the bind, and sees every message of it.
     """
+    channel.machine.happened(Event.REQUEST)
     preauth = channel.connection.negotiated.preauth.copy()
     token, _ = login.step(hint or None)
     session_id, signed_by = (bind_to.session_id, bind_to.bind_security) if bind_to else (0, None)
@@ -68,13 +77,14 @@ async def set_up(
             security_buffer=token or b"",
             previous_session_id=previous_session_id,
         )
-        reply = await channel.request(
-            Command.SESSION_SETUP,
-            request.pack(),
+        reply = await _one_round(
+            channel,
+            request,
+            machine,
+            (*_ANSWERS, *refusals),
             session_id=session_id,
             preauth=preauth,
             signed_by=signed_by,
-            accept=(*_ANSWERS, *refusals),
         )
         if reply.status == NtStatus.SUCCESS or reply.status in refusals:
             return reply, preauth
@@ -88,6 +98,28 @@ async def set_up(
         preauth.update(reply.raw)
         token, _ = login.step(SessionSetupResponse.unpack(reply.body).security_buffer)
     raise RemoteProtocolError(f"SESSION_SETUP: no end after {rounds_max} rounds")
+
+
+async def _one_round(
+    channel: Channel,
+    request: SessionSetupRequest,
+    machine: StateMachine[SessionState],
+    answers: tuple[NtStatus, ...],
+    *,
+    session_id: int,
+    preauth: PreauthHash,
+    signed_by: ChannelSecurity | None,
+) -> Reply:
+    """Send one SESSION_SETUP, and return its reply. Raises StatusError if the status is none of ``answers``."""
+    machine.happened(Event.SETUP)
+    slot = channel.start_request(
+        Command.SESSION_SETUP, request.pack(), session_id=session_id, preauth=preauth, signed_by=signed_by
+    )
+    reply: Reply = await slot
+    machine.happened(_EVENTS.get(reply.status, Event.DENIED))
+    if reply.status not in answers:
+        raise StatusError(reply.status, f"SESSION_SETUP ({status_text(reply.status)})")
+    return reply
 
 
 def session_key(login: Login) -> bytes:

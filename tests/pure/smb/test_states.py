@@ -6,7 +6,7 @@ import pytest
 
 from meshfs.errors import LocalProtocolError, RemoteProtocolError
 from meshfs.smb.connection import Role
-from meshfs.smb.states import CONNECTION, SESSION, ConnectionState, Event, SessionState, next_state
+from meshfs.smb.states import CONNECTION, SESSION, ConnectionState, Event, SessionState, StateMachine, next_state
 
 TABLES: tuple[Any, ...] = (CONNECTION, SESSION)
 
@@ -38,6 +38,39 @@ def test_every_state_is_reached_and_can_end(table: Any) -> None:
         reached |= more
     assert reached == set(table)
     assert all(end in table[state].values() for state in table)
+
+
+def ways_to(table: Any) -> dict[Any, tuple[Event, ...]]:
+    """A shortest sequence of events from the first state to each state of the table."""
+    start = next(iter(table))
+    ways: dict[Any, tuple[Event, ...]] = {start: ()}
+    todo = [start]
+    for state in todo:
+        for event, after in table[state].items():
+            if after not in ways:
+                ways[after] = (*ways[state], event)
+                todo.append(after)
+    return ways
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("table", TABLES)
+def test_a_machine_goes_by_the_table(table: Any, event: Event, role: Role) -> None:
+    """Each end's machine takes every transition; an event that is not allowed is named with the state, which stays."""
+    for state, way in ways_to(table).items():
+        machine = StateMachine(table, role)
+        for before in way:
+            machine.happened(before)
+        assert machine.state is state
+        if event in table[state]:
+            machine.happened(event)
+            assert machine.state is table[state][event]
+        else:
+            error = LocalProtocolError if event.by in (None, role) else RemoteProtocolError
+            with pytest.raises(error, match=f"^{event.name} is not allowed in state {state.name}$"):
+                machine.happened(event)
+            assert machine.state is state
 
 
 def go(table: Any, state: Any, *events: Event) -> Any:
