@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshlab.cluster.cluster import BIN
+from support.vanishing_device import Device
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +20,14 @@ def installed() -> Iterator[None]:
     yield
     for link in ours:
         link.unlink()
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    """Attach a device for one test, and detach it afterwards."""
+    device = Device(tmp_path / "device")
+    try:
+        device.attach()
+        yield device
+    finally:
+        device.close()

@@ -14,17 +14,8 @@ from meshctl.flows_set import limit, share
 from meshfs.cluster import config as cluster_config
 from meshfs.scheduler.decide.policy import Change
 from support.flow_documents import flow, flows_document, shared_disk
-from support.meshctl_config import CONFIG
 
 GUARD_S = 10
-
-
-@pytest.fixture
-def config_file(tmp_path: Path) -> Path:
-    path = tmp_path / "cluster.toml"
-    path.write_text(CONFIG)
-    (tmp_path / "run").mkdir()
-    return path
 
 
 class Exporters:

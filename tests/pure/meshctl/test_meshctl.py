@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from meshctl import sources, table
+from meshctl import sources
 from meshctl.__main__ import main
 from meshfs.cluster import config as cluster_config
-from meshfs.cluster.keys import Keyring
 from meshfs.limits import STATUS_MAX_BYTES
-from support.meshctl_config import CONFIG
+from support.meshctl_config import run
 
 
 def channel(**changed: Any) -> dict[str, Any]:
@@ -54,14 +53,6 @@ def mount(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
-
-
-@pytest.fixture
-def config_file(tmp_path: Path) -> Path:
-    path = tmp_path / "cluster.toml"
-    path.write_text(CONFIG)
-    (tmp_path / "run").mkdir()
-    return path
 
 
 @pytest.fixture
@@ -105,12 +96,6 @@ EXPORTER_STATUS = {
     "disks": [{"name": "disk0", "size_bytes": 1000, "state": "ok", "queued": 0, "read_bytes": 5, "engine": "uring"}],
     "counters": {"logins_failed": 3},
 }
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.mark.parametrize(
@@ -379,67 +364,3 @@ def test_mistakes_of_the_caller(
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert "usage: meshctl" in capsys.readouterr().err
-
-
-def test_keygen_then_password(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "keygen", config_file)
-    assert code == 0
-    assert out.count("made a key pair") == 2
-    code, out, _ = run(capsys, "keygen", config_file, "--node", "n1", "--node", "n2")
-    assert code == 0
-    assert out.count("kept the existing key pair") == 2
-    code, out, _ = run(capsys, "password", config_file, "--node", "n1", "--to", "n2")
-    config = cluster_config.load(config_file)
-    assert (code, out) == (0, Keyring(config, "n1").password_to("n2") + "\n")
-    # The other end's key serves as well.
-    (config.cluster.keys / "n1.key").unlink()
-    assert run(capsys, "password", config_file, "--node", "n1", "--to", "n2")[:2] == (0, out)
-
-
-def test_keygen_makes_one_node_only(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(capsys, "keygen", config_file, "--node", "n2")
-    assert sorted(path.name for path in (config_file.parent / "keys").iterdir()) == ["n2.key", "n2.pub"]
-
-
-def test_keygen_leaves_a_key_in_the_config_alone(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(capsys, "keygen", config_file, "--node", "n2")
-    folder = config_file.parent / "keys"
-    public = (folder / "n2.pub").read_text().strip()
-    for path in folder.iterdir():
-        path.unlink()
-    config_file.write_text(CONFIG + f'public_key = "{public}"\n')
-    code, out, _ = run(capsys, "keygen", config_file, "--node", "n2")
-    assert code == 0
-    assert "its private key is on the node" in out
-    assert not list(folder.iterdir())
-
-
-def test_keygen_where_a_key_is_open_to_others(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(capsys, "keygen", config_file)
-    (config_file.parent / "keys/n1.key").chmod(0o644)
-    code, _, err = run(capsys, "keygen", config_file)
-    assert code == 2
-    assert "n1.key: mode 0644 opens the private key to others" in err
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "shown"),
-    [(0, "0B"), (512, "512B"), (1000, "1000B"), (1024, "1K"), (1536, "1.5K"), (4 << 40, "4T"), (1 << 63, "8E")],
-)
-def test_sizes(size_bytes: int, shown: str) -> None:
-    assert table.size(size_bytes) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (0, "0.0s"),
-        (59.94, "59.9s"),
-        (75, "1min 15s"),
-        (3600 * 3 + 61, "3h 1min"),
-        (86400 * 12.5, "12d 12h"),
-        (None, "-"),
-    ],
-)
-def test_durations(seconds: float | None, shown: str) -> None:
-    assert table.duration(seconds) == shown

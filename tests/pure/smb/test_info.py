@@ -1,37 +1,18 @@
-"""Information classes: their layouts by smbprotocol's structures, and the rules of truncation."""
+"""Information classes of files: layouts by smbprotocol's structures, truncation, modes, and what SET_INFO changes."""
 
 import struct
-from collections.abc import Iterable
-from dataclasses import replace
-from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from smbprotocol import file_info, security_descriptor
+from smbprotocol import file_info
 
 from meshfs.smb import info
 from meshfs.smb.constants import AccessMask, FileAttributes, NtStatus
-from meshfs.smb.info import FileFacts, FileInfoClass, FilesystemFacts, FsInfoClass, NamePattern, OpenFacts
-from meshfs.smb.messages import FileTimes
+from meshfs.smb.info import FileFacts, FileInfoClass, OpenFacts
+from support.info_samples import DISK, ROOT, TIMES, read, value
 
-WHEN = [datetime(2021, 1, 2, 3, 4, second) for second in range(4)]
-TIMES = FileTimes(*((when - datetime(1601, 1, 1)) // timedelta(microseconds=1) * 10 for when in WHEN))
-DISK = FileFacts("disk0", 4095, 4096, 0x77, read_only=True, times=TIMES, links=1, volume_serial=0xABCD)
-ROOT = FileFacts("", 0, 0, 1, is_directory=True, times=TIMES)
-READ_CONTROL = int(AccessMask.READ_CONTROL)
 OPENED = OpenFacts(granted_access=0x12019F, position=512, mode=2, delete_pending=True)
-VOLUME = FilesystemFacts("disks", 0xABCD, 1 << 40, 1 << 30, TIMES.creation_filetime, bytes(range(16)))
-
-
-def read(kind: type, data: bytes) -> Any:
-    structure = kind()
-    assert structure.unpack(data) == b""
-    return structure
-
-
-def value(structure: Any, *names: str) -> list[Any]:
-    return [structure[name].get_value() for name in names]
 
 
 def query(info_class: int, file: FileFacts = DISK, size: int = 4096) -> bytes:
@@ -177,90 +158,6 @@ def test_truncation(info_class: int) -> None:
             assert (status, data) == (NtStatus.BUFFER_OVERFLOW, whole[:size])
 
 
-# --- directory -------------------------------------------------------------------------
-
-ENTRIES = {
-    FileInfoClass.DIRECTORY: file_info.FileDirectoryInformation,
-    FileInfoClass.FULL_DIRECTORY: file_info.FileFullDirectoryInformation,
-    FileInfoClass.BOTH_DIRECTORY: file_info.FileBothDirectoryInformation,
-    FileInfoClass.NAMES: file_info.FileNamesInformation,
-    FileInfoClass.ID_BOTH_DIRECTORY: file_info.FileIdBothDirectoryInformation,
-    FileInfoClass.ID_FULL_DIRECTORY: file_info.FileIdFullDirectoryInformation,
-}
-FILES = [*info.dot_entries(ROOT), DISK, *(FileFacts(f"disk-{n:0{n}}", n, n, n, times=TIMES) for n in range(1, 12))]
-
-
-def listed(info_class: FileInfoClass, data: bytes) -> list[Any]:
-    entries, start = [], 0
-    while True:
-        entry = ENTRIES[info_class]()
-        rest = entry.unpack(data[start:])
-        entries.append(entry)
-        following = entry["next_entry_offset"].get_value()
-        if not following:
-            assert rest == b""
-            return entries
-        assert following % 8 == 0
-        start += following
-
-
-def packed_as(info_class: int, files: Iterable[FileFacts], size: int) -> tuple[bytes, int]:
-    """As many of the files as fit, and how many these are."""
-    packer = info.DirectoryPacker(info_class, size)
-    for file in files:
-        if not packer.add(file):
-            break
-    return bytes(packer.data), packer.packed
-
-
-@pytest.mark.parametrize("info_class", ENTRIES)
-def test_directory(info_class: FileInfoClass) -> None:
-    data, packed = packed_as(info_class, FILES, 65536)
-    entries = listed(info_class, data)
-    assert packed == len(entries) == len(FILES)
-    names = [entry["file_name"].get_value().decode("utf-16-le") for entry in entries]
-    assert names == [file.name for file in FILES]
-    disk = entries[2]
-    if info_class != FileInfoClass.NAMES:
-        assert value(disk, "end_of_file", "allocation_size", "file_attributes") == [4095, 4096, 1]
-        times = [disk[name].get_value() for name in ("creation_time", "last_access_time", "change_time")]
-        assert [when.replace(tzinfo=None) for when in times] == [WHEN[0], WHEN[1], WHEN[3]]
-        assert entries[0]["file_attributes"].get_value() == FileAttributes.DIRECTORY
-    if "file_id" in disk.fields:
-        assert disk["file_id"].get_value() == 0x77
-
-
-@pytest.mark.parametrize("info_class", ENTRIES)
-def test_directory_in_pieces_of_any_size(info_class: FileInfoClass) -> None:
-    """The pieces together are the listing; a piece is never larger than asked for, nor padded at its end."""
-    for size in range(0, 1000, 13):
-        rest, found = FILES, 0
-        while rest:
-            data, packed = packed_as(info_class, rest, size)
-            assert len(data) <= size
-            if not packed:
-                assert data == b""
-                break
-            assert len(listed(info_class, data)) == packed
-            rest, found = rest[packed:], found + packed
-        assert found == len(FILES) or size < 200
-
-
-def test_classes_of_directories_are_told_from_others() -> None:
-    assert all(info.is_directory_class(info_class) for info_class in ENTRIES)
-    assert not info.is_directory_class(FileInfoClass.BASIC)
-
-
-def test_short_names_in_listings() -> None:
-    """Of names that are none of 8.3 themselves (MS-FSCC 2.4.8, 2.4.22)."""
-    files = [FileFacts(name, 1, 1, 1, short_name=info.short_name(name)) for name in ("disk0", "a-long-name.img")]
-    for info_class in (FileInfoClass.BOTH_DIRECTORY, FileInfoClass.ID_BOTH_DIRECTORY):
-        data, _ = packed_as(info_class, [*files, FileFacts("a-long-name.none", 1, 1, 1)], 65536)
-        lengths = [(entry["short_name_length"].get_value()) for entry in listed(info_class, data)]
-        assert lengths == [0, 2 * len(files[1].short_name), 0]
-        assert data.count(files[1].short_name.encode("utf-16-le").ljust(24, b"\0")) == 1
-
-
 # --- modes -----------------------------------------------------------------------------
 
 
@@ -288,193 +185,6 @@ def test_the_mode_of_an_open_is_of_its_options(options: int, mode: int) -> None:
 )
 def test_modes_that_may_be_set(mode: int, wanted: int, changed: int | None) -> None:
     assert info.changed_mode(mode, wanted) == changed
-
-
-# --- patterns --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "expected"),
-    [
-        ("*", "disk0", True),
-        ("*.*", "disk0", True),
-        ("", "disk0", False),
-        ("", "", True),
-        ("*", "", False),
-        ("disk0", "DISK0", True),
-        ("DISK-Ä", "disk-ä", True),
-        ("straße", "STRASSE", False),
-        ("disk?", "disk0", True),
-        ("disk?", "disk", False),
-        ("disk?", "disk10", False),
-        ("*0", "disk10", True),
-        ("*0", "disk101", False),
-        ("d*k*", "disk", True),
-        ("*a*a*a*", "aa", False),
-        ("*.img", "a.b.img", True),
-        ("?.?", "a.b", True),
-        ("a?b", "a.b", True),
-        # DOS_STAR: everything but the last dot
-        ("<", "name", True),
-        ("<", "na.me", False),
-        ("<.img", "a.b.img", True),
-        ("<.b", "a.b.img", False),
-        ("<.", "name.", True),
-        ('<"', "name", True),
-        ('<"<', "a.b.c", True),
-        # DOS_QM: one character, or nothing before a dot and at the end
-        (">>>>", "ab", True),
-        (">>", "abc", False),
-        (">>>.img", "a.img", True),
-        (">>>.img", "abcd.img", False),
-        ("a>b", "a.b", False),
-        # DOS_DOT: a dot, or nothing at the end
-        ('name"', "name", True),
-        ('name"', "name.", True),
-        ('name"img', "name.img", True),
-        ('na"me', "name", False),
-        ('"', "", True),
-        ("[a]", "[A]", True),
-        ("*" * 256, "disk0", False),
-    ],
-)
-def test_patterns(pattern: str, name: str, expected: bool) -> None:
-    assert info.name_matches(pattern, name) is expected
-
-
-def test_patterns_against_a_plain_matcher() -> None:
-    """All patterns of up to 4 characters over a small alphabet, against the definition written recursively."""
-    from itertools import product
-
-    names = ["".join(letters) for length in range(1, 5) for letters in product("a.", repeat=length)]
-    for length in range(1, 5):
-        for letters in product('a.*?<>"', repeat=length):
-            pattern = "".join(letters)
-            compiled = NamePattern(pattern)
-            for name in names:
-                assert compiled.matches(name) is (pattern == "*.*" or plain(pattern, name)), (pattern, name)
-
-
-def plain(pattern: str, name: str) -> bool:
-    """MS-FSA 2.1.4.4 word by word."""
-    if not pattern:
-        return not name
-    first, rest = pattern[0], pattern[1:]
-    match first:
-        case "*":
-            return plain(rest, name) or (bool(name) and plain(pattern, name[1:]))
-        case "<":
-            more = bool(name) and (name[0] != "." or "." in name[1:])
-            return plain(rest, name) or (more and plain(pattern, name[1:]))
-        case ">" if not name or name[0] == ".":
-            return plain(rest, name)
-        case '"' if not name:
-            return plain(rest, name)
-        case '"':
-            return name[0] == "." and plain(rest, name[1:])
-        case "?" | ">":
-            return bool(name) and plain(rest, name[1:])
-    return name[:1] == first and plain(rest, name[1:])
-
-
-def test_has_wildcards() -> None:
-    assert not info.has_wildcards("disk[0].img")
-    assert all(info.has_wildcards(f"disk{wildcard}") for wildcard in '*?<>"')
-
-
-# --- volume ----------------------------------------------------------------------------
-
-
-def volume(info_class: int) -> bytes:
-    status, data = info.query_filesystem(info_class, VOLUME, 4096)
-    assert status is NtStatus.SUCCESS
-    return data
-
-
-def test_volume_classes_of_smbprotocol() -> None:
-    label = read(file_info.FileFsVolumeInformation, volume(FsInfoClass.VOLUME))
-    assert value(label, "volume_serial_number", "volume_label") == [0xABCD, "disks"]
-    size = read(file_info.FileFsFullSizeInformation, volume(FsInfoClass.FULL_SIZE))
-    names = ("total_allocation_units", "caller_available_units", "sectors_per_unit", "bytes_per_sector")
-    assert value(size, *names) == [1 << 28, 1 << 18, 8, 512]
-    object_id = read(file_info.FileFsObjectIdInformation, volume(FsInfoClass.OBJECT_ID))
-    assert object_id["object_id"].pack() == VOLUME.object_id
-
-
-def test_the_other_volume_classes() -> None:
-    assert struct.unpack("<QQII", volume(FsInfoClass.SIZE)) == (1 << 28, 1 << 18, 8, 512)
-    assert struct.unpack("<II", volume(FsInfoClass.DEVICE)) == (7, 0x20)
-    flags, longest, length = struct.unpack_from("<III", volume(FsInfoClass.ATTRIBUTE))
-    assert (flags, longest, length) == (6, 255, 12)
-    # Three numbers of an indexing service, then threshold and limit of a quota: none; no flags; padding (2.5.2).
-    assert volume(FsInfoClass.CONTROL) == bytes(24) + b"\xff" * 16 + bytes(8)
-    assert struct.unpack("<7I", volume(FsInfoClass.SECTOR_SIZE)) == (512, 4096, 4096, 4096, 3, 0, 0)
-
-
-def test_a_short_label_is_padded_for_smbclient() -> None:
-    status, data = info.query_filesystem(FsInfoClass.VOLUME, replace(VOLUME, label="n1"), 4096)
-    assert (status, len(data)) == (NtStatus.SUCCESS, 24)
-    assert data[12:16] == (4).to_bytes(4, "little")
-    assert data[18:] == "n1".encode("utf-16-le") + bytes(2)
-
-
-def test_volume_truncation() -> None:
-    whole = volume(FsInfoClass.VOLUME)
-    assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 23).status is NtStatus.INFO_LENGTH_MISMATCH
-    assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 24) == (NtStatus.BUFFER_OVERFLOW, whole[:24])
-    assert info.query_filesystem(FsInfoClass.ATTRIBUTE, VOLUME, 15).status is NtStatus.INFO_LENGTH_MISMATCH
-    assert info.query_filesystem(FsInfoClass.ATTRIBUTE, VOLUME, 16).status is NtStatus.BUFFER_OVERFLOW
-    assert info.query_filesystem(99, VOLUME, 4096).status is NtStatus.INVALID_INFO_CLASS
-
-
-# --- security --------------------------------------------------------------------------
-
-
-def test_descriptor() -> None:
-    status, data = info.query_security(7, READ_CONTROL, 0x12019F, 4096)
-    descriptor = security_descriptor.SMB2CreateSDBuffer()
-    descriptor.unpack(data)
-    assert status is NtStatus.SUCCESS
-    assert str(descriptor.get_owner()) == str(descriptor.get_group()) == "S-1-5-18"
-    aces = descriptor.get_dacl()["aces"].get_value()
-    assert [(str(ace["sid"].get_value()), ace["mask"].get_value()) for ace in aces] == [
-        ("S-1-5-18", 0x1F01FF),
-        ("S-1-5-11", 0x12019F),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("additional", "opened", "status"),
-    [
-        (7, 0, NtStatus.ACCESS_DENIED),
-        (7, 0x1F01FF & ~READ_CONTROL, NtStatus.ACCESS_DENIED),
-        (0, READ_CONTROL, NtStatus.SUCCESS),
-        (0, 0, NtStatus.SUCCESS),
-        # The SACL, alone or with the rest, and all there is for a backup.
-        (8, READ_CONTROL, NtStatus.ACCESS_DENIED),
-        (15, READ_CONTROL, NtStatus.ACCESS_DENIED),
-        (0x10000, READ_CONTROL, NtStatus.ACCESS_DENIED),
-        # Label, attributes, scope and bits without a meaning: there is nothing of them.
-        (0x70, READ_CONTROL, NtStatus.SUCCESS),
-        (0x8000_0000, READ_CONTROL, NtStatus.SUCCESS),
-    ],
-)
-def test_who_may_ask_for_which_part(additional: int, opened: int, status: NtStatus) -> None:
-    assert info.query_security(additional, opened, 1, 4096).status is status
-
-
-def test_descriptor_has_what_was_asked_for() -> None:
-    for additional in range(8):
-        head = struct.unpack_from("<BBHIIII", info.pack_descriptor(additional, 0))
-        owner, group, sacl, dacl = head[3:]
-        assert [bool(owner), bool(group), bool(dacl)] == [bool(additional & bit) for bit in (1, 2, 4)]
-        assert not sacl
-
-
-def test_a_descriptor_is_not_cut() -> None:
-    whole = info.query_security(7, READ_CONTROL, 1, 4096).data
-    short = info.query_security(7, READ_CONTROL, 1, len(whole) - 1)
-    assert short == (NtStatus.BUFFER_TOO_SMALL, len(whole).to_bytes(4, "little"))
 
 
 # --- SET_INFO --------------------------------------------------------------------------
