@@ -16,8 +16,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Config
-from meshfs.cluster.config import Disk as DiskConfig
+from meshfs.cluster.config import Config, DiskConfig
 from meshfs.disk.base import Engine
 from meshfs.disk.discovery.scan import DiskFacts, scan_disk
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong

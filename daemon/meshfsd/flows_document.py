@@ -23,7 +23,7 @@ from meshfs.model import NO_FLOW, IoClass
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.decide.queue import FlowState, Queue
 from meshfs.scheduler.learn.cost import CostModel
-from meshfs.scheduler.usage import NO_USAGE, Counted, DiskMeter, DiskUsage, FlowUsage, Usage, jain
+from meshfs.scheduler.usage import NO_USAGE, Counted, DiskMeter, DiskUsage, FlowUsage, UsageRates, jain
 from meshfs.telemetry.exporter_documents import Cost, DiskFlows, FlowItem, Totals, Windows, WindowsOrNone
 
 _PER_US = 1e6
@@ -132,7 +132,7 @@ def _by_weight_alone(wanted: FlowPolicy) -> bool:
     return not wanted.reservation and wanted.limit_iops is None and wanted.limit_bytes_per_s is None
 
 
-def _windows(usage: Mapping[int, Usage], figure: Callable[[Usage], float]) -> Windows:
+def _windows(usage: Mapping[int, UsageRates], figure: Callable[[UsageRates], float]) -> Windows:
     return {"1s": round(figure(usage[1]), 6), "60s": round(figure(usage[60]), 6)}
 
 

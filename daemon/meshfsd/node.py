@@ -20,8 +20,8 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Config, Node
-from meshfs.cluster.config_watch import Loaded, read
+from meshfs.cluster.config import Config, NodeConfig
+from meshfs.cluster.config_watch import LoadedConfig, read
 from meshfs.disk.base import Engine
 from meshfs.disk.engines.choice import choose_engine
 from meshfs.endpoint import format_endpoint
@@ -37,7 +37,7 @@ from meshfs.loop.bounded import Bounded
 from meshfs.program.control import Handler, Request, serve_control
 from meshfs.smb.auth import Accounts
 from meshfs.telemetry.exporter_documents import ExporterFacts, ExporterStatus
-from meshfs.telemetry.metrics_place import MetricsPlace, Server
+from meshfs.telemetry.metrics_place import ListeningServer, MetricsPlace
 from meshfs.telemetry.process_facts import raise_descriptor_limit
 from meshfsd.calibration import Calibration, state_folder
 from meshfsd.disks import Disks, Found, status_text
@@ -72,7 +72,7 @@ async def run(config_path: Path, node_name: str | None, engine_name: str = "auto
 class NodeExporter:
     """Runs one node's exporter with its disks and sockets."""
 
-    def __init__(self, loaded: Loaded, engine: Engine) -> None:
+    def __init__(self, loaded: LoadedConfig, engine: Engine) -> None:
         config = self._config = loaded.config
         node = self._node = loaded.node
         self._engine = engine
@@ -198,7 +198,7 @@ class NodeExporter:
             logger.info("reloaded %s", config.path)
         self._tell_systemd("READY=1")
 
-    async def _apply(self, config: Config, node: Node, accounts: Accounts, found: Found) -> None:
+    async def _apply(self, config: Config, node: NodeConfig, accounts: Accounts, found: Found) -> None:
         self._config, self._node = config, node
         exporter = self._exporter
         exporter.take_accounts(accounts)
@@ -211,7 +211,7 @@ class NodeExporter:
         uptime_s = time.monotonic() - self._started
         return make_status(self._node, self._config.cluster.security, self._exporter, self._disks, uptime_s, missing)
 
-    def _open_metrics(self, place: tuple[str, int]) -> Server:
+    def _open_metrics(self, place: tuple[str, int]) -> ListeningServer:
         # The Prometheus library takes time and memory, so it is loaded only if metrics are configured.
         from meshfsd.metrics import open_exporter_metrics
 

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from meshfs.cluster.config import Node
+from meshfs.cluster.config import NodeConfig
 from meshfs.errors import ConfigError
 from meshfs.exporter.serving.listener import Listener
 from meshfs.telemetry.metrics_place import MetricsPlace
@@ -34,7 +34,7 @@ class Places:
         """Return the listening sockets for SMB."""
         return [*self._tcp.values(), *([self._unix] if self._unix is not None else [])]
 
-    def open(self, node: Node) -> None:
+    def open(self, node: NodeConfig) -> None:
         """Listen at all places. Raises ConfigError; ``close`` then closes what was opened."""
         *tcp, self._unix = listen_all(node.addresses, node.port, node.socket)
         self._tcp = dict(zip(_tcp_places(node), tcp, strict=True))
@@ -47,7 +47,7 @@ class Places:
         self._remove = remove
         self.metrics.move_to(node.metrics)
 
-    def move(self, node: Node, listener: Listener) -> tuple[str, ...]:
+    def move(self, node: NodeConfig, listener: Listener) -> tuple[str, ...]:
         """Listen where the new config of the node says. Return the names of the settings that could not be changed."""
         kept: list[str] = []
         try:
@@ -78,7 +78,7 @@ class Places:
             self._remove()
 
 
-def _tcp_places(node: Node) -> list[Place]:
+def _tcp_places(node: NodeConfig) -> list[Place]:
     return [(address, node.port) for address in node.addresses]
 
 

@@ -1,6 +1,7 @@
 """The record that an exporter keeps of each disk across restarts: one small file per disk in the node's state folder.
 
-    STATE/DISK.disk.json    Record: the device of this name, the seed of its write verifier, the time of its last write
+    STATE/DISK.disk.json    a `RememberedDisk`: the device of this name, the seed of its write verifier, and the time of
+                            its last write
 
 Theory. The verifier's seed must survive the end of the process, but not a crash of the machine
 (meshfs/disk/file/losses.py). So a new seed is only written into the page cache. The write goes in place, into a block
@@ -38,7 +39,7 @@ _RECORD_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RememberedDisk:
     """Holds what is stored of one disk.
 
     device      `Identity.instance` of the device or image when it was claimed
@@ -62,15 +63,15 @@ class Record:
 
 
 def next_record(
-    old: Record | None, device: Identity, boot_id: str, *, seed: str, now_ns: int, image_ns: int | None
-) -> Record:
+    old: RememberedDisk | None, device: Identity, boot_id: str, *, seed: str, now_ns: int, image_ns: int | None
+) -> RememberedDisk:
     """Return the record for a new claim. Pure. ``image_ns`` is the modification time of an image; ``seed`` a new seed.
 
     A device without a serial number or similar name is recognised by its place after a reboot, and within a boot by
     diskseq, which is part of ``device.instance``. If a device vanished and came back while no meshfsd ran, the contents
     of its cache and of the page cache may be lost. Such a device gets the new seed.
     """
-    found = Record(device.instance, device.place, device.sequence, boot_id, device.instance, seed, now_ns)
+    found = RememberedDisk(device.instance, device.place, device.sequence, boot_id, device.instance, seed, now_ns)
     if old is None:
         return found if image_ns is None else replace(found, written_ns=image_ns)
     recognised = device.place and device.place == old.place and boot_id != old.boot_id
@@ -87,7 +88,7 @@ def next_record(
 class Remembered:
     """Keeps one disk's record while the disk is served."""
 
-    def __init__(self, name: str, record: Record, fd: int | None) -> None:
+    def __init__(self, name: str, record: RememberedDisk, fd: int | None) -> None:
         self.record = record
         self._name = name
         self._fd = fd
@@ -207,7 +208,7 @@ def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
     """Read the record of the disk ``name``, and store a new one for the claimed device or image. Blocks."""
     image_ns = None if disk.facts.is_block_device else os.fstat(disk.fd).st_mtime_ns
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    old: Record | None = None
+    old: RememberedDisk | None = None
     fd: int | None = None
     path = folder / f"{name}.disk.json"
     seed = uuid.uuid4().hex
@@ -234,7 +235,9 @@ def recall(folder: Path, name: str, disk: FileDisk) -> Remembered:
 def forgotten(name: str, disk: FileDisk) -> Remembered:
     """Return a record with a new seed that is never stored, for a state folder that does not answer."""
     facts = disk.facts.device
-    record = Record(facts.instance, facts.place, facts.sequence, "", facts.instance, uuid.uuid4().hex, time.time_ns())
+    record = RememberedDisk(
+        facts.instance, facts.place, facts.sequence, "", facts.instance, uuid.uuid4().hex, time.time_ns()
+    )
     return Remembered(name, record, None)
 
 
@@ -249,18 +252,18 @@ def _open(path: Path) -> int:
     return fd
 
 
-def _write(fd: int, record: Record) -> None:
+def _write(fd: int, record: RememberedDisk) -> None:
     text = json.dumps(asdict(record)).encode()
     os.pwrite(fd, text.ljust(_RECORD_BYTES - 1) + b"\n", 0)
 
 
-def _decode(data: bytes, path: Path) -> Record | None:
+def _decode(data: bytes, path: Path) -> RememberedDisk | None:
     """Return the record in a file, or None for a new file. For invalid contents, log a warning and return None."""
     if not data:
         return None
     try:
         kept = json.loads(data)
-        record = Record(**{name: kept[name] for name in Record.__slots__})
+        record = RememberedDisk(**{name: kept[name] for name in RememberedDisk.__slots__})
         texts: Sequence[object] = (
             record.device,
             record.place,

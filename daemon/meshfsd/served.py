@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Config, disk_id
-from meshfs.cluster.config import Disk as DiskConfig
+from meshfs.cluster.config import Config, DiskConfig, disk_id
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.file.disk import FileDisk

@@ -1,20 +1,26 @@
 """Make the facts of an exporter's status document."""
 
 from meshfs import bugs
-from meshfs.cluster.config import Node
+from meshfs.cluster.config import NodeConfig
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session
 from meshfs.model import Security
 from meshfs.telemetry.documents import STATUS_VERSION
-from meshfs.telemetry.exporter_documents import DiskStatus, ExporterFacts, NodeUsage, ProcessorTime, SessionStatus
+from meshfs.telemetry.exporter_documents import (
+    DiskStatus,
+    ExporterFacts,
+    NodeUsageDocument,
+    ProcessorTime,
+    SessionStatus,
+)
 from meshfs.telemetry.process_facts import process_facts
 from meshfsd.disks import Disks
 from meshfsd.served import ServedDisk
 
 
 def make_status(
-    node: Node, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, missing: list[str]
+    node: NodeConfig, security: Security, exporter: Exporter, disks: Disks, uptime_s: float, missing: list[str]
 ) -> ExporterFacts:
     """Return the facts. ``missing`` are the node's addresses that no interface of this machine has."""
     return {
@@ -36,7 +42,7 @@ def make_status(
     }
 
 
-def _nodes(exporter: Exporter) -> list[NodeUsage]:
+def _nodes(exporter: Exporter) -> list[NodeUsageDocument]:
     """Return the use and the limits of each node that has logged in since the start."""
     usage = exporter.usage
     return [

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from meshfs.cluster.config_changes import Changes, Name, View, compare, exporter_view
-from meshfs.cluster.config_watch import ConfigWatch, Loaded
+from meshfs.cluster.config_watch import ConfigWatch, LoadedConfig
 from meshfs.telemetry.exporter_documents import ExporterFacts, ExporterFindings, ExporterStatus
 from meshfs.telemetry.problem_watch import ProblemWatch
 from meshfs.telemetry.problems import Problem, exporter_problems
@@ -16,7 +16,7 @@ CLUSTER_UNTIL_RESTART = ("discipline",)
 class ExporterWatch:
     """Watches one exporter. ``status`` returns the facts of the document; `document` adds the problems in them."""
 
-    def __init__(self, loaded: Loaded, status: Callable[[], ExporterFacts]) -> None:
+    def __init__(self, loaded: LoadedConfig, status: Callable[[], ExporterFacts]) -> None:
         node = self._node = loaded.node.name
         self._status = status
         self._missing = loaded.missing
@@ -27,7 +27,7 @@ class ExporterWatch:
         self.config = ConfigWatch(loaded.config.given, node, self._compare)
         self.problems = ProblemWatch(self._counts, self._find)
 
-    async def reloaded(self, loaded: Loaded, kept: Iterable[str]) -> None:
+    async def reloaded(self, loaded: LoadedConfig, kept: Iterable[str]) -> None:
         """Note that this config is in force now, except for the node's settings in ``kept``, which have not changed."""
         self._missing = loaded.missing
         new = self._view(loaded)
@@ -45,10 +45,10 @@ class ExporterWatch:
         }
         return {**facts, "problems": [problem.as_json() for problem in exporter_problems(facts)]}
 
-    def _view(self, loaded: Loaded) -> View:
+    def _view(self, loaded: LoadedConfig) -> View:
         return exporter_view(loaded.config, self._node, loaded.prints)
 
-    def _compare(self, loaded: Loaded) -> Changes:
+    def _compare(self, loaded: LoadedConfig) -> Changes:
         return compare(self._in_force, self._view(loaded), self._fixed)
 
     def _counts(self) -> Mapping[str, Mapping[str, int]]:

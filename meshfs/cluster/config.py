@@ -77,7 +77,7 @@ class Multichannel:
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskConfig:
     """An image file or block device. `nodes` restricts single nodes more than `access`. None means no limit."""
 
     name: str
@@ -94,7 +94,7 @@ class Disk:
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeConfig:
     """One node. `metrics` is the address and port where its exporter serves Prometheus; None: it serves no metrics.
 
     `state` is the folder for what the exporter keeps across restarts. `scratch_size_bytes` bounds the total size of the
@@ -110,7 +110,7 @@ class Node:
     state: Path
     scratch_size_bytes: int | None
     public_key: str | None
-    disks: tuple[Disk, ...]
+    disks: tuple[DiskConfig, ...]
 
     @property
     def control_socket(self) -> Path:
@@ -128,14 +128,14 @@ class Config:
 
     path: Path
     cluster: Cluster
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeConfig, ...]
     scheduler: Scheduler
     multichannel: Multichannel = Multichannel()
     given: Path = Path()
     digest: str = ""
 
     @cached_property
-    def _nodes_by_name(self) -> dict[str, Node]:
+    def _nodes_by_name(self) -> dict[str, NodeConfig]:
         return {node.name: node for node in self.nodes}
 
     @cached_property
@@ -150,7 +150,7 @@ class Config:
             for disk in node.disks
         }
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str) -> NodeConfig:
         """Return the node of that name. Raises ConfigError if the config has none."""
         try:
             return self._nodes_by_name[name]
@@ -158,7 +158,7 @@ class Config:
             known = ", ".join(self._nodes_by_name)
             raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
 
-    def node_of_host(self, host: str) -> Node:
+    def node_of_host(self, host: str) -> NodeConfig:
         """Return the node with the host's name, ignoring case; either name may be with or without its domain.
 
         An equal name is preferred. Names with different domains never match. For example, host "n1.example" matches
@@ -175,7 +175,7 @@ class Config:
         found = f"nodes {', '.join(node.name for node in same)} are" if same else "no node is"
         raise ConfigError(f"{self.path}: {found} named as this host ({host}); name the node that this is")
 
-    def own_node(self, name: str | None) -> Node:
+    def own_node(self, name: str | None) -> NodeConfig:
         """Return the node of that name. If no name is given, return this host's node. Raises ConfigError."""
         return self.node(name) if name else self.node_of_host(socket.gethostname())
 
@@ -258,9 +258,9 @@ def _multichannel(table: Table) -> Multichannel:
     )  # fmt: skip
 
 
-def _node(table: Table, base: Path) -> Node:
+def _node(table: Table, base: Path) -> NodeConfig:
     name = _name(table)
-    return Node(
+    return NodeConfig(
         name=name,
         addresses=_addresses(table),
         port=table.integer("port", PORT_DEFAULT, 1, 65535),
@@ -280,9 +280,9 @@ def _disk_tables(table: Table) -> list[Table]:
     return table.tables("disk", DISK_KEYS)
 
 
-def _disk(table: Table, base: Path) -> Disk:
+def _disk(table: Table, base: Path) -> DiskConfig:
     access = table.choice("access", Access, Access.READ_WRITE, (Access.READ_WRITE, Access.READ_ONLY))
-    return Disk(
+    return DiskConfig(
         name=_name(table),
         path=_path(base, table.text("path")),
         cache=table.choice("cache", Cache, Cache.NONE),
@@ -360,7 +360,7 @@ def _public_key(table: Table) -> str | None:
     return text
 
 
-def _check_nodes(tables: list[Table], nodes: tuple[Node, ...]) -> None:
+def _check_nodes(tables: list[Table], nodes: tuple[NodeConfig, ...]) -> None:
     """Check that no two nodes share a name, an address with port, a socket, or a state folder.
 
     Nodes may share the address for metrics, because 127.0.0.1:9464 is a different machine's on every node.
@@ -382,12 +382,12 @@ def _check_nodes(tables: list[Table], nodes: tuple[Node, ...]) -> None:
             )
 
 
-def _meets(metrics: tuple[str, int], node: Node) -> bool:
+def _meets(metrics: tuple[str, int], node: NodeConfig) -> bool:
     address, port = metrics
     return port == node.port and (ipaddress.ip_address(address).is_unspecified or address in node.addresses)
 
 
-def _check_disks(table: Table, node: Node, known: set[str]) -> None:
+def _check_disks(table: Table, node: NodeConfig, known: set[str]) -> None:
     """Check that no two disks of a node share a name or a path, and that restrictions name existing nodes."""
     names: dict[str, str] = {}
     paths: dict[Path, str] = {}
@@ -401,7 +401,7 @@ def _check_disks(table: Table, node: Node, known: set[str]) -> None:
                 nodes.fail(name, f"there is no node of this name, expected one of {', '.join(sorted(known))}")
 
 
-def _check_disk_ids(tables: list[Table], nodes: tuple[Node, ...]) -> None:
+def _check_disk_ids(tables: list[Table], nodes: tuple[NodeConfig, ...]) -> None:
     """Check that disk ids are unique. For example, node "a" disk "b-c" and node "a-b" disk "c" would share an id."""
     ids: dict[str, str] = {}
     for table, node in zip(tables, nodes, strict=True):

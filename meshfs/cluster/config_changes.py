@@ -10,7 +10,7 @@ compared name by name.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
-from meshfs.cluster.config import Config, Node
+from meshfs.cluster.config import Config, NodeConfig
 from meshfs.model import Discipline
 
 #: The value of each setting, by (node or "", name).
@@ -88,5 +88,5 @@ def _cluster(config: Config) -> dict[Name, object]:
     return {("", "name of the cluster"): cluster.name, ("", "security"): cluster.security, ("", "keys"): cluster.keys}
 
 
-def _disks(node: Node) -> dict[Name, object]:
+def _disks(node: NodeConfig) -> dict[Name, object]:
     return {(node.name, f"disk {disk.name}"): disk for disk in node.disks}

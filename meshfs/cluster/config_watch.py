@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Config, Node, load
+from meshfs.cluster.config import Config, NodeConfig, load
 from meshfs.cluster.config_changes import Changes
 from meshfs.cluster.keys import Keyring
 from meshfs.errors import ConfigError, TookTooLong
@@ -27,28 +27,28 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedConfig:
     """A config with all key files read. ``prints`` and ``missing`` are the results of `Keyring`'s methods."""
 
     config: Config
-    node: Node
+    node: NodeConfig
     keyring: Keyring
     prints: Mapping[str, str]
     missing: Mapping[str, str]
 
 
-def read(path: Path, name: str | None) -> Loaded:
+def read(path: Path, name: str | None) -> LoadedConfig:
     """Read the config and keys for a process of the named node, or of this host's node. Blocks. Raises ConfigError."""
     config = load(path)
     node = config.own_node(name)
     keyring = Keyring(config, node.name)
-    return Loaded(config, node, keyring, keyring.prints(), keyring.missing())
+    return LoadedConfig(config, node, keyring, keyring.prints(), keyring.missing())
 
 
 class ConfigWatch:
     """Watches the files. ``compare`` returns the differences between a config that was read and the one in force."""
 
-    def __init__(self, path: Path, node: str, compare: Callable[[Loaded], Changes]) -> None:
+    def __init__(self, path: Path, node: str, compare: Callable[[LoadedConfig], Changes]) -> None:
         self._path = path
         self._node = node
         self._compare = compare

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from meshfs.cluster.config import Config, Node
+from meshfs.cluster.config import Config, NodeConfig
 from meshfs.errors import KeyFileError
 from meshfs.limits import KEY_FILE_MAX_BYTES
 
@@ -184,7 +184,7 @@ class Keyring:
                 found[node.name] = str(error)
         return found
 
-    def _public(self, node: Node) -> X25519PublicKey:
+    def _public(self, node: NodeConfig) -> X25519PublicKey:
         if node.name == self.node.name:
             return self._own_public
         public = self._published(node)
@@ -193,7 +193,7 @@ class Keyring:
             raise KeyFileError(f"{path}: missing, expected the public key of node {node.name} here or in the config")
         return public
 
-    def _published(self, node: Node) -> X25519PublicKey | None:
+    def _published(self, node: NodeConfig) -> X25519PublicKey | None:
         """Return the public key in the config or in the keys folder. If both have one, the two must be equal."""
         path = public_path(self._config.cluster.keys, node.name)
         in_folder = load_public(path) if os.path.lexists(path) else None

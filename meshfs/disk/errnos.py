@@ -42,7 +42,7 @@ class Sign(enum.Enum):
     GONE = enum.auto()
 
 
-class Row(NamedTuple):
+class ErrnoRow(NamedTuple):
     """Holds the errno for the caller, the meaning for the disk, and the cause."""
 
     answer: int
@@ -54,53 +54,55 @@ _N, _F, _G = Sign.NOTHING, Sign.FAILED, Sign.GONE
 
 
 #: One row for each errno that block devices or file systems are known to give.
-ROWS: Final[Mapping[int, Row]] = {
+ROWS: Final[Mapping[int, ErrnoRow]] = {
     # The medium, the target, or the path to the target failed.
-    errno.EIO: Row(errno.EIO, _F, "the device or the file system could not do it"),
-    errno.ENODATA: Row(errno.EIO, _F, "a medium error: these blocks are lost (BLK_STS_MEDIUM)"),
-    errno.EILSEQ: Row(errno.EIO, _F, "the protection information does not match (BLK_STS_PROTECTION)"),
-    errno.EREMOTEIO: Row(errno.EIO, _F, "the target failed for good (BLK_STS_TARGET)"),
-    errno.ENOLINK: Row(errno.EIO, _F, "the way to the target failed (BLK_STS_TRANSPORT)"),
-    errno.ETIMEDOUT: Row(errno.EIO, _F, "the device, or a server, did not answer in time (BLK_STS_TIMEOUT)"),
-    errno.ETIME: Row(errno.EIO, _F, "the command's duration limit passed (BLK_STS_DURATION_LIMIT)"),
-    errno.EBADE: Row(errno.EIO, _F, "another host holds a reservation (BLK_STS_RESV_CONFLICT)"),
-    errno.EREMCHG: Row(errno.EIO, _F, "device mapper gave a request back (BLK_STS_DM_REQUEUE)"),
-    errno.ETOOMANYREFS: Row(errno.EIO, _F, "too many open zones (BLK_STS_ZONE_OPEN_RESOURCE)"),
-    errno.EOVERFLOW: Row(errno.EIO, _F, "too many active zones (BLK_STS_ZONE_ACTIVE_RESOURCE)"),
-    errno.EUCLEAN: Row(errno.EIO, _F, "the file system found itself damaged (EFSCORRUPTED)"),
-    errno.EBADMSG: Row(errno.EIO, _F, "a checksum of the file system does not match (EFSBADCRC)"),
-    errno.ENOKEY: Row(errno.EIO, _F, "the key of an encrypted image was removed"),
+    errno.EIO: ErrnoRow(errno.EIO, _F, "the device or the file system could not do it"),
+    errno.ENODATA: ErrnoRow(errno.EIO, _F, "a medium error: these blocks are lost (BLK_STS_MEDIUM)"),
+    errno.EILSEQ: ErrnoRow(errno.EIO, _F, "the protection information does not match (BLK_STS_PROTECTION)"),
+    errno.EREMOTEIO: ErrnoRow(errno.EIO, _F, "the target failed for good (BLK_STS_TARGET)"),
+    errno.ENOLINK: ErrnoRow(errno.EIO, _F, "the way to the target failed (BLK_STS_TRANSPORT)"),
+    errno.ETIMEDOUT: ErrnoRow(errno.EIO, _F, "the device, or a server, did not answer in time (BLK_STS_TIMEOUT)"),
+    errno.ETIME: ErrnoRow(errno.EIO, _F, "the command's duration limit passed (BLK_STS_DURATION_LIMIT)"),
+    errno.EBADE: ErrnoRow(errno.EIO, _F, "another host holds a reservation (BLK_STS_RESV_CONFLICT)"),
+    errno.EREMCHG: ErrnoRow(errno.EIO, _F, "device mapper gave a request back (BLK_STS_DM_REQUEUE)"),
+    errno.ETOOMANYREFS: ErrnoRow(errno.EIO, _F, "too many open zones (BLK_STS_ZONE_OPEN_RESOURCE)"),
+    errno.EOVERFLOW: ErrnoRow(errno.EIO, _F, "too many active zones (BLK_STS_ZONE_ACTIVE_RESOURCE)"),
+    errno.EUCLEAN: ErrnoRow(errno.EIO, _F, "the file system found itself damaged (EFSCORRUPTED)"),
+    errno.EBADMSG: ErrnoRow(errno.EIO, _F, "a checksum of the file system does not match (EFSBADCRC)"),
+    errno.ENOKEY: ErrnoRow(errno.EIO, _F, "the key of an encrypted image was removed"),
     # Devices and file systems that went away.
-    errno.ENODEV: Row(errno.EIO, _G, "the device is offline or removed (BLK_STS_OFFLINE)"),
-    errno.ENXIO: Row(errno.EIO, _G, "no such device or address: it was removed"),
-    errno.ENOMEDIUM: Row(errno.EIO, _G, "the medium was taken out"),
-    errno.ESHUTDOWN: Row(errno.EIO, _G, "the transport, or the file system, was shut down"),
-    errno.ENOTCONN: Row(errno.EIO, _G, "the process behind a FUSE file system ended"),
-    errno.ESTALE: Row(errno.EIO, _G, "the image was removed at the file server"),
+    errno.ENODEV: ErrnoRow(errno.EIO, _G, "the device is offline or removed (BLK_STS_OFFLINE)"),
+    errno.ENXIO: ErrnoRow(errno.EIO, _G, "no such device or address: it was removed"),
+    errno.ENOMEDIUM: ErrnoRow(errno.EIO, _G, "the medium was taken out"),
+    errno.ESHUTDOWN: ErrnoRow(errno.EIO, _G, "the transport, or the file system, was shut down"),
+    errno.ENOTCONN: ErrnoRow(errno.EIO, _G, "the process behind a FUSE file system ended"),
+    errno.ESTALE: ErrnoRow(errno.EIO, _G, "the image was removed at the file server"),
     # There is no room. A device that still has its size is thin. `verdict` handles devices that were removed or shrank.
-    errno.ENOSPC: Row(errno.ENOSPC, _F, "the pool of a thin device, or the file system of a sparse image, is full"),
-    errno.EDQUOT: Row(errno.ENOSPC, _F, "the quota of the image's owner is used up"),
-    errno.EFBIG: Row(errno.EIO, _F, "the image is larger than its file system, or RLIMIT_FSIZE, allows"),
+    errno.ENOSPC: ErrnoRow(
+        errno.ENOSPC, _F, "the pool of a thin device, or the file system of a sparse image, is full"
+    ),
+    errno.EDQUOT: ErrnoRow(errno.ENOSPC, _F, "the quota of the image's owner is used up"),
+    errno.EFBIG: ErrnoRow(errno.EIO, _F, "the image is larger than its file system, or RLIMIT_FSIZE, allows"),
     # The write is not permitted. Read-only devices and seals give EPERM, read-only file systems give EROFS.
-    errno.EROFS: Row(errno.EROFS, _F, "the file system was made read-only, perhaps after an error"),
-    errno.EPERM: Row(errno.EROFS, _F, "the device was set read-only, or the image sealed or made immutable"),
-    errno.EACCES: Row(errno.EIO, _F, "the file server refuses what it allowed at the open"),
-    errno.ETXTBSY: Row(errno.EIO, _F, "the image became swap space or a running program"),
+    errno.EROFS: ErrnoRow(errno.EROFS, _F, "the file system was made read-only, perhaps after an error"),
+    errno.EPERM: ErrnoRow(errno.EROFS, _F, "the device was set read-only, or the image sealed or made immutable"),
+    errno.EACCES: ErrnoRow(errno.EIO, _F, "the file server refuses what it allowed at the open"),
+    errno.ETXTBSY: ErrnoRow(errno.EIO, _F, "the image became swap space or a running program"),
     # The kernel rejects the request. This is never the caller's fault, because a caller may use any alignment.
-    errno.EINVAL: Row(errno.EIO, _F, "the alignment for direct I/O is another than at the open"),
-    errno.EOPNOTSUPP: Row(errno.EIO, _F, "the device does not do this operation (BLK_STS_NOTSUPP)"),
-    errno.EBADF: Row(errno.EIO, _F, "the descriptor does not allow it: an error of the exporter"),
-    errno.EFAULT: Row(errno.EIO, _F, "the buffer's memory is not there: an error of the exporter"),
-    errno.ECANCELED: Row(errno.EIO, _F, "the kernel ended the request with its ring"),
+    errno.EINVAL: ErrnoRow(errno.EIO, _F, "the alignment for direct I/O is another than at the open"),
+    errno.EOPNOTSUPP: ErrnoRow(errno.EIO, _F, "the device does not do this operation (BLK_STS_NOTSUPP)"),
+    errno.EBADF: ErrnoRow(errno.EIO, _F, "the descriptor does not allow it: an error of the exporter"),
+    errno.EFAULT: ErrnoRow(errno.EIO, _F, "the buffer's memory is not there: an error of the exporter"),
+    errno.ECANCELED: ErrnoRow(errno.EIO, _F, "the kernel ended the request with its ring"),
     # The machine has a passing shortage.
-    errno.ENOMEM: Row(errno.EAGAIN, _N, "no memory (BLK_STS_RESOURCE)"),
-    errno.ENOBUFS: Row(errno.EAGAIN, _N, "no buffers for the network of a file server"),
-    errno.EAGAIN: Row(errno.EAGAIN, _N, "it would have to wait (BLK_STS_AGAIN), DISK_AGAIN_MAX times in a row"),
-    errno.EINTR: Row(errno.EAGAIN, _N, "interrupted, DISK_AGAIN_MAX times in a row"),
-    errno.EBUSY: Row(errno.EAGAIN, _N, "no free slot at the device (BLK_STS_DEV_RESOURCE)"),
+    errno.ENOMEM: ErrnoRow(errno.EAGAIN, _N, "no memory (BLK_STS_RESOURCE)"),
+    errno.ENOBUFS: ErrnoRow(errno.EAGAIN, _N, "no buffers for the network of a file server"),
+    errno.EAGAIN: ErrnoRow(errno.EAGAIN, _N, "it would have to wait (BLK_STS_AGAIN), DISK_AGAIN_MAX times in a row"),
+    errno.EINTR: ErrnoRow(errno.EAGAIN, _N, "interrupted, DISK_AGAIN_MAX times in a row"),
+    errno.EBUSY: ErrnoRow(errno.EAGAIN, _N, "no free slot at the device (BLK_STS_DEV_RESOURCE)"),
 }
 #: The row for an errno that the table does not have.
-UNKNOWN: Final = Row(errno.EIO, _F, "not an errno that disks are known to give")
+UNKNOWN: Final = ErrnoRow(errno.EIO, _F, "not an errno that disks are known to give")
 
 _OF_A_WRITE: Final = (errno.EIO, errno.EAGAIN, errno.ENOSPC, errno.EROFS)
 #: The errnos that an operation may return, if they are fewer than those of a write. A read needs no room. A flush only

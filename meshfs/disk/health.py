@@ -38,7 +38,7 @@ from meshfs.model import DiskState
 NOT_YET: Final = "it was not opened yet"
 
 
-class Event(enum.Enum):
+class DiskEvent(enum.Enum):
     """Names the events that change the state of a disk. The header of this module explains each."""
 
     CLAIMED = enum.auto()
@@ -50,32 +50,32 @@ class Event(enum.Enum):
 
 _S = DiskState
 
-TRANSITIONS: Final[Mapping[DiskState, Mapping[Event, DiskState]]] = {
+TRANSITIONS: Final[Mapping[DiskState, Mapping[DiskEvent, DiskState]]] = {
     _S.MISSING: {
-        Event.CLAIMED: _S.OK,
-        Event.REFUSED: _S.MISSING,
+        DiskEvent.CLAIMED: _S.OK,
+        DiskEvent.REFUSED: _S.MISSING,
     },
     _S.OK: {
-        Event.FAILED: _S.FAILING,
-        Event.STEADY: _S.OK,
-        Event.VANISHED: _S.GONE,
+        DiskEvent.FAILED: _S.FAILING,
+        DiskEvent.STEADY: _S.OK,
+        DiskEvent.VANISHED: _S.GONE,
     },
     _S.FAILING: {
-        Event.FAILED: _S.FAILING,
-        Event.STEADY: _S.OK,
-        Event.VANISHED: _S.GONE,
+        DiskEvent.FAILED: _S.FAILING,
+        DiskEvent.STEADY: _S.OK,
+        DiskEvent.VANISHED: _S.GONE,
     },
     # Requests that were at the device when it vanished end with errors later, so FAILED can follow VANISHED.
     _S.GONE: {
-        Event.CLAIMED: _S.OK,
-        Event.REFUSED: _S.GONE,
-        Event.FAILED: _S.GONE,
-        Event.VANISHED: _S.GONE,
+        DiskEvent.CLAIMED: _S.OK,
+        DiskEvent.REFUSED: _S.GONE,
+        DiskEvent.FAILED: _S.GONE,
+        DiskEvent.VANISHED: _S.GONE,
     },
 }
 
 
-def next_state(state: DiskState, event: Event) -> DiskState:
+def next_state(state: DiskState, event: DiskEvent) -> DiskState:
     """Return the state after ``event``. Raises LocalProtocolError if the table has no such transition."""
     try:
         return TRANSITIONS[state][event]
@@ -109,20 +109,20 @@ class Health:
     def claimed(self, now_s: float) -> None:
         self._fault, self._vanished_why, self._error_why = "", "", ""
         self._error_s = now_s - limits.DISK_STEADY_S
-        self._enter(Event.CLAIMED, "", now_s)
+        self._enter(DiskEvent.CLAIMED, "", now_s)
 
     def refused(self, why: str, now_s: float) -> None:
-        self._enter(Event.REFUSED, f"{self._vanished_why}; {why}" if self._vanished_why else why, now_s)
+        self._enter(DiskEvent.REFUSED, f"{self._vanished_why}; {why}" if self._vanished_why else why, now_s)
 
     def vanished(self, why: str, now_s: float) -> None:
         self._vanished_why = self._vanished_why or why
-        self._enter(Event.VANISHED, self._vanished_why, now_s)
+        self._enter(DiskEvent.VANISHED, self._vanished_why, now_s)
 
     def failed(self, why: str, now_s: float) -> None:
         """Note that an I/O ended with an error. Keep the first reason, because later errors mostly follow from it."""
         self._error_s, self._successes = now_s, None
         self._error_why = self._error_why or why
-        self._enter(Event.FAILED, self.why or why, now_s)
+        self._enter(DiskEvent.FAILED, self.why or why, now_s)
 
     def looked(self, fault: str, successes: int, now_s: float) -> None:
         """Note the result of a look at a served disk.
@@ -131,13 +131,13 @@ class Health:
         """
         was_faulty, self._fault = bool(self._fault), fault
         if fault:
-            self._enter(Event.FAILED, fault, now_s)
+            self._enter(DiskEvent.FAILED, fault, now_s)
         elif self.state is DiskState.FAILING and self._is_steady(successes, now_s, was_faulty=was_faulty):
             self._error_why = ""
-            self._enter(Event.STEADY, "", now_s)
+            self._enter(DiskEvent.STEADY, "", now_s)
         elif was_faulty and self.state is DiskState.FAILING:
             # The lasting fault is mended, but an I/O error is too recent for the state OK.
-            self._enter(Event.FAILED, self._error_why, now_s)
+            self._enter(DiskEvent.FAILED, self._error_why, now_s)
 
     def _is_steady(self, successes: int, now_s: float, *, was_faulty: bool) -> bool:
         quiet = now_s - self._error_s >= limits.DISK_STEADY_S
@@ -148,7 +148,7 @@ class Health:
             self._successes = successes
         return quiet and successes > self._successes
 
-    def _enter(self, event: Event, why: str, now_s: float) -> None:
+    def _enter(self, event: DiskEvent, why: str, now_s: float) -> None:
         state = next_state(self.state, event)
         if state is not self.state:
             self.since_s = now_s

@@ -13,7 +13,7 @@ from meshfs.fuse.truncated import TruncatedOpener
 from meshfs.model import DiskInfo, IoClass
 
 
-class Handle(Protocol):
+class OpenDisk(Protocol):
     """An open disk. Every method ends within the mount's I/O timeout; errors are OSError.
 
     ``zero`` makes the beginning of a range read as zeros and returns the count of bytes done; ``length`` is positive.
@@ -30,10 +30,10 @@ class Handle(Protocol):
     async def close(self) -> None: ...
 
 
-class Port(Protocol):
+class DiskPort(Protocol):
     """One disk as the initiator sees it."""
 
-    async def open(self, io_class: IoClass, *, writable: bool) -> Handle: ...
+    async def open(self, io_class: IoClass, *, writable: bool) -> OpenDisk: ...
 
     async def written_ns(self) -> int:
         """Return when anybody last wrote to the disk, in ns of the epoch. It is bounded in time and never raises."""
@@ -44,7 +44,7 @@ class OpenFile:
 
     __slots__ = ("handle", "info", "opened_by", "size_bytes", "truncated", "write_through")
 
-    def __init__(self, handle: Handle, info: DiskInfo | None, *, write_through: bool) -> None:
+    def __init__(self, handle: OpenDisk, info: DiskInfo | None, *, write_through: bool) -> None:
         self.handle = handle
         self.info = info
         self.size_bytes = 0 if info is None else info.size_bytes

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from meshfs.namespace.tree import Directory, Node
+from meshfs.namespace.tree import Directory, TreeEntry
 
 
 class Listings:
@@ -13,12 +13,12 @@ class Listings:
     """
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[Directory, list[tuple[bytes, Node]]]] = {}
+        self._open: dict[int, tuple[Directory, list[tuple[bytes, TreeEntry]]]] = {}
 
     def open(self, number: int, directory: Directory) -> None:
         self._open[number] = (directory, [])
 
-    def entries(self, number: int, start: int) -> Iterator[tuple[bytes, Node, int]]:
+    def entries(self, number: int, start: int) -> Iterator[tuple[bytes, TreeEntry, int]]:
         """Yield name, node and the position behind it for each entry from position ``start`` on."""
         directory, entries = self._open[number]
         if start == 0:

@@ -19,7 +19,7 @@ What a disk's file does where a regular file and a block device differ:
     chmod, chown            EPERM; utimens is accepted and changes nothing (`touch`, `cp -p` and
                             rsync on a device node succeed too)
     mtime, ctime, atime     when anybody on any node last wrote to the disk, as the owner tells at
-                            every stat(2) (`Port.written_ns`)
+                            every stat(2) (`DiskPort.written_ns`)
     create, unlink, rename, link, mkdir, setxattr, ...    EPERM
     open for writing of a read-only disk                  EROFS
 
@@ -50,7 +50,7 @@ import trio
 from meshfs import limits
 from meshfs.fuse.errors import FuseError
 from meshfs.fuse.gone_pages import GonePages
-from meshfs.fuse.handles import OpenFile, OpenFiles, Port, StatusHandle
+from meshfs.fuse.handles import DiskPort, OpenFile, OpenFiles, StatusHandle
 from meshfs.fuse.listings import Listings
 from meshfs.fuse.openers import may_read_disks, sees_all
 from meshfs.fuse.truncated import TruncatedOpener
@@ -65,10 +65,10 @@ from meshfs.namespace.tree import (
     XATTR_PREFIX,
     Directory,
     DiskFile,
-    Node,
+    MeshTree,
     StatusFile,
     Symlink,
-    Tree,
+    TreeEntry,
 )
 
 logger = logging.getLogger(__name__)
@@ -90,8 +90,8 @@ class Operations:
 
     def __init__(
         self,
-        tree: Tree,
-        port_of: Callable[[DiskInfo], Port],
+        tree: MeshTree,
+        port_of: Callable[[DiskInfo], DiskPort],
         status: Callable[[bool], bytes],
         files: OpenFiles,
         gone: GonePages,
@@ -276,7 +276,7 @@ class Operations:
 
     # --- helpers ----------------------------------------------------------------------
 
-    def _node(self, inode: int) -> Node:
+    def _node(self, inode: int) -> TreeEntry:
         node = self._tree.get(inode)
         if node is None:
             # The kernel then looks up the name again, which may be another disk's by now.
@@ -289,7 +289,7 @@ class Operations:
             raise FuseError(errno.ENOTDIR)
         return node
 
-    def _attributes(self, node: Node) -> Attributes:
+    def _attributes(self, node: TreeEntry) -> Attributes:
         valid_s = limits.FUSE_ATTRIBUTES_VALID_S
         common = Attributes(node.inode, node.mode, node.mtime_ns, valid_s, valid_s, BLOCK_BYTES)
         if isinstance(node, DiskFile):

@@ -23,12 +23,12 @@ import trio
 
 from meshfs import limits
 from meshfs.fuse.page_cache import whole_pages
-from meshfs.fuse.truncation import Claim, Truncation
+from meshfs.fuse.truncation import ClaimedRanges, Truncation
 from meshfs.fuse.types import Pages
 from meshfs.loop.worker import enter_trio
 
 
-class Handle(Protocol):
+class ZeroableDisk(Protocol):
     """What a truncated opener needs of an open disk."""
 
     async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int: ...
@@ -41,7 +41,7 @@ class TruncatedOpener:
 
     __slots__ = ("_changed", "_handle", "_inode", "_pages", "_state", "_write_through")
 
-    def __init__(self, handle: Handle, inode: int, pages: Pages | None, *, write_through: bool) -> None:
+    def __init__(self, handle: ZeroableDisk, inode: int, pages: Pages | None, *, write_through: bool) -> None:
         self._handle = handle
         self._inode = inode
         self._pages = pages
@@ -76,7 +76,7 @@ class TruncatedOpener:
             await self._drop(skipped, own_page)
             await self._drop(own_page, stop, limits.FUSE_DROP_OWN_PAGES_TIMEOUT_S)
 
-    async def _write(self, claim: Claim, offset: int, data: bytes | memoryview) -> int:
+    async def _write(self, claim: ClaimedRanges, offset: int, data: bytes | memoryview) -> int:
         count = 0
         try:
             count = await self._handle.write(offset, data, write_through=self._write_through)
@@ -84,7 +84,7 @@ class TruncatedOpener:
             self._end(claim, offset + count)
         return count
 
-    async def _claim(self, start: int, stop: int) -> Claim:
+    async def _claim(self, start: int, stop: int) -> ClaimedRanges:
         while self._state.waits(stop):
             await enter_trio()
             if self._changed is None:
@@ -92,13 +92,13 @@ class TruncatedOpener:
             await self._changed.wait()
         return self._state.claim(start, stop)
 
-    def _end(self, claim: Claim, written_to: int) -> None:
+    def _end(self, claim: ClaimedRanges, written_to: int) -> None:
         self._state.end(claim, written_to)
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
-    async def _zero(self, claim: Claim, unlocked: int) -> None:
+    async def _zero(self, claim: ClaimedRanges, unlocked: int) -> None:
         """Zero the gaps of a claim; behind ``unlocked`` there are pages that the call itself may hold locked."""
         while claim.gaps:
             await enter_trio()

@@ -32,7 +32,7 @@ BEYOND: Final = 1 << 63
 Range = tuple[int, int]
 
 
-class Claim:
+class ClaimedRanges:
     """One call under way: the ranges [start, stop) it zeroes, in order, and those of its bytes that were owed."""
 
     __slots__ = ("gaps", "own")
@@ -58,7 +58,7 @@ class Truncation:
     def __init__(self) -> None:
         # Disjoint, in order, none of them next to another.
         self._owed: list[Range] = []
-        self._claims: list[Claim] = []
+        self._claims: list[ClaimedRanges] = []
 
     @property
     def owed(self) -> list[Range]:
@@ -72,18 +72,18 @@ class Truncation:
         """Return whether a call that reaches up to ``stop`` has to wait for the zeroing of another one."""
         return any(claim.gaps and claim.gaps[0][0] < stop for claim in self._claims)
 
-    def claim(self, start: int, stop: int) -> Claim:
+    def claim(self, start: int, stop: int) -> ClaimedRanges:
         """Begin a call that writes [start, stop), or that moves the end to ``start`` (which is ``stop`` then)."""
         for other in self._claims:
             other.own = _without(other.own, start, stop)
         gaps = _within(self._owed, 0, start)
         own = _within(self._owed, start, stop)
         self._owed = _without(self._owed, 0, stop)
-        claim = Claim(gaps, own)
+        claim = ClaimedRanges(gaps, own)
         self._claims.append(claim)
         return claim
 
-    def end(self, claim: Claim, written_to: int) -> None:
+    def end(self, claim: ClaimedRanges, written_to: int) -> None:
         """Note that the call is over, and has written its own bytes up to ``written_to``."""
         self._claims.remove(claim)
         left = [*claim.gaps, *_without(claim.own, 0, written_to)]

@@ -2,8 +2,8 @@
 
 from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.attached.port import Port
-from meshfs.initiator.initiator import Initiator, Settings
+from meshfs.initiator.initiator import Initiator, InitiatorSettings
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
 
-__all__ = ["ExporterState", "Handle", "Initiator", "Port", "RemoteExporter", "Settings"]
+__all__ = ["ExporterState", "Handle", "Initiator", "InitiatorSettings", "Port", "RemoteExporter"]

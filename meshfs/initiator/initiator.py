@@ -11,7 +11,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Config, Node
+from meshfs.cluster.config import Config, NodeConfig
 from meshfs.cluster.keys import Keyring
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.attached.port_meter import PortMeter
@@ -20,13 +20,13 @@ from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.linux.interfaces import Interface, KnownInterfaces
-from meshfs.smb.auth import Initiator as Login
-from meshfs.telemetry.documents import DiskIo, RemoteExporterStatus
+from meshfs.smb.auth import Login
+from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
 
 logger = logging.getLogger(__name__)
 
 
-class Settings(Protocol):
+class InitiatorSettings(Protocol):
     """What an initiator has to be told."""
 
     @property
@@ -45,7 +45,7 @@ class Settings(Protocol):
 class Initiator:
     """Sessions to every exporter, ports to every disk they announce."""
 
-    def __init__(self, settings: Settings, *, policy: Policy | None = None) -> None:
+    def __init__(self, settings: InitiatorSettings, *, policy: Policy | None = None) -> None:
         self._settings = settings
         self._ports: dict[str, Port] = {}
         self._nursery: trio.Nursery | None = None
@@ -60,7 +60,7 @@ class Initiator:
             node.name: self._exporter(node) for node in settings.config.nodes if node.disks
         }
 
-    def _exporter(self, node: Node) -> RemoteExporter:
+    def _exporter(self, node: NodeConfig) -> RemoteExporter:
         multichannel = self._settings.config.multichannel
         return RemoteExporter(
             node.name,
@@ -75,7 +75,7 @@ class Initiator:
             io_timeout_s=self._settings.io_timeout_s,
         )
 
-    def reload(self, settings: Settings) -> None:
+    def reload(self, settings: InitiatorSettings) -> None:
         """Go by other settings of the same node from now on; the caller then looks at ``exporters`` again.
 
         Nodes that are gone lose their sessions, new ones get one, and the others keep theirs.
@@ -160,7 +160,7 @@ class Initiator:
         now = trio.current_time()
         return [exporter_status(exporter, now) for exporter in self.exporters.values()]
 
-    def io(self, disk_id: str) -> DiskIo:
+    def io(self, disk_id: str) -> DiskIoDocument:
         """Return what the openers of a disk got so far, for the mount's status; all zero before the first."""
         port, now = self._ports.get(disk_id), trio.current_time()
         return (PortMeter(now) if port is None else port.meter).status(now)
@@ -173,7 +173,7 @@ class Initiator:
         assert self._nursery is not None, "ports work while the initiator runs"
         self._nursery.start_soon(function)
 
-    def _ways(self, node: Node) -> Ways:
+    def _ways(self, node: NodeConfig) -> Ways:
         """The Unix socket of the node's own exporter; the networks to another's."""
         if node.name == self._settings.node:
             return UnixWay(node.socket)

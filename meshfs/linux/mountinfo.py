@@ -23,7 +23,7 @@ _POINT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Mount:
+class MountEntry:
     """One line of the table. `device` is the device number of the file system, as os.makedev returns it."""
 
     device: int
@@ -36,7 +36,7 @@ class Mount:
         return self.type in MESH_TYPES
 
 
-def read_mounts(path: Path = MOUNTINFO) -> list[Mount]:
+def read_mounts(path: Path = MOUNTINFO) -> list[MountEntry]:
     """Return the mounts that this process sees, the oldest first; an empty list if the file is missing."""
     try:
         return list(parse_mounts(path.read_bytes()))
@@ -44,7 +44,7 @@ def read_mounts(path: Path = MOUNTINFO) -> list[Mount]:
         return []
 
 
-def parse_mounts(mountinfo: bytes) -> Iterator[Mount]:
+def parse_mounts(mountinfo: bytes) -> Iterator[MountEntry]:
     """Parse lines of the form: id parent major:minor root point options ... - type source superoptions.
 
     Lines of any other form are skipped.
@@ -56,10 +56,10 @@ def parse_mounts(mountinfo: bytes) -> Iterator[Mount]:
             continue
         major, _, minor = fields[2].partition(b":")
         device = os.makedev(int(major), int(minor))
-        yield Mount(device, unescape(fields[_POINT]), os.fsdecode(described[0]), unescape(described[1]))
+        yield MountEntry(device, unescape(fields[_POINT]), os.fsdecode(described[0]), unescape(described[1]))
 
 
-def topmost(mounts: list[Mount], point: str) -> Mount | None:
+def topmost(mounts: list[MountEntry], point: str) -> MountEntry | None:
     """Return the mount in which a path lookup of `point` (absolute, without symlinks) ends: the newest one there."""
     return next((mount for mount in reversed(mounts) if mount.point == point), None)
 

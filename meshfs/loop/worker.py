@@ -36,7 +36,7 @@ class Worker:
 
     __slots__ = ("_coroutine", "_owner")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], owner: "Owner") -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], owner: "WorkerOwner") -> None:
         self._coroutine = coroutine
         self._owner = owner
 
@@ -103,7 +103,7 @@ class Worker:
         self._coroutine.close()
 
 
-class Owner(Protocol):
+class WorkerOwner(Protocol):
     """The code that starts workers. Its methods are called when a worker stops."""
 
     def idle(self, worker: Worker) -> None: ...

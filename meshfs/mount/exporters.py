@@ -5,14 +5,14 @@ from typing import Protocol
 
 import trio
 
-from meshfs.fuse.handles import Port
+from meshfs.fuse.handles import DiskPort
 from meshfs.initiator import ExporterState
 from meshfs.model import DiskInfo
 from meshfs.mount.settings import Settings
-from meshfs.telemetry.documents import DiskIo, RemoteExporterStatus
+from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
 
 
-class Exporter(Protocol):
+class ExporterView(Protocol):
     """What the mount reads of the session to one exporter."""
 
     @property
@@ -30,13 +30,13 @@ class Exporters(Protocol):
     on_change: Callable[[], None]
 
     @property
-    def exporters(self) -> Mapping[str, Exporter]: ...
+    def exporters(self) -> Mapping[str, ExporterView]: ...
 
-    def port(self, disk_id: str) -> Port: ...
+    def port(self, disk_id: str) -> DiskPort: ...
 
     def status(self) -> list[RemoteExporterStatus]: ...
 
-    def io(self, disk_id: str) -> DiskIo: ...
+    def io(self, disk_id: str) -> DiskIoDocument: ...
 
     def errors(self) -> Mapping[str, int]:
         """Return the count of I/O errors of each disk that was used so far."""

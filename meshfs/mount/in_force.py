@@ -3,7 +3,7 @@
 from typing import Final
 
 from meshfs.cluster.config_changes import Changes, Name, View, compare, mount_view
-from meshfs.cluster.config_watch import Loaded
+from meshfs.cluster.config_watch import LoadedConfig
 from meshfs.mount.settings import Settings
 
 #: Settings of the cluster that hold from the mount to the umount: every login goes by them.
@@ -17,11 +17,11 @@ class InForce:
         self._node = settings.node
         self._view: View = mount_view(settings.config, settings.node, settings.keyring.prints())
 
-    def changes(self, loaded: Loaded) -> Changes:
+    def changes(self, loaded: LoadedConfig) -> Changes:
         """Return in what a config that was read differs from what is in force."""
         return compare(self._view, mount_view(loaded.config, self._node, loaded.prints), UNTIL_REMOUNT)
 
-    def take(self, loaded: Loaded) -> None:
+    def take(self, loaded: LoadedConfig) -> None:
         """Put this config in force, except for what holds until the umount."""
         new = mount_view(loaded.config, self._node, loaded.prints)
         self._view = {**new, **{name: self._view[name] for name in UNTIL_REMOUNT}}

@@ -13,7 +13,7 @@ from meshfs.model import DiskInfo
 from meshfs.mount.exporters import Exporters
 from meshfs.mount.settings import Settings
 from meshfs.namespace.catalog import Catalog
-from meshfs.namespace.tree import Tree
+from meshfs.namespace.tree import MeshTree
 
 
 class Mesh:
@@ -21,7 +21,7 @@ class Mesh:
 
     def __init__(self, settings: Settings, initiator: Exporters, gone: GonePages) -> None:
         self.catalog = Catalog([node.name for node in settings.config.nodes])
-        self.tree = Tree(self.catalog.nodes, time.time_ns())
+        self.tree = MeshTree(self.catalog.nodes, time.time_ns())
         #: Set, and replaced by another, at every change of an exporter or of its disks.
         self.changed = trio.Event()
         #: Set when every exporter was reached or given up once.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config_watch import ConfigWatch, Loaded
+from meshfs.cluster.config_watch import ConfigWatch, LoadedConfig
 from meshfs.fuse.gone_pages import GonePages
 from meshfs.fuse.handles import OpenFiles
 from meshfs.fuse.operations import Operations
@@ -51,7 +51,7 @@ class Mount:
         initiator.on_change = self.mesh.refresh
         self.mesh.refresh()
 
-    def reload(self, settings: Settings, loaded: Loaded) -> None:
+    def reload(self, settings: Settings, loaded: LoadedConfig) -> None:
         """Go by other settings of the same node, which ``loaded`` was read for."""
         self.status.settings = settings
         self.in_force.take(loaded)

@@ -31,7 +31,7 @@ from meshfs.mount.settings import Settings
 from meshfs.mount.unmounting import OwnMount, unmount_when_free
 from meshfs.program.control import serve_control
 from meshfs.telemetry.fields import printable
-from meshfs.telemetry.metrics_place import MetricsPlace, Place, Server, Snapshot
+from meshfs.telemetry.metrics_place import ListeningServer, MetricsPlace, Place, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
                 nursery.cancel_scope.cancel()
 
 
-def _open_metrics(snapshot: Snapshot, place: Place) -> Server:
+def _open_metrics(snapshot: Snapshot, place: Place) -> ListeningServer:
     # The library takes time and memory, so it is loaded for those who use it.
     from meshfs.mount.metrics import open_mount_metrics
 

@@ -35,7 +35,7 @@ BLOCK_BYTES: Final = 4096
 _MODES: Final = {Access.READ_WRITE: 0o660, Access.READ_ONLY: 0o440, Access.NONE: 0}
 
 
-class Node:
+class TreeEntry:
     """Base class of all entries. ``mode`` includes the bits of the file type; times are ns since the epoch."""
 
     __slots__ = ("inode", "mode", "mtime_ns", "path")
@@ -47,7 +47,7 @@ class Node:
         self.mtime_ns = mtime_ns
 
 
-class Directory(Node):
+class Directory(TreeEntry):
     """A directory. Lookup finds all ``entries``; listing leaves out the names in ``hidden``."""
 
     __slots__ = ("entries", "hidden", "parent")
@@ -55,18 +55,18 @@ class Directory(Node):
     def __init__(self, path: str, inode: int, mtime_ns: int, parent: Self | None) -> None:
         super().__init__(path, inode, stat.S_IFDIR | 0o755, mtime_ns)
         self.parent = parent if parent is not None else self
-        self.entries: dict[bytes, Node] = {}
+        self.entries: dict[bytes, TreeEntry] = {}
         self.hidden: frozenset[bytes] = frozenset()
 
     @property
     def links(self) -> int:
         return 2 + sum(isinstance(entry, Directory) for entry in self.entries.values())
 
-    def listed(self) -> Iterator[tuple[bytes, Node]]:
+    def listed(self) -> Iterator[tuple[bytes, TreeEntry]]:
         return ((name, node) for name, node in self.entries.items() if name not in self.hidden)
 
 
-class Symlink(Node):
+class Symlink(TreeEntry):
     __slots__ = ("target",)
 
     def __init__(self, path: str, inode: int, mtime_ns: int, target: bytes) -> None:
@@ -74,7 +74,7 @@ class Symlink(Node):
         self.target = target
 
 
-class StatusFile(Node):
+class StatusFile(TreeEntry):
     """The status file. Its content is made at open for the opener, because not every user may see all users' I/O."""
 
     __slots__ = ()
@@ -83,7 +83,7 @@ class StatusFile(Node):
         super().__init__(path, inode, stat.S_IFREG | 0o444, mtime_ns)
 
 
-class DiskFile(Node):
+class DiskFile(TreeEntry):
     """A disk's file. ``disk`` is the catalog's last entry for it; ``instance`` is the device or image behind it."""
 
     __slots__ = ("disk", "instance")
@@ -128,14 +128,14 @@ class DiskFile(Node):
         return {XATTR_PREFIX + name.encode(): value.encode(errors="replace") for name, value in values.items() if value}
 
 
-class Tree:
+class MeshTree:
     """All nodes by inode number. Only ``update`` changes them."""
 
     def __init__(self, nodes: Sequence[str], now_ns: int) -> None:
         self._cluster_nodes = tuple(nodes)
         self._next_inode = ROOT_INODE
-        self._numbers: OrderedDict[tuple[type[Node], str], int] = OrderedDict()
-        self._by_inode: dict[int, Node] = {}
+        self._numbers: OrderedDict[tuple[type[TreeEntry], str], int] = OrderedDict()
+        self._by_inode: dict[int, TreeEntry] = {}
         # Inodes of disks' files that the current update removed, or whose disks grew.
         self._stale: list[int] = []
         self.root = self._directory("/", None, now_ns)
@@ -145,7 +145,7 @@ class Tree:
         self._hidden = hidden
         self.update({}, now_ns)
 
-    def get(self, inode: int) -> Node | None:
+    def get(self, inode: int) -> TreeEntry | None:
         """Return the node with that inode number, or None if there is none now."""
         return self._by_inode.get(inode)
 
@@ -181,7 +181,7 @@ class Tree:
         """Make ``directory`` hold exactly ``wanted``, in which mappings are directories and texts are symlinks."""
         before = dict(directory.listed())
         prefix = directory.path.rstrip("/") + "/"
-        after: dict[bytes, Node] = {}
+        after: dict[bytes, TreeEntry] = {}
         for name, what in wanted.items():
             key = name.encode()
             after[key] = self._entry(before.get(key), prefix + name, what, directory, now_ns)
@@ -192,8 +192,8 @@ class Tree:
             directory.mtime_ns = now_ns
         directory.entries = after
 
-    def _entry(self, old: Node | None, path: str, what: object, directory: Directory, now_ns: int) -> Node:
-        node: Node
+    def _entry(self, old: TreeEntry | None, path: str, what: object, directory: Directory, now_ns: int) -> TreeEntry:
+        node: TreeEntry
         if isinstance(what, CatalogDisk):
             if isinstance(old, DiskFile) and old.is_of(what):
                 if what.info.size_bytes > old.disk.info.size_bytes:
@@ -218,7 +218,7 @@ class Tree:
         self._by_inode[directory.inode] = directory
         return directory
 
-    def _drop(self, node: Node) -> None:
+    def _drop(self, node: TreeEntry) -> None:
         # A replaced symlink has the same number as the new one, which must stay.
         if self._by_inode.get(node.inode) is node:
             del self._by_inode[node.inode]
@@ -228,7 +228,7 @@ class Tree:
             for entry in node.entries.values():
                 self._drop(entry)
 
-    def _number(self, kind: type[Node], path: str) -> int:
+    def _number(self, kind: type[TreeEntry], path: str) -> int:
         key = (kind, path)
         number = self._numbers.get(key)
         if number is not None:

@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class UsageRates:
     """What a flow or a disk got per second of one window. ``share`` is its part of the cost that the disk served."""
 
     cost: float = 0.0
@@ -88,7 +88,7 @@ class FlowUsage:
     """
 
     counted: Counted
-    usage: Mapping[int, Usage]
+    usage: Mapping[int, UsageRates]
     latency_p50_s: float | None
     latency_p99_s: float | None
     disk_latency_p50_s: float | None
@@ -103,7 +103,7 @@ class DiskUsage:
     """
 
     flows: Mapping[FlowKey, FlowUsage]
-    usage: Mapping[int, Usage]
+    usage: Mapping[int, UsageRates]
     others: Counted
     flows_let_go: int
 
@@ -345,7 +345,7 @@ class DiskMeter:
             flows[key] = self._flow_usage(flow, disk, max(waits_since, flow.waited_until))
         return DiskUsage(flows, disk, self._others.counted(), self._flows_let_go)
 
-    def _flow_usage(self, flow: _Flow, disk: Mapping[int, Usage], waits_since: float) -> FlowUsage:
+    def _flow_usage(self, flow: _Flow, disk: Mapping[int, UsageRates], waits_since: float) -> FlowUsage:
         latency, disk_latency = flow.last_minute(self._second)
         return FlowUsage(
             flow.counted(),
@@ -358,22 +358,22 @@ class DiskMeter:
 
     def _usage(
         self, notes: _Notes[_Totals], window: int, disk_cost: float = 0.0, waits_since: float = math.inf
-    ) -> Usage:
+    ) -> UsageRates:
         """Return the usage over the ``window`` seconds before the current one.
 
         ``disk_cost`` is the cost of all flows, per second. ``waits_since`` is the time since when the flow has waited.
         """
         seconds = min(window, self._second)
         if not seconds:
-            return Usage()
+            return UsageRates()
         start = notes.before(self._second - seconds, _ZERO)
         end = notes.before(self._second, _ZERO)
         cost, completions, size, waited = ((after - before) / seconds for after, before in zip(end, start, strict=True))
         waited += max(0.0, min(1.0, (self._begin - waits_since) / seconds))
         cost = max(0.0, cost)
         share = min(1.0, cost / disk_cost) if disk_cost > 0 else 0.0
-        return Usage(cost, completions, size, share, waited >= BACKLOGGED_SHARE)
+        return UsageRates(cost, completions, size, share, waited >= BACKLOGGED_SHARE)
 
 
 #: The usage of a flow that was never served and does not wait.
-NO_USAGE: Final = FlowUsage(_Flow().counted(), {window: Usage() for window in WINDOWS_S}, None, None, None, None)
+NO_USAGE: Final = FlowUsage(_Flow().counted(), {window: UsageRates() for window in WINDOWS_S}, None, None, None, None)

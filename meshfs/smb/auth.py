@@ -1,6 +1,6 @@
 """Logins by SPNEGO (RFC 4178, MS-SPNG) with NTLMv2 (MS-NLMP): each step takes a token and returns a token.
 
-`Acceptor` is the exporter's end, and `Initiator` is the mount's end. NTLM is the only mechanism.
+`Acceptor` is the exporter's end, and `Login` is the mount's end. NTLM is the only mechanism.
 
 pyspnego supplies the tokens, the messages, the cryptography, and the whole initiating end. Its accepting end is not
 used, for four reasons:
@@ -313,7 +313,7 @@ def _av_flags(blob: bytes) -> int:
     return 0
 
 
-class Initiator:
+class Login:
     """Performs one login at another node's exporter, as `user` of any `domain`.
 
     The exporter proves its identity afterwards, because only a peer that knows the password can sign with

@@ -59,7 +59,7 @@ class SessionState(enum.Enum):
     ENDED = enum.auto()
 
 
-class Event(enum.Enum):
+class SmbEvent(enum.Enum):
     """Lists the events. A value is (number, role that causes the event); the role is None if nobody causes it."""
 
     # Any request or response that has no event of its own.
@@ -91,84 +91,84 @@ _C = ConnectionState
 _S = SessionState
 _State = TypeVar("_State", ConnectionState, SessionState)
 
-CONNECTION: Final[Mapping[ConnectionState, Mapping[Event, ConnectionState]]] = {
+CONNECTION: Final[Mapping[ConnectionState, Mapping[SmbEvent, ConnectionState]]] = {
     _C.NEW: {
-        Event.NEGOTIATE: _C.NEGOTIATING,
-        Event.CLOSE: _C.CLOSED,
+        SmbEvent.NEGOTIATE: _C.NEGOTIATING,
+        SmbEvent.CLOSE: _C.CLOSED,
     },
     _C.NEGOTIATING: {
-        Event.NEGOTIATED: _C.READY,
-        Event.AGAIN: _C.NEW,
-        Event.REFUSED: _C.CLOSED,
-        Event.CLOSE: _C.CLOSED,
+        SmbEvent.NEGOTIATED: _C.READY,
+        SmbEvent.AGAIN: _C.NEW,
+        SmbEvent.REFUSED: _C.CLOSED,
+        SmbEvent.CLOSE: _C.CLOSED,
     },
     _C.READY: {
-        Event.REQUEST: _C.READY,
-        Event.RESPONSE: _C.READY,
-        Event.CLOSE: _C.CLOSED,
+        SmbEvent.REQUEST: _C.READY,
+        SmbEvent.RESPONSE: _C.READY,
+        SmbEvent.CLOSE: _C.CLOSED,
     },
     _C.CLOSED: {
-        Event.CLOSE: _C.CLOSED,
+        SmbEvent.CLOSE: _C.CLOSED,
     },
 }
 
-SESSION: Final[Mapping[SessionState, Mapping[Event, SessionState]]] = {
+SESSION: Final[Mapping[SessionState, Mapping[SmbEvent, SessionState]]] = {
     _S.NEW: {
-        Event.SETUP: _S.AUTHENTICATING,
-        Event.LOST: _S.ENDED,
+        SmbEvent.SETUP: _S.AUTHENTICATING,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.AUTHENTICATING: {
-        Event.MORE: _S.CHALLENGED,
-        Event.GRANTED: _S.VALID,
-        Event.DENIED: _S.ENDED,
-        Event.LOST: _S.ENDED,
+        SmbEvent.MORE: _S.CHALLENGED,
+        SmbEvent.GRANTED: _S.VALID,
+        SmbEvent.DENIED: _S.ENDED,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.CHALLENGED: {
-        Event.SETUP: _S.AUTHENTICATING,
-        Event.LOST: _S.ENDED,
+        SmbEvent.SETUP: _S.AUTHENTICATING,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.VALID: {
-        Event.REQUEST: _S.VALID,
-        Event.RESPONSE: _S.VALID,
-        Event.SETUP: _S.REAUTHENTICATING,
-        Event.EXPIRE: _S.EXPIRED,
-        Event.LOGOFF: _S.LOGGING_OFF,
-        Event.LOST: _S.ENDED,
+        SmbEvent.REQUEST: _S.VALID,
+        SmbEvent.RESPONSE: _S.VALID,
+        SmbEvent.SETUP: _S.REAUTHENTICATING,
+        SmbEvent.EXPIRE: _S.EXPIRED,
+        SmbEvent.LOGOFF: _S.LOGGING_OFF,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.EXPIRED: {
-        Event.REQUEST: _S.EXPIRED,
-        Event.RESPONSE: _S.EXPIRED,
-        Event.SETUP: _S.REAUTHENTICATING,
-        Event.LOGOFF: _S.LOGGING_OFF,
-        Event.LOST: _S.ENDED,
+        SmbEvent.REQUEST: _S.EXPIRED,
+        SmbEvent.RESPONSE: _S.EXPIRED,
+        SmbEvent.SETUP: _S.REAUTHENTICATING,
+        SmbEvent.LOGOFF: _S.LOGGING_OFF,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.REAUTHENTICATING: {
-        Event.REQUEST: _S.REAUTHENTICATING,
-        Event.RESPONSE: _S.REAUTHENTICATING,
-        Event.MORE: _S.RECHALLENGED,
-        Event.GRANTED: _S.VALID,
-        Event.DENIED: _S.ENDED,
-        Event.LOST: _S.ENDED,
+        SmbEvent.REQUEST: _S.REAUTHENTICATING,
+        SmbEvent.RESPONSE: _S.REAUTHENTICATING,
+        SmbEvent.MORE: _S.RECHALLENGED,
+        SmbEvent.GRANTED: _S.VALID,
+        SmbEvent.DENIED: _S.ENDED,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.RECHALLENGED: {
-        Event.REQUEST: _S.RECHALLENGED,
-        Event.RESPONSE: _S.RECHALLENGED,
-        Event.SETUP: _S.REAUTHENTICATING,
-        Event.LOGOFF: _S.LOGGING_OFF,
-        Event.LOST: _S.ENDED,
+        SmbEvent.REQUEST: _S.RECHALLENGED,
+        SmbEvent.RESPONSE: _S.RECHALLENGED,
+        SmbEvent.SETUP: _S.REAUTHENTICATING,
+        SmbEvent.LOGOFF: _S.LOGGING_OFF,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.LOGGING_OFF: {
-        Event.RESPONSE: _S.LOGGING_OFF,
-        Event.LOGGED_OFF: _S.ENDED,
-        Event.LOST: _S.ENDED,
+        SmbEvent.RESPONSE: _S.LOGGING_OFF,
+        SmbEvent.LOGGED_OFF: _S.ENDED,
+        SmbEvent.LOST: _S.ENDED,
     },
     _S.ENDED: {
-        Event.LOST: _S.ENDED,
+        SmbEvent.LOST: _S.ENDED,
     },
 }
 
 
-def next_state(table: Mapping[_State, Mapping[Event, _State]], state: _State, event: Event, role: Role) -> _State:
+def next_state(table: Mapping[_State, Mapping[SmbEvent, _State]], state: _State, event: SmbEvent, role: Role) -> _State:
     """Return the state after ``event``. ``role`` is the role of this end.
 
     If ``state`` does not allow the event, raises RemoteProtocolError if the peer caused it, and LocalProtocolError if
@@ -187,11 +187,11 @@ class StateMachine(Generic[_State]):
 
     __slots__ = ("_role", "_table", "state")
 
-    def __init__(self, table: Mapping[_State, Mapping[Event, _State]], role: Role) -> None:
+    def __init__(self, table: Mapping[_State, Mapping[SmbEvent, _State]], role: Role) -> None:
         self.state: _State = next(iter(table))
-        self._table: Mapping[_State, Mapping[Event, _State]] = table
+        self._table: Mapping[_State, Mapping[SmbEvent, _State]] = table
         self._role = role
 
-    def happened(self, event: Event) -> None:
+    def happened(self, event: SmbEvent) -> None:
         """Go on to the state that ``event`` leads to. Raises as `next_state` does, and keeps the state then."""
         self.state = next_state(self._table, self.state, event, self._role)

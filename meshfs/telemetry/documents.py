@@ -6,7 +6,7 @@ reads through telemetry/records.py; a test compares the names there with these.
 
     MountStatus         the status file of a mount: /.meshfs/status
       MountExporter       an exporter as the mount sees it, with a PathStatus for each possible path
-      MountDisk           a disk, with the I/O of its openers so far (DiskIo)
+      MountDisk           a disk, with the I/O of its openers so far (DiskIoDocument)
       ProblemItem         a problem that the process has found in itself
     ReloadOutcome       the answer to "reload" on the control socket
 """
@@ -53,7 +53,7 @@ class Percentiles(TypedDict):
     p99: float | None
 
 
-class DiskIo(TypedDict):
+class DiskIoDocument(TypedDict):
     """The I/O of a disk's openers since the start.
 
     A histogram has the coarse buckets: at most 1, 5, 10, 100, 1000, 10000 ms, longer. ``*_time_s`` is its sum.
@@ -178,7 +178,7 @@ class MountDisk(TypedDict):
     present: bool
     opens: int
     local: bool
-    io: DiskIo
+    io: DiskIoDocument
 
 
 class ProcessFacts(TypedDict):

@@ -2,7 +2,7 @@
 
 ExporterStatus      the answer to "status" on the control socket of meshfsd
   DiskStatus          a disk that it offers
-  NodeUsage           the resources that a node holds, and their limits, for each node seen since the start
+  NodeUsageDocument   the resources that a node holds, and their limits, for each node seen since the start
   ProcessorTime       the time of the exporter's thread by node and class
 FlowsDocument       the answer to "flows" and "flows-set"
   DiskFlows           how one disk is shared
@@ -48,7 +48,7 @@ class Held(TypedDict):
     max: int
 
 
-class NodeUsage(TypedDict):
+class NodeUsageDocument(TypedDict):
     node: str
     connections: int
     connections_max: int
@@ -111,7 +111,7 @@ class ExporterFacts(ProcessFacts):
     state_folder: StateFolder
     connections: int
     sessions: list[SessionStatus]
-    nodes: list[NodeUsage]
+    nodes: list[NodeUsageDocument]
     memory: MemoryUse
     processor: list[ProcessorTime]
     disks: list[DiskStatus]

@@ -10,7 +10,7 @@ Place = tuple[str, int]
 Snapshot = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-class Server(Protocol):
+class ListeningServer(Protocol):
     """A server that listens at a place. Its implementation (prometheus.py) loads a library that few processes need."""
 
     async def run(self) -> None:
@@ -22,11 +22,11 @@ class Server(Protocol):
 class MetricsPlace:
     """Serves at the present place. ``open_server`` loads the library and listens at a place, or raises ConfigError."""
 
-    def __init__(self, open_server: Callable[[Place], Server]) -> None:
+    def __init__(self, open_server: Callable[[Place], ListeningServer]) -> None:
         self._open_server = open_server
         self._place: Place | None = None
-        self._server: Server | None = None
-        self._retired: list[Server] = []
+        self._server: ListeningServer | None = None
+        self._retired: list[ListeningServer] = []
         self._serving = trio.CancelScope()
 
     def move_to(self, place: Place | None) -> None:

@@ -5,7 +5,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from meshfs import limits
-from meshfs.smb.auth import Initiator
+from meshfs.smb.auth import Login
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import AccessMask, Command, Flags, NtStatus, SessionSetupFlags
 from meshfs.smb.messages import ChangeNotifyRequest, EchoRequest, FileId, SessionSetupRequest
@@ -48,7 +48,7 @@ def test_a_replayed_bind_never_has_two_messages_signed_under_one_nonce(stage: St
         session = logged_in(stage, stack, to_be_bound=True)
         recorder = Recorder(stack.enter_context(client(stage)))
         recorder.client.negotiate()
-        login = Initiator(ATTACKER, stage.password(ATTACKER), "")
+        login = Login(ATTACKER, stage.password(ATTACKER), "")
         recorder.client.security = session.session_security
         body = SessionSetupRequest(int(SessionSetupFlags.BINDING), 1, 0, login.step()[0] or b"").pack()
         message_id = recorder.client.send(Command.SESSION_SETUP, body, session_id=session.session_id, tree_id=0)

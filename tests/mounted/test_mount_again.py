@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.linux.mountinfo import Mount, read_mounts
+from meshfs.linux.mountinfo import MountEntry, read_mounts
 from meshlab.cluster.cluster import BIN, LocalCluster
 from support.commands import run
 
@@ -29,7 +29,7 @@ def idle_cluster(new_cluster: NewCluster, label: str) -> LocalCluster:
     return cluster
 
 
-def mounts_at(point: Path) -> list[Mount]:
+def mounts_at(point: Path) -> list[MountEntry]:
     return [mount for mount in read_mounts() if mount.point == str(point)]
 
 

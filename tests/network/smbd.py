@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.session.requests import OpenFile
+from meshfs.initiator.session.commands import RemoteOpen
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import FlushRequest
 
@@ -110,6 +110,6 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", base: Path) -> None
     raise RuntimeError(f"smbd does not answer: {(base / 'output').read_text()} {process.poll()}")
 
 
-async def flush_file(channel: Channel, file: OpenFile) -> None:
+async def flush_file(channel: Channel, file: RemoteOpen) -> None:
     """FLUSH, as an initiator sends it."""
     await channel.request(Command.FLUSH, FlushRequest(file.file_id).pack(), tree_id=file.tree.tree_id)

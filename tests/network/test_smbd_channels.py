@@ -13,14 +13,14 @@ from meshfs.buffers import BufferPool
 from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.bind import NoChannelOnThisPath, bind
+from meshfs.initiator.session.commands import RemoteOpen, close_file, open_file, query_interfaces
 from meshfs.initiator.session.login import log_in
 from meshfs.initiator.session.negotiation import Policy, validate_negotiation
-from meshfs.initiator.session.requests import OpenFile, close_file, open_file, query_interfaces
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass, Security
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm
 from meshlab.smb.stalling import Relay, Relays
 from tests.network.smbd import PASSWORD, USER, Smbd, flush_file, running_smbd
@@ -55,8 +55,8 @@ def smbd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smbd]:
 class Peer:
     """A session of ours with smbd, and the relays its channels go through."""
 
-    session: Session
-    file: OpenFile
+    session: InitiatorSession
+    file: RemoteOpen
     policy: Policy
     nursery: trio.Nursery
     relays: Relays
@@ -103,7 +103,7 @@ async def session_with(smbd: Smbd, policy: Policy, name: str) -> AsyncIterator[P
             root = await open_file(channel, tree, "", directory=True)
             file = await open_file(channel, tree, name, writable=True, disposition=CreateDisposition.OPEN_IF)
             lost: list[Channel] = []
-            session = Session(credentials, {IoClass.APP: tree}, root, lambda _, channel: lost.append(channel))
+            session = InitiatorSession(credentials, {IoClass.APP: tree}, root, lambda _, channel: lost.append(channel))
             session.add(channel)
             yield Peer(session, file, policy, nursery, relays, lost)
             await session.ask(lambda channel: close_file(channel, file))
@@ -199,7 +199,7 @@ async def test_a_write_that_comes_after_its_replay_and_a_newer_one_changes_nothi
 
 
 async def test_what_goes_on_while_channels_come_and_go(smbd: Smbd) -> None:
-    """`Session.ask` and its choice of channels, under losses in both directions."""
+    """`InitiatorSession.ask` and its choice of channels, under losses in both directions."""
     blocks = 64
     async with session_with(smbd, Policy(), "storm") as peer:
         session, done = peer.session, 0

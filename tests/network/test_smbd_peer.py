@@ -10,13 +10,13 @@ import trio
 from meshfs.buffers import BufferPool
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.session.commands import RemoteOpen, close_file, open_file
 from meshfs.initiator.session.login import log_in
 from meshfs.initiator.session.negotiation import Policy, validate_negotiation
-from meshfs.initiator.session.requests import OpenFile, close_file, open_file
 from meshfs.initiator.session.trees import connect_tree
 from meshfs.limits import KIB, MIB
 from meshfs.model import Security
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshfs.smb.constants import Cipher, CreateDisposition, Dialect, NtStatus, SigningAlgorithm
 from meshfs.transport.stream import connect_tcp
 from tests.network.smbd import PASSWORD, USER, Smbd, flush_file, running_smbd
@@ -45,7 +45,7 @@ async def logged_in(smbd: Smbd, policy: Policy, password: str = PASSWORD) -> Asy
 
 
 @asynccontextmanager
-async def opened(smbd: Smbd, policy: Policy, name: str) -> AsyncIterator[tuple[Channel, OpenFile]]:
+async def opened(smbd: Smbd, policy: Policy, name: str) -> AsyncIterator[tuple[Channel, RemoteOpen]]:
     with trio.fail_after(30):
         async with logged_in(smbd, policy) as channel:
             tree = await connect_tree(channel, "peer", "plain")
@@ -60,13 +60,13 @@ def same(got: bytes, expected: bytes) -> bool:
     return got == expected
 
 
-async def read(channel: Channel, file: OpenFile, offset: int, length: int) -> bytes:
+async def read(channel: Channel, file: RemoteOpen, offset: int, length: int) -> bytes:
     deadline = trio.current_time() + 20
     slot = channel.start_read(file.tree.tree_id, file.file_id, offset, length, deadline)
     return bytes(await slot)
 
 
-async def write(channel: Channel, file: OpenFile, offset: int, data: bytes) -> int:
+async def write(channel: Channel, file: RemoteOpen, offset: int, data: bytes) -> int:
     deadline = trio.current_time() + 20
     slot = channel.start_write(file.tree.tree_id, file.file_id, offset, data, deadline, write_through=False)
     count: int = await slot

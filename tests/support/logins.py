@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshfs.smb.auth import Acceptor, Accounts, Initiator
+from meshfs.smb.auth import Acceptor, Accounts, Login
 
 PASSWORD = "tGzr3y0T-_uYc8Q0yS3bqk1zjP7wV5aGm2fXnL9oHdE"
 
@@ -20,7 +20,7 @@ def new_acceptor() -> Acceptor:
     return Acceptor(ACCOUNTS.find, "exporter-of-a-long-name")
 
 
-def log_in(initiator: Initiator, acceptor: Acceptor, hint: bytes | None = None) -> None:
+def log_in(initiator: Login, acceptor: Acceptor, hint: bytes | None = None) -> None:
     token, _ = initiator.step(hint)
     for _ in range(4):
         assert token is not None
@@ -35,7 +35,7 @@ def log_in(initiator: Initiator, acceptor: Acceptor, hint: bytes | None = None) 
 
 def client_tokens(password: str = PASSWORD, user: str = "n1") -> tuple[Acceptor, bytes]:
     """An acceptor that has sent its challenge, and the AUTHENTICATE token it waits for."""
-    acceptor, initiator = new_acceptor(), Initiator(user, password, "demo")
+    acceptor, initiator = new_acceptor(), Login(user, password, "demo")
     first, _ = initiator.step()
     assert first is not None
     challenge, _ = acceptor.step(first)

@@ -14,7 +14,7 @@ from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy, check
 from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.learn.depth import DepthControl
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 from meshlab.models.devices import HddDevice, PipeDevice, ServerDevice, Times
 from meshlab.models.queue_checks import Order, Trace
 from meshlab.models.queue_simulation import Recorder, Simulation
@@ -49,7 +49,7 @@ class KnownCosts(CostModel):
             return self.write_fixed_s + self.write_byte_s * length
         return self.flush_fixed_s
 
-    def learn(self, window: Window) -> None:
+    def learn(self, window: Observation) -> None:
         """Nothing is left to learn."""
 
 
@@ -60,7 +60,7 @@ class FixedDepth(DepthControl):
         super().__init__(depth)
         self.depth = depth
 
-    def learn(self, window: Window, cost_s: float) -> None:
+    def learn(self, window: Observation, cost_s: float) -> None:
         """It stays."""
 
 

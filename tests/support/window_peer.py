@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from meshfs import limits
-from meshfs.initiator.channel.credits import Lane, Window
+from meshfs.initiator.channel.credits import ChannelCredits, Lane
 from meshfs.model import IoClass
 from meshfs.smb.credits import CreditAccount
 
@@ -26,7 +26,7 @@ class Peer:
         self.credits = CreditAccount()
         self.credits.grant(credits - self.credits.available)
         self.total = credits
-        self.window: Window[Ask] = Window(self.credits)
+        self.window: ChannelCredits[Ask] = ChannelCredits(self.credits)
         self.in_flight: list[Ask] = []
         #: All that were started after waiting, in order.
         self.granted: list[Ask] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
 from meshctl.main_types import Subparsers
-from meshctl.sources import Exporter, exporters_here
+from meshctl.sources import LocalExporter, exporters_here
 from meshfs.errors import ConfigError
 from meshfs.telemetry.problems import Problem, Severity
 from meshfs.telemetry.records import DiskPolicyRecord, FlowPolicyRecord, FlowsDiskRecord, FlowsRecord
@@ -137,7 +137,7 @@ def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[
     return show([answer], [] if answer.error else names, arguments.json, different)
 
 
-def one_exporter(arguments: argparse.Namespace, node: str) -> Exporter:
+def one_exporter(arguments: argparse.Namespace, node: str) -> LocalExporter:
     """Return the exporter to change. Raises ConfigError if several exporters or none may be meant."""
     if node and any(name != node for name in arguments.node):
         raise ConfigError(f"{arguments.disk} is a disk of {node}, not of {', '.join(arguments.node)}")

@@ -5,7 +5,7 @@ from textwrap import wrap
 from typing import Final
 
 from meshctl import flows, table
-from meshctl.rates import TOTALS, ExporterSide, Group, Interval, MountSide, Row, totals
+from meshctl.rates import TOTALS, ExporterSide, Interval, MountSide, RateGroup, RateRow, totals
 from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
 from meshfs.telemetry.records import (
     FlowRecord,
@@ -102,7 +102,7 @@ def _mount_lines(side: MountSide) -> list[str]:
     return [head, *_block(_DISKS, [_disk_row(side, row) for row in busiest], left=("DISK", "WHERE", "STATE"))]
 
 
-def _disk_row(side: MountSide, row: Row[MountDiskRecord]) -> list[str]:
+def _disk_row(side: MountSide, row: RateRow[MountDiskRecord]) -> list[str]:
     disk, came, io = row.what, row.traffic, row.what.io
     rates = [side.per_s(n) if came else None for n in _per_kind(row)]
     return [
@@ -120,7 +120,7 @@ def _disk_row(side: MountSide, row: Row[MountDiskRecord]) -> list[str]:
     ]
 
 
-def _exporter_disk_lines(side: ExporterSide, group: Group[FlowsDiskRecord, FlowRecord]) -> list[str]:
+def _exporter_disk_lines(side: ExporterSide, group: RateGroup[FlowsDiskRecord, FlowRecord]) -> list[str]:
     head = flows.headline(side.answer.read(FlowsRecord).node, group.of)
     if not group.rows:
         return [head]
@@ -128,7 +128,7 @@ def _exporter_disk_lines(side: ExporterSide, group: Group[FlowsDiskRecord, FlowR
     return [head, *_block(_FLOWS, [_flow_row(side, row) for row in largest], left=("NODE", "CLASS", "HELD"))]
 
 
-def _flow_row(side: ExporterSide, row: Row[FlowRecord]) -> list[str]:
+def _flow_row(side: ExporterSide, row: RateRow[FlowRecord]) -> list[str]:
     flow, came = row.what, row.traffic
     return [
         flow.node,
@@ -147,7 +147,7 @@ def _flow_row(side: ExporterSide, row: Row[FlowRecord]) -> list[str]:
     ]
 
 
-def _per_kind(row: Row[MountDiskRecord]) -> tuple[int, ...]:
+def _per_kind(row: RateRow[MountDiskRecord]) -> tuple[int, ...]:
     came = row.traffic
     if came is None:
         return (0,) * 5
@@ -162,7 +162,7 @@ def _share(flow: FlowRecord) -> float:
     return flow.share.second or 0.0
 
 
-def _utilisation(group: Group[FlowsDiskRecord, FlowRecord]) -> float:
+def _utilisation(group: RateGroup[FlowsDiskRecord, FlowRecord]) -> float:
     return group.of.utilisation.second or 0.0
 
 

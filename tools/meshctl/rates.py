@@ -56,7 +56,7 @@ Of = TypeVar("Of", bound=MountRecord | FlowsDiskRecord)
 
 
 @dataclass(frozen=True)
-class Row(Generic[What]):
+class RateRow(Generic[What]):
     """Holds a disk of a mount, or a flow of an exporter's disk. ``traffic`` is its I/O in the interval, if known."""
 
     what: What
@@ -68,11 +68,11 @@ class Row(Generic[What]):
 
 
 @dataclass(frozen=True)
-class Group(Generic[Of, What]):
+class RateGroup(Generic[Of, What]):
     """Holds the disks of a mount, or the flows of one disk."""
 
     of: Of
-    rows: tuple[Row[What], ...]
+    rows: tuple[RateRow[What], ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Side(Generic[Of, What]):
 
     answer: Answer
     elapsed_s: float | None
-    groups: tuple[Group[Of, What], ...]
+    groups: tuple[RateGroup[Of, What], ...]
 
     def per_s(self, number: int) -> float | None:
         return number / self.elapsed_s if self.elapsed_s else None
@@ -141,8 +141,8 @@ def between(before: Traffic | None, after: Traffic | None) -> Traffic | None:
 def mount_side(before: Reading | None, after: Reading) -> MountSide:
     old = {disk.id: traffic(disk.io) for disk in before.answer.read(MountRecord).disks} if before else {}
     mount = after.answer.read(MountRecord)
-    rows = tuple(Row(disk, between(old.get(disk.id), traffic(disk.io))) for disk in mount.disks)
-    return _side(before, after, (Group(mount, rows),))
+    rows = tuple(RateRow(disk, between(old.get(disk.id), traffic(disk.io))) for disk in mount.disks)
+    return _side(before, after, (RateGroup(mount, rows),))
 
 
 def exporter_side(before: Reading | None, after: Reading) -> ExporterSide:
@@ -150,9 +150,9 @@ def exporter_side(before: Reading | None, after: Reading) -> ExporterSide:
     for disk in before.answer.read(FlowsRecord).disks if before else ():
         old |= {_flow_key(disk, flow): traffic(flow) for flow in disk.flows}
 
-    def group(disk: FlowsDiskRecord) -> Group[FlowsDiskRecord, FlowRecord]:
-        return Group(
-            disk, tuple(Row(flow, between(old.get(_flow_key(disk, flow)), traffic(flow))) for flow in disk.flows)
+    def group(disk: FlowsDiskRecord) -> RateGroup[FlowsDiskRecord, FlowRecord]:
+        return RateGroup(
+            disk, tuple(RateRow(flow, between(old.get(_flow_key(disk, flow)), traffic(flow))) for flow in disk.flows)
         )
 
     return _side(before, after, tuple(group(disk) for disk in after.answer.read(FlowsRecord).disks))
@@ -201,7 +201,7 @@ def document(interval: Interval) -> dict[str, Any]:
     }
 
 
-def _side(before: Reading | None, after: Reading, groups: tuple[Group[Of, What], ...]) -> Side[Of, What]:
+def _side(before: Reading | None, after: Reading, groups: tuple[RateGroup[Of, What], ...]) -> Side[Of, What]:
     if after.answer.error:
         return Side(after.answer, None, ())
     if before is None or _restarted(before.answer, after.answer) or after.at_s <= before.at_s:
@@ -209,8 +209,8 @@ def _side(before: Reading | None, after: Reading, groups: tuple[Group[Of, What],
     return Side(after.answer, after.at_s - before.at_s, groups)
 
 
-def _unrated(group: Group[Of, What]) -> Group[Of, What]:
-    return Group(group.of, tuple(Row(row.what, None) for row in group.rows))
+def _unrated(group: RateGroup[Of, What]) -> RateGroup[Of, What]:
+    return RateGroup(group.of, tuple(RateRow(row.what, None) for row in group.rows))
 
 
 def _restarted(before: Answer, after: Answer) -> bool:
@@ -235,7 +235,7 @@ def _about(side: MountSide | ExporterSide) -> dict[str, Any]:
     return {**about, "error": side.answer.error} if side.answer.error else about
 
 
-def _row(side: Side[Of, What], row: Row[What]) -> dict[str, Any]:
+def _row(side: Side[Of, What], row: RateRow[What]) -> dict[str, Any]:
     if row.traffic is None:
         return {**row.what.raw, "interval": None}
     came = vars(row.traffic)

@@ -37,7 +37,7 @@ __all__ = [
     "NOT_ALLOWED",
     "NO_MOUNT",
     "Answer",
-    "Exporter",
+    "LocalExporter",
     "NoAnswer",
     "answer_of",
     "ask_exporter",
@@ -94,7 +94,7 @@ def ask_exporter(config_path: str, node: str | None) -> Answer:
 
 
 @dataclass(frozen=True)
-class Exporter:
+class LocalExporter:
     """Asks a node's exporter on this machine, at its control socket."""
 
     node: str
@@ -108,12 +108,12 @@ class Exporter:
         return answer_of(self.source, partial(read_control, self.control_socket, request), EXPORTER_SILENT)
 
 
-def exporter(config: cluster_config.Config, node: str) -> Exporter:
+def exporter(config: cluster_config.Config, node: str) -> LocalExporter:
     """Return the exporter of a node. Raises ConfigError for a node that the config does not have."""
-    return Exporter(node, config.node(node).control_socket)
+    return LocalExporter(node, config.node(node).control_socket)
 
 
-def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[Exporter]:
+def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[LocalExporter]:
     """Return the exporters of the chosen nodes. If none is chosen, return those that run on this machine.
 
     Raises ConfigError for a bad config, for an unknown node, and if no exporter of the config runs here.
@@ -127,7 +127,7 @@ def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[Exporter]:
     return found
 
 
-def exporters_running(config_path: Path) -> list[Exporter]:
+def exporters_running(config_path: Path) -> list[LocalExporter]:
     """Return the config's exporters whose control socket is on this machine. Raises ConfigError for a bad config."""
     config = cluster_config.load(config_path)
     found = [exporter(config, node.name) for node in config.nodes]

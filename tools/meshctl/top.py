@@ -19,7 +19,7 @@ from meshctl.rates import ExporterSide, Interval, MountSide, Reading, document, 
 from meshctl.screen import Bell, Printer, Screen
 from meshctl.sources import (
     CONFIG_DEFAULT,
-    Exporter,
+    LocalExporter,
     answer_of,
     ask_mounts,
     exporters_here,
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         return watch(mounts, flows, view, arguments)
 
 
-def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
+def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[LocalExporter]]:
     """Return the named mounts and exporters. If none is named, return all of this machine.
 
     Raises ConfigError if there is neither a mount nor an exporter.
@@ -101,7 +101,7 @@ def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[Exporter]]:
     if arguments.mountpoint:
         return arguments.mountpoint, []
     points = mount_points()
-    found: list[Exporter] = []
+    found: list[LocalExporter] = []
     for path in {mount.read(MountRecord).config for mount in ask_mounts(points)} - {""} if points else ():
         # A config that was damaged after the mount had started must not hide the mount.
         with suppress(ConfigError):

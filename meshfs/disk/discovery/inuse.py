@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meshfs.linux.mountinfo import Mount, read_mounts, unescape
+from meshfs.linux.mountinfo import MountEntry, read_mounts, unescape
 
 # File systems that hold device files and answer without a server or a device.
 _IN_MEMORY: Final = ("devtmpfs", "tmpfs", "ramfs")
@@ -106,7 +106,7 @@ def gather(disk_path: Path, proc_root: Path = Path("/proc"), sys_root: Path = Pa
 Reached = Callable[[str], bool]
 
 
-def reached(mounts: Sequence[Mount], disk_path: str) -> Reached:
+def reached(mounts: Sequence[MountEntry], disk_path: str) -> Reached:
     """Return a function that tells whether a path is in the file system of ``disk_path``, or in memory as /dev is."""
     own = holder(mounts, disk_path)
 
@@ -117,9 +117,9 @@ def reached(mounts: Sequence[Mount], disk_path: str) -> Reached:
     return is_reached
 
 
-def holder(mounts: Sequence[Mount], path: str) -> Mount | None:
+def holder(mounts: Sequence[MountEntry], path: str) -> MountEntry | None:
     """Return the mount that contains an absolute path without symlinks. The path itself is not accessed."""
-    found: Mount | None = None
+    found: MountEntry | None = None
     for mount in mounts:
         inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
         # If two mounts have the same mount point, the newer one hides the older one.
@@ -128,7 +128,7 @@ def holder(mounts: Sequence[Mount], path: str) -> Mount | None:
     return found
 
 
-def mounted(mounts: Iterable[Mount], looked_at: Reached) -> Iterator[tuple[Identity, str]]:
+def mounted(mounts: Iterable[MountEntry], looked_at: Reached) -> Iterator[tuple[Identity, str]]:
     """Yield the devices of the mounts, each with its mount point."""
     for mount in mounts:
         yield ("dev", mount.device), mount.point

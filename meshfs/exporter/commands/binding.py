@@ -20,7 +20,7 @@ import logging
 from meshfs import limits
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.state.bind import Bind
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
@@ -30,7 +30,7 @@ from meshfs.smb.connection import Negotiated, Protection
 from meshfs.smb.constants import Capabilities, Dialect, Flags, NtStatus, SessionFlags, SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
 from meshfs.smb.security import BindSecurity, ChannelSecurity, bound_security
-from meshfs.smb.states import Event, SessionState
+from meshfs.smb.states import SessionState, SmbEvent
 
 logger = logging.getLogger(__name__)
 
@@ -176,18 +176,18 @@ def _bind_of(request: Request, session: Session) -> Bind:
 
 
 def _step(request: Request, session: Session, under_way: Bind, body: SessionSetupRequest) -> None:
-    under_way.happened(Event.SETUP)
+    under_way.happened(SmbEvent.SETUP)
     under_way.preauth.update(request.message.view)
     try:
         token, done = under_way.login.step(body.security_buffer)
     except AuthenticationError as error:
-        under_way.happened(Event.DENIED)
+        under_way.happened(SmbEvent.DENIED)
         raise StatusError(NtStatus.LOGON_FAILURE, str(error)) from error
     if done:
         _grant(request, session, under_way, token or b"")
         return
-    under_way.happened(Event.MORE)
-    request.peer.on_stage(Stage.LOGGING_IN)
+    under_way.happened(SmbEvent.MORE)
+    request.peer.on_stage(AdmissionStage.LOGGING_IN)
     frame = request.reply(SessionSetupResponse(0, token or b"").pack(), NtStatus.MORE_PROCESSING_REQUIRED)
     if frame is not None:
         under_way.preauth.update(memoryview(frame)[4:])
@@ -196,7 +196,7 @@ def _step(request: Request, session: Session, under_way: Bind, body: SessionSetu
 def _grant(request: Request, session: Session, under_way: Bind, token: bytes) -> None:
     peer, user = request.peer, under_way.login.user
     if user != session.user:
-        under_way.happened(Event.DENIED)
+        under_way.happened(SmbEvent.DENIED)
         raise StatusError(NtStatus.ACCESS_DENIED, f"session of {session.user} bound by {user}")
     # Other binds of the session may have been granted since this one began.
     _check_connections(peer, user)
@@ -210,7 +210,7 @@ def _grant(request: Request, session: Session, under_way: Bind, token: bytes) ->
         under_way.login.session_key,
         under_way.preauth.value,
     )
-    under_way.happened(Event.GRANTED)
+    under_way.happened(SmbEvent.GRANTED)
     peer.end_bind(session.id)
     _join(session, peer)
     session.channels[peer] = peer.connection.security[session.id] = request.security = security

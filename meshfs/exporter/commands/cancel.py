@@ -1,8 +1,8 @@
 """CANCEL: a session takes one of its own requests back (MS-SMB2 3.3.5.16).
 
 CANCEL has no reply and takes no credit. What would let a peer have work done for nothing is bounded instead: a
-connection sends no more CANCELs than it has used message ids (`Engine`), and finding what one means costs the same
-however much is in flight, by `Peer.cancellable`: the requests of the connection that can still be given up, by
+connection sends no more CANCELs than it has used message ids (`ConnectionEngine`), and finding what one means costs the
+same however much is in flight, by `Peer.cancellable`: the requests of the connection that can still be given up, by
 their message id.
 
     at a disk's queue              taken from there, and answered with CANCELLED

@@ -6,7 +6,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.kind import find_open
 from meshfs.exporter.rules.holdings import Resource
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.messages import ChangeNotifyRequest, ChangeNotifyResponse
 
@@ -42,7 +42,7 @@ def change_notify(request: Request) -> None:
     directory.watchers[changed] = None
 
 
-def _answer(request: Request, directory: Directory, output_bytes_max: int) -> None:
+def _answer(request: Request, directory: DirectoryState, output_bytes_max: int) -> None:
     """Answer a CHANGE_NOTIFY with the changes, or with the demand to list the directory again."""
     changes = directory.take(output_bytes_max)
     if changes is None:

@@ -3,13 +3,13 @@
 from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules import negotiation
-from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.state.peer import Peer
 from meshfs.smb.auth import negotiate_hint
 from meshfs.smb.connection import Message, Smb1Opening
 from meshfs.smb.constants import Command, Dialect, NtStatus
 from meshfs.smb.messages import NegotiateRequest
-from meshfs.smb.states import Event
+from meshfs.smb.states import SmbEvent
 
 
 def negotiate(peer: Peer, message: Message) -> None:
@@ -17,13 +17,13 @@ def negotiate(peer: Peer, message: Message) -> None:
 
     A NEGOTIATE in the form of SMB 1 does not count (3.3.5.3.1): one of SMB 2 has to follow.
     """
-    peer.happened(Event.NEGOTIATE if message.command == Command.NEGOTIATE else Event.REQUEST)
+    peer.happened(SmbEvent.NEGOTIATE if message.command == Command.NEGOTIATE else SmbEvent.REQUEST)
     if message.next is not None:
         raise RemoteProtocolError("NEGOTIATE in a compound")
     request, negotiated, exporter = Request(peer, message), peer.connection.negotiated, peer.exporter
     hint, now = negotiate_hint(), exporter.now_filetime()
     if isinstance(message, Smb1Opening):
-        peer.happened(Event.AGAIN)
+        peer.happened(SmbEvent.AGAIN)
         reply = negotiation.negotiate_again(security=exporter.security, guid=exporter.guid, hint=hint, filetime=now)
         request.reply(reply.pack())
         return
@@ -40,12 +40,12 @@ def negotiate(peer: Peer, message: Message) -> None:
         status = error.status if isinstance(error, StatusError) else NtStatus.INVALID_PARAMETER
         exporter.count("negotiations_refused")
         peer.log_warning("NEGOTIATE refused: %s", error)
-        peer.happened(Event.REFUSED)
+        peer.happened(SmbEvent.REFUSED)
         request.fail(status)
         peer.closing = True
         return
-    peer.happened(Event.NEGOTIATED)
-    peer.on_stage(Stage.NEGOTIATED)
+    peer.happened(SmbEvent.NEGOTIATED)
+    peer.on_stage(AdmissionStage.NEGOTIATED)
     frame = request.reply(reply.pack())
     if negotiated.dialect is Dialect.SMB_3_1_1 and frame is not None:
         negotiated.preauth.update(message.view)

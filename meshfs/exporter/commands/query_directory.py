@@ -18,7 +18,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.kind import Kind, find_open
 from meshfs.exporter.rules.turns import ProcessorFlow
-from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, Directory, Position
+from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, DirectoryState, Position
 from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import NtStatus, QueryDirectoryFlags
 from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries, is_directory_class
@@ -62,7 +62,7 @@ class _Page:
         "flow",
     )
 
-    def __init__(self, request: Request, opened: Kind, body: QueryDirectoryRequest, directory: Directory) -> None:
+    def __init__(self, request: Request, opened: Kind, body: QueryDirectoryRequest, directory: DirectoryState) -> None:
         self._request = request
         self._opened = opened
         self._body = body

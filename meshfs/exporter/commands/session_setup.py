@@ -4,7 +4,7 @@ from meshfs import limits
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.commands.binding import bind, take_keys
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.state.closing import nobody
 from meshfs.exporter.state.session import Session
 from meshfs.model import Security
@@ -19,7 +19,7 @@ from meshfs.smb.constants import (
 )
 from meshfs.smb.messages import LogoffRequest, LogoffResponse, SessionSetupRequest, SessionSetupResponse
 from meshfs.smb.security import channel_security
-from meshfs.smb.states import Event
+from meshfs.smb.states import SmbEvent
 
 
 def session_setup(request: Request) -> None:
@@ -32,7 +32,7 @@ def session_setup(request: Request) -> None:
         bind(request, body)
         return
     session = _session_of(request)
-    session.happened(Event.SETUP)
+    session.happened(SmbEvent.SETUP)
     request.session, request.session_id = session, session.id
     login = session.logins.get(peer)
     if login is None:
@@ -46,8 +46,8 @@ def session_setup(request: Request) -> None:
         return
     reply = SessionSetupResponse(0, token or b"")
     if not done:
-        session.happened(Event.MORE)
-        peer.on_stage(Stage.LOGGING_IN)
+        session.happened(SmbEvent.MORE)
+        peer.on_stage(AdmissionStage.LOGGING_IN)
         frame = request.reply(reply.pack(), NtStatus.MORE_PROCESSING_REQUIRED)
         if frame is not None and not session.user:
             session.preauth.update(memoryview(frame)[4:])
@@ -79,7 +79,7 @@ def _deny(request: Request, session: Session, why: str) -> None:
     peer = request.peer
     peer.exporter.count("logins_denied")
     peer.log_warning("login denied: %s", why)
-    session.happened(Event.DENIED)
+    session.happened(SmbEvent.DENIED)
     peer.exporter.sessions.end(session, nobody)
     request.fail(NtStatus.LOGON_FAILURE)
 
@@ -88,7 +88,7 @@ def _refuse_one_more(request: Request, session: Session, why: str) -> None:
     """Refuse a login that was right, because the node has as many sessions or connections as it may have."""
     exporter = request.peer.exporter
     exporter.limit_reached(why)
-    session.happened(Event.DENIED)
+    session.happened(SmbEvent.DENIED)
     exporter.sessions.end(session, nobody)
     request.fail(NtStatus.INSUFFICIENT_RESOURCES)
 
@@ -115,7 +115,7 @@ def _logged_in(
         # What it still has at a disk holds up the new session's opens of that disk only (kinds/disk/create.py).
         peer.log_info("node %s ends its previous session", session.user)
         exporter.sessions.end(previous, nobody)
-    session.happened(Event.GRANTED)
+    session.happened(SmbEvent.GRANTED)
     if not peer.closed:
         peer.logged_in(exporter.usage.of(session.user))
     exporter.count("logins")
@@ -154,11 +154,11 @@ def logoff(request: Request) -> None:
     """End the session. The answer comes when nothing of it is at a disk any more."""
     LogoffRequest.unpack(request.message.body)
     session, peer = request.session, request.peer
-    session.happened(Event.LOGOFF)
+    session.happened(SmbEvent.LOGOFF)
     peer.log_info("node %s logged off", session.user)
 
     def ended() -> None:
-        session.happened(Event.LOGGED_OFF)
+        session.happened(SmbEvent.LOGGED_OFF)
         request.reply(LogoffResponse().pack())
 
     peer.exporter.sessions.end(session, ended)

@@ -8,7 +8,7 @@ from meshfs.exporter.state.session import Session
 from meshfs.smb.constants import NtStatus
 
 
-class Waiting:
+class AsyncCommand:
     """An asynchronous request that was not answered yet. Its connection has it by AsyncId and by message id."""
 
     __slots__ = ("_abort", "request")
@@ -38,7 +38,7 @@ class Waiting:
         self.request.fail(status)
 
 
-def wait(request: Request, abort: Callable[[], None]) -> Waiting:
+def wait(request: Request, abort: Callable[[], None]) -> AsyncCommand:
     """Send the interim reply of a request that is answered later, by `Request.reply`.
 
     ``abort`` is called when it waits no longer: at a CANCEL, or when its open or its connection ends. Raises
@@ -48,6 +48,6 @@ def wait(request: Request, abort: Callable[[], None]) -> Waiting:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")
     if not request.is_last:
         raise StatusError(NtStatus.INTERNAL_ERROR, "only the last of a compound may wait")
-    waiting = Waiting(request, abort)
+    waiting = AsyncCommand(request, abort)
     request.go_asynchronous(waiting)
     return waiting

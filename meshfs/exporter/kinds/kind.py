@@ -28,7 +28,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.facts import index_number, volume_serial
 from meshfs.exporter.rules.channel_sequence import refuses
 from meshfs.exporter.rules.locks import Lockable
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Open
 from meshfs.smb.constants import AccessMask, Flags, NtStatus
@@ -116,7 +116,7 @@ class Kind(Open):
 
     # --- directories -------------------------------------------------------------------
 
-    def as_listable(self) -> Directory:
+    def as_listable(self) -> DirectoryState:
         """What the open of a directory keeps. Raises StatusError where it is of none, or has no right to list it."""
         if self.directory is None:
             raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} is no directory")

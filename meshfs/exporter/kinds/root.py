@@ -11,9 +11,9 @@ from meshfs.exporter.kinds.facts import volume_serial
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.exporter.state.open import Owner
+from meshfs.exporter.state.open import OwningSession
 from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import CreateAction, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import FileFacts, NamePattern
@@ -26,11 +26,13 @@ class RootOpen(Kind):
     """An open of the root. ``watched`` has the directories of all such opens: changes of the disks are told to them."""
 
     __slots__ = ("_watched",)
-    directory: Directory
+    directory: DirectoryState
 
-    def __init__(self, session: Owner, tree: Tree, file_id: int, access: int, watched: dict[Directory, None]) -> None:
+    def __init__(
+        self, session: OwningSession, tree: Tree, file_id: int, access: int, watched: dict[DirectoryState, None]
+    ) -> None:
         super().__init__(session, tree, file_id, access, "")
-        self.directory = Directory()
+        self.directory = DirectoryState()
         self._watched = watched
         watched[self.directory] = None
 

@@ -15,10 +15,10 @@ Groups do not compete with each other, except that all strangers share one bound
 nothing from a node's address. Behind the address of a node there may be an attacker as well (on the same machine, or
 behind the same NAT); there the stages help.
 
-Each stage of a login (`Stage`) has the bound to itself, and past it the connection that has been in that stage for the
-longest is ended. Were the bound one for all stages, either those that came far could be held open to lock newcomers
-out, or those that send nothing could push out others in the middle of a login. As it is, whoever passes each stage
-within the time in which the attacker fills it anew gets in, and the later a stage, the more work it is to fill:
+Each stage of a login (`AdmissionStage`) has the bound to itself, and past it the connection that has been in that stage
+for the longest is ended. Were the bound one for all stages, either those that came far could be held open to lock
+newcomers out, or those that send nothing could push out others in the middle of a login. As it is, whoever passes each
+stage within the time in which the attacker fills it anew gets in, and the later a stage, the more work it is to fill:
 
     stage        an attacker's work for one            at the most, in a second
     SILENT       connect(2)                            some 10,000
@@ -42,7 +42,7 @@ from meshfs import limits
 LOCAL: Final = ""
 
 
-class Stage(enum.IntEnum):
+class AdmissionStage(enum.IntEnum):
     """How far a connection has come."""
 
     SILENT = 0
@@ -51,7 +51,7 @@ class Stage(enum.IntEnum):
     LOGGED_IN = 3
 
 
-_WAITING: Final = (Stage.SILENT, Stage.NEGOTIATED, Stage.LOGGING_IN)
+_WAITING: Final = (AdmissionStage.SILENT, AdmissionStage.NEGOTIATED, AdmissionStage.LOGGING_IN)
 
 
 class Arrival:
@@ -67,7 +67,7 @@ class Arrival:
 
     def __init__(self, address: str, key: bytes, is_known: bool) -> None:
         self.address = address
-        self.stage = Stage.SILENT
+        self.stage = AdmissionStage.SILENT
         self.gone = False
         self.end: Callable[[], None] = _nothing
         self.key = key
@@ -100,7 +100,7 @@ class _Queues:
                 return next(iter(queue))
         return None
 
-    def past(self, most: int, stage: Stage) -> Arrival | None:
+    def past(self, most: int, stage: AdmissionStage) -> Arrival | None:
         """The first of those in a stage, if they are more than ``most``."""
         queue = self.by_stage[stage]
         return next(iter(queue)) if len(queue) > most else None
@@ -143,7 +143,7 @@ class Admission:
         self._enter(arrival)
         return arrival, self._too_many(arrival)
 
-    def advance(self, arrival: Arrival, stage: Stage) -> Arrival | None:
+    def advance(self, arrival: Arrival, stage: AdmissionStage) -> Arrival | None:
         """The connection has come to ``stage``, or fell back to it.
 
         Who falls back after a failed login is the first of its stage to go; after a logoff it is like a newcomer.
@@ -153,10 +153,10 @@ class Admission:
             return None
         self._leave(arrival)
         arrival.stage = stage
-        if stage is Stage.LOGGED_IN:
+        if stage is AdmissionStage.LOGGED_IN:
             self._logged_in.add(arrival)
             return None
-        self._enter(arrival, first=stage < before < Stage.LOGGED_IN)
+        self._enter(arrival, first=stage < before < AdmissionStage.LOGGED_IN)
         return self._too_many(arrival)
 
     def leave(self, arrival: Arrival) -> None:
@@ -198,7 +198,7 @@ class Admission:
             self._strangers.add(arrival, first=first)
 
     def _leave(self, arrival: Arrival) -> None:
-        if arrival.stage is Stage.LOGGED_IN:
+        if arrival.stage is AdmissionStage.LOGGED_IN:
             self._logged_in.discard(arrival)
             return
         group = self._groups[arrival.key]

@@ -24,7 +24,7 @@ from meshfs import limits
 from meshfs.buffers import Account, BufferPool
 
 
-class Waiter(Protocol):
+class MemoryWaiter(Protocol):
     """A connection that is not read from for want of memory."""
 
     @property
@@ -41,7 +41,7 @@ class MemoryBudget:
         self.max_bytes = limits.MEMORY_MAX_BYTES
         self.per_node_min_bytes = limits.MEMORY_PER_NODE_MIN_BYTES
         self._pool = pool
-        self._waiting: dict[Waiter, None] = {}
+        self._waiting: dict[MemoryWaiter, None] = {}
         self._looking = False
         self.defer: Callable[[Callable[[], None]], None] = _at_once
 
@@ -57,12 +57,12 @@ class MemoryBudget:
         """Return whether somebody waits for memory."""
         return bool(self._waiting)
 
-    def wait(self, waiter: Waiter) -> None:
+    def wait(self, waiter: MemoryWaiter) -> None:
         """Have ``waiter`` told when its node has room again."""
         self._waiting[waiter] = None
         self._pool.on_room = self._look_soon
 
-    def forget(self, waiter: Waiter) -> None:
+    def forget(self, waiter: MemoryWaiter) -> None:
         self._waiting.pop(waiter, None)
         self._stop_if_nobody_waits()
 

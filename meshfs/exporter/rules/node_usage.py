@@ -33,7 +33,7 @@ class NodeUsage:
         self.memory = Account()
 
 
-class Usage:
+class UsageByNode:
     """Of all nodes, and what each may have at the most."""
 
     def __init__(self, descriptors: int, nodes: Collection[str]) -> None:

@@ -30,7 +30,7 @@ _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _CREDITS_MAX: Final = limits.CREDITS_MAX
 
 
-class Engine:
+class ConnectionEngine:
     """The engine of one connection.
 
     held             the frames that wait until others are answered (``is_full``), or for the next turn. While there

@@ -2,7 +2,7 @@
 
     readable -> ready        the link waits in the flow of its node (`processor.py`)
     its turn -> step         held requests are handled, then memory is filled until the transport is empty or the
-                             turn is over; `Engine.handle` runs the handlers, which queue I/O
+                             turn is over; `ConnectionEngine.handle` runs the handlers, which queue I/O
     the turn's end           the disks' I/O starts, and all replies of the turn leave in one call of ``send``
 
 The class of a request is unknown until its header was seen, so the link waits as an application. If the request turns
@@ -25,9 +25,9 @@ import trio
 from meshfs import limits
 from meshfs.buffers import Account
 from meshfs.errors import RemoteProtocolError
-from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.rules.turns import ProcessorFlow
-from meshfs.exporter.serving.engine import Engine
+from meshfs.exporter.serving.engine import ConnectionEngine
 from meshfs.exporter.serving.outlet import Outlet
 from meshfs.exporter.serving.progress import Progress
 from meshfs.exporter.state.exporter import Exporter
@@ -51,7 +51,7 @@ class Link:
             exporter.pool, PAYLOAD_OFFSETS[Role.EXPORTER], limits.FRAME_MAX_UNAUTHENTICATED_BYTES
         )
         self.peer = Peer(exporter, transport.remote, self._inlet)
-        self._engine = Engine(self.peer)
+        self._engine = ConnectionEngine(self.peer)
         self._engine.on_class_change = self._class_changed
         self.logged_in = False
         self._exporter = exporter
@@ -149,10 +149,10 @@ class Link:
         self._reactor.forget(self._fd)
         self._end_reading()
 
-    def reached(self, stage: Stage) -> bool:
+    def reached(self, stage: AdmissionStage) -> bool:
         """Take the stage of the login that the connection has come to. Returns False where that changes nothing."""
-        logged_in = stage is Stage.LOGGED_IN
-        if self.logged_in and stage is Stage.LOGGING_IN:
+        logged_in = stage is AdmissionStage.LOGGED_IN
+        if self.logged_in and stage is AdmissionStage.LOGGING_IN:
             return False
         # The deadline moves only when a login succeeds or ends, so a failed login gives a stranger no more time.
         if logged_in != self.logged_in:

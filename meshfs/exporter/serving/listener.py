@@ -21,7 +21,7 @@ import trio
 
 from meshfs import limits
 from meshfs.endpoint import format_endpoint
-from meshfs.exporter.rules.admission import LOCAL, Admission, Arrival, Stage
+from meshfs.exporter.rules.admission import LOCAL, Admission, AdmissionStage, Arrival
 from meshfs.exporter.rules.turns import STRANGERS, newcomers_of
 from meshfs.exporter.serving.doorstep import Doorstep, Guest
 from meshfs.exporter.serving.flusher import Flusher
@@ -196,9 +196,9 @@ class Listener:
         transport = StreamTransport(stream, remote=_remote_text(stream, guest.address), enlarge=False)
         link = Link(self._exporter, transport, deadline, guest.newcomers)
 
-        def reached(stage: Stage) -> None:
+        def reached(stage: AdmissionStage) -> None:
             if link.reached(stage):
-                if stage is Stage.LOGGED_IN:
+                if stage is AdmissionStage.LOGGED_IN:
                     self._enlarge(link, stream)
                 self._end_for_another(self._admission.advance(arrival, stage))
 
@@ -241,5 +241,5 @@ def _remote_text(stream: socket.socket, address: object) -> str:
     return format_endpoint(address[0], address[1])
 
 
-def _ignored(_: Stage) -> None:
+def _ignored(_: AdmissionStage) -> None:
     """Stands for ``on_stage`` once the connection is over."""

@@ -3,7 +3,7 @@
 from meshfs.smb.auth import Acceptor
 from meshfs.smb.connection import Role
 from meshfs.smb.security import PreauthHash
-from meshfs.smb.states import SESSION, Event, SessionState, next_state
+from meshfs.smb.states import SESSION, SessionState, SmbEvent, next_state
 
 
 class Bind:
@@ -16,6 +16,6 @@ class Bind:
         self.preauth = preauth
         self.state = SessionState.NEW
 
-    def happened(self, event: Event) -> None:
+    def happened(self, event: SmbEvent) -> None:
         """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)

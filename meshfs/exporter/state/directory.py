@@ -32,7 +32,7 @@ class Page(Protocol):
         """Go on until that time. Returns the flow in which the rest waits, None where there is none."""
 
 
-class Directory:
+class DirectoryState:
     """The listing and the changes of one open.
 
     pattern    the pattern of the listing under way; None before the first listing

@@ -24,11 +24,11 @@ from meshfs.exporter.rules.changes import NotifyAction
 from meshfs.exporter.rules.holdings import Holdings
 from meshfs.exporter.rules.log_limit import LogLimit
 from meshfs.exporter.rules.memory_budget import MemoryBudget
-from meshfs.exporter.rules.node_usage import Usage
+from meshfs.exporter.rules.node_usage import UsageByNode
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.batches import Batches
 from meshfs.exporter.state.closing import nobody
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.disks import OfferedDisks
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.processor import Processor
@@ -71,7 +71,7 @@ class Exporter:
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
         #: What each node has of connections and sessions; ``descriptors`` is how many files the process may open.
-        self.usage = Usage(descriptors, accounts.nodes)
+        self.usage = UsageByNode(descriptors, accounts.nodes)
         self.memory = MemoryBudget(self.pool)
         self.clock = clock
         #: Called for the interfaces that a peer may make further channels to, whenever a peer asks for them.
@@ -85,7 +85,7 @@ class Exporter:
         self.peers: set[BoundConnection] = set()
         self.sessions = Sessions(self.usage, self.count)
         #: The directories of all opens of the roots of shares of disks: they are told when a disk changes.
-        self.watched: dict[Directory, None] = {}
+        self.watched: dict[DirectoryState, None] = {}
         # By node. There are as many as the config has nodes.
         self._holdings: dict[str, Holdings] = {}
         self.log_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)

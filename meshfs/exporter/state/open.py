@@ -20,13 +20,13 @@ from meshfs.exporter.rules.channel_sequence import EarlierRequests
 from meshfs.exporter.rules.holdings import Holdings, Resource
 from meshfs.exporter.rules.lock_sequence import LockSequences
 from meshfs.exporter.rules.locks import ByteRange, Lockable
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.info import OpenFacts
 
 
-class Owner(Protocol):
+class OwningSession(Protocol):
     """The session of an open, as far as the open knows it.
 
     user       the node that is logged in
@@ -77,7 +77,7 @@ class Open:
 
     def __init__(
         self,
-        session: Owner,
+        session: OwningSession,
         tree: Tree,
         file_id: int,
         access: int,
@@ -101,7 +101,7 @@ class Open:
         #: Open.LockSequenceArray, once a LOCK with a sequence has succeeded.
         self.lock_sequences: LockSequences | None = None
         #: What an open of a directory keeps for listings and change notifications.
-        self.directory: Directory | None = None
+        self.directory: DirectoryState | None = None
         self.earlier = EarlierRequests()
         self.closing = False
         #: Whether nothing of it is left.

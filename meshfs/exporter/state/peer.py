@@ -11,7 +11,7 @@ from typing import ParamSpec, Protocol
 from meshfs import bugs, limits
 from meshfs.buffers import Buffer
 from meshfs.disk.base import DiskRequest
-from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.rules.log_limit import LogLimit
 from meshfs.exporter.rules.node_usage import NodeUsage
 from meshfs.exporter.state.bind import Bind
@@ -20,7 +20,7 @@ from meshfs.exporter.state.session import Session
 from meshfs.smb.connection import Connection, Role
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.credits import CreditWindow
-from meshfs.smb.states import CONNECTION, ConnectionState, Event, next_state
+from meshfs.smb.states import CONNECTION, ConnectionState, SmbEvent, next_state
 from meshfs.transport.base import MessageMemory
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Peer:
         #: Set when the connection is to be closed as soon as ``out`` is sent.
         self.closing = False
         self.flush: Callable[[], None] = _nothing
-        self.on_stage: Callable[[Stage], None] = _ignored
+        self.on_stage: Callable[[AdmissionStage], None] = _ignored
         self._mark_dirty = exporter.batches.mark_dirty
         exporter.peers.add(self)
 
@@ -112,7 +112,7 @@ class Peer:
 
     # --- life --------------------------------------------------------------------------
 
-    def happened(self, event: Event) -> None:
+    def happened(self, event: SmbEvent) -> None:
         """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
         self.state = next_state(CONNECTION, self.state, event, Role.EXPORTER)
 
@@ -126,7 +126,7 @@ class Peer:
         self.received.frame_max_bytes = limits.FRAME_MAX_BYTES
         self.window.limit = limits.CREDITS_MAX
         self.window.limit_max = limits.CREDITS_GRANTED_MAX
-        self.on_stage(Stage.LOGGED_IN)
+        self.on_stage(AdmissionStage.LOGGED_IN)
 
     @property
     def logins_under_way(self) -> int:
@@ -160,7 +160,7 @@ class Peer:
             if not self.is_strangers:
                 self.is_strangers = True
                 self.usage.connections -= 1
-            self.on_stage(Stage.NEGOTIATED)
+            self.on_stage(AdmissionStage.NEGOTIATED)
 
     def abort(self) -> None:
         """Close the connection without further answers. Answers that were queued before are sent."""
@@ -181,7 +181,7 @@ class Peer:
         if self.closed:
             return
         self.closed = True
-        self.happened(Event.CLOSE)
+        self.happened(SmbEvent.CLOSE)
         self.exporter.peers.discard(self)
         for waiting in list(self.waiting.values()):
             _do(waiting.end, NtStatus.CANCELLED)
@@ -233,5 +233,5 @@ def _nothing() -> None:
     """Stands for ``flush`` where no transport sends: frames stay in ``out``."""
 
 
-def _ignored(_: Stage) -> None:
+def _ignored(_: AdmissionStage) -> None:
     """Stands for ``on_stage`` where nobody decides who may stay."""

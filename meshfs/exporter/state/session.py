@@ -22,7 +22,7 @@ from meshfs.smb.connection import Connection, Role
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.messages import FileId
 from meshfs.smb.security import BindSecurity, ChannelSecurity, PreauthHash
-from meshfs.smb.states import SESSION, Event, SessionState, next_state
+from meshfs.smb.states import SESSION, SessionState, SmbEvent, next_state
 
 #: The states in which requests of a session are served.
 SERVING: Final = frozenset((SessionState.VALID, SessionState.REAUTHENTICATING, SessionState.RECHALLENGED))
@@ -111,7 +111,7 @@ class Session:
         #: The opens that are closed and still have I/O at a disk.
         self.closing: dict[int, Open] = {}
 
-    def happened(self, event: Event) -> None:
+    def happened(self, event: SmbEvent) -> None:
         """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
         self.serving = self.state in SERVING

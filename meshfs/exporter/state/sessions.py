@@ -3,19 +3,19 @@
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 
-from meshfs.exporter.rules.node_usage import Usage
+from meshfs.exporter.rules.node_usage import UsageByNode
 from meshfs.exporter.state.closing import nobody
 from meshfs.exporter.state.session import BoundConnection, Session
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import IoClass
 from meshfs.smb.constants import SESSION_ID_RELATED
-from meshfs.smb.states import Event, SessionState
+from meshfs.smb.states import SessionState, SmbEvent
 
 
 class Sessions(Mapping[int, Session]):
     """The sessions by id. ``count`` is told the name of a counter whenever one goes up."""
 
-    def __init__(self, usage: Usage, count: Callable[[str], None]) -> None:
+    def __init__(self, usage: UsageByNode, count: Callable[[str], None]) -> None:
         self._usage = usage
         self._count = count
         self._by_id: dict[int, Session] = {}
@@ -81,7 +81,7 @@ class Sessions(Mapping[int, Session]):
         if session.user:
             self._usage.of(session.user).sessions -= 1
         if session.state not in (SessionState.LOGGING_OFF, SessionState.ENDED):
-            session.happened(Event.LOST)
+            session.happened(SmbEvent.LOST)
         for connection in {session.peer, *session.channels, *session.binding}:
             session.forget(connection)
         self.system_trees.difference_update(session.id << 32 | tree_id for tree_id in session.trees)

@@ -157,7 +157,7 @@ class _Workers:
         else:
             self._unwatch()
 
-    # --- what workers tell their owner (meshfs.loop.worker.Owner) ---------------------------
+    # --- what workers tell their owner (meshfs.loop.worker.WorkerOwner) ---------------------------
 
     def idle(self, worker: Worker) -> None:
         self._idle.append(worker)

@@ -31,11 +31,11 @@ from meshfs.initiator.attached.outcomes import (
     Over,
     meaning,
 )
-from meshfs.initiator.attached.shared_open import Disk, SharedOpen
+from meshfs.initiator.attached.shared_open import PortOfOpens, SharedOpen
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply, Slot
-from meshfs.initiator.remote.failfast import Waiting, ends_at
-from meshfs.initiator.session.split import Group
+from meshfs.initiator.remote.failfast import BlockedCall, ends_at
+from meshfs.initiator.session.split import SplitRequest
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import FileId
 from meshfs.smb.status import errno_from_status, status_text
@@ -52,7 +52,7 @@ PROBE: Final = "probe"
 class Attempts:
     """Sends the requests of one shared open."""
 
-    def __init__(self, disk: Disk, shared: SharedOpen) -> None:
+    def __init__(self, disk: PortOfOpens, shared: SharedOpen) -> None:
         self.shared = shared
         self._disk = disk
         self._exporter = disk.exporter
@@ -68,7 +68,7 @@ class Attempts:
         channel = self._pick(op, size)
         if channel is not None:
             return channel
-        waiting = Waiting(self._disk.info.name, op, trio.current_time(), deadline)
+        waiting = BlockedCall(self._disk.info.name, op, trio.current_time(), deadline)
         if op != PROBE:
             self._exporter.waiting.add(waiting)
         try:
@@ -173,7 +173,9 @@ class Attempts:
 
     # --- what became of an attempt -----------------------------------------------------------
 
-    def failed(self, error: BaseException, channel: Channel, file_id: FileId, sent: Slot | Group | None) -> Outcome:
+    def failed(
+        self, error: BaseException, channel: Channel, file_id: FileId, sent: Slot | SplitRequest | None
+    ) -> Outcome:
         """A request of the open ``file_id`` ended with ``error``: what became of it."""
         shared = self.shared
         write = sent is not None and sent.sent and sent.changes
@@ -203,9 +205,9 @@ class Attempts:
             self.shared.fence()
         return NOT_EXECUTED
 
-    def _is_damage(self, channel: Channel, sent: Slot | Group) -> bool:
+    def _is_damage(self, channel: Channel, sent: Slot | SplitRequest) -> bool:
         """Whether a refusal of what the open may do is taken for damage on the way; then its channel is given up."""
-        part = sent.failed if isinstance(sent, Group) else sent
+        part = sent.failed if isinstance(sent, SplitRequest) else sent
         if part is None or not (part.command == _READ or self.shared.writable):
             return False
         if not self._denials.is_damage(trio.current_time()):

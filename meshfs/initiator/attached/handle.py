@@ -26,8 +26,8 @@ from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.session.balance import SPLIT_MIN_BYTES
-from meshfs.initiator.session.requests import only_disk, start_query_disks, start_zero
-from meshfs.initiator.session.split import Group
+from meshfs.initiator.session.commands import only_disk, start_query_disks, start_zero
+from meshfs.initiator.session.split import SplitRequest
 from meshfs.loop.worker import enter_trio
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import FlushRequest, ZeroData
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 Parts = Sequence[tuple[Channel, int]]
 
 
-class Disk(shared_open.Disk, Protocol):
+class PortOfHandles(shared_open.PortOfOpens, Protocol):
     """What a handle has to know of its disk's port."""
 
     #: Acknowledged writes so far, and how many of them are known to be on the disk.
@@ -59,7 +59,7 @@ class Handle:
 
     __slots__ = ("_attempts", "_closed", "_port", "_shared", "_writable", "_zero_bytes", "last_write_seq", "lost")
 
-    def __init__(self, port: Disk, attempts: Attempts, *, writable: bool) -> None:
+    def __init__(self, port: PortOfHandles, attempts: Attempts, *, writable: bool) -> None:
         self._port = port
         self._attempts = attempts
         # The hot path looks at the open directly.
@@ -90,13 +90,15 @@ class Handle:
                 and 0 < size <= shared.read_max_bytes
                 and offset + size <= port.info.size_bytes
             ):
-                sent: Slot | Group | None = None
+                sent: Slot | SplitRequest | None = None
                 file_id = shared.file_id
                 try:
                     parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
                     if parts:
                         sent = _in_parts(
-                            parts, Group(size), functools.partial(self._start_read, offset=offset, deadline=deadline)
+                            parts,
+                            SplitRequest(size),
+                            functools.partial(self._start_read, offset=offset, deadline=deadline),
                         )
                     else:
                         lane = shared.lanes.get(channel) or shared.lane(channel)
@@ -173,7 +175,7 @@ class Handle:
                 and offset + size <= port.info.size_bytes
                 and self._writable
             ):
-                sent: Slot | Group | None = None
+                sent: Slot | SplitRequest | None = None
                 file_id = shared.file_id
                 try:
                     parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
@@ -182,7 +184,7 @@ class Handle:
                             self._start_write, offset=offset, data=memoryview(data), deadline=deadline,
                             write_through=write_through,
                         )  # fmt: skip
-                        sent = _in_parts(parts, Group(), start)
+                        sent = _in_parts(parts, SplitRequest(), start)
                     else:
                         lane = shared.lanes.get(channel) or shared.lane(channel)
                         sent = channel.start_write(
@@ -393,7 +395,7 @@ class Handle:
             await self._shared.remove(self)
 
 
-def _in_parts(parts: Parts, group: Group, start: Callable[[Channel, int, int], Slot]) -> Group:
+def _in_parts(parts: Parts, group: SplitRequest, start: Callable[[Channel, int, int], Slot]) -> SplitRequest:
     """Start every part: ``start`` gets its channel, where it begins in the whole, and its length."""
     begin = 0
     for channel, length in parts:

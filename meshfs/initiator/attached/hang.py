@@ -5,26 +5,18 @@ failfast.py says how long a call is held, and why.
 
 import logging
 from contextlib import suppress
-from typing import Protocol
 
 import trio
 
 from meshfs import limits
-from meshfs.initiator.attached import shared_open
 from meshfs.initiator.attached.attempts import Attempts
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.attached.shared_open import PortOfOpens
+from meshfs.initiator.session.session import InitiatorSession
 
 logger = logging.getLogger(__name__)
 
 
-class Disk(shared_open.Disk, Protocol):
-    """The port of the disk."""
-
-    def update_opens(self) -> None:
-        """Every open looks again at whether it may be used."""
-
-
-async def ask_disk(disk: Disk, attempts: Attempts, session: Session) -> None:
+async def ask_disk(disk: PortOfOpens, attempts: Attempts, session: InitiatorSession) -> None:
     """Read one block, and return when the disk has answered anything or its session has ended.
 
     The open is kept until then, also when its last handle is closed.
@@ -60,7 +52,7 @@ async def _probe(attempts: Attempts, answered: trio.CancelScope) -> None:
     answered.cancel()
 
 
-def _tell(disk: Disk) -> None:
+def _tell(disk: PortOfOpens) -> None:
     """Log once that the disk hangs, and note it for the status."""
     now, name, hung_disks = trio.current_time(), disk.info.name, disk.exporter.hung_disks
     if disk.answers.hung(now, disk.io_timeout_s) and name not in hung_disks:

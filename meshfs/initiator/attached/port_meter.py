@@ -12,7 +12,7 @@ gets a histogram when it has moved on, which keeps the hot path at one count a c
 from bisect import bisect_left
 from typing import Final
 
-from meshfs.telemetry.documents import DiskIo, Percentiles
+from meshfs.telemetry.documents import DiskIoDocument, Percentiles
 from meshfs.telemetry.histogram import BOUNDS_S, COARSE_BOUNDS_MS, Histogram
 
 PERIOD_S: Final = 30.0
@@ -109,7 +109,7 @@ class PortMeter:
         self.errors += 1
         self._flushes.add(start_s, now)
 
-    def status(self, now: float) -> DiskIo:
+    def status(self, now: float) -> DiskIoDocument:
         """For the mount's status: "io" of a disk."""
         reads, read_histogram, read_latency_ms = self._reads.status(now)
         writes, write_histogram, write_latency_ms = self._writes.status(now)

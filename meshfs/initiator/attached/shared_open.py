@@ -42,8 +42,8 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.failfast import Answers
-from meshfs.initiator.session.requests import OpenFile, close_file, open_file, query_disk
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.commands import RemoteOpen, close_file, open_file, query_disk
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.smb.messages import NO_FILE, FileId
 from meshfs.smb.status import errno_from_status
@@ -51,7 +51,7 @@ from meshfs.smb.status import errno_from_status
 logger = logging.getLogger(__name__)
 
 
-class Disk(Protocol):
+class PortOfOpens(Protocol):
     """What an open has to know of its disk's port."""
 
     exporter: RemoteExporter
@@ -66,6 +66,9 @@ class Disk(Protocol):
 
     def fence(self, change: int) -> None:
         """One fenced open more or less; every open looks again at whether it may be used."""
+
+    def update_opens(self) -> None:
+        """Every open looks again at whether it may be used."""
 
     def spawn(self, task: Callable[[], Any], /) -> None:
         """Run a task that outlives the call."""
@@ -87,11 +90,11 @@ class Step(enum.Enum):
 class SharedOpen:
     """The SMB open of one disk in one class, while at least one handle uses it."""
 
-    def __init__(self, disk: Disk, io_class: IoClass) -> None:
+    def __init__(self, disk: PortOfOpens, io_class: IoClass) -> None:
         #: The session to which requests go now; None while there is no open, and while calls are held.
-        self.session: Session | None = None
+        self.session: InitiatorSession | None = None
         #: The session of the open that may be used, also while calls are held.
-        self.reachable: Session | None = None
+        self.reachable: InitiatorSession | None = None
         #: The lane of each channel whose credits the requests of this open use.
         self.lanes: dict[Channel, Lane] = {}
         self.tree_id = 0
@@ -111,8 +114,8 @@ class SharedOpen:
         self._disk = disk
         self._io_class = io_class
         self._exporter = disk.exporter
-        self._file: OpenFile | None = None
-        self._made_in: Session | None = None
+        self._file: RemoteOpen | None = None
+        self._made_in: InitiatorSession | None = None
         self._ready = False
         self._fenced = False
         # The refusal that the log has: a missing disk is asked for every second, for as long as it is held open.
@@ -307,7 +310,7 @@ class SharedOpen:
             raise ChannelLost(session.why) from error
         self._gone()
 
-    async def _closed(self, session: Session, file: OpenFile, patience_s: float) -> bool:
+    async def _closed(self, session: InitiatorSession, file: RemoteOpen, patience_s: float) -> bool:
         """Send a CLOSE. Returns whether it was answered before it is time to send another one.
 
         A reply may be lost on the way, alone, while others come. An exporter of meshfs answers a repetition when the
@@ -360,7 +363,7 @@ class SharedOpen:
         self._ready = True
         self.update()
 
-    async def _refused(self, error: StatusError, session: Session) -> None:
+    async def _refused(self, error: StatusError, session: InitiatorSession) -> None:
         if meaning(error.status) is Meaning.SESSION_LOST:
             session.ended_by(error.status)
             return

@@ -34,7 +34,7 @@ from meshfs.smb.connection import PAYLOAD_OFFSETS, Connection, Role
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.credits import CreditAccount
 from meshfs.smb.security import ChannelSecurity, PreauthHash
-from meshfs.smb.states import CONNECTION, Event, StateMachine
+from meshfs.smb.states import CONNECTION, SmbEvent, StateMachine
 from meshfs.smb.status import status_text
 from meshfs.transport.base import Transport
 
@@ -134,7 +134,7 @@ class Channel:
 
     def _end(self, why: str, gone_s: float | None = None) -> None:
         self.why = why
-        self.machine.happened(Event.CLOSE)
+        self.machine.happened(SmbEvent.CLOSE)
         self.gone_s = trio.current_time() if gone_s is None else gone_s
         self._ended()
 

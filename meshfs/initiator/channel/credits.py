@@ -24,15 +24,15 @@ an application's lane. Hung disks give nothing back. Those that hang one after t
 takes its share of what the one before left. Six hung disks that were asked for 32 requests of 1 MiB each still leave
 room for one request of the seventh disk, and for more than one if they are small.
 
-If requests queue on the way to the exporter or back, a class gets less room than that (`Window.room`; delay.py says
-when). Then ``kept`` grows, for that class alone, by what is taken from it, and the thresholds of its lanes fall.
+If requests queue on the way to the exporter or back, a class gets less room than that (`ChannelCredits.room`; delay.py
+says when). Then ``kept`` grows, for that class alone, by what is taken from it, and the thresholds of its lanes fall.
 
 Credits come back with the reply and never earlier, even if the caller gave up. If the peer grants few credits in all
 (no more than ``kept``), each lane gets one request at a time.
 
 Requests that wait go in this order:
 
-    1. requests of no disk (`Window.control`): opens, closes, lists of disks
+    1. requests of no disk (`ChannelCredits.control`): opens, closes, lists of disks
     2. lanes of class app before lanes of class system. But after a charge granted to app while system waits, system
        has its turn; after a charge of system's, app has four. So one fifth of the credits granted to waiting requests
        is system's
@@ -43,8 +43,8 @@ Requests that wait go in this order:
 A lane that has reached its own threshold does not block other lanes. A request that waits for credits (a lane's first
 one, or one of no disk, with free < charge) does block requests of lower rank: small requests would otherwise take every
 credit that comes back. The window is ``short`` then. If even that gives too few credits, because requests that never
-end hold the rest, the request is passed over until there are more (`Window.tick`). It then waits, alone, until its
-deadline.
+end hold the rest, the request is passed over until there are more (`ChannelCredits.tick`). It then waits, alone, until
+its deadline.
 
 Not decided here. FUSE's limits are the mount's, and come before any window. limits.FUSE_BACKGROUND_MAX asynchronous
 requests (readahead, libaio, io_uring) of all disks and classes are with meshfs. The kernel queues the rest, first come,
@@ -76,7 +76,7 @@ _PROBE_CREDITS: Final = 1
 _KEPT: Final = _PROBE_CREDITS + limits.WINDOW_FIRST_CREDITS
 
 
-class Waiter(Protocol):
+class CreditWaiter(Protocol):
     """A request that may have to wait, as the window sees it."""
 
     charge: int
@@ -86,7 +86,7 @@ class Waiter(Protocol):
         """Return whether the caller still waits for the result."""
 
 
-W = TypeVar("W", bound=Waiter)
+W = TypeVar("W", bound=CreditWaiter)
 
 
 class ClassRoom:
@@ -97,12 +97,12 @@ class ClassRoom:
     def __init__(self) -> None:
         #: Credits that a lane of the class leaves alone while it has something in flight.
         self.kept: float = _KEPT
-        #: Set by each request that comes; reset by `Window.app_used`.
+        #: Set by each request that comes; reset by `ChannelCredits.app_used`.
         self.used = False
 
 
 class Lane:
-    """The credits of one disk in one class, on one channel; `Window.lane` makes it."""
+    """The credits of one disk in one class, on one channel; `ChannelCredits.lane` makes it."""
 
     __slots__ = ("held", "io_class", "of_class", "share", "tag", "waiting")
 
@@ -152,7 +152,7 @@ class _Class:
         lane.tag += charge
 
 
-class Window(Generic[W]):
+class ChannelCredits(Generic[W]):
     """The credits of one channel, and the requests that wait for some.
 
     A request's charge is counted in its lane's ``held`` from its start; the channel takes it off at its end.

@@ -25,7 +25,7 @@ import trio
 
 from meshfs.buffers import Buffer
 from meshfs.errors import ChannelLost, RemoteProtocolError
-from meshfs.initiator.channel.credits import Lane, Window
+from meshfs.initiator.channel.credits import ChannelCredits, Lane
 from meshfs.initiator.channel.forged import what_is_wrong
 from meshfs.initiator.channel.frames import ACCEPT_SIGNED, Frames, Parts
 from meshfs.initiator.channel.load import Load
@@ -62,7 +62,7 @@ class OutstandingRequests:
     ) -> None:
         self.credits = CreditAccount()
         self.frames = Frames(connection, self.credits)
-        self.window: Window[Slot] = Window(self.credits, self._left)
+        self.window: ChannelCredits[Slot] = ChannelCredits(self.credits, self._left)
         #: The requests in flight, by message id.
         self.slots: dict[int, Slot] = {}
         #: How busy the channel is, and how fast; kept while ``measured``.

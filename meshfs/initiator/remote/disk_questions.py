@@ -13,18 +13,18 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
-from meshfs.initiator.session.requests import query_one_of
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.commands import query_one_of
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.model import DiskInfo
 
 logger = logging.getLogger(__name__)
 
 
-class Owner(Protocol):
+class ExporterToAsk(Protocol):
     """The exporter that is asked."""
 
     node: str
-    session: Session | None
+    session: InitiatorSession | None
 
     def spawn(self, function: Callable[..., Any], /, *args: Any) -> None:
         """Run a task that ends with the exporter."""
@@ -39,14 +39,14 @@ class Owner(Protocol):
 class DiskQuestions:
     """Asks one exporter about its disks."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ExporterToAsk) -> None:
         self._owner = owner
         #: Questions that were not answered in time, and are asked again.
         self._overdue = 0
         #: When a question may next try to reach an exporter that is down.
         self._reach_again_s = -inf
 
-    async def ask(self, info: DiskInfo) -> tuple[DiskInfo, Session] | None:
+    async def ask(self, info: DiskInfo) -> tuple[DiskInfo, InitiatorSession] | None:
         """Return what the exporter says of the disk now, and in which session; None without an answer in time."""
         owner = self._owner
         if owner.session is None:
@@ -73,14 +73,14 @@ class DiskQuestions:
             while self._owner.session is None:
                 await self._owner.session_change()
 
-    async def _await_answer(self, session: Session, info: DiskInfo) -> None:
+    async def _await_answer(self, session: InitiatorSession, info: DiskInfo) -> None:
         """Ask again, and return when the exporter has answered or the session has ended."""
         try:
             await self._answer(session, info)
         finally:
             self._overdue -= 1
 
-    async def _answer(self, session: Session, info: DiskInfo) -> DiskInfo | None:
+    async def _answer(self, session: InitiatorSession, info: DiskInfo) -> DiskInfo | None:
         """The exporter's answer; None where it tells of no such disk, or its answer makes no sense."""
         try:
             return await session.ask(lambda channel: query_one_of(channel, session.root, info))

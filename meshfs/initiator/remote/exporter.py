@@ -19,7 +19,7 @@ from meshfs.buffers import BufferPool
 from meshfs.initiator.channel.channel import CLOSED, Channel
 from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.disk_questions import DiskQuestions
-from meshfs.initiator.remote.failfast import Waiting, silence_max_s
+from meshfs.initiator.remote.failfast import BlockedCall, silence_max_s
 from meshfs.initiator.remote.joining import Joining
 from meshfs.initiator.remote.news import News
 from meshfs.initiator.remote.path_keeper import PathKeeper
@@ -27,9 +27,9 @@ from meshfs.initiator.remote.paths import Paths
 from meshfs.initiator.remote.plan import Path
 from meshfs.initiator.remote.states import EXPORTER, ExporterEvent, ExporterState, next_state
 from meshfs.initiator.session.negotiation import Policy
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.model import DiskInfo
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +62,10 @@ class RemoteExporter:
         #: The disks it announced last; kept while it is away.
         self.disks: tuple[DiskInfo, ...] = ()
         #: None while no channel is logged in.
-        self.session: Session | None = None
+        self.session: InitiatorSession | None = None
         self.io_timeout_s = io_timeout_s
         #: Calls that wait for it now.
-        self.waiting: set[Waiting] = set()
+        self.waiting: set[BlockedCall] = set()
         #: Names of its disks that hang, and since when. Calls of these disks fail at once.
         self.hung_disks: dict[str, float] = {}
         #: Called when the session, or a channel of it, came or went.
@@ -185,7 +185,7 @@ class RemoteExporter:
 
     # --- state -------------------------------------------------------------------------
 
-    def connected(self, session: Session, disks: tuple[DiskInfo, ...]) -> None:
+    def connected(self, session: InitiatorSession, disks: tuple[DiskInfo, ...]) -> None:
         """A login succeeded; ``session`` has its first channel."""
         self.session = session
         self.away_since_s = None
@@ -196,7 +196,7 @@ class RemoteExporter:
             "exporter %s connected at %s, %d disks", self.node, session.channels[0].transport.remote, len(disks)
         )
 
-    def lost(self, session: Session, channel: Channel) -> None:
+    def lost(self, session: InitiatorSession, channel: Channel) -> None:
         """A channel of the session ended, perhaps its last one."""
         if session is not self.session:
             return

@@ -28,7 +28,7 @@ from meshfs import limits
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
+class BlockedCall:
     """A call that waits for its exporter to come back, or for a disk that may hang."""
 
     disk: str

@@ -20,30 +20,30 @@ from meshfs.errors import ChannelLost
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.plan import Path
 from meshfs.initiator.session.bind import NewLoginNeeded, NoChannelOfThisSession, SessionInDoubt, bind
+from meshfs.initiator.session.commands import open_file, query_disks
 from meshfs.initiator.session.login import log_in
 from meshfs.initiator.session.negotiation import Policy, validate_negotiation
-from meshfs.initiator.session.requests import open_file, query_disks
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.initiator.session.trees import connect_tree
 from meshfs.model import DiskInfo, IoClass
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 
 logger = logging.getLogger(__name__)
 
 
-class Owner(Protocol):
+class ExporterToJoin(Protocol):
     """The exporter whose session the channels are to join."""
 
     node: str
-    session: Session | None
+    session: InitiatorSession | None
 
     def spawn(self, function: Callable[..., Any], /, *args: Any) -> None:
         """Run a task that ends with the exporter."""
 
-    def connected(self, session: Session, disks: tuple[DiskInfo, ...]) -> None:
+    def connected(self, session: InitiatorSession, disks: tuple[DiskInfo, ...]) -> None:
         """A login succeeded; ``session`` has its first channel."""
 
-    def lost(self, session: Session, channel: Channel) -> None:
+    def lost(self, session: InitiatorSession, channel: Channel) -> None:
         """A channel of a session has ended, perhaps its last one."""
 
     def channels_changed(self) -> None:
@@ -53,7 +53,7 @@ class Owner(Protocol):
 class Joining:
     """Logs channels in to one exporter, or binds them to the session there is."""
 
-    def __init__(self, owner: Owner, policy: Policy, guid: bytes, new_login: Callable[[], Login]) -> None:
+    def __init__(self, owner: ExporterToJoin, policy: Policy, guid: bytes, new_login: Callable[[], Login]) -> None:
         self._owner = owner
         self._policy = policy
         self._guid = guid
@@ -102,7 +102,7 @@ class Joining:
         finally:
             scope.cancel()
 
-    async def _log_in(self, channel: Channel, to_be_bound: bool) -> tuple[Session, tuple[DiskInfo, ...]]:
+    async def _log_in(self, channel: Channel, to_be_bound: bool) -> tuple[InitiatorSession, tuple[DiskInfo, ...]]:
         guid, policy = self._guid, self._policy
         credentials = await log_in(
             channel, policy, guid, self._new_login(), self._previous_session_id, to_be_bound=to_be_bound
@@ -111,9 +111,9 @@ class Joining:
         trees = {io_class: await connect_tree(channel, self._owner.node, io_class.share) for io_class in IoClass}
         await validate_negotiation(channel, policy, guid, trees[IoClass.APP])
         root = await open_file(channel, trees[IoClass.APP], "", directory=True)
-        return Session(credentials, trees, root, self._owner.lost), await query_disks(channel, root)
+        return InitiatorSession(credentials, trees, root, self._owner.lost), await query_disks(channel, root)
 
-    async def _bind(self, channel: Channel, session: Session) -> None:
+    async def _bind(self, channel: Channel, session: InitiatorSession) -> None:
         if session.no_more:
             raise NoChannelOfThisSession(session.no_more)
         try:
@@ -136,7 +136,7 @@ class Joining:
             raise NoChannelOfThisSession(session.one_only)
 
 
-def _add(session: Session, channel: Channel, path: Path) -> None:
+def _add(session: InitiatorSession, channel: Channel, path: Path) -> None:
     """Let the channel take requests. Raises ChannelLost when it has ended meanwhile."""
     if channel.why:
         raise ChannelLost(channel.why)

@@ -14,14 +14,14 @@ from meshfs import limits
 from meshfs.errors import ChannelLost, RemoteProtocolError, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.address import Remote
-from meshfs.initiator.session.requests import query_disks, query_interfaces, wait_for_change
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.commands import query_disks, query_interfaces, wait_for_change
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.model import DiskInfo, IoClass
 
 logger = logging.getLogger(__name__)
 
 
-class Owner(Protocol):
+class ExporterWithDisks(Protocol):
     """The exporter that is asked."""
 
     node: str
@@ -46,7 +46,7 @@ class Addresses(Protocol):
 class News:
     """Asks one exporter for its disks and its addresses."""
 
-    def __init__(self, owner: Owner, addresses: Addresses) -> None:
+    def __init__(self, owner: ExporterWithDisks, addresses: Addresses) -> None:
         self._owner = owner
         self._addresses = addresses
         self._disks_changed = trio.Event()
@@ -60,7 +60,7 @@ class News:
         """Fetch the exporter's addresses at once."""
         self._ask_addresses.set()
 
-    async def follow(self, session: Session) -> None:
+    async def follow(self, session: InitiatorSession) -> None:
         """Ask in the session until it ends, beginning with the disks: they may have changed since the login."""
         self._disks_changed = trio.Event()
         self._disks_changed.set()
@@ -69,7 +69,9 @@ class News:
                 for task in (self._watch_changes, self._follow_addresses, self._follow_disks):
                     nursery.start_soon(self._while_alive, task, session)
 
-    async def _while_alive(self, task: Callable[[Session], Awaitable[None]], session: Session) -> None:
+    async def _while_alive(
+        self, task: Callable[[InitiatorSession], Awaitable[None]], session: InitiatorSession
+    ) -> None:
         """What the exporter answers ends the session at most, not the mount."""
         try:
             await task(session)
@@ -81,7 +83,7 @@ class News:
         except RemoteProtocolError as error:
             session.fail(f"the exporter broke the protocol: {error}")
 
-    async def _watch_changes(self, session: Session) -> None:
+    async def _watch_changes(self, session: InitiatorSession) -> None:
         async def wait(channel: Channel) -> None:
             # Either something changed, or the last request was lost with its channel, perhaps with its answer.
             self._disks_changed.set()
@@ -102,7 +104,7 @@ class News:
                 limits.DISKS_REFRESH_S,
             )
 
-    async def _follow_disks(self, session: Session) -> None:
+    async def _follow_disks(self, session: InitiatorSession) -> None:
         owner = self._owner
         while True:
             with trio.move_on_after(limits.DISKS_REFRESH_S):
@@ -118,7 +120,7 @@ class News:
                 continue
             owner.take_disks(disks)
 
-    async def _follow_addresses(self, session: Session) -> None:
+    async def _follow_addresses(self, session: InitiatorSession) -> None:
         """The configured addresses stay, as they may be all that this node reaches."""
         refusal = ""
         while self._addresses.learns_addresses:

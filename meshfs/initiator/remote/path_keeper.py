@@ -21,7 +21,7 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.plan import Choice, Path
 from meshfs.initiator.remote.states import PATH, PathEvent, PathState, next_state
 from meshfs.initiator.session.bind import BindRefused
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,11 @@ _SETUP_ERRORS = (AuthenticationError, RemoteProtocolError, StatusError, ChannelL
 _RETIRE_POLL_S = 0.05
 
 
-class Owner(Protocol):
+class ExporterOfPath(Protocol):
     """The exporter that the path leads to."""
 
     node: str
-    session: Session | None
+    session: InitiatorSession | None
 
     async def join(self, channel: Channel, path: Path) -> None:
         """Log in on it, or bind it to the session there is. BindRefused, or an error of the setup."""
@@ -67,7 +67,7 @@ class PathKeeper:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: ExporterOfPath,
         planner: Planner,
         choice: Choice,
         pool: BufferPool,
@@ -137,7 +137,7 @@ class PathKeeper:
         # The path was ended, and the plan may have chosen it again meanwhile.
         self._planner.replan()
 
-    async def retire(self, channel: Channel, session: Session) -> None:
+    async def retire(self, channel: Channel, session: InitiatorSession) -> None:
         """Close a channel that takes no more requests: when those in flight have ended, or after CLOSE_TIMEOUT_S.
 
         When the session has lost all other channels meanwhile, it goes on with this one.

@@ -18,11 +18,11 @@ from meshfs.initiator.remote.path_keeper import PathKeeper
 from meshfs.initiator.remote.plan import Path, plan
 from meshfs.initiator.remote.replan import Decision, Deed, Ending, decide, ending
 from meshfs.initiator.session.address import Remote
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.transport.base import Transport
 
 
-class Owner(path_keeper.Owner, Protocol):
+class ExporterOfPaths(path_keeper.ExporterOfPath, Protocol):
     """The exporter that the paths lead to."""
 
     failures: int
@@ -36,7 +36,7 @@ class Paths:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: ExporterOfPaths,
         ways: Ways,
         pool: BufferPool,
         *,
@@ -172,7 +172,7 @@ class Paths:
             assert session is not None
             self._end_channel(keeper, channel, session, how)
 
-    def _end_channel(self, keeper: PathKeeper, channel: Channel, session: Session, how: Ending) -> None:
+    def _end_channel(self, keeper: PathKeeper, channel: Channel, session: InitiatorSession, how: Ending) -> None:
         if how is Ending.FAIL:
             channel.fail(keeper.choice.why_not)
             keeper.failures += 1

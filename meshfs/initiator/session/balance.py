@@ -41,13 +41,13 @@ SPLIT_MIN_S: Final = 0.002
 _SPLIT_GAIN_MAX: Final = 0.85
 
 
-class Loaded(Protocol):
+class LoadedChannel(Protocol):
     """A channel, as the spread sees it."""
 
     load: Load
 
 
-C = TypeVar("C", bound=Loaded)
+C = TypeVar("C", bound=LoadedChannel)
 
 
 class Spread(Generic[C]):

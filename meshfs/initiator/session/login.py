@@ -7,7 +7,7 @@ from meshfs.initiator.session.credentials import Credentials
 from meshfs.initiator.session.negotiation import Policy, negotiate
 from meshfs.initiator.session.session_setup import session_key, set_up, skip_ids, verify
 from meshfs.model import Security
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshfs.smb.connection import Role
 from meshfs.smb.constants import SessionFlags
 from meshfs.smb.messages import SessionSetupResponse

@@ -13,7 +13,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.errors import AuthenticationError, RemoteProtocolError, StatusError
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.session.trees import Tree
+from meshfs.initiator.session.trees import TreeConnect
 from meshfs.model import Security
 from meshfs.smb.constants import (
     Capabilities,
@@ -39,7 +39,7 @@ from meshfs.smb.messages import (
     ValidateNegotiateResponse,
     only_context,
 )
-from meshfs.smb.states import Event
+from meshfs.smb.states import SmbEvent
 
 _SALT_BYTES: Final = 32
 _VALIDATE_OUTPUT_BYTES: Final = 24
@@ -86,13 +86,13 @@ async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
         else (),
     )
     settled = channel.connection.negotiated
-    channel.machine.happened(Event.NEGOTIATE)
+    channel.machine.happened(SmbEvent.NEGOTIATE)
     try:
         reply = await channel.request(Command.NEGOTIATE, request.pack(), preauth=settled.preauth)
     except StatusError:
-        channel.machine.happened(Event.REFUSED)
+        channel.machine.happened(SmbEvent.REFUSED)
         raise
-    channel.machine.happened(Event.NEGOTIATED)
+    channel.machine.happened(SmbEvent.NEGOTIATED)
     settled.preauth.update(reply.raw)
     response = NegotiateResponse.unpack(reply.body)
     if response.dialect not in policy.dialects:
@@ -144,7 +144,7 @@ def _only(chosen: tuple[int, ...], offered: Sequence[int], what: str) -> int:
     return chosen[0]
 
 
-async def validate_negotiation(channel: Channel, policy: Policy, guid: bytes, tree: Tree) -> None:
+async def validate_negotiation(channel: Channel, policy: Policy, guid: bytes, tree: TreeConnect) -> None:
     """Repeat the negotiation under a signature, where the keys do not prove it (MS-SMB2 3.2.5.5)."""
     settled = channel.connection.negotiated
     if settled.dialect is Dialect.SMB_3_1_1:

@@ -22,12 +22,12 @@ from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.load import RATE_UNKNOWN_BYTES_S
 from meshfs.initiator.session.balance import Spread
+from meshfs.initiator.session.commands import RemoteOpen, close_file
 from meshfs.initiator.session.credentials import Credentials
-from meshfs.initiator.session.requests import OpenFile, close_file
-from meshfs.initiator.session.trees import Tree
+from meshfs.initiator.session.trees import TreeConnect
 from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
-from meshfs.smb.states import Event
+from meshfs.smb.states import SmbEvent
 from meshfs.smb.status import status_text
 
 logger = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ _SEQUENCE_MASK: Final = 0xFFFF
 T = TypeVar("T")
 
 
-class Session:
+class InitiatorSession:
     """One session; the login on its first channel makes it, and `add` takes that channel next."""
 
     def __init__(
         self,
         credentials: Credentials,
-        trees: dict[IoClass, Tree],
-        root: OpenFile,
+        trees: dict[IoClass, TreeConnect],
+        root: RemoteOpen,
         on_lost: Callable[[Self, Channel], None],
     ) -> None:
         """``root`` is an open of the share's root; ``on_lost`` is called when a channel has ended."""
@@ -78,7 +78,7 @@ class Session:
 
     def add(self, channel: Channel, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
         """Let a channel take requests from now on; its interfaces promise ``rate_bytes_s``."""
-        self.machine.happened(Event.REQUEST)
+        self.machine.happened(SmbEvent.REQUEST)
         channel.join(
             self.sequence,
             siblings=lambda: (other.liveness for other in self.channels if other is not channel),
@@ -118,7 +118,7 @@ class Session:
                     raise
                 await trio.sleep(limits.RETRY_DELAY_MAX_S)
 
-    async def close_late(self, file: OpenFile) -> None:
+    async def close_late(self, file: RemoteOpen) -> None:
         """Close an open that was made when nobody waited for it any more: else it would last as long as the session."""
         with suppress(ChannelLost, StatusError):
             await self.ask(lambda channel: close_file(channel, file))
@@ -130,7 +130,7 @@ class Session:
         needs it anyway for a session that the exporter has ended.
         """
         if status == NtStatus.NETWORK_SESSION_EXPIRED:
-            self.machine.happened(Event.EXPIRE)
+            self.machine.happened(SmbEvent.EXPIRE)
         self.fail(f"the exporter ended our session ({status_text(status)})")
 
     def fail(self, why: str) -> None:
@@ -154,7 +154,7 @@ class Session:
             self._measure()
         else:
             self.why = channel.why
-            self.machine.happened(Event.LOST)
+            self.machine.happened(SmbEvent.LOST)
             self.scope.cancel()
         self._on_lost(self, channel)
 

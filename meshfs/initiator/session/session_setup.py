@@ -12,12 +12,12 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply
 from meshfs.initiator.session.credentials import BIND_ROUNDS_MAX, Credentials
 from meshfs.initiator.session.negotiation import Policy
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import Command, NtStatus, SessionSetupFlags, SigningAlgorithm
 from meshfs.smb.messages import EchoRequest, SessionSetupRequest, SessionSetupResponse
 from meshfs.smb.security import ChannelSecurity, PreauthHash
-from meshfs.smb.states import Event, SessionState, StateMachine
+from meshfs.smb.states import SessionState, SmbEvent, StateMachine
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import HEADER
 
@@ -31,8 +31,8 @@ _ANSWERS: Final = (
 )
 #: What a reply's status is to the machine; any other status is a denial.
 _EVENTS: Final = {
-    int(NtStatus.SUCCESS): Event.GRANTED,
-    int(NtStatus.MORE_PROCESSING_REQUIRED): Event.MORE,
+    int(NtStatus.SUCCESS): SmbEvent.GRANTED,
+    int(NtStatus.MORE_PROCESSING_REQUIRED): SmbEvent.MORE,
 }
 
 
@@ -64,7 +64,7 @@ async def set_up(
     The last reply's status is SUCCESS or one of ``refusals``; AuthenticationError for any other. ``machine`` is that
     of the login or the bind, and sees every message of it.
     """
-    channel.machine.happened(Event.REQUEST)
+    channel.machine.happened(SmbEvent.REQUEST)
     preauth = channel.connection.negotiated.preauth.copy()
     token, _ = login.step(hint or None)
     session_id, signed_by = (bind_to.session_id, bind_to.bind_security) if bind_to else (0, None)
@@ -111,12 +111,12 @@ async def _one_round(
     signed_by: ChannelSecurity | None,
 ) -> Reply:
     """Send one SESSION_SETUP, and return its reply. Raises StatusError if the status is none of ``answers``."""
-    machine.happened(Event.SETUP)
+    machine.happened(SmbEvent.SETUP)
     slot = channel.start_request(
         Command.SESSION_SETUP, request.pack(), session_id=session_id, preauth=preauth, signed_by=signed_by
     )
     reply: Reply = await slot
-    machine.happened(_EVENTS.get(reply.status, Event.DENIED))
+    machine.happened(_EVENTS.get(reply.status, SmbEvent.DENIED))
     if reply.status not in answers:
         raise StatusError(reply.status, f"SESSION_SETUP ({status_text(reply.status)})")
     return reply

@@ -1,7 +1,7 @@
 """One caller's request that is split into parts, which go over several channels at once.
 
-A `Group` collects the results of the parts, and the caller goes on when it has them all. It waits for every part even
-if one fails, so that afterwards no part is in flight that the caller does not know of. Then it raises an error. Of
+A `SplitRequest` collects the results of the parts, and the caller goes on when it has them all. It waits for every part
+even if one fails, so that afterwards no part is in flight that the caller does not know of. Then it raises an error. Of
 several errors that is the one after which most may still happen:
 
     1. a deadline that passed: that part is still on its way, under the present ChannelSequence
@@ -22,7 +22,7 @@ from meshfs.loop import worker
 from meshfs.loop.worker import PARKED, Worker
 
 
-class Group:
+class SplitRequest:
     """``add`` every part, then await the group: it gives the count written by all parts or, for a read, the data.
 
     Data that is shorter than what was asked for is of no use, as bytes in its middle may be missing.

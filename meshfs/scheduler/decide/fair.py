@@ -47,7 +47,7 @@ from typing import Final
 from meshfs import limits
 from meshfs.disk.base import NEVER_S, DiskRequest, Op
 from meshfs.model import FlowKey, IoClass
-from meshfs.scheduler.decide.flow import Flow, Server, Stage, cancel_behind_head, drop_cancelled, is_queued
+from meshfs.scheduler.decide.flow import ClassServer, Flow, FlowStage, cancel_behind_head, drop_cancelled, is_queued
 from meshfs.scheduler.decide.gates import Gates
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.decide.queue import FlowState
@@ -57,8 +57,8 @@ from meshfs.scheduler.learn.observer import Observer
 
 _FLUSH: Final = Op.FLUSH
 _ZERO: Final = Op.ZERO
-_IDLE: Final = Stage.IDLE
-_READY: Final = Stage.READY
+_IDLE: Final = FlowStage.IDLE
+_READY: Final = FlowStage.READY
 # Unused flows are dropped when the number of flows has doubled since the last time, and grown by this many more.
 _FORGET_MIN: Final = 64
 # A flow whose last request came within this time counts as wanting service: a flow of depth 1 often has a gap.
@@ -76,8 +76,8 @@ class FairQueue:
         self.policy = policy
         self._cost = self.costs.cost
         self._observer = Observer(self.costs, self.depths)
-        self._app = Server(IoClass.APP)
-        self._system = Server(IoClass.SYSTEM)
+        self._app = ClassServer(IoClass.APP)
+        self._system = ClassServer(IoClass.SYSTEM)
         self._flows: dict[FlowKey, Flow] = {}
         self._forget_at = _FORGET_MIN
         self._gates = Gates()
@@ -278,7 +278,7 @@ class FairQueue:
         # These flushes came before the request that is the oldest now, and go in front of it.
         flow.lifted.update(flushes)
         flow.queue.extendleft(reversed(flushes))
-        if flow.stage is Stage.HELD:
+        if flow.stage is FlowStage.HELD:
             # The flushes must pass the gates on their own account, not on that of the write that waits there.
             self._take_back(flow)
         if flow.stage is _IDLE:
@@ -369,7 +369,7 @@ class FairQueue:
                 flow.queued,
                 flow.in_flight,
                 lags.get(flow, 0.0),
-                ("disk limit" if flow.gate else "flow limit") if flow.stage is Stage.HELD else "",
+                ("disk limit" if flow.gate else "flow limit") if flow.stage is FlowStage.HELD else "",
                 entitled.get(flow, 0.0),
                 now - flow.oldest_s if flow.queued else 0.0,
             )
@@ -386,7 +386,7 @@ class FairQueue:
             for flow in wanting
         }
 
-    def _lags(self, server: Server) -> dict[Flow, float]:
+    def _lags(self, server: ClassServer) -> dict[Flow, float]:
         """Return by how many seconds of the disk's time each ready flow is behind the weighted mean of its class."""
         starts = {flow: start for start, _, flow in server.ready}
         weight = sum(flow.policy.weight for flow in starts)

@@ -13,7 +13,7 @@ from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 _BURST_S: Final = limits.LIMIT_BURST_S
 
 
-class Stage(enum.Enum):
+class FlowStage(enum.Enum):
     """The stage of a flow's oldest request. The flow's other requests wait behind it."""
 
     IDLE = enum.auto()  # the flow has no request that could go
@@ -87,7 +87,7 @@ def tats(policy: FlowPolicy | DiskPolicy) -> list[Tat]:
     return found
 
 
-class Server:
+class ClassServer:
     """A class of I/O: its flows that are ready, ordered by start tag, and its own tags between the classes."""
 
     __slots__ = ("finish", "in_flight", "last_s", "name", "per_share", "ready", "start", "v")
@@ -135,7 +135,7 @@ class Flow:
         "writes",
     )
 
-    def __init__(self, key: FlowKey, server: Server, policy: FlowPolicy) -> None:
+    def __init__(self, key: FlowKey, server: ClassServer, policy: FlowPolicy) -> None:
         self.key = key
         self.server = server
         self.policy = policy
@@ -144,7 +144,7 @@ class Flow:
         #: The waiting requests, the oldest first. ``cancelled`` requests are still in it, but never at its head.
         self.queue: deque[DiskRequest] = deque()
         self.cancelled: set[DiskRequest] = set()
-        self.stage = Stage.IDLE
+        self.stage = FlowStage.IDLE
         self.entry: tuple[float, int, Flow] = (0.0, 0, self)
         #: The gate that holds the flow, as numbered in gates.py.
         self.gate = 0
@@ -179,7 +179,7 @@ class Flow:
 
     @property
     def idle(self) -> bool:
-        return self.stage is Stage.IDLE and not self.in_flight and not self.barriers
+        return self.stage is FlowStage.IDLE and not self.in_flight and not self.barriers
 
     @property
     def queued(self) -> int:

@@ -26,7 +26,7 @@ from math import inf
 
 from sortedcontainers import SortedList
 
-from meshfs.scheduler.decide.flow import Flow, Stage
+from meshfs.scheduler.decide.flow import Flow, FlowStage
 from meshfs.scheduler.decide.pacer import STEP_MIN_S, Pacer
 from meshfs.scheduler.decide.policy import DiskPolicy
 
@@ -82,7 +82,7 @@ class Gates:
         return True
 
     def _hold(self, flow: Flow, gate: int) -> None:
-        flow.stage, flow.gate = Stage.HELD, gate
+        flow.stage, flow.gate = FlowStage.HELD, gate
         self._by_key[flow.key] = flow
         self.held += 1
 
@@ -104,7 +104,7 @@ class Gates:
     def _let_go(self, flow: Flow) -> None:
         del self._by_key[flow.key]
         self.held -= 1
-        flow.stage = Stage.IDLE
+        flow.stage = FlowStage.IDLE
 
     def release(self, now: float) -> list[Flow]:
         """Return the flows whose oldest request has passed all limits by now."""

@@ -52,7 +52,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from meshfs import limits
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 
 STATE_VERSION = 1
 NAMES = ("read_fixed_s", "read_byte_s", "write_fixed_s", "write_byte_s", "flush_fixed_s")
@@ -199,7 +199,7 @@ class CostModel:
         known_s = min(self.zero_byte_s, self.write_byte_s)
         self.zero_byte_s = known_s + ZERO_PART * (byte_s - known_s)
 
-    def learn(self, window: Window) -> None:
+    def learn(self, window: Observation) -> None:
         """Learn from one window. A window without completions or without a length is ignored."""
         work = (window.counts[0], window.sizes[0], window.counts[1], window.sizes[1], window.counts[2])
         time_s = window.elapsed_s if window.saturated else window.busy_s
@@ -216,7 +216,7 @@ class CostModel:
         self._clamp()
         self._publish()
 
-    def _learn_equal(self, window: Window, work: Sequence[int], measured: float, variance: float) -> None:
+    def _learn_equal(self, window: Observation, work: Sequence[int], measured: float, variance: float) -> None:
         predicted, shares = self._predict(work)
         difference = measured - predicted
         deviation = math.sqrt(variance + self._uncertainty(shares))
@@ -251,7 +251,7 @@ class CostModel:
         self._update(work, bound, variance)
         return True
 
-    def _measured_variance(self, window: Window) -> float:
+    def _measured_variance(self, window: Observation) -> float:
         """Return the variance of the logarithm of a window's time. It is the sum of noise, sampling and edges.
 
         Sampling: if service times are as random as exponential ones, the sum over n requests of one kind has a relative
@@ -350,7 +350,7 @@ class CostModel:
             setattr(self, name, min(max(math.exp(log), low), high))
 
 
-def _holds_stall(window: Window) -> bool:
+def _holds_stall(window: Observation) -> bool:
     return window.longest_s > STALL_PART * window.elapsed_s and window.longest_s > STALL_LATENCIES * window.latency_s
 
 

@@ -50,7 +50,7 @@ from collections import deque
 from statistics import fmean, median
 
 from meshfs import limits
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 
 # A block ends with this many completions (a sampling noise of 6 % for exponential service times), or after this many
 # windows. In more windows, the speed of the disk would drift too far between blocks.
@@ -94,7 +94,7 @@ class _Block:
         self._latencies_s: list[float] = []
         self.gave_way = False
 
-    def add(self, window: Window, total: int, cost_s: float) -> None:
+    def add(self, window: Observation, total: int, cost_s: float) -> None:
         self._completions += total
         self._cost_s += cost_s
         self._elapsed_s += window.elapsed_s
@@ -160,7 +160,7 @@ class DepthControl:
         self._down = _Evidence()
         self._reset(coarse=True)
 
-    def learn(self, window: Window, cost_s: float) -> None:
+    def learn(self, window: Observation, cost_s: float) -> None:
         """Learn from one window. ``cost_s`` is the cost of its completions. Windows of another depth are ignored."""
         total = sum(window.counts)
         full = window.saturated or self._nearly_full(window, total)
@@ -188,7 +188,7 @@ class DepthControl:
 
     # --- states ---
 
-    def _nearly_full(self, window: Window, total: int) -> bool:
+    def _nearly_full(self, window: Observation, total: int) -> bool:
         """Return whether the disk had, on average, at least FULL_PART of the depth in force (see the header)."""
         limits_it = window.held_back or window.depth != self._base
         return limits_it and window.latency_s * total >= FULL_PART * window.depth * window.elapsed_s > 0.0

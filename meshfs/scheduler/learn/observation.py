@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Window:
+class Observation:
     """The measurements of a disk over 0.1 s to 1 s. All times are in seconds.
 
     elapsed_s   the length of the window

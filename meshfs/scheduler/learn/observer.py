@@ -7,7 +7,7 @@ from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.learn.depth import DepthControl
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 
 # A window lasts at least _WINDOW_MIN_S, and has at least _WINDOW_REQUESTS completions, so that its averages mean
 # something. After _WINDOW_MAX_S it ends in any case.
@@ -111,7 +111,7 @@ class Observer:
             return
         if in_flight:
             self._busy_s += now - max(self._busy_since_s, self._start_s)
-        window = Window(
+        window = Observation(
             elapsed_s=elapsed_s,
             busy_s=self._busy_s,
             saturated=not self.is_hungry,

@@ -8,7 +8,7 @@ import trio
 
 from meshfs import limits
 from meshfs.errors import RemoteProtocolError
-from meshfs.exporter.rules.admission import Stage
+from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import SERVING
@@ -178,7 +178,7 @@ def test_a_channel_counts_as_logged_in(client):
     channel = connect(client.exporter)
     channel.peer.on_stage = told.append
     bind(channel, client)
-    assert told == [Stage.LOGGING_IN, Stage.LOGGED_IN]
+    assert told == [AdmissionStage.LOGGING_IN, AdmissionStage.LOGGED_IN]
     assert channel.call(Command.ECHO, ECHO, credits=500).credits > limits.CREDITS_UNAUTHENTICATED_MAX
     assert channel.peer.received.frame_max_bytes == limits.FRAME_MAX_BYTES
 
@@ -492,7 +492,7 @@ def test_log_off_ends_the_session_on_all_channels(disk, client, by_first):
     assert (reply.status, reply.protection) == (0, Protection.SIGNED)
     reply = other.take(waiting)
     assert (reply.status, reply.protection) == (0, Protection.SIGNED)
-    assert told == [Stage.NEGOTIATED]
+    assert told == [AdmissionStage.NEGOTIATED]
     for where in (client, channel):
         assert where.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
         assert not where.peer.sessions

@@ -9,7 +9,7 @@ from meshfs import limits
 from meshfs.disk.base import Op
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.disk import io as disk_io
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.model import Access, Security, decode_disks
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import AccessMask, Command, CreateOptions, NtStatus, WriteFlags
@@ -190,7 +190,7 @@ def test_a_change_that_cannot_be_told_keeps_no_replies_back(disk, client, monkey
     """An error of ours while watchers are told of a disk: the batch ends all the same, and later replies leave."""
     file_id = client.open("disk0")
     client.open("", READ_ONLY)
-    monkeypatch.setattr(Directory, "changed", fail)
+    monkeypatch.setattr(DirectoryState, "changed", fail)
     with pytest.raises(RuntimeError):
         client.exporter.disks.modified(client.exporter.disks.all()[0])
     woken = []

@@ -11,7 +11,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds import registry
 from meshfs.exporter.kinds.at_create import Creator, answer
 from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.open import Open
 from meshfs.model import SHARE_DISKS
 from meshfs.smb.constants import AccessMask, Command, CreateAction, InfoType, LockFlags, NtStatus
@@ -78,7 +78,7 @@ def creator_of(kind: type[Kind]) -> Creator:
         file_id = request.peer.exporter.new_file_id()
         opened = kind(request.session, request.tree, file_id, body.desired_access, body.name)
         if kind is Enclosure:
-            opened.directory = Directory()
+            opened.directory = DirectoryState()
         answer(request, body, opened, allowed=body.desired_access, action=CreateAction.OPENED)
 
     return Creator(lambda name: name.startswith(FOLDER), create)

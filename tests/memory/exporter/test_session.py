@@ -6,7 +6,7 @@ from meshfs import limits
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.model import Security
-from meshfs.smb.auth import Accounts, Initiator
+from meshfs.smb.auth import Accounts, Login
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     AccessMask,
@@ -287,7 +287,7 @@ def test_sessions_of_a_connection_are_limited():
 def test_logins_under_way_are_limited():
     client = RawInitiator(exporter())
     client.negotiate()
-    token = SessionSetupRequest(0, 1, 0, Initiator("n2", "password of n2", "").step()[0]).pack()
+    token = SessionSetupRequest(0, 1, 0, Login("n2", "password of n2", "").step()[0]).pack()
     client.call(Command.ECHO, ECHO, credits=16, session_id=0, sign=False)
     statuses = [client.call(Command.SESSION_SETUP, token, sign=False).status for _ in range(4)]
     more = [NtStatus.MORE_PROCESSING_REQUIRED] * limits.LOGINS_PER_CONNECTION_MAX

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from meshfs.exporter.exchange.waiting import Waiting
+from meshfs.exporter.exchange.waiting import AsyncCommand
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.model import Security
 from meshfs.smb.constants import (
@@ -272,16 +272,16 @@ def test_a_waiting_request_that_cannot_be_ended_keeps_the_rest_of_a_lost_connect
     file_id = stage.client.open("", LIST)
     for _ in range(2):
         stage.wait(Command.CHANGE_NOTIFY, ChangeNotifyRequest(FileId(file_id, file_id), 1024, 0xFFF).pack())
-    ends = Waiting.end
+    ends = AsyncCommand.end
     ended: list[int] = []
 
-    def end(self: Waiting, status: int) -> None:
+    def end(self: AsyncCommand, status: int) -> None:
         ended.append(status)
         if len(ended) == 1:
             raise RuntimeError("an error of ours")
         ends(self, status)
 
-    monkeypatch.setattr(Waiting, "end", end)
+    monkeypatch.setattr(AsyncCommand, "end", end)
     stage.client.peer.lost()
     assert len(ended) >= 2
     assert [session.user for session in stage.exporter.sessions.values()] == ["n3"]

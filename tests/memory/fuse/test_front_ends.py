@@ -20,7 +20,7 @@ from meshfs.fuse.pyfuse3_front.session import serve
 from meshfs.fuse.transfers import Transfers
 from meshfs.fuse.types import AttributeChange
 from meshfs.namespace.catalog import Catalog
-from meshfs.namespace.tree import ROOT_INODE, Tree
+from meshfs.namespace.tree import ROOT_INODE, MeshTree
 from meshlab.fakes.port import FakePort, fake_disk
 
 SIZE = 64 * 1024
@@ -40,7 +40,7 @@ class Bench:
         self.port = FakePort(self.info)
         self.catalog = Catalog(["n1"])
         self.catalog.announce("n1", [self.info])
-        self.tree = Tree(["n1"], 1)
+        self.tree = MeshTree(["n1"], 1)
         self.tree.update(self.catalog.disks, 2)
         self.gone = GonePages()
         self.operations = Operations(self.tree, lambda info: self.port, lambda whole: b"{}", OpenFiles(), self.gone)

@@ -23,7 +23,7 @@ from meshfs.fuse.types import AttributeChange
 from meshfs.linux import ioprio
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
-from meshfs.namespace.tree import ROOT_INODE, Tree
+from meshfs.namespace.tree import ROOT_INODE, MeshTree
 from meshlab.fakes.port import FakeHandle, FakePort, fake_disk
 
 SIZE = 64 * 1024
@@ -50,7 +50,7 @@ class Bench:
         self.port = self.ports[self.info.id]
         self.catalog = Catalog(["n1"])
         self.catalog.announce("n1", [self.info, self.read_only])
-        self.tree = Tree(["n1"], 1)
+        self.tree = MeshTree(["n1"], 1)
         self.tree.update(self.catalog.disks, 2)
         self.operations = Operations(
             self.tree, lambda info: self.ports[info.id], lambda whole: b"{}", OpenFiles(), GonePages(), **options

@@ -20,7 +20,7 @@ from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import MIB
 from meshfs.model import IoClass
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 
 SIZE = 8 * MIB

@@ -27,11 +27,11 @@ from meshfs.initiator.session import bind
 from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.credentials import Credentials
 from meshfs.initiator.session.negotiation import Policy
-from meshfs.initiator.session.session import Session
-from meshfs.initiator.session.trees import Tree
+from meshfs.initiator.session.session import InitiatorSession
+from meshfs.initiator.session.trees import TreeConnect
 from meshfs.limits import MIB
 from meshfs.model import Access, DiskInfo, IoClass, Security
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshfs.smb.constants import Capabilities, Cipher, Command, Dialect, Flags, NtStatus, SigningAlgorithm
 from meshfs.smb.messages import Encryption, NegotiateRequest, NegotiateResponse, Signing
 from meshfs.transport.base import Transport
@@ -390,7 +390,7 @@ async def test_nonsense_about_interfaces_is_no_end_of_anything(
 ) -> None:
     caplog.set_level(logging.INFO)
 
-    async def nonsense(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
+    async def nonsense(channel: Channel, tree: TreeConnect) -> tuple[Remote, ...]:
         raise RemoteProtocolError("network interface: reaches outside the output")
 
     monkeypatch.setattr(news, "query_interfaces", nonsense)
@@ -408,7 +408,7 @@ async def test_a_session_that_ends_before_anything_was_asked_of_it_is_made_again
     lost = 0
     connected = RemoteExporter.connected
 
-    def and_lost(self: RemoteExporter, session: Session, disks: tuple[DiskInfo, ...]) -> None:
+    def and_lost(self: RemoteExporter, session: InitiatorSession, disks: tuple[DiskInfo, ...]) -> None:
         nonlocal lost
         connected(self, session, disks)
         lost += 1

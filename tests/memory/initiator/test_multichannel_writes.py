@@ -15,7 +15,7 @@ from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.channel.channel import Channel
-from meshfs.initiator.session.split import Group
+from meshfs.initiator.session.split import SplitRequest
 from meshfs.limits import KIB, MIB
 from meshfs.loop.worker import Worker
 from meshfs.model import IoClass
@@ -401,7 +401,7 @@ ERRORS = {
 async def test_of_several_errors_the_one_counts_that_leaves_a_part_unanswered(
     one: str, other: str, raised: str, order: int
 ) -> None:
-    group, parts = Group(), [Part(), Part()]
+    group, parts = SplitRequest(), [Part(), Part()]
     for number, part in enumerate(parts):
         group.add(part, number)  # type: ignore[arg-type]
     for part, name in zip(parts, (one, other)[::order], strict=True):

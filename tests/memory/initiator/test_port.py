@@ -16,8 +16,8 @@ from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
+from meshfs.initiator.session.commands import query_disks
 from meshfs.initiator.session.negotiation import Policy
-from meshfs.initiator.session.requests import query_disks
 from meshfs.limits import KIB, MIB
 from meshfs.model import Access, IoClass, Security
 from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm

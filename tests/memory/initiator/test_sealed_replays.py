@@ -13,9 +13,9 @@ import trio
 from meshfs import limits
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.bind import bind
+from meshfs.initiator.session.commands import open_file
 from meshfs.initiator.session.negotiation import Policy
-from meshfs.initiator.session.requests import open_file
-from meshfs.initiator.session.session import Session
+from meshfs.initiator.session.session import InitiatorSession
 from meshfs.model import IoClass, Security
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
 from meshfs.smb.messages import RawContext
@@ -163,7 +163,7 @@ async def test_an_exporter_whose_nonces_do_not_count_is_left_one_channel(
         assert bool(session.no_more) == (protection == "remembered")
 
 
-def forget_nonces(session: Session) -> None:
+def forget_nonces(session: InitiatorSession) -> None:
     """As when an exporter has used more nonces than are remembered."""
     opener = session.credentials.security.opener
     assert opener is not None

@@ -22,7 +22,7 @@ from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import MIB
 from meshfs.model import Security
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm
 from meshfs.smb.messages import (
     Encryption,

@@ -17,12 +17,12 @@ from meshfs.model import IoClass
 from meshfs.smb import states
 from meshfs.smb.connection import Role
 from meshfs.smb.constants import Command, NtStatus
-from meshfs.smb.states import SESSION, ConnectionState, Event, SessionState
+from meshfs.smb.states import SESSION, ConnectionState, SessionState, SmbEvent
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from tests.memory.initiator.test_session import exporter_at, make_session
 
-LOGIN = [Event.SETUP, Event.MORE, Event.SETUP, Event.GRANTED]
+LOGIN = [SmbEvent.SETUP, SmbEvent.MORE, SmbEvent.SETUP, SmbEvent.GRANTED]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -35,15 +35,15 @@ class Record:
     """What happened to the sessions at each end, in order. A REQUEST is not kept: only one end counts the first one."""
 
     def __init__(self) -> None:
-        self.events: dict[Role, list[Event]] = {role: [] for role in Role}
+        self.events: dict[Role, list[SmbEvent]] = {role: [] for role in Role}
 
-    def __call__(self, table: object, state: SessionState, event: Event, role: Role) -> SessionState:
+    def __call__(self, table: object, state: SessionState, event: SmbEvent, role: Role) -> SessionState:
         after = next_state(table, state, event, role)  # type: ignore[type-var, arg-type]
-        if table is SESSION and event is not Event.REQUEST:
+        if table is SESSION and event is not SmbEvent.REQUEST:
             self.events[role].append(event)
         return after  # type: ignore[return-value]
 
-    def at_both(self) -> list[Event]:
+    def at_both(self) -> list[SmbEvent]:
         assert self.events[Role.INITIATOR] == self.events[Role.EXPORTER]
         return self.events[Role.INITIATOR]
 
@@ -76,7 +76,7 @@ async def test_a_login_a_bind_and_the_loss(tmp_path: Path, record: Record) -> No
         await until(lambda: pair.session.session is None)
         assert machine.state is SessionState.ENDED
         assert {channel.machine.state for channel in channels} == {ConnectionState.CLOSED}
-        assert record.at_both() == [*LOGIN, *LOGIN, Event.LOST]
+        assert record.at_both() == [*LOGIN, *LOGIN, SmbEvent.LOST]
 
 
 async def test_a_wrong_password(tmp_path: Path, record: Record) -> None:
@@ -84,7 +84,7 @@ async def test_a_wrong_password(tmp_path: Path, record: Record) -> None:
         remote = make_session([functools.partial(connect_unix, exporter.path)], password="wrong")
         nursery.start_soon(remote.run)
         await until(lambda: remote.failures > 0)
-        assert record.at_both()[:4] == [Event.SETUP, Event.MORE, Event.SETUP, Event.DENIED]
+        assert record.at_both()[:4] == [SmbEvent.SETUP, SmbEvent.MORE, SmbEvent.SETUP, SmbEvent.DENIED]
 
 
 async def test_a_session_that_expires(tmp_path: Path, record: Record) -> None:
@@ -105,7 +105,7 @@ async def test_a_session_that_expires(tmp_path: Path, record: Record) -> None:
             assert await handle.write(0, b"again") == 5
         assert machine.state is SessionState.ENDED
         assert machine_of(pair).state is SessionState.VALID
-        assert record.events[Role.INITIATOR] == [*LOGIN, Event.EXPIRE, Event.LOST, *LOGIN]
+        assert record.events[Role.INITIATOR] == [*LOGIN, SmbEvent.EXPIRE, SmbEvent.LOST, *LOGIN]
         await handle.close()
 
 
@@ -117,7 +117,7 @@ async def test_an_event_that_is_not_allowed(tmp_path: Path) -> None:
         with pytest.raises(LocalProtocolError, match=r"^NEGOTIATE is not allowed in state READY$"):
             await negotiate(channel, Policy(), bytes(16))
         with pytest.raises(RemoteProtocolError, match=r"^GRANTED is not allowed in state VALID$"):
-            session.machine.happened(Event.GRANTED)
+            session.machine.happened(SmbEvent.GRANTED)
         session.fail("cable pulled")
         with pytest.raises(LocalProtocolError, match=r"^REQUEST is not allowed in state ENDED$"):
             session.add(channel)

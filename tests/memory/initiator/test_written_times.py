@@ -14,7 +14,7 @@ from meshfs import limits
 from meshfs.exporter.state import offered_disk
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.initiator.attached.written import WrittenTime
-from meshfs.initiator.session.requests import query_one_of
+from meshfs.initiator.session.commands import query_one_of
 from meshfs.limits import MIB
 from meshfs.model import Access, DiskInfo, IoClass
 from meshlab.fakes.mesh_pair import Pair, mesh_pair

@@ -12,7 +12,7 @@ import trio
 from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.kinds.disk import io as disk_io
-from meshfs.exporter.serving.engine import Engine
+from meshfs.exporter.serving.engine import ConnectionEngine
 from meshfs.initiator.channel.outstanding import OutstandingRequests
 from meshfs.limits import KIB, MIB
 from meshfs.loop import reactor
@@ -158,7 +158,7 @@ async def test_a_fault_with_a_connection_ends_that_connection(
 ) -> None:
     where: tuple[type, str] = {
         "initiator": (OutstandingRequests, "handle"),
-        "exporter": (Engine, "handle"),
+        "exporter": (ConnectionEngine, "handle"),
         "exporter sends": (OutQueue, "_take_off"),
     }[side]  # type: ignore[assignment]
     good, faults = getattr(*where), 0

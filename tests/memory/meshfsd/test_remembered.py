@@ -95,7 +95,7 @@ async def test_nobody_is_answered_before_it_is_noted(
 ) -> None:
     go_on, write = threading.Event(), remembered._write
 
-    def slow(fd: int, record: remembered.Record) -> None:
+    def slow(fd: int, record: remembered.RememberedDisk) -> None:
         go_on.wait(5)
         write(fd, record)
 

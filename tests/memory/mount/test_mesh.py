@@ -14,7 +14,7 @@ import trio
 
 from meshfs import bugs
 from meshfs.cluster import config as cluster_config
-from meshfs.cluster.config_watch import Loaded, read
+from meshfs.cluster.config_watch import LoadedConfig, read
 from meshfs.cluster.keys import Keyring, generate
 from meshfs.errors import ConfigError, KeyFileError, MountFailed
 from meshfs.fuse.operations import Operations
@@ -97,7 +97,7 @@ async def test_disks_come_and_go_with_their_exporters(config_path: Path) -> None
     assert disk_files(mount) == {}
 
 
-def without_disk(config_path: Path) -> Loaded:
+def without_disk(config_path: Path) -> LoadedConfig:
     config_path.write_text(CONFIG.replace(DISK, ""))
     return read(config_path, "n2")
 

@@ -5,12 +5,12 @@ import itertools
 import pytest
 
 from meshfs.disk.base import Op
-from meshfs.disk.health import TRANSITIONS, Event, Health, error_text, next_state
+from meshfs.disk.health import TRANSITIONS, DiskEvent, Health, error_text, next_state
 from meshfs.errors import LocalProtocolError
 from meshfs.limits import DISK_STEADY_S
 from meshfs.model import DiskState
 
-_S, _E = DiskState, Event
+_S, _E = DiskState, DiskEvent
 
 # Every transition there is; all other pairs are bugs.
 TABLE = [
@@ -30,7 +30,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("state", "event", "after"), TABLE)
-def test_a_transition(state: DiskState, event: Event, after: DiskState) -> None:
+def test_a_transition(state: DiskState, event: DiskEvent, after: DiskState) -> None:
     assert next_state(state, event) is after
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from meshfs import limits
-from meshfs.exporter.rules.admission import LOCAL, Admission, Arrival, Stage
+from meshfs.exporter.rules.admission import LOCAL, Admission, AdmissionStage, Arrival
 
 NODE, OTHER_NODE, NODE_6 = "10.0.0.1", "10.0.0.2", "2001:db8::1"
 STRANGER = "192.0.2.7"
@@ -16,7 +16,9 @@ def admission() -> Admission:
     return Admission([NODE, OTHER_NODE, NODE_6])
 
 
-def fill(admission: Admission, address: str, count: int, stage: Stage = Stage.SILENT) -> list[Arrival]:
+def fill(
+    admission: Admission, address: str, count: int, stage: AdmissionStage = AdmissionStage.SILENT
+) -> list[Arrival]:
     """``count`` connections that fit."""
     arrivals = []
     for _ in range(count):
@@ -54,7 +56,10 @@ def test_past_its_bound_an_address_loses_its_oldest_silent_connection(
 
 @pytest.mark.parametrize(("address", "bound"), BOUNDS)
 def test_newcomers_push_nobody_out_who_came_further(admission: Admission, address: str, bound: int) -> None:
-    further = [*fill(admission, address, bound, Stage.NEGOTIATED), *fill(admission, address, bound, Stage.LOGGING_IN)]
+    further = [
+        *fill(admission, address, bound, AdmissionStage.NEGOTIATED),
+        *fill(admission, address, bound, AdmissionStage.LOGGING_IN),
+    ]
     ended = [knock(admission, address)[1] for _ in range(10 * bound)]
     assert not set(ended) & set(further)
 
@@ -62,10 +67,10 @@ def test_newcomers_push_nobody_out_who_came_further(admission: Admission, addres
 @pytest.mark.parametrize(("address", "bound"), BOUNDS)
 def test_those_that_came_far_and_stay_there_lock_nobody_out(admission: Admission, address: str, bound: int) -> None:
     """A newcomer passes each stage while as many others arrive in it as there is room for."""
-    for stage in (Stage.LOGGING_IN, Stage.NEGOTIATED, Stage.SILENT):
+    for stage in (AdmissionStage.LOGGING_IN, AdmissionStage.NEGOTIATED, AdmissionStage.SILENT):
         fill(admission, address, bound, stage)
     honest, _ = knock(admission, address)
-    for stage in (Stage.NEGOTIATED, Stage.LOGGING_IN, Stage.LOGGED_IN):
+    for stage in (AdmissionStage.NEGOTIATED, AdmissionStage.LOGGING_IN, AdmissionStage.LOGGED_IN):
         others = [knock(admission, address)[0] for _ in range(bound - 1)]
         for other in others:
             if (victim := admission.advance(other, honest.stage)) is not None:
@@ -74,14 +79,14 @@ def test_those_that_came_far_and_stay_there_lock_nobody_out(admission: Admission
         if (victim := admission.advance(honest, stage)) is not None:
             assert victim is not honest
             admission.leave(victim)
-    assert honest.stage is Stage.LOGGED_IN
+    assert honest.stage is AdmissionStage.LOGGED_IN
 
 
 def test_a_connection_that_is_logged_in_is_never_ended(admission: Admission) -> None:
     inside = []
     for address in (NODE, LOCAL, STRANGER):
         (arrival,) = fill(admission, address, 1)
-        admission.advance(arrival, Stage.LOGGED_IN)
+        admission.advance(arrival, AdmissionStage.LOGGED_IN)
         inside.append(arrival)
     ended = [knock(admission, address)[1] for address in (NODE, LOCAL, STRANGER) for _ in range(500)]
     assert not set(ended) & set(inside)
@@ -124,26 +129,26 @@ def test_a_link_local_address_with_its_interface_is_an_address(admission: Admiss
 
 
 def test_who_fails_a_login_is_the_first_of_its_stage_to_go(admission: Admission) -> None:
-    fill(admission, STRANGER, limits.CONNECTIONS_STRANGER_MAX - 1, Stage.NEGOTIATED)
-    (failed,) = fill(admission, STRANGER, 1, Stage.LOGGING_IN)
-    admission.advance(failed, Stage.NEGOTIATED)
+    fill(admission, STRANGER, limits.CONNECTIONS_STRANGER_MAX - 1, AdmissionStage.NEGOTIATED)
+    (failed,) = fill(admission, STRANGER, 1, AdmissionStage.LOGGING_IN)
+    admission.advance(failed, AdmissionStage.NEGOTIATED)
     newcomer, victim = admission.arrive(STRANGER)
     assert victim is None
-    assert admission.advance(newcomer, Stage.NEGOTIATED) is failed
+    assert admission.advance(newcomer, AdmissionStage.NEGOTIATED) is failed
 
 
 def test_who_logs_off_is_a_newcomer(admission: Admission) -> None:
     (arrival,) = fill(admission, NODE, 1)
-    admission.advance(arrival, Stage.LOGGED_IN)
-    waiting = fill(admission, NODE, limits.CONNECTIONS_NODE_MAX, Stage.NEGOTIATED)
-    assert admission.advance(arrival, Stage.NEGOTIATED) is waiting[0]
+    admission.advance(arrival, AdmissionStage.LOGGED_IN)
+    waiting = fill(admission, NODE, limits.CONNECTIONS_NODE_MAX, AdmissionStage.NEGOTIATED)
+    assert admission.advance(arrival, AdmissionStage.NEGOTIATED) is waiting[0]
 
 
 def test_the_addresses_of_a_new_config_are_known_at_once(admission: Admission) -> None:
     strangers = fill(admission, STRANGER, limits.CONNECTIONS_STRANGER_MAX)
     nodes = fill(admission, NODE, limits.CONNECTIONS_NODE_MAX)
     (inside,) = fill(admission, OTHER_NODE, 1)
-    admission.advance(inside, Stage.LOGGED_IN)
+    admission.advance(inside, AdmissionStage.LOGGED_IN)
     surplus = admission.know([STRANGER])
     assert set(surplus) == set(nodes[: limits.CONNECTIONS_NODE_MAX - limits.CONNECTIONS_STRANGER_MAX])
     assert all(arrival.is_known for arrival in strangers)
@@ -157,7 +162,7 @@ def test_when_a_descriptor_is_wanted_a_stranger_goes_first(admission: Admission)
     assert admission.emptiest() is None
     (node,) = fill(admission, NODE, 1)
     assert admission.emptiest() is node
-    (stranger,) = fill(admission, STRANGER, 1, Stage.LOGGING_IN)
+    (stranger,) = fill(admission, STRANGER, 1, AdmissionStage.LOGGING_IN)
     assert admission.emptiest() is stranger
 
 
@@ -187,16 +192,16 @@ def test_whatever_happens_the_counts_are_those_of_what_is_there() -> None:
             if event < 0.6:
                 victim = arrival
             elif event < 0.99:
-                victim = admission.advance(arrival, rng.choice(list(Stage)))
+                victim = admission.advance(arrival, rng.choice(list(AdmissionStage)))
             else:
                 for surplus in admission.know(rng.sample([a for a in addresses if a], 3)):
                     admission.leave(surplus)
                     there.remove(surplus)
         if victim is not None:
-            assert victim is arrival or victim.stage is not Stage.LOGGED_IN
+            assert victim is arrival or victim.stage is not AdmissionStage.LOGGED_IN
             admission.leave(victim)
             there.remove(victim)
-        waiting = [each for each in there if each.stage is not Stage.LOGGED_IN]
+        waiting = [each for each in there if each.stage is not AdmissionStage.LOGGED_IN]
         assert admission.waiting == len(waiting)
         strangers = [each for each in waiting if not each.is_known]
         assert len(strangers) <= 3 * limits.CONNECTIONS_STRANGERS_MAX

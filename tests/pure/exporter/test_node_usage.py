@@ -5,7 +5,7 @@ import pytest
 from meshfs import limits
 from meshfs.buffers import Account, BufferPool
 from meshfs.exporter.rules.memory_budget import MemoryBudget
-from meshfs.exporter.rules.node_usage import Usage, connections_per_node, sessions_per_node
+from meshfs.exporter.rules.node_usage import UsageByNode, connections_per_node, sessions_per_node
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_is_kept_of_the_descriptors_is_enough_for_those_without_a_login() -
 
 
 def test_a_node_that_has_all_takes_nothing_from_another() -> None:
-    usage = Usage(limits.DESCRIPTORS_WANTED, ["n1", "n2"])
+    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1", "n2"])
     greedy = usage.of("n2")
     greedy.connections, greedy.sessions = usage.connections_max, usage.sessions_max
     assert "connections of at most 512" in usage.why_no_connection("n2")
@@ -49,7 +49,7 @@ def test_a_node_that_has_all_takes_nothing_from_another() -> None:
 
 
 def test_a_session_that_ends_another_is_not_one_more() -> None:
-    usage = Usage(limits.DESCRIPTORS_WANTED, ["n1"])
+    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1"])
     usage.of("n1").sessions = usage.sessions_max
     assert usage.why_no_session("n1", replaces=True, more=False) == ""
     usage.of("n1").connections = usage.connections_max
@@ -58,7 +58,7 @@ def test_a_session_that_ends_another_is_not_one_more() -> None:
 
 
 def test_another_config_changes_what_nodes_may_have_and_not_what_they_have() -> None:
-    usage = Usage(limits.DESCRIPTORS_WANTED, ["n1", "n2"])
+    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1", "n2"])
     usage.of("n1").sessions = 600
     usage.configure([f"n{n}" for n in range(100)])
     assert (usage.connections_max, usage.sessions_max) == (64, sessions_per_node(100))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshfs import limits
 from meshfs.fuse.truncating import Ambiguous, Openers
-from meshfs.fuse.truncation import BEYOND, Claim, Truncation
+from meshfs.fuse.truncation import BEYOND, ClaimedRanges, Truncation
 
 SIZE = 40
 OLD = 0xAA
@@ -48,7 +48,7 @@ class Overlay:
         return bytes(file) + bytes(self.disk[len(file) :])
 
 
-def zero_gaps(claim: Claim, disk: bytearray, most: int = BEYOND) -> None:
+def zero_gaps(claim: ClaimedRanges, disk: bytearray, most: int = BEYOND) -> None:
     while claim.gaps and most:
         start, stop = claim.gaps[0]
         count = min(stop - start, most)

@@ -7,15 +7,15 @@ from typing import Any, cast
 from meshfs import limits
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply
-from meshfs.initiator.session.requests import OpenFile, query_disks, query_interfaces
-from meshfs.initiator.session.trees import Tree
+from meshfs.initiator.session.commands import RemoteOpen, query_disks, query_interfaces
+from meshfs.initiator.session.trees import TreeConnect
 from meshfs.model import Access, DiskInfo, IoClass, encode_disks
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import HEADER_BYTES, Fsctl
 from meshfs.smb.messages import FileId, IoctlResponse
 from meshfs.smb.messages.ioctl import NO_FILE, NetworkInterface, pack_interfaces
 
-TREE = Tree(1, IoClass.APP)
+TREE = TreeConnect(1, IoClass.APP)
 
 
 class Answering:
@@ -55,5 +55,5 @@ async def test_of_many_disks_no_more_are_decoded_than_there_may_be_and_one() -> 
     (disk,) = json.loads(encode_disks([DiskInfo("d", "n1", "d", 1, Access.READ_WRITE, "v")]))
     disks = [{**disk, "id": f"d{index}"} for index in range(2 * limits.DISKS_PER_NODE_MAX)]
     output = json.dumps([*disks, {"no": "disk"}]).encode()
-    root = OpenFile(TREE, FileId(1, 1), 0)
+    root = RemoteOpen(TREE, FileId(1, 1), 0)
     assert len(await query_disks(channel(output), root)) == limits.DISKS_PER_NODE_MAX + 1

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from meshfs import limits
-from meshfs.initiator.channel.credits import Lane, Window
+from meshfs.initiator.channel.credits import ChannelCredits, Lane
 from meshfs.model import IoClass
 from support.window_peer import APP, MIB_CHARGE, SYSTEM, Ask, Peer, churn
 
@@ -286,7 +286,7 @@ def test_a_hung_lane_forgets_who_left_at_the_next_tick() -> None:
 def test_who_left_is_told_of_once() -> None:
     left: list[Ask] = []
     peer = Peer(200)
-    peer.window = Window(peer.credits, left.append)
+    peer.window = ChannelCredits(peer.credits, left.append)
     app, system = Lane(APP), Lane(SYSTEM)
     asks = [*peer.fill(app, MIB_CHARGE, 20), *peer.fill(system, MIB_CHARGE, 20)]
     gone = [ask for ask in asks if ask not in peer.in_flight][::2]

@@ -12,7 +12,7 @@ from statistics import quantiles
 import pytest
 
 from meshfs import limits
-from meshfs.initiator.channel.credits import Lane, Window
+from meshfs.initiator.channel.credits import ChannelCredits, Lane
 from meshfs.initiator.channel.delay import DelayControl
 from meshfs.model import IoClass
 from meshfs.smb.credits import CreditAccount, charge_for
@@ -65,7 +65,7 @@ class Model:
         self.numbers = count()
         self.credits = CreditAccount()
         self.credits.grant(credits - 1)
-        self.window: Window[Ask] = Window(self.credits)
+        self.window: ChannelCredits[Ask] = ChannelCredits(self.credits)
         self.control = DelayControl(0.0)
         self.lanes = [self.window.lane(load.io_class) for load in loads]
         self.in_flight: set[Ask] = set()
@@ -296,7 +296,7 @@ def test_a_path_that_became_longer_is_no_queue_for_ever() -> None:
 def test_any_delay_leaves_every_lane_a_request_of_the_largest_size() -> None:
     credits = CreditAccount()
     credits.grant(limits.CREDITS_MAX - 1)
-    window: Window[Ask] = Window(credits)
+    window: ChannelCredits[Ask] = ChannelCredits(credits)
     for io_class in IoClass:
         window.room(io_class, limits.WINDOW_ROOM_SYSTEM_MIN_CREDITS, 0)
     for io_class in (SYSTEM, APP):

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from meshfs.linux.mountinfo import Mount, parse_mounts, read_mounts, topmost, unescape
+from meshfs.linux.mountinfo import MountEntry, parse_mounts, read_mounts, topmost, unescape
 
 
 def test_octal_escapes_are_bytes() -> None:
@@ -19,7 +19,7 @@ def test_only_newlines_and_blanks_divide() -> None:
     """Next line, no-break space and line separator are characters of a name."""
     odd = "/mnt/a\u0085b\u00a0c\u2028d"
     line = f"36 35 0:40 / {odd} rw,x - fuse.meshfs {odd}.toml rw\n"
-    assert list(parse_mounts(line.encode())) == [Mount(os.makedev(0, 40), odd, "fuse.meshfs", odd + ".toml")]
+    assert list(parse_mounts(line.encode())) == [MountEntry(os.makedev(0, 40), odd, "fuse.meshfs", odd + ".toml")]
 
 
 def test_other_lines_are_left_out() -> None:

@@ -5,21 +5,25 @@ from dataclasses import replace
 import pytest
 
 from meshfs.disk.discovery.identity import Identity
-from meshfsd.remembered import Record, next_record
+from meshfsd.remembered import RememberedDisk, next_record
 
 NOW_NS = 1_000_000
 NAMED = Identity("wwid-1", sequence="7")
 PLACED = Identity("port 1, device 7 of this boot", "port 1")
-KEPT = Record("wwid-1", "", "7", "boot-1", "wwid-1", "seed-1", 500, clean=True)
-KEPT_PLACED = Record(PLACED.instance, PLACED.place, PLACED.sequence, "boot-1", "told", "seed-1", 500, clean=True)
+KEPT = RememberedDisk("wwid-1", "", "7", "boot-1", "wwid-1", "seed-1", 500, clean=True)
+KEPT_PLACED = RememberedDisk(
+    PLACED.instance, PLACED.place, PLACED.sequence, "boot-1", "told", "seed-1", 500, clean=True
+)
 
 
-def after(old: Record | None, device: Identity = NAMED, boot_id: str = "boot-1", image_ns: int | None = None) -> Record:
+def after(
+    old: RememberedDisk | None, device: Identity = NAMED, boot_id: str = "boot-1", image_ns: int | None = None
+) -> RememberedDisk:
     return next_record(old, device, boot_id, seed="new seed", now_ns=NOW_NS, image_ns=image_ns)
 
 
 def test_without_a_record_everything_begins_now() -> None:
-    assert after(None) == Record("wwid-1", "", "7", "boot-1", "wwid-1", "new seed", NOW_NS)
+    assert after(None) == RememberedDisk("wwid-1", "", "7", "boot-1", "wwid-1", "new seed", NOW_NS)
     assert after(None, image_ns=77).written_ns == 77
 
 

@@ -9,7 +9,7 @@ import pytest
 from meshfs import limits
 from meshfs.model import Access, DiskInfo
 from meshfs.namespace.catalog import Catalog, CatalogDisk
-from meshfs.namespace.tree import Directory, DiskFile, Node, StatusFile, Symlink, Tree
+from meshfs.namespace.tree import Directory, DiskFile, MeshTree, StatusFile, Symlink, TreeEntry
 from meshlab.fakes.port import fake_disk
 
 
@@ -17,8 +17,8 @@ def present(*disks: DiskInfo) -> dict[str, CatalogDisk]:
     return {disk.id: CatalogDisk(disk, True) for disk in disks}
 
 
-def at(tree: Tree, path: str) -> Node | None:
-    node: Node | None = tree.root
+def at(tree: MeshTree, path: str) -> TreeEntry | None:
+    node: TreeEntry | None = tree.root
     for name in filter(None, path.split("/")):
         assert isinstance(node, Directory)
         node = node.entries.get(name.encode())
@@ -27,13 +27,13 @@ def at(tree: Tree, path: str) -> Node | None:
     return node
 
 
-def listing(tree: Tree, path: str) -> list[str]:
+def listing(tree: MeshTree, path: str) -> list[str]:
     directory = at(tree, path)
     assert isinstance(directory, Directory)
     return [name.decode() for name, _ in directory.listed()]
 
 
-def walk(directory: Directory) -> Iterable[Node]:
+def walk(directory: Directory) -> Iterable[TreeEntry]:
     yield directory
     for node in directory.entries.values():
         yield from walk(node) if isinstance(node, Directory) else (node,)
@@ -41,7 +41,7 @@ def walk(directory: Directory) -> Iterable[Node]:
 
 def test_the_tree_after_the_habits_of_dev_disk() -> None:
     disk = replace(fake_disk("n1", "a", 4096), enclosure="shelf1", slot="07")
-    tree = Tree(["n1", "n2"], 1)
+    tree = MeshTree(["n1", "n2"], 1)
     tree.update(present(disk), 2)
     assert listing(tree, "/") == ["disk", "enclosure"]
     assert listing(tree, "/disk") == ["by-id", "by-node", "by-enclosure"]
@@ -58,7 +58,7 @@ def test_the_tree_after_the_habits_of_dev_disk() -> None:
 
 
 def test_the_status_is_found_but_not_listed() -> None:
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
     status = at(tree, "/.meshfs/status")
     assert isinstance(status, StatusFile)
     assert stat.S_IMODE(status.mode) == 0o444
@@ -67,7 +67,7 @@ def test_the_status_is_found_but_not_listed() -> None:
 
 def test_inode_numbers_stay_also_over_an_absence() -> None:
     first, second = fake_disk("n1", "a", 10), fake_disk("n1", "b", 10)
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
     tree.update(present(first, second), 2)
     numbers = {node.path: node.inode for node in walk(tree.root)}
     assert len(set(numbers.values())) == len(numbers)
@@ -84,7 +84,7 @@ def test_inode_numbers_stay_also_over_an_absence() -> None:
 
 def test_a_directory_changes_its_mtime_with_its_contents_only() -> None:
     disk = fake_disk("n1", "a", 10)
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
 
     def times() -> dict[str, int]:
         return {node.path: node.mtime_ns for node in walk(tree.root) if isinstance(node, Directory)}
@@ -102,7 +102,7 @@ def test_a_directory_changes_its_mtime_with_its_contents_only() -> None:
 
 def test_a_disk_file_follows_its_announcement() -> None:
     disk = fake_disk("n1", "a", 10)
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
     tree.update(present(disk), 2)
     file = at(tree, f"/disk/by-id/{disk.id}")
     assert isinstance(file, DiskFile)
@@ -117,7 +117,7 @@ def test_a_disk_file_follows_its_announcement() -> None:
 
 def test_another_disk_under_the_same_name_has_another_inode() -> None:
     one = replace(fake_disk("n1", "a", 4096), instance="one")
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
     assert tree.update(present(one), 2) == []
     path = f"/disk/by-id/{one.id}"
 
@@ -146,7 +146,7 @@ def test_another_disk_under_the_same_name_has_another_inode() -> None:
 
 def test_a_link_to_another_disk_is_another_link() -> None:
     disk = fake_disk("n1", "a", 10)
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
     tree.update(present(disk), 2)
     old = at(tree, "/disk/by-node/n1/a")
     tree.update(present(replace(disk, id="other")), 3)
@@ -176,7 +176,7 @@ def test_extended_attributes_tell_what_is_known() -> None:
 
 def test_numbers_of_paths_long_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "INODES_REMEMBERED_MAX", 20)
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
     seen: set[int] = set()
     for index in range(50):
         disk = fake_disk("n1", f"d{index}", 10)
@@ -194,6 +194,6 @@ def test_lists_of_other_enclosure_names_are_ignored() -> None:
     second = replace(fake_disk("n1", "b", 10), enclosure="shelf", slot="")
     catalog = Catalog(["n1"])
     catalog.announce("n1", [first, second])
-    tree = Tree(["n1"], 1)
+    tree = MeshTree(["n1"], 1)
     tree.update(catalog.disks, 2)
     assert listing(tree, "/disk/by-enclosure") == []

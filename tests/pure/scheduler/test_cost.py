@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshfs import limits
 from meshfs.scheduler.learn.cost import NAMES, CostModel
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 from meshlab.models.device_load import Load, mix
 from meshlab.models.devices import DEVICES, Times
 
@@ -24,7 +24,7 @@ MIXES: Sequence[Sequence[int]] = ([4096], [1 << 20], [4096, 1 << 20], [65536], [
 
 def window(
     work: Sequence[tuple[int, int]], elapsed_s: float, *, saturated: bool = True, longest_s: float | None = None
-) -> Window:
+) -> Observation:
     """A window in which ``work`` (operation, bytes) completed, at a depth of 8."""
     counts, sizes = [0, 0, 0], [0, 0, 0]
     for op, length in work:
@@ -32,7 +32,7 @@ def window(
         sizes[op] += length
     latency_s = 8 * elapsed_s / max(len(work), 1)
     longest_s = 2 * latency_s if longest_s is None else longest_s
-    return Window(elapsed_s, elapsed_s, saturated, counts, sizes, latency_s, 8, longest_s)
+    return Observation(elapsed_s, elapsed_s, saturated, counts, sizes, latency_s, 8, longest_s)
 
 
 def saturated(
@@ -44,7 +44,7 @@ def saturated(
     flushes: float = 0.0,
     noise: float = 0.06,
     elapsed_s: float = 0.25,
-) -> Window:
+) -> Observation:
     """What a disk of ``times`` does in about ``elapsed_s``, off by ``noise``."""
     work, used_s = [], 0.0
     while used_s < elapsed_s:
@@ -54,14 +54,14 @@ def saturated(
     return window(work, used_s * math.exp(dice.gauss(0.0, noise)))
 
 
-def varied(dice: random.Random, times: Times) -> Window:
+def varied(dice: random.Random, times: Times) -> Observation:
     return saturated(dice, times, dice.choice(MIXES), dice.choice([0, 0.3, 0.7, 1]), flushes=dice.choice([0, 0.02]))
 
 
-def small_reads(dice: random.Random, times: Times) -> Window:
+def small_reads(dice: random.Random, times: Times) -> Observation:
     """4 KiB reads alone; counted, not drawn, for tests of thousands of windows."""
     elapsed_s, count = 0.25 * math.exp(dice.gauss(0.0, 0.06)), int(0.25 / times.of(READ, 4096))
-    return Window(elapsed_s, elapsed_s, True, [count, 0, 0], [count * 4096, 0, 0], 2.0 / count, 8, 4.0 / count)
+    return Observation(elapsed_s, elapsed_s, True, [count, 0, 0], [count * 4096, 0, 0], 2.0 / count, 8, 4.0 / count)
 
 
 def slower(times: Times, factor: float) -> Times:
@@ -287,12 +287,14 @@ def test_windows_of_a_broken_clock_are_ignored(elapsed_s: float) -> None:
 
 amounts = st.lists(st.integers(0, 1 << 40), min_size=3, max_size=3)
 seconds = st.floats(0.0, 1e9)
-windows = st.builds(Window, seconds, seconds, st.booleans(), amounts, amounts, seconds, st.integers(0, 64), seconds)
+windows = st.builds(
+    Observation, seconds, seconds, st.booleans(), amounts, amounts, seconds, st.integers(0, 64), seconds
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(windows, max_size=30))
-def test_whatever_it_is_shown_costs_stay_positive_bounded_and_ordered(shown: list[Window]) -> None:
+def test_whatever_it_is_shown_costs_stay_positive_bounded_and_ordered(shown: list[Observation]) -> None:
     model = CostModel()
     for one in shown:
         model.learn(one)
@@ -304,7 +306,7 @@ def test_whatever_it_is_shown_costs_stay_positive_bounded_and_ordered(shown: lis
 
 @settings(max_examples=50, deadline=None, phases=UNSHRUNK)
 @given(st.lists(windows, max_size=30))
-def test_no_nonsense_is_learnt_for_good(shown: list[Window]) -> None:
+def test_no_nonsense_is_learnt_for_good(shown: list[Observation]) -> None:
     model, dice = CostModel(), random.Random(9)
     for one in shown:
         model.learn(one)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meshfs import limits
 from meshfs.scheduler.learn.depth import DepthControl, levels
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 from meshlab.models.device_load import Choose, Load, mix
 from meshlab.models.devices import PipeDevice, ServerDevice, Times, fast_ssd, hdd, network_volume, sata_ssd, slow_array
 
@@ -43,7 +43,7 @@ class Run:
             self.control.learn(window, cost_s(window))
 
 
-def cost_s(window: Window) -> float:
+def cost_s(window: Observation) -> float:
     """By some cost model: what matters is only that it is the same for all windows."""
     return sum(window.counts) * 1e-4 + sum(window.sizes) * 1e-9
 
@@ -58,8 +58,8 @@ def throughputs(make: Make, choose: Choose, length_s: float) -> dict[int, float]
     return found
 
 
-def window(depth: int, *, count: int = 500, latency_s: float = 0.01, elapsed_s: float = 0.1) -> Window:
-    return Window(elapsed_s, elapsed_s, True, [count, 0, 0], [count * 4096, 0, 0], latency_s, depth, 2 * latency_s)
+def window(depth: int, *, count: int = 500, latency_s: float = 0.01, elapsed_s: float = 0.1) -> Observation:
+    return Observation(elapsed_s, elapsed_s, True, [count, 0, 0], [count * 4096, 0, 0], latency_s, depth, 2 * latency_s)
 
 
 SLOW: dict[str, tuple[Make, Choose, float]] = {

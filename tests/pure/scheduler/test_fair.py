@@ -9,7 +9,7 @@ from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy, FlowPolicy
 from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.learn.depth import DepthControl
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 from meshlab.suites.queue import make_request, pop_all
 
 MIB = limits.MIB
@@ -36,7 +36,9 @@ def learnt(read_fixed_s: float, read_byte_s: float) -> CostModel:
         for count, length in ((400, 4096), (40, MIB)):
             elapsed_s = count * (read_fixed_s + length * read_byte_s)
             sizes = [count * length, 0, 0]
-            costs.learn(Window(elapsed_s, elapsed_s, True, [count, 0, 0], sizes, elapsed_s / count, 8, elapsed_s / 20))
+            costs.learn(
+                Observation(elapsed_s, elapsed_s, True, [count, 0, 0], sizes, elapsed_s / count, 8, elapsed_s / 20)
+            )
     assert costs.calibrated
     return costs
 

@@ -9,14 +9,14 @@ from spnego._spnego import NegState, NegTokenInit, NegTokenResp, unpack_token
 
 from meshfs.errors import AuthenticationError, LocalProtocolError
 from meshfs.smb import auth
-from meshfs.smb.auth import Acceptor, Initiator, negotiate_hint
+from meshfs.smb.auth import Acceptor, Login, negotiate_hint
 from support.logins import KERBEROS_OID, NTLM_OID, PASSWORD, client_tokens, log_in, new_acceptor
 
 
 @pytest.mark.parametrize("hint", [None, negotiate_hint()])
 @pytest.mark.parametrize(("user", "password", "name"), [("n1", PASSWORD, "n1"), ("NODE-2", "another", "Node-2")])
 def test_our_ends_agree(user: str, password: str, name: str, hint: bytes | None) -> None:
-    initiator, acceptor = Initiator(user, password, "demo"), new_acceptor()
+    initiator, acceptor = Login(user, password, "demo"), new_acceptor()
     log_in(initiator, acceptor, hint)
     assert acceptor.user == name
     assert acceptor.session_key == initiator.session_key
@@ -27,7 +27,7 @@ def test_two_logins_never_share_a_key() -> None:
     keys = set()
     for _ in range(3):
         acceptor = new_acceptor()
-        log_in(Initiator("n1", PASSWORD, ""), acceptor)
+        log_in(Login("n1", PASSWORD, ""), acceptor)
         keys.add(acceptor.session_key)
     assert len(keys) == 3
 
@@ -101,7 +101,7 @@ def test_client_without_unicode_is_refused() -> None:
 
 def test_a_changed_negotiate_breaks_the_mic() -> None:
     """Who strips a flag from the first message is found out by the MIC over all three."""
-    acceptor, initiator = new_acceptor(), Initiator("n1", PASSWORD, "")
+    acceptor, initiator = new_acceptor(), Login("n1", PASSWORD, "")
     first, _ = initiator.step()
     assert first is not None
     message = bytearray(first)
@@ -115,7 +115,7 @@ def test_a_changed_negotiate_breaks_the_mic() -> None:
 
 
 def test_a_changed_mechanism_list_breaks_its_mic() -> None:
-    acceptor, initiator = new_acceptor(), Initiator("n1", PASSWORD, "")
+    acceptor, initiator = new_acceptor(), Login("n1", PASSWORD, "")
     first = unpack_token(initiator.step()[0])
     longer = NegTokenInit([NTLM_OID, KERBEROS_OID], mech_token=first.mech_token)
     challenge, _ = acceptor.step(longer.pack())
@@ -159,7 +159,7 @@ def test_kerberos_alone_is_refused() -> None:
 
 
 def test_a_login_starts_only_once() -> None:
-    acceptor, initiator = new_acceptor(), Initiator("n1", PASSWORD, "")
+    acceptor, initiator = new_acceptor(), Login("n1", PASSWORD, "")
     first, _ = initiator.step()
     assert first is not None
     acceptor.step(first)
@@ -190,7 +190,7 @@ def test_an_unknown_user_costs_what_a_wrong_password_costs(monkeypatch: pytest.M
 
 
 def test_refusals_reach_the_initiator() -> None:
-    client = Initiator("n1", PASSWORD, "")
+    client = Login("n1", PASSWORD, "")
     client.step()
     with pytest.raises(AuthenticationError, match="reject"):
         client.step(NegTokenResp(NegState.reject).pack())
@@ -202,4 +202,4 @@ def test_refusals_reach_the_initiator() -> None:
 def test_initiator_never_sends_ntlmv1(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     monkeypatch.setenv("LM_COMPAT_LEVEL", level)
     with pytest.raises(AuthenticationError, match="LM_COMPAT_LEVEL"):
-        Initiator("n1", "secret", "demo")
+        Login("n1", "secret", "demo")

@@ -9,7 +9,7 @@ from spnego._spnego import NegState, NegTokenResp
 
 from meshfs.errors import AuthenticationError
 from meshfs.limits import AUTH_TOKEN_MAX_BYTES
-from meshfs.smb.auth import Initiator
+from meshfs.smb.auth import Login
 from support.logins import NTLM_OID, PASSWORD, client_tokens, new_acceptor
 
 
@@ -17,7 +17,7 @@ from support.logins import NTLM_OID, PASSWORD, client_tokens, new_acceptor
 def test_noise_is_refused(token: bytes) -> None:
     with pytest.raises(AuthenticationError):
         new_acceptor().step(token)
-    client = Initiator("n1", PASSWORD, "")
+    client = Login("n1", PASSWORD, "")
     client.step()
     with pytest.raises(AuthenticationError):
         client.step(token)
@@ -50,7 +50,7 @@ def mutations(token: bytes) -> Iterator[bytes]:
 
 
 def test_mutated_first_tokens_raise_nothing_else() -> None:
-    first, _ = Initiator("n1", PASSWORD, "").step()
+    first, _ = Login("n1", PASSWORD, "").step()
     assert first is not None
     for token in (first, Negotiate(NegotiateFlags.unicode, version=Version()).pack()):
         for changed in mutations(token):
@@ -82,7 +82,7 @@ def test_mutated_last_tokens_never_log_another_in() -> None:
 def test_mutated_challenges_raise_nothing_else() -> None:
     plain = Challenge(NegotiateFlags.unicode | NegotiateFlags.ntlm, b"8 bytes.", version=Version()).pack()
     for changed in mutations(plain):
-        client = Initiator("n1", PASSWORD, "")
+        client = Login("n1", PASSWORD, "")
         client.step()
         try:
             client.step(NegTokenResp(NegState.accept_incomplete, NTLM_OID, changed).pack())
@@ -95,7 +95,7 @@ def test_fuzzed_logins_raise_nothing_else(fuzz_cases: int) -> None:
     source = random.Random(71)
     acceptor, last = client_tokens()
     state = dict(vars(acceptor))
-    first, _ = Initiator("n1", PASSWORD, "").step()
+    first, _ = Login("n1", PASSWORD, "").step()
     assert first is not None
     for case in range(fuzz_cases):
         is_last = case % 2 == 1

@@ -6,14 +6,14 @@ import pytest
 
 from meshfs.errors import LocalProtocolError, RemoteProtocolError
 from meshfs.smb.connection import Role
-from meshfs.smb.states import CONNECTION, SESSION, ConnectionState, Event, SessionState, StateMachine, next_state
+from meshfs.smb.states import CONNECTION, SESSION, ConnectionState, SessionState, SmbEvent, StateMachine, next_state
 
 TABLES: tuple[Any, ...] = (CONNECTION, SESSION)
 
 
 @pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("event", Event)
-def test_every_event_in_every_state(event: Event, role: Role) -> None:
+@pytest.mark.parametrize("event", SmbEvent)
+def test_every_event_in_every_state(event: SmbEvent, role: Role) -> None:
     """Allowed, or an error that says whose fault it is: the same event blames each end for its own."""
     for table in TABLES:
         for state in table:
@@ -40,10 +40,10 @@ def test_every_state_is_reached_and_can_end(table: Any) -> None:
     assert all(end in table[state].values() for state in table)
 
 
-def ways_to(table: Any) -> dict[Any, tuple[Event, ...]]:
+def ways_to(table: Any) -> dict[Any, tuple[SmbEvent, ...]]:
     """A shortest sequence of events from the first state to each state of the table."""
     start = next(iter(table))
-    ways: dict[Any, tuple[Event, ...]] = {start: ()}
+    ways: dict[Any, tuple[SmbEvent, ...]] = {start: ()}
     todo = [start]
     for state in todo:
         for event, after in table[state].items():
@@ -54,9 +54,9 @@ def ways_to(table: Any) -> dict[Any, tuple[Event, ...]]:
 
 
 @pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("event", SmbEvent)
 @pytest.mark.parametrize("table", TABLES)
-def test_a_machine_goes_by_the_table(table: Any, event: Event, role: Role) -> None:
+def test_a_machine_goes_by_the_table(table: Any, event: SmbEvent, role: Role) -> None:
     """Each end's machine takes every transition; an event that is not allowed is named with the state, which stays."""
     for state, way in ways_to(table).items():
         machine = StateMachine(table, role)
@@ -73,7 +73,7 @@ def test_a_machine_goes_by_the_table(table: Any, event: Event, role: Role) -> No
             assert machine.state is state
 
 
-def go(table: Any, state: Any, *events: Event) -> Any:
+def go(table: Any, state: Any, *events: SmbEvent) -> Any:
     for event in events:
         for role in Role:
             after = next_state(table, state, event, role)
@@ -82,32 +82,37 @@ def go(table: Any, state: Any, *events: Event) -> Any:
 
 
 def test_a_connection() -> None:
-    ready = go(CONNECTION, ConnectionState.NEW, Event.NEGOTIATE, Event.NEGOTIATED, Event.REQUEST, Event.RESPONSE)
+    ready = go(
+        CONNECTION, ConnectionState.NEW, SmbEvent.NEGOTIATE, SmbEvent.NEGOTIATED, SmbEvent.REQUEST, SmbEvent.RESPONSE
+    )
     assert ready is ConnectionState.READY
-    assert go(CONNECTION, ConnectionState.NEW, Event.NEGOTIATE, Event.AGAIN) is ConnectionState.NEW
+    assert go(CONNECTION, ConnectionState.NEW, SmbEvent.NEGOTIATE, SmbEvent.AGAIN) is ConnectionState.NEW
     with pytest.raises(RemoteProtocolError):
-        next_state(CONNECTION, ready, Event.NEGOTIATE, Role.EXPORTER)
-    assert go(CONNECTION, ready, Event.CLOSE, Event.CLOSE) is ConnectionState.CLOSED
+        next_state(CONNECTION, ready, SmbEvent.NEGOTIATE, Role.EXPORTER)
+    assert go(CONNECTION, ready, SmbEvent.CLOSE, SmbEvent.CLOSE) is ConnectionState.CLOSED
 
 
 def test_a_request_before_negotiate() -> None:
     with pytest.raises(RemoteProtocolError):
-        next_state(CONNECTION, ConnectionState.NEW, Event.REQUEST, Role.EXPORTER)
+        next_state(CONNECTION, ConnectionState.NEW, SmbEvent.REQUEST, Role.EXPORTER)
     with pytest.raises(LocalProtocolError):
-        next_state(CONNECTION, ConnectionState.NEW, Event.REQUEST, Role.INITIATOR)
+        next_state(CONNECTION, ConnectionState.NEW, SmbEvent.REQUEST, Role.INITIATOR)
 
 
 def test_a_session() -> None:
-    login = (Event.SETUP, Event.MORE, Event.SETUP, Event.GRANTED)
+    login = (SmbEvent.SETUP, SmbEvent.MORE, SmbEvent.SETUP, SmbEvent.GRANTED)
     valid = go(SESSION, SessionState.NEW, *login)
     assert valid is SessionState.VALID
-    assert go(SESSION, valid, Event.EXPIRE, Event.REQUEST, Event.RESPONSE) is SessionState.EXPIRED
-    assert go(SESSION, valid, Event.EXPIRE, *login, Event.REQUEST) is SessionState.VALID
-    assert go(SESSION, valid, Event.SETUP, Event.REQUEST, Event.MORE, Event.SETUP, Event.DENIED) is SessionState.ENDED
-    assert go(SESSION, valid, Event.LOGOFF, Event.RESPONSE, Event.LOGGED_OFF) is SessionState.ENDED
+    assert go(SESSION, valid, SmbEvent.EXPIRE, SmbEvent.REQUEST, SmbEvent.RESPONSE) is SessionState.EXPIRED
+    assert go(SESSION, valid, SmbEvent.EXPIRE, *login, SmbEvent.REQUEST) is SessionState.VALID
+    assert (
+        go(SESSION, valid, SmbEvent.SETUP, SmbEvent.REQUEST, SmbEvent.MORE, SmbEvent.SETUP, SmbEvent.DENIED)
+        is SessionState.ENDED
+    )
+    assert go(SESSION, valid, SmbEvent.LOGOFF, SmbEvent.RESPONSE, SmbEvent.LOGGED_OFF) is SessionState.ENDED
 
 
 @pytest.mark.parametrize("state", [SessionState.NEW, SessionState.AUTHENTICATING, SessionState.CHALLENGED])
 def test_no_request_before_the_login(state: SessionState) -> None:
     with pytest.raises(RemoteProtocolError):
-        next_state(SESSION, state, Event.REQUEST, Role.EXPORTER)
+        next_state(SESSION, state, SmbEvent.REQUEST, Role.EXPORTER)

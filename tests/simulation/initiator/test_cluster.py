@@ -38,7 +38,7 @@ from meshfs.initiator.session.negotiation import Policy
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
 from meshfs.model import IoClass, Security
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Login
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix
 from meshlab.fakes.mesh_pair import NODE, PASSWORD, MemoryExporter
@@ -252,7 +252,7 @@ class Actor:
                 codes.append(code)
         assert codes[-1] == 0, codes
 
-    # --- as a task, and as a worker (meshfs.loop.worker.Owner) --------------------------------
+    # --- as a task, and as a worker (meshfs.loop.worker.WorkerOwner) --------------------------------
 
     async def run(self) -> None:
         await self.life(self.pause)

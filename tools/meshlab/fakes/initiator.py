@@ -9,7 +9,7 @@ from meshfs.cluster.config import Config
 from meshfs.initiator import ExporterState
 from meshfs.initiator.attached.port_meter import PortMeter
 from meshfs.model import DiskInfo
-from meshfs.telemetry.documents import DiskIo, RemoteExporterStatus
+from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
 from meshlab.fakes.port import FakePort, fake_disk
 
 DISK_BYTES = 1 << 20
@@ -44,7 +44,7 @@ class FakeInitiator:
     def status(self) -> list[RemoteExporterStatus]:
         return [_exporter_status(node, exporter.state.value) for node, exporter in self.exporters.items()]
 
-    def io(self, disk_id: str) -> DiskIo:
+    def io(self, disk_id: str) -> DiskIoDocument:
         io = PortMeter(0.0).status(0.0)
         io["reads"] = len(self.ports[disk_id].calls) if disk_id in self.ports else 0
         return io

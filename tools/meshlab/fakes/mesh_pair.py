@@ -2,7 +2,7 @@
 
 Pair (one exporter, one disk)
     exporter half    Exporter, Listener and MemoryDisk; a test can stop and start it again
-    initiator half   RemoteExporter and Port, as `Initiator` makes them
+    initiator half   RemoteExporter and Port, as `Login` makes them
 """
 
 import functools
@@ -30,8 +30,7 @@ from meshfs.model import Access, DiskInfo, Security
 from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner
-from meshfs.smb.auth import Accounts
-from meshfs.smb.auth import Initiator as Login
+from meshfs.smb.auth import Accounts, Login
 from meshfs.transport.listening import listen_tcp, listen_unix
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.memory_disk import MemoryDisk

@@ -32,7 +32,7 @@ from meshfs.fuse.pyfuse3_front import workers
 from meshfs.fuse.pyfuse3_front.session import serve
 from meshfs.model import Access, DiskInfo, IoClass
 from meshfs.namespace.catalog import Catalog
-from meshfs.namespace.tree import Tree
+from meshfs.namespace.tree import MeshTree
 from meshlab.fakes.port import FakePort, fake_disk, fake_ports
 
 
@@ -83,7 +83,7 @@ async def _main(mountpoint: str, options: dict[str, object]) -> None:
     catalog = Catalog([*nodes, "down"])
     for node in nodes:
         catalog.announce(node, [info for info in disks if info.node == node])
-    tree = Tree(catalog.nodes, time.time_ns())
+    tree = MeshTree(catalog.nodes, time.time_ns())
     tree.update(catalog.disks, time.time_ns())
     operations = Operations(
         tree,

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from meshfs.disk.base import DiskRequest, Op
-from meshfs.scheduler.learn.observation import Window
+from meshfs.scheduler.learn.observation import Observation
 from meshlab.models.devices import Device
 
 #: Returns the next request's operation and length in bytes.
@@ -32,7 +32,7 @@ class Load:
         self._random = random.Random(seed)
         self._started: dict[DiskRequest, float] = {}
 
-    def window(self, depth: int, length_s: float) -> Window:
+    def window(self, depth: int, length_s: float) -> Observation:
         """Run for ``length_s`` with ``depth`` requests at the device."""
         begin, end = self.now, self.now + length_s
         counts, sizes, latency_sum_s, longest_s = [0, 0, 0], [0, 0, 0], 0.0, 0.0
@@ -47,7 +47,7 @@ class Load:
             self._fill(depth, now)
         self.now = end
         mean_s = latency_sum_s / max(sum(counts), 1)
-        return Window(length_s, length_s, True, counts, sizes, mean_s, depth, longest_s)
+        return Observation(length_s, length_s, True, counts, sizes, mean_s, depth, longest_s)
 
     def _fill(self, depth: int, now: float) -> None:
         while len(self._started) < depth:

@@ -10,7 +10,7 @@ Every reply is checked against the key that has to sign it, and ``Reply.protecti
 from dataclasses import replace
 from typing import Any
 
-from meshfs.smb.auth import Initiator
+from meshfs.smb.auth import Login
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import Command, Flags, NtStatus, SessionSetupFlags, SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
@@ -35,7 +35,7 @@ class RawBind:
             client.skip_ids(session.next_bind_id[0])
             session.next_bind_id[0] = client.next_id + _MESSAGE_IDS
         self.next_bind_id = session.next_bind_id
-        self.login = Initiator(user, PASSWORDS.get(user, "?") if password is None else password, "")
+        self.login = Login(user, PASSWORDS.get(user, "?") if password is None else password, "")
         self.preauth = client.preauth.copy()
         self.token = self.login.step()[0]
 

@@ -19,14 +19,14 @@ from typing import Any, Self
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.disk.base import Disk
-from meshfs.exporter.serving.engine import Engine
+from meshfs.exporter.serving.engine import ConnectionEngine
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.peer import Peer
 from meshfs.model import Access, DiskInfo, Security
 from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
-from meshfs.smb.auth import Accounts, Initiator
+from meshfs.smb.auth import Accounts, Login
 from meshfs.smb.connection import PAYLOAD_OFFSETS, Message, Protection, Role
 from meshfs.smb.constants import (
     HEADER_BYTES,
@@ -311,7 +311,7 @@ class RawClient(ABC):
         self, user: str = "n2", password: str | None = None, *, previous: int = 0, flags: int = 0, mode: int = 1
     ) -> Reply:
         """Run the SESSION_SETUP exchange, and return its last reply. Raises AssertionError if a reply is missing."""
-        login = Initiator(user, PASSWORDS.get(user, "?") if password is None else password, "")
+        login = Login(user, PASSWORDS.get(user, "?") if password is None else password, "")
         again = self.security is not None
         preauth = self.preauth.copy()
         token, session_id = login.step()[0], self.session_id
@@ -333,7 +333,7 @@ class RawClient(ABC):
             self._take_keys(session_id, login, preauth)
         return reply
 
-    def _take_keys(self, session_id: int, login: Initiator, preauth: PreauthHash) -> None:
+    def _take_keys(self, session_id: int, login: Login, preauth: PreauthHash) -> None:
         negotiated = self.connection.negotiated
         assert negotiated.dialect is not None
         self.session_id = session_id
@@ -410,7 +410,7 @@ class RawInitiator(RawClient):
             exporter.pool, PAYLOAD_OFFSETS[Role.EXPORTER], limits.FRAME_MAX_UNAUTHENTICATED_BYTES
         )
         self.peer = Peer(exporter, remote, self.received)
-        self.engine = Engine(self.peer)
+        self.engine = ConnectionEngine(self.peer)
 
     def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
         """Deliver one batch to the exporter. Raises RemoteProtocolError if the exporter ends the connection."""

@@ -9,7 +9,7 @@ from meshfs.exporter.kinds.disk.facts import disk_facts, with_disk
 from meshfs.exporter.kinds.disk.io import DiskIo
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.exporter.state.open import Owner
+from meshfs.exporter.state.open import OwningSession
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import Access
@@ -29,7 +29,7 @@ class DiskOpen(DiskIo):
 
     def __init__(
         self,
-        session: Owner,
+        session: OwningSession,
         tree: Tree,
         file_id: int,
         access: int,

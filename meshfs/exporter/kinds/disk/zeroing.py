@@ -17,7 +17,7 @@ from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.exchange.waiting import Waiting
+from meshfs.exporter.exchange.waiting import AsyncCommand
 from meshfs.exporter.kinds.disk.io import DiskIo
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.status import status_from_errno
@@ -51,7 +51,7 @@ def next_piece_bytes(piece_bytes: int, took_s: float) -> int:
     return piece_bytes
 
 
-class _Zeroing(Waiting):
+class _Zeroing(AsyncCommand):
     """One request, from its first piece to its answer."""
 
     __slots__ = ("_offset", "_opened", "_piece", "_piece_bytes", "_queued_s", "_reply", "_status", "_stop")

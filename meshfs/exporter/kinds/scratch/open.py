@@ -19,7 +19,7 @@ from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.oplock import Oplock
 from meshfs.exporter.rules.scratch.tree import ScratchFile
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
-from meshfs.exporter.state.directory import Directory
+from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.session import Session
 from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import AccessMask, Fsctl, NtStatus, OplockLevel
@@ -86,7 +86,7 @@ class ScratchOpen(Kind):
         self.delete_on_close = delete_on_close
         self.position = 0
         self.keeps_times = False
-        self.directory = Directory() if file.is_directory else None
+        self.directory = DirectoryState() if file.is_directory else None
         self.oplock: Oplock | None = None
         self.now = now
         file.add_open(self)

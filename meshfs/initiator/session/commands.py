@@ -12,7 +12,7 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.session.address import Remote
-from meshfs.initiator.session.trees import Tree
+from meshfs.initiator.session.trees import TreeConnect
 from meshfs.model import DiskInfo, decode_disks
 from meshfs.smb.constants import (
     AccessMask,
@@ -47,25 +47,25 @@ _NOTIFY_OUTPUT_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class OpenFile:
+class RemoteOpen:
     """An SMB open, and the tree that it belongs to."""
 
-    tree: Tree
+    tree: TreeConnect
     file_id: FileId
     size_bytes: int
 
 
 async def open_file(
     channel: Channel,
-    tree: Tree,
+    tree: TreeConnect,
     name: str,
     *,
     writable: bool = False,
     directory: bool = False,
     disposition: CreateDisposition = CreateDisposition.OPEN,
     deadline: float = inf,
-    late: Callable[[OpenFile], None] | None = None,
-) -> OpenFile:
+    late: Callable[[RemoteOpen], None] | None = None,
+) -> RemoteOpen:
     """CREATE with share access read, write and delete. StatusError when the exporter refuses.
 
     If the deadline passes, the open may still be made. ``late`` is then called with it, and has to close it.
@@ -78,9 +78,9 @@ async def open_file(
         options=CreateOptions.DIRECTORY_FILE if directory else CreateOptions.NON_DIRECTORY_FILE,
     )
 
-    def opened(reply: Reply) -> OpenFile:
+    def opened(reply: Reply) -> RemoteOpen:
         response = CreateResponse.unpack(reply.body)
-        return OpenFile(tree, response.file_id, response.size_bytes)
+        return RemoteOpen(tree, response.file_id, response.size_bytes)
 
     def opened_late(reply: Reply) -> None:
         if late and reply.status == NtStatus.SUCCESS:
@@ -92,7 +92,7 @@ async def open_file(
     return opened(await channel.answer(slot))
 
 
-async def close_file(channel: Channel, file: OpenFile, deadline: float = inf) -> None:
+async def close_file(channel: Channel, file: RemoteOpen, deadline: float = inf) -> None:
     """CLOSE. An open that the exporter does not know any more is closed as well."""
     await channel.request(
         Command.CLOSE,
@@ -103,14 +103,14 @@ async def close_file(channel: Channel, file: OpenFile, deadline: float = inf) ->
     )
 
 
-async def query_disks(channel: Channel, root: OpenFile, deadline: float = inf) -> tuple[DiskInfo, ...]:
+async def query_disks(channel: Channel, root: RemoteOpen, deadline: float = inf) -> tuple[DiskInfo, ...]:
     """All disks of a share, by FSCTL_MESHFS_QUERY_DISKS on its root."""
     size = min(channel.connection.negotiated.max_transact_bytes, limits.DISK_LIST_MAX_BYTES)
     slot = start_query_disks(channel, root.tree.tree_id, root.file_id, deadline, size)
     return _disks(await channel.answer(slot))
 
 
-async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> DiskInfo | None:
+async def query_one_of(channel: Channel, root: RemoteOpen, info: DiskInfo) -> DiskInfo | None:
     """Return what the exporter says of one disk, without an open of it; None if it offers no such disk.
 
     The query on the root has the disk's name as its input. An exporter that ignores the input lists all its disks.
@@ -120,7 +120,7 @@ async def query_one_of(channel: Channel, root: OpenFile, info: DiskInfo) -> Disk
     return next((each for each in _disks(await channel.answer(slot)) if each.id == info.id), None)
 
 
-async def query_disk(channel: Channel, file: OpenFile, disk_id: str, deadline: float = inf) -> DiskInfo:
+async def query_disk(channel: Channel, file: RemoteOpen, disk_id: str, deadline: float = inf) -> DiskInfo:
     """Return what the exporter says of the disk that ``file`` is an open of."""
     slot = start_query_disks(channel, file.tree.tree_id, file.file_id, deadline)
     return only_disk(await channel.answer(slot), disk_id)
@@ -165,7 +165,7 @@ def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
         raise RemoteProtocolError(f"the list of disks makes no sense: {error}") from error
 
 
-async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
+async def query_interfaces(channel: Channel, tree: TreeConnect) -> tuple[Remote, ...]:
     """The exporter's addresses, by FSCTL_QUERY_NETWORK_INTERFACE_INFO. StatusError if the exporter does not tell them.
 
     Each address is a path that the mount plans and may try to connect, so only the first REMOTES_MAX are taken.
@@ -185,7 +185,7 @@ async def query_interfaces(channel: Channel, tree: Tree) -> tuple[Remote, ...]:
     return tuple(islice(remotes, limits.REMOTES_MAX))
 
 
-async def wait_for_change(channel: Channel, root: OpenFile) -> None:
+async def wait_for_change(channel: Channel, root: RemoteOpen) -> None:
     """Wait by CHANGE_NOTIFY until something in the share changes. StatusError if the exporter does not support it."""
     body = ChangeNotifyRequest(root.file_id, _NOTIFY_OUTPUT_BYTES, _CHANGES).pack()
     await channel.request(
