@@ -1,10 +1,10 @@
 """The cluster's config file: the meaning of its keys, and the combinations that are allowed.
 
-The file is the same on every node, so this module does not check whether a disk or a key exists on this machine; the
+The file is the same on every node. So this module does not check whether a disk or a key exists on this machine. The
 node that owns the disk or key checks that.
 
 Relative paths are relative to the folder of the file itself. If CONFIG is a symbolic link, this is the folder of the
-link's target. mount(8) resolves the link before meshfs sees it, so no other rule can hold for all commands.
+link's target. mount(8) resolves the link before meshfs sees the path, so no other rule can hold for all commands.
 """
 
 import base64
@@ -62,6 +62,8 @@ DISK_KEYS: Final = ("name", "path", "cache", "access", "nodes", "limit_iops", "l
 
 @dataclass(frozen=True)
 class Cluster:
+    """Holds the values of [cluster]."""
+
     name: str
     keys: Path
     security: Security
@@ -70,7 +72,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Multichannel:
-    """The channels per pair of interfaces. One that is silent for `dead_after_s` while others answer is given up."""
+    """Holds the values of [multichannel].
+
+    ``channels`` is the number of channels per pair of interfaces. A channel that is silent for ``dead_after_s`` while
+    others answer is closed.
+    """
 
     channels: int = CHANNELS_PER_PATH
     dead_after_s: float = CHANNEL_DEAD_AFTER_S
@@ -78,7 +84,10 @@ class Multichannel:
 
 @dataclass(frozen=True)
 class DiskConfig:
-    """An image file or block device. `nodes` restricts single nodes more than `access`. None means no limit."""
+    """Holds one [[node.disk]]: an image file or block device.
+
+    ``nodes`` has the access of single nodes, which is less than ``access``. A limit of None means no limit.
+    """
 
     name: str
     path: Path
@@ -95,10 +104,11 @@ class DiskConfig:
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """One node. `metrics` is the address and port where its exporter serves Prometheus; None: it serves no metrics.
+    """Holds one [[node]].
 
-    `state` is the folder for what the exporter keeps across restarts. `scratch_size_bytes` bounds the total size of the
-    files in its share `scratch`; with None, there is no such share.
+    ``metrics`` is the address and port where the node's exporter serves Prometheus. If it is None, the exporter serves
+    no metrics. ``state`` is the folder of the files that the exporter keeps across restarts. ``scratch_size_bytes``
+    bounds the total size of the files in the share ``scratch``. If it is None, there is no such share.
     """
 
     name: str
@@ -120,9 +130,10 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole config. `path` is the file itself; `given` is the absolute path by which it was read, maybe a link to it.
+    """Holds a whole config.
 
-    A reload reads `given` again, because the link may lead to another file by then. `digest` is equal for files with
+    ``path`` is the file itself. ``given`` is the absolute path by which the file was read, which may be a link. A
+    reload reads ``given`` again, because the link may lead to another file by then. ``digest`` is equal for files with
     the same keys and values, whatever their comments, order and place.
     """
 
@@ -159,7 +170,7 @@ class Config:
             raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
 
     def node_of_host(self, host: str) -> NodeConfig:
-        """Return the node with the host's name, ignoring case; either name may be with or without its domain.
+        """Return the node with the host's name, ignoring case. Either name may be with or without its domain.
 
         An equal name is preferred. Names with different domains never match. For example, host "n1.example" matches
         node "n1", and host "n1" matches node "n1.example". Raises ConfigError for no such node, or for several.
@@ -197,7 +208,10 @@ class Config:
         return self.scheduler.policy(name, bare)
 
     def processor_policy(self) -> DiskPolicy:
-        """Return the policy by which exporters share their processor: weights of nodes, and of flows at every disk."""
+        """Return the policy by which exporters share their processor.
+
+        It has the weights of nodes, and the flows that apply to every disk.
+        """
         weights = MappingProxyType({node.name: float(node.weight) for node in self.nodes})
         return self.scheduler.policy("", DiskPolicy(weights=weights))
 

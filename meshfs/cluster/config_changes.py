@@ -22,7 +22,7 @@ _THERE = "(there)"
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Lines for people: the settings that a reload would put in force, and those that need a restart."""
+    """Holds lines for people: the settings that a reload would put in force, and the settings that need a restart."""
 
     reload: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Changes:
 
 
 def compare(old: View, new: View, restart: Set[Name]) -> Changes:
-    """Compare two views. ``restart`` has the names of settings that only a restart can put in force."""
+    """Return the differences of two views. ``restart`` has the names of settings that only a restart puts in force."""
     now: list[str] = []
     later: list[str] = []
     for node in dict.fromkeys(name[0] for name in (*old, *new)):

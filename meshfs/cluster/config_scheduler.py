@@ -32,7 +32,10 @@ FLOW_TABLE_KEYS: Final = ("node", "class", "disk", *FLOW_KEYS)
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """One [[scheduler.flow]]. A setting that it does not have is None. `disk` is OWNER/NAME, or None for every disk."""
+    """Holds one [[scheduler.flow]]. A setting that is missing is None.
+
+    ``disk`` is OWNER/NAME, or None for every disk.
+    """
 
     node: str
     io_class: IoClass
@@ -54,12 +57,14 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class Scheduler:
+    """Holds the values of [scheduler]."""
+
     system_floor: float = limits.SYSTEM_FLOOR
     discipline: Discipline = Discipline.FAIR
     flows: tuple[FlowSettings, ...] = ()
 
     def policy(self, disk: str, bare: DiskPolicy) -> DiskPolicy:
-        """Return the policy of a disk (OWNER/NAME). `bare` has the nodes' weights and the disk's own limits."""
+        """Return the policy of a disk (OWNER/NAME). ``bare`` has the nodes' weights and the disk's own limits."""
         flows: dict[FlowKey, FlowPolicy] = {}
         for where in (None, disk):
             for settings in self._by_disk.get(where, ()):
@@ -89,8 +94,8 @@ def check_scheduler(
 ) -> None:
     """Check that flows name existing nodes and disks, that each flow occurs once, and that reservations fit each disk.
 
-    ``disks`` maps OWNER/NAME to the bare policy that `Scheduler.policy` takes. Raises ConfigError at the flow that is
-    wrong, or with which the reservations of a disk become too much.
+    ``disks`` maps OWNER/NAME to the bare policy that `Scheduler.policy` takes. Raises ConfigError at the wrong flow, or
+    at the flow with which the reservations of a disk become too much.
     """
     tables = _flow_tables(table)
     seen: set[tuple[FlowKey, str | None]] = set()

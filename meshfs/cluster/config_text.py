@@ -1,7 +1,7 @@
 """Read one TOML file, and report every mistake with file, line, key, the value found and the value expected.
 
-A `Table` wraps one TOML table. It has a list of known keys; for any other key it fails and suggests the most similar
-known one. Its getters return values of the requested type. The meaning of the keys is defined elsewhere (config.py).
+A `Table` wraps one TOML table. It has a list of known keys. For any other key it raises an error that suggests the most
+similar known key. Its getters return values of the requested type. config.py defines the meaning of the keys.
 """
 
 import codecs
@@ -27,12 +27,12 @@ _HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY: Final = re.compile(r"^\s*([\w\-.\"' ]+?)\s*=")
 
 
-#: Long enough that different configs of one cluster never have the same digest.
+#: The digits of a digest. They are so many that different configs of one cluster never have the same digest.
 _DIGEST_CHARS: Final = 16
 
 
 class Source:
-    """The content of one file, and the line of each of its keys."""
+    """Holds the content of one file, and the line of each of its keys."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,7 +58,7 @@ class Source:
 
 
 class Table:
-    """One table of the file. Every getter raises ConfigError for a value that it cannot return."""
+    """Holds one table of the file. Every getter raises ConfigError for a value that it cannot return."""
 
     def __init__(self, source: Source, key: KeyPath, values: object, known: Sequence[str]) -> None:
         if not isinstance(values, dict):
@@ -77,7 +77,7 @@ class Table:
         self._source.fail(self._key if name is None else (*self._key, name), what)
 
     def value(self, name: str) -> object:
-        """Return the value as TOML has it, or None if it is missing."""
+        """Return the value as TOML has it, or None if the key is missing."""
         return self._values.get(name)
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -114,7 +114,7 @@ class Table:
         return self.number(name, low, low, high) if name in self._values else None
 
     def choice(self, name: str, kind: type[Choice], default: Choice, among: Sequence[Choice] = ()) -> Choice:
-        """Return one of the enum's members, or of those in `among`, by its value."""
+        """Return the member of ``kind`` that has the key's value. ``among``, if given, has the members allowed."""
         value = self._values.get(name, default.value)
         allowed = [item.value for item in among or kind]
         if not isinstance(value, str) or value not in allowed:
@@ -122,7 +122,7 @@ class Table:
         return kind(value)
 
     def table(self, name: str, known: Sequence[str]) -> "Table":
-        """Return a table below this one. A missing table is returned as an empty one."""
+        """Return a table below this one, which is empty if the key is missing."""
         return Table(self._source, (*self._key, name), self._values.get(name, {}), known)
 
     def open_table(self, name: str) -> "Table":
@@ -135,7 +135,7 @@ class Table:
         return list(self._values)
 
     def tables(self, name: str, known: Sequence[str]) -> "list[Table]":
-        """Return an array of tables. A missing array is returned as an empty one."""
+        """Return an array of tables, which is empty if the key is missing."""
         values = self._values.get(name, [])
         if not isinstance(values, list):
             self.fail(name, f"found {describe(values)}, expected an array of tables: [[{name}]]")
@@ -204,14 +204,14 @@ def _read(path: Path) -> str:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without blocking: if the path is a pipe without a writer, a plain open(2) would wait for ever."""
+    """Open without blocking. If the path is a pipe without a writer, a plain open(2) would wait for ever."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def decode(path: Path, data: bytes) -> str:
     """Return the text of a TOML file, which is UTF-8, with or without a byte order mark at its start.
 
-    Raises ConfigError for any other encoding; its text names the encoding or the line.
+    Raises ConfigError for any other encoding. Its text names the encoding and the line.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(f"{path}:1: UTF-16 text, expected UTF-8: save the file in that encoding")

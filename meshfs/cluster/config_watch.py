@@ -1,7 +1,7 @@
 """Watch whether the config file and the key files still agree with the config that a running process has in force.
 
-A look costs a few stat(2) calls; the files are read again only when one has changed. If the config cannot be used, its
-mistake goes into the status. Otherwise it would be found only at the next restart.
+A look costs a few stat(2) calls. The files are read again only when one has changed. If the config cannot be used, its
+mistake is shown in the status. Otherwise the mistake would be found only at the next restart.
 """
 
 import logging
@@ -22,13 +22,13 @@ from meshfs.telemetry.documents import ConfigState
 
 logger = logging.getLogger(__name__)
 
-#: (path, inode, size, modification time) of the config file and of each key file.
+#: Has (path, inode, size, modification time) of the config file and of each key file.
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A config with all key files read. ``prints`` and ``missing`` are the results of `Keyring`'s methods."""
+    """Holds a config and all its keys. ``prints`` and ``missing`` are the results of `Keyring`'s methods."""
 
     config: Config
     node: NodeConfig
@@ -64,12 +64,12 @@ class ConfigWatch:
         return {"error": self._error, "reload": list(changes.reload), "restart": list(changes.restart)}
 
     async def run(self) -> None:
-        """Look at the files from time to time, until cancelled."""
+        """Look at the files every PROBLEMS_LOOK_S, until cancelled."""
         while True:
             try:
                 await self.look()
             except Exception:
-                # A bug in this comparison must not end the I/O of a node.
+                # A bug in the comparison must not end the I/O of a node.
                 logger.exception("cannot compare the config file with what is in force")
             await trio.sleep(limits.PROBLEMS_LOOK_S)
 

@@ -1,4 +1,4 @@
-"""The identity of nodes: X25519 key pairs, as in WireGuard, and the passwords that two nodes derive from them.
+"""Handle the identity of nodes: X25519 key pairs, as in WireGuard, and the passwords that two nodes derive from them.
 
 The keys folder has these files, in base64 with a newline:
 
@@ -39,7 +39,7 @@ _LABEL: Final = b"meshfs pairwise password, version 1"
 
 
 class Generated(enum.Enum):
-    """The result of `generate`; the value is a text for people."""
+    """Names the result of `generate`. The value is a text for people."""
 
     PAIR = "made a key pair"
     PUBLIC = "made the public key of the existing private key"
@@ -123,7 +123,7 @@ def pairwise_password(own: X25519PrivateKey, peer: X25519PublicKey, cluster: str
 
 
 class Keyring:
-    """One node's private key, and the public keys of all nodes that have one.
+    """Holds one node's private key, and the public keys of all nodes that have one.
 
     Raises KeyFileError when the node's own private key is missing, bad, or does not belong to its public key. A missing
     or bad public key of another node is an error only when that key is used.
@@ -222,7 +222,7 @@ def _decode(text: str, where: str) -> bytes:
 
 def _read(path: Path, *, private: bool) -> str:
     try:
-        # O_NONBLOCK: a FIFO in place of the key must not hang the start.
+        # With O_NONBLOCK, a FIFO in the place of the key cannot hang the start.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise KeyFileError(f"{path}: missing; `meshctl keygen` makes key files") from error

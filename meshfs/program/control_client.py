@@ -22,7 +22,7 @@ STATUS_FILE: Final = ".meshfs/status"
 
 T = TypeVar("T")
 
-#: The codes of the problems that are reported if there is no answer (`meshfs.telemetry.problems`).
+#: The codes of the problems that meshctl reports if there is no answer.
 NOT_ALLOWED: Final = "not-allowed"
 MOUNT_DEAD: Final = "mount-dead"
 MOUNT_STUCK: Final = "mount-stuck"

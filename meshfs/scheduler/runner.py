@@ -9,11 +9,11 @@ deep queue, while the event loop and all later requests wait. Therefore a batch 
 taken ``limits.PUMP_S`` leaves the rest to a later round of the event loop.
 
 A request needs no task and no Event of its own. ``run`` is the only task. It sets an `Alarm` for the time at which the
-queue must be asked again; if ``now`` is trio's clock, it sleeps until then instead. If the queue never names a time,
-this task never wakes.
+queue must be asked again. If ``now`` is trio's clock, ``run`` sleeps until that time instead. If the queue never names
+a time, ``run`` never wakes.
 
-While a disk is gone or missing, its requests are refused. `refuse` answers all queued requests with an errno, and so is
-every request answered that comes before `serve`. A request at the disk ends when the disk answers it.
+While a disk is gone or missing, its requests are refused. `refuse` answers all queued requests with an errno. Every
+request that comes before the next `serve` gets the same answer. A request at the disk ends when the disk answers it.
 
 Invariants:
 
@@ -40,7 +40,7 @@ from meshfs.scheduler.usage import DiskMeter
 
 logger = logging.getLogger(__name__)
 
-# These are read at each completion, and a global is faster than an attribute of the enumeration.
+# Both values are read at each completion, and a global is faster than an attribute of the enumeration.
 _WRITE: Final = Op.WRITE
 _ZERO: Final = Op.ZERO
 
@@ -49,7 +49,7 @@ OnDone = Callable[[DiskRequest], None]
 
 @dataclass(frozen=True, slots=True)
 class RunnerStatus:
-    """Counters since the start; ``queued`` and ``in_flight`` are counts of this moment."""
+    """Holds counters since the start. Only ``queued`` and ``in_flight`` are the numbers of this moment."""
 
     queued: int
     in_flight: int
@@ -64,25 +64,25 @@ class RunnerStatus:
 
 
 class Runner:
-    """Moves requests between one disk and its queue; ``now`` is the clock that the queue gets, in seconds."""
+    """Moves requests between one disk and its queue. ``now`` is the clock that the queue gets, in seconds."""
 
     def __init__(self, queue: Queue, disk: Disk, now: Callable[[], float] = trio.current_time) -> None:
         self.queue = queue
         self.disk = disk
         self.meter = DiskMeter(now())
-        #: The time at which the latest write or zeroing ended, even with an error, by the queue's clock; None before.
+        #: The time at which the latest write or zeroing ended, even with an error, by the queue's clock, or None.
         self.written_s: float | None = None
         self._now = now
         # Every request that the runner knows, with the caller's on_done. The request itself has the runner's meanwhile.
         self._callers: dict[DiskRequest, OnDone] = {}
         self._pumping = False
         self._again = False
-        # Calls a function in a later round of the event loop. If it is None, there is no such loop, and a pump does
-        # all work at once.
+        # Calls a function in a later round of the event loop. If ``_later`` is None, there is no event loop, and a pump
+        # does all work at once.
         self._later: Callable[[Callable[[], None]], None] | None = None
         self._later_asked = False
-        # The errno for every request while the disk is gone or missing (0 while it is served), and the requests that
-        # `pump` must answer with it.
+        # The errno for every request while the disk is gone or missing, or 0 while it is served. `pump` answers the
+        # requests in ``_refused`` with this errno.
         self._refusal = 0
         self._refused: list[DiskRequest] = []
         # The time at which the queue must be asked again, and the task that waits for it.
@@ -91,7 +91,7 @@ class Runner:
         self._alarm: Alarm | None = None
         self._idle_waits: list[_IdleWait] = []
         self._completed = self._on_completed
-        #: Called with a request whose ``on_done`` raised, and with the exception.
+        #: A function that gets a request whose ``on_done`` raised, and the exception.
         self.on_fault: Callable[[DiskRequest, Exception], None] = _report
 
     def age_s(self, then_s: float) -> float:
@@ -99,7 +99,7 @@ class Runner:
         return self._now() - then_s
 
     def add(self, request: DiskRequest) -> None:
-        """Queue a request. It neither reaches the disk nor is answered before ``pump`` is called."""
+        """Queue a request. The request neither reaches the disk nor is answered before ``pump`` is called."""
         if self._refusal:
             self._refused.append(request)
             return
@@ -108,12 +108,12 @@ class Runner:
         self.queue.add(request, self._now())
 
     def submit(self, request: DiskRequest) -> None:
-        """Queue a single request, and send what may go."""
+        """Queue a single request, and pump."""
         self.add(request)
         self.pump()
 
     def pump(self) -> None:
-        """Send what the queue lets go now. Within a completion this does nothing, because the outer call will do it."""
+        """Send the requests that may go now. A call within a completion leaves that to the outer call."""
         if self._pumping:
             self._again = True
             return
@@ -157,7 +157,7 @@ class Runner:
         """Serve requests by ``disk``. No request may be in flight. ``queue``, if given, replaces the present queue."""
         assert not self._callers
         self.disk = disk
-        # A comparison with None is needed, as an empty queue has length 0 and so counts as false.
+        # A comparison with None is needed, because an empty queue has length 0 and counts as false.
         if queue is not None:
             self.queue = queue
         self._refusal = 0
@@ -178,7 +178,7 @@ class Runner:
                 self.on_fault(request, error)
 
     def _pop_all(self) -> list[DiskRequest]:
-        """Return the requests that the queue lets go now, up to the size of one batch. `pump` sends the rest later."""
+        """Return the requests that may go now, up to the size of one batch. `pump` sends the rest later."""
         batch: list[DiskRequest] = []
         now, pop = self._now(), self.queue.pop
         room = limits.PUMP_BATCH_BYTES
@@ -217,8 +217,8 @@ class Runner:
     def cancel(self, request: DiskRequest) -> bool:
         """Take back a request that is not at the disk yet.
 
-        True means that the request is the caller's again, and ``on_done`` will not be called. False means that it is
-        at the disk, or done, or unknown here.
+        Return True if the request is the caller's again. Its ``on_done`` will not be called. Return False if the
+        request is at the disk, done, or unknown here.
         """
         if request not in self._callers or not self.queue.cancel(request):
             return False
@@ -234,7 +234,7 @@ class Runner:
     async def wait_idle(self) -> None:
         """Wait until every request that is known here now is done.
 
-        Later ones don't count. Cancelling the wait leaves the requests as they are.
+        Later requests do not count. Cancelling the wait leaves the requests as they are.
         """
         pending = set(self._callers)
         if not pending:
@@ -323,7 +323,7 @@ class Runner:
 
 
 class _IdleWait:
-    """A call of `wait_idle` that waits until ``pending`` is empty."""
+    """Stands for a call of `wait_idle` that waits until ``pending`` is empty."""
 
     __slots__ = ("event", "pending")
 

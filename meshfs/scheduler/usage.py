@@ -2,23 +2,24 @@
 
 Time is an argument of both methods:
 
-    done(request, now)       once per completion: counts, and nothing else, as it is on the hot path
-    snapshot(now, waiting)   the usage of all flows at that time, for status and metrics
+    done(request, now)       is called once per completion. It only counts, because it is on the hot path
+    snapshot(now, waiting)   returns the usage of all flows at that time, for status and metrics
 
-Windows. The meter counts seconds. At the first completion or snapshot of a new second, it notes down each flow's
-totals, with the number of the second that has just ended. The usage in a window is the difference of two such notes. A
-window consists of whole seconds that are over: "1 s" is the last one, and "60 s" are the last sixty, or all since the
-start. A second without completions needs no note, so gaps cost nothing. If the clock jumps ahead, that is a gap. If it
-jumps back, the current second begins again.
+Windows. The meter counts seconds. At the first completion or snapshot of a new second, the meter notes the totals of
+each flow, with the number of the second that has just ended. The usage in a window is the difference of two notes. A
+window consists of whole seconds that are over. "1 s" is the last second, and "60 s" are the last sixty, or all since
+the start. A second without completions needs no note, so gaps cost nothing. If the clock jumps ahead, there is a gap.
+If the clock jumps back, the current second begins again.
 
 Latencies are noted every ten seconds, so percentiles cover the last 50 to 60 s.
 
-Backlogged flows. Shares are only comparable between flows that wanted more all the time, so only those are counted in
-Jain's index (`jain`). A flow waits from a request's `added_s` to its `sent_s`. The union of these intervals is the time
-in which the flow had at least one request waiting. The meter sums it as requests complete. The sum is exact if a flow's
-requests are sent in the order in which they were added. A flow may also wait without getting any completion, so the
-queue reports how long its oldest request has waited. A flow is backlogged in a window if it waited for at least
-BACKLOGGED_SHARE of it. The meter does not know whether the flow's own limit made it wait; the caller knows the limits.
+Backlogged flows. Shares are only comparable between flows that wanted more all the time. Only these flows are counted
+in Jain's index (`jain`). A flow waits from a request's `added_s` to its `sent_s`. The union of these intervals is the
+time in which the flow had at least one request waiting. The meter sums this time as requests complete. The sum is exact
+if a flow's requests are sent in the order in which they were added. A flow may also wait without getting any
+completion, so the queue reports how long its oldest request has waited. A flow is backlogged in a window if it waited
+for at least BACKLOGGED_SHARE of the window. The meter does not know whether the flow's own limit made it wait. The
+caller knows the limits.
 
 Zeroings are counted in the completions and the cost, and their bytes have a count of their own. A rate in bytes per
 second only contains reads and writes, as most disks zero without moving data.
@@ -54,7 +55,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class UsageRates:
-    """What a flow or a disk got per second of one window. ``share`` is its part of the cost that the disk served."""
+    """Holds the service that a flow or a disk got per second of one window.
+
+    ``share`` is its part of the cost that the disk served.
+    """
 
     cost: float = 0.0
     iops: float = 0.0
@@ -65,7 +69,7 @@ class UsageRates:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Totals since the start. The first three are indexed by Op. Failed requests are among the completions.
+    """Holds totals since the start. The first three are indexed by Op. Failed requests are among the completions.
 
     ``times_s`` are summed latencies of queue and disk together. The histograms count the same latencies in coarse
     buckets.
@@ -82,9 +86,9 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class FlowUsage:
-    """The usage of one flow. ``usage`` is by the window's length in seconds.
+    """Holds the usage of one flow. ``usage`` is by the window's length in seconds.
 
-    The latencies are those of the last minute, in seconds; they are None if nothing completed in it.
+    The latencies are those of the last minute, in seconds, or None if no request completed in it.
     """
 
     counted: Counted
@@ -97,7 +101,7 @@ class FlowUsage:
 
 @dataclass(frozen=True, slots=True)
 class DiskUsage:
-    """The usage of one disk. The cost in ``usage`` is the disk's utilisation, by the cost model.
+    """Holds the usage of one disk. The cost in ``usage`` is the disk's utilisation, by the cost model.
 
     ``others`` has the totals of the dropped flows, and ``flows_let_go`` their number.
     """
@@ -111,7 +115,7 @@ class DiskUsage:
 def jain(values: Iterable[float]) -> float | None:
     """Return Jain's index of fairness, (sum x)^2 / (n sum x^2): 1 if all are equal, 1/n if one has everything.
 
-    Returns None if there is nothing to compare: fewer than two values, or all are zero.
+    Return None if there is nothing to compare, because there are fewer than two values or all are zero.
     Source: Jain, Chiu, Hawe: A Quantitative Measure of Fairness, DEC-TR-301, 1984.
     """
     found = list(values)
@@ -123,7 +127,7 @@ def jain(values: Iterable[float]) -> float | None:
 
 
 class _Notes(Generic[T]):
-    """Notes of a value at the ends of seconds; the last ``most`` notes are kept."""
+    """Keeps notes of a value at the ends of seconds, at most the last ``most`` notes."""
 
     __slots__ = ("_kept", "_most", "_seconds")
 
@@ -143,13 +147,13 @@ class _Notes(Generic[T]):
             del self._seconds[0], self._kept[0]
 
     def before(self, second: int, first: T) -> T:
-        """Return the value at the beginning of ``second``; ``first`` if no note is that old."""
+        """Return the value at the beginning of ``second``, or ``first`` if no note is that old."""
         index = bisect_left(self._seconds, second)
         return self._kept[index - 1] if index else first
 
 
 class _Flow:
-    """Counters of one flow since it was first served; the lists are indexed by Op."""
+    """Holds the counters of one flow since it was first served. The lists are indexed by Op."""
 
     __slots__ = (
         "_latencies_noted",
@@ -179,7 +183,7 @@ class _Flow:
         self.disk_latency = Histogram().counts
         # The time of the last completion.
         self.served_s = -math.inf
-        # A window needs one note more than its seconds: the one before it.
+        # A window needs one note more than its seconds, for its beginning.
         self.notes: _Notes[_Totals] = _Notes(_MINUTE_S + 1)
         self._latency_notes: _Notes[tuple[array[int], array[int]]] = _Notes(_MINUTE_S // _LATENCY_STEP_S + 1)
         self._latencies_noted = 0
@@ -195,7 +199,7 @@ class _Flow:
         self.notes.add(second, totals)
 
     def note_latencies(self, second: int) -> None:
-        """Note down how the latencies are distributed up to the end of ``second``."""
+        """Note the distribution of the latencies up to the end of ``second``."""
         if self._latencies_noted != sum(self.completions):
             self._latencies_noted = sum(self.completions)
             self._latency_notes.add(second, (array("Q", self._all_latencies()), array("Q", self.disk_latency)))
@@ -204,7 +208,7 @@ class _Flow:
         return [sum(counts) for counts in zip(*self.latency, strict=True)]
 
     def last_minute(self, second: int) -> tuple[Histogram, Histogram]:
-        """Return the latencies of the last 50 to 60 s before ``second``, the present one.
+        """Return the latencies of the last 50 to 60 s before ``second``, which is the current second.
 
         The first histogram counts the time in the queue and at the disk, the second only the time at the disk.
         """
@@ -240,7 +244,7 @@ _NO_LATENCIES: Final = array("Q", Histogram().counts)
 
 
 class DiskMeter:
-    """Counts what one disk serves; ``now`` is the queue's clock in seconds."""
+    """Counts the requests that one disk serves. ``now`` is the queue's clock in seconds."""
 
     def __init__(self, now: float) -> None:
         self._flows: dict[FlowKey, _Flow] = {}
@@ -253,7 +257,7 @@ class DiskMeter:
         self._end = now + 1.0
 
     def done(self, request: DiskRequest, now: float) -> None:
-        """Count a request that has its result; the queue has stamped it."""
+        """Count a request that has its result. The queue must have set its times."""
         if not self._begin <= now < self._end:
             self._turn(now)
         flow = self._flows.get(request.flow)
@@ -286,7 +290,7 @@ class DiskMeter:
         return flow
 
     def _let_go(self) -> None:
-        """Drop the quarter of the flows that was served longest ago. It is a quarter so that this happens seldom."""
+        """Drop the quarter of the flows that was served longest ago. Dropping single flows would happen too often."""
         oldest_first = sorted(self._flows, key=lambda key: self._flows[key].served_s)
         for key in oldest_first[: math.ceil(len(oldest_first) / 4)]:
             self._others.take_over(self._flows.pop(key))
@@ -307,7 +311,7 @@ class DiskMeter:
         self._end = self._begin + 1.0
 
     def _go_on_at(self, now: float) -> None:
-        """Begin a second at ``now``, which is earlier than what was noted, because the clock jumped back."""
+        """Begin a second at ``now``, which is earlier than the last notes, because the clock jumped back."""
         self._begin, self._end = now, now + 1.0
         for flow in self._flows.values():
             flow.waited_until = min(flow.waited_until, now)
@@ -331,9 +335,9 @@ class DiskMeter:
         return completions, sizes, sum(flow.errors for flow in flows)
 
     def snapshot(self, now: float, waiting: Mapping[FlowKey, float]) -> DiskUsage:
-        """Return the usage at ``now``. ``waiting`` says for how many seconds each flow's oldest queued request waits.
+        """Return the usage at ``now``, also of flows that wait and were never served.
 
-        The result also has the flows that wait and were never served.
+        ``waiting`` has for each flow how many seconds its oldest queued request has waited.
         """
         if not self._begin <= now < self._end:
             self._turn(now)
@@ -361,7 +365,7 @@ class DiskMeter:
     ) -> UsageRates:
         """Return the usage over the ``window`` seconds before the current one.
 
-        ``disk_cost`` is the cost of all flows, per second. ``waits_since`` is the time since when the flow has waited.
+        ``disk_cost`` is the cost of all flows, per second. ``waits_since`` is the time at which the flow began to wait.
         """
         seconds = min(window, self._second)
         if not seconds:

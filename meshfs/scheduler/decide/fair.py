@@ -1,8 +1,8 @@
-"""The fair queue of one disk: it shares by weight, prefers applications to the system, and starves nobody. Pure.
+"""The fair queue of one disk shares by weight, prefers applications to the system, and starves no flow. Pure.
 
-Theory. Each request has a cost: the seconds of the disk's time that it takes by the cost model (`cost.py`), or that the
-disk's limits allot to it, whichever is more. The queue keeps two levels of virtual time: in each class for its flows,
-and at the disk for the two classes. A request gets a start tag S and a finish tag F; the smallest S leaves next:
+Theory. Each request has a cost in seconds of the disk's time: its cost by the cost model (`cost.py`), or the time that
+the disk's limits allot to it, if that is more. The queue keeps two levels of virtual time: in each class for its flows,
+and at the disk for the two classes. A request gets a start tag S and a finish tag F. The smallest S leaves next:
 
     disk -+- app      share 1 - system_floor    -+- node n1, weight
           '- system   share system_floor         '- node n2, weight ...
@@ -12,13 +12,14 @@ and at the disk for the two classes. A request gets a start tag S and a finish t
     next request of a class   the same with the share instead of the weight, and v of the disk
     next request to leave     from the class with the smaller S (app if equal), the flow with the smallest S
 
-Example: n1 has weight 2, n2 weight 1, and all requests cost 10 ms. F advances by 5 ms per request of n1 and by 10 ms
-per request of n2, so two requests of n1 leave for each one of n2.
+Example: n1 has weight 2, n2 has weight 1, and all requests cost 10 ms. F advances by 5 ms per request of n1, and by
+10 ms per request of n2. So two requests of n1 leave for each request of n2.
 
 An application that uses less than its share has S = v, so its requests leave before a flood of the system's. The system
-gets the rest. If applications want everything, the system still gets its floor. But no request can overtake those at
-the disk. So while applications are active, the system has at most ``limits.SYSTEM_DEPTH_SHARE`` of the depth there (at
-least one request) unless it is below its floor. An application's next request thus finds room at the disk.
+gets the rest. If applications want everything, the system still gets its floor. But no request can overtake the
+requests at the disk. So while applications are active, the system has at most ``limits.SYSTEM_DEPTH_SHARE`` of the
+depth there (at least one request). If the system is below its floor, this bound does not apply. So an application's
+next request mostly finds room at the disk.
 
 This is hierarchical start-time fair queueing with D requests at the disk, SFQ(D) (Goyal, Vin, Cheng: Start-time Fair
 Queueing, SIGCOMM 1996, section 3; Jin, Chase, Kaur: Interposed Proportional Sharing for a Storage Service Utility,
@@ -32,9 +33,10 @@ SIGMETRICS 2004). Bounds, with c_f the largest cost and w_f the weight of flow f
                  disk's work, less one largest cost
 
 Reservations are those of mClock (Gulati, Merchant, Varman, OSDI 2010), as shares of the disk. A flow that got less than
-its reserved part of the disk's work goes first. This is not charged against its weight (mClock, section 3.2).
+its reserved part of the disk's work goes first. Such a request is not charged against the flow's weight (mClock,
+section 3.2).
 
-A request must pass the limits before it competes (`gates.py`); for a zeroing, a limit in bytes counts the zeroed bytes.
+A request must pass the limits before it competes (`gates.py`). For a zeroing, a limit in bytes counts the zeroed bytes.
 The requests of a flow leave in order of arrival, except flushes. A flush is put aside until all earlier writes and
 zeroings of its flow are done. Later requests of the flow need not wait for the flush.
 """
@@ -61,12 +63,12 @@ _IDLE: Final = FlowStage.IDLE
 _READY: Final = FlowStage.READY
 # Unused flows are dropped when the number of flows has doubled since the last time, and grown by this many more.
 _FORGET_MIN: Final = 64
-# A flow whose last request came within this time counts as wanting service: a flow of depth 1 often has a gap.
+# A flow whose last request came within this time counts as wanting service, because a flow of depth 1 often has gaps.
 _WANTS_S: Final = 1.0
 
 
 class FairQueue:
-    """The fair queue. `configure` changes the policy at any time; ``costs`` and ``depths`` learn by themselves."""
+    """Shares a disk fairly. `configure` may change the policy at any time."""
 
     discipline = "fair"
 
@@ -81,7 +83,7 @@ class FairQueue:
         self._flows: dict[FlowKey, Flow] = {}
         self._forget_at = _FORGET_MIN
         self._gates = Gates()
-        #: Whether the disk itself has a limit: a copy of `Gates.paced`, for speed.
+        #: True if the disk itself has a limit. This is a copy of `Gates.paced`, for speed.
         self._paced = False
         #: All flows with a reservation.
         self._reserved: list[Flow] = []
@@ -92,7 +94,7 @@ class FairQueue:
         self._limit_request_s = self._limit_byte_s = 0.0
         self._waiting = 0
         self._in_flight = 0
-        #: Summed cost of the requests at the disk. Requests sent while the disk has a limit are not counted.
+        #: The summed cost of the requests at the disk. Requests that are sent while the disk has a limit do not count.
         self._sent_s = 0.0
         self._numbers = count()
         self._now_s = 0.0
@@ -120,7 +122,7 @@ class FairQueue:
         self._waiting += 1
         if flow.stage is _IDLE:
             if flow.reserves and flow.reserve < self._work_s:
-                # A flow is not owed reserved work for the time in which it asked for nothing.
+                # A flow gets no reserved work for the time in which it asked for nothing.
                 flow.reserve = self._work_s
             self._next_head(flow, now)
 
@@ -157,7 +159,7 @@ class FairQueue:
         return self._send(flow, now)
 
     def _gives_way(self, now: float) -> bool:
-        """Whether the system, which has got its floor, must leave the free places at the disk to applications."""
+        """Return whether the system has got its floor, and must leave the free places at the disk to applications."""
         app, system = self._app, self._system
         return (
             abs(now - app.last_s) < limits.APP_ACTIVE_S
@@ -166,7 +168,7 @@ class FairQueue:
         )
 
     def _send(self, flow: Flow, now: float) -> DiskRequest:
-        """Let the flow's oldest request leave; its tags are set already. The next request takes its place."""
+        """Let the flow's oldest request leave, whose tags are set already. The next request takes its place."""
         queue = flow.queue
         request = queue.popleft()
         if flow.cancelled:
@@ -218,7 +220,7 @@ class FairQueue:
                 self._lift_barriers(flow, now)
 
     def _next_head(self, flow: Flow, now: float) -> None:
-        """Treat the flow's new oldest request: put flushes aside, pass the gates, and make the flow ready."""
+        """Handle the flow's new oldest request: put flushes aside, pass the gates, and make the flow ready."""
         queue = flow.queue
         if queue[0].op == _FLUSH and flow.writes:
             _set_barriers(flow)
@@ -246,7 +248,7 @@ class FairQueue:
     # --- reservations ------------------------------------------------------------------
 
     def _behind_reservation(self) -> Flow | None:
-        """Return the flow that is the furthest behind its reservation; None if no flow is behind."""
+        """Return the flow that is the furthest behind its reservation, or None if no flow is behind."""
         ready = [flow for flow in self._reserved if flow.stage is _READY and flow.reserve <= self._work_s]
         return min(ready, key=lambda flow: flow.reserve) if ready else None
 
@@ -264,7 +266,7 @@ class FairQueue:
     # --- flushes -----------------------------------------------------------------------
 
     def _lift_barriers(self, flow: Flow, now: float) -> None:
-        """After a write of the flow is done, let those flushes go that wait for no other write."""
+        """Put the flushes that wait for no other write back into the queue, after a write of the flow is done."""
         oldest = next(iter(flow.writes.values()), flow.last_write + 1)
         flushes = []
         for flush, last_write in flow.barriers.items():
@@ -275,11 +277,11 @@ class FairQueue:
             return
         for flush in flushes:
             del flow.barriers[flush]
-        # These flushes came before the request that is the oldest now, and go in front of it.
+        # The flushes came before the request that is the oldest now. Put them in front of it.
         flow.lifted.update(flushes)
         flow.queue.extendleft(reversed(flushes))
         if flow.stage is FlowStage.HELD:
-            # The flushes must pass the gates on their own account, not on that of the write that waits there.
+            # The flushes must pass the gates on their own account, and not on that of the write that waits there.
             self._take_back(flow)
         if flow.stage is _IDLE:
             self._next_head(flow, now)
@@ -328,8 +330,8 @@ class FairQueue:
     def _forget(self, now: float) -> None:
         """Drop the idle flows whose state equals that of a new flow.
 
-        A finish tag is dropped with its flow. It is ahead of the class's virtual time by at most one request, which no
-        longer matters after _WANTS_S.
+        A finish tag is dropped with its flow. The tag is ahead of the class's virtual time by at most one request,
+        which no longer matters after _WANTS_S.
         """
         for key, flow in list(self._flows.items()):
             if flow.idle and now - flow.last_s > _WANTS_S and all(tat.settled_s <= now for tat in flow.tats):
@@ -339,7 +341,7 @@ class FairQueue:
         self._forget_at = 2 * len(self._flows) + _FORGET_MIN
 
     def configure(self, policy: DiskPolicy, now: float) -> None:
-        """Use another policy from now on. Waiting requests keep their turn. Those held at a gate get the new limits."""
+        """Use another policy from now on. Waiting requests keep their turn. Requests at a gate get the new limits."""
         self.policy = policy
         held = self._gates.leave_all()
         shares: dict[Hashable, float] = {io_class: policy.share(io_class) for io_class in IoClass}

@@ -1,4 +1,4 @@
-"""The state of one flow and of one class in the fair queue, which `fair.py` and `gates.py` share."""
+"""Keep the state of one flow and of one class in the fair queue, which `fair.py` and `gates.py` share."""
 
 import enum
 from collections import OrderedDict, deque
@@ -14,11 +14,16 @@ _BURST_S: Final = limits.LIMIT_BURST_S
 
 
 class FlowStage(enum.Enum):
-    """The stage of a flow's oldest request. The flow's other requests wait behind it."""
+    """Names the stage of a flow's oldest request. The flow's other requests wait behind it.
 
-    IDLE = enum.auto()  # the flow has no request that could go
-    HELD = enum.auto()  # the request is at a gate: a limit does not allow it yet
-    READY = enum.auto()  # the request may go when its turn comes
+    IDLE    the flow has no request that could go
+    HELD    the request is at a gate, because a limit does not allow it yet
+    READY   the request may go when its turn comes
+    """
+
+    IDLE = enum.auto()
+    HELD = enum.auto()
+    READY = enum.auto()
 
 
 def is_queued(request: DiskRequest) -> bool:
@@ -30,7 +35,7 @@ def cancel_behind_head(queue: deque[DiskRequest], cancelled: set[DiskRequest], r
     """Cancel a request that is not the oldest of ``queue``, without searching for it.
 
     The request stays in ``queue``, marked by ``cancelled``, until it would become the oldest. A client that disconnects
-    may have thousands of requests waiting, and a search for each would take time in the square of their number. If more
+    may have thousands of requests waiting. A search for each would take time in the square of their number. If more
     than half of the queue is cancelled, the queue is rebuilt, so that its length stays bounded by its live requests.
     """
     cancelled.add(request)
@@ -42,13 +47,13 @@ def cancel_behind_head(queue: deque[DiskRequest], cancelled: set[DiskRequest], r
 
 
 def drop_cancelled(queue: deque[DiskRequest], cancelled: set[DiskRequest]) -> None:
-    """Drop cancelled requests from the front. Call this whenever another request became the first of the queue."""
+    """Drop cancelled requests from the front. Must be called whenever another request became the first of the queue."""
     while queue and queue[0] in cancelled:
         cancelled.remove(queue.popleft())
 
 
 class Tat:
-    """A limit, kept as a theoretical arrival time (see gates.py).
+    """Keeps one limit as a theoretical arrival time (gates.py).
 
     Each request advances that time by ``request_s``, and by ``byte_s`` for each of its bytes.
     """
@@ -73,7 +78,7 @@ class Tat:
 
     @property
     def settled_s(self) -> float:
-        """The time from which on this limit behaves like a new one, as no earlier request counts any more."""
+        """Return the time from which on the limit behaves like a new one. Then no earlier request counts any more."""
         return self._tat_s
 
 
@@ -88,7 +93,7 @@ def tats(policy: FlowPolicy | DiskPolicy) -> list[Tat]:
 
 
 class ClassServer:
-    """A class of I/O: its flows that are ready, ordered by start tag, and its own tags between the classes."""
+    """Holds a class of I/O: its flows that are ready, ordered by start tag, and its own tags between the classes."""
 
     __slots__ = ("finish", "in_flight", "last_s", "name", "per_share", "ready", "start", "v")
 
@@ -98,19 +103,19 @@ class ClassServer:
         self.per_share = 1.0
         #: The class's virtual time: the start tag of its request that left last.
         self.v = 0.0
-        #: The class's own tags, in the disk's virtual time. ``start`` is only valid while ``ready`` is not empty.
+        #: The class's own tags, in the disk's virtual time. ``start`` is valid only while ``ready`` is not empty.
         self.start = 0.0
         self.finish = 0.0
         self.in_flight = 0
         #: The time at which the latest request of the class came.
         self.last_s = -inf
-        #: (start tag, running number, flow), sorted. It is a plain list with one entry for each ready flow. Up to some
-        #: hundred entries, `bisect.insort` and ``pop(0)`` cost a third of the time that a sorted container takes.
+        #: The entries (start tag, running number, flow), sorted, one for each ready flow. Up to some hundred entries,
+        #: a plain list with `bisect.insort` and ``pop(0)`` takes a third of the time of a sorted container.
         self.ready: list[tuple[float, int, Flow]] = []
 
 
 class Flow:
-    """One flow of requests; ``entry`` is its place in the list of the stage that it is in."""
+    """Holds one flow of requests. ``entry`` is its entry in the list of its present stage."""
 
     __slots__ = (
         "barriers",
@@ -141,7 +146,7 @@ class Flow:
         self.policy = policy
         self.tats: list[Tat] = []
         self.set_policy(policy)
-        #: The waiting requests, the oldest first. ``cancelled`` requests are still in it, but never at its head.
+        #: The waiting requests, the oldest first. ``cancelled`` requests stay in the queue, but never at its head.
         self.queue: deque[DiskRequest] = deque()
         self.cancelled: set[DiskRequest] = set()
         self.stage = FlowStage.IDLE
@@ -150,13 +155,13 @@ class Flow:
         self.gate = 0
         #: The finish tag of the flow's request that left last.
         self.finish = 0.0
-        #: The total work of the disk, in seconds, from which on the reservation lets the flow go first.
+        #: The total work of the disk, in seconds, from which on the reservation lets this flow go first.
         self.reserve = -inf
         self.in_flight = 0
         #: The writes at the disk, with their numbers in order of sending, and the last such number.
         self.writes: dict[DiskRequest, int] = {}
         self.last_write = 0
-        #: The flushes put aside, the oldest first, each with the number of the last write that it waits for.
+        #: The flushes that are put aside, the oldest first, each with the number of the last write that it waits for.
         self.barriers: OrderedDict[DiskRequest, int] = OrderedDict()
         #: The flushes that are back in ``queue``, because all earlier writes are done.
         self.lifted: set[DiskRequest] = set()
@@ -171,9 +176,9 @@ class Flow:
         self.reserves = policy.reservation > 0.0
 
     def move_reservation(self, work_s: float, cost_s: float) -> None:
-        """Set ``reserve`` for the next request: the flow is due again when the disk's work reaches it.
+        """Set ``reserve`` for the next request. The flow goes first again when the disk's work reaches ``reserve``.
 
-        Reserved work that is overdue is still owed to the flow. Work beyond the reservation is not counted against it.
+        If the flow is behind its reservation, it stays behind. Work beyond the reservation does not count against it.
         """
         self.reserve = min(self.reserve, work_s - cost_s) + cost_s / self.policy.reservation
 
@@ -187,6 +192,6 @@ class Flow:
 
     @property
     def oldest_s(self) -> float:
-        """Return when the oldest waiting request was added. Requires that one waits."""
+        """Return when the oldest waiting request was added. At least one request must wait."""
         oldest = [next(iter(waiting)) for waiting in (self.barriers, self.queue) if waiting]
         return min(request.added_s for request in oldest)

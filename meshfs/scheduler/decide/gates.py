@@ -1,21 +1,21 @@
 """The gates that a request passes before it may compete for the disk: its flow's limits, then the disk's. Pure.
 
-Theory. Only the oldest request of a flow is at a gate; the others wait behind it. There are three gates, in this order:
+Theory. Only the oldest request of a flow is at a gate, and the others wait behind it. There are three gates in a row:
 
     gate 0   the flow's own limits, by the virtual scheduling algorithm (GCRA, ITU-T I.371)
     gate 1   the disk's limit_iops          (`pacer.py`)
     gate 2   the disk's limit_bytes_per_s   (`pacer.py`)
 
-At gate 0, each limit keeps a theoretical arrival time (TAT): the time at which the next request would come if the flow
-sent exactly at its limit. A request passes if it is not earlier than TAT - ``limits.LIMIT_BURST_S``. It then advances
+At gate 0, each limit keeps a theoretical arrival time (TAT). If the flow sent exactly at its limit, its next request
+would come at that time. A request passes if it is not earlier than TAT - ``limits.LIMIT_BURST_S``. It then advances
 TAT, from the present time if TAT is in the past, by 1 / limit_iops or by bytes / limit_bytes_per_s. So a flow that is
 idle saves up no more than LIMIT_BURST_S.
 
-Example: with limit_iops = 100, TAT advances by 10 ms per request. LIMIT_BURST_S is 10 ms, too, so an idle flow may send
-two requests at once, and one every 10 ms after that.
+Example: with limit_iops = 100, TAT advances by 10 ms per request. LIMIT_BURST_S is also 10 ms. So an idle flow may send
+two requests at once, and after that one request every 10 ms.
 
 Bound of a flow's limit. A request may pass LIMIT_BURST_S early, and may wait for the disk after it has passed. So in
-any T seconds at most ``limit * (T + LIMIT_BURST_S)`` leave, and two requests more.
+any T seconds, at most ``limit * (T + LIMIT_BURST_S)`` and two more requests leave.
 
 A request is charged when it passes a gate. If it is cancelled later, the charge is not returned.
 """
@@ -35,7 +35,7 @@ class Gates:
     """Holds all limits of one disk. A flow passes them with one request at a time."""
 
     def __init__(self) -> None:
-        #: Whether the disk itself has a limit.
+        #: True if the disk itself has a limit.
         self.paced = False
         #: The number of flows that are held at any gate.
         self.held = 0
@@ -46,7 +46,7 @@ class Gates:
         self._last_s = 0.0
 
     def configure(self, policy: DiskPolicy, shares: Mapping[Hashable, float], now: float) -> None:
-        """Set the disk's limits from now on. Requires that no flow is held."""
+        """Set the disk's limits from now on. No flow may be held."""
         for index, rate in enumerate((policy.limit_iops, policy.limit_bytes_per_s)):
             pacer = self._pacers[index]
             if rate is None:
@@ -58,7 +58,7 @@ class Gates:
         self.paced = any(pacer is not None for pacer in self._pacers)
 
     def enter(self, flow: Flow, now: float) -> bool:
-        """Take the flow's oldest request through the limits. Return True if it passed; otherwise it is held."""
+        """Take the flow's oldest request through the limits. Return True if it passed, or False if it is held."""
         if flow.limited:
             at = max(tat.eligible(now) for tat in flow.tats)
             if at > now:
@@ -127,7 +127,7 @@ class Gates:
         return passed
 
     def _jumped_back(self) -> list[Flow]:
-        """Withdraw and return all held flows. After the clock jumped back, the times they wait for are far away."""
+        """Withdraw and return the flows at gate 0. After the clock jumped back, they would wait for far too long."""
         flows = [entry[2] for entry in self._limited]
         for flow in flows:
             self.leave(flow)

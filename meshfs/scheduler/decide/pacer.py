@@ -1,10 +1,11 @@
-"""A limit on a whole disk, shared fairly: a request leaves when an ideal fluid server would begin it. Pure.
+"""Share a limit on a whole disk fairly: a request leaves when an ideal fluid server would begin it. Pure.
 
-Theory. A disk serves one request after the other, so everybody waits behind a large one. A limit is only a number, and
-need not do that. The pacer therefore simulates an ideal server that works on all flows at the same time, like a fluid
-that flows through several pipes. (The model is generalised processor sharing: Parekh, Gallager 1993.) It has two
-levels. The classes in use divide ``rate`` by their shares, and the flows in use of a class divide its part by their
-weights. A flow is in use while it has a request waiting here, and while the fluid works on its last request that left.
+Theory. A disk serves one request after the other, so every request waits behind a large one. A limit is only a number,
+and its requests need not wait for each other. The pacer therefore simulates an ideal server that works on all flows at
+the same time, like a fluid that flows through several pipes. (The model is generalised processor sharing: Parekh,
+Gallager 1993.) The model has two levels. The classes in use divide ``rate`` by their shares. The flows in use of a
+class divide its part by their weights. A flow is in use while it has a request waiting here, and while the fluid works
+on its last request that left.
 
     class c     has a virtual time v_c, which runs at the speed of the fluid for weight 1:
                 dv_c/dt = rate * share_c / sum(shares in use) / sum(weights in use of c)
@@ -13,14 +14,15 @@ weights. A flow is in use while it has a request waiting here, and while the flu
                 it leaves when S <= v_c (the eligibility of WF2Q: Bennett, Zhang 1996)
 
 Example: a limit of 90 requests a second, one class, two flows in use with weights 2 and 1. v advances by 30 per second.
-A request of amount 1 adds 1/2 to F of the first flow, and 1 to F of the second: they send 60 and 30 a second. When the
-second flow goes out of use, v advances by 45 per second, and the first flow sends 90.
+A request of amount 1 adds 1/2 to F of the first flow, and 1 to F of the second. So the flows send 60 and 30 requests a
+second. When the second flow goes out of use, v advances by 45 per second, and the first flow sends 90.
 
-It follows: a flow below its share never waits. The requests of a flow above its share leave evenly spaced. A flow that
-sends its next request before F keeps its share, whatever its depth. No flow waits for the size of another's request.
+From this follows: a flow below its share never waits. The requests of a flow above its share leave evenly spaced. A
+flow that sends its next request before F keeps its share, whatever its depth. No flow waits for the size of another
+flow's request.
 
 Bound. A request may leave ``limits.LIMIT_BURST_S`` early at the present speed, which compensates for late wake-ups. One
-more request of each flow, already charged, may wait behind it for the disk. So with n flows in use, at most
+more request of each flow, already charged, may wait for the disk behind that request. So with n flows in use, at most
 ``rate * (T + n * LIMIT_BURST_S)`` and two requests of each flow leave in any T seconds.
 
 If the clock jumps back, the jump is ignored. If it jumps forward, the fluid runs empty, and no flow gets credit.
@@ -35,13 +37,13 @@ from sortedcontainers import SortedList
 
 from meshfs import limits
 
-# The shortest wait until the next wake-up. Without it, rounding errors could ask for waits of almost 0: busy waiting.
+# The shortest wait until the next wake-up. Without it, rounding errors could cause busy waiting in steps of almost 0.
 STEP_MIN_S: Final = 1e-5
 _BURST_S: Final = limits.LIMIT_BURST_S
 
 
 class _Flow:
-    """A flow in use. ``entry`` is its entry in ``waiting`` (sorted by S) or in ``leaving`` (by F) of its class."""
+    """Holds a flow in use. ``entry`` is in ``waiting`` (sorted by S) or in ``leaving`` (sorted by F) of its class."""
 
     __slots__ = ("amount", "entry", "finish", "key", "waits", "weight")
 
@@ -55,14 +57,14 @@ class _Flow:
 
 
 class _Class:
-    """A class of I/O: its virtual time and its flows in use."""
+    """Holds the virtual time and the flows in use of one class of I/O."""
 
     __slots__ = ("flows", "leaving", "share", "speed", "v", "waiting", "weight")
 
     def __init__(self, share: float) -> None:
         self.share = share
         self.v = 0.0
-        #: dv/dt; 0 while the class is not in use.
+        #: The speed dv/dt, which is 0 while the class is not in use.
         self.speed = 0.0
         self.weight = 0.0
         self.flows: dict[Hashable, _Flow] = {}
@@ -71,7 +73,7 @@ class _Class:
 
 
 class Pacer:
-    """One limit: ``rate_per_s`` of the unit that ``amount`` counts. ``shares`` has an entry for every class."""
+    """Keeps one limit: ``rate_per_s`` of the unit that ``amount`` counts. ``shares`` has an entry for every class."""
 
     def __init__(self, rate_per_s: float, shares: Mapping[Hashable, float]) -> None:
         self._rate = rate_per_s
@@ -88,7 +90,7 @@ class Pacer:
         self._set_speeds()
 
     def enter(self, key: Hashable, name: Hashable, weight: float, amount: float, now: float) -> bool:
-        """Enter a flow's next request. Return True if it may go at once; otherwise `release` will name the flow."""
+        """Enter a flow's next request. Return True if it may go at once. Otherwise `release` will return the flow."""
         self._advance(now)
         klass = self._classes[name]
         flow = klass.flows.get(key)
@@ -141,7 +143,7 @@ class Pacer:
                 wait_s = min(wait_s, until)
         if wait_s == inf:
             return inf
-        # When a flow goes out of use, the speed of the others rises, so look again then.
+        # When a flow goes out of use, the speed of the others rises. So the next look must be no later than that.
         return now + max(min(wait_s, self._next_leave_s()), STEP_MIN_S)
 
     def __len__(self) -> int:
@@ -178,7 +180,7 @@ class Pacer:
             left_s -= step_s
 
     def _end_uses(self) -> None:
-        """Forget the flows that the fluid model has served: the first to leave, and all that leave together with it."""
+        """Forget the flows that the fluid has served: the first flow to go out of use, and all that do so with it."""
         first_s = self._next_leave_s()
         for klass in self._classes.values():
             leaving = klass.leaving

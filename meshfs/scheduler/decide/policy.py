@@ -10,8 +10,8 @@ reservations must be possible at the same time. Therefore
     sum of the reservations of the system's flows          <= system_floor
     sum of the reservations of the applications' flows     <= 1 - system_floor
 
-`Change` is one change at run time. `Overrides` are all such changes so far. They take precedence over the config, also
-after the config was reloaded.
+`Change` is one change at run time. `Overrides` are all changes so far. They take precedence over the config, also after
+the config was reloaded.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -45,12 +45,12 @@ _CHANGE_KEYS: Final = ("node", "class", "system_floor", "weight", "reservation",
 
 
 class PolicyError(MeshfsError, ValueError):
-    """A policy is not possible. The text says which value is wrong, what was found and what is allowed."""
+    """A policy is not possible. The text names the wrong value, and the values that are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowPolicy:
-    """Says what one flow gets. `reservation` is a share of the disk from 0 to 1. A limit of None means no limit."""
+    """Holds the settings of one flow. ``reservation`` is a share of the disk from 0 to 1. None means no limit."""
 
     weight: float = 1.0
     reservation: float = 0.0
@@ -60,11 +60,11 @@ class FlowPolicy:
 
 @dataclass(frozen=True)
 class DiskPolicy:
-    """Says how one disk is shared.
+    """Tells how one disk is shared.
 
-    weights    the weight of each node, for both of its classes; a node without an entry has weight 1
-    flows      the flows with a policy of their own. It is complete: `weights` does not apply to such a flow
-    changed    the flows, and None for the disk's own values, that have values set at run time
+    weights    the weight of each node, for both of its classes. A node without an entry has weight 1
+    flows      the flows with a policy of their own. ``weights`` does not apply to such a flow
+    changed    the flows that have values set at run time. None stands for the disk's own values
     """
 
     system_floor: float = limits.SYSTEM_FLOOR
@@ -75,12 +75,12 @@ class DiskPolicy:
     changed: frozenset[FlowKey | None] = frozenset()
 
     def of(self, flow: FlowKey) -> FlowPolicy:
-        """Return the policy of a flow, which need not have one of its own."""
+        """Return the policy of a flow: its own policy, or else the weight of its node without a limit."""
         known = self.flows.get(flow)
         return known if known is not None else FlowPolicy(self.weights.get(flow.node, 1.0))
 
     def source(self, flow: FlowKey | None = None) -> str:
-        """Return where the values of a flow (None: of the disk itself) come from: the config, or a change since."""
+        """Return the source of a flow's values: "config" or "run time". None stands for the disk itself."""
         return "run time" if flow in self.changed else "config"
 
     def share(self, io_class: IoClass) -> float:
@@ -143,9 +143,10 @@ def _check_node(name: str, nodes: Collection[str]) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """New values for a disk itself (`node` is None) or for a flow of a node (`io_class` None means both its flows).
+    """Holds new values for a disk itself (``node`` is None), or for the flows of a node.
 
-    `values` has at least one key of DISK_KEYS or FLOW_KEYS. The value None removes a limit.
+    If ``io_class`` is None, both flows of the node get them. ``values`` has at least one key of DISK_KEYS or FLOW_KEYS.
+    The value None removes a limit.
     """
 
     node: str | None
@@ -154,7 +155,7 @@ class Change:
 
     @classmethod
     def parse(cls, wish: object) -> "Change":
-        """Make a change of a JSON object such as {"node": "n2", "class": "app", "weight": 4}. Raises PolicyError."""
+        """Make a change from a JSON object such as {"node": "n2", "class": "app", "weight": 4}. Raises PolicyError."""
         if not isinstance(wish, dict):
             raise PolicyError(f"found {_shown(wish)}, expected an object of what to set")
         for key in wish:
@@ -171,7 +172,7 @@ class Change:
         return cls(node, io_class, MappingProxyType(values))
 
     def flows(self) -> tuple[FlowKey | None, ...]:
-        """Return the flows whose values change; None stands for the disk itself."""
+        """Return the flows whose values change. None stands for the disk itself."""
         if self.node is None:
             return (None,)
         return tuple(FlowKey(self.node, each) for each in IoClass if self.io_class in (None, each))
@@ -203,7 +204,7 @@ def _value_of(key: str, value: object) -> float | None:
 
 @dataclass(frozen=True)
 class Overrides:
-    """All values set at run time for one disk, in the order in which they were last set.
+    """Holds all values set at run time for one disk, in the order in which they were last set.
 
     A value replaces the earlier value of the same flow and key. So the size is bounded by the number of possible flows,
     however often values are set.
@@ -220,17 +221,17 @@ class Overrides:
         return Overrides(MappingProxyType(values))
 
     def policy(self, base: DiskPolicy, nodes: Collection[str]) -> DiskPolicy:
-        """Return what is in force: the config's `base` with the values on top. Raises PolicyError if it cannot be."""
+        """Return the config's policy ``base`` with these values on top. Raises PolicyError if that is not possible."""
         policy = self._over(base)
         check(policy, nodes)
         return policy
 
     def fit(self, base: DiskPolicy, nodes: Collection[str]) -> tuple["Overrides", list[str]]:
-        """Return the values that are still possible with the `base` of a new config, and the reasons against the rest.
+        """Return the values that are possible with the ``base`` of a new config, and the reasons against the rest.
 
-        `base` must be valid by itself. Values of nodes that no longer exist are dropped. If reservations and floors
+        ``base`` must be valid by itself. Values of nodes that no longer exist are dropped. If reservations and floors
         together exceed the disk, the newest values are dropped first. At the end, each dropped value that is possible
-        after all is restored.
+        with the kept ones is restored.
         """
         kept = {key: value for key, value in self.values.items() if key[0] is None or key[0].node in nodes}
         dropped = {key: "the node is gone" for key in self.values if key not in kept}

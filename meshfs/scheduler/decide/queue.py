@@ -1,7 +1,7 @@
 """The interface of a queue, which chooses the request that goes to the disk next, and the simplest queue. Pure.
 
-A queue never sleeps and never does I/O; time is an argument. ``pop`` returns a request to send now, or the time at
-which to call ``pop`` again, or None if only ``add`` or ``done`` can change the situation.
+A queue never sleeps and never does I/O. Time is an argument. ``pop`` returns a request to send now, or the time at
+which to call ``pop`` again. It returns None if only ``add`` or ``done`` can change the situation.
 
 A queue sets ``added_s`` and ``cost_s`` of a request at ``add``, and ``sent_s`` at ``pop``.
 """
@@ -19,10 +19,10 @@ from meshfs.scheduler.learn.cost import CostModel
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """The present state of a flow in its queue.
+    """Holds the present state of a flow in its queue.
 
-    queued        requests that wait
-    in_flight     requests at the disk
+    queued        the number of requests that wait
+    in_flight     the number of requests at the disk
     lag_s         the disk's time by which the flow is behind (+) or ahead (-) of the others of its class
     held          the limit that holds the flow's requests back: "", "flow limit" or "disk limit"
     entitlement   its share of the disk, 0..1, among the flows that want service now
@@ -39,7 +39,7 @@ class FlowState:
 
 
 class Queue(Protocol):
-    """The interface of a scheduling discipline, as the runner needs it."""
+    """Defines the interface of a scheduling discipline, as the runner needs it."""
 
     discipline: str
     costs: CostModel
@@ -53,23 +53,23 @@ class Queue(Protocol):
     def pop(self, now: float) -> DiskRequest | float | None: ...
 
     def done(self, request: DiskRequest, now: float) -> None:
-        """Take note that a request, popped before, has its result."""
+        """Note that a request, which was popped before, has its result."""
 
     def cancel(self, request: DiskRequest) -> bool:
-        """Take out a request that was not popped yet. Return False if it is too late."""
+        """Take out a request that was not popped yet. Return False if the request is not in the queue."""
 
     def flows(self, now: float) -> list[FlowState]:
-        """Return every known flow, with those that became idle a short while ago."""
+        """Return every known flow, also the flows that became idle a short while ago."""
 
     def __len__(self) -> int:
         """Return how many requests wait."""
 
 
 class FifoQueue:
-    """A queue that serves in order of arrival, with at most ``depth`` requests at the disk at once.
+    """Serves requests in order of arrival, with at most ``depth`` requests at the disk at once.
 
-    Its decisions ignore flows; it only counts requests by flow for `flows`. From ``policy`` it uses the limits of the
-    whole disk. If a limit holds the oldest request back, all others wait behind it.
+    Its decisions ignore flows. Requests are counted by flow only for `flows`. From ``policy`` the queue uses the limits
+    of the whole disk. If a limit holds the oldest request back, all others wait behind it.
     """
 
     discipline = "fifo"
@@ -78,7 +78,7 @@ class FifoQueue:
         self.depth = depth
         self._tats: list[Tat] = tats(policy) if policy else []
         self.costs = costs or CostModel()
-        #: The waiting requests. Cancelled requests are still in it, but never at its head.
+        #: The waiting requests. Cancelled requests stay in the queue, but never at its head.
         self._waiting: deque[DiskRequest] = deque()
         self._cancelled: set[DiskRequest] = set()
         self._free = depth

@@ -1,27 +1,28 @@
 """The cost of a request to its disk, learnt from the disk's own throughput. Pure.
 
-The model. A disk has five parameters: a fixed cost and a cost per byte for reads, the same two for writes, and a fixed
+The model. A disk has five parameters: a fixed cost and a cost per byte for reads, both again for writes, and a fixed
 cost for flushes. All are in seconds of the disk's time:
 
     cost = fixed + bytes * per byte
 
-Example: with 100 us fixed and 1.5 ns per byte, a read of 4 KiB costs 106 us, and a read of 1 MiB costs 1.67 ms.
+Example: the fixed cost is 100 us, and the cost per byte is 1.5 ns. A read of 4 KiB then costs 106 us, and a read of
+1 MiB costs 1.67 ms.
 
 The cost is the time per request of a SATURATED disk, which has as many requests as it may have. It is not the latency.
 A device that serves 64 requests at once answers each after 64 times its cost. A latency also contains the wait behind
 other requests in the device, so a flow would be charged for its neighbours.
 
 Method. The queue measures windows of 0.1 s to 1 s (`observation.py`). An extended Kalman filter corrects the parameters
-after each window. It keeps the logarithms of the parameters, and a covariance matrix: how uncertain each of them is,
-and which of them are wrong together. (Kalman 1960; as recursive least squares with forgetting: Ljung, System
-Identification, 1999, chapter 11.) A saturated window is compared with its prediction:
+after each window. The filter keeps the logarithms of the parameters, and a covariance matrix. The matrix says how
+uncertain each parameter is, and which parameters are wrong together. (Kalman 1960; as recursive least squares with
+forgetting: Ljung, System Identification, 1999, chapter 11.) A saturated window is compared with its prediction:
 
     measured     log(elapsed)
     predicted    log(sum of count * fixed + bytes * per byte over reads, writes and flushes)
     derivative   by each logarithm of a parameter: that parameter's part of the predicted time
 
-Logarithms have three advantages. Every parameter stays positive. Noise and changes are relative, as they are on a disk:
-a window is wrong by some per cent, and a disk becomes slower by a factor. If all costs change by one factor, all
+Logarithms have three advantages. Every parameter stays positive. Noise and changes are relative, as on a disk, where a
+window is wrong by some per cent, and a disk becomes slower by a factor. If all costs change by one factor, all
 logarithms change by the same number, so one step of the filter can follow.
 
 A single window gives one number for five parameters. The covariance decides how the difference is divided among them.
@@ -39,8 +40,8 @@ not move them at all. If several such windows in a row differ in the same direct
 uncertainty is then raised, and the next windows decide (Gustafsson, Adaptive Filtering and Change Detection, 2000). If
 windows still do not fit after that, the model starts again from the values of an unknown disk.
 
-A window that was not saturated only gives an upper bound: its requests cannot have cost more than the time in which
-the disk was busy. It lowers the costs, or changes nothing.
+A window that was not saturated only gives an upper bound. Its requests cannot have cost more than the time in which
+the disk was busy. Such a window lowers the costs, or changes nothing.
 
 Zeroings are not part of the filter. Some disks only note a zeroed range, and others write the zeros, so the cost per
 byte differs by orders of magnitude. The model takes the time at the disk of the last zeroings, and at most the cost of
@@ -66,8 +67,8 @@ _BOUNDS = {
 }
 _LOG_BOUNDS = [(math.log(low), math.log(high)) for low, high in _BOUNDS.values()]
 
-# The costs of an unknown disk: 100 us fixed, and as much again for 64 KiB (650 MB/s). What matters are the ratios,
-# which are between those of an SSD and an HDD. A flush costs as much as five requests.
+# The costs of an unknown disk: 100 us fixed, and as much again for 64 KiB (650 MB/s). Only the ratios matter. They are
+# between those of an SSD and of an HDD. A flush costs as much as five requests.
 PRIOR_S = (100e-6, 1.5e-9, 100e-6, 1.5e-9, 500e-6)
 
 # The relative standard deviation of one window's throughput, even if the window has very many requests.
@@ -77,17 +78,18 @@ NOISE = 0.05
 FORGET = 5e-5
 # A difference between a window and its prediction is believed at once up to this many standard deviations.
 GATE = 3.0
-# This many contradicting windows in a row, all in one direction, mean that the disk has changed; more with stalls.
+# This many contradicting windows in a row, all in one direction, mean that the disk has changed. Windows with stalls
+# must be more.
 CHANGE_WINDOWS = 3
 CHANGE_WINDOWS_STALLED = 10
 # A window that fits multiplies the count of contradicting windows by this. If the load alternates between two mixes and
-# the costs are wrong for one, every second window fits, and the count still reaches CHANGE_WINDOWS. With one outlier in
-# five windows it does not.
+# the costs are wrong for one mix, every second window fits. The count still reaches CHANGE_WINDOWS. With one outlier in
+# five windows the count does not reach it.
 STREAK_KEPT = 0.75
-# The misfit is the mean square of the differences, in standard deviations, over about the last ten windows. It is 1 for
-# a model that fits. Above this maximum even the ratios of the costs are wrong, for example because the stored state is
-# that of another disk. One window counts for at most GATE squared (9). With a lower maximum, a disk whose speed halves
-# in 10 s, faster than the filter follows, would lose its ratios.
+# The misfit is the mean square of the differences, in standard deviations, over about the last ten windows. For a model
+# that fits, the misfit is 1. Above this maximum even the ratios of the costs are wrong, for example because the stored
+# state belongs to another disk. One window counts for at most GATE squared (9). With a lower maximum, a disk would lose
+# its ratios if its speed halves in 10 s, which is faster than the filter follows.
 MISFIT_MAX = 5.0
 MISFIT_PART = 0.1
 # The part of the difference by which one zeroing moves the cost of a zeroed byte.
@@ -117,22 +119,22 @@ def _covariance(level: float, both_bytes: float, each: float, flush: float) -> M
     return matrix
 
 
-# The uncertainty for an unknown disk: a factor of e**3 = 20 either way for all costs together, of 4 for the size at
-# which bytes and fixed part cost the same, and of 2 between reads and writes.
+# The uncertainty for an unknown disk. All costs together are uncertain by a factor of e**3 = 20 either way. The size at
+# which bytes and fixed part cost the same is uncertain by a factor of 4, and the ratio of reads to writes by 2.
 _UNSEEN = _covariance(3.0, 1.5, 0.7, 1.5)
 # The bound of forgetting. The level of a disk's costs changes with its load and its neighbours, but the ratios hardly
-# do. If the ratios were as free as the level, hours of requests of one size on a disk of changing speed would move them
-# at random. (Simulated: by a factor of 5 in 20,000 windows; with these values by 1.3.)
+# change. If the ratios were as free as the level, hours of requests of one size would move them at random on a disk of
+# changing speed. (In simulations of 20,000 windows, they moved by a factor of 5. With these values they moved by 1.3.)
 _KEPT = _covariance(1.4, 0.2, 0.1, 0.3)
 # The uncertainty for a disk that has changed, or was last seen before a restart.
 _CHANGED = _covariance(1.5, 0.4, 0.3, 0.5)
 
 
 class CostModel:
-    """The costs of one disk's requests. ``state`` is a stored result of `state`, or None for an unknown disk.
+    """Estimates the costs of one disk's requests. ``state`` is a stored result of `state`, or None for an unknown disk.
 
-    windows      the number of windows learnt from, including those before a restart
-    calibrated   whether enough of them were saturated, so that the costs are reliable
+    windows      the number of windows learnt from, including windows before a restart
+    calibrated   True if enough windows were saturated, so that the costs are reliable
 
     Raises ValueError, with the reason, if ``state`` is not valid.
     """
@@ -163,7 +165,7 @@ class CostModel:
         self._logs = [math.log(value) for value in values]
         start = _UNSEEN if state is None else _CHANGED
         self._covariance = [row[:] for row in start]
-        # The recent count of contradicting windows (see STREAK_KEPT); negative if they were faster than predicted.
+        # The recent count of contradicting windows (STREAK_KEPT). It is negative if they were faster than predicted.
         self._streak = 0.0
         self._misfit = 1.0
         #: The cost of a zeroed byte. It is infinite until the first zeroing, so that the cost of a write applies.
@@ -175,7 +177,7 @@ class CostModel:
         return self._saturated >= limits.COST_CALIBRATED_WINDOWS
 
     def cost(self, op: int, length: int) -> float:
-        """Return the cost of a request in seconds of the disk's time. It is > 0, and bounded, as the parameters are."""
+        """Return the cost of a request in seconds of the disk's time, which is positive and bounded."""
         if op == 0:
             return self.read_fixed_s + self.read_byte_s * length
         if op == 1:
@@ -252,12 +254,13 @@ class CostModel:
         return True
 
     def _measured_variance(self, window: Observation) -> float:
-        """Return the variance of the logarithm of a window's time. It is the sum of noise, sampling and edges.
+        """Return the variance of the logarithm of a window's time, which is the sum of noise, sampling and edges.
 
-        Sampling: if service times are as random as exponential ones, the sum over n requests of one kind has a relative
-        error of 1/sqrt(n). Edges: of each request that is at the disk when the window begins or ends, a uniformly
-        distributed part lies outside the window (variance 1/12 of a request each). The number of these requests
-        follows from their latency, by Little's law.
+        sampling   If service times are as random as exponential ones, the sum over n requests of one kind has a
+                   relative error of 1/sqrt(n)
+        edges      If a request is at the disk when the window begins or ends, a uniformly distributed part of it
+                   is outside the window (a variance of 1/12 of a request each). The number of these requests
+                   follows from their latency, by Little's law
         """
         total = sum(window.counts)
         terms = (

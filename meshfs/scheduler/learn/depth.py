@@ -1,30 +1,32 @@
-"""Learn the depth: how many requests may be at the device at once. It is enough for the throughput, and no more. Pure.
+"""Learn the depth: how many requests may be at the device at once. Pure.
+
+The depth is large enough for the throughput of the device, and no larger.
 
 Theory. The scheduler can reorder the requests in its queue, but not those at the device. With a large depth, a new
 request waits behind many others. With a small depth, the device is idle between requests. SFQ(D) (Jin, Chase, Kaur
-2004) leaves the depth D to the operator. Here the program searches for it, as PARDA (Gulati, Ahmad, Waldspurger, FAST
-2009) searches for a window size. PARDA needs a target latency that somebody must know in advance; this search compares
-throughputs instead.
+2004) leaves the depth D to the operator. Here the program searches for the depth, as PARDA (Gulati, Ahmad, Waldspurger,
+FAST 2009) searches for a window size. PARDA needs a target latency that somebody must know in advance. This search
+compares throughputs instead.
 
 Measuring. The throughput is the cost of the requests that complete per second, in seconds of the disk's time by the
-cost model. So it does not depend on the mix of requests. The speed of a disk drifts by half within minutes, and by some
-per cent between windows. Therefore only neighbours in time are compared. Some windows at one depth make a block, and
-three blocks in a row make one comparison:
+cost model. So the throughput does not depend on the mix of requests. The speed of a disk drifts by half within minutes,
+and by some per cent between windows. Therefore only neighbours in time are compared. Some windows at one depth make a
+block, and three blocks in a row make one comparison:
 
     depth     base    |  other (the probe)  |  base
     gain      log(throughput of the probe) - mean of log(throughput of both base blocks)
 
-Example: the base blocks have 0.98 and 1.02, the probe has 1.06. The gain is 0.058: the other depth is 6 % faster. A
-steady drift raises one base block as much as it lowers the other, and so cancels out.
+Example: the base blocks have 0.98 and 1.02, and the probe has 1.06. The gain is 0.058, so the other depth is 6 %
+faster. A steady drift raises one base block as much as it lowers the other, and so cancels out.
 
 Deciding. The search keeps the latest gains of both directions, up and down. It uses their mean, with outliers drawn in,
 and the mean's standard error from the median absolute deviation (Huber, Robust Statistics, 1981). One stall then
 decides nothing:
 
     up      if the gain is surely more than DEPTH_LOSS_MAX (2 %)
-    down    if the loss is surely no more than DEPTH_LOSS_MAX in all. Earlier steps down count as loss, too, and so
-            does the gain that the probes up have shown
-    else    probe again. When both directions are decided, or enough probes have decided nothing, rest between
+    down    if the loss is surely no more than DEPTH_LOSS_MAX in all. Earlier steps down count as loss. The gain
+            that the probes up have shown counts as loss as well
+    else    probe again. When both directions are decided, or enough probes have decided nothing, pause between
             probes, longer each time
 
 In doubt the depth stays, and a step up is larger than a fine step down. So errors cost waiting time rather than
@@ -42,7 +44,7 @@ A window is full if it is saturated, or if the disk on average had FULL_PART of 
 case is needed, because some requests are always on the way between application and queue. Even an application of depth
 32 cannot keep 16 requests at the disk all through a tenth of a second. With saturated windows alone, the search would
 stay at half of the depth that the disk needs. In the second case, at the base depth, a request must also have waited in
-the queue. Otherwise it is not the depth that limits the throughput.
+the queue. Otherwise something other than the depth limits the throughput.
 """
 
 import math
@@ -56,16 +58,16 @@ from meshfs.scheduler.learn.observation import Observation
 # windows. In more windows, the speed of the disk would drift too far between blocks.
 BLOCK_COMPLETIONS = 256
 BLOCK_WINDOWS = 4
-# The number of gains that are kept for each direction. Older ones were measured before the disk drifted.
+# The number of gains that are kept for each direction. Older gains were measured before the disk drifted.
 GAINS_MAX = 24
 # The number of gains that a decision needs.
 GAINS_MIN = 3
 # The smallest deviation that is assumed. The first few gains may agree by chance, and hide the noise.
 GAIN_DEVIATION_MIN = 0.02
-# The standard error of n gains is enlarged by this / n, as Student's t distribution is wider for few values.
+# The standard error of n gains is enlarged by FEW / n, because Student's t distribution is wider for few values.
 FEW = 1.5
 # How many standard errors a gain must be beyond the threshold. A wrong step up makes new requests wait until the step
-# is undone. For a step down one error is enough, as the loss that is allowed is small already.
+# is undone. For a step down one standard error is enough, because the loss that is allowed is small.
 UP_ERRORS = 2.5
 DOWN_ERRORS = 1.0
 # After this many probes up without a sure gain, the search assumes that there is none.
@@ -83,7 +85,7 @@ FAST_WINDOWS = 2
 
 
 class _Block:
-    """The sum of consecutive windows of one depth."""
+    """Sums consecutive windows of one depth."""
 
     __slots__ = ("_completions", "_cost_s", "_elapsed_s", "_latencies_s", "gave_way")
 
@@ -115,7 +117,7 @@ class _Block:
 
 
 class DepthControl:
-    """Searches for the best depth of one device. ``depth`` is in force now, and `learn` may change it.
+    """Searches for the best depth of one device. ``depth`` is the depth now, and `learn` may change it.
 
     Raises ValueError if ``depth_max`` is less than 1.
     """
@@ -145,12 +147,12 @@ class DepthControl:
         self._block = _Block()
         # The number of windows in a row in which the depth was reached and the latency was low.
         self._fast = 0
-        # The number of requests by which the last step changed the depth; 0 when the next window may be used.
+        # The number of requests by which the last step changed the depth, or 0 if the next window may be used.
         self._settling = 0
         # The logarithms of the throughput of the last base block, and of the probe block after it.
         self._base_log: float | None = None
         self._probe_log: float | None = None
-        # The direction of the current or the last probe: +1 is up, -1 is down.
+        # The direction of the current or the last probe, which is +1 for up and -1 for down.
         self._direction = -1
         # The throughput lost by the steps down so far, as a logarithm.
         self._deficit = 0.0
@@ -189,12 +191,12 @@ class DepthControl:
     # --- states ---
 
     def _nearly_full(self, window: Observation, total: int) -> bool:
-        """Return whether the disk had, on average, at least FULL_PART of the depth in force (see the header)."""
+        """Return whether the disk had, on average, at least FULL_PART of the present depth (see the header)."""
         limits_it = window.held_back or window.depth != self._base
         return limits_it and window.latency_s * total >= FULL_PART * window.depth * window.elapsed_s > 0.0
 
     def _interrupt(self) -> None:
-        """Return to the base and begin a new comparison: the blocks before and after a gap must not be compared."""
+        """Return to the base, and begin a new comparison. The blocks before and after a gap must not be compared."""
         self._set(self._base)
         self._settling = limits.DISK_DEPTH_MAX
         self._block = _Block()
@@ -205,7 +207,7 @@ class DepthControl:
         self.depth = depth
 
     def _grow(self, latency_s: float) -> bool:
-        """Double the depth of a fast device. Return whether that was done."""
+        """Double the depth if the device is fast. Return whether the depth was doubled."""
         slow = latency_s >= limits.DEPTH_LATENCY_TARGET_S / 2
         self._fast = 0 if slow or self._base == self._levels[-1] else self._fast + 1
         if self._fast < FAST_WINDOWS:
@@ -243,7 +245,7 @@ class DepthControl:
         self._set(up.level if upwards else down.level)
 
     def _probed(self, gain: float) -> bool:
-        """Take in one more gain, and decide. Return whether the base depth moved."""
+        """Add one more gain, and decide. Return whether the base depth moved."""
         evidence = self._up if self._direction > 0 else self._down
         threshold = limits.DEPTH_LOSS_MAX if self._direction > 0 else self._given_up() - limits.DEPTH_LOSS_MAX
         if not evidence.open:
@@ -297,7 +299,7 @@ class DepthControl:
         self._reset(coarse=coarse)
 
     def _reset(self, *, coarse: bool) -> None:
-        """Begin a new search around the base depth, about whose neighbours nothing is known."""
+        """Begin a new search around the base depth. Nothing is known about its neighbours."""
         self._block = _Block()
         self._base_log = self._probe_log = None
         self._fast = 0
@@ -320,10 +322,10 @@ class DepthControl:
 
 
 class _Evidence:
-    """The evidence for or against one neighbour of the base depth: the gains of its probes, the newest last.
+    """Holds the evidence for or against one neighbour of the base depth: the gains of its probes, the newest last.
 
-    open     undecided, so it is probed again
-    barred   not probed at all
+    open     the evidence is undecided, so the neighbour is probed again
+    barred   the neighbour is not probed at all
     """
 
     __slots__ = ("_open", "barred", "gains", "level")

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Observation:
-    """The measurements of a disk over 0.1 s to 1 s. All times are in seconds.
+    """Holds the measurements of a disk over 0.1 s to 1 s. All times are in seconds.
 
     elapsed_s   the length of the window
-    busy_s      the part of it with at least one request at the disk
-    saturated   all through the window, the disk had as many requests as were allowed: whenever one was done,
-                another one was waiting to take its place
-    counts      the number of completions, indexed by Op (READ, WRITE, FLUSH, ZERO; there is no ZERO in a window)
+    busy_s      the part of the window with at least one request at the disk
+    saturated   all through the window, the disk had as many requests as were allowed. Whenever a request was
+                done, another request was waiting to take its place
+    counts      the number of completions, indexed by Op (READ, WRITE, FLUSH, ZERO). The count of ZERO is 0
     sizes       the bytes of these completions, indexed by Op
     latency_s   the mean time at the disk of the completed requests
     longest_s   the longest time at the disk of a completed request
-    depth       the depth in force during the whole window; 0 if something else limited the requests at the disk
-    gave_way    the system left a part of the depth to applications; a larger depth would defeat that
+    depth       the depth during the whole window, or 0 if something else limited the requests at the disk
+    gave_way    the system left a part of the depth to applications. A larger depth would undo that
     held_back   at some time a request waited because the depth, or the budget, was reached
     """
 

@@ -9,8 +9,8 @@ from meshfs.scheduler.learn.cost import CostModel
 from meshfs.scheduler.learn.depth import DepthControl
 from meshfs.scheduler.learn.observation import Observation
 
-# A window lasts at least _WINDOW_MIN_S, and has at least _WINDOW_REQUESTS completions, so that its averages mean
-# something. After _WINDOW_MAX_S it ends in any case.
+# A window lasts at least _WINDOW_MIN_S, and has at least _WINDOW_REQUESTS completions. Averages of fewer requests would
+# be random. After _WINDOW_MAX_S a window ends in any case.
 _WINDOW_MIN_S: Final = 0.1
 _WINDOW_REQUESTS: Final = 32
 _WINDOW_MAX_S: Final = 1.0
@@ -18,7 +18,7 @@ _SMALL_BYTES: Final = 4096
 
 
 class Observer:
-    """Collects windows. The queue calls `done` for each completion, and sets `is_hungry` if it has nothing to send."""
+    """Collects windows. The queue calls `done` for each completion, and sets `is_hungry` if no request is ready."""
 
     __slots__ = (
         "_busy_s",
@@ -44,14 +44,14 @@ class Observer:
         self._depths = depths
         #: The summed cost of requests at the disk, in seconds, from which on no more are sent.
         self.budget_s = inf
-        #: Whether, at some time in this window, the disk could take more requests and there was none to send.
+        #: True if, at some time in this window, the disk could take more requests and there was none to send.
         self.is_hungry = False
         self._busy_since_s = 0.0
         self._set_budget()
         self._begin(0.0)
 
     def _set_budget(self) -> None:
-        """Convert the depth, which counts small requests, to a cost. Fewer large requests have the same cost."""
+        """Convert the depth, which counts small requests, to a summed cost that limits large requests as well."""
         if self._costs.calibrated:
             small_s = self._costs.cost(Op.READ, _SMALL_BYTES)
             self.budget_s = max(self._depths.depth * small_s, limits.DISK_BUDGET_MIN_S)
@@ -66,17 +66,17 @@ class Observer:
         self._busy_s = self._latency_s = self._longest_s = self._cost_s = 0.0
 
     def busy(self, now: float) -> None:
-        """Take note that the idle disk gets its first request."""
+        """Note that the idle disk gets its first request."""
         self._busy_since_s = now
 
     def held_back(self, *, depth: bool) -> None:
-        """Take note that a request waits because the depth is reached, or (``depth`` is False) the budget."""
+        """Note that a request waits because the depth is reached, or because the budget is if ``depth`` is False."""
         self._held_back = True
         if not depth:
             self._depth = 0
 
     def gave_way(self) -> None:
-        """Take note that the system waits, and leaves a part of the depth to applications."""
+        """Note that the system waits, and leaves a part of the depth to applications."""
         self._gave_way = True
 
     def done(self, request: DiskRequest, now: float, in_flight: int, waiting: int) -> None:
@@ -106,7 +106,7 @@ class Observer:
             self._end_s = min(now + _WINDOW_MIN_S, self._start_s + _WINDOW_MAX_S)
             return
         if self._counts[Op.ZERO]:
-            # The model has no cost for zeroings: the other requests of the window would seem to cost more than they do.
+            # Zeroings are no part of the model. The other requests of the window would seem to cost more than they do.
             self._begin(now)
             return
         if in_flight:
