@@ -55,8 +55,8 @@ SESSION_KEY_SIZE_BYTES: Final = 16
 _NTLM: Final[str] = GSSMech.ntlm.value
 _NTLM_SIGNATURE: Final = b"NTLMSSP\0"
 _MIC_SIZE_BYTES: Final = 16
-# NTLMv2_RESPONSE (2.2.2.8) consists of NTProofStr and the client challenge, whose fixed part has 28 bytes.
-# It is told by its length: a response of NTLMv1 has only 24 bytes.
+# NTLMv2_RESPONSE (2.2.2.8) consists of NTProofStr and the client challenge, whose fixed part has 28 bytes. A response
+# of NTLMv1 is recognised by its length, which is only 24 bytes.
 _PROOF_SIZE_BYTES: Final = 16
 _CLIENT_CHALLENGE_MIN_BYTES: Final = 28
 _NETBIOS_NAME_MAX: Final = 15
@@ -80,7 +80,7 @@ class Accounts:
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._hashes = {name.casefold(): (name, ntowfv1(password)) for name, password in passwords.items()}
-        # With this hash an unknown user costs the same work as a wrong password, so the time does not tell them apart.
+        # With this hash, an unknown user costs the same work as a wrong password. So the time does not reveal names.
         self._nobody = os.urandom(16)
 
     @property
@@ -89,7 +89,7 @@ class Accounts:
         return [name for name, _ in self._hashes.values()]
 
     def find(self, user: str) -> tuple[str | None, bytes]:
-        """Return the name as configured and its hash, or None and a hash of no password for an unknown user."""
+        """Return the name as configured and its hash. For an unknown user, return None and a hash of no password."""
         return self._hashes.get(user.casefold(), (None, self._nobody))
 
 
@@ -116,7 +116,7 @@ class Acceptor:
     def __init__(self, find: Callable[[str], tuple[str | None, bytes]], name: str) -> None:
         """``find`` is `Accounts.find` of the accounts in force at the time of the call.
 
-        It is called when the password is checked. So if a key is removed during a login, that login fails.
+        ``find`` is called when the password is checked. So if a key is removed during a login, that login fails.
         """
         self._find = find
         self._name = name
@@ -181,8 +181,8 @@ class Acceptor:
         self._mech_types = parsed.mech_types
         if _NTLM not in parsed.mech_types:
             raise AuthenticationError(f"no common mechanism; offered: {', '.join(parsed.mech_types) or 'none'}")
-        # The client's first token belongs to its first mechanism. If NTLM is a later one, the client has to start
-        # again. It must then prove by the mechListMIC that nobody changed its list of mechanisms (RFC 4178 section 5).
+        # The client's first token belongs to its first mechanism. If NTLM is a later mechanism, the client has to start
+        # again. The mechListMIC must then prove that its list of mechanisms was not changed (RFC 4178 section 5).
         is_first = parsed.mech_types[0] == _NTLM
         self._mic_asked = not is_first
         if is_first and parsed.mech_token:
@@ -285,8 +285,8 @@ class Acceptor:
 def _exported_session_key(auth: Authenticate, key_exchange_key: bytes) -> bytes:
     """Return the session key: the client's random key, or without KEY_EXCH the key of the login itself.
 
-    By MS-NLMP 3.1.5.1.2, a client that asks for neither SIGN nor SEAL sends no random key. The client of Samba sends
-    one all the same, and uses it. So the presence of the key decides.
+    By MS-NLMP 3.1.5.1.2, a client that asks for neither SIGN nor SEAL sends no random key. But the client of Samba
+    sends a random key, and uses it. So the presence of the key decides.
     """
     flags, sealed = auth.flags, auth.encrypted_random_session_key or b""
     if flags & NegotiateFlags.key_exch and len(sealed) == SESSION_KEY_SIZE_BYTES:
@@ -297,7 +297,7 @@ def _exported_session_key(auth: Authenticate, key_exchange_key: bytes) -> bytes:
 
 
 def _av_flags(blob: bytes) -> int:
-    """Return MsvAvFlags of the client challenge (MS-NLMP 2.2.2.7), or 0 without it.
+    """Return MsvAvFlags of the client challenge (MS-NLMP 2.2.2.7), or 0 if the challenge does not have it.
 
     The bytes behind MsvAvEOL are padding.
     """
@@ -314,7 +314,7 @@ def _av_flags(blob: bytes) -> int:
 
 
 class Login:
-    """Performs one login at another node's exporter, as `user` of any `domain`.
+    """Performs one login at another node's exporter, as ``user`` of any ``domain``.
 
     The exporter proves its identity afterwards, because only a peer that knows the password can sign with
     `session_key`.
@@ -352,7 +352,7 @@ class Login:
 
     @property
     def session_key(self) -> bytes:
-        """Return the session key. It is known after the step that sent AUTHENTICATE, before the exporter's answer.
+        """Return the session key, which is known as soon as `step` has returned the AUTHENTICATE message.
 
         Raises LocalProtocolError before that step.
         """

@@ -1,4 +1,4 @@
-"""The constants of MS-SMB2 (2.2) and MS-ERREF (2.3.1) that meshfs uses, under the names of those documents.
+"""The constants of MS-SMB2 (2.2), MS-FSCC (2.6) and MS-ERREF (2.3.1) that meshfs uses, under their names there.
 
 The docstring of each class names the section that defines its values.
 """
@@ -23,7 +23,7 @@ FILE_ID_RELATED: Final = b"\xff" * 16
 
 
 class Command(enum.IntEnum):
-    """MS-SMB2 2.2.1.2."""
+    """Names the commands, as the header of a message has them (MS-SMB2 2.2.1.2)."""
 
     NEGOTIATE = 0x00
     SESSION_SETUP = 0x01
@@ -47,7 +47,7 @@ class Command(enum.IntEnum):
 
 
 class Flags(enum.IntFlag):
-    """MS-SMB2 2.2.1.2, header flags."""
+    """Holds the flags of a header (MS-SMB2 2.2.1.2)."""
 
     SERVER_TO_REDIR = 0x00000001
     ASYNC_COMMAND = 0x00000002
@@ -59,7 +59,7 @@ class Flags(enum.IntFlag):
 
 
 class Dialect(enum.IntEnum):
-    """MS-SMB2 2.2.3. Dialects below 3.0 are listed so that they can be refused by name."""
+    """Names the dialects of SMB (MS-SMB2 2.2.3). Dialects below 3.0 are listed so that they can be refused by name."""
 
     SMB_2_0_2 = 0x0202
     SMB_2_1 = 0x0210
@@ -84,14 +84,14 @@ _DIALECT_TEXTS: Final = {
 
 
 class SecurityMode(enum.IntFlag):
-    """MS-SMB2 2.2.3, 2.2.5."""
+    """Tells whether an end can sign or requires signatures, in NEGOTIATE and SESSION_SETUP (MS-SMB2 2.2.3, 2.2.5)."""
 
     SIGNING_ENABLED = 0x01
     SIGNING_REQUIRED = 0x02
 
 
 class Capabilities(enum.IntFlag):
-    """MS-SMB2 2.2.3, SMB2_GLOBAL_CAP_*."""
+    """Holds the capabilities of an end, SMB2_GLOBAL_CAP_* (MS-SMB2 2.2.3)."""
 
     DFS = 0x01
     LEASING = 0x02
@@ -104,7 +104,7 @@ class Capabilities(enum.IntFlag):
 
 
 class NegotiateContextType(enum.IntEnum):
-    """MS-SMB2 2.2.3.1."""
+    """Names the kinds of contexts in a NEGOTIATE (MS-SMB2 2.2.3.1)."""
 
     PREAUTH_INTEGRITY_CAPABILITIES = 0x0001
     ENCRYPTION_CAPABILITIES = 0x0002
@@ -117,13 +117,13 @@ class NegotiateContextType(enum.IntEnum):
 
 
 class HashAlgorithm(enum.IntEnum):
-    """MS-SMB2 2.2.3.1.1."""
+    """Names the hash algorithms of the pre-authentication integrity (MS-SMB2 2.2.3.1.1)."""
 
     SHA_512 = 0x0001
 
 
 class Cipher(enum.IntEnum):
-    """MS-SMB2 2.2.3.1.2."""
+    """Names the ciphers of encrypted messages (MS-SMB2 2.2.3.1.2). NONE means that the ends have none in common."""
 
     NONE = 0x0000
     AES_128_CCM = 0x0001
@@ -137,7 +137,7 @@ class Cipher(enum.IntEnum):
 
 
 class SigningAlgorithm(enum.IntEnum):
-    """MS-SMB2 2.2.3.1.7."""
+    """Names the algorithms of signatures (MS-SMB2 2.2.3.1.7)."""
 
     HMAC_SHA256 = 0x0000
     AES_CMAC = 0x0001
@@ -149,13 +149,13 @@ class SigningAlgorithm(enum.IntEnum):
 
 
 class SessionSetupFlags(enum.IntFlag):
-    """MS-SMB2 2.2.5."""
+    """Holds the flags of a SESSION_SETUP request (MS-SMB2 2.2.5)."""
 
     BINDING = 0x01
 
 
 class SessionFlags(enum.IntFlag):
-    """MS-SMB2 2.2.6."""
+    """Holds the flags of a session, in a SESSION_SETUP response (MS-SMB2 2.2.6)."""
 
     IS_GUEST = 0x0001
     IS_NULL = 0x0002
@@ -163,7 +163,7 @@ class SessionFlags(enum.IntFlag):
 
 
 class ShareType(enum.IntEnum):
-    """MS-SMB2 2.2.10."""
+    """Names the kinds of shares (MS-SMB2 2.2.10)."""
 
     DISK = 0x01
     PIPE = 0x02
@@ -171,14 +171,14 @@ class ShareType(enum.IntEnum):
 
 
 class ShareFlags(enum.IntFlag):
-    """MS-SMB2 2.2.10; manual caching is 0."""
+    """Holds the flags of a share (MS-SMB2 2.2.10). Without NO_CACHING, the value 0 means manual caching."""
 
     NO_CACHING = 0x00000030
     ENCRYPT_DATA = 0x00008000
 
 
 class AccessMask(enum.IntFlag):
-    """MS-SMB2 2.2.13.1.1."""
+    """Holds the access rights of an open (MS-SMB2 2.2.13.1.1)."""
 
     READ_DATA = 0x00000001
     WRITE_DATA = 0x00000002
@@ -203,7 +203,7 @@ class AccessMask(enum.IntFlag):
 
 
 class ShareAccess(enum.IntFlag):
-    """MS-SMB2 2.2.13."""
+    """Holds the access that an open leaves to other opens of its file (MS-SMB2 2.2.13)."""
 
     READ = 0x01
     WRITE = 0x02
@@ -211,7 +211,7 @@ class ShareAccess(enum.IntFlag):
 
 
 class CreateDisposition(enum.IntEnum):
-    """MS-SMB2 2.2.13."""
+    """Tells a CREATE what to do with a file that exists, or that does not exist (MS-SMB2 2.2.13)."""
 
     SUPERSEDE = 0
     OPEN = 1
@@ -222,7 +222,7 @@ class CreateDisposition(enum.IntEnum):
 
 
 class CreateOptions(enum.IntFlag):
-    """MS-SMB2 2.2.13."""
+    """Holds the options of a CREATE request (MS-SMB2 2.2.13)."""
 
     DIRECTORY_FILE = 0x00000001
     WRITE_THROUGH = 0x00000002
@@ -235,7 +235,7 @@ class CreateOptions(enum.IntFlag):
 
 
 class CreateAction(enum.IntEnum):
-    """MS-SMB2 2.2.14."""
+    """Tells what a CREATE did with the file (MS-SMB2 2.2.14)."""
 
     SUPERSEDED = 0
     OPENED = 1
@@ -244,7 +244,7 @@ class CreateAction(enum.IntEnum):
 
 
 class ImpersonationLevel(enum.IntEnum):
-    """MS-SMB2 2.2.13."""
+    """Tells how far a server may act for the client (MS-SMB2 2.2.13). An exporter only checks the value."""
 
     ANONYMOUS = 0
     IDENTIFICATION = 1
@@ -253,7 +253,7 @@ class ImpersonationLevel(enum.IntEnum):
 
 
 class OplockLevel(enum.IntEnum):
-    """MS-SMB2 2.2.13."""
+    """Names the levels of an oplock (MS-SMB2 2.2.13)."""
 
     NONE = 0x00
     II = 0x01
@@ -263,7 +263,7 @@ class OplockLevel(enum.IntEnum):
 
 
 class FileAttributes(enum.IntFlag):
-    """MS-FSCC 2.6."""
+    """Holds the attributes of a file (MS-FSCC 2.6)."""
 
     READONLY = 0x00000001
     HIDDEN = 0x00000002
@@ -275,20 +275,20 @@ class FileAttributes(enum.IntFlag):
 
 
 class CloseFlags(enum.IntFlag):
-    """MS-SMB2 2.2.15."""
+    """Holds the flags of a CLOSE (MS-SMB2 2.2.15)."""
 
     POSTQUERY_ATTRIB = 0x0001
 
 
 class WriteFlags(enum.IntFlag):
-    """MS-SMB2 2.2.21."""
+    """Holds the flags of a WRITE request (MS-SMB2 2.2.21)."""
 
     WRITE_THROUGH = 0x00000001
     WRITE_UNBUFFERED = 0x00000002
 
 
 class NotifyFilter(enum.IntFlag):
-    """The CompletionFilter of CHANGE_NOTIFY names the properties whose changes are reported (MS-SMB2 2.2.35)."""
+    """Holds the CompletionFilter of CHANGE_NOTIFY: the properties whose changes are reported (MS-SMB2 2.2.35)."""
 
     FILE_NAME = 0x001
     DIR_NAME = 0x002
@@ -300,7 +300,7 @@ class NotifyFilter(enum.IntFlag):
 
 
 class InfoType(enum.IntEnum):
-    """MS-SMB2 2.2.37."""
+    """Names the subjects of QUERY_INFO and SET_INFO (MS-SMB2 2.2.37)."""
 
     FILE = 0x01
     FILESYSTEM = 0x02
@@ -309,7 +309,7 @@ class InfoType(enum.IntEnum):
 
 
 class QueryDirectoryFlags(enum.IntFlag):
-    """MS-SMB2 2.2.33."""
+    """Holds the flags of a QUERY_DIRECTORY request (MS-SMB2 2.2.33)."""
 
     RESTART_SCANS = 0x01
     RETURN_SINGLE_ENTRY = 0x02
@@ -318,7 +318,7 @@ class QueryDirectoryFlags(enum.IntFlag):
 
 
 class LockFlags(enum.IntFlag):
-    """MS-SMB2 2.2.26.1."""
+    """Holds the flags of one element of a LOCK request (MS-SMB2 2.2.26.1)."""
 
     SHARED_LOCK = 0x00000001
     EXCLUSIVE_LOCK = 0x00000002
@@ -327,7 +327,7 @@ class LockFlags(enum.IntFlag):
 
 
 class Fsctl(enum.IntEnum):
-    """MS-SMB2 2.2.31, and one code of meshfs."""
+    """Names the control codes of IOCTL (MS-SMB2 2.2.31), and one code of meshfs."""
 
     DFS_GET_REFERRALS = 0x00060194
     DFS_GET_REFERRALS_EX = 0x000601B0
@@ -339,17 +339,17 @@ class Fsctl(enum.IntEnum):
     SRV_ENUMERATE_SNAPSHOTS = 0x00144064
     QUERY_NETWORK_INTERFACE_INFO = 0x001401FC
     VALIDATE_NEGOTIATE_INFO = 0x00140204
+    #: Returns the disks of the open's share, or the open's own disk, as ``model.encode_disks`` writes them. The code is
     #: CTL_CODE(FILE_DEVICE_NETWORK_FILE_SYSTEM, 0x801, METHOD_BUFFERED, FILE_READ_ACCESS), in the range for vendors.
-    #: It returns the disks of the open's share, or the open's own disk, as ``model.encode_disks`` writes them.
     MESHFS_QUERY_DISKS = 0x00146004
 
 
-#: MS-SMB2 2.2.31, Flags.
+#: Tells that the control code of an IOCTL is an FSCTL (MS-SMB2 2.2.31, Flags).
 IOCTL_IS_FSCTL: Final = 0x00000001
 
 
 class NtStatus(enum.IntEnum):
-    """MS-ERREF 2.3.1."""
+    """Names the statuses that meshfs sends or acts on (MS-ERREF 2.3.1)."""
 
     SUCCESS = 0x00000000
     PENDING = 0x00000103

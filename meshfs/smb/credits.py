@@ -18,7 +18,7 @@ hold whatever the peer does:
 
 `CreditAccount` is the initiator's side (3.2.4.1.6). It always uses the lowest id, so a counter is
 enough. A caller that finds too few credits does not fail, but waits for the next grant. While nothing
-is in flight no grant can arrive; a caller that needs more credits then asks for them with an ECHO.
+is in flight, no grant can arrive. A caller that needs more credits then asks for them with an ECHO.
 """
 
 from typing import Final
@@ -27,8 +27,8 @@ from meshfs import limits
 from meshfs.errors import LocalProtocolError
 
 _FIELD_MAX: Final = 0xFFFF
-#: A peer that asks for more than this in one request wants a larger window than the usual one. An initiator of meshfs
-#: never does: it asks for at most CREDITS_MAX and the charge of one request.
+#: A peer that asks for more than this in one request wants a larger window than usual. An initiator of meshfs never
+#: does, because it asks for at most CREDITS_MAX and the charge of one request.
 _ASKS_FOR_MANY: Final = 2 * limits.CREDITS_MAX
 
 
@@ -46,7 +46,7 @@ def charge_covers(charge: int, payload_bytes: int) -> bool:
 
 
 class CreditWindow:
-    """The exporter's side knows which message ids are valid, and how many more to grant.
+    """Keeps the exporter's side: which message ids are valid, and how many more to grant.
 
     If the peer asks for many credits at once, ``limit`` is raised to ``limit_max``.
     """
@@ -77,7 +77,7 @@ class CreditWindow:
         return self._in_flight
 
     def is_only(self, message_id: int, charge: int) -> bool:
-        """Return whether this request, which was taken, is the only one in flight, and no lower id can arrive later."""
+        """Return whether this request, already taken, is the only one in flight, and no lower id can arrive later."""
         charge = charge or 1
         return self._low == message_id + charge and self._in_flight == charge
 
@@ -131,7 +131,7 @@ class CreditWindow:
 
 
 class CreditAccount:
-    """The initiator's side knows the next message id, and how many credits to ask for."""
+    """Keeps the initiator's side: the next message id, and how many credits to ask for."""
 
     __slots__ = ("_next", "available", "goal")
 

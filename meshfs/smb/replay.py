@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 
 class SeenNonces:
-    """Remembers every nonce while at most ``intervals_max`` intervals are enough for that.
+    """Remembers every nonce while at most ``intervals_max`` intervals are enough.
 
-    After that it is ``full``. It still refuses the nonces that it knows, but a nonce that would need one more interval
-    is accepted and not remembered. ``on_full`` is called once, so that the session can reduce itself to one channel:
-    within one channel the message ids prevent replays.
+    After that the object is ``full``. It still refuses the nonces that it knows, but a nonce that would need one more
+    interval is accepted and not remembered. ``on_full`` is called once, so that the session can reduce itself to one
+    channel. Within one channel, the message ids prevent replays.
     """
 
     __slots__ = ("_edges", "_edges_max", "_next", "full", "on_full")
@@ -65,4 +65,4 @@ class SeenNonces:
 
 
 def _nobody() -> None:
-    """Do nothing, because no one has set ``on_full``."""
+    """Do nothing. This is the default of ``on_full``."""

@@ -1,8 +1,8 @@
-"""The keys of a session and of its channels: how they are derived, and what each of them protects. Pure.
+"""Derive the keys of a session and of its channels. Pure.
 
 Keys are derived by SP800-108 in counter mode with HMAC-SHA256 (MS-SMB2 3.1.4.2). signing.py signs with them, and
-sealing.py encrypts. AES-GCM and AES-GMAC are broken if one key is used twice with the same nonce; how that is prevented
-is in the headers of those files, and the reasons are in docs/security/nonces.md.
+sealing.py encrypts. AES-GCM and AES-GMAC are broken if one key is used twice with the same nonce. The headers of those
+two files explain how this is prevented, and docs/security/nonces.md has the reasons.
 """
 
 import enum
@@ -41,9 +41,10 @@ def derive_key(session_key: bytes, label: bytes, context: bytes, length: int = 1
 
 
 class PreauthHash:
-    """Computes the pre-authentication integrity hash: SHA-512 over all messages so far (MS-SMB2 3.1.5.2).
+    """Computes the pre-authentication integrity hash: SHA-512 over all messages so far (MS-SMB2 3.2.5.2, 3.3.5.4).
 
-    In SMB 3.1.1 keys are derived from it. So if somebody changes a message of the login, the keys of the ends differ.
+    In SMB 3.1.1 keys are derived from this hash. So if a message of the login is changed on its way, the keys of the
+    two ends differ.
     """
 
     __slots__ = ("value",)
@@ -63,11 +64,11 @@ class PreauthHash:
 class PeerNonces(enum.Enum):
     """Tells what a peer promises about the nonces of its encrypted messages, and how replays are prevented."""
 
-    #: The peer promises nothing: every nonce seen is remembered.
+    #: The peer promises nothing. Every nonce seen is remembered.
     OTHER = "other"
-    #: Each nonce has the tag of its channel, and so do the nonces of this end.
+    #: Each nonce has the tag of its channel. The nonces of this end also have it.
     TAGGED = "tagged"
-    #: The session never has more than one channel. Within it the message ids are enough.
+    #: The session never has more than one channel. Within a channel, the message ids are enough.
     ONE_CHANNEL = "one channel"
 
 
@@ -95,10 +96,7 @@ class BindSecurity(ChannelSecurity):
         super().__init__(signer, None, None)
 
     def reserve(self, message_id: int) -> bool:
-        """Return whether one message may be signed with this id.
-
-        AES-CMAC and HMAC have no nonce, so they may sign with any id.
-        """
+        """Return whether one message may be signed with this id. AES-CMAC and HMAC have no nonce, so any id will do."""
         return not isinstance(self.signer, BindSigner) or self.signer.reserve(message_id)
 
 

@@ -1,7 +1,7 @@
 """Signatures of messages: AES-GMAC, AES-CMAC and HMAC-SHA256. Pure.
 
 A signature covers the whole message with a zero signature field (MS-SMB2 3.1.4.1). AES-GMAC is AES-GCM without
-plaintext, where the message is the associated data. Its nonce is the message id, and it is broken if one key is used
+plaintext, where the message is the associated data. Its nonce is the message id. AES-GMAC is broken if one key is used
 twice with the same nonce. So two channels that share a key must not share a message id (`BindSigner`).
 """
 
@@ -23,7 +23,8 @@ from meshfs.smb.constants import (
 )
 
 _pack_nonce: Final = struct.Struct("<QI").pack
-#: Bits of the third field of a GMAC nonce: whether the exporter sends, and whether the message is a CANCEL (3.1.4.1).
+#: The bits of the last field of a GMAC nonce. They tell whether the exporter sends, and whether the message is a CANCEL
+#: (3.1.4.1).
 NONCE_INITIATOR: Final = 0
 NONCE_EXPORTER: Final = 1
 NONCE_CANCEL: Final = 2
@@ -122,7 +123,7 @@ class BindSigner(GmacSigner):
 
 
 class _MacSigner(ABC):
-    """Signs with a MAC that takes its input in parts. This is the common base of CMAC and HMAC."""
+    """Signs with a MAC that takes its input in parts. It is the common base of CMAC and HMAC."""
 
     __slots__ = ("_key",)
     algorithm: SigningAlgorithm
@@ -170,7 +171,7 @@ class HmacSigner(_MacSigner):
         return mac.digest()[:16]
 
 
-#: The class of each algorithm; an instance is made of a key.
+#: Makes the signer of each algorithm from a key.
 SIGNERS: Final[dict[SigningAlgorithm, Callable[[bytes], Signer]]] = {
     SigningAlgorithm.AES_GMAC: GmacSigner,
     SigningAlgorithm.AES_CMAC: CmacSigner,

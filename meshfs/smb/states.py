@@ -1,4 +1,4 @@
-"""The states of a connection and of a session, as tables that both ends use.
+"""The states of a connection and of a session, as tables that both ends use. Pure.
 
 The theory is that of h11. Both ends see the same messages. They also see them in the same order where the order
 matters, because NEGOTIATE, SESSION_SETUP and LOGOFF are never pipelined. So one table fits both ends, each end runs a
@@ -16,7 +16,7 @@ NTLM, which has no tickets, so that only other exporters let a session expire.
                                        | REFUSED             | CLOSE
                                        +------> CLOSED <-----+
 
-AGAIN leads from NEGOTIATING back to NEW: the initiator began in SMB 1, and the exporter told it to continue in SMB 2.
+AGAIN leads from NEGOTIATING back to NEW. The initiator began in SMB 1, and the exporter asked it to continue in SMB 2.
 
                       SETUP                    GRANTED          LOGOFF               LOGGED_OFF
     session:     NEW -------> AUTHENTICATING ---------> VALID --------> LOGGING_OFF ------------> ENDED
@@ -41,6 +41,8 @@ from meshfs.smb.connection import Role
 
 
 class ConnectionState(enum.Enum):
+    """Names the states of a connection. The header of this module has their transitions."""
+
     NEW = enum.auto()
     NEGOTIATING = enum.auto()
     READY = enum.auto()
@@ -48,6 +50,8 @@ class ConnectionState(enum.Enum):
 
 
 class SessionState(enum.Enum):
+    """Names the states of a session on one channel. The header of this module has their transitions."""
+
     NEW = enum.auto()
     AUTHENTICATING = enum.auto()
     CHALLENGED = enum.auto()
@@ -60,7 +64,7 @@ class SessionState(enum.Enum):
 
 
 class SmbEvent(enum.Enum):
-    """Lists the events. A value is (number, role that causes the event); the role is None if nobody causes it."""
+    """Names the events. A value is (number, role that causes the event). The role is None if no end causes it."""
 
     # Any request or response that has no event of its own.
     REQUEST = (1, Role.INITIATOR)
@@ -171,8 +175,8 @@ SESSION: Final[Mapping[SessionState, Mapping[SmbEvent, SessionState]]] = {
 def next_state(table: Mapping[_State, Mapping[SmbEvent, _State]], state: _State, event: SmbEvent, role: Role) -> _State:
     """Return the state after ``event``. ``role`` is the role of this end.
 
-    If ``state`` does not allow the event, raises RemoteProtocolError if the peer caused it, and LocalProtocolError if
-    this end or nobody caused it.
+    If ``state`` does not allow the event, the function raises RemoteProtocolError if the peer caused the event.
+    Otherwise it raises LocalProtocolError.
     """
     try:
         return table[state][event]

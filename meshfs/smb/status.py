@@ -1,7 +1,7 @@
-"""The tables between errno and NTSTATUS.
+"""Convert between errno and NTSTATUS, by tables. Pure.
 
 The exporter converts the errno of its disk into a status, and the initiator converts the status into the errno that its
-caller gets. Errors that a caller acts on, such as ENOSPC or EROFS, come out as the same errno.
+caller gets. Errors that a caller acts on, such as ENOSPC or EROFS, become the same errno again.
 """
 
 import errno
@@ -73,12 +73,12 @@ _ERRNO_OF_STATUS: Final[dict[int, int]] = {
 
 
 def status_from_errno(number: int) -> NtStatus:
-    """Return the status that a peer gets for the errno ``number`` (positive); INTERNAL_ERROR for an unknown one."""
+    """Return the status that a peer gets for the errno ``number`` (positive), or INTERNAL_ERROR if it is unknown."""
     return _STATUS_OF_ERRNO.get(number, NtStatus.INTERNAL_ERROR)
 
 
 def errno_from_status(status: int) -> int:
-    """Return the errno (positive) that a caller gets for an error ``status``; EIO for an unknown one."""
+    """Return the errno (positive) that a caller gets for an error ``status``, or EIO if the status is unknown."""
     return _ERRNO_OF_STATUS.get(status, errno.EIO)
 
 

@@ -4,7 +4,8 @@
     SET_INFO          `parse_change`
     QUERY_DIRECTORY   `NamePattern`, `DirectoryPacker`
 
-The functions for QUERY_INFO and SET_INFO also return the NTSTATUS of the response, so the caller decides nothing.
+The functions for QUERY_INFO and SET_INFO also return the NTSTATUS of the response, so the caller decides nothing. The
+sections of MS-FSCC are numbered as in its version 60.0 of November 2025.
 """
 
 from meshfs.smb.info.change import (

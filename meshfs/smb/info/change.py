@@ -1,4 +1,4 @@
-"""SET_INFO of a file: the changes that a peer may ask for (MS-FSCC 2.4)."""
+"""Parse a SET_INFO of a file: the changes that a peer may ask for (MS-FSCC 2.4)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from meshfs.smb.info.file import FileInfoClass
 
 @dataclass(frozen=True, slots=True)
 class SetEndOfFile:
-    """FileEndOfFileInformation sets the size of a file (MS-FSCC 2.4.14)."""
+    """Sets the size of a file, as FileEndOfFileInformation (MS-FSCC 2.4.14)."""
 
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetAllocation:
-    """FileAllocationInformation sets the allocated size of a file (MS-FSCC 2.4.4)."""
+    """Sets the allocated size of a file, as FileAllocationInformation (MS-FSCC 2.4.4)."""
 
     allocation_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetBasic:
-    """FileBasicInformation sets the times and the attributes of a file (MS-FSCC 2.4.7).
+    """Sets the times and the attributes of a file, as FileBasicInformation (MS-FSCC 2.4.7).
 
     A time of 0 leaves the file's time as it is. A time of -1 stops the updates of that time by this open, and -2
     resumes them. Attributes of 0 leave the file's attributes as they are.
@@ -40,14 +40,14 @@ class SetBasic:
 
 @dataclass(frozen=True, slots=True)
 class SetDisposition:
-    """FileDispositionInformation sets whether to delete a file at its last close (MS-FSCC 2.4.11, 2.4.12)."""
+    """Decides whether a file is deleted at its last close, as FileDispositionInformation (MS-FSCC 2.4.11, 2.4.12)."""
 
     delete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SetRename:
-    """FileRenameInformation renames a file (MS-FSCC 2.4.43, 2.4.44)."""
+    """Renames a file, as FileRenameInformation (MS-FSCC 2.4.42.2, 2.4.43)."""
 
     name: str
     replace: bool
@@ -55,14 +55,14 @@ class SetRename:
 
 @dataclass(frozen=True, slots=True)
 class SetPosition:
-    """FilePositionInformation sets the position of an open (MS-FSCC 2.4.41)."""
+    """Sets the position of an open, as FilePositionInformation (MS-FSCC 2.4.40)."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetMode:
-    """FileModeInformation sets the mode of an open (MS-FSCC 2.4.31; see `mode.py`)."""
+    """Sets the mode of an open, as FileModeInformation (MS-FSCC 2.4.31). `mode.py` has the rules."""
 
     mode: int
 

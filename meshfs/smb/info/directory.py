@@ -1,4 +1,4 @@
-"""The output of QUERY_DIRECTORY: a chain of entries, which are all of one class (MS-FSCC 2.4)."""
+"""Build the output of QUERY_DIRECTORY: a chain of entries, which are all of one class (MS-FSCC 2.4)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -87,7 +87,7 @@ class DirectoryPacker:
         if start + self._fixed_bytes + len(name) > self._max_bytes:
             return False
         if self.packed:
-            # The previous entry gets the offset of this one.
+            # The previous entry gets the offset of the new entry.
             data += bytes(start - len(data))
             data[self._last : self._last + 4] = (start - self._last).to_bytes(4, "little")
         data += _entry(self._info_class, file, name)

@@ -74,7 +74,7 @@ class FilesystemFacts:
 
 
 def fitted(fixed: bytes, variable: bytes, output_bytes_max: int, *, min_bytes: int = 0) -> Output:
-    """Return the output by the rule of MS-SMB2 3.3.5.20.1: the fixed part must fit, and the variable part may be cut.
+    """Return the output, of which the fixed part must fit and the variable part may be cut (MS-SMB2 3.3.5.20.1).
 
     If ``min_bytes`` is more than the fixed part, this many bytes must fit. Windows requires room for the C structure,
     which ends with the first characters of a name, or with padding.

@@ -1,4 +1,4 @@
-"""QUERY_INFO of a file (MS-FSCC 2.4)."""
+"""Answer a QUERY_INFO of a file (MS-FSCC 2.4)."""
 
 import enum
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class FileInfoClass(enum.IntEnum):
 _BASIC: Final = Struct("<4QII")
 # AllocationSize, EndOfFile, NumberOfLinks, DeletePending, Directory, reserved (2.4.47)
 _STANDARD: Final = Struct("<QQIBBH")
-# The four times, AllocationSize, EndOfFile, FileAttributes, reserved (2.4.33)
+# The four times, AllocationSize, EndOfFile, FileAttributes, reserved (2.4.34)
 _NETWORK_OPEN: Final = Struct("<4QQQII")
 # FileAttributes, ReparseTag (2.4.6)
 _ATTRIBUTE_TAG: Final = Struct("<II")

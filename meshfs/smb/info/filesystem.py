@@ -1,4 +1,4 @@
-"""QUERY_INFO of a share as a volume (MS-FSCC 2.5)."""
+"""Answer a QUERY_INFO of a share as a volume (MS-FSCC 2.5)."""
 
 import enum
 from struct import Struct

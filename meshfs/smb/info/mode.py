@@ -1,4 +1,4 @@
-"""The mode of an open: the options of its CREATE that are in force, and those that may change (MS-FSCC 2.4.30). Pure.
+"""Compute the mode of an open: those options of its CREATE that are in force now (MS-FSCC 2.4.31). Pure.
 
 The options that make a client's own calls synchronous are left out, because a server ignores them (MS-SMB2 2.2.13).
 """
@@ -20,7 +20,7 @@ def mode_of(create_options: int) -> int:
 def changed_mode(mode: int, wanted: int) -> int | None:
     """Return the mode after SET_INFO asked for ``wanted``, or None for INVALID_PARAMETER (MS-FSA 2.1.5.15.7).
 
-    An open without buffering always writes through, so it keeps its WRITE_THROUGH as it is.
+    An open without buffering always writes through, so its WRITE_THROUGH stays as it is.
     """
     if wanted & ~_SETTABLE:
         return None

@@ -51,7 +51,7 @@ def has_wildcards(pattern: str) -> bool:
 
 
 class NamePattern:
-    """A compiled pattern. A pattern longer than NAME_MAX_CHARS matches nothing."""
+    """Holds a compiled pattern. A pattern longer than NAME_MAX_CHARS matches nothing."""
 
     __slots__ = ("_end", "_everything", "_literals", "_masks", "_too_long")
 

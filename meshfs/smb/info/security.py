@@ -1,7 +1,7 @@
-"""QUERY_INFO of a security descriptor (MS-DTYP 2.4.6, MS-SMB2 3.3.5.20.3).
+"""Answer a QUERY_INFO of a security descriptor (MS-DTYP 2.4.6, MS-SMB2 3.3.5.20.3).
 
-The rights of a node come from the cluster's config, and not from descriptors. A descriptor only shows them: owner and
-group are the system, and every authenticated user has the access of the node that asks.
+The rights of a node come from the cluster's config, and not from descriptors. A descriptor only shows these rights. Its
+owner and group are the system, and every authenticated user has the access of the node that asks.
 """
 
 from struct import Struct
@@ -14,7 +14,7 @@ OWNER_SECURITY_INFORMATION: Final = 0x1
 GROUP_SECURITY_INFORMATION: Final = 0x2
 DACL_SECURITY_INFORMATION: Final = 0x4
 SACL_SECURITY_INFORMATION: Final = 0x8
-#: Asks for all parts, including the SACL.
+#: The bit that asks for all parts, including the SACL.
 BACKUP_SECURITY_INFORMATION: Final = 0x1_0000
 
 # Revision, Sbz1, Control, OffsetOwner, OffsetGroup, OffsetSacl, OffsetDacl

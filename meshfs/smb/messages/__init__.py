@@ -1,8 +1,8 @@
 """The messages of SMB2 except READ and WRITE (`meshfs.smb.wire`), one module per subject.
 
 Every message is a frozen dataclass. ``pack()`` returns the body that follows the 64-byte header. ``unpack(body)``
-accepts any bytes and raises only RemoteProtocolError. The docstring of each message names its section in MS-SMB2, and
-its layout: the fields in their order, with u8, u16, u32 or u64 for their sizes. All numbers are little-endian.
+accepts any bytes and raises only RemoteProtocolError. The docstring of each message names its section in MS-SMB2. It
+gives the layout: the fields in their order, and their sizes as u8, u16, u32 or u64. All numbers are little-endian.
 
 Parsing is strict if a field would reach outside its message. It is tolerant where clients differ: unaligned contexts,
 trailing padding, and reserved fields with any value are accepted. Numbers stay plain ints, because a peer may send any

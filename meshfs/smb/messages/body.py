@@ -14,13 +14,13 @@ Body = bytes | bytearray | memoryview
 
 
 class FileId(NamedTuple):
-    """SMB2_FILEID (MS-SMB2 2.2.14.1): 16 bytes on the wire, two u64."""
+    """Names an open, as SMB2_FILEID (MS-SMB2 2.2.14.1). On the wire it has two u64."""
 
     persistent: int
     volatile: int
 
 
-# In a related compound, this id means the file of the previous request (MS-SMB2 3.3.5.2.7.2).
+# In a related compound, this id means the open of the previous request (MS-SMB2 3.3.5.2.7.2).
 RELATED_FILE: Final = FileId(0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -35,7 +35,7 @@ def unpack_fixed(layout: Struct, structure_size: int, body: Body, what: str) -> 
 
 
 def block(body: Body, offset: int, length: int, fixed_bytes: int, what: str) -> bytes:
-    """Return a variable part. It must lie behind the fixed part and inside the body.
+    """Return a variable part, which must be behind the fixed part and inside the body.
 
     ``offset`` counts from the start of the header. If ``length`` is 0, the offset is ignored, because senders leave
     all kinds of values there.
@@ -51,7 +51,7 @@ def block(body: Body, offset: int, length: int, fixed_bytes: int, what: str) -> 
 
 
 def text(data: Body, what: str) -> str:
-    """Decode UTF-16LE. Raises RemoteProtocolError if it is incomplete or invalid."""
+    """Decode UTF-16LE. Raises RemoteProtocolError if the data is incomplete or invalid."""
     try:
         return bytes(data).decode("utf-16-le")
     except UnicodeDecodeError as error:
@@ -59,7 +59,7 @@ def text(data: Body, what: str) -> str:
 
 
 def encode(value: str, what: str) -> bytes:
-    """Encode a name of this end as UTF-16LE. Raises LocalProtocolError if it has no UTF-16 form."""
+    """Encode a name of this end as UTF-16LE. Raises LocalProtocolError if the name has no UTF-16 form."""
     try:
         return value.encode("utf-16-le")
     except UnicodeEncodeError as error:
@@ -77,7 +77,7 @@ def padding(length: int) -> bytes:
 
 
 class Empty:
-    """A body with StructureSize 4 and two reserved bytes. It is the base of messages without other fields."""
+    """Packs a body with StructureSize 4 and two reserved bytes. This is the base of messages without other fields."""
 
     __slots__ = ()
     _LAYOUT = Struct("<HH")

@@ -81,10 +81,12 @@ def _context_part(element: memoryview, offset: int, length: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """MS-SMB2 2.2.13. Layout: StructureSize 57, SecurityFlags u8, RequestedOplockLevel u8, ImpersonationLevel u32,
-    SmbCreateFlags u64, reserved u64, DesiredAccess, FileAttributes, ShareAccess,
-    CreateDisposition, CreateOptions (u32), NameOffset and Length u16, CreateContextsOffset and
-    Length u32; then the name and, 8-byte aligned, the contexts."""
+    """Asks for an open of a file, which may be created (MS-SMB2 2.2.13).
+
+    Layout: StructureSize 57, SecurityFlags u8, RequestedOplockLevel u8, ImpersonationLevel u32, SmbCreateFlags u64,
+    reserved u64, DesiredAccess, FileAttributes, ShareAccess, CreateDisposition, CreateOptions (u32), NameOffset and
+    Length u16, CreateContextsOffset and Length u32; then the name and, 8-byte aligned, the contexts.
+    """
 
     name: str
     desired_access: int
@@ -133,7 +135,7 @@ class CreateRequest:
         return cls(name, access, share, disposition, options, attributes, contexts, oplock, impersonation)
 
     def context(self, name: bytes) -> bytes | None:
-        """Return the data of the first context with that name, or None."""
+        """Return the data of the first context with this name, or None if there is none."""
         return next((data for found, data in self.contexts if found == name), None)
 
 
@@ -142,7 +144,7 @@ _FILETIME_OF_EPOCH: Final = 116444736000000000
 
 
 def filetime(time_ns: int) -> int:
-    """Return the FILETIME of a time in ns since the epoch, as time.time_ns() gives it."""
+    """Return the FILETIME of a time in ns since the epoch, such as time.time_ns()."""
     return time_ns // 100 + _FILETIME_OF_EPOCH
 
 
@@ -168,9 +170,11 @@ NO_TIMES: Final = FileTimes()
 
 @dataclass(frozen=True, slots=True)
 class CreateResponse:
-    """MS-SMB2 2.2.14. Layout: StructureSize 89, OplockLevel u8, Flags u8, CreateAction u32, four FILETIMEs,
-    AllocationSize and EndofFile u64, FileAttributes u32, reserved, FileId, CreateContextsOffset
-    and Length u32; then, 8-byte aligned, the contexts."""
+    """Gives the id of a new open, and the properties of its file (MS-SMB2 2.2.14).
+
+    Layout: StructureSize 89, OplockLevel u8, Flags u8, CreateAction u32, four FILETIMEs, AllocationSize and EndofFile
+    u64, FileAttributes u32, reserved, FileId, CreateContextsOffset and Length u32; then, 8-byte aligned, the contexts.
+    """
 
     file_id: FileId
     create_action: int
@@ -214,7 +218,7 @@ class CreateResponse:
 
 @dataclass(frozen=True, slots=True)
 class CloseRequest:
-    """MS-SMB2 2.2.15. Layout: StructureSize 24, Flags u16, reserved, FileId."""
+    """Asks to close an open (MS-SMB2 2.2.15). Layout: StructureSize 24, Flags u16, reserved, FileId."""
 
     file_id: FileId
     flags: int = 0
@@ -231,8 +235,11 @@ class CloseRequest:
 
 @dataclass(frozen=True, slots=True)
 class CloseResponse:
-    """MS-SMB2 2.2.16. Layout: StructureSize 60, Flags u16, reserved, four FILETIMEs, AllocationSize and EndofFile
-    u64, FileAttributes u32; all zero unless the request asked for them (POSTQUERY_ATTRIB)."""
+    """Confirms a close (MS-SMB2 2.2.16).
+
+    Layout: StructureSize 60, Flags u16, reserved, four FILETIMEs, AllocationSize and EndofFile u64, FileAttributes
+    u32. The properties of the file are zero unless the request asked for them (POSTQUERY_ATTRIB).
+    """
 
     flags: int = 0
     times: FileTimes = NO_TIMES
@@ -261,7 +268,7 @@ class CloseResponse:
 
 @dataclass(frozen=True, slots=True)
 class FlushRequest:
-    """MS-SMB2 2.2.17. Layout: StructureSize 24, reserved, FileId."""
+    """Asks to put written data on stable storage (MS-SMB2 2.2.17). Layout: StructureSize 24, reserved, FileId."""
 
     file_id: FileId
     _LAYOUT: ClassVar[Struct] = Struct("<HHIQQ")
@@ -277,7 +284,7 @@ class FlushRequest:
 
 @dataclass(frozen=True, slots=True)
 class FlushResponse(Empty):
-    """MS-SMB2 2.2.18. It has no fields."""
+    """Confirms a flush (MS-SMB2 2.2.18). It has no fields."""
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
@@ -287,7 +294,7 @@ class FlushResponse(Empty):
 
 @dataclass(frozen=True, slots=True)
 class LockElement:
-    """MS-SMB2 2.2.26.1. Layout: Offset, Length (u64), Flags, reserved (u32)."""
+    """Holds one range of a LOCK request (MS-SMB2 2.2.26.1). Layout: Offset, Length (u64), Flags, reserved (u32)."""
 
     offset: int
     length: int
@@ -296,8 +303,10 @@ class LockElement:
 
 @dataclass(frozen=True, slots=True)
 class LockRequest:
-    """MS-SMB2 2.2.26. Layout: StructureSize 48, LockCount u16, LockSequence u32 (number 4 bits, index 28 bits),
-    FileId; then the elements."""
+    """Asks to lock or unlock ranges of a file (MS-SMB2 2.2.26).
+
+    Layout: StructureSize 48, LockCount u16, LockSequence u32 (number 4 bits, index 28 bits), FileId; then the elements.
+    """
 
     file_id: FileId
     locks: tuple[LockElement, ...]
@@ -323,12 +332,12 @@ class LockRequest:
 
 @dataclass(frozen=True, slots=True)
 class LockResponse(FlushResponse):
-    """MS-SMB2 2.2.27. It has no fields."""
+    """Confirms that the ranges are locked or unlocked (MS-SMB2 2.2.27). It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class OplockBreak:
-    """Notification, acknowledgment and response of an oplock break (MS-SMB2 2.2.23.1, 2.2.24.1, 2.2.25.1).
+    """Serves as notification, acknowledgment and response of an oplock break (MS-SMB2 2.2.23.1, 2.2.24.1, 2.2.25.1).
 
     Layout: StructureSize 24, OplockLevel u8, reserved, FileId.
     """
@@ -348,7 +357,7 @@ class OplockBreak:
 
 @dataclass(frozen=True, slots=True)
 class LeaseBreak:
-    """Acknowledgment and response of a lease break (MS-SMB2 2.2.24.2, 2.2.25.2).
+    """Serves as acknowledgment and response of a lease break (MS-SMB2 2.2.24.2, 2.2.25.2).
 
     Layout: StructureSize 36, reserved, Flags u32, LeaseKey, LeaseState u32, LeaseDuration u64.
     """
@@ -367,6 +376,6 @@ class LeaseBreak:
 
 
 def unpack_break_acknowledgment(body: Body) -> OplockBreak | LeaseBreak:
-    """Unpack an OPLOCK_BREAK request. It is one of two structures, which differ in their StructureSize."""
+    """Unpack an OPLOCK_BREAK request, which is one of two structures with different StructureSizes."""
     lease = bytes(body[:2]) == b"\x24\x00"
     return LeaseBreak.unpack(body) if lease else OplockBreak.unpack(body)

@@ -22,8 +22,11 @@ from meshfs.smb.messages.body import (
 
 @dataclass(frozen=True, slots=True)
 class QueryDirectoryRequest:
-    """MS-SMB2 2.2.33. Layout: StructureSize 33, FileInformationClass u8, Flags u8, FileIndex u32, FileId,
-    FileNameOffset and Length u16, OutputBufferLength u32; then the search pattern."""
+    """Asks for entries of a directory (MS-SMB2 2.2.33).
+
+    Layout: StructureSize 33, FileInformationClass u8, Flags u8, FileIndex u32, FileId, FileNameOffset and Length u16,
+    OutputBufferLength u32; then the search pattern.
+    """
 
     file_id: FileId
     info_class: int
@@ -59,8 +62,10 @@ class QueryDirectoryRequest:
 
 @dataclass(frozen=True, slots=True)
 class _OutputResponse:
-    """The common layout of three responses: StructureSize 9, OutputBufferOffset u16, OutputBufferLength u32; then the
-    output."""
+    """Packs the common layout of three responses.
+
+    Layout: StructureSize 9, OutputBufferOffset u16, OutputBufferLength u32; then the output.
+    """
 
     output: bytes
     _LAYOUT: ClassVar[Struct] = Struct("<HHI")
@@ -77,13 +82,15 @@ class _OutputResponse:
 
 @dataclass(frozen=True, slots=True)
 class QueryDirectoryResponse(_OutputResponse):
-    """MS-SMB2 2.2.34, with the layout of its base. The output is a chain of directory entries."""
+    """Gives a chain of directory entries (MS-SMB2 2.2.34), in the layout of its base."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeNotifyRequest:
-    """MS-SMB2 2.2.35. Layout: StructureSize 32, Flags u16, OutputBufferLength u32, FileId, CompletionFilter u32,
-    reserved."""
+    """Asks for the next changes in a directory (MS-SMB2 2.2.35).
+
+    Layout: StructureSize 32, Flags u16, OutputBufferLength u32, FileId, CompletionFilter u32, reserved.
+    """
 
     file_id: FileId
     output_bytes_max: int
@@ -102,7 +109,7 @@ class ChangeNotifyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChangeNotifyResponse(_OutputResponse):
-    """MS-SMB2 2.2.36, with the layout of its base. The output is a chain of FILE_NOTIFY_INFORMATION."""
+    """Gives a chain of FILE_NOTIFY_INFORMATION (MS-SMB2 2.2.36), in the layout of its base."""
 
 
 # NextEntryOffset, Action, FileNameLength (MS-FSCC 2.7.1)
@@ -142,9 +149,11 @@ def unpack_notifications(chain: Body) -> tuple[tuple[int, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class QueryInfoRequest:
-    """MS-SMB2 2.2.37. Layout: StructureSize 41, InfoType u8, FileInfoClass u8, OutputBufferLength u32,
-    InputBufferOffset u16, reserved, InputBufferLength u32, AdditionalInformation u32, Flags u32,
-    FileId; then the input."""
+    """Asks for an information class of a file or volume (MS-SMB2 2.2.37).
+
+    Layout: StructureSize 41, InfoType u8, FileInfoClass u8, OutputBufferLength u32, InputBufferOffset u16, reserved,
+    InputBufferLength u32, AdditionalInformation u32, Flags u32, FileId; then the input.
+    """
 
     file_id: FileId
     info_type: int
@@ -181,13 +190,16 @@ class QueryInfoRequest:
 
 @dataclass(frozen=True, slots=True)
 class QueryInfoResponse(_OutputResponse):
-    """MS-SMB2 2.2.38, with the layout of its base. The output is the information class."""
+    """Gives an information class (MS-SMB2 2.2.38), in the layout of its base."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetInfoRequest:
-    """MS-SMB2 2.2.39. Layout: StructureSize 33, InfoType u8, FileInfoClass u8, BufferLength u32, BufferOffset u16,
-    reserved, AdditionalInformation u32, FileId; then the buffer."""
+    """Asks to change a file by an information class (MS-SMB2 2.2.39).
+
+    Layout: StructureSize 33, InfoType u8, FileInfoClass u8, BufferLength u32, BufferOffset u16, reserved,
+    AdditionalInformation u32, FileId; then the buffer.
+    """
 
     file_id: FileId
     info_type: int
@@ -220,7 +232,7 @@ class SetInfoRequest:
 
 @dataclass(frozen=True, slots=True)
 class SetInfoResponse:
-    """MS-SMB2 2.2.40. Layout: StructureSize 2, and nothing else."""
+    """Confirms a SET_INFO (MS-SMB2 2.2.40). It has only its StructureSize, which is 2."""
 
     _LAYOUT: ClassVar[Struct] = Struct("<H")
 

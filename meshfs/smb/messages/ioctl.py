@@ -10,15 +10,18 @@ from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import HEADER_BYTES, IOCTL_IS_FSCTL
 from meshfs.smb.messages.body import RELATED_FILE, Body, FileId, block, padding, request_tail, unpack_fixed
 
-# FSCTLs that concern no file have this id: 16 bytes of 0xff, as in a related compound (2.2.31).
+# An FSCTL that concerns no file has this id: 16 bytes of 0xff, as in a related compound (2.2.31).
 NO_FILE: Final = RELATED_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class IoctlRequest:
-    """MS-SMB2 2.2.31. Layout: StructureSize 57, reserved, CtlCode u32, FileId, InputOffset, InputCount,
-    MaxInputResponse, OutputOffset, OutputCount, MaxOutputResponse, Flags, reserved (u32); then
-    the input. Some clients also send output, whose bounds are checked and which is dropped."""
+    """Asks for the control function that its code names (MS-SMB2 2.2.31).
+
+    Layout: StructureSize 57, reserved, CtlCode u32, FileId, InputOffset, InputCount, MaxInputResponse, OutputOffset,
+    OutputCount, MaxOutputResponse, Flags, reserved (u32); then the input. Some clients also send output. Its bounds are
+    checked, and it is dropped.
+    """
 
     ctl_code: int
     file_id: FileId
@@ -56,8 +59,11 @@ class IoctlRequest:
 
 @dataclass(frozen=True, slots=True)
 class IoctlResponse:
-    """MS-SMB2 2.2.32. Layout: StructureSize 49, reserved, CtlCode u32, FileId, InputOffset, InputCount,
-    OutputOffset, OutputCount, Flags, reserved (u32); then input (8-byte aligned end) and output."""
+    """Gives the output of a control function (MS-SMB2 2.2.32).
+
+    Layout: StructureSize 49, reserved, CtlCode u32, FileId, InputOffset, InputCount, OutputOffset, OutputCount, Flags,
+    reserved (u32); then the input, padded to a multiple of 8 bytes, and the output.
+    """
 
     ctl_code: int
     file_id: FileId
@@ -94,7 +100,7 @@ class IoctlResponse:
 
 @dataclass(frozen=True, slots=True)
 class ValidateNegotiateRequest:
-    """The input of FSCTL_VALIDATE_NEGOTIATE_INFO (MS-SMB2 2.2.31.4).
+    """Holds the input of FSCTL_VALIDATE_NEGOTIATE_INFO (MS-SMB2 2.2.31.4).
 
     Layout: Capabilities u32, Guid, SecurityMode, DialectCount (u16), dialects (u16).
     """
@@ -121,7 +127,7 @@ class ValidateNegotiateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ValidateNegotiateResponse:
-    """The output of FSCTL_VALIDATE_NEGOTIATE_INFO (MS-SMB2 2.2.32.6).
+    """Holds the output of FSCTL_VALIDATE_NEGOTIATE_INFO (MS-SMB2 2.2.32.6).
 
     Layout: Capabilities u32, Guid, SecurityMode, Dialect (u16).
     """
@@ -144,7 +150,7 @@ class ValidateNegotiateResponse:
 
 @dataclass(frozen=True, slots=True)
 class ZeroData:
-    """The input of FSCTL_SET_ZERO_DATA, FILE_ZERO_DATA_INFORMATION (MS-FSCC 2.3.71).
+    """Holds the input of FSCTL_SET_ZERO_DATA, FILE_ZERO_DATA_INFORMATION (MS-FSCC 2.3.85).
 
     Layout: FileOffset, BeyondFinalZero (i64). The bytes from ``offset`` up to, and without, ``stop`` become zeros.
     """
@@ -177,7 +183,7 @@ class NetworkInterface:
 
 # Next, IfIndex, Capability, reserved (u32), LinkSpeed u64, SockAddr_Storage; 152 bytes.
 _INTERFACE: Final = Struct("<IIIIQ128s")
-# SOCKADDR_IN and SOCKADDR_IN6 (2.2.32.5.1.1, 2.2.32.5.1.2): the family is little-endian, and the rest is in network
+# In SOCKADDR_IN and SOCKADDR_IN6 (2.2.32.5.1.1, 2.2.32.5.1.2), the family is little-endian. The rest is in network
 # order. The family has the number of Windows, which may differ from the number on this machine.
 _FAMILY: Final = Struct("<H")
 _AF_INET: Final = 2
@@ -185,7 +191,7 @@ _AF_INET6: Final = 23
 
 
 def pack_interfaces(interfaces: tuple[NetworkInterface, ...]) -> bytes:
-    """Pack a chain of interfaces in their order. Next is 0 in the last one."""
+    """Pack a chain of interfaces in their order. Next is 0 in the last entry."""
     chain = bytearray()
     for index, interface in enumerate(interfaces):
         following = 0 if index == len(interfaces) - 1 else _INTERFACE.size

@@ -2,7 +2,7 @@
 
 Layout of a context: type u16, length u16, reserved u32, data. Each begins 8-byte aligned. There are contexts only if
 dialect 3.1.1 is offered (request) or chosen (response). In any other message their fields are reserved, and are
-ignored. Contexts that meshfs uses are parsed; all others stay a `RawContext`.
+ignored. Contexts that meshfs uses are parsed. Every other context becomes a `RawContext`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _COUNT: Final = Struct("<H")
 
 
 def _u16_list(data: bytes, start: int, count: int, what: str) -> tuple[int, ...]:
-    """Return ``count`` u16 from ``start``. Raises RemoteProtocolError for none, or for more than are allowed."""
+    """Return ``count`` u16 from ``start``. Raises RemoteProtocolError if ``count`` is 0, too large or past the data."""
     if not 0 < count <= limits.NEGOTIATE_ALGORITHMS_MAX or start + 2 * count > len(data):
         raise RemoteProtocolError(f"{what}: count {count} does not fit {len(data)} bytes of data")
     return tuple(Struct(f"<{count}H").unpack_from(data, start))
@@ -33,7 +33,10 @@ def _pack_u16_list(values: tuple[int, ...]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PreauthIntegrity:
-    """SMB2_PREAUTH_INTEGRITY_CAPABILITIES (2.2.3.1.1). Layout: count, salt length, hashes (u16), salt."""
+    """Lists hash algorithms, as SMB2_PREAUTH_INTEGRITY_CAPABILITIES (2.2.3.1.1).
+
+    Layout: count, salt length, hashes (u16), salt.
+    """
 
     TYPE: ClassVar[int] = ContextType.PREAUTH_INTEGRITY_CAPABILITIES
     hash_algorithms: tuple[int, ...]
@@ -57,7 +60,7 @@ class PreauthIntegrity:
 
 @dataclass(frozen=True, slots=True)
 class _Algorithms:
-    """A context that consists of a count and as many algorithms (u16). The preferred algorithm is first."""
+    """Packs a context that consists of a count and as many algorithms (u16). The preferred algorithm is first."""
 
     TYPE: ClassVar[int]
     algorithms: tuple[int, ...]
@@ -75,21 +78,24 @@ class _Algorithms:
 
 @dataclass(frozen=True, slots=True)
 class Encryption(_Algorithms):
-    """SMB2_ENCRYPTION_CAPABILITIES (2.2.3.1.2). A response has one cipher, which is 0 if there is none in common."""
+    """Lists ciphers, as SMB2_ENCRYPTION_CAPABILITIES (2.2.3.1.2).
+
+    A response has one cipher, which is 0 if the ends have none in common.
+    """
 
     TYPE: ClassVar[int] = ContextType.ENCRYPTION_CAPABILITIES
 
 
 @dataclass(frozen=True, slots=True)
 class Signing(_Algorithms):
-    """SMB2_SIGNING_CAPABILITIES (2.2.3.1.7)."""
+    """Lists signing algorithms, as SMB2_SIGNING_CAPABILITIES (2.2.3.1.7)."""
 
     TYPE: ClassVar[int] = ContextType.SIGNING_CAPABILITIES
 
 
 @dataclass(frozen=True, slots=True)
 class NetName:
-    """SMB2_NETNAME_NEGOTIATE_CONTEXT_ID (2.2.3.1.4) has the name by which the client addresses the server."""
+    """Holds the name by which the client addresses the server, as SMB2_NETNAME_NEGOTIATE_CONTEXT_ID (2.2.3.1.4)."""
 
     TYPE: ClassVar[int] = ContextType.NETNAME_NEGOTIATE_CONTEXT_ID
     name: str
@@ -113,8 +119,8 @@ class RawContext:
         return self.data
 
 
-#: By this context of meshfs, each end promises that its nonces are unique (docs/security/nonces.md). As an initiator it
-#: binds each channel of a session with message ids that no other bind used. The nonces of its encrypted messages have
+#: Each end sends this context of meshfs to promise that its nonces are unique (docs/security/nonces.md). An initiator
+#: then binds each channel of a session with message ids that no other bind used. The nonces of encrypted messages have
 #: a tag that names their channel. Other implementations ignore contexts that they do not know (3.3.5.4). The data
 #: identifies the context, because another implementation could use the same type.
 UNIQUE_NONCES: Final = RawContext(0x6D66, b"meshfs \xd2\x8c\x1f\x5e\x0b\xa3\x47\x96\x01")
@@ -127,7 +133,7 @@ _Kind = TypeVar("_Kind", PreauthIntegrity, Encryption, Signing, NetName)
 
 
 def only_context(contexts: tuple[NegotiateContext, ...], kind: type[_Kind]) -> _Kind | None:
-    """Return the context of that kind, or None. Raises RemoteProtocolError for two of a kind (3.3.5.4, 3.2.5.2)."""
+    """Return the context of this kind, or None. Raises RemoteProtocolError if there are two (3.3.5.4, 3.2.5.2)."""
     found = [context for context in contexts if isinstance(context, kind)]
     if len(found) > 1:
         raise RemoteProtocolError(f"NEGOTIATE: {len(found)} contexts of type {kind.TYPE}, at most one is allowed")
@@ -160,9 +166,11 @@ def _unpack_contexts(body: Body, offset: int, count: int, fixed_bytes: int) -> t
 
 @dataclass(frozen=True, slots=True)
 class NegotiateRequest:
-    """MS-SMB2 2.2.3. Layout: StructureSize 36, DialectCount, SecurityMode, reserved, Capabilities u32,
-    ClientGuid, NegotiateContextOffset u32, NegotiateContextCount, reserved; then the dialects
-    (u16) and, 8-byte aligned, the contexts."""
+    """Offers the dialects and capabilities of the initiator (MS-SMB2 2.2.3).
+
+    Layout: StructureSize 36, DialectCount, SecurityMode, reserved, Capabilities u32, ClientGuid, NegotiateContextOffset
+    u32, NegotiateContextCount, reserved; then the dialects (u16) and, 8-byte aligned, the contexts.
+    """
 
     dialects: tuple[int, ...]
     security_mode: int
@@ -207,10 +215,12 @@ class NegotiateRequest:
 
 @dataclass(frozen=True, slots=True)
 class NegotiateResponse:
-    """MS-SMB2 2.2.4. Layout: StructureSize 65, SecurityMode, DialectRevision, NegotiateContextCount, ServerGuid,
-    Capabilities, MaxTransactSize, MaxReadSize, MaxWriteSize (u32), SystemTime, ServerStartTime
-    (FILETIME), SecurityBufferOffset and Length u16, NegotiateContextOffset u32; then the
-    security buffer and, 8-byte aligned, the contexts."""
+    """Gives the dialect that the exporter chose, and its limits (MS-SMB2 2.2.4).
+
+    Layout: StructureSize 65, SecurityMode, DialectRevision, NegotiateContextCount, ServerGuid, Capabilities,
+    MaxTransactSize, MaxReadSize, MaxWriteSize (u32), SystemTime, ServerStartTime (FILETIME), SecurityBufferOffset and
+    Length u16, NegotiateContextOffset u32; then the security buffer and, 8-byte aligned, the contexts.
+    """
 
     security_mode: int
     dialect: int

@@ -1,7 +1,4 @@
-"""SESSION_SETUP, LOGOFF, ECHO, CANCEL and the ERROR response.
-
-MS-SMB2 2.2.2, 2.2.5 to 2.2.8 and 2.2.28 to 2.2.30.
-"""
+"""SESSION_SETUP, LOGOFF, ECHO, CANCEL and the ERROR response (MS-SMB2 2.2.2, 2.2.5 to 2.2.8, 2.2.28 to 2.2.30)."""
 
 from dataclasses import dataclass
 from struct import Struct
@@ -16,8 +13,11 @@ _ERROR_CONTEXT: Final = Struct("<II")
 
 @dataclass(frozen=True, slots=True)
 class SessionSetupRequest:
-    """MS-SMB2 2.2.5. Layout: StructureSize 25, Flags u8, SecurityMode u8, Capabilities u32, Channel u32,
-    SecurityBufferOffset and Length u16, PreviousSessionId u64; then the token."""
+    """Asks for a login or for one more step of a login (MS-SMB2 2.2.5).
+
+    Layout: StructureSize 25, Flags u8, SecurityMode u8, Capabilities u32, Channel u32, SecurityBufferOffset and Length
+    u16, PreviousSessionId u64; then the token.
+    """
 
     flags: int
     security_mode: int
@@ -50,8 +50,10 @@ class SessionSetupRequest:
 
 @dataclass(frozen=True, slots=True)
 class SessionSetupResponse:
-    """MS-SMB2 2.2.6. Layout: StructureSize 9, SessionFlags, SecurityBufferOffset, SecurityBufferLength (u16); then
-    the token."""
+    """Gives the exporter's token of a login (MS-SMB2 2.2.6).
+
+    Layout: StructureSize 9, SessionFlags, SecurityBufferOffset, SecurityBufferLength (u16); then the token.
+    """
 
     session_flags: int
     security_buffer: bytes = b""
@@ -69,7 +71,7 @@ class SessionSetupResponse:
 
 @dataclass(frozen=True, slots=True)
 class LogoffRequest(Empty):
-    """MS-SMB2 2.2.7. It has no fields."""
+    """Asks to end a session (MS-SMB2 2.2.7). It has no fields."""
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
@@ -79,29 +81,30 @@ class LogoffRequest(Empty):
 
 @dataclass(frozen=True, slots=True)
 class LogoffResponse(LogoffRequest):
-    """MS-SMB2 2.2.8. It has no fields."""
+    """Confirms the end of a session (MS-SMB2 2.2.8). It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class EchoRequest(LogoffRequest):
-    """MS-SMB2 2.2.28. It has no fields."""
+    """Asks for an ECHO response, which shows that the exporter answers (MS-SMB2 2.2.28). It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class EchoResponse(LogoffRequest):
-    """MS-SMB2 2.2.29. It has no fields."""
+    """Answers an ECHO request (MS-SMB2 2.2.29). It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest(LogoffRequest):
-    """MS-SMB2 2.2.30. It has no fields: MessageId or AsyncId in the header names the request to cancel."""
+    """Asks to cancel the request that MessageId or AsyncId in the header names (MS-SMB2 2.2.30). It has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """MS-SMB2 2.2.2. Layout: StructureSize 9, ErrorContextCount u8, reserved, ByteCount u32; then the data.
+    """Answers a request that failed (MS-SMB2 2.2.2). The header has the status.
 
-    If there is no data, one zero byte takes its place. Contexts (only in 3.1.1) stay packed in ``data``.
+    Layout: StructureSize 9, ErrorContextCount u8, reserved, ByteCount u32; then the data. If there is no data, one zero
+    byte takes its place. Contexts (only in 3.1.1) stay packed in ``data``.
     """
 
     data: bytes = b""

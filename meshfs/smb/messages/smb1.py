@@ -1,7 +1,7 @@
 """The only packet of SMB 1 that meshfs parses: SMB_COM_NEGOTIATE (MS-CIFS 2.2.4.52.1).
 
 A client that does not know which version the server supports may begin with this packet, and list "SMB 2.???" among its
-dialects. It gets a response of SMB 2 and then negotiates again in SMB 2 (MS-SMB2 3.3.5.3.1).
+dialects. The server answers in SMB 2, and the client negotiates again in SMB 2 (MS-SMB2 3.3.5.3.1).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _DIALECT: Final = b"\x02"
 
 @dataclass(frozen=True, slots=True)
 class Smb1Negotiate:
-    """An SMB_COM_NEGOTIATE request.
+    """Offers dialects in SMB 1, as an SMB_COM_NEGOTIATE request.
 
     Layout of the header: protocol, command u8, status u32, flags u8, 22 bytes that are ignored. Layout of the body:
     WordCount u8 (0), ByteCount u16; then each dialect: 0x02, its name in ASCII, 0x00.

@@ -11,7 +11,10 @@ from meshfs.smb.messages.body import Body, Empty, block, encode, request_tail, t
 
 @dataclass(frozen=True, slots=True)
 class TreeConnectRequest:
-    r"""MS-SMB2 2.2.9. Layout: StructureSize 9, Flags, PathOffset, PathLength (u16); then ``\\server\share``."""
+    r"""Asks for a tree of a share (MS-SMB2 2.2.9).
+
+    Layout: StructureSize 9, Flags, PathOffset, PathLength (u16); then ``\\server\share``.
+    """
 
     path: str
     flags: int = 0
@@ -38,8 +41,10 @@ class TreeConnectRequest:
 
 @dataclass(frozen=True, slots=True)
 class TreeConnectResponse:
-    """MS-SMB2 2.2.10. Layout: StructureSize 16, ShareType u8, reserved, ShareFlags, Capabilities, MaximalAccess
-    (u32)."""
+    """Gives the properties of the share (MS-SMB2 2.2.10). The id of the tree is in the header.
+
+    Layout: StructureSize 16, ShareType u8, reserved, ShareFlags, Capabilities, MaximalAccess (u32).
+    """
 
     share_type: int
     share_flags: int
@@ -58,7 +63,7 @@ class TreeConnectResponse:
 
 @dataclass(frozen=True, slots=True)
 class TreeDisconnectRequest(Empty):
-    """MS-SMB2 2.2.11. It has no fields."""
+    """Asks to end a tree (MS-SMB2 2.2.11). It has no fields."""
 
     @classmethod
     def unpack(cls, body: Body) -> Self:
@@ -68,4 +73,4 @@ class TreeDisconnectRequest(Empty):
 
 @dataclass(frozen=True, slots=True)
 class TreeDisconnectResponse(TreeDisconnectRequest):
-    """MS-SMB2 2.2.12. It has no fields."""
+    """Confirms the end of a tree (MS-SMB2 2.2.12). It has no fields."""

@@ -63,7 +63,7 @@ def zero(client: RawInitiator, file_id: int, offset: int, stop: int, **header: i
 
 
 def test_the_layout_is_that_of_the_specification() -> None:
-    """MS-FSCC 2.3.71: FileOffset and BeyondFinalZero, 8 bytes each, little-endian."""
+    """MS-FSCC 2.3.85: FileOffset and BeyondFinalZero, 8 bytes each, little-endian."""
     packed = ZeroData(0x0102, 0x0304).pack()
     assert packed == bytes.fromhex("0201000000000000 0403000000000000")
     assert ZeroData.unpack(packed) == ZeroData(0x0102, 0x0304)
