@@ -12,54 +12,22 @@ from meshfs.model import Security
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import (
     ChangeNotifyRequest,
-    CloseRequest,
-    CreateRequest,
     EchoRequest,
     FileId,
-    FlushRequest,
     IoctlRequest,
-    LockElement,
-    LockRequest,
-    LogoffRequest,
-    NegotiateRequest,
-    PreauthIntegrity,
     QueryDirectoryRequest,
     QueryInfoRequest,
-    SessionSetupRequest,
-    SetInfoRequest,
     Smb1Negotiate,
-    TreeConnectRequest,
-    TreeDisconnectRequest,
 )
 from meshfs.smb.wire import pack_header, prefix
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, framed, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, framed, make_exporter, read_body
+from support.bodies import request_bodies
 
 ECHO = EchoRequest().pack()
 OWN = FileId(1, 1)
-#: A good body of every command.
-BODIES = {
-    Command.NEGOTIATE: NegotiateRequest((0x0311,), 1, 0, bytes(16), (PreauthIntegrity((1,)),)).pack(),
-    Command.SESSION_SETUP: SessionSetupRequest(0, 1, 0, b"NTLMSSP\0").pack(),
-    Command.LOGOFF: LogoffRequest().pack(),
-    Command.TREE_CONNECT: TreeConnectRequest(r"\\n1\disks").pack(),
-    Command.TREE_DISCONNECT: TreeDisconnectRequest().pack(),
-    Command.CREATE: CreateRequest("disk0", 3, 7, 1, contexts=((b"MxAc", b""), (b"QFid", b""))).pack(),
-    Command.CLOSE: CloseRequest(OWN).pack(),
-    Command.FLUSH: FlushRequest(OWN).pack(),
-    Command.READ: read_body(1, 0, 4096),
-    Command.WRITE: write_body(1, 0, b"data"),
-    Command.LOCK: LockRequest(OWN, (LockElement(0, 1, 0x12),)).pack(),
-    Command.IOCTL: IoctlRequest(0x00146004, OWN, b"", 4096).pack(),
-    Command.ECHO: ECHO,
-    Command.QUERY_DIRECTORY: QueryDirectoryRequest(OWN, 37, 4096).pack(),
-    Command.CHANGE_NOTIFY: ChangeNotifyRequest(OWN, 4096, 0xFFF).pack(),
-    Command.QUERY_INFO: QueryInfoRequest(OWN, 1, 18, 4096).pack(),
-    Command.SET_INFO: SetInfoRequest(OWN, 1, 20, bytes(8)).pack(),
-    Command.OPLOCK_BREAK: struct.pack("<HBBIQQ", 24, 0, 0, 0, 1, 1),
-}
-
-
+#: A good body of every command that is answered; a CANCEL never is.
+BODIES = {command: body for command, body in request_bodies(OWN, OWN).items() if command != Command.CANCEL}
 SMB1 = Smb1Negotiate((b"NT LM 0.12", Smb1Negotiate.SMB_2_WILDCARD)).pack()
 
 

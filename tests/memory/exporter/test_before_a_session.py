@@ -3,19 +3,15 @@
 docs/security/before-a-session.md has the same as a table.
 """
 
-import struct
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 import pytest
 
-from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
     MESSAGE_ID_UNSOLICITED,
-    PREFIX_BYTES,
     SESSION_ID_RELATED,
     Command,
     Flags,
@@ -23,34 +19,12 @@ from meshfs.smb.constants import (
     SessionSetupFlags,
 )
 from meshfs.smb.messages import (
-    CancelRequest,
-    ChangeNotifyRequest,
-    CloseRequest,
-    CreateRequest,
-    EchoRequest,
-    FileId,
-    FlushRequest,
-    IoctlRequest,
-    LockElement,
-    LockRequest,
-    LogoffRequest,
-    NegotiateRequest,
-    PreauthIntegrity,
-    QueryDirectoryRequest,
-    QueryInfoRequest,
     SessionSetupRequest,
-    SetInfoRequest,
-    TreeConnectRequest,
-    TreeDisconnectRequest,
 )
-from meshfs.smb.wire import pack_header
-from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, Reply, framed, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, Reply
+from support.one_of_everything import ECHO, SIGNED, World, damaged, ends, message, sealed
 
-SIZE_BYTES = 1 << 16
 UNKNOWN = 0x1D
-ECHO, CANCEL = EchoRequest().pack(), CancelRequest().pack()
-SIGNED = int(Flags.SIGNED)
 RELATED = int(Flags.RELATED_OPERATIONS)
 COMMANDS = [*Command, UNKNOWN]
 
@@ -59,138 +33,9 @@ def name_of(command: object) -> str:
     return command.name if isinstance(command, Command) else str(command)
 
 
-class World:
-    """A node with a session that has one of everything, and another node's session on a connection of its own."""
-
-    def __init__(self, security: Security = Security.SIGN) -> None:
-        self.disk = MemoryDisk(SIZE_BYTES)
-        self.exporter = make_exporter(security, depth=1, disk0=self.disk)
-        self.mine = RawInitiator(self.exporter).log_in("n2")
-        self.foreign = RawInitiator(self.exporter).log_in("n3")
-        client = self.mine
-        self.file, self.root = client.open("disk0"), client.open("", 1)
-        self.disk.stall()
-        self.at_disk = client.send(Command.WRITE, write_body(self.file, 0, b"at the disk"))
-        self.queued = client.send(Command.READ, read_body(self.file, 512, 512))
-        self.notified = client.call(Command.CHANGE_NOTIFY, ChangeNotifyRequest(self.root_id, 4096, 0xFFF).pack())
-        assert self.notified.status == NtStatus.PENDING
-        client.call(Command.ECHO, ECHO, credits=100)
-
-    @property
-    def file_id(self) -> FileId:
-        return FileId(self.file, self.file)
-
-    @property
-    def root_id(self) -> FileId:
-        return FileId(self.root, self.root)
-
-    def body(self, command: int) -> bytes:
-        """A good body, so that whatever is done before the session is looked at can be done."""
-        file_id, root_id = self.file_id, self.root_id
-        bodies: dict[int, bytes] = {
-            Command.NEGOTIATE: NegotiateRequest((0x0311,), 1, 0, bytes(16), (PreauthIntegrity((1,)),)).pack(),
-            Command.SESSION_SETUP: SessionSetupRequest(0, 1, 0, b"NTLMSSP\0").pack(),
-            Command.LOGOFF: LogoffRequest().pack(),
-            Command.TREE_CONNECT: TreeConnectRequest(r"\\n1\disks").pack(),
-            Command.TREE_DISCONNECT: TreeDisconnectRequest().pack(),
-            Command.CREATE: CreateRequest("disk0", 3, 7, 1).pack(),
-            Command.CLOSE: CloseRequest(file_id).pack(),
-            Command.FLUSH: FlushRequest(file_id).pack(),
-            Command.READ: read_body(self.file, 0, 4096),
-            Command.WRITE: write_body(self.file, 0, b"changed"),
-            Command.LOCK: LockRequest(file_id, (LockElement(0, 1, 0x12),)).pack(),
-            Command.IOCTL: IoctlRequest(0x000980C8, file_id, struct.pack("<qq", 0, 4096), 0).pack(),
-            Command.CANCEL: CANCEL,
-            Command.ECHO: ECHO,
-            Command.QUERY_DIRECTORY: QueryDirectoryRequest(root_id, 37, 4096).pack(),
-            Command.CHANGE_NOTIFY: ChangeNotifyRequest(root_id, 4096, 0xFFF).pack(),
-            Command.QUERY_INFO: QueryInfoRequest(file_id, 1, 18, 4096).pack(),
-            Command.SET_INFO: SetInfoRequest(file_id, 1, 20, bytes(8)).pack(),
-            Command.OPLOCK_BREAK: struct.pack("<HBBIQQ", 24, 0, 0, 0, self.file, self.file),
-        }
-        return bodies.get(command, ECHO)
-
-    def state(self) -> object:
-        """Everything a peer could want to change: of sessions, opens, the disk, and the limits of its connection."""
-        exporter, peer = self.exporter, self.mine.peer
-        sessions = sorted(
-            (
-                session.id,
-                session.state,
-                session.user,
-                sorted(session.trees),
-                session.last_tree_id,
-                [(each.file_id, each.channel_sequence, len(each.waits)) for each in session.opens.values()],
-                len(session.channels),
-                len(session.binding),
-                len(session.logins),
-                len(session.closing),
-                session.preauth.value,
-            )
-            for session in exporter.sessions.values()
-        )
-        negotiated = peer.connection.negotiated
-        return (
-            sessions,
-            bytes(self.disk.data),
-            self.disk.in_flight,
-            bool(exporter.disks.all()[0].locks),
-            sorted(peer.waiting),
-            sorted(peer.cancellable),
-            sorted(peer.binds),
-            len(exporter.peers),
-            peer.window.limit,
-            peer.received.frame_max_bytes,
-            negotiated.preauth.value,
-            negotiated.dialect,
-            {name: count for name, count in exporter.counters.items() if name not in ALLOWED_COUNTERS},
-        )
-
-
-#: What refusals are counted by.
-ALLOWED_COUNTERS = {"bad_signatures", "cancels_refused", "binds_denied"}
-
-
-def message(
-    world: World, command: int, *, session_id: int, flags: int = 0, signed_by: RawInitiator | None = None
-) -> bytearray:
-    """Header and body. A CANCEL names a request that is queued."""
-    client = world.mine
-    if command == Command.CANCEL:
-        message_id = world.queued
-    else:
-        message_id, client.next_id = client.next_id, client.next_id + 1
-    flags |= SIGNED if signed_by is not None else 0
-    made = bytearray(
-        pack_header(
-            command,
-            message_id=message_id,
-            session_id=session_id,
-            tree_id=client.tree_id,
-            credits=1,
-            credit_charge=1,
-            flags=flags,
-        )
-        + world.body(command)
-    )
-    if signed_by is not None:
-        assert signed_by.security is not None
-        client.connection.sign(made, signed_by.security)
-    return made
-
-
-def damaged(data: bytearray, at: int = 50) -> bytearray:
-    data[at] ^= 1
-    return data
-
-
-def sealed(world: World, plain: bytearray, by: RawInitiator) -> bytearray:
-    assert by.security is not None
-    return bytearray(world.mine.connection.protect([plain], None, by.security))[PREFIX_BYTES:]
-
-
 #: name -> (policy, what arrives)
 Make = Callable[[World, int], bytearray]
+
 _SIGN, _ENCRYPT = Security.SIGN, Security.ENCRYPT
 
 
@@ -209,10 +54,12 @@ NO_SESSION: dict[str, tuple[Security, Make]] = {
     "foreign session, signed": (_SIGN, lambda w, c: message(w, c, session_id=_foreign(w), signed_by=w.foreign)),
     "no session, plain under encrypt": (_ENCRYPT, lambda w, c: message(w, c, session_id=77)),
 }
+
 UNPROTECTED: dict[str, tuple[Security, Make]] = {
     "unsigned": (_SIGN, lambda w, c: message(w, c, session_id=_mine(w))),
     "unsigned under encrypt": (_ENCRYPT, lambda w, c: message(w, c, session_id=_mine(w))),
 }
+
 ENDS: dict[str, tuple[Security, Make]] = {
     "wrong signature": (_SIGN, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine))),
     "changed header": (_SIGN, lambda w, c: damaged(message(w, c, session_id=_mine(w), signed_by=w.mine), 14)),
@@ -235,14 +82,6 @@ ENDS: dict[str, tuple[Security, Make]] = {
     ),
     "sealed and changed": (_ENCRYPT, lambda w, c: damaged(sealed(w, message(w, c, session_id=_mine(w)), w.mine), 70)),
 }
-
-
-def ends(world: World, *parts: bytearray) -> bool:
-    """Whether these messages end the connection."""
-    with suppress(RemoteProtocolError):
-        world.mine.deliver(framed(bytes(b"".join(parts))))
-        return world.mine.peer.closing
-    return True
 
 
 def refused(command: int, security: Security, make: Callable[[World, int], bytearray]) -> tuple[World, Reply | None]:
@@ -357,6 +196,7 @@ RELATED_PARTS: dict[str, tuple[Callable[[World], int] | None, str | None]] = {
     "another's key": (lambda _: SESSION_ID_RELATED, "foreign"),
     "another session of the connection": (None, "second"),
 }
+
 _OF_FILES = [command for command in COMMANDS if command not in (Command.NEGOTIATE, Command.CANCEL)]
 
 

@@ -40,11 +40,6 @@ def record(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def disk() -> MemoryDisk:
-    return MemoryDisk(1 << 20)
-
-
-@pytest.fixture
 def exporter(disk: MemoryDisk) -> Exporter:
     return make_exporter(disk0=disk)
 
