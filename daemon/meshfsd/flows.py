@@ -97,8 +97,8 @@ class FlowControl:
         if name is None:
             return sorted(disks)
         if not isinstance(name, str) or name not in disks:
-            there = ", ".join(sorted(disks)) or "none, this exporter serves no disks"
-            raise RefusedError(f"there is no disk {describe(name)}, expected one of {there}")
+            there = f"expected one of {', '.join(sorted(disks))}" if disks else "because this exporter serves no disks"
+            raise RefusedError(f"there is no disk {describe(name)}, {there}")
         return [name]
 
     # --- changing ----------------------------------------------------------------------
@@ -108,7 +108,7 @@ class FlowControl:
         _check_keys(request, ("verb", "disk", "set", "reset"))
         names = self._chosen(request)
         if "set" in request and "reset" in request:
-            raise RefusedError("found both set and reset, expected only one of them")
+            raise RefusedError("the request has both set and reset, expected only one of them")
         if "set" in request:
             self._set(names, request["set"])
         elif request.get("reset") is True:
@@ -116,7 +116,7 @@ class FlowControl:
         elif "reset" in request:
             raise RefusedError(f"reset: found {describe(request['reset'])}, expected true")
         else:
-            raise RefusedError('nothing to do, expected "set": {...} or "reset": true')
+            raise RefusedError('the request changes nothing, expected "set": {...} or "reset": true')
         return await self._show(names)
 
     def _set(self, names: Sequence[str], wish: object) -> None:
@@ -126,7 +126,7 @@ class FlowControl:
             raise RefusedError(str(error)) from error
         wanted = {name: self._fair(name).overrides.add(change) for name in names}
         self._install(wanted)
-        logger.info("%s: at run time %s", _names(names), _told(change))
+        logger.info("%s: changed at run time: %s", _names(names), _settings_text(change))
 
     def _reset(self, names: Sequence[str]) -> None:
         self._install({name: Overrides() for name in names if self._fair(name)})
@@ -137,8 +137,8 @@ class FlowControl:
         disk = self._disks()[name]
         if not isinstance(disk.queue, FairQueue):
             raise RefusedError(
-                f"disk {name} is scheduled by {disk.queue.discipline}, which has no weights, floors or limits "
-                '(discipline in [scheduler] of the config, expected "fair")'
+                f"disk {name} is scheduled by {disk.queue.discipline}, which has no weights, floors or limits; "
+                'set discipline = "fair" in [scheduler] of the config and restart meshfsd'
             )
         return disk
 
@@ -164,7 +164,7 @@ def _names(names: Sequence[str]) -> str:
     return f"disk {names[0]}" if len(names) == 1 else f"{len(names)} disks"
 
 
-def _told(change: Change) -> str:
+def _settings_text(change: Change) -> str:
     """Return a text such as "system_floor = 0.3", or "n2/app, n2/system: weight = 4"."""
     values = ", ".join(f"{key} = {'none' if value is None else f'{value:g}'}" for key, value in change.values.items())
     flows = ", ".join(str(flow) for flow in change.flows() if flow is not None)

@@ -157,7 +157,7 @@ class DiskKeeper:
         if disk.size_bytes < before_bytes:
             disk.close()
             sizes = f"came back with {disk.size_bytes} of {before_bytes} bytes"
-            raise DiskUnavailable(f"{disk.facts.path}: {sizes}; reload to serve it as it is now")
+            raise DiskUnavailable(f"{disk.facts.path}: {sizes}; reload meshfsd to serve its present size")
 
     async def _costs(self, disk: FileDisk) -> CostModel:
         served = self.served

@@ -20,14 +20,14 @@ from meshfs.telemetry.prometheus import (
     tables,
 )
 
-_LIMIT_IOPS: Final = "Operations per second allowed; absent without a limit."
-_LIMIT_BYTES: Final = "Bytes per second allowed; absent without a limit."
+_LIMIT_IOPS: Final = "The limit of operations per second. The metric is absent without a limit."
+_LIMIT_BYTES: Final = "The limit of bytes per second. The metric is absent without a limit."
 _CONNECTIONS: Final = "Connections on which the node is logged in."
 _HELD: Final = "Memory that the exporter holds for the node."
 _HELD_BY_ALL: Final = "Memory that the exporter holds for all its peers."
 _PROCESSOR: Final = (
-    "Time of the exporter's thread, by node. A node named 'logins from' an address stands for connections from an "
-    "address of the config before their login, and an empty name for those of strangers."
+    "Time of the exporter's thread, by node. The node 'logins from ADDRESS' stands for connections from an address of "
+    "the config before their login. An empty name stands for connections of strangers."
 )
 _TURNS: Final = "Turns of the exporter's thread, by the node that had them."
 # (operation, key of its count, key of its bytes)

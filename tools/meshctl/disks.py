@@ -12,7 +12,7 @@ _COLUMNS = ("ID", "NODE", "NAME", "SIZE", "ACCESS", "CACHE", "STATE", "OPENS", "
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("disks", help="every disk of the mesh")
+    parser = verbs.add_parser("disks", help="show every disk of the mesh")
     output.add_arguments(parser)
     parser.set_defaults(run=run)
 

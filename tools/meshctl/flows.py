@@ -18,29 +18,32 @@ COLUMNS = (
 RIGHT = frozenset(COLUMNS) - {"NODE", "CLASS", "HELD", "SET BY"}
 CLASSES = ("app", "system")
 _EPILOG = """\
-A flow is all the I/O of one node in one class at one disk. DUE is the share of the disk's time it is entitled to among
-those that want the disk now, SHARE what it got in the last second and minute, LAG the time by which it is behind (or
-ahead, when negative), WAITS how long its oldest request does. P50 and P99 are of the last minute, from arrival to
-completion. "meshctl flows set" changes weights, floors and limits. A disk named "set" or "reset" is NODE/set.
+A flow is all I/O of one node in one class at one disk. DUE is the share of the disk's time that the flow is entitled to
+among the flows that want the disk now. SHARE is the share that it got in the last second and in the last minute. LAG is
+the time by which it is behind; a negative LAG means that it is ahead. WAITS is the time that its oldest request has
+waited. P50 and P99 are latencies of the last minute, from arrival to completion. "meshctl flows set" changes weights,
+floors and limits. If a disk has the name "set" or "reset", write NODE/set or NODE/reset.
 """
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("flows", help="who gets how much of this machine's disks", epilog=_EPILOG)
-    parser.add_argument("disk", nargs="*", metavar="DISK", help="which disks: NAME or NODE/NAME; without, all")
+    parser = verbs.add_parser("flows", help="show which flow gets how much of this machine's disks", epilog=_EPILOG)
+    parser.add_argument("disk", nargs="*", metavar="DISK", help="the disks to show: NAME or NODE/NAME (default: all)")
     add_exporter_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="for programs: exact figures as JSON")
+    output.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def add_exporter_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=CONFIG_DEFAULT, help=f"the cluster's; {CONFIG_DEFAULT}")
+    parser.add_argument(
+        "--config", type=Path, default=CONFIG_DEFAULT, help="the cluster's config file (default: %(default)s)"
+    )
     parser.add_argument(
         "--node",
         action="append",
         default=[],
         metavar="NAME",
-        help="whose exporter to ask (may be repeated); without, all that run on this machine",
+        help="ask the exporter of this node; may be repeated (default: all exporters that run on this machine)",
     )
 
 
@@ -55,7 +58,7 @@ def show(answers: Sequence[Answer], wanted: Sequence[str], json: bool, problems:
     found = [*problems, *(line for answer in answers for line in flow_problems(answer))]
     if all(not answer.error for answer in answers):
         found += [
-            Problem("disk-unknown", Severity.ERROR, f"disk {name}", "no exporter asked has it")
+            Problem("disk-unknown", Severity.ERROR, f"disk {name}", "no exporter that was asked has this disk")
             for name in wanted
             if not has(answers, name)
         ]

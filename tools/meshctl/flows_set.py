@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from meshctl import output
 from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
 from meshctl.main_types import Subparsers
 from meshctl.sources import LocalExporter, exporters_here
@@ -19,15 +20,16 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SET_EPILOG = """\
 examples:
   meshctl flows set disk0 --flow n2/system --weight 2        n2's system I/O gets twice the share of others' system I/O
-  meshctl flows set disk0 --flow n3 --limit-bytes 50M        both classes of n3: at most 50 MiB/s each
-  meshctl flows set all --system-floor 30%                   on every disk of this machine's exporter
-  meshctl flows set disk0 --limit-iops none                  the disk's own limit is taken away
+  meshctl flows set disk0 --flow n3 --limit-bytes 50M        each class of n3 gets at most 50 MiB/s
+  meshctl flows set all --system-floor 30%                   system I/O gets at least 30 % of each disk of the exporter
+  meshctl flows set disk0 --limit-iops none                  the disk as a whole has no limit of requests any more
 
-A change is in force at once and all or nothing: what is out of range or adds up to more than there is is refused.
-It stays until "meshctl flows reset" or the end of that meshfsd. A reload of the config (SIGHUP) leaves it alone, unless
-the new config has no room for it: then it is dropped and meshfsd's log tells. Prints what is in force then.
+A change takes effect at once. If a value is out of range, or if reservations and floor would be more than the whole
+disk, the command is refused and nothing changes. A change stays in force until "meshctl flows reset" or until meshfsd
+ends. A reload of the config (SIGHUP) keeps it, unless the change contradicts the new config. Then meshfsd drops the
+change and logs that. The command prints the settings that are in force after it.
 
-To make it permanent, write it into the config:
+To make a change permanent, write it into the config:
   [scheduler] system_floor = 0.3
   [[scheduler.flow]] node = "n2", class = "system", disk = "n1/disk0", weight = 2   (reservation, limit_iops,
                      limit_bytes_per_s; one key a line)
@@ -35,14 +37,14 @@ To make it permanent, write it into the config:
   [[node.disk]] limit_iops, limit_bytes_per_s  a disk's own limit
 """
 _RESET_EPILOG = """\
-Takes back every change "meshctl flows set" made at the disk; the config's settings are in force again.
-Prints what is in force then.
+Undo every change that "meshctl flows set" made at the disk, and return to the settings of the config.
+Print the settings that are then in force.
 """
 
 
 def add_parser(verbs: Subparsers) -> None:
     _add_set(verbs)
-    parser = verbs.add_parser("flows reset", help="back to what the config says", epilog=_RESET_EPILOG)
+    parser = verbs.add_parser("flows reset", help="return to the settings of the config", epilog=_RESET_EPILOG)
     _add_common(parser)
     parser.set_defaults(run=run_reset)
 
@@ -55,41 +57,57 @@ def _add_set(verbs: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_common(parser)
-    parser.add_argument("--flow", metavar="NODE[/CLASS]", help="whose I/O: app or system; without CLASS each of both")
+    parser.add_argument(
+        "--flow", metavar="NODE[/CLASS]", help="the flow to change; CLASS is app or system (default: each of both)"
+    )
     flow = parser.add_argument_group("settings of a flow (with --flow)")
     flow.add_argument(
-        "--weight", type=positive, metavar="W", help="share beside others of the class", default=argparse.SUPPRESS
+        "--weight",
+        type=positive,
+        metavar="W",
+        help="share relative to other flows of the class",
+        default=argparse.SUPPRESS,
     )
     flow.add_argument(
-        "--reservation", type=share, metavar="R", help="share it always gets: 0.1 or 10%%", default=argparse.SUPPRESS
+        "--reservation",
+        type=share,
+        metavar="R",
+        help="share that the flow always gets: 0.1 or 10%%",
+        default=argparse.SUPPRESS,
     )
     disk = parser.add_argument_group("settings of a disk (without --flow)")
     disk.add_argument(
         "--system-floor",
         type=share,
         metavar="F",
-        help="share kept for system I/O: 0.2 or 20%%",
+        help="share that is kept for system I/O: 0.2 or 20%%",
         default=argparse.SUPPRESS,
     )
-    both = parser.add_argument_group("settings of either")
+    both = parser.add_argument_group("settings of a flow or of a disk")
     both.add_argument(
-        "--limit-iops", type=limit, metavar="N|none", help="requests a second at most", default=argparse.SUPPRESS
+        "--limit-iops",
+        type=limit,
+        metavar="N|none",
+        help="at most so many requests per second",
+        default=argparse.SUPPRESS,
     )
     both.add_argument(
         "--limit-bytes",
         type=limit,
         dest="limit_bytes_per_s",
         metavar="N[K|M|G]|none",
-        help="bytes a second at most",
+        help="at most so many bytes per second",
         default=argparse.SUPPRESS,
     )
     parser.set_defaults(run=run_set)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("disk", metavar=f"DISK|{ALL}", help=f"NAME or NODE/NAME; {ALL}: every disk of the exporter")
+    parser.add_argument(
+        "disk", metavar=f"DISK|{ALL}", help=f"NAME or NODE/NAME, or {ALL} for every disk of the exporter"
+    )
     add_exporter_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="for programs: exact figures as JSON")
+    output.add_json(parser)
 
 
 def run_set(arguments: argparse.Namespace) -> int:
@@ -107,14 +125,14 @@ def settings(given: dict[str, Any]) -> dict[str, Any]:
     values = {key: given[key] for key in (*_FLOW_KEYS, "system_floor", *_LIMIT_KEYS) if key in given}
     flow = given["flow"]
     if not values:
-        raise ConfigError("nothing to set; see meshctl flows set --help")
+        raise ConfigError("no setting is given; meshctl flows set --help lists the settings")
     if flow is None:
         for key in _FLOW_KEYS:
             if key in values:
-                raise ConfigError(f"--{key} is a flow's; say whose with --flow NODE[/CLASS]")
+                raise ConfigError(f"--{key} is a setting of a flow; name the flow with --flow NODE[/CLASS]")
         return values
     if "system_floor" in values:
-        raise ConfigError("--system-floor is the disk's; give it without --flow")
+        raise ConfigError("--system-floor is a setting of the disk; give it without --flow")
     node, slash, io_class = flow.partition("/")
     if not node or (slash and io_class not in CLASSES):
         raise ConfigError(f"--flow {flow}: expected NODE, NODE/app or NODE/system")
@@ -140,10 +158,11 @@ def change(arguments: argparse.Namespace, request: dict[str, Any], wanted: dict[
 def one_exporter(arguments: argparse.Namespace, node: str) -> LocalExporter:
     """Return the exporter to change. Raises ConfigError if several exporters or none may be meant."""
     if node and any(name != node for name in arguments.node):
-        raise ConfigError(f"{arguments.disk} is a disk of {node}, not of {', '.join(arguments.node)}")
+        raise ConfigError(f"{arguments.disk} is a disk of {node}, but --node names {', '.join(arguments.node)}")
     found = exporters_here(arguments.config, [node] if node else arguments.node)
     if len(found) > 1:
-        raise ConfigError(f"whose {arguments.disk}? give one --node: {', '.join(item.node for item in found)}")
+        nodes = ", ".join(item.node for item in found)
+        raise ConfigError(f"{arguments.disk} may be a disk of several exporters; name one with --node: {nodes}")
     return found[0]
 
 

@@ -11,10 +11,10 @@ from meshfs.cluster.keys import Generated
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("keygen", help="make the missing key pairs of nodes; never overwrites")
+    parser = verbs.add_parser("keygen", help="make the missing key pairs of nodes; never overwrite a key")
     parser.add_argument("config", type=Path, help="the cluster's config file")
-    parser.add_argument("--node", action="append", metavar="NAME", help="only this node (may be repeated)")
-    parser.add_argument("--json", action="store_true", help="for programs: what was done for each node")
+    parser.add_argument("--node", action="append", metavar="NAME", help="make keys only for this node; may be repeated")
+    parser.add_argument("--json", action="store_true", help="print JSON with what was done for each node, for programs")
     parser.set_defaults(run=run)
 
 

@@ -22,8 +22,12 @@ PATH_CODES: Final = (*DISK_CODES, "path-", "io-")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("mountpoint", nargs="*", type=Path, help="which mounts; without, all there are")
-    parser.add_argument("--json", action="store_true", help="for programs: exact figures as JSON")
+    parser.add_argument("mountpoint", nargs="*", type=Path, help="the mount points (default: all of this machine)")
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON with exact figures, for programs")
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
@@ -92,9 +96,9 @@ def version_problems(who: str, answer: Answer) -> list[Problem]:
     version, program = status.version, status.program
     if version != STATUS_VERSION:
         found = "no version" if version is None else f"version {version}"
-        text = f"its status has {found}, expected {STATUS_VERSION}; use the meshctl of its installation"
+        text = f"its status has {found}, expected {STATUS_VERSION}; use the meshctl that was installed with it"
         return [Problem("version-unknown", Severity.ERROR, who, text)]
     if program not in ("", __version__):
-        text = f"it runs meshfs {program} and this is meshctl {__version__}; restart it if it was upgraded"
+        text = f"it runs meshfs {program}, but this is meshctl {__version__}; restart it if meshfs was upgraded"
         return [Problem("version-differs", Severity.WARNING, who, text)]
     return []

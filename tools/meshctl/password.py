@@ -9,7 +9,7 @@ from meshfs.cluster.keys import Keyring, has_private_key
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("password", help="print the password of one node at another's exporter")
+    parser = verbs.add_parser("password", help="print the password with which one node logs in to another")
     parser.add_argument("config", type=Path, help="the cluster's config file")
     parser.add_argument("--node", required=True, metavar="A", help="the node that logs in")
     parser.add_argument("--to", required=True, metavar="B", help="the node whose exporter it logs in to")

@@ -17,7 +17,9 @@ _WAITING = ("EXPORTER", "DISK", "WAITS", "FOR", "LEFT")
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("paths", help="the channels to every exporter, and what waits for one")
+    parser = verbs.add_parser(
+        "paths", help="show the channels to every exporter, and the calls that wait for an exporter"
+    )
     output.add_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -13,13 +13,14 @@ from meshfs.telemetry.problems import Problem, Severity
 from meshfs.telemetry.records import ReloadRecord
 
 _EPILOG = """\
-Nodes, their addresses, keys, [multichannel] and io_timeout_s change while the mesh is mounted; I/O in flight goes on.
-The cluster's name and security cannot: that is exit status 1. For an exporter: systemctl reload meshfsd@NODE
+Nodes, their addresses, keys, [multichannel] and io_timeout_s change while the mesh is mounted, and I/O in flight
+goes on. The cluster's name and security cannot change while it is mounted. If the config changes them, the exit status
+is 1. To make an exporter read its config again, run: systemctl reload meshfsd@NODE
 """
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("reload", help="have mounts read their config again", epilog=_EPILOG)
+    parser = verbs.add_parser("reload", help="make mounts read their config again", epilog=_EPILOG)
     output.add_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -29,7 +29,7 @@ from meshfs.telemetry.records import Record
 
 # The path at which the systemd units expect the config.
 CONFIG_DEFAULT: Final = Path("/etc/meshfs/cluster.toml")
-NO_MOUNT: Final = "no mesh is mounted here; mount one, or name an exporter with --config and --node"
+NO_MOUNT: Final = "no mesh is mounted on this machine; mount one, or name an exporter with --config and --node"
 
 __all__ = [
     "CONFIG_DEFAULT",
@@ -123,7 +123,7 @@ def exporters_here(config_path: Path, nodes: Sequence[str]) -> list[LocalExporte
         return [exporter(config, node) for node in dict.fromkeys(nodes)]
     found = exporters_running(config_path)
     if not found:
-        raise ConfigError(f"{config_path}: none of its exporters runs on this machine")
+        raise ConfigError(f"{config_path}: no exporter of this config runs on this machine; start meshfsd here")
     return found
 
 

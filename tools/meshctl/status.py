@@ -14,18 +14,22 @@ from meshfs.telemetry.records import ExporterRecord, MountRecord
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("status", help="show what is not well at the mounts and at this node's exporter")
+    parser = verbs.add_parser(
+        "status", help="show the state and the problems of the mounts and of this node's exporter"
+    )
     output.add_arguments(parser)
-    parser.add_argument("--config", type=Path, help="ask an exporter of this config instead of the mounts")
-    parser.add_argument("--node", metavar="NAME", help="whose exporter to ask (with --config); without, this host's")
+    parser.add_argument("--config", type=Path, help="ask an exporter of this config, and no mount")
+    parser.add_argument(
+        "--node", metavar="NAME", help="ask the exporter of this node (with --config; default: this host's)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.config is None and arguments.node is not None:
-        raise ConfigError("--node names an exporter of a config: give --config too")
+        raise ConfigError("--node names an exporter of a config; give --config as well")
     if arguments.config is not None and arguments.mountpoint:
-        raise ConfigError("--config asks an exporter, a mount point a mount: give one of the two")
+        raise ConfigError("--config asks an exporter, and a mount point asks a mount; give only one of the two")
     if arguments.config is not None:
         mounts, exporters = [], [ask_exporter(str(arguments.config), arguments.node)]
     else:

@@ -38,21 +38,27 @@ INTERVAL_S = 2.0
 INTERVAL_MIN_S = 0.1
 INTERVAL_MAX_S = 3600.0
 _EPILOG = """\
-Totals at the top: reads and writes of this node's own (local) and of other nodes' (remote) disks in the last interval,
-with how many of them took how many milliseconds. Rates are of the interval, P50 and P99 of the last minute.
-Without arguments it shows every mount and exporter of this machine. q or Ctrl-C ends it. With --count, with --json,
-and where the output is no terminal, it prints plain text.
+The totals at the top are the reads and writes of the last interval, at this node's own (local) and at other nodes'
+(remote) disks, and how many of them took how many milliseconds. Rates are of the interval. P50 and P99 are of the last
+minute. Without arguments, top shows every mount and exporter of this machine. The key q or Ctrl-C ends it. It prints
+plain text with --count, with --json, and if the output is no terminal.
 """
 
 
 def add_parser(verbs: Subparsers) -> None:
-    parser = verbs.add_parser("top", help="what mounts and exporters do, live", epilog=_EPILOG)
-    parser.add_argument("mountpoint", nargs="*", type=Path, help="which mounts")
-    parser.add_argument("--config", type=Path, help=f"show exporters of this config; {CONFIG_DEFAULT}")
-    parser.add_argument("--node", action="append", default=[], metavar="NAME", help="whose (may be repeated)")
-    parser.add_argument("--interval", type=interval, default=INTERVAL_S, metavar="S", help=f"{INTERVAL_S:g} s")
+    parser = verbs.add_parser("top", help="show live what mounts and exporters do", epilog=_EPILOG)
+    parser.add_argument("mountpoint", nargs="*", type=Path, help="the mount points to show")
+    parser.add_argument(
+        "--config", type=Path, help=f"show exporters of this config (with --node, default: {CONFIG_DEFAULT})"
+    )
+    parser.add_argument(
+        "--node", action="append", default=[], metavar="NAME", help="show the exporter of this node; may be repeated"
+    )
+    parser.add_argument(
+        "--interval", type=interval, default=INTERVAL_S, metavar="S", help="seconds between two looks (%(default)g)"
+    )
     parser.add_argument("--count", type=count, metavar="N", help="end after this many intervals")
-    parser.add_argument("--json", action="store_true", help="for programs: a line of JSON for every interval")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for every interval, for programs")
     parser.set_defaults(run=run)
 
 
@@ -109,7 +115,7 @@ def sources(arguments: argparse.Namespace) -> tuple[list[Path], list[LocalExport
     if os.path.lexists(CONFIG_DEFAULT):
         found += exporters_running(CONFIG_DEFAULT)
     if not points and not found:
-        raise ConfigError("no mesh is mounted and no exporter runs here; name one with --config and --node")
+        raise ConfigError("no mesh is mounted and no exporter runs on this machine; name one with --config and --node")
     return points, list(dict.fromkeys(found))
 
 

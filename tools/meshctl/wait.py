@@ -52,11 +52,11 @@ class MountSeen:
 
 def add_parser(verbs: Subparsers) -> None:
     parser = verbs.add_parser("wait", help="wait until disks can be used")
-    parser.add_argument("disk", nargs="+", metavar="DISK", help="its id, NODE/NAME, or its path in a mount")
+    parser.add_argument("disk", nargs="+", metavar="DISK", help="the disk's id, NODE/NAME, or its path in a mount")
     parser.add_argument(
-        "--timeout", type=seconds, default=WAIT_S, metavar="S", help="wait S seconds at most (default: %(default)g)"
+        "--timeout", type=seconds, default=WAIT_S, metavar="S", help="wait at most S seconds (default: %(default)g)"
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.set_defaults(run=run)
 
 

@@ -135,7 +135,7 @@ async def test_a_floor_is_set_and_told(exporter: Exporter, caplog: pytest.LogCap
     assert exporter.disks["disk0"].policy.system_floor == 0.3
     assert exporter.disks["disk1"].policy.system_floor == 0.2
     assert [record.message for record in caplog.records] == [
-        "disk disk0: at run time system_floor = 0.3, limit_iops = 500"
+        "disk disk0: changed at run time: system_floor = 0.3, limit_iops = 500"
     ]
 
 
@@ -150,9 +150,9 @@ async def test_a_flow_is_set_in_one_class_or_both(exporter: Exporter, caplog: py
     made = await exporter.set("disk1", **{"node": "n2", "class": "system", "limit_bytes_per_s": None})
     assert made["disks"][0]["flows"][1]["limit_bytes_per_s"] is None
     assert [record.message for record in caplog.records] == [
-        "2 disks: at run time n2/app, n2/system: weight = 4",
-        "disk disk1: at run time n2/system: limit_bytes_per_s = 1e+06",
-        "disk disk1: at run time n2/system: limit_bytes_per_s = none",
+        "2 disks: changed at run time: n2/app, n2/system: weight = 4",
+        "disk disk1: changed at run time: n2/system: limit_bytes_per_s = 1e+06",
+        "disk disk1: changed at run time: n2/system: limit_bytes_per_s = none",
     ]
 
 
@@ -207,8 +207,8 @@ async def test_a_flow_held_by_its_limit_is_not_compared() -> None:
 
 
 BAD: list[tuple[dict[str, object], str]] = [
-    ({}, 'nothing to do, expected "set": {...} or "reset": true'),
-    ({"set": {"weight": 1}, "reset": True}, "found both set and reset, expected only one of them"),
+    ({}, 'the request changes nothing, expected "set": {...} or "reset": true'),
+    ({"set": {"weight": 1}, "reset": True}, "the request has both set and reset, expected only one of them"),
     ({"reset": False}, "reset: found false, expected true"),
     ({"reset": 1}, "reset: found 1, expected true"),
     ({"disk": "disk7", "reset": True}, "there is no disk 'disk7', expected one of disk0, disk1"),

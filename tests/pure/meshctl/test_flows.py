@@ -121,7 +121,7 @@ def test_a_disk_that_is_not_there(exporters: Exporters, meshctl: Run) -> None:
     code, out, err = meshctl("disk9", "disk0")
     assert code == 1
     assert "disk n1/disk0" in out
-    assert err == "meshctl: disk disk9: no exporter asked has it\n"
+    assert err == "meshctl: disk disk9: no exporter that was asked has this disk\n"
 
 
 ODD: list[dict[str, Any]] = [
@@ -182,19 +182,22 @@ def test_an_exporter_of_before(exporters: Exporters, meshctl: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "none of its exporters runs on this machine"),
+        ([], "no exporter of this config runs on this machine"),
         (["--node", "n9"], "there is no node 'n9'"),
-        (["set", "disk0", "--weight", "2", "--flow", "n1"], "none of its exporters runs on this machine"),
-        (["set", "disk0"], "nothing to set"),
-        (["set", "disk0", "--weight", "2"], "say whose with --flow"),
-        (["set", "disk0", "--reservation", "0.2"], "say whose with --flow"),
+        (["set", "disk0", "--weight", "2", "--flow", "n1"], "no exporter of this config runs on this machine"),
+        (["set", "disk0"], "no setting is given"),
+        (["set", "disk0", "--weight", "2"], "name the flow with --flow"),
+        (["set", "disk0", "--reservation", "0.2"], "name the flow with --flow"),
         (["set", "disk0", "--flow", "n1", "--system-floor", "0.2"], "give it without --flow"),
         (["set", "disk0", "--flow", "n1/fast", "--weight", "2"], "expected NODE, NODE/app or NODE/system"),
         (["set", "disk0", "--flow", "n1/", "--weight", "2"], "expected NODE, NODE/app or NODE/system"),
         (["set", "disk0", "--flow", "/app", "--weight", "2"], "expected NODE, NODE/app or NODE/system"),
-        (["set", "n2/disk0", "--node", "n1", "--system-floor", "0.2"], "is a disk of n2, not of n1"),
+        (["set", "n2/disk0", "--node", "n1", "--system-floor", "0.2"], "is a disk of n2, but --node names n1"),
         (["set", "n9/disk0", "--system-floor", "0.2"], "there is no node 'n9'"),
-        (["reset", "disk0", "--node", "n1", "--node", "n2"], "whose disk0? give one --node: n1, n2"),
+        (
+            ["reset", "disk0", "--node", "n1", "--node", "n2"],
+            "disk0 may be a disk of several exporters; name one",
+        ),
     ],
 )
 def test_mistakes_of_the_caller(arguments: list[str], expected: str, meshctl: Run) -> None:

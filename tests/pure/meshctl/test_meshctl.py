@@ -262,7 +262,7 @@ def test_no_mount_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setattr(sources, "mount_points", list)
     code, _, err = run(capsys, "status")
     assert code == 2
-    assert "no mesh is mounted here" in err
+    assert "no mesh is mounted on this machine" in err
 
 
 def test_a_stuck_mount_is_given_up() -> None:
@@ -343,9 +343,9 @@ def test_an_exporter_that_does_not_answer(config_file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["status", "--node", "n1"], "give --config too"),
+        (["status", "--node", "n1"], "give --config as well"),
         (["status", "--config", "CONFIG"], "no node is named as this host"),
-        (["status", "--config", "CONFIG", "--node", "n1", "/mesh"], "give one of the two"),
+        (["status", "--config", "CONFIG", "--node", "n1", "/mesh"], "give only one of the two"),
         (["status", "--config", "CONFIG", "--node", "n9"], "there is no node 'n9'"),
         (["status", "--config", "/missing.toml", "--node", "n1"], "cannot read the config"),
         (["keygen", "CONFIG", "--node", "n9"], "there is no node 'n9'"),
