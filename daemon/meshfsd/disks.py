@@ -16,7 +16,8 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Config, DiskConfig
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_nodes import DiskConfig
 from meshfs.disk.base import Engine
 from meshfs.disk.discovery.scan import DiskFacts, scan_disk
 from meshfs.errors import ConfigError, DiskUnavailable, TookTooLong

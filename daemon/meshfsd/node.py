@@ -20,7 +20,8 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Config, NodeConfig
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.cluster.config_watch import LoadedConfig, read
 from meshfs.disk.base import Engine
 from meshfs.disk.engines.choice import choose_engine

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from meshfs.cluster.config import NodeConfig
+from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.errors import ConfigError
 from meshfs.exporter.serving.listener import Listener
 from meshfs.telemetry.metrics_place import MetricsPlace

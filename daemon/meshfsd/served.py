@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Config, DiskConfig, disk_id
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_nodes import DiskConfig, disk_id
 from meshfs.disk.absent import AbsentDisk
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.disk.file.disk import FileDisk

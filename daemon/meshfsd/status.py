@@ -1,7 +1,7 @@
 """Make the facts of an exporter's status document."""
 
 from meshfs import bugs
-from meshfs.cluster.config import NodeConfig
+from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session

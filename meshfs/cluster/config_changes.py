@@ -10,7 +10,8 @@ compared name by name.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
-from meshfs.cluster.config import Config, NodeConfig
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.model import Discipline
 
 #: The value of each setting, by (node or "", name).

@@ -91,6 +91,10 @@ class Table:
             self.fail(name, f"found {describe(value)}, expected a string that is not empty and has no NUL")
         return value
 
+    def path(self, name: str, default: str | None = None) -> Path:
+        """Return a path, which is relative to the folder of the file. Without a default, the key is required."""
+        return Path(os.path.normpath(self._source.path.parent / self.text(name, default)))
+
     def texts(self, name: str) -> list[str]:
         """Return an array of at least one string."""
         value = self._value(name, "an array of strings")

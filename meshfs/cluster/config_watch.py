@@ -13,8 +13,9 @@ from pathlib import Path
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Config, NodeConfig, load
+from meshfs.cluster.config import Config, load
 from meshfs.cluster.config_changes import Changes
+from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.cluster.keys import Keyring
 from meshfs.errors import ConfigError, TookTooLong
 from meshfs.loop.bounded import Bounded

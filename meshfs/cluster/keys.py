@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from meshfs.cluster.config import Config, NodeConfig
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.errors import KeyFileError
 from meshfs.limits import KEY_FILE_MAX_BYTES
 

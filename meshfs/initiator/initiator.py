@@ -11,7 +11,8 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import Config, NodeConfig
+from meshfs.cluster.config import Config
+from meshfs.cluster.config_nodes import NodeConfig
 from meshfs.cluster.keys import Keyring
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.attached.port_meter import PortMeter

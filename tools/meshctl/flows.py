@@ -7,7 +7,7 @@ from pathlib import Path
 from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
-from meshfs.cluster.config import disk_id
+from meshfs.cluster.config_nodes import disk_id
 from meshfs.telemetry.problems import Problem, Severity
 from meshfs.telemetry.records import CostRecord, FlowRecord, FlowsDiskRecord, FlowsRecord, PolicyRecord, WindowsRecord
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import disk_id
+from meshfs.cluster.config_nodes import disk_id
 from meshfs.disk.base import Op
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.initiator.attached.handle import Handle

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.cluster import config
-from meshfs.cluster.config import CLUSTER_KEYS, DISK_KEYS, MULTICHANNEL_KEYS, NODE_KEYS
+from meshfs.cluster import config, config_nodes
+from meshfs.cluster.config import CLUSTER_KEYS, MULTICHANNEL_KEYS
+from meshfs.cluster.config_nodes import DISK_KEYS, NODE_KEYS
 from meshfs.cluster.config_scheduler import FLOW_TABLE_KEYS, SCHEDULER_KEYS
 from meshfs.errors import ConfigError
 from meshfs.model import Access, Cache, FlowKey, IoClass, Security
@@ -26,7 +27,7 @@ def test_the_example(tmp_path: Path) -> None:
     assert [disk1.access_of(node) for node in ("n1", "n2")] == [Access.READ_WRITE, Access.READ_ONLY]
     assert (two.disks, two.port, two.socket) == ((), 4450, tmp_path / "run/n2.sock")
     assert loaded.node("n2") is two
-    assert config.disk_id("n1", "disk0") == "meshfs-n1-disk0"
+    assert config_nodes.disk_id("n1", "disk0") == "meshfs-n1-disk0"
 
 
 def example_of(page: str) -> str:

@@ -27,7 +27,8 @@ from typing import Final
 import trio
 
 from meshfs import limits
-from meshfs.cluster.config import Config, disk_id, load
+from meshfs.cluster.config import Config, load
+from meshfs.cluster.config_nodes import disk_id
 from meshfs.cluster.keys import Keyring
 from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.initiator import Initiator

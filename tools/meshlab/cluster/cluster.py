@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
-from meshfs.cluster.config import PORT_DEFAULT
+from meshfs.cluster.config_nodes import PORT_DEFAULT
 from meshlab.cluster.network import Host
 
 BIN: Final = Path(sys.executable).parent

@@ -17,7 +17,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.cluster.config import disk_id
+from meshfs.cluster.config_nodes import disk_id
 from meshfs.exporter.serving.listener import Listener
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.offered_disk import OfferedDisk
