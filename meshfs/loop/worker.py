@@ -18,7 +18,7 @@ which does nothing in a trio task.
 import enum
 import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
@@ -30,13 +30,25 @@ class Trap(enum.Enum):
 
 PARKED: Final = None
 
+W_contra = TypeVar("W_contra", contravariant=True)
+
+
+class WorkerOwner(Protocol[W_contra]):
+    """The code that starts workers. Its methods are called when a worker stops."""
+
+    def idle(self, worker: W_contra) -> None: ...
+
+    def wants_trio(self, worker: W_contra) -> None: ...
+
+    def ended(self, worker: W_contra, error: BaseException | None) -> None: ...
+
 
 class Worker:
     """One coroutine. It does not run before the first ``resume()``."""
 
     __slots__ = ("_coroutine", "_owner")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], owner: "WorkerOwner") -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], owner: WorkerOwner["Worker"]) -> None:
         self._coroutine = coroutine
         self._owner = owner
 
@@ -101,16 +113,6 @@ class Worker:
     def close(self) -> None:
         """End a worker that will not be resumed any more."""
         self._coroutine.close()
-
-
-class WorkerOwner(Protocol):
-    """The code that starts workers. Its methods are called when a worker stops."""
-
-    def idle(self, worker: Worker) -> None: ...
-
-    def wants_trio(self, worker: Worker) -> None: ...
-
-    def ended(self, worker: Worker, error: BaseException | None) -> None: ...
 
 
 running: Worker | None = None

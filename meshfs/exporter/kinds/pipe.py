@@ -8,7 +8,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.at_create import Creator, answer, check_not_deleted, takes_all
 from meshfs.exporter.kinds.kind import Kind, reply_to_ioctl
 from meshfs.exporter.kinds.srvsvc import ShareList
-from meshfs.exporter.state.open import OwningSession
+from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import AccessMask, CreateAction, Fsctl, NtStatus
 from meshfs.smb.messages import CreateRequest, FlushResponse, IoctlRequest
@@ -23,7 +23,7 @@ class PipeOpen(Kind):
     __slots__ = ("_output", "_reply_to")
 
     def __init__(
-        self, session: OwningSession, tree: Tree, file_id: int, name: str, reply_to: Callable[[bytes], bytes]
+        self, session: OwningSession[Open], tree: Tree, file_id: int, name: str, reply_to: Callable[[bytes], bytes]
     ) -> None:
         super().__init__(session, tree, file_id, int(AccessMask.READ_DATA | AccessMask.WRITE_DATA), name)
         self._reply_to = reply_to

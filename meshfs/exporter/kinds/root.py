@@ -13,7 +13,7 @@ from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_acces
 from meshfs.exporter.rules.dispositions import OVERWRITES
 from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.exporter.state.open import OwningSession
+from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import CreateAction, CreateDisposition, CreateOptions, NtStatus
 from meshfs.smb.info import FileFacts, NamePattern
@@ -29,7 +29,7 @@ class RootOpen(Kind):
     directory: DirectoryState
 
     def __init__(
-        self, session: OwningSession, tree: Tree, file_id: int, access: int, watched: dict[DirectoryState, None]
+        self, session: OwningSession[Open], tree: Tree, file_id: int, access: int, watched: dict[DirectoryState, None]
     ) -> None:
         super().__init__(session, tree, file_id, access, "")
         self.directory = DirectoryState()

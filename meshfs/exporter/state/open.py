@@ -13,7 +13,7 @@ node (`Holdings`) from its beginning until it is gone, and its tree has it in ``
 """
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.rules.channel_sequence import EarlierRequests
@@ -25,22 +25,29 @@ from meshfs.exporter.state.tree import Tree
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.info import OpenFacts
 
+O_contra = TypeVar("O_contra", contravariant=True)
 
-class OwningSession(Protocol):
+
+class OwningSession(Protocol[O_contra]):
     """The session of an open, as far as the open knows it.
 
     user       the node that is logged in
     holdings   what the node has at this exporter
-    opens      the opens by file id that requests can name
-    closing    the opens by file id that are closed and still have I/O at a disk
     serving    whether requests of the session are served
     """
 
     user: str
     holdings: Holdings
     serving: bool
-    opens: "dict[int, Open]"
-    closing: "dict[int, Open]"
+
+    def forget_open(self, opened: O_contra) -> None:
+        """Let no further request name the open, which is being closed."""
+
+    def keep_closing(self, opened: O_contra) -> None:
+        """Remember the open, which is closed and still has I/O at a disk."""
+
+    def forget_closing(self, opened: O_contra) -> None:
+        """Drop the open from those that `keep_closing` remembers, because nothing of it is at a disk any more."""
 
 
 class WaitingRequest(Protocol):
@@ -77,7 +84,7 @@ class Open:
 
     def __init__(
         self,
-        session: OwningSession,
+        session: OwningSession["Open"],
         tree: Tree,
         file_id: int,
         access: int,
@@ -159,6 +166,6 @@ class Open:
     def _end_waits(self, status: int) -> None:
         """Take it out of its session, and answer the requests that wait for it."""
         self.closing = True
-        self.session.opens.pop(self.file_id, None)
+        self.session.forget_open(self)
         for waiting in list(self.waits):
             waiting.end(status)

@@ -140,6 +140,18 @@ class Session:
             return None
         return opened
 
+    def forget_open(self, opened: Open) -> None:
+        """Let no further request name the open, which is being closed."""
+        self.opens.pop(opened.file_id, None)
+
+    def keep_closing(self, opened: Open) -> None:
+        """Remember the open, which is closed and still has I/O at a disk."""
+        self.closing[opened.file_id] = opened
+
+    def forget_closing(self, opened: Open) -> None:
+        """Drop the open from those that `keep_closing` remembers, because nothing of it is at a disk any more."""
+        del self.closing[opened.file_id]
+
     def add_tree(self, share: str, io_class: IoClass | None) -> Tree:
         """Connect the session to a share. Raises StatusError INSUFFICIENT_RESOURCES where it has too many trees."""
         if len(self.trees) >= limits.TREES_PER_SESSION_MAX:

@@ -19,7 +19,7 @@ from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.exporter.state.open import OwningSession
+from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import FlowKey
@@ -56,7 +56,13 @@ class DiskIo(Kind):
     __slots__ = ("disk", "flow", "processor", "readable", "requests", "turn", "writable", "write_through")
 
     def __init__(
-        self, session: OwningSession, tree: Tree, file_id: int, access: int, disk: OfferedDisk, processor: Processor
+        self,
+        session: OwningSession[Open],
+        tree: Tree,
+        file_id: int,
+        access: int,
+        disk: OfferedDisk,
+        processor: Processor,
     ) -> None:
         super().__init__(session, tree, file_id, access, disk.name, disk)
         self.disk = disk

@@ -9,7 +9,7 @@ from meshfs.exporter.kinds.disk.facts import disk_facts, with_disk
 from meshfs.exporter.kinds.disk.io import DiskIo
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.state.offered_disk import OfferedDisk
-from meshfs.exporter.state.open import OwningSession
+from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import Access
@@ -29,7 +29,7 @@ class DiskOpen(DiskIo):
 
     def __init__(
         self,
-        session: OwningSession,
+        session: OwningSession[Open],
         tree: Tree,
         file_id: int,
         access: int,
@@ -58,7 +58,7 @@ class DiskOpen(DiskIo):
             return
         self._end_waits(NtStatus.RANGE_NOT_LOCKED)
         self._then.append(then)
-        self.session.closing[self.file_id] = self
+        self.session.keep_closing(self)
         self.disk.begin_closing(self)
         for request in list(self.requests):
             self.cancel(request)
@@ -89,7 +89,7 @@ class DiskOpen(DiskIo):
         if not then:
             return
         disk = self.disk
-        del self.session.closing[self.file_id]
+        self.session.forget_closing(self)
         disk.remove_open(self)
         if self.excludes:
             disk.share_counts.remove(self.access, self.share_access)
