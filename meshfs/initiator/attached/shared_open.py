@@ -19,6 +19,13 @@ another attempt was answered, is such a write, too.
 
 Channels. The open belongs to the session, not to a channel: requests of it go out on all of them.
 
+Lost CREATEs. If a channel is lost before the reply to a CREATE, a new CREATE is sent on another channel. The open that
+the first one may have made then lasts as long as the session. A replay would find it, but SMB 3 allows one only for a
+CREATE that asks for a durable handle: the CreateGuid, by which an exporter finds the first open, is a field of that
+request (MS-SMB2 2.2.13.2.11, 3.2.7.1, 3.3.5.9.10). Exporters of meshfs have no durable handles. Another exporter may
+grant one, and an open that outlives its session would break the fence. The open that is left over does little harm:
+it shares the disk with everybody, nothing was ever sent in it, and it only counts among the node's opens.
+
 Replaced disks. When an open that is made again turns out to be of another device or image than the one before,
 everything that was opened before belongs to a disk that is no longer there. Its port then ends this shared open
 (`end`) and gives later handles another one: a handle never reads or writes two disks.
@@ -329,7 +336,7 @@ class SharedOpen:
         tree, latest = session.trees[self._io_class], self._disk.latest()
         writable = latest.access is Access.READ_WRITE
         # A reply that was lost on the way is not waited for, and an open whose reply comes late is closed. A CREATE
-        # that waits at the exporter is cancelled (liveness.py), and waits again.
+        # that still waits at the exporter is cancelled at the deadline (outstanding.py), and is sent again.
         deadline = trio.current_time() + self._disk.io_timeout_s
         try:
             file = await session.ask(
@@ -339,7 +346,7 @@ class SharedOpen:
                     latest.name,
                     writable=writable,
                     deadline=deadline,
-                    late=lambda late: self._disk.spawn(functools.partial(session.close_late, late)),
+                    late=functools.partial(self._close_late, session),
                 )
             )
             self._file = file
@@ -362,6 +369,11 @@ class SharedOpen:
         self.refusal, self._reported = None, ""
         self._ready = True
         self.update()
+
+    def _close_late(self, session: InitiatorSession, file: RemoteOpen) -> None:
+        """Close an open whose CREATE was answered after its deadline, within the bound of any other call."""
+        deadline = trio.current_time() + self._disk.io_timeout_s
+        self._disk.spawn(functools.partial(session.close_late, file, deadline))
 
     async def _refused(self, error: StatusError, session: InitiatorSession) -> None:
         if meaning(error.status) is Meaning.SESSION_LOST:

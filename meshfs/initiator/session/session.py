@@ -11,7 +11,6 @@ A session ends with its last channel; ``why`` says then how that channel ended.
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from math import inf
 from typing import Final, Self, TypeVar
 
@@ -118,10 +117,17 @@ class InitiatorSession:
                     raise
                 await trio.sleep(limits.RETRY_DELAY_MAX_S)
 
-    async def close_late(self, file: RemoteOpen) -> None:
-        """Close an open that was made when nobody waited for it any more: else it would last as long as the session."""
-        with suppress(ChannelLost, StatusError):
-            await self.ask(lambda channel: close_file(channel, file))
+    async def close_late(self, file: RemoteOpen, deadline: float) -> None:
+        """Close an open that was made when nobody waited for it any more: else it would last as long as the session.
+
+        If the exporter has not answered by the deadline, the open lasts as long as the session after all.
+        """
+        try:
+            await self.ask(lambda channel: close_file(channel, file, deadline))
+        except (ChannelLost, StatusError):
+            return
+        except TimeoutError:
+            logger.warning("the exporter does not answer the close of an open that came late; it may stay open there")
 
     def ended_by(self, status: int) -> None:
         """End the session after an answer whose ``status`` says that the exporter serves it no more.

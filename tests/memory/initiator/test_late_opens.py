@@ -2,14 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 
+from meshfs.initiator.session.requests import RemoteOpen
+from meshfs.initiator.session.session import InitiatorSession
+from meshfs.initiator.session.trees import TreeConnect
 from meshfs.limits import KIB
 from meshfs.model import IoClass
+from meshfs.smb.connection import Role
 from meshfs.smb.constants import Command
+from meshfs.smb.messages import EchoRequest, FileId
+from meshfs.smb.states import SESSION, Event, StateMachine
 from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair
+from meshlab.smb.scripted_exporter import Request, ScriptedExporter, scripted_channel
 from meshlab.smb.stalling import Relays
 
 IO_TIMEOUT_S = 0.3
@@ -91,3 +100,31 @@ async def test_a_refusal_that_is_told_late_changes_nothing(tmp_path: Path) -> No
                 assert not channel.why
                 assert names(pair) == [""]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_close_that_is_never_answered_ends_at_the_bound(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The exporter answers everything but CLOSE. The open stays there, and the channel and the session go on."""
+
+    def script(exporter: ScriptedExporter, request: Request) -> None:
+        if request.command not in (Command.CLOSE, Command.CANCEL):
+            exporter.answer(request)
+
+    machine = StateMachine(SESSION, Role.INITIATOR)
+    machine.happened(Event.SETUP)
+    machine.happened(Event.GRANTED)
+    credentials: Any = SimpleNamespace(machine=machine, security=SimpleNamespace(opener=None))
+    file = RemoteOpen(TreeConnect(5, "disks"), FileId(1, 2), 0)
+    async with scripted_channel(script) as (channel, exporter):
+        session = InitiatorSession(credentials, {}, file, lambda *_: None)
+        session.add(channel)
+        # The reply grants the credit that the probes of a silent exporter need.
+        await channel.request(Command.ECHO, EchoRequest().pack())
+        start_s = trio.current_time()
+        await session.close_late(file, start_s + 30)
+        assert 30 <= trio.current_time() - start_s <= 31
+        commands = [request.command for request in exporter.requests if request.command != Command.ECHO]
+        assert commands == [Command.CLOSE, Command.CANCEL]
+        assert not session.why
+        assert "may stay open there" in caplog.text
