@@ -1,9 +1,8 @@
 """One opener's use of a disk: read, write, zero and flush, each of which ends within the bound.
 
-The hot path stands twice, in ``read`` and in ``write``, on purpose: a common body would cost every request a further
-call. It sends the first attempt of a request that fits into one message, or into one message for each of several
-channels. Everything else is common and slow: waiting for the exporter, clipping at the disk's end, taking a long
-request apart, sending again what was lost (attempts.py).
+`Handle._transfer` is the hot path of reads and writes. It sends the first attempt of a request that fits into one
+message, or into one message for each of several channels. Everything else is slow: to wait for the exporter, to clip
+at the disk's end, to take a long request apart, to send again what was lost (attempts.py).
 
 A zeroing is a write without bytes. Everything that holds of a write holds of it: what is lost with a channel goes
 again, what was given up is fenced, and it is on the disk for good after the next flush.
@@ -12,13 +11,13 @@ again, what was given up is fenced, and it is on the disk for good after the nex
 import errno
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 import trio
 
 from meshfs import limits
-from meshfs.errors import ChannelLost, RemoteProtocolError
+from meshfs.errors import RemoteProtocolError
 from meshfs.initiator.attached import shared_open
 from meshfs.initiator.attached.attempts import Attempts
 from meshfs.initiator.attached.outcomes import NOT_EXECUTED, Earlier, MayHaveBeenExecuted, Over
@@ -27,15 +26,14 @@ from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Reply, Slot
 from meshfs.initiator.session.balance import SPLIT_MIN_BYTES
 from meshfs.initiator.session.commands import only_disk, start_query_disks, start_zero
-from meshfs.initiator.session.split import SplitRequest
+from meshfs.initiator.session.split import Parts, SplitRequest, start_parts
 from meshfs.loop.worker import enter_trio
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import FlushRequest, ZeroData
 
 logger = logging.getLogger(__name__)
 
-#: Which channel takes how many bytes of a request that goes in parts.
-Parts = Sequence[tuple[Channel, int]]
+Data = bytes | bytearray | memoryview
 
 
 class PortOfHandles(shared_open.PortOfOpens, Protocol):
@@ -73,63 +71,114 @@ class Handle:
         #: Acknowledged writes of this handle were lost, and its user does not know yet.
         self.lost = False
 
-    async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview:
-        """At most ``size`` bytes, b"" at the end; valid until the calling task yields to trio.
+    def read(self, offset: int, size: int) -> Coroutine[Any, Any, Data]:
+        """Read at most ``size`` bytes, b"" at the end. The data is valid until the calling task yields to trio.
 
         OSError; TimeoutError (ETIMEDOUT) when the bound passed.
         """
-        shared, port = self._shared, self._port
+        return self._transfer(offset, size, None, False)
+
+    def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> Coroutine[Any, Any, int]:
+        """Write, and return the count written: less than asked only at the disk's end. ENOSPC behind it. OSError."""
+        return self._transfer(offset, len(data), data, write_through)
+
+    async def _transfer(self, offset: int, size: int, data: bytes | memoryview | None, write_through: bool) -> Any:
+        """Write ``data``, or read ``size`` bytes if it is None."""
+        shared, port, reads = self._shared, self._port, data is None
         start_s = trio.current_time()
         deadline = start_s + port.io_timeout_s
         session = shared.session
         channel = None if session is None else session.pick(size, start_s)
+        earlier: Earlier = NOT_EXECUTED
         try:
             if (
                 session is not None
                 and channel is not None
-                and 0 < size <= shared.read_max_bytes
+                and 0 < size <= (shared.read_max_bytes if reads else shared.write_max_bytes)
                 and offset + size <= port.info.size_bytes
+                and (reads or self._writable)
             ):
                 sent: Slot | SplitRequest | None = None
                 file_id = shared.file_id
                 try:
                     parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
                     if parts:
-                        sent = _in_parts(
-                            parts,
-                            SplitRequest(size),
-                            functools.partial(self._start_read, offset=offset, deadline=deadline),
-                        )
+                        sent = self._start_parts(parts, offset, size, data, deadline, write_through)
                     else:
                         lane = shared.lanes.get(channel) or shared.lane(channel)
-                        sent = channel.start_read(shared.tree_id, file_id, offset, size, deadline, lane)
-                    data: bytes | bytearray | memoryview = await sent
+                        if data is None:
+                            sent = channel.start_read(shared.tree_id, file_id, offset, size, deadline, lane)
+                        else:
+                            sent = channel.start_write(
+                                shared.tree_id, file_id, offset, data, deadline, lane, write_through=write_through
+                            )
+                    result: Any = await sent
                 except BaseException as error:
                     outcome = self._attempts.failed(error, channel, file_id, sent)
                     if isinstance(outcome, Over):
                         outcome.end()
+                    earlier = outcome
                 else:
-                    if len(data) != size:
-                        raise _short(len(data), size, offset)
-                    port.answers.last_s = now = trio.current_time()
-                    port.meter.read(size, start_s, now)
-                    return data
-            data = await self._read_slowly(offset, size, deadline)
+                    if not (reads or write_through):
+                        self.last_write_seq = port.write_seq = port.write_seq + 1
+                    if (len(result) if reads else result) == size:
+                        port.answers.last_s = now = trio.current_time()
+                        (port.meter.read if reads else port.meter.wrote)(size, start_s, now)
+                        return result
+            if data is None:
+                result = await self._read_slowly(offset, size, deadline)
+            else:
+                result = await self._write_slowly(offset, memoryview(data), deadline, write_through, earlier)
         except OSError as error:
-            self._failed(error, start_s, port.meter.failed_read)
+            self._failed(error, start_s, port.meter.failed_read if reads else port.meter.failed_write)
             raise
         port.answers.last_s = now = trio.current_time()
-        port.meter.read(len(data), start_s, now)
-        return data
+        (port.meter.read if reads else port.meter.wrote)(len(result) if reads else result, start_s, now)
+        return result
 
-    def _start_read(self, channel: Channel, begin: int, length: int, offset: int, deadline: float) -> Slot:
-        """Start a part of the read at ``offset``: ``length`` bytes from ``begin`` of the whole on."""
-        shared = self._shared
-        return channel.start_read(
-            shared.tree_id, shared.file_id, offset + begin, length, deadline, shared.lane(channel)
-        )  # fmt: skip
+    def _start_parts(
+        self,
+        parts: Parts,
+        offset: int,
+        size: int,
+        data: bytes | memoryview | None,
+        deadline: float,
+        write_through: bool,
+    ) -> SplitRequest:
+        """Start a transfer in parts: which channel takes how many bytes."""
+        whole = None if data is None else memoryview(data)
+        start = functools.partial(
+            self._start, offset=offset, data=whole, deadline=deadline, write_through=write_through
+        )
+        return start_parts(parts, SplitRequest(size if data is None else 0), start)
 
-    async def _read_slowly(self, offset: int, size: int, deadline: float) -> bytes | bytearray | memoryview:
+    def _start(
+        self,
+        channel: Channel,
+        begin: int,
+        length: int,
+        offset: int,
+        data: memoryview | None,
+        deadline: float,
+        write_through: bool = False,
+        replay: bool = False,
+    ) -> Slot:
+        """Start a part of the transfer at ``offset``: at most ``length`` bytes from ``begin`` of the whole on."""
+        shared, lane = self._shared, self._shared.lane(channel)
+        if data is None:
+            return channel.start_read(shared.tree_id, shared.file_id, offset + begin, length, deadline, lane)
+        return channel.start_write(
+            shared.tree_id,
+            shared.file_id,
+            offset + begin,
+            data[begin : begin + length],
+            deadline,
+            lane,
+            write_through=write_through,
+            replay=replay,
+        )
+
+    async def _read_slowly(self, offset: int, size: int, deadline: float) -> Data:
         """Wait for the exporter, clip at the disk's end, and split what is too large for one request."""
         await enter_trio()
         self._check_open()
@@ -152,82 +201,12 @@ class Handle:
         def start(channel: Channel, _: bool) -> Slot:
             nonlocal size
             size = min(end - offset, shared.read_max_bytes)
-            return self._start_read(channel, 0, size, offset, deadline)
+            return self._start(channel, 0, size, offset, None, deadline)
 
         data: bytes | memoryview = await self._attempts.again("read", deadline, start, end - offset)
         if len(data) != size:
             raise _short(len(data), size, offset)
         return data
-
-    async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int:
-        """The count written, less than asked only at the disk's end; ENOSPC behind it. OSError."""
-        shared, port, size = self._shared, self._port, len(data)
-        start_s = trio.current_time()
-        deadline = start_s + port.io_timeout_s
-        session = shared.session
-        channel = None if session is None else session.pick(size, start_s)
-        earlier: Earlier = NOT_EXECUTED
-        try:
-            if (
-                session is not None
-                and channel is not None
-                and 0 < size <= shared.write_max_bytes
-                and offset + size <= port.info.size_bytes
-                and self._writable
-            ):
-                sent: Slot | SplitRequest | None = None
-                file_id = shared.file_id
-                try:
-                    parts = session.split(size, start_s) if size >= SPLIT_MIN_BYTES else None
-                    if parts:
-                        start = functools.partial(
-                            self._start_write, offset=offset, data=memoryview(data), deadline=deadline,
-                            write_through=write_through,
-                        )  # fmt: skip
-                        sent = _in_parts(parts, SplitRequest(), start)
-                    else:
-                        lane = shared.lanes.get(channel) or shared.lane(channel)
-                        sent = channel.start_write(
-                            shared.tree_id, file_id, offset, data, deadline, lane, write_through=write_through
-                        )
-                    count: int = await sent
-                except BaseException as error:
-                    outcome = self._attempts.failed(error, channel, file_id, sent)
-                    if isinstance(outcome, Over):
-                        outcome.end()
-                    earlier = outcome
-                else:
-                    if not write_through:
-                        self.last_write_seq = port.write_seq = port.write_seq + 1
-                    if count == size:
-                        port.answers.last_s = now = trio.current_time()
-                        port.meter.wrote(size, start_s, now)
-                        return count
-            count = await self._write_slowly(offset, memoryview(data), deadline, write_through, earlier)
-        except OSError as error:
-            self._failed(error, start_s, port.meter.failed_write)
-            raise
-        port.answers.last_s = now = trio.current_time()
-        port.meter.wrote(count, start_s, now)
-        return count
-
-    def _start_write(
-        self,
-        channel: Channel,
-        begin: int,
-        length: int,
-        offset: int,
-        data: memoryview,
-        deadline: float,
-        write_through: bool,
-        replay: bool = False,
-    ) -> Slot:
-        """Start a part of the write at ``offset``: at most ``length`` bytes of ``data`` from ``begin`` on."""
-        shared, part = self._shared, data[begin : begin + length]
-        return channel.start_write(
-            shared.tree_id, shared.file_id, offset + begin, part, deadline, shared.lane(channel),
-            write_through=write_through, replay=replay,
-        )  # fmt: skip
 
     async def _write_slowly(
         self, offset: int, data: memoryview, deadline: float, write_through: bool, earlier: Earlier
@@ -250,9 +229,7 @@ class Handle:
         shared, port, done = self._shared, self._port, 0
 
         def start(channel: Channel, replay: bool) -> Slot:
-            return self._start_write(
-                channel, done, shared.write_max_bytes, offset, data, deadline, write_through, replay
-            )
+            return self._start(channel, done, shared.write_max_bytes, offset, data, deadline, write_through, replay)
 
         while done < len(data):
             done += await self._attempts.again("write", deadline, start, len(data) - done, earlier)
@@ -393,19 +370,6 @@ class Handle:
         if not self._closed:
             self._closed = True
             await self._shared.remove(self)
-
-
-def _in_parts(parts: Parts, group: SplitRequest, start: Callable[[Channel, int, int], Slot]) -> SplitRequest:
-    """Start every part: ``start`` gets its channel, where it begins in the whole, and its length."""
-    begin = 0
-    for channel, length in parts:
-        try:
-            group.add(start(channel, begin, length), begin)
-        except ChannelLost as error:
-            group.fail(error)
-            break
-        begin += length
-    return group
 
 
 def _next_zero_bytes(size: int, took_s: float, io_timeout_s: float) -> int:

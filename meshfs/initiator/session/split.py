@@ -11,15 +11,19 @@ several errors that is the one after which most may still happen:
 A caller that is cancelled leaves the parts behind, as it leaves a slot.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
 from meshfs.errors import ChannelLost
+from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.channel.slots import Slot, resume
 from meshfs.loop import worker
 from meshfs.loop.worker import PARKED, Worker
+
+#: Which channel takes how many bytes of a request.
+Parts = Sequence[tuple[Channel, int]]
 
 
 class SplitRequest:
@@ -105,6 +109,19 @@ class SplitRequest:
         for slot in self.slots:
             slot.task = None
         return Abort.SUCCEEDED
+
+
+def start_parts(parts: Parts, group: SplitRequest, start: Callable[[Channel, int, int], Slot]) -> SplitRequest:
+    """Start every part: ``start`` gets its channel, where the part begins in the whole, and its length."""
+    begin = 0
+    for channel, length in parts:
+        try:
+            group.add(start(channel, begin, length), begin)
+        except ChannelLost as error:
+            group.fail(error)
+            break
+        begin += length
+    return group
 
 
 def _weight(error: BaseException) -> int:

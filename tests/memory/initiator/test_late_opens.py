@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from meshfs.initiator.session.requests import RemoteOpen
+from meshfs.initiator.session.commands import RemoteOpen
 from meshfs.initiator.session.session import InitiatorSession
 from meshfs.initiator.session.trees import TreeConnect
 from meshfs.limits import KIB
@@ -16,7 +16,7 @@ from meshfs.model import IoClass
 from meshfs.smb.connection import Role
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest, FileId
-from meshfs.smb.states import SESSION, Event, StateMachine
+from meshfs.smb.states import SESSION, SmbEvent, StateMachine
 from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair
 from meshlab.smb.scripted_exporter import Request, ScriptedExporter, scripted_channel
 from meshlab.smb.stalling import Relays
@@ -112,8 +112,8 @@ async def test_a_close_that_is_never_answered_ends_at_the_bound(
             exporter.answer(request)
 
     machine = StateMachine(SESSION, Role.INITIATOR)
-    machine.happened(Event.SETUP)
-    machine.happened(Event.GRANTED)
+    machine.happened(SmbEvent.SETUP)
+    machine.happened(SmbEvent.GRANTED)
     credentials: Any = SimpleNamespace(machine=machine, security=SimpleNamespace(opener=None))
     file = RemoteOpen(TreeConnect(5, "disks"), FileId(1, 2), 0)
     async with scripted_channel(script) as (channel, exporter):
