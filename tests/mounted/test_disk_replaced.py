@@ -13,6 +13,7 @@ import pytest
 from meshfs.limits import MIB
 from meshlab.cluster.cluster import LocalCluster
 from support.commands import run, until
+from support.direct import errno_of
 
 pytestmark = pytest.mark.mounted
 
@@ -64,15 +65,6 @@ class Replaceable:
 @pytest.fixture
 def mesh(new_cluster: NewCluster) -> Replaceable:
     return Replaceable(new_cluster(io_timeout_s=5))
-
-
-def errno_of(call: Callable[[], object]) -> int:
-    """0, or the errno of the call."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def direct(byte: bytes = b"x") -> mmap.mmap:

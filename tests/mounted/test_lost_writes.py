@@ -15,6 +15,7 @@ import pytest
 from meshfs.limits import MIB
 from meshlab.cluster.cluster import LocalCluster, LocalDisk
 from support.commands import run
+from support.direct import errno_of
 
 pytestmark = pytest.mark.mounted
 
@@ -61,11 +62,7 @@ def failing(tmp_path: Path) -> Iterator[FailingFile]:
 
 
 def errno_of_fsync(fd: int) -> int:
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        return error.errno or -1
-    return 0
+    return errno_of(lambda: os.fsync(fd))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

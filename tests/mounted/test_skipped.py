@@ -22,6 +22,7 @@ from meshfs.limits import KIB, MIB
 from meshlab.cluster.cluster import LocalCluster
 from meshlab.fakes.file_disks import SMALL_ENGINES, running
 from support.commands import run
+from support.direct import errno_of
 
 pytestmark = pytest.mark.mounted
 
@@ -207,15 +208,6 @@ def opener(remote: Path) -> Iterator[int]:
     fd = os.open(remote, os.O_RDWR | os.O_TRUNC)
     yield fd
     os.close(fd)
-
-
-def errno_of(call: Callable[[], object]) -> int:
-    """0, or the errno of the call."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def test_the_writer_and_others_read_zeros_at_once(remote: Path, opener: int) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from meshfs.smb.constants import NtStatus
 from meshlab.smb.frames import FrameSplitter, Message, messages
 from meshlab.smb.proxy import Held, Hold, Proxy, Unanswered
 from support.commands import fio
+from support.direct import errno_of
 from support.stamps import BLOCK_BYTES, StampedLoad
 from support.two_paths import TwoPaths, exporter_alone, fio_load, two_paths
 
@@ -227,14 +228,6 @@ def test_lost_unflushed_writes_are_told_once_by_fsync(tmp_path: Path) -> None:
         pair.await_both()
         for fd in fds:
             os.close(fd)
-
-
-def errno_of(call: Callable[[], object]) -> int:
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def starter(folder: Path) -> str:

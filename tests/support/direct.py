@@ -1,10 +1,19 @@
-"""Single reads and writes past the page cache, which give their errno instead of raising."""
+"""Calls that return their errno instead of raising OSError, among them single reads and writes past the page cache."""
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def errno_of(call: Callable[[], object]) -> int:
+    """Return the errno that the call fails with, or 0 if the call succeeds."""
+    try:
+        call()
+    except OSError as error:
+        return error.errno or -1
+    return 0
 
 
 def read_errno(disk: Path | int, offset: int, size: int = 4096) -> int:
