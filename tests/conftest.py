@@ -18,8 +18,8 @@ from support.run_folder import RunFolder
 from support.same_cases import leave_out_constants_of_modules
 
 FUZZ_CASES_DEFAULT = 100_000
-# Node ids (or their beginnings) that may be skipped on a machine that lacks what they need,
-# each with the reason. Any other skip fails the run, so that nothing is left out silently.
+# Node ids (or their beginnings) that a machine may skip if it lacks what they need, each with the reason. Any other
+# skip fails the run, so that no test is left out silently.
 SKIPS_EXPECTED: dict[str, str] = {
     "tests/network/test_meshfsd.py::test_the_unit_is_sound": "systemd is not everywhere, least in containers",
     "tests/systemd/": "neither is it, nor the right to boot one in namespaces of its own",
@@ -28,10 +28,10 @@ SKIPS_EXPECTED: dict[str, str] = {
 # Room for the largest blocks (8 MiB) at some depth.
 MESH_DISK_BYTES = 128 * MIB
 
-#: Set by tools/guest for what runs in its guest.
+#: tools/guest sets this variable for what runs in its guest.
 IN_GUEST = "MESHFS_GUEST" in os.environ
 
-#: Holds the sitecustomize of every process that tests start.
+#: The folder of the sitecustomize of every process that tests start.
 RECORDING = Path(__file__).parent / "support" / "recording"
 TOOLS = Path(__file__).parents[1] / "tools"
 REPEATS_SHOWN_MAX = 20
@@ -40,7 +40,8 @@ _NONCES = pytest.StashKey[Path]()
 _skipped: list[str] = []
 _repeats: list[nonces.Repeat] = []
 
-# The same cases in every run: a new one that fails is found by --hypothesis-profile=explore, not by somebody's commit.
+# Every run has the same cases. A new case that fails is found by --hypothesis-profile=explore, and not by an unrelated
+# commit.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("explore", settings.get_profile("default"))
 settings.load_profile("same")
@@ -59,7 +60,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of tests/guest outside the guest: they remove disks and need a kernel that has them."""
+    """Leave out the tests of tests/guest outside the guest.
+
+    They remove disks, and need a kernel that can do that.
+    """
     if IN_GUEST:
         return
     for_guest = [item for item in items if item.get_closest_marker("guest")]
@@ -69,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _recorded(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leave out what a test signs or encrypts that has keys of its own and takes a nonce as often as it likes."""
+    """Record no nonces of a test that is marked free_nonces, because it repeats nonces of its own keys."""
     with nonces.off() if request.node.get_closest_marker("free_nonces") else nullcontext():
         yield
 
@@ -91,10 +95,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record the nonces of this process and of all that it starts; processes of other users write there, too.
+    """Record the nonces of this process and of all that it starts. Processes of other users write to the folder, too.
 
     A shell starts commands in the background with SIGINT ignored, and their children inherit that. Some tests send
-    SIGINT, so it gets its usual handler here.
+    SIGINT, and therefore it gets its usual handler here.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--hypothesis-profile") != "explore":
@@ -133,7 +137,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def new_cluster(tmp_path: Path) -> Iterator[Callable[..., LocalCluster]]:
-    """Make a cluster of the test's own, with the keyword arguments of LocalCluster; ended after the test."""
+    """Make a cluster for the test, with the keyword arguments of LocalCluster. The cluster ends after the test."""
     with ExitStack() as stack:
 
         def make(label: str = "c", **settings: Any) -> LocalCluster:
@@ -144,7 +148,7 @@ def new_cluster(tmp_path: Path) -> Iterator[Callable[..., LocalCluster]]:
 
 @pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Three nodes that stay up for all tests that break nothing, each with its mount; n3 has no disks.
+    """Yield three nodes with a mount each, which stay up for all tests that break nothing. n3 has no disks.
 
     n1: direct (image, cache none), cached (image, cache writeback), device (loop device)
     n2: direct
@@ -170,7 +174,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 @contextmanager
 def _checked(folder: Path, **settings: Any) -> Iterator[LocalCluster]:
-    """End it all, keep the logs, and fail when one of them has a traceback."""
+    """Yield a cluster. At its end, keep the logs, and fail if one of them has a traceback."""
     try:
         with LocalCluster(folder, **settings) as cluster:
             yield cluster

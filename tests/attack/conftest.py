@@ -10,7 +10,7 @@ import pytest
 from support.attack_stage import OWNER, Row, Stage, attacked_cluster, table
 from support.nonces import FOLDER_VARIABLE
 
-#: For so long an honest session is measured, in the short form and in the long one.
+#: How long an honest session is measured, in the short form and in the long form.
 SECONDS_SHORT, SECONDS_LONG = 1.0, 8.0
 FRAMES_SHORT, FRAMES_LONG = 3_000, 60_000
 #: A fuzz of a million frames takes minutes, and an hour on a busy machine.
@@ -21,7 +21,7 @@ Make = Callable[[str], Stage]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of the long form, or give them the time that they take."""
+    """Leave out the tests of the long form, or give them the time that they need."""
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in mine:
         item.add_marker("attack")
@@ -50,7 +50,7 @@ def long(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def _unrecorded(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Record no nonces where figures are wanted, as that costs time and memory, nor those of another version."""
+    """Record no nonces of another version, nor where figures are wanted, because recording costs time and memory."""
     options = ("--attack", "--attack-seconds", "--attack-exporter")
     with pytest.MonkeyPatch.context() as patch:
         if any(pytestconfig.getoption(option) for option in options):
@@ -67,7 +67,7 @@ def frames(pytestconfig: pytest.Config, long: bool) -> int:
 def stages(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, long: bool, _unrecorded: None
 ) -> Iterator[Make]:
-    """Gives the stage of a `security`. It is made when it is first asked for, and anew when its exporter has ended."""
+    """Give the stage of a `security`. The stage is made at the first call, and again after its exporter has ended."""
     made: dict[str, Stage] = {}
     seconds = pytestconfig.getoption("--attack-seconds") or (SECONDS_LONG if long else SECONDS_SHORT)
     with ExitStack() as stack:
@@ -88,13 +88,13 @@ def stages(
 
 @pytest.fixture
 def stage(stages: Make) -> Iterator[Stage]:
-    """A stage of signed sessions. When the test ends, its attackers are killed."""
+    """Give a stage of signed sessions. When the test ends, its attackers are killed."""
     yield from _whole(stages("sign"))
 
 
 @pytest.fixture(params=["sign", "encrypt"])
 def secured(stages: Make, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """A stage of signed sessions, then one of encrypted sessions."""
+    """Give a stage of signed sessions, and then one of encrypted sessions."""
     yield from _whole(stages(request.param))
 
 

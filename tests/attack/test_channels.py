@@ -1,4 +1,4 @@
-"""What somebody on the way does with messages that were recorded, over real sockets: replays, injections, CANCEL."""
+"""An attacker on the way replays recorded messages, injects messages and cancels requests, over real sockets."""
 
 from contextlib import ExitStack, suppress
 
@@ -39,10 +39,10 @@ def logged_in(stage: Stage, stack: ExitStack, *, to_be_bound: bool = False) -> S
 
 
 def test_a_replayed_bind_never_has_two_messages_signed_under_one_nonce(stage: Stage) -> None:
-    """A bind's NEGOTIATE and first SESSION_SETUP, recorded and sent again from elsewhere.
+    """The attacker records a bind's NEGOTIATE and first SESSION_SETUP, and sends them again from elsewhere.
 
-    With AES-GMAC the message id is the nonce: two different messages that have the same one, and good signatures of
-    the session's key, give the key of the hash away.
+    With AES-GMAC the message id is the nonce. Two different messages with the same id and good signatures of the
+    session's key reveal the key of the hash.
     """
     with ExitStack() as stack:
         session = logged_in(stage, stack, to_be_bound=True)
@@ -56,7 +56,7 @@ def test_a_replayed_bind_never_has_two_messages_signed_under_one_nonce(stage: St
         answers += [replayed(stage, recorder.frames, message_id) for _ in range(REPLAYS)]
         assert session.session_security is not None
         signed = {reply.view for reply in answers if reply and signed_by_session(reply, session)}
-        # The bind itself, which is not a repeat, is answered with the session's signature.
+        # The bind itself is no repeat, and its answer has the session's signature.
         assert len(signed) == 1, f"{len(signed)} different messages signed under message id {message_id}"
         assert session.call(Command.ECHO, EchoRequest().pack()).status == 0, "the session itself goes on"
 
@@ -101,7 +101,7 @@ def signed_by_session(reply: Reply, session: SocketInitiator) -> bool:
 @pytest.mark.parametrize("named", ["async", "message"])
 @pytest.mark.parametrize("whose", ["no-session", "foreign-session", "own-session"])
 def test_an_unsigned_cancel_is_not_obeyed(secured: Stage, whose: str, named: str) -> None:
-    """Neither with a session that the connection does not have, nor with its own but without its signature."""
+    """The exporter ignores a CANCEL of a session that the connection lacks, and an unsigned one of its own session."""
     with ExitStack() as stack:
         session, other = logged_in(secured, stack), logged_in(secured, stack)
         root = session.open("", READ)
@@ -121,7 +121,7 @@ def test_an_unsigned_cancel_is_not_obeyed(secured: Stage, whose: str, named: str
             + EchoRequest().pack()
         )
         session.socket.sendall(framed(cancel))
-        # The exporter may end the connection for it; it must not answer the request as cancelled.
+        # The exporter may end the connection. It must not answer the request as cancelled.
         with suppress(*GONE):
             session.call(Command.ECHO, EchoRequest().pack())
         assert not [reply for reply in session.replies if reply.message_id == watch], "the request was cancelled"
@@ -137,7 +137,7 @@ def second_channel(stage: Stage, session: SocketInitiator, stack: ExitStack) -> 
 
 
 def old_and_new(session: SocketInitiator, opened: int) -> tuple[int, bytes]:
-    """Write OLD, then NEW at the same place; the message id of the former, and its frame."""
+    """Write OLD, then NEW at the same place. Return the message id and the frame of the write of OLD."""
     message_id, frame = session.pack(Command.WRITE, write_body(opened, 0, OLD))
     recorded = bytes(frame)
     session.deliver(recorded)
@@ -147,12 +147,12 @@ def old_and_new(session: SocketInitiator, opened: int) -> tuple[int, bytes]:
 
 
 def test_a_sealed_write_of_one_channel_is_not_carried_out_on_another(encrypted: Stage) -> None:
-    """An old write must not land over a newer one, whoever sends it again, on whichever channel."""
+    """Nobody may make an old write land over a newer one by sending it again on any channel."""
     with ExitStack() as stack:
         session = logged_in(encrypted, stack, to_be_bound=True)
         channel = second_channel(encrypted, session, stack)
         opened = session.open(ATTACKED)
-        # The recorded message's id has to be one that the other channel may use next.
+        # The recorded message's id must be one that the other channel may use next.
         channel.skip_ids(session.next_id)
         assert channel.next_id == session.next_id
         message_id, recorded = old_and_new(session, opened)
@@ -172,6 +172,6 @@ def test_a_recorded_write_is_not_carried_out_again_on_its_own_channel(secured: S
 
 
 def unanswered_or_refused(client: SocketInitiator, message_id: int) -> None:
-    """Wait until the exporter has done with what was sent: it closed the connection, or answered something."""
+    """Wait until the exporter has finished with what was sent: it closed the connection, or answered."""
     with suppress(*GONE):
         assert client.take(message_id).status != 0, "it was carried out"

@@ -1,4 +1,4 @@
-"""A node that sends all it can, beside an honest session of another node and another disk."""
+"""A node sends all it can, beside an honest session of another node on another disk."""
 
 import pytest
 
@@ -9,12 +9,12 @@ LONG = pytest.mark.long_attack
 SHORT, MORE = ("create", "read1m"), ("directory", "read4k", "lock")
 SOURCE = {"source": "127.0.0.4"}
 DEPTH = 64
-#: How the exporter answers; CREATE is refused because the disk is open to write, after a look at all of it.
+#: How the exporter answers. CREATE is refused after all of it was examined, because the disk is open for writing.
 ANSWERS = {"create": NtStatus.SHARING_VIOLATION}
 
 
 def test_alone(stage: Stage) -> None:
-    """What the others are compared with."""
+    """The session alone is what the sessions beside attacks are compared with."""
     stage.beside(name="alone")
 
 
@@ -22,12 +22,12 @@ def test_alone(stage: Stage) -> None:
 def test_a_flood_leaves_others_served(stage: Stage, kind: str) -> None:
     row = stage.beside((kind, ATTACKER, {**SOURCE, "connections": 2, "depth": DEPTH}))
     answers = f"status 0x{ANSWERS.get(kind, 0):08x}"
-    # More than one connection has in flight at once: the flood went on.
+    # The flood went on, because more requests came than one connection can have in flight at once.
     assert row.counts[answers] > DEPTH, row.counts
 
 
 def test_a_flood_of_wrong_signatures_leaves_others_served(stage: Stage) -> None:
-    """Each of them costs the attacker its connection and a login."""
+    """Each wrong signature costs the attacker its connection and a login."""
     before = stage.counters().get("bad_signatures", 0)
     row = stage.beside(("signature", ATTACKER, {**SOURCE, "connections": 2, "depth": DEPTH}))
     assert row.counts["connections ended"] > 2, row.counts

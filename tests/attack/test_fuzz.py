@@ -4,7 +4,7 @@ from support.attack_stage import ATTACKER, Stage
 
 
 def test_fuzz_of_a_node_that_is_logged_in(secured: Stage, frames: int) -> None:
-    """It may use disk1 and the scratch share; the honest session would see what it writes elsewhere."""
+    """The node may use disk1 and the scratch share. The honest session would see it if the node wrote elsewhere."""
     secured.standing()
     with secured.measured() as usage:
         attack = secured.launch("fuzz", ATTACKER, source="127.0.0.4", count=frames, connections=4, seconds=3600)
@@ -13,7 +13,7 @@ def test_fuzz_of_a_node_that_is_logged_in(secured: Stage, frames: int) -> None:
     row = secured.row(f"fuzz of {frames}", figures, usage, counts)
     assert counts["frames"] >= frames, counts
     assert counts.get("unanswered", 0) == 0, attack.text()
-    # Some of the requests have to succeed, else they were all refused for one reason, and the rest was not tested.
+    # Some requests must succeed. Otherwise all were refused for one reason, and the rest was not tested.
     assert counts["status 0x00000000"] > frames / 20, counts
     secured.check(row)
 

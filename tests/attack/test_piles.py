@@ -1,4 +1,4 @@
-"""A node that piles up what the exporter has to keep, beside an honest session of another node and another disk."""
+"""A node piles up what the exporter has to keep, beside an honest session of another node on another disk."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from support.attack_stage import ATTACKED, ATTACKER, READER, Stage, check_honest
 
 LONG = pytest.mark.long_attack
 NODE = {"source": "127.0.0.4"}
-#: What is piled up here is more than a node may have.
+#: More than a node may have of each kind is piled up here.
 PAST_LIMITS = ("locks", "opens", "notifies")
 
 
@@ -63,7 +63,7 @@ def test_nobody_is_shut_out_by_a_node_that_has_all_connections(stage: Stage) -> 
 
 
 def test_a_node_that_may_only_read_stops_no_writer(stage: Stage) -> None:
-    """It asks first: for opens that share nothing, and for exclusive locks of all of the disk that is then written."""
+    """The node asks first, for opens that share nothing and for exclusive locks of the whole disk."""
     attack = stage.attack("readonly", READER, source="127.0.0.5")
     figures = stage.honest(disk=ATTACKED, writes=0.5).finish()
     counts = attack.end()

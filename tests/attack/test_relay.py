@@ -1,4 +1,4 @@
-"""Somebody on the way changes bits: no wrong byte arrives, and no call fails for it."""
+"""An attacker on the way changes bits: no wrong byte arrives, and no call fails."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +9,14 @@ from support.attack_stage import HONEST, Stage, check_honest
 from support.commands import until
 
 RELAY = "127.0.0.60"
-#: One of the first so many frames of a connection is changed. The connection then ends and another one is made.
+#: One of the first so many frames of a connection is changed. The connection then ends, and another is made.
 ONE_IN = 40
 FLIPS_SHORT, FLIPS_LONG = 2, 40
 
 
 @pytest.fixture
 def beside_the_way(secured: Stage) -> Iterator[Path]:
-    """A config that gives the relay's address as the exporter's."""
+    """Make a config that gives the relay's address as the exporter's."""
     given = secured.cluster.config
     path = given.with_name("relayed.toml")
     path.write_text(given.read_text().replace('"127.0.0.2"', f'"{RELAY}"'))
@@ -35,7 +35,7 @@ def test_flipped_bits_reach_nobody(secured: Stage, beside_the_way: Path, long: b
     honest = secured.honest(config=beside_the_way, area=1, seconds=3600, writes=0.5)
     wanted = FLIPS_LONG if long else FLIPS_SHORT
     until(lambda: relay.lines.count("flipped\n") >= wanted, f"{wanted} bits are flipped", 30.0 * wanted)
-    # What was under way then is repeated, and answered.
+    # Requests in flight at that time are repeated, and answered.
     reports = [honest.report()]
     until(lambda: reports.append(honest.report()) or reports[-1]["p50_ms"] < 1000, "the session goes on", 60.0)
     reports.append(honest.end())

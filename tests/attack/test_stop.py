@@ -1,4 +1,4 @@
-"""Reload and stop of an exporter that is flooded."""
+"""An exporter that is flooded reloads its config, and stops."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ SOURCES = {ATTACKER: "127.0.0.4", "stranger": "127.9.0.1"}
 
 @pytest.fixture
 def own(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Stage]:
-    """A stage of the test's own, as its exporter does not outlive the test."""
+    """Make a stage for the test alone, because its exporter ends in the test."""
     with attacked_cluster(tmp_path, program=pytestconfig.getoption("--attack-exporter")) as cluster:
         cluster.start_exporter(OWNER)
         stage = Stage(cluster, 1.0, [])
@@ -34,7 +34,7 @@ def flooded(stage: Stage) -> None:
 
 
 def goes_on(stage: Stage) -> tuple[dict[str, int], int]:
-    """Wait until the honest session is served again; all errors and wrong bytes that it met meanwhile."""
+    """Wait until the honest session is served again. Return all errors and wrong bytes that it met meanwhile."""
     reports = [stage.figures()]
 
     def is_served() -> bool:
@@ -60,7 +60,7 @@ def test_a_reload_under_attack_changes_nothing_for_others(own: Stage) -> None:
 
 
 def test_a_stop_under_attack_ends_in_time(own: Stage) -> None:
-    """The process ends by itself, within the time for what is in flight, and what it acknowledged is on the disk."""
+    """The process ends by itself within the time for requests in flight, and what it acknowledged is on the disk."""
     own.standing()
     flooded(own)
     check_honest(own.figures(), own.cluster.io_timeout_s)
@@ -69,14 +69,14 @@ def test_a_stop_under_attack_ends_in_time(own: Stage) -> None:
     assert running.process.wait(3 * limits.DRAIN_TIMEOUT_S) == 0
     assert "Traceback" not in own.log
     assert not list((own.cluster.folder / "run").iterdir()), "its sockets stay behind"
-    # The stop may take longer than a call waits, so errors are allowed here, and wrong bytes are not.
+    # The stop may take longer than a call waits. Errors are therefore allowed here, but wrong bytes are not.
     own.cluster.start_exporter(OWNER)
     _, wrong = goes_on(own)
     assert wrong == 0
 
 
 def test_an_exporter_that_is_killed_under_attack_comes_back(own: Stage) -> None:
-    """The honest session waits inside its bound meanwhile, and goes on without an error."""
+    """The honest session waits within its bound meanwhile, and goes on without an error."""
     own.standing()
     flooded(own)
     own.cluster.stop_exporter(OWNER, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Attackers without a password: they can neither get in nor keep the nodes out."""
+"""Attackers without a password can neither get in nor keep the nodes out."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import pytest
 from support.attack_stage import ATTACKER, HONEST, OWNER, Stage, check_honest
 
 LONG = pytest.mark.long_attack
-#: A stranger's addresses are none of the config.
+#: A stranger's addresses are not in the config.
 ONE = "127.9.0.1"
 MANY = ",".join(f"127.9.{number // 200}.{number % 200 + 1}" for number in range(400))
-#: The honest node's own address, which another program there has, or a stranger behind the same router.
+#: The address of the honest node itself, which another program there has, or a stranger behind the same router.
 SHARED = "127.0.0.1"
 
 
@@ -30,7 +30,7 @@ def test_connections_that_say_nothing_keep_nobody_out(stage: Stage, kind: str, s
 
 
 def test_nodes_log_in_while_strangers_reconnect(stage: Stage) -> None:
-    """Over TCP, and over the owner's own Unix socket."""
+    """The nodes log in over TCP, and over the owner's own Unix socket."""
     with stage.measured():
         attack = stage.attack("idle", "stranger", source=ONE, count=256)
         for node in (HONEST, OWNER):

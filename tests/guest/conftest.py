@@ -1,4 +1,4 @@
-"""What all tests in the guest need: programs that start quickly, and patience with an emulated machine."""
+"""What all tests in the guest need: programs that start quickly, and time-outs for an emulated machine."""
 
 import subprocess
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The kernel's own SMB client at our exporter: a cifs mount writes, reads and asks for a disk's security descriptor."""
+"""The kernel's SMB client at our exporter: a cifs mount writes, reads and asks for a disk's security descriptor."""
 
 import os
 from collections.abc import Iterator
@@ -30,13 +30,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 @contextmanager
 def cifs(cluster: LocalCluster, point: Path, *options: str) -> Iterator[Path]:
-    """The share with all disks, mounted by mount.cifs as node n2."""
+    """Mount the share with all disks by mount.cifs, as node n2."""
     node = cluster.nodes["n1"]
     password = cluster.meshctl("password", str(cluster.config), "--node", "n2", "--to", "n1").stdout.strip()
     point.mkdir()
     given = ",".join([f"port={node.port}", "username=n2", f"password={password}", *options])
     mount = ["mount.cifs", f"//{node.address}/disks", point, "-o", given]
-    # The first login loads the kernel's modules; on a machine with other work it takes longer than the exporter allows.
+    # The first login loads the kernel's modules. On a machine with other work, that takes longer than the exporter
+    # allows.
     if "mount error" in run(*mount, status=None):
         run(*mount)
     try:
@@ -64,7 +65,7 @@ def test_what_the_kernels_client_writes_it_reads_again(
 
 
 def test_the_security_descriptor_of_a_disk_can_be_asked_for(cluster: LocalCluster, tmp_path: Path) -> None:
-    """getcifsacl first asks for the SACL, which we refuse, and is then content with owner, group and DACL."""
+    """getcifsacl first asks for the SACL, which the exporter refuses, and then for owner, group and DACL."""
     with cifs(cluster, tmp_path / "mnt", "sec=ntlmsspi") as share:
         shown = run("getcifsacl", "-r", share / "disk0")
     assert "OWNER:S-1-" in shown, shown

@@ -1,4 +1,4 @@
-"""Each kind of disk the guest has, as a disk of the mesh: I/O through the mount reaches the device."""
+"""I/O through the mount reaches each kind of disk that the guest has."""
 
 import os
 from collections.abc import Callable

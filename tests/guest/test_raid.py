@@ -1,4 +1,4 @@
-"""md RAID1, with its defaults, over disks of two nodes, of which one is killed: the application stalls once."""
+"""md RAID1, with its defaults, over disks of two nodes: if one node is killed, the application stalls once."""
 
 import mmap
 import os
@@ -23,7 +23,7 @@ DISK_BYTES = 24 * MIB
 IO_TIMEOUT_S = 5.0
 #: One bound, 1 s that an I/O may take longer, md's own work on it, and an emulated machine that has other work.
 STALL_MAX_S = 3 * IO_TIMEOUT_S
-#: md repeats a failed write sector by sector; if each of these 32 waits a bound of its own, that is 160 s.
+#: md repeats a failed write sector by sector. If each of these 32 writes waits for a bound of its own, that is 160 s.
 WRITE_BYTES = 16 * KIB
 ARRAY = Path("/dev/md0")
 STATE = Path("/sys/block/md0/md")
@@ -31,7 +31,7 @@ SECTOR_BYTES = 512
 
 
 class Writer(threading.Thread):
-    """An application that writes the array from end to end and over again, and notes its longest write."""
+    """An application that writes the array from end to end again and again, and keeps its longest write."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -64,7 +64,7 @@ class Writer(threading.Thread):
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    """n1 and n2 own a disk each, n3 mounts both."""
+    """Start n1 and n2 with a disk each, and mount both disks on n3."""
     with LocalCluster(tmp_path, io_timeout_s=IO_TIMEOUT_S) as cluster:
         for name in ("n1", "n2"):
             cluster.add_node(name, [cluster.image("leg", DISK_BYTES, file=str(tmp_path / f"{name}.img"))])
@@ -89,7 +89,7 @@ def test_a_killed_exporter_stalls_the_array_once(cluster: LocalCluster) -> None:
             killed = time.monotonic()
             until(lambda: "faulty" in leg_state(legs[1]), "md has failed the leg", timeout_s=120)
             print(f"failed the leg after {time.monotonic() - killed:.2f} s")
-            # It writes on with one leg, which the bitmap remembers.
+            # The application goes on with one leg, and the bitmap remembers what it writes.
             await_writes(writer, 50)
         finally:
             writer.end()
@@ -115,7 +115,7 @@ def test_a_killed_exporter_stalls_the_array_once(cluster: LocalCluster) -> None:
 
 @contextmanager
 def array(cluster: LocalCluster) -> Iterator[list[Path]]:
-    """An array with an internal bitmap over loop devices on the two disks; all of it is undone at the end."""
+    """Make an array with an internal bitmap over loop devices on the two disks, and undo all of it at the end."""
     with ExitStack() as stack:
         legs = []
         for name in ("n1", "n2"):

@@ -1,6 +1,7 @@
-"""Disks that are removed under a mount and come back: their state is shown, errors are right, data is served again.
+"""Disks are removed under a mount and come back. The mount shows their state, fails with the right errors, and goes on.
 
-The config names each disk by a symlink, as /dev/disk/by-id has them; the test points it at the device as udev would.
+The config names each disk by a symlink, as /dev/disk/by-id does. The test points the symlink at the device as udev
+would.
 """
 
 import errno
@@ -23,20 +24,21 @@ pytestmark = pytest.mark.guest
 #: The kinds of disks, each with the beginning of its serial number or model.
 KINDS = {"virtio-blk": "virtio-blk-", "virtio-scsi": "virtio-scsi-", "nvme": "nvme-", "scsi-debug": "scsi_debug"}
 BLOCK_BYTES = 4096
-#: The exporter looks at its disks every few seconds; the emulated machine takes its time.
+#: The exporter looks at its disks every few seconds, and the emulated machine needs time for it.
 SHOWN_WITHIN_S = 60.0
 REMOVED = (errno.EIO, errno.ENODEV)
 
 
 @dataclass
 class Mesh:
-    """n1 has a disk of each kind, n2 mounts them."""
+    """n1 has a disk of each kind, and n2 mounts them."""
 
     cluster: LocalCluster
     links: Path
     mountpoint: Path
-    #: Whether a removed disk comes back under another name: the kernel does not give a name to another device while
-    #: somebody has the removed one open. Else it may have either name, as the exporter closes the device some time.
+    #: Says whether a removed disk comes back under another name. The kernel does not reuse the name while somebody has
+    #: the removed device open. Otherwise the disk may have either name, because the exporter closes the device at some
+    #: time.
     renames: bool
 
     def path(self, kind: str) -> Path:
@@ -102,7 +104,7 @@ def test_a_removed_disk_is_shown_and_served_again(mesh: Mesh, kind: str) -> None
         if mesh.renames:
             stack.enter_context(opened(device, os.O_RDONLY))
         stack.enter_context(removal)
-        # Before the exporter has looked at the disk, its errors come from the device.
+        # Before the exporter has looked at the disk, errors come from the device.
         assert errno_of(kept, MIB) in REMOVED
         assert read(path, MIB) in REMOVED
         assert write(path, MIB, bytes(BLOCK_BYTES)) in REMOVED
@@ -114,7 +116,7 @@ def test_a_removed_disk_is_shown_and_served_again(mesh: Mesh, kind: str) -> None
         assert kind in status.stderr
         assert "gone" in status.stderr
         assert len(mesh.log_lines(kind, log)) == 1, mesh.log_lines(kind, log)
-        # Once it is known, nothing else is answered.
+        # Once the exporter knows that the disk was removed, every request gets this error.
         assert read(path, 2 * MIB) in REMOVED
         assert write(path, 2 * MIB, bytes(BLOCK_BYTES)) in REMOVED
         removal.rescan()
@@ -122,13 +124,13 @@ def test_a_removed_disk_is_shown_and_served_again(mesh: Mesh, kind: str) -> None
         assert back != device or not mesh.renames
         mesh.point(kind, back)
         until(lambda: " ok " in mesh.row(kind), "the disk is shown as ok again", SHOWN_WITHIN_S)
-        # What was opened before the disk went away goes on, as it is the same disk.
+        # An open from before the removal goes on, because the disk is the same.
         assert errno_of(kept, MIB) == 0
     assert content(path, MIB, MIB) == before
     assert write(path, 2 * MIB, after) == 0
     assert content(path, 2 * MIB, MIB) == after
     with back.open("rb", buffering=0) as raw:
-        # Past the page cache, where the exporter may have written past it.
+        # Read past the page cache, because the exporter may have written past it.
         os.posix_fadvise(raw.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert os.pread(raw.fileno(), MIB, 2 * MIB) == after
     assert [other for other in KINDS if " ok " not in mesh.row(other)] == []
@@ -144,7 +146,7 @@ def opened(path: Path, flags: int = os.O_RDONLY | os.O_DIRECT) -> Iterator[int]:
 
 
 def read(path: Path, offset: int) -> int:
-    """Return 0, or the errno of opening the disk and reading a block."""
+    """Return the errno of opening the disk and reading a block, or 0."""
     try:
         with opened(path) as fd:
             return errno_of(fd, offset)
@@ -153,7 +155,7 @@ def read(path: Path, offset: int) -> int:
 
 
 def errno_of(fd: int, offset: int) -> int:
-    """Return 0, or the errno of a read of a block."""
+    """Return the errno of a read of a block, or 0."""
     try:
         return 0 if os.preadv(fd, [mmap.mmap(-1, BLOCK_BYTES)], offset) == BLOCK_BYTES else -1
     except OSError as error:
@@ -161,7 +163,7 @@ def errno_of(fd: int, offset: int) -> int:
 
 
 def write(path: Path, offset: int, data: bytes, *, direct: bool = True) -> int:
-    """Return 0, or the errno of the first of open, write, fsync and close that failed."""
+    """Return the errno of the first of open, write, fsync and close that failed, or 0."""
     try:
         with opened(path, os.O_WRONLY | (os.O_DIRECT if direct else 0)) as fd:
             buffer = mmap.mmap(-1, len(data))

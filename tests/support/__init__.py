@@ -1,1 +1,1 @@
-"""What the system tests share."""
+"""The helpers that tests of several folders share."""

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from support.nonces import FOLDER_VARIABLE
 
-#: A process starts within this, also on a busy machine.
+#: The time for a process to start, also on a busy machine.
 START_S: Final = 60.0
 
 
 class Process:
-    """An attacker or an honest session, and what it prints."""
+    """A process that attacks or is an honest session. It prints JSON, which this class reads."""
 
     def __init__(self, name: str, folder: Path, words: Sequence[str]) -> None:
         self.name = name
@@ -58,13 +58,13 @@ class Process:
         assert self.lines[:1] == ["ready\n"], f"{self.name} failed: {self.lines} {self.text()}"
 
     def finish(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """Wait until the process ends. Returns its report."""
+        """Wait until the process ends, and return its report."""
         assert self._process.wait(timeout_s) == 0, f"{self.name} failed: {self.text()}"
         self._thread.join(timeout_s)
         return dict(json.loads(self.lines[-1]))
 
     def report(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """What an honest session got since its last report."""
+        """Ask the honest session for a report, and return what it got since its last report."""
         with self._came:
             had = len(self.lines)
             self._process.send_signal(signal.SIGUSR1)
@@ -76,7 +76,7 @@ class Process:
         return self._process.poll() is None
 
     def end(self, timeout_s: float = START_S) -> dict[str, Any]:
-        """Ask the process to end. Returns its report."""
+        """Ask the process to end, and return its report."""
         with suppress(ProcessLookupError):
             self._process.terminate()
         return self.finish(timeout_s)

@@ -1,9 +1,9 @@
-"""An exporter under attack: honest sessions beside the attackers, and the memory and descriptors that it takes.
+"""An exporter under attack: honest sessions beside the attackers, and the memory and descriptors of the exporter.
 
     row = stage.beside(("idle", "stranger", {"count": 128}))     # checked, and in the report
 
-Roles: n1 exports disk0 and disk1; n2 is honest and has disk0; n3 attacks, may use disk1 and may not even see disk0;
-n4 may only read disk0. A name that the config does not have is a stranger's.
+The nodes have roles. n1 exports disk0 and disk1. n2 is honest and has disk0. n3 attacks, may use disk1 and does not see
+disk0. n4 may only read disk0. A name that the config does not have is a stranger's.
 """
 
 import os
@@ -26,14 +26,15 @@ OWNER, HONEST, ATTACKER, READER = "n1", "n2", "n3", "n4"
 DISK: Final = "disk0"
 ATTACKED: Final = "disk1"
 DISK_BYTES: Final = 16 * limits.MIB
-#: Every call of the honest session ends within this.
+#: The time within which every call of the honest session ends.
 IO_TIMEOUT_S = 10
 SCRATCH_BYTES = 1 << 20
-#: The honest nodes connect from here, and the exporter knows it from its config; the others come from elsewhere.
+#: The honest nodes connect from these addresses, which the exporter knows from its config. Others connect from
+#: elsewhere.
 HONEST_ADDRESS, ATTACKER_ADDRESS, READER_ADDRESS = "127.0.0.1", "127.0.0.4", "127.0.0.5"
-#: A person notices a call that takes longer than this. Without an attack a call takes about a millisecond.
+#: A person notices a call that takes longer than this. Without an attack, a call takes about a millisecond.
 P99_MAX_MS: Final = 1000.0
-#: By how much an exporter's memory may grow while it is attacked, and for good.
+#: How much an exporter's memory may grow while it is attacked, and how much of that may stay.
 GROWTH_MAX_MIB: Final = limits.MEMORY_MAX_BYTES // limits.MIB + 128
 LEFT_MAX_MIB: Final = 160
 SAMPLE_S: Final = 0.05
@@ -44,7 +45,7 @@ LOG_BYTES_PER_S: Final = 2 * limits.KIB
 
 @dataclass
 class Usage:
-    """Memory and descriptors of a process before, at most during, and after an attack."""
+    """The memory and descriptors of a process: before an attack, the most during the attack, and after it."""
 
     rss_mib: tuple[float, float, float] = (0, 0, 0)
     descriptors: tuple[int, int, int] = (0, 0, 0)
@@ -52,7 +53,7 @@ class Usage:
 
 @dataclass
 class Row:
-    """One line of the report."""
+    """A line of the report."""
 
     attack: str
     security: str
@@ -66,7 +67,7 @@ class Row:
 
 
 class AttackedCluster(LocalCluster):
-    """A cluster whose exporters may be of another version, as `program` says."""
+    """A cluster whose exporters run `program`, which may be another version."""
 
     def __init__(self, folder: Path, *, program: str = "", **settings: Any) -> None:
         super().__init__(folder, **settings)
@@ -94,7 +95,7 @@ def attacked_cluster(folder: Path, security: str = "sign", program: str = "") ->
 
 
 class Stage:
-    """One exporter, and everybody around it."""
+    """An exporter, the honest sessions and the attackers."""
 
     def __init__(self, cluster: LocalCluster, seconds: float, report: list[Row]) -> None:
         self.cluster = cluster
@@ -130,7 +131,7 @@ class Stage:
     def honest(
         self, node: str = HONEST, *, config: Path | None = None, seconds: float = 0.0, disk: str = DISK, **options: Any
     ) -> Process:
-        """Start an honest session; it is there when this returns."""
+        """Start an honest session, and return when it is connected."""
         words = ["meshlab.attack.honest", "--config", str(config or self.cluster.config), "--node", node]
         words += ["--disk", f"{OWNER}/{disk}", "--seconds", str(seconds or self.seconds), *_words(options)]
         process = self._start(f"honest-{node}", words)
@@ -138,7 +139,7 @@ class Stage:
         return process
 
     def attack(self, kind: str, node: str = ATTACKER, *, seconds: float = 600.0, **options: Any) -> Process:
-        """Start an attacker; it is in full swing when this returns."""
+        """Start an attacker, and return when its attack is going on."""
         process = self.launch(kind, node, seconds=seconds, **options)
         process.ready()
         return process
@@ -168,7 +169,7 @@ class Stage:
 
     @contextmanager
     def measured(self) -> Iterator[Usage]:
-        """Memory and descriptors of the exporter before, during and after the block."""
+        """Measure the memory and descriptors of the exporter before, during and after the block."""
         usage, over = Usage(), threading.Event()
         self.settle()
         before = at_most = (rss_mib(self.pid), descriptors(self.pid))
@@ -186,17 +187,17 @@ class Stage:
         finally:
             over.set()
             sampler.join()
-        # A connection that was just closed is still there for a moment.
+        # The exporter still has a connection for a moment after the peer closed it.
         with suppress(AssertionError):
             until(lambda: descriptors(self.pid) <= before[1], "its descriptors come back", 25.0)
         usage.rss_mib = (before[0], at_most[0], rss_mib(self.pid))
         usage.descriptors = (before[1], at_most[1], descriptors(self.pid))
 
     def beside(self, *attacks: tuple[str, str, Mapping[str, Any]], name: str = "", patience_s: float = 0.0) -> Row:
-        """The honest session that was there before, beside attacks of (kind, node, options); its row of the report.
+        """Measure the standing session beside attacks of (kind, node, options), and return its row of the report.
 
-        The row's percentiles are of `seconds` in which all attacks are in full swing; the worst call, the errors and
-        the wrong bytes are those of the way there, too.
+        The row's percentiles are of `seconds` in which all attacks are going on. The worst call, the errors and the
+        wrong bytes include the time in which the attacks start.
         """
         self.standing()
         with self.measured() as usage:
@@ -215,7 +216,7 @@ class Stage:
         return row
 
     def standing(self) -> Process:
-        """The honest session that goes on from test to test; its figures begin anew."""
+        """Return the honest session that goes on from test to test. Its figures start at zero."""
         if self._standing is None or not self._standing.runs:
             self._standing = self.honest(seconds=1e6)
             self._running.remove(self._standing)
@@ -223,7 +224,7 @@ class Stage:
         return self._standing
 
     def figures(self) -> dict[str, Any]:
-        """What the standing session got since `figures` or `standing` was called last."""
+        """Return what the standing session got since `figures` or `standing` was called last."""
         assert self._standing is not None
         return self._standing.report()
 
@@ -234,7 +235,7 @@ class Stage:
         return row
 
     def check(self, row: Row) -> None:
-        """What holds on any machine, under any attack."""
+        """Check what holds on any machine, under any attack."""
         check_honest(row.honest, self.cluster.io_timeout_s)
         self.check_exporter()
         before, at_most, after = row.usage.rss_mib
@@ -243,7 +244,7 @@ class Stage:
         assert row.usage.descriptors[2] <= row.usage.descriptors[0], f"{row.attack}: descriptors stay open"
 
     def check_exporter(self) -> None:
-        """The exporter runs, had no fault of its own, and wrote little to its log, and no secret."""
+        """Check that the exporter runs, had no fault of its own, wrote little to its log, and wrote no secret."""
         running = self.cluster.exporters[OWNER]
         assert running.process.poll() is None, "the exporter ended"
         log = self.log
@@ -257,7 +258,7 @@ class Stage:
 
 
 def check_honest(figures: Mapping[str, Any], io_timeout_s: float) -> None:
-    """No error, no wrong byte, and each call within its bound."""
+    """Check that there was no error and no wrong byte, and that each call ended within its bound."""
     assert figures["errors"] == {}, figures
     assert figures["wrong"] == 0, figures
     assert figures["calls"] > 0, figures
@@ -266,7 +267,7 @@ def check_honest(figures: Mapping[str, Any], io_timeout_s: float) -> None:
 
 
 def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Two reports of an honest session as one, with the percentiles of the second."""
+    """Join two reports of an honest session into one, with the percentiles of the second."""
     errors = dict(before["errors"])
     for what, count in now["errors"].items():
         errors[what] = errors.get(what, 0) + count
@@ -275,7 +276,7 @@ def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:
-    """`rest_ms=2` is `--rest-ms 2`; True is the word alone."""
+    """Return the words of a command line: `rest_ms=2` becomes `--rest-ms 2`, and True becomes the option alone."""
     words = []
     for name, value in options.items():
         words.append("--" + name.replace("_", "-"))
@@ -285,7 +286,7 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 
 def rss_mib(pid: int) -> float:
-    """The process's own memory that is resident, without the files that it maps (its program and libraries)."""
+    """Return the resident memory of the process, without the files that it maps (its program and libraries)."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("RssAnon:")[2].split()[0]) * limits.KIB / limits.MIB
 
@@ -295,7 +296,7 @@ def descriptors(pid: int) -> int:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """The report as text: milliseconds; memory and descriptors before, at most, and after."""
+    """Return the report as text, with times in milliseconds, and memory and descriptors before, at most, and after."""
     head = (
         f"{'attack':<26} {'security':<8} {'calls':>6} {'p50':>8} {'p99':>8} {'worst':>9}  {'RSS MiB':<15} descriptors"
     )

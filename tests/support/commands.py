@@ -1,4 +1,4 @@
-"""Programs run by tests: always with a time limit, and what they said when they failed."""
+"""Programs that tests run: each has a time limit, and its output is shown if it fails."""
 
 import subprocess
 import time
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 TIMEOUT_S = 120.0
-# fio's verification of every block it wrote, fatal at the first difference.
+# fio verifies each block that it wrote, and ends at the first difference.
 FIO_VERIFY = ("--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--verify_dump=0")
 
 
 def run(*command: str | Path, status: int | None = 0, timeout_s: float = TIMEOUT_S, **more: object) -> str:
-    """What the program printed (both streams); fails when its exit status is another (None: any)."""
+    """Return what the program printed to both streams. Fail if its exit status is another (None accepts any)."""
     done = subprocess.run(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -29,12 +29,12 @@ def run(*command: str | Path, status: int | None = 0, timeout_s: float = TIMEOUT
 
 
 def fio(path: Path, *options: str, folder: Path, timeout_s: float = TIMEOUT_S) -> str:
-    """One fio job on the file; fio's state files go to the folder."""
+    """Run a fio job on the file. The folder is for fio's state files."""
     return run("fio", "--name=job", f"--filename={path}", *options, cwd=folder, timeout_s=timeout_s)
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    """Wait until the condition holds; OSError counts as not yet."""
+    """Wait until the condition holds. An OSError that the condition raises means that it does not hold yet."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:

@@ -17,7 +17,10 @@ def errno_of(call: Callable[[], object]) -> int:
 
 
 def read_errno(disk: Path | int, offset: int, size: int = 4096) -> int:
-    """0, or the errno of the open or of the read; -1 for a short one. A descriptor has to be an O_DIRECT one."""
+    """Return the errno of the open or of the read, 0 if both succeed, or -1 for a short read.
+
+    A descriptor must be opened with O_DIRECT.
+    """
     try:
         with _opened(disk, os.O_RDONLY) as fd:
             return 0 if os.preadv(fd, [mmap.mmap(-1, size)], offset) == size else -1
@@ -26,7 +29,7 @@ def read_errno(disk: Path | int, offset: int, size: int = 4096) -> int:
 
 
 def write_errno(disk: Path | int, offset: int, size: int = 4096, *, flush: bool = True) -> int:
-    """0, or the errno of the open, write or fsync, whichever failed first; -1 for a short write."""
+    """Return the errno of the open, write or fsync, whichever fails first, 0 if none does, or -1 for a short write."""
     try:
         with _opened(disk, os.O_WRONLY) as fd:
             buffer = mmap.mmap(-1, size)

@@ -1,4 +1,4 @@
-"""What exporters and mounts say of their I/O, as documents for tests of who reads them."""
+"""What exporters and mounts report of their I/O, as documents for tests of the programs that read them."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ def histogram(*counts: int) -> list[int]:
 
 
 def flow(node: str = "n1", io_class: str = "app", **changed: Any) -> dict[str, Any]:
-    """100 reads of 4 KiB, 50 writes of 64 KiB since the start."""
+    """Return a flow with 100 reads of 4 KiB and 50 writes of 64 KiB since the start."""
     wanted = {"weight": 1.0, "reservation": 0.0, "limit_iops": None, "limit_bytes_per_s": None, "source": "config"}
     state = {
         "entitlement": 0.4,
@@ -62,7 +62,7 @@ def flows_document(*disks: dict[str, Any], **changed: Any) -> dict[str, Any]:
 
 
 def mount_disk(name: str = "disk0", node: str = "n1", *, local: bool = False, times: int = 1) -> dict[str, Any]:
-    """With `times` times 100 reads and 10 writes behind it."""
+    """Return a disk of a mount that has done `times` times 100 reads and 10 writes."""
     io = {
         "reads": 100 * times,
         "writes": 10 * times,

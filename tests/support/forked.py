@@ -1,8 +1,8 @@
 """The project's programs as forks of the running Python, which has imported them, instead of new interpreters.
 
-In the emulated guest a new interpreter takes ten seconds and more to import a program, and a fork none. What a fork
-does from then on is what the program does: standard streams, session and environment are as Popen makes them, and
-nothing else of the caller is left but memory.
+In the emulated guest, a new interpreter needs ten seconds and more to import a program, and a fork needs none. After
+the fork, the child does what the program does: Popen has set its standard streams, session and environment, and only
+the memory of the caller is left.
 """
 
 import faulthandler
@@ -30,19 +30,19 @@ FIRST_OTHER_FD = 3
 
 
 class ForkingPopen(subprocess.Popen[Any]):
-    """Popen that runs the project's programs by a fork; every other program it starts as usual."""
+    """A Popen that runs the project's programs by a fork, and starts every other program as usual."""
 
     def __init__(self, args: Any, *more: Any, **settings: Any) -> None:
         words = [args] if isinstance(args, str | os.PathLike) else list(args)
         main = PROGRAMS.get(Path(words[0]).name)
         if main is not None:
-            # Called in the child when all is set up, just before the exec, to which it does not return.
+            # The child calls this when all is set up, just before the exec. The call does not return to the child.
             settings["preexec_fn"] = lambda: _become(main, [str(word) for word in words])
         super().__init__(args, *more, **settings)
 
 
 def _become(main: Callable[[], int], words: Sequence[str]) -> None:
-    """Be the program: drop what pytest has put in place, run main, and end with its exit status."""
+    """Become the program: drop what pytest has put in place, run main, and end with its exit status."""
     status = 1
     try:
         faulthandler.disable()

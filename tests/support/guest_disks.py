@@ -1,4 +1,4 @@
-"""The disks of the guest: found by what they say of themselves, removed and brought back as hot removal does it."""
+"""The disks of the guest, found by what they report of themselves, removed and brought back as hot removal does it."""
 
 from pathlib import Path
 from typing import Self
@@ -9,7 +9,7 @@ SYS_BLOCK = Path("/sys/block")
 
 
 def serial_of(block: Path) -> str:
-    """Return the serial number of a device of /sys/block, where its kind of disk has it; empty if it has none."""
+    """Return the serial number of a device of /sys/block, from where its kind of disk has it, or "" if it has none."""
     for place in ("serial", "device/serial"):
         if (block / place).exists():
             return (block / place).read_text().strip()
@@ -19,13 +19,13 @@ def serial_of(block: Path) -> str:
 
 
 def model_of(block: Path) -> str:
-    """Return what a disk says it is; empty if its kind of disk does not say."""
+    """Return what a disk says it is, or "" if its kind of disk does not say it."""
     model = block / "device/model"
     return model.read_text().strip() if model.exists() else ""
 
 
 def find_disk(start: str) -> Path | None:
-    """Return the device of the disk whose serial number or model begins like that, whatever its name is now."""
+    """Return the device of the disk whose serial number or model begins with `start`, whatever its name is now."""
     for block in SYS_BLOCK.iterdir():
         if serial_of(block).startswith(start) or model_of(block).startswith(start):
             return Path("/dev") / block.name
@@ -33,7 +33,7 @@ def find_disk(start: str) -> Path | None:
 
 
 def await_disk(start: str) -> Path:
-    """Wait until there is a disk whose serial number or model begins like that."""
+    """Wait until there is a disk whose serial number or model begins with `start`."""
     until(lambda: find_disk(start), f"a disk whose serial number or model begins with {start}", timeout_s=30)
     found = find_disk(start)
     assert found is not None
@@ -41,14 +41,14 @@ def await_disk(start: str) -> Path:
 
 
 def await_disks(*paths: Path) -> None:
-    """Wait for disks of the mesh: a mount serves before it has reached exporters that take more than five seconds."""
+    """Wait for disks of the mesh. A mount serves before it has reached exporters that take more than five seconds."""
     for path in paths:
         until(path.exists, f"{path} is there", timeout_s=60)
 
 
 def pci_function(block: Path) -> Path:
-    """Return the PCI function that a device of /sys/block belongs to: the nearest one above it."""
-    # With native multipath an NVMe namespace hangs below a virtual subsystem, which links to its controllers.
+    """Return the nearest PCI function above a device of /sys/block."""
+    # With native multipath, an NVMe namespace is below a virtual subsystem, which links to its controllers.
     controllers = [path for path in (block / "device").glob("nvme[0-9]*") if (path / "device").exists()]
     places = [(path / "device").resolve() for path in controllers] or [block.resolve()]
     for place in (places[0], *places[0].parents):
@@ -62,12 +62,12 @@ def is_scsi(block: Path) -> bool:
 
 
 def scsi_host(block: Path) -> str:
-    """Return the name of the SCSI host a disk is at, as in "host2"."""
+    """Return the name of the SCSI host that a disk is attached to, such as "host2"."""
     return next(part for part in block.resolve().parts if part.startswith("host") and part[4:].isdigit())
 
 
 class Removal:
-    """The hot removal of a disk of the guest, and what makes the kernel find it again."""
+    """Removes a disk of the guest as hot removal does it, and makes the kernel find the disk again."""
 
     def __init__(self, device: Path):
         block = SYS_BLOCK / device.name
@@ -85,7 +85,7 @@ class Removal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Bring the disk back for the next test, also when this one failed; it is there already if all went well."""
+        """Bring the disk back for the next test, also if this test failed, unless the disk is back already."""
         self.rescan()
 
     def rescan(self) -> None:

@@ -1,9 +1,9 @@
-"""A process that keeps connections to an exporter open and opens each anew as soon as it is ended, as fast as it can.
+"""A process that keeps connections to an exporter open, and reopens each one as soon as the exporter ends it.
 
     python knocking.py HOST PORT idle|trickle|negotiate COUNT [SOURCE]
 
-It prints "ready" when COUNT connections were opened once, goes on until its standard input ends, and prints how many
-it opened.
+The process prints "ready" when COUNT connections have been opened once. It goes on until its standard input ends, and
+then prints how many connections it opened.
 """
 
 import errno
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: NEGOTIATE of SMB 3.0.2 without anything that costs its sender work.
+#: A NEGOTIATE of SMB 3.0.2 without any context that costs its sender work.
 NEGOTIATE = (
     (102).to_bytes(4, "big")
     + b"\xfeSMB"
@@ -31,7 +31,7 @@ NEGOTIATE = (
 
 @contextmanager
 def knocking(host: str, port: int, kind: str, count: int, source: str = "") -> Iterator[subprocess.Popen[str]]:
-    """The process, which has opened all its connections once."""
+    """Start the process, and return it when it has opened all its connections once."""
     arguments = [sys.executable, __file__, host, str(port), kind, str(count), source]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def connect(host: str, port: int, source: str) -> socket.socket | None:
-    """None when this process has no port or descriptor left for the moment."""
+    """Return a connection, or None if this process has no free port or descriptor for the moment."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -1,4 +1,4 @@
-"""Byte-range locks and share access in the plainest way: lists that are searched. What the exporter has is compared."""
+"""Byte-range locks and share access as lists that are searched. Tests compare the exporter's locks with this model."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ def overlaps(held: ByteRange, offset: int, length: int) -> bool:
 
 @dataclass
 class LockModel:
-    """The granted locks, the oldest first, and those that wait."""
+    """Holds the granted locks, the oldest first, and those that wait."""
 
     locks: list[Lock] = field(default_factory=list)
     waiting: list[tuple[int, Lock]] = field(default_factory=list)
@@ -69,7 +69,7 @@ class LockModel:
         return len(self.locks) != before
 
     def wake(self) -> list[int]:
-        """Try all that wait, the oldest first. Returns those that got their locks."""
+        """Try all that wait, the oldest first, and return those that got their locks."""
         granted = [number for number, lock in self.waiting if self.try_lock(lock)]
         self.waiting = [each for each in self.waiting if each[0] not in granted]
         return granted
@@ -84,7 +84,7 @@ def _permits(share: int, access: int) -> bool:
 
 
 def shares_conflict(access: int, share: int, held: list[tuple[int, int]]) -> bool:
-    """Whether an open (access, share) cannot stand beside those held."""
+    """Return whether an open (access, share) conflicts with those held."""
     if not access & (_READS | _WRITES | _DELETES):
         return False
     for held_access, held_share in held:
@@ -96,7 +96,7 @@ def shares_conflict(access: int, share: int, held: list[tuple[int, int]]) -> boo
 
 
 class CountingInt(int):
-    """A number that counts how often it is compared: what a search costs, on any machine."""
+    """A number that counts how often it is compared, which measures a search in the same way on any machine."""
 
     compared = 0
 

@@ -1,4 +1,4 @@
-"""A function run in a child process with a network namespace of its own, for tests of what a process sees there."""
+"""A function that runs in a child process with its own network namespace, for tests of what a process sees there."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ _CLONE_NEWNET = 0x40000000
 
 
 def in_new_namespace(function: Callable[[], None]) -> None:
-    """Fork, enter a new network namespace (nothing but lo, down), call it; fails with the child's traceback."""
+    """Call the function in a child with a new network namespace (only lo, down). Fail with the child's traceback."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -33,6 +33,6 @@ def in_new_namespace(function: Callable[[], None]) -> None:
 
 
 def ip(*words: str) -> None:
-    """ip(8) in the namespace of the caller, as `ip("link set lo up")`."""
+    """Run ip(8) in the namespace of the caller, for example `ip("link set lo up")`."""
     for line in words:
         subprocess.run(["ip", *line.split()], check=True, capture_output=True, text=True, timeout=10)

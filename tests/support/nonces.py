@@ -3,9 +3,9 @@
     watch(folder)      this process and, by tests/support/recording/sitecustomize.py, all that it starts
     repeats(folder)    what was signed or encrypted under one nonce and differs, of all processes together
 
-One process writes one file, through memory that is mapped, so that records outlive a SIGKILL. A record is 28 bytes:
-the key's digest, the nonce, and the beginning of the authentication tag. The tag stands for the message: under one
-key and nonce two messages have the same one by accident only, and the same message has it always.
+Each process writes one file through mapped memory, because records must survive a SIGKILL. A record is 28 bytes: the
+key's digest, the nonce, and the beginning of the authentication tag. The tag stands for the message. Under one key and
+nonce, the same message always has the same tag, and two messages have the same one only by accident.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ from typing import Any, Final
 FOLDER_VARIABLE: Final = "MESHFS_TEST_NONCES"
 _RECORD: Final = struct.Struct("<8s12s8s")
 _GMAC_NONCE: Final = struct.Struct("<QI")
-#: The file grows by this; nearly all of it is a hole.
+#: The file grows by this much. Nearly all of it is a hole.
 _STEP_BYTES: Final = 1 << 20
 _NO_KEY: Final = bytes(8)
-#: What is read at once, and what is looked through in one go.
+#: How much is read at once, and how much is searched at once.
 _PART_RECORDS: Final = 1 << 15
 _SMALL_BYTES: Final = 16 << 20
 
 
 class Recorder:
-    """One process's file, made at the first record; a forked child gets one of its own.
+    """Writes the file of one process, which is made at the first record. A forked child makes its own.
 
-    Several threads may record: without the lock two of them would write to one place and leave a hole behind it, and
-    whoever reads the file takes a hole for its end.
+    Several threads may record. Without the lock, two of them would write to one place and leave a hole behind it, and
+    the reader would take the hole for the end of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +52,7 @@ class Recorder:
 
     def _forget_file(self) -> None:
         self._memory = None
-        # Another thread of the parent may have held it.
+        # Another thread of the parent may have held the lock at the fork.
         self._lock = threading.Lock()
 
     def digest(self, key: bytes) -> bytes:
@@ -96,7 +96,7 @@ def watch(folder: Path) -> None:
 
 @contextmanager
 def elsewhere(folder: Path) -> Iterator[None]:
-    """Record into another folder: for a test that repeats a nonce on purpose."""
+    """Record into another folder, for a test that repeats a nonce on purpose."""
     global _recorder
     before, _recorder = _recorder, Recorder(folder)
     try:
@@ -107,7 +107,7 @@ def elsewhere(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def off() -> Iterator[None]:
-    """Record nothing of this process: for a test that makes up keys and nonces."""
+    """Record nothing of this process, for a test that makes up keys and nonces."""
     global _recorder
     before, _recorder = _recorder, None
     try:
@@ -117,7 +117,7 @@ def off() -> Iterator[None]:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Patches a module when it is imported, and is gone then: most processes never import it."""
+    """Patches a module when it is imported, and then removes itself, because most processes never import the module."""
 
     def __init__(self, name: str, patch: Callable[[Any], None]) -> None:
         self._name = name
@@ -164,7 +164,8 @@ def _patch_signing(module: Any) -> None:
 def _patch_sealing(module: Any) -> None:
     sealer = module.Sealer
     start, seal_into = sealer.__init__, sealer._seal_into
-    #: The cipher objects and their keys' digests; an object that is kept keeps its id.
+    #: Maps the id of each cipher object to its key's digest. The object is kept, because otherwise its id would be used
+    #: again.
     ciphers: dict[int, tuple[object, bytes]] = {}
 
     def noted_start(self: Any, cipher: Any, key: bytes, *arguments: Any, **named: Any) -> None:
@@ -184,7 +185,7 @@ def _patch_sealing(module: Any) -> None:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Two messages that one key protects under one nonce."""
+    """Two different messages that one key protects under one nonce."""
 
     key_digest: str
     nonce: str
@@ -195,7 +196,7 @@ class Repeat:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The records of one file, up to the zeros at its end. The file is read in parts."""
+    """Yield the records of one file, up to the zeros at its end. The file is read in parts."""
     size = _RECORD.size
     with path.open("rb") as file:
         while data := file.read(_PART_RECORDS * size):
@@ -207,7 +208,7 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def _buckets(files: Sequence[Path], folder: Path) -> Iterator[Iterator[bytes]]:
-    """All records in such parts that those of one key and nonce are in one part, and each part takes little memory."""
+    """Yield all records in parts that need little memory. The records of one key and nonce are in the same part."""
     if sum(path.stat().st_size for path in files) < _SMALL_BYTES:
         yield (record for path in files for record in _records(path))
         return
@@ -231,7 +232,7 @@ def _buckets(files: Sequence[Path], folder: Path) -> Iterator[Iterator[bytes]]:
 
 
 def repeats(folder: Path) -> list[Repeat]:
-    """Pairs of messages that one key protects under one nonce, in all records of the folder."""
+    """Return the pairs of messages that one key protects under one nonce, in all records of the folder."""
     found = []
     for bucket in _buckets(sorted(folder.glob("*.nonces")), folder):
         seen: dict[bytes, bytes] = {}
@@ -244,5 +245,5 @@ def repeats(folder: Path) -> list[Repeat]:
 
 
 def recorded(folder: Path) -> int:
-    """How many messages were recorded."""
+    """Return the number of recorded messages."""
     return sum(1 for path in folder.glob("*.nonces") for _ in _records(path))

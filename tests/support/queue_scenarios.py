@@ -1,4 +1,4 @@
-"""Random loads on one simulated disk with a fair queue, as values: what a failing property prints replays it."""
+"""Random loads on one simulated disk with a fair queue, as values. A property that fails prints the value."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,18 +21,18 @@ from meshlab.models.queue_simulation import Recorder, Simulation
 from meshlab.models.queue_workloads import SIZES_BYTES, ClosedLoop, Mix, OnOff, OpenLoop, Workload
 
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
-#: The same examples in every run: a failure of CI is a failure here.
+#: The examples are the same in every run, and therefore a failure of CI is a failure here.
 DETERMINISTIC = settings(
     derandomize=True, deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
-#: Sums of many floats.
+#: The tolerance for sums of many floats.
 EPSILON = 1e-9
 
 SimulatedDevice = ServerDevice | PipeDevice
 
 
 class KnownCosts(CostModel):
-    """What a device's requests take, known instead of learnt."""
+    """The costs of a device's requests, which are known instead of learnt."""
 
     def __init__(self, device: SimulatedDevice) -> None:
         super().__init__()
@@ -50,21 +50,21 @@ class KnownCosts(CostModel):
         return self.flush_fixed_s
 
     def learn(self, window: Observation) -> None:
-        """Nothing is left to learn."""
+        """Do nothing, because the costs are known."""
 
 
 class FixedDepth(DepthControl):
-    """A depth that stays, so that bounds that depend on it can be checked."""
+    """A depth that is fixed, because some checks need bounds that depend on it."""
 
     def __init__(self, depth: int) -> None:
         super().__init__(depth)
         self.depth = depth
 
     def learn(self, window: Observation, cost_s: float) -> None:
-        """It stays."""
+        """Do nothing, because the depth is fixed."""
 
 
-#: All at 1 to 10 ms a request, so that a second is a few hundred decisions.
+#: Each request takes 1 to 10 ms, so that a second has a few hundred decisions.
 DEVICES: Mapping[str, Callable[[int], SimulatedDevice]] = {
     "one server": lambda seed: ServerDevice(Times(2e-3, 4e-9, 3e-3, 5e-9, 1e-3), 1, spread=0.3, seed=seed),
     "array": lambda seed: ServerDevice(Times(8e-3, 16e-9, 9e-3, 20e-9, 4e-3), 4, spread=0.5, seed=seed),
@@ -75,7 +75,7 @@ DEVICES: Mapping[str, Callable[[int], SimulatedDevice]] = {
 
 @dataclass(frozen=True)
 class Load:
-    """One open of a flow; ``depth`` of 0 is Poisson arrivals at ``rate_per_s``."""
+    """An open of a flow. A ``depth`` of 0 means Poisson arrivals at ``rate_per_s``."""
 
     depth: int = 8
     rate_per_s: float = 0.0
@@ -98,7 +98,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Wants:
-    """A flow: its policy and its opens."""
+    """A flow, as its policy and its opens."""
 
     flow: FlowKey
     policy: FlowPolicy = field(default_factory=FlowPolicy)
@@ -130,7 +130,7 @@ class Scenario:
         return policy
 
     def start(self, *recorders: Recorder, device: SimulatedDevice | None = None) -> Simulation:
-        """The simulation, with the checks that hold always."""
+        """Start the simulation, with the checks that always hold."""
         device = device or DEVICES[self.device](self.seed)
         costs = KnownCosts(device)
         return Simulation(
@@ -150,14 +150,14 @@ class Scenario:
         ]
 
     def run(self, *recorders: Recorder) -> Trace:
-        """All of it; a check that fails says what happened last."""
+        """Run the whole scenario. A check that fails prints the last events."""
         trace = Trace()
         with explained(trace, self):
             self.start(trace, *recorders).run(self.duration_s)
         return trace
 
     def shares(self, io_class: IoClass) -> dict[FlowKey, float]:
-        """The weights of the flows of a class."""
+        """Return the weights of the flows of a class."""
         return {wants.flow: wants.policy.weight for wants in self.wants if wants.flow.io_class is io_class}
 
     def class_shares(self) -> dict[IoClass, float]:
@@ -166,7 +166,7 @@ class Scenario:
 
 @contextmanager
 def explained(trace: Trace, scenario: object) -> Iterator[None]:
-    """Whatever fails inside tells the last events and what replays it."""
+    """Add the last events, and what replays them, to whatever fails inside."""
     try:
         yield
     except BaseException as error:
@@ -183,7 +183,7 @@ OPS = st.sampled_from([(Op.READ,), (Op.WRITE,), (Op.READ, Op.WRITE)])
 
 
 def loads(*, flushes: bool = False) -> st.SearchStrategy[Load]:
-    """Closed loops of all depths, most without thinking; Poisson arrivals; bursts."""
+    """Draw loads: closed loops of all depths, most without thinking time; Poisson arrivals; bursts."""
     return st.builds(
         Load,
         depth=st.sampled_from([0, 1, 2, 4, 16, 64]),
@@ -205,7 +205,7 @@ def scenarios(
     reservations: bool = False,
     duration_s: float = 2.0,
 ) -> Scenario:
-    """2 to 5 flows with their opens on any device."""
+    """Draw 2 to 5 flows with their opens on any device."""
     count = draw(st.integers(2, 5))
     wants = []
     floor = draw(st.sampled_from([0.01, 0.2, 0.2, 0.5, 0.9]))

@@ -1,4 +1,4 @@
-"""A folder for the files of one test run. When the run is killed, the next one removes its folder."""
+"""A folder for the files of one test run. If the run is killed, the next run removes the folder."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ _PREFIX: Final = "meshfs-test-run-"
 
 
 class RunFolder:
-    """Processes of all users may write to it. The run holds a lock of the folder until it ends or is killed."""
+    """Processes of all users may write to the folder. The run holds a lock of the folder until it ends or is killed."""
 
     def __init__(self, place: Path | None = None) -> None:
         place = place or Path(tempfile.gettempdir())
@@ -22,7 +22,7 @@ class RunFolder:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             if self.path.exists():
                 break
-            # Another run took it for one that was left behind, before it was locked.
+            # Before the folder was locked, another run took it for one that was left behind.
             os.close(self._fd)
         self.path.chmod(0o1777)
 
@@ -36,13 +36,13 @@ def _remove_left_behind(place: Path) -> None:
         try:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            # It is gone, or another user's.
+            # The folder was removed meanwhile, or it belongs to another user.
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:
-            # Its run goes on.
+            # The run of the folder still goes on.
             pass
         finally:
             os.close(fd)

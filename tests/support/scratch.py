@@ -26,7 +26,7 @@ ALL = 0x001F01FF
 
 
 class Clock:
-    """Both clocks of an exporter."""
+    """A time that serves as both clocks of an exporter."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -43,7 +43,7 @@ def client_of(security: Security, clock: Clock) -> RawInitiator:
 
 
 def files(volume: ScratchVolume) -> list[ScratchFile]:
-    """All that have a name: each directory before what is in it."""
+    """Return all files that have a name, each directory before what is in it."""
     found: list[ScratchFile] = []
     left = [volume.root]
     while left:
@@ -60,7 +60,7 @@ def another(exporter: Exporter, node: str = "n3") -> RawInitiator:
 
 
 def make(client: RawInitiator, name: str, access: int = ALL, **fields: int) -> int:
-    """A new or old file's id."""
+    """Open the file, make it if there is none, and return its id."""
     fields.setdefault("disposition", CreateDisposition.OPEN_IF)
     reply = client.create(name, access, **fields)
     assert not reply.status, hex(reply.status)

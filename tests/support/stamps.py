@@ -1,8 +1,7 @@
 """A load that knows what every block must hold: the number of its last acknowledged write.
 
-One thread writes blocks stamped with rising numbers and reads them back at once, so a write
-that was lost, came twice late, or landed over a newer one is found, whatever happened to the
-exporter meanwhile.
+One thread writes blocks with rising numbers and reads them back at once. The load thereby finds a write that was lost,
+that was carried out twice, or that landed over a newer one, whatever happened to the exporter meanwhile.
 """
 
 import mmap
@@ -20,10 +19,7 @@ _STAMP = struct.Struct("<QQ")
 
 
 class StampedLoad(threading.Thread):
-    """Runs until `finish`; `errors` has what went wrong, `writes` how many were acknowledged.
-
-    `take_slowest` tells how long the slowest I/O took since it was asked last.
-    """
+    """Runs until `finish`. `errors` lists what went wrong, and `writes` counts the acknowledged writes."""
 
     def __init__(self, path: Path, blocks: range, seed: int) -> None:
         super().__init__(daemon=True)
@@ -39,7 +35,7 @@ class StampedLoad(threading.Thread):
         self._begun_s: float | None = None
 
     def take_slowest(self) -> float:
-        """In seconds; one that is not done yet counts with what it took so far."""
+        """Return how long the slowest I/O since the last call took. An unfinished I/O counts with the time so far."""
         begun_s = self._begun_s
         running_s = 0.0 if begun_s is None else time.monotonic() - begun_s
         slowest_s, self._slowest_s = self._slowest_s, 0.0
@@ -56,7 +52,7 @@ class StampedLoad(threading.Thread):
                 os.close(self._fd)
 
     def finish(self, timeout_s: float) -> None:
-        """Stop, then read every block once more."""
+        """Stop the load, and then read every block once more."""
         self._stopping.set()
         self.join(timeout_s)
         assert not self.is_alive(), "an I/O of the load hangs"

@@ -1,4 +1,7 @@
-"""A FUSE file system of one file, to be stopped by a signal: FOLDER SIZE_BYTES. Ends when it is unmounted."""
+"""A FUSE file system of one file, which a test stops by a signal. Its arguments are FOLDER SIZE_BYTES.
+
+The process ends when the file system is unmounted.
+"""
 
 import errno
 import os
@@ -12,7 +15,7 @@ FILE = 2
 
 
 class OneFile(pyfuse3.Operations):
-    """`stuck.img`, in memory."""
+    """The file `stuck.img`, whose data is in memory."""
 
     def __init__(self, size_bytes: int) -> None:
         super().__init__()
@@ -21,7 +24,7 @@ class OneFile(pyfuse3.Operations):
     def _entry(self, inode: int) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = inode
-        # Nothing is cached, so that every stat(2) asks.
+        # Nothing is cached, and therefore every stat(2) sends a request.
         entry.attr_timeout = entry.entry_timeout = 0
         entry.st_mode = stat.S_IFREG | 0o600 if inode == FILE else stat.S_IFDIR | 0o700
         entry.st_size = len(self.data) if inode == FILE else 0

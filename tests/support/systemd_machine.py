@@ -88,11 +88,11 @@ exec env -i container=meshfs PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
 
 
 class MachineFailure(Exception):
-    """A command in the machine failed or took too long; the text has the end of the journal."""
+    """A command in the machine failed or took too long. The text has the end of the journal."""
 
 
 class SystemdMachine:
-    """One machine, booted at most once."""
+    """A machine that is booted at most once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,7 +121,7 @@ class SystemdMachine:
 
     @property
     def share(self) -> Path:
-        """The same folder inside and outside."""
+        """Return the folder that is the same inside and outside."""
         return self.folder / "share"
 
     # --- before the boot
@@ -138,7 +138,10 @@ class SystemdMachine:
         (folder / f"{len(list(folder.iterdir()))}.conf").write_text(text)
 
     def want(self, target: str, unit: str) -> None:
-        """As `systemctl enable` does for WantedBy=target; of a template the instance."""
+        """Enable the unit for the target, as `systemctl enable` does for WantedBy=.
+
+        A template is enabled by its instance.
+        """
         name, at, _ = unit.partition("@")
         folder = self.units / f"{target}.wants"
         folder.mkdir(exist_ok=True)
@@ -150,7 +153,7 @@ class SystemdMachine:
     # --- from the boot to the end
 
     def boot(self) -> str:
-        """Return when all jobs of the boot are done, with systemd's word for the result: running or degraded."""
+        """Return systemd's word for the result (running or degraded) when all jobs of the boot are done."""
         self._cgroup.mkdir()
         unshare = "unshare --mount --pid --fork --kill-child --net --uts --ipc --cgroup"
         start = f"echo $$ >{shlex.quote(str(self._cgroup))}/cgroup.procs; exec {unshare} sh -c {shlex.quote(_SETUP)} sh"
@@ -182,7 +185,7 @@ class SystemdMachine:
         return ["nsenter", f"--target={self._init}", "--all", *map(str, command)]
 
     def run(self, *command: str | Path, status: int | None = 0, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        """Its standard output and errors. Raises MachineFailure for another exit status than `status` (None: any)."""
+        """Return the command's output and errors. Raise MachineFailure for another exit status (None accepts any)."""
         try:
             done = subprocess.run(
                 self.command(*command),
@@ -203,9 +206,10 @@ class SystemdMachine:
         return self.run("sh", "-ec", script, status=status)
 
     def power_off(self, timeout_s: float = 120.0) -> None:
-        """Return when its last process has ended."""
+        """Power off, and return when the machine's last process has ended."""
         assert self._process is not None
-        # systemctl asks logind first, which is not here, and then PID 1; its exit status is that of the first attempt.
+        # systemctl asks logind first, which does not run here, and then PID 1. Its exit status is that of the first
+        # attempt.
         self.run("systemctl", "poweroff", status=None)
         try:
             self._process.wait(timeout_s)
@@ -213,7 +217,7 @@ class SystemdMachine:
             raise self.failure(f"still up after {timeout_s:g} s") from error
 
     def journal(self, *options: str) -> str:
-        """What was logged, also after the end."""
+        """Return what was logged, also after the machine has ended."""
         command = [
             "journalctl",
             "--no-pager",
@@ -228,7 +232,7 @@ class SystemdMachine:
         return MachineFailure(f"{what}\n{console[-2000:]}\n{self.journal()[-8000:]}")
 
     def close(self) -> None:
-        """The end of PID 1 is the end of all in its namespace."""
+        """Kill PID 1, which ends all processes in its namespace."""
         if self._process is not None and self._process.poll() is None:
             self._abort_meshes()
             self._process.send_signal(signal.SIGKILL)
@@ -236,10 +240,10 @@ class SystemdMachine:
         _remove_cgroup(self._cgroup)
 
     def _abort_meshes(self) -> None:
-        """Let all I/O of its meshes fail.
+        """Let all I/O of the machine's meshes fail.
 
-        A killed mount process may be the last user of the mount namespace. It then unmounts the file systems in it,
-        and would wait for one on a disk of its own mesh, whose requests only it could answer.
+        A killed mount process may be the last user of the mount namespace. It then unmounts the file systems in it, and
+        would wait for one on a disk of its own mesh, whose requests only that process could answer.
         """
         if not self._init:
             return
@@ -251,7 +255,7 @@ class SystemdMachine:
 
 
 def _cgroup2() -> Path:
-    """Where the unified hierarchy is mounted."""
+    """Return where the unified hierarchy is mounted."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         head, _, tail = line.partition(" - ")
         if tail.startswith("cgroup2 "):
@@ -260,7 +264,7 @@ def _cgroup2() -> Path:
 
 
 def _remove_cgroup(top: Path) -> None:
-    """Killed processes leave their groups when they are gone, which takes a moment."""
+    """Remove the cgroup. Killed processes leave their groups a moment after they were killed."""
     deadline = time.monotonic() + COMMAND_TIMEOUT_S
     while top.exists():
         for folder, _, _ in os.walk(top, topdown=False):
@@ -273,7 +277,7 @@ def _remove_cgroup(top: Path) -> None:
 
 
 def unavailable() -> str:
-    """Why no machine can be made here; empty if one can."""
+    """Return why no machine can be made here, or "" if one can."""
     if not SYSTEMD.exists():
         return "there is no systemd here"
     try:

@@ -10,12 +10,12 @@ from meshlab.cluster.network import Host, Nic
 
 PORT = 5001
 CHUNK_BYTES = 1 << 20
-# The buckets are full and the window has opened by then.
+# After this time, the token buckets are full and the TCP window has opened.
 WARM_UP_S = 0.5
 
 
 def reachable(host: Host, nic: Nic, timeout_s: float = 1.5) -> bool:
-    """Whether the host gets an answer from the interface of another: nobody listens, so a refusal is one."""
+    """Return whether the host gets an answer from the interface, where nobody listens. A refusal is an answer."""
     with host.entered():
         probe = socket.socket()
     with probe:
@@ -31,7 +31,7 @@ def reachable(host: Host, nic: Nic, timeout_s: float = 1.5) -> bool:
 
 @contextmanager
 def connected(host: Host, nic: Nic) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A connection from the host to the interface: both ends."""
+    """Connect the host to the interface, and yield both ends."""
     with nic.host.entered():
         listening = socket.create_server((nic.address, PORT))
     with host.entered():
@@ -46,7 +46,7 @@ def connected(host: Host, nic: Nic) -> Iterator[tuple[socket.socket, socket.sock
 
 
 def throughput_bits_s(sender: socket.socket, receiver: socket.socket, seconds: float = 1.5) -> float:
-    """What one connection carries after a warm-up, counted where it arrives."""
+    """Return what one connection carries after a warm-up, counted at the receiver."""
     end = time.monotonic() + WARM_UP_S + seconds
     chunk = bytes(CHUNK_BYTES)
 

@@ -1,4 +1,4 @@
-"""An exporter at a Unix socket whose processor's clock goes by looks, and clients in threads."""
+"""An exporter at a Unix socket whose processor's clock advances at each look, and clients in threads."""
 
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ in_thread = trio.to_thread.run_sync
 
 
 class StepClock:
-    """A quarter of a turn passes between two looks at it."""
+    """A clock that advances by a quarter of a turn at each look."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -54,10 +54,10 @@ def client_of(path, node="n2", share="disks"):
 
 
 async def all_at_once(*clients_and_frames):
-    """Have the frames in the exporter's sockets before it looks at any, in this order; and all replies taken."""
+    """Put all frames into the exporter's sockets before it reads any, in this order, and take all replies."""
 
     for client, frames in clients_and_frames:
-        # In the loop's own thread, so that the loop stands still meanwhile.
+        # This runs in the loop's own thread, because the loop must stand still meanwhile.
         client.deliver(*(frame for _, frame in frames))
 
     def take():

@@ -1,7 +1,7 @@
-"""Two nodes with two networks between them: a disk of n1, mounted by n2 over both, and what people are told of it.
+"""Two nodes with two networks between them: n2 mounts a disk of n1 over both, and the tests ask what meshctl shows.
 
-The links are of 400 Mbit/s: fast enough for many requests a second, and slow enough that a machine of
-two cores, which has other work as well, keeps both of them busy.
+The links are of 400 Mbit/s. They are fast enough for many requests a second. They are slow enough that a machine of two
+cores, which has other work as well, keeps both of them busy.
 """
 
 import json
@@ -23,9 +23,9 @@ RATE = "400mbit"
 DISK_BYTES = 64 * MIB
 STALL_MAX_S = 2.0
 REUSE_MAX_S = 10.0
-#: What a path in use moves in no time, and an idle one, which is asked for a sign of life, never.
+#: A path in use moves this much within seconds. An idle path, which only gets probes, never does.
 USED_BYTES = 256 * KIB
-# `meshctl` is a process of its own: asked without a pause it would take half a core.
+# Each `meshctl` is a new process. Without a pause between calls it would take half a core.
 POLL_S = 0.15
 FIO_STOP_S = 30.0
 # fio's exit status when it ended early because it was told to (backend.c, sig_int).
@@ -34,7 +34,7 @@ FIO_INTERRUPTED = 128
 
 @dataclass
 class TwoPaths:
-    """``LAN`` i is between ``ours[i]`` (n2's, where the mount is) and ``theirs[i]`` (the exporter's)."""
+    """Two nodes. ``LAN`` i is between ``ours[i]`` (of n2, where the mount is) and ``theirs[i]`` (of the exporter)."""
 
     cluster: LocalCluster
     network: Network
@@ -49,26 +49,26 @@ class TwoPaths:
 
     @property
     def disk(self) -> Path:
-        """As the mount shows it."""
+        """Return the disk as the mount shows it."""
         return self.cluster.mountpoint("n2") / "disk/by-node/n1/disk0"
 
     @property
     def image(self) -> Path:
-        """As its owner has it."""
+        """Return the image as its owner has it."""
         return self.cluster.nodes["n1"].disks[0].path
 
     def exporter(self) -> dict[str, Any]:
-        """What `meshctl paths --json` says of n1."""
+        """Return what `meshctl paths --json` says of n1."""
         done = self.cluster.meshctl("paths", "--json", str(self.cluster.mountpoint("n2")), check=False)
         [exporter] = json.loads(done.stdout)["exporters"]
         return dict(exporter)
 
     def path(self, lan: int) -> dict[str, Any]:
-        """The same of the path through one network."""
+        """Return what `meshctl paths --json` says of the path through one network."""
         return only(self.exporter()["channels"], self.theirs[lan].address)
 
     def states(self) -> list[str]:
-        """Of the paths, by network."""
+        """Return the states of the paths, by network."""
         paths = self.exporter()["channels"]
         return [only(paths, nic.address)["state"] for nic in self.theirs]
 
@@ -76,7 +76,7 @@ class TwoPaths:
         self.await_paths(lambda: self.states() == ["connected", "connected"], "both are connected")
 
     def await_paths(self, condition: Callable[[], object], what: str, timeout_s: float = REUSE_MAX_S) -> float:
-        """Until what is told is so; how long that took."""
+        """Wait until the condition holds, and return how long that took."""
         start = time.monotonic()
         while not condition():
             took_s = time.monotonic() - start
@@ -85,7 +85,7 @@ class TwoPaths:
         return time.monotonic() - start
 
     def await_use(self, lan: int, before: dict[str, Any]) -> float:
-        """Until more load goes through the network than at that state of its path; how long that took."""
+        """Wait until more load goes through the network than `before` says. Return how long that took."""
 
         def used() -> bool:
             path = self.path(lan)
@@ -94,7 +94,7 @@ class TwoPaths:
         return self.await_paths(used, f"load goes through LAN {lan}")
 
     def await_more_use(self, lan: int) -> None:
-        """Until the path, which may have been in use for long, moves more, in both directions."""
+        """Wait until the path, which may have been in use for long, moves more bytes in both directions."""
         before = self.path(lan)
 
         def more() -> bool:
@@ -106,7 +106,7 @@ class TwoPaths:
 
 
 def only(paths: list[dict[str, Any]], remote: str) -> dict[str, Any]:
-    """The path to that address of the exporter. One that is connected, while there are several."""
+    """Return the path to that address of the exporter. If there are several, prefer a connected one."""
     found = [path for path in paths if path["remote"].partition(":")[0] == remote]
     found.sort(key=lambda path: path["state"] != "connected")
     assert found, paths
@@ -114,13 +114,13 @@ def only(paths: list[dict[str, Any]], remote: str) -> dict[str, Any]:
 
 
 def moved_since(path: dict[str, Any], before: dict[str, Any]) -> tuple[int, int]:
-    """Bytes sent and received by the path."""
+    """Return the bytes that the path sent and received since `before`."""
     return path["sent_bytes"] - before["sent_bytes"], path["received_bytes"] - before["received_bytes"]
 
 
 @contextmanager
 def two_paths(folder: Path, **settings: Any) -> Iterator[TwoPaths]:
-    """Both nodes run and all paths are connected; ``settings`` are those of `exporter_alone`."""
+    """Yield both nodes with all paths connected. The ``settings`` are those of `exporter_alone`."""
     with exporter_alone(folder, **settings) as pair:
         pair.cluster.mount("n2")
         pair.await_both()
@@ -138,9 +138,9 @@ def exporter_alone(
     more_addresses: Sequence[str] = (),
     **disk: str,
 ) -> Iterator[TwoPaths]:
-    """n1 serves (unless it is not to ``start``), and n2 did not mount yet.
+    """Yield n1, which serves if it is to ``start``, and n2, which has not mounted yet.
 
-    ``more_addresses`` are the exporter's, by the config; ``disk`` has more keys of its disk.
+    The config gives the exporter ``more_addresses``, and ``disk`` adds keys to its disk.
     """
     with Network() as network, LocalCluster(folder, io_timeout_s=io_timeout_s, prefix=prefix) as cluster:
         image = cluster.image("disk0", DISK_BYTES, **disk)
@@ -157,7 +157,7 @@ def exporter_alone(
 
 @dataclass
 class FioResult:
-    """Of one job; times are of the slowest request, from its submission."""
+    """The result of one job. Times are of the slowest request, from its submission."""
 
     reads: int
     writes: int
@@ -165,7 +165,7 @@ class FioResult:
 
 
 class Fio:
-    """fio, writing and verifying what it wrote, over and over, until it is told to stop."""
+    """A fio process that writes and verifies what it wrote, again and again, until it is stopped."""
 
     def __init__(self, label: str, file: Path, folder: Path, *, start: int, size: int, direct: bool) -> None:
         self._output = folder / f"fio-{label}.json"
@@ -200,7 +200,7 @@ class Fio:
         return self._process.poll() is None
 
     def finish(self) -> FioResult:
-        """Stop it. Fails if it saw an error or a wrong byte."""
+        """Stop fio. Fail if it saw an error or a wrong byte."""
         assert self.running, f"it ended early: {self._text()}"
         self._process.send_signal(signal.SIGINT)
         self._process.wait(FIO_STOP_S)
@@ -215,7 +215,7 @@ class Fio:
         return FioResult(reads["total_ios"], writes["total_ios"], slowest_ns / 1e9)
 
     def stop(self) -> None:
-        """Whatever it does; does nothing when it is over."""
+        """Stop fio, whatever it is doing. Do nothing if it has ended."""
         if self.running:
             self._process.kill()
         self._process.wait(FIO_STOP_S)
@@ -227,7 +227,7 @@ class Fio:
 
 @contextmanager
 def fio_load(pair: TwoPaths, *, direct: bool = True) -> Iterator[Fio]:
-    """On the first 16 MiB of the disk; the buffered one on the next."""
+    """Run a fio load on the first 16 MiB of the disk. The buffered load uses the next 16 MiB."""
     fio = Fio(
         "direct" if direct else "buffered",
         pair.disk,

@@ -39,24 +39,24 @@ class Device:
         run("losetup", "--set-capacity", self.device)
 
     def vanish(self) -> None:
-        """What it holds is kept in another file meanwhile, as the image has to become empty."""
+        """Make the device vanish. Its data is kept in another file meanwhile, because its image must become empty."""
         run("cp", "--sparse=always", self.image, self._kept)
         self.resize(0)
         self.link.unlink()
 
     def come_back(self) -> None:
-        """Under the kernel name it had."""
+        """Make the device come back under the kernel name that it had."""
         run("dd", f"if={self._kept}", f"of={self.image}", "bs=1M", "conv=notrunc,sparse", "status=none")
         os.truncate(self.image, SIZE)
         run("losetup", "--set-capacity", self.device)
         self.link.symlink_to(self.device)
 
     def come_back_elsewhere(self) -> None:
-        """Under another kernel name, as another image holds the old one."""
+        """Make the device come back under another kernel name, because another image holds the old name."""
         old, holder = self.device, self._kept.with_name("holder.img")
         run("losetup", "--detach", old)
         holder.write_bytes(bytes(MIB))
-        # Unless somebody else was faster, which serves as well.
+        # If another process was faster, the old name is taken as well.
         run("losetup", old, holder, status=None)
         try:
             run("dd", f"if={self._kept}", f"of={self.image}", "bs=1M", "conv=notrunc,sparse", "status=none")
@@ -73,7 +73,7 @@ class Device:
 
 
 def up(cluster: LocalCluster, *disks: LocalDisk) -> Path:
-    """n1 owns the disks and a good one, n2 mounts; the folder of n1's disks as n2 sees it."""
+    """Mount on n2 the disks of n1 and a good one of n1's. Return the folder of n1's disks as n2 sees it."""
     cluster.add_node("n1", [cluster.image("good", SIZE), *disks])
     cluster.add_node("n2")
     cluster.write()

@@ -20,7 +20,7 @@ class Ask:
 
 
 class Peer:
-    """A window whose requests are answered by the test."""
+    """A window whose requests the test answers."""
 
     def __init__(self, credits: int = limits.CREDITS_MAX) -> None:
         self.credits = CreditAccount()
@@ -28,7 +28,7 @@ class Peer:
         self.total = credits
         self.window: ChannelCredits[Ask] = ChannelCredits(self.credits)
         self.in_flight: list[Ask] = []
-        #: All that were started after waiting, in order.
+        #: All requests that had to wait, in the order in which they were started.
         self.granted: list[Ask] = []
 
     def ask(self, lane: Lane, charge: int) -> Ask:
@@ -64,7 +64,7 @@ class Peer:
 
 
 def churn(peer: Peer, rng: random.Random, rounds: int) -> None:
-    """Everything in flight is answered, some at a time, and asked for again at once."""
+    """Answer requests in flight at random, and ask again for each at once."""
     for _ in range(rounds):
         ask = rng.choice(peer.in_flight)
         peer.answer(ask)

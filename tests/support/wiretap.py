@@ -1,4 +1,4 @@
-"""A wiretap on the connections of a mount: what each sent and received, and frames put into either direction."""
+"""A wiretap on a mount's connections. It records what each sent and received, and adds frames in either direction."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from meshlab.smb.frames import PREFIX_BYTES, FrameSplitter
 
 
 def messages(data: bytes) -> list[bytes]:
-    """The whole messages of a stream, plain or encrypted, without their length prefixes."""
+    """Return the whole messages of a stream, plain or encrypted, without their length prefixes."""
     return [frame[PREFIX_BYTES:] for frame in FrameSplitter().feed(data)]
 
 
@@ -26,12 +26,12 @@ def message_id(message: bytes) -> int:
 
 
 def is_signed(message: bytes) -> bool:
-    """Whether it has a signature, whatever its flag says."""
+    """Return whether the message has a signature, whatever its flag says."""
     return bool(message[16] & Flags.SIGNED) and any(message[48:64])
 
 
 class Recorded:
-    """A wiretap: what one connection of the mount sent and received."""
+    """Records what one connection of the mount sent and received."""
 
     def __init__(self) -> None:
         self.sent = bytearray()
@@ -65,12 +65,12 @@ class Recorded:
         return transport
 
     def say_to_exporter(self, frame: bytes) -> None:
-        """Put a frame into what the mount sends; the mount is not in the middle of another one."""
+        """Put a frame into what the mount sends. The mount must not be in the middle of another frame."""
         assert self._send((frame,)) == len(frame)
 
 
 class RecordedWays(FixedWays):
-    """Every connection has its own wiretap."""
+    """Gives every connection its own wiretap."""
 
     def __init__(self, path: Path, channels: int = 2) -> None:
         super().__init__([functools.partial(connect_unix, path)] * channels, asks=True)

@@ -1,4 +1,4 @@
-"""File systems on disks of the mesh in fstab, up and down, with a real systemd as PID 1."""
+"""File systems on disks of the mesh in fstab are mounted and unmounted in order, with a real systemd as PID 1."""
 
 import hashlib
 import subprocess
@@ -27,7 +27,7 @@ def machine(tmp_path: Path) -> Iterator[SystemdMachine]:
 
 @pytest.fixture
 def image(machine: SystemdMachine) -> Path:
-    """The disk of node n1, with an empty ext4, and the config and keys of its mesh at /etc/meshfs."""
+    """Make the disk of node n1 with an empty ext4, and the config and keys of its mesh at /etc/meshfs."""
     cluster = LocalCluster(machine.folder / "etc")
     disk = cluster.image("disk0", IMAGE_BYTES, file=str(machine.share / "disk0.img"), cache="writeback")
     cluster.add_node("n1", [disk], port=4450, addresses=["127.0.0.2"])
@@ -45,7 +45,7 @@ def write_data(machine: SystemdMachine, size_bytes: int = DATA_BYTES) -> str:
 
 
 def arrived(image: Path, folder: Path) -> str:
-    """SHA-256 of the file as it is in the image, whose file system has to be clean."""
+    """Return the SHA-256 of the file in the image, whose file system must be clean."""
     checked = subprocess.run(["e2fsck", "-fn", image], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
     copy = folder / "copy"
@@ -56,7 +56,7 @@ def arrived(image: Path, folder: Path) -> str:
 
 def test_all_that_was_written_arrives_at_a_shutdown(machine: SystemdMachine, image: Path) -> None:
     machine.fstab(MESH, FILESYSTEM)
-    # Like rescue.target: all else that can be stopped is stopped for it.
+    # A unit like rescue.target: systemd stops for it everything that can be stopped.
     machine.unit("quiet.target", "[Unit]\nAllowIsolate=yes\nRequires=sysinit.target\n")
     assert machine.boot() == "running", machine.journal()
     expected = write_data(machine)
@@ -67,7 +67,7 @@ def test_all_that_was_written_arrives_at_a_shutdown(machine: SystemdMachine, ima
 
 
 def test_a_boot_waits_for_the_disk_of_an_exporter_that_comes_late(machine: SystemdMachine, image: Path) -> None:
-    """As of another node, or of one that is being restarted: the exporter's unit is not ordered before the mounts."""
+    """The exporter's unit is not ordered before the mounts, as if it ran on another node or were being restarted."""
     (machine.units / "multi-user.target.wants" / "meshfsd@n1.service").unlink()
     exporter = "sleep 4; exec meshfsd --config /etc/meshfs/cluster.toml --node n1"
     machine.unit("late.service", f"[Service]\nExecStart=sh -c '{exporter}'\n")
@@ -78,7 +78,7 @@ def test_a_boot_waits_for_the_disk_of_an_exporter_that_comes_late(machine: Syste
 
 
 def test_all_that_was_written_to_what_was_mounted_by_hand_arrives(machine: SystemdMachine, image: Path) -> None:
-    """The mount's process is in the scope of a login here, which systemd ends at once at a shutdown."""
+    """The mount's process is in the scope of a login, which systemd ends at once at a shutdown."""
     machine.boot()
     mesh = "mount -t fuse.meshfs /etc/meshfs/cluster.toml /mesh -o node=n1,wait=own"
     machine.shell(f"systemd-run --quiet --scope --unit=session-1 {mesh}")

@@ -1,4 +1,4 @@
-"""Makes each Python process of a test run record its nonces: tests/conftest.py puts this folder before PYTHONPATH."""
+"""Makes each Python process of a test run record its nonces. tests/conftest.py puts this folder before PYTHONPATH."""
 
 import importlib.util
 import os
