@@ -1,4 +1,4 @@
-"""What tests of mount(8) share."""
+"""Fixtures of several files: the installed command for mount(8), and a device that can vanish."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from support.vanishing_device import Device
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[None]:
-    """The command where mount(8) looks, whatever PATH says: its helper of the type, and mount.fuse3's command."""
+    """Install the command where mount(8) looks, whatever PATH says: the type's helper, and mount.fuse3's command."""
     links = [Path("/sbin/mount.meshfs"), Path("/usr/local/bin/meshfs")]
     ours = [link for link in links if not os.path.lexists(link)]
     for link in ours:

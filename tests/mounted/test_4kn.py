@@ -1,4 +1,4 @@
-"""A disk of 4096-byte sectors (4Kn): what is seen of it through the mesh, and how a loop device is put over it."""
+"""A disk of 4096-byte sectors (4Kn) through the mesh, and a loop device over it."""
 
 import os
 import struct
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.mounted
 
 NewCluster = Callable[..., LocalCluster]
 SECTOR_BYTES = 4096
-# Where the one partition begins and how long it is, in sectors of the disk.
+# The beginning and the length of the only partition, in sectors of the disk.
 PARTITION = (256, 2048)
 
 
 def partition_table() -> bytes:
-    """A master boot record with one Linux partition; its numbers count sectors, whatever their size."""
+    """Return a master boot record with one Linux partition. Its numbers count sectors, whatever their size."""
     entry = struct.pack("<4xB3xII", 0x83, *PARTITION)
     return bytes(446) + entry + bytes(48) + b"\x55\xaa"
 
@@ -41,7 +41,7 @@ def sector_bytes(device: Path) -> int:
 
 @pytest.fixture
 def disk(new_cluster: NewCluster) -> Iterator[Path]:
-    """The file of a 4Kn disk of n1 in the mount of n2."""
+    """Return the file of a 4Kn disk of n1 in the mount of n2."""
     cluster = new_cluster()
     backing = cluster.image("backing", 64 * MIB).path
     with loop("--sector-size", str(SECTOR_BYTES), backing) as device:
@@ -63,13 +63,19 @@ def test_its_sector_sizes_are_told(disk: Path) -> None:
 
 
 def partition(device: Path) -> tuple[int, ...]:
-    """Where the partition lies, in bytes; partx counts in units of 512 bytes, whatever the device's sectors are."""
+    """Return where the partition lies, in bytes.
+
+    partx counts in units of 512 bytes, whatever the device's sectors are.
+    """
     shown = run("partx", "--show", "--noheadings", "--output", "START,SECTORS", device)
     return tuple(int(number) * 512 for number in shown.split())
 
 
 def test_a_loop_device_needs_its_sector_size(disk: Path) -> None:
-    """A partition table counts in sectors, so a loop device of 512-byte sectors puts it in the wrong place."""
+    """A partition table counts in sectors.
+
+    A loop device of 512-byte sectors therefore puts the partition in the wrong place.
+    """
     with loop("--sector-size", str(SECTOR_BYTES), "--direct-io=on", disk) as device:
         assert sector_bytes(device) == SECTOR_BYTES
         with device.open("r+b", buffering=0) as file:

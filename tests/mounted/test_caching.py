@@ -1,4 +1,4 @@
-"""When a reader sees what another node wrote, by the mount's and the open's caching."""
+"""A reader sees what another node wrote, when the caching of the mount and of the open allows it."""
 
 import errno
 import os
@@ -43,7 +43,7 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def first_byte(fd: int) -> bytes:
-    """By a read that O_DIRECT takes, too."""
+    """Return the first byte, by a read that O_DIRECT accepts as well."""
     with mmap(-1, BLOCK_BYTES) as memory:
         assert os.preadv(fd, [memory], 0) == BLOCK_BYTES
         return memory[:1]
@@ -69,14 +69,14 @@ def test_what_an_open_file_sees(cluster: LocalCluster, options: tuple[str, ...],
     with opened(disk, flags) as fd:
         assert first_byte(fd) == b"a"
         write_at_the_owner(cluster, b"b")
-        # The page cache serves what it has; it is coherent from close to open.
+        # The page cache serves what it has. It is coherent from close to open.
         assert first_byte(fd) == (b"b" if at_once else b"a")
     with opened(disk, flags) as fd:
         assert first_byte(fd) == b"b"
 
 
 def test_the_bound_of_one_mount(cluster: LocalCluster) -> None:
-    """`-o io_timeout=S` goes before the config's 30 s."""
+    """The option `-o io_timeout=S` overrides the config's 30 s."""
     disk = cluster.mount("n2", "io_timeout=1") / DISK
     with opened(disk, os.O_RDONLY | os.O_DIRECT) as fd:
         assert first_byte(fd) == b"\0"

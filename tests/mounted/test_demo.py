@@ -1,4 +1,4 @@
-"""tools/demo shows what it says, leaves nothing behind, and fails when something fails."""
+"""tools/demo shows what it promises, leaves nothing behind, and fails if a step fails."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def left(tmp_path: Path) -> list[str]:
-    """Mounts and processes of a demo in this folder."""
+    """Return the mounts and processes of a demo in this folder."""
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line]
     processes = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):

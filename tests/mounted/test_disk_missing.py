@@ -75,7 +75,7 @@ def test_a_disk_in_use_is_missing_until_it_is_free(new_cluster: NewCluster, devi
 
 
 def test_an_open_survives_a_restart_of_the_exporter_without_the_disk(new_cluster: NewCluster) -> None:
-    """A reader that holds on to the disk gets errors, never the end of the file, and then its data again."""
+    """A reader that keeps the disk open gets errors and never the end of the file. Later it gets its data again."""
     cluster = new_cluster()
     image = cluster.image("comes", SIZE)
     image.path.write_bytes(b"x" * SIZE)
@@ -91,7 +91,7 @@ def test_an_open_survives_a_restart_of_the_exporter_without_the_disk(new_cluster
         file.seek(4 * MIB)
         with pytest.raises(OSError, match="No such device"):
             file.read(4096)
-        # The mount asks for it every second, and says so once.
+        # The mount asks for the disk every second, and logs it once.
         time.sleep(3)
         assert (cluster.logs / "n2-meshfs.log").read_text().count("disk comes cannot be opened") == 1
         hidden.rename(image.path)
@@ -101,7 +101,7 @@ def test_an_open_survives_a_restart_of_the_exporter_without_the_disk(new_cluster
 
 @contextmanager
 def stuck_file_system(folder: Path) -> Iterator[Path]:
-    """A FUSE file system with one file, which answers nothing any more after the file was made a loop device."""
+    """Mount a FUSE file system with one file. It stops answering once a loop device has been made of the file."""
     folder.mkdir(parents=True)
     script = Path(__file__).parents[1] / "support/stuck_fs.py"
     server = subprocess.Popen([sys.executable, script, folder, str(SIZE)])
@@ -121,7 +121,7 @@ def stuck_file_system(folder: Path) -> Iterator[Path]:
 
 
 def test_a_stuck_file_system_of_somebody_else_delays_nothing(new_cluster: NewCluster, tmp_path: Path) -> None:
-    """A loop device of the machine lies on a file system that does not answer: start, login and reload go on."""
+    """A loop device of the machine lies on a file system that does not answer. Start, login and reload go on."""
     with stuck_file_system(tmp_path / "stuck"):
         stuck = subprocess.Popen(["stat", tmp_path / "stuck/stuck.img"], stdout=subprocess.DEVNULL)
         cluster = new_cluster()

@@ -1,4 +1,4 @@
-"""A disk replaced under its name while programs have it open: they get ESTALE, and nothing is mixed."""
+"""A disk is replaced under its name while programs have it open: they get ESTALE, and no data is mixed."""
 
 import errno
 import mmap
@@ -23,7 +23,7 @@ BLOCK = 4096
 
 
 class Replaceable:
-    """A cluster whose n1 has one disk, seen from n2; ``replace`` puts another image behind its name."""
+    """A cluster whose n1 has one disk, which n2 mounts. ``replace`` puts another image behind the disk's name."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
@@ -38,7 +38,7 @@ class Replaceable:
         self.path = cluster.mount("n2") / "disk/by-id/meshfs-n1-disk0"
 
     def replace(self, how: str) -> None:
-        """By a reload or a restart of the exporter with another path; or by another file at the same path."""
+        """Replace the image by a reload or restart with another path, or by another file at the same path."""
         disk = self.cluster.nodes["n1"].disks[0]
         if how == "same path":
             self.cluster.stop_exporter("n1")
@@ -58,7 +58,7 @@ class Replaceable:
 
     @property
     def now(self) -> Path:
-        """The image that is served after the replacement."""
+        """Return the image that is served after the replacement."""
         return self.cluster.nodes["n1"].disks[0].path
 
 
@@ -85,7 +85,7 @@ def test_what_was_open_on_the_old_disk_gets_estale_and_never_touches_the_new_one
     assert errno_of(lambda: os.pwritev(uncached, [direct()], 0)) == errno.ESTALE
     assert errno_of(lambda: os.pwrite(cached, b"x", 0)) == errno.ESTALE
     assert errno_of(lambda: os.fsync(cached)) == errno.ESTALE
-    # A page that is not in the cache, and then one that was.
+    # The first page is not in the cache, and the second one was.
     assert errno_of(lambda: os.pread(cached, 2, SIZE - BLOCK)) == errno.ESTALE
     until(lambda: errno_of(lambda: os.pread(cached, 2, 0)) == errno.ESTALE, "no cached page of the old disk")
     new = os.open(mesh.path, os.O_RDWR)
@@ -106,7 +106,7 @@ def test_a_dirty_mapping_of_the_old_disk_is_not_written_to_the_new_one(mesh: Rep
     with mmap.mmap(fd, SIZE) as mapping:
         mapping[:6] = b"mapped"
         mesh.replace("reload")
-        # A file that is opened before the mount knows belongs to the old disk.
+        # A file that is opened before the mount knows of the replacement belongs to the old disk.
         until(lambda: os.stat(mesh.path).st_ino != inode, "the mount shows the new disk")
         new = os.open(mesh.path, os.O_RDWR)
         assert os.pread(new, 6, 0) == b"NNNNNN"
@@ -118,7 +118,7 @@ def test_a_dirty_mapping_of_the_old_disk_is_not_written_to_the_new_one(mesh: Rep
 
 
 def test_programs_that_open_it_after_the_replacement_see_the_new_disk(mesh: Replaceable) -> None:
-    """At once, although the kernel remembers the name's old inode for a second."""
+    """They see the new disk at once, although the kernel remembers the name's old inode for a second."""
     run("cmp", mesh.path, mesh.images[0].path)
     mesh.replace("reload")
     run("cmp", mesh.path, mesh.now)
@@ -145,7 +145,7 @@ def test_a_node_replaced_under_its_name_is_another_owner(mesh: Replaceable) -> N
         (mesh.cluster.folder / f"keys/n1.{suffix}").unlink()
     mesh.cluster.keygen()
     mesh.replace("restart")
-    # ETIMEDOUT as long as the mount knows the old key only: it cannot even log in.
+    # The error is ETIMEDOUT while the mount only knows the old key, because it cannot log in.
     assert errno_of(lambda: os.pwritev(fd, [direct()], 0)) in (errno.ESTALE, errno.ETIMEDOUT)
     assert errno_of(lambda: os.preadv(fd, [direct()], 0)) in (errno.ESTALE, errno.ETIMEDOUT)
     os.close(fd)

@@ -68,6 +68,6 @@ def test_a_disk_that_shrank_is_a_problem_and_is_not_extended_again(new_cluster: 
     assert cluster.meshctl("status", str(cluster.mountpoint("n2")), check=False).returncode == 1
     os.truncate(image.path, SIZE)
     until(lambda: "shrank" not in why_of(path), "the size is back", 20)
-    # Errors were not long ago; it is ok after a while in which I/O works.
+    # The errors are recent. The disk is ok after a while in which I/O works.
     assert write_errno(path, SIZE // 2) == 0
     assert read_errno(path, SIZE // 2) == 0

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.mounted
 
 
 def is_held(cluster: LocalCluster, device: str) -> bool:
-    """Whether n1's exporter has the device open."""
+    """Return whether n1's exporter has the device open."""
     descriptors = Path(f"/proc/{cluster.exporters['n1'].pid}/fd")
     return any(descriptor.readlink() == Path(device) for descriptor in descriptors.iterdir())
 
@@ -28,7 +28,10 @@ def is_held(cluster: LocalCluster, device: str) -> bool:
 def test_a_device_goes_away_and_comes_back(
     new_cluster: NewCluster, device: Device, cache: str, elsewhere: bool
 ) -> None:
-    """Every place tells it; I/O fails at once; what was open before goes on with the device when it is back."""
+    """Every place shows the state, and I/O fails at once.
+
+    When the device is back, what was open before goes on with it.
+    """
     cluster = new_cluster()
     disks = up(cluster, LocalDisk("bad", device.link, {"cache": cache}))
     path = disks / "bad"
@@ -37,7 +40,7 @@ def test_a_device_goes_away_and_comes_back(
     try:
         assert is_held(cluster, device.device)
         device.vanish()
-        # A bell rings without I/O where uevents arrive, and the slow look finds it anywhere.
+        # Where uevents arrive, the exporter notices without I/O. Elsewhere it notices at its next regular look.
         await_state(path, "gone")
         assert "removed" in why_of(path)
         start = time.monotonic()
@@ -62,7 +65,7 @@ def test_a_device_goes_away_and_comes_back(
     text = log_of(cluster)
     assert text.count("disk bad: gone: ") == 1
     assert text.count("disk bad: ok again, after") == 1
-    # The errors that the test caused may still be told of; that the device is gone may not.
+    # The errors that the test caused may still be shown, but not that the device is missing.
     shown = cluster.meshctl("status", str(cluster.mountpoint("n2")), check=False)
     assert "gone" not in shown.stdout + shown.stderr
 
@@ -113,7 +116,7 @@ def test_another_device_at_the_path_is_not_taken_before_a_reload(
 
 
 def test_a_device_that_fails_is_failing(new_cluster: NewCluster, device: Device) -> None:
-    """Its backing file is cut behind the kernel's back: I/O fails, its capacity stays."""
+    """The device's backing file is cut behind the kernel's back: I/O fails, and the capacity stays."""
     cluster = new_cluster()
     disks = up(cluster, LocalDisk("bad", device.link))
     os.truncate(device.image, MIB)
@@ -134,6 +137,3 @@ def test_a_deleted_image_is_a_problem(new_cluster: NewCluster) -> None:
     await_state(disks / "deleted", "failing")
     assert "deleted" in why_of(disks / "deleted")
     assert write_errno(disks / "deleted", 0) == 0
-
-
-# --- nothing waits for what is not its own ------------------------------------------------------

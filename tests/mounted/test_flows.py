@@ -1,4 +1,4 @@
-"""The scheduler on real processes: whose I/O it is, limits, flows that vanish, disks that stall."""
+"""The scheduler on real processes: the flow of each I/O, limits, flows that vanish, disks that stall."""
 
 import json
 import mmap
@@ -28,7 +28,7 @@ DISK_BYTES = 8 * MIB
 
 
 def up(cluster: LocalCluster, *disks: LocalDisk, mounts: tuple[str, ...] = ("n2",)) -> LocalCluster:
-    """n1 owns the disks; n2 and n3 have none."""
+    """Start n1, which owns the disks, and n2 and n3, which have none."""
     cluster.add_node("n1", list(disks))
     for name in ("n2", "n3"):
         cluster.add_node(name)
@@ -45,14 +45,14 @@ def disk_path(cluster: LocalCluster, mount: str = "n2", disk: str = "disk0") -> 
 
 
 def flows(cluster: LocalCluster, disk: str = "disk0") -> dict[tuple[str, str], dict[str, Any]]:
-    """By node and class; a flow that was not seen yet has nothing."""
+    """Return the flows by node and class. A flow that was not seen yet has zeros."""
     (found,) = cluster.control("n1", "flows", disk=disk)["disks"]
     by_key: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: defaultdict(int))
     return by_key | {(flow["node"], flow["class"]): flow for flow in found["flows"]}
 
 
 def read_blocks(path: Path, count: int) -> float:
-    """Read direct, one after the other; the seconds it took."""
+    """Read blocks one after the other with O_DIRECT, and return the seconds that it took."""
     buffer = mmap.mmap(-1, BLOCK_BYTES)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
     try:
@@ -66,7 +66,7 @@ def read_blocks(path: Path, count: int) -> float:
 
 @contextmanager
 def flood(path: Path, *options: str, block: str = "64k", depth: int = 16) -> Iterator[subprocess.Popen[bytes]]:
-    """fio, asynchronous, until the block ends."""
+    """Run an asynchronous fio until the block ends."""
     command = [
         "fio",
         "--name=flood",
@@ -112,7 +112,7 @@ def test_whose_io_it_is_and_of_which_class(new_cluster: NewCluster) -> None:
 
 
 def test_no_disk_does_more_than_its_limits(new_cluster: NewCluster) -> None:
-    """Only a lower bound of the time is asserted: a slow machine may take longer, nobody less."""
+    """The test asserts only a lower bound of the time. A slow machine may take longer, but no machine may take less."""
     cluster = new_cluster()
     disks = [
         cluster.image("requests", DISK_BYTES, limit_iops=100),
@@ -122,7 +122,7 @@ def test_no_disk_does_more_than_its_limits(new_cluster: NewCluster) -> None:
     cluster.scheduler = {"flow": [{"node": "n2", "disk": "n1/flow", "limit_iops": 100}]}
     up(cluster, *disks)
     for disk in disks:
-        # Of 60 requests one may go at once and one more early.
+        # Of 60 requests, one may go at once and one more early.
         assert read_blocks(disk_path(cluster, disk=disk.name), 60) > 0.57, disk.name
 
 
@@ -137,7 +137,7 @@ def test_a_limited_flow_slows_nobody_else_down(new_cluster: NewCluster) -> None:
 
 
 def test_a_flow_that_vanishes_leaves_nothing_behind(new_cluster: NewCluster) -> None:
-    """The mount dies with requests queued: they go, and the share goes to who is left."""
+    """The mount dies with requests queued. They are dropped, and the remaining flow gets the share."""
     cluster = new_cluster()
     up(cluster, cluster.image("disk0", DISK_BYTES, limit_iops=20), mounts=("n2", "n3"))
     with flood(disk_path(cluster, "n2"), depth=64) as process, flood(disk_path(cluster, "n3"), depth=4):
@@ -172,7 +172,7 @@ def test_a_disk_that_stalls_holds_up_no_other_and_comes_back(new_cluster: NewClu
         with flood(stalled, block="1m", depth=64):
             reader.start()
             until(lambda: flows(cluster, "slow")["n2", "app"]["in_flight"] > 0, "requests are at the stalled disk")
-            # 64 requests of 1 MiB would take every credit there is.
+            # 64 requests of 1 MiB would take all credits that there are.
             read_blocks(disk_path(cluster), 200)
             assert not took
             os.kill(slow.pids["nbdkit"], signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""The FUSE side on a real kernel: a mount with disks of memory in a process of its own."""
+"""The FUSE side on a real kernel: a mount with disks in memory, in a process of its own."""
 
 import errno
 import json
@@ -19,11 +19,11 @@ import pytest
 pytestmark = pytest.mark.mounted
 
 SIZE = 8 << 20
-GUARD_S = 60  # nothing here takes long; a hang shall fail and not stop the suite
+GUARD_S = 60  # Nothing here takes long. If a call hangs, the test must fail instead of stopping the suite.
 
 
 class FakeMount:
-    """One ``meshlab.fakes.mount`` process."""
+    """A process of ``meshlab.fakes.mount``."""
 
     def __init__(self, mountpoint: Path, **options: Any) -> None:
         self.mountpoint = mountpoint
@@ -175,7 +175,7 @@ def test_extended_attributes_and_the_hidden_status(mount: FakeMount) -> None:
 
 
 def test_permissions_are_by_mode(mount: FakeMount) -> None:
-    # Relative to the mount, as the folders above it are closed to others.
+    # The path is relative to the mount, because the folders above it are closed to other users.
     nobody = {"user": 65534, "group": 65534, "cwd": mount.mountpoint}
     disk = mount.disk().relative_to(mount.mountpoint)
 
@@ -185,7 +185,7 @@ def test_permissions_are_by_mode(mount: FakeMount) -> None:
 
     assert "PermissionError" in opens()
     assert opens(mount.disk().stat().st_gid) == ""
-    # Whether all is well is everybody's to know; what of it is not, `Mesh` leaves out.
+    # Everybody may know whether all is well. `Mesh` leaves out the details for users other than root.
     assert run("cat", ".meshfs/status", extra_groups=[], **nobody).stdout == '{"version":1}'
 
 

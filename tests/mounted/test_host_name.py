@@ -1,4 +1,4 @@
-"""Which node a machine is by its name, for each of the commands."""
+"""Each command takes the node that has the name of the machine."""
 
 import subprocess
 from collections.abc import Callable
@@ -15,7 +15,7 @@ NewCluster = Callable[..., LocalCluster]
 
 
 def as_host(name: str, *command: str | Path) -> list[str]:
-    """The command where the machine is called so."""
+    """Return the command for a machine that has this name."""
     return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name, *(str(part) for part in command)]
 
 
@@ -28,7 +28,7 @@ def test_every_command_finds_the_same_node(new_cluster: NewCluster, tmp_path: Pa
     cluster.keygen()
     point = tmp_path / "mesh"
     point.mkdir()
-    # By this name -f is mount(8)'s: everything is checked, and nothing mounted.
+    # Under this name, -f means what it means to mount(8): everything is checked, and nothing is mounted.
     helper = tmp_path / "mount.meshfs"
     helper.symlink_to(BIN / "meshfs")
     mount = as_host(host, helper, cluster.config, point, "-f")

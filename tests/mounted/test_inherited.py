@@ -1,4 +1,4 @@
-"""Mount and exporter started by processes that hand on what a service must not keep."""
+"""Mount and exporter are started by processes that pass on what a service must not keep."""
 
 import errno
 import fcntl
@@ -145,7 +145,7 @@ def test_an_exporter_keeps_nothing_of_its_starter(cluster: LocalCluster, tmp_pat
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """A descriptor that holds a file's lock until the end of the block, as ``exec 9>FILE; flock 9`` in a script."""
+    """Hold a file's lock by a descriptor until the block ends, as ``exec 9>FILE; flock 9`` does in a script."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

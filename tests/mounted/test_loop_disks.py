@@ -1,4 +1,4 @@
-"""Block devices (loop devices) and file systems made for the test: needs root."""
+"""Block devices (loop devices) and file systems that tests make, as disks of an exporter."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def run(*command: str | Path) -> str:
 
 @contextmanager
 def loop_device(image: Path, *options: str) -> Iterator[Path]:
-    """A loop device on ``image``; gone at the end."""
+    """Make a loop device on ``image``, and remove it at the end of the block."""
     device = run("losetup", "--find", "--show", *options, image)
     try:
         yield Path(device)
@@ -113,13 +113,13 @@ async def test_a_device_set_read_only_under_us_says_so(device: Path, engine_name
             assert await write(disk, 1, b"x" * 512) == -errno.EROFS
             assert await read(disk, 0, 512) == bytes(512)
         finally:
-            # A loop device keeps it for its next image.
+            # A loop device keeps the setting for its next image.
             run("blockdev", "--setrw", device)
 
 
 @pytest.mark.parametrize("engine_name", SMALL_ENGINES)
 async def test_an_io_error_reaches_its_request_alone(device: Path, image: Path, engine_name: str) -> None:
-    """A loop device whose backing file was cut answers EIO past the cut."""
+    """A loop device whose backing file was cut answers EIO behind the cut."""
     async with opened(device, engine_name, "none") as disk:
         os.truncate(image, MIB)
         batch = Batch(disk)
@@ -169,12 +169,12 @@ def test_swap_is_in_use(device: Path, image: Path) -> None:
 def test_a_device_with_a_mounted_partition_is_in_use(tmp_path: Path) -> None:
     path = tmp_path / "parted.img"
     with path.open("wb") as file:
-        # An MBR with one Linux partition: start and size in sectors.
+        # An MBR has one Linux partition, whose start and size are in sectors.
         file.write(struct.pack("<446s BBHBBHII 48s 2s", b"", 0, 0, 0, 0x83, 0, 0, 2048, 28672, b"", b"\x55\xaa"))
         file.truncate(16 * MIB)
     with loop_device(path) as device:
         partition = Path(f"{device}p1")
-        # partx reads the table itself: some kernels can't.
+        # partx reads the table itself, because some kernels cannot.
         run("partx", "--add", device)
         try:
             run("mkfs.ext4", "-q", partition)
@@ -202,7 +202,7 @@ def test_a_loop_device_is_known_by_its_image(image: Path) -> None:
 
 
 def test_a_device_without_a_name_of_its_own_is_another_one_each_time(image: Path) -> None:
-    """A loop device whose image was removed has nothing but diskseq, which counts devices."""
+    """A loop device whose image was removed has only a diskseq, which counts devices."""
     seen = []
     for _ in range(2):
         with loop_device(image) as device:

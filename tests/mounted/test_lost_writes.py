@@ -1,4 +1,4 @@
-"""Acknowledged writes that the owner lost: who did not hear of it yet gets EIO, also from a restarted exporter."""
+"""The owner lost acknowledged writes: each writer that has not had EIO yet gets it, also from a restarted exporter."""
 
 import errno
 import json
@@ -24,14 +24,14 @@ SIZE = 4 * MIB
 
 
 class FailingFile:
-    """A file on a FUSE file system whose I/O fails on demand, as an exporter's image."""
+    """A file on a FUSE file system whose I/O fails on demand. It is an exporter's image."""
 
     def __init__(self, process: "subprocess.Popen[str]", path: Path) -> None:
         self._process = process
         self.path = path
 
     def fail(self, number: int) -> None:
-        """Every later read, write and flush ends with this errno; 0: they work again."""
+        """Let every later read, write and flush end with this errno. With 0, they work again."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{self.path.name} {number}\n")
@@ -50,7 +50,7 @@ def failing_file(folder: Path) -> Iterator[FailingFile]:
             assert process.stdout.readline() == "ready\n"
             yield FailingFile(process, folder / "disk/by-id/meshfs-x-disk0")
         finally:
-            # The exporter may have the file open still, so that the process would not end by itself.
+            # The exporter may still have the file open, and then the process would not end by itself.
             run("umount", "--lazy", folder)
             process.kill()
 
@@ -82,7 +82,7 @@ def test_a_loss_is_told_to_all_writers_although_the_exporter_restarts(
     os.pwrite(second, b"second", MIB)
     failing.fail(errno.EIO)
     assert errno_of_fsync(first) == errno.EIO
-    # The second writer heard nothing yet, and the exporter that could have told it ends.
+    # The second writer has had no error yet, and the exporter that knows of the loss ends.
     failing.fail(0)
     cluster.stop_exporter("n1", how)
     cluster.start_exporter("n1")
@@ -91,7 +91,7 @@ def test_a_loss_is_told_to_all_writers_although_the_exporter_restarts(
     os.pwrite(second, b"again", MIB)
     cluster.stop_exporter("n1", how)
     cluster.start_exporter("n1")
-    # A restart without a loss costs nobody an error.
+    # After a restart without a loss, nobody gets an error.
     assert errno_of_fsync(second) == errno_of_fsync(first) == 0
     os.close(first)
     os.close(second)
@@ -139,7 +139,7 @@ def test_an_unmount_flushes_what_a_program_closed_without_fsync(new_cluster: New
 
 
 def test_sync_of_the_disks_file_reaches_the_owner_and_sync_of_all_does_not(new_cluster: NewCluster) -> None:
-    """FUSE passes sync(2) and syncfs(2) on to nobody but virtiofs; docs/admin/durability.md says so."""
+    """FUSE passes sync(2) and syncfs(2) on to virtiofs only, as docs/admin/durability.md says."""
     cluster = new_cluster()
     cluster.add_node("n1", [cluster.image("disk0", SIZE)])
     cluster.add_node("n2")

@@ -1,4 +1,4 @@
-"""Disks that fail, are read-only or full: the right errno at the caller, the other disks untouched."""
+"""Disks that fail, are read-only or full: the caller gets the right errno, and the other disks go on."""
 
 import errno
 import fcntl
@@ -26,12 +26,12 @@ def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Lazily: after a failure the cluster, which ends later, still has its image there.
+        # Unmount lazily: after a failure, the cluster still has its image there until it ends, which is later.
         run("umount", "--lazy", folder)
 
 
 def up(cluster: LocalCluster, *bad: LocalDisk) -> Path:
-    """n1 owns the bad disks and a good one, n2 mounts; the folder of n1's disks as n2 sees it."""
+    """Start n1 with the bad disks and a good one, and mount on n2. Return the folder of n1's disks as n2 sees it."""
     cluster.add_node("n1", [cluster.image("good", 8 * MIB), *bad])
     cluster.add_node("n2")
     cluster.write()
@@ -41,7 +41,7 @@ def up(cluster: LocalCluster, *bad: LocalDisk) -> Path:
 
 
 def read(path: Path, offset: int, size: int = 4096, flags: int = os.O_DIRECT) -> int:
-    """0, or the errno of one read."""
+    """Return the errno of a read, or 0."""
     fd = os.open(path, os.O_RDONLY | flags)
     try:
         return 0 if os.preadv(fd, [mmap.mmap(-1, size)], offset) == size else -1
@@ -52,7 +52,7 @@ def read(path: Path, offset: int, size: int = 4096, flags: int = os.O_DIRECT) ->
 
 
 def write(path: Path, offset: int, size: int = 4096, flags: int = os.O_DIRECT) -> int:
-    """0, or the errno of open, write, fsync or close, whichever told first."""
+    """Return the errno of open, write, fsync or close, whichever failed first, or 0."""
     try:
         fd = os.open(path, os.O_WRONLY | flags)
         try:
@@ -76,7 +76,7 @@ def assert_good(disks: Path) -> None:
 @pytest.mark.parametrize("cache", ["none", "writeback"])
 @pytest.mark.parametrize("flags", [os.O_DIRECT, 0], ids=["direct", "buffered"])
 def test_a_disk_that_returns_eio(new_cluster: NewCluster, cache: str, flags: int) -> None:
-    """A loop device whose backing file was cut short answers EIO past the cut."""
+    """A loop device whose backing file was cut answers EIO behind the cut."""
     cluster = new_cluster()
     backing = cluster.image("backing", 8 * MIB).path
     disks = up(cluster, cluster.loop("bad", backing, cache=cache))
@@ -90,7 +90,7 @@ def test_a_disk_that_returns_eio(new_cluster: NewCluster, cache: str, flags: int
 @pytest.mark.parametrize("cache", ["none", "writeback"])
 @pytest.mark.parametrize("flags", [os.O_DIRECT, 0], ids=["direct", "buffered"])
 def test_a_disk_that_cannot_write(new_cluster: NewCluster, cache: str, flags: int) -> None:
-    """A loop device whose backing file was cut, and sealed so that no write makes it longer again."""
+    """A loop device's backing file was cut, and sealed so that no write makes it longer again."""
     cluster = new_cluster()
     backing = os.memfd_create("backing", os.MFD_ALLOW_SEALING)
     try:

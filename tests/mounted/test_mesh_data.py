@@ -1,4 +1,4 @@
-"""Bytes through the mesh come back right: dd, cp, cmp, and fio's verification, on local and remote disks."""
+"""Bytes through the mesh come back right: dd, cp, cmp and fio's verification, on local and remote disks."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from support.commands import FIO_VERIFY, fio, run
 
 pytestmark = pytest.mark.mounted
 
-# (the node whose mount is used, owner, disk): the owner itself over its Unix socket, others over TCP.
+# Each is the node whose mount is used, the owner, and the disk. The owner uses its Unix socket, and others use TCP.
 PATHS = [
     pytest.param("n1", "n1", "direct", id="local-direct"),
     pytest.param("n2", "n1", "direct", id="remote-direct"),
@@ -77,7 +77,7 @@ def test_fio_verifies_unaligned_buffered_blocks(mesh: LocalCluster, tmp_path: Pa
 
 
 def test_two_nodes_verify_on_one_disk_at_once(mesh: LocalCluster, tmp_path: Path) -> None:
-    """Halves of the disk, from two mounts, as two jobs of one fio."""
+    """Each of two jobs of one fio writes half of the disk, from a mount of its own."""
     half = f"{64 * MIB}"
     common = ["--rw=randwrite", "--bsrange=4k-64k", f"--size={half}", DIRECT, "--ioengine=libaio", "--iodepth=16"]
     second = ["--name=second", f"--filename={disk(mesh, 'n3', 'n1', 'direct')}", f"--offset={half}"]
@@ -88,7 +88,7 @@ def test_two_nodes_verify_on_one_disk_at_once(mesh: LocalCluster, tmp_path: Path
 @pytest.mark.parametrize("size", [1, 7, 513, 4097, 1 * MIB + 3])
 @pytest.mark.parametrize("name", ["direct", "device"])
 def test_unaligned_writes_change_nothing_around_them(mesh: LocalCluster, name: str, offset: int, size: int) -> None:
-    """With `-o cache=none` unaligned pieces reach the exporter as they are; seen from a node that caches."""
+    """With `-o cache=none`, unaligned pieces reach the exporter unchanged. A node that caches reads them."""
     chosen = random.Random(f"{offset} {size}")
     before = chosen.randbytes(2 * MIB)
     data = chosen.randbytes(size)

@@ -1,4 +1,4 @@
-"""Processes that die under load: waiting is bounded, nothing is lost, nothing is wrong."""
+"""Processes die under load: waiting is bounded, nothing is lost, and no byte is wrong."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ NewCluster = Callable[..., LocalCluster]
 
 
 def two_owners(cluster: LocalCluster) -> LocalCluster:
-    """n1 and n2 own a disk each; n3 only mounts. Nothing runs yet."""
+    """Make n1 and n2 with a disk each, and n3 without a disk. No process runs yet."""
     for name in ("n1", "n2"):
         image = cluster.image("disk0", DISK_BYTES, file=str(cluster.folder / "disks" / f"{name}.img"))
         cluster.add_node(name, [image])
@@ -42,7 +42,7 @@ def disk(cluster: LocalCluster, owner: str, mount: str = "n3") -> Path:
 
 
 def read_errno(path: Path) -> tuple[int, float]:
-    """The errno of one direct read (0 if it worked) and how long it took."""
+    """Return the errno of one direct read (0 if it succeeded), and how long the read took."""
     start = time.monotonic()
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
@@ -59,7 +59,7 @@ def test_an_exporter_killed_under_load_and_restarted_costs_no_byte(new_cluster: 
     cluster = two_owners(new_cluster())
     for name in ("n1", "n2"):
         cluster.start_exporter(name)
-    # From another node by TCP, and from the owner's own mount by its Unix socket.
+    # One mount is on another node, over TCP. The other one is the owner's own, over its Unix socket.
     mounts = {"n3": (0, 1000, 4000), "n1": (8000,)}
     for name in mounts:
         cluster.mount(name)
@@ -91,7 +91,7 @@ def test_fio_verifies_through_a_killed_exporter(new_cluster: NewCluster, tmp_pat
     cluster.start_exporters()
     cluster.mount("n3")
     image = cluster.nodes["n1"].disks[0].path
-    # A rate that leaves time to kill in the middle of the writes.
+    # The rate leaves time to kill the process in the middle of the writes.
     command = [
         "fio",
         "--name=job",
@@ -155,7 +155,7 @@ def test_an_owner_that_stays_away_times_out_and_others_answer(new_cluster: NewCl
 
 @pytest.mark.parametrize("kind", ["libaio", "threads"])
 def test_what_waits_at_a_dead_disk_keeps_nobody_from_another(new_cluster: NewCluster, kind: str) -> None:
-    """Far more requests than a disk ever has outstanding, and more than the kernel lets through by default."""
+    """There are far more requests than a disk ever has outstanding, and more than the kernel allows by default."""
     cluster = two_owners(new_cluster(io_timeout_s=10))
     cluster.start_exporters()
     cluster.mount("n3")
@@ -212,7 +212,7 @@ def waiting_calls(cluster: LocalCluster, point: str) -> int:
 def test_a_program_that_repeats_its_call_waits_for_a_dead_owner_once(
     new_cluster: NewCluster, how: signal.Signals, io_timeout_s: int
 ) -> None:
-    """As md does, which repeats a failed write sector by sector."""
+    """md does that: it repeats a failed write sector by sector."""
     cluster = two_owners(new_cluster(io_timeout_s=io_timeout_s))
     cluster.start_exporters()
     cluster.mount("n3")
@@ -308,7 +308,10 @@ def test_an_exporter_asked_to_stop_ends_and_the_others_stay(new_cluster: NewClus
 
 @pytest.mark.parametrize("frozen_s", [2.0, 8.0], ids=["shorter-than-silence", "longer-than-silence"])
 def test_an_exporter_that_freezes_and_thaws_costs_no_byte(new_cluster: NewCluster, frozen_s: float) -> None:
-    """Requests sit in its sockets while the initiator gives the channel up and asks anew: no old one may land late."""
+    """Requests stay in the exporter's sockets while the initiator gives up the channel and repeats them on another.
+
+    No old request may land late.
+    """
     cluster = two_owners(new_cluster(io_timeout_s=30))
     cluster.start_exporters()
     cluster.mount("n3")
@@ -354,7 +357,7 @@ def test_a_frozen_exporter_times_out_within_the_bound(new_cluster: NewCluster) -
 
 
 def test_what_was_acknowledged_survives_the_exporters_process(new_cluster: NewCluster) -> None:
-    """The machine goes on, so nothing unflushed is lost and fsync has nothing to tell."""
+    """The machine goes on, and therefore nothing unflushed is lost, and fsync has no error to report."""
     cluster = two_owners(new_cluster())
     cluster.start_exporters()
     cluster.mount("n3")

@@ -1,4 +1,4 @@
-"""A file system on a remote disk: made, filled, checked, and seen from another node."""
+"""A file system on a remote disk is made, filled, checked, and read on another node."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""mount(8), fstab, umount(8), and who may open a disk."""
+"""mount(8), fstab, umount(8), and the permission to open a disk."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def cluster(new_cluster: NewCluster) -> LocalCluster:
 
 
 def serves(point: Path) -> None:
-    """At once, as the command returns only when the tree serves."""
+    """Check that the tree is there at once, because the command returns only when the tree is served."""
     assert os.listdir(point / "disk/by-id") == ["meshfs-n1-disk0"]
 
 
@@ -108,10 +108,10 @@ def test_the_tree_and_its_attributes(cluster: LocalCluster) -> None:
 
 
 def test_who_may_open_a_disk(cluster: LocalCluster) -> None:
-    """0660 root:disk, as a block device's node: the kernel checks, so a group is enough."""
+    """A disk is 0660 root:disk, like a block device's node. The kernel checks, and therefore the group is enough."""
     point = cluster.mount("n2")
     disk = Path("disk/by-node/n1/disk0")
-    # Relative to the mount, as the folders above it are closed to others.
+    # The path is relative to the mount, because the folders above it are closed to other users.
     read = ["dd", f"if={disk}", "of=/dev/null", "bs=4k", "count=1"]
     nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}"]
     assert "Permission denied" in run(*nobody, "--clear-groups", *read, cwd=point, status=1)

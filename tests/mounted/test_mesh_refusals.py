@@ -1,4 +1,4 @@
-"""Mistakes in config, disks and keys, through the real commands: named, exit status 2, nothing left half started."""
+"""The real commands name mistakes in config, disks and keys, end with exit status 2, and leave nothing half started."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def cluster(new_cluster: NewCluster) -> LocalCluster:
 
 
 def refused_by(cluster: LocalCluster, *commands: str) -> list[str]:
-    """What each command said; every one has to end with status 2, leave nothing behind, and show no traceback."""
+    """Return what each command printed. Each must end with status 2, leave nothing behind, and print no traceback."""
     point = cluster.mountpoint("n1")
     point.mkdir(parents=True, exist_ok=True)
     lines = {
@@ -80,7 +80,7 @@ def test_a_config_that_is_missing_or_a_directory(cluster: LocalCluster) -> None:
 
 
 def test_a_config_that_is_unreadable(cluster: LocalCluster) -> None:
-    """To root every file is readable; so by somebody else."""
+    """root can read every file, and therefore another user runs the commands."""
     cluster.config.chmod(0o600)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     for command in (
@@ -99,7 +99,7 @@ def with_disk(cluster: LocalCluster, path: Path) -> None:
 
 
 def why_missing(cluster: LocalCluster, name: str = "bad") -> str:
-    """The reason that the exporter, which serves its other disks, gives for the missing one."""
+    """Return why the disk is missing, as the exporter says, which serves its other disks."""
     cluster.start_exporter("n1")
     disks = {disk["name"]: disk for disk in cluster.control("n1")["disks"]}
     assert disks[name]["state"] == "missing"
@@ -193,7 +193,7 @@ def test_keygen_never_overwrites(cluster: LocalCluster) -> None:
 
 
 def test_a_node_with_another_key_gets_in_nowhere(cluster: LocalCluster) -> None:
-    """n2's own machine has a key pair the cluster does not know; n1 serves all others as before."""
+    """n2's machine has a key pair that the cluster does not know. n1 serves all others as before."""
     cluster.start_exporter("n1")
     strange = cluster.folder / "strange"
     shutil.copytree(cluster.folder / "keys", strange / "keys")

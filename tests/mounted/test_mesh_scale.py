@@ -1,4 +1,4 @@
-"""The largest cluster meant for now: 16 nodes of 26 disks, within its bounds of time and memory."""
+"""The largest cluster that is supported: 16 nodes of 26 disks, within its bounds of time and memory."""
 
 from pathlib import Path
 

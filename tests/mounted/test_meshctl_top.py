@@ -1,4 +1,4 @@
-"""meshctl flows and top beside a cluster that works: what they say of it, and what top does to a terminal."""
+"""meshctl flows and top beside a running cluster: the figures they show, and what top does to a terminal."""
 
 import fcntl
 import json
@@ -53,7 +53,7 @@ class Reader(threading.Thread):
 
 @pytest.fixture
 def cluster(new_cluster: Callable[..., LocalCluster]) -> LocalCluster:
-    """n1 owns a disk that is limited, n1 and n2 read it without pause (see `load`)."""
+    """Start n1 with a disk that has a limit. n1 and n2 read the disk without pause (see `load`)."""
     made = new_cluster()
     made.add_node("n1", [made.image("disk0", MIB, limit_iops=LIMIT_IOPS)])
     made.add_node("n2")
@@ -142,7 +142,7 @@ def test_top_counts_local_and_remote_reads(cluster: LocalCluster) -> None:
 
 
 class Terminal:
-    """A pseudo-terminal with top in it; `seen` is what it drew."""
+    """A pseudo-terminal in which top runs. `seen` is what top drew."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._master, slave = pty.openpty()
@@ -156,7 +156,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             env={**os.environ, "TERM": "xterm"},
-            # A session with this terminal as its own, as a login has.
+            # top gets a session with this terminal as its own, like a login.
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -176,7 +176,7 @@ class Terminal:
                 self.seen += os.read(self._master, 1 << 16)
 
     def frames(self) -> list[list[str]]:
-        """The lines of every whole frame."""
+        """Return the lines of each complete frame."""
         drawn = self.seen.split(b"\x1b[H")[1:]
         whole = [frame.partition(b"\x1b[J")[0] for frame in drawn if b"\x1b[J" in frame]
         return [
@@ -184,7 +184,7 @@ class Terminal:
         ]
 
     def ended(self) -> int:
-        """The exit status; the terminal is as it was."""
+        """Return top's exit status, and check that the terminal is as it was before."""
         self.read_until(lambda: self.process.poll() is not None, "it ends")
         self.read_until(lambda: LEAVE in self.seen, "the alternate screen is left")
         assert self.seen.index(ENTER) < self.seen.rindex(LEAVE)
@@ -229,7 +229,7 @@ def test_top_in_a_terminal(cluster: LocalCluster, terminal: Terminal) -> None:
 
 
 def test_top_is_stopped_and_continued(terminal: Terminal) -> None:
-    """Ctrl-Z gives the terminal back for the time being."""
+    """Ctrl-Z gives the terminal back until top is continued."""
     terminal.read_until(lambda: bool(terminal.frames()), "a frame")
     terminal.process.send_signal(signal.SIGTSTP)
     terminal.read_until(lambda: terminal.seen.endswith(LEAVE), "the alternate screen is left")
@@ -256,7 +256,7 @@ def test_a_signal_ends_top(terminal: Terminal, number: signal.Signals) -> None:
 
 
 def test_a_stopped_mount_holds_up_nothing_else(cluster: LocalCluster, terminal: Terminal) -> None:
-    """Its process is stopped for a while: told so, and shown again afterwards."""
+    """The process of one mount is stopped for a while: top says so, and shows the mount again afterwards."""
     terminal.read_until(lambda: bool(terminal.frames()), "a frame")
     process = cluster.mounts["n2"].process
     process.send_signal(signal.SIGSTOP)

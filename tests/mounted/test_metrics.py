@@ -38,13 +38,13 @@ class Scrape:
         }
 
     def value(self, name: str, **labels: str) -> float | None:
-        """`class` is spelled `class_`."""
+        """Return the value of one sample. The label `class` is spelled `class_`."""
         return self._samples.get((name, frozenset((key.rstrip("_"), value) for key, value in labels.items())))
 
 
 @pytest.fixture
 def ports() -> tuple[int, int]:
-    """The exporter's and the mount's."""
+    """Return the ports of the exporter's metrics and of the mount's."""
     return free_port(LOOPBACK), free_port(LOOPBACK)
 
 
@@ -128,7 +128,7 @@ def test_scrapes_and_io_do_not_disturb_each_other_nor_the_end(cluster: LocalClus
             scraped[port] += 1
 
     def scrape_to_the_end(port: int) -> None:
-        # Refused, or cut off in the middle, once the process ends; never hanging.
+        # Once the process ends, a scrape is refused or cut off in the middle, but it never hangs.
         try:
             while True:
                 Scrape(port)

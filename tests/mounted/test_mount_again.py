@@ -1,4 +1,4 @@
-"""The same mount a second time: refused by name, and left out by `mount -a`, whatever the config is called."""
+"""The same mount a second time is refused by name, and left out by `mount -a`, whatever the config is called."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.mounted, pytest.mark.usefixtures("installed")]
 GUARD_S = 60
 NewCluster = Callable[..., LocalCluster]
 OPTIONS = "node=n1,log=/dev/null"
-# Names of a config's folder. The last is no UTF-8.
+# Names of a config's folder. The last one is not valid UTF-8.
 LABELS = ["plain", "m\u00e9t\u00e9o", "two words", "a,b=c", "back\\slash", "quote'\"$x", "\u0085\u2028", "raw\udcff"]
 
 
 def idle_cluster(new_cluster: NewCluster, label: str) -> LocalCluster:
-    """Of one node without disks and without an exporter."""
+    """Make a cluster of one node without disks, whose exporter does not run."""
     cluster = new_cluster(label)
     cluster.add_node("n1")
     cluster.write()
@@ -40,7 +40,10 @@ def mount_point(folder: Path) -> Path:
 
 
 def fstab_field(path: Path) -> bytes:
-    """fstab(5): a blank is \\040; as libmount reads every octal escape, a backslash is \\134."""
+    """Return the word as fstab(5) wants it, with \\040 for a blank.
+
+    libmount reads every octal escape, so a backslash is \\134.
+    """
     return os.fsencode(path).replace(b"\\", rb"\134").replace(b" ", rb"\040")
 
 
@@ -79,7 +82,7 @@ def test_a_second_mount_is_refused_and_harmless(new_cluster: NewCluster, tmp_pat
             assert text == f"meshfs: {point}: {cluster.config} is mounted here already; umount it first\n"
         assert "mounted here already" in run("mount", "-t", "meshfs", cluster.config, point, "-o", OPTIONS, status=32)
         assert len(mounts_at(point)) == 1
-        # mount(8), -f: an entry for what is mounted already.
+        # With -f, mount(8) passes on an entry that is mounted already.
         run("mount", "-f", "-t", "meshfs", cluster.config, point, "-o", OPTIONS)
     finally:
         while mounts_at(point):
@@ -87,7 +90,7 @@ def test_a_second_mount_is_refused_and_harmless(new_cluster: NewCluster, tmp_pat
 
 
 def test_another_file_system_may_lie_between(new_cluster: NewCluster, tmp_path: Path) -> None:
-    """Only a mesh right on a mesh is a mistake for sure."""
+    """Only a mesh directly on a mesh is certainly a mistake."""
     cluster = idle_cluster(new_cluster, "c")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -106,7 +109,7 @@ def test_another_file_system_may_lie_between(new_cluster: NewCluster, tmp_path: 
 
 
 def test_one_set_of_relative_paths_behind_a_link(new_cluster: NewCluster, tmp_path: Path) -> None:
-    """mount(8) resolves the link to CONFIG before the helper sees it, so every command has to."""
+    """mount(8) resolves the link to CONFIG before the helper sees the path, so every command must resolve it."""
     cluster = idle_cluster(new_cluster, "real")
     cluster.config.write_text(cluster.config.read_text().replace(f"{cluster.folder}/", ""))
     point = mount_point(tmp_path)
@@ -133,7 +136,7 @@ def test_one_set_of_relative_paths_behind_a_link(new_cluster: NewCluster, tmp_pa
 
 
 def test_of_mounts_at_once_one_is_made(new_cluster: NewCluster, tmp_path: Path) -> None:
-    """Each of them sees no mount when it begins, as those of an automounter and of `mount -a` may at a boot."""
+    """Each mount sees no other mount when it begins, as with an automounter and `mount -a` at a boot."""
     cluster = idle_cluster(new_cluster, "c")
     point = mount_point(tmp_path)
     command = [str(part) for part in (BIN / "meshfs", cluster.config, point, "-o", OPTIONS)]

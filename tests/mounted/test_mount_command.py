@@ -1,4 +1,4 @@
-"""The command as a process, with exporters of memory: the background, signals, exit statuses, logs."""
+"""The command as a process, with exporters in memory: the background, signals, exit statuses, logs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ name = "{second}"
 addresses = ["127.0.0.2"]
 socket = "n2.sock"
 """
-# The command, with nothing but its initiator replaced.
+# The command, in which only the initiator is replaced.
 COMMAND = """
 import sys
 from meshfs import limits

@@ -1,4 +1,4 @@
-"""What a real unprivileged user sees of a mount: whether all is well, and nothing of anybody's I/O."""
+"""A real unprivileged user sees whether a mount is well, and nothing of anybody's I/O."""
 
 import grp
 import json
@@ -22,7 +22,7 @@ OF_GROUP_DISK = ("setpriv", "--reuid", "65534", "--regid", "65534", "--groups", 
 
 @pytest.fixture
 def cluster(tmp_path: Path, new_cluster: Callable[..., LocalCluster]) -> Iterator[LocalCluster]:
-    """n1 with a disk and a mount, below a folder everybody may enter."""
+    """Start n1 with a disk and a mount, below a folder that everybody may enter."""
     cluster = new_cluster()
     with ExitStack() as stack:
         for folder in (cluster.folder, *cluster.folder.parents):

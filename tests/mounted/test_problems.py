@@ -1,4 +1,4 @@
-"""States of a real cluster that are not well: `meshctl status` names them, metrics count them, the log has a line."""
+"""If a real cluster is not well, `meshctl status` names the problem, metrics count it, and the log has a line."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ NewCluster = Callable[..., LocalCluster]
 
 
 def found(cluster: LocalCluster, *arguments: str) -> dict[str, str]:
-    """Problems by code, as `meshctl status` tells them; its exit status has to agree."""
+    """Return the problems of `meshctl status` by code, and check that its exit status agrees."""
     done = cluster.meshctl("status", "--json", *arguments, check=False)
     shown = json.loads(done.stdout)
     problems = {item["code"]: f"{item['subject']}: {item['text']}" for item in shown["problems"]}

@@ -1,4 +1,4 @@
-"""A mount takes another config and other options while it is used; what cannot change is named."""
+"""A mount takes another config and other options while it is used, and names what cannot change."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ until = partial(commands.until, timeout_s=GUARD_S)
 
 @pytest.fixture
 def cluster(new_cluster: Callable[..., LocalCluster]) -> LocalCluster:
-    """n1 has a disk and n2 mounts; both run."""
+    """Start n1 with a disk, and mount on n2."""
     cluster = new_cluster(io_timeout_s=20)
     cluster.add_node("n1", [cluster.image("disk0", 4 * MIB)])
     cluster.add_node("n2")
@@ -65,7 +65,7 @@ def reload(cluster: LocalCluster, status: int = 0) -> subprocess.CompletedProces
 
 
 class Writer:
-    """Writes and reads back one block after the other of an open disk; keeps the first error."""
+    """Writes and reads back one block after the other of an open disk, and keeps the first error."""
 
     def __init__(self, path: Path) -> None:
         self.rounds = 0
@@ -263,7 +263,7 @@ def test_mount_8_remounts(cluster: LocalCluster, mount8: Mount8) -> None:
 
 
 def test_a_remount_as_systemd_and_by_fstab(cluster: LocalCluster, mount8: Mount8, tmp_path: Path) -> None:
-    """`systemctl reload` of a mount unit gives everything again; a line in fstab has the options of the mount."""
+    """`systemctl reload` of a mount unit gives all options again. A line in fstab has the options of the mount."""
     options = f"node=n2,log={mount8.log}"
     again = mount8.run(
         mount8.config, mount8.point, "-t", "fuse.meshfs", "-o", f"remount,{options},_netdev,io_timeout=6"

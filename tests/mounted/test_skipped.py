@@ -1,7 +1,7 @@
-"""What programs skip: every tool that leaves holes gives the image's bytes on a disk full of old ones.
+"""Programs skip holes: every tool that leaves holes on a disk full of old bytes still gives the image's bytes.
 
-A disk is a regular file that keeps its size, so tools seek over the holes of an image and rely on O_TRUNC or
-ftruncate(2) for the zeros there. What lies behind the end of the image stays as it was.
+A disk is a regular file that keeps its size. Tools therefore seek over the holes of an image, and rely on O_TRUNC or
+ftruncate(2) for the zeros there. The bytes behind the end of the image stay as they were.
 """
 
 import ctypes
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.mounted
 NewCluster = Callable[..., LocalCluster]
 
 OLD = b"\xaa"
-#: No whole number of pages: the last one is of two openers.
+#: The size is not a multiple of a page, so that two openers write to the last page.
 IMAGE_BYTES = 6 * MIB + 3 * 512
-#: What of the disk is looked at: the image and a good deal behind it.
+#: The tests look at the image and at a part behind it.
 SEEN_BYTES = 8 * MIB
 DATA: dict[str, list[tuple[int, int]]] = {
     "hole-first": [(2 * MIB, 1 * MIB), (4 * MIB, 64 * KIB), (IMAGE_BYTES - 4 * KIB - 1536, 4 * KIB + 1536)],
@@ -40,12 +40,12 @@ DATA: dict[str, list[tuple[int, int]]] = {
     "nothing": [],
 }
 
-# A tool: the commands that bring an image to a disk, given a folder of its own.
+# A tool is the commands that bring an image to a disk. It gets a folder of its own.
 Tool = Callable[[Path, Path, Path], list[str]]
 
 
 def shell(text: str) -> Tool:
-    """A line of sh; $image, $disk and $folder are set."""
+    """Run a line of sh in which $image, $disk and $folder are set."""
 
     def command(image: Path, disk: Path, folder: Path) -> list[str]:
         return ["env", f"image={image}", f"disk={disk}", f"folder={folder}", "sh", "-ec", text]
@@ -100,7 +100,7 @@ def seen(disk: Path, size: int = SEEN_BYTES) -> bytes:
 
 
 def make_image(path: Path, data: list[tuple[int, int]]) -> bytes:
-    """A sparse image; what it holds."""
+    """Make a sparse image, and return its bytes."""
     dice = random.Random(7)
     with path.open("wb") as file:
         file.truncate(IMAGE_BYTES)
@@ -111,8 +111,8 @@ def make_image(path: Path, data: list[tuple[int, int]]) -> bytes:
     return path.read_bytes()
 
 
-#: These ask for the size of what they wrote to, and leave a hole at the end alone where it is large enough already:
-#: nothing of it can be seen from outside, so it stays old, as on a block device.
+#: These tools ask for the size of the file that they wrote to, and leave a hole at the end alone if the file is large
+#: enough. Nothing of that can be seen from outside. The bytes there stay old, as on a block device.
 LOOK_AT_THE_SIZE = ("dd", "dd-direct", "ddrescue", "ddrescue-direct")
 
 
@@ -168,7 +168,7 @@ def test_dd_that_seeks_truncates_there_and_exits_with_0(remote: Path, tmp_path: 
 
 
 def test_two_programs_write_their_halves_at_once(remote: Path, tmp_path: Path) -> None:
-    """Each truncates where it begins, and skips; neither touches the other's half."""
+    """Each program truncates where it begins, and skips holes. Neither touches the other's half."""
     half = 3 * MIB
     sources = [tmp_path / name for name in ("first", "second")]
     for source, byte in zip(sources, (b"1", b"2"), strict=True):
@@ -190,7 +190,7 @@ def test_two_programs_write_their_halves_at_once(remote: Path, tmp_path: Path) -
 
 
 def test_install_is_refused_and_changes_nothing(remote: Path, tmp_path: Path) -> None:
-    """It removes its target first, and a disk cannot be removed."""
+    """install removes its target first, and a disk cannot be removed."""
     source = tmp_path / "source"
     source.write_bytes(b"s" * 4 * KIB)
     fill(remote)
@@ -203,7 +203,7 @@ def test_install_is_refused_and_changes_nothing(remote: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def opener(remote: Path) -> Iterator[int]:
-    """An opener of a disk full of old bytes that truncated it."""
+    """Open a disk full of old bytes with O_TRUNC."""
     fill(remote)
     fd = os.open(remote, os.O_RDWR | os.O_TRUNC)
     yield fd
@@ -211,7 +211,7 @@ def opener(remote: Path) -> Iterator[int]:
 
 
 def test_the_writer_and_others_read_zeros_at_once(remote: Path, opener: int) -> None:
-    """Also where the old bytes are in the page cache, and where a gap ends inside a page."""
+    """They read zeros also where the page cache has old bytes, and where a gap ends inside a page."""
     reader = os.open(remote, os.O_RDONLY)
     with mmap.mmap(reader, SEEN_BYTES, mmap.MAP_SHARED, mmap.PROT_READ) as mapped:
         assert mapped[:] == OLD * SEEN_BYTES
@@ -251,7 +251,7 @@ def test_an_opener_that_does_not_truncate_is_on_a_block_device(remote: Path) -> 
 
 
 def test_truncate_by_path(remote: Path, opener: int) -> None:
-    """It is its thread's opener that it truncates; without one it is refused, unless it changes nothing."""
+    """truncate(2) acts on the opener of its thread. Without an opener it is refused, unless it changes nothing."""
     os.pwrite(opener, b"d" * 100, 0)
     os.truncate(remote, 50)
     os.pwrite(opener, b"e", 60)
@@ -264,7 +264,10 @@ def test_truncate_by_path(remote: Path, opener: int) -> None:
 
 
 def test_threads_that_write_on_one_descriptor_lose_nothing(remote: Path, opener: int) -> None:
-    """At random places, with gaps between them, some of them direct: gaps are zeros, and no zero lands over data."""
+    """They write at random places with gaps between them, some with O_DIRECT.
+
+    Gaps read as zeros, and no zero lands over data.
+    """
     dice = random.Random(11)
     block = 4 * KIB
     blocks = dice.sample(range(SEEN_BYTES // block), 300)
@@ -297,7 +300,7 @@ def test_threads_that_write_on_one_descriptor_lose_nothing(remote: Path, opener:
 
 @pytest.mark.parametrize("name", ["io_uring", "aio"])
 def test_asynchronous_writes_leave_zeros_in_their_gaps(remote: Path, opener: int, name: str) -> None:
-    """Many at a time on one direct descriptor, so that gaps are claimed while others are being zeroed."""
+    """There are many writes at a time on one direct descriptor. Gaps are claimed while others are being zeroed."""
     dice = random.Random(12)
     block = 4 * KIB
     blocks = dice.sample(range(SEEN_BYTES // block), 400)
@@ -342,7 +345,7 @@ def test_o_trunc_takes_no_page_from_anybody(remote: Path) -> None:
         assert mapped[5 * MIB] == OLD[0]
         mapped[2 * MIB : 2 * MIB + 5] = b"dirty"
         truncating = os.open(remote, os.O_WRONLY | os.O_TRUNC)
-        # In a process of its own: SIGBUS would end this one.
+        # This runs in a process of its own, because SIGBUS would end the test's process.
         code = "import mmap, os, sys; m = mmap.mmap(os.open(sys.argv[1], 0), 0, prot=1); time = __import__('time')\n"
         code += "m[0]; print(flush=True); sys.stdin.readline(); print(m[0] + m[5 << 20])"
         reader = subprocess.Popen(
@@ -367,7 +370,7 @@ def test_o_trunc_takes_no_page_from_anybody(remote: Path) -> None:
 
 
 def test_a_page_dirtied_before_a_gap_does_not_come_over_its_zeros(remote: Path, opener: int) -> None:
-    """It is written back first, with all the old bytes of its page, and zeroed then."""
+    """The page is first written back with all its old bytes, and its gap is zeroed afterwards."""
     other = os.open(remote, os.O_RDWR)
     with mmap.mmap(other, SEEN_BYTES) as mapped:
         mapped[MIB : MIB + 5] = b"dirty"

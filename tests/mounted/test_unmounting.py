@@ -1,4 +1,4 @@
-"""The end of a mount that is still in use."""
+"""A mount ends while it is still in use."""
 
 import errno
 import mmap
@@ -32,12 +32,12 @@ def cluster(new_cluster: Callable[..., LocalCluster]) -> LocalCluster:
 
 @pytest.fixture
 def opened(cluster: LocalCluster) -> Iterator[list[int]]:
-    """The descriptors that keep the mount busy."""
+    """Return the descriptors that keep the mount busy."""
     disk = cluster.mountpoint("n1") / "disk/by-node/n1/disk0"
     descriptors = [os.open(disk, os.O_RDWR | os.O_DIRECT)]
     yield descriptors
     for descriptor in descriptors:
-        # Of a mount that is dead by now close(2) says so, and closes.
+        # If the mount is dead by now, close(2) fails, and closes the descriptor.
         with suppress(OSError):
             os.close(descriptor)
 
@@ -71,7 +71,7 @@ def test_a_second_signal_does_not_wait_for_the_users(cluster: LocalCluster, open
 
 
 def test_the_process_of_a_mount_is_spared_when_systemd_ends_all_that_is_left(cluster: LocalCluster) -> None:
-    """What systemd looks at; that it does so can only be seen where it unmounts what is left, in no container."""
+    """The test checks what systemd looks at. That systemd spares the process can only be seen outside a container."""
     assert Path(f"/proc/{cluster.mounts['n1'].pid}/cmdline").read_bytes().startswith(b"@")
 
 

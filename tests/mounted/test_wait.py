@@ -1,4 +1,4 @@
-"""Waiting for a disk: the mount's own option, and meshctl wait."""
+"""The mount's own option and `meshctl wait` wait for a disk."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_a_mount_returns_when_the_disks_it_waits_for_can_be_used(cluster: LocalC
     try:
         wait = cluster.meshctl("wait", str(point / "disk/by-node/n1/disk0"), "--timeout", "0", check=False)
         assert wait.returncode == 1
-        # The tree is served all the time, so that others see what it waits for.
+        # The tree is served all the time, and other programs can see which disk the mount waits for.
         deadline = time.monotonic() + GUARD_S
         while not os.path.ismount(point):
             assert time.monotonic() < deadline
@@ -81,7 +81,7 @@ def test_control_c_while_it_waits_ends_the_mount(cluster: LocalCluster, point: P
         while not os.path.ismount(point):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        # A terminal sends it to the whole process group, which the mount's process has not left yet.
+        # A terminal sends SIGINT to the whole process group, which the mount's process has not left yet.
         os.killpg(mounting.pid, signal.SIGINT)
         _, stderr = mounting.communicate(timeout=GUARD_S)
     finally:
@@ -101,7 +101,7 @@ def test_a_disk_to_wait_for_that_the_config_does_not_have_is_a_mistake(cluster: 
 
 def test_meshctl_waits_for_disks(cluster: LocalCluster) -> None:
     point = cluster.mount("n1")
-    # Other meshes of this machine may have disks of the same names: paths say which mount is meant.
+    # Other meshes of this machine may have disks of the same names. Paths say which mount is meant.
     names = [str(point / "disk/by-id/meshfs-n2-disk1"), str(point / "disk/by-node/n2/disk1")]
     waiting = subprocess.Popen([BIN / "meshctl", "wait", *names, "--timeout", str(GUARD_S)], stderr=subprocess.PIPE)
     try:

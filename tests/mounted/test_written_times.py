@@ -1,4 +1,4 @@
-"""When a disk was last written, as programs on other nodes see it: what makes backups notice a change."""
+"""Programs on other nodes see when a disk was last written. Backups notice changes by that time."""
 
 import json
 import os
@@ -21,15 +21,16 @@ SIZE = 2 * MIB
 
 
 class Seen:
-    """The disk's file of one mount.
+    """The disk's file in one mount.
 
-    Without an answer of the owner in ASK_DISK_TIMEOUT_S a stat gives what is known, and the next ones give it at once
-    until the owner has answered. So a stat has to tell of a write, unless it or an earlier one took that long.
+    If the owner does not answer within ASK_DISK_TIMEOUT_S, a stat gives the last known time, and later ones give it at
+    once until the owner has answered. A stat must therefore show a write, unless this stat or an earlier one took that
+    long.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: A stat took so long that the next ones may give what is known.
+        #: A stat took so long that the next ones may give the last known time.
         self.is_late = False
 
     def stat(self, fd: int | None = None) -> os.stat_result:
@@ -42,7 +43,7 @@ class Seen:
         return self.stat().st_mtime_ns
 
     def stat_after(self, before_ns: int, fd: int | None = None) -> os.stat_result:
-        """The stat that tells of a write after `before_ns`: the first, or on a busy machine one that comes later."""
+        """Return the stat that shows a write after `before_ns`: the first one, or a later one on a busy machine."""
         status = self.stat(fd)
         if self.is_late:
             until(lambda: self.mtime_ns() > before_ns, "the owner answers")
@@ -52,7 +53,7 @@ class Seen:
 
 
 class Written:
-    """One disk of n1, mounted by n2, where a backup runs, and by n3, which writes."""
+    """A disk of n1. n2, where a backup runs, and n3, which writes, mount it."""
 
     def __init__(self, cluster: LocalCluster, *, loop: bool = False) -> None:
         self.cluster = cluster
@@ -66,7 +67,7 @@ class Written:
         cluster.keygen()
         cluster.start_exporter("n1")
         self.here, self.there = (Seen(cluster.mount(name) / "disk/by-id/meshfs-n1-disk0") for name in ("n2", "n3"))
-        # Older than what the test writes, to the second and more, as backups round times.
+        # The time is older than what the test writes by more than a second, because backups round times.
         time.sleep(1.1)
 
     def write_there(self, data: bytes) -> None:
@@ -75,7 +76,7 @@ class Written:
         os.close(fd)
 
     def await_connected(self) -> None:
-        """Wait until n2's mount is connected to n1; before that a stat gives what is known."""
+        """Wait until n2's mount is connected to n1. Before that, a stat gives the last known time."""
         status = self.cluster.mountpoint("n2") / ".meshfs/status"
         until(lambda: json.loads(status.read_bytes())["exporters"][0]["state"] == "connected", "connected again")
         self.here.is_late = False
@@ -135,7 +136,7 @@ def test_stat_tells_of_a_write_at_once_on_every_node(written: Written) -> None:
         times.append(status.st_mtime_ns)
     assert times == sorted(set(times))
     assert abs(times[-1] - time.time_ns()) < 10e9
-    # Reading, fsync and touch move nothing.
+    # A read, an fsync and a touch do not change the time.
     os.pread(reader, 4096, 0)
     os.close(reader)
     run("touch", written.there.path)
@@ -165,12 +166,12 @@ def test_the_time_survives_a_restart_and_never_goes_back(
     written.write_there(b"news")
     before = written.here.stat_after(fresh).st_mtime_ns
     written.cluster.stop_exporter("n1", how)
-    # Away: what is known.
+    # The owner is away, and therefore the stat gives the last known time.
     assert written.here.mtime_ns() == before
     written.cluster.start_exporter("n1")
     written.await_connected()
     if loop and how == signal.SIGKILL:
-        # Nobody knows when it was written last, so that it counts as written at the start.
+        # Nobody knows when the disk was last written. It therefore counts as written at the start.
         after = written.here.stat_after(before).st_mtime_ns
     else:
         after = written.here.mtime_ns()
@@ -186,7 +187,7 @@ def test_stat_of_a_disk_whose_owner_is_silent_is_quick(written: Written) -> None
         start = time.monotonic()
         for _ in range(20):
             assert written.here.stat().st_size == SIZE
-        # One of them waits for the answer; the bound is far above it, for a busy machine.
+        # One of the stats waits for the answer. The bound is far above that, because of busy machines.
         assert time.monotonic() - start < 8
     finally:
         os.kill(process.pid, signal.SIGCONT)

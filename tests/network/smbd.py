@@ -71,7 +71,7 @@ def free_port() -> int:
 
 @contextmanager
 def running_smbd(base: Path, extra: str = "") -> Iterator[Smbd]:
-    """An smbd with one share, `plain`; it and its children end with the context."""
+    """Run an smbd with one share, `plain`. smbd and its children end with the block."""
     for name in ("private", "state", "cache", "lock", "pid", "ncalrpc", "plain"):
         (base / name).mkdir(parents=True)
     port = free_port()
@@ -82,7 +82,7 @@ def running_smbd(base: Path, extra: str = "") -> Iterator[Smbd]:
     subprocess.run(add, input=text, text=True, check=True, capture_output=True, timeout=START_TIMEOUT_S)
     command = [SMBD, "-F", "--no-process-group", "-s", str(conf)]
     with (base / "output").open("wb") as output:
-        # At its end smbd signals its whole process group (killkids).
+        # At its end, smbd signals its whole process group (killkids).
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
@@ -111,5 +111,5 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", base: Path) -> None
 
 
 async def flush_file(channel: Channel, file: RemoteOpen) -> None:
-    """FLUSH, as an initiator sends it."""
+    """Send FLUSH, as an initiator does."""
     await channel.request(Command.FLUSH, FlushRequest(file.file_id).pack(), tree_id=file.tree.tree_id)

@@ -1,4 +1,4 @@
-"""tools/guest as a command: what a guest that runs, hangs or panics gives back."""
+"""tools/guest as a command: its exit status and output if the guest runs, hangs or panics."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from vm.run import STATUS_DIED, STATUS_TIMED_OUT
 pytestmark = [pytest.mark.peers, pytest.mark.boots]
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Enough for a boot on a machine that has other work.
+#: The time is enough for a boot on a machine that has other work.
 BOOT_TIMEOUT_S = 240
 
 
@@ -45,12 +45,12 @@ def test_a_panic_has_its_own_status_and_shows_the_console() -> None:
 
 
 def test_a_hang_ends_by_the_timeout_and_shows_what_is_blocked() -> None:
-    """A frozen file system blocks its writer in the kernel, which no signal ends."""
+    """A frozen file system blocks its writer in the kernel, and no signal ends the writer."""
     freeze = "fsfreeze --freeze /run/ext4; echo begun; exec touch /run/ext4/file"
     make = "truncate -s 8M /run/image; mkfs.ext4 -q /run/image; mkdir /run/ext4; mount -o loop /run/image /run/ext4"
     start = time.monotonic()
     done = guest("--timeout", "45", "--", "sh", "-c", f"{make}; {freeze}")
     assert done.returncode == STATUS_TIMED_OUT, done.stderr
     assert time.monotonic() - start < BOOT_TIMEOUT_S
-    # A slow machine may not have come as far in this time; then there is nothing to see.
+    # A slow machine may not have reached the hang in this time. Then there is nothing to check.
     assert "touch" in done.stderr or not done.stdout

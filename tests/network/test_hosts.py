@@ -1,4 +1,4 @@
-"""The test network itself: what its hosts reach, how fast, and that nothing of it stays."""
+"""The test network itself: what its hosts reach and how fast, and that nothing of it is left behind."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def namespaces(owner: int) -> list[str]:
 
 
 def told(host: Host) -> str:
-    """list_interfaces in a process of the host."""
+    """Return what list_interfaces gives in a process of the host."""
     script = (
         "from meshfs.linux.interfaces import list_interfaces\n"
         "for each in list_interfaces():\n"
@@ -115,7 +115,10 @@ def test_a_blackhole_of_one_direction(network: Network, to_host: bool, from_host
 
 @pytest.mark.parametrize("rate", ["100mbit", "200mbit", "500mbit"])
 def test_one_connection_gets_the_rate_and_no_more(network: Network, rate: str) -> None:
-    """At least 95 % as payload, in both directions; the other host has no limit, so both sides of one are seen."""
+    """At least 95 % of the rate is payload in both directions.
+
+    The other host has no limit, so both sides of one are measured.
+    """
     one, two = network.host("n1"), network.host("n2", rate=rate)
     for outwards in (True, False):
         with connected(one, two.nics[0]) as (near, far):

@@ -1,4 +1,4 @@
-"""Interfaces and their changes as the kernel has them: veth pairs in namespaces of the tests' own."""
+"""Interfaces and their changes as the kernel shows them: veth pairs in namespaces of the tests' own."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ from support.namespaces import in_new_namespace, ip
 
 PAIR = (
     "link add a0 type veth peer name b0",
-    # No link-local addresses, whose duplicate detection changes things for seconds.
+    # There are no link-local addresses, because their duplicate detection changes things for seconds.
     "link set a0 addrgenmode none",
     "link set b0 addrgenmode none",
     "address add 10.77.1.1/24 dev a0",
@@ -30,7 +30,7 @@ VETH_BITS_S = 10_000_000_000
 
 
 def a0() -> dict[str, Interface]:
-    """What is told of it, by address."""
+    """Return what is known of the interface a0, by address."""
     return {str(each.address): each for each in list_interfaces() if each.name == "a0"}
 
 
@@ -61,7 +61,7 @@ def test_up_is_up_with_a_carrier() -> None:
         ip("link set b0 up")
         until(is_up, "up again")
         ip("link set a0 down")
-        # The kernel takes the IPv6 addresses with the link, and keeps the IPv4 one.
+        # The kernel removes the IPv6 addresses with the link, and keeps the IPv4 address.
         assert [(name, each.up) for name, each in a0().items()] == [("10.77.1.1/24", False)]
 
     in_new_namespace(inside)
@@ -91,7 +91,7 @@ def test_receive_queues_make_an_interface_rss_capable(queues: int, rss: bool) ->
 
 
 def rings(changes: InterfaceChanges, timeout_s: float = 5.0) -> bool:
-    """Whether it rings within the time; a fresh run of trio each, as the bell does not depend on one."""
+    """Return whether the bell rings within the time, in a fresh run of trio, because the bell depends on none."""
 
     async def within() -> bool:
         with trio.move_on_after(timeout_s):
@@ -123,14 +123,14 @@ def test_every_change_rings_once(change: str) -> None:
             assert not rings(changes, 0.4)
             ip(change)
             assert rings(changes), "a change before the wait is not missed"
-            # The carrier is lost, or an address leaves the link, a moment later.
+            # The loss of the carrier, or of an address, comes a moment after the link.
             quiet(changes)
 
     in_new_namespace(inside)
 
 
 def quiet(changes: InterfaceChanges) -> None:
-    """Until what a change brings along (the carrier is told later) rang; fails when it goes on for long."""
+    """Wait until all consequences of a change have rung (the carrier comes later). Fail if that goes on for long."""
     deadline = time.monotonic() + 10
     while rings(changes, 0.4):
         assert time.monotonic() < deadline, "rings without a change"

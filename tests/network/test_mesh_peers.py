@@ -1,4 +1,4 @@
-"""Programs that know nothing of meshfs, at a real exporter: smbclient, smbprotocol, impacket, nmap, tshark."""
+"""Programs that know nothing of meshfs use a real exporter: smbclient, smbprotocol, impacket, nmap, tshark."""
 
 import os
 import re
@@ -34,14 +34,14 @@ pytestmark = pytest.mark.peers
 DISK_BYTES = 16 * MIB
 CMAC = "--option=client smb3 signing algorithms=AES-128-CMAC"
 CAPTURES_MAX = 10
-# dumpcap now and then loses packets of a busy loopback; such a capture says nothing.
+# dumpcap now and then loses packets of a busy loopback, and such a capture proves nothing.
 LOST = "tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment"
 GMAC = "--option=client smb3 signing algorithms=AES-128-GMAC"
 
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """The exporter of n1 with one disk; n2 is who the programs log in as. No mount."""
+    """Start the exporter of n1 with one disk, without a mount. The programs log in as n2."""
     folder = tmp_path_factory.mktemp("peers")
     with LocalCluster(folder) as cluster:
         cluster.add_node("n1", [cluster.image("disk0", DISK_BYTES)])
@@ -59,7 +59,7 @@ def password(exporter: LocalCluster) -> str:
 
 
 def smbclient(exporter: LocalCluster, user: str, command: str, *options: str, share: str = "disks") -> str:
-    """What smbclient printed; fails when it did, and for the statuses it prints and ignores."""
+    """Return what smbclient printed. Fail if it failed, or if it printed a status that it ignores."""
     output = smbclient_any(exporter, user, command, *options, share=share, status=0)
     assert "NT_STATUS" not in output, output
     return output
@@ -132,9 +132,9 @@ def test_nobody_else_gets_in(
     before = log.stat().st_size
     output = smbclient_any(exporter, user.replace("{password}", password), "ls", *options, status=1)
     assert "disk0" not in output
-    # It is the exporter that refused, and its log says why.
+    # The exporter refused the login, and its log gives the reason.
     until(lambda: why in log.read_text()[before:], f"{why!r} is logged")
-    # And the exporter is as well as before.
+    # The exporter is as well as before.
     assert "disk0" in smbclient(exporter, f"n2%{password}", "ls")
 
 
@@ -178,7 +178,7 @@ def test_smbprotocols_own_client_reads_and_writes(exporter: LocalCluster, passwo
 
 
 def impacket(exporter: LocalCluster, dialect: int | None) -> SMBConnection:
-    """Without a dialect impacket begins in SMB 1 and offers SMB 2 there."""
+    """Without a dialect, impacket begins in SMB 1 and offers SMB 2 there."""
     node = exporter.nodes["n1"]
     return SMBConnection(node.address, node.address, sess_port=node.port, timeout=20, preferredDialect=dialect)
 
@@ -209,15 +209,15 @@ def test_impacket_with_a_wrong_password_is_refused(exporter: LocalCluster) -> No
 
 @pytest.fixture(scope="module")
 def on_445(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, Sequence[str]]]:
-    """An exporter at SMB's own port, in a network namespace of its own, and the prefix of commands there.
+    """Start an exporter at SMB's own port, in a network namespace of its own. Yield the prefix of commands there.
 
-    nmap runs its SMB scripts on no other port, and on others tshark misreads messages above 128 KiB.
+    nmap runs its SMB scripts on no other port, and on other ports tshark misreads messages above 128 KiB.
     """
     namespace = f"meshfs-{os.getpid()}"
     inside = ("nsenter", f"--net=/run/netns/{namespace}")
     run("ip", "netns", "add", namespace)
     try:
-        # Packets of 64 KiB, which lo has otherwise, fill dumpcap's ring: it loses more of them.
+        # Packets of 64 KiB, which lo has otherwise, fill dumpcap's ring, and it loses more of them.
         run("ip", "-n", namespace, "link", "set", "lo", "mtu", "9000", "gso_max_size", "9000", "up")
         with LocalCluster(tmp_path_factory.mktemp("on445"), prefix=inside) as cluster:
             cluster.add_node("n1", [cluster.image("disk0", 256 * KIB)], port=445)
@@ -245,7 +245,7 @@ def test_nmap_agrees_with_what_is_offered(on_445: tuple[LocalCluster, Sequence[s
 def test_tshark_finds_nothing_wrong(
     on_445: tuple[LocalCluster, Sequence[str]], tmp_path: Path, protection: str
 ) -> None:
-    """CMAC, as tshark cannot check GMAC."""
+    """The signatures are CMAC, because tshark cannot check GMAC."""
     cluster, inside = on_445
     password = cluster.meshctl("password", str(cluster.config), "--node", "n2", "--to", "n1").stdout.strip()
     capture = tmp_path / "capture.pcapng"
@@ -267,14 +267,15 @@ def test_tshark_finds_nothing_wrong(
     assert tshark(*decode, "-r", str(capture), "-Y", wrong) == ""
     fields = ["-T", "fields", "-e", "smb2.cmd", "-Y", "smb2.flags.response == 1"]
     seen = set(tshark(*decode, "-r", str(capture), *fields).replace(",", " ").split())
-    # NEGOTIATE, SESSION_SETUP, TREE_CONNECT, CREATE, CLOSE, READ, WRITE, QUERY_DIRECTORY: unsealed where sealed.
+    # tshark shows these commands, also of sealed messages, which it decrypts: NEGOTIATE, SESSION_SETUP, TREE_CONNECT,
+    # CREATE, CLOSE, READ, WRITE, QUERY_DIRECTORY.
     assert {"0", "1", "3", "5", "6", "8", "9", "14"} <= seen
 
 
 def test_tshark_finds_nothing_wrong_with_our_own_initiator(
     on_445: tuple[LocalCluster, Sequence[str]], tmp_path: Path
 ) -> None:
-    """Whether the signatures, GMAC, are right is not asked here."""
+    """The test does not check whether the signatures, which are GMAC, are right."""
     cluster, inside = on_445
     for attempt in range(CAPTURES_MAX):
         capture = tmp_path / f"capture-{attempt}.pcapng"
@@ -311,7 +312,7 @@ def capturing(inside: Sequence[str], to: Path) -> Iterator[None]:
 
 
 def settle(path: Path) -> None:
-    """The kernel hands packets over with a delay; the file stops growing when all are there."""
+    """Wait until the file stops growing, because the kernel hands packets over with a delay."""
     size, since = -1, time.monotonic()
     while time.monotonic() - since < 1.0:
         if path.stat().st_size != size:

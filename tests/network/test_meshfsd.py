@@ -1,4 +1,4 @@
-"""The exporter's process: status, reload, stop, systemd, what is left behind."""
+"""The exporter's process: status, reload, stop, systemd, and what it leaves behind."""
 
 import json
 import os
@@ -190,7 +190,7 @@ def test_a_killed_exporter_is_replaced(cluster: LocalCluster) -> None:
 
 def test_a_second_exporter_of_a_node_gives_up_and_harms_nothing(cluster: LocalCluster) -> None:
     cluster.start_exporter("n1")
-    # Without disks it gets as far as the addresses.
+    # Without disks, the exporter gets as far as the addresses.
     other = cluster.folder / "other.toml"
     other.write_text(cluster.config.read_text().split("  [[node.disk]]")[0])
     done = subprocess.run(
@@ -212,7 +212,7 @@ def test_strangers_cost_bounded_memory_and_leave_others_alone(cluster: LocalClus
         before_mib = rss_mib(running.pid)
         for number in range(16 * limits.CONNECTIONS_STRANGER_MAX):
             stranger = strangers.enter_context(socket.create_connection((node.address, node.port)))
-            # All of a frame but its last byte; or one that is too long.
+            # The frame lacks its last byte, or is too long.
             announced, sent = (frame, frame - 1) if number % 4 else (frame + 1, 64)
             with suppress(ConnectionError):
                 stranger.sendall(prefix(announced) + random.Random(number).randbytes(sent))
@@ -225,7 +225,7 @@ def test_strangers_cost_bounded_memory_and_leave_others_alone(cluster: LocalClus
 
 @pytest.mark.parametrize("name", ["meshfsd@.service", "meshfs-wait@.service"])
 def test_the_unit_is_sound(tmp_path: Path, name: str) -> None:
-    """By systemd's own judgement, with the command where it is here."""
+    """systemd itself judges the unit, with the command at its path on this machine."""
     unit = tmp_path / name
     shipped = Path(__file__).parents[2] / "daemon/systemd" / name
     unit.write_text(shipped.read_text().replace("/usr/bin/", f"{BIN}/"))
@@ -236,7 +236,7 @@ def test_the_unit_is_sound(tmp_path: Path, name: str) -> None:
 
 
 def test_a_mistake_in_a_disk_at_reload_changes_nothing(cluster: LocalCluster) -> None:
-    """A path that can never be a disk, and two names for one image; at a start either is refused with status 2."""
+    """A path that can never be a disk, or two names for one image. At a start, either is refused with status 2."""
     running = cluster.start_exporter("n1")
     node, good = cluster.nodes["n1"], cluster.config.read_text()
     image = cluster.folder / "disks" / "disk1.img"

@@ -1,4 +1,4 @@
-"""Several interfaces between two real nodes: all are used, what comes and goes is followed, and people are told."""
+"""Several interfaces between two real nodes: all are used, changes are followed, and meshctl shows them."""
 
 import mmap
 import os
@@ -17,9 +17,9 @@ from support.two_paths import STALL_MAX_S, TwoPaths, exporter_alone, fio_load, m
 
 pytestmark = [pytest.mark.mounted, pytest.mark.network]
 
-#: Equal links share a load about evenly, once both were measured; less than this of it is not sharing.
+#: Equal links share a load about evenly once both have been measured. A smaller share is not sharing.
 SHARE_MIN = 0.2
-#: In LAN 0, where nobody has it.
+#: An address in LAN 0 that no host has.
 NOBODYS = "10.77.0.77"
 
 
@@ -30,7 +30,7 @@ def pair(tmp_path: Path) -> Iterator[TwoPaths]:
 
 
 def shares(pair: TwoPaths, command: str, *options: str, size: str = "48m") -> list[list[float]]:
-    """What each link had of all that was sent and of all that was received during a fio job of that size."""
+    """Run a fio job of that size. Return each link's share of all bytes sent, and of all bytes received."""
     before = [pair.path(lan) for lan in (0, 1)]
     fio(
         pair.disk,
@@ -46,7 +46,7 @@ def shares(pair: TwoPaths, command: str, *options: str, size: str = "48m") -> li
 
 
 def test_both_interfaces_carry_reads_and_writes(pair: TwoPaths) -> None:
-    """Many requests at once, and large ones one at a time, which go in parts."""
+    """The load is many requests at once, and then large ones one at a time, which are split."""
     for options in (("--bs=16k", "--iodepth=32"), ("--bs=1m", "--iodepth=1")):
         sent, _ = shares(pair, "write", *options)
         _, received = shares(pair, "read", *options)
@@ -55,9 +55,9 @@ def test_both_interfaces_carry_reads_and_writes(pair: TwoPaths) -> None:
 
 
 def test_a_large_request_goes_whole_where_parts_would_not_help(tmp_path: Path) -> None:
-    """Beside a link of a hundredth of the speed, which is tried with a little now and then."""
+    """The other link has a hundredth of the speed, and is tried with a little load now and then."""
     with two_paths(tmp_path, rate=["400mbit", "4mbit"]) as pair:
-        # Until both were measured.
+        # Wait until both have been measured.
         shares(pair, "read", "--bs=1m", "--iodepth=1", size="8m")
         _, received = shares(pair, "read", "--bs=1m", "--iodepth=1")
         print(f"received {received}")
@@ -74,7 +74,7 @@ def give_address(nic: Nic) -> None:
 
 @contextmanager
 def busy(pair: TwoPaths) -> Iterator[list[StampedLoad]]:
-    """fio verifies, and writers with stamps tell how long they were held up."""
+    """Run a load: fio verifies, and writers with stamps measure how long they waited."""
     loads = [StampedLoad(pair.disk, range(first, first + 64), first) for first in (56 * 256, 57 * 256)]
     with fio_load(pair) as job:
         for load in loads:
@@ -86,9 +86,9 @@ def busy(pair: TwoPaths) -> Iterator[list[StampedLoad]]:
 
 
 def test_interfaces_that_come_and_go_are_followed(tmp_path: Path) -> None:
-    """What of the config is not there when the nodes start is used as soon as it is; what goes is left.
+    """What the config names and the nodes lack at the start is used as soon as it is there. What disappears is left.
 
-    An address of the exporter that never comes is told, and harms nobody.
+    An address of the exporter that never appears is shown, and harms nobody.
     """
     with exporter_alone(tmp_path, start=False, more_addresses=[NOBODYS]) as pair:
         ours, theirs = pair.ours[1], pair.theirs[1]
@@ -123,7 +123,7 @@ def test_interfaces_that_come_and_go_are_followed(tmp_path: Path) -> None:
 
 
 def used_after(pair: TwoPaths) -> float:
-    """Until LAN 1 is used; how long that took."""
+    """Wait until LAN 1 is used, and return how long that took."""
     start = time.monotonic()
     pair.await_paths(lambda: pair.path(1)["state"] == "connected", "LAN 1 is connected")
     pair.await_more_use(1)

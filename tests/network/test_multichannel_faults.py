@@ -1,7 +1,7 @@
-"""Links that die and come back under load: no error, no wrong byte, no long stall, and everything used again.
+"""Links die and come back under load: no error, no wrong byte, no long stall, and all links are used again.
 
-A link dies in three ways: an administrator takes an interface down, at our end or at the exporter's; the
-cable is pulled, at either end; or it stays up and drops everything.
+A link dies in three ways: an administrator takes an interface down, at our end or at the exporter's; the cable is
+pulled, at either end; or the link stays up and drops everything.
 """
 
 import errno
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.mounted, pytest.mark.network]
 ROUNDS = 10
 AWAY_S = 10.0
 FLAPPING_S = 8.0
-# The last 8 MiB of the disk: 64 blocks for each of the loads with stamps.
+# The last 8 MiB of the disk, which are 64 blocks for each of the loads with stamps.
 STAMPED_BLOCK = 56 * 256
 
 Act = Callable[[], None]
@@ -42,7 +42,7 @@ def pair(tmp_path: Path) -> Iterator[TwoPaths]:
 
 @contextmanager
 def stamped(pair: TwoPaths, count: int = 3) -> Iterator[list[StampedLoad]]:
-    """Writers that know what every block must hold; at the end all of it is read once more."""
+    """Run writers that know what every block must hold. At the end, all blocks are read once more."""
     firsts = [STAMPED_BLOCK + 64 * number for number in range(count)]
     loads = [StampedLoad(pair.disk, range(first, first + 64), first) for first in firsts]
     for load in loads:
@@ -57,7 +57,7 @@ def slowest_s(loads: list[StampedLoad]) -> float:
 
 
 def die_and_return(pair: TwoPaths, loads: list[StampedLoad], lan: int, how: str, fault: Act, repair: Act) -> None:
-    """One link fails, and is repaired a moment after everything goes by the other one."""
+    """Let one link fail, and repair it a moment after everything goes by the other link."""
     slowest_s(loads)
     fault()
     pair.await_paths(lambda: pair.path(lan)["state"] != "connected", f"{how}: noticed", 5)
@@ -71,7 +71,7 @@ def die_and_return(pair: TwoPaths, loads: list[StampedLoad], lan: int, how: str,
 
 
 def test_links_taken_down_in_random_order_cost_nothing_but_a_moment(pair: TwoPaths) -> None:
-    """Every way of it once, and two of them again; fio verifies directly and through the page cache."""
+    """Each way is tried once, and two of them again. fio verifies directly and through the page cache."""
     order = random.Random(4)
     ways = [(lan, end, how) for lan in (0, 1) for end in ("ours", "theirs") for how in ("down", "unplug")]
     rounds = ways + order.sample(ways, ROUNDS - len(ways))
@@ -93,7 +93,7 @@ def test_links_taken_down_in_random_order_cost_nothing_but_a_moment(pair: TwoPat
 
 
 def test_a_link_that_drops_everything_is_found_and_used_again(pair: TwoPaths) -> None:
-    """Its carrier stays; both directions, or one of them."""
+    """The link's carrier stays. Both directions, or one of them, drop everything."""
     ways = [(pair.theirs[1], True, True), (pair.ours[0], True, False), (pair.theirs[0], True, False)]
     with fio_load(pair) as job:
         with stamped(pair) as loads:
@@ -108,7 +108,7 @@ def test_a_link_that_drops_everything_is_found_and_used_again(pair: TwoPaths) ->
 
 
 def test_faults_at_once_and_over_one_another_cost_no_byte(tmp_path: Path, soak_s: float) -> None:
-    """Two fail before one is back, also of both links, and the exporter is killed; nothing waits for anything."""
+    """Two links fail before one is back, also both at once, and the exporter is killed. No step waits for another."""
     with two_paths(tmp_path, io_timeout_s=120) as pair:
         _fail_at_random(pair, soak_s)
 
@@ -148,7 +148,7 @@ def _fail_at_random(pair: TwoPaths, soak_s: float) -> None:
 
 
 def test_without_any_link_io_waits_and_completes(pair: TwoPaths) -> None:
-    """For 10 of the 30 s it may take; people are told that it waits, and for what."""
+    """There is no link for 10 of the 30 s that I/O may take. meshctl shows that I/O waits, and for what."""
     with ExitStack() as stack:
         jobs = [stack.enter_context(fio_load(pair, direct=direct)) for direct in (True, False)]
         loads = stack.enter_context(stamped(pair))
@@ -189,9 +189,9 @@ def test_io_without_any_link_ends_at_its_bound_and_all_is_well_again(tmp_path: P
             "write": lambda: os.pwritev(fd, [block], 2 * BLOCK_BYTES),
             "fsync": lambda: os.fsync(fd),
         }
-        # The exporter is away for the bound once: the calls after that end at once, as it is away still.
+        # The exporter is away for the bound once. The calls after that end at once, because it is still away.
         first, later = (bound_s - 0.3, bound_s + 1), (0, 1)
-        # The kernel lets an fsync wait for a write of the same file, so these two are not asked for at once.
+        # The kernel lets an fsync wait for a write of the same file, so the two are not called at the same time.
         for names, (least_s, most_s) in ((("read", "fsync"), first), (("read", "write"), later)):
             with ThreadPoolExecutor() as threads:
                 ends = {name: threads.submit(outcome, calls[name]) for name in names}
@@ -217,7 +217,7 @@ def test_io_without_any_link_ends_at_its_bound_and_all_is_well_again(tmp_path: P
 
 
 def outcome(call: Callable[[], object]) -> tuple[int, float]:
-    """The errno of a call, 0 if it worked, and how long it took."""
+    """Return the errno of a call (0 if it succeeded), and how long it took."""
     start = time.monotonic()
     try:
         call()

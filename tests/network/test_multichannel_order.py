@@ -1,4 +1,4 @@
-"""What is late or lost on two channels: an old write never lands over a newer one, and fsync tells of what is gone."""
+"""Writes are late or lost on two channels: no old write lands over a newer one, and fsync reports what was lost."""
 
 import errno
 import mmap
@@ -33,9 +33,9 @@ WAIT_S = 30.0
 
 
 class Nth:
-    """Wants the nth WRITE of all that come by any proxy, and no other.
+    """Wants the nth WRITE of all that any proxy passes, and no other.
 
-    The proxies ask it in threads of their own, so counting and comparing is one step under a lock.
+    The proxies call this object in threads of their own, so counting and comparing is one step under a lock.
     """
 
     def __init__(self, number: int) -> None:
@@ -59,7 +59,7 @@ def pair(tmp_path: Path) -> Iterator[TwoPaths]:
 
 @dataclass
 class Watched:
-    """Two nodes with a proxy before each of the exporter's interfaces; the disk is open all the time."""
+    """Two nodes with a proxy in front of each of the exporter's interfaces. The disk is open all the time."""
 
     pair: TwoPaths
     proxies: list[Proxy]
@@ -77,7 +77,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 def fill(pair: TwoPaths, byte: int) -> None:
-    """Write the area, in random order and at depth; a part of the requests goes by both channels at once."""
+    """Write the area at random and at depth. A part of the requests goes by both channels at once."""
     fio(
         pair.disk,
         "--rw=randwrite",
@@ -94,7 +94,7 @@ def fill(pair: TwoPaths, byte: int) -> None:
 
 
 def check_area(pair: TwoPaths, byte: int) -> None:
-    """On the image, and as the mount reads it."""
+    """Check the area on the image, and as the mount reads it."""
     buffer = mmap.mmap(-1, AREA_BYTES)
     fd = os.open(pair.disk, os.O_RDONLY | os.O_DIRECT)
     assert os.preadv(fd, [buffer], 0) == AREA_BYTES
@@ -110,7 +110,7 @@ def hold_one(proxies: list[Proxy], number: int) -> list[Hold]:
 
 
 def caught(holds: list[Hold], filling: Future[None]) -> Held:
-    """By whichever proxy it was."""
+    """Return the write that one of the proxies holds."""
     for _ in range(200):
         for hold in holds:
             with suppress(TimeoutError):
@@ -208,7 +208,7 @@ def write(fd: int, offset: int, number: int) -> bytes:
 
 
 def test_lost_unflushed_writes_are_told_once_by_fsync(tmp_path: Path) -> None:
-    """The machine of the exporter crashed: another boot id, and a write of the page cache is not on the disk."""
+    """The machine of the exporter crashed: it has another boot id, and a write of the page cache is not on the disk."""
     with two_paths(tmp_path, prefix=[starter(tmp_path)], cache="writeback") as pair:
         fds = [os.open(pair.disk, os.O_RDWR | os.O_DIRECT) for _ in range(2)]
         safe, lost = (0, BLOCK_BYTES)
@@ -231,7 +231,7 @@ def test_lost_unflushed_writes_are_told_once_by_fsync(tmp_path: Path) -> None:
 
 
 def starter(folder: Path) -> str:
-    """A command that starts another one, and sees to what `crash` wants."""
+    """Return a command that starts another one, and provides what `crash` needs."""
     script = folder / "start"
     script.write_text('#!/bin/sh\nexec "$@"\n')
     script.chmod(0o755)
@@ -239,7 +239,7 @@ def starter(folder: Path) -> str:
 
 
 def crash(folder: Path) -> None:
-    """What is started from now on sees another boot id, in a mount namespace of its own."""
+    """Let every process that is started from now on see another boot id, in a mount namespace of its own."""
     other = folder / "boot_id"
     other.write_text("00000000-0000-4000-8000-000000000000\n")
     mount = f"mount --bind {other} /proc/sys/kernel/random/boot_id"

@@ -1,4 +1,4 @@
-"""A mesh whose nodes are hosts of a network of their own: the disks of one, used by the mount of another."""
+"""A mesh whose nodes are hosts of a network of their own: the mount of one node uses the disks of another."""
 
 import os
 import random
@@ -30,7 +30,7 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def cluster(network: Network, tmp_path: Path) -> Iterator[LocalCluster]:
-    """n1 has a disk, n2 has none; each is a host with an interface in two LANs."""
+    """Start n1, which has a disk, and n2, which has none. Each is a host with an interface in two LANs."""
     with LocalCluster(tmp_path) as cluster:
         disk = cluster.image("disk0", SIZE_BYTES)
         cluster.add_node("n1", [disk], host=network.host("n1", lans=2))
@@ -70,7 +70,7 @@ def test_io_crosses_the_network(cluster: LocalCluster, network: Network) -> None
 
 
 def sent_bytes(network: Network) -> int:
-    """What left n2 on all its interfaces."""
+    """Return the bytes that left n2 on all its interfaces."""
     lines = network.hosts["n2"].run("cat", "/proc/self/net/dev").splitlines()
     return sum(int(line.split()[9]) for line in lines if line.lstrip().startswith("eth"))
 
@@ -92,7 +92,7 @@ def test_a_restart_over_the_network(cluster: LocalCluster) -> None:
 
 
 def asked_interfaces(cluster: LocalCluster) -> list[NetworkInterface]:
-    """What n1's exporter answers n2."""
+    """Return what n1's exporter answers to n2."""
     n1, n2 = cluster.nodes["n1"], cluster.nodes["n2"]
     assert n2.host is not None
     with n2.host.entered():

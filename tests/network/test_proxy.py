@@ -1,4 +1,4 @@
-"""The proxy between real processes: a WRITE of a dying connection that arrives after everything else."""
+"""The proxy between real processes: a WRITE of a dying connection arrives after everything else."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ OLD, NEW = b"o" * BLOCK_BYTES, b"n" * BLOCK_BYTES
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    """n1 with a disk; n2's mount reaches it through one LAN."""
+    """Start n1 with a disk. n2's mount reaches it through one LAN."""
     with Network() as network, LocalCluster(tmp_path) as cluster:
         cluster.add_node("n1", [cluster.image("disk0", MIB)], host=network.host("n1"))
         cluster.add_node("n2", host=network.host("n2"))

@@ -1,4 +1,4 @@
-"""The share `scratch` of a real exporter, used by smbclient; and that the mesh and a reload know nothing of it."""
+"""smbclient uses the share `scratch` of a real exporter. The mesh and a reload know nothing of the share."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""smbclient's commands on a share of disks, and smbcacls: each does what it says, or is refused by the right status."""
+"""Each command of smbclient on a share of disks, and smbcacls, works or is refused with the right status."""
 
 import os
 import re
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.peers
 
 LONG = "nvme-wwn-0x5000c500a1b2c3d4"
 CONTENT = bytes(range(256)) * (4 * KIB)
-# smbcacls takes no port, so the exporter has SMB's own, at a loopback address nobody else uses.
+# smbcacls takes no port. The exporter therefore has SMB's own, at a loopback address that nobody else uses.
 PORT = 445
 ADDRESS = f"127.45.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 
@@ -96,7 +96,7 @@ def test_smbcquotas_is_told_that_there_are_no_quotas(peer: Peer, share: str, opt
         (f"altname {LONG}", "NV284A~1"),
         ("tcon disks-system; ls", "disk0"),
         ("cd .; pwd", r"Current directory is .*disks"),
-        # Nothing of these is kept: copying tools ask for them without need.
+        # The exporter keeps none of these. Copying tools set them without need.
         ("setmode disk0 +r", "^$"),
         ("utimes disk0 -1 -1 -1 -1", "^$"),
         ("showacls; ls disk0", r"S-1-5-11|Authenticated Users"),
@@ -161,7 +161,7 @@ def test_reading_and_writing_in_every_way(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_put_keeps_the_size_of_a_disk(peer: Peer, tmp_path: Path) -> None:
-    """A shorter file overwrites the beginning; what does not fit is refused before anything is written."""
+    """A shorter file overwrites the beginning. A longer file is refused before anything is written."""
     disk = peer.cluster.folder / f"disks/{LONG}.img"
     (tmp_path / "short").write_bytes(b"n" * (100 * KIB))
     peer.smbclient(f"put {tmp_path}/short {LONG}", status=0)
@@ -170,7 +170,7 @@ def test_put_keeps_the_size_of_a_disk(peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(bytes(MIB + 1))
     assert "NT_STATUS_DISK_FULL" in peer.smbclient(f"put {tmp_path}/long {LONG}")
     assert disk.stat().st_size == MIB
-    # Again from where it ended: the whole size of a disk is there already.
+    # reput goes on from the end of the file. The whole size of a disk is there already.
     (tmp_path / "whole").write_bytes(CONTENT)
     peer.smbclient(f"put {tmp_path}/whole {LONG}", status=0)
     peer.smbclient(f"reput {tmp_path}/whole {LONG}", status=0)
@@ -178,7 +178,7 @@ def test_put_keeps_the_size_of_a_disk(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_acls_tell_what_the_node_may_do(peer: Peer) -> None:
-    """Whoever is logged in has what the config gives the node; whatever this open was for."""
+    """The descriptor gives every user what the config gives to the node, whatever this open asked for."""
     read, write = 0x1200A9, 0x1201BF
     for name, rights in (("disk0", write), ("locked", read), ("", read)):
         text = peer.smbcacls(name)
@@ -188,7 +188,7 @@ def test_acls_tell_what_the_node_may_do(peer: Peer) -> None:
 
 
 def test_what_is_audited_is_nobodys_to_see(peer: Peer) -> None:
-    """smbcacls, as getcifsacl, goes on without the SACL after just this status."""
+    """smbcacls and getcifsacl go on without the SACL after exactly this status."""
     sacl = 15
     assert "NT_STATUS_PRIVILEGE_NOT_HELD" in peer.smbcacls("disk0", f"--query-security-info={sacl}", status=1)
 

@@ -1,4 +1,4 @@
-"""Our half of multichannel against a server that is not ours: channels bound, lost and had again, replays accepted."""
+"""Our half of multichannel at Samba's server: channels are bound, lost and made again, and replays are accepted."""
 
 import functools
 import os
@@ -53,7 +53,7 @@ def smbd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smbd]:
 
 @dataclass
 class Peer:
-    """A session of ours with smbd, and the relays its channels go through."""
+    """A session of ours with smbd, and the relays that its channels go through."""
 
     session: InitiatorSession
     file: RemoteOpen
@@ -66,7 +66,7 @@ class Peer:
         return await _connect(self.relays, self.nursery)
 
     async def bind(self) -> tuple[Channel, Relay]:
-        """One more channel of the session."""
+        """Bind one more channel to the session."""
         channel, relay = await self.connect()
         await bind(channel, self.policy, GUID, Login(USER, PASSWORD, "MESHTEST"), self.session.credentials)
         await validate_negotiation(channel, self.policy, GUID, self.session.trees[IoClass.APP])
@@ -118,7 +118,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def same(got: bytes, expected: bytes) -> bool:
-    """Without pytest's explanation, which takes minutes for a MiB."""
+    """Compare without pytest's explanation, which takes minutes for a MiB."""
     return got == expected
 
 
@@ -135,7 +135,7 @@ async def test_two_channels_carry_one_file_and_either_may_be_lost(smbd: Smbd, na
         for number in range(4):
             channel = (second, first)[number % 2]
             assert same(await peer.read(channel, number * MIB, MIB), data[number * MIB : (number + 1) * MIB])
-        # The one that logged in is lost, and the session goes on with the other, and takes a third.
+        # The channel that logged in is lost. The session goes on with the other one, and binds a third.
         first.fail("cable pulled")
         assert peer.lost == [first]
         assert session.channels == [second]
@@ -152,7 +152,7 @@ async def test_two_channels_carry_one_file_and_either_may_be_lost(smbd: Smbd, na
 
 @pytest.mark.parametrize("answered", [False, True])
 async def test_a_write_lost_with_its_channel_goes_again(smbd: Smbd, answered: bool) -> None:
-    """It was not executed, or it was and the answer got lost."""
+    """The write was not executed, or it was executed and its answer was lost."""
     async with session_with(smbd, Policy(), f"again-{answered}") as peer:
         [first] = peer.session.channels
         second, relay = await peer.bind()
@@ -192,14 +192,14 @@ async def test_a_write_that_comes_after_its_replay_and_a_newer_one_changes_nothi
         assert await peer.write(first, 0, b"older", replay=True) == 5
         assert await peer.write(first, 0, b"newer") == 5
         relay.requests.release()
-        # smbd's answer, which nobody hears but the relay.
+        # smbd sends an answer, which only the relay receives.
         await until(lambda: relay.replies.held_bytes > 0)
         assert await peer.read(first, 0, 5) == b"newer"
         assert (smbd.share / "late").read_bytes() == b"newer"
 
 
 async def test_what_goes_on_while_channels_come_and_go(smbd: Smbd) -> None:
-    """`InitiatorSession.ask` and its choice of channels, under losses in both directions."""
+    """`InitiatorSession.ask` and its choice of channels work under losses in both directions."""
     blocks = 64
     async with session_with(smbd, Policy(), "storm") as peer:
         session, done = peer.session, 0

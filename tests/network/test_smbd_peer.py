@@ -1,4 +1,4 @@
-"""Our session and channel code against a server that is not ours."""
+"""Our session and channel code works with a server that is not ours."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -56,7 +56,7 @@ async def opened(smbd: Smbd, policy: Policy, name: str) -> AsyncIterator[tuple[C
 
 
 def same(got: bytes, expected: bytes) -> bool:
-    """Without pytest's explanation, which takes minutes for a MiB."""
+    """Compare without pytest's explanation, which takes minutes for a MiB."""
     return got == expected
 
 

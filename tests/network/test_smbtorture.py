@@ -1,9 +1,9 @@
-"""Samba's smbtorture at the exporter's scratch share: what passes, and why the rest of its families cannot.
+"""Samba's smbtorture at the exporter's scratch share: the tests that pass, and why the others of their families cannot.
 
-Every test of the families below is in exactly one list. Of the families up to smb2.compound_async Debian's smbd 4.17
-with a minimum of SMB 3 passes what passes here (but for smb2.rw.invalid and smb2.compound.interim2, and with
-`server min protocol = SMB3`, which is 3.1.1, for six binds in which a connection speaks 3.0); of those
-that do not apply it passes the three marked so.
+Every test of the families below is in exactly one list. Of the families up to smb2.compound_async, Debian's smbd 4.17
+with a minimum of SMB 3 passes what passes here. The exceptions are smb2.rw.invalid and smb2.compound.interim2. With
+`server min protocol = SMB3`, which is 3.1.1, there are six more: binds in which a connection speaks 3.0. Of the tests
+that do not apply, smbd passes the three that are marked.
 """
 
 import re
@@ -21,7 +21,7 @@ from support.commands import run
 pytestmark = pytest.mark.peers
 
 SCRATCH_BYTES: Final = 64 * MIB
-# The slowest take 3 s.
+# The slowest test takes 3 s.
 TIMEOUT_S: Final = 60.0
 
 FAMILIES: Final = (
@@ -56,7 +56,7 @@ PASSES: Final = _tests(
     compound_async="flush_close flush_flush",
 )
 
-#: What they ask of files, directories, locks, share access, renames, listings and changes holds here as well.
+#: These ask for files, directories, locks, share access, renames, listings and changes, which the exporter has.
 FILES: Final = (
     *_tests(
         lock="""
@@ -92,7 +92,7 @@ FILES: Final = (
     "smb2.tcon",
 )
 
-#: Of families most of which is about what there is not: level II oplocks, leases, durable opens, descriptors.
+#: Most of these families are about what the exporter lacks: level II oplocks, leases, durable opens, descriptors.
 ALSO_PASSES: Final = (
     *_tests(
         oplock="""
@@ -109,7 +109,7 @@ ALSO_PASSES: Final = (
     "smb2.secleak",
 )
 
-#: Sessions of several connections, and refusals that a client has to believe without a signature.
+#: These have sessions of several connections, and refusals that a client must believe without a signature.
 CHANNELS: Final = (
     "smb2.connect",
     "smb2.multichannel.generic.num_channels",
@@ -127,7 +127,7 @@ CHANNELS: Final = (
         """,
     ),
 )
-#: The network interfaces of an exporter.
+#: This asks for the network interfaces of an exporter.
 INTERFACES: Final = ("smb2.ioctl.network_interface_info", "smb2.multichannel.generic.interface_info")
 
 _SMB_2: Final = "speaks a dialect below 3.0 on one of its connections, which is refused"
@@ -212,9 +212,10 @@ INAPPLICABLE: Final[Mapping[str, str]] = {
 }
 
 
-#: These begin with a connection of Samba's defaults, and skip themselves where it does not sign with AES-GMAC.
-#: An initiator that may use several channels gets that algorithm only where it offers no other. With another algorithm
-#: Samba's CANCEL names no message before the interim reply is there, and those of smb2.notify do not wait for that.
+#: These begin with a connection of Samba's defaults, and skip themselves if it does not sign with AES-GMAC. An
+#: initiator that may use several channels gets that algorithm only if it offers no other. With another algorithm,
+#: Samba's CANCEL names no message before the interim reply is there, and those of smb2.notify do not wait for that
+#: reply.
 _WANTS_GMAC: Final = re.compile(r"\.notify\.|\.session\.(signing-|encryption-|bind_negative_smb3(sign|sne))")
 _GMAC_ALONE: Final = ("--option=client smb3 signing algorithms=aes-128-gmac",)
 
@@ -227,7 +228,7 @@ class Target:
     options: tuple[str, ...]
 
     def outcome(self, test: str, folder: Path) -> str:
-        """What smbtorture printed; its first word is success, failure, error or skip."""
+        """Return what smbtorture printed. Its first word is success, failure, error or skip."""
         options = (*self.options, *(_GMAC_ALONE if _WANTS_GMAC.search(test) else ()))
         output = run("smbtorture", self.unc, *options, test, status=None, timeout_s=TIMEOUT_S, cwd=folder)
         found = re.search(r"^(success|failure|error|skip): ", output, re.MULTILINE)
@@ -261,7 +262,7 @@ def in_a_family(test: str) -> bool:
 
 
 def test_every_test_of_the_families_is_in_one_list() -> None:
-    # smbtorture names each test twice at the end: smb2.read.eof.eof.
+    # smbtorture names each test twice at the end, for example smb2.read.eof.eof.
     offered = {line.strip().rpartition(".")[0] for line in run("smbtorture", "--list").splitlines()}
     listed = [*PASSES, *CHANNELS, *INTERFACES, *FILES, *TOO_LONG, *INAPPLICABLE]
     assert len(set(listed)) == len(listed)
