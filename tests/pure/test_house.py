@@ -1,4 +1,4 @@
-"""tools/house counts what it claims to count, on a small product whose numbers are known."""
+"""tools/house counts what it claims to count, in a small product whose numbers are known."""
 
 from pathlib import Path
 

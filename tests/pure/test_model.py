@@ -1,4 +1,4 @@
-"""The list of disks an exporter announces, and its states."""
+"""The list of disks that an exporter advertises, and their states."""
 
 import json
 from dataclasses import replace

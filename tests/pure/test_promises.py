@@ -1,4 +1,4 @@
-"""What the pages say of commands, times and limits, held against the program."""
+"""The pages' statements about commands, times and limits are compared with the program."""
 
 import argparse
 import ast
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 MESHCTL = (ROOT / "docs/admin/meshctl.md").read_text()
 PROMISES = (ROOT / "docs/promises.md").read_text()
-#: README is read to its end only as long as it is short.
+#: Readers read README to its end only as long as it is short.
 README_LINES_MAX = 150
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
@@ -33,7 +33,7 @@ def test_every_verb_but_password_takes_json() -> None:
 
 
 def shown_by(page: str) -> set[str]:
-    """The verbs of meshctl that a page shows at the beginning of a line."""
+    """Return the verbs of meshctl that a page shows at the beginning of a line."""
     return {match[1] for match in re.finditer(r"^ {4}meshctl (flows (?:set|reset)|\w+)", page, re.MULTILINE)}
 
 
@@ -53,7 +53,7 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    """Links to files of the repository; the part behind # and addresses of the web are not looked at."""
+    """Links to files of the repository are checked, without the part behind # and without addresses of the web."""
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
@@ -98,7 +98,7 @@ def test_the_times_of_the_promises_are_the_limits(row: str, times_s: list[float]
 
 
 def test_every_limit_has_a_reason() -> None:
-    """A comment right above it, beside it, or above the group of lines it is in; names of units need none."""
+    """The reason is a comment right above the limit, beside it, or above its group of lines. Units need none."""
     text = (ROOT / "meshfs/limits.py").read_text()
     lines = text.splitlines()
     found = [node for node in ast.parse(text).body if isinstance(node, ast.AnnAssign)]

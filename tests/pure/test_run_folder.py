@@ -1,4 +1,4 @@
-"""Folders of test runs: one that was killed leaves its folder to the next run, and one that goes on keeps its own."""
+"""Folders of test runs: a run that was killed leaves its folder to the next run, and a running one keeps its own."""
 
 import os
 import subprocess

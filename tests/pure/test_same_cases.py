@@ -1,4 +1,4 @@
-"""Properties are shown the same cases in every run, whatever else it imported."""
+"""A property gets the same cases in every run, whatever else the run imported."""
 
 import importlib.util
 import random

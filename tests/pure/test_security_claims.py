@@ -1,4 +1,4 @@
-"""Every claim of SECURITY.md names a test that there is, and so do the pages of docs/security."""
+"""Every claim of SECURITY.md names a test that exists, and so do the pages of docs/security."""
 
 import ast
 import re
@@ -11,13 +11,14 @@ TEXT = (ROOT / "SECURITY.md").read_text()
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 
 
-#: On the pages a test file has no folder, or has one; a test of the file named before it has no file.
+#: On the pages, a test file stands with or without its folder. A test without a file belongs to the file named before
+#: it.
 ON_PAGES = re.compile(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)?(?:::)?(test_\w+)?`")
 PAGES = sorted((ROOT / "docs/security").glob("*.md"))
 
 
 def claims() -> list[str]:
-    """The items of the lists below "What is claimed", each with the lines that continue it."""
+    """Return the items of the lists below "What is claimed", each with the lines that continue it."""
     _, _, rest = TEXT.partition("\n## What is claimed")
     assert rest
     section = rest.split("\n## ", 1)[0]
@@ -25,7 +26,7 @@ def claims() -> list[str]:
 
 
 def names_in(path: str) -> set[str]:
-    """What pytest would collect: functions, and methods as Class::name."""
+    """Return what pytest would collect: functions, and methods as Class::name."""
     names = set()
     for node in ast.parse((ROOT / path).read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -59,7 +60,7 @@ def test_the_documents_it_names_exist() -> None:
 
 
 def named_on(page: Path) -> list[tuple[str, str]]:
-    """(file, test) of each test that the page names, and (file, "") of each file of tests."""
+    """Return (file, test) of each test that the page names, and (file, "") of each test file."""
     found: list[tuple[str, str]] = []
     for file, test in ON_PAGES.findall(page.read_text()):
         if file or test:
@@ -73,7 +74,7 @@ def test_the_tests_that_a_page_names_exist(page: Path) -> None:
     assert named
     missing = []
     for file, test in named:
-        # Two folders may have a file of one name.
+        # Two folders may have a file of the same name.
         paths = [path for path in (ROOT / "tests").rglob(Path(file).name) if str(path).endswith(f"/{file}")]
         if not any(not test or test in names_in(str(path)) for path in paths):
             missing.append(f"{file}::{test}")

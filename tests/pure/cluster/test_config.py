@@ -1,4 +1,4 @@
-"""The config: what it means, and how each mistake in it is named."""
+"""A config: its meaning, its defaults, and the node that a machine is."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_the_example(tmp_path: Path) -> None:
 
 
 def example_of(page: str) -> str:
-    """The config that a page of the documentation shows."""
+    """Return the config that a page of the documentation shows."""
     text = (Path(__file__).parents[3] / page).read_text()
     (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return str(example)
@@ -47,7 +47,7 @@ def test_the_example_with_every_key(tmp_path: Path) -> None:
     text = example_of("docs/admin/config.md")
     loaded = load(tmp_path, text)
     assert loaded.policy("n1", "disk0").of(FlowKey("n2", IoClass.APP)).reservation == 0.3
-    # Every key but the node's public key, which has a folder of its own.
+    # Every key is there but the node's public key, which has a folder of its own.
     keys = {*CLUSTER_KEYS, *MULTICHANNEL_KEYS, *SCHEDULER_KEYS, *NODE_KEYS, *DISK_KEYS, *FLOW_TABLE_KEYS}
     for key in keys - {"public_key"}:
         assert re.search(rf"\b{key}\b", text), key
@@ -114,7 +114,7 @@ def test_every_node_may_have_its_metrics_at_the_same_loopback_address(tmp_path: 
         (("n1", "N2"), "n2.Example.COM", "N2"),
         (("n1", "n2.example.com"), "n2", "n2.example.com"),
         (("n1", "n2.example.com"), "N2.EXAMPLE.COM", "n2.example.com"),
-        # The same name goes before one that differs by the domain.
+        # A node of exactly this name goes before one whose name differs by the domain.
         (("n2", "n2.example.com"), "n2", "n2"),
         (("n2", "n2.example.com"), "n2.example.com", "n2.example.com"),
         (("n2", "n2.example.com"), "n2.example.org", "n2"),

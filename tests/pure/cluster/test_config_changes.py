@@ -1,4 +1,4 @@
-"""What differs between the config in force and the file, by the names an administrator knows."""
+"""The differences between the config in force and the file, under the names that an administrator knows."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The file of a config: what cannot be read, what editors make of it, links, and the keys' lines."""
+"""The file of a config: what cannot be read, what editors write, links, and the lines of keys."""
 
 import os
 import re
@@ -67,7 +67,7 @@ def test_what_editors_make_of_a_file(tmp_path: Path, change: Callable[[bytes], b
     path = tmp_path / "cluster.toml"
     path.write_bytes(change(EXAMPLE.encode()))
     assert config.load(path).nodes == load(tmp_path, EXAMPLE).nodes
-    # A mistake is still named at its line.
+    # A mistake is still named with its line.
     data = change(EXAMPLE.encode()).replace(b"4450", b"0")
     path.write_bytes(data)
     line = data[: data.index(b"port")].count(b"\n") + 1
@@ -98,7 +98,7 @@ def test_what_is_no_toml_text(tmp_path: Path, data: bytes, expected: str) -> Non
 
 
 def test_a_config_behind_a_link(tmp_path: Path) -> None:
-    """Relative paths are relative to the file the link leads to; the link itself is what a reload reads again."""
+    """Relative paths are relative to the file that the link leads to. A reload reads the link again."""
     real, other = tmp_path / "real", tmp_path / "other"
     real.mkdir()
     other.mkdir()

@@ -8,7 +8,7 @@ import pytest
 from meshfs.errors import ConfigError
 from support.config_example import EXAMPLE, load
 
-# Each: what is replaced in the example, by what, the line of the mistake, and its text.
+# Each is the replaced text of the example, the new text, the line of the mistake, and the text of the error.
 MISTAKES = [
     ('name = "demo"\n', "", 1, "cluster.name: missing, expected a string"),
     ("[cluster]\n", "[Cluster]\n", 1, 'Cluster: unknown key in this version, did you mean "cluster"?'),
@@ -117,7 +117,7 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, line: int, text:
         load(tmp_path, EXAMPLE.replace(old, new, 1))
     message = str(error.value)
     where = message.split(": ")[0]
-    # A key that is not there has no line of its own; its table has.
+    # A missing key has no line of its own, and therefore the line of its table is given.
     assert where == f"{tmp_path}/cluster.toml:{line}", message
     assert text in message
 

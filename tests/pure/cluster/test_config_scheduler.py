@@ -1,4 +1,4 @@
-"""[scheduler] and [[scheduler.flow]]: what they come to at each disk, and how each mistake is named."""
+"""[scheduler] and [[scheduler.flow]]: the policy that results at each disk, and how each mistake is named."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ name = "n2"
 addresses = ["10.0.1.2"]
 
 """
-# Lines of mistakes are counted from here.
+# The lines of mistakes are counted from here.
 LINES_BEFORE = NODES.count("\n")
 SCHEDULER = """\
 [scheduler]
@@ -122,7 +122,7 @@ def test_the_names_of_nodes(tmp_path: Path) -> None:
     assert load(tmp_path, "").node_names == ("n1", "n2")
 
 
-# Each: what is replaced above, by what, the line of the mistake, and its text.
+# Each is the replaced text, the new text, the line of the mistake, and the text of the error.
 MISTAKES = [
     ("[scheduler]", "[shceduler]", 1, 'shceduler: unknown key in this version, did you mean "scheduler"?'),
     ("= 0.3\ndisc", "= 0.009\ndisc", 2, "scheduler.system_floor: found 0.009, expected a number from 0.01 to 0.9"),
@@ -181,7 +181,7 @@ def test_the_same_flow_twice_at_one_disk(tmp_path: Path) -> None:
 
 
 def test_the_flow_that_is_one_too_many_is_named(tmp_path: Path) -> None:
-    """At disk1 alone it is too much, and the last to add to it is the disk's own flow."""
+    """Only disk1 has too much, and the disk's own flow is the last to add to it."""
     flows = [
         flow('node = "n1"', "reservation = 0.4"),
         flow('node = "n2"', 'disk = "n1/disk1"', "reservation = 0.5"),

@@ -18,7 +18,7 @@ A, B = X25519PrivateKey.from_private_bytes(b"a" * 32), X25519PrivateKey.from_pri
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> config.Config:
-    """Three nodes of which n1 and n2 have keys here."""
+    """Make three nodes. The keys of n1 and n2 are here."""
     path = tmp_path / "cluster.toml"
     nodes = "".join(f'[[node]]\nname = "n{n}"\naddresses = ["10.0.0.{n}"]\n' for n in (1, 2, 3))
     path.write_text('[cluster]\nname = "demo"\n' + nodes)
@@ -120,7 +120,7 @@ def test_both_ends_derive_one_password() -> None:
 
 
 def test_the_password_is_pinned() -> None:
-    """A changed derivation locks every node of an older version out: it needs a new label."""
+    """A changed derivation would lock out every node of an older version. It would need a new label."""
     expected = "Y9fAyXQ0fZLMQnfnTzdF3BYi9qIAe2KPWJXOMCCESg4"
     assert keys.pairwise_password(A, B.public_key(), "demo", "a", "b") == expected
 

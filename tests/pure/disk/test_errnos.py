@@ -11,7 +11,7 @@ from meshfs.disk.errnos import ROWS, Sign, verdict
 from meshfs.smb.status import errno_from_status, status_from_errno
 
 SIZE_BYTES = 1 << 20
-# Of each errno: what a read, a write and a flush of it give the caller, and what it says of the disk.
+# What a read, a write and a flush that fail with each errno give the caller, and what that means for the disk.
 EIO, EAGAIN, ENOSPC, EROFS = errno.EIO, errno.EAGAIN, errno.ENOSPC, errno.EROFS
 FAILED, GONE, NOTHING = Sign.FAILED, Sign.GONE, Sign.NOTHING
 TABLE: list[tuple[str, tuple[int, int, int], Sign]] = [
@@ -90,7 +90,7 @@ def test_a_full_thin_pool_stays_enospc() -> None:
 
 @pytest.mark.parametrize("answer", [EIO, ENOSPC, EROFS, EAGAIN])
 def test_an_answer_reaches_the_caller_as_it_is(answer: int) -> None:
-    """EAGAIN is answered by asking again, and the others come out as they went in."""
+    """The answer to EAGAIN is another try. The other errnos reach the caller unchanged."""
     assert errno_from_status(status_from_errno(answer)) == answer
 
 

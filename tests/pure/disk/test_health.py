@@ -1,4 +1,4 @@
-"""A disk's state: the table, and when its events are due."""
+"""A disk's state: the table of transitions, and the times of its events."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from meshfs.model import DiskState
 
 _S, _E = DiskState, DiskEvent
 
-# Every transition there is; all other pairs are bugs.
+# All transitions that exist. Every other pair is a bug.
 TABLE = [
     (_S.MISSING, _E.CLAIMED, _S.OK),
     (_S.MISSING, _E.REFUSED, _S.MISSING),

@@ -52,7 +52,7 @@ def test_mounts_are_found_by_number_and_by_source() -> None:
     mounts = list(mounted(parse_mounts(text), everywhere))
     assert (SDA1, "/mnt/with blank") in mounts
     assert (("dev", os.makedev(0, 44)), "/btrfs") in mounts
-    assert len(mounts) == 2  # /dev/null is no block device
+    assert len(mounts) == 2  # /dev/null is no block device.
 
 
 def test_swaps_name_files_and_devices(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_nothing_in_anothers_file_system_is_looked_at() -> None:
         "/other.img",
         "/srv/bound/x",
     ]
-    # The images of a file system that may be stuck are looked at for a disk that lies in it, too.
+    # The images of a file system that may be stuck are also searched for a disk that lies in it.
     assert reached(MOUNTS, "/stuck/disk.img")("/stuck/loop.img")
     assert not reached(MOUNTS, "/stuck/disk.img")("/other.img")
 
@@ -121,6 +121,6 @@ def test_gathering_on_a_machine_that_tells_nothing(tmp_path: Path) -> None:
 
 
 def block_status(major: int, minor: int) -> os.stat_result:
-    """os.stat_result of a block device: mode first, then the positional fields, st_rdev at the end."""
+    """Return the os.stat_result of a block device: the mode, the other positional fields, and st_rdev at the end."""
     fields = [0o060660, 1, 5, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, 4096, 0, os.makedev(major, minor)]
     return os.stat_result(fields)

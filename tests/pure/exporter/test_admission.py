@@ -1,4 +1,4 @@
-"""Which connections may stay: groups by address, bounds, and who is ended for a newcomer."""
+"""Which connections may stay: groups by address, bounds, and the connection that ends for a newcomer."""
 
 import random
 
@@ -19,7 +19,7 @@ def admission() -> Admission:
 def fill(
     admission: Admission, address: str, count: int, stage: AdmissionStage = AdmissionStage.SILENT
 ) -> list[Arrival]:
-    """``count`` connections that fit."""
+    """Add ``count`` connections that fit."""
     arrivals = []
     for _ in range(count):
         arrival, victim = admission.arrive(address)
@@ -30,7 +30,7 @@ def fill(
 
 
 def knock(admission: Admission, address: str) -> tuple[Arrival, Arrival | None]:
-    """A newcomer, for whom the one that is named is ended."""
+    """Add a newcomer, and return it with the connection that ends for it."""
     arrival, victim = admission.arrive(address)
     if victim is not None:
         admission.leave(victim)
@@ -114,7 +114,7 @@ def test_one_stranger_leaves_room_for_another(admission: Admission) -> None:
 
 def test_an_ipv6_stranger_is_its_network_and_a_node_is_its_address(admission: Admission) -> None:
     for n in range(500):
-        # Neighbours of the node, in its own /64.
+        # These are neighbours of the node, in its own /64.
         knock(admission, f"2001:db8::{n + 2:x}")
     assert admission.waiting == limits.CONNECTIONS_STRANGER_MAX
     fill(admission, NODE_6, limits.CONNECTIONS_NODE_MAX)
@@ -176,7 +176,7 @@ def test_with_many_nodes_their_addresses_share_a_bound() -> None:
 
 
 def test_whatever_happens_the_counts_are_those_of_what_is_there() -> None:
-    """A random history beside a plain list of what is open."""
+    """A random history is compared with a plain list of the connections that are open."""
     rng = random.Random(7)
     admission = Admission([NODE])
     addresses = [NODE, LOCAL, *(f"192.0.2.{n}" for n in range(9)), "2001:db8::5"]

@@ -1,4 +1,4 @@
-"""What a node may have at an exporter, in all and at one disk."""
+"""What a node may have at an exporter, in total and at one disk."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What an exporter tells of its interfaces, from what the machine has and the config names."""
+"""What an exporter advertises of its interfaces, from what the machine has and what the config names."""
 
 from ipaddress import ip_address, ip_interface
 

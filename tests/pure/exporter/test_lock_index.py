@@ -1,4 +1,4 @@
-"""Locks and share access, compared with lists that are searched; and what a question costs beside many locks."""
+"""Locks and share access, compared with lists that are searched, and the cost of a check beside many locks."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from support.lock_model import CountingInt, LockModel, shares_conflict
 
 OWNERS = st.sampled_from(["a", "b", "c"])
 TOP = 1 << 64
-#: Small numbers, so that ranges meet often, and the last bytes that there are.
+#: The numbers are small, so that ranges often overlap, and some are the last bytes that exist.
 RANGES = st.builds(ByteRange, st.integers(0, 12), st.integers(0, 6)) | st.builds(
     lambda length, before: ByteRange(TOP - length - before, length), st.integers(0, 4), st.integers(1, 3)
 )
@@ -19,7 +19,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["lock", "wait", "unlock", "remove", 
 
 
 class Both:
-    """A `Lockable` and a list of locks, to which the same happens. Each step checks that both say the same."""
+    """A `Lockable` and a list of locks that get the same calls. Each step checks that both give the same answers."""
 
     def __init__(self) -> None:
         self.target = Lockable()
@@ -73,7 +73,10 @@ class Both:
 @settings(max_examples=400, deadline=None)
 @given(STEPS, st.lists(st.tuples(OWNERS, RANGES), max_size=10))
 def test_a_table_does_what_a_list_of_locks_does(steps, questions):
-    """The same locks are granted, refused and released; of those that wait the same get theirs, in the same order."""
+    """The same locks are granted, refused and released.
+
+    The same of the waiting requests get their locks, in the same order.
+    """
     both = Both()
     table, model = both.target.locks, both.model
     for name, lock in steps:
@@ -98,7 +101,7 @@ def test_a_table_without_locks_keeps_nothing(locks):
 
 
 def _compared(table: LockTable, offset: int) -> int:
-    """Comparisons that one READ, one WRITE, and a LOCK with its UNLOCK cost, all of another owner."""
+    """Return how many comparisons a READ, a WRITE, and a LOCK with its UNLOCK cost, each by another owner."""
     CountingInt.compared = 0
     assert table.can_read("reader", CountingInt(offset), CountingInt(10))
     assert table.can_write("reader", CountingInt(offset), CountingInt(10))
@@ -109,7 +112,10 @@ def _compared(table: LockTable, offset: int) -> int:
 
 
 def test_a_question_beside_100000_locks_costs_little_more_than_beside_100():
-    """The cost is the logarithm of their number. A list is searched from one end to the other, 100,000 comparisons."""
+    """The cost is the logarithm of the number of locks.
+
+    A list is searched from end to end, with 100,000 comparisons.
+    """
     costs = {}
     for count in (100, 100_000):
         table = LockTable()
@@ -120,7 +126,7 @@ def test_a_question_beside_100000_locks_costs_little_more_than_beside_100():
 
 
 def test_a_lock_that_goes_wakes_only_those_that_wait_for_its_bytes():
-    """Of a thousand that wait for other locks none is tried."""
+    """Of a thousand requests that wait for other locks, none is tried."""
     target, tried = Lockable(), []
     for index in range(1000):
         assert target.locks.try_lock(Lock("holder", ByteRange(100 * index, 50), True))

@@ -36,7 +36,7 @@ def shared(owner, offset, length):
     ],
 )
 def test_overlaps(one, other, overlap):
-    """An exclusive lock of somebody else keeps off who wants to lock a range that overlaps, and nobody else."""
+    """An exclusive lock of another owner refuses only locks whose ranges overlap its range."""
     table = LockTable()
     assert table.try_lock(exclusive("a", *one))
     assert table.try_lock(exclusive("b", *other)) is not overlap

@@ -1,4 +1,4 @@
-"""What each node may have of an exporter's connections and sessions, and of its memory."""
+"""What each node may use of an exporter's connections, sessions and memory."""
 
 import pytest
 
@@ -70,9 +70,9 @@ def test_another_config_changes_what_nodes_may_have_and_not_what_they_have() -> 
 
 
 class Node:
-    """A node that takes what it may, in buffers of 256 KiB, and waits for more.
+    """A node that takes all that it may, in buffers of 256 KiB, and waits for more.
 
-    Larger ones lie in huge pages, which count as a whole.
+    Larger buffers lie in huge pages, which count as a whole.
     """
 
     def __init__(self, pool: BufferPool, budget: MemoryBudget) -> None:

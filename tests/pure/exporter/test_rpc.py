@@ -1,4 +1,4 @@
-"""The pipe that lists shares, against impacket's own parser, and against nonsense."""
+"""The pipe that lists shares gives answers that impacket's own parser reads, and refuses nonsense."""
 
 import random
 import struct
@@ -53,7 +53,7 @@ def test_another_transfer_syntax_is_refused():
 def test_the_shares_are_listed():
     reply = ShareList(SHARES).answer(enum_pdu())
     assert reply[2] == 2
-    # Behind the header: alloc_hint, context, cancel count.
+    # The header is followed by alloc_hint, context and cancel count.
     response = srvs.NetrShareEnumResponse(reply[24:])
     entries = response["InfoStruct"]["ShareInfo"]["Level1"]["Buffer"]
     names = [entry["shi1_netname"].rstrip("\0") for entry in entries]

@@ -1,4 +1,4 @@
-"""The scratch share's files: what CREATE, delete, rename and sizes do, and what bounds them."""
+"""The scratch share's files: what CREATE, delete, rename and sizes do, and their bounds."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Directories of the scratch share nest: depth, what a directory knows of all below it, renames, and what is told."""
+"""Directories of the scratch share: depth, counts of everything below, renames, change notices and short names."""
 
 import random
 import sys
@@ -67,7 +67,7 @@ def nest(volume: ScratchVolume, depth: int, name: str = "d") -> None:
 
 
 def check(volume: ScratchVolume) -> None:
-    """What directories count is what a walk over everything finds."""
+    """Check that the counts of each directory are what a walk over everything finds."""
     for directory in (volume.root, *files(volume)):
         below = [file for file in files(volume) if directory in file.above()]
         depths = [file.depth - directory.depth for file in below if file.is_directory]
@@ -107,7 +107,7 @@ def test_a_moved_directory_takes_its_depth_along(volume: ScratchVolume) -> None:
     volume.rename(top, path_of(DEEPEST - 20, "b") + "\\a", overwrite=False, now=1)
     assert volume.root.height == DEEPEST
     check(volume)
-    # What lies lowest goes, and the rest may move deeper.
+    # The deepest file is removed, and the rest may move deeper.
     lowest = next(file for file in files(volume) if file.depth == DEEPEST)
     volume.set_disposition(lowest, delete=True)
     volume.close(lowest, FakeOpen(lowest), delete=True, now=1)
@@ -151,7 +151,7 @@ def test_what_is_open_below_keeps_a_directory_in_its_place(volume: ScratchVolume
     opened = FakeOpen(make(volume, "a\\b\\c\\file"))
     for name in ("a", "a\\b", "a\\b\\c"):
         assert refusal(volume.rename, find(volume, name), "new", overwrite=False, now=1) == NtStatus.ACCESS_DENIED
-    # The file itself moves, and with it what is counted of it.
+    # The file itself moves, and its size and counts with it.
     volume.rename(opened.file, "other\\file", overwrite=False, now=1)
     assert (find(volume, "a").opens_below, find(volume, "other").opens_below) == (0, 1)
     volume.rename(find(volume, "a"), "new", overwrite=False, now=1)
@@ -285,7 +285,7 @@ def test_a_files_own_name_goes_before_anothers_short_name(volume: ScratchVolume)
     first = make(volume, "a-long-name")
     own = volume.create(CreateRequest("unrelated", 3, 7, D.CREATE, 0), 200).file
     volume.rename(own, first.short_name.lower(), overwrite=True, now=1)
-    # The name leads to the file that has the short name, which a rename replaces.
+    # The name leads to the file that has this short name, and a rename replaces it.
     assert [file.name for file in files(volume)] == [own.name]
     late = make(volume, "a-long-name")
     assert (own.short_name, late.short_name) == (info.short_name(own.name), "")

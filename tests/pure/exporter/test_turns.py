@@ -1,4 +1,4 @@
-"""Whose turn it is at the exporter's processor: shares, what an idle flow is not owed, how long a light one waits."""
+"""Turns at the exporter's processor: shares, no credit for idle time, and how long a light flow waits."""
 
 import heapq
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ def policy(floor: float = 0.2, **weights: float) -> DiskPolicy:
 
 @dataclass
 class Load:
-    """A flow whose steps take ``step_s``; it always wants turns, or a step at each of ``times``."""
+    """A flow whose steps take ``step_s``. It always wants turns, or wants a step at each of ``times``."""
 
     key: tuple[str, IoClass]
     step_s: float
@@ -33,7 +33,7 @@ class Load:
 
 
 def simulate(turns: Turns, loads: list[Load], until_s: float) -> None:
-    """Serve turns of whole steps, until the quantum is over, on a clock of its own."""
+    """Serve turns of whole steps until the quantum is used up, on a clock of the test."""
     now = 0.0
     arrivals: list[tuple[float, int]] = [(time, n) for n, load in enumerate(loads) for time in load.times or ()]
     heapq.heapify(arrivals)
@@ -72,7 +72,7 @@ def simulate(turns: Turns, loads: list[Load], until_s: float) -> None:
 )
 @settings(max_examples=40, deadline=None)
 def test_backlogged_nodes_share_by_weight(weights: list[float], steps: list[float]) -> None:
-    """|W_f / w_f - W_g / w_g| <= (q + m_f) / w_f + (q + m_g) / w_g (theorem 1), a turn being q + m."""
+    """|W_f / w_f - W_g / w_g| <= (q + m_f) / w_f + (q + m_g) / w_g (theorem 1), where a turn is q + m."""
     names = {f"n{index}": weight for index, weight in enumerate(weights)}
     turns = Turns(policy(**names))
     loads = [Load(FlowKey(name, APP), step) for name, step in zip(names, steps, strict=False)]
@@ -109,9 +109,9 @@ def test_the_system_has_what_applications_do_not_want() -> None:
 def test_a_light_flow_waits_for_the_turn_under_way_only(
     floods: dict[str, float], system: float, gaps: list[float]
 ) -> None:
-    """A step at a time of a node that needs far less than its share, beside nodes, strangers and the system.
+    """The light node needs far less than its share, one step at a time, beside nodes, strangers and the system.
 
-    Where applications want everything, what is due to the system for the turn before comes in between.
+    Where applications want everything, the system first gets what is due to it for the turn before.
     """
     loads = [Load(FlowKey(name, APP), step) for name, step in floods.items()]
     loads.append(Load(FlowKey("n1", SYSTEM), system))
@@ -135,7 +135,7 @@ def test_a_flow_that_was_idle_has_saved_up_nothing() -> None:
     before_s = busy.used_s
     flow = turns.flow(busy.key)
     assert flow.wants
-    # From now on both want everything: the one that comes late has its half, and not the two seconds as well.
+    # From now on both want everything. The late one gets its half, without the two seconds that it missed.
     both = {turns.flow(busy.key): busy, turns.flow(late.key): late}
     turns.add(turns.flow(late.key))
     for _ in range(1000):
@@ -154,7 +154,7 @@ def test_strangers_are_one_flow_of_small_weight() -> None:
 
 
 def test_what_is_done_outside_of_turns_is_paid_for() -> None:
-    """A flow is charged while it waits, and while it does not want a turn."""
+    """A flow is charged also while it waits, and while it wants no turn."""
     turns = Turns(policy())
     first, second = turns.flow(FlowKey("n1", APP)), turns.flow(FlowKey("n2", APP))
     turns.add(first)

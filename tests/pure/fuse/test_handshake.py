@@ -1,4 +1,4 @@
-"""FUSE_INIT's answer as amended."""
+"""The answer to FUSE_INIT, as the mount amends it."""
 
 import struct
 

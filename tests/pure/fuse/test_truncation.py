@@ -1,4 +1,7 @@
-"""What a truncated opener owes: against a regular file laid over a block device, alone and with calls at once."""
+"""The zeros that a truncated opener still has to write, against the model of a regular file over a block device.
+
+The calls come one after another, and at once.
+"""
 
 import random
 from collections.abc import Generator
@@ -17,7 +20,7 @@ OLD = 0xAA
 
 
 class Overlay:
-    """The model: the file of a truncated opener, and the disk that shows behind its end."""
+    """The model: the file of a truncated opener, and the disk, which shows behind the file's end."""
 
     def __init__(self) -> None:
         self.file: bytearray | None = None
@@ -27,7 +30,7 @@ class Overlay:
         if self.file is None:
             self.file = bytearray(self.disk[:size])
         elif size < len(self.file):
-            # What lies behind the end stays as it is on the disk.
+            # The bytes behind the end stay as they are on the disk.
             self.disk[: len(self.file)] = self.file
             del self.file[size:]
         else:
@@ -96,7 +99,7 @@ def test_an_opener_that_never_truncated_keeps_what_is_below_its_first_truncation
 @settings(max_examples=300)
 @given(calls=st.lists(st.tuples(CALL, st.integers(0, 50)), max_size=12))
 def test_what_failed_is_still_owed(calls: list[tuple]) -> None:  # type: ignore[type-arg]
-    """Calls fail after some of their zeros. Whatever a later call succeeds above is data, or zeros."""
+    """Calls fail after some of their zeros. Where a later call succeeds, everything below it is data or zeros."""
     disk, state = bytearray([OLD]) * SIZE, Truncation()
     state.truncate(0)
     for number, ((kind, start, *length), most) in enumerate(calls):
@@ -119,24 +122,24 @@ def test_what_failed_is_still_owed(calls: list[tuple]) -> None:  # type: ignore[
 
 @dataclass
 class World:
-    """A disk whose bytes know which write put them there; 0 is a zero, OLD what was there before."""
+    """A disk whose bytes name the write that put them there. 0 is a zero, and OLD is what was there before."""
 
     random: random.Random
     disk: bytearray = field(default_factory=lambda: bytearray([OLD]) * SIZE)
     state: Truncation = field(default_factory=Truncation)
-    #: Bytes that acknowledged writes, or ones under way, have put there.
+    #: The bytes that writes have put there that were acknowledged or are in progress.
     data_at: dict[int, int] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     #: The ranges of writes that have begun and not ended.
     under_way: list[range] = field(default_factory=list)
 
     def old_below(self, stop: int) -> set[int]:
-        """Bytes that still are what was there before, though no write that may put something there is under way."""
+        """Return the bytes that are still old, although no write in progress may put something there."""
         busy = {position for each in self.under_way for position in each}
         return {position for position in range(stop) if self.disk[position] == OLD} - busy - self.failed
 
     def writer(self, number: int, start: int, length: int, fails: bool) -> Generator[None, None, None]:
-        """One write in steps; whoever runs it interleaves it with others."""
+        """Do one write in steps, which the caller interleaves with those of other writes."""
         while self.state.waits(start + length):
             yield
         claim, mine = self.state.claim(start, start + length), range(start, start + length)
@@ -166,7 +169,7 @@ class World:
             self.state.end(claim, start)
         else:
             self.state.end(claim, start + length)
-            # Below a write that succeeded nothing is old.
+            # Below a write that succeeded, no byte is old.
             assert not self.old_below(start + length)
 
 
@@ -188,7 +191,7 @@ def test_zeros_never_land_over_data_of_calls_at_once(seed: int, fails: bool) -> 
         writer = dice.choice(writers)
         if next(writer, "over") == "over":
             writers.remove(writer)
-    # Whoever writes at the end finds nothing old below.
+    # A writer at the end finds no old byte below.
     claim = world.state.claim(SIZE, SIZE)
     zero_gaps(claim, world.disk)
     world.state.end(claim, SIZE)

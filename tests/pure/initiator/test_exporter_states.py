@@ -1,4 +1,4 @@
-"""The states of an exporter and of a path, walked through as a mount does."""
+"""The states of an exporter and of a path, in the order in which a mount goes through them."""
 
 from collections.abc import Mapping
 from typing import Any

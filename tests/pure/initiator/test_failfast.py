@@ -1,4 +1,4 @@
-"""When a call that waits for an exporter, or for a disk that may hang, ends."""
+"""The time at which a call ends that waits for an exporter, or for a disk that may hang."""
 
 from math import inf
 

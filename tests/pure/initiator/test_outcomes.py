@@ -1,4 +1,4 @@
-"""What an initiator makes of an error status."""
+"""The meaning of an error status for the initiator."""
 
 import pytest
 

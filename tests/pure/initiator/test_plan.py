@@ -1,4 +1,4 @@
-"""Which paths are planned between two nodes' interfaces."""
+"""The paths that are planned between two nodes' interfaces."""
 
 from collections.abc import Callable
 from ipaddress import ip_interface

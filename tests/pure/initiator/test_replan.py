@@ -1,4 +1,4 @@
-"""Which paths begin, go on and end when the plan changes."""
+"""The paths that begin, go on and end when the plan changes."""
 
 from ipaddress import IPv4Interface
 

@@ -1,4 +1,4 @@
-"""What an exporter's answers are cut to before the mount works with them."""
+"""An exporter's answers are cut to bounds before the mount works with them."""
 
 import json
 from ipaddress import ip_address
@@ -32,7 +32,7 @@ class Answering:
         return self._reply
 
     def start_request(self, *_: object, **__: object) -> None:
-        """It is answered already."""
+        """Return a request that is answered already."""
 
     async def answer(self, _: object) -> Reply:
         return self._reply

@@ -1,4 +1,4 @@
-"""When a silent peer is asked, and when it is given up."""
+"""A silent peer is probed, and given up later."""
 
 from meshfs import limits
 from meshfs.initiator.channel.silence import Silence, Verdict
@@ -47,7 +47,7 @@ def test_one_that_could_not_be_asked_has_until_the_first_deadline() -> None:
 
 
 class TestSiblings:
-    """The session's other channels tell whether it is the exporter that is silent."""
+    """The session's other channels show whether the exporter is silent or the path is lost."""
 
     def test_a_channel_is_given_up_soon_while_another_answers(self) -> None:
         silence = Silence(0.0, dead_after_s=1.25)

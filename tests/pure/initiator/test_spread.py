@@ -1,4 +1,4 @@
-"""Which channel the next request takes: against a model of links of given rates."""
+"""The channel that the next request takes, against a model of links of given rates."""
 
 import heapq
 import random
@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 
 class Link:
-    """A link that serves in order at a rate; ``load`` is what the spread knows of it."""
+    """A link that serves in order at a rate. ``load`` is what the spread knows of the link."""
 
     def __init__(self, rate_bytes_s: float, promised_bytes_s: float = 1.25e9) -> None:
         self.rate = rate_bytes_s
@@ -27,9 +27,9 @@ class Link:
 def run(
     links: list[Link], depth: int, size: int, seconds: float, *, latency_s: float = 2e-4, in_order: bool = False
 ) -> float:
-    """Bytes a second of ``depth`` callers that always have a request out, split as the spread says.
+    """Return the bytes per second of ``depth`` callers that always have a request out, split as the spread says.
 
-    ``in_order``: of one reader, who asks ``depth`` requests ahead of the first that was not answered.
+    With ``in_order``, there is one reader, who has ``depth`` requests out from the first unanswered one on.
     """
     spread: Spread[Link] = Spread()
     for link in links:
@@ -88,7 +88,7 @@ def test_a_link_of_a_tenth_never_slows_the_fast_one(depth: int) -> None:
 @pytest.mark.parametrize(("depth", "size"), [(32, 16384), (32, 65536), (64, 131072), (8, MIB)])
 @pytest.mark.parametrize("part", [0.1, 0.2, 0.5])
 def test_a_slow_link_never_slows_who_reads_in_order(depth: int, size: int, part: float) -> None:
-    """As the kernel does ahead of a program that reads a file: the slowest answer holds all others up."""
+    """The kernel reads ahead of a program that reads a file, and there the slowest answer delays all others."""
     alone = run([Link(50e6)], depth, size, 10, in_order=True)
     both = run([Link(50e6), Link(50e6 * part)], depth, size, 10, in_order=True)
     assert both >= 0.97 * alone
@@ -131,7 +131,7 @@ def test_a_link_that_becomes_slow_is_found_out_and_tried_again() -> None:
 
 
 def test_a_bad_first_impression_is_forgotten_soon() -> None:
-    """The first answer over a link that just came up may take a retransmission's time."""
+    """The first answer over a link that just came up may take the time of a retransmission."""
     spread: Spread[Link] = Spread()
     busy, new = Link(1e9), Link(1e9)
     spread.add(busy)
@@ -223,7 +223,7 @@ def test_throughput_is_a_mean_of_the_last_seconds() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_channels_that_share_a_processor_come_to_equal_shares(seed: int) -> None:
-    """It serves whoever has more in proportion, so each channel moves in proportion to what it is given."""
+    """The processor serves each channel in proportion to its load, and therefore each moves what it is given."""
     rng, spread = random.Random(seed), Spread[Link]()
     paths = [Link(1e9), Link(1e9)]
     for path in paths:

@@ -1,4 +1,4 @@
-"""The window of a channel: thresholds, order, the system's floor, what hung disks leave."""
+"""The window of a channel: thresholds, order, the system's floor, and the room that hung disks leave."""
 
 import random
 
@@ -28,7 +28,7 @@ from support.window_peer import APP, MIB_CHARGE, SYSTEM, Ask, Peer, churn
     ],
 )
 def test_where_lanes_that_take_what_they_can_come_to_rest(io_class: IoClass, lanes: int, held: int, free: int) -> None:
-    """The table of credits.py's docstring."""
+    """The numbers are the table in credits.py's docstring."""
     peer, rng = Peer(), random.Random(lanes)
     all_lanes = [Lane(io_class) for _ in range(lanes)]
     for lane in all_lanes:
@@ -36,7 +36,7 @@ def test_where_lanes_that_take_what_they_can_come_to_rest(io_class: IoClass, lan
     churn(peer, rng, 2500)
     mean = sum(lane.held for lane in all_lanes) / lanes
     assert mean == pytest.approx(held, abs=1.5)
-    # Rounding of each of them is free as well.
+    # What is lost by rounding at each of them is free as well.
     assert free - 1 <= peer.credits.available - 1 <= free + lanes
     assert max(lane.held for lane in all_lanes) - min(lane.held for lane in all_lanes) <= limits.WINDOW_APP_SHARE + 1
 
@@ -58,7 +58,7 @@ def test_a_system_flood_leaves_an_application_its_room() -> None:
 
 
 def test_hung_disks_leave_room_for_another() -> None:
-    """One after the other takes what it may and never answers."""
+    """One disk after the other takes what it may, and never answers."""
     peer = Peer()
     for _ in range(6):
         peer.fill(Lane(APP), MIB_CHARGE, 32)
@@ -109,7 +109,7 @@ def test_requests_of_no_disk_go_first() -> None:
 
 
 def test_applications_first_but_a_fifth_is_the_systems() -> None:
-    """Many lanes of both, all waiting: 4 to 1 in credits, whatever their sizes."""
+    """Many lanes of both classes wait. They share 4 to 1 in credits, whatever their sizes."""
     peer, rng = Peer(), random.Random(1)
     for index in range(30):
         peer.fill(Lane(APP), MIB_CHARGE, 20)
@@ -124,7 +124,7 @@ def test_applications_first_but_a_fifth_is_the_systems() -> None:
 
 @pytest.mark.parametrize("charge", [1, MIB_CHARGE, 128])
 def test_the_system_makes_progress_whatever_applications_do(charge: int) -> None:
-    """Between two system grants no more than the app's turns, one of its requests, and one pool of credits."""
+    """Between two grants to the system, applications get at most their turns, one request, and one pool of credits."""
     peer, rng, system = Peer(), random.Random(2), Lane(SYSTEM)
     for _ in range(25):
         peer.fill(Lane(APP), 1, 40)
@@ -199,7 +199,7 @@ def test_a_system_request_that_lacks_credits_stops_no_application_before_its_tur
     assert peer.window.short
     app = peer.ask(Lane(APP), 2)
     assert app in peer.in_flight
-    # That was app's turn; now nobody goes before it.
+    # That was the applications' turn. Now nobody may overtake the request.
     assert peer.ask(Lane(APP), 2) not in peer.in_flight
     for ask in hung[:3]:
         peer.answer(ask)
@@ -207,7 +207,7 @@ def test_a_system_request_that_lacks_credits_stops_no_application_before_its_tur
 
 
 def test_what_cannot_come_together_is_passed_over() -> None:
-    """The credits it lacks are held by what never ends."""
+    """The credits that the request lacks are held by requests that never end."""
     peer = Peer(100)
     hung = [peer.ask(Lane(APP), 15) for _ in range(6)]
     large = peer.ask(peer.window.control, 64)
@@ -225,7 +225,7 @@ def test_what_cannot_come_together_is_passed_over() -> None:
         ask = peer.ask(live, 1)
         assert ask in peer.in_flight
     peer.answer(ask)
-    # One of them answers after all: now it is worth waiting again.
+    # One of them is answered after all, and now waiting makes sense again.
     peer.answer(hung[0])
     assert peer.ask(live, 1) not in peer.in_flight
     for ask in hung[1:5]:
@@ -320,7 +320,7 @@ def test_clear_forgets_all() -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_at_random_nothing_leaks_and_everything_ends(seed: int) -> None:
-    """Any mix of sizes, classes, leaving and answering: at the end all that was wanted was done."""
+    """With any mix of sizes, classes, leaving and answering, all that was wanted is done at the end."""
     rng = random.Random(seed)
     peer = Peer(rng.choice((20, 70, 200, 512)))
     lanes = [Lane(rng.choice((APP, SYSTEM))) for _ in range(rng.randrange(1, 12))]
@@ -347,7 +347,7 @@ def test_at_random_nothing_leaks_and_everything_ends(seed: int) -> None:
 
 
 def test_applications_use_a_channel_also_with_requests_that_only_wait() -> None:
-    """As zeroings and flushes do, which are no part of the hot path."""
+    """Zeroings and flushes only wait, because they are no part of the hot path."""
     peer = Peer()
     assert not peer.window.app_used()
     for io_class in (SYSTEM, APP):

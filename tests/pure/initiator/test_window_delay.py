@@ -1,4 +1,4 @@
-"""A channel's window that follows the delay of an ECHO, on a model of an exporter: its processor, a link and a disk."""
+"""A channel's window that follows the delay of an ECHO, on a model of an exporter's processor, link and disk."""
 
 import heapq
 import random
@@ -34,7 +34,7 @@ class Ask:
 
 @dataclass
 class Load:
-    """So many requests of one disk and class, each asked for again when it is answered."""
+    """A number of requests of one disk and class. Each is repeated when it is answered."""
 
     io_class: IoClass
     size: int
@@ -56,7 +56,7 @@ class Exporter:
 
 
 class Model:
-    """One channel with loads; ``controlled``: the window follows the delay. Time is in seconds."""
+    """One channel with loads. If ``controlled``, the window follows the delay. Time is in seconds."""
 
     def __init__(self, exporter: Exporter, loads: list[Load], *, controlled: bool, credits: int = limits.CREDITS_MAX):
         self.exporter, self.loads, self.controlled = exporter, loads, controlled
@@ -75,7 +75,7 @@ class Model:
         self.link_free_s = 0.0
         self.disk_queue: dict[IoClass, deque[Ask]] = {APP: deque(), SYSTEM: deque()}
         self.at_disk = 0
-        #: Requests that the exporter's scheduler has, sampled at each completion.
+        #: The number of requests in the exporter's scheduler, sampled at each completion.
         self.seen: list[int] = []
 
     def at(self, time_s: float, what: Callable[[], None]) -> None:
@@ -148,7 +148,7 @@ class Model:
     # the exporter
 
     def work(self, seconds: float, then: Callable[[], None]) -> None:
-        """A piece of work of the one processor."""
+        """A piece of work of the only processor."""
         self.cpu.append((seconds, then))
         if not self.cpu_busy:
             self.cpu_busy = True
@@ -186,7 +186,7 @@ class Model:
 
 
 def rates(exporter: Exporter, seconds: float, *loads: tuple[IoClass, int, int], credits: int = 512) -> list[float]:
-    """Of each load, what it gets with the control in parts of what it gets without."""
+    """Return what each load gets with the control, as a part of what it gets without."""
     found = []
     for controlled in (True, False):
         model = Model(exporter, [Load(*load) for load in loads], controlled=controlled, credits=credits)
@@ -223,7 +223,10 @@ def test_a_slow_disk_leaves_its_backlog_where_the_scheduler_sees_it(exporter: Ex
 
 
 def p99_ms(exporter: Exporter, flood: Load, *, controlled: bool) -> tuple[float, float]:
-    """Of a reader of depth 1 beside a flood of the same mount, after the window had time to follow; and the flood."""
+    """Return the delay of a reader of depth 1 beside a flood of the same mount, and the flood's rate.
+
+    Both are measured after the window had time to follow.
+    """
     reader = Load(APP, 4 * KIB, 1)
     model = Model(exporter, [reader, flood], controlled=controlled)
     model.run(2.0)
@@ -247,7 +250,7 @@ def test_a_reader_waits_less_for_a_large_flood_of_its_class() -> None:
 
 
 def test_large_system_requests_get_their_room_back_when_the_application_is_gone() -> None:
-    """Beside it one of them was in flight, which by itself would be too few to be measured."""
+    """Beside the application, one system request was in flight, and one alone would be too few to measure."""
     done, exporter = [], Exporter(link_byte_s=8e-9, disk_s=10e-3)
     for controlled in (True, False):
         flood = Load(SYSTEM, MIB, 3)
@@ -315,7 +318,7 @@ def test_a_peer_that_grants_few_credits_is_not_held_to_one_request() -> None:
 
 
 def test_credits_are_kept_whatever_comes() -> None:
-    """The model at random: what is in flight and what is available are all credits, and everybody gets on."""
+    """At random, credits in flight and available ones always add up to all credits, and everybody makes progress."""
     rng = random.Random(7)
     for _ in range(10):
         loads = [

@@ -8,10 +8,10 @@ from meshfs.linux.mountinfo import MountEntry, parse_mounts, read_mounts, topmos
 
 def test_octal_escapes_are_bytes() -> None:
     assert unescape(rb"a\011b\134c") == "a\tb\\c"
-    # 303 251 is one letter in UTF-8; what is no UTF-8 stays as os.fsdecode keeps it.
+    # 303 251 is one letter in UTF-8. Bytes that are not UTF-8 stay as os.fsdecode keeps them.
     assert unescape(rb"\303\251") == "\u00e9"
     assert os.fsencode(unescape(rb"a\377")) == b"a\xff"
-    # No byte: three digits after a backslash that the kernel never writes.
+    # These three digits after a backslash are no byte, and the kernel never writes them.
     assert unescape(rb"\777") == r"\777"
 
 

@@ -1,4 +1,4 @@
-"""Which messages about devices are about block devices."""
+"""The messages about devices that are about block devices."""
 
 import random
 import struct
@@ -12,7 +12,7 @@ OTHER = b"add@/devices/virtual/net/x\0ACTION=add\0SUBSYSTEM=net\0NAME=SUBSYSTEM=
 
 
 def of_udev(properties: bytes, *, gap: int = 0) -> bytes:
-    """A message as libudev's monitor sends it: its header has eight numbers of four bytes behind "libudev"."""
+    """Return a message as libudev's monitor sends it. Its header has eight numbers of four bytes after "libudev"."""
     size = 40
     head = struct.pack(">I", 0xFEEDCAFE) + struct.pack("=IIIIIII", size, size + gap, len(properties), 1, 2, 3, 4)
     return b"libudev\0" + head + bytes(gap) + properties

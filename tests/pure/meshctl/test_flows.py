@@ -1,4 +1,4 @@
-"""meshctl flows, flows set and flows reset against control sockets that say what a test wants."""
+"""meshctl flows, flows set and flows reset, against control sockets whose answers the test chooses."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ GUARD_S = 10
 
 
 class Exporters:
-    """Control sockets that give one answer each; `requests` is what was asked, with the node."""
+    """Control sockets that give one answer each. `requests` lists what was asked, with the node."""
 
     def __init__(self, config_file: Path) -> None:
         self._config = cluster_config.load(config_file)
@@ -59,7 +59,7 @@ def exporters(config_file: Path) -> Iterator[Exporters]:
 
 @pytest.fixture
 def meshctl(config_file: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs "flows ..." with the config."""
+    """Return a function that runs "flows ..." with the config."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = main(["flows", *arguments, "--config", str(config_file)])
@@ -237,7 +237,7 @@ CHANGES: list[tuple[list[str], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("arguments", "wanted"), CHANGES)
 def test_a_change(arguments: list[str], wanted: dict[str, Any], exporters: Exporters, meshctl: Run) -> None:
-    """The request is one the scheduler's own rules take, and what is in force is shown."""
+    """The scheduler's own rules accept the request, and meshctl shows what is in force."""
     if "limit_bytes_per_s" in wanted:
         wanted = {**wanted, "limit_bytes_per_s": 50.0 * (1 << 20)}
     changed = {key: value for key, value in wanted.items() if key not in ("node", "class")}

@@ -19,7 +19,7 @@ def test_keygen_then_password(config_file: Path, capsys: pytest.CaptureFixture[s
     code, out, _ = run(capsys, "password", config_file, "--node", "n1", "--to", "n2")
     config = cluster_config.load(config_file)
     assert (code, out) == (0, Keyring(config, "n1").password_to("n2") + "\n")
-    # The other end's key serves as well.
+    # The other node's key gives the same password.
     (config.cluster.keys / "n1.key").unlink()
     assert run(capsys, "password", config_file, "--node", "n1", "--to", "n2")[:2] == (0, out)
 

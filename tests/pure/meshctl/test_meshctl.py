@@ -43,7 +43,7 @@ def mount_status(**changed: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Callable[..., Path]:
-    """A folder that answers as a mount does."""
+    """Return a function that makes a folder that answers like a mount."""
 
     def make(status: dict[str, Any] | bytes | None = None, name: str = "mesh") -> Path:
         folder = tmp_path / name / ".meshfs"
@@ -57,7 +57,7 @@ def mount(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def serve(config_file: Path) -> Iterator[Callable[[bytes], None]]:
-    """The control socket of n1's exporter, which gives one fixed answer to one asker."""
+    """Give n1's exporter a control socket that answers one request with a fixed answer."""
     path = cluster_config.load(config_file).node("n1").control_socket
     started: list[tuple[threading.Thread, socket.socket]] = []
     requests: list[bytes] = []
@@ -166,7 +166,7 @@ def test_degraded(
 
 
 def test_others_than_root_cannot_reload_a_mount(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    """They get a document without the path of the control socket, which the mount has all the same."""
+    """Users other than root get a document without the path of the control socket, which the mount still has."""
     code, out, err = run(capsys, "reload", point := mount(mount_status(whole=False)))
     assert (code, "not reloaded" in out) == (1, True)
     assert err == f"meshctl: mount {point}: only root and the user whose process it is may reload this mount\n"

@@ -1,4 +1,4 @@
-"""meshctl top: rates from pairs of answers, frames from rates; what the terminal gets is pure text."""
+"""meshctl top: rates come from pairs of answers, and frames from rates. The terminal gets only printable text."""
 
 import json
 import math
@@ -108,13 +108,13 @@ def test_the_first_look_has_no_rates() -> None:
 
 
 RESTARTED = [
-    # Totals that went back.
+    # These totals went back.
     (mount_document(mount_disk(times=9)), mount_document(mount_disk(times=2))),
-    # A run that began anew and has come further than the last one had.
+    # This process was started again, and has come further than the one before.
     (mount_document(mount_disk(times=1), uptime_s=50.0), mount_document(mount_disk(times=9), uptime_s=3.0)),
-    # One bucket of a histogram.
+    # One bucket of a histogram went back.
     (mount_document(mount_disk()), mount_document({**mount_disk(), "io": {**mount_disk()["io"], "reads": 99}})),
-    # Totals that are not there, any longer or yet.
+    # These totals are missing in the second reading, or in the first.
     (mount_document(mount_disk()), mount_document({**mount_disk(), "io": None})),
     (mount_document(mount_disk("other")), mount_document(mount_disk())),
 ]
@@ -172,7 +172,7 @@ JSON = st.recursive(
 
 @given(st.data())
 def test_documents_of_any_kind_give_printable_frames(data: st.DataObject) -> None:
-    """Known documents with one field of any level replaced by anything."""
+    """In known documents, one field of any level is replaced by anything."""
 
     def spoilt(value: Any, depth: int = 0) -> Any:
         if depth == 6 or not isinstance(value, dict | list) or not value or data.draw(st.integers(0, 3)) == 0:
@@ -246,7 +246,7 @@ def test_an_exception_restores_the_terminal() -> None:
             screen.show(broken)
         assert termios.tcgetattr(slave) == before
         seen = b""
-        # The kernel hands on what was written to a terminal in the background, and so in any number of pieces.
+        # The kernel passes on what was written to a terminal in the background, and therefore in any number of pieces.
         while not seen.endswith(b"\x1b[?1049l"):
             assert select.select([master], [], [], 10)[0], seen
             seen += os.read(master, 4096)

@@ -1,4 +1,4 @@
-"""What is kept of a disk over the exporter's restarts, decided from what was kept before."""
+"""What an exporter keeps of a disk over restarts, decided from what it kept before."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_a_device_that_came_back_while_nobody_served_it_may_have_lost_writes() -
     record = after(KEPT, back)
     assert (record.instance, record.seed, record.sequence) == ("wwid-1", "new seed", "8")
     assert after(record, back).seed == "new seed"
-    # A reboot counts devices from 1 again, and the boot id says all there is to say.
+    # A reboot counts devices from 1 again, and the boot id alone shows that.
     assert after(KEPT, back, boot_id="boot-2").seed == "seed-1"
 
 
@@ -66,7 +66,7 @@ def test_a_device_without_a_name_is_known_by_its_place_after_a_reboot_only() -> 
     assert after(KEPT_PLACED, swapped).instance == swapped.instance
     rebooted = after(KEPT_PLACED, swapped, boot_id="boot-2")
     assert (rebooted.instance, rebooted.seed, rebooted.device) == ("told", "seed-1", swapped.instance)
-    # And from then on it is that device, as long as this boot lasts.
+    # From then on, the disk is that device until the next boot.
     assert after(rebooted, swapped, boot_id="boot-2").instance == "told"
     elsewhere = Identity("port 2, device 8 of this boot", "port 2")
     assert after(KEPT_PLACED, elsewhere, boot_id="boot-2").instance == elsewhere.instance

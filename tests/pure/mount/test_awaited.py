@@ -1,4 +1,4 @@
-"""Which disks that somebody waits for are missing, and the words for it."""
+"""The awaited disks that are missing, and the words for them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The merge of what exporters announce."""
+"""The merge of the disks that exporters advertise."""
 
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ def test_a_list_without_end_is_cut() -> None:
 
 
 def test_of_many_wrong_disks_some_are_named_and_the_others_counted() -> None:
-    """A line of the status and of the log for each would let an exporter fill both."""
+    """If each disk had a line of the status and of the log, an exporter could fill both."""
     catalog = Catalog(["n1"])
     catalog.announce("n1", [fake_disk("n1", f"d{index}/", 1) for index in range(1000)])
     assert len(catalog.problems) == limits.DISK_PROBLEMS_PER_NODE_MAX + 1

@@ -127,9 +127,9 @@ def test_another_disk_under_the_same_name_has_another_inode() -> None:
         return node.inode
 
     first = inode()
-    # Missing for a while: nobody knows which disk it is, so nothing changes.
+    # While the disk is missing, nobody knows which disk it is, and therefore nothing changes.
     assert tree.update(present(replace(one, instance="", size_bytes=0)), 3) == []
-    # Its size is back, and the kernel must not go on with the old one.
+    # The size is back, and the kernel must not go on with the old one.
     assert tree.update(present(one), 4) == [first]
     assert inode() == first
     assert tree.update(present(replace(one, instance="two")), 5) == [first]

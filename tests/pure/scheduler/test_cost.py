@@ -1,4 +1,4 @@
-"""The cost model: what it learns, how fast, what it refuses to learn, and what it keeps."""
+"""The cost model: what it learns and how fast, what it refuses to learn, and what it keeps."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from meshlab.models.devices import DEVICES, Times
 
 READ, WRITE, FLUSH, ZERO = 0, 1, 2, 3
 SSD = Times(200e-6, 1e-9, 300e-6, 2e-9, 2e-3)
-# A case trains a model for a tenth of a second and more; to shrink one takes minutes, past the test's timeout.
+# A case trains a model for at least a tenth of a second. To shrink a case would take minutes, past the test's timeout.
 UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 MIXES: Sequence[Sequence[int]] = ([4096], [1 << 20], [4096, 1 << 20], [65536], [4096, 65536])
 
@@ -25,7 +25,7 @@ MIXES: Sequence[Sequence[int]] = ([4096], [1 << 20], [4096, 1 << 20], [65536], [
 def window(
     work: Sequence[tuple[int, int]], elapsed_s: float, *, saturated: bool = True, longest_s: float | None = None
 ) -> Observation:
-    """A window in which ``work`` (operation, bytes) completed, at a depth of 8."""
+    """Return a window in which ``work`` (operation, bytes) completed, at a depth of 8."""
     counts, sizes = [0, 0, 0], [0, 0, 0]
     for op, length in work:
         counts[op] += 1
@@ -45,7 +45,7 @@ def saturated(
     noise: float = 0.06,
     elapsed_s: float = 0.25,
 ) -> Observation:
-    """What a disk of ``times`` does in about ``elapsed_s``, off by ``noise``."""
+    """Return what a disk of ``times`` does in about ``elapsed_s``, off by ``noise``."""
     work, used_s = [], 0.0
     while used_s < elapsed_s:
         op = FLUSH if dice.random() < flushes else WRITE if dice.random() < writes else READ
@@ -59,7 +59,7 @@ def varied(dice: random.Random, times: Times) -> Observation:
 
 
 def small_reads(dice: random.Random, times: Times) -> Observation:
-    """4 KiB reads alone; counted, not drawn, for tests of thousands of windows."""
+    """Return 4 KiB reads alone. They are counted and not drawn, for tests of thousands of windows."""
     elapsed_s, count = 0.25 * math.exp(dice.gauss(0.0, 0.06)), int(0.25 / times.of(READ, 4096))
     return Observation(elapsed_s, elapsed_s, True, [count, 0, 0], [count * 4096, 0, 0], 2.0 / count, 8, 4.0 / count)
 
@@ -76,7 +76,7 @@ def trained(times: Times, windows: int = 300, seed: int = 0) -> CostModel:
 
 
 def errors(model: CostModel, cost: Callable[[int, int], float]) -> dict[tuple[int, int], float]:
-    """The factor by which costs are off, per operation and size."""
+    """Return the factor by which costs are off, per operation and size."""
     return {
         (op, length): model.cost(op, length) / cost(op, length)
         for op in (READ, WRITE)
@@ -89,13 +89,16 @@ def ratio(model: CostModel, op: int = READ) -> float:
 
 
 def disk(fixed_s: float, break_even_bytes: float, write_fixed: float, write_byte: float, flush: float) -> Times:
-    """A read of no bytes takes `fixed_s`, and twice that with `break_even_bytes`; the rest in parts of a read's."""
+    """Return a disk on which a read of no bytes takes `fixed_s`, and a read of `break_even_bytes` takes twice that.
+
+    The other costs are given in parts of a read's.
+    """
     byte_s = fixed_s / break_even_bytes
     return Times(fixed_s, byte_s, fixed_s * write_fixed, byte_s * write_byte, fixed_s * flush)
 
 
 def worst_error(model: CostModel, times: Times) -> float:
-    """Of the costs of reads and writes, and of the ratios between large and small ones."""
+    """Return the largest error of the costs of reads and writes, and of the ratios between large and small ones."""
     ratios = [ratio(model, op) * times.of(op, 4096) / times.of(op, 1 << 20) for op in (READ, WRITE)]
     return max(abs(factor - 1.0) for factor in [*errors(model, times.of).values(), *ratios])
 
@@ -108,12 +111,12 @@ def state(**changes: object) -> dict[str, object]:
 
 
 def test_varied_load_teaches_every_cost_and_ratio() -> None:
-    """Of 2,000 such disks half were off by at most 2.6 %, 90 % by 4.5 %, 99 % by 11 %, and one by 21 %.
+    """Of 2,000 such disks, half were off by at most 2.6 %, 90 % by 4.5 %, 99 % by 11 %, and one by 21 %.
 
-    Windows are off by 6 %. The large errors are those of 1 MiB where the disk differs most from the prior: a
-    break-even size of 512 KiB and more (prior: 64 KiB) with cheap bytes of writes. The first windows of large
-    requests are taken for bytes alone; what they teach wrongly halves with each doubling of the windows.
-    The hundred here are always the same, so the bounds are close to what they have: 2.6 %, 4.0 % and 9.2 %.
+    Windows are off by 6 %. The large errors are those of 1 MiB where the disk differs most from the prior: a break-even
+    size of 512 KiB and more (prior: 64 KiB) with cheap bytes of writes. The model takes the first windows of large
+    requests for bytes alone. What they teach wrongly halves with each doubling of the windows. The hundred disks here
+    are always the same, and therefore the bounds are close to what they have: 2.6 %, 4.0 % and 9.2 %.
     """
     dice, worst = random.Random(0), []
     for seed in range(100):
@@ -146,13 +149,13 @@ def test_varied_load_teaches_every_cost_and_ratio() -> None:
     seed=st.integers(0, 1 << 30),
 )
 def test_no_disk_is_learnt_far_off(times: Times, seed: int) -> None:
-    """Hypothesis likes limits. Of 1,920 disks with all five at a limit the worst was off by 36 %."""
+    """Hypothesis likes limits. Of 1,920 disks with all five at a limit, the worst was off by 36 %."""
     assert worst_error(trained(times, 400, seed), times) < 0.5
 
 
 @pytest.mark.parametrize("name", [name for name in DEVICES if name != "fast_ssd"])
 def test_devices_are_learnt_from_their_throughput(name: str) -> None:
-    """At a depth of 64 a request's latency is up to 64 times its share of the device."""
+    """At a depth of 64, a request's latency is up to 64 times its share of the device."""
     device = DEVICES[name](3)
     model, load = CostModel(), Load(device, mix([4096]), 1)
     mixes = [mix([4096], 0.1), mix([4096, 1 << 20], 0.7), mix([65536], 0.5, 0.02), mix([1 << 20], 0.9), mix([16384])]
@@ -206,7 +209,7 @@ def test_an_unseen_disk_with_small_reads_only_gets_plausible_costs_for_the_rest(
         for _ in range(100):
             model.learn(small_reads(dice, times))
         assert model.cost(READ, 4096) == pytest.approx(times.of(READ, 4096), rel=0.1)
-        assert 4 < ratio(model) < 256  # Between a pipe of bytes and free bytes.
+        assert 4 < ratio(model) < 256  # This is between a pipe of bytes and free bytes.
         assert 0.5 < model.cost(WRITE, 4096) / model.cost(READ, 4096) < 2
 
 
@@ -265,7 +268,7 @@ def test_unsaturated_windows_lower_costs_that_cannot_be_and_nothing_else() -> No
 
 
 def test_an_idle_disk_teaches_nothing() -> None:
-    """Few requests in much time: the bound says little, and noise must not lower anything much."""
+    """There are few requests in much time: the bound says little, and noise must not lower any cost much."""
     model, dice = trained(SSD), random.Random(8)
     before, windows = [getattr(model, name) for name in NAMES], model.windows
     for _ in range(500):
@@ -343,7 +346,7 @@ def test_calibrated_counts_saturated_windows_only() -> None:
 @settings(max_examples=25, deadline=None, phases=UNSHRUNK)
 @given(st.tuples(*[st.floats(-1.0, 1.0)] * 5))
 def test_a_state_of_another_disk_is_unlearnt(off: tuple[float, ...]) -> None:
-    """Each cost off by up to 30, either way."""
+    """Each cost is off by up to 30, either way."""
     values = {name: getattr(SSD, name) * 30**power for name, power in zip(NAMES, off, strict=True)}
     model, dice = CostModel(state(**values)), random.Random(10)
     for _ in range(400):

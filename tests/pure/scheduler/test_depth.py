@@ -1,4 +1,4 @@
-"""The depth at a device: deep enough for its throughput, shallow enough for newcomers, steady."""
+"""The depth at a device: deep enough for its throughput, shallow enough for newcomers, and steady."""
 
 import math
 import random
@@ -21,8 +21,10 @@ SMALL = mix([4096], 0.3)
 
 
 class Run:
-    """A device under a queue that is never empty, its depth controlled; the device's speed is off by
-    ``noise`` in every window and drifts by ``drift`` each way within minutes."""
+    """A device under a queue that is never empty, with a controlled depth.
+
+    The device's speed is off by ``noise`` in every window, and drifts by ``drift`` each way within minutes.
+    """
 
     def __init__(
         self, make: Make, choose: Choose, length_s: float, *, noise: float = 0.03, drift: float = 0.2, seed: int = 1
@@ -44,12 +46,12 @@ class Run:
 
 
 def cost_s(window: Observation) -> float:
-    """By some cost model: what matters is only that it is the same for all windows."""
+    """Return a cost by some cost model. It only matters that the cost is the same for all windows."""
     return sum(window.counts) * 1e-4 + sum(window.sizes) * 1e-9
 
 
 def throughputs(make: Make, choose: Choose, length_s: float) -> dict[int, float]:
-    """What each depth does, without noise."""
+    """Return the throughput of each depth, without noise."""
     found = {}
     for depth in levels(limits.DISK_DEPTH_MAX):
         load = Load(make(1), choose, 2)
@@ -84,8 +86,8 @@ def test_slow_devices_get_their_throughput_at_no_more_than_twice_the_depth_it_ta
     run = Run(make, choose, length_s, seed=seed)
     run.windows(600)
     settled = run.depths[300:]
-    # What the probes cost is in it. With some 25 completions in a window, of sizes that differ by
-    # 256, and a curve without a knee, one per cent more is within the noise.
+    # This includes the cost of the probes. With some 25 completions in a window, of sizes that differ by 256, and a
+    # curve without a knee, one per cent more is within the noise.
     least = 0.955 if name == "HDD, mixed" else 0.97
     assert fmean(by_depth[depth] for depth in settled) >= least * best
     assert fmean(settled) <= 2 * needed
@@ -137,14 +139,14 @@ def test_probing_is_rare_when_all_is_decided() -> None:
     assert max(set(depths[500:]), key=depths[500:].count) == knee
     lost = [1 - min(depth, knee) / knee for depth in depths[500:]]
     assert fmean(lost) < 0.004
-    assert 0 < sum(depth < knee for depth in depths[500:]) < 100  # It does look, now and then.
+    assert 0 < sum(depth < knee for depth in depths[500:]) < 100  # The control does probe now and then.
 
 
 # --- what must not change it ---
 
 
 def settled(depth: int = 6) -> DepthControl:
-    """A control that has found that a device (0.1 s a window, 10 ms) needs this depth."""
+    """Return a control that has found that a device (0.1 s a window, 10 ms) needs this depth."""
     control = DepthControl()
     for _ in range(1000):
         control.learn(window(control.depth), min(control.depth, depth) / depth)
@@ -171,7 +173,7 @@ def test_windows_with_one_completion_change_nothing_for_long() -> None:
         control.learn(window(control.depth, count=1, latency_s=elapsed_s, elapsed_s=elapsed_s), 1e-4)
     for _ in range(40):
         control.learn(window(control.depth), min(control.depth, 6) / 6)
-    assert control.depth in (4, 6, 12)  # At the base, or probing its neighbours.
+    assert control.depth in (4, 6, 12)  # The depth is the base, or a neighbour that is probed.
     seen = set()
     for _ in range(400):
         control.learn(window(control.depth), min(control.depth, 6) / 6)
@@ -280,7 +282,7 @@ def test_a_gap_of_an_instant_does_not_keep_a_device_below_its_depth(seed: int) -
 
 @pytest.mark.parametrize("seed", range(5))
 def test_an_application_of_depth_16_gets_a_depth_of_16(seed: int) -> None:
-    """Nothing waits then, and one in eight is on its way."""
+    """Nothing waits then, and one request in eight is on its way."""
     run = Gaps(ten_servers, SMALL, 0.1, seed=seed)
     run.windows(60, part=0.88, waits=False)
     assert run.control._base == 16

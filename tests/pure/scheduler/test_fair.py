@@ -1,4 +1,4 @@
-"""The fair queue's single decisions; its properties over random loads are in tests/simulation."""
+"""The fair queue's single decisions. Properties over random loads are in tests/simulation."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def add(queue: FairQueue, node: str, count: int, now: float = 0.0, **more: objec
 
 
 def learnt(read_fixed_s: float, read_byte_s: float) -> CostModel:
-    """A model that believes in these costs after enough windows."""
+    """Return a model that believes in these costs after enough windows."""
     costs = CostModel({**CostModel().state(), "read_fixed_s": read_fixed_s, "read_byte_s": read_byte_s})
     for _ in range(2 * limits.COST_CALIBRATED_WINDOWS):
         for count, length in ((400, 4096), (40, MIB)):
@@ -100,7 +100,7 @@ def test_an_application_goes_before_the_system_and_the_floor_is_kept() -> None:
 
 
 def test_of_large_requests_fewer_are_at_a_slow_disk() -> None:
-    """Eight small ones of 1 ms are as much as one of 1 MiB, so two of those are sent."""
+    """Eight small requests of 1 ms are as much as one of 1 MiB, and therefore two of those are sent."""
     costs = learnt(1e-3, 7e-3 / MIB)
     small, large = make(costs=costs), make(costs=costs)
     add(small, "n1", 20)
@@ -191,7 +191,7 @@ def test_windows_with_a_zeroing_teach_nothing_about_other_requests() -> None:
 
 
 def test_zeroing_flows_share_a_disk_by_what_zeroing_costs_it() -> None:
-    """Zeroings that are cheap to the disk let the flow have many bytes; no flow pays for bytes that nobody moved."""
+    """Zeroings that are cheap for the disk give the flow many bytes. No flow pays for bytes that were not moved."""
     queue = make()
     full = queue.costs.cost(Op.ZERO, 8 << 20)
     assert full == queue.costs.cost(Op.WRITE, 8 << 20)

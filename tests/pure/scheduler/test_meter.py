@@ -1,4 +1,4 @@
-"""The meter of a disk's flows: against lists of what was done, over gaps, jumps and crowds."""
+"""The meter of a disk's flows, against lists of what was done, over gaps, jumps and crowds."""
 
 import math
 import random
@@ -27,7 +27,7 @@ def completion(
 
 
 def serve(meter: DiskMeter, now: float, flow: object = A, op: Op = Op.READ, **values: float) -> None:
-    """One that came and went at once."""
+    """Serve a request that completes at once."""
     meter.done(completion(flow, op, added_s=now, sent_s=now, **values), now)  # type: ignore[arg-type]
 
 
@@ -40,7 +40,7 @@ def look(meter: DiskMeter, now: float, flow: object = A) -> FlowUsage:
 
 @dataclass
 class Done:
-    """Times in ticks; gap: since the one before it."""
+    """A request, with times in ticks. `gap` is the time since the request before."""
 
     gap: int
     flow: object
@@ -66,7 +66,7 @@ DONE = st.builds(
 @settings(max_examples=150)
 @given(st.lists(DONE, min_size=1, max_size=60), st.integers(0, 64 * 70), st.booleans())
 def test_the_meter_agrees_with_the_list_of_what_was_done(done: list[Done], rest: int, looked: bool) -> None:
-    """``looked``: snapshots on the way change nothing."""
+    """``looked`` takes snapshots on the way, which must change nothing."""
     meter = DiskMeter(0.0)
     now = 0.0
     past: list[tuple[float, Done]] = []
@@ -118,7 +118,7 @@ def check_windows(usage: DiskUsage, past: list[tuple[float, Done]], second: int)
 
 
 def check_latencies(usage: DiskUsage, past: list[tuple[float, Done]], second: int) -> None:
-    """Percentiles by nearest rank; a histogram's are within 13 %, and 1 us at least."""
+    """Check percentiles by nearest rank. Those of a histogram are within 13 %, and at least within 1 us."""
     oldest = second - second % 10 - 50
     for flow, found in usage.flows.items():
         mine = [each for now, each in past if each.flow == flow and now >= oldest]
@@ -199,7 +199,7 @@ def test_absurd_latencies_never_make_a_counter_fall() -> None:
 
 
 def run_flow(meter: DiskMeter, flow: object, seconds: int, depth: int, *, service_s: float, think_s: float = 0) -> None:
-    """``depth`` requests kept with a disk that takes one at a time; after each, ``think_s`` before the next."""
+    """Keep ``depth`` requests at a disk that takes one at a time. After each, ``think_s`` pass before the next."""
     free, added = 0.0, [0.0] * depth
     while free < seconds:
         added.sort()

@@ -1,4 +1,4 @@
-"""What is wanted of a disk: ranges, sums, changes at run time and what is left of them over another config."""
+"""The policy of a disk: ranges, sums, changes at run time, and what remains of the changes over another config."""
 
 import json
 import math
@@ -28,7 +28,7 @@ APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
 
 
 def reserved(*app: float, system: tuple[float, ...] = (), floor: float = 0.2) -> DiskPolicy:
-    """Reservations of n1, n2 and n3, by class."""
+    """Return the reservations of n1, n2 and n3, by class."""
     flows: dict[FlowKey, FlowPolicy] = {}
     for io_class, shares in ((APP, app), (SYSTEM, system)):
         flows |= {
@@ -38,7 +38,7 @@ def reserved(*app: float, system: tuple[float, ...] = (), floor: float = 0.2) ->
 
 
 def applied(policy: DiskPolicy, wish: object) -> DiskPolicy:
-    """The policy with one wish on top, checked as a whole."""
+    """Return the policy with one more change, checked as a whole."""
     return Overrides().add(Change.parse(wish)).policy(policy, NODES)
 
 
@@ -151,7 +151,7 @@ def test_promises_of_more_than_there_is_are_refused(policy: DiskPolicy, text: st
 
 @given(parts=st.lists(st.integers(1, 1000), min_size=1, max_size=60), floor=st.integers(1, 90))
 def test_exact_partitions_fit_and_a_thousandth_more_does_not(parts: list[int], floor: int) -> None:
-    """Whatever rounding does to a sum of shares that are exactly all there is."""
+    """The shares sum up to exactly 1, whatever rounding does to the sum."""
     nodes = [f"n{index}" for index in range(len(parts))]
     there = 1 - floor / 100
     flows = {

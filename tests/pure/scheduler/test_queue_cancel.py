@@ -24,7 +24,7 @@ def queue(request: pytest.FixtureRequest) -> Queue:
 
 
 class CountedRequest(DiskRequest):
-    """Counts how often one is compared with another, or looked up: what a search through a list, or many sets, does."""
+    """Counts how often a request is compared or looked up. A search through a list, or many sets, would do that."""
 
     compared = 0
     looked_up = 0
@@ -46,7 +46,7 @@ def add(queue: Queue, count: int, op: Op = Op.READ) -> list[DiskRequest]:
 
 
 def _ignored(_: DiskRequest) -> None:
-    """Nobody waits for it."""
+    """Ignore the completion, because nobody waits for it."""
 
 
 def pop_all(queue: Queue) -> list[DiskRequest]:
@@ -93,7 +93,7 @@ def test_what_is_not_cancelled_leaves_in_its_order(queue):
 
 
 def test_a_queue_keeps_no_more_than_waits_however_much_is_cancelled(queue):
-    """A disk that hangs, and a peer that asks and cancels over and over."""
+    """The disk hangs, and a peer asks and cancels again and again."""
     add(queue, 100)
     for _ in range(5000):
         (request,) = add(queue, 1)
@@ -129,7 +129,7 @@ def test_a_flush_waits_for_the_writes_sent_before_it_and_for_no_later_one():
 
 
 def test_a_write_that_is_done_looks_at_no_flush_that_still_waits():
-    """Flushes of one flow, each behind a write of its own, wait for the oldest write; the others come and go."""
+    """Flushes of one flow, each behind a write of its own, wait for the oldest write. The other writes come and go."""
     queue = FairQueue(DiskPolicy())
     (oldest,) = add(queue, 1, Op.WRITE)
     pop_all(queue)

@@ -1,4 +1,4 @@
-"""The fair queue against a plain model of what it promises, at random: order, flushes, cancelling, counts."""
+"""The fair queue against a plain model of its promises, at random: order, flushes, cancelling, counts."""
 
 import random
 
@@ -15,7 +15,7 @@ WRITES = (Op.WRITE, Op.ZERO)
 
 
 def any_policy(rng: random.Random) -> DiskPolicy:
-    """With limits and reservations, or without."""
+    """Draw a policy, with limits and reservations or without."""
     flows = {
         flow: FlowPolicy(
             weight=rng.choice((0.5, 1.0, 4.0)),
@@ -30,7 +30,7 @@ def any_policy(rng: random.Random) -> DiskPolicy:
 
 
 class Model:
-    """Every request that was not cancelled, in the order it came, and where it is."""
+    """Every request that was not cancelled, in the order of arrival, and where the request is."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -52,7 +52,7 @@ class Model:
         return [each for each in requests[: requests.index(request)] if each.flow == request.flow]
 
     def pump(self) -> float | None:
-        """Send what may go. Returns when to ask again."""
+        """Send what may be sent. Return when to ask again."""
         while isinstance(popped := self.queue.pop(self.now), DiskRequest):
             assert self.came[popped] == WAITS
             for before in self.of_flow_before(popped):
@@ -93,7 +93,7 @@ class Model:
                 ), "a flush waits for nothing"
 
     def drain(self) -> None:
-        """All that waits is sent, and nothing is left of it."""
+        """Send all that waits, and check that nothing is left."""
         while True:
             wake_time = self.pump()
             if self.at_disk():
@@ -114,7 +114,7 @@ class Model:
 
 
 def _ignored(_: DiskRequest) -> None:
-    """Nobody waits for it."""
+    """Ignore the completion, because nobody waits for it."""
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -1,4 +1,4 @@
-"""Logins: our ends against each other, and against the clients of pyspnego, impacket and Samba."""
+"""Logins between our two ends: what is accepted, what is refused, and what an attacker on the way cannot change."""
 
 import pytest
 import spnego
@@ -100,7 +100,7 @@ def test_client_without_unicode_is_refused() -> None:
 
 
 def test_a_changed_negotiate_breaks_the_mic() -> None:
-    """Who strips a flag from the first message is found out by the MIC over all three."""
+    """If somebody removes a flag from the first message, the MIC over all three messages shows that."""
     acceptor, initiator = new_acceptor(), Login("n1", PASSWORD, "")
     first, _ = initiator.step()
     assert first is not None
@@ -126,7 +126,7 @@ def test_a_changed_mechanism_list_breaks_its_mic() -> None:
 
 
 def kerberos_first(mic: bool) -> tuple[Acceptor, bytes]:
-    """A client that hopes for Kerberos, and sends the mechListMIC afterwards or not."""
+    """Return a client that prefers Kerberos, and that sends the mechListMIC afterwards or does not."""
     acceptor = new_acceptor()
     client = spnego.client("n1", PASSWORD, protocol="ntlm", options=NegotiateOptions.use_ntlm)
     _ = client._requires_mech_list_mic  # pyspnego's own way to tell NTLM that SPNEGO wants a MIC
@@ -175,7 +175,7 @@ def test_nothing_follows_a_login() -> None:
 
 
 def test_an_unknown_user_costs_what_a_wrong_password_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same computations in the same order, so that time tells no names."""
+    """The same computations run in the same order, so that the time does not reveal names."""
     work: dict[str, list[str]] = {}
     for user in ("n1", "stranger"):
         acceptor, last = client_tokens("no", user)

@@ -1,4 +1,4 @@
-"""Logins of the clients of pyspnego, impacket and Samba at our end."""
+"""The clients of pyspnego, impacket and Samba log in at our end."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""Tokens that are noise, cut or changed: they are refused, and log nobody in."""
+"""Tokens that are noise, cut or changed are refused, and log nobody in."""
 
 import random
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def test_mutated_first_tokens_raise_nothing_else() -> None:
 
 
 def test_mutated_last_tokens_never_log_another_in() -> None:
-    """Few bits are not under the MIC; none of them changes who logs in, or with what key."""
+    """A few bits are not under the MIC. None of them changes who logs in, or with what key."""
     acceptor, last = client_tokens()
     state = dict(vars(acceptor))
     initiator_key: bytes | None = None
@@ -91,7 +91,7 @@ def test_mutated_challenges_raise_nothing_else() -> None:
 
 
 def test_fuzzed_logins_raise_nothing_else(fuzz_cases: int) -> None:
-    """Either token of a login, changed, cut and spliced at random."""
+    """Either token of a login is changed, cut and spliced at random."""
     source = random.Random(71)
     acceptor, last = client_tokens()
     state = dict(vars(acceptor))

@@ -1,4 +1,4 @@
-"""Connection: each message through both ends; what must not pass does not."""
+"""Connection: each message passes through both ends, and what must not pass is refused."""
 
 import pytest
 
@@ -80,7 +80,7 @@ def test_many_messages_in_one_receive() -> None:
 
 
 def test_cancel_and_the_message_it_cancels_have_signatures_of_their_own() -> None:
-    """Both have one message id; the GMAC nonce tells them apart (MS-SMB2 3.1.4.1)."""
+    """Both have one message id, and the GMAC nonce distinguishes them (MS-SMB2 3.1.4.1)."""
     initiator, exporter, mine, _ = ends()
     frames = [
         initiator.pack(command, b"\4\0\0\0", message_id=8, session_id=SESSION, sign=mine)

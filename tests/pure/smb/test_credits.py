@@ -10,7 +10,7 @@ from meshfs.smb.credits import CreditAccount, CreditWindow, charge_covers, charg
 
 
 def window_of(size: int) -> CreditWindow:
-    """A window with ``size`` credits held by the peer, ids from 1 on."""
+    """Return a window with ``size`` credits at the peer, and ids from 1 on."""
     window = CreditWindow(size)
     assert window.take(0, 0)
     assert window.grant(size, 0) == size
@@ -36,7 +36,7 @@ def test_starts_with_id_0_alone() -> None:
 
 
 def test_the_example_of_the_specification() -> None:
-    """{0}, 3 granted: {0, 1, 2, 3}; 2 may come before 0 (MS-SMB2 3.3.1.1)."""
+    """{0}, 3 granted: {0, 1, 2, 3}. 2 may come before 0 (MS-SMB2 3.3.1.1)."""
     window = window_of(4)
     for message_id in (3, 1, 4, 2):
         assert window.take(message_id, 1)
@@ -84,7 +84,7 @@ def test_grants_what_is_asked_while_there_is_room() -> None:
 
 
 def test_credits_in_flight_count() -> None:
-    """A peer that asks for much in every one of many requests gets the limit in all, not each time."""
+    """A peer that asks for much in each of many requests gets the limit in all, and not each time."""
     window = window_of(64)
     for message_id in range(1, 65):
         window.take(message_id, 1)
@@ -176,7 +176,7 @@ def test_what_an_account_asks_fits_its_field() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_both_ends(seed: int) -> None:
-    """Any mix of charges, any order of arrival within what is in flight: nothing is refused, nothing stalls."""
+    """With any charges, in any order of arrival within what is in flight, nothing is refused and nothing stalls."""
     rng = random.Random(seed)
     window, account = CreditWindow(64), CreditAccount(goal=rng.choice((8, 64, 512)))
     wire: list[tuple[int, int, int]] = []
@@ -189,7 +189,7 @@ def test_both_ends(seed: int) -> None:
             wire.append((message_id, charge, account.ask(charge)))
             sent += 1
         elif not wire and not served:
-            # all credits are here and too few for this charge: nothing else will bring more
+            # All credits are here, and too few for this charge. Nothing else will bring more.
             assert account.available == window.held < charge
             message_id = account.take(1)
             assert message_id is not None
@@ -211,7 +211,7 @@ def test_a_request_is_the_only_one_while_no_other_and_no_lower_id_can_come() -> 
     window.grant(20, 0)
     assert window.take(1, 2)
     assert window.is_only(1, 2)
-    # Another is in flight.
+    # Another id is in flight.
     assert window.take(3, 1)
     assert not window.is_only(3, 1)
     window.grant(0, 2)

@@ -1,8 +1,7 @@
-"""Seeded fuzzing of the protocol core: whatever comes in, only RemoteProtocolError comes out.
+"""Seeded fuzzing of the protocol core: whatever arrives, only RemoteProtocolError is raised.
 
-The cases of a run (``--fuzz-cases``, 100,000 unless told otherwise) are shared out among the
-targets below. Case number n of a target always is the same bytes, so a failure names a seed
-that replays it.
+The cases of a run (``--fuzz-cases``, 100,000 by default) are divided among the targets below. Case number n of a target
+always is the same bytes, and therefore a failure names a seed that replays it.
 """
 
 import random
@@ -36,7 +35,7 @@ def cases(count: int, name: str) -> Iterator[random.Random]:
 
 
 def survives(call: Callable[[], object]) -> bool:
-    """Whether the input was taken; anything but RemoteProtocolError goes on up and fails the test."""
+    """Return whether the input was accepted. Any error but RemoteProtocolError propagates and fails the test."""
     try:
         call()
     except RemoteProtocolError:
@@ -66,7 +65,7 @@ DECODERS: tuple[tuple[Callable[[bytes], object], bytes], ...] = (
 
 
 def test_messages(fuzz_cases: int) -> None:
-    """What is taken can be packed again and then is the same: no field has a value of its own."""
+    """An accepted message can be packed again, and is then the same, because no field has a default of its own."""
     taken = 0
     for rng in cases(share(fuzz_cases, 0.6), "messages"):
         unpack, valid = rng.choice(DECODERS)
@@ -84,7 +83,7 @@ def test_messages(fuzz_cases: int) -> None:
 
 
 def test_info(fuzz_cases: int) -> None:
-    """SET_INFO buffers and search patterns: always a change, a status or an answer, never an error."""
+    """SET_INFO buffers and search patterns give a change, a status or an answer, and never an exception."""
     file = info.FileFacts("disk-ß.img", 1 << 30, 1 << 30, 7)
     opened = info.OpenFacts(0x1F01FF)
     alphabet = 'dDiIsSkKß-.img*?<>"\ud800'
@@ -104,7 +103,7 @@ def test_info(fuzz_cases: int) -> None:
 
 
 def test_credit_window(fuzz_cases: int) -> None:
-    """However a peer picks its ids, none is taken twice and the bounds hold."""
+    """However a peer chooses its ids, none is taken twice, and the bounds hold."""
     window, used, open_charges = CreditWindow(32), set[int](), list[int]()
     for rng in cases(share(fuzz_cases, 0.1), "credits"):
         if rng.random() < 0.001:
@@ -138,7 +137,7 @@ def keys(cipher: Cipher, algorithm: SigningAlgorithm, *, exporter: bool) -> Chan
 
 
 def ends(rng: random.Random, pool: BufferPool) -> tuple[ByteConnection, ChannelSecurity, ByteConnection]:
-    """A sender with its keys and a receiver with the others', of either role."""
+    """Return a sender with its keys and a receiver with the other end's, of either role."""
     role = rng.choice((Role.EXPORTER, Role.INITIATOR))
     other = Role.INITIATOR if role is Role.EXPORTER else Role.EXPORTER
     cipher, algorithm = rng.choice(CIPHERS), rng.choice(list(SigningAlgorithm))
@@ -160,7 +159,7 @@ def some_message(rng: random.Random, sender: ByteConnection, *, signed: bool) ->
 
 
 def feed(rng: random.Random, receiver: ByteConnection, stream: bytes) -> Iterator[Message]:
-    """Whole, in pieces, or byte by byte for a while."""
+    """Feed the bytes whole, in pieces, or byte by byte for a while."""
     while stream:
         room = receiver.get_buffer()
         assert len(room)
@@ -171,7 +170,7 @@ def feed(rng: random.Random, receiver: ByteConnection, stream: bytes) -> Iterato
 
 
 def parsed(message: Message | None) -> int:
-    """All decoders that fit a received message: the body of any command is anybody's bytes."""
+    """Run all decoders that fit a received message, because a peer may send any bytes as the body of any command."""
     count = 0
     while message is not None:
         assert len(message.view) >= 64
@@ -183,13 +182,13 @@ def parsed(message: Message | None) -> int:
 
 @pytest.mark.parametrize("protection", ["plain", "signed", "sealed"])
 def test_connection(fuzz_cases: int, protection: str) -> None:
-    """Frames with faults inside and outside of signature and encryption, fed to either role."""
+    """Frames with faults inside and outside of signature and encryption are fed to either role."""
     pool, received = BufferPool(), 0
     for rng in cases(share(fuzz_cases, 0.2 / 3), f"connection {protection}"):
         sender, security, receiver = ends(rng, pool)
         inner = [some_message(rng, sender, signed=protection == "signed") for _ in range(rng.choice((1, 1, 2, 4)))]
         if rng.random() < 0.3:
-            # faults that whoever holds the keys can make
+            # A peer that has the keys can make these faults.
             inner = [bytearray(mutated(rng, bytes(inner[0]))), *inner[1:]]
             inner[0] += bytes(max(64 - len(inner[0]), 0))
         frame = bytes(
@@ -211,7 +210,7 @@ def test_connection(fuzz_cases: int, protection: str) -> None:
 
 
 def test_stream_of_anything(fuzz_cases: int) -> None:
-    """Not even a frame: the length prefix and all behind it are random."""
+    """The bytes are not even a frame: the length prefix and all that follows are random."""
     pool = BufferPool()
     for rng in cases(share(fuzz_cases, 0.05), "stream"):
         _, _, receiver = ends(rng, pool)

@@ -103,7 +103,7 @@ def test_classes_without_answer(info_class: int, status: NtStatus) -> None:
 
 
 def test_what_an_open_needs_a_right_for() -> None:
-    """MS-FSA 2.1.5.12: attributes and times need the right to read attributes, the rest is told to every open."""
+    """Attributes and times need the right to read attributes. Every open may read the rest (MS-FSA 2.1.5.12)."""
     of_attributes = {FileInfoClass.BASIC, FileInfoClass.ALL, FileInfoClass.NETWORK_OPEN, FileInfoClass.ATTRIBUTE_TAG}
     for info_class in FileInfoClass:
         for right in (0, int(AccessMask.READ_ATTRIBUTES), int(AccessMask.READ_EA)):
@@ -119,7 +119,7 @@ def test_what_an_open_needs_a_right_for() -> None:
         ("disk0", "DISK0"),
         ("a-b_c.img", "A-B_C.IMG"),
         ("12345678.123", "12345678.123"),
-        # Too long, two dots, or nothing behind the dot.
+        # The names are too long, have two dots, or have nothing behind the dot.
         ("disk00000", "DIB445~1"),
         ("disk0.image", "DI949C~1"),
         ("a.b.c", "ABCF8E~1"),
@@ -136,7 +136,7 @@ def test_short_names(name: str, short: str) -> None:
     assert ask(8) == (NtStatus.BUFFER_OVERFLOW, whole[:8])
 
 
-#: What has to fit: the C structures of Windows, which have a character of the name at their end, and padding.
+#: What must fit are the C structures of Windows, with a character of the name at their end, and padding.
 VARIABLE = {
     FileInfoClass.ALL: 104,
     FileInfoClass.NAME: 8,
@@ -147,7 +147,7 @@ VARIABLE = {
 
 @pytest.mark.parametrize("info_class", [4, 5, 6, 7, 8, 9, 14, 16, 17, 18, 22, 28, 34, 35, 48, 59])
 def test_truncation(info_class: int) -> None:
-    """The fixed part must fit; the variable one is cut."""
+    """The fixed part must fit, and the variable part is cut."""
     whole = query(info_class)
     fixed = VARIABLE.get(FileInfoClass(info_class), len(whole))
     for size in range(len(whole)):
@@ -173,10 +173,10 @@ def test_the_mode_of_an_open_is_of_its_options(options: int, mode: int) -> None:
         (2, 4, 4),
         (6, 0, 0),
         (0x1000, 2, 0x1002),
-        # Without buffering everything is written through.
+        # Without buffering, everything is written through.
         (8 | 2, 0, 8 | 2),
         (8, 2 | 4, 8 | 4),
-        # A client's own calls are no server's matter, and the rest is said at CREATE only.
+        # A client's own calls do not concern a server, and the rest is set at CREATE only.
         (0, 0x10, None),
         (0, 1, None),
         (8, 8, None),

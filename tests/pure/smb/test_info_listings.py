@@ -39,7 +39,7 @@ def listed(info_class: FileInfoClass, data: bytes) -> list[Any]:
 
 
 def packed_as(info_class: int, files: Iterable[FileFacts], size: int) -> tuple[bytes, int]:
-    """As many of the files as fit, and how many these are."""
+    """Pack as many of the files as fit, and return the bytes and the number of files."""
     packer = info.DirectoryPacker(info_class, size)
     for file in files:
         if not packer.add(file):
@@ -66,7 +66,7 @@ def test_directory(info_class: FileInfoClass) -> None:
 
 @pytest.mark.parametrize("info_class", ENTRIES)
 def test_directory_in_pieces_of_any_size(info_class: FileInfoClass) -> None:
-    """The pieces together are the listing; a piece is never larger than asked for, nor padded at its end."""
+    """The pieces together are the listing. No piece is larger than requested or padded at its end."""
     for size in range(0, 1000, 13):
         rest, found = FILES, 0
         while rest:
@@ -86,7 +86,7 @@ def test_classes_of_directories_are_told_from_others() -> None:
 
 
 def test_short_names_in_listings() -> None:
-    """Of names that are none of 8.3 themselves (MS-FSCC 2.4.8, 2.4.22)."""
+    """Names that are not 8.3 themselves have short names (MS-FSCC 2.4.8, 2.4.22)."""
     files = [FileFacts(name, 1, 1, 1, short_name=info.short_name(name)) for name in ("disk0", "a-long-name.img")]
     for info_class in (FileInfoClass.BOTH_DIRECTORY, FileInfoClass.ID_BOTH_DIRECTORY):
         data, _ = packed_as(info_class, [*files, FileFacts("a-long-name.none", 1, 1, 1)], 65536)
@@ -158,7 +158,7 @@ def test_patterns_against_a_plain_matcher() -> None:
 
 
 def plain(pattern: str, name: str) -> bool:
-    """MS-FSA 2.1.4.4 word by word."""
+    """Match as MS-FSA 2.1.4.4 says, word by word."""
     if not pattern:
         return not name
     first, rest = pattern[0], pattern[1:]

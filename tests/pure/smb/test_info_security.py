@@ -31,11 +31,11 @@ def test_descriptor() -> None:
         (7, 0x1F01FF & ~READ_CONTROL, NtStatus.ACCESS_DENIED),
         (0, READ_CONTROL, NtStatus.SUCCESS),
         (0, 0, NtStatus.SUCCESS),
-        # The SACL, alone or with the rest, and all there is for a backup.
+        # The SACL is asked for alone or with the rest, or a backup asks for everything.
         (8, READ_CONTROL, NtStatus.ACCESS_DENIED),
         (15, READ_CONTROL, NtStatus.ACCESS_DENIED),
         (0x10000, READ_CONTROL, NtStatus.ACCESS_DENIED),
-        # Label, attributes, scope and bits without a meaning: there is nothing of them.
+        # Label, attributes, scope and meaningless bits ask for nothing that exists.
         (0x70, READ_CONTROL, NtStatus.SUCCESS),
         (0x8000_0000, READ_CONTROL, NtStatus.SUCCESS),
     ],

@@ -1,4 +1,4 @@
-"""Information classes of the file system, by smbprotocol's structures, and how a buffer that is too small cuts them."""
+"""Information classes of the file system, by smbprotocol's structures, and how a small buffer cuts them."""
 
 import struct
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_the_other_volume_classes() -> None:
     assert struct.unpack("<II", volume(FsInfoClass.DEVICE)) == (7, 0x20)
     flags, longest, length = struct.unpack_from("<III", volume(FsInfoClass.ATTRIBUTE))
     assert (flags, longest, length) == (6, 255, 12)
-    # Three numbers of an indexing service, then threshold and limit of a quota: none; no flags; padding (2.5.2).
+    # Three numbers of an indexing service, threshold and limit of a quota (none), no flags, and padding (2.5.2).
     assert volume(FsInfoClass.CONTROL) == bytes(24) + b"\xff" * 16 + bytes(8)
     assert struct.unpack("<7I", volume(FsInfoClass.SECTOR_SIZE)) == (512, 4096, 4096, 4096, 3, 0, 0)
 

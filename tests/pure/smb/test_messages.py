@@ -1,4 +1,4 @@
-"""Messages: whole, truncated, with trailing data; and what a malformed one may not do."""
+"""Messages: whole, truncated and with trailing data, and what a malformed message must not do."""
 
 import dataclasses
 import struct
@@ -27,7 +27,7 @@ def test_trailing_data_is_ignored(message: Any) -> None:
 
 @everyone
 def test_truncated_anywhere(message: Any) -> None:
-    """Never another value: an error, or (only padding lost) the same message."""
+    """A truncated message gives an error or, if only padding is lost, the same message, and never another value."""
     body = message.pack()
     for length in range(len(body) - 1):
         with pytest.raises(RemoteProtocolError):
@@ -103,7 +103,7 @@ def test_any_number_of_dialects(count: int) -> None:
 
 
 def test_contexts_mean_nothing_without_311() -> None:
-    """The fields are ClientStartTime then, of any value."""
+    """The fields are then ClientStartTime, and may have any value."""
     body = bytearray(m.NegotiateRequest((0x0302,), 1, 0, GUID).pack())
     body[28:36] = b"\xff" * 8
     assert m.NegotiateRequest.unpack(body).contexts == ()
@@ -206,7 +206,7 @@ NAME_OFFSET, NAME_LENGTH, DATA_OFFSET, DATA_LENGTH = 4, 6, 10, 12
 
 @pytest.mark.parametrize("following", [1, 8, 15, 49, 56, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_next_of_a_create_context(following: int) -> None:
-    """It neither points into the own head nor behind the chain of 24 and 20 bytes."""
+    """The offset may point neither into the context's own head nor behind the chain of 24 and 20 bytes."""
     chain = bytearray(m.pack_create_contexts(((b"MxAc", b""), (b"QFid", b""))))
     assert len(chain) == 24 + 20
     struct.pack_into("<I", chain, 0, following)
@@ -230,7 +230,7 @@ def test_next_of_a_create_context(following: int) -> None:
 )
 @pytest.mark.parametrize("contexts", [1, 2])
 def test_a_create_context_stays_within_its_element(field: int, form: str, number: int, contexts: int) -> None:
-    """Its parts lie behind its head and before the next one, which begins at 32."""
+    """The parts of a context lie behind its head and before the next context, which begins at 32."""
     chain = bytearray(m.pack_create_contexts(((b"AlSi", b"12345678"), (b"QFid", b"12345678"))[:contexts]))
     struct.pack_into(form, chain, field, number)
     with pytest.raises(RemoteProtocolError, match="outside its element"):

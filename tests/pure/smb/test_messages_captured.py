@@ -1,4 +1,4 @@
-"""Messages that other implementations sent: all are understood, and what we would send means the same."""
+"""Messages that other implementations sent are understood, and what we pack from them means the same."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def parsed(kind: str) -> list[tuple[str, object]]:
 
 
 def test_what_they_say() -> None:
-    """A few values known from what was done while it was captured."""
+    """A few values are known from what was done during the capture."""
     shares = {message.share() for _, message in parsed("TreeConnectRequest")}
     assert shares == {"IPC$", "disks"}
     patterns = {(who, message.pattern) for who, message in parsed("QueryDirectoryRequest")}

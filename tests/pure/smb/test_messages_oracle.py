@@ -1,4 +1,4 @@
-"""Messages against smbprotocol's structures: ours are read by theirs, theirs by ours, equal both times."""
+"""Messages against smbprotocol's structures: each side reads what the other packs, with equal values."""
 
 import uuid
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ def request_contexts() -> list[Structure]:
     signing = made(connection.SMB2SigningCapabilities, signing_algorithms=[2, 1])
     encryption = made(connection.SMB2EncryptionCapabilities, ciphers=[2, 1, 4])
     contexts = [negotiate_context(1, preauth), negotiate_context(8, signing), negotiate_context(2, encryption)]
-    # smbprotocol leaves padding to the sender of a list
+    # smbprotocol leaves padding to the sender of a list.
     for context in contexts[:-1]:
         context["padding"] = b"\0" * (-len(context["data"]) % 8)
     return contexts
@@ -242,7 +242,7 @@ CASES: list[tuple[Any, Structure]] = [
     (m.SetInfoResponse(), made(smb_open.SMB2SetInfoResponse)),
 ]
 
-# Positions, lengths and padding are the packer's business; reading them back is what is compared.
+# The packer chooses positions, lengths and padding. The test compares what is read back.
 LAYOUT_FIELDS = {"padding", "padding2", "negotiate_context_offset", "create_contexts_offset", "input_buffer_offset"}
 LAYOUT_FIELDS |= {"output_offset", "negotiate_context_list", "buffer_contexts"}
 
@@ -255,7 +255,7 @@ def named(case: tuple[Any, Structure]) -> Any:
 def test_ours_is_read_by_theirs(ours: Any, theirs: Structure) -> None:
     read = type(theirs)()
     rest = read.unpack(ours.pack())
-    # smbprotocol leaves a bit of a list of negotiate contexts; the contexts have a test of their own
+    # smbprotocol drops a bit of a list of negotiate contexts. The contexts have a test of their own.
     assert rest in (b"", b"\0") or "negotiate_context_list" in theirs.fields
     for name in set(theirs.fields) - LAYOUT_FIELDS:
         assert read[name].pack() == theirs[name].pack(), name
@@ -331,6 +331,6 @@ def test_notification() -> None:
 
 
 def test_rename_information() -> None:
-    """The one SET_INFO class with a variable part, as smbprotocol sends it."""
+    """This is the only SET_INFO class with a variable part, as smbprotocol sends it."""
     theirs = made(file_info.FileRenameInformation, replace_if_exists=True, file_name="new name")
     assert parse_change(10, theirs.pack()) == SetRename("new name", True)

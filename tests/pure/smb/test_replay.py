@@ -1,4 +1,4 @@
-"""Nonces seen: the intervals say what a set says, and memory is bounded."""
+"""Nonces that were seen: the intervals say what a set says, and memory is bounded."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshfs.smb.replay import SeenNonces
 
-# Few enough that intervals meet.
+# Few enough values that intervals meet.
 NUMBERS = st.lists(st.integers(0, 40), max_size=80)
 
 
@@ -48,7 +48,7 @@ def test_at_its_bound_it_refuses_what_it_knows_and_remembers_no_more(numbers: li
 
 @pytest.mark.parametrize("channels", [1, 2, 32])
 def test_counted_nonces_of_several_channels_take_no_memory(channels: int) -> None:
-    """Each channel's arrive in their order, and the channels' in batches, one after another."""
+    """The nonces of each channel arrive in their order, and those of several channels in batches."""
     rng = random.Random(channels)
     seen, waiting, longest = SeenNonces(16384), [[] for _ in range(channels)], 0
     for nonce in range(20_000):

@@ -1,4 +1,4 @@
-"""Keys, signatures, sealing: known answers, both ends against each other, and tampering."""
+"""Keys, signatures and sealing: known answers, both ends against each other, and tampering."""
 
 import random
 
@@ -35,13 +35,13 @@ def pair(
 
 
 def test_signing_key_of_smb_3_0_known_answer() -> None:
-    """From Microsoft's published walk through SMB 3.0's signing."""
+    """The answer is from Microsoft's published walk through SMB 3.0's signing."""
     session_key = bytes.fromhex("7cd451825d0450d235424e44ba6e78cc")
     assert derive_key(session_key, b"SMB2AESCMAC\0", b"SmbSign\0").hex() == "0b7e9c5cac36c0f6ea9ab275298cedce"
 
 
 def test_cmac_known_answer() -> None:
-    """RFC 4493, example 3, through a message whose signature field is zero anyway."""
+    """This is RFC 4493, example 3, through a message whose signature field is zero anyway."""
     signer = CmacSigner(bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c"))
     message = bytes.fromhex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411")
     assert signer._mac(message).hex() == "dfa66747de9ae63030ca32611497c827"
@@ -152,7 +152,7 @@ def test_every_flipped_byte_of_a_sealed_frame_is_noticed(cipher: Cipher) -> None
 
 
 def tagged_channels(cipher: Cipher) -> tuple[tuple[ChannelSecurity, ChannelSecurity], ...]:
-    """Two channels of one session, each as (initiator's, exporter's)."""
+    """Return two channels of one session, each as (initiator's, exporter's)."""
     ends = [
         channel_security(
             Dialect.SMB_3_1_1,
@@ -182,7 +182,7 @@ def opened(end: ChannelSecurity, frame: bytes) -> bytes:
 
 @pytest.mark.parametrize("cipher", [Cipher.AES_128_GCM, Cipher.AES_256_CCM])
 def test_a_message_of_another_channel_is_refused(cipher: Cipher) -> None:
-    """Also one that never came to its own channel."""
+    """A message is refused on another channel also if it never reached its own channel."""
     first, second = tagged_channels(cipher)
     for sender, receiver in ((0, 1), (1, 0)):
         here, there = first[sender].sealer, second[sender].sealer

@@ -1,4 +1,4 @@
-"""States: every event in every state, by both roles; and the ways a connection and a session go."""
+"""States: every event in every state, by both roles, and the ways of a connection and a session."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ TABLES: tuple[Any, ...] = (CONNECTION, SESSION)
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("event", SmbEvent)
 def test_every_event_in_every_state(event: SmbEvent, role: Role) -> None:
-    """Allowed, or an error that says whose fault it is: the same event blames each end for its own."""
+    """An event is allowed, or an error blames the right end: the same event blames a different end in each role."""
     for table in TABLES:
         for state in table:
             if event in table[state]:
@@ -41,7 +41,7 @@ def test_every_state_is_reached_and_can_end(table: Any) -> None:
 
 
 def ways_to(table: Any) -> dict[Any, tuple[SmbEvent, ...]]:
-    """A shortest sequence of events from the first state to each state of the table."""
+    """Return a shortest sequence of events from the first state to each state of the table."""
     start = next(iter(table))
     ways: dict[Any, tuple[SmbEvent, ...]] = {start: ()}
     todo = [start]
@@ -57,7 +57,10 @@ def ways_to(table: Any) -> dict[Any, tuple[SmbEvent, ...]]:
 @pytest.mark.parametrize("event", SmbEvent)
 @pytest.mark.parametrize("table", TABLES)
 def test_a_machine_goes_by_the_table(table: Any, event: SmbEvent, role: Role) -> None:
-    """Each end's machine takes every transition; an event that is not allowed is named with the state, which stays."""
+    """Each end's machine takes every transition.
+
+    For an event that is not allowed, the error names it with the state, which stays.
+    """
     for state, way in ways_to(table).items():
         machine = StateMachine(table, role)
         for before in way:

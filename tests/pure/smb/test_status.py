@@ -1,4 +1,4 @@
-"""The table errno <-> NTSTATUS, and what people read of a status."""
+"""The table of errno and NTSTATUS, and the text of a status."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""Latency histogram: against the sorted list of what was added."""
+"""The latency histogram, against the sorted list of the added values."""
 
 import math
 from bisect import bisect_left

@@ -1,4 +1,4 @@
-"""What metrics are made of documents, whole, partial and odd; docs/admin/metrics.md describes each."""
+"""The metrics made of whole, partial and odd documents. docs/admin/metrics.md describes each metric."""
 
 import math
 import re
@@ -83,7 +83,7 @@ BOTH = pytest.mark.parametrize(
 
 
 class Filled:
-    """A registry's collector of one document, and its answer parsed again."""
+    """A registry's collector of one document, and its answer, parsed again."""
 
     def __init__(self, fill: Fill, document: Document) -> None:
         self._families = Families()
@@ -102,7 +102,7 @@ class Filled:
         return self._families
 
     def value(self, name: str, **labels: str) -> float | None:
-        """`class` is spelled `class_`."""
+        """Return the value of one sample. The label `class` is spelled `class_`."""
         return self._samples.get((name, frozenset((key.rstrip("_"), value) for key, value in labels.items())))
 
     def names(self) -> set[str]:
@@ -197,7 +197,7 @@ def test_a_histogram_is_cumulative_and_has_its_sum() -> None:
 
 @BOTH
 def test_names_follow_the_rules(fill: Fill, document: Document) -> None:
-    """Base units as suffixes, counters end in _total (which the parser takes off), each has a help text."""
+    """Base units are suffixes, counters end in _total (which the parser removes), and each metric has a help text."""
     for family in Filled(fill, document).families:
         assert re.fullmatch(r"meshfsd?_[a-z_]+", family.name)
         assert not re.search(r"_(ms|us|ns|kib|mib|percent)$", family.name)
@@ -215,7 +215,7 @@ def test_every_metric_is_documented_and_the_reverse(fill: Fill, document: Docume
 
 
 def expand(names: list[str]) -> list[str]:
-    """`a_{b,c}_d` is a_b_d and a_c_d."""
+    """Expand `a_{b,c}_d` to a_b_d and a_c_d."""
     found = []
     for name in names:
         head, brace, rest = name.partition("{")
@@ -228,7 +228,7 @@ def expand(names: list[str]) -> list[str]:
 
 
 def partial(document: Any) -> list[Any]:
-    """The document without, or with an odd value for, each of its parts in turn."""
+    """Yield the document without each of its parts in turn, and with an odd value for each."""
     found: list[Any] = []
     if isinstance(document, dict):
         for key, value in document.items():

@@ -1,4 +1,4 @@
-"""Each rule of the table of problems: a document that breaks it, and the same document when all is well."""
+"""Each rule of the table of problems finds its problem in a document, and none in the same document if all is well."""
 
 import logging
 import os
@@ -220,7 +220,7 @@ def test_what_a_process_published_is_shown_once() -> None:
 
 
 def test_the_same_problem_of_a_mount_and_of_an_exporter_is_two() -> None:
-    """Each of them has to be reloaded, and each disk needs another name."""
+    """The mount and the exporter must each be reloaded, and each disk needs another name."""
     state = {"error": "", "reload": ["addresses of node n1"], "restart": []}
     both = merged(mount_problems(mount(config_state=state)), exporter_problems(exporter_document(config_state=state)))
     assert [problem.subject for problem in both] == ["config of mount /mesh", "config of exporter n1"]

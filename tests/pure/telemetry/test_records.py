@@ -1,4 +1,4 @@
-"""Records read what writers of this version write, and nothing else makes them fail."""
+"""Records read what writers of this version write, and no other document makes them fail."""
 
 import types
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ VALUES = st.sampled_from([None, True, 5, -1, 1e300, float("nan"), "text", [], {}
 
 
 def example(hint: Any) -> Any:
-    """A value of that type that reads as nothing empty."""
+    """Return a value of that type that is not read as empty."""
     if is_typeddict(hint):
         return {name: example(of) for name, of in get_type_hints(hint).items()}
     origin, arguments = get_origin(hint), get_args(hint)
@@ -41,7 +41,7 @@ def entries(kind: type[Record]) -> Iterator[tuple[str, Entry[Any]]]:
 
 
 def read_whole(record: Record) -> Any:
-    """Everything that a record has, as the document would have it."""
+    """Return everything that a record has, as the document would have it."""
     return {entry.key: plain(getattr(record, name)) for name, entry in entries(type(record))}
 
 

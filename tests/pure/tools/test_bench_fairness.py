@@ -16,7 +16,7 @@ STEP_S = 0.25
 
 
 def samples(rates: dict[Flow, Sequence[float]], *, queued: dict[Flow, Sequence[int]] | None = None) -> list[Sample]:
-    """One sample every STEP_S; `rates` is what each flow is served per second in each step."""
+    """Return a sample for each STEP_S. `rates` is what each flow is served per second in each step."""
     totals = dict.fromkeys(rates, 10.0)
     steps = len(next(iter(rates.values())))
     made = []
@@ -66,7 +66,7 @@ def test_only_flows_that_always_wait_are_backlogged() -> None:
 
 
 def test_the_lowest_window_finds_a_dip_that_the_whole_run_hides() -> None:
-    # 5 s of 60:40 in the middle of 25 s of 50:50.
+    # These are 5 s of 60:40 in the middle of 25 s of 50:50.
     a = [0.5] * 40 + [0.6] * 20 + [0.5] * 40
     run = samples({A: a, B: [1 - rate for rate in a]})
     assert rules.lowest_window(run, {A: 1, B: 1}) == pytest.approx(0.8)

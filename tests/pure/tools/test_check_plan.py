@@ -1,4 +1,4 @@
-"""The steps of tools/test: which tests run beside which, what each pytest gets, and which steps count as failed."""
+"""The steps of tools/test: what runs beside what, the arguments of each pytest, and which steps count as failed."""
 
 from collections.abc import Sequence
 from pathlib import Path

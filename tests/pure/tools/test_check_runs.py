@@ -1,4 +1,4 @@
-"""Steps of tools/test side by side: both exit statuses, the output of each in one piece, and no step that stays."""
+"""Steps of tools/test side by side: each has its exit status, output in one piece, and one SIGINT on an interrupt."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ SKIPPED [1] tests/pure/test_x.py:3: no reason
 1 failed, 1 error in 2.00s
 """
 
-#: Waits for SIGINT, and says how many came before its clean-up ended.
+#: A program that waits for SIGINT, and writes how many came before its clean-up ended.
 WAITS = """
 import signal, sys, time
 from pathlib import Path

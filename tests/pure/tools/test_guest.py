@@ -108,7 +108,7 @@ def test_the_command_line_has_shares_and_disks() -> None:
     text = " ".join(words)
     assert "-accel tcg,thread=multi" in text
     assert "kvm" not in text
-    # Commas in a path are doubled, else QEMU would read the rest as an option.
+    # Commas in a path are doubled. Otherwise QEMU would read the rest as an option.
     assert "file=/run,,1/disk0,format=raw" in text
     assert "-device virtio-scsi-pci,id=scsi0 -device scsi-hd,bus=scsi0.0,drive=drive0,serial=virtio-scsi-0" in text
     shares = [word for before, word in itertools.pairwise(words) if before == "-fsdev"]
@@ -117,7 +117,7 @@ def test_the_command_line_has_shares_and_disks() -> None:
 
 def test_the_exit_status_is_the_commands_or_says_why_there_is_none() -> None:
     assert verdict("7\n", timed_out=False) == 7
-    # It ended just when the time was over: what it left counts.
+    # The command ended just when the time was over, and its exit status counts.
     assert verdict("0\n", timed_out=True) == 0
     assert verdict(None, timed_out=True) == STATUS_TIMED_OUT
     assert verdict(None, timed_out=False) == STATUS_DIED

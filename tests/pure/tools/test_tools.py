@@ -20,7 +20,7 @@ def samples(*rates: float) -> list[Sample]:
 
 @pytest.fixture
 def row() -> report.Row:
-    # The machine halves its speed in the third round: of both.
+    # The machine halves its speed in the third round, for all subjects.
     return report.Row(
         "loop",
         WORKLOADS[0],

@@ -21,7 +21,7 @@ def stream_of(payloads: list[bytes]) -> bytes:
 
 
 def feed(frames: FrameReceiver, stream: bytes, cut: "random.Random | int | None") -> list[bytes]:
-    """All frames of ``stream``, fed in pieces of random, fixed, or the largest possible size."""
+    """Return all frames of ``stream``, fed in pieces of random, fixed, or the largest possible size."""
     got: list[bytes] = []
     position = 0
     while position < len(stream):
