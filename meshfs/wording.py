@@ -33,5 +33,5 @@ def one_of(words: Sequence[str]) -> str:
 def unknown_key(name: str, known: Sequence[str]) -> str:
     """Return the error text for a key that is not known. The text suggests the most similar known key."""
     near = difflib.get_close_matches(name, known, 1)
-    meant = f', did you mean "{near[0]}"?' if near else ""
-    return f"unknown key in this version{meant}; known here: {', '.join(known) or 'none'}"
+    meant = f', did you mean "{near[0]}"?' if near else "."
+    return f"unknown key in this version{meant} The keys here are: {', '.join(known) or 'none'}"

@@ -101,7 +101,7 @@ class Config:
             return self._nodes_by_name[name]
         except KeyError:
             known = ", ".join(self._nodes_by_name)
-            raise ConfigError(f"{self.path}: there is no node {name!r}; nodes here: {known}") from None
+            raise ConfigError(f"{self.path}: there is no node {name!r}; the nodes are {known}") from None
 
     def node_of_host(self, host: str) -> NodeConfig:
         """Return the node with the host's name, ignoring case. Either name may be with or without its domain.
@@ -118,7 +118,7 @@ class Config:
         if len(same) == 1:
             return same[0]
         found = f"nodes {', '.join(node.name for node in same)} are" if same else "no node is"
-        raise ConfigError(f"{self.path}: {found} named as this host ({host}); name the node that this is")
+        raise ConfigError(f"{self.path}: {found} named as this host ({host}); give the name of this host's node")
 
     def own_node(self, name: str | None) -> NodeConfig:
         """Return the node of that name. If no name is given, return this host's node. Raises ConfigError."""

@@ -186,7 +186,9 @@ def _socket(table: Table, name: str) -> Path:
     if path.suffix == ".ctl" or not path.name:
         table.fail("socket", f"found {describe(str(path))}, expected a file name without the ending .ctl")
     if max(len(os.fsencode(path)), len(os.fsencode(path.with_suffix(".ctl")))) > UNIX_PATH_MAX_BYTES:
-        table.fail("socket", f"{path} is longer than {UNIX_PATH_MAX_BYTES} bytes, the most for a Unix socket's path")
+        table.fail(
+            "socket", f"{path} is longer than {UNIX_PATH_MAX_BYTES} bytes, expected a path that fits a Unix socket"
+        )
     return path
 
 
@@ -229,12 +231,13 @@ def _check_nodes(tables: list[Table], nodes: tuple[NodeConfig, ...]) -> None:
     sockets: dict[Path, str] = {}
     states: dict[Path, str] = {}
     for table, node in zip(tables, nodes, strict=True):
-        _claim(table, "name", names, [node.name.casefold()], node.name, "node names differ in more than case")
+        rule = "two nodes must have names that differ in more than case"
+        _claim(table, "name", names, [node.name.casefold()], node.name, rule)
         places = [(address, node.port) for address in node.addresses]
-        _claim(table, "addresses", endpoints, places, node.name, "an address with port is one exporter's")
+        _claim(table, "addresses", endpoints, places, node.name, "each address and port must belong to one node")
         paths = [node.socket, node.control_socket]
-        _claim(table, "socket", sockets, paths, node.name, "every node has a socket of its own")
-        _claim(table, "state", states, [node.state], node.name, "every node has a folder of its own")
+        _claim(table, "socket", sockets, paths, node.name, "each node must have its own socket")
+        _claim(table, "state", states, [node.state], node.name, "each node must have its own folder")
         if node.metrics and _meets(node.metrics, node):
             table.fail(
                 "metrics", f"{format_endpoint(*node.metrics)} is the exporter's own address, expected another port"
@@ -251,9 +254,9 @@ def _check_disks(table: Table, node: NodeConfig, known: set[str]) -> None:
     names: dict[str, str] = {}
     paths: dict[Path, str] = {}
     for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
-        rule = "disk names of a node differ in more than case"
+        rule = "two disks of a node must have names that differ in more than case"
         _claim(disk_table, "name", names, [disk.name.casefold()], disk.name, rule)
-        _claim(disk_table, "path", paths, [disk.path], disk.name, "a path is one disk")
+        _claim(disk_table, "path", paths, [disk.path], disk.name, "each disk must have its own path")
         for name in disk.nodes:
             if name not in known:
                 nodes = disk_table.open_table("nodes")
@@ -266,7 +269,7 @@ def _check_disk_ids(tables: list[Table], nodes: tuple[NodeConfig, ...]) -> None:
     for table, node in zip(tables, nodes, strict=True):
         for disk_table, disk in zip(_disk_tables(table), node.disks, strict=True):
             name = disk_id(node.name, disk.name)
-            rule = f"disk ids ({name}) are unique in the cluster"
+            rule = "each disk must have its own name in /mesh/disk/by-id"
             _claim(disk_table, "name", ids, [name.casefold()], f"{node.name}/{disk.name}", rule)
 
 
@@ -275,5 +278,5 @@ def _claim(table: Table, key: str, taken: dict[Claimed, str], wanted: Iterable[C
     for item in wanted:
         if item in taken:
             shown = format_endpoint(*item) if isinstance(item, tuple) else str(item)
-            table.fail(key, f"{shown} of {owner} is taken by {taken[item]}; expected: {rule}")
+            table.fail(key, f"{shown} of {owner} is taken by {taken[item]}, but {rule}")
         taken[item] = owner

@@ -102,8 +102,9 @@ def check_scheduler(
     for flow_table, settings in zip(tables, scheduler.flows, strict=True):
         _check_names(flow_table, settings, nodes, disks)
         if (settings.flow, settings.disk) in seen:
-            what = f"a second flow of {settings.node}, class {settings.io_class}, at {settings.disk or 'every disk'}"
-            flow_table.fail(None, f"{what}, expected one")
+            where = f"at {settings.disk or 'every disk'}"
+            what = f"found a second flow of node {settings.node}, class {settings.io_class}, {where}"
+            flow_table.fail(None, f"{what}, expected all its settings in one [[scheduler.flow]]")
         seen.add((settings.flow, settings.disk))
     for disk, bare in disks.items():
         why = _too_much(scheduler, disk, bare, nodes)
@@ -118,7 +119,7 @@ def _flow_tables(table: Table) -> list[Table]:
 
 def _flow(table: Table) -> FlowSettings:
     if not any(key in table for key in FLOW_KEYS):
-        table.fail(None, f"a flow without a setting, expected one of {', '.join(FLOW_KEYS)}")
+        table.fail(None, f"the flow has no setting, expected at least one of {', '.join(FLOW_KEYS)}")
     values = {key: table.optional_number(key, *RANGES[key]) for key in FLOW_KEYS}
     return FlowSettings(
         node=table.text("node"),

@@ -42,7 +42,7 @@ class Source:
             self.root: dict[str, Any] = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             # ValueError covers TOMLDecodeError, and integers with more digits than Python converts.
-            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+            raise ConfigError(f"{path}: the file is not valid TOML: {error}") from error
 
     def digest(self) -> str:
         """Return a short text that is equal for all files with the same keys and values."""
@@ -203,7 +203,7 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the config: {error.strerror}") from error
     if len(data) > CONFIG_MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes, which is too large for a config")
+        raise ConfigError(f"{path}: the file is larger than {CONFIG_MAX_BYTES} bytes, which is too large for a config")
     return decode(path, data)
 
 
@@ -218,10 +218,10 @@ def decode(path: Path, data: bytes) -> str:
     Raises ConfigError for any other encoding. Its text names the encoding and the line.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigError(f"{path}:1: UTF-16 text, expected UTF-8: save the file in that encoding")
+        raise ConfigError(f"{path}:1: found UTF-16 text, expected a TOML file in UTF-8; save the file as UTF-8")
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise ConfigError(f"{path}:{line}: a NUL byte, expected a TOML file in UTF-8")
+        raise ConfigError(f"{path}:{line}: found a NUL byte, expected a TOML file in UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

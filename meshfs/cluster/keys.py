@@ -138,7 +138,7 @@ class Keyring:
         self._own_public = self._private.public_key()
         published = self._published(self.node)
         if published is not None and _public_bytes(published) != _public_bytes(self._own_public):
-            raise KeyFileError(f"{path}: not the private key of the public key the cluster has for {node}")
+            raise KeyFileError(f"{path}: the key does not match the public key that the cluster has for node {node}")
 
     def password_to(self, exporter: str) -> str:
         """Return the password with which this node logs in to the exporter. Raises KeyFileError."""
@@ -191,7 +191,9 @@ class Keyring:
         public = self._published(node)
         if public is None:
             path = public_path(self._config.cluster.keys, node.name)
-            raise KeyFileError(f"{path}: missing, expected the public key of node {node.name} here or in the config")
+            raise KeyFileError(
+                f"{path}: the key file is missing, expected the public key of {node.name} here or in the config"
+            )
         return public
 
     def _published(self, node: NodeConfig) -> X25519PublicKey | None:
@@ -217,7 +219,7 @@ def _decode(text: str, where: str) -> bytes:
         raw = b""
     if len(raw) != KEY_SIZE_BYTES:
         # The text may be a secret, so the message must not contain it.
-        raise KeyFileError(f"{where}: not a key, expected {KEY_SIZE_BYTES} bytes in base64 on one line")
+        raise KeyFileError(f"{where}: found no key, expected {KEY_SIZE_BYTES} bytes in base64 on one line")
     return raw
 
 
@@ -226,7 +228,7 @@ def _read(path: Path, *, private: bool) -> str:
         # With O_NONBLOCK, a FIFO in the place of the key cannot hang the start.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise KeyFileError(f"{path}: missing; `meshctl keygen` makes key files") from error
+        raise KeyFileError(f"{path}: the key file is missing; `meshctl keygen` makes key files") from error
     except OSError as error:
         raise KeyFileError(f"{path}: cannot read the key: {error.strerror}") from error
     try:
@@ -237,17 +239,17 @@ def _read(path: Path, *, private: bool) -> str:
     finally:
         os.close(fd)
     if len(data) > KEY_FILE_MAX_BYTES:
-        raise KeyFileError(f"{path}: larger than {KEY_FILE_MAX_BYTES} bytes, which is too large for a key")
+        raise KeyFileError(f"{path}: the file is larger than {KEY_FILE_MAX_BYTES} bytes, which is too large for a key")
     return data.decode("ascii", errors="replace")
 
 
 def _check_file(path: Path, status: os.stat_result, *, private: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise KeyFileError(f"{path}: not a regular file, expected a key file")
+        raise KeyFileError(f"{path}: found no regular file, expected a key file")
     if not private:
         return
     if status.st_uid not in (0, os.geteuid()):
-        raise KeyFileError(f"{path}: owned by user {status.st_uid}, expected root or user {os.geteuid()}")
+        raise KeyFileError(f"{path}: the owner is user {status.st_uid}, expected root or user {os.geteuid()}")
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         raise KeyFileError(f"{path}: mode {mode:04o} opens the private key to others, expected 0600")

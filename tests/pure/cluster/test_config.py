@@ -66,7 +66,7 @@ def test_relative_to_the_file_not_to_the_caller(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unknown_node_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cluster\.toml: there is no node 'n9'; nodes here: n1, n2"):
+    with pytest.raises(ConfigError, match=r"cluster\.toml: there is no node 'n9'; the nodes are n1, n2"):
         load(tmp_path, EXAMPLE).node("n9")
 
 
@@ -131,7 +131,7 @@ def test_the_node_named_as_the_host(tmp_path: Path, names: tuple[str, ...], host
         text += f'[[node]]\nname = "{name}"\naddresses = ["10.0.0.{number}"]\n'
     loaded = load(tmp_path, text)
     if expected is None:
-        with pytest.raises(ConfigError, match=re.escape(f"named as this host ({host}); name the node")):
+        with pytest.raises(ConfigError, match=re.escape(f"named as this host ({host}); give the name")):
             loaded.node_of_host(host)
     else:
         assert loaded.node_of_host(host).name == expected

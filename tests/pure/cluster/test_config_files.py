@@ -78,12 +78,12 @@ def test_what_editors_make_of_a_file(tmp_path: Path, change: Callable[[bytes], b
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (EXAMPLE.encode("utf-16"), ":1: UTF-16 text, expected UTF-8"),
-        (EXAMPLE.encode("utf-16-be"), ":1: a NUL byte, expected a TOML file in UTF-8"),
-        (EXAMPLE.encode() + b"# \0\n", ":29: a NUL byte"),
+        (EXAMPLE.encode("utf-16"), ":1: found UTF-16 text, expected a TOML file in UTF-8"),
+        (EXAMPLE.encode("utf-16-be"), ":1: found a NUL byte, expected a TOML file in UTF-8"),
+        (EXAMPLE.encode() + b"# \0\n", ":29: found a NUL byte"),
         (b"\xef\xbb\xbf" + EXAMPLE.encode() + b"# \xe9", ":29: byte 0xe9 is not UTF-8 text"),
         (b"\xef\xbb\xbf\xe9", ":1: byte 0xe9 is not UTF-8 text"),
-        (bytes(range(256)), ":1: a NUL byte"),
+        (bytes(range(256)), ":1: found a NUL byte"),
         (b"\x7fELF\x02\x01\x01", "not valid TOML"),
         (b"\xef\xbb\xbf", "cluster: missing"),
         (b"", "cluster: missing"),

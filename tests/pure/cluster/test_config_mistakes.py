@@ -22,7 +22,12 @@ MISTAKES = [
     ("= 30", "= nan", 5, "cluster.io_timeout_s: found nan, expected a number"),
     ("= 30", "= true", 5, "cluster.io_timeout_s: found true, expected a number"),
     ("= 30", '= "30"', 5, "cluster.io_timeout_s: found '30', expected a number"),
-    ("io_timeout_s", "io_timeout", 5, 'did you mean "io_timeout_s"?; known here: name, keys, security, io_timeout_s'),
+    (
+        "io_timeout_s",
+        "io_timeout",
+        5,
+        'did you mean "io_timeout_s"? The keys here are: name, keys, security, io_timeout_s',
+    ),
     ('"n1"', '"-n1"', 8, "node.name: found '-n1', expected a name of"),
     ('"n1"', '"n 1"', 8, "node.name: found 'n 1', expected a name of"),
     ('"n1"', '"' + "n" * 64 + '"', 8, "expected a name of 1 to 63"),
@@ -99,13 +104,13 @@ MISTAKES = [
     ('access = "rw"', "limit_bytes = 4096", 18, 'did you mean "limit_bytes_per_s"?'),
     ('access = "rw"', "weight = 2", 18, "node.disk.weight: unknown key in this version"),
     ('"disk1"', '"disk0"', 21, "node.disk.name: disk0 of disk0 is taken by disk0"),
-    ('"disk1"', '"DISK0"', 21, "disk names of a node differ in more than case"),
+    ('"disk1"', '"DISK0"', 21, "two disks of a node must have names that differ in more than case"),
     ('"/dev/sdb"', '"disks/x/../n1-disk0.img"', 22, "node.disk.path: "),
     ('n2 = "ro"', 'n3 = "ro"', 24, "node.disk.nodes.n3: there is no node of this name, expected one of n1, n2"),
     ('n2 = "ro"', 'n2 = "r"', 24, """node.disk.nodes.n2: found 'r', expected "none" or "ro" or "rw\""""),
     ('{ n2 = "ro" }', '"n2"', 24, "node.disk.nodes: found 'n2', expected a table"),
     ('"n2"', '"n1"', 27, "node.name: n1 of n1 is taken by n1"),
-    ('"n2"', '"N1"', 27, "node names differ in more than case"),
+    ('"n2"', '"N1"', 27, "two nodes must have names that differ in more than case"),
     ('"10.0.1.2"', '"10.0.1.1"', 28, "10.0.1.1:4450 of n2 is taken by n1"),
 ]
 
@@ -152,7 +157,7 @@ def test_discovered_disks_are_for_later(tmp_path: Path) -> None:
 
 def test_tables_of_other_versions(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown key in this version; known here: cluster, multichannel, scheduler, node"
+        ConfigError, match=r"unknown key in this version. The keys here are: cluster, multichannel, scheduler, node"
     ):
         load(tmp_path, EXAMPLE + "[[enclosure]]\nname = 'e'")
 
@@ -173,12 +178,14 @@ def test_disk_ids_of_two_nodes_may_not_meet(tmp_path: Path) -> None:
 
 
 def test_two_nodes_of_one_socket(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="every node has a socket of its own"):
+    with pytest.raises(ConfigError, match="each node must have its own socket"):
         load(tmp_path, EXAMPLE + 'socket = "run/../run/n1.sock"\n')
 
 
 def test_two_nodes_of_one_state(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r":29: node\.state: .*state/n1 of n2 is taken by n1; .* a folder of its own"):
+    with pytest.raises(
+        ConfigError, match=r":29: node\.state: .*state/n1 of n2 is taken by n1, but each node must have its own folder"
+    ):
         load(tmp_path, EXAMPLE + 'state = "x/../state/n1"\n')
 
 

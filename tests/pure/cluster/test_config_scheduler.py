@@ -155,11 +155,16 @@ MISTAKES = [
     ("= 8192", "= 100", 15, "scheduler.flow.limit_bytes_per_s: found 100, expected a number from 4096 to 1e+13"),
     ('"system"', '"background"', 19, """flow.class: found 'background', expected "app" or "system\""""),
     ('"system"', "true", 19, "scheduler.flow.class: found true, expected"),
-    ("reservation = 0.3", "", 17, "flow: a flow without a setting, expected one of weight, reservation, limit_iops"),
+    (
+        "reservation = 0.3",
+        "",
+        17,
+        "flow: the flow has no setting, expected at least one of weight, reservation, limit_iops",
+    ),
     ("reservation = 0.3", "system_floor = 0.3", 20, "scheduler.flow.system_floor: unknown key in this version"),
     ("reservation = 0.3", "reservation = 0.31", 20, "reservations of class system add up to 0.31 (n1 0.31), expected"),
     ("= 0.3\ndisc", "= 0.25\ndisc", 20, "at most 0.25 (system_floor)"),
-    ('disk = "n1/disk1"\n', "", 11, "flow: a second flow of n2, class app, at every disk, expected one"),
+    ('disk = "n1/disk1"\n', "", 11, "flow: found a second flow of node n2, class app, at every disk, expected"),
 ]
 
 
@@ -176,7 +181,9 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, line: int, text:
 def test_the_same_flow_twice_at_one_disk(tmp_path: Path) -> None:
     once = flow('node = "n2"', 'disk = "n1/disk0"', "weight = 2")
     load(tmp_path, once + once.replace("disk0", "disk1") + once.replace("disk =", 'class = "system"\ndisk ='))
-    with pytest.raises(ConfigError, match=r":27: scheduler\.flow: a second flow of n2, class app, at n1/disk0"):
+    with pytest.raises(
+        ConfigError, match=r":27: scheduler\.flow: found a second flow of node n2, class app, at n1/disk0"
+    ):
         load(tmp_path, once + once.replace("weight", "reservation").replace("2\n", "0.1\n"))
 
 

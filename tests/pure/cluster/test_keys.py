@@ -85,7 +85,7 @@ def test_private_key_open_to_others(tmp_path: Path, mode: int) -> None:
 def test_private_key_of_another_user(tmp_path: Path) -> None:
     keys.generate(tmp_path, "n1")
     os.chown(tmp_path / "n1.key", 1234, -1)
-    with pytest.raises(KeyFileError, match="owned by user 1234"):
+    with pytest.raises(KeyFileError, match="the owner is user 1234"):
         keys.load_private(tmp_path / "n1.key")
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir(mode=0o700)
     os.mkfifo(tmp_path / "fifo", 0o600)
     for name in ("folder", "fifo"):
-        with pytest.raises(KeyFileError, match="not a regular file"):
+        with pytest.raises(KeyFileError, match="no regular file"):
             keys.load_private(tmp_path / name)
 
 
@@ -156,20 +156,20 @@ def test_keyrings_agree(mesh: config.Config, caplog: pytest.LogCaptureFixture) -
 
 def test_a_missing_public_key_costs_only_that_node(mesh: config.Config, caplog: pytest.LogCaptureFixture) -> None:
     ring = Keyring(mesh, "n1")
-    with pytest.raises(KeyFileError, match=r"n3\.pub: missing"):
+    with pytest.raises(KeyFileError, match=r"n3\.pub: the key file is missing"):
         ring.password_to("n3")
     assert set(ring.passwords()) == {"n1", "n2"}
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["node n3 cannot log in"]
 
 
 def test_the_own_key_has_to_be_there(mesh: config.Config) -> None:
-    with pytest.raises(KeyFileError, match=r"n3\.key: missing"):
+    with pytest.raises(KeyFileError, match=r"n3\.key: the key file is missing"):
         Keyring(mesh, "n3")
 
 
 def test_the_own_key_has_to_fit_the_public_one(mesh: config.Config) -> None:
     (mesh.cluster.keys / "n1.pub").write_text(public_text(A) + "\n")
-    with pytest.raises(KeyFileError, match="not the private key of the public key"):
+    with pytest.raises(KeyFileError, match="the key does not match the public key"):
         Keyring(mesh, "n1")
 
 

@@ -349,7 +349,7 @@ def test_an_exporter_that_does_not_answer(config_file: Path) -> None:
         (["status", "--config", "CONFIG", "--node", "n9"], "there is no node 'n9'"),
         (["status", "--config", "/missing.toml", "--node", "n1"], "cannot read the config"),
         (["keygen", "CONFIG", "--node", "n9"], "there is no node 'n9'"),
-        (["password", "CONFIG", "--node", "n1", "--to", "n2"], "n1.key: missing"),
+        (["password", "CONFIG", "--node", "n1", "--to", "n2"], "n1.key: the key file is missing"),
     ],
 )
 def test_mistakes_of_the_caller(

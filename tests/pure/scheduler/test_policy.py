@@ -223,7 +223,10 @@ BAD_WISHES: list[tuple[Any, str]] = [
     ({}, "nothing to set, expected one of system_floor, limit_iops, limit_bytes_per_s"),
     ({"node": "n1"}, "nothing to set, expected one of weight, reservation, limit_iops, limit_bytes_per_s"),
     ({"node": None, "class": None}, "nothing to set"),
-    ({"limit_iop": 5}, """'limit_iop': unknown key in this version, did you mean "limit_iops"?; known here: node,"""),
+    (
+        {"limit_iop": 5},
+        """'limit_iop': unknown key in this version, did you mean "limit_iops"? The keys here are: node,""",
+    ),
     ({"limit_bps": 5}, "'limit_bps': unknown key"),
     ({"": 5}, "'': unknown key"),
     ({"a\nb\x1b[2J": 5}, r"'a\nb\x1b[2J': unknown key"),
