@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 
 class MeteredRunner(Protocol):
+    """Declares the part of a disk's runner that is used here."""
+
     @property
     def meter(self) -> DiskMeter: ...
 

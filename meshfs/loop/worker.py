@@ -24,6 +24,8 @@ import trio
 
 
 class Trap(enum.Enum):
+    """Says why a worker stopped, if no request in flight holds it."""
+
     IDLE = "idle"
     TRIO = "trio"
 

@@ -67,6 +67,8 @@ class Directory(TreeEntry):
 
 
 class Symlink(TreeEntry):
+    """A symbolic link. ``target`` is the path that it contains."""
+
     __slots__ = ("target",)
 
     def __init__(self, path: str, inode: int, mtime_ns: int, target: bytes) -> None:

@@ -44,6 +44,8 @@ _unpack_header: Final = HEADER.unpack_from
 
 
 class Role(enum.Enum):
+    """Names one end of a connection."""
+
     INITIATOR = "initiator"
     EXPORTER = "exporter"
 

@@ -18,6 +18,8 @@ STATUS_VERSION: Final = 1
 
 
 class ProblemItem(TypedDict):
+    """A problem that a process has found in itself (problems.py). ``subject`` names the affected part."""
+
     code: str
     severity: str
     subject: str
@@ -86,6 +88,8 @@ class WaitingCall(TypedDict):
 
 
 class HungDisk(TypedDict):
+    """A disk that hangs, so the mount no longer waits for its answers. ``for_s`` is the time without an answer."""
+
     disk: str
     for_s: float
 
@@ -104,6 +108,8 @@ class ChannelStatus(TypedDict):
 
 
 class PathStatus(ChannelStatus):
+    """A path to an exporter: a pair of interfaces, with the state and the counters of its channels so far."""
+
     transport: str
     interface: str
     #: The ends of the connection, with ports.
@@ -182,6 +188,8 @@ class MountDisk(TypedDict):
 
 
 class ProcessFacts(TypedDict):
+    """The facts that every process tells of itself."""
+
     program: str
     pid: int
     descriptors: Descriptors
@@ -217,6 +225,8 @@ class MountFindings(MountFacts):
 
 
 class MountStatus(MountFindings):
+    """The whole status of a mount."""
+
     problems: list[ProblemItem]
 
 

@@ -31,6 +31,8 @@ class StateFolder(TypedDict):
 
 
 class SessionStatus(TypedDict):
+    """A session of a node, with what was negotiated on the oldest of its channels."""
+
     node: str
     remote: str
     dialect: str
@@ -49,6 +51,8 @@ class Held(TypedDict):
 
 
 class NodeUsageDocument(TypedDict):
+    """The resources that a node holds, and its limits."""
+
     node: str
     connections: int
     connections_max: int
@@ -67,6 +71,8 @@ class ProcessorTime(_OfClass):
 
 
 class MemoryUse(TypedDict):
+    """The memory that an exporter holds for all its peers, and the limit."""
+
     used_bytes: int
     max_bytes: int
 
@@ -119,6 +125,8 @@ class ExporterFacts(ProcessFacts):
 
 
 class MissingKey(TypedDict):
+    """A node that cannot log in, and the reason why its key is missing."""
+
     node: str
     why: str
 
@@ -133,6 +141,8 @@ class ExporterFindings(ExporterFacts):
 
 
 class ExporterStatus(ExporterFindings):
+    """The whole status of an exporter."""
+
     problems: list[ProblemItem]
 
 
@@ -216,6 +226,8 @@ class Jain(TypedDict):
 
 
 class DiskFlows(TypedDict):
+    """The way in which one disk is shared: its policy, its cost model and its flows."""
+
     name: str
     discipline: str
     depth: int
@@ -230,6 +242,8 @@ class DiskFlows(TypedDict):
 
 
 class FlowsDocument(TypedDict):
+    """The flows of all disks of an exporter."""
+
     version: int
     node: str
     uptime_s: float

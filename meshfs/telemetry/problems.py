@@ -24,6 +24,8 @@ from meshfs.telemetry.fields import Fields, printable
 
 
 class Severity(enum.StrEnum):
+    """Says how bad a problem is; the header of this module explains each severity."""
+
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
@@ -57,6 +59,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """One kind of problem. ``find`` yields the findings of that kind in a document."""
+
     code: str
     severity: Severity
     find: find.Finder

@@ -86,6 +86,8 @@ def parts(kind: type[R], key: str = "") -> Entry[list[R]]:
 
 
 class LatencyRecord(Record):
+    """Percentiles of latencies in ms."""
+
     p50 = number()
     p99 = number()
 
@@ -133,6 +135,8 @@ class DiskTotalsRecord(TotalsRecord):
 
 
 class MountDiskRecord(Record):
+    """A disk as a mount sees it."""
+
     id = text()
     node = text()
     name = text()
@@ -152,6 +156,8 @@ class MountDiskRecord(Record):
 
 
 class PathRecord(Record):
+    """A path to an exporter, and its channel if it has one."""
+
     transport = text()
     interface = text()
     local = text()
@@ -177,6 +183,8 @@ class PathRecord(Record):
 
 
 class WaitingRecord(Record):
+    """An opener's call that waits for an exporter."""
+
     disk = text()
     op = text()
     for_s = number()
@@ -184,11 +192,15 @@ class WaitingRecord(Record):
 
 
 class HungDiskRecord(Record):
+    """A disk whose answers the mount no longer waits for."""
+
     disk = text()
     for_s = number()
 
 
 class MountExporterRecord(Record):
+    """An exporter as a mount sees it."""
+
     node = text()
     state = text()
     why = text()
@@ -205,6 +217,8 @@ class MountExporterRecord(Record):
 
 
 class MountRecord(StatusRecord):
+    """The status of a mount."""
+
     mountpoint = text()
     config = text()
     io_timeout_s = number()
@@ -219,6 +233,8 @@ class MountRecord(StatusRecord):
 
 
 class ReloadRecord(Record):
+    """The answer to "reload"."""
+
     changed = texts()
     refused = texts()
     failure = text()
@@ -228,6 +244,8 @@ class ReloadRecord(Record):
 
 
 class ExporterDiskRecord(Record):
+    """A disk as its exporter sees it."""
+
     name = text()
     size_bytes = integer()
     access = text()
@@ -242,10 +260,14 @@ class ExporterDiskRecord(Record):
 
 
 class SessionRecord(Record):
+    """A session of a node."""
+
     node = text()
 
 
 class ExporterRecord(StatusRecord):
+    """The status of an exporter."""
+
     listening = texts()
     sessions = parts(SessionRecord)
     disks = parts(ExporterDiskRecord)
@@ -260,10 +282,14 @@ class PolicyRecord(Record):
 
 
 class DiskPolicyRecord(PolicyRecord):
+    """The policy in force for a disk."""
+
     system_floor = number()
 
 
 class FlowPolicyRecord(PolicyRecord):
+    """The policy in force for a flow."""
+
     weight = number()
     reservation = number()
 
@@ -311,6 +337,8 @@ class JainRecord(Record):
 
 
 class FlowsDiskRecord(Record):
+    """The way in which one disk is shared between flows."""
+
     name = text()
     discipline = text()
     depth = integer()

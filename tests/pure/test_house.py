@@ -1,11 +1,87 @@
-"""tools/house counts what it claims to count, in a small product whose numbers are known."""
+"""This checkout keeps the rules that tools/house measures, and tools/house counts what it claims to count.
 
+Each rule is also applied to a small product that breaks it, because a rule that finds nothing there proves nothing.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from house import Number, numbers_of
+from house import ROOT, Number, is_fragment, numbers_of
 from import_graph import circles_of
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Says that a number of tools/house is 0.
+
+    broken    the files of a product that breaks the rule, and `found` what tools/house names there
+    allowed   the modules or files that may break the rule, each with the reason
+    """
+
+    broken: dict[str, str]
+    found: tuple[str, ...]
+    allowed: dict[str, str] = field(default_factory=dict)
+
+
+CHECKED = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from meshfs import b\n"
+LONG_FUNCTION = "def long() -> None:\n" + "    print()\n" * 60
+RULES = {
+    "circles of modules": Rule({"a": "from meshfs import b\n", "b": "from meshfs import a\n"}, ("meshfs.a, meshfs.b",)),
+    "circles of folders and modules side by side": Rule(
+        {"low__x": "from meshfs.high import y\n", "high__y": "", "high__z": "from meshfs.low import x\n"},
+        ("meshfs: high, low",),
+    ),
+    "imports within functions": Rule(
+        {"a": "def f(late: bool) -> None:\n    if late:\n        import json\n"},
+        ("meshfs.a: 1",),
+        {
+            "meshfs.mount.process": "a process without metrics does not load the Prometheus library",
+            "meshfsd.node": "a process without metrics does not load the Prometheus library",
+        },
+    ),
+    "blocks of TYPE_CHECKING": Rule({"a": CHECKED, "b": ""}, ("meshfs.a",)),
+    "quoted types that name another class": Rule(
+        {"a": "class One:\n    two: 'Two'\nclass Two: ...\n"}, ("meshfs.a: Two",)
+    ),
+    "annotations from __future__": Rule({"a": "from __future__ import annotations\n"}, ("meshfs.a: 1",)),
+    "isinstance on kinds of opens outside of kinds/": Rule(
+        {
+            "exporter__kinds__k": "class Open: ...\nclass Pipe(Open): ...\n",
+            "exporter__commands__c": "def f(x: object) -> bool:\n    return isinstance(x, Pipe)\n",
+        },
+        ("meshfs.exporter.commands.c:2 isinstance(x, Pipe)",),
+    ),
+    "modules over 420 lines": Rule(
+        {"a": "\n" * 421}, ("meshfs/a.py: 421",), {"meshfs/limits.py": "every limit is in one file, with its reason"}
+    ),
+    "functions over 60 lines": Rule({"a": LONG_FUNCTION}, ("meshfs.a.long: 61",)),
+    "modules and packages without a docstring": Rule({"a": "x = 1\n"}, ("meshfs.a",)),
+    "public classes without a docstring": Rule({"a": "class One: ...\nclass _Two: ...\n"}, ("meshfs.a.One",)),
+    "class names used twice or more": Rule(
+        {"a": "class Same: ...\n", "b": "class Same: ...\n"}, ("Same: meshfs.a, meshfs.b",)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def numbers_here() -> dict[str, Number]:
+    return measured(ROOT)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_this_checkout_keeps_the_rule(name: str, numbers_here: dict[str, Number]) -> None:
+    allowed = RULES[name].allowed
+    broken = {thing.rsplit(": ", 1)[0]: thing for thing in numbers_here[name].of_what}
+    assert [thing for where, thing in broken.items() if where not in allowed] == []
+    assert set(allowed) <= set(broken), "an exception that nothing needs any more must go"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_rule_is_seen_where_it_is_broken(name: str, tmp_path: Path) -> None:
+    write_product(tmp_path, **RULES[name].broken)
+    assert measured(tmp_path)[name].of_what == RULES[name].found
 
 
 def write_product(root: Path, **files: str) -> None:
@@ -88,3 +164,22 @@ def test_lengths_leave_docstrings_out_and_comments_do_not_count_as_code(tmp_path
 )
 def test_circles_are_the_sets_that_reach_each_other(known: dict[str, set[str]], circles: list[set[str]]) -> None:
     assert circles_of(known) == circles
+
+
+@pytest.mark.parametrize(
+    ("docstring", "fragment"),
+    [
+        ("Return the size.", False),
+        ("The number of bytes.\n\nmore of it", False),
+        ("A request has one of these states:\n\n    a    b", False),
+        ("When the channel is lost, send the request again.", False),
+        ("When the channel was lost.", True),
+        ("Whether the disk is here.", True),
+        ("Who waits for the reply.", True),
+        ("It is called once.", True),
+        ("Sends a frame", True),
+        ("", True),
+    ],
+)
+def test_a_docstring_that_does_not_start_with_a_sentence_is_a_fragment(docstring: str, fragment: bool) -> None:
+    assert is_fragment(docstring) is fragment

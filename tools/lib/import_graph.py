@@ -55,20 +55,28 @@ def modules_of(root: Path) -> Iterator[Module]:
 
 def imports_of(module: Module, modules: Mapping[str, Module]) -> Imports:
     found = Imports()
-    _collect(module.tree, module, modules, found, is_typing=False)
+    _collect(module.tree, module, modules, found)
     return found
 
 
-def _collect(node: ast.AST, module: Module, modules: Mapping[str, Module], found: Imports, *, is_typing: bool) -> None:
+def _collect(
+    node: ast.AST,
+    module: Module,
+    modules: Mapping[str, Module],
+    found: Imports,
+    *,
+    is_typing: bool = False,
+    in_function: bool = False,
+) -> None:
+    in_function = in_function or isinstance(node, Function)
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             known = {name for name in _imported(child, modules) if name != module.name}
             (found.typing if is_typing else found.running).update(known)
-            found.in_functions += isinstance(node, Function)
-        elif isinstance(child, ast.If) and is_type_checking(child.test):
-            _collect(child, module, modules, found, is_typing=True)
+            found.in_functions += in_function
         else:
-            _collect(child, module, modules, found, is_typing=is_typing)
+            checked = isinstance(child, ast.If) and is_type_checking(child.test)
+            _collect(child, module, modules, found, is_typing=is_typing or checked, in_function=in_function)
 
 
 def _imported(node: ast.Import | ast.ImportFrom, modules: Mapping[str, Module]) -> Iterator[str]:

@@ -52,6 +52,8 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
+    """One byte-range lock that is held."""
+
     owner: object
     range: ByteRange
     exclusive: bool

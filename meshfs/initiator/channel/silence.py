@@ -22,6 +22,8 @@ from meshfs import limits
 
 
 class Verdict(enum.Enum):
+    """Says what is to be done about a silent channel: nothing, send a probe, or end the channel."""
+
     FINE = enum.auto()
     PROBE = enum.auto()
     GIVE_UP = enum.auto()
