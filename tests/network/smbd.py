@@ -112,4 +112,5 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", base: Path) -> None
 
 async def flush_file(channel: Channel, file: RemoteOpen) -> None:
     """Send FLUSH, as an initiator does."""
-    await channel.request(Command.FLUSH, FlushRequest(file.file_id).pack(), tree_id=file.tree.tree_id)
+    body = FlushRequest(file.file_id).pack()
+    await channel.answer(channel.start_request(Command.FLUSH, body, tree_id=file.tree.tree_id))

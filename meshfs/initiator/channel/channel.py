@@ -10,7 +10,6 @@ The session (session/session.py) binds several channels together and chooses bet
 """
 
 from collections.abc import Callable, Collection, Iterable
-from math import inf
 from typing import Final
 
 import trio
@@ -33,7 +32,7 @@ from meshfs.model import IoClass
 from meshfs.smb.connection import PAYLOAD_OFFSETS, Connection, Role
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.credits import CreditAccount
-from meshfs.smb.security import ChannelSecurity, PreauthHash
+from meshfs.smb.security import ChannelSecurity
 from meshfs.smb.states import CONNECTION, SmbEvent, StateMachine
 from meshfs.smb.status import status_text
 from meshfs.transport.base import Transport
@@ -248,35 +247,7 @@ class Channel:
         """Of the bad signatures, encrypted messages that came a second time, or were another channel's."""
         return self._inbox.nonces_repeated
 
-    # --- one request and its reply -----------------------------------------------------
-
-    async def request(
-        self,
-        command: Command,
-        body: bytes,
-        *,
-        tree_id: int = 0,
-        session_id: int | None = None,
-        deadline: float = inf,
-        signed: bool = False,
-        preauth: PreauthHash | None = None,
-        signed_by: ChannelSecurity | None = None,
-        charge: int = 1,
-        accept: tuple[int, ...] = (NtStatus.SUCCESS,),
-    ) -> Reply:
-        """Send a request and return its reply. Raises StatusError if the status is none of ``accept``."""
-        slot = self.start_request(
-            command,
-            body,
-            tree_id=tree_id,
-            session_id=session_id,
-            deadline=deadline,
-            signed=signed,
-            preauth=preauth,
-            signed_by=signed_by,
-            charge=charge,
-        )
-        return await self.answer(slot, accept)
+    # --- the reply to a request ---------------------------------------------------------
 
     async def answer(self, slot: Slot, accept: tuple[int, ...] = (NtStatus.SUCCESS,)) -> Reply:
         """Return the reply to a request of `start_request`. Raises StatusError if the status is none of ``accept``."""

@@ -94,11 +94,10 @@ async def open_file(
 
 async def close_file(channel: Channel, file: RemoteOpen, deadline: float = inf) -> None:
     """CLOSE. An open that the exporter does not know any more is closed as well."""
-    await channel.request(
-        Command.CLOSE,
-        CloseRequest(file.file_id).pack(),
-        tree_id=file.tree.tree_id,
-        deadline=deadline,
+    await channel.answer(
+        channel.start_request(
+            Command.CLOSE, CloseRequest(file.file_id).pack(), tree_id=file.tree.tree_id, deadline=deadline
+        ),
         accept=(NtStatus.SUCCESS, NtStatus.FILE_CLOSED),
     )
 
@@ -171,7 +170,7 @@ async def query_interfaces(channel: Channel, tree: TreeConnect) -> tuple[Remote,
     Each address is a path that the mount plans and may try to connect, so only the first REMOTES_MAX are taken.
     """
     body = IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, NO_FILE, b"", limits.CREDIT_BYTES).pack()
-    reply = await channel.request(Command.IOCTL, body, tree_id=tree.tree_id)
+    reply = await channel.answer(channel.start_request(Command.IOCTL, body, tree_id=tree.tree_id))
     remotes = (
         Remote(
             str(interface.address),
@@ -188,9 +187,7 @@ async def query_interfaces(channel: Channel, tree: TreeConnect) -> tuple[Remote,
 async def wait_for_change(channel: Channel, root: RemoteOpen) -> None:
     """Wait by CHANGE_NOTIFY until something in the share changes. StatusError if the exporter does not support it."""
     body = ChangeNotifyRequest(root.file_id, _NOTIFY_OUTPUT_BYTES, _CHANGES).pack()
-    await channel.request(
-        Command.CHANGE_NOTIFY,
-        body,
-        tree_id=root.tree.tree_id,
+    await channel.answer(
+        channel.start_request(Command.CHANGE_NOTIFY, body, tree_id=root.tree.tree_id),
         accept=(NtStatus.SUCCESS, NtStatus.NOTIFY_ENUM_DIR),
     )

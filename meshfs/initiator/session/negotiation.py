@@ -88,7 +88,7 @@ async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
     settled = channel.connection.negotiated
     channel.machine.happened(SmbEvent.NEGOTIATE)
     try:
-        reply = await channel.request(Command.NEGOTIATE, request.pack(), preauth=settled.preauth)
+        reply = await channel.answer(channel.start_request(Command.NEGOTIATE, request.pack(), preauth=settled.preauth))
     except StatusError:
         channel.machine.happened(SmbEvent.REFUSED)
         raise
@@ -152,7 +152,9 @@ async def validate_negotiation(channel: Channel, policy: Policy, guid: bytes, tr
     info = ValidateNegotiateRequest(CAPABILITIES, guid, policy.security_mode, tuple(policy.dialects))
     ioctl = IoctlRequest(Fsctl.VALIDATE_NEGOTIATE_INFO, NO_FILE, info.pack(), _VALIDATE_OUTPUT_BYTES)
     try:
-        reply = await channel.request(Command.IOCTL, ioctl.pack(), tree_id=tree.tree_id, signed=True)
+        reply = await channel.answer(
+            channel.start_request(Command.IOCTL, ioctl.pack(), tree_id=tree.tree_id, signed=True)
+        )
     except StatusError as error:
         raise AuthenticationError("the exporter does not confirm what was negotiated") from error
     found = ValidateNegotiateResponse.unpack(IoctlResponse.unpack(reply.body).output)

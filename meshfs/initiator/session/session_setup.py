@@ -45,7 +45,7 @@ async def skip_ids(channel: Channel, first: int) -> None:
         return
     credits, echo = channel.credits, EchoRequest().pack()
     while (missing := first - credits.next_id) > 0:
-        await channel.request(Command.ECHO, echo, charge=max(1, min(missing, credits.available)))
+        await channel.answer(channel.start_request(Command.ECHO, echo, charge=max(1, min(missing, credits.available))))
 
 
 async def set_up(

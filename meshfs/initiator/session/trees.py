@@ -19,7 +19,9 @@ class TreeConnect:
 async def connect_tree(channel: Channel, server: str, share: str) -> TreeConnect:
     r"""TREE_CONNECT to ``\\server\share``; the request is signed whatever the policy is (MS-SMB2 3.2.4.1.1)."""
     path = f"\\\\{server}\\{share}"
-    reply = await channel.request(Command.TREE_CONNECT, TreeConnectRequest(path).pack(), signed=True)
+    reply = await channel.answer(
+        channel.start_request(Command.TREE_CONNECT, TreeConnectRequest(path).pack(), signed=True)
+    )
     response = TreeConnectResponse.unpack(reply.body)
     if response.share_flags & ShareFlags.ENCRYPT_DATA and not channel.sealed:
         raise AuthenticationError(f"share {share} wants encryption, which the config does not ask for")

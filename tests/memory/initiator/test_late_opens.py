@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from meshfs import limits
 from meshfs.initiator.session.commands import RemoteOpen
 from meshfs.initiator.session.session import InitiatorSession
 from meshfs.initiator.session.trees import TreeConnect
@@ -120,10 +121,11 @@ async def test_a_close_that_is_never_answered_ends_at_the_bound(
         session = InitiatorSession(credentials, {}, file, lambda *_: None)
         session.add(channel)
         # The reply grants the credit that the probes of a silent exporter need.
-        await channel.request(Command.ECHO, EchoRequest().pack())
+        await channel.answer(channel.start_request(Command.ECHO, EchoRequest().pack()))
         start_s = trio.current_time()
         await session.close_late(file, start_s + 30)
         assert 30 <= trio.current_time() - start_s <= 31
+        await trio.sleep(limits.CHANNEL_TICK_S)
         commands = [request.command for request in exporter.requests if request.command != Command.ECHO]
         assert commands == [Command.CLOSE, Command.CANCEL]
         assert not session.why
