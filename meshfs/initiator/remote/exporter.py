@@ -19,6 +19,7 @@ from meshfs.buffers import BufferPool
 from meshfs.initiator.channel.channel import CLOSED, Channel
 from meshfs.initiator.remote.dialing import Ways
 from meshfs.initiator.remote.disk_questions import DiskQuestions
+from meshfs.initiator.remote.ended import EndedChannels
 from meshfs.initiator.remote.failfast import BlockedCall, silence_max_s
 from meshfs.initiator.remote.joining import Joining
 from meshfs.initiator.remote.news import News
@@ -72,13 +73,7 @@ class RemoteExporter:
         self.listeners: list[Callable[[], None]] = []
         #: Attempts that failed, and channels that ended because nothing got through any more.
         self.failures = 0
-        #: Messages that were forged, or changed on their way.
-        self.bad_signatures = 0
-        #: Encrypted messages that came a second time, or on another channel than they were sent on.
-        self.nonces_repeated = 0
-        #: Bytes that went over channels that have ended.
-        self.sent_bytes_before = 0
-        self.received_bytes_before = 0
+        self.ended = EndedChannels()
         self._on_change = on_change
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -162,10 +157,7 @@ class RemoteExporter:
 
     def closed(self, channel: Channel) -> None:
         """Add the counts of a channel that has ended."""
-        self.sent_bytes_before += channel.sent_bytes
-        self.received_bytes_before += channel.received_bytes
-        self.bad_signatures += channel.bad_signatures
-        self.nonces_repeated += channel.nonces_repeated
+        self.ended.add(channel)
 
     async def session_change(self) -> None:
         """Return when the session, or a channel of it, came or went."""

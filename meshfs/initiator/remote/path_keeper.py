@@ -18,6 +18,7 @@ from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.errors import AuthenticationError, ChannelLost, KeyFileError, RemoteProtocolError, StatusError
 from meshfs.initiator.channel.channel import Channel
+from meshfs.initiator.remote.ended import EndedChannels
 from meshfs.initiator.remote.plan import Choice, Path
 from meshfs.initiator.remote.states import PATH, PathEvent, PathState, next_state
 from meshfs.initiator.session.bind import BindRefused
@@ -82,11 +83,7 @@ class PathKeeper:
         self.failures = 0
         #: Channels that were bound, and lost.
         self.losses = 0
-        #: Channels that ended because a message was forged, or changed on its way.
-        self.bad_signatures = 0
-        #: Bytes that went over channels of this path that have ended.
-        self.sent_bytes_before = 0
-        self.received_bytes_before = 0
+        self.ended = EndedChannels()
         self.retry_at: float | None = None
         #: Since when it has been tried without success; None while it works, and while it is not tried.
         self.broken_since: float | None = None
@@ -208,9 +205,7 @@ class PathKeeper:
                 nursery.cancel_scope.cancel()
         finally:
             self.channel = None
-            self.sent_bytes_before += channel.sent_bytes
-            self.received_bytes_before += channel.received_bytes
-            self.bad_signatures += channel.bad_signatures
+            self.ended.add(channel)
             self._owner.closed(channel)
         if not refused:
             self.losses += since_s < inf

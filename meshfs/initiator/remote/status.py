@@ -25,10 +25,10 @@ def exporter_status(exporter: RemoteExporter, now: float) -> RemoteExporterStatu
             {"disk": disk, "for_s": round(now - since_s, 3)} for disk, since_s in exporter.hung_disks.items()
         ],
         "failures": exporter.failures,
-        "bad_signatures": exporter.bad_signatures,
-        "nonces_repeated": exporter.nonces_repeated,
-        "sent_bytes": exporter.sent_bytes_before + sum(channel.sent_bytes for channel in channels),
-        "received_bytes": exporter.received_bytes_before + sum(channel.received_bytes for channel in channels),
+        "bad_signatures": exporter.ended.bad_signatures,
+        "nonces_repeated": exporter.ended.nonces_repeated,
+        "sent_bytes": exporter.ended.sent_bytes + sum(channel.sent_bytes for channel in channels),
+        "received_bytes": exporter.ended.received_bytes + sum(channel.received_bytes for channel in channels),
         "channels": [_path_status(exporter, keeper, now) for keeper in exporter.keepers],
         "waiting": [
             {
@@ -50,7 +50,7 @@ def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> Pa
     path, channel = keeper.path, keeper.channel
     local = path.local
     down = local is not None and not local.up and channel is None
-    sent_bytes, received_bytes = keeper.sent_bytes_before, keeper.received_bytes_before
+    sent_bytes, received_bytes = keeper.ended.sent_bytes, keeper.ended.received_bytes
     if channel is not None:
         sent_bytes, received_bytes = sent_bytes + channel.sent_bytes, received_bytes + channel.received_bytes
     return {
@@ -70,7 +70,7 @@ def _path_status(exporter: RemoteExporter, keeper: PathKeeper, now: float) -> Pa
         "retry_in_s": _left(keeper.retry_at, now) if keeper.state is PathState.DOWN else None,
         "failures": keeper.failures,
         "losses": keeper.losses,
-        "bad_signatures": keeper.bad_signatures,
+        "bad_signatures": keeper.ended.bad_signatures,
         "sent_bytes": sent_bytes,
         "received_bytes": received_bytes,
         **(_channel_status(channel) if channel else _NO_CHANNEL),

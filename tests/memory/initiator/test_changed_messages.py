@@ -118,7 +118,7 @@ async def test_every_change_is_repeated_and_the_data_is_right(
         await handle.close()
         exporter = pair.exporter.exporter
         assert exporter is not None
-        await until(lambda: bool(pair.session.bad_signatures if replies else exporter.counters["bad_signatures"]))
+        await until(lambda: bool(pair.session.ended.bad_signatures if replies else exporter.counters["bad_signatures"]))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -137,7 +137,9 @@ async def test_sealed_messages_are_repeated_as_well(
         assert bytes(pair.exporter.disk.data[: len(expected)]) == expected
         exporter = pair.exporter.exporter
         assert exporter is not None
-        await until(lambda: (pair.session.bad_signatures if replies else exporter.counters["bad_signatures"]) == 3)
+        await until(
+            lambda: (pair.session.ended.bad_signatures if replies else exporter.counters["bad_signatures"]) == 3
+        )
         assert not exporter.counters["protocol_errors"]
 
 
@@ -188,7 +190,7 @@ async def test_a_changed_message_is_named_on_both_ends(
         await handle.read(0, 512)
         assert "came with a wrong signature" in caplog.text
         assert "broke the protocol" not in caplog.text
-        await until(lambda: bool(pair.session.bad_signatures))
+        await until(lambda: bool(pair.session.ended.bad_signatures))
         status = exporter_status(pair.session, trio.current_time())
         assert status["bad_signatures"] == 1
         assert sum(path["bad_signatures"] for path in status["channels"]) == 1

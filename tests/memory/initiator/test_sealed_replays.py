@@ -135,7 +135,7 @@ async def test_a_reply_put_into_another_channel_is_not_believed(tmp_path: Path, 
         assert second.nonces_repeated == 1
         pair.exporter.disk.release()
         await both_bound(pair, second)
-        assert pair.session.nonces_repeated == 1
+        assert pair.session.ended.nonces_repeated == 1
         assert pair.session.session is session
 
 
