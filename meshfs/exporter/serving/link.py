@@ -5,6 +5,14 @@
                              turn is over; `ConnectionEngine.handle` runs the handlers, which queue I/O
     the turn's end           the disks' I/O starts, and all replies of the turn leave in one call of ``send``
 
+Whether the link may receive is its state (`link_states.py`). Beside the state there is
+
+    Peer.closing    what the connection has to do next, which is the peer's to decide, and which the engine asks for
+    stage           how far the login has come (`admission.py`), in every state
+    watched         whether the reactor watches the transport. A waiting link is still watched until it is called again,
+                    which is rare and saves two system calls per turn
+    received        whether anything came since the last look at an idle connection
+
 The class of a request is unknown until its header was seen, so the link waits as an application. If the request turns
 out to be of the class system and others wait, the engine holds it, and the link waits in its node's system flow.
 Requests of one connection are handled in the order in which they came.
@@ -19,6 +27,8 @@ What was received by then is held, and handled when there is room again. The tas
 """
 
 import logging
+import math
+from typing import Final
 
 import trio
 
@@ -26,6 +36,7 @@ from meshfs import limits
 from meshfs.buffers import Account
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.rules.admission import AdmissionStage
+from meshfs.exporter.rules.link_states import LINK, RECEIVING, LinkEvent, LinkState, after_turn, next_state, when_room
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.serving.engine import ConnectionEngine
 from meshfs.exporter.serving.outlet import Outlet
@@ -38,6 +49,14 @@ from meshfs.smb.connection import PAYLOAD_OFFSETS, Role
 from meshfs.transport.base import Transport
 
 logger = logging.getLogger(__name__)
+
+# Plain names: a member of an enum costs a look-up per turn.
+_READING: Final = LinkState.READING
+_WAITING: Final = LinkState.WAITING
+_PAUSED: Final = LinkState.PAUSED
+_STARVED: Final = LinkState.STARVED
+_TURN: Final = LinkEvent.TURN
+_WAIT: Final = LinkEvent.WAIT
 
 
 class Link:
@@ -53,24 +72,17 @@ class Link:
         self.peer = Peer(exporter, transport.remote, self._inlet)
         self._engine = ConnectionEngine(self.peer)
         self._engine.on_class_change = self._class_changed
-        self.logged_in = False
+        #: How far the login has come.
+        self._stage = AdmissionStage.SILENT
         self._exporter = exporter
         self._transport = transport
         self._fd = transport.fd
         self._reactor = reactor.current()
-        #: Cancelled when nothing more is to be read; its deadline is that of the login.
-        self._reading = trio.CancelScope(deadline=login_until_s)
-        self._stopped = False
-        #: Set when nothing more is read. trio's scope could tell it, too, in 0.5 us.
-        self._reads_no_more = False
-        #: Set when the peer is gone or broke the protocol.
-        self._over = False
-        #: Set while nothing is read until waiting replies are sent, or held requests are handled.
-        self._paused = False
+        self._state = _READING
+        #: The scope is cancelled when the link ends. Its deadline is that of the login.
+        self._until_end = trio.CancelScope(deadline=login_until_s)
         #: Whether the reactor watches the transport for something to receive.
         self._watched = False
-        #: Whether the link waits for a turn to receive.
-        self._waits = False
         self._processor = exporter.processor
         #: The flows in which the link waits before its next request was seen, and after.
         self._newcomers = newcomers
@@ -78,7 +90,6 @@ class Link:
         #: Whether anything came since `_was_idle` was asked.
         self._received = False
         self._memory = exporter.memory
-        self._waits_for_memory = False
         self._outlet = Outlet(self.peer, transport, self._reactor, newcomers, self._sent, self._broken)
         self._progress = Progress(self.peer, self._outlet, self._memory, transport.pending, self._was_idle, self.end)
 
@@ -88,23 +99,29 @@ class Link:
             nursery.start_soon(self._progress.watch)
             self._reactor.add(self._fd, self._readable, on_failure=self.fault)
             self._watched = True
-            with self._reading:
+            if self._state is not _READING:
+                # The link was stopped before its task began.
+                self._watch(False)
+            with self._until_end:
                 await trio.sleep_forever()
-            self._reads_no_more = True
-            self._reactor.remove(self._fd)
-            if self._stopped:
-                await trio.sleep_forever()
-            if not self._over and not self.peer.closing:
-                self._exporter.count("login_timeouts")
-                self.peer.log_warning("closed: no login within %g s", limits.UNAUTHENTICATED_TIMEOUT_S)
+            self._too_late()
             with trio.move_on_after(limits.UNAUTHENTICATED_TIMEOUT_S):
                 await self._outlet.sent_all()
             nursery.cancel_scope.cancel()
 
+    def _too_late(self) -> None:
+        """End the link if its deadline has passed, which is when nobody has logged in."""
+        if self._state is LinkState.ENDING:
+            return
+        if self._state in RECEIVING and not self.peer.closing:
+            self._exporter.count("login_timeouts")
+            self.peer.log_warning("closed: no login within %g s", limits.UNAUTHENTICATED_TIMEOUT_S)
+        self._receive_no_more(LinkEvent.END)
+
     def close(self) -> None:
         """Close the transport, and end what depends on the connection."""
+        self._receive_no_more(LinkEvent.CLOSE)
         self._reactor.forget(self._fd)
-        self._memory.forget(self)
         self._outlet.close()
         try:
             with self._exporter.batches.one():
@@ -118,19 +135,24 @@ class Link:
 
     def end(self) -> None:
         """Close the connection at once, and drop the replies that were not sent."""
-        self._over = True
         self._outlet.discard()
 
     def stop_reading(self) -> None:
         """Read nothing more, and keep the connection open for the replies that are still to come."""
-        self._stopped = True
-        self._end_reading()
+        self._receive_no_more(LinkEvent.STOP)
+        # No request is handled any more, so nobody can log in.
+        self._until_end.deadline = math.inf
 
-    def _end_reading(self) -> None:
-        self._reads_no_more = True
-        self._reactor.remove(self._fd)
-        self._reading.cancel()
+    def _end(self) -> None:
+        """Receive nothing more, and close the connection when the waiting replies were sent."""
+        self._receive_no_more(LinkEvent.END)
+        self._until_end.cancel()
         self._reactor.give_turn()
+
+    def _receive_no_more(self, event: LinkEvent) -> None:
+        self._state = next_state(self._state, event)
+        self._watch(False)
+        self._memory.forget(self)
 
     async def sent_all(self) -> None:
         """Wait until no reply waits to be sent."""
@@ -139,33 +161,36 @@ class Link:
     def _sent(self) -> None:
         """The outlet has sent everything: close a connection that is to be closed, or go on reading."""
         if self.peer.closing:
-            self._end_reading()
-        elif self._paused:
+            self._end()
+        elif self._state is _PAUSED:
             self._resume()
 
     def _broken(self) -> None:
         """The outlet can send nothing any more: end the connection."""
         self.peer.closing = True
         self._reactor.forget(self._fd)
-        self._end_reading()
+        self._end()
 
     def reached(self, stage: AdmissionStage) -> bool:
         """Take the stage of the login that the connection has come to. Returns False where that changes nothing."""
-        logged_in = stage is AdmissionStage.LOGGED_IN
-        if self.logged_in and stage is AdmissionStage.LOGGING_IN:
+        before = self._stage
+        if before is AdmissionStage.LOGGED_IN and stage is AdmissionStage.LOGGING_IN:
             return False
+        self._stage = stage
+        logged_in = stage is AdmissionStage.LOGGED_IN
         # The deadline moves only when a login succeeds or ends, so a failed login gives a stranger no more time.
-        if logged_in != self.logged_in:
-            self.logged_in = logged_in
+        if logged_in != (before is AdmissionStage.LOGGED_IN):
             self._app_flow = self._flow = self._outlet.own_flow = self._flow_of(IoClass.APP)
             now = trio.current_time()
-            self._reading.deadline = float("inf") if logged_in else now + limits.UNAUTHENTICATED_TIMEOUT_S
+            self._until_end.deadline = math.inf if logged_in else now + limits.UNAUTHENTICATED_TIMEOUT_S
         return True
 
     def _flow_of(self, io_class: IoClass) -> ProcessorFlow:
         user = next((session.user for session in self.peer.sessions.values() if session.user), "")
         turns = self._processor.turns
-        return turns.flow(FlowKey(user, io_class)) if self.logged_in and user else self._newcomers
+        return (
+            turns.flow(FlowKey(user, io_class)) if self._stage is AdmissionStage.LOGGED_IN and user else self._newcomers
+        )
 
     def _class_changed(self, system: bool) -> bool:
         self._flow = self._flow_of(IoClass.SYSTEM) if system else self._app_flow
@@ -175,7 +200,7 @@ class Link:
 
     def _readable(self) -> None:
         """The reactor calls this when the transport has something."""
-        if self._waits:
+        if self._state is _WAITING:
             # The link waits for its turn already, and would be called again in every round until then.
             self._watch(False)
         elif self._reactor.is_only and self._processor.is_idle:
@@ -185,7 +210,7 @@ class Link:
             self._wait(self._app_flow)
 
     def _wait(self, flow: ProcessorFlow) -> None:
-        self._waits = True
+        self._state = LINK[self._state][_WAIT]
         self._processor.ready(self, flow)
 
     def _watch(self, wanted: bool) -> None:
@@ -199,37 +224,32 @@ class Link:
 
     def step(self, until_s: float) -> ProcessorFlow | None:
         """Work in the link's turn. Returns the flow in which the rest of the work waits, if some is left."""
-        self._waits = False
-        self._received = True
-        if self._reads_no_more or self.peer.closed:
+        state = self._state = LINK[self._state][_TURN]
+        if state is not _READING:
             return None
+        self._received = True
         try:
             more = self._work(until_s)
         except RemoteProtocolError as error:
             self._exporter.count(error.counter)
             self.peer.log_warning("closed: %s", error)
-            self._lost()
+            self._end()
             return None
         except Exception:
             # An error of ours must not end the other connections.
             self._exporter.count("internal_errors")
             logger.exception("%s: closed after an internal error", self.peer.remote)
-            self._lost()
+            self._end()
             return None
         return self._rest(more)
 
-    def _lost(self) -> None:
-        self._over = True
-        self._end_reading()
-
     def _rest(self, more: bool) -> ProcessorFlow | None:
         """Return the flow in which the link waits for its next turn, if it does. ``more`` is the result of `_work`."""
-        peer = self.peer
-        if self._over or peer.closing:
+        state, peer, engine = self._state, self.peer, self._engine
+        if peer.closing or (state is not _READING and state is not _STARVED):
             # What still comes is not read, and would have the reactor call again and again until the connection closes.
             self._watch(False)
             return None
-        outlet, engine = self._outlet, self._engine
         held = engine.held
         if not held:
             self._transport.expect(self._inlet.missing_bytes)
@@ -237,20 +257,21 @@ class Link:
                 # The next request counts as an application's until its header was seen.
                 engine.system = False
                 self._flow = self._app_flow
-        full = outlet.waiting is not None and (outlet.unsent_bytes() > self._unsent_max_bytes() or outlet.has_many)
-        if full or self._waits_for_memory or (held and engine.is_full):
-            self._watch(False)
-            self._paused = True
-            self._resume()
-            return None
-        if held:
-            self._waits = True
-            return self._flow
-        if more:
-            self._waits = True
-            return self._app_flow
+        full = False
+        if (outlet := self._outlet).waiting is not None:
+            full = outlet.unsent_bytes() > self._unsent_max_bytes() or outlet.has_many
+        if full or held or more or state is _STARVED:
+            return self._wait_or_pause(full or (bool(held) and engine.is_full))
         if not self._watched:
             self._watch(True)
+        return None
+
+    def _wait_or_pause(self, full: bool) -> ProcessorFlow | None:
+        event = after_turn(self._state, full=full)
+        self._state = next_state(self._state, event)
+        if event is _WAIT:
+            return self._flow if self._engine.held else self._app_flow
+        self._watch(False)
         return None
 
     def _work(self, until_s: float) -> bool:
@@ -274,7 +295,7 @@ class Link:
                 return False
             except OSError as error:
                 logger.debug("%s: %s", peer.remote, error)
-                self._lost()
+                self._end()
                 return False
             engine.handle(frames)
             if inlet.is_drained:
@@ -285,20 +306,19 @@ class Link:
 
     def _resume(self) -> None:
         """Go on with held requests, or read again, if nothing stands against it any more."""
-        if not self._paused or self._outlet.waiting is not None or self._reads_no_more or self.peer.closed:
-            return
-        if self._waits_for_memory:
-            return
-        if not self._engine.held:
-            self._paused = False
+        engine = self._engine
+        sending, held = self._outlet.waiting is not None, bool(engine.held)
+        event = when_room(self._state, sending=sending, held=held, has_room=engine.has_room)
+        if event is LinkEvent.RESUME:
+            self._state = next_state(self._state, event)
             self._watch(True)
-        elif self._engine.has_room:
-            self._paused = False
-            if not self._waits:
-                self._wait(self._flow)
+        elif event is _WAIT:
+            self._wait(self._flow)
 
     def _unsent_max_bytes(self) -> int:
-        return limits.SEND_QUEUE_MAX_BYTES if self.logged_in else limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES
+        if self._stage is AdmissionStage.LOGGED_IN:
+            return limits.SEND_QUEUE_MAX_BYTES
+        return limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES
 
     # --- memory ------------------------------------------------------------------------
 
@@ -317,17 +337,16 @@ class Link:
             return False
         if self._inlet.holds_large:
             return False
-        self._waits_for_memory = True
+        self._state = next_state(self._state, LinkEvent.LACK)
         self._memory.wait(self)
         return True
 
     def room_again(self) -> None:
         """Go on reading: the node may take more memory."""
-        self._waits_for_memory = False
-        if not self.peer.closed:
-            self._resume()
+        self._state = next_state(self._state, LinkEvent.ROOM)
+        self._resume()
 
     def _was_idle(self) -> bool:
         """Return whether nothing came since this was last asked, and nothing waits for its turn."""
         received, self._received = self._received, False
-        return not received and not self._waits and not self._engine.held
+        return not received and self._state is not _WAITING and not self._engine.held

@@ -54,6 +54,43 @@ async def test_nothing_follows_a_frame_that_was_cut(tmp_path):
         client.socket.close()
 
 
+async def test_a_stopped_connection_that_breaks_is_closed(tmp_path):
+    """While the exporter stops, a broken connection does not stay until the exporter has ended."""
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
+    async with serving(server, path) as listener:
+        client, _ = await has_full_socket(server, path)
+        with await in_thread(client_of, path) as other:
+            links = set(listener._links)
+            listener.stop()
+            await in_thread(client.socket.close)
+            await until(lambda: len(server.peers) == 1)
+            assert len(links - listener._links) == 1
+            await until(lambda: server.processor.is_idle)
+            assert len(server.peers) == 1, "the other connection stays open"
+            with contextlib.suppress(OSError):
+                other.socket.shutdown(2)
+            await trio.sleep(0.05)
+            assert len(server.peers) == 1, "nothing more is received"
+
+
+async def test_a_connection_that_is_stopped_before_it_is_served_is_never_received_from(tmp_path, monkeypatch):
+    path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
+    begin = listener_module.Listener._begin
+
+    def begin_and_stop(this, guest):
+        begin(this, guest)
+        this.stop()
+
+    monkeypatch.setattr(listener_module.Listener, "_begin", begin_and_stop)
+    async with serving(server, path):
+        with SocketInitiator(str(path)) as client:
+            await in_thread(client.deliver, b"\0\0\0\1x")
+            await until(lambda: server.peers)
+            await trio.sleep(0.05)
+            (peer,) = server.peers
+            assert not peer.closing, "what it sent would break the protocol"
+
+
 async def test_a_peer_that_sends_on_while_its_last_replies_leave_costs_nothing(tmp_path, monkeypatch):
     """After a forged message its connection is not read from, though it stays until what was answered has left."""
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
