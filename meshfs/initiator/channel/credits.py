@@ -2,58 +2,56 @@
 
 One connection carries the requests of all disks of an exporter, in both classes, on one pool of credits (512 of
 64 KiB). First come, first served would let one hung disk, or a flood of system I/O, hold all credits. So every disk
-has a `Lane` in each class, and a lane may start a request only while
+has a `Lane` in each class. A lane may start a request only while
 
     held + charge <= share * (free - charge - kept)      or it holds nothing, and charge <= free
 
     held   credits of the lane's requests in flight
-    free   credits that nobody has
+    free   credits that no request uses
     kept   WINDOW_FIRST_CREDITS of the free ones, for lanes that hold nothing
 
 The threshold is dynamic (A. K. Choudhury, E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
 Switches", IEEE/ACM Transactions on Networking 6(2), 1998): it falls as the pool empties. With n lanes that take what
-they can, each comes to rest at held = share * f, where free = f + kept and f = (C - kept) / (1 + n * share). For
-C = 511 (one credit is kept for probes) and the shares of limits.py that gives:
+they can, each settles at held = share * f, where free = f + kept and f = (C - kept) / (1 + n * share). For C = 511 (one
+credit is kept for probes) and the shares of limits.py this gives:
 
     lanes          1        2        4        8        25
     app (4)     357|153  198|113  105|90    54|77     17|68     held by each | left free
     system (1/2) 149|362  111|287   74|213   44|153    16|97
 
 So one busy disk has 22 requests of 1 MiB in flight (9 in class system), and a flood of system I/O leaves 15 of them to
-an application's lane. Hung disks give nothing back. Those that hang one after the other are counted otherwise: each
-takes its share of what the one before left. Six hung disks that were asked for 32 requests of 1 MiB each still leave
-room for one request of the seventh disk, and for more than one if they are small.
+an application's lane. Hung disks return no credits. If disks hang one after the other, each holds its share of what the
+one before left. After six hung disks with 32 requests of 1 MiB each, there is still room for one such request of the
+seventh disk, and for several small ones.
 
-If requests queue on the way to the exporter or back, a class gets less room than that (`ChannelCredits.room`; delay.py
-says when). Then ``kept`` grows, for that class alone, by what is taken from it, and the thresholds of its lanes fall.
+If requests queue on the way to the exporter or back, a class gets less room than this (`ChannelCredits.room`; delay.py
+says when). Then ``kept`` grows for this class alone, and the thresholds of its lanes fall.
 
-Credits come back with the reply and never earlier, even if the caller gave up. If the peer grants few credits in all
-(no more than ``kept``), each lane gets one request at a time.
+Credits come back with the reply and never earlier, even if the caller gave up. If the exporter grants few credits in
+all (no more than ``kept``), each lane gets one request at a time.
 
 Requests that wait go in this order:
 
     1. requests of no disk (`ChannelCredits.control`): opens, closes, lists of disks
-    2. lanes of class app before lanes of class system. But after a charge granted to app while system waits, system
-       has its turn; after a charge of system's, app has four. So one fifth of the credits granted to waiting requests
-       is system's
-    3. among the lanes of a class the one that was granted the fewest credits, as in start-time fair queueing
-       (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996): the turns go by credits and not by requests
-    4. within a lane in the order of their arrival
+    2. lanes of class app before lanes of class system. If both classes wait, system gets one fifth of the granted
+       credits: after app was granted some, it is system's turn, and then app is granted four times as much
+    3. among the lanes of a class, the lane that was granted the fewest credits, as in start-time fair queueing
+       (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996). So lanes are equal in credits and not in requests
+    4. within a lane, in the order of their arrival
 
-A lane that has reached its own threshold does not block other lanes. A request that waits for credits (a lane's first
-one, or one of no disk, with free < charge) does block requests of lower rank: small requests would otherwise take every
-credit that comes back. The window is ``short`` then. If even that gives too few credits, because requests that never
-end hold the rest, the request is passed over until there are more (`ChannelCredits.tick`). It then waits, alone, until
-its deadline.
+A lane that has reached its own threshold does not block other lanes. A request for which there are too few credits
+(the first one of a lane, or one of no disk, with free < charge) does block requests of lower rank. Small requests would
+otherwise take every credit that comes back. The window is ``short`` then. If requests that never end hold too many
+credits for this request, it is passed over until there are more (`ChannelCredits.tick`), and waits until its deadline.
 
-Not decided here. FUSE's limits are the mount's, and come before any window. limits.FUSE_BACKGROUND_MAX asynchronous
-requests (readahead, libaio, io_uring) of all disks and classes are with meshfs. The kernel queues the rest, first come,
-first served, and knows nothing of their class. So a deeper flood of asynchronous system I/O delays the asynchronous
-application I/O of the same mount in the kernel; a mount of its own for system I/O (`-o class=system`) has limits of its
-own. Synchronous requests are not counted there and find at least FUSE_WORKERS_MAX - FUSE_BACKGROUND_MAX workers. More
-threads of system I/O than that, each in a read of its own, take them all. And requests that were started leave in their
-order: an application's read goes behind the writes that are in the socket already, which the share and the room of
-their class bound.
+Not decided here. The limits of FUSE belong to the mount, and apply before any window. meshfs takes at most
+limits.FUSE_BACKGROUND_MAX asynchronous requests (readahead, libaio, io_uring) of all disks and classes. The kernel
+queues the rest, first come, first served, without regard to their class. So a deeper flood of asynchronous system I/O
+delays the asynchronous application I/O of the same mount in the kernel. A second mount for system I/O
+(`-o class=system`) has its own limits. Synchronous requests are not counted there, and find at least
+FUSE_WORKERS_MAX - FUSE_BACKGROUND_MAX workers. More threads of system I/O than that, each in a read of its own, occupy
+all workers. And requests that were started are sent in their order: a read of an application follows the writes that
+are already in the socket. The share and the room of their class bound those writes.
 """
 
 from collections import deque
@@ -69,15 +67,15 @@ _SHARES: Final = {
     IoClass.APP: limits.WINDOW_APP_SHARE,
     IoClass.SYSTEM: limits.WINDOW_SYSTEM_SHARE,
 }
-# So large a share that only the number of credits limits a lane.
+# A share so large that only the number of credits limits a lane.
 _ALL: Final = 1e9
-# Kept to probe the exporter with while slow I/O uses every other credit.
+# Kept for probes of the exporter while slow I/O uses every other credit.
 _PROBE_CREDITS: Final = 1
 _KEPT: Final = _PROBE_CREDITS + limits.WINDOW_FIRST_CREDITS
 
 
 class CreditWaiter(Protocol):
-    """A request that may have to wait, as the window sees it."""
+    """A request that may have to wait for credits, as the window sees it."""
 
     charge: int
 
@@ -90,14 +88,14 @@ W = TypeVar("W", bound=CreditWaiter)
 
 
 class ClassRoom:
-    """What the lanes of one class on one channel have in common."""
+    """Holds what the lanes of one class on one channel have in common."""
 
     __slots__ = ("kept", "used")
 
     def __init__(self) -> None:
-        #: Credits that a lane of the class leaves alone while it has something in flight.
+        #: Credits that a lane of the class does not use while it has something in flight.
         self.kept: float = _KEPT
-        #: Set by each request that comes; reset by `ChannelCredits.app_used`.
+        #: Set by each new request, and reset by `ChannelCredits.app_used`.
         self.used = False
 
 
@@ -118,7 +116,7 @@ class Lane:
 
 
 class _Class:
-    """The lanes of one class that have requests waiting, and the virtual time by which their turns go."""
+    """Holds the lanes of one class that have requests waiting, and the virtual time that orders their turns."""
 
     __slots__ = ("lanes", "now", "room")
 
@@ -128,26 +126,26 @@ class _Class:
         self.room = ClassRoom()
 
     def add(self, lane: Lane) -> None:
-        """A lane has a request waiting, and had none before."""
+        """Add a lane that has its first waiting request."""
         lane.tag = max(lane.tag, self.now)
         self.lanes.append(lane)
 
     def next_lane(self, free: int, reachable: float) -> Lane | None:
-        """The lane whose turn it is, among those that are under their threshold."""
+        """Return the lane whose turn it is among those under their threshold, or None if all are over it."""
         found = None
         for lane in self.lanes:
             charge = lane.waiting[0].charge
             if charge > reachable:
                 continue
             if lane.held and lane.held + charge > lane.share * (free + _PROBE_CREDITS - charge - self.room.kept):
-                # A lane over its threshold saves nothing up for later.
+                # A lane over its threshold collects no claim to later turns.
                 lane.tag = max(lane.tag, self.now)
             elif found is None or lane.tag < found.tag:
                 found = lane
         return found
 
     def granted(self, lane: Lane, charge: int) -> None:
-        """A waiting lane was granted ``charge`` credits."""
+        """Count the ``charge`` that a waiting lane was granted."""
         self.now = lane.tag
         lane.tag += charge
 
@@ -155,7 +153,7 @@ class _Class:
 class ChannelCredits(Generic[W]):
     """The credits of one channel, and the requests that wait for some.
 
-    A request's charge is counted in its lane's ``held`` from its start; the channel takes it off at its end.
+    The charge of a request is counted in its lane's ``held`` from its start. The channel subtracts it at its end.
     """
 
     __slots__ = (
@@ -172,7 +170,7 @@ class ChannelCredits(Generic[W]):
     )
 
     def __init__(self, credits: CreditAccount, left: Callable[[W], None] = lambda waiter: None) -> None:
-        """``left`` is called with every waiter that is forgotten because its caller is gone."""
+        """``left`` is called with every request that is forgotten because its caller gave up."""
         self._credits = credits
         self._left = left
         #: The lane of requests that belong to no disk.
@@ -180,36 +178,36 @@ class ChannelCredits(Generic[W]):
         self.control.share = _ALL
         #: How many requests wait.
         self.waiting = 0
-        #: A request waits for credits to come together: no other may start without asking for its turn.
+        #: Set while a request has its turn and too few credits are free. Then no new request starts before its turn.
         self.short = False
         self._app = _Class()
         self._system = _Class()
-        # Above 0 it is system's turn.
+        # If it is above 0, the turn is system's.
         self._balance = 0
-        # As things are, no more credits than these come together; and those that were available at the last tick.
+        # The most credits that can become free together as things are, and those that were free at the last tick.
         self._reachable = inf
         self._seen = -1
 
     def lane(self, io_class: IoClass) -> Lane:
-        """A new lane, for one disk."""
+        """Return a new lane, for one disk in this class."""
         return Lane(io_class, self._of(io_class).room)
 
     def room(self, io_class: IoClass, credits: float, in_flight: int) -> None:
-        """From now on the lanes of the class share no more than ``credits``; ``in_flight`` credits are in use.
+        """Let the lanes of the class use no more than ``credits`` together from now on; ``in_flight`` are in use now.
 
-        The peer may grant fewer credits in all than CREDITS_MAX, so that the kept ones are counted from what there is.
-        Call `next` afterwards: with more room the turn of a waiting request may have come.
+        The exporter may grant fewer credits in all than CREDITS_MAX, so ``kept`` is derived from what there is. Call
+        `next` afterwards, because a waiting request may now have its turn.
         """
         self._of(io_class).room.kept = max(self._credits.available + in_flight - credits, _KEPT)
 
     def app_used(self) -> bool:
-        """Return whether a request of an application came since this was asked last."""
+        """Return whether a request of class app came since the last call."""
         room = self._app.room
         used, room.used = room.used, False
         return used
 
     def start(self, lane: Lane, charge: int) -> int | None:
-        """The message id for a request that may go at once; None for one that has to `wait`."""
+        """Return the message id for a request that may start at once. None for a request that has to `wait`."""
         credits = self._credits
         held = lane.held + charge
         of_class = lane.of_class
@@ -220,7 +218,7 @@ class ChannelCredits(Generic[W]):
         return credits.take(charge)
 
     def wait(self, lane: Lane, waiter: W) -> None:
-        """Queue a request. Call `next` afterwards: it may be the turn of this one at once."""
+        """Queue a request. Call `next` afterwards, because this request may have its turn at once."""
         lane.of_class.used = True
         if not lane.waiting and lane is not self.control:
             self._of(lane.io_class).add(lane)
@@ -228,7 +226,7 @@ class ChannelCredits(Generic[W]):
         self.waiting += 1
 
     def next(self, *, idle: bool) -> tuple[W, int] | None:
-        """The request that goes now, and its message id; None when none may.
+        """Return the request that starts now, and its message id. None if no waiting request may start.
 
         If the channel is ``idle`` (nothing is in flight), no reply would bring credits. Then the credit for probes may
         be used as well.
@@ -258,10 +256,10 @@ class ChannelCredits(Generic[W]):
         return None
 
     def tick(self) -> None:
-        """Time has passed: forget the requests whose caller is gone, and find out whether credits still come.
+        """Forget the requests whose caller gave up, and find out whether credits still come back.
 
-        If none came between two calls, no more will come together. Calls have to be so far apart that a disk that is
-        alive ends a request in between. Call `next` afterwards.
+        If none came back between two calls, the free credits will not become more. The time between two calls has to be
+        so long that a disk that works ends a request meanwhile. Call `next` afterwards.
         """
         available = self._credits.available
         if self.short and available == self._seen:
@@ -277,7 +275,7 @@ class ChannelCredits(Generic[W]):
                     self._left(waiter)
 
     def waiters(self) -> list[W]:
-        """All requests that wait, in no order."""
+        """Return all requests that wait, in no order."""
         return [waiter for lane in self._lanes() for waiter in lane.waiting]
 
     def clear(self) -> None:
@@ -304,12 +302,12 @@ class ChannelCredits(Generic[W]):
         return first.next_lane(free, reachable) or second.next_lane(free, reachable)
 
     def _count(self, lane: Lane, charge: int) -> None:
-        """Count the ``charge`` that a waiting lane was granted, and whose turn is next."""
+        """Count the ``charge`` that a waiting lane was granted, and settle which class has the next turn."""
         lane.held += charge
         if lane is self.control:
             return
         self._of(lane.io_class).granted(lane, charge)
-        # The balance is bounded both ways: a class saves nothing up while it wants nothing or may have nothing.
+        # The balance is bounded both ways, so that a class that wants nothing collects no claim to later turns.
         if lane.io_class is IoClass.SYSTEM:
             if self._app.lanes:
                 self._balance = max(self._balance, 0) - limits.WINDOW_APP_TURNS * charge

@@ -1,9 +1,9 @@
-"""What is wrong with a reply that the channel refuses: was it forged, or is it the exporter's own mistake? Pure.
+"""What is wrong with a reply that the channel refuses: was it forged, or did the exporter make a mistake? Pure.
 
-A wrong signature has three causes. Something between the two nodes changed the message, or somebody else made it, or
-the exporter does not have the session any more, and so has no key. In the third case it answers with
-USER_SESSION_DELETED, says that the reply is signed, and leaves the signature zero. The first two cases are told apart
-from every mistake of an exporter, and counted: an honest network has none of them.
+A wrong signature has three causes. Something between the two nodes changed the message, or somebody else sent it, or
+the exporter no longer has the session and its key. In the third case the exporter answers USER_SESSION_DELETED, marks
+the reply as signed, and leaves the signature zero. The first two cases get an error type of their own and are counted,
+because an honest network has none of them.
 """
 
 from typing import Final
@@ -17,7 +17,7 @@ _NO_SIGNATURE: Final = bytes(16)
 
 
 def what_is_wrong(message: Message, mistake: str) -> RemoteProtocolError:
-    """The error to end a channel with; ``mistake`` says what is wrong if the signature is right."""
+    """Return the error to end a channel with. ``mistake`` says what is wrong if the signature is right."""
     if message.protection != Protection.BAD:
         return RemoteProtocolError(mistake)
     if message.status == _SESSION_DELETED and bytes(message.view[48:64]) == _NO_SIGNATURE:

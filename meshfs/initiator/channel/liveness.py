@@ -1,7 +1,8 @@
 """Whether the exporter still answers on a channel: signs of life are collected, and silence is judged once a tick.
 
 A sign of life is a whole message, queued data that the exporter's kernel took, or enough bytes of a message under way.
-Silence (silence.py) is judged beside the session's other channels, as one exporter process answers on all of them.
+silence.py has the rules. They compare the channel with the session's other channels, because one exporter process
+answers on all of them.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,15 +22,15 @@ _PROGRESS_MIN_BYTES: Final = limits.CHANNEL_PROGRESS_MIN_BYTES
 class Sibling(Protocol):
     """The liveness of another channel of the session."""
 
-    #: When the exporter was last known to be heard on that channel.
+    #: The time of the last sign of life on that channel.
     heard_s: float
 
     def ask(self) -> None:
-        """Probe, unless the last probe has no answer yet."""
+        """Probe, unless a probe is under way."""
 
 
 class Liveness:
-    """The liveness of one channel; ``look`` once a tick."""
+    """The liveness of one channel. Call `look` once a tick."""
 
     def __init__(
         self,
@@ -43,8 +44,8 @@ class Liveness:
         fail: Callable[[str, float], None],
         now: float,
     ) -> None:
-        """``fail`` ends the channel; its arguments say why, and when the exporter was last known to be there."""
-        #: When the exporter was last known to be heard on this channel; to a tick.
+        """``now`` counts as a sign of life. ``fail`` ends the channel, and takes a reason and the last sign of life."""
+        #: The time of the last sign of life on this channel, as found at a tick.
         self.heard_s = now
         self._transport = transport
         self._inbox = inbox
@@ -53,26 +54,29 @@ class Liveness:
         self._probe = probe
         self._silence = silence
         self._fail = fail
-        #: When the exporter was heard by other means than a channel of the session.
+        #: When the exporter answered on a connection outside the session. None if it never did.
         self._exporter_heard_s: float | None = None
         self._siblings: Callable[[], Iterable[Sibling]] = _none
-        #: Bytes that had come, received or not, at the last sign of life.
+        #: The bytes that had arrived by the last sign of life, both received ones and those still in the socket.
         self._came_bytes = 0
 
     def configure(self, dead_after_s: float, silence_max_s: float) -> None:
-        """Set other bounds from now on, also for a silence that has begun."""
+        """Use other bounds from now on. They also apply to a silence that has begun."""
         self._silence.dead_after_s, self._silence.max_s = dead_after_s, silence_max_s
 
     def join(self, siblings: Callable[[], Iterable[Sibling]]) -> None:
-        """From now on judge silence beside ``siblings``, which gives the session's other channels."""
+        """Compare this channel from now on with ``siblings``, which gives the session's other channels."""
         self._siblings = siblings
 
     def exporter_heard(self, now: float) -> None:
-        """The exporter was heard by other means than a channel of the session: it lives, and this channel may not."""
+        """Note that the exporter answered on a connection outside the session: it lives, and this channel may not."""
         self._exporter_heard_s = now
 
     def look(self, now: float, *, overdue: bool) -> None:
-        """Probe a silent exporter, or end the channel; ``overdue``: a request's deadline passed since the last look."""
+        """Probe a silent exporter, or end the channel.
+
+        ``overdue`` says that the deadline of a request has passed since the last look.
+        """
         silence = self._silence
         silence.overdue = silence.overdue or overdue
         verdict = silence.look(
@@ -82,7 +86,7 @@ class Liveness:
             siblings_heard_s=self._siblings_heard_s(),
         )
         if not self._requests.frames.logged_in:
-            # A login has a timeout of its own.
+            # A login has its own timeout (joining.py).
             return
         if verdict is Verdict.GIVE_UP:
             silent_s = silence.seconds(now)
@@ -92,15 +96,15 @@ class Liveness:
             self._probe_siblings()
 
     def ask(self) -> None:
-        """Probe, unless the last probe has no answer yet."""
+        """Probe, unless a probe is under way."""
         if not self._probe.is_under_way:
             self._probe.send()
 
     def take_signs_of_life(self, now: float) -> bool:
-        """Return whether the exporter was heard since this was asked last."""
-        # Nothing of a large message that comes slowly is received until much of it is there (transport.expect). A few
-        # bytes of a message are no sign of life: if its length was changed on its way, the message takes in the answers
-        # to our probes and never comes to its end.
+        """Return whether there was a sign of life since the last call."""
+        # A large message that arrives slowly stays in the socket until much of it is there (Transport.expect), so bytes
+        # in the socket count as well. A few bytes are no sign of life: if the length of a message was changed on its
+        # way, the answers to our probes are taken for its data, and the message never ends.
         inbox, outbox = self._inbox, self._outbox
         came_bytes = inbox.received_bytes + self._transport.pending()
         heard = inbox.heard or outbox.progress or came_bytes - self._came_bytes >= _PROGRESS_MIN_BYTES
@@ -111,16 +115,16 @@ class Liveness:
         return heard
 
     def _siblings_heard_s(self) -> float | None:
-        """When the exporter was last heard otherwise than on this channel; None if there is no other way."""
+        """Return the last sign of life of the exporter other than on this channel, None if there is no other way."""
         heard_s = [sibling.heard_s for sibling in self._siblings()]
         if self._exporter_heard_s is not None:
             heard_s.append(self._exporter_heard_s)
         return max(heard_s, default=None)
 
     def _probe_siblings(self) -> None:
-        """Ask all other channels too: is it the exporter that is silent, or only this channel?
+        """Probe all other channels too, to find out whether the exporter is silent or only this channel.
 
-        What they heard before does not tell, and one that was just busy may have nothing more to hear.
+        Signs of life from before this probe do not answer that, and a channel that is idle now gets none by itself.
         """
         for sibling in self._siblings():
             sibling.ask()

@@ -5,11 +5,11 @@ A session that has several channels chooses between them by their loads (session
     outstanding   the bytes of the READs and WRITEs that were started and have no answer yet
     rate          the bytes per second that the channel moved while something was outstanding
 
-While something is outstanding, the channel's time is busy time. The bytes that it moved in its busy time give one
-sample of the rate, once they are `_SAMPLE_BYTES` or the last sample is `_SAMPLE_AGE_S` old. The rate is a moving mean
-of the samples. Before the first sample it is what the interfaces promise.
+The time during which something is outstanding is busy time. The bytes that the channel moved in its busy time give one
+sample of the rate, as soon as they are `_SAMPLE_BYTES` or the last sample is `_SAMPLE_AGE_S` old. The rate is a moving
+mean of the samples. Before the first sample, the rate is the one that the interfaces promise.
 
-A request of a few KiB costs the path time rather than bytes, so that each request counts for `REQUEST_BYTES` more.
+A request of a few KiB costs the path more time than its bytes say. So each request counts for `REQUEST_BYTES` more.
 """
 
 from typing import Final
@@ -19,20 +19,20 @@ _SAMPLE_AGE_S: Final = 1.0
 REQUEST_BYTES: Final = 16 << 10
 #: The weight of one sample in the mean.
 _MEAN: Final = 0.25
-#: Why this is a half is told in session/balance.py.
+#: session/balance.py says why the exponent is a half.
 _PULL: Final = 0.5
-#: A rate that was measured longer ago than this is old, and worth a try.
+#: A rate that was measured longer ago than this is old, and is measured again when the channel is idle.
 _STALE_S: Final = 2.0
-#: Longer than any request takes: a channel that is known to work goes before one that was never measured.
+#: Longer than any request takes, so that a channel whose rate is known is preferred to one that was never measured.
 UNMEASURED_S: Final = 1e6
-#: The rate before anything was measured, where the drivers promise nothing: 1 Gbit/s.
+#: The rate before the first measurement, if the drivers promise none: 1 Gbit/s.
 RATE_UNKNOWN_BYTES_S: Final = 125e6
-#: The time over which the throughput for people is averaged.
+#: The time over which the throughput in the status documents is averaged.
 _THROUGHPUT_S: Final = 2.0
 
 
 class Load:
-    """The load of one channel, which calls ``begin`` and ``end`` (or ``drop``) for every READ and WRITE."""
+    """The load of one channel. The channel calls ``begin`` and ``end`` (or ``drop``) for every READ and WRITE."""
 
     __slots__ = (
         "_busy_s",
@@ -50,14 +50,14 @@ class Load:
         self.restart(now, rate_bytes_s)
 
     def restart(self, now: float, rate_bytes_s: float) -> None:
-        """Forget everything: from now on nothing is outstanding, and the rate is what the interfaces promise."""
+        """Forget everything. Nothing is outstanding then, and the rate is the one that the interfaces promise."""
         self.outstanding_bytes = 0
-        #: Bytes per second: the mean of the samples if ``measured``, else what the interfaces promise.
+        #: Bytes per second: the mean of the samples if ``measured`` is set, else what the interfaces promise.
         self.rate_bytes_s = rate_bytes_s
-        #: The share of a deep queue that the channel gets, beside the ``pull`` of the others.
+        #: The channel's part of a deep queue, relative to the ``pull`` of the other channels.
         self.pull: float = rate_bytes_s**_PULL
         self.measured = False
-        #: When the rate was measured last.
+        #: The time of the last sample.
         self.sampled_s = now
         self._moved_bytes = 0
         self._busy_s = 0.0
@@ -65,13 +65,13 @@ class Load:
         self._samples = 0
 
     def begin(self, size: int, now: float) -> None:
-        """A request of ``size`` bytes was started."""
+        """Count a request of ``size`` bytes that was started."""
         if not self.outstanding_bytes:
             self._mark_s = now
         self.outstanding_bytes += size + REQUEST_BYTES
 
     def end(self, size: int, now: float) -> None:
-        """A request that was begun has its answer."""
+        """Count the answer to a request of ``size`` bytes."""
         self.outstanding_bytes -= size + REQUEST_BYTES
         self._busy_s += now - self._mark_s
         self._mark_s = now
@@ -80,12 +80,13 @@ class Load:
             self._sample(now)
 
     def drop(self, size: int) -> None:
-        """A request that was begun will not be sent after all."""
+        """Take back a request of ``size`` bytes that will not be sent after all."""
         self.outstanding_bytes -= size + REQUEST_BYTES
 
     def _sample(self, now: float) -> None:
         if self._busy_s > 0:
-            # Samples from long ago say little, and the first answers of a path are its slowest.
+            # After a pause, the mean starts with this sample. Old samples say little, and the first answers of a path
+            # are its slowest, so the early samples have a larger weight.
             self._samples = 1 if now - self.sampled_s >= _STALE_S else self._samples + 1
             rate = self._moved_bytes / self._busy_s
             self.rate_bytes_s += (rate - self.rate_bytes_s) * max(_MEAN, 1 / self._samples)
@@ -94,12 +95,12 @@ class Load:
         self._moved_bytes, self._busy_s, self.sampled_s = 0, 0.0, now
 
     def seconds(self, size: int) -> float:
-        """Return how long the channel would take to be done with all that is outstanding and ``size`` bytes more."""
+        """Return how long the channel would need for all that is outstanding and ``size`` bytes more."""
         seconds = (self.outstanding_bytes + size + REQUEST_BYTES) / self.rate_bytes_s
         return seconds if self.measured else seconds + UNMEASURED_S
 
     def queue(self, size: int) -> float:
-        """How long the channel's queue is with ``size`` bytes more; a number to compare with other channels' only."""
+        """Return the length of the channel's queue with ``size`` bytes more, in a unit that only compares channels."""
         queue = (self.outstanding_bytes + size + REQUEST_BYTES) / self.pull
         return queue if self.measured else queue + UNMEASURED_S
 
@@ -109,7 +110,7 @@ class Load:
 
 
 class Throughput:
-    """The bytes per second that a channel moves each way, for people: a mean of the last seconds."""
+    """The bytes per second that a channel moves each way, as a mean of the last seconds, for the status documents."""
 
     __slots__ = ("_at_s", "_received", "_sent", "received_bytes_s", "sent_bytes_s")
 

@@ -1,18 +1,19 @@
 """The requests of one channel that have no answer yet (MS-SMB2 calls the table Connection.OutstandingRequests).
 
-The hot path. A request costs its caller one park and one wake-up, nothing else:
+The hot path. A request costs its caller one park and one wake-up, and nothing else:
 
-    start_read, start_write   ask the window for credits, pack, sign, enter the slot into the table, send;
-                              the caller parks on the slot
-    handle                    a reply is checked against its slot, and its result is handed to the caller
-    expire                    ends the waits whose deadline passed, once a tick; no request has a timer of its own
+    start_read, start_write   ask for credits, pack and sign the frame, enter the slot into the table, and send;
+                              the caller then awaits the slot, which parks it
+    handle                    checks a reply against its slot, and gives the result to the caller
+    expire                    ends the waits whose deadline has passed, once a tick; no request has a timer of its own
 
-Message ids go out in their order: between taking an id and sending its frame nothing yields. If the disk may have no
-more credits now (credits.py), the caller parks all the same, and whoever brings the credits sends the request.
+Frames leave in the order of their message ids, because nothing yields between taking an id and sending its frame. If
+the disk may use no more credits now (credits.py), the caller parks as well. The reply that brings the credits back then
+sends the request (`pump`).
 
-What the exporter sends is checked here against what was asked. A reply that was never asked for, that is protected
-less than agreed, or whose lengths cannot be right, ends the channel. So does a reply with a wrong signature or seal,
-which is told apart (forged.py): such a reply was changed on its way.
+Every reply is checked against its request. A reply that was never asked for, that is protected less than agreed, or
+whose lengths cannot be right, ends the channel. A reply with a wrong signature or seal ends it too, with an error of
+its own (forged.py), because such a reply was changed on its way.
 """
 
 import errno
@@ -55,7 +56,10 @@ _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
 
 
 class OutstandingRequests:
-    """The table of requests in flight, the window of those that wait for credits, and what starts and ends both."""
+    """Starts the requests of one channel and ends them.
+
+    ``slots`` is the table of the requests in flight. ``window`` has those that wait for credits.
+    """
 
     def __init__(
         self, connection: Connection, send: Callable[[Parts], None], lend: Callable[[Buffer], None], now: float
@@ -65,10 +69,10 @@ class OutstandingRequests:
         self.window: ChannelCredits[Slot] = ChannelCredits(self.credits, self._left)
         #: The requests in flight, by message id.
         self.slots: dict[int, Slot] = {}
-        #: How busy the channel is, and how fast; kept while ``measured``.
+        #: How busy the channel is, and how fast. It is kept only while ``measured`` is set.
         self.load = Load(now)
         self.measured = False
-        #: Why nothing can be sent any more, when all callers have been told; empty until then.
+        #: Why nothing can be sent any more. It is empty until every caller has its ChannelLost.
         self.lost = ""
         self._control = self.window.control
         self._send = send
@@ -80,11 +84,11 @@ class OutstandingRequests:
     def start_read(
         self, tree_id: int, file_id: FileId, offset: int, length: int, deadline: float, lane: Lane | None = None
     ) -> Slot:
-        """READ ``length`` bytes; park on the slot for bytes (b"" at the end) or a memoryview.
+        """Start a READ of ``length`` bytes. Raises ChannelLost if the channel has ended.
 
-        A memoryview is valid until the parked task yields again. The park raises StatusError, ChannelLost, or
-        TimeoutError at the deadline; this raises ChannelLost. The request uses the credits of ``lane``, a disk's in
-        its class, or of none.
+        Awaiting the slot returns bytes (b"" at the end of the disk) or a memoryview, which is valid until the task
+        yields again. It raises StatusError, ChannelLost, or TimeoutError at the deadline. ``lane`` has the credits of
+        the disk and class; a request without it belongs to no disk.
         """
         slot = Slot(_READ, length, deadline, charge_for(length), lane or self._control)
         return self._start(slot, tree_id, file_id, offset)
@@ -101,9 +105,10 @@ class OutstandingRequests:
         write_through: bool,
         replay: bool = False,
     ) -> Slot:
-        """WRITE ``data``, which stays the caller's; like `start_read`, but the park gives the count written.
+        """Start a WRITE of ``data``, whose memory stays the caller's. Awaiting the slot returns the count written.
 
-        A write that may have been executed already, by a channel that was lost, is a ``replay``.
+        ``replay`` marks a write that may have been executed already, because it was sent on a channel that was lost.
+        Everything else is as in `start_read`.
         """
         length = len(data)
         slot = Slot(_WRITE, length, deadline, charge_for(length), lane or self._control)
@@ -166,17 +171,17 @@ class OutstandingRequests:
         replay: bool = False,
         late: Callable[[Reply], None] | None = None,
     ) -> Slot:
-        """Any other request; the park gives its `Reply`, whatever its status.
+        """Start any other request. Awaiting the slot returns its `Reply`, whatever the status.
 
-        A request that ``changes`` a disk is treated as a write is; ``replay`` is as in `start_write`. ``late`` is
-        called with a reply that comes when the caller is gone.
+        A request that ``changes`` a disk is treated like a write; ``replay`` is as in `start_write`. If the reply comes
+        when the caller no longer waits, ``late`` is called with it.
         """
         kind = LateSlot if late else ChangingSlot if changes else Slot
         slot = kind(int(command), 0, deadline, charge, lane or self._control)
         if isinstance(slot, LateSlot) and late:
             slot.late = late
         slot.signed = signed
-        # It may go at once all the same; this is no hot path.
+        # The request takes the way of those that wait, and leaves at once if it may: this is no hot path.
         self._wait(
             slot,
             partial(
@@ -193,7 +198,10 @@ class OutstandingRequests:
         return slot
 
     def start_echo(self, collector: Collector) -> int | None:
-        """ECHO before all that wait, on the credit kept for it. Its message id; None when there is no credit."""
+        """Send an ECHO before all requests that wait, on the credit that is kept for it.
+
+        Returns its message id, or None if there is no credit. ``collector`` receives the reply.
+        """
         message_id = self.credits.take(1)
         if message_id is None:
             return None
@@ -206,7 +214,7 @@ class OutstandingRequests:
         return message_id
 
     def _wait(self, slot: Slot, pack: Callable[[int], Parts]) -> None:
-        """Send it as soon as its turn has come, which may be now."""
+        """Queue the request, and send it if its turn is now. ``pack`` makes its frame. Raises ChannelLost."""
         if self.lost:
             raise ChannelLost(self.lost)
         slot.pack = pack
@@ -214,19 +222,19 @@ class OutstandingRequests:
         self.pump()
 
     def pump(self) -> None:
-        """Send the requests that wait and may go now."""
+        """Send the waiting requests that may be sent now."""
         slots, window = self.slots, self.window
-        # With nothing in flight no credits would ever come: then the last one goes too.
+        # If nothing is in flight, no reply would ever bring credits, so that the credit for probes is used as well.
         while turn := window.next(idle=not slots):
             slot, message_id = turn
             slot.message_id = message_id
             slots[message_id] = slot
             self._send(slot.pack(message_id))
-            # It keeps a write's data alive.
+            # The closure would keep the data of a write alive.
             del slot.pack
 
     def _left(self, slot: Slot) -> None:
-        """The caller of a request is gone before it was sent."""
+        """Forget a request whose caller gave up before the request was sent."""
         _forget_frame(slot)
         if self.measured and slot.length:
             self.load.drop(slot.length)
@@ -234,7 +242,7 @@ class OutstandingRequests:
     # --- ending ------------------------------------------------------------------------
 
     def handle(self, message: Message) -> None:
-        """Give a reply to the caller that waits for it. RemoteProtocolError for one that cannot be."""
+        """Give a reply to the caller that waits for it. Raises RemoteProtocolError if the reply cannot be right."""
         slots = self.slots
         slot = slots.get(message.message_id)
         if slot is None:
@@ -264,7 +272,7 @@ class OutstandingRequests:
         finish(slot, result)
 
     def _take_interim(self, slot: Slot, message: Message) -> None:
-        """STATUS_PENDING: the reply comes later, the credits come now (MS-SMB2 3.2.5.1.5)."""
+        """Take an interim reply (STATUS_PENDING), which grants credits before the reply comes (MS-SMB2 3.2.5.1.5)."""
         if message.protection not in self.frames.accepted_interim or not message.flags & _ASYNC:
             raise what_is_wrong(message, f"interim reply that is {message.protection.name} or not asynchronous")
         if slot.async_id is not None:
@@ -277,9 +285,9 @@ class OutstandingRequests:
             self.pump()
 
     def expire(self, now: float) -> bool:
-        """End the waits whose deadline passed. Returns whether the exporter owed an answer to one of them.
+        """End the waits whose deadline has passed. Returns whether one of their requests had been sent.
 
-        A request that was sent keeps its slot and its credits until its reply comes.
+        A request that was sent keeps its slot and its credits until its reply comes, and is cancelled at the exporter.
         """
         overdue = False
         for slot in list(self.slots.values()):
@@ -295,7 +303,7 @@ class OutstandingRequests:
         return overdue
 
     def close(self, why: str) -> None:
-        """Nothing can be sent any more: every caller gets a ChannelLost."""
+        """Give every caller a ChannelLost, because nothing can be sent or received any more."""
         self.lost = why
         slots = self._all()
         for slot in self.slots.values():
@@ -311,16 +319,16 @@ class OutstandingRequests:
 
     @property
     def owed(self) -> int:
-        """Requests in flight or waiting for credits, except for CHANGE_NOTIFYs, which wait by their nature."""
+        """Return how many requests are in flight or wait for credits, without CHANGE_NOTIFYs, which wait for long."""
         return sum(slot.command != _CHANGE_NOTIFY for slot in self.slots.values()) + self.window.waiting
 
     @property
     def held_credits(self) -> int:
-        """Credits of the requests in flight."""
+        """Return the credits of the requests in flight."""
         return sum(slot.charge for slot in self.slots.values())
 
     def measure(self, on: bool, rate_bytes_s: float) -> None:
-        """Keep ``load`` from now on, or no more; the interfaces promise ``rate_bytes_s``."""
+        """Start or stop keeping ``load``. Before the first sample, its rate is ``rate_bytes_s``."""
         if on and not self.measured:
             now = self._now()
             self.load.restart(now, rate_bytes_s)
@@ -334,5 +342,5 @@ class OutstandingRequests:
 
 
 def _forget_frame(slot: Slot) -> None:
-    """What makes the frame keeps a write's data alive, and the slot itself."""
+    """Drop the closure that makes the frame. It would keep the data of a write alive, and the slot itself."""
     del slot.pack

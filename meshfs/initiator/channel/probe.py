@@ -1,6 +1,6 @@
 """A channel's ECHOs, which have two uses: they ask a silent exporter for an answer, and they measure the delay.
 
-An ECHO uses the one credit that is kept for it, and goes before all requests that wait for credits.
+An ECHO uses the one credit that is kept for it, and is sent before all requests that wait for credits.
 """
 
 import trio
@@ -15,10 +15,10 @@ _NONE_YET = -1
 
 
 class Probe:
-    """The ECHOs of one channel. Of several that are under way, the last one measures the delay."""
+    """The ECHOs of one channel. If several are under way, the last one measures the delay."""
 
     def __init__(self, requests: OutstandingRequests, now: float) -> None:
-        #: What each class may have on the way, by the measured delay.
+        #: How much each class may have in flight, which follows from the measured delay.
         self.delay = DelayControl(now)
         self._requests = requests
         self._now = trio.current_time
@@ -39,21 +39,21 @@ class Probe:
         return True
 
     def measure_if_due(self) -> None:
-        """A batch of replies was handled: send an ECHO if the channel has load and it is time for one."""
+        """Send an ECHO if the channel has load and the next one is due. To be called after each batch of replies."""
         requests, delay = self._requests, self.delay
         loaded = len(requests.slots) >= delay.requests_min or requests.window.waiting
         if loaded and self._now() >= delay.next_s:
             self._measure()
 
     def _measure(self) -> None:
-        """Send an ECHO, unless one is on its way, or would take a credit that a request needs."""
+        """Send an ECHO, unless one is under way, or it would take a credit that a request needs."""
         requests = self._requests
         plenty = requests.credits.available > limits.WINDOW_FIRST_CREDITS
         if requests.frames.logged_in and plenty and not self.is_under_way and self.send():
             self.delay.sent(self._sent_s)
 
     def take(self, slot: Slot, result: object) -> None:
-        """An ECHO is answered: give the classes the room that follows from its delay."""
+        """Take the reply to an ECHO, and give each class the room that follows from the delay."""
         if slot.message_id != self._message_id or not isinstance(result, Reply):
             return
         now, delay, requests = self._now(), self.delay, self._requests

@@ -1,7 +1,8 @@
 """When a silent exporter is probed, and when its channel is given up. Pure; time is an argument.
 
 Silence counts from the last sign of life, or from when a request became outstanding if that was later. An exporter
-that is idle owes nothing; it is probed now and then all the same, and then owes the answer.
+that was asked nothing is not silent. It is probed every CHANNEL_IDLE_PROBE_S, so that a lost connection is found
+before a request needs it.
 
     state                                               verdict
     idle for CHANNEL_IDLE_PROBE_S                       PROBE
@@ -12,8 +13,8 @@ that is idle owes nothing; it is probed now and then all the same, and then owes
       sibling was heard after that                      GIVE_UP  the exporter lives, this channel does not
     anything else                                       FINE
 
-Siblings are the other channels of the session. One process answers on all of them, so that a slow exporter is slow on
-all. Only if another channel is answered is the silence of this one due to its network.
+Siblings are the other channels of the session. One exporter process answers on all of them, so a slow exporter is slow
+on all of them. If another channel was answered after the probe, the silence of this one comes from its network.
 """
 
 import enum
@@ -30,7 +31,10 @@ class Verdict(enum.Enum):
 
 
 class Silence:
-    """The silence of one channel: ``look`` regularly, set ``probed_s`` at a probe, ``overdue`` at a missed deadline."""
+    """Judges the silence of one channel.
+
+    Call `look` regularly. Set ``probed_s`` when a probe is sent, and ``overdue`` when a deadline was missed.
+    """
 
     __slots__ = ("_busy_since", "_last_heard", "dead_after_s", "max_s", "overdue", "probed_s")
 
@@ -40,7 +44,7 @@ class Silence:
         dead_after_s: float = limits.CHANNEL_DEAD_AFTER_S,
         max_s: float = limits.CHANNEL_SILENCE_MAX_S,
     ) -> None:
-        #: When the exporter was probed, since it was last heard.
+        #: When the exporter was probed. None if it was not probed since the last sign of life.
         self.probed_s: float | None = None
         self.overdue = False
         self.dead_after_s = dead_after_s
@@ -49,9 +53,10 @@ class Silence:
         self._busy_since: float | None = None
 
     def look(self, now: float, *, heard: bool, busy: bool, siblings_heard_s: float | None = None) -> Verdict:
-        """What to do now: was the exporter ``heard`` since the last look, and is a request outstanding (``busy``)?
+        """Return what to do now.
 
-        ``siblings_heard_s`` is when any of the session's other channels was last heard; None if there is none.
+        ``heard`` says that a sign of life came since the last look, and ``busy`` that a request is outstanding.
+        ``siblings_heard_s`` is the time of the last sign of life on the session's other channels, None without any.
         """
         if heard:
             self.probed_s, self.overdue = None, False
@@ -73,5 +78,5 @@ class Silence:
         return Verdict.FINE
 
     def seconds(self, now: float) -> float:
-        """Return how long the exporter has been silent while it owed an answer."""
+        """Return how long the exporter has been silent while a request was outstanding."""
         return 0.0 if self._busy_since is None else now - max(self._last_heard, self._busy_since)

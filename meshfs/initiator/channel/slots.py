@@ -1,8 +1,8 @@
-"""Slots: a request from its start to its reply, who waits for the reply, and what the reply may be.
+"""Slots: one request each, from its start to its reply, with the caller that waits and what the reply may be.
 
-A slot ends with its reply or with the channel, never earlier. A call that is cancelled, or whose deadline passes,
+A slot ends with its reply or with the channel, and never earlier. A call that is cancelled, or whose deadline passes,
 leaves its slot behind without a waiter, so that the late reply is recognised. If a late reply may bring something that
-has to be given back, its slot takes it (`LateSlot`).
+has to be given back, as a CREATE brings an open, the slot hands the reply on (`LateSlot`).
 """
 
 from collections.abc import Callable, Generator
@@ -30,7 +30,7 @@ _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 
 
 class Slot:
-    """One request from its start to its reply; the caller, a worker or a trio task, awaits it."""
+    """One request from its start to its reply. The caller, a worker or a trio task, awaits the slot."""
 
     __slots__ = (
         "async_id",
@@ -45,7 +45,7 @@ class Slot:
         "task",
     )
 
-    #: Makes the frame of a request that waits for credits, from its message id; unset for others.
+    #: Makes the frame of a request that waits for credits, from its message id. It is unset for other requests.
     pack: Callable[[int], tuple[Memory, ...]]
 
     def __init__(self, command: int, length: int, deadline: float, charge: int, lane: Lane) -> None:
@@ -53,29 +53,29 @@ class Slot:
         #: The bytes that a READ asks for or a WRITE sends; 0 for any other request.
         self.length = length
         self.deadline = deadline
-        #: The credits that the request takes, held by its lane while it is in flight; 0 once they came back.
+        #: The credits that the request takes and its lane holds. It is 0 once an interim reply has returned them.
         self.charge = charge
         self.lane = lane
-        #: Who waits for the result; None once that one has it, or is gone.
+        #: The caller that waits for the result. None once the caller has the result, or no longer waits.
         self.task: Task | Worker | Collector | None = worker.running or current_task()
         self.message_id = NOT_SENT
         self.async_id: int | None = None
-        #: Whether the reply has to be signed even if the channel's policy does not say so.
+        #: Set if the request is signed, and the reply has to be, even on a channel that signs nothing.
         self.signed = False
 
     @property
     def sent(self) -> bool:
-        """Return whether the peer may act on it."""
+        """Return whether the request was sent, so that the exporter may act on it."""
         return self.message_id != NOT_SENT
 
     @property
     def changes(self) -> bool:
-        """Return whether the request changes the disk: executed late, it must not land over something newer."""
+        """Return whether the request changes the disk. If it is executed late, it must not land over a newer write."""
         return self.command == _WRITE
 
     @property
     def wanted(self) -> bool:
-        """Return whether its caller still waits for it."""
+        """Return whether the caller still waits for the result."""
         return self.task is not None
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -84,10 +84,10 @@ class Slot:
         return (yield from wait_task_rescheduled(self._abandon).__await__())  # noqa: ASYNC105  # it is, by this
 
     def came_late(self, result: object) -> None:
-        """Take a result that came when nobody waited for it any more."""
+        """Take a result that comes when the caller no longer waits. Most requests drop it."""
 
     def _abandon(self, _: object) -> Abort:
-        """The task that waits was cancelled."""
+        """Leave the slot behind, because the task that waits is cancelled."""
         self.task = None
         return Abort.SUCCEEDED
 
@@ -104,7 +104,7 @@ class ChangingSlot(Slot):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply to anything but READ and WRITE, in memory of its own."""
+    """A reply to any request but READ and WRITE, in memory of its own."""
 
     status: int
     session_id: int
@@ -123,14 +123,14 @@ class Reply:
 
 
 class LateSlot(Slot):
-    """A request whose reply matters also when its caller is gone; ``late`` is called with it then."""
+    """A request whose reply matters even if the caller no longer waits. Then ``late`` is called with the reply."""
 
     __slots__ = ("late",)
 
     late: Callable[[Reply], None]
 
     def came_late(self, result: object) -> None:
-        """Hand on a reply; a result that is no reply says that there will be none."""
+        """Hand on a reply. A result of another kind says that no reply will come, and is dropped."""
         if isinstance(result, Reply):
             self.late(result)
             reactor.current().give_turn()
@@ -140,13 +140,13 @@ class Collector(Protocol):
     """Receives the results of several requests; ``take`` is called once for each."""
 
     def take(self, slot: Slot, result: object) -> None:
-        """Take the result of one request; memory in it may be used until this returns."""
+        """Take the result of one request. Memory in the result is valid until this call returns."""
 
 
 def finish(slot: Slot, result: object) -> None:
-    """Give the result to whoever waits for it, if anybody still does; an exception is raised there.
+    """Give the result to the caller, if it still waits. If the result is an exception, it is raised in the caller.
 
-    A worker has used the result when this returns; a task will have used it when it yields next.
+    A worker has used the result when this function returns. A task uses it before it yields the next time.
     """
     task = slot.task
     if task is None:
@@ -160,7 +160,7 @@ def finish(slot: Slot, result: object) -> None:
 
 
 def resume(task: Task | Worker, result: object) -> None:
-    """Let a parked caller go on with the result; an exception is raised there."""
+    """Let a parked caller continue with the result. If the result is an exception, it is raised in the caller."""
     if isinstance(task, Worker):
         if isinstance(result, BaseException):
             task.throw(result)
@@ -172,7 +172,7 @@ def resume(task: Task | Worker, result: object) -> None:
 
 
 def write_result(slot: Slot, message: Message) -> int | StatusError:
-    """The count written, or the StatusError of the reply. RemoteProtocolError for a count that cannot be."""
+    """Return the count written, or a StatusError for an error status. Raises RemoteProtocolError for a wrong count."""
     if message.status:
         return StatusError(message.status, f"WRITE ({status_text(message.status)})")
     view = message.view
@@ -186,11 +186,11 @@ def write_result(slot: Slot, message: Message) -> int | StatusError:
 
 
 def read_result(slot: Slot, message: Message, lend: Callable[[Buffer], None]) -> bytes | memoryview | StatusError:
-    """The data, or the StatusError of the reply. RemoteProtocolError for data that cannot be what was asked for.
+    """Return the data, or a StatusError for an error status. Raises RemoteProtocolError for a length that is wrong.
 
-    A worker is done with the data before the next receive, and a collector has copied it, so that they get the receive
-    memory itself. A task gets a copy of small data; large data stays in the memory that it came in, which ``lend``
-    takes.
+    A worker uses the data before the next receive, and a collector copies it at once, so both get the receive memory
+    itself. A task runs later: it gets a copy of small data. Large data stays in the memory that it was received into,
+    which ``lend`` keeps until the task has run.
     """
     if message.status:
         if message.status == _END_OF_FILE:
