@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 from meshfs.errors import ConfigError
 from meshfs.limits import CONFIG_MAX_BYTES
@@ -125,26 +125,26 @@ class Table:
             self.fail(name, f"found {describe(value)}, expected {one_of(allowed)}")
         return kind(value)
 
-    def table(self, name: str, known: Sequence[str]) -> "Table":
+    def table(self, name: str, known: Sequence[str]) -> Self:
         """Return a table below this one, which is empty if the key is missing."""
-        return Table(self._source, (*self._key, name), self._values.get(name, {}), known)
+        return type(self)(self._source, (*self._key, name), self._values.get(name, {}), known)
 
-    def open_table(self, name: str) -> "Table":
+    def open_table(self, name: str) -> Self:
         """Return a table whose keys may be any names."""
         values = self._values.get(name, {})
         known = list(values) if isinstance(values, dict) else ()
-        return Table(self._source, (*self._key, name), values, known)
+        return type(self)(self._source, (*self._key, name), values, known)
 
     def names(self) -> list[str]:
         return list(self._values)
 
-    def tables(self, name: str, known: Sequence[str]) -> "list[Table]":
+    def tables(self, name: str, known: Sequence[str]) -> list[Self]:
         """Return an array of tables, which is empty if the key is missing."""
         values = self._values.get(name, [])
         if not isinstance(values, list):
             self.fail(name, f"found {describe(values)}, expected an array of tables: [[{name}]]")
         key = (*self._key, name)
-        return [Table(self._source, (*key, index), value, known) for index, value in enumerate(values)]
+        return [type(self)(self._source, (*key, index), value, known) for index, value in enumerate(values)]
 
     def _value(self, name: str, expected: str) -> object:
         if name not in self._values:

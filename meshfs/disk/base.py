@@ -13,7 +13,7 @@ import enum
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from meshfs import bugs
 from meshfs.buffers import Buffer
@@ -74,7 +74,7 @@ class DiskRequest:
         length: int,
         buffer: Buffer | None,
         start: int,
-        on_done: Callable[["DiskRequest"], None],
+        on_done: Callable[[Self], None],
         *,
         flow: FlowKey = NO_FLOW,
         write_through: bool = False,

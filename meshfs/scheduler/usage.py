@@ -34,7 +34,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import add, sub
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, Self, TypeAlias, TypeVar
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Op
@@ -219,7 +219,7 @@ class _Flow:
             Histogram(map(sub, self.disk_latency, disk_latency)),
         )
 
-    def take_over(self, other: "_Flow") -> None:
+    def take_over(self, other: Self) -> None:
         """Add everything that ``other`` has counted since it began."""
         self.completions = list(map(add, self.completions, other.completions))
         self.bytes = list(map(add, self.bytes, other.bytes))

@@ -7,6 +7,7 @@ two files explain how this is prevented, and docs/security/nonces.md has the rea
 
 import enum
 import hashlib
+from typing import Self
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
@@ -57,8 +58,8 @@ class PreauthHash:
         digest.update(message)
         self.value = digest.digest()
 
-    def copy(self) -> "PreauthHash":
-        return PreauthHash(self.value)
+    def copy(self) -> Self:
+        return type(self)(self.value)
 
 
 class PeerNonces(enum.Enum):

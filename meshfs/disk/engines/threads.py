@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from queue import SimpleQueue
-from typing import Final
+from typing import Final, Self
 
 import trio
 
@@ -57,7 +57,7 @@ class ThreadEngine:
         self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property
-    def buffered(self) -> "ThreadEngine":
+    def buffered(self) -> Self:
         return self
 
     def queue_read(self, fd: int, address: int, length: int, offset: int, done: Done) -> None:

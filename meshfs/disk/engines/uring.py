@@ -33,7 +33,7 @@ import platform
 import struct
 import threading
 from collections import deque
-from typing import Final
+from typing import Final, Self
 
 import trio
 
@@ -109,7 +109,7 @@ class UringEngine:
         self._barrier = threading.Lock()
 
     @property
-    def buffered(self) -> "UringEngine":
+    def buffered(self) -> Self:
         """Return this engine itself, because io_uring passes a request that would block to the kernel's workers."""
         return self
 

@@ -26,7 +26,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 
 from meshfs import bugs
 from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, Buffer, BufferPool
@@ -34,7 +33,7 @@ from meshfs.disk.base import DiskRequest, Engine, Op
 from meshfs.disk.discovery.scan import DiskFacts, device_size
 from meshfs.disk.errnos import Sign, verdict
 from meshfs.disk.file.directio import Alignment
-from meshfs.disk.file.losses import Flushes, Keep, Losses
+from meshfs.disk.file.losses import Flushes, Keep, Losses, may_report_loss
 from meshfs.disk.file.merge import BlockMerge
 from meshfs.disk.file.transfer import Transfer
 from meshfs.disk.file.write_order import WriteOrder
@@ -50,10 +49,6 @@ def _nobody(op: Op, number: int, sign: Sign) -> None:
     """Ignore the error. This is the default of ``on_error``, for a disk whose state is not tracked."""
 
 
-# With these errnos the kernel refuses a write before it writes or flushes anything.
-_WRITES_NOTHING: Final = (
-    errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EBADF, errno.EFAULT,
-)  # fmt: skip
 # The page cache may hold the end of an image in one folio of up to this size (PMD size). A folio is written back as a
 # whole. So a direct write to any part of that folio has to wait for a write through the page cache.
 _FOLIO_MAX_BYTES = 2 << 20
@@ -232,9 +227,14 @@ class FileDisk:
         if bounce is None:
             return
         transfer = Transfer(
-            self.engine, self.fd, bounce.address + HEADROOM_BYTES, stop - first, first, self._offset_mask,
+            self.engine,
+            self.fd,
+            bounce.address + HEADROOM_BYTES,
+            stop - first,
+            first,
+            self._offset_mask,
             needed=min(stop, self.size_bytes) - first,
-        )  # fmt: skip
+        )
         transfer.start(partial(self._bounced_read_done, request, length, bounce, request.offset - first))
 
     def _bounced_read_done(self, request: DiskRequest, length: int, bounce: Buffer, skip: int, result: int) -> None:
@@ -299,13 +299,21 @@ class FileDisk:
         if result != length and (result >= 0 or result in (-errno.EAGAIN, -errno.EINTR)):
             assert request.buffer is not None
             address = request.buffer.address + request.start
-            transfer = Transfer(
-                self.engine, self.fd, address, length, request.offset, self._offset_mask,
-                write=True, dsync=request.write_through,
-            )  # fmt: skip
-            transfer.go_on(partial(self._write_end, request), result)
+            self._write_transfer(request, address).go_on(partial(self._write_end, request), result)
             return
         self._write_end(request, result)
+
+    def _write_transfer(self, request: DiskRequest, address: int) -> Transfer:
+        return Transfer(
+            self.engine,
+            self.fd,
+            address,
+            request.length,
+            request.offset,
+            self._offset_mask,
+            write=True,
+            dsync=request.write_through,
+        )
 
     def _write_end(self, request: DiskRequest, result: int) -> None:
         """End the write: start the writes that waited for it, then call the request's ``on_done``."""
@@ -321,21 +329,11 @@ class FileDisk:
         request.on_done(request)
 
     def _write_failed(self, request: DiskRequest, result: int) -> None:
-        if request.write_through and self._may_be_a_loss(result):
+        if request.write_through and may_report_loss(-result, direct=bool(self._offset_mask)):
             self.lose(f"a write-through failed: {os.strerror(-result)}")
             self._losses.answer(partial(self._finish, request, result))
         else:
             self._finish(request, result)
-
-    def _may_be_a_loss(self, result: int) -> bool:
-        """Return whether a failed write-through may have consumed the kernel's report that earlier writes were lost.
-
-        A write-through also flushes, and so may get that report. ENOSPC and EDQUOT are the write's own errors if it was
-        direct. If it went through the page cache, they may concern other pages that found no room at their write-back.
-        """
-        if -result in (errno.ENOSPC, errno.EDQUOT):
-            return not self._offset_mask
-        return -result not in _WRITES_NOTHING
 
     def _write_bounced(self, request: DiskRequest) -> None:
         length = request.length
@@ -343,10 +341,7 @@ class FileDisk:
         bounce = self.pool.acquire(length)
         source = request.buffer.view[request.start : request.start + length]
         bounce.view[HEADROOM_BYTES : HEADROOM_BYTES + length] = source
-        transfer = Transfer(
-            self.engine, self.fd, bounce.address + HEADROOM_BYTES, length, request.offset, self._offset_mask,
-            write=True, dsync=request.write_through,
-        )  # fmt: skip
+        transfer = self._write_transfer(request, bounce.address + HEADROOM_BYTES)
         transfer.start(partial(self._bounced_write_done, request, bounce))
 
     def _bounced_write_done(self, request: DiskRequest, bounce: Buffer, result: int) -> None:
@@ -356,9 +351,15 @@ class FileDisk:
     def _write_tail(self, request: DiskRequest, address: int) -> None:
         assert self._tail_fd is not None
         transfer = Transfer(
-            self.engine.buffered, self._tail_fd, address, request.length, request.offset, 0,
-            write=True, dsync=True,
-        )  # fmt: skip
+            self.engine.buffered,
+            self._tail_fd,
+            address,
+            request.length,
+            request.offset,
+            0,
+            write=True,
+            dsync=True,
+        )
         transfer.start(partial(self._write_end, request))
 
     # --- zeroing ----------------------------------------------------------------------

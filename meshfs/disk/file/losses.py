@@ -30,6 +30,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from meshfs import limits
 from meshfs.disk.base import DiskRequest, Engine
@@ -37,6 +38,30 @@ from meshfs.disk.file.verifier import make_verifier
 
 #: Stores a seed outside the process, and calls back when it is stored. It must neither block nor raise.
 Keep = Callable[[str, Callable[[], object]], None]
+
+# With these errnos the kernel refuses a write before it writes or flushes anything.
+_WRITES_NOTHING: Final = (
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.ENOMEM,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EINVAL,
+    errno.EBADF,
+    errno.EFAULT,
+)
+
+
+def may_report_loss(number: int, *, direct: bool) -> bool:
+    """Return whether a write-through that failed with errno ``number`` may have consumed a report of the kernel.
+
+    A write-through also flushes, and so may get the report that earlier writes were lost. ENOSPC and EDQUOT are the
+    write's own errors if it was ``direct``. If it went through the page cache, they may concern other pages, which
+    found no room at their write-back.
+    """
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return not direct
+    return number not in _WRITES_NOTHING
 
 
 def _at_once(seed: str, then: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@ the config was reloaded.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Self
 
 from meshfs import limits
 from meshfs.errors import MeshfsError
@@ -154,7 +154,7 @@ class Change:
     values: Mapping[str, float | None]
 
     @classmethod
-    def parse(cls, wish: object) -> "Change":
+    def parse(cls, wish: object) -> Self:
         """Make a change from a JSON object such as {"node": "n2", "class": "app", "weight": 4}. Raises PolicyError."""
         if not isinstance(wish, dict):
             raise PolicyError(f"found {_shown(wish)}, expected an object of what to set")
@@ -212,13 +212,13 @@ class Overrides:
 
     values: Values = field(default_factory=lambda: MappingProxyType({}))
 
-    def add(self, change: Change) -> "Overrides":
+    def add(self, change: Change) -> Self:
         values = dict(self.values)
         for flow in change.flows():
             for key, value in change.values.items():
                 values.pop((flow, key), None)
                 values[flow, key] = value
-        return Overrides(MappingProxyType(values))
+        return replace(self, values=MappingProxyType(values))
 
     def policy(self, base: DiskPolicy, nodes: Collection[str]) -> DiskPolicy:
         """Return the config's policy ``base`` with these values on top. Raises PolicyError if that is not possible."""
@@ -226,7 +226,7 @@ class Overrides:
         check(policy, nodes)
         return policy
 
-    def fit(self, base: DiskPolicy, nodes: Collection[str]) -> tuple["Overrides", list[str]]:
+    def fit(self, base: DiskPolicy, nodes: Collection[str]) -> tuple[Self, list[str]]:
         """Return the values that are possible with the ``base`` of a new config, and the reasons against the rest.
 
         ``base`` must be valid by itself. Values of nodes that no longer exist are dropped. If reservations and floors
@@ -252,7 +252,7 @@ class Overrides:
         dropped |= {key: why_not(key) for key in reversed(late)}
         ordered = {key: value for key, value in self.values.items() if key in kept}
         reasons = [f"{_place(key)} = {_shown(self.values[key])} no longer holds: {why}" for key, why in dropped.items()]
-        return Overrides(MappingProxyType(ordered)), reasons
+        return replace(self, values=MappingProxyType(ordered)), reasons
 
     def _over(self, base: DiskPolicy) -> DiskPolicy:
         own = {key: value for (flow, key), value in self.values.items() if flow is None}
