@@ -11,7 +11,8 @@ from meshfs.smb.constants import AccessMask, Command, Flags, NtStatus, SessionSe
 from meshfs.smb.messages import ChangeNotifyRequest, EchoRequest, FileId, SessionSetupRequest
 from meshfs.smb.wire import pack_header
 from meshlab.smb.raw_binding import bind, protection_by
-from meshlab.smb.raw_initiator import Reply, SocketInitiator, framed, read_body, write_body
+from meshlab.smb.raw_messages import Reply, framed, read_body, write_body
+from meshlab.smb.socket_initiator import SocketInitiator
 from support.attack_stage import ATTACKED, ATTACKER, Stage
 
 READ = int(AccessMask.READ_DATA)

@@ -30,7 +30,8 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.wire import prefix
 from meshlab.cluster.cluster import BIN, LocalCluster, LocalDisk, free_port
-from meshlab.smb.raw_initiator import SocketInitiator, read_body, write_body
+from meshlab.smb.raw_messages import read_body, write_body
+from meshlab.smb.socket_initiator import SocketInitiator
 from support.commands import run
 
 MIB = 1 << 20

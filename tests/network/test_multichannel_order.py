@@ -16,8 +16,10 @@ import pytest
 
 from meshfs.limits import MIB
 from meshfs.smb.constants import NtStatus
+from meshlab.smb.frame_relay import Unanswered
 from meshlab.smb.frames import FrameSplitter, Message, messages
-from meshlab.smb.proxy import Held, Hold, Proxy, Unanswered
+from meshlab.smb.holds import Held, Hold
+from meshlab.smb.proxy import Proxy
 from support.commands import fio
 from support.direct import errno_of
 from support.stamps import BLOCK_BYTES, StampedLoad

@@ -16,7 +16,7 @@ from meshfs.smb.constants import Capabilities, Command, Fsctl
 from meshfs.smb.messages.ioctl import NO_FILE, IoctlRequest, IoctlResponse, NetworkInterface, unpack_interfaces
 from meshlab.cluster.cluster import LocalCluster, tracebacks
 from meshlab.cluster.network import Network
-from meshlab.smb.raw_initiator import SocketInitiator
+from meshlab.smb.socket_initiator import SocketInitiator
 from support.commands import FIO_VERIFY, fio, run, until
 
 SIZE_BYTES = 8 * MIB

@@ -11,7 +11,8 @@ import pytest
 from meshfs.limits import KIB, MIB
 from meshlab.cluster.cluster import LocalCluster, tracebacks
 from meshlab.cluster.network import Network
-from meshlab.smb.proxy import Proxy, Unanswered
+from meshlab.smb.frame_relay import Unanswered
+from meshlab.smb.proxy import Proxy
 from support.commands import until
 from support.traffic import reachable
 

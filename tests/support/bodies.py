@@ -24,7 +24,7 @@ from meshfs.smb.messages import (
     TreeDisconnectRequest,
     ZeroData,
 )
-from meshlab.smb.raw_initiator import read_body, write_body
+from meshlab.smb.raw_messages import read_body, write_body
 
 
 def request_bodies(file: FileId, root: FileId) -> dict[Command, bytes]:

@@ -18,7 +18,8 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.wire import pack_header
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, framed, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import framed, read_body, write_body
 from support.bodies import request_bodies
 
 SIZE_BYTES = 1 << 16

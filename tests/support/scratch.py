@@ -19,7 +19,8 @@ from meshfs.smb.messages import (
     SetInfoRequest,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, Reply, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import Reply, read_body, write_body
 
 SIZE = 1 << 20
 ALL = 0x001F01FF

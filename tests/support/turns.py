@@ -10,7 +10,7 @@ from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
 from meshfs.transport.listening import listen_unix
-from meshlab.smb.raw_initiator import SocketInitiator
+from meshlab.smb.socket_initiator import SocketInitiator
 
 ECHO = EchoRequest().pack()
 in_thread = trio.to_thread.run_sync

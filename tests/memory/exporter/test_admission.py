@@ -15,7 +15,9 @@ from meshfs.smb.messages import EchoRequest
 from meshfs.smb.wire import prefix
 from meshfs.transport.listening import listen_tcp, listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
+from meshlab.smb.raw_initiator import make_exporter
+from meshlab.smb.raw_messages import read_body
+from meshlab.smb.socket_initiator import SocketInitiator
 from support.knocking import knocking
 
 ECHO = EchoRequest().pack()

@@ -21,7 +21,8 @@ from meshfs.smb.constants import (
 from meshfs.smb.messages import (
     SessionSetupRequest,
 )
-from meshlab.smb.raw_initiator import RawInitiator, Reply
+from meshlab.smb.raw_initiator import RawInitiator
+from meshlab.smb.raw_messages import Reply
 from support.one_of_everything import ECHO, SIGNED, World, damaged, ends, message, sealed
 
 UNKNOWN = 0x1D

@@ -21,7 +21,8 @@ from meshfs.smb.messages import (
     SessionSetupRequest,
 )
 from meshlab.smb.raw_binding import RawBind, bind, protection_by
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
 from support.channels import channel_of, connect, session_of
 
 ECHO = EchoRequest().pack()

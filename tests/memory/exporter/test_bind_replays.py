@@ -14,7 +14,7 @@ import trio
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
-from meshlab.smb.raw_initiator import framed
+from meshlab.smb.raw_messages import framed
 from support.wiretap import Recorded, RecordedWays, command, is_signed, message_id, messages
 
 CHANNELS = 2

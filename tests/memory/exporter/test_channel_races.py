@@ -10,7 +10,8 @@ from meshfs.smb.constants import Command, Flags, NtStatus
 from meshfs.smb.messages import CloseRequest, EchoRequest, FileId, LockElement, LockRequest, LogoffRequest
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import RawBind
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
 
 STEPS = 150
 CONNECTIONS_MAX = 8

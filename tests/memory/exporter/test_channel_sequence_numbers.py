@@ -16,7 +16,8 @@ from meshfs.smb.messages import (
 )
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import second_channel
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
 
 REPLAY = int(Flags.REPLAY_OPERATION)
 STALE = NtStatus.FILE_NOT_AVAILABLE

@@ -34,7 +34,9 @@ from meshfs.smb.messages import (
 from meshfs.smb.messages.ioctl import NO_FILE
 from meshfs.transport.listening import listen_unix
 from meshlab.smb.raw_binding import RawBind, bind, second_channel
-from meshlab.smb.raw_initiator import RawInitiator, SocketInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
+from meshlab.smb.socket_initiator import SocketInitiator
 from support.channels import channel_of, connect
 
 ECHO = EchoRequest().pack()

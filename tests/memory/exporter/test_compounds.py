@@ -20,7 +20,8 @@ from meshfs.smb.messages import (
 from meshfs.smb.signing import NONCE_EXPORTER
 from meshfs.smb.wire import pack_header
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import READ_WRITE, SHARE_ALL, read_body, write_body
 
 LIST = int(AccessMask.READ_DATA)
 RELATED = {"flags": int(Flags.RELATED_OPERATIONS), "session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}

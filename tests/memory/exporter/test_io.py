@@ -23,7 +23,8 @@ from meshfs.smb.messages import (
     IoctlResponse,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
 
 SIZE = 16 << 20
 READ_ONLY = int(AccessMask.READ_DATA)

@@ -35,7 +35,8 @@ from meshfs.smb.messages import (
 )
 from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
 
 FOLDER = "enclosures\\"
 TEXT = b"fan 1: 4200 rpm"

@@ -10,7 +10,9 @@ from meshfs.exporter.serving.link import Link
 from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
+from meshlab.smb.raw_initiator import make_exporter
+from meshlab.smb.raw_messages import read_body
+from meshlab.smb.socket_initiator import SocketInitiator
 from support.turns import ECHO, all_at_once, client_of, in_thread, serving, until
 
 LARGE_BYTES = 4 << 20

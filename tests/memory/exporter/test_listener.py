@@ -19,7 +19,9 @@ from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
 from meshfs.transport.listening import listen_all, listen_tcp, listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import SocketInitiator, make_exporter, read_body
+from meshlab.smb.raw_initiator import make_exporter
+from meshlab.smb.raw_messages import read_body
+from meshlab.smb.socket_initiator import SocketInitiator
 
 ECHO = EchoRequest().pack()
 in_thread = trio.to_thread.run_sync

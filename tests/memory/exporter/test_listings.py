@@ -30,7 +30,8 @@ from meshfs.smb.messages import (
     unpack_notifications,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import READ_WRITE, RawInitiator, file_id_of, make_exporter
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import READ_WRITE, file_id_of
 
 LIST = int(AccessMask.READ_DATA)
 

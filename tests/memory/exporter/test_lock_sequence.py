@@ -7,7 +7,8 @@ from meshfs.smb.constants import Capabilities, Command, Dialect, Flags, LockFlag
 from meshfs.smb.messages import EchoRequest, FileId, LockElement, LockRequest
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import second_channel
-from meshlab.smb.raw_initiator import RawInitiator, Reply, make_exporter, read_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import Reply, read_body
 
 MULTICHANNEL = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabilities.MULTI_CHANNEL)
 NOW = LockFlags.EXCLUSIVE_LOCK | LockFlags.FAIL_IMMEDIATELY

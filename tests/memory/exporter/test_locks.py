@@ -18,7 +18,8 @@ from meshfs.smb.messages import (
     LockRequest,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
 
 EXCLUSIVE, SHARED = int(LockFlags.EXCLUSIVE_LOCK), int(LockFlags.SHARED_LOCK)
 NOW, UNLOCK = int(LockFlags.FAIL_IMMEDIATELY), int(LockFlags.UNLOCK)

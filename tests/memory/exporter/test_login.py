@@ -24,7 +24,9 @@ from meshfs.smb.messages import (
     TreeDisconnectRequest,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import PASSWORDS, RawInitiator, file_id_of, make_exporter, read_body, write_body
+from meshlab.smb.raw_client import PASSWORDS
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import file_id_of, read_body, write_body
 
 ECHO = EchoRequest().pack()
 

@@ -20,7 +20,8 @@ from meshfs.smb.messages import (
     SessionSetupRequest,
 )
 from meshlab.smb.raw_binding import RawBind
-from meshlab.smb.raw_initiator import RawInitiator, file_id_of, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import file_id_of, read_body, write_body
 from support.channels import channel_of, close_body, connect, session_of
 
 ECHO = EchoRequest().pack()

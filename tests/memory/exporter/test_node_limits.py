@@ -17,7 +17,8 @@ from meshfs.smb.messages import (
     TreeDisconnectRequest,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body
 from support.scratch import files
 
 FULL = int(NtStatus.INSUFFICIENT_RESOURCES)

@@ -14,7 +14,9 @@ from meshfs.smb.wire import prefix
 from meshfs.transport.listening import listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import bind
-from meshlab.smb.raw_initiator import RawInitiator, SocketInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
+from meshlab.smb.socket_initiator import SocketInitiator
 
 ECHO = EchoRequest().pack()
 MIB = limits.MIB

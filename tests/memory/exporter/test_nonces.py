@@ -20,7 +20,8 @@ from meshfs.smb.signing import BindSigner
 from meshfs.smb.wire import pack_header
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import RawBind, bind, protection_by, second_channel
-from meshlab.smb.raw_initiator import RawInitiator, Reply, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import Reply, read_body, write_body
 from support import nonces
 
 ECHO = EchoRequest().pack()

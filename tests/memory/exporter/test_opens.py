@@ -23,7 +23,8 @@ from meshfs.smb.messages import (
     LockRequest,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import READ_WRITE, RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import READ_WRITE, read_body, write_body
 
 LIST = int(AccessMask.READ_DATA)
 EXCLUSIVE, SHARED = int(LockFlags.EXCLUSIVE_LOCK), int(LockFlags.SHARED_LOCK)

@@ -6,7 +6,8 @@ from meshfs.model import Access
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, LockFlags, NtStatus, ShareAccess
 from meshfs.smb.messages import CloseRequest, FileId, LockElement, LockRequest
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import READ_WRITE, SHARE_ALL, read_body, write_body
 
 READ = int(AccessMask.READ_DATA)
 R, W = int(ShareAccess.READ), int(ShareAccess.WRITE)

@@ -33,7 +33,8 @@ from meshfs.smb.messages import (
     QueryInfoResponse,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import READ_WRITE, RawInitiator, make_exporter
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import READ_WRITE
 from support.scratch import (
     ALL,
     SIZE,

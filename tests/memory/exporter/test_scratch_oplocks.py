@@ -27,7 +27,8 @@ from meshfs.smb.messages import (
     TreeConnectRequest,
     TreeDisconnectRequest,
 )
-from meshlab.smb.raw_initiator import SHARE_ALL, RawInitiator, Reply
+from meshlab.smb.raw_initiator import RawInitiator
+from meshlab.smb.raw_messages import SHARE_ALL, Reply
 from support.scratch import (
     ALL,
     Clock,

@@ -18,7 +18,8 @@ from meshfs.smb.messages import (
     TreeDisconnectRequest,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, read_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import read_body
 
 ECHO = EchoRequest().pack()
 

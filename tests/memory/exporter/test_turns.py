@@ -11,7 +11,8 @@ from meshfs.exporter.serving import engine
 from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import make_exporter, read_body, write_body
+from meshlab.smb.raw_initiator import make_exporter
+from meshlab.smb.raw_messages import read_body, write_body
 from support.turns import all_at_once, client_of, in_thread, serving, until
 
 

@@ -32,7 +32,8 @@ from meshfs.smb.messages import (
     TreeDisconnectRequest,
 )
 from meshlab.fakes.memory_disk import MemoryDisk
-from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, RawInitiator, file_id_of, make_exporter, read_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import READ_WRITE, SHARE_ALL, file_id_of, read_body
 from support.scratch import set_info
 
 LIST = int(AccessMask.READ_DATA)

@@ -23,7 +23,8 @@ from meshfs.smb.messages import (
 )
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_binding import second_channel
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter, write_body
+from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from meshlab.smb.raw_messages import write_body
 
 MIB = limits.MIB
 #: Two pieces and a bit: the second is twice as large as the first, as the exporter's clock stands still.

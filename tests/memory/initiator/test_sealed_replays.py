@@ -20,7 +20,7 @@ from meshfs.model import IoClass, Security
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
 from meshfs.smb.messages import RawContext
 from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair
-from meshlab.smb.raw_initiator import framed
+from meshlab.smb.raw_messages import framed
 from support.wiretap import Recorded, RecordedWays, messages
 
 POLICY = Policy(security=Security.ENCRYPT)

@@ -10,8 +10,9 @@ from contextlib import suppress
 import pytest
 
 from meshfs.smb.constants import Command, NtStatus
+from meshlab.smb.frame_relay import Unanswered
 from meshlab.smb.frames import FrameSplitter, Message, messages
-from meshlab.smb.proxy import Proxy, ProxyClosed, Unanswered
+from meshlab.smb.proxy import Proxy, ProxyClosed
 
 HEADER = struct.Struct("<4sHHIHHIIQQQ16s")
 WRITE, ECHO = int(Command.WRITE), int(Command.ECHO)

@@ -17,7 +17,7 @@ from meshfs.cluster.keys import Keyring
 from meshfs.model import SHARE_DISKS
 from meshfs.smb.constants import Command, SessionFlags
 from meshfs.smb.messages import EchoRequest, SessionSetupResponse
-from meshlab.smb.raw_initiator import SocketInitiator
+from meshlab.smb.socket_initiator import SocketInitiator
 
 #: These exceptions end one connection but not the attack: the exporter closed it, refused it, or answered otherwise
 #: than expected.

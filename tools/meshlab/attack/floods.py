@@ -24,7 +24,7 @@ from meshfs.smb.messages import CreateRequest, EchoRequest, FileId, LockElement,
 from meshfs.smb.signing import NONCE_INITIATOR
 from meshfs.smb.wire import HEADER, prefix
 from meshlab.attack.base import REFUSALS, Attack, Client, Run
-from meshlab.smb.raw_initiator import READ_WRITE, SHARE_ALL, read_body
+from meshlab.smb.raw_messages import READ_WRITE, SHARE_ALL, read_body
 
 #: An endless iterator over (command, body, credit charge) of the next request.
 Requests = Iterator[tuple[int, bytes, int]]

@@ -22,7 +22,7 @@ from meshfs.smb.constants import AccessMask, Command, CreateDisposition, CreateO
 from meshfs.smb.wire import pack_header, prefix
 from meshlab.attack.base import REFUSALS, Attack, Client, Run
 from meshlab.smb.mutations import mutated, write_number
-from meshlab.smb.raw_initiator import SHARE_ALL, Reply, read_body, write_body
+from meshlab.smb.raw_messages import SHARE_ALL, Reply, read_body, write_body
 from meshlab.smb.samples import CREATE_CONTEXTS, FILE, MESSAGES
 
 #: How many frames `fuzz` or `stranger` sends unless `count` says otherwise.

@@ -15,7 +15,7 @@ from meshfs.smb.constants import AccessMask, Command
 from meshfs.smb.credits import charge_for
 from meshlab.attack.base import Attack, Run
 from meshlab.attack.keeping import Kept, keep
-from meshlab.smb.raw_initiator import read_body, write_body
+from meshlab.smb.raw_messages import read_body, write_body
 
 _READ: Final = int(AccessMask.READ_DATA)
 _READ_WRITE: Final = int(AccessMask.READ_DATA | AccessMask.WRITE_DATA)

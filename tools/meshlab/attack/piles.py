@@ -30,7 +30,7 @@ from meshfs.smb.messages import (
 from meshlab.attack.base import Attack, Client, Run
 from meshlab.attack.floods import Flooded, Requests, flood
 from meshlab.attack.keeping import Kept, keep
-from meshlab.smb.raw_initiator import SHARE_ALL
+from meshlab.smb.raw_messages import SHARE_ALL
 
 _READ: Final = int(AccessMask.READ_DATA)
 _SHARED: Final = int(LockFlags.SHARED_LOCK | LockFlags.FAIL_IMMEDIATELY)

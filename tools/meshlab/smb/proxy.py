@@ -20,36 +20,21 @@ The proxy runs in its own thread, so it serves real processes while the test blo
 """
 
 import socket
-import struct
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import trio
 
-from meshfs.smb.constants import NtStatus
 from meshlab.cluster.network import Nic
 from meshlab.smb.damage import Damages
-from meshlab.smb.frames import FrameSplitter, Message, messages
-
-WAIT_S: Final = 10.0
-_RECEIVE_BYTES: Final = 256 * 1024
-# If more bytes than this wait to be sent to one end, the proxy stops receiving from the other.
-_OUTBOX_MAX_BYTES: Final = 1024 * 1024
-# SO_LINGER on, 0 seconds: close sends RST.
-_ABORT: Final = struct.pack("ii", 1, 0)
+from meshlab.smb.frame_relay import WAIT_S, FrameRelay, abort
+from meshlab.smb.frames import messages
+from meshlab.smb.holds import Connect, Held, Hold, Wanted
 
 Result = TypeVar("Result")
-Wanted: TypeAlias = Callable[[Message], bool]
-Connect: TypeAlias = Callable[[], socket.socket]
-
-
-class Unanswered(Exception):
-    """The exporter did not answer the released requests: its connection is gone, or the wait timed out."""
 
 
 class ProxyClosed(Exception):
@@ -57,13 +42,13 @@ class ProxyClosed(Exception):
 
 
 class Proxy:
-    """The proxy of one listening socket, with all connections that it accepted."""
+    """Serves one listening socket, and relays all connections that it accepts."""
 
     def __init__(self, listening: socket.socket, connect: Connect) -> None:
         """Serve the socket, which the proxy then owns; `connect` makes a connection to the exporter."""
         self.connect = connect
         #: All relays, also ended ones, in the order in which their connections to the exporter were made.
-        self.relays: list[Relay] = []
+        self.relays: list[FrameRelay] = []
         self.port = int(listening.getsockname()[1])
         self._holds: list[Hold] = []
         #: The changes to make to passing frames.
@@ -121,7 +106,7 @@ class Proxy:
         if self._failure is not None:
             raise self._failure
 
-    def hold(self, wanted: Wanted) -> "Hold":
+    def hold(self, wanted: Wanted) -> Hold:
         """Freeze the connection of the next request that is `wanted`, before that request passes. Works once."""
         hold = Hold(wanted)
         self.call(self._holds.append, hold)
@@ -137,14 +122,14 @@ class Proxy:
 
     # --- in the proxy's thread
 
-    def caught(self, relay: "Relay", frame: bytes) -> bool:
+    def caught(self, relay: FrameRelay, frame: bytes) -> bool:
         """Return whether a hold waits for one of the frame's messages; if so, freeze the relay."""
         for message in messages(frame) if self._holds else ():
             for hold in self._holds:
                 if hold.wanted(message):
                     self._holds.remove(hold)
                     relay.stop_passing()
-                    hold.catch(Held(relay, message))
+                    hold.catch(Held(relay, message, self.connect))
                     return True
         return False
 
@@ -172,267 +157,8 @@ class Proxy:
             exporter = await trio.to_thread.run_sync(self.connect)
         except OSError:
             # The exporter's own machine would also send RST while no process listens.
-            _abort(initiator)
+            abort(initiator)
             return
-        relay = Relay(self, initiator, trio.socket.from_stdlib_socket(exporter))
+        relay = FrameRelay(self, initiator, trio.socket.from_stdlib_socket(exporter))
         self.relays.append(relay)
         await relay.run()
-
-
-class Hold:
-    """Waits for one request that the proxy is to hold."""
-
-    def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted
-        self._came = threading.Event()
-        self._held: Held | None = None
-
-    def catch(self, held: "Held") -> None:
-        self._held = held
-        self._came.set()
-
-    def wait(self, timeout_s: float = WAIT_S) -> "Held":
-        """Wait for the request, and return it. Raises TimeoutError when no such request came in time."""
-        if not self._came.wait(timeout_s):
-            raise TimeoutError(f"no request to hold came within {timeout_s:g} s")
-        assert self._held is not None
-        return self._held
-
-
-class Held:
-    """A request that did not pass, on a connection that is frozen from this request on."""
-
-    def __init__(self, relay: "Relay", message: Message) -> None:
-        self.relay = relay
-        #: The wanted message. Its frame and all later frames are held.
-        self.message = message
-
-    def release(self) -> None:
-        """Send all held frames to the exporter, unchanged, on the frozen connection.
-
-        The replies don't pass to the initiator. Raises Unanswered when the connection to the exporter is gone.
-        """
-        self.relay.release()
-
-    def status(self, timeout_s: float = WAIT_S) -> int:
-        """Return the status of the exporter's final answer to the message, after `release`, or raise Unanswered."""
-        return self.relay.status(self.message.message_id, timeout_s)
-
-    def release_anew(self, timeout_s: float = WAIT_S) -> int:
-        """Send all held frames over a new connection, as after a restart. Return the status, or raise Unanswered."""
-        deadline = time.monotonic() + timeout_s
-        splitter = FrameSplitter()
-        try:
-            with self.relay.proxy.connect() as stream:
-                stream.sendall(self.relay.held())
-                while True:
-                    stream.settimeout(max(0.001, deadline - time.monotonic()))
-                    data = stream.recv(_RECEIVE_BYTES)
-                    if not data:
-                        raise Unanswered("the exporter closed the new connection")
-                    for answer in [each for frame in splitter.feed(data) for each in messages(frame)]:
-                        if answer.message_id == self.message.message_id and answer.status != NtStatus.PENDING:
-                            return answer.status
-        except OSError as error:
-            raise Unanswered(f"the new connection: {error}") from error
-
-
-class Relay:
-    """One connection of an initiator, and the proxy's connection to the exporter that belongs to it."""
-
-    def __init__(self, proxy: Proxy, initiator: trio.socket.SocketType, exporter: trio.socket.SocketType) -> None:
-        self.proxy = proxy
-        #: The initiator's address and port, as the proxy sees them.
-        self.remote: tuple[str, int] = initiator.getpeername()[:2]
-        self.frozen = False
-        self._sockets = (initiator, exporter)
-        self._answers: dict[int, int] = {}
-        self._heard = threading.Condition()
-        for stream in self._sockets:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._requests = _Direction(self, initiator, exporter, self._look_at_request, is_reply=False)
-        self._replies = _Direction(self, exporter, initiator, self._look_at_reply, is_reply=True)
-
-    @property
-    def initiator_gone(self) -> bool:
-        """Return whether the initiator has closed or reset its connection."""
-        return self._requests.ended
-
-    @property
-    def exporter_gone(self) -> bool:
-        return self._replies.ended
-
-    def freeze(self) -> None:
-        """Let nothing pass from now on."""
-        self.proxy.call(self.stop_passing)
-
-    def thaw(self) -> None:
-        """Pass the held frames in order, then an end of the stream that came meanwhile, and pass all frames again."""
-        self.proxy.call(self._pass_again)
-
-    def cut(self) -> None:
-        """Send RST to both ends."""
-        self.proxy.call(self._abort)
-
-    def held(self) -> bytes:
-        """Return the bytes that the initiator sent since the freeze and that were not released."""
-        return self.proxy.call(lambda: b"".join(self._requests.kept))
-
-    def release(self) -> None:
-        """Send the held requests to the exporter; the relay stays frozen. Raises Unanswered if the exporter is gone."""
-        if self.exporter_gone:
-            raise Unanswered("the exporter's connection is gone")
-        self.proxy.call(self._requests.pass_kept)
-
-    def status(self, message_id: int, timeout_s: float = WAIT_S) -> int:
-        """Return the final status of the reply to a message, received since the freeze, or raise Unanswered."""
-
-        def settled() -> bool:
-            return message_id in self._answers or self.exporter_gone
-
-        with self._heard:
-            self._heard.wait_for(settled, timeout_s)
-            if message_id in self._answers:
-                return self._answers[message_id]
-        raise Unanswered("the exporter's connection is gone" if self.exporter_gone else f"not within {timeout_s:g} s")
-
-    # --- in the proxy's thread
-
-    async def run(self) -> None:
-        """Relay until both directions have ended. If cancelled, send RST to both ends."""
-        whole = False
-        try:
-            async with trio.open_nursery() as nursery:
-                for direction in (self._requests, self._replies):
-                    nursery.start_soon(direction.receive)
-                    nursery.start_soon(direction.send)
-            whole = True
-        finally:
-            for stream in self._sockets:
-                stream.close() if whole else _abort(stream)
-
-    def stop_passing(self) -> None:
-        self.frozen = True
-
-    def _pass_again(self) -> None:
-        self.frozen = False
-        for direction in (self._requests, self._replies):
-            direction.pass_kept()
-            if direction.ended:
-                direction.finish()
-
-    def _abort(self) -> None:
-        for stream in self._sockets:
-            _abort(stream)
-        for direction in (self._requests, self._replies):
-            direction.finish()
-
-    def _look_at_request(self, frame: bytes) -> None:
-        if not self.frozen:
-            self.proxy.caught(self, frame)
-
-    def _look_at_reply(self, frame: bytes) -> None:
-        with self._heard:
-            for answer in messages(frame) if self.frozen else ():
-                if answer.status != NtStatus.PENDING:
-                    self._answers[answer.message_id] = answer.status
-            self._heard.notify_all()
-
-
-class _Direction:
-    """One direction of a relay: it receives frames, shows each to `look`, and sends or keeps it."""
-
-    def __init__(
-        self,
-        relay: Relay,
-        source: trio.socket.SocketType,
-        sink: trio.socket.SocketType,
-        look: Callable[[bytes], None],
-        *,
-        is_reply: bool,
-    ) -> None:
-        self._relay = relay
-        self._is_reply = is_reply
-        self._source = source
-        self._sink = sink
-        self._look = look
-        #: Frames held back, in order.
-        self.kept: deque[bytes] = deque()
-        self.ended = False
-        self._reset = False
-        self._outbox: deque[bytes] = deque()
-        self._outbox_bytes = 0
-        #: Set when the end of the stream is to follow the outbox.
-        self._closing = False
-        self._stirred = trio.Event()
-
-    async def receive(self) -> None:
-        splitter = FrameSplitter()
-        try:
-            while data := await self._source.recv(_RECEIVE_BYTES):
-                for frame in splitter.feed(data):
-                    self._take(frame)
-                while self._outbox_bytes > _OUTBOX_MAX_BYTES:
-                    await self._stirring()
-        except (OSError, trio.ClosedResourceError):
-            self._reset = True
-        if splitter.rest:
-            self._take(splitter.rest)
-        self.ended = True
-        self._look(b"")
-        if not self._relay.frozen:
-            self.finish()
-
-    async def send(self) -> None:
-        """Send the outbox. Drop bytes that the receiver no longer accepts; the other direction sees the end."""
-        while self._outbox or not self._closing:
-            if not self._outbox:
-                await self._stirring()
-                continue
-            data = memoryview(self._outbox.popleft())
-            self._outbox_bytes -= len(data)
-            with suppress(OSError, trio.ClosedResourceError):
-                while data:
-                    data = data[await self._sink.send(data) :]
-            self._stir()
-        if self._reset:
-            _abort(self._sink)
-        else:
-            with suppress(OSError):
-                self._sink.shutdown(socket.SHUT_WR)
-
-    def pass_kept(self) -> None:
-        while self.kept:
-            self._put(self.kept.popleft())
-
-    def finish(self) -> None:
-        """Send the end of the stream after the outbox."""
-        self._closing = True
-        self._stir()
-
-    def _take(self, frame: bytes) -> None:
-        self._look(frame)
-        frame = self._relay.proxy.damages.passing(frame, self._is_reply)
-        if self._relay.frozen:
-            self.kept.append(frame)
-        else:
-            self._put(frame)
-
-    def _put(self, frame: bytes) -> None:
-        self._outbox.append(frame)
-        self._outbox_bytes += len(frame)
-        self._stir()
-
-    def _stir(self) -> None:
-        stirred, self._stirred = self._stirred, trio.Event()
-        stirred.set()
-
-    async def _stirring(self) -> None:
-        await self._stirred.wait()
-
-
-def _abort(stream: trio.socket.SocketType) -> None:
-    """Close with an RST."""
-    with suppress(OSError):
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-    stream.close()

@@ -16,7 +16,8 @@ from meshfs.smb.constants import Command, Flags, NtStatus, SessionSetupFlags, Si
 from meshfs.smb.messages import SessionSetupRequest, SessionSetupResponse
 from meshfs.smb.security import ChannelSecurity, bound_security
 from meshfs.smb.signing import NONCE_EXPORTER
-from meshlab.smb.raw_initiator import PASSWORDS, RawClient, Reply, freed
+from meshlab.smb.raw_client import PASSWORDS, RawClient, freed
+from meshlab.smb.raw_messages import Reply
 
 #: Message ids reserved for one bind; NTLM uses two of them.
 _MESSAGE_IDS = 3

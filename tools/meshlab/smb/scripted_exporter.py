@@ -21,7 +21,7 @@ from meshfs.smb.messages import EchoResponse, ErrorResponse
 from meshfs.smb.security import ChannelSecurity, channel_security
 from meshfs.transport.stream import StreamTransport
 from meshlab.smb.byte_connection import ByteConnection
-from meshlab.smb.raw_initiator import freed
+from meshlab.smb.raw_client import freed
 
 SESSION_ID = 0x77
 _READ = struct.Struct("<HBBIII")
