@@ -9,19 +9,19 @@ If that channel would take more than `_WAIT_MAX` times as long as another one, t
 that is likely to be done first, by (outstanding + size) / rate. So an interface of a tenth of the speed gets a part of
 a deep queue and nothing of a shallow one, and does not delay those who read in order.
 
-The exponent `_PULL` is a half. If a processor at either end is the bottleneck and not the links, a channel moves in
-proportion to what it is given, and so does its rate. With an exponent of 1 any distribution would keep itself, and two
-equal links could come to carry a thirtieth and the rest. With an exponent below 1 only equal shares are stable. If the
+The exponent `_PULL` is a half. If a processor at either end is the bottleneck, and not the links, the measured rate of
+a channel is proportional to what the channel is given. With an exponent of 1, every distribution would then be stable:
+of two equal links, one could carry a thirtieth for good. With an exponent below 1, only equal shares are stable. If the
 links are the bottleneck, the exponent alone would give a link of a tenth of the speed a third of the other's queue. Its
-answers would take three times as long, and whoever reads in order would get less than from the fast link alone.
+answers would take three times as long, and a program that reads in order would get less than from the fast link alone.
 `_WAIT_MAX` bounds that. It is above 2, because a second request on a channel takes twice as long as the first, and
 has to be possible.
 
-A channel that was never measured, or was given nothing for seconds, is tried with as little as gives a sample: a small
-request, or one part of a large one.
+A channel that was never measured, or was given nothing for seconds, gets just enough for a sample: a small request, or
+one part of a large one.
 
-A large request that would leave a channel idle all the while is split into parts, one for each channel. The parts
-are sized so that all end together, and a request is only split where that saves enough time.
+If a large request would leave a channel idle until its end, it is split into parts, one for each channel. The parts are
+sized so that all end at the same time. A request is only split if that saves enough time.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from meshfs.initiator.channel.load import REQUEST_BYTES, UNMEASURED_S, Load
 
 _WAIT_MAX: Final = 2.25
-#: Parts are whole pages, so that no sector is cut, and large enough that the requests cost less than they save.
+#: Parts are whole pages, so that no sector is cut. They are so large that the requests cost less than they save.
 _PART_BYTES: Final = 4096
 _PART_MIN_BYTES: Final = 64 << 10
 #: A smaller request is never split.
@@ -71,7 +71,7 @@ class Spread(Generic[C]):
         self._only = channels[0] if len(channels) == 1 else None
 
     def pick(self, size: int, now: float) -> C | None:
-        """The channel for a request of ``size`` bytes; None when there is none."""
+        """Return the channel for a request of ``size`` bytes, or None if the session has no channel."""
         if self._only is not None:
             return self._only
         best, shortest, best_s = None, 0.0, 0.0
@@ -88,7 +88,7 @@ class Spread(Generic[C]):
         return best if best_s <= _WAIT_MAX * first_s else first
 
     def split(self, size: int, now: float) -> list[tuple[C, int]]:
-        """The parts as (channel, bytes) in the order of the data; empty when the request is not to be split."""
+        """Return the parts as (channel, bytes) in the order of the data. Empty if the request is not to be split."""
         if self._only is not None or size < SPLIT_MIN_BYTES or len(self.channels) < 2:
             return []
         best = min(self.channels, key=lambda channel: channel.load.seconds(size))
@@ -107,7 +107,10 @@ class Spread(Generic[C]):
 
 
 def _level(channels: list[C], size: int, most_s: float) -> list[tuple[C, int]]:
-    """Parts that end together, within ``most_s`` seconds; a channel whose part would be too small gets none."""
+    """Return parts that end at the same time. A channel whose part would be too small gets none.
+
+    Returns an empty list if the parts would take longer than ``most_s``, or only one channel is left.
+    """
     chosen = channels
     while len(chosen) > 1:
         rates = [channel.load.rate_bytes_s for channel in chosen]
@@ -124,7 +127,7 @@ def _level(channels: list[C], size: int, most_s: float) -> list[tuple[C, int]]:
 
 
 def _rounded(parts: Iterable[float], size: int) -> list[int]:
-    """The parts as whole pages that add up to ``size``; the first part takes what is left over."""
+    """Return the parts as whole pages that add up to ``size``. The first part takes the rest."""
     rounded = [int(part) // _PART_BYTES * _PART_BYTES for part in parts]
     rounded[0] += size - sum(rounded)
     return rounded

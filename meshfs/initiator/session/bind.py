@@ -1,18 +1,18 @@
 """From a connected transport to one more channel of a session (MS-SMB2 3.2.4.2.3.2, 3.2.5.3.3).
 
-A bind ends well, or in one of these outcomes, named by what the session does then:
+A bind succeeds, or raises one of these errors, whose names say what the session does next:
 
     NoChannelOnThisPath      the exporter, or somebody on this path, refuses: leave this path alone for a while
     NoChannelOfThisSession   the exporter proved that it refuses: try no path of the session
     NewLoginNeeded           no bind of this session is possible any more: end the session and log in again
     SessionInDoubt           another exporter answers here: don't wait long for the session's silent channels
 
-Message ids. Binds are signed with the key of the session, which is also that of its first channel, and AES-GMAC makes
-its nonce of the message id (3.1.4.1): an id used twice would give the key away. So the first channel logs in with a
-message id above `limits.BIND_MESSAGE_IDS`, and every bind uses ids below it that no other bind had (smb/signing.py,
-BindSigner, makes sure of that). ECHOs, which need no session, use up the ids that are skipped. An initiator that keeps
-to this says so when it negotiates (messages.UNIQUE_NONCES). An exporter of meshfs does not agree on AES-GMAC with an
-initiator that may bind and does not say so.
+Message ids. Binds are signed with the key of the session, which is also the key of its first channel. AES-GMAC makes
+its nonce of the message id (3.1.4.1), so an id that is used twice would reveal the key. So the first channel logs in
+with a message id above `limits.BIND_MESSAGE_IDS`, and every bind uses ids below it that no other bind has used
+(BindSigner in smb/signing.py ensures this). ECHOs, which need no session, use up the ids that are skipped. An initiator
+that does so says it when it negotiates (messages.UNIQUE_NONCES). If an initiator may bind and does not say it, an
+exporter of meshfs does not agree on AES-GMAC.
 """
 
 from typing import Final
@@ -30,7 +30,7 @@ from meshfs.smb.security import bound_security
 from meshfs.smb.states import SESSION, StateMachine
 from meshfs.smb.status import status_text
 
-#: Answers by which an exporter says that it takes no further channel, and that nothing is wrong.
+#: The statuses by which an exporter takes no further channel, although nothing is wrong.
 _REFUSALS: Final = (
     NtStatus.REQUEST_NOT_ACCEPTED,
     NtStatus.NOT_SUPPORTED,
@@ -39,19 +39,19 @@ _REFUSALS: Final = (
 
 
 class BindRefused(MeshfsError):
-    """The exporter takes no further channel of this session, or so it seems; the text says why."""
+    """The exporter takes no further channel of this session, or so it seems. The text says why."""
 
 
 class NoChannelOnThisPath(BindRefused):
-    """Nothing proves that the exporter refused: anybody on this path may have said it, so it is true of this path."""
+    """The refusal is not signed. Anybody on this path may have sent it, so it only holds for this path."""
 
 
 class NoChannelOfThisSession(BindRefused):
-    """The session's key proves that the exporter refused: it is true of every path."""
+    """The refusal is signed with the session's key, so it comes from the exporter and holds for every path."""
 
 
 class NewLoginNeeded(MeshfsError):
-    """No further bind of this session has message ids of its own: only a new session takes further channels."""
+    """The session has no message ids left for a further bind, so that only a new session takes further channels."""
 
 
 class SessionInDoubt(RemoteProtocolError):
@@ -59,10 +59,10 @@ class SessionInDoubt(RemoteProtocolError):
 
 
 async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, session: Credentials) -> None:
-    """Negotiate, and make the channel one more of the session.
+    """Negotiate, and make the connection a further channel of the session.
 
-    The requests are signed with the session's key. So are the answers, except for the last one, which is signed with
-    the channel's own key. Raises one of the outcomes above, and what `log_in` raises.
+    The requests and the answers are signed with the session's key, except for the last answer, which is signed with the
+    channel's own key. Raises one of the errors above, and what `log_in` raises.
     """
     hint = await negotiate(channel, policy, guid)
     _check_same(channel, session)
@@ -86,12 +86,12 @@ async def bind(channel: Channel, policy: Policy, guid: bytes, login: Login, sess
 
 
 def _check_same(channel: Channel, session: Credentials) -> None:
-    """Raise unless the exporter that has the session answers here, and agrees on what it agreed on before."""
+    """Raise an error unless the exporter of the session answers here, and agrees on what it agreed on before."""
     settled, first = channel.connection.negotiated, session.settled
     if settled.peer_guid != first.peer_guid:
         raise SessionInDoubt("another exporter, or another instance of it, answers at this address")
     if not settled.peer_capabilities & Capabilities.MULTI_CHANNEL:
-        raise NoChannelOnThisPath("the exporter does without multichannel")
+        raise NoChannelOnThisPath("the exporter offers no multichannel")
     ours = (settled.dialect, settled.signing_algorithm, settled.cipher, settled.unique_nonces)
     if ours != (first.dialect, first.signing_algorithm, first.cipher, first.unique_nonces):
-        raise RemoteProtocolError(f"this address agrees on {ours}, the session's first one on others")
+        raise RemoteProtocolError(f"this address agrees on {ours}, unlike the session's first address")

@@ -66,7 +66,7 @@ async def open_file(
     deadline: float = inf,
     late: Callable[[RemoteOpen], None] | None = None,
 ) -> RemoteOpen:
-    """CREATE with share access read, write and delete. StatusError when the exporter refuses.
+    """Open a file by CREATE, with share access read, write and delete. Raises StatusError if the exporter refuses.
 
     If the deadline passes, the open may still be made. ``late`` is then called with it, and has to close it.
     """
@@ -93,7 +93,7 @@ async def open_file(
 
 
 async def close_file(channel: Channel, file: RemoteOpen, deadline: float = inf) -> None:
-    """CLOSE. An open that the exporter does not know any more is closed as well."""
+    """Close an open. An open that the exporter does not know any more counts as closed."""
     await channel.answer(
         channel.start_request(
             Command.CLOSE, CloseRequest(file.file_id).pack(), tree_id=file.tree.tree_id, deadline=deadline
@@ -103,7 +103,7 @@ async def close_file(channel: Channel, file: RemoteOpen, deadline: float = inf) 
 
 
 async def query_disks(channel: Channel, root: RemoteOpen, deadline: float = inf) -> tuple[DiskInfo, ...]:
-    """All disks of a share, by FSCTL_MESHFS_QUERY_DISKS on its root."""
+    """Return all disks of a share, by FSCTL_MESHFS_QUERY_DISKS on its root."""
     size = min(channel.connection.negotiated.max_transact_bytes, limits.DISK_LIST_MAX_BYTES)
     slot = start_query_disks(channel, root.tree.tree_id, root.file_id, deadline, size)
     return _disks(await channel.answer(slot))
@@ -149,10 +149,10 @@ def start_zero(
 
 
 def only_disk(reply: Reply, disk_id: str) -> DiskInfo:
-    """The one disk of a reply. RemoteProtocolError if the exporter answered about another disk."""
+    """Return the only disk of a reply. Raises RemoteProtocolError if the reply is not about ``disk_id``."""
     disks = _disks(reply)
     if len(disks) != 1 or disks[0].id != disk_id:
-        raise RemoteProtocolError(f"asked about disk {disk_id}, told of {[disk.id for disk in disks][:3]}")
+        raise RemoteProtocolError(f"asked about disk {disk_id}, answered about {[disk.id for disk in disks][:3]}")
     return disks[0]
 
 
@@ -165,9 +165,9 @@ def _disks(reply: Reply) -> tuple[DiskInfo, ...]:
 
 
 async def query_interfaces(channel: Channel, tree: TreeConnect) -> tuple[Remote, ...]:
-    """The exporter's addresses, by FSCTL_QUERY_NETWORK_INTERFACE_INFO. StatusError if the exporter does not tell them.
+    """Return the exporter's addresses, by FSCTL_QUERY_NETWORK_INTERFACE_INFO. Raises StatusError if it has no answer.
 
-    Each address is a path that the mount plans and may try to connect, so only the first REMOTES_MAX are taken.
+    The mount plans a path for each address and may try to connect to it, so only the first REMOTES_MAX are taken.
     """
     body = IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, NO_FILE, b"", limits.CREDIT_BYTES).pack()
     reply = await channel.answer(channel.start_request(Command.IOCTL, body, tree_id=tree.tree_id))

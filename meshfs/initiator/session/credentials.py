@@ -1,4 +1,4 @@
-"""What the first channel's login gives a session, and what its further channels are bound by."""
+"""What the login on the first channel gives a session: its id and keys, by which further channels are bound."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,18 +8,18 @@ from meshfs.smb.constants import SigningAlgorithm
 from meshfs.smb.security import BindSecurity, ChannelSecurity
 from meshfs.smb.states import SessionState, StateMachine
 
-#: The most SESSION_SETUP rounds of one bind, and so the message ids it may use: NTLM takes two, Kerberos one or two.
+#: The most SESSION_SETUP rounds, and so the most message ids, of one bind. NTLM takes two, Kerberos one or two.
 BIND_ROUNDS_MAX: Final = 3
 
 
 @dataclass(slots=True)
 class Credentials:
-    """The session's id, what its first channel agreed on, and its keys."""
+    """Holds the session's id, what its first channel negotiated, its keys and its state."""
 
     session_id: int
     settled: Negotiated
     security: ChannelSecurity
-    #: The first channel's key, as the session's binds are signed with it.
+    #: Signs and checks binds with the first channel's key.
     bind_security: BindSecurity
     seal: bool
     #: The session's state, which is VALID after the login.
@@ -28,7 +28,7 @@ class Credentials:
     next_bind_id: int = 1
 
     def take_bind_ids(self) -> int | None:
-        """The first of as many message ids as one bind may use; None when there are none left."""
+        """Return the first of the message ids that one bind may use, or None if too few are left."""
         first = self.next_bind_id
         ids = range(first, first + BIND_ROUNDS_MAX)
         if not all(map(self.bind_security.reserve, ids)):

@@ -24,7 +24,7 @@ async def log_in(
     *,
     to_be_bound: bool = False,
 ) -> Credentials:
-    """Negotiate and authenticate; afterwards the channel protects every message as ``policy`` says.
+    """Negotiate and authenticate. Afterwards the channel protects every message as ``policy`` says.
 
     If further channels are ``to_be_bound`` to the session, the login leaves the low message ids to them
     (session/bind.py). Raises AuthenticationError, RemoteProtocolError, StatusError, ChannelLost.
@@ -36,7 +36,7 @@ async def log_in(
     reply, preauth = await set_up(channel, policy, login, hint, machine, previous_session_id=previous_session_id)
     response = SessionSetupResponse.unpack(reply.body)
     if response.session_flags & (SessionFlags.IS_GUEST | SessionFlags.IS_NULL):
-        raise AuthenticationError("the exporter let us in as a guest only")
+        raise AuthenticationError("the exporter accepted the login only as a guest")
     settled = channel.connection.negotiated
     assert settled.dialect is not None
     security = channel_security(

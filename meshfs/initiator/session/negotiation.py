@@ -1,8 +1,8 @@
 """NEGOTIATE: what both ends of a connection agree on, and the proof that nobody changed it on its way.
 
-A middleman could remove the better choices from our offer. With 3.1.1 that is found at the login, as the keys depend on
-every byte of the negotiation (MS-SMB2 3.2.5.3.1). With 3.0 and 3.0.2 the keys don't, so that the negotiation is
-repeated under a signature by FSCTL_VALIDATE_NEGOTIATE_INFO (3.2.5.5).
+An attacker between the ends could remove the better choices from our offer. With dialect 3.1.1 the login finds that,
+because the keys depend on every byte of the negotiation (MS-SMB2 3.2.5.3.1). With 3.0 and 3.0.2 the keys do not. There
+FSCTL_VALIDATE_NEGOTIATE_INFO repeats the negotiation under a signature (3.2.5.5).
 """
 
 import os
@@ -47,7 +47,7 @@ _VALIDATE_OUTPUT_BYTES: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What we offer and insist on; in each list the preferred choice comes first."""
+    """Says what this end offers and insists on. In each list the preferred choice comes first."""
 
     security: Security = Security.SIGN
     dialects: tuple[Dialect, ...] = (Dialect.SMB_3_0, Dialect.SMB_3_0_2, Dialect.SMB_3_1_1)
@@ -70,7 +70,10 @@ CAPABILITIES: Final = Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabil
 
 
 async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
-    """NEGOTIATE. The agreement is in ``channel.connection.negotiated``; returns the exporter's hint for the login."""
+    """Negotiate, and return the exporter's hint for the login.
+
+    ``channel.connection.negotiated`` has the agreement afterwards.
+    """
     request = NegotiateRequest(
         dialects=tuple(policy.dialects),
         security_mode=policy.security_mode,
@@ -108,12 +111,12 @@ async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
     settled.max_transact_bytes = _size(settled.large_mtu, response.max_transact_bytes, limits.TRANSACT_SIZE_MAX_BYTES)
     _settle_algorithms(channel, policy, response)
     if policy.security is Security.ENCRYPT and settled.cipher is Cipher.NONE:
-        raise AuthenticationError("the exporter offers no encryption we know")
+        raise AuthenticationError("the exporter offers no cipher that this end knows, and the config wants encryption")
     return response.security_buffer
 
 
 def _size(large_mtu: bool, offered: int, most: int) -> int:
-    """The largest payload that both ends allow; without large MTU it is what one credit pays for."""
+    """Return the largest payload that both ends allow. Without large MTU, that is what one credit pays for."""
     if offered < limits.CREDIT_BYTES:
         raise RemoteProtocolError(f"NEGOTIATE: a maximum of {offered} bytes, at least {limits.CREDIT_BYTES} expected")
     return min(offered, most if large_mtu else limits.CREDIT_BYTES)
@@ -145,7 +148,7 @@ def _only(chosen: tuple[int, ...], offered: Sequence[int], what: str) -> int:
 
 
 async def validate_negotiation(channel: Channel, policy: Policy, guid: bytes, tree: TreeConnect) -> None:
-    """Repeat the negotiation under a signature, where the keys do not prove it (MS-SMB2 3.2.5.5)."""
+    """Repeat the negotiation under a signature, unless the keys prove it already (MS-SMB2 3.2.5.5)."""
     settled = channel.connection.negotiated
     if settled.dialect is Dialect.SMB_3_1_1:
         return

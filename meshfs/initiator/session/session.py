@@ -1,12 +1,12 @@
 """One SMB session: the channels bound to it, and what all of them share.
 
     add       a channel that logged in or was bound takes requests from now on
-    retire    a channel takes no more requests; those in flight on it are answered
-    lost      a channel ended. Whatever was unanswered on it may go again on another channel. So every request from then
-              on has the next ChannelSequence: the exporter recognises older requests that are late, and refuses those
-              that write (MS-SMB2 3.2.4.1.5, 3.3.5.2.10)
+    retire    a channel takes no more requests; those in flight on it are still answered
+    lost      a channel ended, and its unanswered requests may be sent again on another channel. So every request from
+              then on carries the next ChannelSequence. By it, the exporter recognises older requests that arrive late,
+              and refuses those that change something (MS-SMB2 3.2.4.1.5, 3.3.5.2.10)
 
-A session ends with its last channel; ``why`` says then how that channel ended.
+A session ends with its last channel. ``why`` then says how that channel ended.
 """
 
 import logging
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class InitiatorSession:
-    """One session; the login on its first channel makes it, and `add` takes that channel next."""
+    """One session. It is made after the login on its first channel, which `add` takes next."""
 
     def __init__(
         self,
@@ -52,20 +52,20 @@ class InitiatorSession:
         self.machine = credentials.machine
         self.trees = trees
         self.root = root
-        #: All channels that are alive, retired ones too.
+        #: All channels that have not ended, including retired ones.
         self.channels: list[Channel] = []
         self.spread: Spread[Channel] = Spread()
         #: The ChannelSequence of the next request.
         self.sequence = 0
-        #: Why the session ended; empty while it is alive.
+        #: Why the session ended. Empty while the session lasts.
         self.why = ""
-        #: When the exporter was last known to be there, by the channels that have ended.
+        #: The latest sign of life of the exporter on the channels that have ended.
         self.gone_s = -inf
-        #: Why no further channel is tried, until the exporter is asked again; empty while one may be.
+        #: Why no further bind is tried until BIND_AGAIN_S have passed. Empty while binds are tried.
         self.no_more = ""
-        #: Why the session has one channel to its end; empty while it may have several.
+        #: Why the session keeps one channel until it ends. Empty while it may have several.
         self.one_only = ""
-        #: Cancelled when the session ends: the scope of everything that is done for it.
+        #: The scope of everything that is done for the session. It is cancelled when the session ends.
         self.scope = trio.CancelScope()
         self.pick = self.spread.pick
         self.split = self.spread.split
@@ -76,7 +76,7 @@ class InitiatorSession:
         self._rates: dict[Channel, float] = {}
 
     def add(self, channel: Channel, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
-        """Let a channel take requests from now on; its interfaces promise ``rate_bytes_s``."""
+        """Let a channel take requests from now on. Its interfaces promise ``rate_bytes_s``."""
         self.machine.happened(SmbEvent.REQUEST)
         channel.join(
             self.sequence,
@@ -94,14 +94,14 @@ class InitiatorSession:
         self._measure()
 
     def any_channel(self) -> Channel | None:
-        """A channel that takes requests, for what is no disk's; None after the session's end."""
+        """Return a channel for a request that belongs to no disk, or None after the session's end."""
         return self.pick(0, trio.current_time())
 
     async def ask(self, function: Callable[[Channel], Awaitable[T]]) -> T:
-        """Call ``function`` on a channel, and on another one whenever that is lost. ChannelLost at the session's end.
+        """Call ``function`` on a channel, and again on another one if that channel is lost.
 
-        The question is asked again, too, if a request with a later ChannelSequence overtook it: the exporter refused it
-        then.
+        The function is also called again if the exporter refused its request with FILE_NOT_AVAILABLE, because a request
+        with a later ChannelSequence had overtaken it. Raises ChannelLost at the session's end.
         """
         while True:
             channel = self.any_channel()
@@ -118,7 +118,7 @@ class InitiatorSession:
                 await trio.sleep(limits.RETRY_DELAY_MAX_S)
 
     async def close_late(self, file: RemoteOpen, deadline: float) -> None:
-        """Close an open that was made when nobody waited for it any more: else it would last as long as the session.
+        """Close an open whose caller gave up before it was made. It would otherwise last as long as the session.
 
         If the exporter has not answered by the deadline, the open lasts as long as the session after all.
         """
@@ -154,7 +154,7 @@ class InitiatorSession:
             for other in self.channels:
                 other.sequence = self.sequence
             if not self.spread.channels:
-                # Retired channels are better than none.
+                # If only retired channels are left, they take requests again.
                 for other in self.channels:
                     self.spread.add(other)
             self._measure()
@@ -165,7 +165,7 @@ class InitiatorSession:
         self._on_lost(self, channel)
 
     def _nonces_full(self) -> None:
-        """No more nonces of the session can be remembered: keep one channel, on which message ids refuse a repeat."""
+        """Keep only one channel, on which message ids refuse a repeat: no more nonces can be remembered."""
         self.no_more = self.one_only = "the exporter's nonces do not count up, so the session has one channel"
         for left in (self.spread.channels or self.channels)[:1]:
             logger.warning("%s: %s", left.transport.remote, self.one_only)
@@ -174,7 +174,7 @@ class InitiatorSession:
                     channel.fail(self.one_only)
 
     def _measure(self) -> None:
-        """Keep the loads while there is a choice between channels; a channel alone saves itself the trouble."""
+        """Measure the loads only while there is a choice between channels."""
         several = len(self.spread.channels) > 1
         for channel in self.channels:
             channel.measure(several, self._rates[channel])

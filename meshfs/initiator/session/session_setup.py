@@ -1,7 +1,7 @@
 """SESSION_SETUP: the rounds of tokens by which a login or a bind authenticates both ends.
 
-The last reply has to be signed whatever the policy is: the signature is the exporter's own proof that it knows the
-password. Its key follows from the login itself, so that the signature is verified after the rounds (`verify`).
+The last reply has to be signed, whatever the policy is, because the signature proves that the exporter knows the
+password. Its key results from the login itself, so that the signature is verified after the rounds (`verify`).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from meshfs.smb.states import SessionState, SmbEvent, StateMachine
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import HEADER
 
-# A login is two rounds; a peer that takes more than these plays for time.
+# A login takes two rounds. An exporter that takes more than this is not going to end.
 _ROUNDS_MAX: Final = 8
 _ANSWERS: Final = (
     NtStatus.SUCCESS,
@@ -29,7 +29,7 @@ _ANSWERS: Final = (
     NtStatus.LOGON_FAILURE,
     NtStatus.ACCESS_DENIED,
 )
-#: What a reply's status is to the machine; any other status is a denial.
+#: The event of a reply's status. Any other status is a denial.
 _EVENTS: Final = {
     int(NtStatus.SUCCESS): SmbEvent.GRANTED,
     int(NtStatus.MORE_PROCESSING_REQUIRED): SmbEvent.MORE,
@@ -37,7 +37,7 @@ _EVENTS: Final = {
 
 
 async def skip_ids(channel: Channel, first: int) -> None:
-    """Use up message ids by ECHOs, so that the next request has id ``first`` at the least, where GMAC signs.
+    """Use up message ids by ECHOs, so that the next request has at least the id ``first``. Only AES-GMAC needs this.
 
     The header of session/bind.py says which message ids a login and a bind may use.
     """
@@ -61,8 +61,8 @@ async def set_up(
 ) -> tuple[Reply, PreauthHash]:
     """Exchange tokens to the end. Returns the last reply, and the hash over all messages before it (3.2.5.3).
 
-    The last reply's status is SUCCESS or one of ``refusals``; AuthenticationError for any other. ``machine`` is that
-    of the login or the bind, and sees every message of it.
+    The status of that reply is SUCCESS or one of ``refusals``; for any other, AuthenticationError or StatusError is
+    raised. ``machine`` belongs to this login or bind, and sees each of its messages.
     """
     channel.machine.happened(SmbEvent.REQUEST)
     preauth = channel.connection.negotiated.preauth.copy()
@@ -123,7 +123,7 @@ async def _one_round(
 
 
 def session_key(login: Login) -> bytes:
-    """The key that the tokens agreed on. AuthenticationError if the exporter said SUCCESS too early."""
+    """Return the key that the tokens agreed on. Raises AuthenticationError if the exporter said SUCCESS too early."""
     try:
         return login.session_key
     except LocalProtocolError as error:
@@ -131,15 +131,15 @@ def session_key(login: Login) -> bytes:
 
 
 def verify(channel: Channel, reply: Reply, security: ChannelSecurity) -> None:
-    """AuthenticationError unless the reply, whose key the connection does not know, is signed with this key."""
+    """Raise AuthenticationError unless the reply is signed with this key, which the connection does not know yet."""
     if reply.protection is not Protection.UNKNOWN:
         raise AuthenticationError("the exporter's login reply is not signed")
     if not is_signed(channel, reply, security):
-        raise AuthenticationError("the exporter's login reply has a wrong signature: it is not who it says")
+        raise AuthenticationError("the exporter's login reply has a wrong signature: another program may have sent it")
 
 
 def is_signed(channel: Channel, reply: Reply, security: ChannelSecurity) -> bool:
-    """Return whether the reply, whose key the connection does not know, is signed with this key."""
+    """Return whether the reply is signed with this key, which the connection does not know yet."""
     if reply.protection is not Protection.UNKNOWN:
         return False
     message = Message(memoryview(reply.raw), None, HEADER.unpack_from(reply.raw))

@@ -1,10 +1,10 @@
 """One caller's request that is split into parts, which go over several channels at once.
 
-A `SplitRequest` collects the results of the parts, and the caller goes on when it has them all. It waits for every part
-even if one fails, so that afterwards no part is in flight that the caller does not know of. Then it raises an error. Of
-several errors that is the one after which most may still happen:
+A `SplitRequest` collects the results of the parts, and its caller continues when all of them are there. It waits for
+every part even if one fails, so that afterwards no part is in flight without the caller's knowledge. Then it raises an
+error. Of several errors, it raises the one after which most may still happen:
 
-    1. a deadline that passed: that part is still on its way, under the present ChannelSequence
+    1. a deadline that passed: the part is still under way, with the present ChannelSequence
     2. a lost channel
     3. an error status, which is an answer
 
@@ -27,16 +27,17 @@ Parts = Sequence[tuple[Channel, int]]
 
 
 class SplitRequest:
-    """``add`` every part, then await the group: it gives the count written by all parts or, for a read, the data.
+    """One request in parts. ``add`` every part, then await the whole.
 
-    Data that is shorter than what was asked for is of no use, as bytes in its middle may be missing.
+    Awaiting returns the count that all parts have written or, for a read, the data. If the data is shorter than asked
+    for, it is of no use, because bytes in its middle may be missing.
     """
 
     __slots__ = ("_error", "_left", "_memory", "_starts", "_task", "count", "failed", "slots")
 
     def __init__(self, read_bytes: int = 0) -> None:
         self.slots: list[Slot] = []
-        #: The part whose error the whole ends with; None where that part could not be started.
+        #: The part whose error the whole ends with. None if that part could not be started.
         self.failed: Slot | None = None
         #: Bytes read or written so far.
         self.count = 0
@@ -47,19 +48,19 @@ class SplitRequest:
         self._task: Task | Worker | None = None
 
     def add(self, slot: Slot, start: int) -> None:
-        """Add a part whose data begins at ``start`` of the whole; to be called before its result can be there."""
+        """Add a part whose data begins at ``start`` of the whole. To be called before its reply can be handled."""
         slot.task = self
         self.slots.append(slot)
         self._starts[slot] = start
         self._left += 1
 
     def fail(self, error: BaseException, slot: Slot | None = None) -> None:
-        """A part failed; without a ``slot`` it could not be started."""
+        """Keep the error of a part, unless another one weighs more. A part without a ``slot`` could not be started."""
         if self._error is None or _weight(error) > _weight(self._error):
             self._error, self.failed = error, slot
 
     def take(self, slot: Slot, result: object) -> None:
-        """Take the result of a part; the caller goes on after the last one."""
+        """Take the result of a part. After the last part, the caller continues."""
         if isinstance(result, BaseException):
             self.fail(result, slot)
         elif isinstance(result, int):
@@ -84,7 +85,7 @@ class SplitRequest:
 
     @property
     def changes(self) -> bool:
-        """Return whether its parts change the disk."""
+        """Return whether the parts change the disk."""
         return self.slots[0].changes
 
     @property
@@ -104,29 +105,30 @@ class SplitRequest:
         return (yield from wait_task_rescheduled(self._abandon).__await__())  # noqa: ASYNC105  # it is, by this
 
     def _abandon(self, _: object) -> Abort:
-        """The task that waits was cancelled."""
+        """Leave the parts behind, because the task that waits is cancelled."""
         self._task = None
         for slot in self.slots:
             slot.task = None
         return Abort.SUCCEEDED
 
 
-def start_parts(parts: Parts, group: SplitRequest, start: Callable[[Channel, int, int], Slot]) -> SplitRequest:
-    """Start every part: ``start`` gets its channel, where the part begins in the whole, and its length."""
+def start_parts(parts: Parts, whole: SplitRequest, start: Callable[[Channel, int, int], Slot]) -> SplitRequest:
+    """Start every part: ``start`` gets its channel, its beginning in the whole, and its length."""
     begin = 0
     for channel, length in parts:
         try:
-            group.add(start(channel, begin, length), begin)
+            whole.add(start(channel, begin, length), begin)
         except ChannelLost as error:
-            group.fail(error)
+            whole.fail(error)
             break
         begin += length
-    return group
+    return whole
 
 
 def _weight(error: BaseException) -> int:
     """Return how much may still happen after an error.
 
-    A part that is late may be executed after a replay of the whole; a part that was lost is executed before it, or not.
+    A part that is late may still be executed after the whole was sent again. A part that was lost with its channel is
+    executed before that, or never.
     """
     return 2 if isinstance(error, TimeoutError) else 1 if isinstance(error, ChannelLost) else 0

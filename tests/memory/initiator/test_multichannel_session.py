@@ -227,7 +227,7 @@ async def test_an_exporter_without_multichannel_is_used_with_one(tmp_path: Path)
         async with pair_of(tmp_path, 1, policy=policy, more=(dialer,)) as pair:
             keeper = pair.session.keepers[1]
             await until(lambda: keeper.state is PathState.IDLE)
-            assert keeper.why == "the exporter does without multichannel"
+            assert keeper.why == "the exporter offers no multichannel"
             assert keeper.failures == 0, "it is no failure"
             session = pair.session.session
             pair.session.channels[0].fail("cable pulled")
@@ -249,7 +249,7 @@ async def test_a_refusal_that_is_not_signed_keeps_no_other_path_from_binding(
                 pair.session.channels[1].fail("cable pulled")
                 await until(lambda: len(pair.session.channels) == 2)
             assert pair.session.session is session
-            assert pair.session.keepers[2].why == "the exporter does without multichannel"
+            assert pair.session.keepers[2].why == "the exporter offers no multichannel"
         nursery.cancel_scope.cancel()
 
 
