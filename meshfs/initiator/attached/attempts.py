@@ -1,8 +1,8 @@
-"""How a request of a disk is sent until it is answered: waiting for the open, sending it again, giving it up.
+"""How a request of a disk is sent until it is answered: to wait for the open, to send it again, to give it up.
 
-Every request takes the channel that suits it best, and goes again on another one when that is lost. outcomes.py has
-what may become of an attempt; ``failed`` finds it out, and ``again`` goes by it. The hot path of a handle sends its
-first attempt itself, and comes here only when that has failed.
+Every request takes the channel that suits it best. If that channel is lost, the request is sent again on another one.
+outcomes.py has what may become of an attempt. ``failed`` finds it out, and ``again`` acts on it. The hot path of a
+handle sends its first attempt itself, and calls ``again`` only after that has failed.
 
 Failing fast (failfast.py). A call that waits for the open ends when the exporter has been away for the mount's bound.
 While the disk is suspected to hang, all calls wait here, and only the probe is sent.
@@ -43,9 +43,9 @@ from meshfs.smb.status import errno_from_status, status_text
 logger = logging.getLogger(__name__)
 
 _READ: Final = int(Command.READ)
-#: Refusals of CREATE that pass: somebody's exclusive open, an exporter that is just starting.
+#: Refusals of CREATE that end by themselves: the exclusive open of another program, an exporter that is starting.
 _REFUSED_FOR_NOW: Final = (errno.EBUSY, errno.EAGAIN, errno.ENXIO)
-#: The operation that is sent although calls are held.
+#: The operation that is sent even while calls are held.
 PROBE: Final = "probe"
 
 
@@ -61,9 +61,10 @@ class Attempts:
     # --- waiting for the open --------------------------------------------------------------
 
     async def usable(self, op: str, deadline: float, size: int = 0) -> Channel:
-        """The channel to use, waiting for it. TimeoutError at the deadline, OSError when refused.
+        """Wait until the open may be used, and return the channel to use.
 
-        The deadline may come earlier than given, and move while the call waits (failfast.py).
+        Raises TimeoutError at the deadline, and OSError if the exporter refuses the open. The deadline may be earlier
+        than given, and may change while the call waits (failfast.py).
         """
         channel = self._pick(op, size)
         if channel is not None:
@@ -88,7 +89,7 @@ class Attempts:
         return None if session is None else session.pick(size, trio.current_time())
 
     def _ends_at(self, op: str, deadline: float) -> float:
-        """When a call that waits now ends. The probe waits on, as all other calls are held until it is answered."""
+        """Return when a call that waits now ends. The probe keeps its deadline, since all other calls wait for it."""
         if op == PROBE:
             return deadline
         disk = self._disk
@@ -100,7 +101,7 @@ class Attempts:
         self.shared.raise_ended()
         refusal = self.shared.refusal
         if refusal is not None and (op == "open" or refusal.errno not in _REFUSED_FOR_NOW):
-            # An open file whose disk is not offered any more: read(2) and write(2) have no ENOENT.
+            # The disk of an open file is not offered any more. read(2) and write(2) have no ENOENT.
             gone = refusal.errno == errno.ENOENT and op != "open"
             raise OSError(errno.ESTALE if gone else refusal.errno, refusal.strerror)
 
@@ -121,10 +122,10 @@ class Attempts:
         size: int = 0,
         earlier: Earlier = NOT_EXECUTED,
     ) -> Any:
-        """Start a request until it is answered. OSError of its answer, or TimeoutError.
+        """Send a request until it is answered, and return its result. Raises OSError for a refusal, or TimeoutError.
 
-        ``start`` is told whether the request may have been executed before; ``earlier`` says so of an attempt before
-        this call.
+        ``start`` gets the channel, and whether the request may have been executed before. ``earlier`` says what may
+        have become of an attempt before this call.
         """
         pause_s = 0.0
         try:
@@ -144,9 +145,9 @@ class Attempts:
                     if isinstance(outcome, Over):
                         outcome.end()
                     if isinstance(outcome, MayHaveBeenExecuted):
-                        # What one attempt may have done stays, whatever becomes of the next ones.
+                        # This stays true, whatever becomes of the next attempts.
                         earlier = outcome
-                # Where only a channel was lost, another one takes it at once.
+                # If only a channel was lost, another one takes the request at once.
                 if pause_s or self.shared.session is None or not channel.why:
                     pause_s = min(max(2 * pause_s, limits.RETRY_DELAY_MIN_S), limits.RETRY_DELAY_MAX_S)
                 if trio.current_time() + pause_s >= deadline:
@@ -157,12 +158,12 @@ class Attempts:
             raise
 
     async def probe(self) -> None:
-        """Read one block of the disk. Ends when that is answered. OSError."""
+        """Read one block of the disk, and return when the disk has answered. Raises OSError."""
         shared, info = self.shared, self._disk.info
         blocks = info.size_bytes // limits.PROBE_BYTES
         if not blocks:
             return
-        # A fixed place would be in the exporter's page cache, or be the one bad spot of the disk.
+        # A fixed block could be in the exporter's page cache, or be the one bad block of the disk.
         offset = random.randrange(blocks) * limits.PROBE_BYTES
 
         def start(channel: Channel, _: bool) -> Slot:
@@ -176,7 +177,7 @@ class Attempts:
     def failed(
         self, error: BaseException, channel: Channel, file_id: FileId, sent: Slot | SplitRequest | None
     ) -> Outcome:
-        """A request of the open ``file_id`` ended with ``error``: what became of it."""
+        """Return what became of a request of the open ``file_id`` that ended with ``error``."""
         shared = self.shared
         write = sent is not None and sent.sent and sent.changes
         if isinstance(error, ChannelLost):
@@ -186,13 +187,13 @@ class Attempts:
             if error.status == NtStatus.ACCESS_DENIED and sent is not None and self._is_damage(channel, sent):
                 return NOT_EXECUTED
             return self._answered(error, channel, file_id)
-        # The deadline, or the caller was cancelled: what was sent may still happen.
+        # The deadline passed, or the caller was cancelled. A request that was sent may still be executed.
         if write:
             self.give_up(MayHaveBeenExecuted(file_id))
         return Over(error)
 
     def _answered(self, error: StatusError, channel: Channel, file_id: FileId) -> NotExecuted | Over:
-        """Return what a status means, other than for damage on the way."""
+        """Return what became of a request that was answered with an error status, and act on the loss of an open."""
         what = meaning(error.status)
         if what is Meaning.REFUSED:
             number = errno_from_status(error.status)
@@ -206,7 +207,7 @@ class Attempts:
         return NOT_EXECUTED
 
     def _is_damage(self, channel: Channel, sent: Slot | SplitRequest) -> bool:
-        """Whether a refusal of what the open may do is taken for damage on the way; then its channel is given up."""
+        """Return whether a refusal is taken for damage on the way. If it is, end the channel (denials.py)."""
         part = sent.failed if isinstance(sent, SplitRequest) else sent
         if part is None or not (part.command == _READ or self.shared.writable):
             return False
@@ -215,15 +216,15 @@ class Attempts:
         carrying = next((each for each, lane in self.shared.lanes.items() if lane is part.lane), channel)
         carrying.fail(
             f"{Command(part.command).name} of disk {self._disk.info.name} was refused (ACCESS_DENIED) although its "
-            "open allows it: so exporters refuse what was changed on its way"
+            "open allows it: some exporters answer a request like this if it was changed on its way"
         )
         return True
 
     def give_up(self, earlier: Earlier) -> None:
-        """Nobody waits for the request any more. Where it may be executed yet, its open is fenced.
+        """Fence the open of a request whose caller no longer waits, if the request may still be executed.
 
-        An open that is not offered now, as the other class is fenced, is meant as well. One that ended has ended all
-        its writes.
+        This also concerns an open that is not offered now because the other class is fenced. An open that has ended
+        needs no fence, because all its writes have ended as well.
         """
         if isinstance(earlier, MayHaveBeenExecuted) and self.shared.is_now(earlier.file_id):
             logger.warning("disk %s: a write was given up; its open is fenced", self._disk.info.name)

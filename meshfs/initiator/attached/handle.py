@@ -1,11 +1,11 @@
 """One opener's use of a disk: read, write, zero and flush, each of which ends within the bound.
 
 `Handle._transfer` is the hot path of reads and writes. It sends the first attempt of a request that fits into one
-message, or into one message for each of several channels. Everything else is slow: to wait for the exporter, to clip
-at the disk's end, to take a long request apart, to send again what was lost (attempts.py).
+message, or into one message for each of several channels. Everything else takes the slow path: to wait for the
+exporter, to clip at the disk's end, to divide a long request, to send again what was lost (attempts.py).
 
-A zeroing is a write without bytes. Everything that holds of a write holds of it: what is lost with a channel goes
-again, what was given up is fenced, and it is on the disk for good after the next flush.
+A zeroing is a write without data, and has the same rules. If it is lost with a channel, it is sent again. If its caller
+gives up, the open is fenced. It is on stable storage after the next flush.
 """
 
 import errno
@@ -46,10 +46,10 @@ class PortOfHandles(shared_open.PortOfOpens, Protocol):
     meter: PortMeter
 
     def failed(self, attempts: Attempts, error: OSError, start_s: float) -> None:
-        """A call that began at ``start_s`` failed."""
+        """Judge by a call that began at ``start_s`` and failed whether the disk hangs."""
 
     def lose_unflushed(self) -> None:
-        """Every handle with a write that is not known to be on the disk gets EIO at its next flush."""
+        """Give every handle with a write that is not known to be on the disk EIO at its next flush."""
 
 
 class Handle:
@@ -60,30 +60,36 @@ class Handle:
     def __init__(self, port: PortOfHandles, attempts: Attempts, *, writable: bool) -> None:
         self._port = port
         self._attempts = attempts
-        # The hot path looks at the open directly.
+        # The hot path reads the attributes of the open directly.
         self._shared = attempts.shared
         self._writable = writable
         self._closed = False
-        #: How much the next call of `zero` asks of the owner at once.
+        #: How many bytes the next call of `zero` lets the owner zero.
         self._zero_bytes = limits.ZERO_PIECE_BYTES
         #: The port's ``write_seq`` at this handle's latest write that was not write-through.
         self.last_write_seq = 0
-        #: Acknowledged writes of this handle were lost, and its user does not know yet.
+        #: Set if acknowledged writes of this handle were lost, and its user does not know yet.
         self.lost = False
 
     def read(self, offset: int, size: int) -> Coroutine[Any, Any, Data]:
         """Read at most ``size`` bytes, b"" at the end. The data is valid until the calling task yields to trio.
 
-        OSError; TimeoutError (ETIMEDOUT) when the bound passed.
+        Raises OSError, among them TimeoutError (ETIMEDOUT) when the bound has passed.
         """
         return self._transfer(offset, size, None, False)
 
     def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> Coroutine[Any, Any, int]:
-        """Write, and return the count written: less than asked only at the disk's end. ENOSPC behind it. OSError."""
+        """Write ``data``, and return the count written, which is smaller than asked only at the disk's end.
+
+        Raises OSError: ENOSPC behind the disk's end, ETIMEDOUT when the bound has passed.
+        """
         return self._transfer(offset, len(data), data, write_through)
 
     async def _transfer(self, offset: int, size: int, data: bytes | memoryview | None, write_through: bool) -> Any:
-        """Write ``data``, or read ``size`` bytes if it is None."""
+        """Write ``data``, or read ``size`` bytes if ``data`` is None.
+
+        If fewer bytes are read or written than asked for, the slow path repeats the request and finds out why.
+        """
         shared, port, reads = self._shared, self._port, data is None
         start_s = trio.current_time()
         deadline = start_s + port.io_timeout_s
@@ -145,7 +151,7 @@ class Handle:
         deadline: float,
         write_through: bool,
     ) -> SplitRequest:
-        """Start a transfer in parts: which channel takes how many bytes."""
+        """Start a transfer in parts. ``parts`` says which channel takes how many bytes."""
         whole = None if data is None else memoryview(data)
         start = functools.partial(
             self._start, offset=offset, data=whole, deadline=deadline, write_through=write_through
@@ -179,7 +185,7 @@ class Handle:
         )
 
     async def _read_slowly(self, offset: int, size: int, deadline: float) -> Data:
-        """Wait for the exporter, clip at the disk's end, and split what is too large for one request."""
+        """Wait for the exporter, clip at the disk's end, and divide what is too large for one request."""
         await enter_trio()
         self._check_open()
         await self._attempts.usable("read", deadline)
@@ -211,7 +217,7 @@ class Handle:
     async def _write_slowly(
         self, offset: int, data: memoryview, deadline: float, write_through: bool, earlier: Earlier
     ) -> int:
-        """Wait, clip and split as a read does; ``earlier`` says what became of the first attempt."""
+        """Wait, clip and divide as `_read_slowly` does. ``earlier`` says what became of the first attempt."""
         try:
             await enter_trio()
             self._check_writable()
@@ -238,9 +244,9 @@ class Handle:
         return done
 
     async def zero(self, offset: int, length: int, *, write_through: bool = False) -> int:
-        """Zero the beginning of a range at its owner: the count of bytes done, as of a write. OSError.
+        """Let the owner zero the beginning of a range, and return how many bytes are done. Raises OSError as `write`.
 
-        A long range takes several calls, so that the caller knows what is done when one of them fails.
+        A long range takes several calls, so that the caller knows how much is done when one of them fails.
         """
         await enter_trio()
         port, start_s = self._port, trio.current_time()
@@ -256,7 +262,7 @@ class Handle:
         except OSError as error:
             self._failed(error, start_s, port.meter.failed_write)
             if isinstance(error, TimeoutError):
-                # As much again would end in the same way.
+                # The same length would time out again.
                 self._zero_bytes = limits.ZERO_PIECE_MIN_BYTES
             if error.errno != errno.EOPNOTSUPP:
                 raise
@@ -265,7 +271,7 @@ class Handle:
             return await self.zero(offset, length, write_through=write_through)
         port.answers.last_s = trio.current_time()
         took_s = port.answers.last_s - start_s
-        # No bytes were sent for it.
+        # A zeroing sends no data.
         port.meter.wrote(0, start_s, start_s + took_s)
         self._zero_bytes = _next_zero_bytes(self._zero_bytes, took_s, port.io_timeout_s)
         return size
@@ -282,7 +288,7 @@ class Handle:
         self.last_write_seq = port.write_seq = port.write_seq + 1
 
     async def flush(self) -> None:
-        """All writes acknowledged so far are on the disk; EIO once when some were lost. OSError."""
+        """Bring all writes acknowledged so far to stable storage. Raises OSError: EIO once if some were lost."""
         await enter_trio()
         meter, start_s = self._port.meter, trio.current_time()
         try:
@@ -311,12 +317,12 @@ class Handle:
         except TimeoutError:
             raise
         except OSError:
-            # Of another disk nothing is known to be lost.
+            # If another disk has taken the name, the error says nothing about losses of the old one.
             shared.raise_ended()
-            # The owner's kernel drops what it could not write: nobody's unflushed writes are safe.
+            # The owner's kernel drops what it could not write, so unflushed writes of every handle may be lost.
             port.lose_unflushed()
             await self._check_verifier(deadline)
-            # This error tells the opener of the loss, so the next flush must not tell of it again.
+            # This error reports the loss to the opener, so the next flush must not report it again.
             self.lost = False
             raise
         if covered_seq > port.flushed_seq:
@@ -334,7 +340,7 @@ class Handle:
         try:
             info = only_disk(reply, self._port.info.id)
         except RemoteProtocolError as error:
-            why = f"the exporter's answer about disk {self._port.info.name} makes no sense"
+            why = f"the exporter's answer about disk {self._port.info.name} breaks the protocol: {error}"
             raise OSError(errno.EIO, why) from error
         self._port.opened(info)
 
@@ -349,23 +355,23 @@ class Handle:
         self._port.failed(self._attempts, error, start_s)
 
     def _fitting(self, offset: int, size: int) -> int:
-        """Return how many bytes of ``size`` fit before the disk's end. ENOSPC where none of them does."""
+        """Return how many bytes of ``size`` fit before the disk's end. Raises ENOSPC if none of them fits."""
         room_bytes = self._port.info.size_bytes - offset
         if size and room_bytes <= 0:
-            raise OSError(errno.ENOSPC, "the disk ends before")
+            raise OSError(errno.ENOSPC, f"disk {self._port.info.name} ends before byte {offset}")
         return min(size, room_bytes)
 
     def _check_writable(self) -> None:
         self._check_open()
         if not self._writable:
-            raise OSError(errno.EBADF, "not open for writing")
+            raise OSError(errno.EBADF, f"disk {self._port.info.name} is not open for writing")
 
     def _check_open(self) -> None:
         if self._closed:
-            raise OSError(errno.EBADF, "the handle is closed")
+            raise OSError(errno.EBADF, f"the handle of disk {self._port.info.name} is closed")
 
     async def close(self) -> None:
-        """Never raises (but trio.Cancelled), never waits longer than CLOSE_TIMEOUT_S."""
+        """Close the handle. Raises nothing but trio.Cancelled, and waits at most CLOSE_TIMEOUT_S."""
         await enter_trio()
         if not self._closed:
             self._closed = True
@@ -373,7 +379,7 @@ class Handle:
 
 
 def _next_zero_bytes(size: int, took_s: float, io_timeout_s: float) -> int:
-    """Twice as much where the owner is quick, half as much where it is slow: each call stays far from the bound."""
+    """Return twice ``size`` if the owner is quick, half of it if slow, so that no call comes near the bound."""
     if took_s > io_timeout_s / 8:
         return max(size // 2, limits.ZERO_PIECE_MIN_BYTES)
     if took_s < io_timeout_s / 100:
@@ -382,4 +388,6 @@ def _next_zero_bytes(size: int, took_s: float, io_timeout_s: float) -> int:
 
 
 def _short(count: int, size: int, offset: int) -> OSError:
-    return OSError(errno.EIO, f"the exporter gave {count} of {size} bytes at {offset}, which is inside the disk")
+    return OSError(
+        errno.EIO, f"the exporter sent {count} of {size} bytes at {offset}, although the disk does not end there"
+    )

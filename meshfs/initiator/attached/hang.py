@@ -1,4 +1,4 @@
-"""What the mount does after a call of a disk timed out: it asks the disk itself, and holds all calls meanwhile.
+"""What the mount does after a call of a disk timed out: it probes the disk by itself, and holds all calls meanwhile.
 
 failfast.py says how long a call is held, and why.
 """
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 async def ask_disk(disk: PortOfOpens, attempts: Attempts, session: InitiatorSession) -> None:
-    """Read one block, and return when the disk has answered anything or its session has ended.
+    """Read one block, and return when the disk has answered anything, or when its session has ended.
 
-    The open is kept until then, also when its last handle is closed.
+    The open is kept until then, even if its last handle is closed.
     """
     answers, exporter, asked_at_s = disk.answers, disk.exporter, trio.current_time()
     shared = attempts.shared
@@ -28,7 +28,7 @@ async def ask_disk(disk: PortOfOpens, attempts: Attempts, session: InitiatorSess
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_probe, attempts, nursery.cancel_scope)
             while exporter.session is session and answers.held:
-                # A call that began earlier was answered. While the disk is fenced, a write is still unanswered.
+                # The disk has answered an earlier call. While it is fenced, a write is still unanswered.
                 if answers.last_s > asked_at_s and not disk.fences:
                     break
                 _tell(disk)
@@ -46,7 +46,7 @@ async def ask_disk(disk: PortOfOpens, attempts: Attempts, session: InitiatorSess
 
 
 async def _probe(attempts: Attempts, answered: trio.CancelScope) -> None:
-    """Cancel ``answered`` when the disk has answered; an error is an answer, too."""
+    """Cancel ``answered`` when the disk has answered. An error is an answer as well."""
     with suppress(OSError):
         await attempts.probe()
     answered.cancel()

@@ -1,12 +1,13 @@
 """What became of a request that ended without success. Pure.
 
-Whoever sent it goes on by its type, and by nothing else:
+The type alone says what its sender does next:
 
-    NotExecuted           it may go again as if it had never been sent: nothing came of it, or it changes nothing
-    MayHaveBeenExecuted   a write that was lost with its channel. It goes again in the same open, marked as replayed,
-                          so that the exporter lets the old one end first (MS-SMB2 3.3.5.2.10). When nobody sends it
-                          again, its open has to be fenced (shared_open.py): else it could land over something newer
-    Over                  it does not go again; its caller gets the error
+    NotExecuted           The request may be sent again as a new one: it was not executed, or it changes nothing.
+    MayHaveBeenExecuted   It is a write that was lost with its channel. It is sent again in the same open, marked as a
+                          replay, so that the exporter lets the old write end first (MS-SMB2 3.3.5.2.10). If nobody
+                          sends it again, its open has to be fenced (shared_open.py). Otherwise the old write could
+                          land over a newer one.
+    Over                  The request is not sent again, and its caller gets the error.
 """
 
 import enum
@@ -20,14 +21,14 @@ from meshfs.smb.messages import FileId
 
 @dataclass(frozen=True, slots=True)
 class NotExecuted:
-    """The request may go again as a new one."""
+    """The request may be sent again as a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class MayHaveBeenExecuted:
-    """The write may be at the disk still, or be done."""
+    """The write may have been executed, or may still be under way."""
 
-    #: The open in which it was sent.
+    #: The open in which the write was sent.
     file_id: FileId
 
 
@@ -42,8 +43,8 @@ class Over:
     def end(self) -> NoReturn:
         """Raise the error for the caller, once.
 
-        Nothing here refers to it afterwards: the frames in its traceback, and the data of a write in them, would else
-        be kept until the garbage collector finds the circle.
+        This object does not refer to the error afterwards. Otherwise the two would form a reference cycle, and the
+        frames of the traceback, with the data of a write, would be kept until the garbage collector runs.
         """
         error = self._error
         del self._error
@@ -53,7 +54,7 @@ class Over:
             del error
 
 
-#: What is known of earlier attempts at a request, when it goes again.
+#: What is known of earlier attempts when a request is sent again.
 Earlier = NotExecuted | MayHaveBeenExecuted
 Outcome = Earlier | Over
 
@@ -63,13 +64,13 @@ NOT_EXECUTED: Final = NotExecuted()
 class Meaning(enum.Enum):
     """What an error status says to an initiator."""
 
-    #: The session or a share of it is gone, whatever the connection looks like.
+    #: The exporter has ended the session or disconnected a share, even if the connection works.
     SESSION_LOST = enum.auto()
-    #: The open is gone: a new one is made, and the request goes again in it.
+    #: The exporter has closed the open. A new one is made, and the request is sent again in it.
     OPEN_LOST = enum.auto()
-    #: The exporter cannot do it now: the same request goes again a little later.
+    #: The exporter cannot execute the request now. The same request is sent again a little later.
     BUSY = enum.auto()
-    #: Anything else: the request is refused.
+    #: The request is refused, which any other status means.
     REFUSED = enum.auto()
 
 
@@ -87,5 +88,5 @@ _MEANINGS: Final[Mapping[int, Meaning]] = {
 
 
 def meaning(status: int) -> Meaning:
-    """Return what the status says."""
+    """Return what an error status means to the sender of a request."""
     return _MEANINGS.get(status, Meaning.REFUSED)

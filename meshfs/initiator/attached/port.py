@@ -1,19 +1,18 @@
 """One disk as a mount has it: the opens of both classes, and what is known of the disk itself.
 
-Lost writes. Acknowledged writes are counted (``write_seq``), and a FLUSH that succeeds covers all that were
+Lost writes. The port counts acknowledged writes (``write_seq``). A FLUSH that succeeds covers all writes that were
 acknowledged before it was sent (``flushed_seq``). The exporter's write verifier changes when writes that were not
-flushed may be lost. Then every handle with a write beyond ``flushed_seq`` gets EIO at its next flush, once. The
-verifier is asked for at every new open, since the owner may have been restarted. It is also asked for after every
-FLUSH that covers something, since the owner's kernel reports lost pages only once, perhaps to the FLUSH of another
-initiator.
+flushed may be lost. Then every handle with a write beyond ``flushed_seq`` gets EIO at its next flush, once. The port
+asks for the verifier at every new open, because the owner may have been restarted. It also asks after every FLUSH that
+covers something: the owner's kernel reports lost pages only once, perhaps to the FLUSH of another initiator.
 
-A program that closes a file without fsync does not learn of writes that are lost later, as with a block device;
+If a program closes a file without fsync, it does not learn of writes that are lost later, as with a block device.
 `settle` flushes such writes when the mount ends.
 
-Replaced disks. The exporter identifies the device or image behind a name (``DiskInfo.instance``). When a new open
-finds another one, or one that is smaller than before, every handle that was opened before gets ESTALE for good, and
-handles opened from then on share new opens. The list of disks (`announced`) may be older than what an open was told,
-so it is only a reason to make the opens again.
+Replaced disks. The exporter identifies the device or image behind a name (``DiskInfo.instance``). If a new open finds
+another one, or one that is smaller than before, every handle that was opened before gets ESTALE from then on. Later
+handles share new opens. The list of disks (`announced`) may be older than what the exporter said at an open, so a
+difference there is only a reason to make the opens again.
 """
 
 import errno
@@ -42,7 +41,7 @@ Spawn = Callable[[Callable[[], Any]], None]
 
 
 class Port:
-    """The initiator's end of one disk."""
+    """The initiator's handle on one disk, which gives each opener a `Handle` of its own."""
 
     def __init__(self, info: DiskInfo, exporter: RemoteExporter, io_timeout_s: float, spawn: Spawn) -> None:
         self.info = info
@@ -54,18 +53,18 @@ class Port:
         self.flushed_seq = 0
         #: How many opens are fenced. Until they are closed, nothing is sent to the disk.
         self.fences = 0
-        #: The owner's exporter does not know FSCTL_SET_ZERO_DATA.
+        #: Set if the owner's exporter does not know FSCTL_SET_ZERO_DATA, so that zeros are written instead.
         self.zeroes_by_writes = False
         self.written = WrittenTime(info.written_ns)
         self.meter = PortMeter(trio.current_time())
         self.answers = Answers(trio.current_time())
         self._verifier: str | None = None
-        # What the latest open said of the disk; None before the first.
+        # What the exporter said of the disk at the latest open or flush. None before the first open.
         self._opened: DiskInfo | None = None
         self._opens = self._new_opens()
 
     async def open(self, io_class: IoClass, *, writable: bool) -> Handle:
-        """A handle of the class. OSError: EROFS, EACCES, EBUSY, ENOENT, ... or ETIMEDOUT."""
+        """Return a new handle of the class. Raises OSError: EROFS, EACCES, EBUSY, ENOENT, ... or ETIMEDOUT."""
         await enter_trio()
         if writable and self.info.access is not Access.READ_WRITE:
             raise OSError(errno.EROFS, f"disk {self.info.name} is read-only")
@@ -84,21 +83,21 @@ class Port:
                     if isinstance(error, OSError):
                         self.failed(attempts, error, start_s)
                     raise
-            # Another disk has taken the name meanwhile. This handle has not used the old one yet.
+            # Another disk took the name meanwhile. This opener has not used the old one, so it gets the new one.
             await trio.lowlevel.checkpoint()
 
     def _new_opens(self) -> dict[IoClass, Attempts]:
         return {io_class: Attempts(self, SharedOpen(self, io_class)) for io_class in IoClass}
 
     def shared_opens(self) -> list[SharedOpen]:
-        """The opens of both classes."""
+        """Return the opens of both classes."""
         return [attempts.shared for attempts in self._opens.values()]
 
     def failed(self, attempts: Attempts, error: OSError, start_s: float) -> None:
-        """A call that began at ``start_s`` failed. After a time-out the disk is asked whether it hangs."""
+        """Judge by a call that began at ``start_s`` and failed. After a time-out, probe the disk if it may hang."""
         now, exporter = trio.current_time(), self.exporter
         if attempts.shared.ended:
-            # What was opened on another disk says nothing of the one that is there now.
+            # A call of the replaced disk says nothing about the present one.
             return
         if not isinstance(error, TimeoutError):
             self.answers.last_s = now
@@ -109,7 +108,7 @@ class Port:
             self.spawn(functools.partial(ask_disk, self, attempts, exporter.session))
 
     def opened(self, info: DiskInfo) -> None:
-        """What the exporter says of the disk: at a new open before anything is asked of it, and at a flush."""
+        """Take what the exporter says of the disk, at a new open before the open is used, and at a flush."""
         before, self._opened = self._opened, info
         if before is not None and is_another_disk(before, info):
             logger.warning("disk %s: replaced by another one; what was opened before gets ESTALE", info.name)
@@ -126,24 +125,24 @@ class Port:
         self.exporter.learned(info)
 
     def _end_opens(self) -> None:
-        """End what belongs to the disk that was there before; later handles get new opens."""
+        """End everything that belongs to the replaced disk. Later handles get new opens."""
         before, self._opens = self._opens, self._new_opens()
         self.flushed_seq = self.write_seq
         for attempts in before.values():
             attempts.shared.end()
 
     def remove(self) -> None:
-        """The disk's node has left the cluster: every handle gets ESTALE from now on."""
+        """Give every handle ESTALE from now on, because the disk's node has left the cluster."""
         self._end_opens()
 
     def latest(self) -> DiskInfo:
-        """Return what the exporter announced last of it."""
+        """Return what the exporter advertised last of the disk."""
         return next((info for info in self.exporter.disks if info.id == self.info.id), self.info)
 
     async def settle(self) -> None:
-        """Flush what was acknowledged and not flushed yet, unless the owner is away. OSError when it fails.
+        """Flush what was acknowledged and not flushed yet, unless the owner is away. Raises OSError if that fails.
 
-        The unmount does this, as a program that closed its file without fsync cannot do it any more.
+        The unmount calls it, because a program that closed its file without fsync cannot flush any more.
         """
         if self.write_seq <= self.flushed_seq:
             return
@@ -159,9 +158,9 @@ class Port:
             await handle.close()
 
     async def written_ns(self) -> int:
-        """When the disk was last written by anybody, as its owner says now or, where it does not answer, said before.
+        """Return when any node last wrote the disk, as its owner says now or, if it does not answer, said before.
 
-        Never raises, and takes at most ASK_DISK_TIMEOUT_S.
+        Raises nothing, and takes at most ASK_DISK_TIMEOUT_S.
         """
         await enter_trio()
         latest = self.latest()
@@ -172,28 +171,28 @@ class Port:
         return self.written.shown_ns
 
     def fence(self, change: int) -> None:
-        """One fenced open more or less."""
+        """Add ``change`` to the number of fenced opens, and let every open find out again whether it may be used."""
         self.fences += change
         self.update_opens()
 
     def update_opens(self) -> None:
-        """Every open looks again at whether it may be used."""
+        """Let every open find out again whether it may be used."""
         for shared in self.shared_opens():
             shared.update()
 
     def announced(self, info: DiskInfo) -> None:
-        """Take what the exporter's list says of the disk. What the open of a disk was told counts more."""
+        """Take what the exporter's list says of the disk. What it said at an open counts more."""
         if not any(shared.handles for shared in self.shared_opens()):
             self.info = info
         elif info.instance and self._opened is not None and info.instance != self._opened.instance:
             for shared in self.shared_opens():
                 shared.remake()
         elif info.instance == self.info.instance and info.size_bytes > self.info.size_bytes:
-            # The disk grew: who opens it now uses it to its new end, beside those that opened it before.
+            # The disk has grown. Openers use it to its new end from now on, beside those of its old size.
             self.info = replace(self.info, size_bytes=info.size_bytes)
 
     def lose_unflushed(self) -> None:
-        """Every handle with a write that is not known to be on the disk gets EIO at its next flush."""
+        """Give every handle with a write that is not known to be on the disk EIO at its next flush."""
         for shared in self.shared_opens():
             for handle in shared.handles:
                 if handle.last_write_seq > self.flushed_seq:
@@ -202,7 +201,10 @@ class Port:
 
 
 def is_another_disk(before: DiskInfo, now: DiskInfo) -> bool:
-    """Return whether what was opened before must not go on; an exporter that tells no identity is believed."""
+    """Return whether the disk was replaced, so that handles opened before must not use it.
+
+    If an exporter gives no identity, only a smaller size shows that.
+    """
     if before.instance and now.instance and before.instance != now.instance:
         return True
     return now.size_bytes < before.size_bytes

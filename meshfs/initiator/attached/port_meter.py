@@ -1,12 +1,12 @@
 """What the openers of one disk got: counts and latencies since the start, and latencies of the last 30 to 60 seconds.
 
-Measured from the call to its end, so with all waiting: for credits, for an exporter that is
-away, for the disk. A call that ends with an error is counted as a call (its latency, too) and
-as an error; one whose caller was killed is not counted at all.
+A latency is measured from the call to its end. It includes all waiting: for credits, for an exporter that is away, for
+the disk. A call that ends with an error counts as a call, with its latency, and as an error. A call whose caller was
+killed is not counted.
 
-Lately: two histograms are kept beside the total, the one being filled and the one before;
-every ``PERIOD_S`` they move on, so percentiles tell of the last 30 to 60 seconds. The total
-gets a histogram when it has moved on, which keeps the hot path at one count a call.
+Percentiles come from the last 30 to 60 seconds. There are two histograms beside the total: the current one and the one
+before. Every ``PERIOD_S`` the current one becomes the one before, and the old one is added to the total. So the hot
+path increments one counter a call.
 """
 
 from bisect import bisect_left
@@ -20,12 +20,12 @@ _COARSE_BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 
 
 class _Latencies:
-    """Of one kind of call; times by trio's clock."""
+    """The latencies of one kind of call. Times are of trio's clock."""
 
     __slots__ = ("_before", "_counts", "_current", "_ends_s", "_older", "time_s")
 
     def __init__(self, now: float) -> None:
-        #: Sum of all.
+        #: The sum of all latencies.
         self.time_s = 0.0
         self._older = Histogram()
         self._before = Histogram()
@@ -49,13 +49,13 @@ class _Latencies:
             self._before = self._current
             self._start(self._ends_s + PERIOD_S)
         else:
-            # Nothing has ended for a whole period.
+            # No call has ended for a whole period.
             self._older.merge(self._current)
             self._before = Histogram()
             self._start(now + PERIOD_S)
 
     def status(self, now: float) -> tuple[int, list[int], Percentiles]:
-        """Return how many, the coarse buckets of all, and percentiles in ms of the last 30 to 60 seconds."""
+        """Return the count and the coarse buckets of all calls, and percentiles in ms of the last 30 to 60 seconds."""
         if now >= self._ends_s:
             self._move_on(now)
         lately = self._current
@@ -73,7 +73,7 @@ class _Latencies:
 
 
 class PortMeter:
-    """One disk's. The hot path is ``read``, ``wrote``, ``flushed``: one call for each that ended."""
+    """The meter of one disk. The hot path calls ``read``, ``wrote`` or ``flushed`` once for each call that ended."""
 
     __slots__ = ("_flushes", "_reads", "_writes", "errors", "read_bytes", "written_bytes")
 
@@ -86,7 +86,7 @@ class PortMeter:
         self._flushes = _Latencies(now)
 
     def read(self, size: int, start_s: float, now: float) -> None:
-        """A read that gave ``size`` bytes."""
+        """Count a read that returned ``size`` bytes."""
         self.read_bytes += size
         self._reads.add(start_s, now)
 
@@ -110,7 +110,7 @@ class PortMeter:
         self._flushes.add(start_s, now)
 
     def status(self, now: float) -> DiskIoDocument:
-        """For the mount's status: "io" of a disk."""
+        """Return the part "io" of the disk in the mount's status."""
         reads, read_histogram, read_latency_ms = self._reads.status(now)
         writes, write_histogram, write_latency_ms = self._writes.status(now)
         flushes, flush_histogram, flush_latency_ms = self._flushes.status(now)

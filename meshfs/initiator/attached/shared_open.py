@@ -1,23 +1,23 @@
 """The SMB open that all handles of one disk and class share, and the task that keeps it.
 
 `SharedOpen._keep` makes the open, makes it again after a lost session, and closes it. A call that finds no open waits
-for it, inside its own deadline (attempts.py). ``_next_step`` is what the task does:
+for it until its own deadline (attempts.py). ``_next_step`` says what the task does next:
 
     open?   session up   fenced   used   step
-    yes     no           any      any    FORGET  the exporter ended it with the session
-    yes     yes          yes      any    CLOSE   also when it is ended
+    yes     no           any      any    FORGET  the exporter has closed it with the session
+    yes     yes          yes      any    CLOSE   also if the open is ended
     yes     yes          any      no     CLOSE
     yes     yes          no       yes    WAIT
-    no      any          any      no     STOP    also when it is ended
+    no      any          any      no     STOP    also if the open is ended
     no      no           any      yes    WAIT
     no      yes          any      yes    CREATE
 
-Fence. A write (or a zeroing) whose caller gave up may still be executed. Its open is fenced: it is closed and made
-again before anything newer goes out to the disk, through this open or the other class's. That suffices, since the
-exporter answers CLOSE only when that open's I/O has ended. A write that was lost with its channel, and given up before
-another attempt was answered, is such a write, too.
+Fence. A write (or a zeroing) whose caller gave up may still be executed. So its open is fenced: it is closed and made
+again before anything newer is sent to the disk, through this open or through that of the other class. That suffices,
+because the exporter answers CLOSE only when the I/O of the open has ended. A write that was lost with its channel is
+fenced in the same way, if its caller gives up before another attempt is answered.
 
-Channels. The open belongs to the session, not to a channel: requests of it go out on all of them.
+Channels. The open belongs to the session and not to a channel. Its requests use all channels of the session.
 
 Lost CREATEs. If a channel is lost before the reply to a CREATE, a new CREATE is sent on another channel. The open that
 the first one may have made then lasts as long as the session. A replay would find it, but SMB 3 allows one only for a
@@ -26,9 +26,9 @@ request (MS-SMB2 2.2.13.2.11, 3.2.7.1, 3.3.5.9.10). Exporters of meshfs have no 
 grant one, and an open that outlives its session would break the fence. The open that is left over does little harm:
 it shares the disk with everybody, nothing was ever sent in it, and it only counts among the node's opens.
 
-Replaced disks. When an open that is made again turns out to be of another device or image than the one before,
-everything that was opened before belongs to a disk that is no longer there. Its port then ends this shared open
-(`end`) and gives later handles another one: a handle never reads or writes two disks.
+Replaced disks. If a new open turns out to be of another device or image than the one before, everything that was opened
+before belongs to a disk that has been replaced. The port then ends this shared open (`end`) and gives later handles
+another one, so that no handle reads or writes two disks.
 """
 
 import enum
@@ -65,23 +65,23 @@ class PortOfOpens(Protocol):
     info: DiskInfo
     io_timeout_s: float
     answers: Answers
-    #: Opens of the disk that are fenced now: nothing may be sent to it.
+    #: How many opens of the disk are fenced now. Unless it is 0, nothing may be sent to the disk.
     fences: int
 
     def latest(self) -> DiskInfo:
-        """Return what the exporter announced last of it."""
+        """Return what the exporter advertised last of the disk."""
 
     def fence(self, change: int) -> None:
-        """One fenced open more or less; every open looks again at whether it may be used."""
+        """Add ``change`` to the number of fenced opens, and let every open find out again whether it may be used."""
 
     def update_opens(self) -> None:
-        """Every open looks again at whether it may be used."""
+        """Let every open find out again whether it may be used."""
 
     def spawn(self, task: Callable[[], Any], /) -> None:
         """Run a task that outlives the call."""
 
     def opened(self, info: DiskInfo) -> None:
-        """What the exporter says of the disk at a new open, before anything else is asked of it."""
+        """Take what the exporter says of the disk at a new open, before the open is used."""
 
 
 class Step(enum.Enum):
@@ -98,9 +98,9 @@ class SharedOpen:
     """The SMB open of one disk in one class, while at least one handle uses it."""
 
     def __init__(self, disk: PortOfOpens, io_class: IoClass) -> None:
-        #: The session to which requests go now; None while there is no open, and while calls are held.
+        #: The session that requests use now. None while no open may be used, and while calls are held.
         self.session: InitiatorSession | None = None
-        #: The session of the open that may be used, also while calls are held.
+        #: The session of the open if the open may be used. It stays set while calls are held.
         self.reachable: InitiatorSession | None = None
         #: The lane of each channel whose credits the requests of this open use.
         self.lanes: dict[Channel, Lane] = {}
@@ -109,13 +109,13 @@ class SharedOpen:
         self.read_max_bytes = 0
         self.write_max_bytes = 0
         self.handles: set[Any] = set()
-        #: Another disk has taken the name: whoever uses this open gets ESTALE for good.
+        #: Set when another disk has taken the name. Every call through this open gets ESTALE from then on.
         self.ended = False
-        #: Whether the open there is may write.
+        #: Set if the present open may write.
         self.writable = False
-        #: Why the exporter refused the last CREATE; None where it did not, and when a handle is new.
+        #: Why the exporter refused the last CREATE. None if it did not, or if a handle was added since.
         self.refusal: OSError | None = None
-        #: Set, and replaced by another, when calls that wait have something to look at.
+        #: Set, and replaced by a new event, when calls that wait have to check their condition again.
         self.changed = trio.Event()
         self._kept = False
         self._disk = disk
@@ -125,7 +125,7 @@ class SharedOpen:
         self._made_in: InitiatorSession | None = None
         self._ready = False
         self._fenced = False
-        # The refusal that the log has: a missing disk is asked for every second, for as long as it is held open.
+        # The refusal that was logged last. While a missing disk is held open, the exporter is asked every second.
         self._reported = ""
         self._running = False
         self._away_since_s: float | None = None
@@ -139,10 +139,10 @@ class SharedOpen:
         self._use()
 
     def end(self) -> None:
-        """Another disk has taken the name: every call gets ESTALE from now on, and the open is closed.
+        """Give every call ESTALE from now on, because another disk has taken the name, and close the open.
 
-        Until it is closed it is fenced: what is still at the old disk could land on the new one's blocks
-        where both are the same device, as after a shrink.
+        The open is fenced until it is closed. Otherwise, if both disks are the same device, as after a shrink, writes
+        that are still under way could land on blocks of the new one.
         """
         self.ended, self._ready = True, False
         self.update()
@@ -152,22 +152,22 @@ class SharedOpen:
         self._wake()
 
     def remake(self) -> None:
-        """Close the open and make it again, as the exporter may have another disk under the name."""
+        """Close the open and make it again, because the exporter may have another disk under the name."""
         if self._file is not None:
             self.fence()
 
     def discard(self, handle: object) -> None:
-        """The open is closed some time, if this was its last handle."""
+        """Remove a handle. If it was the last one, the open is closed soon."""
         self.handles.discard(handle)
         self._poke.set()
 
     def keep(self, on: bool) -> None:
-        """Keep the open though no handle uses it, from now on or no longer."""
+        """Start or stop keeping the open even if no handle uses it."""
         self._kept = on
         self._use()
 
     def _use(self) -> None:
-        """Somebody uses it now, or no longer."""
+        """Start the task if the open is used and has none, and let the task look at the change."""
         if self._used and not self._running:
             self._running = True
             self._disk.spawn(self._keep)
@@ -178,7 +178,7 @@ class SharedOpen:
         return self._kept or bool(self.handles)
 
     async def remove(self, handle: object) -> None:
-        """Ends when the open is closed, if this was its last handle; at most CLOSE_TIMEOUT_S."""
+        """Remove a handle. If it was the last one, wait until the open is closed, at most CLOSE_TIMEOUT_S."""
         self.discard(handle)
         if self._used or not self._running:
             return
@@ -187,7 +187,10 @@ class SharedOpen:
                 await self.changed.wait()
 
     def lane(self, channel: Channel) -> Lane:
-        """Of this open on a channel; one made again on it still answers for what is in flight."""
+        """Return the lane of this open on a channel.
+
+        An open that is made again in the same session keeps its lanes, whose requests may still be in flight.
+        """
         lane = self.lanes.get(channel)
         if lane is None:
             self._forget_lanes()
@@ -195,7 +198,7 @@ class SharedOpen:
         return lane
 
     def _forget_lanes(self) -> None:
-        """Those of channels that ended."""
+        """Drop the lanes of channels that have ended."""
         self.lanes = {channel: lane for channel, lane in self.lanes.items() if not channel.why}
 
     def raise_ended(self) -> None:
@@ -208,7 +211,7 @@ class SharedOpen:
     # --- used by attempts --------------------------------------------------------------
 
     def is_now(self, file_id: FileId) -> bool:
-        """Return whether that is the open there is now. A late answer about an earlier open does not concern it."""
+        """Return whether ``file_id`` is the present open. A late answer about an earlier open does not concern it."""
         alive = self._made_in is not None and not self._made_in.why
         return alive and self._file is not None and self._file.file_id == file_id
 
@@ -220,31 +223,34 @@ class SharedOpen:
         self._poke.set()
 
     def forget_if_ended(self) -> None:
-        """Offer the open no more when its session has ended."""
+        """Stop offering the open if its session has ended."""
         if self._made_in is not None and self._made_in.why:
             if self.reachable is self._made_in:
                 self.session = self.reachable = None
             self._poke.set()
 
     def session_lost(self, channel: Channel, status: int) -> None:
-        """An answer on the channel says that the session is gone: end it, unless the answer is of an earlier one."""
+        """End the session, because an answer on the channel says that the exporter no longer serves it.
+
+        An answer that belongs to an earlier session changes nothing.
+        """
         if self._made_in is not None and channel in self._made_in.channels:
             self._made_in.ended_by(status)
 
     # --- the task that keeps it --------------------------------------------------------
 
     def poke(self) -> None:
-        """The session, or a channel of it, came or went."""
+        """Look at the change of a session that began or ended, or of its channels."""
         self._forget_lanes()
         self.forget_if_ended()
         if self._away_since_s != self._exporter.away_since_s:
-            # Calls that wait have another deadline now. A failed attempt to connect changes nothing for them.
+            # Calls that wait have another deadline now (failfast.py). A failed attempt to connect does not change it.
             self._away_since_s = self._exporter.away_since_s
             self._wake()
         self._poke.set()
 
     def update(self) -> None:
-        """Offer the open to requests, or not."""
+        """Find out whether requests may use the open, and offer it to them or not."""
         made_in = self._made_in
         alive = made_in is not None and not made_in.why
         usable = alive and self._ready and not self._disk.fences
@@ -254,7 +260,7 @@ class SharedOpen:
             self._wake()
 
     def _gone(self) -> None:
-        """The open is no more, and nothing of it is at the disk."""
+        """Forget the open, which is closed. Nothing of it is at the disk any more."""
         self._file, self._ready = None, False
         fenced, self._fenced = self._fenced, False
         self.update()
@@ -278,7 +284,7 @@ class SharedOpen:
                 try:
                     await self._do(step)
                 except ChannelLost:
-                    # The session's own task says why, and pokes us when there is a new one.
+                    # The exporter's tasks log why, and call `poke` when there is a new session.
                     await self._poke.wait()
                 except RemoteProtocolError as error:
                     assert self._made_in is not None
@@ -300,7 +306,10 @@ class SharedOpen:
             await self._poke.wait()
 
     async def _close(self) -> None:
-        """CLOSE without a deadline: until it is answered or the session ends, old I/O may be alive."""
+        """Send CLOSE until it is answered or the session ends, because until then old I/O may be under way.
+
+        Nobody waits for this without a deadline of its own: `remove` and calls that wait for the next open have theirs.
+        """
         file, session = self._file, self._made_in
         assert file is not None
         assert session is not None
@@ -309,19 +318,19 @@ class SharedOpen:
         try:
             patience_s = self._disk.io_timeout_s
             while not await self._closed(session, file, patience_s):
-                # Each that was not answered holds a credit, and a disk may hang for days.
+                # Every CLOSE without an answer holds a credit, and a disk may hang for days.
                 patience_s *= 2
         except StatusError as error:
-            # An open that cannot be closed ends with its session only.
+            # Only the end of its session ends an open that cannot be closed.
             session.fail(f"CLOSE was refused: {error}")
             raise ChannelLost(session.why) from error
         self._gone()
 
     async def _closed(self, session: InitiatorSession, file: RemoteOpen, patience_s: float) -> bool:
-        """Send a CLOSE. Returns whether it was answered before it is time to send another one.
+        """Send a CLOSE, and return whether it was answered within ``patience_s``. If not, another one has to be sent.
 
-        A reply may be lost on the way, alone, while others come. An exporter of meshfs answers a repetition when the
-        open's I/O has ended. Another one may answer it at once with FILE_CLOSED, so that one is asked only once.
+        A single reply may be lost on the way, while others arrive. An exporter of meshfs answers the second CLOSE when
+        the I/O of the open has ended. Other exporters may answer it at once with FILE_CLOSED, so they get only one.
         """
         deadline = trio.current_time() + patience_s if session.credentials.settled.unique_nonces else inf
         try:
@@ -335,8 +344,8 @@ class SharedOpen:
         assert session is not None
         tree, latest = session.trees[self._io_class], self._disk.latest()
         writable = latest.access is Access.READ_WRITE
-        # A reply that was lost on the way is not waited for, and an open whose reply comes late is closed. A CREATE
-        # that still waits at the exporter is cancelled at the deadline (outstanding.py), and is sent again.
+        # A CREATE that is not answered in time is cancelled (outstanding.py), and another one is sent. If its reply
+        # comes after all, the open that it made is closed.
         deadline = trio.current_time() + self._disk.io_timeout_s
         try:
             file = await session.ask(
@@ -360,7 +369,7 @@ class SharedOpen:
             return
         self._disk.opened(info)
         if self.ended:
-            # This open is of the new disk, its handles are of the old one.
+            # The open is of the new disk, and the handles belong to the old one.
             return
         settled = session.credentials.settled
         self.tree_id, self.file_id = tree.tree_id, file.file_id
