@@ -1,6 +1,6 @@
 """Random loads on one simulated disk with a fair queue, as values. A property that fails prints the value."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +18,7 @@ from meshfs.scheduler.learn.observation import Observation
 from meshlab.models.devices import HddDevice, PipeDevice, ServerDevice, Times
 from meshlab.models.queue_checks import Order, Trace
 from meshlab.models.queue_simulation import Recorder, Simulation
-from meshlab.models.queue_workloads import SIZES_BYTES, ClosedLoop, Mix, OnOff, OpenLoop, Workload
+from meshlab.models.queue_workloads import SIZES_BYTES, ClosedLoop, Mix, OnOff, OpenLoop, SimulatedRequest, Workload
 
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
 #: The examples are the same in every run, and therefore a failure of CI is a failure here.
@@ -226,3 +226,21 @@ def scenarios(
         system_floor=floor,
         duration_s=duration_s,
     )
+
+
+def flow_of(request: SimulatedRequest) -> Hashable:
+    return request.flow
+
+
+def class_of(request: SimulatedRequest) -> IoClass:
+    return request.flow.io_class
+
+
+def one(request: SimulatedRequest) -> float:
+    """Count a request as one, for a limit in requests."""
+    return 1.0
+
+
+def size(request: SimulatedRequest) -> float:
+    """Count a request by its bytes, for a limit in bytes."""
+    return float(request.length)

@@ -1,6 +1,5 @@
 """An exporter at a Unix socket whose processor's clock advances at each look, and clients in threads."""
 
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -11,6 +10,7 @@ from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
 from meshfs.transport.listening import listen_unix
 from meshlab.smb.socket_initiator import SocketInitiator
+from support.waiting import until
 
 ECHO = EchoRequest().pack()
 in_thread = trio.to_thread.run_sync
@@ -39,12 +39,6 @@ async def serving(exporter, path):
             nursery.cancel_scope.cancel()
     assert not exporter.sessions
     assert exporter.pool.used_bytes == 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.005)
 
 
 def client_of(path, node="n2", share="disks"):

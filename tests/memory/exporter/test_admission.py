@@ -19,6 +19,7 @@ from meshlab.smb.raw_initiator import make_exporter
 from meshlab.smb.raw_messages import read_body
 from meshlab.smb.socket_initiator import SocketInitiator
 from support.knocking import knocking
+from support.waiting import until
 
 ECHO = EchoRequest().pack()
 NODE, STRANGER = "127.0.0.1", "127.0.0.9"
@@ -67,12 +68,6 @@ def use(address) -> None:
         assert client.call(Command.READ, read_body(client.open("disk0"), 0, 4096)).status == 0
 
 
-async def until(condition):
-    with trio.fail_after(120):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.005)
-
-
 def try_until_in(address) -> None:
     """As a mount does: again after a connection was ended. A time-out of the test ends one that never gets in."""
     for _ in range(200):
@@ -90,7 +85,7 @@ async def test_a_node_gets_in_beside_a_flood_of_connections(served, kind, source
     """From a stranger's address, and from the node's own: behind the same NAT, or on the same machine."""
     exporter, count = served.exporter, 1000
     async with attack(NODE, served.port, kind, count, source):
-        await until(lambda: exporter.counters["connections_ended"] > count)
+        await until(lambda: exporter.counters["connections_ended"] > count, 120)
         await in_thread(use, str(served.path))
         await in_thread(use if source == STRANGER else try_until_in, (NODE, served.port))
     assert served.listener.waiting <= 3 * (limits.CONNECTIONS_STRANGERS_MAX + limits.CONNECTIONS_NODE_MAX)
@@ -100,7 +95,7 @@ async def test_a_session_that_is_there_goes_on_beside_a_flood(served):
     with SocketInitiator((NODE, served.port), timeout_s=60) as client:
         await in_thread(client.log_in, "n2")
         async with attack(NODE, served.port, "idle", 1000, NODE):
-            await until(lambda: served.exporter.counters["connections_ended"] > 3000)
+            await until(lambda: served.exporter.counters["connections_ended"] > 3000, 120)
             assert (await in_thread(client.call, Command.ECHO, ECHO)).status == 0
 
 

@@ -13,8 +13,9 @@ import trio
 
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
-from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.mesh_pair import mesh_pair
 from meshlab.smb.raw_messages import framed
+from support.pairs import bound
 from support.wiretap import Recorded, RecordedWays, command, is_signed, message_id, messages
 
 CHANNELS = 2
@@ -47,12 +48,6 @@ def replay(path: Path, frames: Sequence[bytes]) -> list[bytes]:
     return messages(bytes(answers))
 
 
-async def both_bound(pair: Pair) -> None:
-    with trio.fail_after(10):
-        while len(pair.session.channels) < CHANNELS:  # noqa: ASYNC110 - states of another part, told by nobody
-            await trio.sleep(0.002)
-
-
 def is_bind(tap: Recorded) -> bool:
     """A bind's first SESSION_SETUP is signed, a login's is not."""
     return is_signed(first_of_a_bind(tap)[-1][4:])
@@ -62,7 +57,7 @@ async def test_a_replayed_bind_is_answered_without_a_signature(tmp_path: Path) -
     path = tmp_path / "exporter.sock"
     ways = RecordedWays(path)
     async with mesh_pair(tmp_path, ways=ways) as pair:
-        await both_bound(pair)
+        await bound(pair, CHANNELS)
         [bind] = [tap for tap in ways.tapped if is_bind(tap)]
         recorded = first_of_a_bind(bind)
         answers = messages(bytes(bind.received))

@@ -13,7 +13,8 @@ from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import make_exporter
 from meshlab.smb.raw_messages import read_body
 from meshlab.smb.socket_initiator import SocketInitiator
-from support.turns import ECHO, all_at_once, client_of, in_thread, serving, until
+from support.turns import ECHO, all_at_once, client_of, in_thread, serving
+from support.waiting import until
 
 LARGE_BYTES = 4 << 20
 

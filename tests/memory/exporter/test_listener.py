@@ -22,6 +22,7 @@ from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import make_exporter
 from meshlab.smb.raw_messages import read_body
 from meshlab.smb.socket_initiator import SocketInitiator
+from support.waiting import until
 
 ECHO = EchoRequest().pack()
 in_thread = trio.to_thread.run_sync
@@ -39,12 +40,6 @@ async def serving(server, path):
             nursery.cancel_scope.cancel()
     assert not server.sessions
     assert not server.peers
-
-
-async def until(condition):
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.005)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from meshlab.smb.raw_binding import bind
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import read_body, write_body
 from meshlab.smb.socket_initiator import SocketInitiator
+from support.waiting import until
 
 ECHO = EchoRequest().pack()
 MIB = limits.MIB
@@ -98,12 +99,6 @@ async def serving(tmp_path, disk, *, max_bytes, per_node_min_bytes):
     assert all(each.memory.used_bytes == 0 for each in (exporter.usage.strangers, *exporter.usage.all()))
 
 
-async def until(condition):
-    with trio.fail_after(120):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.005)
-
-
 class Highest:
     """The most that the pool had handed out, looked at while a block runs."""
 
@@ -149,7 +144,7 @@ async def test_connections_of_one_node_that_read_nothing_hold_a_bounded_part(tmp
             highest = Highest(exporter, nursery)
             opened = [await in_thread(open_disk, path) for _ in range(20)]
             clients = [(client, await in_thread(ask_for_20_mib, client, file_id)) for client, file_id in opened]
-            await until(lambda: highest.wanted)
+            await until(lambda: highest.wanted, 120)
             await in_thread(use, path, "n3")
             assert highest.used_bytes < 64 * MIB + BATCH_BYTES
             # Nothing was refused: all of it is answered when they read.
@@ -172,7 +167,7 @@ async def test_an_announcement_of_a_large_message_takes_no_memory(tmp_path):
             for _ in range(50):
                 client = clients.enter_context(await in_thread(SocketInitiator(path).log_in, "n2"))
                 client.socket.sendall(prefix(limits.FRAME_MAX_BYTES) + b"\xfeSMB" + bytes(8))
-            await until(lambda: all(peer.received.missing_bytes for peer in exporter.peers))
+            await until(lambda: all(peer.received.missing_bytes for peer in exporter.peers), 120)
             assert exporter.pool.used_bytes == 0
 
 
@@ -195,9 +190,9 @@ async def test_half_messages_hold_a_bounded_part_and_end_when_their_memory_is_wa
             for client, file_id in opened:
                 stack.enter_context(client)
                 await in_thread(send_half, client, file_id)
-            await until(lambda: highest.wanted)
+            await until(lambda: highest.wanted, 120)
             await in_thread(use, path, "n3")
-            await until(lambda: exporter.counters["stalled_messages"])
+            await until(lambda: exporter.counters["stalled_messages"], 120)
             assert highest.used_bytes < 64 * MIB + BATCH_BYTES
         nursery.cancel_scope.cancel()
 
@@ -272,7 +267,7 @@ async def test_small_replies_that_nobody_fetches_are_few_and_are_charged(tmp_pat
         (peer,) = exporter.peers
         async with trio.open_nursery() as nursery:
             nursery.start_soon(in_thread, flood, client)
-            await until(lambda: len(peer.out) >= limits.SEND_QUEUE_FRAMES_MAX)
+            await until(lambda: len(peer.out) >= limits.SEND_QUEUE_FRAMES_MAX, 120)
             await in_thread(use, path, "n3")
             # A batch of receive memory goes past it.
             assert len(peer.out) < limits.SEND_QUEUE_FRAMES_MAX + 4096

@@ -13,7 +13,8 @@ from meshfs.smb.constants import Command
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import make_exporter
 from meshlab.smb.raw_messages import read_body, write_body
-from support.turns import all_at_once, client_of, in_thread, serving, until
+from support.turns import all_at_once, client_of, in_thread, serving
+from support.waiting import until
 
 
 def served(exporter, monkeypatch):

@@ -15,6 +15,7 @@ from meshfs import limits
 from meshfs.fuse.pyfuse3_front import workers as loop
 from meshfs.loop import worker
 from meshfs.loop.worker import Worker
+from support.waiting import until
 
 
 class Kernel:
@@ -80,12 +81,6 @@ async def serving(
         nursery.start_soon(workers.run)
         yield workers
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():
-            await trio.lowlevel.checkpoint()
 
 
 async def in_trio(_: bytes) -> None:

@@ -4,7 +4,6 @@ import functools
 from pathlib import Path
 
 import pytest
-import trio
 
 from meshfs import limits
 from meshfs.exporter.commands import binding
@@ -14,8 +13,10 @@ from meshfs.initiator.session.negotiation import Policy
 from meshfs.smb.constants import SigningAlgorithm
 from meshfs.smb.messages import SessionSetupRequest
 from meshfs.transport.stream import connect_unix
-from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.mesh_pair import mesh_pair
 from meshlab.smb.fixed_ways import FixedWays
+from support.pairs import bound as all_channels
+from support.waiting import until
 
 CHANNELS = 3
 
@@ -39,12 +40,6 @@ def ways(folder: Path) -> FixedWays:
     return FixedWays([functools.partial(connect_unix, folder / "exporter.sock")] * CHANNELS, asks=True)
 
 
-async def all_bound(pair: Pair, but: object = None) -> None:
-    with trio.fail_after(10):
-        while len(pair.session.channels) < CHANNELS or but in pair.session.channels:  # noqa: ASYNC110
-            await trio.sleep(0.002)
-
-
 def first_ids(exporter: Exporter | None) -> list[int]:
     """The message id that the first connection of each session goes on with, less what was in flight."""
     assert exporter is not None
@@ -53,14 +48,14 @@ def first_ids(exporter: Exporter | None) -> list[int]:
 
 async def test_no_bind_uses_a_message_id_twice(tmp_path: Path, bound: list[tuple[int, int]]) -> None:
     async with mesh_pair(tmp_path, ways=ways(tmp_path)) as pair:
-        await all_bound(pair)
+        await all_channels(pair, CHANNELS)
         session = pair.session.session
         assert session is not None
         assert min(first_ids(pair.exporter.exporter)) > limits.BIND_MESSAGE_IDS
         for _ in range(10):
             lost = pair.session.channels[-1]
             lost.fail("cable pulled")
-            await all_bound(pair, lost)
+            await all_channels(pair, CHANNELS, without=lost)
         assert pair.session.session is session
     assert len(bound) == 2 * (CHANNELS - 1 + 10)
     assert len(set(bound)) == len(bound)
@@ -74,13 +69,11 @@ async def test_a_session_whose_ids_are_used_up_is_made_anew(
     async with mesh_pair(tmp_path, ways=ways(tmp_path)) as pair:
         sessions = set()
         for _ in range(12):
-            await all_bound(pair)
+            await all_channels(pair, CHANNELS)
             assert pair.session.session is not None
             sessions.add(pair.session.session.credentials.session_id)
             pair.session.channels[-1].fail("cable pulled")
-            with trio.fail_after(10):
-                while len(pair.session.channels) == CHANNELS:  # noqa: ASYNC110
-                    await trio.sleep(0.002)
+            await until(lambda: len(pair.session.channels) < CHANNELS)
         assert len(sessions) > 1
     assert len(set(bound)) == len(bound)
     assert max(message_id for _, message_id in bound) < 16
@@ -89,5 +82,5 @@ async def test_a_session_whose_ids_are_used_up_is_made_anew(
 async def test_other_algorithms_need_no_care(tmp_path: Path, bound: list[tuple[int, int]]) -> None:
     policy = Policy(signing=(SigningAlgorithm.AES_CMAC,))
     async with mesh_pair(tmp_path, ways=ways(tmp_path), policy=policy) as pair:
-        await all_bound(pair)
+        await all_channels(pair, CHANNELS)
     assert {message_id for _, message_id in bound} == {1, 2}

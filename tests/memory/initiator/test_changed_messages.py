@@ -7,7 +7,7 @@ or a new session, in the order rules of both (MS-SMB2 3.2.4.1.5, 3.3.5.2.10).
 
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from meshfs.model import IoClass, Security
 from meshfs.smb.constants import Command, Flags, LockFlags, NtStatus
 from meshfs.smb.messages import FileId, LockElement, LockRequest
 from meshfs.transport.stream import connect_tcp
-from meshlab.cluster.cluster import free_port
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from meshlab.smb.damage import Damage
@@ -34,21 +33,11 @@ from meshlab.smb.frames import Message
 from meshlab.smb.proxy import Proxy
 from meshlab.smb.raw_binding import second_channel
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
+from support.waiting import until
 
 SIZE = 8 * MIB
 BLOCK = 64 * KIB
 TIMEOUT_S = 60
-
-
-@pytest.fixture
-def port() -> int:
-    return free_port("127.0.0.1")
-
-
-@pytest.fixture
-def proxy(port: int) -> Iterator[Proxy]:
-    with Proxy.at("127.0.0.1", 0, ("127.0.0.1", port)) as proxy:
-        yield proxy
 
 
 @asynccontextmanager
@@ -63,11 +52,6 @@ async def pair_behind(
         ) as pair:
             await until(lambda: len(pair.session.channels) == channels)
             yield pair
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - any condition will do, and the test has a bound
-        await trio.sleep(0.002)
 
 
 def pattern(number: int, size: int = BLOCK) -> bytes:

@@ -1,6 +1,6 @@
 """Both ends and several disks on one connection: what a hog or a hung disk leaves to others."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -22,6 +22,7 @@ from meshfs.scheduler.decide.queue import FifoQueue
 from meshfs.scheduler.runner import Runner
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.fakes.mesh_pair import NODE, Pair, mesh_pair
+from support.waiting import until
 
 SIZE = 4 * MIB
 APP, SYSTEM = IoClass.APP, IoClass.SYSTEM
@@ -75,12 +76,6 @@ async def shelf(folder: Path, count: int, *, io_timeout_s: float = limits.IO_TIM
         yield Shelf(pair, disks, ports)
         for disk in disks:
             disk.release()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
 
 
 async def read_quietly(handle: Handle, size: int) -> None:

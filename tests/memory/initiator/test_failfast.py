@@ -2,7 +2,7 @@
 
 import errno
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshfs.smb.auth import Login
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from support.waiting import until
 
 SIZE = 8 * MIB
 T = 4.0
@@ -41,12 +42,6 @@ async def timed(call: Awaitable[object]) -> tuple[int, float]:
 
 async def at_once(call: Awaitable[object]) -> None:
     assert (number_and_time := await timed(call)) == (errno.ETIMEDOUT, pytest.approx(0, abs=0.01)), number_and_time
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.01)
 
 
 async def test_a_program_that_repeats_its_call_waits_for_a_lost_exporter_once(

@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from meshfs.initiator.remote.states import ExporterState
 from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshlab.fakes.mesh_pair import MemoryExporter
+from support.waiting import until
 
 NODES = ("n1", "n2", "n3")
 
@@ -54,12 +55,6 @@ class Cluster:
 
     async def until(self, node: str, state: ExporterState) -> None:
         await until(lambda: self.initiator.exporters[node].state is state)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
 
 
 @pytest.fixture

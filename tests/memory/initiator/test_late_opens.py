@@ -1,6 +1,5 @@
 """An open that the exporter makes when nobody waits for it any more does not last as long as the session."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,15 +20,10 @@ from meshfs.smb.states import SESSION, SmbEvent, StateMachine
 from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair
 from meshlab.smb.scripted_exporter import Request, ScriptedExporter, scripted_channel
 from meshlab.smb.stalling import Relays
+from support.waiting import until
 
 IO_TIMEOUT_S = 0.3
 TIMEOUT_S = 30
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
 
 
 def relays(folder: Path, nursery: trio.Nursery) -> Relays:

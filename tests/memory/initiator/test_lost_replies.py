@@ -1,6 +1,5 @@
 """A reply that is lost on the way, alone, costs its call at most, and no later one."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,10 @@ from meshfs.limits import KIB
 from meshfs.model import IoClass
 from meshfs.smb.constants import Command
 from meshfs.transport.stream import connect_tcp
-from meshlab.cluster.cluster import free_port
 from meshlab.fakes.mesh_pair import mesh_pair
 from meshlab.smb.frames import messages
 from meshlab.smb.proxy import Proxy
+from support.waiting import until
 
 IO_TIMEOUT_S = 2.0
 TIMEOUT_S = 60
@@ -42,22 +41,6 @@ class Lost:
         changed[12:16] = (0x103).to_bytes(4, "little")  # STATUS_PENDING
         changed[20:24] = (0x3).to_bytes(4, "little")  # a response, asynchronous, not signed
         return bytes(changed)
-
-
-@pytest.fixture
-def port() -> int:
-    return free_port("127.0.0.1")
-
-
-@pytest.fixture
-def proxy(port: int) -> Iterator[Proxy]:
-    with Proxy.at("127.0.0.1", 0, ("127.0.0.1", port)) as proxy:
-        yield proxy
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - any condition will do, and the test has a bound
-        await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize("command", [Command.CREATE, Command.CLOSE, Command.IOCTL], ids=lambda command: command.name)

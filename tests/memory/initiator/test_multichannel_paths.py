@@ -1,7 +1,7 @@
 """One session over several paths: channels bound, retired, dropped and had again as interfaces come and go."""
 
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_interface
@@ -24,17 +24,10 @@ from meshfs.model import IoClass
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from meshlab.smb.fixed_ways import MadeUpWays
+from support.made_up_paths import ETH0, ETH1, R0, R1, G
+from support.waiting import until
 
 SIZE = 8 * MIB
-G = 1_000_000_000
-ETH0, ETH1 = (Interface(f"eth{n}", n + 1, ip_interface(f"10.0.{n}.1/24"), 10 * G) for n in (0, 1))
-R0, R1 = (Remote(f"10.0.{n}.2", 10 * G, 1) for n in (0, 1))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,25 +24,17 @@ from meshfs.model import IoClass
 from meshfs.smb.constants import NtStatus
 from meshfs.transport.base import Memory
 from meshfs.transport.stream import connect_unix
-from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from meshlab.fakes.mesh_pair import mesh_pair
 from meshlab.smb.fixed_ways import FixedWays
 from meshlab.smb.stalling import Relays
+from support.pairs import bound
+from support.waiting import until
 
 PART = 256 * KIB
 
 
 def ways(folder: Path, channels: int, *, asks: bool = False) -> FixedWays:
     return FixedWays([functools.partial(connect_unix, folder / "exporter.sock")] * channels, asks=asks)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
-
-
-async def bound(pair: Pair, channels: int) -> None:
-    await until(lambda: len(pair.session.channels) == channels)
 
 
 async def test_a_part_that_is_late_outranks_one_whose_channel_was_lost(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 import errno
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,51 +10,16 @@ import trio
 
 from meshfs.disk.base import Op
 from meshfs.errors import ChannelLost, StatusError
-from meshfs.exporter.commands.table import HANDLERS
-from meshfs.exporter.exchange.request import Request
-from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.session.split import SplitRequest
 from meshfs.limits import KIB, MIB
 from meshfs.loop.worker import Worker
 from meshfs.model import IoClass
-from meshfs.smb.constants import Command, Flags, NtStatus
-from meshfs.transport.stream import connect_unix
+from meshfs.smb.constants import Command, NtStatus
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from meshlab.smb.stalling import Relays
-
-SIZE = 8 * MIB
-
-
-@asynccontextmanager
-async def pair_of(folder: Path, channels: int, io_timeout_s: float = 3.0) -> AsyncIterator[Pair]:
-    dialers = [functools.partial(connect_unix, folder / "exporter.sock")] * channels
-    with trio.fail_after(20):
-        async with mesh_pair(folder, SIZE, io_timeout_s=io_timeout_s, dialers=dialers) as pair:
-            await until(lambda: len(pair.session.channels) == channels)
-            yield pair
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
-
-
-async def errno_of(call: Awaitable[object]) -> int | None:
-    try:
-        await call
-    except OSError as error:
-        return error.errno
-    return None
-
-
-def carrying(pair: Pair, command: Command) -> Channel | None:
-    """The channel that has such a request in flight."""
-    for channel in pair.session.channels:
-        if any(slot.command == command for slot in channel.in_flight()):
-            return channel
-    return None
+from support.pairs import SIZE, Arrivals, carrying, errno_of, pair_of, start_write
+from support.waiting import until
 
 
 async def test_a_close_that_goes_again_is_the_same_fence(tmp_path: Path) -> None:
@@ -81,43 +45,29 @@ async def test_a_close_that_goes_again_is_the_same_fence(tmp_path: Path) -> None
 # --- replays -----------------------------------------------------------------------------------
 
 
-class Seen:
-    """The WRITEs that reached the exporter: (ChannelSequence, marked as a replay?)."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.writes: list[tuple[int, bool]] = []
-        self._write, needs = HANDLERS[Command.WRITE]
-        patch.setitem(HANDLERS, Command.WRITE, (self._look, needs))
-
-    def _look(self, request: Request) -> None:
-        message = request.message
-        self.writes.append((message.channel_sequence, bool(message.flags & Flags.REPLAY_OPERATION)))
-        self._write(request)
-
-
 async def test_what_was_in_flight_on_a_lost_channel_goes_again_as_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the next ChannelSequence, as often as it takes: the exporter refuses it while the first is at the disk."""
     async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
-        seen, disk = Seen(monkeypatch), pair.exporter.disk
+        seen, disk = Arrivals(monkeypatch, Command.WRITE), pair.exporter.disk
         handle = await pair.port.open(IoClass.APP, writable=True)
         disk.stall(lambda request: request.op == Op.WRITE)
-        ended = await start_at(handle, 0, b"data", nursery)
+        ended = start_write(handle, 0, b"data", nursery)
         await until(lambda: disk.stalled == 1)
         channel = carrying(pair, Command.WRITE)
         assert channel is not None
         channel.fail("cable pulled")
         await trio.sleep(0.1)
         assert disk.stalled == 1
-        assert seen.writes[0] == (0, False)
-        assert len(seen.writes) >= 3
-        assert set(seen.writes[1:]) == {(1, True)}
+        assert seen.arrived[0] == (0, False)
+        assert len(seen.arrived) >= 3
+        assert set(seen.arrived[1:]) == {(1, True)}
         disk.release()
         await until(lambda: bool(ended))
         assert ended == [None]
         assert await handle.write(0, b"next") == 4
-        assert seen.writes[-1] == (1, False)
+        assert seen.arrived[-1] == (1, False)
         assert bytes(disk.data[:4]) == b"next"
 
 
@@ -126,21 +76,21 @@ async def test_a_request_that_waits_for_credits_has_the_sequence_of_when_it_is_s
 ) -> None:
     """Its own channel lives; another is lost while it waits."""
     async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
-        seen, disk, session = Seen(monkeypatch), pair.exporter.disk, pair.session.session
+        seen, disk, session = Arrivals(monkeypatch, Command.WRITE), pair.exporter.disk, pair.session.session
         assert session is not None
         handle = await pair.port.open(IoClass.APP, writable=True)
         first, second = session.channels
         session.pick = lambda size, now: first
         session.split = lambda size, now: []
         disk.stall(lambda request: request.op == Op.WRITE)
-        ended = [await start_at(handle, number % 8 * MIB, bytes(MIB), nursery) for number in range(30)]
+        ended = [start_write(handle, number % 8 * MIB, bytes(MIB), nursery) for number in range(30)]
         await until(lambda: bool(first.requests.window.waiting))
         second.fail("cable pulled")
         disk.release()
         await until(lambda: all(ended))
-        sent = seen.writes.count((0, False))
+        sent = seen.arrived.count((0, False))
         assert 0 < sent < 30
-        assert seen.writes == [(0, False)] * sent + [(1, False)] * (30 - sent)
+        assert seen.arrived == [(0, False)] * sent + [(1, False)] * (30 - sent)
         assert {tuple(each) for each in ended} == {(None,)}
 
 
@@ -185,7 +135,7 @@ async def test_a_write_held_on_the_way_is_refused_after_its_replay_and_a_newer_o
             assert channel is not None
             session.pick = lambda size, now: channel
             late.hold()
-            ended = await start_at(handle, 0, b"older", nursery)
+            ended = start_write(handle, 0, b"older", nursery)
             await until(lambda: late.requests.held_bytes > 0)
             session.pick = session.spread.pick
             channel.fail("cable pulled")
@@ -211,17 +161,6 @@ def in_parts(pair: Pair) -> tuple[Channel, Channel]:
     return first, second
 
 
-async def start(handle: Handle, data: bytes, nursery: trio.Nursery) -> list[int | None]:
-    """Write at 0; the list gets the errno of its end, None for none."""
-    ended: list[int | None] = []
-
-    async def write() -> None:
-        ended.append(await errno_of(handle.write(0, data)))
-
-    nursery.start_soon(write)
-    return ended
-
-
 async def test_parts_come_together(tmp_path: Path) -> None:
     async with pair_of(tmp_path, 2) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
@@ -240,7 +179,7 @@ async def test_a_part_whose_channel_dies_goes_again_with_the_whole(tmp_path: Pat
         channels = in_parts(pair)
         disk = pair.exporter.disk
         disk.stall(lambda request: request.op == Op.WRITE)
-        ended = await start(handle, b"1" * MIB, nursery)
+        ended = start_write(handle, 0, b"1" * MIB, nursery)
         await until(lambda: disk.stalled == 2)
         channels[part].fail("cable pulled")
         await trio.sleep(0.05)
@@ -263,31 +202,21 @@ async def test_a_part_that_fails_does_not_hide_one_that_may_still_be_written(tmp
         disk.fail(failing * half, failing * half + 1, errno.EIO, (Op.WRITE,))
         held = (1 - failing) * half
         disk.stall(lambda request: request.op == Op.WRITE and request.offset == held and request.length == half)
-        ended = await start(handle, b"1" * MIB, nursery)
+        ended = start_write(handle, 0, b"1" * MIB, nursery)
         await until(lambda: disk.stalled == 1)
         channels[1 - failing].fail("cable pulled")
         await trio.sleep(0.1)
-        newer = await start_at(handle, held, b"newer", nursery) if ended else []
+        newer = start_write(handle, held, b"newer", nursery) if ended else []
         await trio.sleep(0.1)
         disk.release()
         await until(lambda: bool(ended))
         assert ended == [errno.EIO]
         if not newer:
-            newer = await start_at(handle, held, b"newer", nursery)
+            newer = start_write(handle, held, b"newer", nursery)
         await until(lambda: bool(newer))
         await until(lambda: not disk.in_flight)
         assert newer == [None]
         assert bytes(disk.data[held : held + 5]) == b"newer"
-
-
-async def start_at(handle: Handle, offset: int, data: bytes, nursery: trio.Nursery) -> list[int | None]:
-    ended: list[int | None] = []
-
-    async def write() -> None:
-        ended.append(await errno_of(handle.write(offset, data)))
-
-    nursery.start_soon(write)
-    return ended
 
 
 async def test_a_group_whose_caller_is_cancelled_is_fenced(tmp_path: Path) -> None:

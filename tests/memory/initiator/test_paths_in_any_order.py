@@ -9,7 +9,6 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
@@ -22,23 +21,15 @@ from meshfs.initiator.remote.states import ExporterState, PathState
 from meshfs.initiator.session import balance
 from meshfs.initiator.session.address import Remote
 from meshfs.limits import KIB, MIB
-from meshfs.linux.interfaces import Interface
 from meshfs.model import IoClass
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
 from meshlab.smb.fixed_ways import MadeUpWays
+from support.made_up_paths import ETH0, ETH1, R0, R1, G
+from support.waiting import until
 
 STEPS = 150
 SIZE, BLOCK = 1 * MIB, 4 * KIB
-G = 1_000_000_000
-ETH0, ETH1 = (Interface(f"eth{n}", n + 1, ip_interface(f"10.0.{n}.1/24"), 10 * G) for n in (0, 1))
-R0, R1 = (Remote(f"10.0.{n}.2", 10 * G, 1) for n in (0, 1))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
 
 
 class Disorder:

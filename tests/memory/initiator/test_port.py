@@ -2,28 +2,24 @@
 
 import errno
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from meshfs.disk.base import Op
 from meshfs.exporter.commands.table import HANDLERS, Needs
-from meshfs.initiator.attached.handle import Handle
 from meshfs.initiator.attached.port import Port
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
-from meshfs.initiator.session.commands import query_disks
 from meshfs.initiator.session.negotiation import Policy
 from meshfs.limits import KIB, MIB
 from meshfs.model import Access, IoClass, Security
 from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm
-from meshfs.transport.base import Transport
-from meshfs.transport.stream import StreamTransport
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from support.pairs import errno_of
+from support.waiting import until
 
 SIZE = 8 * MIB
 
@@ -59,21 +55,6 @@ async def test_reads_back_what_was_written(tmp_path: Path, name: str) -> None:
             for start, size in ((0, 1), (511, 2), (4 * KIB, 64 * KIB), (MIB - 1, MIB), (0, SIZE)):
                 assert bytes(await handle.read(start, size)) == data[start : start + size]
             await handle.close()
-
-
-async def errno_of(call: Awaitable[object]) -> int | None:
-    """The errno a call ends with, None when it succeeds."""
-    try:
-        await call
-    except OSError as error:
-        return error.errno
-    return None
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
 
 
 async def test_the_end_of_the_disk(pair: Pair) -> None:
@@ -131,35 +112,6 @@ async def test_handles_share_one_open_until_the_last_is_closed(pair: Pair) -> No
     assert opens() == before
     again = await pair.port.open(IoClass.APP, writable=True)
     assert await again.read(0, 10) == bytes(10)
-
-
-async def test_an_unmount_flushes_what_its_programs_did_not(pair: Pair) -> None:
-    disk = pair.exporter.disk
-
-    await pair.port.settle()
-    assert disk.flushes == 0
-    handle = await pair.port.open(IoClass.APP, writable=True)
-    await handle.write(0, b"closed without fsync")
-    await handle.close()
-    await pair.port.settle()
-    flushed = disk.flushes
-    assert flushed == 1
-    disk.power_loss()
-    assert bytes(disk.data[:20]) == b"closed without fsync"
-    await pair.port.settle()
-    assert disk.flushes == flushed
-
-
-async def test_an_unmount_does_not_wait_for_an_owner_that_is_away_and_says_so(
-    pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
-    handle = await pair.port.open(IoClass.APP, writable=True)
-    await handle.write(0, b"x")
-    await pair.exporter.stop()
-    await until(lambda: pair.session.session is None)
-    with trio.fail_after(1):
-        await pair.port.settle()
-    assert "what nobody flushed may not be on stable storage" in caplog.text
 
 
 async def test_requests_of_a_lost_connection_go_again(pair: Pair) -> None:
@@ -245,75 +197,6 @@ async def test_a_disk_that_stalls_ends_its_calls_at_the_bound_and_no_others(tmp_
         assert pair.session.state is ExporterState.CONNECTED
 
 
-@pytest.mark.parametrize("how", ["timeout", "cancel"])
-async def test_a_write_that_was_given_up_never_lands_over_a_newer_one(tmp_path: Path, how: str) -> None:
-    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
-        handle = await pair.port.open(IoClass.APP, writable=True)
-        disk = pair.exporter.disk
-        disk.stall(lambda request: request.op == Op.WRITE)
-        if how == "timeout":
-            assert await errno_of(handle.write(0, b"old!")) == errno.ETIMEDOUT
-        else:
-            with trio.move_on_after(0.1):
-                await handle.write(0, b"old!")
-        assert disk.stalled == 1
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(handle.write, 0, b"new!")
-            # The newer write waits at our end: the exporter has not answered CLOSE.
-            await until(lambda: bool(pair.session.waiting))
-            await trio.sleep(0.1)
-            assert disk.stalled == 1
-            disk.release()
-        assert bytes(disk.data[:4]) == b"new!"
-
-
-async def test_lost_writes_are_told_once_to_those_who_wrote(pair: Pair) -> None:
-    writer = await pair.port.open(IoClass.APP, writable=True)
-    durable = await pair.port.open(IoClass.APP, writable=True)
-    reader = await pair.port.open(IoClass.SYSTEM, writable=True)
-    await durable.write(4096, b"safe")
-    await durable.flush()
-    await durable.write(8192, b"safe too", write_through=True)
-    await writer.write(0, b"lost")
-    await pair.exporter.stop()
-    pair.exporter.disk.power_loss()
-    await pair.nursery.start(pair.exporter.run)
-    assert await errno_of(writer.flush()) == errno.EIO
-    assert await errno_of(writer.flush()) is None
-    assert await errno_of(durable.flush()) is None
-    assert await errno_of(reader.flush()) is None
-    assert bytes(pair.exporter.disk.data[4096:4100]) == b"safe"
-    await writer.write(0, b"anew")
-    assert await errno_of(writer.flush()) is None
-
-
-async def test_a_restart_that_loses_nothing_is_no_error(pair: Pair) -> None:
-    handle = await pair.port.open(IoClass.APP, writable=True)
-    await handle.write(0, b"kept")
-    await pair.restart()
-    assert await errno_of(handle.flush()) is None
-
-
-async def test_a_failed_flush_is_told_to_all_who_wrote(pair: Pair) -> None:
-    first = await pair.port.open(IoClass.APP, writable=True)
-    second = await pair.port.open(IoClass.SYSTEM, writable=True)
-    await first.write(0, b"1")
-    await second.write(512, b"2")
-    pair.exporter.disk.fail(0, SIZE, errno.EIO, (Op.FLUSH,))
-    assert await errno_of(first.flush()) == errno.EIO
-    pair.exporter.disk.heal()
-    assert await errno_of(second.flush()) == errno.EIO
-    assert [await errno_of(handle.flush()) for handle in (first, second)] == [None, None]
-
-
-async def test_pages_another_initiators_flush_lost_are_noticed(pair: Pair) -> None:
-    handle = await pair.port.open(IoClass.APP, writable=True)
-    await handle.write(0, b"gone")
-    pair.exporter.disk.power_loss()
-    assert await errno_of(handle.flush()) == errno.EIO
-    assert await errno_of(handle.flush()) is None
-
-
 async def test_a_cancelled_read_leaves_the_channel_in_order(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     await handle.write(0, os.urandom(MIB))
@@ -384,102 +267,6 @@ async def test_no_byte_is_wrong_while_connections_die_under_load(tmp_path: Path,
         assert pair.session.failures >= 6
 
 
-@pytest.mark.parametrize("attempts", [1, 3])
-async def test_a_write_of_a_lost_session_never_lands_over_a_newer_one(tmp_path: Path, attempts: int) -> None:
-    """The old session's write sits at the disk while logins that name that session come and go."""
-    sockets: list[socket.socket] = []
-
-    async def dial() -> Transport:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(tmp_path / "exporter.sock"))
-        sockets.append(sock)
-        return StreamTransport(sock)
-
-    async with mesh_pair(tmp_path, SIZE, dialers=[dial]) as pair:
-        handle = await pair.port.open(IoClass.APP, writable=True)
-        disk = pair.exporter.disk
-        disk.stall(lambda request: request.op == Op.WRITE)
-        with trio.move_on_after(0.05):
-            await handle.write(0, b"old!")
-        assert disk.stalled == 1
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(handle.write, 0, b"new!")
-            for number in range(attempts):
-                # The first one is the session's, the others are those of logins that wait.
-                sockets[-1].shutdown(socket.SHUT_RDWR)
-                await until(lambda number=number: len(sockets) > number + 1)
-                await trio.sleep(0.2)
-                assert disk.stalled == 1, "sent while the old session's write is at the disk"
-                await pair.connected()
-                session = pair.session.session
-                assert session is not None
-                with trio.fail_after(5):
-                    # What asks for no data of the disk goes on.
-                    assert await query_disks(session.channels[0], session.root)
-            disk.release()
-        assert bytes(disk.data[:4]) == b"new!"
-
-
-async def test_a_fence_holds_the_other_class_too(tmp_path: Path) -> None:
-    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
-        app = await pair.port.open(IoClass.APP, writable=True)
-        system = await pair.port.open(IoClass.SYSTEM, writable=True)
-        disk = pair.exporter.disk
-        disk.stall(lambda request: request.op == Op.WRITE)
-        assert await errno_of(app.write(0, b"old!")) == errno.ETIMEDOUT
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(system.write, 0, b"new!")
-            await trio.sleep(0.1)
-            assert disk.stalled == 1
-            disk.release()
-        assert bytes(disk.data[:4]) == b"new!"
-        assert await system.read(0, 4) == await app.read(0, 4) == b"new!"
-
-
-async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced_too(tmp_path: Path) -> None:
-    """Else it lands over a newer one as soon as the other class's fence is gone."""
-    async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
-        app = await pair.port.open(IoClass.APP, writable=True)
-        system = await pair.port.open(IoClass.SYSTEM, writable=True)
-        disk = pair.exporter.disk
-        disk.stall(lambda request: request.op == Op.WRITE and request.length == 4)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(errno_of, app.write(8192, b"app!"))
-            await until(lambda: disk.stalled == 1)
-            await trio.sleep(0.5)
-            nursery.start_soon(errno_of, system.write(0, b"old!"))
-            await until(lambda: disk.stalled == 2)
-        # Both were given up, the second within the first one's fence; only the first one ends.
-        disk.release(lambda request: request.offset == 8192)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(app.write, 0, b"newer")
-            await trio.sleep(0.2)
-            disk.release()
-        assert bytes(disk.data[:5]) == b"newer"
-
-
-async def test_a_loss_is_told_though_the_exporter_goes_away_while_it_is_found(pair: Pair) -> None:
-    """The FLUSH fails, and the verifier cannot be asked for: the time-out is not what tells of the loss."""
-    handle = await pair.port.open(IoClass.APP, writable=True)
-    await handle.write(0, b"lost")
-    disk = pair.exporter.disk
-    disk.fail(0, SIZE, errno.EIO, (Op.FLUSH,))
-    check = handle._check_verifier
-
-    async def exporter_stops(deadline: float) -> None:
-        await pair.exporter.stop()
-        await check(trio.current_time() + 0.5)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Handle, "_check_verifier", lambda _, deadline: exporter_stops(deadline))
-        assert await errno_of(handle.flush()) in (errno.EIO, errno.ETIMEDOUT)
-    disk.heal()
-    await pair.nursery.start(pair.exporter.run)
-    told = await errno_of(handle.flush())
-    assert told == errno.EIO
-    assert await errno_of(handle.flush()) is None
-
-
 async def test_an_open_that_is_never_answered_ends_at_the_bound(tmp_path: Path) -> None:
     """Nothing is open that its end would have to wait for."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
@@ -492,14 +279,3 @@ async def test_an_open_that_is_never_answered_ends_at_the_bound(tmp_path: Path) 
             channel.fail("cable pulled")
         handle = await pair.port.open(IoClass.APP, writable=False)
         assert await handle.read(0, 512) == bytes(512)
-
-
-async def test_a_flush_of_one_who_wrote_nothing_does_not_hide_anothers_loss(pair: Pair) -> None:
-    """It covers the other's writes, so it has to ask whether they are still there."""
-    writer = await pair.port.open(IoClass.APP, writable=True)
-    other = await pair.port.open(IoClass.APP, writable=True)
-    await writer.write(0, b"gone")
-    pair.exporter.disk.power_loss()
-    assert await errno_of(other.flush()) is None
-    assert await errno_of(writer.flush()) == errno.EIO
-    assert await errno_of(writer.flush()) is None

@@ -1,7 +1,7 @@
 """What a port counts of its openers' reads, writes and flushes, and what the status tells of it."""
 
 import errno
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from meshfs.initiator.attached.port_meter import PERIOD_S, PortMeter
 from meshfs.limits import KIB, MIB
 from meshfs.model import IoClass
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from support.pairs import errno_of
 
 SIZE = 4 * MIB
 COUNTS = ("reads", "writes", "flushes", "errors", "read_bytes", "written_bytes")
@@ -29,15 +30,6 @@ def counts(pair: Pair) -> tuple[int, ...]:
     for op, many in (("read", "reads"), ("write", "writes"), ("flush", "flushes")):
         assert sum(status[f"{op}_histogram"]) == status[many]
     return tuple(status[name] for name in COUNTS)
-
-
-async def errno_of(call: Awaitable[object]) -> int | None:
-    """The errno a call ends with, None when it succeeds."""
-    try:
-        await call
-    except OSError as error:
-        return error.errno
-    return None
 
 
 async def test_every_call_is_counted_once_whatever_way_it_takes(pair: Pair) -> None:

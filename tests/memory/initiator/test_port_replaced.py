@@ -1,7 +1,7 @@
 """A disk replaced under its name: what was opened on the old one gets ESTALE, and nothing is ever mixed."""
 
 import errno
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from meshfs.limits import MIB
 from meshfs.model import IoClass
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
+from support.pairs import errno_of
 
 SIZE = MIB
 OLD, NEW = b"old disk", b"new disk"
@@ -41,14 +42,6 @@ async def swap(pair: Pair, *, restart: bool, disk: MemoryDisk | None = None, ins
         await pair.nursery.start(pair.exporter.run)
     else:
         await pair.exporter.swap(disk, instance)
-
-
-async def errno_of(call: Awaitable[object]) -> int | None:
-    try:
-        await call
-    except OSError as error:
-        return error.errno
-    return None
 
 
 async def is_stale(handle: Handle) -> bool:

@@ -19,8 +19,10 @@ from meshfs.initiator.session.session import InitiatorSession
 from meshfs.model import IoClass, Security
 from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM
 from meshfs.smb.messages import RawContext
-from meshlab.fakes.mesh_pair import DISK, Pair, mesh_pair
+from meshlab.fakes.mesh_pair import DISK, mesh_pair
 from meshlab.smb.raw_messages import framed
+from support.pairs import bound
+from support.waiting import until
 from support.wiretap import Recorded, RecordedWays, messages
 
 POLICY = Policy(security=Security.ENCRYPT)
@@ -34,12 +36,6 @@ def protection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "remembered":
         monkeypatch.setattr("meshfs.exporter.rules.negotiation.UNIQUE_NONCES", RawContext(0x6D66, b"something else"))
     return str(request.param)
-
-
-async def both_bound(pair: Pair, without: Channel | None = None) -> None:
-    with trio.fail_after(10):
-        while len(pair.session.channels) < CHANNELS or without in pair.session.channels:  # noqa: ASYNC110
-            await trio.sleep(0.002)
 
 
 def tap_of(ways: RecordedWays, channel: Channel) -> Recorded:
@@ -60,7 +56,7 @@ def last_sealed(data: bytes) -> bytes:
 async def test_an_old_write_put_into_another_channel_is_not_carried_out(tmp_path: Path, protection: str) -> None:
     ways = RecordedWays(tmp_path / "exporter.sock")
     async with mesh_pair(tmp_path, ways=ways, policy=POLICY) as pair:
-        await both_bound(pair)
+        await bound(pair, CHANNELS)
         session, exporter = pair.session.session, pair.exporter.exporter
         assert session is not None
         assert exporter is not None
@@ -78,14 +74,12 @@ async def test_an_old_write_put_into_another_channel_is_not_carried_out(tmp_path
         recorded = last_sealed(bytes(tap_of(ways, first).sent))
         await write(b"newer")
         tap_of(ways, second).say_to_exporter(framed(recorded))
-        with trio.fail_after(10):
-            while not second.why:  # noqa: ASYNC110
-                await trio.sleep(0.002)
+        await until(lambda: second.why)
         assert pair.exporter.disk.data[:5] == b"newer"
         assert exporter.counters["nonces_repeated"] == 1
         assert exporter.counters["protocol_errors"] == 0
         # The session goes on, and has its second channel again.
-        await both_bound(pair, second)
+        await bound(pair, CHANNELS, without=second)
         assert pair.session.session is session
         await write(b"still")
         assert pair.exporter.disk.data[:5] == b"still"
@@ -95,7 +89,7 @@ async def test_a_reply_put_into_another_channel_is_not_believed(tmp_path: Path, 
     """Both channels ask for something under one message id; the answer of one would be taken for the other's."""
     ways = RecordedWays(tmp_path / "exporter.sock")
     async with mesh_pair(tmp_path, ways=ways, policy=POLICY) as pair:
-        await both_bound(pair)
+        await bound(pair, CHANNELS)
         session = pair.session.session
         assert session is not None
         first, second = session.channels
@@ -123,18 +117,15 @@ async def test_a_reply_put_into_another_channel_is_not_believed(tmp_path: Path, 
                 got.append(error)
 
         pair.nursery.start_soon(ask)
-        with trio.fail_after(10):
-            while not pair.exporter.disk.stalled:  # noqa: ASYNC110
-                await trio.sleep(0.002)
-            tap_of(ways, second).injected += framed(recorded)
-            second._inbox.readable()
-            while not got:  # noqa: ASYNC110
-                await trio.sleep(0.002)
+        await until(lambda: pair.exporter.disk.stalled)
+        tap_of(ways, second).injected += framed(recorded)
+        second._inbox.readable()
+        await until(lambda: got)
         assert got[0] != b"a" * BLOCK
         assert "encrypted message" in second.why
         assert second.nonces_repeated == 1
         pair.exporter.disk.release()
-        await both_bound(pair, second)
+        await bound(pair, CHANNELS, without=second)
         assert pair.session.ended.nonces_repeated == 1
         assert pair.session.session is session
 
@@ -146,7 +137,7 @@ async def test_an_exporter_whose_nonces_do_not_count_is_left_one_channel(
     counts = iter(range(1 << 20, 0, -3))
     ways = RecordedWays(tmp_path / "exporter.sock")
     async with mesh_pair(tmp_path, ways=ways, policy=POLICY) as pair:
-        await both_bound(pair)
+        await bound(pair, CHANNELS)
         assert pair.exporter.exporter is not None
         [served] = pair.exporter.exporter.sessions.values()
         for security in served.channels.values():
@@ -178,7 +169,7 @@ async def test_a_session_whose_nonces_are_forgotten_has_one_channel_to_its_end(
     """Others of its paths wait, and an exporter that took no further channel is asked again; not in this case."""
     monkeypatch.setattr(limits, "BIND_AGAIN_S", 0.05)
     async with mesh_pair(tmp_path, ways=RecordedWays(tmp_path / "exporter.sock"), policy=POLICY) as pair:
-        await both_bound(pair)
+        await bound(pair, CHANNELS)
         session = pair.session.session
         assert session is not None
         forget_nonces(session)

@@ -1,9 +1,7 @@
 """Sessions: logins through a middleman who changes bytes, reconnecting, what people are told."""
 
 import socket
-import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,20 +11,16 @@ import pytest
 import trio
 
 from meshfs import limits
-from meshfs.buffers import BufferPool
 from meshfs.errors import KeyFileError, RemoteProtocolError
-from meshfs.initiator.remote.exporter import RemoteExporter
 from meshfs.initiator.remote.states import ExporterState
 from meshfs.initiator.remote.status import exporter_status
 from meshfs.initiator.session.address import Remote
 from meshfs.initiator.session.negotiation import Policy
-from meshfs.limits import MIB
 from meshfs.model import Security
 from meshfs.smb.auth import Login
-from meshfs.smb.constants import Cipher, Command, Dialect, Flags, SigningAlgorithm
+from meshfs.smb.constants import Cipher, Command, Dialect, SigningAlgorithm
 from meshfs.smb.messages import (
     Encryption,
-    NegotiateRequest,
     NegotiateResponse,
     PreauthIntegrity,
     SessionSetupResponse,
@@ -34,121 +28,12 @@ from meshfs.smb.messages import (
 )
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, connect_unix
-from meshlab.fakes.mesh_pair import NODE, PASSWORD, MemoryExporter
-from meshlab.smb.fixed_ways import Dialer, FixedWays
-
-#: (from the exporter?, message without its prefix) -> the message to pass on.
-Change = Callable[[bool, bytes], bytes]
-
-
-async def _relay(source: trio.SocketStream, target: trio.SocketStream, reply: bool, change: Change) -> None:
-    """Pass whole messages on, changed."""
-    rest = b""
-    async for data in source:
-        rest += data
-        while len(rest) >= 4 and len(rest) >= 4 + int.from_bytes(rest[:4], "big"):
-            end = 4 + int.from_bytes(rest[:4], "big")
-            message, rest = change(reply, rest[4:end]), rest[end:]
-            await target.send_all(len(message).to_bytes(4, "big") + message)
-
-
-def middleman(path: Path, nursery: trio.Nursery, change: Change) -> Dialer:
-    async def dial() -> Transport:
-        ours, theirs = socket.socketpair()
-        outside = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-        inside = trio.SocketStream(await _connect(path))
-
-        async def serve() -> None:
-            async with outside, inside, trio.open_nursery() as relays:
-                relays.start_soon(_pump, outside, inside, False)
-                relays.start_soon(_pump, inside, outside, True)
-
-        async def _pump(source: trio.SocketStream, target: trio.SocketStream, reply: bool) -> None:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await _relay(source, target, reply, change)
-            await outside.aclose()
-            await inside.aclose()
-
-        nursery.start_soon(serve)
-        return StreamTransport(ours)
-
-    return dial
-
-
-async def _connect(path: Path) -> trio.socket.SocketType:
-    sock = trio.socket.socket(socket.AF_UNIX)
-    await sock.connect(str(path))
-    return sock
-
-
-def make_session(
-    dialers: list[Dialer],
-    policy: Policy | None = None,
-    password: str = PASSWORD,
-    login: Callable[[], Login] | None = None,
-    *,
-    asks: bool = False,
-) -> RemoteExporter:
-    return RemoteExporter(
-        NODE,
-        FixedWays(dialers, asks=asks),
-        login or (lambda: Login("n2", password, "demo")),
-        policy=policy or Policy(),
-        guid=uuid.uuid4().bytes_le,
-        pool=BufferPool(),
-        on_change=lambda: None,
-    )
-
-
-@asynccontextmanager
-async def exporter_at(
-    path: Path, security: Security = Security.SIGN
-) -> AsyncIterator[tuple[MemoryExporter, trio.Nursery]]:
-    exporter = MemoryExporter(path, MIB, security)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(exporter.run)
-        yield exporter, nursery
-        nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
-
+from meshlab.smb.fixed_ways import Dialer
+from support.middleman import Change, last_setup, middleman, on_negotiate, unsigned, with_cipher, with_signing
+from support.sessions import exporter_at, make_session
+from support.waiting import until
 
 # --- a middleman -----------------------------------------------------------------------------
-
-
-def on_negotiate_reply(edit: Callable[[NegotiateResponse], NegotiateResponse]) -> Change:
-    def change(reply: bool, message: bytes) -> bytes:
-        if not reply or message[12] != Command.NEGOTIATE:
-            return message
-        return message[:64] + edit(NegotiateResponse.unpack(message[64:])).pack()
-
-    return change
-
-
-def on_negotiate_request(edit: Callable[[NegotiateRequest], NegotiateRequest]) -> Change:
-    def change(reply: bool, message: bytes) -> bytes:
-        if reply or message[12] != Command.NEGOTIATE:
-            return message
-        return message[:64] + edit(NegotiateRequest.unpack(message[64:])).pack()
-
-    return change
-
-
-def _last_login_reply(edit: Callable[[bytes], bytes]) -> Change:
-    def change(reply: bool, message: bytes) -> bytes:
-        last = reply and message[12] == Command.SESSION_SETUP and message[8:12] == bytes(4)
-        return edit(message) if last else message
-
-    return change
-
-
-def _unsigned(message: bytes) -> bytes:
-    flags = int.from_bytes(message[16:20], "little") & ~Flags.SIGNED
-    return message[:16] + flags.to_bytes(4, "little") + message[20:48] + bytes(16) + message[64:]
 
 
 def _guest(message: bytes) -> bytes:
@@ -160,29 +45,20 @@ def _without(kind: type) -> Callable[[NegotiateResponse], NegotiateResponse]:
 
 
 CHANGES: dict[str, Change] = {
-    "weaker signing asked": on_negotiate_request(
-        lambda r: replace(
-            r,
-            contexts=tuple(Signing((SigningAlgorithm.AES_CMAC,)) if isinstance(c, Signing) else c for c in r.contexts),
-        )
-    ),
-    "other cipher asked": on_negotiate_request(
-        lambda r: replace(
-            r, contexts=tuple(Encryption((Cipher.AES_128_CCM,)) if isinstance(c, Encryption) else c for c in r.contexts)
-        )
-    ),
-    "older dialect asked": on_negotiate_request(lambda r: replace(r, dialects=(Dialect.SMB_3_0,), contexts=())),
-    "other security mode asked": on_negotiate_request(lambda r: replace(r, security_mode=r.security_mode ^ 2)),
-    "signing dropped from the reply": on_negotiate_reply(_without(Signing)),
-    "encryption dropped from the reply": on_negotiate_reply(_without(Encryption)),
-    "no integrity in the reply": on_negotiate_reply(_without(PreauthIntegrity)),
-    "dialect never offered": on_negotiate_reply(lambda r: replace(r, dialect=Dialect.SMB_2_1, contexts=())),
-    "smaller sizes": on_negotiate_reply(lambda r: replace(r, max_read_bytes=65536)),
-    "absurd sizes": on_negotiate_reply(lambda r: replace(r, max_read_bytes=1)),
-    "other guid": on_negotiate_reply(lambda r: replace(r, server_guid=bytes(16))),
-    "unsigned end of the login": _last_login_reply(_unsigned),
-    "forged end of the login": _last_login_reply(lambda m: m[:48] + bytes(16) + m[64:]),
-    "guest": _last_login_reply(_guest),
+    "weaker signing asked": on_negotiate(with_signing(SigningAlgorithm.AES_CMAC), reply=False),
+    "other cipher asked": on_negotiate(with_cipher(Cipher.AES_128_CCM), reply=False),
+    "older dialect asked": on_negotiate(lambda r: replace(r, dialects=(Dialect.SMB_3_0,), contexts=()), reply=False),
+    "other security mode asked": on_negotiate(lambda r: replace(r, security_mode=r.security_mode ^ 2), reply=False),
+    "signing dropped from the reply": on_negotiate(_without(Signing), reply=True),
+    "encryption dropped from the reply": on_negotiate(_without(Encryption), reply=True),
+    "no integrity in the reply": on_negotiate(_without(PreauthIntegrity), reply=True),
+    "dialect never offered": on_negotiate(lambda r: replace(r, dialect=Dialect.SMB_2_1, contexts=()), reply=True),
+    "smaller sizes": on_negotiate(lambda r: replace(r, max_read_bytes=65536), reply=True),
+    "absurd sizes": on_negotiate(lambda r: replace(r, max_read_bytes=1), reply=True),
+    "other guid": on_negotiate(lambda r: replace(r, server_guid=bytes(16)), reply=True),
+    "unsigned end of the login": last_setup(unsigned),
+    "forged end of the login": last_setup(lambda m: m[:48] + bytes(16) + m[64:]),
+    "guest": last_setup(_guest),
 }
 
 
@@ -210,7 +86,7 @@ async def test_changed_capabilities_of_an_older_dialect_are_found(
     tmp_path: Path, dialects: tuple[Dialect, ...]
 ) -> None:
     """What FSCTL_VALIDATE_NEGOTIATE_INFO is for."""
-    change = on_negotiate_reply(lambda r: replace(r, capabilities=r.capabilities & ~0x40))
+    change = on_negotiate(lambda r: replace(r, capabilities=r.capabilities & ~0x40), reply=True)
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([middleman(tmp_path / "sock", nursery, change)], Policy(dialects=dialects))
         nursery.start_soon(session.run)

@@ -1,11 +1,9 @@
 """The states of a session at both ends: what happens at one end of a login or a bind happens at the other one too."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import trio
 
 from meshfs.errors import LocalProtocolError, RemoteProtocolError, StatusError
 from meshfs.exporter.commands.table import HANDLERS
@@ -20,15 +18,10 @@ from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.states import SESSION, ConnectionState, SessionState, SmbEvent
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
-from tests.memory.initiator.test_session import exporter_at, make_session
+from support.sessions import exporter_at, make_session
+from support.waiting import until
 
 LOGIN = [SmbEvent.SETUP, SmbEvent.MORE, SmbEvent.SETUP, SmbEvent.GRANTED]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - any condition will do
-            await trio.sleep(0.002)
 
 
 class Record:

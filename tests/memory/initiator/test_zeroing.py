@@ -9,17 +9,17 @@ import trio
 
 from meshfs import limits
 from meshfs.disk.base import Op
-from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.disk.open import DiskOpen
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.initiator.attached.handle import Handle, _next_zero_bytes
 from meshfs.limits import MIB
 from meshfs.model import IoClass
-from meshfs.smb.constants import Command, Flags, Fsctl
+from meshfs.smb.constants import Command, Fsctl
 from meshfs.smb.messages import IoctlRequest
 from meshlab.fakes.mesh_pair import Pair, mesh_pair
-from tests.memory.initiator.test_multichannel_writes import carrying, errno_of, pair_of, until
+from support.pairs import Arrivals, carrying, errno_of, pair_of
+from support.waiting import until
 
 SIZE = 16 * MIB
 FULL = b"\xaa" * SIZE
@@ -109,27 +109,15 @@ async def test_write_through_is_stable_when_it_is_done(pair: Pair) -> None:
 # --- lost channels -----------------------------------------------------------------------
 
 
-class Seen:
-    """The zeroings that reached the exporter: (ChannelSequence, marked as a replay?)."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.zeroings: list[tuple[int, bool]] = []
-        self._ioctl, needs = HANDLERS[Command.IOCTL]
-        patch.setitem(HANDLERS, Command.IOCTL, (self._look, needs))
-
-    def _look(self, request: Request) -> None:
-        """Before the sequence is judged, so that a replay that is refused is seen as well."""
-        message = request.message
-        if IoctlRequest.unpack(message.body).ctl_code == Fsctl.SET_ZERO_DATA:
-            self.zeroings.append((message.channel_sequence, bool(message.flags & Flags.REPLAY_OPERATION)))
-        self._ioctl(request)
+def is_zeroing(request: Request) -> bool:
+    return IoctlRequest.unpack(request.message.body).ctl_code == Fsctl.SET_ZERO_DATA
 
 
 async def test_a_zeroing_on_a_lost_channel_goes_again_as_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with pair_of(tmp_path, 2) as pair, trio.open_nursery() as nursery:
-        seen, disk = Seen(monkeypatch), pair.exporter.disk
+        seen, disk = Arrivals(monkeypatch, Command.IOCTL, is_zeroing), pair.exporter.disk
         handle = await pair.port.open(IoClass.APP, writable=True)
         disk.data[:] = b"\xaa" * len(disk.data)
         disk.stall(lambda request: request.op == Op.ZERO)
@@ -145,8 +133,8 @@ async def test_a_zeroing_on_a_lost_channel_goes_again_as_a_replay(
         channel.fail("cable pulled")
         await trio.sleep(0.1)
         assert disk.stalled == 1
-        assert seen.zeroings[0] == (0, False)
-        assert set(seen.zeroings[1:]) == {(1, True)}
+        assert seen.arrived[0] == (0, False)
+        assert set(seen.arrived[1:]) == {(1, True)}
         disk.release()
         await until(lambda: bool(done))
         assert done == [8192]

@@ -12,6 +12,7 @@ import trio.testing
 
 from meshfs.loop import reactor, worker
 from meshfs.loop.worker import Worker
+from support.waiting import until
 
 
 @pytest.fixture
@@ -310,9 +311,3 @@ async def test_a_part_that_fails_keeps_no_other_from_being_called(caplog: pytest
     hot.soon(lambda: seen.append("called"))
     await until(lambda: bool(seen))
     assert "a fault of ours" in caplog.text
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.001)

@@ -2,15 +2,15 @@
 
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.initiator.channel.channel import Channel
 from meshfs.transport.stream import LowWater, StreamTransport
+from support.waiting import until
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -117,9 +117,3 @@ async def test_what_came_and_wakes_nobody_is_a_sign_of_life_once(tcp: Pair) -> N
         assert channel.heard_s == 6.0
     finally:
         channel._received.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - the kernel tells nobody
-            await trio.sleep(0.002)
