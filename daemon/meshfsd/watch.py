@@ -41,7 +41,10 @@ class ExporterWatch:
             **self._status(),
             "config_state": self.config.state(),
             "keys_missing": [{"node": node, "why": why} for node, why in self._missing.items()],
-            "recent": self.problems.recent(),
+            "recent": {
+                "disk_errors": self.problems.recent("disk_errors"),
+                "counters": self.problems.recent("counters"),
+            },
         }
         return {**facts, "problems": [problem.as_json() for problem in exporter_problems(facts)]}
 

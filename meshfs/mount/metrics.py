@@ -7,6 +7,7 @@ does not say (yet) has no metric.
 from typing import Final
 
 from meshfs.telemetry.metrics_place import Snapshot
+from meshfs.telemetry.mount_records import MountDiskRecord, MountExporterRecord, MountRecord, PathRecord
 from meshfs.telemetry.problems import MOUNT_RULES, published
 from meshfs.telemetry.prometheus import (
     Document,
@@ -15,7 +16,6 @@ from meshfs.telemetry.prometheus import (
     open_metrics,
     problem_counts,
 )
-from meshfs.telemetry.records import MountDiskRecord, MountExporterRecord, MountRecord, PathRecord
 
 _UP: Final = "connected"
 

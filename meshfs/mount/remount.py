@@ -17,7 +17,7 @@ from meshfs.mount.exit_status import EXIT_CONFIG, EXIT_FAILURE
 from meshfs.mount.options import MountOptions
 from meshfs.program.control_client import NOT_ALLOWED, NoAnswer, read_control, read_mount
 from meshfs.telemetry.fields import Fields
-from meshfs.telemetry.records import MountRecord, ReloadRecord
+from meshfs.telemetry.mount_records import MountRecord, ReloadRecord
 
 # linux/mount.h; statvfs(3) gives the same bits.
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_SYNCHRONOUS = 1, 2, 4, 8, 16

@@ -18,7 +18,7 @@ from meshfs.mount.settings import Settings
 from meshfs.mount.status_views import for_others
 from meshfs.namespace.catalog import Catalog, CatalogDisk
 from meshfs.telemetry.documents import STATUS_VERSION, LogState, MountDisk, MountFacts, MountFindings, MountStatus
-from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.mount_records import MountExporterRecord, MountRecord, PathRecord
 from meshfs.telemetry.problem_finders import path_key
 from meshfs.telemetry.problem_watch import ProblemWatch
 from meshfs.telemetry.problems import MOUNT_RULES, Problem, mount_problems, steps
@@ -106,6 +106,7 @@ class Status:
     def _facts(self) -> MountFacts:
         """Return everything but the disks and the problems."""
         settings = self.settings
+        recent = self.problem_watch.recent
         addresses = {node.name: len(node.addresses) for node in settings.config.nodes}
         return {
             "version": STATUS_VERSION,
@@ -131,7 +132,12 @@ class Status:
             "control": self._control,
             "config_state": self._config_watch.state(),
             "log": self._log_state(),
-            "recent": self.problem_watch.recent(),
+            "recent": {
+                "disk_errors": recent("disk_errors"),
+                "path_losses": recent("path_losses"),
+                "path_forgeries": recent("path_forgeries"),
+                "counters": recent("counters"),
+            },
         }
 
     def _announced(self, node: str) -> tuple[DiskInfo, ...]:
@@ -142,7 +148,7 @@ class Status:
 
     def _counts(self) -> Mapping[str, Mapping[str, int]]:
         paths = [
-            (path_key(Fields(exporter), Fields(path)), path)
+            (path_key(MountExporterRecord(exporter), PathRecord(path)), path)
             for exporter in self._initiator.status()
             for path in exporter["channels"]
         ]
@@ -160,7 +166,7 @@ class Status:
 async def _slow_problems(findings: MountFindings) -> list[Problem]:
     """Return what `mount_problems` finds, and let I/O go on between the rules."""
     found: list[Problem] = []
-    for some in steps(MOUNT_RULES, findings):
+    for some in steps(MOUNT_RULES, MountRecord(findings)):
         found += some
         await trio.lowlevel.checkpoint()
     return found

@@ -2,7 +2,7 @@
 
 A document is one JSON object. The types here define its keys and values, so that all parts of the writing process agree
 about them. A reader in another process cannot rely on these types, because the writer may be older, newer or broken. It
-reads through telemetry/records.py; a test compares the names there with these.
+reads through mount_records.py and exporter_records.py; a test compares the names there with these.
 
     MountStatus         the status file of a mount: /.meshfs/status
       MountExporter       an exporter as the mount sees it, with a PathStatus for each possible path
@@ -187,6 +187,15 @@ class MountDisk(TypedDict):
     io: DiskIoDocument
 
 
+class MountRecent(TypedDict):
+    """Growth of counters within the last minute, by disk id, by path (`problem_finders.path_key`) and by name."""
+
+    disk_errors: dict[str, int]
+    path_losses: dict[str, int]
+    path_forgeries: dict[str, int]
+    counters: dict[str, int]
+
+
 class ProcessFacts(TypedDict):
     """The facts that every process tells of itself."""
 
@@ -214,8 +223,7 @@ class MountFacts(ProcessFacts):
     control: str
     config_state: ConfigState
     log: LogState
-    #: Growth of counters within the last minute, by group ("disk_errors", ...) and name.
-    recent: dict[str, dict[str, int]]
+    recent: MountRecent
 
 
 class MountFindings(MountFacts):

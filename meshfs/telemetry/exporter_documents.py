@@ -124,6 +124,13 @@ class ExporterFacts(ProcessFacts):
     counters: dict[str, int]
 
 
+class ExporterRecent(TypedDict):
+    """Growth of counters within the last minute, by the name of the disk and of the counter."""
+
+    disk_errors: dict[str, int]
+    counters: dict[str, int]
+
+
 class MissingKey(TypedDict):
     """A node that cannot log in, and the reason why its key is missing."""
 
@@ -136,8 +143,7 @@ class ExporterFindings(ExporterFacts):
 
     config_state: ConfigState
     keys_missing: list[MissingKey]
-    #: Growth of counters within the last minute, by group ("disk_errors", ...) and name.
-    recent: dict[str, dict[str, int]]
+    recent: ExporterRecent
 
 
 class ExporterStatus(ExporterFindings):

@@ -52,9 +52,9 @@ class ProblemWatch:
         self._recent: dict[str, Recent] = {}
         self._log = ProblemLog()
 
-    def recent(self) -> dict[str, dict[str, int]]:
-        """Return how much each counter grew within the last minute, by group, for the status document."""
-        return {group: recent.grown() for group, recent in self._recent.items()}
+    def recent(self, group: str) -> dict[str, int]:
+        """Return how much each counter of a group grew within the last minute, for the status document."""
+        return self._recent[group].grown() if group in self._recent else {}
 
     def note(self, now: float) -> None:
         for group, counts in self._counts().items():

@@ -12,15 +12,20 @@ One table of rules serves all readers, so a state cannot be a problem in one pla
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from meshfs import limits
 from meshfs.telemetry import problem_finders as find
 from meshfs.telemetry.documents import ProblemItem
-from meshfs.telemetry.fields import Fields, printable
+from meshfs.telemetry.exporter_records import ExporterRecord
+from meshfs.telemetry.fields import printable
+from meshfs.telemetry.mount_records import MountRecord
+from meshfs.telemetry.records import FindingsRecord
+
+R_contra = TypeVar("R_contra", bound=FindingsRecord, contravariant=True)
 
 
 class Severity(enum.StrEnum):
@@ -58,12 +63,12 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Generic[R_contra]):
     """One kind of problem. ``find`` yields the findings of that kind in a document."""
 
     code: str
     severity: Severity
-    find: find.Finder
+    find: Callable[[R_contra], Iterator[find.Finding]]
 
 
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -72,7 +77,7 @@ _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 _INTERNAL: Final = "internal_errors"
 
 #: Rules for the documents of both programs. The rules for one program only follow below.
-_COMMON: Final = (
+_COMMON: Final[tuple[Rule[FindingsRecord], ...]] = (
     Rule("disk-failing", _ERROR, find.disk_in_state("failing", "replace it, or repair what is below it")),
     Rule("disk-gone", _ERROR, find.disk_in_state("gone", "it is claimed again when the device is back")),
     Rule("disk-missing", _ERROR, find.disk_in_state("missing", "it is claimed as soon as it can be opened")),
@@ -86,7 +91,7 @@ _COMMON: Final = (
     Rule("internal-errors", _ERROR, find.counted("internal errors", "report the traceback in the log", 1, _INTERNAL)),
     Rule("security-none", _NOTE, find.security_none),
 )
-MOUNT_RULES: Final = (
+MOUNT_RULES: Final[tuple[Rule[MountRecord], ...]] = (
     Rule("exporter-away", _ERROR, find.exporter_away),
     Rule("io-waits", _ERROR, find.io_waits),
     Rule("disk-hangs", _ERROR, find.disk_hangs_here),
@@ -101,7 +106,7 @@ MOUNT_RULES: Final = (
     *_COMMON,
 )
 # fmt: off
-EXPORTER_RULES: Final = (
+EXPORTER_RULES: Final[tuple[Rule[ExporterRecord], ...]] = (
     Rule("disk-hangs", _ERROR, find.disk_hangs),
     Rule("disk-read-only", _WARNING, find.disk_read_only),
     Rule("key-missing", _WARNING, find.key_missing),
@@ -134,18 +139,17 @@ EXPORTER_RULES: Final = (
 
 
 def mount_problems(document: Mapping[str, Any]) -> list[Problem]:
-    return list(chain.from_iterable(steps(MOUNT_RULES, document)))
+    return list(chain.from_iterable(steps(MOUNT_RULES, MountRecord(document))))
 
 
 def exporter_problems(document: Mapping[str, Any]) -> list[Problem]:
-    return list(chain.from_iterable(steps(EXPORTER_RULES, document)))
+    return list(chain.from_iterable(steps(EXPORTER_RULES, ExporterRecord(document))))
 
 
-def steps(rules: Iterable[Rule], document: Mapping[str, Any]) -> Iterator[list[Problem]]:
+def steps(rules: Iterable[Rule[R_contra]], document: R_contra) -> Iterator[list[Problem]]:
     """Yield the problems that each rule finds, one list per rule, so that a caller may pause between rules."""
-    fields = Fields(document)
     for rule in rules:
-        yield [Problem(rule.code, rule.severity, subject, text) for subject, text in rule.find(fields)]
+        yield [Problem(rule.code, rule.severity, subject, text) for subject, text in rule.find(document)]
 
 
 def published(document: Mapping[str, Any]) -> list[Problem]:
@@ -154,10 +158,9 @@ def published(document: Mapping[str, Any]) -> list[Problem]:
     The process may be newer and have rules that this program does not have.
     """
     found = []
-    for item in Fields(document).items("problems"):
-        severity = item.text("severity")
-        known = Severity(severity) if severity in set(Severity) else Severity.ERROR
-        found.append(Problem(item.text("code"), known, item.text("subject"), item.text("text")))
+    for item in FindingsRecord(document).problems:
+        known = Severity(item.severity) if item.severity in set(Severity) else Severity.ERROR
+        found.append(Problem(item.code, known, item.subject, item.what))
     return found
 
 
@@ -169,7 +172,7 @@ def merged(*lists: Iterable[Problem]) -> list[Problem]:
     return list(found.values())
 
 
-def count_by_code(rules: Iterable[Rule], problems: Iterable[Problem]) -> dict[str, int]:
+def count_by_code(rules: Iterable[Rule[Any]], problems: Iterable[Problem]) -> dict[str, int]:
     """Count the problems by code, for metrics. A rule without problems gets 0, so that graphs and alerts work."""
     counts = Counter(problem.code for problem in problems)
     return {rule.code: 0 for rule in rules} | dict(counts)

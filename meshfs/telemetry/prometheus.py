@@ -62,30 +62,27 @@ class SnapshotUnavailable(MeshfsError):
 
 
 class Families:
-    """The metrics of one answer. A value that is missing from a document or is no number is left out."""
+    """The metrics of one answer. A value of None, which is missing from a document, is left out."""
 
     def __init__(self) -> None:
         self._families: dict[str, Metric] = {}
         self._rest = _rests()
 
-    def gauge(self, name: str, text: str, labels: Labels, value: object) -> None:
-        if isinstance(value, int | float):
+    def gauge(self, name: str, text: str, labels: Labels, value: float | None) -> None:
+        if value is not None:
             self._family(GaugeMetricFamily, name, text, labels).add_metric(_values(labels), float(value))
 
-    def counter(self, name: str, text: str, labels: Labels, value: object) -> None:
+    def counter(self, name: str, text: str, labels: Labels, value: float | None) -> None:
         """Add a counter; its ``name`` ends in _total."""
-        if isinstance(value, int | float):
+        if value is not None:
             self._family(CounterMetricFamily, name, text, labels).add_metric(_values(labels), float(value))
 
-    def latency(self, name: str, text: str, labels: Labels, counts: object, sum_s: object) -> None:
+    def latency(self, name: str, text: str, labels: Labels, counts: list[int] | None, sum_s: float | None) -> None:
         """Add a histogram. ``counts`` come from `Histogram.coarse`. Without ``sum_s``, it has only buckets."""
-        if not isinstance(counts, list) or len(counts) != len(_BUCKETS_LE):
-            return
-        if not all(isinstance(count, int) for count in counts):
+        if counts is None:
             return
         buckets = list(zip(_BUCKETS_LE, map(float, accumulate(counts)), strict=True))
-        total = float(sum_s) if isinstance(sum_s, int | float) else None
-        self._family(HistogramMetricFamily, name, text, labels).add_metric(_values(labels), buckets, total)
+        self._family(HistogramMetricFamily, name, text, labels).add_metric(_values(labels), buckets, sum_s)
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._families.values())
@@ -121,26 +118,10 @@ def _values(labels: Labels) -> list[str]:
     return [value.encode(errors="backslashreplace").decode() for value in labels.values()]
 
 
-def tables(document: Document, name: str) -> list[Document]:
-    """Return the objects of a list in a document. A missing list counts as empty."""
-    found = document.get(name)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-
-
-def table(document: Document, name: str) -> Document:
-    found = document.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def problem_counts(families: Families, name: str, rules: Iterable[Rule], problems: Iterable[Problem]) -> None:
+def problem_counts(families: Families, name: str, rules: Iterable[Rule[Any]], problems: Iterable[Problem]) -> None:
     """Add one sample per rule. The value 0 means that the rule was applied and found no problem."""
     for code, count in count_by_code(rules, problems).items():
         families.gauge(name, "The number of problems, by the code of the rule.", {"code": code}, count)
-
-
-def numbers(documents: Iterable[Document], name: str) -> list[float]:
-    """Return the value of ``name`` in each document in which it is a number."""
-    return [value for each in documents if isinstance(value := each.get(name), int | float)]
 
 
 # --- from one thread to the other -----------------------------------------------------------

@@ -1,7 +1,9 @@
 """The readers' view of another process's documents: a class per object, and an attribute per key.
 
 The writer may be older, newer or broken, so no read raises an error: a key that is missing or has another type reads as
-empty (fields.py). documents.py defines the documents of this version's writers; a test compares the names here with it.
+empty (fields.py). This module has the kinds of keys, and the objects that both programs write. mount_records.py and
+exporter_records.py have the others. documents.py and exporter_documents.py define the documents of this version's
+writers, and a test compares their names with those of the records.
 
     class DiskRecord(Record):
         name = text()                     # disk.name is the "name" of the object, or ""
@@ -11,7 +13,7 @@ empty (fields.py). documents.py defines the documents of this version's writers;
         flows = parts(FlowRecord)         # an array of objects
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from meshfs.telemetry.fields import Fields
@@ -31,21 +33,21 @@ class Record:
         return self.fields.raw
 
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R", bound=Record)
 
 
-class Entry(Generic[T]):
+class Entry(Generic[T_co]):
     """A key of a record. The value is read from the object at each access."""
 
-    def __init__(self, read: Callable[[Fields, str], T], key: str) -> None:
+    def __init__(self, read: Callable[[Fields, str], T_co], key: str) -> None:
         self._read = read
         self.key = key
 
     def __set_name__(self, owner: type[Record], name: str) -> None:
         self.key = self.key or name
 
-    def __get__(self, record: Record, owner: type[Record]) -> T:
+    def __get__(self, record: Record, owner: type[Record]) -> T_co:
         return self._read(record.fields, self.key)
 
 
@@ -74,11 +76,21 @@ def histogram(key: str = "") -> Entry[list[int] | None]:
     return Entry(lambda fields, name: fields.integers(name, BUCKETS), key)
 
 
+def counts(key: str = "") -> Entry[Mapping[str, int]]:
+    """Declare an object whose keys are the names of counters. A count that is no integer is left out."""
+    return Entry(_counts, key)
+
+
+def _counts(fields: Fields, key: str) -> Mapping[str, int]:
+    group = fields.object(key)
+    return {name: count for name in group.names() if (count := group.integer(name)) is not None}
+
+
 def part(kind: type[R], key: str = "") -> Entry[R]:
     return Entry(lambda fields, name: kind(fields.raw.get(name)), key)
 
 
-def parts(kind: type[R], key: str = "") -> Entry[list[R]]:
+def parts(kind: type[R], key: str = "") -> Entry[Sequence[R]]:
     return Entry(lambda fields, name: [kind(item.raw) for item in fields.items(name)], key)
 
 
@@ -124,234 +136,80 @@ class StatusRecord(Record):
     uptime_s = number()
 
 
-# --- a mount --------------------------------------------------------------------------------
+class ConfigStateRecord(Record):
+    """The differences between the config file and the config in force."""
+
+    error = text()
+    reload = texts()
+    restart = texts()
 
 
-class DiskTotalsRecord(TotalsRecord):
-    """Totals with the latencies of the last minute."""
+class DescriptorsRecord(Record):
+    """The number of open file descriptors, and their limit."""
 
-    read_latency_ms = part(LatencyRecord)
-    write_latency_ms = part(LatencyRecord)
-
-
-class MountDiskRecord(Record):
-    """A disk as a mount sees it."""
-
-    id = text()
-    node = text()
-    name = text()
-    size_bytes = integer()
-    access = text()
-    cache = text()
-    state = text()
-    why = text()
-    logical_block_size_bytes = integer()
-    physical_block_size_bytes = integer()
-    model = text()
-    serial = text()
-    present = flag()
-    local = flag()
-    opens = integer()
-    io = part(DiskTotalsRecord)
+    used = integer()
+    limit = integer()
 
 
-class PathRecord(Record):
-    """A path to an exporter, and its channel if it has one."""
+class WrittenPlaceRecord(Record):
+    """A file or folder that the process writes, and the reason why the last write failed, if it did."""
 
-    transport = text()
-    interface = text()
-    local = text()
-    remote = text()
-    local_address = text()
-    remote_address = text()
-    path_number = integer("number")
-    speed_bits_s = integer()
-    state = text()
-    selected = flag()
-    why = text()
-    retry_in_s = number()
-    dialect = text()
-    signing = text()
-    cipher = text()
-    outstanding = integer()
-    failures = integer()
-    bad_signatures = integer()
-    sent_bytes = integer()
-    received_bytes = integer()
-    sent_bytes_s = number()
-    received_bytes_s = number()
+    path = text()
+    error = text()
 
 
-class WaitingRecord(Record):
-    """An opener's call that waits for an exporter."""
+class RecentRecord(Record):
+    """Growth of counters within the last minute."""
 
-    disk = text()
-    op = text()
-    for_s = number()
-    left_s = number()
+    disk_errors = counts()
+    counters = counts()
 
 
-class HungDiskRecord(Record):
-    """A disk whose answers the mount no longer waits for."""
+class ProblemRecord(Record):
+    """A problem that the process has found in itself."""
 
-    disk = text()
-    for_s = number()
-
-
-class MountExporterRecord(Record):
-    """An exporter as a mount sees it."""
-
-    node = text()
-    state = text()
-    why = text()
-    since_s = number()
-    retry_in_s = number()
-    away_s = number()
-    failing_fast = flag()
-    failures = integer()
-    sent_bytes = integer()
-    received_bytes = integer()
-    hung_disks = parts(HungDiskRecord)
-    channels = parts(PathRecord)
-    waiting = parts(WaitingRecord)
+    code = text()
+    severity = text()
+    subject = text()
+    what = text("text")
 
 
-class MountRecord(StatusRecord):
-    """The status of a mount."""
-
-    mountpoint = text()
-    config = text()
-    io_timeout_s = number()
-    control = text()
-    exporters = parts(MountExporterRecord)
-    disks = parts(MountDiskRecord)
-
-    @property
-    def is_partial(self) -> bool:
-        """Return whether this is only the public part, because the reader is neither root nor the process's user."""
-        return self.raw.get("whole") is False
-
-
-class ReloadRecord(Record):
-    """The answer to "reload"."""
-
-    changed = texts()
-    refused = texts()
-    failure = text()
-
-
-# --- an exporter ----------------------------------------------------------------------------
-
-
-class ExporterDiskRecord(Record):
-    """A disk as its exporter sees it."""
+class DiskRecord(Record):
+    """The keys that a disk has in the status of a mount and in that of its exporter."""
 
     name = text()
     size_bytes = integer()
     access = text()
     cache = text()
-    engine = text()
     state = text()
-    queued = integer()
-    in_flight = integer()
-    read_bytes = integer()
-    written_bytes = integer()
-    errors = integer()
+    why = text()
 
-
-class SessionRecord(Record):
-    """A session of a node."""
-
-    node = text()
-
-
-class ExporterRecord(StatusRecord):
-    """The status of an exporter."""
-
-    listening = texts()
-    sessions = parts(SessionRecord)
-    disks = parts(ExporterDiskRecord)
-
-
-class PolicyRecord(Record):
-    """The policy in force for a disk, or for a flow at a disk."""
-
-    limit_iops = number()
-    limit_bytes_per_s = number()
-    source = text()
-
-
-class DiskPolicyRecord(PolicyRecord):
-    """The policy in force for a disk."""
-
-    system_floor = number()
-
-
-class FlowPolicyRecord(PolicyRecord):
-    """The policy in force for a flow."""
-
-    weight = number()
-    reservation = number()
-
-
-class FlowRecord(TotalsRecord):
-    """The I/O of one node in one class at one disk."""
-
-    node = text()
-    io_class = text("class")
-    local = flag()
-    entitlement = number()
-    share = part(WindowsRecord)
-    lag_s = number()
-    queued = integer()
-    in_flight = integer()
-    waits_s = number()
-    held = text()
-    latency_ms = part(LatencyRecord)
-    iops = part(WindowsRecord)
-    bytes_per_s = part(WindowsRecord)
+    def path(self, exporter: str) -> str:
+        """Return node/disk. It is equal in the documents of a mount and of the disk's ``exporter``."""
+        return f"{exporter}/{self.name}"
 
     @property
-    def policy(self) -> FlowPolicyRecord:
-        """Return the flow's policy, whose keys are in the flow's own object."""
-        return FlowPolicyRecord(self.raw)
+    def counter(self) -> str:
+        """Return the disk's name among the counters in "recent"."""
+        return self.name
+
+    @property
+    def is_offered(self) -> bool:
+        """Return whether an exporter offers the disk now. An exporter describes only such disks."""
+        return True
 
 
-class CostRecord(Record):
-    """The cost model of a disk."""
+class FindingsRecord(StatusRecord):
+    """The keys that the status of a mount and that of an exporter have, and in which problems are found."""
 
-    read_fixed_us = number()
-    read_byte_ns = number()
-    write_fixed_us = number()
-    write_byte_ns = number()
-    flush_fixed_us = number()
-    calibrated = flag()
-    windows = integer()
+    security = text()
+    config_state = part(ConfigStateRecord)
+    descriptors = part(DescriptorsRecord)
+    recent = part(RecentRecord)
+    disks = parts(DiskRecord)
+    problems = parts(ProblemRecord)
 
-
-class JainRecord(Record):
-    """Jain's index by class."""
-
-    app = part(WindowsRecord)
-    system = part(WindowsRecord)
-
-
-class FlowsDiskRecord(Record):
-    """The way in which one disk is shared between flows."""
-
-    name = text()
-    discipline = text()
-    depth = integer()
-    in_flight = integer()
-    queued = integer()
-    policy = part(DiskPolicyRecord)
-    cost = part(CostRecord)
-    jain = part(JainRecord)
-    utilisation = part(WindowsRecord)
-    flows = parts(FlowRecord)
-
-
-class FlowsRecord(StatusRecord):
-    """The answer to "flows"."""
-
-    disks = parts(FlowsDiskRecord)
+    @property
+    def process(self) -> str:
+        """Return the name of the process, by which a problem of a mount differs from the same one of an exporter."""
+        return f"exporter {self.node}"

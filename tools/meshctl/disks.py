@@ -5,8 +5,8 @@ import argparse
 from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import ask_mounts
+from meshfs.telemetry.mount_records import MountDiskRecord, MountRecord
 from meshfs.telemetry.problems import merged
-from meshfs.telemetry.records import MountDiskRecord, MountRecord
 
 _COLUMNS = ("ID", "NODE", "NAME", "SIZE", "ACCESS", "CACHE", "STATE", "OPENS", "SECTOR", "MODEL", "SERIAL")
 

@@ -8,8 +8,9 @@ from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import CONFIG_DEFAULT, Answer, exporters_here
 from meshfs.cluster.config_nodes import disk_id
+from meshfs.telemetry.exporter_records import CostRecord, FlowRecord, FlowsDiskRecord, FlowsRecord, PolicyRecord
 from meshfs.telemetry.problems import Problem, Severity
-from meshfs.telemetry.records import CostRecord, FlowRecord, FlowsDiskRecord, FlowsRecord, PolicyRecord, WindowsRecord
+from meshfs.telemetry.records import WindowsRecord
 
 COLUMNS = (
     *("NODE", "CLASS", "WEIGHT", "RESERVE", "LIMIT", "DUE", "SHARE 1s", "60s", "LAG", "QUEUED", "WAITS", "FLYING"),

@@ -10,8 +10,8 @@ from meshctl.flows import CLASSES, add_exporter_arguments, chosen, show
 from meshctl.main_types import Subparsers
 from meshctl.sources import LocalExporter, exporters_here
 from meshfs.errors import ConfigError
+from meshfs.telemetry.exporter_records import DiskPolicyRecord, FlowPolicyRecord, FlowsDiskRecord, FlowsRecord
 from meshfs.telemetry.problems import Problem, Severity
-from meshfs.telemetry.records import DiskPolicyRecord, FlowPolicyRecord, FlowsDiskRecord, FlowsRecord
 
 ALL = "all"
 _FLOW_KEYS = ("weight", "reservation")

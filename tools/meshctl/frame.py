@@ -6,15 +6,10 @@ from typing import Final
 
 from meshctl import flows, table
 from meshctl.rates import TOTALS, ExporterSide, Interval, MountSide, RateGroup, RateRow, totals
+from meshfs.telemetry.exporter_records import FlowRecord, FlowsDiskRecord, FlowsRecord
 from meshfs.telemetry.histogram import COARSE_BOUNDS_MS
-from meshfs.telemetry.records import (
-    FlowRecord,
-    FlowsDiskRecord,
-    FlowsRecord,
-    LatencyRecord,
-    MountDiskRecord,
-    MountRecord,
-)
+from meshfs.telemetry.mount_records import MountDiskRecord, MountRecord
+from meshfs.telemetry.records import LatencyRecord
 
 # A block that is shortened to fit the window keeps this many lines: its heading and its first rows.
 _BLOCK_ROWS_MIN: Final = 6

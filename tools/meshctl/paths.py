@@ -5,8 +5,8 @@ import argparse
 from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import Answer, ask_mounts
+from meshfs.telemetry.mount_records import MountRecord, PathRecord
 from meshfs.telemetry.problems import merged
-from meshfs.telemetry.records import MountRecord, PathRecord
 
 _COLUMNS = (
     *("EXPORTER", "STATE", "TRANSPORT", "INTERFACE", "LOCAL", "REMOTE", "SPEED", "CHANNEL", "SECURITY"),

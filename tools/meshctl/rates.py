@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from meshctl.sources import Answer
+from meshfs.telemetry.exporter_records import FlowRecord, FlowsDiskRecord, FlowsRecord
+from meshfs.telemetry.mount_records import MountDiskRecord, MountRecord
 from meshfs.telemetry.problems import Problem
-from meshfs.telemetry.records import (
-    BUCKETS,
-    FlowRecord,
-    FlowsDiskRecord,
-    FlowsRecord,
-    MountDiskRecord,
-    MountRecord,
-    StatusRecord,
-    TotalsRecord,
-)
+from meshfs.telemetry.records import BUCKETS, StatusRecord, TotalsRecord
 
 #: The rows of totals: where the disk is, and the kind of I/O.
 TOTALS: Final = (("local", "read"), ("local", "write"), ("remote", "read"), ("remote", "write"))

@@ -9,8 +9,8 @@ from meshctl.main_types import Subparsers
 from meshctl.sources import NO_MOUNT, Answer, answer_of, mount_points
 from meshfs.errors import ConfigError
 from meshfs.mount.remount import ask_reload
+from meshfs.telemetry.mount_records import ReloadRecord
 from meshfs.telemetry.problems import Problem, Severity
-from meshfs.telemetry.records import ReloadRecord
 
 _EPILOG = """\
 Nodes, their addresses, keys, [multichannel] and io_timeout_s change while the mesh is mounted, and I/O in flight

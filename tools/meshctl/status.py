@@ -8,9 +8,10 @@ from meshctl import output, table
 from meshctl.main_types import Subparsers
 from meshctl.sources import EXPORTER_SILENT, NOT_ALLOWED, Answer, ask_exporter, ask_mounts
 from meshfs.errors import ConfigError
+from meshfs.telemetry.exporter_records import ExporterRecord
 from meshfs.telemetry.fields import Fields
+from meshfs.telemetry.mount_records import MountRecord
 from meshfs.telemetry.problems import merged
-from meshfs.telemetry.records import ExporterRecord, MountRecord
 
 
 def add_parser(verbs: Subparsers) -> None:

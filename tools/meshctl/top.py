@@ -31,8 +31,8 @@ from meshctl.watcher import Watcher
 from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S
 from meshfs.program.control_client import EXPORTER_SILENT, MOUNT_STUCK
+from meshfs.telemetry.mount_records import MountRecord
 from meshfs.telemetry.problems import Problem, merged
-from meshfs.telemetry.records import MountRecord
 
 INTERVAL_S = 2.0
 INTERVAL_MIN_S = 0.1

@@ -25,8 +25,8 @@ from meshfs.errors import ConfigError
 from meshfs.limits import CONTROL_TIMEOUT_S, WAIT_POLL_S, WAIT_S
 from meshfs.mount.awaited import SeenDisk, SeenExporter, missing
 from meshfs.namespace.catalog import STATE_ABSENT
+from meshfs.telemetry.mount_records import MountRecord
 from meshfs.telemetry.problems import Problem, Severity
-from meshfs.telemetry.records import MountRecord
 
 _PATH: Final = re.compile(r"(?P<point>.*)/disk/(?:by-id/(?P<id>[^/]+)|by-node/(?P<name>[^/]+/[^/]+))")
 

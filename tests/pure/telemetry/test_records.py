@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshfs.telemetry import documents, exporter_documents, records
+from meshfs.telemetry import documents, exporter_documents, exporter_records, mount_records
 from meshfs.telemetry.records import BUCKETS, Entry, Record
 
 WRITTEN: list[tuple[type[Record], Any]] = [
-    (records.MountRecord, documents.MountStatus),
-    (records.ReloadRecord, documents.ReloadOutcome),
-    (records.ExporterRecord, exporter_documents.ExporterStatus),
-    (records.FlowsDiskRecord, exporter_documents.DiskFlows),
-    (records.FlowPolicyRecord, exporter_documents.FlowItem),
+    (mount_records.MountRecord, documents.MountStatus),
+    (mount_records.ReloadRecord, documents.ReloadOutcome),
+    (exporter_records.ExporterRecord, exporter_documents.ExporterStatus),
+    (exporter_records.FlowsDiskRecord, exporter_documents.DiskFlows),
+    (exporter_records.FlowPolicyRecord, exporter_documents.FlowItem),
 ]
 VALUES = st.sampled_from([None, True, 5, -1, 1e300, float("nan"), "text", [], {}, [1], [{}], [[]], {"p50": "late"}])
 
@@ -67,7 +67,9 @@ def test_every_name_of_a_record_is_in_the_document_with_that_type(kind: type[Rec
     assert list(differences(read_whole(kind(written)), written, kind.__name__)) == []
 
 
-@pytest.mark.parametrize("kind", [records.MountRecord, records.ExporterRecord, records.FlowsRecord])
+@pytest.mark.parametrize(
+    "kind", [mount_records.MountRecord, exporter_records.ExporterRecord, exporter_records.FlowsRecord]
+)
 def test_nothing_in_a_document_makes_a_record_fail(kind: type[Record]) -> None:
     names = st.sampled_from([entry.key for _, entry in entries(kind)])
     objects = st.dictionaries(names, VALUES, max_size=3)
@@ -80,6 +82,9 @@ def test_nothing_in_a_document_makes_a_record_fail(kind: type[Record]) -> None:
 
 
 def test_what_is_missing_or_of_another_type_reads_as_empty() -> None:
-    disk = records.MountDiskRecord({"name": 5, "size_bytes": "much", "present": 1, "io": []})
+    disk = mount_records.MountDiskRecord({"name": 5, "size_bytes": "much", "present": 1, "io": []})
     assert (disk.name, disk.size_bytes, disk.present, disk.io.reads) == ("", None, False, None)
-    assert (records.MountRecord(None).disks, records.MountRecord({"disks": [1, {}]}).disks[0].id) == ([], "")
+    assert (mount_records.MountRecord(None).disks, mount_records.MountRecord({"disks": [1, {}]}).disks[0].id) == (
+        [],
+        "",
+    )

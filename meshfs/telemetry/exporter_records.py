@@ -1,0 +1,190 @@
+"""The readers' view of the documents that an exporter writes (exporter_documents.py); see records.py."""
+
+from meshfs.telemetry.records import (
+    DiskRecord,
+    FindingsRecord,
+    LatencyRecord,
+    Record,
+    StatusRecord,
+    TotalsRecord,
+    WindowsRecord,
+    WrittenPlaceRecord,
+    counts,
+    flag,
+    integer,
+    number,
+    part,
+    parts,
+    text,
+    texts,
+)
+
+
+class ExporterDiskRecord(DiskRecord):
+    """A disk as its exporter sees it."""
+
+    access_configured = text()
+    engine = text()
+    queued = integer()
+    in_flight = integer()
+    oldest_request_s = number()
+    reads = integer()
+    writes = integer()
+    flushes = integer()
+    zeroes = integer()
+    read_bytes = integer()
+    written_bytes = integer()
+    zeroed_bytes = integer()
+    errors = integer()
+
+
+class SessionRecord(Record):
+    """A session of a node."""
+
+    node = text()
+    opens = integer()
+
+
+class HeldRecord(Record):
+    """The amount of one resource that a node holds, and its limit."""
+
+    what = text()
+    used = integer()
+    most = integer("max")
+
+
+class NodeUsageRecord(Record):
+    """The resources that a node holds, and their limits."""
+
+    node = text()
+    connections = integer()
+    connections_max = integer()
+    sessions = integer()
+    sessions_max = integer()
+    memory_bytes = integer()
+    holds = parts(HeldRecord)
+
+
+class MemoryRecord(Record):
+    """The memory that an exporter holds for all its peers."""
+
+    used_bytes = integer()
+
+
+class ProcessorRecord(Record):
+    """The time of the exporter's thread that went to one node and class."""
+
+    node = text()
+    io_class = text("class")
+    used_s = number()
+    turns = integer()
+
+
+class MissingKeyRecord(Record):
+    """A node that cannot log in, and the reason why its key is missing."""
+
+    node = text()
+    why = text()
+
+
+class ExporterRecord(FindingsRecord):
+    """The status of an exporter."""
+
+    listening = texts()
+    addresses_missing = texts()
+    state_folder = part(WrittenPlaceRecord)
+    connections = integer()
+    sessions = parts(SessionRecord)
+    nodes = parts(NodeUsageRecord)
+    memory = part(MemoryRecord)
+    processor = parts(ProcessorRecord)
+    disks = parts(ExporterDiskRecord)
+    counters = counts()
+    keys_missing = parts(MissingKeyRecord)
+
+
+class PolicyRecord(Record):
+    """The policy in force for a disk, or for a flow at a disk."""
+
+    limit_iops = number()
+    limit_bytes_per_s = number()
+    source = text()
+
+
+class DiskPolicyRecord(PolicyRecord):
+    """The policy in force for a disk."""
+
+    system_floor = number()
+
+
+class FlowPolicyRecord(PolicyRecord):
+    """The policy in force for a flow."""
+
+    weight = number()
+    reservation = number()
+
+
+class FlowRecord(TotalsRecord):
+    """The I/O of one node in one class at one disk."""
+
+    node = text()
+    io_class = text("class")
+    local = flag()
+    entitlement = number()
+    share = part(WindowsRecord)
+    lag_s = number()
+    queued = integer()
+    in_flight = integer()
+    waits_s = number()
+    held = text()
+    zeroes = integer()
+    zeroed_bytes = integer()
+    cost_s = number()
+    latency_ms = part(LatencyRecord)
+    iops = part(WindowsRecord)
+    bytes_per_s = part(WindowsRecord)
+
+    @property
+    def policy(self) -> FlowPolicyRecord:
+        """Return the flow's policy, whose keys are in the flow's own object."""
+        return FlowPolicyRecord(self.raw)
+
+
+class CostRecord(Record):
+    """The cost model of a disk."""
+
+    read_fixed_us = number()
+    read_byte_ns = number()
+    write_fixed_us = number()
+    write_byte_ns = number()
+    flush_fixed_us = number()
+    calibrated = flag()
+    windows = integer()
+
+
+class JainRecord(Record):
+    """Jain's index by class."""
+
+    app = part(WindowsRecord)
+    system = part(WindowsRecord)
+
+
+class FlowsDiskRecord(Record):
+    """The way in which one disk is shared between flows."""
+
+    name = text()
+    discipline = text()
+    depth = integer()
+    in_flight = integer()
+    queued = integer()
+    policy = part(DiskPolicyRecord)
+    cost = part(CostRecord)
+    jain = part(JainRecord)
+    utilisation = part(WindowsRecord)
+    flows = parts(FlowRecord)
+
+
+class FlowsRecord(StatusRecord):
+    """The answer to "flows"."""
+
+    disks = parts(FlowsDiskRecord)
