@@ -1,11 +1,11 @@
-"""One SMB connection without I/O, which both ends use: it turns frames into messages, and messages into frames.
+"""One SMB connection without I/O, for both ends, which turns frames into messages, and messages into frames.
 
     parse(frame) -> Message             decrypted, compounds split, signatures verified
     pack(command, body, ...) -> frame   signed or encrypted, with its length prefix
 
-The connection only reports whether a signature is right (`Protection`). The caller decides what follows (refuse, answer
-ACCESS_DENIED, close), because the rules of the two ends differ (MS-SMB2 3.2.5.1.3, 3.3.5.2.4). Of the sessions that are
-bound to it, a connection knows only the keys (``security``).
+The connection only reports whether a signature is right (`Protection`). The caller then ignores, refuses or closes,
+because the rules of the two ends differ (MS-SMB2 3.2.5.1.3, 3.3.5.2.4). Of the sessions that are bound to it, a
+connection knows only the keys (``security``).
 """
 
 import enum
@@ -65,7 +65,7 @@ class Protection(enum.IntEnum):
     BAD = 4
 
 
-# These names are looked up for each message. Looking up the member of an enum costs as much as a call.
+# The three members are looked up for each message. Looking up a member of an enum costs as much as a call.
 _UNPROTECTED: Final = Protection.NONE
 _SIGNED_WELL: Final = Protection.SIGNED
 _BAD: Final = Protection.BAD
@@ -98,7 +98,7 @@ class Message:
         if size != HEADER_BYTES:
             raise RemoteProtocolError(f"header says it is {size} bytes long, expected {HEADER_BYTES}")
         self.view = view
-        #: The frame if this message fills it; None if the message is a part of a compound.
+        #: The frame, or None if the message is a part of a compound.
         self.frame = frame
         self.protection = _UNPROTECTED
         #: The next message of the same compound.
@@ -146,7 +146,7 @@ class Negotiated:
     peer_capabilities: int = 0
     peer_security_mode: int = 0
     peer_dialects: tuple[int, ...] = ()
-    #: Whether both ends promised unique nonces, by the context messages.UNIQUE_NONCES.
+    #: True if both ends promised unique nonces, by the context messages.UNIQUE_NONCES.
     unique_nonces: bool = False
     preauth: PreauthHash = field(default_factory=PreauthHash)
 
@@ -163,7 +163,7 @@ PAYLOAD_OFFSETS: Final = {Role.EXPORTER: WRITE_DATA_OFFSET, Role.INITIATOR: READ
 
 
 class ReceivedMemory(Protocol):
-    """The memory of received frames, which a decrypted frame joins."""
+    """Holds the memory of received frames, which a decrypted frame joins."""
 
     account: Account
 

@@ -1,4 +1,4 @@
-"""Encryption of messages with AES-GCM or AES-CCM: to seal a message is to encrypt it, to open it is the reverse. Pure.
+"""Encrypt messages (seal) and decrypt them (open) with AES-GCM or AES-CCM. Pure.
 
 The associated data is the transform header from its nonce on (MS-SMB2 3.1.4.3). Layout of the transform header
 (2.2.41): ProtocolId 4s, Signature 16s, Nonce 16s, OriginalMessageSize I, Reserved H, Flags H, SessionId Q.
@@ -83,8 +83,8 @@ class Sealer:
     def seal_in_place(self, memory: memoryview, start: int, length: int) -> memoryview:
         """Encrypt the message ``memory[start:start + length]`` in place and return its frame.
 
-        This overwrites the message, ``SEAL_HEAD_BYTES`` before it and 16 bytes behind it. It saves a copy of the
-        payload.
+        This overwrites the message, ``SEAL_HEAD_BYTES`` before it and 16 bytes behind it. Encrypting in place saves a
+        copy of the payload.
         """
         end = start + length
         return self._seal_into(memory[start - SEAL_HEAD_BYTES : end + _TAG_BYTES], memory[start:end])
@@ -136,9 +136,9 @@ class Opener:
     def open(self, memory: memoryview, start: int, length: int, into: memoryview) -> None:
         """Decrypt the frame ``memory[start:start + length]``, which starts with a transform header, into ``into``.
 
-        ``into`` must be as long as the message. The authentication tag is put into the 16 bytes behind the frame for
-        a while; their content is restored afterwards. Raises ForgedMessage if the frame was not made with this key,
-        and RepeatedNonce if it was sent before, or on another channel.
+        ``into`` must be as long as the message. The authentication tag is put into the 16 bytes behind the frame, and
+        their content is restored afterwards. Raises ForgedMessage if the frame was not made with this key. Raises
+        RepeatedNonce if the frame was sent before, or on another channel.
         """
         end = start + length
         tag_room = memory[end : end + _TAG_BYTES]

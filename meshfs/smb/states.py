@@ -7,9 +7,9 @@ exporter causes responses, and nobody causes the loss of a transport. If the tab
 present state, the event is an error of the role that caused it. An error of this end is a LocalProtocolError, and an
 error of the peer is a RemoteProtocolError.
 
-An end needs only those events that it sends or is sent. An initiator of meshfs never logs off and never
-re-authenticates: it closes its connections, and logs in again in a new session. The exporters of meshfs log in with
-NTLM, which has no tickets, so that only other exporters let a session expire.
+An end needs only the events that it sends or receives. An initiator of meshfs never logs off and never
+re-authenticates. It closes its connections, and logs in again in a new session. The exporters of meshfs accept only
+NTLM, which has no tickets. So a session expires only at other exporters.
 
                       NEGOTIATE                NEGOTIATED
     connection:  NEW -----------> NEGOTIATING -----------> READY (any request, any response)
@@ -24,7 +24,7 @@ AGAIN leads from NEGOTIATING back to NEW. The initiator began in SMB 1, and the 
                                     v  |           SETUP v  | GRANTED                               |
                                  CHALLENGED      REAUTHENTICATING <-> RECHALLENGED      DENIED, LOST
 
-A bind is a login on a connection of its own: it runs a machine of its own, from NEW to VALID. A session becomes
+A bind is a login on a separate connection, and runs a separate machine, from NEW to VALID. A session becomes
 EXPIRED when its ticket runs out. Its requests are then still received, but are answered NETWORK_SESSION_EXPIRED until
 a new SESSION_SETUP (MS-SMB2 3.3.5.2.9). During a re-authentication the session stays usable. If the re-authentication
 fails, the session ends (3.3.5.5.3).
@@ -187,7 +187,7 @@ def next_state(table: Mapping[_State, Mapping[SmbEvent, _State]], state: _State,
 
 
 class StateMachine(Generic[_State]):
-    """The state of one connection or one session, as one end sees it. It starts in the first state of its table."""
+    """Holds the state of one connection or one session, as one end sees it. It starts in the table's first state."""
 
     __slots__ = ("_role", "_table", "state")
 
@@ -197,5 +197,5 @@ class StateMachine(Generic[_State]):
         self._role = role
 
     def happened(self, event: SmbEvent) -> None:
-        """Go on to the state that ``event`` leads to. Raises as `next_state` does, and keeps the state then."""
+        """Go to the state that ``event`` leads to. If `next_state` raises, the state stays."""
         self.state = next_state(self._table, self.state, event, self._role)

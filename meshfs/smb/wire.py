@@ -1,4 +1,4 @@
-"""The layouts of the hot path by ``struct``: the header, and the READ and WRITE messages.
+"""Pack and unpack the messages of the hot path by ``struct``: the header, and the READ and WRITE messages.
 
 Header, 64 bytes (MS-SMB2 2.2.1.2, little-endian):
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from meshfs.disk.discovery.sysfs import device_folder
 from meshfs.linux.mountinfo import MountEntry, read_mounts, unescape
 
 # File systems that hold device files and answer without a server or a device.
@@ -75,11 +76,10 @@ def family_of(status: os.stat_result, sys_root: Path = Path("/sys")) -> tuple[Re
     """Return the disk and its relatives: its partitions, or the whole disk if the disk is itself a partition."""
     if not stat.S_ISBLK(status.st_mode):
         return (Relation(identity_of(status)),)
-    folder = sys_root / "dev/block" / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    folder = device_folder(status.st_rdev, sys_root)
     family = [Relation(identity_of(status), holders=_names(folder / "holders"))]
     if not folder.exists():
         return tuple(family)
-    folder = folder.resolve()
     relatives = [("partition", child.parent) for child in sorted(folder.glob("*/partition"))]
     if (folder / "partition").exists():
         relatives.append(("whole disk", folder.parent))

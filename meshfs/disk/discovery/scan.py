@@ -13,7 +13,7 @@ from typing import Final
 
 from meshfs.disk.discovery import inuse
 from meshfs.disk.discovery.identity import Identity, identify
-from meshfs.disk.discovery.sysfs import read_bytes, whole_disk
+from meshfs.disk.discovery.sysfs import device_folder, read_bytes, whole_disk
 from meshfs.errors import ConfigError, DiskUnavailable
 
 _BLKROGET: Final = 0x125E
@@ -91,14 +91,13 @@ def _open(path: Path) -> int:
 
 
 def _image_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
-    below = Path("/sys/dev/block") / f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     return DiskFacts(
         path=path,
         is_block_device=False,
         size_bytes=status.st_size,
         logical_block_size_bytes=IMAGE_LOGICAL_BLOCK_BYTES,
         physical_block_size_bytes=4096,
-        rotational=_attribute(whole_disk(below), "queue/rotational") == "1",
+        rotational=_attribute(whole_disk(device_folder(status.st_dev)), "queue/rotational") == "1",
         read_only=False,
         model="",
         serial="",
@@ -108,8 +107,7 @@ def _image_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
 
 
 def _block_facts(path: Path, fd: int, status: os.stat_result) -> DiskFacts:
-    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    disk = whole_disk(Path("/sys/dev/block") / number)
+    disk = whole_disk(device_folder(status.st_rdev))
     logical_bytes = _ioctl_int(fd, _BLKSSZGET)
     # If the size is no multiple of the block, the bytes of the last, incomplete block cannot be addressed.
     size_bytes = _ioctl_u64(fd, _BLKGETSIZE64) // logical_bytes * logical_bytes
