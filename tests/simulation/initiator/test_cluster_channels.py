@@ -38,17 +38,9 @@ from meshfs.transport.stream import StreamTransport
 from meshlab.models.blocks import BLOCK_BYTES
 from meshlab.smb.fixed_ways import Dialer
 from meshlab.smb.stalling import Relay, Relays
-from tests.simulation.initiator.test_cluster import (
-    BLOCKS,
-    CALLS_MIN,
-    HOT_BLOCKS,
-    IO_TIMEOUT_S,
-    SETTLE_S,
-    Actor,
-    Mount,
-    World,
-    simulate,
-)
+from support.cluster_actors import BLOCKS, HOT_BLOCKS, IO_TIMEOUT_S, Actor, Mount
+from support.cluster_world import SETTLE_S, World, simulate
+from tests.simulation.initiator.test_cluster import CALLS_MIN
 
 SEEDS = range(1, 11)
 CHANNELS_MAX = 4
@@ -92,7 +84,7 @@ class ActorThatLeaves(Actor):
     #: Whether it may leave its calls; not at its end.
     may_leave = False
 
-    async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, "object"]:
+    async def bounded(self, what: str, call: Awaitable[object]) -> tuple[int, object]:
         patience_s = self.random.choice((0.001, 0.02, 0.2)) if self.may_leave and self.random.random() < 0.1 else None
         if patience_s is None or not what.startswith(("read", "write", "zero")):
             return await super().bounded(what, call)
