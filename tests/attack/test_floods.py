@@ -13,7 +13,7 @@ DEPTH = 64
 ANSWERS = {"create": NtStatus.SHARING_VIOLATION}
 
 
-def test_alone(stage: Stage) -> None:
+def test_an_honest_session_alone_is_measured(stage: Stage) -> None:
     """The session alone is what the sessions beside attacks are compared with."""
     stage.beside(name="alone")
 

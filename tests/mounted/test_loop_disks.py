@@ -102,6 +102,8 @@ async def test_an_image_on_a_read_only_file_system_is_served_read_only(image: Pa
     with mounted("--bind", "-o", "ro", image.parent, at=tmp_path.parent / f"{tmp_path.name}-ro") as folder:
         async with opened(folder / image.name, "io_uring", "none") as disk:
             assert disk.read_only
+            assert await read(disk, 0, 512) == bytes(512)
+            assert await write(disk, 0, b"x" * 512) == -errno.EROFS
 
 
 @pytest.mark.parametrize("engine_name", SMALL_ENGINES)

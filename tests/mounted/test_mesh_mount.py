@@ -39,7 +39,7 @@ def gone(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.parametrize("kind", ["meshfs", "fuse.meshfs"])
-def test_mount_by_type(cluster: LocalCluster, tmp_path: Path, kind: str) -> None:
+def test_mount_8_mounts_by_either_type(cluster: LocalCluster, tmp_path: Path, kind: str) -> None:
     point = tmp_path / "mesh"
     point.mkdir()
     run("mount", "-t", kind, cluster.config, point, "-o", "node=n2")
@@ -54,7 +54,7 @@ def test_mount_by_type(cluster: LocalCluster, tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["meshfs", "fuse.meshfs"])
 @pytest.mark.parametrize("options", ["node=n2", "_netdev,nofail,node=n2,noatime,x-systemd.automount,auto,rw"])
-def test_fstab(cluster: LocalCluster, tmp_path: Path, kind: str, options: str) -> None:
+def test_mount_8_mounts_a_line_of_fstab(cluster: LocalCluster, tmp_path: Path, kind: str, options: str) -> None:
     point = tmp_path / "mesh"
     point.mkdir()
     fstab = tmp_path / "fstab"
@@ -78,7 +78,7 @@ def test_the_command_itself_daemonises(cluster: LocalCluster, tmp_path: Path) ->
     gone(cluster)
 
 
-def test_mistakes_of_mounting(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_mistakes_of_mounting_are_named_with_their_status(cluster: LocalCluster, tmp_path: Path) -> None:
     point = tmp_path / "mesh"
     point.mkdir()
     assert "node" in run(BIN / "meshfs", cluster.config, point, status=2)

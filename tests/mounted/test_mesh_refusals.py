@@ -63,7 +63,7 @@ CONFIG_MISTAKES = [
 
 
 @pytest.mark.parametrize(("text", "named"), CONFIG_MISTAKES)
-def test_config_mistakes(cluster: LocalCluster, text: str, named: str) -> None:
+def test_mistakes_in_a_config_end_every_command_with_2(cluster: LocalCluster, text: str, named: str) -> None:
     cluster.config.write_text(text)
     for said in refused_by(cluster, "meshfsd", "meshfs", "meshctl"):
         assert named in said
@@ -159,7 +159,7 @@ def test_a_disk_that_another_exporter_holds(new_cluster: NewCluster, kind: str) 
     assert first.control("n1")["disks"][0]["state"] == "ok"
 
 
-def test_an_unknown_node(cluster: LocalCluster) -> None:
+def test_an_unknown_node_ends_exporter_and_mount_with_2(cluster: LocalCluster) -> None:
     said = run(BIN / "meshfsd", "--config", cluster.config, "--node", "n9", status=2)
     assert "n9" in said
     said = run(BIN / "meshfs", cluster.config, cluster.logs, "-o", "node=n9", status=2)

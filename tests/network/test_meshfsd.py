@@ -255,7 +255,7 @@ def test_a_mistake_in_a_disk_at_reload_changes_nothing(cluster: LocalCluster) ->
     cluster.config.write_text(good)
 
 
-def test_systemd_is_told(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_is_notified(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     path = cluster.folder / "notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))

@@ -87,8 +87,11 @@ def test_a_restart_over_the_network(cluster: LocalCluster) -> None:
     cluster.start_exporter("n1")
     path = cluster.mount("n2") / "disk/by-node/n1/disk0"
     cluster.stop_exporter("n1", signal.SIGKILL)
+    # The mount has read nothing yet, and therefore only the new exporter can give these bytes.
+    with cluster.nodes["n1"].disks[0].path.open("r+b") as image:
+        image.write(b"restarted")
     cluster.start_exporter("n1")
-    until(lambda: path.read_bytes()[:9] == bytes(9), "served again")
+    until(lambda: path.read_bytes()[:9] == b"restarted", "served again")
 
 
 def asked_interfaces(cluster: LocalCluster) -> list[NetworkInterface]:

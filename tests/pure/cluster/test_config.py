@@ -14,7 +14,7 @@ from meshfs.model import Access, Cache, FlowKey, IoClass, Security
 from support.config_example import EXAMPLE, load
 
 
-def test_the_example(tmp_path: Path) -> None:
+def test_the_example_is_read_as_it_is_meant(tmp_path: Path) -> None:
     loaded = load(tmp_path, EXAMPLE)
     assert loaded.path == tmp_path / "cluster.toml"
     assert loaded.cluster == config.Cluster("demo", tmp_path / "keys", Security.SIGN, 30.0)
@@ -53,7 +53,7 @@ def test_the_example_with_every_key(tmp_path: Path) -> None:
         assert re.search(rf"\b{key}\b", text), key
 
 
-def test_defaults(tmp_path: Path) -> None:
+def test_what_a_config_leaves_out_has_its_default(tmp_path: Path) -> None:
     loaded = load(tmp_path, '[cluster]\nname = "c"\n[[node]]\nname = "n"\naddresses = ["::1"]\n')
     assert loaded.cluster == config.Cluster("c", tmp_path / "keys", Security.SIGN, 30.0)
     assert loaded.nodes[0].addresses == ("::1",)
@@ -88,7 +88,7 @@ def test_sixteen_nodes_of_26_disks(tmp_path: Path) -> None:
         ("10.0.1.1:9464", ("10.0.1.1", 9464)),
     ],
 )
-def test_where_metrics_are(tmp_path: Path, text: str, expected: tuple[str, int]) -> None:
+def test_metrics_listen_where_the_key_says(tmp_path: Path, text: str, expected: tuple[str, int]) -> None:
     loaded = load(tmp_path, EXAMPLE + f'metrics = "{text}"\nstate = "/var/lib/meshfs"\n')
     assert (loaded.node("n2").metrics, loaded.node("n2").state) == (expected, Path("/var/lib/meshfs"))
     assert (loaded.node("n1").metrics, loaded.node("n1").state) == (None, tmp_path / "state/n1")
@@ -137,7 +137,7 @@ def test_the_node_named_as_the_host(tmp_path: Path, names: tuple[str, ...], host
         assert loaded.node_of_host(host).name == expected
 
 
-def test_multichannel(tmp_path: Path) -> None:
+def test_multichannel_keys_are_read(tmp_path: Path) -> None:
     assert load(tmp_path, EXAMPLE).multichannel == config.Multichannel(1, 1.0)
     changed = load(tmp_path, EXAMPLE + "[multichannel]\nchannels = 4\ndead_after_s = 0.5\n")
     assert changed.multichannel == config.Multichannel(4, 0.5)

@@ -58,7 +58,9 @@ MOUNT_CASES = [
 
 
 @pytest.mark.parametrize(("text", "expected"), MOUNT_CASES)
-def test_a_mount(text: str, expected: tuple[str, ...], config: Callable[[str], Config]) -> None:
+def test_a_mount_names_what_a_reload_changes(
+    text: str, expected: tuple[str, ...], config: Callable[[str], Config]
+) -> None:
     old = config(CONFIG)
     assert of_mount(old, config(text)) == Changes(expected, ())
 
@@ -80,7 +82,7 @@ def test_another_key_of_a_node(config: Callable[[str], Config]) -> None:
     assert of_mount(old, old, {**KEYS, "n1": "other"}).reload == ("key of node n1",)
 
 
-def test_an_exporter(config: Callable[[str], Config]) -> None:
+def test_an_exporter_names_what_a_reload_changes(config: Callable[[str], Config]) -> None:
     def view(text: str) -> View:
         return exporter_view(config(text), "n1", KEYS)
 

@@ -116,7 +116,7 @@ def test_a_config_behind_a_link(tmp_path: Path) -> None:
     assert config.load(folder / "cluster.toml").cluster.keys == real / "keys"
 
 
-def test_locating_keys() -> None:
+def test_each_key_is_located_at_its_line() -> None:
     text = 'a = """\nb = 1\n"""\n[[node]] # one\n "c" = 1\n[[node]]\n[[node.disk]]\npath=1\n[x.y]\nz = {\n'
     assert locate_keys(text) == {
         ("a",): 1,

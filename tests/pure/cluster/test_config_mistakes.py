@@ -142,7 +142,7 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, line: int, text:
         ('[cluster]\nname = "c"\nio_timeout_s = ' + "9" * 400, "cluster.io_timeout_s: found 999"),
     ],
 )
-def test_whole_files(tmp_path: Path, text: str, expected: str) -> None:
+def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(tmp_path, text)
     assert expected in str(error.value)

@@ -93,7 +93,7 @@ def test_private_key_of_another_user(tmp_path: Path) -> None:
     "content",
     [b"", b"\n", b"short\n", b"\xff\xfe\0", base64.b64encode(b"k" * 31), base64.b64encode(b"k" * 33), b"A" * 4000],
 )
-def test_malformed_key(tmp_path: Path, content: bytes) -> None:
+def test_a_malformed_key_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "n1.key"
     path.write_bytes(content)
     path.chmod(0o600)

@@ -57,7 +57,9 @@ TABLE: list[tuple[str, tuple[int, int, int], Sign]] = [
 
 @pytest.mark.parametrize("device_bytes", [SIZE_BYTES, None], ids=["device", "image"])
 @pytest.mark.parametrize(("name", "answers", "sign"), TABLE, ids=[row[0] for row in TABLE])
-def test_a_row(name: str, answers: Sequence[int], sign: Sign, device_bytes: int | None) -> None:
+def test_each_row_holds_for_read_write_and_flush(
+    name: str, answers: Sequence[int], sign: Sign, device_bytes: int | None
+) -> None:
     number = getattr(errno, name)
     for op, answer in zip((Op.READ, Op.WRITE, Op.FLUSH), answers, strict=True):
         assert verdict(number, op, stop=4096, device_bytes=device_bytes) == (answer, sign), op.name

@@ -30,7 +30,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("state", "event", "after"), TABLE)
-def test_a_transition(state: DiskState, event: DiskEvent, after: DiskState) -> None:
+def test_each_transition_leads_where_the_table_says(state: DiskState, event: DiskEvent, after: DiskState) -> None:
     assert next_state(state, event) is after
 
 

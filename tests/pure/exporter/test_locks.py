@@ -35,7 +35,7 @@ def shared(owner, offset, length):
         (((1 << 64) - 1, 1), ((1 << 64) - 2, 2), True),
     ],
 )
-def test_overlaps(one, other, overlap):
+def test_only_exclusive_locks_of_others_refuse_an_overlap(one, other, overlap):
     """An exclusive lock of another owner refuses only locks whose ranges overlap its range."""
     table = LockTable()
     assert table.try_lock(exclusive("a", *one))

@@ -253,7 +253,7 @@ def test_a_read_only_file_is_not_deleted(volume):
 # --- rename ----------------------------------------------------------------------------
 
 
-def test_rename(volume):
+def test_a_rename_moves_the_file_and_tells_those_who_watch(volume):
     folder, file = mkdir(volume, "folder"), make(volume, "file")
     watch_root, watch_folder = opened(create(volume, "")), opened(create(volume, "folder"))
     volume.watch(volume.root, watch_root)

@@ -31,11 +31,11 @@ def of_udev(properties: bytes, *, gap: int = 0) -> bytes:
         (of_udev(b"")[:20], False),
     ],
 )
-def test_a_message(message: bytes, rings: bool) -> None:
+def test_a_message_rings_if_it_is_of_a_block_device(message: bytes, rings: bool) -> None:
     assert is_of_block_device(message) is rings
 
 
-def test_no_message_is_too_bad() -> None:
+def test_a_message_of_any_bytes_raises_nothing() -> None:
     generator = random.Random(1)
     for _ in range(2000):
         message = bytearray(generator.choice((KERNEL, of_udev(KERNEL), generator.randbytes(100))))

@@ -157,7 +157,7 @@ def test_hostile_text_does_not_steer_the_terminal(exporters: Exporters, meshctl:
 
 
 @pytest.mark.parametrize("answer", [b"", b"{", b"[1]", b'{"version": 1}garbage\n', b"\xff\n"])
-def test_broken_answers(answer: bytes, exporters: Exporters, meshctl: Run) -> None:
+def test_a_broken_answer_is_named_and_fails(answer: bytes, exporters: Exporters, meshctl: Run) -> None:
     exporters.start(answer)
     code, _, err = meshctl()
     assert code == 1
@@ -236,7 +236,9 @@ CHANGES: list[tuple[list[str], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "wanted"), CHANGES)
-def test_a_change(arguments: list[str], wanted: dict[str, Any], exporters: Exporters, meshctl: Run) -> None:
+def test_a_change_is_asked_for_and_shown(
+    arguments: list[str], wanted: dict[str, Any], exporters: Exporters, meshctl: Run
+) -> None:
     """The scheduler's own rules accept the request, and meshctl shows what is in force."""
     if "limit_bytes_per_s" in wanted:
         wanted = {**wanted, "limit_bytes_per_s": 50.0 * (1 << 20)}
@@ -302,6 +304,6 @@ def test_two_words_make_a_verb() -> None:
     assert words(["set", "flows"]) == ["set", "flows"]
 
 
-def test_values() -> None:
+def test_values_are_shares_or_limits_with_a_unit() -> None:
     assert (share("0.25"), share("25%"), share("0"), share("100%")) == (0.25, 0.25, 0.0, 1.0)
     assert (limit("none"), limit("500"), limit("1.5k"), limit("2G")) == (None, 500.0, 1536.0, 2.0 * (1 << 30))

@@ -9,7 +9,9 @@ from meshfs.cluster.keys import Keyring
 from support.meshctl_config import CONFIG, run
 
 
-def test_keygen_then_password(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keygen_makes_every_key_and_password_derives_from_them(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, _ = run(capsys, "keygen", config_file)
     assert code == 0
     assert out.count("made a key pair") == 2

@@ -109,7 +109,7 @@ EXPORTER_STATUS = {
         ),
     ],
 )
-def test_all_well(
+def test_a_cluster_that_is_well_exits_with_0(
     verb: str, expected: list[str], mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run(capsys, verb, mount())
@@ -146,7 +146,7 @@ DEGRADED = [
 
 @pytest.mark.parametrize("verb", ["status", "disks", "paths"])
 @pytest.mark.parametrize(("status", "problem", "code_expected"), DEGRADED)
-def test_degraded(
+def test_every_verb_names_what_is_degraded(
     verb: str,
     status: dict[str, Any],
     problem: str,
@@ -226,7 +226,7 @@ ODD = [
 
 @pytest.mark.parametrize("verb", ["status", "disks", "paths"])
 @pytest.mark.parametrize("content", BROKEN)
-def test_broken_answers(
+def test_a_broken_answer_is_named_and_fails(
     verb: str, content: bytes, mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run(capsys, verb, mount(content))
@@ -236,7 +236,7 @@ def test_broken_answers(
 
 @pytest.mark.parametrize("verb", ["status", "disks", "paths"])
 @pytest.mark.parametrize("content", ODD)
-def test_odd_answers(
+def test_an_odd_answer_raises_nothing(
     verb: str, content: dict[str, Any], mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     point = mount(json.dumps(content).encode())
@@ -272,7 +272,7 @@ def test_a_stuck_mount_is_given_up() -> None:
     release.set()
 
 
-def test_finding_mounts(tmp_path: Path) -> None:
+def test_mounts_are_found_in_the_kernels_table(tmp_path: Path) -> None:
     lines = [
         "24 1 0:22 / / rw shared:1 - ext4 /dev/sda1 rw",
         "99 24 0:50 / /mesh rw,nosuid shared:9 - fuse.meshfs /etc/cluster.toml rw,user_id=0",
@@ -310,7 +310,7 @@ def test_status_finds_the_own_exporter(
 
 
 @pytest.mark.parametrize("answer", [*BROKEN, b'{"version": 1'])
-def test_broken_exporters(
+def test_a_broken_answer_of_an_exporter_is_named_and_fails(
     answer: bytes, config_file: Path, serve: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     serve(answer)
@@ -361,6 +361,6 @@ def test_mistakes_of_the_caller(
 
 
 @pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["status", "--jsno"]])
-def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_line_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert "usage: meshctl" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from meshctl import table
     ("size_bytes", "shown"),
     [(0, "0B"), (512, "512B"), (1000, "1000B"), (1024, "1K"), (1536, "1.5K"), (4 << 40, "4T"), (1 << 63, "8E")],
 )
-def test_sizes(size_bytes: int, shown: str) -> None:
+def test_sizes_have_a_unit_and_few_digits(size_bytes: int, shown: str) -> None:
     assert table.size(size_bytes) == shown
 
 
@@ -24,5 +24,5 @@ def test_sizes(size_bytes: int, shown: str) -> None:
         (None, "-"),
     ],
 )
-def test_durations(seconds: float | None, shown: str) -> None:
+def test_durations_have_two_units(seconds: float | None, shown: str) -> None:
     assert table.duration(seconds) == shown

@@ -15,7 +15,7 @@ from support.logins import KERBEROS_OID, NTLM_OID, PASSWORD, client_tokens, log_
 
 @pytest.mark.parametrize("hint", [None, negotiate_hint()])
 @pytest.mark.parametrize(("user", "password", "name"), [("n1", PASSWORD, "n1"), ("NODE-2", "another", "Node-2")])
-def test_our_ends_agree(user: str, password: str, name: str, hint: bytes | None) -> None:
+def test_our_ends_agree_on_user_and_key(user: str, password: str, name: str, hint: bytes | None) -> None:
     initiator, acceptor = Login(user, password, "demo"), new_acceptor()
     log_in(initiator, acceptor, hint)
     assert acceptor.user == name

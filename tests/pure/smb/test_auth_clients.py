@@ -17,7 +17,7 @@ from support.logins import NTLM_OID, PASSWORD, new_acceptor
 
 
 @pytest.mark.parametrize("protocol", ["ntlm", "negotiate"])
-def test_pyspnego_client_with_and_without_spnego(protocol: str) -> None:
+def test_pyspnegos_client_logs_in_with_and_without_spnego(protocol: str) -> None:
     options = NegotiateOptions.use_negotiate if protocol == "negotiate" else NegotiateOptions.use_ntlm
     client = spnego.client("WORKGROUP\\n1", PASSWORD, protocol=protocol, options=options)
     acceptor = new_acceptor()
@@ -34,7 +34,7 @@ def test_pyspnego_client_with_and_without_spnego(protocol: str) -> None:
 @pytest.mark.parametrize("sign", [False, True])
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("domain", ["", "WORKGROUP", "fileserver.example.org"])
-def test_impacket_client(sign: bool, wrapped: bool, domain: str) -> None:
+def test_impackets_client_logs_in(sign: bool, wrapped: bool, domain: str) -> None:
     acceptor = new_acceptor()
     first = ntlm.getNTLMSSPType1("", "", sign, use_ntlmv2=True)
     token = NegTokenInit([NTLM_OID], mech_token=first.getData()).pack() if wrapped else first.getData()
@@ -98,7 +98,7 @@ def samba() -> Iterator[type[SambaClient]]:
 @pytest.mark.peers
 @pytest.mark.parametrize("feature", ["NTLMSSP_FEATURE_SESSION_KEY", "NTLMSSP_FEATURE_SIGN", "NTLMSSP_FEATURE_SEAL"])
 @pytest.mark.parametrize("protocol", ["ntlmssp-client-1", "gss-spnego-client"])
-def test_samba_client(samba: type[SambaClient], protocol: str, feature: str) -> None:
+def test_sambas_client_logs_in(samba: type[SambaClient], protocol: str, feature: str) -> None:
     client, acceptor = samba(protocol, PASSWORD), new_acceptor()
     client.ask(f"SF {feature}")
     challenge, _ = acceptor.step(client.token("YR"))
@@ -111,7 +111,7 @@ def test_samba_client(samba: type[SambaClient], protocol: str, feature: str) -> 
 
 
 @pytest.mark.peers
-def test_samba_client_with_wrong_password(samba: type[SambaClient]) -> None:
+def test_sambas_client_with_a_wrong_password_is_refused(samba: type[SambaClient]) -> None:
     client, acceptor = samba("ntlmssp-client-1", "no"), new_acceptor()
     challenge, _ = acceptor.step(client.token("YR"))
     assert challenge is not None

@@ -44,7 +44,7 @@ def feed(connection: ByteConnection, stream: bytes | bytearray | memoryview) -> 
 @pytest.mark.parametrize("size", [0, 100, 40_000, 1 << 20])
 @pytest.mark.parametrize("protection", [Protection.NONE, Protection.SIGNED, Protection.SEALED])
 @pytest.mark.parametrize("upstream", [True, False])
-def test_both_ways(size: int, protection: Protection, upstream: bool) -> None:
+def test_every_message_passes_both_ways(size: int, protection: Protection, upstream: bool) -> None:
     pool = BufferPool()
     initiator, exporter, mine, theirs = ends(pool)
     sender, receiver, security = (initiator, exporter, mine) if upstream else (exporter, initiator, theirs)

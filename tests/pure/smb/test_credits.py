@@ -64,7 +64,7 @@ def test_a_charge_uses_consecutive_ids() -> None:
 
 
 @pytest.mark.parametrize(("message_id", "charge"), [(1, 9), (0xFFFF_FFFF_FFFF_FFFF, 1), (1, 0xFFFF), (9, 1)])
-def test_overrun(message_id: int, charge: int) -> None:
+def test_ids_beyond_the_window_are_refused(message_id: int, charge: int) -> None:
     assert not window_of(8).take(message_id, charge)
 
 
@@ -155,7 +155,7 @@ def test_a_grant_without_request_is_our_fault() -> None:
         window.grant(1, 1)
 
 
-def test_account() -> None:
+def test_an_account_takes_ids_in_order_and_never_more_than_granted() -> None:
     account = CreditAccount(goal=16)
     assert account.ask(1) == 16
     assert account.take(1) == 0
@@ -175,7 +175,7 @@ def test_what_an_account_asks_fits_its_field() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_both_ends(seed: int) -> None:
+def test_both_ends_together_neither_refuse_nor_stall(seed: int) -> None:
     """With any charges, in any order of arrival within what is in flight, nothing is refused and nothing stalls."""
     rng = random.Random(seed)
     window, account = CreditWindow(64), CreditAccount(goal=rng.choice((8, 64, 512)))

@@ -64,7 +64,7 @@ DECODERS: tuple[tuple[Callable[[bytes], object], bytes], ...] = (
 )
 
 
-def test_messages(fuzz_cases: int) -> None:
+def test_an_accepted_message_packs_to_the_same(fuzz_cases: int) -> None:
     """An accepted message can be packed again, and is then the same, because no field has a default of its own."""
     taken = 0
     for rng in cases(share(fuzz_cases, 0.6), "messages"):
@@ -82,7 +82,7 @@ def test_messages(fuzz_cases: int) -> None:
     assert taken
 
 
-def test_info(fuzz_cases: int) -> None:
+def test_any_set_info_buffer_or_pattern_has_an_answer(fuzz_cases: int) -> None:
     """SET_INFO buffers and search patterns give a change, a status or an answer, and never an exception."""
     file = info.FileFacts("disk-ß.img", 1 << 30, 1 << 30, 7)
     opened = info.OpenFacts(0x1F01FF)
@@ -102,7 +102,7 @@ def test_info(fuzz_cases: int) -> None:
             assert len(packer.data) <= size
 
 
-def test_credit_window(fuzz_cases: int) -> None:
+def test_no_message_id_is_taken_twice(fuzz_cases: int) -> None:
     """However a peer chooses its ids, none is taken twice, and the bounds hold."""
     window, used, open_charges = CreditWindow(32), set[int](), list[int]()
     for rng in cases(share(fuzz_cases, 0.1), "credits"):
@@ -181,7 +181,7 @@ def parsed(message: Message | None) -> int:
 
 
 @pytest.mark.parametrize("protection", ["plain", "signed", "sealed"])
-def test_connection(fuzz_cases: int, protection: str) -> None:
+def test_faulty_frames_raise_only_protocol_errors(fuzz_cases: int, protection: str) -> None:
     """Frames with faults inside and outside of signature and encryption are fed to either role."""
     pool, received = BufferPool(), 0
     for rng in cases(share(fuzz_cases, 0.2 / 3), f"connection {protection}"):
@@ -209,7 +209,7 @@ def test_connection(fuzz_cases: int, protection: str) -> None:
     assert received
 
 
-def test_stream_of_anything(fuzz_cases: int) -> None:
+def test_a_random_stream_raises_only_protocol_errors(fuzz_cases: int) -> None:
     """The bytes are not even a frame: the length prefix and all that follows are random."""
     pool = BufferPool()
     for rng in cases(share(fuzz_cases, 0.05), "stream"):

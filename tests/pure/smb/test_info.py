@@ -35,12 +35,12 @@ def check_standard(standard: Any) -> None:
     assert value(standard, *names) == [4096, 4095, 1, True, False]
 
 
-def test_basic_and_standard() -> None:
+def test_basic_and_standard_have_times_sizes_and_links() -> None:
     check_basic(read(file_info.FileBasicInformation, query(FileInfoClass.BASIC)))
     check_standard(read(file_info.FileStandardInformation, query(FileInfoClass.STANDARD)))
 
 
-def test_all() -> None:
+def test_all_has_the_parts_of_the_other_classes() -> None:
     everything = read(file_info.FileAllInformation, query(FileInfoClass.ALL))
     part = {name: field.get_value() for name, field in everything.fields.items()}
     check_basic(part["basic_information"])
@@ -70,7 +70,7 @@ def test_all() -> None:
         (FileInfoClass.STREAM, file_info.FileStreamInformation, "stream_size", 4095),
     ],
 )
-def test_small_classes(info_class: int, kind: type, field: str, expected: object) -> None:
+def test_each_small_class_has_its_field(info_class: int, kind: type, field: str, expected: object) -> None:
     assert read(kind, query(info_class))[field].get_value() == expected
 
 
@@ -81,7 +81,7 @@ def test_classes_smbprotocol_does_not_know() -> None:
     assert struct.unpack("<QHBBB3x", query(FileInfoClass.COMPRESSION))[0] == 4095
 
 
-def test_the_root() -> None:
+def test_the_root_is_a_directory_without_streams() -> None:
     standard = read(file_info.FileStandardInformation, query(FileInfoClass.STANDARD, ROOT))
     assert standard["directory"].get_value() is True
     assert query(FileInfoClass.STREAM, ROOT) == b""
@@ -98,7 +98,7 @@ def test_the_root() -> None:
         (255, NtStatus.INVALID_INFO_CLASS),
     ],
 )
-def test_classes_without_answer(info_class: int, status: NtStatus) -> None:
+def test_classes_without_an_answer_have_their_status(info_class: int, status: NtStatus) -> None:
     assert info.query_file(info_class, DISK, 4096, OPENED) == (status, b"")
 
 
@@ -126,7 +126,7 @@ def test_what_an_open_needs_a_right_for() -> None:
         ("a.", "AE536~1"),
     ],
 )
-def test_short_names(name: str, short: str) -> None:
+def test_a_long_name_has_a_short_one(name: str, short: str) -> None:
     assert info.short_name(name) == info.short_name(name.swapcase()) == short
     disk = FileFacts(name, 1, 1, 1, short_name=info.short_name(name))
     whole = query(FileInfoClass.ALTERNATE_NAME, disk)
@@ -146,7 +146,7 @@ VARIABLE = {
 
 
 @pytest.mark.parametrize("info_class", [4, 5, 6, 7, 8, 9, 14, 16, 17, 18, 22, 28, 34, 35, 48, 59])
-def test_truncation(info_class: int) -> None:
+def test_a_small_buffer_cuts_only_the_variable_part(info_class: int) -> None:
     """The fixed part must fit, and the variable part is cut."""
     whole = query(info_class)
     fixed = VARIABLE.get(FileInfoClass(info_class), len(whole))
@@ -218,7 +218,7 @@ RENAME = struct.pack("<B7xQI", 1, 0, 8) + "name".encode("utf-16-le")
         (0, b"", NtStatus.INVALID_INFO_CLASS),
     ],
 )
-def test_changes(info_class: int, buffer: bytes, expected: object) -> None:
+def test_a_set_info_buffer_is_read_as_its_change(info_class: int, buffer: bytes, expected: object) -> None:
     assert info.parse_change(info_class, buffer) == expected
     if not isinstance(expected, NtStatus):
         assert info.parse_change(info_class, buffer + b"more") == expected
@@ -227,6 +227,6 @@ def test_changes(info_class: int, buffer: bytes, expected: object) -> None:
 @pytest.mark.parametrize(
     ("info_class", "size"), [(4, 36), (10, 20), (13, 1), (14, 8), (16, 4), (19, 8), (20, 8), (64, 4)]
 )
-def test_short_buffers(info_class: int, size: int) -> None:
+def test_a_set_info_buffer_that_is_too_short_is_refused(info_class: int, size: int) -> None:
     for length in range(size):
         assert info.parse_change(info_class, bytes(length)) is NtStatus.INFO_LENGTH_MISMATCH

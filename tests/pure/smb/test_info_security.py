@@ -11,7 +11,7 @@ from meshfs.smb.constants import AccessMask, NtStatus
 READ_CONTROL = int(AccessMask.READ_CONTROL)
 
 
-def test_descriptor() -> None:
+def test_a_descriptor_has_owner_group_and_access() -> None:
     status, data = info.query_security(7, READ_CONTROL, 0x12019F, 4096)
     descriptor = security_descriptor.SMB2CreateSDBuffer()
     descriptor.unpack(data)

@@ -46,7 +46,7 @@ def test_a_short_label_is_padded_for_smbclient() -> None:
     assert data[18:] == "n1".encode("utf-16-le") + bytes(2)
 
 
-def test_volume_truncation() -> None:
+def test_a_small_buffer_cuts_only_the_label() -> None:
     whole = volume(FsInfoClass.VOLUME)
     assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 23).status is NtStatus.INFO_LENGTH_MISMATCH
     assert info.query_filesystem(FsInfoClass.VOLUME, VOLUME, 24) == (NtStatus.BUFFER_OVERFLOW, whole[:24])

@@ -26,7 +26,7 @@ def test_trailing_data_is_ignored(message: Any) -> None:
 
 
 @everyone
-def test_truncated_anywhere(message: Any) -> None:
+def test_a_truncated_message_never_has_another_value(message: Any) -> None:
     """A truncated message gives an error or, if only padding is lost, the same message, and never another value."""
     body = message.pack()
     for length in range(len(body) - 1):

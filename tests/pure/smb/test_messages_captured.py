@@ -11,7 +11,7 @@ CAPTURED = [line.split() for line in LINES if not line.startswith("#")]
 
 
 @pytest.mark.parametrize(("who", "kind", "body"), CAPTURED, ids=[f"{who}-{kind}" for who, kind, _ in CAPTURED])
-def test_understood(who: str, kind: str, body: str) -> None:
+def test_every_captured_message_is_understood(who: str, kind: str, body: str) -> None:
     decoder = getattr(messages, kind)
     message = decoder.unpack(bytes.fromhex(body))
     assert decoder.unpack(message.pack()) == message
@@ -21,7 +21,7 @@ def parsed(kind: str) -> list[tuple[str, object]]:
     return [(who, getattr(messages, name).unpack(bytes.fromhex(body))) for who, name, body in CAPTURED if name == kind]
 
 
-def test_what_they_say() -> None:
+def test_known_values_of_captured_messages_are_read() -> None:
     """A few values are known from what was done during the capture."""
     shares = {message.share() for _, message in parsed("TreeConnectRequest")}
     assert shares == {"IPC$", "disks"}

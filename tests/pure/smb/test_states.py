@@ -84,7 +84,7 @@ def go(table: Any, state: Any, *events: SmbEvent) -> Any:
     return state
 
 
-def test_a_connection() -> None:
+def test_a_connection_goes_through_its_states_in_order() -> None:
     ready = go(
         CONNECTION, ConnectionState.NEW, SmbEvent.NEGOTIATE, SmbEvent.NEGOTIATED, SmbEvent.REQUEST, SmbEvent.RESPONSE
     )
@@ -102,7 +102,7 @@ def test_a_request_before_negotiate() -> None:
         next_state(CONNECTION, ConnectionState.NEW, SmbEvent.REQUEST, Role.INITIATOR)
 
 
-def test_a_session() -> None:
+def test_a_session_goes_through_its_states_in_order() -> None:
     login = (SmbEvent.SETUP, SmbEvent.MORE, SmbEvent.SETUP, SmbEvent.GRANTED)
     valid = go(SESSION, SessionState.NEW, *login)
     assert valid is SessionState.VALID

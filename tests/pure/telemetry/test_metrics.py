@@ -109,7 +109,7 @@ class Filled:
         return {f"{each.name}_total" if each.type == "counter" else each.name for each in self.families}
 
 
-def test_a_flow() -> None:
+def test_a_flow_has_its_metrics_under_node_and_class() -> None:
     filled = Filled(exporter_metrics.fill, EXPORTER)
     flow = {"node": "n2", "class_": "app", "disk": "disk0"}
     assert filled.value("meshfsd_flow_operations_total", **flow, op="read") == 60
@@ -155,7 +155,7 @@ def test_a_disk_and_its_exporter() -> None:
     assert byte_s == pytest.approx(4e-9)
 
 
-def test_a_mount() -> None:
+def test_a_mount_has_its_metrics() -> None:
     filled = Filled(mount_metrics.fill, MOUNT)
     assert filled.value("meshfs_exporter_up", node="n1") == 1
     assert filled.value("meshfs_exporter_up", node="n3") == 0
@@ -273,7 +273,7 @@ def test_one_name_has_one_kind() -> None:
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:9464", "[::1]:1", "0.0.0.0:65535"])
-def test_endpoints(text: str) -> None:
+def test_an_endpoint_is_parsed_and_written_the_same(text: str) -> None:
     assert format_endpoint(*parse_endpoint(text)) == text
 
 

@@ -154,13 +154,13 @@ def test_every_rule_has_a_case() -> None:
     assert {rule.code for rule in EXPORTER_RULES} == EXPORTER_CASES.keys()
 
 
-def test_all_is_well() -> None:
+def test_a_document_without_a_problem_gives_none() -> None:
     assert mount_problems(mount()) == []
     assert exporter_problems(exporter_document()) == []
 
 
 @pytest.mark.parametrize("code", MOUNT_CASES)
-def test_a_mount(code: str) -> None:
+def test_problems_of_a_mount_are_found_by_their_rule(code: str) -> None:
     changed, subject, text = MOUNT_CASES[code]
     (found,) = mount_problems(mount(**changed))
     assert (found.code, found.subject, found.text[: len(text)]) == (code, subject, text)
@@ -168,7 +168,7 @@ def test_a_mount(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", EXPORTER_CASES)
-def test_an_exporter(code: str) -> None:
+def test_problems_of_an_exporter_are_found_by_their_rule(code: str) -> None:
     changed, subject, text = EXPORTER_CASES[code]
     (found,) = exporter_problems(exporter_document(**changed))
     assert (found.code, found.subject, found.text[: len(text)]) == (code, subject, text)
