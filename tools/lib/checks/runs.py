@@ -87,7 +87,7 @@ def run_together(steps: Sequence[Step], folder: Path) -> list[Result]:
     The first step has the terminal. The output of each other one is printed when that step ends. If an exception is
     raised, which is KeyboardInterrupt as a rule, each step gets one SIGINT. The exception goes on when all have ended.
     """
-    print(f"\n== {', beside '.join(step.name for step in steps)}", flush=True)
+    print(f"\n== {' beside '.join(step.name for step in steps)}", flush=True)
     running: list[_Run] = []
     with ExitStack() as kept:
         try:
