@@ -4,8 +4,8 @@ import grp
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,22 +21,28 @@ OF_GROUP_DISK = ("setpriv", "--reuid", "65534", "--regid", "65534", "--groups", 
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, new_cluster: Callable[..., LocalCluster]) -> Iterator[LocalCluster]:
+def open_folder() -> Iterator[Path]:
+    """Make a folder that everybody may enter.
+
+    tmp_path would not do: whenever another pytest starts, it closes the folder above to other users.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        yield Path(folder)
+
+
+@pytest.fixture
+def cluster(open_folder: Path, new_cluster: Callable[..., LocalCluster]) -> LocalCluster:
     """Start n1 with a disk and a mount, below a folder that everybody may enter."""
-    cluster = new_cluster()
-    with ExitStack() as stack:
-        for folder in (cluster.folder, *cluster.folder.parents):
-            mode = folder.stat().st_mode & 0o7777
-            if not mode & 0o001:
-                stack.callback(os.chmod, folder, mode)
-                folder.chmod(mode | 0o011)
-        cluster.add_node("n1", [cluster.image("disk0", 4 * MIB)])
-        cluster.write()
-        cluster.keygen()
-        cluster.start_exporter("n1")
-        cluster.mount("n1")
-        cluster.folder.joinpath("run").chmod(0o700)
-        yield cluster
+    # An absolute path as the label replaces the folder of the test.
+    cluster = new_cluster(str(open_folder / "c"))
+    cluster.add_node("n1", [cluster.image("disk0", 4 * MIB)])
+    cluster.write()
+    cluster.keygen()
+    cluster.start_exporter("n1")
+    cluster.mount("n1")
+    cluster.folder.joinpath("run").chmod(0o700)
+    return cluster
 
 
 def run(who: Sequence[str], *command: object, status: int = 0) -> tuple[str, str]:

@@ -33,7 +33,8 @@ def test_output_status_and_files_come_back_and_the_hosts_stay_as_they_are(tmp_pa
     done = guest(*options, "--", "sh", "-c", script)
     assert done.returncode == 7, done.stderr
     assert done.stdout == "hostvirtio-blk-02048\n"
-    assert done.stderr.startswith("error\n")
+    # tools/guest writes lines of its own, for example if the guest died at its boot and was booted again.
+    assert [line for line in done.stderr.splitlines() if not line.startswith("tools/guest: ")] == ["error"]
     assert kept.read_text() == "host"
     assert (output / "output/kernel").read_text().startswith("6.12.")
 

@@ -99,7 +99,7 @@ def _start(cluster: LocalCluster) -> None:
         cluster.add_node(name, disks)
     cluster.write()
     with _step(f"meshctl keygen {cluster.config.name}: one X25519 key pair per node"):
-        cluster.keygen()
+        cluster.meshctl("keygen", str(cluster.config))
     with _step("start three exporters (meshfsd)"):
         cluster.start_exporters()
     with _step("mount the mesh on each node (meshfs)"):
