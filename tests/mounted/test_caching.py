@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,20 @@ def test_what_an_open_file_sees(cluster: LocalCluster, options: tuple[str, ...],
         assert first_byte(fd) == (b"b" if at_once else b"a")
     with opened(disk, flags) as fd:
         assert first_byte(fd) == b"b"
+
+
+@pytest.mark.parametrize("how", ["msync", "close", "syncfs"])
+def test_dirty_mapped_pages_reach_the_owner(cluster: LocalCluster, how: str) -> None:
+    disk = cluster.mount("n2") / DISK
+    with opened(disk, os.O_RDWR) as fd, mmap(fd, BLOCK_BYTES) as mapping:
+        mapping[:4] = b"news"
+        if how == "msync":
+            mapping.flush()
+        elif how == "close":
+            os.close(os.dup(fd))
+        else:
+            subprocess.run(["sync", "--file-system", disk], check=True)
+        assert cluster.nodes["n1"].disks[0].path.read_bytes()[:4] == b"news"
 
 
 def test_the_bound_of_one_mount(cluster: LocalCluster) -> None:

@@ -11,11 +11,12 @@ import pytest
 from meshctl.__main__ import build_parser, main
 from meshctl.sources import CONFIG_DEFAULT
 from meshfs import limits
+from tests.support.named_tests import NAMED, ROOT, items_of, missing_tests, part_of
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 MESHCTL = (ROOT / "docs/admin/meshctl.md").read_text()
 PROMISES = (ROOT / "docs/promises.md").read_text()
+DURABILITY = (ROOT / "docs/admin/durability.md").read_text()
 #: Readers read README to its end only as long as it is short.
 README_LINES_MAX = 150
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -89,12 +90,65 @@ def test_keygen_tells_programs_what_it_did(tmp_path: Path, capsys: pytest.Captur
         ("a lost exporter", [limits.RECONNECT_DELAY_MIN_S, limits.RECONNECT_DELAY_MAX_S]),
         ("a mount that starts", [limits.MOUNT_SETTLE_S]),
         ("a login", [limits.UNAUTHENTICATED_TIMEOUT_S]),
+        ("a call of a disk that hangs", [limits.PROBE_PATIENCE_S]),
+        ("stat of a disk", [limits.ASK_DISK_TIMEOUT_S]),
+        ("a mount with `wait=`", [limits.MOUNT_WAIT_S, limits.MOUNT_SETTLE_S]),
+        ("a mount asked to end", [limits.UNMOUNT_BUSY_S]),
+        ("umount", [limits.UMOUNT_FLUSH_TIMEOUT_S]),
+        ("a stopping exporter", [limits.DRAIN_TIMEOUT_S]),
     ],
 )
 def test_the_times_of_the_promises_are_the_limits(row: str, times_s: list[float]) -> None:
     (line,) = re.findall(rf"^\| {row}[^|]*\|(.*)\|$", PROMISES, re.MULTILINE)
     numbers = [float(number) for number in re.findall(r"[\d.]*\d(?= s\b)", line)]
     assert set(times_s) <= set(numbers), line
+
+
+def quotations(page: str) -> list[str]:
+    """Return the words that "Claims of other pages" quotes from a page, one per row of the page's table."""
+    table = part_of(PROMISES, "Claims of other pages").partition(f"| [{page}]")[2].split("\n\n", 1)[0]
+    rows = [line.removeprefix("| ").rsplit(" | ", 1) for line in table.splitlines()[2:]]
+    assert [row for row in rows if not NAMED.search(row[-1])] == []
+    return [words for words, _ in rows]
+
+
+def parts_of(page: str) -> list[str]:
+    """Return the paragraphs, list items and rows of tables of a page, each as one line. Headings have no claim."""
+    blocks = [block for block in page.split("\n\n") if not block.lstrip().startswith(("#", "|", "-"))]
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    return [" ".join(block.split()) for block in blocks] + rows + items_of(page)
+
+
+def test_every_test_that_keeps_a_promise_exists() -> None:
+    assert missing_tests(PROMISES) == []
+
+
+def test_every_promise_names_a_test() -> None:
+    parts = [part_of(PROMISES, heading) for heading in ("Waiting", "Paths", "Data", "Fairness")]
+    promises = [item for part in parts for item in items_of(part)]
+    assert len(promises) > 15
+    assert [item for item in promises if not NAMED.search(item)] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "admin/durability.md"])
+def test_the_pages_still_have_the_words_that_are_quoted(page: str) -> None:
+    text = " ".join((README if page == "README.md" else DURABILITY).split())
+    quoted = quotations(page)
+    assert quoted
+    assert [words for words in quoted if words not in text] == []
+
+
+def test_every_promise_of_the_readme_is_quoted() -> None:
+    quoted, promises = quotations("README.md"), items_of(part_of(README, "What it promises"))
+    assert promises
+    assert [item for item in promises if not any(words in item for words in quoted)] == []
+
+
+def test_every_part_of_the_page_of_durability_is_quoted() -> None:
+    quoted = quotations("admin/durability.md")
+    parts = [part for part in parts_of(DURABILITY) if not part.startswith("| Call |")]
+    assert len(parts) > 10
+    assert [part for part in parts if not any(words in part for words in quoted)] == []
 
 
 def test_every_limit_has_a_reason() -> None:

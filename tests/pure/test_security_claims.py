@@ -1,14 +1,13 @@
 """Every claim of SECURITY.md names a test that exists, and so do the pages of docs/security."""
 
-import ast
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.named_tests import NAMED, ROOT, items_of, missing_tests, names_in, part_of
+
 TEXT = (ROOT / "SECURITY.md").read_text()
-NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 
 
 #: On the pages, a test file stands with or without its folder. A test without a file belongs to the file named before
@@ -19,32 +18,12 @@ PAGES = sorted((ROOT / "docs/security").glob("*.md"))
 
 def claims() -> list[str]:
     """Return the items of the lists below "What is claimed", each with the lines that continue it."""
-    _, _, rest = TEXT.partition("\n## What is claimed")
-    assert rest
-    section = rest.split("\n## ", 1)[0]
-    return [" ".join(item.split()) for item in re.findall(r"^- .*?(?=^- |^#|^$|\Z)", section, re.MULTILINE | re.DOTALL)]
-
-
-def names_in(path: str) -> set[str]:
-    """Return what pytest would collect: functions, and methods as Class::name."""
-    names = set()
-    for node in ast.parse((ROOT / path).read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.ClassDef):
-            names |= {
-                f"{node.name}::{each.name}"
-                for each in node.body
-                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
-            }
-    return {name for name in names if name.rpartition("::")[2].startswith("test_")}
+    return items_of(part_of(TEXT, "What is claimed"))
 
 
 def test_every_test_that_is_named_exists() -> None:
-    named = NAMED.findall(TEXT)
-    assert len(named) > 40
-    missing = [f"{path}::{name}" for path, name in named if not (ROOT / path).exists() or name not in names_in(path)]
-    assert missing == []
+    assert len(NAMED.findall(TEXT)) > 40
+    assert missing_tests(TEXT) == []
 
 
 def test_every_claim_names_a_test() -> None:
