@@ -16,7 +16,7 @@ import trio
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.errors import StatusError
+from meshfs.errors import ChannelLost, StatusError
 from meshfs.initiator.channel.credits import Lane
 from meshfs.initiator.channel.inbox import Inbox
 from meshfs.initiator.channel.lent import LentMemory
@@ -130,6 +130,16 @@ class Channel:
             self._reactor.remove(self.transport.fd)
             self._reactor.give_turn()
             self._scope.cancel()
+
+    def happened(self, event: SmbEvent) -> None:
+        """Tell the connection's machine of an event. Raises ChannelLost if the channel has ended.
+
+        A login and a bind run in a task of their own. The channel may end before that task sends its first message, and
+        between a reply and the task that waits for the reply.
+        """
+        if self.why:
+            raise ChannelLost(self.why)
+        self.machine.happened(event)
 
     def _end(self, why: str, gone_s: float | None = None) -> None:
         self.why = why

@@ -89,13 +89,13 @@ async def negotiate(channel: Channel, policy: Policy, guid: bytes) -> bytes:
         else (),
     )
     settled = channel.connection.negotiated
-    channel.machine.happened(SmbEvent.NEGOTIATE)
+    channel.happened(SmbEvent.NEGOTIATE)
     try:
         reply = await channel.answer(channel.start_request(Command.NEGOTIATE, request.pack(), preauth=settled.preauth))
     except StatusError:
-        channel.machine.happened(SmbEvent.REFUSED)
+        channel.happened(SmbEvent.REFUSED)
         raise
-    channel.machine.happened(SmbEvent.NEGOTIATED)
+    channel.happened(SmbEvent.NEGOTIATED)
     settled.preauth.update(reply.raw)
     response = NegotiateResponse.unpack(reply.body)
     if response.dialect not in policy.dialects:

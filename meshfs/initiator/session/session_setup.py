@@ -64,7 +64,7 @@ async def set_up(
     The status of that reply is SUCCESS or one of ``refusals``; for any other, AuthenticationError or StatusError is
     raised. ``machine`` belongs to this login or bind, and sees each of its messages.
     """
-    channel.machine.happened(SmbEvent.REQUEST)
+    channel.happened(SmbEvent.REQUEST)
     preauth = channel.connection.negotiated.preauth.copy()
     token, _ = login.step(hint or None)
     session_id, signed_by = (bind_to.session_id, bind_to.bind_security) if bind_to else (0, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meshfs.errors import LocalProtocolError, RemoteProtocolError, StatusError
+from meshfs.errors import ChannelLost, LocalProtocolError, RemoteProtocolError, StatusError
 from meshfs.exporter.commands.table import HANDLERS
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.state import bind, session
@@ -100,6 +100,15 @@ async def test_a_session_that_expires(tmp_path: Path, record: Record) -> None:
         assert machine_of(pair).state is SessionState.VALID
         assert record.events[Role.INITIATOR] == [*LOGIN, SmbEvent.EXPIRE, SmbEvent.LOST, *LOGIN]
         await handle.close()
+
+
+async def test_a_channel_that_ended_before_its_negotiation_is_a_lost_one(tmp_path: Path) -> None:
+    """The task of a login may run after its channel has ended. That is a lost connection, and no mistake of ours."""
+    async with mesh_pair(tmp_path, MIB) as pair:
+        (channel,) = pair.session.channels
+        channel.fail("cable pulled")
+        with pytest.raises(ChannelLost, match=r"^cable pulled$"):
+            await negotiate(channel, Policy(), bytes(16))
 
 
 async def test_an_event_that_is_not_allowed(tmp_path: Path) -> None:
