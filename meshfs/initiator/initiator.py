@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class InitiatorSettings(Protocol):
-    """What an initiator has to be told."""
+    """What an initiator is configured with."""
 
     @property
     def config(self) -> Config: ...
@@ -44,18 +44,18 @@ class InitiatorSettings(Protocol):
 
 
 class Initiator:
-    """Sessions to every exporter, ports to every disk they announce."""
+    """Keeps a session to every exporter, and has a port for every disk that they advertise."""
 
     def __init__(self, settings: InitiatorSettings, *, policy: Policy | None = None) -> None:
         self._settings = settings
         self._ports: dict[str, Port] = {}
         self._nursery: trio.Nursery | None = None
         self._pool = BufferPool()
-        #: Called when any exporter's state or disks changed; must not await.
+        #: Called when the state or the disks of an exporter changed. It must not await.
         self.on_change: Callable[[], None] = lambda: None
         self._interfaces: tuple[Interface, ...] = ()
         self._policy = policy or Policy(settings.config.cluster.security)
-        # One client to all exporters (MS-SMB2 3.2.1.1, ClientGuid), another after a restart.
+        # All exporters see the same ClientGuid (MS-SMB2 3.2.1.1), and a new one after a restart.
         self._guid = uuid.uuid4().bytes_le
         self.exporters: dict[str, RemoteExporter] = {
             node.name: self._exporter(node) for node in settings.config.nodes if node.disks
@@ -77,9 +77,9 @@ class Initiator:
         )
 
     def reload(self, settings: InitiatorSettings) -> None:
-        """Go by other settings of the same node from now on; the caller then looks at ``exporters`` again.
+        """Use other settings of the same node from now on. The caller then looks at ``exporters`` again.
 
-        Nodes that are gone lose their sessions, new ones get one, and the others keep theirs.
+        Removed nodes lose their sessions, new nodes get one, and the others keep theirs.
         """
         assert self._nursery is not None, "sessions are made while the initiator runs"
         self._settings = settings
@@ -103,7 +103,7 @@ class Initiator:
                 self._ports.pop(disk_id).remove()
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep all sessions, until cancelled; started at once, whoever is down."""
+        """Keep all sessions, until cancelled. The task counts as started at once, even if exporters are down."""
         with closing(KnownInterfaces()) as known:
             self._interfaces = known.current
             async with trio.open_nursery() as nursery:
@@ -116,16 +116,16 @@ class Initiator:
                 await trio.sleep_forever()
 
     async def _follow_interfaces(self, known: KnownInterfaces) -> None:
-        """Links that come and go, addresses too: every exporter's paths are planned anew."""
+        """Plan the paths to every exporter again whenever an interface of this machine changes."""
         while True:
             self._interfaces = await known.changed_from(self._interfaces)
             for exporter in self.exporters.values():
                 exporter.interfaces_changed()
 
     def port(self, disk_id: str) -> Port:
-        """The port of an announced disk; the same one as long as its owner is the same.
+        """Return the port of an advertised disk. It is the same one as long as the disk's owner is the same.
 
-        Raises KeyError for an id that no exporter ever announced.
+        Raises KeyError for an id that no exporter ever advertised.
         """
         port = self._ports.get(disk_id)
         others = [exporter for exporter in self.exporters.values() if port is None or exporter is not port.exporter]
@@ -140,7 +140,7 @@ class Initiator:
         return self._ports[disk_id]
 
     async def settle(self) -> None:
-        """Flush at their owners what this mount wrote and nobody flushed; within UMOUNT_FLUSH_TIMEOUT_S."""
+        """Flush at the owners what this mount wrote and nobody flushed, within UMOUNT_FLUSH_TIMEOUT_S."""
         with trio.move_on_after(limits.UMOUNT_FLUSH_TIMEOUT_S) as patience:
             async with trio.open_nursery() as nursery:
                 for disk_id, port in self._ports.items():
@@ -157,17 +157,17 @@ class Initiator:
             logger.error("disk %s: writes that nobody flushed may be lost: %s", disk_id, error)
 
     def status(self) -> list[RemoteExporterStatus]:
-        """The exporters' part of the mount's status, for `meshctl paths`."""
+        """Return the exporters' part of the mount's status, for `meshctl paths`."""
         now = trio.current_time()
         return [exporter_status(exporter, now) for exporter in self.exporters.values()]
 
     def io(self, disk_id: str) -> DiskIoDocument:
-        """Return what the openers of a disk got so far, for the mount's status; all zero before the first."""
+        """Return what the openers of a disk got so far, for the mount's status. All counts are 0 before the first."""
         port, now = self._ports.get(disk_id), trio.current_time()
         return (PortMeter(now) if port is None else port.meter).status(now)
 
     def errors(self) -> dict[str, int]:
-        """Calls of the openers that failed so far, by disk; only disks that were opened."""
+        """Return how many calls of the openers have failed so far, for each disk that was opened."""
         return {disk_id: port.meter.errors for disk_id, port in self._ports.items()}
 
     def _spawn(self, function: Callable[[], Any]) -> None:
@@ -175,14 +175,14 @@ class Initiator:
         self._nursery.start_soon(function)
 
     def _ways(self, node: NodeConfig) -> Ways:
-        """The Unix socket of the node's own exporter; the networks to another's."""
+        """Return how to reach a node's exporter: this node's own by its Unix socket, others over the networks."""
         if node.name == self._settings.node:
             return UnixWay(node.socket)
         own = self._settings.config.node(self._settings.node)
         return TcpWays(node.addresses, node.port, own.addresses, lambda: self._interfaces)
 
     def _login(self, exporter: str) -> Login:
-        """Raises KeyFileError while the exporter's public key is missing."""
+        """Return a new login at the exporter. Raises KeyFileError while the exporter's public key is missing."""
         settings = self._settings
         password = settings.keyring.password_to(exporter)
         return Login(settings.node, password, settings.config.cluster.name)

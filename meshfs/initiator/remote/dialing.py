@@ -1,8 +1,8 @@
 """How an exporter may be reached: which ends there are, and how a transport is made between two of them.
 
-The node's own exporter is reached by its Unix socket only. Another node's exporter is reached by TCP. Our ends are the
-interfaces with the addresses that the config gives this node; where this machine has none of these addresses, the
-kernel routes. The far ends are the addresses of the config, and those that the exporter advertises.
+The node's own exporter is only reached by its Unix socket. Another node's exporter is reached by TCP. The near ends are
+the interfaces with the addresses that the config gives this node. If this machine has none of these addresses, the
+kernel chooses the route. The far ends are the addresses of the config, and those that the exporter advertises.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from meshfs.linux.interfaces import Interface
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import connect_tcp, connect_unix
 
-#: Addresses of this machine itself are reached without a network, whatever interface has them.
+#: The interface of addresses that are reached without a network.
 _LOOPBACK: Final = "lo"
 
 
@@ -24,21 +24,21 @@ class Ways(Protocol):
 
     @property
     def remotes(self) -> Sequence[Remote]:
-        """The exporter's addresses that are known before it advertises any."""
+        """Return the exporter's addresses that are known before it advertises any."""
 
     @property
     def asks(self) -> bool:
         """Return whether to ask the exporter for more addresses than ``remotes``."""
 
     def locals(self) -> Sequence[Interface]:
-        """The interfaces of this machine that may be used, as they are now."""
+        """Return the interfaces of this machine that may be used, as they are now."""
 
     async def dial(self, path: Path) -> Transport:
-        """Connect the two ends of the path. OSError when that fails or takes CONNECT_TIMEOUT_S."""
+        """Connect the two ends of the path. Raises OSError if that fails or takes CONNECT_TIMEOUT_S."""
 
 
 class UnixWay:
-    """The socket of the node's own exporter."""
+    """Reaches the node's own exporter by its Unix socket."""
 
     asks = False
 
@@ -54,7 +54,7 @@ class UnixWay:
 
 
 class TcpWays:
-    """All pairs of interfaces between two nodes; ``interfaces`` gives those of this machine as they are now."""
+    """Reaches an exporter over all pairs of interfaces. ``interfaces`` gives those of this machine as they are now."""
 
     asks = True
 

@@ -1,7 +1,7 @@
 """Questions about single disks that a program waits for, as `ls -l` waits for the time of the last write.
 
-A question takes ASK_DISK_TIMEOUT_S at most. While an answer is overdue, no other question waits at all: an exporter
-that is silent makes one `ls` slow, and not one for each of its disks.
+A question takes at most ASK_DISK_TIMEOUT_S. While an answer is overdue, other questions are not asked and end at once.
+So a silent exporter delays one `ls` once, and not once for each of its disks.
 """
 
 import logging
@@ -33,7 +33,7 @@ class ExporterToAsk(Protocol):
         """Let paths that wait for their next attempt try now."""
 
     async def session_change(self) -> None:
-        """Return when the session, or a channel of it, came or went."""
+        """Return when the session, or a channel of it, begins or ends."""
 
 
 class DiskQuestions:
@@ -41,13 +41,13 @@ class DiskQuestions:
 
     def __init__(self, owner: ExporterToAsk) -> None:
         self._owner = owner
-        #: Questions that were not answered in time, and are asked again.
+        #: How many questions were not answered in time, and are asked again in the background.
         self._overdue = 0
         #: When a question may next try to reach an exporter that is down.
         self._reach_again_s = -inf
 
     async def ask(self, info: DiskInfo) -> tuple[DiskInfo, InitiatorSession] | None:
-        """Return what the exporter says of the disk now, and in which session; None without an answer in time."""
+        """Return what the exporter says of the disk now, and in which session. None if no answer comes in time."""
         owner = self._owner
         if owner.session is None:
             await self._reach()
@@ -63,7 +63,7 @@ class DiskQuestions:
         return None
 
     async def _reach(self) -> None:
-        """Let the paths try at once, and wait a little for a session. One question in ASK_DISK_AGAIN_S does so."""
+        """Let the paths try at once, and wait ASK_DISK_TIMEOUT_S for a session. Do so once in ASK_DISK_AGAIN_S."""
         now = trio.current_time()
         if now < self._reach_again_s:
             return
@@ -81,9 +81,9 @@ class DiskQuestions:
             self._overdue -= 1
 
     async def _answer(self, session: InitiatorSession, info: DiskInfo) -> DiskInfo | None:
-        """The exporter's answer; None where it tells of no such disk, or its answer makes no sense."""
+        """Return the exporter's answer. None if it offers no such disk, refuses, breaks the protocol, or is lost."""
         try:
             return await session.ask(lambda channel: query_one_of(channel, session.root, info))
         except (ChannelLost, StatusError, RemoteProtocolError) as error:
-            logger.debug("exporter %s does not tell of disk %s: %s", self._owner.node, info.name, error)
+            logger.debug("exporter %s did not answer a question about disk %s: %s", self._owner.node, info.name, error)
             return None

@@ -1,10 +1,10 @@
-"""One exporter as a mount has it: its state, the session over all paths to it, and the disks it announced.
+"""One exporter as a mount knows it: its state, the session over all paths to it, and the disks that it advertised.
 
-states.py has the states. `Paths` keeps the paths, and every one of them makes channels. `Joining` lets the first
-channel log in and binds the others to that session. `News` asks for disks and addresses as long as the session
-lives, and `DiskQuestions` about single disks. What they find out comes together here.
+states.py has the states. `Paths` keeps the paths, and each path makes channels. `Joining` lets the first channel log in
+and binds the others to that session. `News` asks for disks and addresses until the session ends, and `DiskQuestions`
+asks about single disks. All of them report to `RemoteExporter`.
 
-When the last channel is lost the session ends, and the first channel that connects logs in again. The disks stay
+When the last channel is lost, the session ends, and the first channel that connects logs in again. The disks stay
 known meanwhile, and calls wait (failfast.py says how long).
 """
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteExporter:
-    """Everything that a mount knows about one exporter, and does with it."""
+    """One exporter: what a mount knows about it, and the tasks that keep it connected."""
 
     def __init__(
         self,
@@ -54,24 +54,24 @@ class RemoteExporter:
     ) -> None:
         self.node = node
         self.state = ExporterState.CONNECTING
-        #: Why it is in this state; empty while it is connected.
+        #: Why the exporter is in this state. Empty while it is connected.
         self.why = "not tried yet"
-        #: When it entered the state; trio's clock.
+        #: When the exporter entered the state, by trio's clock.
         self.since_s = 0.0
-        #: Since when it has not been heard, or has not been reached since the start; None while it is connected.
+        #: The last sign of life before the exporter went away, or the start of the mount. None while it is connected.
         self.away_since_s: float | None = None
-        #: The disks it announced last; kept while it is away.
+        #: The disks that the exporter advertised last. They are kept while it is away.
         self.disks: tuple[DiskInfo, ...] = ()
-        #: None while no channel is logged in.
+        #: The session. None while no channel is logged in.
         self.session: InitiatorSession | None = None
         self.io_timeout_s = io_timeout_s
-        #: Calls that wait for it now.
+        #: The calls that wait for the exporter now.
         self.waiting: set[BlockedCall] = set()
-        #: Names of its disks that hang, and since when. Calls of these disks fail at once.
+        #: The names of the exporter's disks that hang, and since when. Calls of these disks fail at once.
         self.hung_disks: dict[str, float] = {}
-        #: Called when the session, or a channel of it, came or went.
+        #: Called when the session, or a channel of it, begins or ends.
         self.listeners: list[Callable[[], None]] = []
-        #: Attempts that failed, and channels that ended because nothing got through any more.
+        #: Counts attempts that failed, and channels that were lost.
         self.failures = 0
         self.ended = EndedChannels()
         self._on_change = on_change
@@ -91,16 +91,16 @@ class RemoteExporter:
 
     @property
     def keepers(self) -> list[PathKeeper]:
-        """One for every path there may be, connected or not."""
+        """Return a keeper for every possible path, connected or not."""
         return self._paths.keepers
 
     @property
     def retry_at(self) -> float | None:
-        """When the next attempt to connect is due, while it is down."""
+        """Return when the next attempt to connect is due. None while no path waits for one."""
         return self._paths.retry_at
 
     async def run(self) -> None:
-        """Keep it connected, until cancelled."""
+        """Keep the exporter connected, until cancelled."""
         self.since_s = self.away_since_s = trio.current_time()
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -116,9 +116,10 @@ class RemoteExporter:
     # --- what a reload of the config, or a change of this machine's interfaces, brings ---
 
     def configure(self, ways: Ways, channels: int, dead_after_s: float, io_timeout_s: float) -> None:
-        """Go by another config from now on. Requests in flight stay where they are.
+        """Use another config from now on. Requests in flight stay on their channels.
 
-        Paths to addresses that are gone end as those of an interface that went. A new key is used at the next login.
+        Paths to addresses that the config no longer has end like those of an interface that is removed. A new key is
+        used at the next login.
         """
         self.io_timeout_s = io_timeout_s
         self._paths.configure(
@@ -127,13 +128,13 @@ class RemoteExporter:
         self.interfaces_changed()
 
     def remove(self) -> None:
-        """Close its channels and forget its disks, as its node does not belong to the cluster any more."""
+        """Close the channels and forget the disks, because the node no longer belongs to the cluster."""
         self.disks = ()
         self._scope.cancel()
         self._enter(ExporterEvent.REMOVED, "the config does not have this node any more")
 
     def interfaces_changed(self) -> None:
-        """Plan the paths again, as this machine's interfaces changed, and try at once what failed before."""
+        """Plan the paths again after a change of this machine's interfaces, and try at once what failed before."""
         self._paths.replan()
         self.news.ask_addresses()
         self.try_at_once()
@@ -145,11 +146,11 @@ class RemoteExporter:
     # --- what its paths report -----------------------------------------------------------
 
     async def join(self, channel: Channel, path: Path) -> None:
-        """Log in on the channel, or bind it to the session there is. BindRefused, or an error of the setup."""
+        """Log in on the channel, or bind it to the present session. Raises BindRefused, or an error of the setup."""
         await self._joining.join(channel, path, more_to_come=self._paths.may_be_several)
 
     def failed(self, why: str) -> None:
-        """A path could not connect, or has lost its channel."""
+        """Count a path that could not connect, or has lost its channel, and plan the paths again."""
         self.failures += 1
         if self.session is None:
             self._down(ExporterEvent.FAILED, why)
@@ -160,25 +161,25 @@ class RemoteExporter:
         self.ended.add(channel)
 
     async def session_change(self) -> None:
-        """Return when the session, or a channel of it, came or went."""
+        """Return when the session, or a channel of it, begins or ends."""
         await self._session_changed.wait()
 
     # --- its disks -----------------------------------------------------------------------
 
     def take_disks(self, disks: tuple[DiskInfo, ...]) -> None:
-        """The list of its disks, as the exporter gives it now."""
+        """Take the list of disks that the exporter advertises now."""
         if disks != self.disks:
             self.disks = disks
             self._on_change()
 
     def learned(self, info: DiskInfo) -> None:
-        """Take what an open of a disk was told. Where the list has another disk or another size, the list is older."""
+        """Take what the exporter said at an open of a disk. If the list has another disk or size, the list is older."""
         self.take_disks(tuple(info if _is_older(disk, info) else disk for disk in self.disks))
 
     # --- state -------------------------------------------------------------------------
 
     def connected(self, session: InitiatorSession, disks: tuple[DiskInfo, ...]) -> None:
-        """A login succeeded; ``session`` has its first channel."""
+        """Use a new session, whose login succeeded and which has its first channel."""
         self.session = session
         self.away_since_s = None
         self.disks = disks
@@ -189,7 +190,7 @@ class RemoteExporter:
         )
 
     def lost(self, session: InitiatorSession, channel: Channel) -> None:
-        """A channel of the session ended, perhaps its last one."""
+        """Take the end of a channel of the session. If it was the last channel, the exporter is down."""
         if session is not self.session:
             return
         if session.why:
@@ -221,7 +222,7 @@ class RemoteExporter:
         self.channels_changed()
 
     def channels_changed(self) -> None:
-        """Tell everybody who waits for it that the session, or a channel of it, came or went."""
+        """Wake every task that waits for a change of the session or of its channels, and call the listeners."""
         changed, self._session_changed = self._session_changed, trio.Event()
         changed.set()
         for listener in self.listeners:
@@ -230,5 +231,5 @@ class RemoteExporter:
 
 
 def _is_older(disk: DiskInfo, info: DiskInfo) -> bool:
-    """Return whether ``disk`` is of the same name as ``info``, but another device or of another size."""
+    """Return whether ``disk`` has the name of ``info``, but is another device or has another size."""
     return disk.id == info.id and (disk.instance, disk.size_bytes) != (info.instance, info.size_bytes)

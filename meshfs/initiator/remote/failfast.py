@@ -1,7 +1,7 @@
 """When a call fails at once instead of waiting for an exporter, or for a disk that hangs. Pure.
 
 Every call ends within the mount's ``io_timeout_s`` (T). A program that repeats a failed call, as md does
-sector by sector, would still stand for T at every call. So the bound counts once for all of them:
+sector by sector, would still wait for T at every call. So the bound counts once for all of them:
 
     the exporter is                                     a call that waits for it ends
     connected                                           at the call's own deadline
@@ -14,11 +14,11 @@ sector by sector, would still stand for T at every call. So the bound counts onc
     answered nothing since S, and a write that began    the same: nothing is sent to the disk before that
     earlier timed out and is fenced                     write has ended
 
-iSCSI calls the first bound replacement_timeout, NVMe fast_io_fail_tmo. The second one stands where SCSI and
-NVMe reset a device when a command timed out, and take it offline when that does not help: a mount cannot reset
-a disk of another machine. Instead it reads one block by itself, and holds all other calls of the disk until the
-disk has answered anything. A disk that is merely slow answers something within T, so it is never taken for
-hung: only its late calls fail, one by one.
+iSCSI calls the first bound replacement_timeout, NVMe fast_io_fail_tmo. The second bound replaces what SCSI and
+NVMe do when a command timed out: they reset the device, and take it offline if that does not help. A mount
+cannot reset a disk of another machine. Instead it reads one block by itself, and holds all other calls of the
+disk until the disk has answered anything. A disk that is only slow answers something within T, so it never
+counts as hung: only its late calls fail, one by one.
 """
 
 from dataclasses import dataclass
@@ -34,20 +34,20 @@ class BlockedCall:
     disk: str
     op: str
     since_s: float
-    #: When the call ends, as things are now.
+    #: When the call ends, unless the exporter or the disk changes its state before.
     ends_s: float
 
 
 def ends_at(deadline: float, io_timeout_s: float, away_since_s: float | None) -> float:
-    """When a call that waits for its exporter ends; ``away_since_s`` is None while the exporter is connected."""
+    """Return when a call that waits for its exporter ends. ``away_since_s`` is None while the exporter is connected."""
     return deadline if away_since_s is None else min(deadline, away_since_s + io_timeout_s)
 
 
 def silence_max_s(io_timeout_s: float) -> float:
-    """Return how long an exporter that owes an answer may be silent before its channel is given up.
+    """Return how long an exporter may be silent while a request is outstanding, before its channel is given up.
 
-    Not longer than the bound, so that an exporter that is silent for the bound counts as away. Not shorter than a
-    probe takes: one tick to be sent and another one to be answered.
+    It is not longer than the bound, so that an exporter that is silent for the bound counts as away. It is not shorter
+    than a probe takes: one tick to be sent and another one to be answered.
     """
     probe_s = limits.CHANNEL_PROBE_AFTER_S + 2 * limits.CHANNEL_TICK_S
     return max(probe_s, min(limits.CHANNEL_SILENCE_MAX_S, io_timeout_s))
@@ -59,22 +59,22 @@ class Answers:
     __slots__ = ("last_s", "suspected_at_s", "suspected_since_s")
 
     def __init__(self, now: float) -> None:
-        #: When the disk answered a call last, be it with an error.
+        #: When the disk last answered a call. An error is an answer as well.
         self.last_s = now
-        #: When a call timed out, after which the disk has answered nothing yet. None: the disk is well.
+        #: When a call timed out since which the disk has answered nothing. None if the disk is well.
         self.suspected_at_s: float | None = None
-        #: Since when it has been silent, as far as that call tells.
+        #: Since when the disk has been silent, as far as that call shows.
         self.suspected_since_s = now
 
     @property
     def held(self) -> bool:
-        """Return whether calls wait until it is known whether the disk hangs."""
+        """Return whether calls are held, because the disk may hang."""
         return self.suspected_at_s is not None
 
     def timed_out(self, start_s: float, connected_since_s: float, now: float, *, fenced: bool) -> bool:
-        """A call that began at ``start_s`` timed out while the exporter is connected. True: calls are held from now on.
+        """Judge by a call that timed out while the exporter is connected. Return whether this starts to hold calls.
 
-        ``fenced``: nothing can be sent until a write that was given up has ended.
+        The call began at ``start_s``. ``fenced`` says that nothing can be sent until a write that was given up ends.
         """
         if self.suspected_at_s is not None or (self.last_s > start_s and not fenced):
             return False
@@ -83,17 +83,17 @@ class Answers:
         return True
 
     def ends_at(self, deadline: float, io_timeout_s: float) -> float:
-        """When a call that is held ends."""
+        """Return when a call that is held ends."""
         if self.suspected_at_s is None:
             return deadline
         silent_for_bound_s = self.suspected_since_s + io_timeout_s
         return min(deadline, max(silent_for_bound_s, self.suspected_at_s + limits.PROBE_PATIENCE_S))
 
     def hung(self, now: float, io_timeout_s: float) -> bool:
-        """Return whether its calls fail at once."""
+        """Return whether calls of the disk fail at once."""
         return now >= self.ends_at(inf, io_timeout_s)
 
     def well(self, now: float) -> None:
-        """The disk has answered, or its session is gone and the next one begins afresh."""
+        """Hold calls no longer, because the disk has answered or its session has ended."""
         self.suspected_at_s = None
         self.last_s = now

@@ -1,11 +1,11 @@
-"""How a connected channel gets into the session with an exporter: the first one logs in, the others are bound to it.
+"""How a connected channel joins the session with an exporter: the first one logs in, the others are bound to it.
 
-One channel logs in at a time. Binds wait for nobody, since each of them may be on a path where nothing gets through,
-and for the same reason a login that hears nothing gives way as soon as another channel waits to log in.
+One channel logs in at a time. A path may lose everything that is sent on it. So binds do not wait for each other, and a
+login without any answer ends as soon as another channel waits to log in.
 
 A login names the session before it (MS-SMB2 3.3.5.5.3), and the exporter answers the next open of a disk only when
-that session's I/O at the disk has ended. So whatever was unanswered when the last channel was lost may go again
-without an old write landing over a newer one.
+that session's I/O at the disk has ended. So everything that was unanswered when the last channel was lost may be sent
+again, and no old write lands over a newer one.
 """
 
 import logging
@@ -41,17 +41,17 @@ class ExporterToJoin(Protocol):
         """Run a task that ends with the exporter."""
 
     def connected(self, session: InitiatorSession, disks: tuple[DiskInfo, ...]) -> None:
-        """A login succeeded; ``session`` has its first channel."""
+        """Use a new session, whose login succeeded and which has its first channel."""
 
     def lost(self, session: InitiatorSession, channel: Channel) -> None:
-        """A channel of a session has ended, perhaps its last one."""
+        """Take the end of a channel of a session, perhaps the last one."""
 
     def channels_changed(self) -> None:
-        """One more channel takes requests."""
+        """Wake the tasks that wait for a change, because one more channel takes requests."""
 
 
 class Joining:
-    """Logs channels in to one exporter, or binds them to the session there is."""
+    """Logs channels in to one exporter, or binds them to the present session."""
 
     def __init__(self, owner: ExporterToJoin, policy: Policy, guid: bytes, new_login: Callable[[], Login]) -> None:
         self._owner = owner
@@ -62,7 +62,7 @@ class Joining:
         self._turn = trio.Lock()
 
     async def join(self, channel: Channel, path: Path, *, more_to_come: bool) -> None:
-        """Log in on the channel, or bind it to the session there is; ``more_to_come``: others may be bound to a login.
+        """Log in on the channel, or bind it to the present session. ``more_to_come`` if a login may get more channels.
 
         Raises BindRefused, TooSlowError, and the errors of `log_in` and `bind`.
         """
@@ -85,7 +85,7 @@ class Joining:
 
     @contextmanager
     def _yielding(self, channel: Channel) -> Iterator[None]:
-        """Fail the login's channel when nothing is heard on it and others wait to try their paths."""
+        """Fail the login's channel if nothing arrives on it and others wait to try their paths."""
         start_s, scope = trio.current_time(), trio.CancelScope()
 
         async def watch() -> None:
@@ -94,7 +94,7 @@ class Joining:
                     await trio.sleep(limits.CHANNEL_TICK_S)
                     silent_s = trio.current_time() - max(start_s, channel.heard_s)
                     if silent_s >= limits.LOGIN_BESIDE_OTHERS_S and self._turn.statistics().tasks_waiting:
-                        channel.fail(f"nothing heard for {silent_s:.1f} s of the login, and others wait")
+                        channel.fail(f"no answer for {silent_s:.1f} s of the login, and other paths wait to log in")
 
         self._owner.spawn(watch)
         try:
@@ -125,7 +125,7 @@ class Joining:
             session.no_more = str(error)
             raise
         except SessionInDoubt:
-            # Perhaps the exporter was restarted and our other channels are silent: they are not waited for long then.
+            # If the exporter was restarted, the session's channels are silent, and are given up earlier by this.
             for other in session.channels:
                 other.liveness.exporter_heard(trio.current_time())
             raise
@@ -137,7 +137,7 @@ class Joining:
 
 
 def _add(session: InitiatorSession, channel: Channel, path: Path) -> None:
-    """Let the channel take requests. Raises ChannelLost when it has ended meanwhile."""
+    """Let the channel take requests. Raises ChannelLost if it has ended meanwhile."""
     if channel.why:
         raise ChannelLost(channel.why)
     speed = path.speed_bits_s or limits.LINK_SPEED_ASSUMED_BITS_S

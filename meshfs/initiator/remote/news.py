@@ -1,7 +1,7 @@
-"""What is asked of an exporter again and again while a session lives: its disks and its addresses.
+"""What an exporter is asked again and again until the session ends: its disks and its addresses.
 
 A CHANGE_NOTIFY on the share's root is answered when something about the disks changed, and then their list is
-fetched. The list is fetched every DISKS_REFRESH_S all the same, since an exporter need not support CHANGE_NOTIFY.
+fetched. The list is also fetched every DISKS_REFRESH_S, because an exporter need not support CHANGE_NOTIFY.
 """
 
 import logging
@@ -29,18 +29,18 @@ class ExporterWithDisks(Protocol):
     io_timeout_s: float
 
     def take_disks(self, disks: tuple[DiskInfo, ...]) -> None:
-        """The exporter's list of its disks, as it is now."""
+        """Take the list of disks that the exporter advertises now."""
 
 
 class Addresses(Protocol):
-    """What has a use for the exporter's addresses."""
+    """Uses the exporter's addresses."""
 
     @property
     def learns_addresses(self) -> bool:
-        """Return whether to ask for them at all."""
+        """Return whether the exporter is asked for its addresses."""
 
     def take_remotes(self, advertised: tuple[Remote, ...]) -> None:
-        """The addresses that the exporter advertises now."""
+        """Take the addresses that the exporter advertises now."""
 
 
 class News:
@@ -61,7 +61,7 @@ class News:
         self._ask_addresses.set()
 
     async def follow(self, session: InitiatorSession) -> None:
-        """Ask in the session until it ends, beginning with the disks: they may have changed since the login."""
+        """Ask in the session until it ends. Begin with the disks, which may have changed since the login."""
         self._disks_changed = trio.Event()
         self._disks_changed.set()
         with session.scope:
@@ -72,33 +72,33 @@ class News:
     async def _while_alive(
         self, task: Callable[[InitiatorSession], Awaitable[None]], session: InitiatorSession
     ) -> None:
-        """What the exporter answers ends the session at most, not the mount."""
+        """Run a task. An answer of the exporter that is wrong ends the session, and not the mount."""
         try:
             await task(session)
         except ChannelLost:
-            # The session ended, and the task of its last channel tells why.
+            # The session has ended, and its last channel has logged why.
             return
         except StatusError as error:
-            session.fail(f"the exporter does not tell its disks: {error}")
+            session.fail(f"the exporter does not list its disks: {error}")
         except RemoteProtocolError as error:
             session.fail(f"the exporter broke the protocol: {error}")
 
     async def _watch_changes(self, session: InitiatorSession) -> None:
         async def wait(channel: Channel) -> None:
-            # Either something changed, or the last request was lost with its channel, perhaps with its answer.
+            # Something has changed, or the last request was lost with its channel, and perhaps an answer as well.
             self._disks_changed.set()
             await wait_for_change(channel, session.root)
 
         try:
             while True:
                 await session.ask(wait)
-                # Changes that happen meanwhile are kept for the next request. To take a long list over takes as long as
-                # it is, during which no I/O of the mount goes on, so the pause is longer for such an exporter.
+                # The exporter keeps changes that happen meanwhile for the next request. To take over a long list stops
+                # all I/O of the mount for a while, so the pause grows with the list.
                 disks = len(self._owner.disks)
                 await trio.sleep(max(limits.CHANGES_PAUSE_S, disks * limits.CHANGES_PAUSE_PER_DISK_S))
         except StatusError as error:
             logger.info(
-                "exporter %s does not tell of changed disks (%s); asked every %g s",
+                "exporter %s does not report changed disks (%s); its list is fetched every %g s",
                 self._owner.node,
                 error,
                 limits.DISKS_REFRESH_S,
@@ -115,23 +115,23 @@ class News:
                     lambda channel: query_disks(channel, session.root, trio.current_time() + owner.io_timeout_s)
                 )
             except TimeoutError:
-                # A single reply may be lost on the way, while others come.
+                # A single reply may be lost on the way, while others arrive.
                 self._disks_changed.set()
                 continue
             owner.take_disks(disks)
 
     async def _follow_addresses(self, session: InitiatorSession) -> None:
-        """The configured addresses stay, as they may be all that this node reaches."""
+        """Ask for the exporter's addresses again and again. The configured ones stay, whatever the answer is."""
         refusal = ""
         while self._addresses.learns_addresses:
             self._ask_addresses = trio.Event()
             try:
                 remotes = await session.ask(lambda channel: query_interfaces(channel, session.trees[IoClass.APP]))
             except (StatusError, RemoteProtocolError) as error:
-                # Perhaps the exporter has none now, so it is asked again.
+                # The exporter may have no addresses at the moment, so it is asked again.
                 if str(error) != refusal:
                     refusal = str(error)
-                    logger.info("exporter %s does not tell its interfaces: %s", self._owner.node, error)
+                    logger.info("exporter %s does not list its interfaces: %s", self._owner.node, error)
             else:
                 self._addresses.take_remotes(remotes)
             with trio.move_on_after(limits.INTERFACES_REFRESH_S):

@@ -1,9 +1,9 @@
-"""The task that keeps one path to an exporter: it connects, joins the session, and starts again when that is lost.
+"""The task that keeps one path to an exporter: it connects, joins the session, and starts again after a loss.
 
-states.py has the states, and what leads from one to the other. A path that was connected for PATH_STEADY_AFTER_S is
-tried again at once when its channel is lost. One that cannot connect, or whose channels are lost soon, waits longer
-each time: the delays double up to `limits.RECONNECT_DELAY_MAX_S`. When an interface changes it is tried at once
-(`poke`), and its delays begin from the shortest.
+states.py has the states, and the events that lead from one to the next. If a path was connected for
+PATH_STEADY_AFTER_S, it is tried again as soon as its channel is lost. A path that cannot connect, or whose channels are
+lost soon, waits longer each time: the delays double up to `limits.RECONNECT_DELAY_MAX_S`. When an interface changes,
+the path is tried at once (`poke`), and its delays start from the shortest again.
 """
 
 import logging
@@ -38,29 +38,29 @@ class ExporterOfPath(Protocol):
     session: InitiatorSession | None
 
     async def join(self, channel: Channel, path: Path) -> None:
-        """Log in on it, or bind it to the session there is. BindRefused, or an error of the setup."""
+        """Log in on the channel, or bind it to the present session. Raises BindRefused, or an error of the setup."""
 
     def failed(self, why: str) -> None:
-        """An attempt to connect or to log in failed, or a channel was lost."""
+        """Count an attempt to connect or to log in that failed, or a channel that was lost."""
 
     def closed(self, channel: Channel) -> None:
-        """The channel has ended, so its counts are final."""
+        """Add the counts of a channel, which has ended."""
 
     async def session_change(self) -> None:
-        """Return when the session, or a channel of it, came or went."""
+        """Return when the session, or a channel of it, begins or ends."""
 
 
 class Planner(Protocol):
-    """What chooses the paths, and knows how to connect."""
+    """Chooses the paths, and connects their ends."""
 
     async def dial(self, path: Path) -> Transport:
         """Connect to the path's far end. Raises OSError."""
 
     def replan(self) -> None:
-        """Plan again, as this path has come back or has ended."""
+        """Plan again, because this path works again or has ended."""
 
     def replan_after(self, delay_s: float) -> None:
-        """Plan again later: if this path does not work until then, others step in."""
+        """Plan again later. If this path does not work by then, other paths are used."""
 
 
 class PathKeeper:
@@ -79,13 +79,13 @@ class PathKeeper:
         self.state = PathState.IDLE
         self.why = choice.why_not
         self.channel: Channel | None = None
-        #: Attempts that failed, and channels lost.
+        #: Counts attempts that failed, and channels that were lost.
         self.failures = 0
-        #: Channels that were bound, and lost.
+        #: Counts channels that belonged to the session, and were lost.
         self.losses = 0
         self.ended = EndedChannels()
         self.retry_at: float | None = None
-        #: Since when it has been tried without success; None while it works, and while it is not tried.
+        #: Since when the path has been tried without success. None while it works, and while it is not tried.
         self.broken_since: float | None = None
         self.running = False
         self.scope = trio.CancelScope()
@@ -103,17 +103,17 @@ class PathKeeper:
         return self.choice.path
 
     def works(self, now: float) -> bool:
-        """Return whether the plan may count on this path. A short interruption does not bring others into use."""
+        """Return whether the plan may rely on this path. After a short interruption it still does."""
         return self.broken_since is None or now - self.broken_since < limits.PATH_BROKEN_AFTER_S
 
     def configure(self, dead_after_s: float, silence_max_s: float) -> None:
-        """Give a silent exporter another time, on this channel and the next ones."""
+        """Use other bounds for silence, on the present channel and on later ones."""
         self._dead_after_s, self._silence_max_s = dead_after_s, silence_max_s
         if self.channel is not None:
             self.channel.configure(dead_after_s, silence_max_s)
 
     def poke(self) -> None:
-        """Try again now, as something has changed."""
+        """Try again now, because something has changed."""
         self._poked.set()
 
     def start(self, spawn: Callable[[Callable[..., Any]], None]) -> None:
@@ -131,13 +131,13 @@ class PathKeeper:
             self.running = False
             self.retry_at, self.broken_since = None, None
             self._enter(PathEvent.ENDED, self.choice.why_not)
-        # The path was ended, and the plan may have chosen it again meanwhile.
+        # The plan may have chosen the path again since it was ended.
         self._planner.replan()
 
     async def retire(self, channel: Channel, session: InitiatorSession) -> None:
-        """Close a channel that takes no more requests: when those in flight have ended, or after CLOSE_TIMEOUT_S.
+        """Close a channel that takes no more requests, when those in flight have ended, or after CLOSE_TIMEOUT_S.
 
-        When the session has lost all other channels meanwhile, it goes on with this one.
+        If the session loses all other channels meanwhile, it keeps this one.
         """
         with trio.move_on_after(limits.CLOSE_TIMEOUT_S):
             while channel.outstanding and not channel.why and channel not in session.spread.channels:  # noqa: ASYNC110  # the hot path tells nobody
@@ -157,12 +157,12 @@ class PathKeeper:
                 self._failed(f"cannot connect: {error.strerror or error}")
             else:
                 lived_s = await self._serve(transport)
-            # A path that worked for long is tried again at once. One that connects and is lost soon after has to wait
-            # longer each time, as one that cannot connect does.
+            # A path that worked for long is tried again at once. A path that connects and is lost soon has to wait
+            # longer each time, like a path that cannot connect.
             established = lived_s >= limits.PATH_STEADY_AFTER_S
             failed = 0 if established else failed + 1
             delay_s = min(limits.RECONNECT_DELAY_MIN_S * 2 ** min(failed, 16), limits.RECONNECT_DELAY_MAX_S)
-            # All nodes of a cluster lose an exporter at the same time, and must not come back to it at the same time.
+            # All nodes of a cluster lose an exporter at the same time, and must not reconnect at the same time.
             delay_s *= 0.0 if established else random.uniform(0.5, 1.0)
             self.retry_at = trio.current_time() + delay_s
             self._poked = trio.Event()
@@ -172,9 +172,9 @@ class PathKeeper:
                 failed = 0
 
     async def _wait_for_room(self) -> None:
-        """While the exporter takes no further channel of this session, wait for the next session, or for BIND_AGAIN_S.
+        """If the exporter takes no further channel of this session, wait for the next session, or for BIND_AGAIN_S.
 
-        Where the session's key proves the refusal, all paths wait. Else only the path that got it does.
+        If the session's key proves the refusal, all paths wait. Otherwise, only the path that received it waits.
         """
         session, refusal = self._owner.session, self._refusal
         self._refusal = ""
@@ -213,14 +213,14 @@ class PathKeeper:
         return max(0.0, trio.current_time() - since_s)
 
     async def _join(self, channel: Channel) -> str:
-        """Make it a channel of the session. Returns why the exporter takes none, or "".
+        """Make the connection a channel of the session. Returns why the exporter takes none, or "".
 
-        An attempt that fails in another way leaves its reason in ``channel.why``.
+        If the attempt fails for another reason, that is in ``channel.why``.
         """
         try:
             await self._owner.join(channel, self.path)
         except BindRefused as error:
-            # The exporter is there and answers, so the path works.
+            # The exporter answers, so the path works.
             self.broken_since = None
             self._refusal = str(error)
             return self._refusal
@@ -229,7 +229,7 @@ class PathKeeper:
         except _SETUP_ERRORS as error:
             channel.fail(str(error))
         except Exception as error:
-            # A fault of ours with one exporter must not take the others' disks away.
+            # A bug that one exporter triggers must not take away the disks of the others.
             logger.exception("exporter %s: given up after an internal error", self._owner.node)
             channel.fail(f"internal error: {error!r}")
         return ""
@@ -249,6 +249,6 @@ class PathKeeper:
         self.state, self.why = next_state(PATH, self.state, event), why
 
     def _broken(self) -> None:
-        """Note that the path does not work from now on. Others step in if that lasts, also while an attempt hangs."""
+        """Note that the path does not work. If that lasts, other paths are used, even while an attempt hangs."""
         self.broken_since = trio.current_time()
         self._planner.replan_after(limits.PATH_BROKEN_AFTER_S)

@@ -1,8 +1,8 @@
-"""The paths to one exporter, each with the task that keeps it, as the plan wants them.
+"""The paths to one exporter, each with the task that keeps it.
 
-The plan is made again when an interface of this machine changes, when a path fails or comes back, and when the
-exporter advertises other addresses. `plan` chooses, `decide` (replan.py) compares that with what is kept, and
-`Paths` carries the decisions out.
+The plan is made again when an interface of this machine changes, when a path fails or works again, and when the
+exporter advertises other addresses. `plan` chooses the paths, `decide` (replan.py) compares the choices with the paths
+that are kept, and `Paths` carries the decisions out.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Paths:
         dead_after_s: float,
         silence_max_s: float,
     ) -> None:
-        #: A keeper for every path there may be, and for paths that are about to end.
+        #: A keeper for every possible path, and for paths that are about to end.
         self.keepers: list[PathKeeper] = []
         self._owner = owner
         self._ways = ways
@@ -53,13 +53,13 @@ class Paths:
         self._dead_after_s = dead_after_s
         self._silence_max_s = silence_max_s
         self._remotes = tuple(ways.remotes)
-        #: What the exporter advertised last, beyond what the config says.
+        #: The addresses that the exporter advertised last, in addition to those of the config.
         self._advertised: tuple[Remote, ...] = ()
         self._started = False
 
     @property
     def retry_at(self) -> float | None:
-        """When the next attempt is due; None while no path waits for one."""
+        """Return when the next attempt is due. None while no path waits for one."""
         return min((keeper.retry_at for keeper in self.keepers if keeper.retry_at is not None), default=None)
 
     @property
@@ -87,7 +87,7 @@ class Paths:
             keeper.poke()
 
     def configure(self, ways: Ways, *, channels: int, dead_after_s: float, silence_max_s: float) -> None:
-        """Go by another config; the caller plans again."""
+        """Use another config. The caller has to plan again."""
         self._ways, self._channels = ways, channels
         self._dead_after_s, self._silence_max_s = dead_after_s, silence_max_s
         for keeper in self.keepers:
@@ -95,7 +95,10 @@ class Paths:
         self.take_remotes(self._advertised)
 
     def take_remotes(self, advertised: tuple[Remote, ...]) -> None:
-        """For a configured address that is missing from this answer, keep what the exporter advertised last."""
+        """Use the addresses of the config and those that the exporter advertises.
+
+        If a configured address is missing from this answer, keep what the exporter advertised of it before.
+        """
         self._advertised = advertised
         found = {remote.address: remote for remote in self._ways.remotes}
         found |= {remote.address: remote for remote in self._remotes if remote.address in found}
@@ -105,7 +108,7 @@ class Paths:
             self.replan()
 
     def replan(self) -> None:
-        """Have the paths there should be, and end the others."""
+        """Plan the paths, start those to be used, and end the others."""
         if not self._started:
             return
         known = {keeper.path.key: keeper for keeper in self.keepers}
@@ -116,7 +119,7 @@ class Paths:
             return keeper is None or keeper.works(now)
 
         locals_ = self._ways.locals()
-        # The node's own exporter is reached by one socket, which more channels would only share.
+        # The node's own exporter is reached by one Unix socket, where further channels gain nothing.
         channels = self._channels if self._ways.asks else 1
         choices = plan(locals_, self._remotes, channels=channels, works=works)
         kept = (keeper.path for keeper in known.values())
@@ -139,11 +142,11 @@ class Paths:
             elif not keeper.running:
                 keeper.start(self._owner.spawn)
             if not decision.planned and keeper.running:
-                # It ends by itself, or carries the session alone.
+                # The path is about to end, or its channel is the session's only one.
                 self.keepers.append(keeper)
 
     def replan_after(self, delay_s: float) -> None:
-        """Plan again when so many seconds have passed."""
+        """Plan again after a delay."""
 
         async def later() -> None:
             await trio.sleep(delay_s)

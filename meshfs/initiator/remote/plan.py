@@ -1,21 +1,20 @@
 """Which channels there should be to one exporter: a plan of paths. Pure.
 
-A path is a pair of a local and a remote interface; each carries the configured number of
-channels. What the plan does, after Windows (MS-SMB2 3.2.5.14.11 leaves it to the client):
+A path is a pair of a local and a remote interface. Each path carries the configured number of
+channels. The plan follows Windows (MS-SMB2 3.2.5.14.11 leaves it to the client):
 
-    pairs      a remote address is paired with the local interfaces that have it on their link.
-               In one network the interfaces of both ends are paired off, the fastest with the
-               fastest, so that each is used and none twice before all are once. A remote
-               address on no link of ours is left to the kernel's routes: one path.
-    selected   where paths with RDMA at both ends work, those; else the paths whose speed (of
-               the slower end) is at least half of the fastest that works. The others idle
-               until those are gone. A path that fails is tried on as long as it would be
-               selected if it worked, and holds nobody off meanwhile.
-    at most    limits.CHANNELS_PER_SESSION_MAX, the first channel of every path before the second
-               of any.
+    pairs      A remote address is paired with the local interfaces in the same network. In one
+               network, the interfaces of both ends are paired in the order of their speed, the
+               fastest with the fastest. Each is used once before any is used twice. For a remote
+               address in no network of ours, there is one path, which the kernel routes.
+    selected   If paths with RDMA at both ends work, those are used. Otherwise, the paths are used
+               whose speed (that of the slower end) is at least half of the fastest one that works.
+               The others stay idle until those fail. A path that fails is tried again as long as
+               it would be selected if it worked, and keeps no other path out of use meanwhile.
+    at most    There are at most limits.CHANNELS_PER_SESSION_MAX channels. The first channel of
+               every path comes before the second channel of any.
 
-What a speed says is the drivers' word. How fast a path is in truth is measured, and balance.py
-goes by that.
+The speeds come from the drivers. The actual speed of a path is measured, and balance.py uses that.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,23 +26,23 @@ from meshfs import limits
 from meshfs.initiator.session.address import Remote
 from meshfs.linux.interfaces import Interface
 
-#: Slower ones add less than they cost in uneven answers, and a rival class of them is meant as reserve.
+#: Slower paths cost more by uneven delays than they add. Usually they are meant as a reserve.
 _SPEED_SHARE_MIN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One channel that may be, the one with this ``number`` over the pair; without ``local`` the kernel routes it."""
+    """A possible channel: the one with this ``number`` over the pair. Without ``local``, the kernel routes it."""
 
     remote: Remote
     local: Interface | None = None
     number: int = 0
-    #: Other interfaces of ours are in the same network: only this one may be used.
+    #: Set if other interfaces of ours are in the same network. The path must then be bound to this interface.
     ambiguous: bool = False
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """Return what identifies the path in another plan, whatever else is known of its ends by then."""
+        """Return what identifies the path in another plan, even if more is known of its ends by then."""
         local = self.local
         return (
             (local.name, str(local.address.ip), self.remote.address, self.number)
@@ -53,7 +52,7 @@ class Path:
 
     @property
     def speed_bits_s(self) -> int:
-        """The speed of the slower end, as far as speeds are known; 0 where neither is."""
+        """Return the speed of the slower end, as far as speeds are known. 0 if neither is known."""
         speeds = [end.speed_bits_s for end in (self.local, self.remote) if end is not None and end.speed_bits_s]
         return min(speeds, default=0)
 
@@ -64,7 +63,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A path, and why it is not used; empty when it is."""
+    """A path, and why it is not used. ``why_not`` is empty if the path is used."""
 
     path: Path
     why_not: str = ""
@@ -78,10 +77,10 @@ def plan(
     works: Callable[[Path], bool],
     rdma: bool = False,
 ) -> tuple[Choice, ...]:
-    """Every path there may be, with those to use chosen; fast ones first.
+    """Return every possible path, fast ones first, with the reason for each path that is not to be used.
 
-    ``channels``: of each path. ``works``: whether a path is connected, or was not found to be broken.
-    ``rdma``: whether a transport for it is there.
+    Each pair of interfaces gets ``channels`` paths. ``works`` says whether a path is connected, or was not found to be
+    broken. ``rdma`` says whether there is a transport for RDMA.
     """
     pairs = sorted(_pairs(locals_, remotes), key=lambda path: -path.speed_bits_s)
     paths = [Path(path.remote, path.local, number, path.ambiguous) for number in range(channels) for path in pairs]
@@ -118,12 +117,12 @@ def _speed(path: Path) -> int:
 
 
 def speed_text(bits_s: int) -> str:
-    """As people write it: 25 Gbit/s, 100 Mbit/s."""
+    """Return a speed as people write it: 25 Gbit/s, 100 Mbit/s."""
     return f"{bits_s / 1e9:g} Gbit/s" if bits_s >= 1e9 else f"{bits_s / 1e6:g} Mbit/s"
 
 
 def _pairs(locals_: Sequence[Interface], remotes: Sequence[Remote]) -> Iterable[Path]:
-    """Both ends paired off, network by network."""
+    """Pair the interfaces of both ends, network by network."""
     networks: dict[object, list[Remote]] = {}
     for remote in remotes:
         networks.setdefault(_network_of(remote, locals_), []).append(remote)
@@ -132,7 +131,7 @@ def _pairs(locals_: Sequence[Interface], remotes: Sequence[Remote]) -> Iterable[
         if not here:
             yield from (Path(remote) for remote in there)
             continue
-        # An interface may have several addresses in one network; it is one interface all the same.
+        # An interface with several addresses in one network is one interface.
         here = list({local.name: local for local in sorted(here, key=_by_speed, reverse=True)}.values())
         there = sorted(there, key=_by_speed, reverse=True)
         for index in range(max(len(here), len(there))):
@@ -140,16 +139,16 @@ def _pairs(locals_: Sequence[Interface], remotes: Sequence[Remote]) -> Iterable[
 
 
 def _network_of(remote: Remote, locals_: Sequence[Interface]) -> object:
-    """The network of ours that the address is in, the narrowest; None for none."""
+    """Return the narrowest network of ours that has the address. None if there is none."""
     try:
         address = ip_address(remote.address)
     except ValueError:
-        # No address of a network: a Unix socket.
+        # A Unix socket has no network.
         return None
     networks = {local.address.network for local in locals_ if address in local.address.network}
     return max(networks, key=lambda network: network.prefixlen, default=None)
 
 
 def _by_speed(end: Interface | Remote) -> int:
-    """The key for pairing. It ignores what is up: a link that goes down must not change how the others are paired."""
+    """Return the key for pairing, which ignores what is up: a lost link must not change the other pairs."""
     return end.speed_bits_s

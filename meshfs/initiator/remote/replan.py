@@ -1,19 +1,19 @@
 """What has to happen to the paths that are kept, so that they become those that the plan asks for. Pure.
 
-`plan` (plan.py) says which paths there may be, and which of them are to be used. Here that answer meets the paths
-that are kept already. Nothing is ended by the way: first every path gets its decision, then `Paths` carries them out.
+`plan` (plan.py) says which paths are possible, and which of them are to be used. Here the plan is compared with the
+paths that are kept. First every path gets its decision, and then `Paths` carries the decisions out.
 
     the plan has the path       and uses it                          USE
-                                and does not use it                  REST, or CUT where our interface is down
-    the plan does not have it   its addresses are still at the ends  REST
-                                one of its addresses is gone         CUT
+                                and does not use it                  REST, or CUT if our interface is down
+    the plan does not have it   both ends still have its addresses   REST
+                                an end no longer has its address     CUT
 
 A path that is to end may carry a channel, and that channel may be the only one of the session:
 
     channel    others take requests    deed         what is done
-    none       any                     REST, CUT    the attempt is given up, where one is under way
+    none       any                     REST, CUT    an attempt that is under way is given up
     there      no                      REST, CUT    nothing: a link that is down may come up again before it times out
-    there      yes                     CUT          the channel fails, as nothing gets through it any more
+    there      yes                     CUT          the channel fails at once, because it loses everything
     there      yes                     REST         it takes no more requests, and closes when it has none in flight
 """
 
@@ -29,32 +29,32 @@ from meshfs.linux.interfaces import Interface
 class Deed(enum.Enum):
     """What is to become of a path."""
 
-    #: It is tried until it is connected, and again when it is lost.
+    #: The path is tried until it is connected, and again after a loss.
     USE = enum.auto()
-    #: It is not to be used, although messages may still get through.
+    #: The path is not to be used, although messages may still arrive over it.
     REST = enum.auto()
-    #: It is not to be used, and nothing gets through any more.
+    #: The path is not to be used, and messages no longer arrive over it.
     CUT = enum.auto()
 
 
 class Ending(enum.Enum):
     """How a path that is not to be used ends."""
 
-    #: No task works on it, so only its reason is to be noted.
+    #: The path has no task, so only the reason is noted.
     NOTE = enum.auto()
-    #: Its task has no channel of the session, and is cancelled.
+    #: The path's task has no channel of the session, and is cancelled.
     CANCEL = enum.auto()
-    #: Its channel carries the session alone, and goes on.
+    #: The path's channel is the only one of the session that takes requests, or is being retired. It continues.
     LEAVE = enum.auto()
-    #: Its channel fails at once.
+    #: The path's channel fails at once.
     FAIL = enum.auto()
-    #: Its channel takes no more requests, and is closed when it has none in flight.
+    #: The path's channel takes no more requests, and is closed when it has none in flight.
     RETIRE = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of one path; ``planned`` is False for a path that the plan does not have any more."""
+    """What becomes of one path. ``planned`` is False for a path that the plan no longer has."""
 
     choice: Choice
     deed: Deed
@@ -64,7 +64,7 @@ class Decision:
 def decide(
     choices: Iterable[Choice], kept: Iterable[Path], locals_: Sequence[Interface], remotes: Sequence[Remote]
 ) -> tuple[Decision, ...]:
-    """A decision for every choice of the plan, in its order, and then for every kept path that it does not have."""
+    """Return a decision for every choice of the plan, in its order, and then for every kept path that it lacks."""
     left = {path.key: path for path in kept}
     decisions = []
     for choice in choices:
@@ -91,8 +91,9 @@ def _unplanned(left: Iterable[Path], locals_: Sequence[Interface], remotes: Sequ
 def ending(deed: Deed, *, running: bool, bound: bool, others: bool, takes_requests: bool) -> Ending:
     """Return how a path ends that is not to be used.
 
-    ``bound``: it has a channel of a living session. ``others``: other channels of that session take requests.
-    ``takes_requests``: its own channel does; it does not while it is being retired.
+    ``running`` says that the path has a task. ``bound`` says that it has a channel of the present session. ``others``
+    says that other channels of the session take requests. ``takes_requests`` says that its own channel takes requests,
+    which it does not while it is being retired.
     """
     if not bound:
         return Ending.CANCEL if running else Ending.NOTE

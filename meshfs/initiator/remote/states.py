@@ -1,9 +1,9 @@
-"""The states of an exporter, and of one path to it, as tables: what happens in which state, and where it leads.
+"""The states of an exporter, and of one path to it, as tables: which event is allowed in a state, and what follows.
 
 Theory. An exporter is CONNECTED exactly while there is a session, which is one login and at least one channel. A
-path is CONNECTED while its own channel belongs to that session. So the two machines run beside each other: of
-several paths the first one logs in and takes the exporter along, the others are bound, and the exporter leaves
-CONNECTED when its last channel has ended, however many paths are still being tried.
+path is CONNECTED while its own channel belongs to that session. So there are two machines. The first of several paths
+logs in, and makes both itself and the exporter CONNECTED. The other paths are bound. The exporter leaves CONNECTED
+when its last channel has ended, even if other paths are still being tried.
 
                    LOGGED_IN                LOST, REMOVED
     exporter:  CONNECTING ------> CONNECTED ------> DOWN (FAILED: again and again)
@@ -19,8 +19,8 @@ CONNECTED when its last channel has ended, however many paths are still being tr
              |                  +---------|
              +---- WAITS, ENDED (from every state: ENDED)
 
-An event that the table does not have for a state is a fault of this program, and raises LocalProtocolError. The
-value of a state is the word for it in the status documents, which `meshctl` and the metrics read.
+If a table has no entry for an event in the present state, this program has a bug, and LocalProtocolError is raised.
+The value of a state is its word in the status documents, which `meshctl` and the metrics read.
 """
 
 import enum
@@ -35,7 +35,7 @@ class ExporterState(enum.Enum):
 
     #: No attempt has ended yet.
     CONNECTING = "connecting"
-    #: There is a session, so its disks are known; one channel or more.
+    #: There is a session with one channel or more, so the disks are known.
     CONNECTED = "connected"
     #: There is no channel, and the paths go on trying.
     DOWN = "down"
@@ -50,20 +50,20 @@ class ExporterEvent(enum.Enum):
     FAILED = enum.auto()
     #: The session has lost its last channel.
     LOST = enum.auto()
-    #: The config does not have the node any more.
+    #: The config no longer has the node.
     REMOVED = enum.auto()
 
 
 class PathState(enum.Enum):
     """What a path does."""
 
-    #: It is not selected, or the exporter takes no more channels.
+    #: The path is not selected, or the exporter takes no more channels.
     IDLE = "idle"
     #: An attempt is under way.
     CONNECTING = "connecting"
-    #: Its channel belongs to the session.
+    #: The path's channel belongs to the session.
     CONNECTED = "connected"
-    #: The last attempt failed, or the channel was lost; the next attempt has a time.
+    #: The last attempt failed, or the channel was lost. The next attempt has a time.
     DOWN = "down"
 
 
@@ -78,7 +78,7 @@ class PathEvent(enum.Enum):
     FAILED = enum.auto()
     #: The exporter takes no further channel, so the next attempt waits for the next session.
     WAITS = enum.auto()
-    #: The path is not to be used any more.
+    #: The path's task has ended, because the path is not to be used any more.
     ENDED = enum.auto()
 
 
@@ -133,7 +133,7 @@ _Event = TypeVar("_Event", ExporterEvent, PathEvent)
 
 
 def next_state(table: Mapping[_State, Mapping[_Event, _State]], state: _State, event: _Event) -> _State:
-    """The state after ``event``. Raises LocalProtocolError when ``state`` does not allow the event."""
+    """Return the state after ``event``. Raises LocalProtocolError if ``state`` does not allow the event."""
     try:
         return table[state][event]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The part of a mount's status document that is about exporters and the paths to them; `meshctl paths` shows it."""
+"""The part of a mount's status document about exporters and the paths to them, which `meshctl paths` shows."""
 
 from meshfs.initiator.channel.channel import Channel
 from meshfs.initiator.remote.exporter import RemoteExporter
@@ -100,6 +100,6 @@ def _channel_status(channel: Channel) -> ChannelStatus:
         "outstanding": channel.outstanding,
         "sent_bytes_s": round(channel.throughput.sent_bytes_s),
         "received_bytes_s": round(channel.throughput.received_bytes_s),
-        # Where there is no choice nothing is measured.
+        # The rate is measured only if the session has a choice of channels.
         "measured_bytes_s": round(channel.load.rate_bytes_s) if channel.measuring and channel.load.measured else None,
     }
