@@ -132,10 +132,10 @@ class Channel:
             self._scope.cancel()
 
     def happened(self, event: SmbEvent) -> None:
-        """Tell the connection's machine of an event. Raises ChannelLost if the channel has ended.
+        """Go on to the state of the connection that ``event`` leads to. Raises ChannelLost if the channel has ended.
 
-        A login and a bind run in a task of their own. The channel may end before that task sends its first message, and
-        between a reply and the task that waits for the reply.
+        A login and a bind run in a task of their own. The channel may end before that task sends its first message, or
+        after a reply has come and before the task runs.
         """
         if self.why:
             raise ChannelLost(self.why)

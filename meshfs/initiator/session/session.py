@@ -135,6 +135,9 @@ class InitiatorSession:
         An expired session could be re-authenticated (MS-SMB2 3.2.5.1.6). A new login does as well, and the initiator
         needs it anyway for a session that the exporter has ended.
         """
+        if self.why:
+            # The session was lost after the answer came, and before the task that waited for it ran.
+            return
         if status == NtStatus.NETWORK_SESSION_EXPIRED:
             self.machine.happened(SmbEvent.EXPIRE)
         self.fail(f"the exporter ended our session ({status_text(status)})")

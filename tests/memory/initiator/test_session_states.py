@@ -112,7 +112,10 @@ async def test_a_channel_that_ended_before_its_negotiation_is_a_lost_one(tmp_pat
 
 
 async def test_an_event_that_is_not_allowed(tmp_path: Path) -> None:
-    """The initiator's own mistake, and an exporter's, are errors that name the state and the event."""
+    """The initiator's own mistake, and an exporter's, are errors that name the state and the event.
+
+    What happens to a channel or a session after its loss is no mistake.
+    """
     async with mesh_pair(tmp_path, MIB) as pair:
         session, (channel,) = pair.session.session, pair.session.channels
         assert session is not None
@@ -121,5 +124,9 @@ async def test_an_event_that_is_not_allowed(tmp_path: Path) -> None:
         with pytest.raises(RemoteProtocolError, match=r"^GRANTED is not allowed in state VALID$"):
             session.machine.happened(SmbEvent.GRANTED)
         session.fail("cable pulled")
+        session.ended_by(NtStatus.NETWORK_SESSION_EXPIRED)
+        assert session.why == "cable pulled"
+        with pytest.raises(ChannelLost, match="cable pulled"):
+            await negotiate(channel, Policy(), bytes(16))
         with pytest.raises(LocalProtocolError, match=r"^REQUEST is not allowed in state ENDED$"):
             session.add(channel)
