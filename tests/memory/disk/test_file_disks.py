@@ -126,15 +126,15 @@ async def _kill_soon(owner: "subprocess.Popen[bytes]") -> None:
 _WRITER = """
 import sys, trio
 from pathlib import Path
-from meshlab.disk_suite import Batch
-from meshlab.file_disks import opened
+from meshlab.fakes.file_disks import opened
+from meshlab.suites.disk import Batch
 
 async def main(path, cache):
     async with opened(path, "io_uring", cache) as disk:
-        print(flush=True)
         while True:
             batch = Batch(disk)
             await batch.do([batch.write(offset, b"old " * 16384) for offset in range(0, disk.size_bytes, 65536)])
+            print("written", flush=True)
 
 trio.run(main, Path(sys.argv[1]), sys.argv[2])
 """
@@ -147,7 +147,8 @@ async def test_a_killed_owners_writes_never_land_over_newer_ones(tmp_path: Path,
         writer = await trio.to_thread.run_sync(_start_writer, path, cache)
         try:
             await trio.sleep(0.1)
-            # Not waited for: the claim has to.
+            assert writer.poll() is None, "the writer writes until it is killed"
+            # The test does not wait for the end of the writer, because the claim has to.
             writer.kill()
             async with opened(path, "io_uring", cache) as disk:
                 batch = Batch(disk)
@@ -156,15 +157,14 @@ async def test_a_killed_owners_writes_never_land_over_newer_ones(tmp_path: Path,
                     assert await read(disk, 0, 4 * MIB) == b"new " * MIB
         finally:
             writer.kill()
-            writer.wait()
+            writer.communicate()
 
 
 def _start_writer(path: Path, cache: str) -> "subprocess.Popen[bytes]":
-    """A process that has the disk and writes to it as fast as it can."""
+    """Start a process that owns the disk and writes to it as fast as it can, and wait for its first round."""
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, path, cache], stdout=subprocess.PIPE)
     assert writer.stdout is not None
-    writer.stdout.readline()
-    writer.stdout.close()
+    assert writer.stdout.readline() == b"written\n"
     return writer
 
 
