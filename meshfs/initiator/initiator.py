@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class InitiatorSettings(Protocol):
-    """What an initiator is configured with."""
+    """Gives an initiator what it is configured with."""
 
     @property
     def config(self) -> Config: ...

@@ -37,7 +37,7 @@ Data = bytes | bytearray | memoryview
 
 
 class PortOfHandles(shared_open.PortOfOpens, Protocol):
-    """What a handle has to know of its disk's port."""
+    """Gives a handle what it has to know of its disk's port."""
 
     #: Acknowledged writes so far, and how many of them are known to be on the disk.
     write_seq: int
@@ -53,7 +53,7 @@ class PortOfHandles(shared_open.PortOfOpens, Protocol):
 
 
 class Handle:
-    """One opener's use of a disk."""
+    """Reads, writes, zeroes and flushes a disk for one opener."""
 
     __slots__ = ("_attempts", "_closed", "_port", "_shared", "_writable", "_zero_bytes", "last_write_seq", "lost")
 

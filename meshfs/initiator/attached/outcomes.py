@@ -62,7 +62,7 @@ NOT_EXECUTED: Final = NotExecuted()
 
 
 class Meaning(enum.Enum):
-    """What an error status says to an initiator."""
+    """Says what an error status means to the sender of a request."""
 
     #: The exporter has ended the session or disconnected a share, even if the connection works.
     SESSION_LOST = enum.auto()

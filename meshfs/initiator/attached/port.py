@@ -1,4 +1,4 @@
-"""One disk as a mount has it: the opens of both classes, and what is known of the disk itself.
+"""One disk as a mount sees it: the opens of both classes, and what is known of the disk itself.
 
 Lost writes. The port counts acknowledged writes (``write_seq``). A FLUSH that succeeds covers all writes that were
 acknowledged before it was sent (``flushed_seq``). The exporter's write verifier changes when writes that were not
@@ -41,7 +41,7 @@ Spawn = Callable[[Callable[[], Any]], None]
 
 
 class Port:
-    """The initiator's handle on one disk, which gives each opener a `Handle` of its own."""
+    """Gives each opener of one disk a `Handle` of its own, and keeps what all of them share."""
 
     def __init__(self, info: DiskInfo, exporter: RemoteExporter, io_timeout_s: float, spawn: Spawn) -> None:
         self.info = info

@@ -20,7 +20,7 @@ _COARSE_BUCKETS: Final = len(COARSE_BOUNDS_MS) + 1
 
 
 class _Latencies:
-    """The latencies of one kind of call. Times are of trio's clock."""
+    """Counts the latencies of one kind of call. Times are of trio's clock."""
 
     __slots__ = ("_before", "_counts", "_current", "_ends_s", "_older", "time_s")
 
@@ -73,7 +73,7 @@ class _Latencies:
 
 
 class PortMeter:
-    """The meter of one disk. The hot path calls ``read``, ``wrote`` or ``flushed`` once for each call that ended."""
+    """Counts the calls of one disk. The hot path calls ``read``, ``wrote`` or ``flushed`` when a call has ended."""
 
     __slots__ = ("_flushes", "_reads", "_writes", "errors", "read_bytes", "written_bytes")
 

@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 
 class PortOfOpens(Protocol):
-    """What an open has to know of its disk's port."""
+    """Gives an open what it has to know of its disk's port."""
 
     exporter: RemoteExporter
     info: DiskInfo
@@ -85,7 +85,7 @@ class PortOfOpens(Protocol):
 
 
 class Step(enum.Enum):
-    """What a shared open's task does next."""
+    """Says what the task of a shared open does next."""
 
     FORGET = enum.auto()
     CLOSE = enum.auto()
@@ -95,7 +95,7 @@ class Step(enum.Enum):
 
 
 class SharedOpen:
-    """The SMB open of one disk in one class, while at least one handle uses it."""
+    """Keeps the SMB open of one disk in one class, while at least one handle uses it."""
 
     def __init__(self, disk: PortOfOpens, io_class: IoClass) -> None:
         #: The session that requests use now. None while no open may be used, and while calls are held.

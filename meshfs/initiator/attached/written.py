@@ -2,7 +2,7 @@
 
 
 class WrittenTime:
-    """The time that a mount shows. It never goes back, and every write that the owner reports moves it.
+    """Keeps the time that a mount shows. The time never goes back, and every write that the owner reports moves it.
 
     The times that an exporter reports only increase while it runs. After a crash it may not know the latest time any
     more, and its machine's clock may have been set back. Its times are then older than the shown one, and increase from

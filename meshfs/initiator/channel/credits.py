@@ -75,7 +75,7 @@ _KEPT: Final = _PROBE_CREDITS + limits.WINDOW_FIRST_CREDITS
 
 
 class CreditWaiter(Protocol):
-    """A request that may have to wait for credits, as the window sees it."""
+    """Describes a request that may have to wait for credits."""
 
     charge: int
 
@@ -100,7 +100,7 @@ class ClassRoom:
 
 
 class Lane:
-    """The credits of one disk in one class, on one channel; `ChannelCredits.lane` makes it."""
+    """Counts the credits of one disk in one class on one channel, and queues the requests that wait for some."""
 
     __slots__ = ("held", "io_class", "of_class", "share", "tag", "waiting")
 
@@ -151,7 +151,7 @@ class _Class:
 
 
 class ChannelCredits(Generic[W]):
-    """The credits of one channel, and the requests that wait for some.
+    """Shares the credits of one channel, and keeps the requests that wait for some.
 
     The charge of a request is counted in its lane's ``held`` from its start. The channel subtracts it at its end.
     """

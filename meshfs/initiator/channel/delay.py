@@ -41,7 +41,7 @@ _APP_UNUSED_ECHOES: Final = 5
 
 
 class DelayControl:
-    """The control of one channel: all lanes of a class may use ``app_credits`` or ``system_credits`` together."""
+    """Controls one channel: all lanes of a class may together use ``app_credits`` or ``system_credits``."""
 
     __slots__ = (
         "_app_unused",

@@ -11,7 +11,7 @@ from meshfs.buffers import Buffer
 
 
 class LentMemory:
-    """The lent memory of one channel. Call `recycle` once in every turn of the reactor that receives something."""
+    """Keeps the lent memory of one channel. Call `recycle` in every turn of the reactor that receives something."""
 
     __slots__ = ("_before", "_now", "lend", "turn")
 

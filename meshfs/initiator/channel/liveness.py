@@ -20,7 +20,7 @@ _PROGRESS_MIN_BYTES: Final = limits.CHANNEL_PROGRESS_MIN_BYTES
 
 
 class Sibling(Protocol):
-    """The liveness of another channel of the session."""
+    """Gives the liveness of another channel of the session."""
 
     #: The time of the last sign of life on that channel.
     heard_s: float
@@ -30,7 +30,7 @@ class Sibling(Protocol):
 
 
 class Liveness:
-    """The liveness of one channel. Call `look` once a tick."""
+    """Judges whether the exporter still answers on one channel. Call `look` once a tick."""
 
     def __init__(
         self,

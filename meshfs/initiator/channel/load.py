@@ -32,7 +32,7 @@ _THROUGHPUT_S: Final = 2.0
 
 
 class Load:
-    """The load of one channel. The channel calls ``begin`` and ``end`` (or ``drop``) for every READ and WRITE."""
+    """Keeps the load of one channel, which calls ``begin`` and ``end`` (or ``drop``) for every READ and WRITE."""
 
     __slots__ = (
         "_busy_s",
@@ -110,7 +110,7 @@ class Load:
 
 
 class Throughput:
-    """The bytes per second that a channel moves each way, as a mean of the last seconds, for the status documents."""
+    """Measures the bytes per second that a channel moves each way, as a mean of seconds, for the status documents."""
 
     __slots__ = ("_at_s", "_received", "_sent", "received_bytes_s", "sent_bytes_s")
 

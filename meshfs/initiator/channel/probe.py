@@ -15,7 +15,7 @@ _NONE_YET = -1
 
 
 class Probe:
-    """The ECHOs of one channel. If several are under way, the last one measures the delay."""
+    """Sends the ECHOs of one channel. If several are under way, the last one measures the delay."""
 
     def __init__(self, requests: OutstandingRequests, now: float) -> None:
         #: How much each class may have in flight, which follows from the measured delay.

@@ -30,7 +30,7 @@ _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 
 
 class Slot:
-    """One request from its start to its reply. The caller, a worker or a trio task, awaits the slot."""
+    """Holds one request from its start to its reply. The caller, a worker or a trio task, awaits the slot."""
 
     __slots__ = (
         "async_id",
@@ -93,7 +93,7 @@ class Slot:
 
 
 class ChangingSlot(Slot):
-    """A request other than WRITE that changes the disk."""
+    """Holds a request other than WRITE that changes the disk."""
 
     __slots__ = ()
 
@@ -104,7 +104,7 @@ class ChangingSlot(Slot):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply to any request but READ and WRITE, in memory of its own."""
+    """Holds a reply to any request but READ and WRITE, in memory of its own."""
 
     status: int
     session_id: int
@@ -123,7 +123,7 @@ class Reply:
 
 
 class LateSlot(Slot):
-    """A request whose reply matters even if the caller no longer waits. Then ``late`` is called with the reply."""
+    """Holds a request whose reply matters even if its caller gave up. Then ``late`` is called with the reply."""
 
     __slots__ = ("late",)
 

@@ -20,7 +20,7 @@ _LOOPBACK: Final = "lo"
 
 
 class Ways(Protocol):
-    """How one exporter may be reached."""
+    """Says how one exporter may be reached."""
 
     @property
     def remotes(self) -> Sequence[Remote]:

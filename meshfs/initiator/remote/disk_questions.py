@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExporterToAsk(Protocol):
-    """The exporter that is asked."""
+    """Stands for the exporter that is asked."""
 
     node: str
     session: InitiatorSession | None

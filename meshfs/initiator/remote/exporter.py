@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteExporter:
-    """One exporter: what a mount knows about it, and the tasks that keep it connected."""
+    """Keeps one exporter connected, and holds what a mount knows about it."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from meshfs import limits
 
 @dataclass(eq=False, slots=True)
 class BlockedCall:
-    """A call that waits for its exporter to come back, or for a disk that may hang."""
+    """Describes a call that waits for its exporter to come back, or for a disk that may hang."""
 
     disk: str
     op: str
@@ -54,7 +54,7 @@ def silence_max_s(io_timeout_s: float) -> float:
 
 
 class Answers:
-    """When a disk answered last, and since when its calls are held because one of them timed out."""
+    """Keeps when a disk answered last, and since when its calls are held because one of them timed out."""
 
     __slots__ = ("last_s", "suspected_at_s", "suspected_since_s")
 

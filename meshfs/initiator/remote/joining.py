@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExporterToJoin(Protocol):
-    """The exporter whose session the channels are to join."""
+    """Stands for the exporter whose session the channels are to join."""
 
     node: str
     session: InitiatorSession | None

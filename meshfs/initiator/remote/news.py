@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExporterWithDisks(Protocol):
-    """The exporter that is asked."""
+    """Stands for the exporter that is asked."""
 
     node: str
     disks: tuple[DiskInfo, ...]

@@ -32,7 +32,7 @@ _RETIRE_POLL_S = 0.05
 
 
 class ExporterOfPath(Protocol):
-    """The exporter that the path leads to."""
+    """Stands for the exporter that the path leads to."""
 
     node: str
     session: InitiatorSession | None
@@ -64,7 +64,7 @@ class Planner(Protocol):
 
 
 class PathKeeper:
-    """One path. `start` runs its task, and cancelling ``scope`` ends it."""
+    """Keeps one path. `start` runs its task, and cancelling ``scope`` ends it."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from meshfs.transport.base import Transport
 
 
 class ExporterOfPaths(path_keeper.ExporterOfPath, Protocol):
-    """The exporter that the paths lead to."""
+    """Stands for the exporter that the paths lead to."""
 
     failures: int
 
@@ -32,7 +32,7 @@ class ExporterOfPaths(path_keeper.ExporterOfPath, Protocol):
 
 
 class Paths:
-    """The paths to one exporter. Nothing is tried before `start`."""
+    """Keeps the paths to one exporter. Nothing is tried before `start`."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ _SPEED_SHARE_MIN: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A possible channel: the one with this ``number`` over the pair. Without ``local``, the kernel routes it."""
+    """Describes a possible channel, with its ``number`` over the pair. Without ``local``, the kernel routes it."""
 
     remote: Remote
     local: Interface | None = None
@@ -63,7 +63,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A path, and why it is not used. ``why_not`` is empty if the path is used."""
+    """Says of a path why it is not used. ``why_not`` is empty if the path is used."""
 
     path: Path
     why_not: str = ""

@@ -27,7 +27,7 @@ from meshfs.linux.interfaces import Interface
 
 
 class Deed(enum.Enum):
-    """What is to become of a path."""
+    """Says what is to become of a path."""
 
     #: The path is tried until it is connected, and again after a loss.
     USE = enum.auto()
@@ -38,7 +38,7 @@ class Deed(enum.Enum):
 
 
 class Ending(enum.Enum):
-    """How a path that is not to be used ends."""
+    """Says how a path ends that is not to be used."""
 
     #: The path has no task, so only the reason is noted.
     NOTE = enum.auto()
@@ -54,7 +54,7 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of one path. ``planned`` is False for a path that the plan no longer has."""
+    """Says what becomes of one path. ``planned`` is False for a path that the plan no longer has."""
 
     choice: Choice
     deed: Deed

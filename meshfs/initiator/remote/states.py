@@ -31,7 +31,7 @@ from meshfs.errors import LocalProtocolError
 
 
 class ExporterState(enum.Enum):
-    """What a mount has of an exporter."""
+    """Lists the states of an exporter."""
 
     #: No attempt has ended yet.
     CONNECTING = "connecting"
@@ -42,7 +42,7 @@ class ExporterState(enum.Enum):
 
 
 class ExporterEvent(enum.Enum):
-    """What happens to an exporter."""
+    """Lists what happens to an exporter."""
 
     #: A login on the first channel succeeded.
     LOGGED_IN = enum.auto()
@@ -55,7 +55,7 @@ class ExporterEvent(enum.Enum):
 
 
 class PathState(enum.Enum):
-    """What a path does."""
+    """Lists the states of a path."""
 
     #: The path is not selected, or the exporter takes no more channels.
     IDLE = "idle"
@@ -68,7 +68,7 @@ class PathState(enum.Enum):
 
 
 class PathEvent(enum.Enum):
-    """What happens on a path."""
+    """Lists what happens on a path."""
 
     #: An attempt begins.
     TRY = enum.auto()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """One of the exporter's addresses. Speed and index are 0 until the exporter has advertised them."""
+    """Describes one address of an exporter. Speed and index are 0 until the exporter has advertised them."""
 
     address: str
     speed_bits_s: int = 0

@@ -42,7 +42,7 @@ _SPLIT_GAIN_MAX: Final = 0.85
 
 
 class LoadedChannel(Protocol):
-    """A channel, as the spread sees it."""
+    """Gives the load of a channel."""
 
     load: Load
 
@@ -51,7 +51,7 @@ C = TypeVar("C", bound=LoadedChannel)
 
 
 class Spread(Generic[C]):
-    """The channels of a session that take requests, and the choice between them."""
+    """Chooses between the channels of a session that take requests."""
 
     __slots__ = ("_only", "channels")
 

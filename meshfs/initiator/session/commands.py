@@ -48,7 +48,7 @@ _NOTIFY_OUTPUT_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class RemoteOpen:
-    """An SMB open, and the tree that it belongs to."""
+    """Describes an SMB open, and the tree that it belongs to."""
 
     tree: TreeConnect
     file_id: FileId

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class InitiatorSession:
-    """One session. It is made after the login on its first channel, which `add` takes next."""
+    """Keeps the channels of one session. It is made after the login on the first channel, which `add` takes next."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ Parts = Sequence[tuple[Channel, int]]
 
 
 class SplitRequest:
-    """One request in parts. ``add`` every part, then await the whole.
+    """Collects the results of one request in parts. ``add`` every part, then await the whole.
 
     Awaiting returns the count that all parts have written or, for a read, the data. If the data is shorter than asked
     for, it is of no use, because bytes in its middle may be missing.

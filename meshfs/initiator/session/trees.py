@@ -10,7 +10,7 @@ from meshfs.smb.messages import TreeConnectRequest, TreeConnectResponse
 
 @dataclass(frozen=True, slots=True)
 class TreeConnect:
-    """A connected share."""
+    """Describes a connected share."""
 
     tree_id: int
     share: str
