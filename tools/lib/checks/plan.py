@@ -1,10 +1,11 @@
 """Decide the steps of tools/test, from its options and from the number of processors. Everything here is pure.
 
-The tests are of three kinds. What keeps a kind from running faster decides what may run beside it:
+The tests are of three kinds, and a kind decides what may run beside it:
 
-    PROCESSOR   needs only a processor. The tests have clocks of their own, so a busy machine does not fail them.
+    PROCESSOR   needs only a processor. Times are simulated, or guards of some seconds against a hang. Therefore a busy
+                machine fails no test.
     MACHINE     mounts and runs real programs. These tests mostly wait, and they would disturb each other.
-    ATTACK      measures an honest session beside each attack. Nothing else may run, or the figures would be wrong.
+    ATTACK      measures an honest session beside each attack. Beside other tests, the figures would be wrong.
 
 Two processors run PROCESSOR beside MACHINE, in a pytest process each. ATTACK comes next, and the guest last.
 """
