@@ -186,7 +186,7 @@ def test_a_failed_flush_tells_everybody_by_the_verifier(disk: FileDisk, engine: 
 
 
 @pytest.mark.parametrize("number", [errno.ENODATA, errno.EREMOTEIO, errno.ENOLINK, errno.ENODEV, errno.ETIMEDOUT])
-def test_whatever_a_write_through_failed_with_may_have_been_the_report_of_other_writes(
+def test_any_error_of_a_write_through_may_be_the_report_of_other_writes(
     disk: FileDisk, engine: ScriptedEngine, number: int
 ) -> None:
     before = disk.verifier

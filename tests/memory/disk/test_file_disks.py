@@ -226,7 +226,7 @@ async def test_a_failed_open_leaves_no_claim(tmp_path: Path, monkeypatch: pytest
 # --- what is no disk ------------------------------------------------------------------
 
 
-async def test_what_is_no_disk_is_named(tmp_path: Path) -> None:
+async def test_a_path_that_is_no_disk_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").touch()
@@ -281,7 +281,7 @@ class TestWaysToZero(DiskSuite):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-async def test_a_sparse_image_gives_back_what_is_zeroed_and_a_full_one_keeps_it(tmp_path: Path, cache) -> None:
+async def test_zeroing_frees_the_blocks_of_a_sparse_image_and_keeps_those_of_a_full_one(tmp_path: Path, cache) -> None:
     path = make_image(tmp_path, 4 * MIB)
     async with opened(path, "io_uring", cache) as disk:
         assert await write(disk, 0, b"x" * 2 * MIB) == 2 * MIB

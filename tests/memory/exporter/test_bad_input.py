@@ -51,7 +51,7 @@ def survives(client: RawInitiator, command: int, body: bytes) -> int | None:
 
 
 @pytest.mark.parametrize("command", list(BODIES), ids=lambda command: command.name)
-def test_bodies_cut_at_every_byte(command):
+def test_a_body_that_is_cut_anywhere_does_not_succeed(command):
     client = new_client()
     neighbour = RawInitiator(client.exporter).log_in("n3")
     body = BODIES[command]
@@ -63,7 +63,7 @@ def test_bodies_cut_at_every_byte(command):
 
 
 @pytest.mark.parametrize("command", list(BODIES), ids=lambda command: command.name)
-def test_bodies_with_a_wrong_structure_size(command):
+def test_a_body_with_a_wrong_structure_size_is_refused(command):
     for wrong in (0, 1, 0xFFFF, 64):
         client, body = new_client(), BODIES[command]
         changed = struct.pack("<H", wrong) + body[2:]
@@ -71,7 +71,7 @@ def test_bodies_with_a_wrong_structure_size(command):
 
 
 @pytest.mark.parametrize("security", list(Security))
-def test_random_changes_of_good_requests(security):
+def test_random_changes_of_good_requests_get_a_status_or_end_the_connection(security):
     """Seeded; a status or a closed connection, never another exception, and nothing left behind."""
     rng = random.Random(7)
     client = new_client(security)
@@ -97,7 +97,7 @@ def test_random_changes_of_good_requests(security):
     assert server.pool.used_bytes == 0
 
 
-def test_random_frames_of_a_stranger():
+def test_random_frames_of_a_stranger_leave_nothing_behind():
     rng = random.Random(8)
     server = make_exporter(disk0=MemoryDisk(1 << 20))
     for _ in range(2000):
@@ -133,14 +133,14 @@ def test_random_frames_of_a_stranger():
     ],
     ids=["too long", "too short", "16 MiB", "SMB 1", "compressed", "transform", "HTTP", "zeros", "reply"],
 )
-def test_frames_that_end_a_connection(frame):
+def test_a_frame_that_is_no_message_ends_the_connection(frame):
     client = RawInitiator(make_exporter())
     with pytest.raises(RemoteProtocolError):
         client.deliver(frame)
     assert not client.peer.out
 
 
-def test_large_frames_are_for_those_who_logged_in():
+def test_a_large_frame_before_the_login_ends_the_connection():
     client = RawInitiator(make_exporter(disk0=MemoryDisk(1 << 20)))
     client.negotiate()
     with pytest.raises(RemoteProtocolError, match="announced"):
@@ -162,7 +162,7 @@ def test_a_charge_beyond_the_credits_ends_the_connection():
         client.call(Command.READ, read_body(file_id, 0, 512), charge=2000)
 
 
-def test_credits_are_used_once_in_a_compound_too():
+def test_a_compound_cannot_use_a_credit_twice():
     client = new_client()
     messages = [pack_header(Command.ECHO, message_id=client.next_id, credits=1, session_id=client.session_id) + ECHO]
     messages *= 2
@@ -172,7 +172,7 @@ def test_credits_are_used_once_in_a_compound_too():
 
 
 @pytest.mark.parametrize("step", [1, 8, 56, 65, 1000, 0xFFFFFFFF])
-def test_compounds_that_point_anywhere(step):
+def test_a_compound_with_a_wrong_offset_ends_the_connection(step):
     client = new_client()
     frame = bytearray(client.pack(Command.ECHO, ECHO, sign=False)[1])
     frame[4 + 20 : 4 + 24] = struct.pack("<I", step)
@@ -180,7 +180,7 @@ def test_compounds_that_point_anywhere(step):
         client.deliver(frame)
 
 
-def test_unknown_commands_and_unknown_sessions():
+def test_unknown_commands_sessions_and_trees_are_refused():
     client = new_client()
     assert client.call(0x13, ECHO).status == NtStatus.INVALID_PARAMETER
     assert client.call(0xFFFF, ECHO).status == NtStatus.INVALID_PARAMETER
@@ -190,7 +190,7 @@ def test_unknown_commands_and_unknown_sessions():
     assert reply.status == NtStatus.NETWORK_NAME_DELETED
 
 
-def test_output_no_buffer_may_be_that_long():
+def test_an_output_buffer_that_was_not_paid_for_is_refused():
     client = new_client()
     root = client.open("", 1)
     for command, body in (
@@ -202,7 +202,7 @@ def test_output_no_buffer_may_be_that_long():
         assert client.call(command, body).status == NtStatus.INVALID_PARAMETER
 
 
-def test_what_peers_do_wrong_is_logged_once_and_not_without_end(caplog):
+def test_log_lines_about_malformed_requests_are_limited(caplog):
     client = new_client()
     for _ in range(limits.PEER_LOG_LINES_BURST * 2):
         assert client.call(Command.CREATE, b"\0" * 10).status == NtStatus.INVALID_PARAMETER

@@ -125,7 +125,7 @@ def test_with_less_protection_than_the_session_demands_nothing_is_done(command: 
 
 @pytest.mark.parametrize("case", list(ENDS))
 @pytest.mark.parametrize("command", COMMANDS, ids=name_of)
-def test_what_is_forged_ends_its_connection_without_an_answer(command: int, case: str) -> None:
+def test_a_forged_message_ends_its_connection_without_an_answer(command: int, case: str) -> None:
     security, make = ENDS[case]
     world = World(security)
     before = world.state()

@@ -39,7 +39,7 @@ def assert_unharmed(client: RawInitiator) -> None:
     assert client.call(Command.ECHO, ECHO).status == 0
 
 
-def test_a_bind_of_no_session(client):
+def test_a_bind_to_an_unknown_session_is_refused(client):
     other = connect(client.exporter)
     client.session_id += 1
     assert bind(other, client).status == NtStatus.USER_SESSION_DELETED
@@ -75,7 +75,7 @@ def test_cmac_and_hmac_go_together(disk):
     assert channel.call(Command.ECHO, ECHO).protection == Protection.SIGNED
 
 
-def test_a_bind_that_is_not_signed(client):
+def test_an_unsigned_bind_is_refused(client):
     other = connect(client.exporter)
     body = SessionSetupRequest(1, 1, 0, RawBind(other, client).token)
     reply = other.call(Command.SESSION_SETUP, body.pack(), sign=False, session_id=client.session_id)
@@ -83,7 +83,7 @@ def test_a_bind_that_is_not_signed(client):
     assert_unharmed(client)
 
 
-def test_a_bind_is_signed_not_sealed(disk):
+def test_a_sealed_bind_is_refused(disk):
     client = RawInitiator(make_exporter(Security.ENCRYPT, disk0=disk)).log_in(to_be_bound=True)
     token = RawBind(channel_of(client), client).token
     for flags in (0, Flags.SIGNED):
@@ -92,7 +92,7 @@ def test_a_bind_is_signed_not_sealed(disk):
     assert client.call(Command.ECHO, ECHO).status == 0
 
 
-def test_who_has_another_key_gets_no_signature_out_of_it(client):
+def test_a_bind_signed_with_another_key_gets_no_signature(client):
     """A stranger who could have any message id signed would have AES-GMAC's secret after two of them."""
     thief = RawInitiator(client.exporter).log_in("n3")
     other = connect(client.exporter)
@@ -132,7 +132,7 @@ def test_a_failed_bind_is_forgotten_with_its_hash(client):
     assert other.call(Command.ECHO, ECHO).status == 0
 
 
-def test_a_bind_begun_anew_in_the_middle_fails_and_the_next_works(client):
+def test_a_bind_that_begins_again_in_the_middle_fails_and_the_next_works(client):
     other = connect(client.exporter)
     assert RawBind(other, client).step().status == MORE
     assert RawBind(other, client).step().status == NtStatus.LOGON_FAILURE
@@ -140,7 +140,7 @@ def test_a_bind_begun_anew_in_the_middle_fails_and_the_next_works(client):
 
 
 @pytest.mark.parametrize("bound", [False, True])
-def test_a_bind_where_the_session_is_already(client, bound):
+def test_a_bind_where_the_session_is_a_channel_already_is_refused(client, bound):
     """There the channel's own key is the one, as on Windows."""
     where = channel_of(client) if bound else client
     reply = RawBind(where, client).step(sign=where.security)
@@ -151,7 +151,7 @@ def test_a_bind_where_the_session_is_already(client, bound):
     assert where.call(Command.ECHO, ECHO).status == 0
 
 
-def test_a_bind_to_a_session_that_is_not_valid_yet(client):
+def test_a_bind_to_a_session_that_is_not_logged_in_yet_is_refused(client):
     half = connect(client.exporter)
     login = RawBind(half, client)
     reply = half.call(Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, login.token).pack(), sign=False)
@@ -239,7 +239,7 @@ def test_a_bind_under_way_does_not_keep_its_session_alive(client):
     assert not client.exporter.sessions
 
 
-def test_log_off_that_waits_for_a_disk_lets_nobody_in(disk, client):
+def test_no_bind_is_granted_while_a_logoff_waits_for_a_disk(disk, client):
     file_id = client.open("disk0")
     other = connect(client.exporter)
     exchange = RawBind(other, client)

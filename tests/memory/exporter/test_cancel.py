@@ -107,7 +107,9 @@ def test_a_cancel_reaches_only_its_own_session(disk: MemoryDisk, security: Secur
 
 
 @pytest.mark.parametrize("by_message_id", [True, False])
-def test_what_waits_is_found_by_either_id(disk: MemoryDisk, by_message_id: bool) -> None:
+def test_a_waiting_request_is_cancelled_by_its_message_id_or_its_async_id(
+    disk: MemoryDisk, by_message_id: bool
+) -> None:
     client = logged_in(disk)
     waiting, async_id = notify(client)
     if by_message_id:
@@ -160,7 +162,7 @@ def test_every_request_in_flight_can_be_cancelled_once_and_sending_on_goes_on(di
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_nothing_is_left_of_what_could_be_cancelled(disk: MemoryDisk, cancelled: bool) -> None:
+def test_finished_requests_leave_nothing_to_cancel(disk: MemoryDisk, cancelled: bool) -> None:
     """A finished request that stayed would be memory that a peer can pile up."""
     client = logged_in(disk, depth=1)
     file_id, holder = client.open("disk0"), client.open("disk0")

@@ -208,7 +208,7 @@ class World:
 
 
 @pytest.mark.parametrize("block", range(8))
-def test_channels_that_come_and_go(block):
+def test_channels_in_any_order_leave_nothing_behind(block):
     bound = lost = 0
     for seed in range(block * 10, block * 10 + 10):
         world = World(seed)

@@ -78,7 +78,7 @@ def test_an_old_write_that_comes_after_its_replay_and_a_newer_write_is_refused(d
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_an_old_write_at_the_disk_holds_its_replay_off_until_it_ended(disk, client, channel, file_id, lost):
+def test_a_replay_is_refused_while_the_old_write_is_at_the_disk(disk, client, channel, file_id, lost):
     disk.stall()
     client.send(Command.WRITE, write_body(file_id, 0, OLD), sequence=0)
     if lost:
@@ -95,7 +95,7 @@ def test_an_old_write_at_the_disk_holds_its_replay_off_until_it_ended(disk, clie
     assert disk.data[: len(NEW)] == NEW
 
 
-def test_an_old_write_in_the_queue_of_a_lost_channel_holds_nothing_off(disk):
+def test_a_replay_does_not_wait_for_a_queued_write_of_a_lost_channel(disk):
     """It was taken back: it never reaches the disk."""
     client = RawInitiator(make_exporter(depth=1, disk0=disk)).log_in(to_be_bound=True)
     file_id, reader = client.open("disk0"), RawInitiator(client.exporter).log_in("n3")
@@ -113,7 +113,7 @@ def test_an_old_write_in_the_queue_of_a_lost_channel_holds_nothing_off(disk):
     assert disk.data[: len(NEW)] == NEW
 
 
-def test_every_change_of_channels_waits_for_all_before_it(disk, client, channel, file_id):
+def test_a_replay_waits_for_all_requests_of_older_sequences(disk, client, channel, file_id):
     disk.stall()
     oldest = client.send(Command.WRITE, write_body(file_id, 0, OLD), sequence=0)
     client.send(Command.WRITE, write_body(file_id, BLOCK, OLD), sequence=1)
@@ -127,7 +127,7 @@ def test_every_change_of_channels_waits_for_all_before_it(disk, client, channel,
     assert disk.data[: len(NEW)] == NEW
 
 
-def test_requests_of_the_same_sequence_hold_no_replay_off(disk, channel, file_id):
+def test_a_replay_does_not_wait_for_requests_of_the_same_sequence(disk, channel, file_id):
     disk.stall()
     ids = [
         channel.send(Command.WRITE, write_body(file_id, index * BLOCK, NEW), sequence=1, flags=REPLAY)
@@ -173,7 +173,7 @@ def harmless(file_id: int) -> list[tuple[int, bytes]]:
     ]
 
 
-def test_older_requests_that_change_something_are_refused_and_others_served(client, file_id):
+def test_old_requests_that_change_something_are_refused_and_others_are_served(client, file_id):
     assert write(client, file_id, NEW, 5) == 0
     for sequence in (4, 0, 0x8006):
         for flags in (0, REPLAY):
@@ -183,7 +183,7 @@ def test_older_requests_that_change_something_are_refused_and_others_served(clie
         assert client.call(command, body, sequence=4).status == 0
 
 
-def test_replays_of_what_changes_nothing_are_never_held_off(disk, client, file_id):
+def test_replays_of_requests_that_change_nothing_are_served_at_once(disk, client, file_id):
     disk.stall(lambda request: request.offset == 8 * BLOCK)
     client.send(Command.READ, read_body(file_id, 8 * BLOCK, BLOCK), sequence=0)
     for command, body in changing(file_id):
@@ -201,14 +201,14 @@ def test_a_refused_request_without_a_right_to_it_is_refused_for_its_age_first(cl
     assert write(client, reader, OLD, 0) == STALE
 
 
-def test_what_names_no_open_has_no_sequence(client, file_id):
+def test_requests_without_an_open_have_no_sequence(client, file_id):
     assert write(client, file_id, NEW, 9) == 0
     assert client.call(Command.ECHO, EchoRequest().pack(), sequence=3).status == 0
     assert client.connect("disks-system").status == 0
 
 
 @pytest.mark.parametrize("command", [Command.LOCK, Command.CHANGE_NOTIFY])
-def test_requests_that_wait_are_outstanding_too(client, file_id, command):
+def test_a_replay_waits_for_asynchronous_requests_of_older_sequences(client, file_id, command):
     """MS-SMB2 counts every request that names the open, until its final answer."""
     other = RawInitiator(client.exporter).log_in("n3")
     theirs = other.open("disk0")
@@ -261,7 +261,7 @@ def test_related_parts_use_the_open_of_the_create_before_and_its_sequence(disk, 
     assert disk.data[: len(OLD)] == bytes(len(OLD))
 
 
-def test_a_compound_whose_write_is_at_the_disk_holds_a_replay_of_it_off(disk, client, channel, file_id):
+def test_a_replay_is_refused_while_a_write_of_the_old_compound_is_at_the_disk(disk, client, channel, file_id):
     disk.stall()
     client.compound(
         (Command.WRITE, write_body(file_id, 0, OLD), {}),

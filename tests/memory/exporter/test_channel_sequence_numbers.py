@@ -86,7 +86,7 @@ def changing(file_id: int) -> list[tuple[int, bytes]]:
         (0xFFFE, 0xFFFF, False),
     ],
 )
-def test_newer_by_16_bits(sequence, than, newer):
+def test_a_sequence_is_newer_by_serial_arithmetic_of_16_bits(sequence, than, newer):
     assert is_newer_or_equal(sequence, than) is newer
 
 
@@ -131,7 +131,7 @@ def test_the_sequence_begins_with_creates_and_wraps(disk, client):
     assert disk.data[: len(NEWER)] == NEWER
 
 
-def test_old_requests_at_the_disk_hold_replays_off_across_the_wrap(disk, client):
+def test_a_replay_is_refused_across_the_wrap_while_an_old_request_is_at_the_disk(disk, client):
     client.sequence = 0xFFFF
     file_id = client.open("disk0")
     disk.stall()
@@ -141,7 +141,7 @@ def test_old_requests_at_the_disk_hold_replays_off_across_the_wrap(disk, client)
     assert write(client, file_id, NEW, 0, REPLAY) == 0
 
 
-def test_what_stands_beside_the_sequence_is_ignored(client, file_id):
+def test_the_reserved_half_of_the_sequence_field_is_ignored(client, file_id):
     """The other half of the field is reserved."""
     for sequence in (0xABCD0000, 0x00010001, 0xFFFF0001):
         assert write(client, file_id, NEW, sequence) == 0
@@ -179,7 +179,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_looked_at_is_what_the_specification_counts(disk, client, file_id, seed):
+def test_writes_are_served_or_refused_as_the_counts_of_the_specification_say(disk, client, file_id, seed):
     rng, model, at_disk = random.Random(seed), Counted(), {}
     disk.stall()
     for step in range(200):
@@ -206,9 +206,7 @@ def test_what_is_looked_at_is_what_the_specification_counts(disk, client, file_i
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_replay_after_replay_does_not_look_at_all_that_is_outstanding_each_time(
-    disk, client, channel, file_id, monkeypatch, earlier
-):
+def test_a_replay_does_not_visit_all_outstanding_requests(disk, client, channel, file_id, monkeypatch, earlier):
     """With thousands outstanding each replay would take a millisecond of everybody's time."""
     looked: list[object] = []
     outstanding = DiskOpen.outstanding
@@ -231,7 +229,7 @@ def test_replay_after_replay_does_not_look_at_all_that_is_outstanding_each_time(
     assert 0 < len(looked) <= 200
 
 
-def test_an_old_read_that_comes_late_is_found_among_the_outstanding_ones(disk, client, channel, file_id):
+def test_a_late_read_of_an_old_sequence_holds_a_replay_off(disk, client, channel, file_id):
     """Also where none was found just before."""
     assert write(channel, file_id, NEW, 1, REPLAY) == 0
     disk.stall()

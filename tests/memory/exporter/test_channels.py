@@ -50,7 +50,7 @@ WANTED = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabilities.MUL
 
 @pytest.mark.parametrize("dialect", [Dialect.SMB_3_0, Dialect.SMB_3_1_1])
 @pytest.mark.parametrize("asked", [0, Capabilities.MULTI_CHANNEL])
-def test_channels_are_offered_to_who_asks(client, dialect, asked):
+def test_channels_are_offered_to_clients_that_ask(client, dialect, asked):
     response = RawInitiator(client.exporter).negotiate((dialect,), capabilities=int(Capabilities.LARGE_MTU | asked))
     assert response.capabilities & Capabilities.MULTI_CHANNEL == asked
 
@@ -73,7 +73,7 @@ def query_interfaces(client: RawInitiator, *, file_id: FileId = NO_FILE, room: i
     return client.call(Command.IOCTL, IoctlRequest(Fsctl.QUERY_NETWORK_INTERFACE_INFO, file_id, b"", room).pack())
 
 
-def test_interfaces_are_told_as_they_are_now(client):
+def test_interfaces_are_listed_as_they_are_at_each_query(client):
     known: list[tuple[NetworkInterface, ...]] = [INTERFACES, INTERFACES[:1]]
     client.exporter.interfaces = lambda: known.pop(0)
     channel = RawInitiator(client.exporter).log_in(capabilities=WANTED)
@@ -82,7 +82,7 @@ def test_interfaces_are_told_as_they_are_now(client):
         assert (answer.file_id, unpack_interfaces(answer.output)) == (NO_FILE, expected)
 
 
-def test_interfaces_are_refused_for_what_is_wrong_with_the_question(client):
+def test_a_wrong_query_for_interfaces_is_refused(client):
     client.exporter.interfaces = lambda: INTERFACES
     single = RawInitiator(client.exporter).log_in(capabilities=int(Capabilities.LARGE_MTU))
     assert query_interfaces(single).status == NtStatus.NOT_SUPPORTED

@@ -71,7 +71,7 @@ def test_a_compound_is_answered_as_one_when_its_io_is_done():
     assert [client.take(message_id).status for message_id in ids] == [0, 0]
 
 
-def test_what_follows_in_a_compound_is_kept_while_a_disk_works():
+def test_the_rest_of_a_compound_is_kept_while_a_disk_works():
     disk = MemoryDisk(1 << 20)
     client = RawInitiator(make_exporter(disk0=disk)).log_in()
     client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
@@ -89,7 +89,7 @@ def test_what_follows_in_a_compound_is_kept_while_a_disk_works():
     assert client.call(Command.READ, read_body(file_id, 0, 14)).data == b"as it was sent"
 
 
-def test_what_follows_at_another_disk_is_started_without_another_message():
+def test_the_next_part_of_a_compound_at_another_disk_starts_without_another_message():
     first = MemoryDisk(1 << 20)
     client = RawInitiator(make_exporter(disk0=first, disk1=MemoryDisk(1 << 20))).log_in()
     client.call(Command.ECHO, b"\x04\0\0\0", credits=50)
@@ -132,7 +132,7 @@ def test_the_first_of_a_compound_is_not_related(client):
     assert [client.take(message_id).status for message_id in ids] == [NtStatus.INVALID_PARAMETER] * 2
 
 
-def test_an_unrelated_request_starts_anew(client):
+def test_an_unrelated_part_takes_over_no_file(client):
     """As Windows does; smbtorture's smb2.compound.invalid1 to 3."""
     ids = client.compound(
         (Command.CLOSE, CLOSE, {"flags": RELATED["flags"]}),
@@ -147,7 +147,7 @@ def test_an_unrelated_request_starts_anew(client):
     assert {reply.protection for reply in replies} == {Protection.SIGNED}
 
 
-def test_what_fails_before_its_session_is_looked_up_is_signed_all_the_same(client):
+def test_a_request_refused_before_its_session_is_looked_up_gets_a_signed_reply(client):
     nowhere = {"session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}
     ids = client.compound(
         (Command.CREATE, CREATE, {}),
@@ -238,7 +238,7 @@ def wide_compound(client, *parts):
     return ids
 
 
-def test_what_compounds_hold_while_a_disk_hangs_is_charged_to_their_node():
+def test_memory_of_compounds_that_wait_for_a_hung_disk_is_charged_to_their_node():
     """The replies of the first requests wait for those of the last, of each compound."""
     disk, hangs = MemoryDisk(8 << 20), MemoryDisk(1 << 20)
     client = RawInitiator(make_exporter(disk0=disk, disk1=hangs)).log_in()

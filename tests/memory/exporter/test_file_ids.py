@@ -97,7 +97,7 @@ def test_every_command_with_a_file_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", ["disk0", ""])
 @pytest.mark.parametrize("wrong", ["closed", "unknown", "persistent half", "tree", "session"])
 @pytest.mark.parametrize(("command", "body"), REQUESTS)
-def test_a_file_id_that_names_no_open(client: RawInitiator, command: int, body, wrong: str, name: str) -> None:
+def test_an_unknown_file_id_is_refused_first(client: RawInitiator, command: int, body, wrong: str, name: str) -> None:
     access = 1 if not name else 3
     number = client.open(name, access)
     file, asking, tree_id = FileId(number, number), client, client.tree_id

@@ -52,7 +52,7 @@ def client(disk):
 
 
 @pytest.mark.parametrize("security", list(Security))
-def test_what_is_written_is_read(disk, security):
+def test_reads_return_written_data_at_every_size(disk, security):
     client = RawInitiator(make_exporter(security, disk0=disk)).log_in()
     client.call(Command.ECHO, b"\x04\0\0\0", credits=500)
     file_id = client.open("disk0")
@@ -81,7 +81,7 @@ def test_a_batch_is_answered_in_one_go(client, disk):
         assert client.take(message_id).data == disk.data[index * 4096 : index * 4096 + 4096]
 
 
-def test_reading_at_the_end(client):
+def test_a_read_at_the_end_of_the_disk_is_cut_or_refused(client):
     file_id = client.open("disk0")
 
     def read(offset, length, minimum=0):
@@ -98,7 +98,7 @@ def test_reading_at_the_end(client):
     assert read((1 << 63), 1).status == NtStatus.INVALID_PARAMETER
 
 
-def test_writing_at_the_end(client):
+def test_a_write_past_the_end_of_the_disk_is_refused(client):
     file_id = client.open("disk0")
 
     def write(offset, data):
@@ -187,7 +187,7 @@ def test_replies_of_later_completions_are_sent_then(disk, client):
     assert [client.take(message_id).status for message_id in ids] == [0, 0, 0]
 
 
-def test_a_change_that_cannot_be_told_keeps_no_replies_back(disk, client, monkeypatch):
+def test_a_failing_watcher_of_disks_keeps_no_replies_back(disk, client, monkeypatch):
     """An error of ours while watchers are told of a disk: the batch ends all the same, and later replies leave."""
     file_id = client.open("disk0")
     client.open("", READ_ONLY)
@@ -225,7 +225,7 @@ def test_a_reply_that_cannot_be_made_gives_its_memory_back(client, disk, monkeyp
     assert client.exporter.pool.used_bytes == 0
 
 
-def test_close_answers_when_nothing_is_at_the_disk_and_cancels_what_waits(disk):
+def test_close_is_answered_when_no_io_is_at_the_disk_and_cancels_queued_io(disk):
     client = RawInitiator(make_exporter(disk0=disk, depth=1)).log_in()
     file_id = client.open("disk0")
     disk.stall()
@@ -244,7 +244,7 @@ def test_close_answers_when_nothing_is_at_the_disk_and_cancels_what_waits(disk):
     assert client.exporter.pool.used_bytes == 0
 
 
-def test_close_tells_attributes_when_asked(client):
+def test_close_returns_attributes_if_asked_for(client):
     reply = client.call(Command.CLOSE, close_body(client.open("disk0"), flags=1))
     assert CloseResponse.unpack(reply.body).size_bytes == SIZE
     reply = client.call(Command.CLOSE, close_body(client.open("disk0")))
@@ -309,7 +309,7 @@ def query_disks(client: RawInitiator, file_id: int):
     return decode_disks(IoctlResponse.unpack(reply.body).output)
 
 
-def test_nodes_are_told_of_the_disks_they_may_use():
+def test_a_node_sees_the_disks_that_it_may_use():
     rules = {"disk0": {"n2": Access.NONE}, "disk1": {"n2": Access.READ_ONLY}}
     server = make_exporter(disk0=MemoryDisk(4096), disk1=MemoryDisk(8192), disk2=MemoryDisk(512), allow=rules)
     seen = {}

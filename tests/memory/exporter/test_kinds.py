@@ -100,32 +100,32 @@ def file(client: RawInitiator) -> FileId:
     return FileId(opened, opened)
 
 
-def test_its_content_is_read(client: RawInitiator, file: FileId) -> None:
+def test_a_made_up_kind_is_read(client: RawInitiator, file: FileId) -> None:
     assert client.call(Command.READ, read_body(file.volatile, 4, 100)).data == TEXT[4:]
 
 
-def test_it_is_described(client: RawInitiator, file: FileId) -> None:
+def test_a_made_up_kind_is_described(client: RawInitiator, file: FileId) -> None:
     reply = client.call(Command.QUERY_INFO, QueryInfoRequest(file, InfoType.FILE, STANDARD_CLASS, 100).pack())
     assert QueryInfoResponse.unpack(reply.body).output[8:16] == len(TEXT).to_bytes(8, "little")
 
 
-def test_its_own_fsctl_is_answered(client: RawInitiator, file: FileId) -> None:
+def test_a_made_up_kind_answers_its_own_fsctl(client: RawInitiator, file: FileId) -> None:
     reply = client.call(Command.IOCTL, IoctlRequest(BLINK, file, b"slot2", 100).pack())
     assert (reply.status, IoctlResponse.unpack(reply.body).output) == (0, b"blinks slot2")
 
 
-def test_its_entries_are_listed(client: RawInitiator, file: FileId) -> None:
+def test_the_entries_of_a_made_up_kind_are_listed(client: RawInitiator, file: FileId) -> None:
     body = QueryDirectoryRequest(file, NAMES_CLASS, 1000, "slot*").pack()
     listed = QueryDirectoryResponse.unpack(client.call(Command.QUERY_DIRECTORY, body).body).output
     assert [name for name in ("slot1", "slot2", "slot3") if name.encode("utf-16-le") in listed] == ["slot1", "slot2"]
     assert client.call(Command.QUERY_DIRECTORY, body).status == NtStatus.NO_MORE_FILES
 
 
-def test_disks_are_opened_beside_it(client: RawInitiator, file: FileId) -> None:
+def test_disks_are_opened_beside_a_made_up_kind(client: RawInitiator, file: FileId) -> None:
     assert client.call(Command.WRITE, write_body(client.open("disk0"), 0, b"content")).status == 0
 
 
-def test_it_ends(client: RawInitiator, file: FileId) -> None:
+def test_a_made_up_kind_is_closed(client: RawInitiator, file: FileId) -> None:
     assert client.call(Command.CLOSE, CloseRequest(file).pack()).status == 0
     assert client.call(Command.READ, read_body(file.volatile, 0, 1)).status == NtStatus.FILE_CLOSED
     (session,) = client.exporter.sessions.values()
@@ -160,7 +160,9 @@ REFUSED = [
 
 @pytest.mark.parametrize("client", [Bare], indirect=True)
 @pytest.mark.parametrize(("command", "body", "status"), REFUSED)
-def test_what_a_kind_does_not_say_is_refused(client: RawInitiator, file: FileId, command, body, status) -> None:
+def test_a_request_that_a_kind_does_not_serve_is_refused(
+    client: RawInitiator, file: FileId, command, body, status
+) -> None:
     assert client.call(command, body(file)).status == status
     assert client.call(Command.CLOSE, CloseRequest(file).pack()).status == 0
 

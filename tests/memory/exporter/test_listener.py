@@ -79,7 +79,7 @@ async def test_requests_over_a_socket(disk, path):
     assert server.pool.used_bytes == 0
 
 
-async def test_what_the_doorstep_knew_of_a_connection_goes_when_it_is_served(path):
+async def test_the_doorstep_frees_its_state_of_a_connection_that_is_served(path):
     """Nothing is left to the collector of garbage, which stops the exporter for a while."""
     async with serving(make_exporter(), path):
         gc.collect()
@@ -142,7 +142,7 @@ async def test_a_connection_that_ends_while_requests_are_held_leaves_nothing(dis
     assert server.pool.used_bytes == 0
 
 
-async def test_replies_of_a_stalled_disk_arrive_when_it_goes_on(disk, path):
+async def test_replies_of_a_stalled_disk_arrive_when_the_disk_goes_on(disk, path):
     server = make_exporter(disk0=disk)
     async with serving(server, path):
         client = await in_thread(client_of, path)
@@ -217,7 +217,7 @@ async def test_a_peer_that_takes_replies_again_as_it_is_dropped_harms_nobody(dis
     assert server.pool.used_bytes == 0
 
 
-async def test_who_does_not_log_in_is_dropped(path, monkeypatch):
+async def test_a_connection_without_a_login_is_dropped(path, monkeypatch):
     monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.05)
     server = make_exporter()
     async with serving(server, path):
@@ -267,7 +267,7 @@ async def test_strangers_cannot_pile_up_replies(path):
             assert most <= limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES + limits.TURN_STEP_BYTES + limits.MIB
 
 
-async def test_who_logged_in_stays_and_who_logged_off_is_dropped(disk, path, monkeypatch):
+async def test_a_login_keeps_a_connection_and_a_logoff_drops_it(disk, path, monkeypatch):
     monkeypatch.setattr(limits, "UNAUTHENTICATED_TIMEOUT_S", 0.2)
     server = make_exporter(disk0=disk)
     async with serving(server, path):
@@ -305,7 +305,7 @@ async def test_a_refused_negotiation_is_answered_before_the_end(path):
                 await in_thread(client.answered, 1)
 
 
-async def test_a_stopped_listener_lets_what_is_there_end(disk, path):
+async def test_a_stopped_listener_answers_the_requests_in_progress(disk, path):
     server = make_exporter(disk0=disk)
     async with serving(server, path) as listener:
         client = await in_thread(client_of, path)
@@ -334,7 +334,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(path):
     listen_unix(path).close()
 
 
-def test_what_is_no_socket_is_left_alone(path):
+def test_a_file_at_the_path_of_the_socket_is_left_alone(path):
     path.parent.mkdir()
     path.write_text("precious")
     with pytest.raises(ConfigError, match="no socket"):

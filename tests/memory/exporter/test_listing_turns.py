@@ -90,7 +90,7 @@ def names(output: bytes) -> list[str]:
     return found
 
 
-def test_a_page_has_what_was_found_in_its_time(stage: Stage) -> None:
+def test_a_page_has_the_entries_that_its_time_was_enough_for(stage: Stage) -> None:
     found, pages = [], 0
     while not (reply := stage.client.call(Command.QUERY_DIRECTORY, stage.body("*"))).status:
         page = names(QueryDirectoryResponse.unpack(reply.body).output)
@@ -103,7 +103,7 @@ def test_a_page_has_what_was_found_in_its_time(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("pattern", "expected"), [("*070", ["file070"]), ("file119", ["file119"])])
-def test_what_is_found_late_is_told_then(stage: Stage, pattern: str, expected: list[str]) -> None:
+def test_an_entry_that_is_found_late_comes_in_a_later_page(stage: Stage, pattern: str, expected: list[str]) -> None:
     message_id = stage.begin(pattern)
     # Others are served between its turns.
     other = another(stage.client.exporter)
@@ -157,7 +157,7 @@ def test_a_listing_that_is_given_up(stage: Stage, how: str) -> None:
     assert not [reply for reply in client.replies if reply.message_id == message_id]
 
 
-def test_in_a_compound_the_rest_waits_for_it(stage: Stage) -> None:
+def test_in_a_compound_the_parts_after_a_listing_wait_for_it(stage: Stage) -> None:
     client: RawInitiator = stage.client
     ids = client.compound(
         (Command.QUERY_DIRECTORY, stage.body("*x"), {}), (Command.CLOSE, CloseRequest(ANY_FILE).pack(), RELATED)

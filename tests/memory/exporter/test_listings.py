@@ -57,7 +57,7 @@ def watch(client: RawInitiator, root: int, size: int = 4096) -> int:
     return client.send(Command.CHANGE_NOTIFY, ChangeNotifyRequest(FileId(root, root), size, 0xFFF).pack())
 
 
-def test_watchers_are_told_of_new_and_removed_disks(client):
+def test_a_watch_reports_new_and_removed_disks(client):
     root = client.open("", LIST)
     message_id = watch(client, root)
     assert client.take(message_id).status == NtStatus.PENDING
@@ -73,7 +73,7 @@ def test_watchers_are_told_of_new_and_removed_disks(client):
     assert unpack_notifications(output) == ((2, "disk2"), (2, "disk1"))
 
 
-def test_changes_that_do_not_fit_mean_look_again(client):
+def test_changes_that_do_not_fit_make_the_client_list_again(client):
     root = client.open("", LIST)
     message_id = watch(client, root, size=8)
     client.take(message_id)
@@ -179,7 +179,7 @@ def test_set_info_changes_nothing(client, info_class, buffer, status):
         (0x0011C017, NtStatus.INVALID_DEVICE_REQUEST),
     ],
 )
-def test_other_ioctls(client, code, status):
+def test_fsctls_that_a_disk_does_not_have_are_refused(client, code, status):
     file_id = client.open("disk0")
     body = IoctlRequest(code, FileId(file_id, file_id), b"", 1024)
     assert client.call(Command.IOCTL, body.pack()).status == status
@@ -198,7 +198,7 @@ def test_the_right_to_the_sacl_is_a_privilege_that_nobody_has(client, name, more
     assert client.create(name, access=access).status == NtStatus.PRIVILEGE_NOT_HELD
 
 
-def test_the_dacl_tells_what_the_node_may_do_and_not_what_the_open_was_for(client):
+def test_the_dacl_has_the_rights_of_the_node_and_not_those_of_the_open(client):
     file_id = client.open("disk0", access=int(AccessMask.READ_CONTROL))
     descriptor = QueryInfoResponse.unpack(info(client, file_id, InfoType.SECURITY, 0, additional=DACL).body).output
     authenticated_users = bytes.fromhex("01 01 000000000005 0b000000")
@@ -206,7 +206,7 @@ def test_the_dacl_tells_what_the_node_may_do_and_not_what_the_open_was_for(clien
     assert info(client, file_id, InfoType.SECURITY, 0, additional=DACL | SACL).status == NtStatus.ACCESS_DENIED
 
 
-def test_the_mode_of_an_open_is_told_and_set(client):
+def test_the_mode_of_an_open_is_queried_and_set(client):
     disk = file_id_of(client.create("disk0", READ_WRITE, options=CreateOptions.WRITE_THROUGH))
     opened = next(iter(client.exporter.sessions.values())).opens[disk]
     assert QueryInfoResponse.unpack(info(client, disk, 1, 16).body).output == struct.pack("<I", 2)
@@ -218,7 +218,7 @@ def test_the_mode_of_an_open_is_told_and_set(client):
         assert opened.write_through == bool(mode & 2)
 
 
-def test_quotas_of_a_share_of_disks(client):
+def test_a_share_of_disks_has_no_quotas(client):
     """FileFsControlInformation, which Samba's clients call quota information: there is no quota."""
     for name in ("", "disk0"):
         output = QueryInfoResponse.unpack(info(client, client.open(name, LIST), 2, 6).body).output

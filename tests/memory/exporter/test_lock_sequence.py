@@ -94,7 +94,7 @@ def test_a_waiting_lock_is_repeated_while_the_first_still_waits(client: RawIniti
     assert not client.exporter.disks.find("disk0", "n2").lock_waiters
 
 
-def test_a_waiting_lock_is_repeated_when_the_first_got_it_unheard(client: RawInitiator) -> None:
+def test_a_repeated_lock_succeeds_if_the_first_was_granted_on_a_lost_channel(client: RawInitiator) -> None:
     other = RawInitiator(client.exporter).log_in("n3")
     theirs = other.open("disk0")
     assert lock(other, theirs, NOW) == 0
@@ -122,7 +122,7 @@ def test_a_waiting_lock_is_repeated_after_the_first_was_given_up(client: RawInit
     assert count(channel, file_id) == 1
 
 
-def test_what_failed_is_tried_again(client: RawInitiator) -> None:
+def test_a_lock_that_failed_is_tried_again(client: RawInitiator) -> None:
     file_id = client.open("disk0")
     refused = NtStatus.LOCK_NOT_GRANTED
     assert lock(client, file_id, UNLOCK, ONE | 1) == NtStatus.RANGE_NOT_LOCKED
@@ -146,7 +146,7 @@ def test_entries_that_there_are(client: RawInitiator, entry: int, kept: bool) ->
 
 
 @pytest.mark.parametrize("dialect", [Dialect.SMB_3_0, Dialect.SMB_3_0_2])
-def test_older_dialects_have_it_too(dialect: int) -> None:
+def test_older_dialects_have_lock_sequences(dialect: int) -> None:
     client = log_in(RawInitiator(make_exporter(disk0=MemoryDisk(1 << 20))), dialect)
     file_id = client.open("disk0")
     assert [lock(client, file_id, NOW, ONE | 1) for _ in range(2)] == [0, 0]

@@ -62,7 +62,7 @@ def test_locks_keep_others_off_their_range(client):
     assert other.call(Command.READ, read_body(theirs, 99, 1)).status == 0
 
 
-def test_nothing_is_read_and_written_also_in_a_lock(client):
+def test_empty_reads_and_writes_ignore_locks(client):
     """smb2.lock.zerobyteread"""
     other = another(client)
     mine, theirs = client.open("disk0"), other.open("disk0")
@@ -71,7 +71,7 @@ def test_nothing_is_read_and_written_also_in_a_lock(client):
     assert other.call(Command.WRITE, write_body(theirs, 50, b"")).status == 0
 
 
-def test_unlocks_before_a_wrong_one_count(client):
+def test_unlocks_before_a_wrong_element_take_effect(client):
     """smb2.lock.multiple-unlock, MS-SMB2 3.3.5.14.1"""
     mine = client.open("disk0")
     assert client.call(Command.LOCK, lock_body(mine, (0, 1, EXCLUSIVE | NOW), (5, 1, EXCLUSIVE | NOW))).status == 0
@@ -95,7 +95,7 @@ def wait_for_lock(client: RawInitiator, other: RawInitiator) -> tuple[int, int, 
     return mine, theirs, message_id
 
 
-def test_a_lock_that_waits_is_answered_when_the_other_lets_go(client):
+def test_a_waiting_lock_is_granted_when_the_holder_unlocks(client):
     other = another(client)
     mine, _, message_id = wait_for_lock(client, other)
     client.call(Command.LOCK, lock_body(mine, (0, 100, UNLOCK)))
@@ -106,7 +106,7 @@ def test_a_lock_that_waits_is_answered_when_the_other_lets_go(client):
     assert not other.peer.waiting
 
 
-def test_a_lock_that_waits_is_answered_when_the_other_is_gone(client):
+def test_a_waiting_lock_is_granted_when_the_connection_of_the_holder_is_lost(client):
     other = another(client)
     _, _, message_id = wait_for_lock(client, other)
     client.peer.lost()
@@ -143,7 +143,7 @@ def test_closing_ends_a_lock_that_waits(client):
         (((0, 1, 0xFFFFFFFF),), NtStatus.INVALID_PARAMETER),
     ],
 )
-def test_bad_locks(client, elements, status):
+def test_locks_that_make_no_sense_are_refused_and_none_is_left(client, elements, status):
     assert client.call(Command.LOCK, lock_body(client.open("disk0"), *elements)).status == status
 
 

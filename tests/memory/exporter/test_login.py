@@ -39,7 +39,7 @@ def exporter(security: Security = Security.SIGN):
 
 
 @pytest.mark.parametrize(("user", "password"), [("n2", "wrong"), ("n9", "password of n2"), ("guest", ""), ("n2", "")])
-def test_wrong_logins_are_all_the_same_failure(user, password, caplog):
+def test_every_wrong_login_gets_the_same_status(user, password, caplog):
     client = RawInitiator(exporter())
     client.negotiate()
     reply = client.set_up(user, password)
@@ -76,14 +76,14 @@ def test_an_initiator_that_cannot_encrypt_is_refused_where_that_is_a_must():
     assert client.set_up().status == NtStatus.ACCESS_DENIED
 
 
-def test_set_up_of_an_unknown_session():
+def test_a_session_setup_of_an_unknown_session_is_refused():
     client = RawInitiator(exporter())
     client.negotiate()
     reply = client.call(Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, b"t").pack(), session_id=77, sign=False)
     assert reply.status == NtStatus.USER_SESSION_DELETED
 
 
-def test_logging_in_once_more_keeps_the_session():
+def test_a_reauthentication_keeps_the_session():
     client = RawInitiator(exporter()).log_in()
     file_id = client.open("disk0")
     reply = client.set_up("n2")
@@ -91,7 +91,7 @@ def test_logging_in_once_more_keeps_the_session():
     assert client.call(Command.READ, read_body(file_id, 0, 512)).data == bytes(512)
 
 
-def test_failing_to_log_in_once_more_ends_the_session():
+def test_a_failed_reauthentication_ends_the_session():
     client = RawInitiator(exporter()).log_in()
     assert client.set_up("n2", "wrong").status == NtStatus.LOGON_FAILURE
     assert client.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
@@ -157,7 +157,7 @@ def log_in_after(server: Exporter, old: RawInitiator) -> RawInitiator:
     return new
 
 
-def test_the_new_session_opens_a_disk_when_the_old_ones_requests_there_have_ended():
+def test_a_new_session_opens_a_disk_when_the_old_sessions_requests_there_have_ended():
     """Another disk, and what touches no data, is opened at once."""
     disk = MemoryDisk(1 << 20)
     server = make_exporter(disk0=disk, disk1=MemoryDisk(1 << 20))
@@ -178,7 +178,7 @@ def test_the_new_session_opens_a_disk_when_the_old_ones_requests_there_have_ende
     assert new.call(Command.READ, read_body(mine, 0, 512)).status == 0
 
 
-def test_another_nodes_open_waits_for_nobody_elses_requests():
+def test_an_open_does_not_wait_for_requests_of_other_nodes():
     disk = MemoryDisk(1 << 20)
     server = make_exporter(disk0=disk)
     old = RawInitiator(server).log_in("n2")
@@ -250,7 +250,7 @@ def test_the_new_open_waits_for_an_open_that_was_closing_when_the_connection_wen
     assert server.pool.used_bytes == 0
 
 
-def test_another_users_session_is_none_of_ones_business():
+def test_a_login_cannot_end_a_session_of_another_user():
     mine = RawInitiator(exporter()).log_in("n2")
     other = RawInitiator(mine.exporter)
     other.negotiate()
@@ -259,7 +259,7 @@ def test_another_users_session_is_none_of_ones_business():
 
 
 @pytest.mark.parametrize("passwords", [{"n2": "another password", "n3": PASSWORDS["n3"]}, {"n3": PASSWORDS["n3"]}])
-def test_a_node_with_another_key_or_none_loses_its_sessions_and_nobody_else_does(passwords):
+def test_a_node_whose_key_changed_loses_its_sessions_and_no_other_node_does(passwords):
     """Else a stolen key would be good as long as its thief stays connected."""
     client = RawInitiator(exporter()).log_in("n2")
     other = RawInitiator(client.exporter).log_in("n3")

@@ -46,7 +46,7 @@ def test_a_lost_channel_leaves_the_session_to_the_others(client, first):
     assert not client.exporter.disks.all()[0].opens
 
 
-def test_a_session_is_bound_by_its_own_key_when_its_first_channel_is_gone(client):
+def test_a_session_is_bound_by_its_own_key_after_its_first_channel_was_lost(client):
     file_id = client.open("disk0")
     second = channel_of(client)
     client.peer.lost()
@@ -157,14 +157,14 @@ def test_log_off_ends_the_session_on_all_channels(disk, client, by_first):
         assert not where.peer.connection.security
 
 
-def test_a_failed_login_once_more_ends_the_session_on_all_channels(client):
+def test_a_failed_reauthentication_ends_the_session_on_all_channels(client):
     channel = channel_of(client)
     assert channel.set_up("n2", "wrong").status == NtStatus.LOGON_FAILURE
     for where in (client, channel):
         assert where.call(Command.ECHO, ECHO).status == NtStatus.USER_SESSION_DELETED
 
 
-def test_logins_once_more_on_two_channels_do_not_mix(client):
+def test_reauthentications_on_two_channels_do_not_mix(client):
     channel = channel_of(client)
     first = RawBind(client, client), client
     second = RawBind(channel, client), channel
@@ -179,7 +179,7 @@ def test_logins_once_more_on_two_channels_do_not_mix(client):
     assert client.call(Command.ECHO, ECHO).status == channel.call(Command.ECHO, ECHO).status == 0
 
 
-def test_a_login_once_more_that_its_channel_takes_with_it(client):
+def test_a_reauthentication_ends_with_its_channel(client):
     channel = channel_of(client)
     exchange = RawBind(channel, client)
     reply = channel.call(Command.SESSION_SETUP, SessionSetupRequest(0, 1, 0, exchange.token).pack())

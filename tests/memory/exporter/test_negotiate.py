@@ -97,7 +97,7 @@ def test_older_dialects_are_refused_and_the_connection_ends(dialects):
     assert client.peer.closing
 
 
-def test_who_begins_in_smb_1_and_offers_smb_2_goes_on_in_smb_2():
+def test_a_client_that_begins_in_smb_1_and_offers_smb_2_continues_in_smb_2():
     client = RawInitiator(exporter())
     client.deliver(framed(SMB1.pack()))
     reply = client.take(0)
@@ -111,7 +111,7 @@ def test_who_begins_in_smb_1_and_offers_smb_2_goes_on_in_smb_2():
 
 
 @pytest.mark.parametrize("dialects", [(), (b"NT LM 0.12",), (b"NT LM 0.12", b"SMB 2.002")])
-def test_who_offers_smb_1_only_is_disconnected(dialects):
+def test_a_client_that_offers_only_smb_1_is_disconnected(dialects):
     client = RawInitiator(exporter())
     with pytest.raises(RemoteProtocolError, match="not spoken"):
         client.deliver(framed(Smb1Negotiate(dialects).pack() + bytes(32)))
@@ -165,7 +165,7 @@ def test_nothing_comes_before_negotiate():
         RawInitiator(exporter()).call(Command.ECHO, ECHO)
 
 
-def test_validate_negotiate_confirms_what_arrived():
+def test_validate_negotiate_confirms_the_values_that_arrived():
     asked = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION)
     client = RawInitiator(exporter()).log_in(dialects=(Dialect.SMB_3_0, Dialect.SMB_3_0_2), capabilities=asked)
     mine = ValidateNegotiateRequest(asked, b"test client guid", 1, (0x0300, 0x0302))

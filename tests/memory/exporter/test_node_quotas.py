@@ -253,7 +253,7 @@ async def test_writes_of_the_largest_size_by_many_connections_of_all_nodes_all_e
         assert not exporter.memory.wanted
 
 
-async def test_small_replies_that_nobody_fetches_are_few_and_are_charged(tmp_path):
+async def test_small_replies_that_no_client_reads_are_limited_and_charged(tmp_path):
     """A reply of 84 bytes takes three times that, so their bytes alone would not bound them."""
     disk = MemoryDisk(MIB)
     async with serving(tmp_path, disk, max_bytes=64 * MIB, per_node_min_bytes=8 * MIB) as (exporter, path):

@@ -230,7 +230,7 @@ def test_keys_without_nonces_may_sign_as_often_as_they_like(exporter: Exporter, 
         ((CMAC, HMAC), SINGLE, True, CMAC),
     ],
 )
-def test_who_may_bind_carelessly_signs_without_nonces(
+def test_clients_that_may_repeat_bind_ids_use_signatures_without_nonces(
     exporter: Exporter, offered: tuple[int, ...], capabilities: int, unique: bool, chosen: SigningAlgorithm
 ) -> None:
     client = RawInitiator(exporter)

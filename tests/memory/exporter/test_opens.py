@@ -100,7 +100,7 @@ def test_overwriting_a_disk_keeps_its_size_and_content(client, disposition, acti
         ({"name": "disk0", "contexts": ((b"DHnQ", bytes(16)), (b"RqLs", bytes(32)))}, 0),
     ],
 )
-def test_create(client, fields, status):
+def test_a_create_is_granted_or_refused_by_its_fields(client, fields, status):
     assert client.create(**fields).status == status
 
 

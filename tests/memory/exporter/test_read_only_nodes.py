@@ -170,7 +170,7 @@ def test_a_reader_whose_read_never_ends_stops_no_writer(pair):
     assert writer.create("disk0", READ_WRITE, 0).status == 0
 
 
-def test_an_open_that_is_gone_has_nothing_to_let_go(pair):
+def test_a_closed_open_gives_up_no_share_access_of_another(pair):
     """A reload looks at all opens of a disk, and what it ends may have been the end of another one."""
     writer, _ = pair
     first, second = writer.open("disk0", READ, R), writer.open("disk0", READ, R)

@@ -69,14 +69,14 @@ def client(clock):
 # --- it is a share, and no disk --------------------------------------------------------
 
 
-def test_there_is_no_such_share_unless_asked_for():
+def test_there_is_no_scratch_share_unless_the_config_asks_for_it():
     client = RawInitiator(make_exporter(disk0=MemoryDisk(4096)))
     client.negotiate()
     client.set_up()
     assert client.connect("scratch").status == NtStatus.BAD_NETWORK_NAME
 
 
-def test_it_never_shows_as_a_disk(client):
+def test_the_scratch_share_is_never_listed_as_a_disk(client):
     make(client, "file")
     root = client.open("", int(A.READ_DATA))
     query = IoctlRequest(Fsctl.MESHFS_QUERY_DISKS, FileId(root, root), b"", 65536)
@@ -113,7 +113,7 @@ def test_a_file_is_made_written_read_and_deleted(security, clock):
     assert client.exporter.scratch.used_bytes == 0
 
 
-def test_everything_goes_with_a_lost_connection(client):
+def test_a_lost_connection_deletes_its_delete_on_close_files(client):
     other = another(client.exporter)
     file = make(client, "file", options=CreateOptions.DELETE_ON_CLOSE)
     assert write(client, file, 0, bytes(1000)) == 0
@@ -189,7 +189,7 @@ def test_share_access_holds_across_sessions(client):
     assert other.create("file", int(A.DELETE)).status == 0
 
 
-def test_sizes_are_set(client):
+def test_the_size_and_the_allocation_of_a_file_are_set(client):
     file = make(client, "file")
     assert set_info(client, file, FileInfoClass.END_OF_FILE, struct.pack("<q", 100)) == 0
     assert read(client, file, 0, 200) == bytes(100)
@@ -206,7 +206,7 @@ def basic(client: RawInitiator, file_id: int) -> tuple[int, ...]:
     return struct.unpack("<4QII", get_info(client, file_id, FileInfoClass.BASIC))[:5]
 
 
-def test_times_and_attributes(client, clock):
+def test_writes_move_times_that_were_not_set(client, clock):
     file = make(client, "file")
     made, *_ = basic(client, file)
     clock.now_s += 1
@@ -230,7 +230,7 @@ def test_times_and_attributes(client, clock):
     assert set_info(client, folder, FileInfoClass.BASIC, wrong) == NtStatus.INVALID_PARAMETER
 
 
-def test_what_is_told_of_an_open_and_of_the_share(client):
+def test_information_of_an_open_and_of_the_share(client):
     folder, file = mkdir(client, "folder"), make(client, "folder\\file")
     write(client, file, 0, bytes(5000))
     read(client, file, 0, 10)
@@ -250,7 +250,7 @@ def test_what_is_told_of_an_open_and_of_the_share(client):
     assert set_info(client, file, FileInfoClass.MODE, struct.pack("<I", 1)) == NtStatus.INVALID_PARAMETER
 
 
-def test_who_may_do_what_is_told_alike_to_all(client):
+def test_every_open_of_a_file_gets_the_same_security_descriptor(client):
     """smb2.winattr"""
     query = [
         QueryInfoRequest(FileId(file, file), InfoType.SECURITY, 0, 4096, 7).pack()
@@ -260,7 +260,7 @@ def test_who_may_do_what_is_told_alike_to_all(client):
     assert one == other
 
 
-def test_what_files_do_not_have_is_refused(client):
+def test_extended_attributes_and_streams_are_refused(client):
     for context, status in ((b"ExtA", NtStatus.EAS_NOT_SUPPORTED), (b"SecD", NtStatus.NOT_SUPPORTED)):
         reply = client.create("file", ALL, disposition=D.CREATE, contexts=((context, bytes(8)),))
         assert reply.status == status
@@ -301,7 +301,7 @@ def lock(client: RawInitiator, file_id: int, offset: int, length: int, flags: in
     return client.call(Command.LOCK, body.pack()).status
 
 
-def test_locks_of_a_file(client):
+def test_locks_of_a_scratch_file_keep_others_off(client):
     other = another(client.exporter)
     mine, theirs = make(client, "file"), make(other, "file")
     write(client, mine, 0, bytes(100))

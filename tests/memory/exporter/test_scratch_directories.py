@@ -45,7 +45,7 @@ def client(clock):
     return client_of(Security.SIGN, clock)
 
 
-def test_directories(client):
+def test_a_directory_holds_files_and_refuses_file_io(client):
     folder = mkdir(client, "Folder")
     inner = make(client, "folder\\b")
     make(client, "FOLDER\\a")
@@ -63,7 +63,7 @@ def test_directories(client):
     assert client.call(Command.QUERY_DIRECTORY, query.pack()).status == NtStatus.INVALID_PARAMETER
 
 
-def test_a_listing_under_way_leaves_out_what_is_gone(client):
+def test_a_listing_under_way_leaves_out_removed_files(client):
     """smb2.dir.fixed"""
     folder = mkdir(client, "folder")
     files = {name: make(client, f"folder\\{name}") for name in ("a", "b", "c")}
@@ -89,7 +89,7 @@ def test_a_directory_about_to_be_deleted_takes_no_renamed_file(client):
     assert rename(client, file, "folder\\file") == 0
 
 
-def test_renames(client):
+def test_a_rename_replaces_a_file_only_if_asked_and_if_it_is_closed(client):
     one, two = make(client, "one"), make(client, "two")
     assert rename(client, one, "two") == NtStatus.OBJECT_NAME_COLLISION
     assert rename(client, one, "two", replace=True) == NtStatus.ACCESS_DENIED

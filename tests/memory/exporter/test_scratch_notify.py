@@ -41,7 +41,7 @@ def changes(client: RawInitiator, message_id: int) -> tuple[tuple[int, str], ...
     return unpack_notifications(ChangeNotifyResponse.unpack(reply.body).output)
 
 
-def test_watchers_of_a_directory(client):
+def test_a_watch_of_a_directory_reports_its_changes_and_ends_with_its_open(client):
     other = another(client.exporter)
     close(client, mkdir(client, "folder"))
     folder = make(client, "folder", int(A.READ_DATA))
@@ -62,7 +62,7 @@ def test_watchers_of_a_directory(client):
 
 
 @pytest.mark.parametrize("how", ["disposition", "delete on close", "rmdir of its own"])
-def test_who_watches_a_directory_that_is_deleted_is_answered(client, how):
+def test_a_watch_of_a_deleted_directory_is_answered(client, how):
     """smb2.notify.rmdir1 to rmdir4"""
     other = another(client.exporter)
     folder = mkdir(client, "folder")
@@ -83,7 +83,7 @@ def test_who_watches_a_directory_that_is_deleted_is_answered(client, how):
     assert [file.path for file in files(client.exporter.scratch)] == ([] if how != "disposition" else ["folder"])
 
 
-def test_who_watches_a_tree_is_told_of_what_is_below(client):
+def test_a_watch_of_a_tree_reports_changes_below_it(client):
     other = another(client.exporter)
     for path in ("top", "top\\inner"):
         close(client, mkdir(client, path))
@@ -139,7 +139,7 @@ HIDE = struct.pack("<4qI", 0, 0, 0, 0, FileAttributes.HIDDEN)
         ),
     ],
 )
-def test_what_the_first_request_asks_for_is_told(client, change, wanted):
+def test_the_filter_of_the_first_request_decides_which_changes_are_reported(client, change, wanted):
     """Each of the bits that a change has, and none of the others, wakes a watcher."""
     other = another(client.exporter)
     for path in ("folder", "folder\\below"):
@@ -154,7 +154,7 @@ def test_what_the_first_request_asks_for_is_told(client, change, wanted):
     }
 
 
-def test_what_later_requests_ask_for_does_not_count(client):
+def test_the_filter_of_a_later_request_does_not_count(client):
     """MS-SMB2 3.3.1.3; smb2.notify.mask-change"""
     folder = mkdir(client, "folder")
     message_id = pending(client, folder, ATTRIBUTES)

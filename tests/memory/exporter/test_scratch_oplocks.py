@@ -152,7 +152,7 @@ def test_a_holder_that_is_lost_has_acknowledged(client):
     assert answer(other, message_id).status == 0
 
 
-def test_a_holder_that_says_nothing_loses_it_all_the_same(client, clock):
+def test_a_holder_that_does_not_answer_loses_the_oplock_after_the_time_out(client, clock):
     other = another(client.exporter)
     held, _ = create_with_oplock(client, "file")
     message_id = start_create(other, "file")
@@ -216,7 +216,7 @@ def test_a_create_that_waits_is_of_a_tree_and_session_that_may_end(client):
     assert answer(client, third).status == NtStatus.NETWORK_NAME_DELETED
 
 
-def test_who_waited_may_find_the_file_gone_or_taken(client):
+def test_a_create_that_waited_may_find_the_file_deleted_or_taken(client):
     other = another(client.exporter)
     held, _ = create_with_oplock(client, "file")
     message_id = start_create(other, "file")
@@ -229,7 +229,7 @@ def test_who_waited_may_find_the_file_gone_or_taken(client):
     assert answer(other, message_id).status == NtStatus.SHARING_VIOLATION
 
 
-def test_in_a_compound_a_create_waits_and_the_rest_after_it(client):
+def test_in_a_compound_the_parts_after_a_waiting_create_wait(client):
     other = another(client.exporter)
     held, _ = create_with_oplock(client, "file")
     body = CreateRequest("file", ALL, SHARE_ALL, D.OPEN).pack()

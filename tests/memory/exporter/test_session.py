@@ -57,7 +57,7 @@ def test_plain_requests_are_denied_where_encryption_is_a_must():
         assert reply.status == NtStatus.ACCESS_DENIED
 
 
-def test_an_initiator_may_encrypt_of_its_own_will():
+def test_an_initiator_may_encrypt_where_signing_is_enough():
     client = RawInitiator(exporter()).log_in()
     reply = client.call(Command.ECHO, ECHO, seal=True)
     assert (reply.status, reply.protection) == (0, Protection.SEALED)
@@ -108,7 +108,7 @@ def test_shares_are_found_without_regard_to_case():
         (r"\\n1", NtStatus.INVALID_PARAMETER),
     ],
 )
-def test_wrong_shares(path, status):
+def test_shares_that_do_not_exist_are_refused(path, status):
     client = RawInitiator(exporter()).log_in()
     assert client.call(Command.TREE_CONNECT, TreeConnectRequest(path).pack()).status == status
 

@@ -146,7 +146,7 @@ async def test_a_megabyte_leaves_in_pieces_while_others_have_turns(tmp_path, mon
                 assert (max(most) > limits.TURN_STEP_BYTES) is alone
 
 
-async def test_what_is_used_is_known_by_node_and_class(tmp_path):
+async def test_used_processor_time_is_counted_by_node_and_class(tmp_path):
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(4 << 20))
     async with serving(server, path):
         with await in_thread(client_of, path, "n2") as client:
@@ -164,7 +164,7 @@ async def test_what_is_used_is_known_by_node_and_class(tmp_path):
     assert used.get(FlowKey("n2", IoClass.SYSTEM), 0) == 0
 
 
-async def test_who_is_alone_is_answered_without_a_turn_until_another_comes(tmp_path):
+async def test_a_lone_node_needs_no_turn_for_its_answers_until_another_node_comes(tmp_path):
     disk = MemoryDisk(4 << 20)
     path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
 

@@ -265,7 +265,7 @@ def test_a_file_that_is_to_be_deleted_still_gives_its_locks() -> None:
     assert stage.answer() == 0
 
 
-def test_a_waiting_request_that_cannot_be_ended_keeps_the_rest_of_a_lost_connection_back_from_nobody(
+def test_a_lost_connection_ends_although_one_of_its_waiting_requests_cannot_be_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error of ours while the first waiting request is ended: the session ends all the same, with its opens."""

@@ -201,7 +201,7 @@ def test_an_error_of_a_later_piece_is_the_answer_and_ends_it(client, disk) -> No
     assert disk.data == bytes(FIRST) + FULL[FIRST:]
 
 
-def test_cancelled_it_is_answered_when_its_piece_has_left_the_disk(client, disk) -> None:
+def test_a_cancelled_zeroing_is_answered_when_its_piece_has_left_the_disk(client, disk) -> None:
     message_id = begin(client, disk)
     client.deliver(client.pack(Command.CANCEL, CancelRequest().pack(), message_id=message_id)[1])
     assert not client.answered(message_id)
@@ -243,7 +243,7 @@ def channel(client: RawInitiator) -> RawInitiator:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_an_old_zeroing_at_the_disk_holds_its_replay_off(client, channel, disk, lost: bool) -> None:
+def test_a_replay_is_refused_while_the_old_zeroing_is_at_the_disk(client, channel, disk, lost: bool) -> None:
     begin(client, disk, sequence=0)
     file_id = next(iter(client.exporter.sessions[client.session_id].opens))
     if lost:

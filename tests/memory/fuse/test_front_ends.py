@@ -109,7 +109,7 @@ async def test_pyfuse3_gets_its_own_error_for_each_that_operations_raise(
 
 
 @pytest.mark.parametrize(("name", "number"), UNSERVED.items())
-async def test_pyfuse3_is_refused_what_nothing_serves(bench: Bench, name: str, number: int) -> None:
+async def test_requests_that_no_operation_serves_are_refused(bench: Bench, name: str, number: int) -> None:
     refusal: Callable[..., Awaitable[object]] = getattr(Adapter(bench.operations), name)
     assert await refused(refusal(ROOT_INODE, b"disk", CTX)) == number
 

@@ -85,7 +85,7 @@ def bench() -> Bench:
     return Bench()
 
 
-async def test_what_was_written_is_read(bench: Bench) -> None:
+async def test_a_read_returns_the_bytes_of_the_last_write(bench: Bench) -> None:
     fh = await bench.open()
     assert await bench.transfers.write(fh, 100, b"hello") == 5
     assert bytes(await bench.transfers.read(fh, 99, 7)) == b"\0hello\0"
@@ -97,7 +97,7 @@ async def test_what_was_written_is_read(bench: Bench) -> None:
     assert bench.port.handles == 0
 
 
-async def test_the_end_of_the_disk(bench: Bench) -> None:
+async def test_io_at_the_end_of_the_disk_is_cut_or_refused(bench: Bench) -> None:
     fh = await bench.open()
     assert bytes(await bench.transfers.read(fh, SIZE, 10)) == b""
     assert await bench.transfers.write(fh, SIZE - 3, b"abcdef") == 3
@@ -149,7 +149,7 @@ def changes(bench: Bench) -> list[tuple[str, int, int]]:
     return [(kind, offset, size) for kind, offset, size, _ in bench.port.calls]
 
 
-async def test_what_an_opener_skips_after_o_trunc_is_zeroed_before_its_write(bench: Bench) -> None:
+async def test_bytes_that_an_opener_skips_after_o_trunc_are_zeroed_before_its_write(bench: Bench) -> None:
     """The kernel sends the O_TRUNC as a SETATTR without a handle, from the thread that opened."""
     fh, other = await open_by(bench, 71), await open_by(bench, 72)
     assert await resize(bench, 0, None, pid=71) == SIZE
@@ -210,7 +210,7 @@ async def test_a_read_only_disk_is_not_truncated(bench: Bench) -> None:
     assert await refused(resize(bench, 0, fh)) == errno.EROFS
 
 
-async def test_a_long_gap_is_zeroed_in_several_calls_and_what_is_done_is_kept(bench: Bench) -> None:
+async def test_a_long_gap_is_zeroed_in_several_calls_and_finished_parts_are_kept(bench: Bench) -> None:
     fh = await bench.open(os.O_RDWR | os.O_TRUNC)
     bench.port.zero_max_bytes = 400
     bench.port.error_after = 2
@@ -341,7 +341,7 @@ def test_extended_attributes(bench: Bench) -> None:
     assert UNSERVED["setxattr"] == UNSERVED["removexattr"] == errno.EPERM
 
 
-async def test_names_that_are_not_there_and_files_that_are_gone(bench: Bench) -> None:
+async def test_missing_names_and_removed_files_have_their_errno(bench: Bench) -> None:
     inode = bench.inode(f"/disk/by-id/{bench.info.id}")
     link = bench.inode("/disk/by-node/n1/a")
     assert bench.operations.readlink(link) == b"../../by-id/meshfs-n1-a"

@@ -62,7 +62,7 @@ async def test_no_bind_uses_a_message_id_twice(tmp_path: Path, bound: list[tuple
     assert max(message_id for _, message_id in bound) < limits.BIND_MESSAGE_IDS
 
 
-async def test_a_session_whose_ids_are_used_up_is_made_anew(
+async def test_a_session_whose_bind_ids_are_used_up_is_replaced(
     tmp_path: Path, bound: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "BIND_MESSAGE_IDS", 16)

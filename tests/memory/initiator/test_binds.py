@@ -188,7 +188,9 @@ async def test_an_answer_to_a_bind_without_a_signature_counts_for_its_path_only(
             assert not session.no_more
 
 
-async def test_an_exporter_that_is_full_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bind_is_tried_again_at_an_exporter_that_was_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may not have noticed yet that channels of ours are dead."""
     monkeypatch.setattr(limits, "BIND_AGAIN_S", 0.2)
     async with pair_of(tmp_path, 2) as pair:
@@ -203,7 +205,7 @@ async def test_an_exporter_that_is_full_is_asked_again(tmp_path: Path, monkeypat
         assert pair.session.session is session
 
 
-async def test_a_bind_where_nothing_gets_through_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_bind_on_a_silent_path_delays_neither_binds_nor_logins(tmp_path: Path) -> None:
     """Neither other binds nor, when the session is lost meanwhile, the next login."""
     async with trio.open_nursery() as nursery:
         relays = Relays(functools.partial(trio.open_unix_socket, tmp_path / "exporter.sock"), nursery)
@@ -228,7 +230,7 @@ async def test_a_bind_where_nothing_gets_through_holds_nobody_up(tmp_path: Path)
         nursery.cancel_scope.cancel()
 
 
-async def test_a_login_where_nothing_gets_through_holds_the_others_up_for_a_little_only(tmp_path: Path) -> None:
+async def test_a_login_on_a_silent_path_delays_the_others_only_a_little(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         relays = Relays(functools.partial(trio.open_unix_socket, tmp_path / "exporter.sock"), nursery)
         first = trio.Event()

@@ -129,7 +129,7 @@ async def test_sealed_messages_are_repeated_as_well(
 
 @pytest.mark.parametrize("security", [Security.SIGN, Security.ENCRYPT])
 @pytest.mark.parametrize("replies", [False, True], ids=["requests", "replies"])
-async def test_a_message_whose_length_was_changed_holds_nobody_up(
+async def test_a_message_with_a_changed_length_ends_its_channel_in_time(
     proxy: Proxy, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replies: bool, security: Security
 ) -> None:
     """It takes in what follows, the answers to probes too, so that bytes come and no message does."""

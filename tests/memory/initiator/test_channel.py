@@ -186,7 +186,7 @@ async def test_a_slow_disk_is_not_a_silent_exporter(autojump_clock: trio.testing
         assert await read(channel, 7, 10) == content(7, 10)
 
 
-async def test_an_idle_exporter_is_probed_too(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_idle_exporter_is_probed(autojump_clock: trio.testing.MockClock) -> None:
     async with scripted_channel(silent) as (channel, _):
         with trio.fail_after(limits.CHANNEL_IDLE_PROBE_S + limits.CHANNEL_SILENCE_MAX_S + 2):
             while not channel.closed:  # noqa: ASYNC110
@@ -197,7 +197,7 @@ async def test_an_idle_exporter_is_probed_too(autojump_clock: trio.testing.MockC
 
 
 @pytest.mark.parametrize("heard_before_s", [0.1 * step for step in range(12)])
-async def test_a_channel_that_died_is_found_by_one_that_has_nothing_to_do(
+async def test_a_dead_channel_is_found_with_the_help_of_an_idle_one(
     autojump_clock: trio.testing.MockClock, heard_before_s: float
 ) -> None:
     """Whenever that one was heard last; and it is asked only once."""
@@ -273,7 +273,7 @@ async def test_large_requests_charge_for_their_size_and_do_not_starve() -> None:
     assert [charge for charge, _ in charges] == [1, 1, 1, 1, 2, 3]
 
 
-async def test_who_waits_for_credits_may_leave(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_caller_that_waits_for_credits_may_give_up(autojump_clock: trio.testing.MockClock) -> None:
     """Cancelled or too late while waiting: never sent, and those behind go on."""
     held: list[Request] = []
     script: Script = lambda e, r: held.append(r)  # noqa: E731
@@ -296,7 +296,7 @@ async def test_who_waits_for_credits_may_leave(autojump_clock: trio.testing.Mock
 # --- sending --------------------------------------------------------------------------------
 
 
-async def test_what_the_socket_does_not_take_is_sent_in_order() -> None:
+async def test_data_that_the_socket_does_not_take_is_sent_later_in_order() -> None:
     """More is written at once than the socket holds; a cancelled caller's memory may change meanwhile."""
     async with scripted_channel(honest) as (channel, exporter):
         for _ in range(4):

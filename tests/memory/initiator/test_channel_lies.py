@@ -144,7 +144,7 @@ async def test_a_signed_reply_is_refused_where_encryption_was_agreed() -> None:
             await read(channel, 0, 100)
 
 
-async def test_without_signing_a_wrong_signature_is_refused_all_the_same() -> None:
+async def test_a_wrong_signature_is_refused_also_without_signing() -> None:
     async with scripted_channel(says(READ_LIES["wrong signature"]), sign=False) as (channel, _):
         with pytest.raises(ChannelLost, match="wrong signature"):
             await read(channel, 0, 100)

@@ -110,7 +110,7 @@ async def test_a_stalled_system_flood_stops_no_application(tmp_path: Path) -> No
         nursery.cancel_scope.cancel()
 
 
-async def test_small_requests_in_any_number_leave_room_too(tmp_path: Path) -> None:
+async def test_any_number_of_small_requests_leaves_room_for_another_disk(tmp_path: Path) -> None:
     async with shelf(tmp_path, 2) as mesh, trio.open_nursery() as nursery:
         other = await mesh.open(1)
         mesh.disks[0].stall()

@@ -24,7 +24,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         yield both
 
 
-async def test_an_unmount_flushes_what_its_programs_did_not(pair: Pair) -> None:
+async def test_an_unmount_flushes_writes_that_no_program_flushed(pair: Pair) -> None:
     disk = pair.exporter.disk
 
     await pair.port.settle()
@@ -53,7 +53,7 @@ async def test_an_unmount_does_not_wait_for_an_owner_that_is_away_and_says_so(
     assert "what nobody flushed may not be on stable storage" in caplog.text
 
 
-async def test_lost_writes_are_told_once_to_those_who_wrote(pair: Pair) -> None:
+async def test_lost_writes_are_reported_once_to_each_writer(pair: Pair) -> None:
     writer = await pair.port.open(IoClass.APP, writable=True)
     durable = await pair.port.open(IoClass.APP, writable=True)
     reader = await pair.port.open(IoClass.SYSTEM, writable=True)
@@ -80,7 +80,7 @@ async def test_a_restart_that_loses_nothing_is_no_error(pair: Pair) -> None:
     assert await errno_of(handle.flush()) is None
 
 
-async def test_a_failed_flush_is_told_to_all_who_wrote(pair: Pair) -> None:
+async def test_a_failed_flush_is_reported_to_every_writer(pair: Pair) -> None:
     first = await pair.port.open(IoClass.APP, writable=True)
     second = await pair.port.open(IoClass.SYSTEM, writable=True)
     await first.write(0, b"1")
@@ -100,7 +100,7 @@ async def test_pages_another_initiators_flush_lost_are_noticed(pair: Pair) -> No
     assert await errno_of(handle.flush()) is None
 
 
-async def test_a_loss_is_told_though_the_exporter_goes_away_while_it_is_found(pair: Pair) -> None:
+async def test_a_loss_is_reported_though_the_exporter_goes_away_while_it_is_found(pair: Pair) -> None:
     """The FLUSH fails, and the verifier cannot be asked for: the time-out is not what tells of the loss."""
     handle = await pair.port.open(IoClass.APP, writable=True)
     await handle.write(0, b"lost")
@@ -122,7 +122,7 @@ async def test_a_loss_is_told_though_the_exporter_goes_away_while_it_is_found(pa
     assert await errno_of(handle.flush()) is None
 
 
-async def test_a_flush_of_one_who_wrote_nothing_does_not_hide_anothers_loss(pair: Pair) -> None:
+async def test_a_flush_of_a_handle_without_writes_does_not_hide_the_loss_of_another(pair: Pair) -> None:
     """It covers the other's writes, so it has to ask whether they are still there."""
     writer = await pair.port.open(IoClass.APP, writable=True)
     other = await pair.port.open(IoClass.APP, writable=True)

@@ -64,7 +64,7 @@ async def test_a_program_that_repeats_its_call_waits_for_a_lost_exporter_once(
         assert not pair.session.waiting
 
 
-async def test_the_bound_begins_anew_when_the_exporter_was_back(
+async def test_the_bound_begins_again_when_the_exporter_was_back(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=T) as pair:
@@ -137,7 +137,7 @@ async def test_an_exporter_that_was_never_reached_is_away_since_the_mount_starte
         assert exporter_status(other, trio.current_time())["failing_fast"]
 
 
-async def test_a_silent_exporter_is_away_since_it_was_heard_last(
+async def test_a_silent_exporter_is_away_since_its_last_message(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The bound is longer than the silence after which the channel is given up."""

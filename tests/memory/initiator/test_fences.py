@@ -85,7 +85,7 @@ async def test_a_write_of_a_lost_session_never_lands_over_a_newer_one(tmp_path: 
         assert bytes(disk.data[:4]) == b"new!"
 
 
-async def test_a_fence_holds_the_other_class_too(tmp_path: Path) -> None:
+async def test_a_fence_holds_the_writes_of_the_other_class(tmp_path: Path) -> None:
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
         app = await pair.port.open(IoClass.APP, writable=True)
         system = await pair.port.open(IoClass.SYSTEM, writable=True)
@@ -101,7 +101,7 @@ async def test_a_fence_holds_the_other_class_too(tmp_path: Path) -> None:
         assert await system.read(0, 4) == await app.read(0, 4) == b"new!"
 
 
-async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced_too(tmp_path: Path) -> None:
+async def test_a_write_given_up_while_the_other_class_is_fenced_is_fenced(tmp_path: Path) -> None:
     """Else it lands over a newer one as soon as the other class's fence is gone."""
     async with mesh_pair(tmp_path, SIZE, io_timeout_s=1.0) as pair:
         app = await pair.port.open(IoClass.APP, writable=True)

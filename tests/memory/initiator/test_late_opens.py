@@ -51,7 +51,7 @@ async def open_in_vain(pair: Pair, path: Relays, *, requests: bool) -> None:
 
 
 @pytest.mark.parametrize("held", ["request", "reply"])
-async def test_an_open_that_is_told_late_is_closed(tmp_path: Path, held: str) -> None:
+async def test_an_open_that_is_answered_late_is_closed(tmp_path: Path, held: str) -> None:
     with trio.fail_after(TIMEOUT_S):
         async with trio.open_nursery() as nursery:
             path = relays(tmp_path, nursery)
@@ -79,7 +79,7 @@ async def test_an_open_that_is_told_late_is_closed(tmp_path: Path, held: str) ->
             nursery.cancel_scope.cancel()
 
 
-async def test_a_refusal_that_is_told_late_changes_nothing(tmp_path: Path) -> None:
+async def test_a_refusal_that_comes_late_changes_nothing(tmp_path: Path) -> None:
     with trio.fail_after(TIMEOUT_S):
         async with trio.open_nursery() as nursery:
             path = relays(tmp_path, nursery)

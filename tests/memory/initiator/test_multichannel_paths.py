@@ -105,7 +105,7 @@ async def test_an_interface_that_goes_down_takes_its_channel_at_once_and_the_las
         await until(lambda: [len(each.channels) for each in theirs(pair).sessions.values()] == [2])
 
 
-async def test_an_address_that_changes_under_the_last_channel(tmp_path: Path) -> None:
+async def test_the_last_channel_stays_until_the_new_address_works(tmp_path: Path) -> None:
     """The old path is kept until the new one works, and then ended; nothing of it stays behind."""
     async with pair_over(tmp_path, (ETH0,), (R0,), connected=1) as (pair, ways):
         old = keeper_of(pair, R0)

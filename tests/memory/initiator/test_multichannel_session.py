@@ -34,7 +34,7 @@ from support.waiting import until
 # --- as long as a session lives --------------------------------------------------------------
 
 
-async def test_changes_are_told_whatever_channel_was_lost(tmp_path: Path) -> None:
+async def test_changes_of_disks_arrive_whichever_channel_was_lost(tmp_path: Path) -> None:
     async with pair_of(tmp_path, 3) as pair:
         session = pair.session.session
         exporter = pair.exporter.exporter
@@ -86,7 +86,7 @@ async def test_a_question_that_was_overtaken_is_asked_again(tmp_path: Path, monk
         assert len(pair.session.channels) == 2
 
 
-async def test_nonsense_about_interfaces_is_no_end_of_anything(
+async def test_a_malformed_list_of_interfaces_disturbs_no_io(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -102,7 +102,7 @@ async def test_nonsense_about_interfaces_is_no_end_of_anything(
         assert await handle.write(0, b"undisturbed") == 11
 
 
-async def test_a_session_that_ends_before_anything_was_asked_of_it_is_made_again(
+async def test_a_session_that_ends_with_its_login_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its channel is lost in the moment in which the login is done."""
@@ -122,7 +122,7 @@ async def test_a_session_that_ends_before_anything_was_asked_of_it_is_made_again
         await until(lambda: pair.session.state is ExporterState.CONNECTED and lost == 4)
 
 
-async def test_news_of_the_disks_in_the_moment_the_session_ends(tmp_path: Path) -> None:
+async def test_a_query_of_the_disks_when_the_session_ends_does_no_harm(tmp_path: Path) -> None:
     async with pair_of(tmp_path, 1) as pair:
         await trio.sleep(0.05)
         for _ in range(3):
@@ -163,7 +163,7 @@ async def test_a_session_the_exporter_ended_ends_on_all_channels_at_once(tmp_pat
         await until(lambda: len(pair.session.channels) == 4)
 
 
-async def test_a_session_that_is_gone_at_the_exporter_is_made_anew(tmp_path: Path) -> None:
+async def test_a_session_that_the_exporter_forgot_is_replaced(tmp_path: Path) -> None:
     """There is no key left to sign that answer with: each channel that hears it ends."""
     async with pair_of(tmp_path, 4) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
@@ -228,7 +228,7 @@ async def test_the_session_ends_with_its_last_channel_and_the_next_names_it(
 # --- loads -----------------------------------------------------------------------------------
 
 
-async def test_requests_that_left_before_they_were_sent_are_no_load(tmp_path: Path) -> None:
+async def test_requests_given_up_before_they_were_sent_are_no_load(tmp_path: Path) -> None:
     async with pair_of(tmp_path, 2) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         disk, session = pair.exporter.disk, pair.session.session

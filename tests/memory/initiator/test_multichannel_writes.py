@@ -45,7 +45,7 @@ async def test_a_close_that_goes_again_is_the_same_fence(tmp_path: Path) -> None
 # --- replays -----------------------------------------------------------------------------------
 
 
-async def test_what_was_in_flight_on_a_lost_channel_goes_again_as_a_replay(
+async def test_a_write_in_flight_on_a_lost_channel_is_sent_again_as_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the next ChannelSequence, as often as it takes: the exporter refuses it while the first is at the disk."""
@@ -161,7 +161,7 @@ def in_parts(pair: Pair) -> tuple[Channel, Channel]:
     return first, second
 
 
-async def test_parts_come_together(tmp_path: Path) -> None:
+async def test_parts_are_put_together(tmp_path: Path) -> None:
     async with pair_of(tmp_path, 2) as pair:
         handle = await pair.port.open(IoClass.APP, writable=True)
         in_parts(pair)

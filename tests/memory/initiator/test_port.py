@@ -42,7 +42,7 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("name", POLICIES)
-async def test_reads_back_what_was_written(tmp_path: Path, name: str) -> None:
+async def test_a_port_reads_back_written_data(tmp_path: Path, name: str) -> None:
     data = os.urandom(SIZE)
     with trio.fail_after(20):
         async with mesh_pair(tmp_path, SIZE, policy=POLICIES[name]) as pair:
@@ -57,7 +57,7 @@ async def test_reads_back_what_was_written(tmp_path: Path, name: str) -> None:
             await handle.close()
 
 
-async def test_the_end_of_the_disk(pair: Pair) -> None:
+async def test_io_at_the_end_of_the_disk_is_cut_or_refused(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     assert await handle.read(SIZE, 4096) == b""
     assert await handle.read(SIZE + MIB, 1) == b""
@@ -213,7 +213,7 @@ async def test_a_cancelled_read_leaves_the_channel_in_order(pair: Pair) -> None:
     await until(lambda: channel.outstanding == 0)
 
 
-async def test_a_session_the_exporter_ended_is_made_anew(pair: Pair) -> None:
+async def test_a_session_that_the_exporter_ended_is_replaced(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     exporter = pair.exporter.exporter
     assert exporter is not None

@@ -49,7 +49,7 @@ async def test_every_call_is_counted_once_whatever_way_it_takes(pair: Pair) -> N
     assert counts(pair) == (3, 2, 1, 0, 4 * KIB + 100, 4 * KIB + 50)
 
 
-async def test_errors_are_calls_too(pair: Pair) -> None:
+async def test_calls_that_fail_are_counted(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     pair.exporter.disk.fail(0, SIZE)
     assert await errno_of(handle.read(0, 512)) == errno.EIO

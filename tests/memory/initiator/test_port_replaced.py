@@ -55,7 +55,7 @@ async def is_stale(handle: Handle) -> bool:
 
 
 @pytest.mark.parametrize("restart", [True, False])
-async def test_what_was_opened_on_the_old_disk_never_touches_the_new_one(pair: Pair, *, restart: bool) -> None:
+async def test_handles_of_the_old_disk_never_touch_the_new_one(pair: Pair, *, restart: bool) -> None:
     old = [await pair.port.open(io_class, writable=True) for io_class in (IoClass.APP, IoClass.SYSTEM, IoClass.APP)]
     assert bytes(await old[0].read(0, len(OLD))) == OLD
     await old[1].write(512, OLD)
@@ -160,7 +160,7 @@ async def test_an_open_under_way_while_the_disk_is_replaced_gets_the_new_disk(pa
     assert await is_stale(old)
 
 
-async def test_the_list_of_disks_is_brought_up_to_what_an_open_said(pair: Pair) -> None:
+async def test_an_open_that_finds_another_disk_corrects_the_list_of_disks(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     await swap(pair, restart=True)
     assert await is_stale(handle)

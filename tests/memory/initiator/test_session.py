@@ -99,7 +99,7 @@ def _first_login_reply_succeeds(reply: bool, message: bytes) -> bytes:
     return message[:8] + bytes(4) + message[12:] if early else message
 
 
-async def test_a_login_that_ends_before_it_is_over_is_refused(tmp_path: Path) -> None:
+async def test_a_success_status_in_the_middle_of_a_login_is_refused(tmp_path: Path) -> None:
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([middleman(tmp_path / "sock", nursery, _first_login_reply_succeeds)])
         nursery.start_soon(session.run)
@@ -157,7 +157,7 @@ async def test_a_list_of_disks_that_is_none_is_a_reason_to_be_down(
 # --- down, and up again -----------------------------------------------------------------------
 
 
-async def test_a_wrong_password_is_told_and_tried_slowly(tmp_path: Path) -> None:
+async def test_a_wrong_password_is_named_and_tried_again_slowly(tmp_path: Path) -> None:
     async with exporter_at(tmp_path / "sock") as (_, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")], password="wrong")
         assert session.state is ExporterState.CONNECTING
@@ -166,7 +166,7 @@ async def test_a_wrong_password_is_told_and_tried_slowly(tmp_path: Path) -> None
         assert "refused our login" in session.why
 
 
-async def test_a_missing_key_is_told_and_does_no_harm(tmp_path: Path) -> None:
+async def test_a_missing_key_is_named_and_used_when_it_is_there(tmp_path: Path) -> None:
     def login() -> Login:
         raise KeyFileError("n1.pub: missing")
 
@@ -269,7 +269,7 @@ async def test_an_answer_that_makes_no_sense_is_a_reason_to_be_down(
         await until(lambda: session.why == "the exporter broke the protocol: no such thing")
 
 
-async def test_what_people_are_told(tmp_path: Path) -> None:
+async def test_the_status_of_an_exporter_and_its_channels(tmp_path: Path) -> None:
     async with exporter_at(tmp_path / "sock") as (exporter, nursery):
         session = make_session([lambda: connect_unix(tmp_path / "sock")])
         nursery.start_soon(session.run)
@@ -333,7 +333,7 @@ async def test_what_people_are_told(tmp_path: Path) -> None:
         assert [info.name for info in session.disks] == ["disk0"], "what it announced last stays known"
 
 
-async def test_an_exporter_that_tells_of_changes_all_the_time_is_not_asked_in_a_loop(
+async def test_an_exporter_whose_disks_change_all_the_time_is_not_asked_in_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0

@@ -49,7 +49,7 @@ async def test_a_failed_write_may_have_changed_something(pair: Pair) -> None:
     assert await pair.port.written_ns() > before
 
 
-async def test_what_is_known_counts_while_the_owner_is_away_or_offers_no_such_disk(pair: Pair) -> None:
+async def test_the_last_known_time_is_shown_while_the_owner_is_away(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     await handle.write(0, b"news")
     known = await pair.port.written_ns()
@@ -104,7 +104,7 @@ def test_the_list_of_disks_is_no_write_of_its_own() -> None:
     assert written.shown_ns == 110
 
 
-async def test_the_root_tells_of_one_disk_by_its_name(pair: Pair) -> None:
+async def test_the_root_describes_one_disk_by_its_name(pair: Pair) -> None:
     session = pair.session.session
     assert session is not None
     info = pair.exporter.info()

@@ -40,14 +40,14 @@ async def zero_all(handle: Handle, offset: int, length: int) -> None:
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 1), (4095, 2), (512, 4096), (100, SIZE - 200), (0, SIZE)])
-async def test_zeroes_exactly_the_range(pair: Pair, offset: int, length: int) -> None:
+async def test_a_zeroing_changes_exactly_its_range(pair: Pair, offset: int, length: int) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     await zero_all(handle, offset, length)
     assert bytes(pair.exporter.disk.data) == FULL[:offset] + bytes(length) + FULL[offset + length :]
     assert bytes(await handle.read(max(offset - 1, 0), 3)) == bytes(pair.exporter.disk.data[max(offset - 1, 0) :][:3])
 
 
-async def test_is_refused_as_a_write_is(pair: Pair) -> None:
+async def test_a_zeroing_is_refused_as_a_write_is(pair: Pair) -> None:
     reader = await pair.port.open(IoClass.APP, writable=False)
     handle = await pair.port.open(IoClass.APP, writable=True)
     assert await errno_of(reader.zero(0, 512)) == errno.EBADF
@@ -57,7 +57,7 @@ async def test_is_refused_as_a_write_is(pair: Pair) -> None:
     assert await errno_of(handle.zero(0, 1)) == errno.EBADF
 
 
-async def test_what_was_done_before_an_error_is_known(pair: Pair) -> None:
+async def test_zeroing_returns_the_bytes_done_before_an_error(pair: Pair) -> None:
     handle, disk = await pair.port.open(IoClass.APP, writable=True), pair.exporter.disk
     disk.fail(PIECE + 4096, PIECE + 8192, errno.EIO, (Op.ZERO,))
     assert await handle.zero(0, SIZE) == PIECE
@@ -98,7 +98,7 @@ async def test_a_zeroing_counts_as_a_write_until_the_next_flush(pair: Pair) -> N
     assert await errno_of(handle.flush()) is None
 
 
-async def test_write_through_is_stable_when_it_is_done(pair: Pair) -> None:
+async def test_a_zeroing_with_write_through_is_stable_when_it_ends(pair: Pair) -> None:
     handle, disk = await pair.port.open(IoClass.APP, writable=True), pair.exporter.disk
     await handle.zero(0, 4096, write_through=True)
     disk.power_loss()
@@ -175,7 +175,7 @@ async def test_an_exporter_that_cannot_zero_is_written_to(pair: Pair, monkeypatc
     assert bytes(pair.exporter.disk.data[: 4 * MIB]) == FULL[:100] + bytes(3 * MIB) + FULL[: MIB - 100]
 
 
-async def test_waits_for_an_exporter_that_is_away_inside_the_bound(pair: Pair) -> None:
+async def test_a_zeroing_waits_for_an_exporter_that_is_away(pair: Pair) -> None:
     handle = await pair.port.open(IoClass.APP, writable=True)
     await pair.exporter.stop()
     async with trio.open_nursery() as nursery:

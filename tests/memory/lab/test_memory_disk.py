@@ -52,7 +52,7 @@ async def test_a_delay_passes_on_the_clock(autojump_clock: trio.testing.MockCloc
     assert trio.current_time() == pytest.approx(7.0)
 
 
-async def test_power_loss_takes_what_was_not_flushed_and_tells() -> None:
+async def test_power_loss_takes_unflushed_writes_and_changes_the_verifier() -> None:
     disk = MemoryDisk(MIB)
     verifier = disk.verifier
     await write(disk, 0, b"flushed")

@@ -337,7 +337,7 @@ def test_a_cut_resets_both_ends_of_one_connection(
     assert other.answer().message_id == 2
 
 
-def test_an_exporter_nobody_is(exporter: Exporter, proxy: Proxy) -> None:
+def test_an_exporter_that_does_not_answer(exporter: Exporter, proxy: Proxy) -> None:
     exporter.close()
     initiator = Initiator(proxy)
     with pytest.raises((ConnectionResetError, EOFError)):
@@ -361,7 +361,7 @@ def test_a_receiver_that_rests_stops_the_sender(
     sender.join()
 
 
-def test_a_close_cuts_what_is_there(exporter: Exporter) -> None:
+def test_a_close_ends_all_connections(exporter: Exporter) -> None:
     with Proxy.at("127.0.0.1", 0, exporter.place) as proxy:
         initiator = Initiator(proxy)
         initiator.send(request(ECHO, 1))

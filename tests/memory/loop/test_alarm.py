@@ -15,7 +15,7 @@ from meshfs.scheduler.runner import Runner
 from meshlab.fakes.memory_disk import MemoryDisk
 
 
-async def test_it_fires_once_each_time_it_is_set_and_never_early() -> None:
+async def test_an_alarm_fires_once_for_each_time_and_never_early() -> None:
     fired: list[float] = []
     rang = trio.Event()
 

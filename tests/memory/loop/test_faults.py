@@ -82,7 +82,7 @@ async def test_one_that_always_raises_is_not_called_for_ever(event: int, caplog:
     os.close(event)
 
 
-async def test_what_is_deferred_or_waits_to_write_may_raise(event: int) -> None:
+async def test_a_fault_in_a_deferred_call_or_a_writer_ends_nothing_else(event: int) -> None:
     ours, theirs = socket.socketpair()
     hot, done, failures = reactor.current(), trio.Event(), []
 

@@ -52,7 +52,7 @@ async def test_callbacks_and_what_is_deferred_behind_them(pair: tuple[socket.soc
     assert not hot.in_round
 
 
-async def test_edge_triggered_event_is_told_once_without_being_read() -> None:
+async def test_an_edge_triggered_event_is_reported_once() -> None:
     event = os.eventfd(0, os.EFD_NONBLOCK)
     told: list[None] = []
     hot = reactor.current()
@@ -113,7 +113,7 @@ def until_refused(call: Callable[[], object]) -> None:
             call()
 
 
-async def test_writable_is_told_once_and_beside_readable(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_writable_is_reported_once_and_beside_readable(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     hot = reactor.current()
     told: list[str] = []

@@ -68,7 +68,7 @@ async def exporter() -> Exporter:
 # --- flows --------------------------------------------------------------------------------
 
 
-async def test_the_document_of_disks_nobody_used(exporter: Exporter) -> None:
+async def test_the_document_of_disks_that_were_never_used(exporter: Exporter) -> None:
     made = await exporter.ask()
     assert (made["version"], made["node"]) == (1, "n1")
     assert [disk["name"] for disk in made["disks"]] == ["disk0", "disk1"]
@@ -99,7 +99,7 @@ async def test_flows_tell_what_they_did(exporter: Exporter) -> None:
     assert (remote["weight"], remote["reservation"], remote["limit_iops"], remote["source"]) == (1, 0, None, "config")
 
 
-async def test_what_waits_is_told_of_before_it_is_ever_served(exporter: Exporter) -> None:
+async def test_a_flow_that_waits_is_listed_before_it_is_served(exporter: Exporter) -> None:
     exporter.stall()
     for _ in range(limits.DISK_DEPTH_MAX + 5):
         exporter.submit(Op.READ, N2_APP)
@@ -127,7 +127,7 @@ async def test_a_fifo_is_shown_but_takes_no_settings() -> None:
 # --- flows-set ----------------------------------------------------------------------------
 
 
-async def test_a_floor_is_set_and_told(exporter: Exporter, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_floor_is_set_and_reported(exporter: Exporter, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     [disk] = (await exporter.set(system_floor=0.3, limit_iops=500))["disks"]
     expected = {"system_floor": 0.3, "limit_iops": 500.0, "limit_bytes_per_s": None, "source": "run time"}
@@ -167,7 +167,7 @@ async def test_a_reset_goes_back_to_the_config() -> None:
     assert exporter.disks["disk0"].overrides == Overrides()
 
 
-async def test_one_disk_that_cannot_have_it_leaves_all_as_they_are() -> None:
+async def test_a_change_that_one_disk_cannot_take_changes_no_disk() -> None:
     promised = DiskPolicy(flows={FlowKey("n3", IoClass.APP): FlowPolicy(reservation=0.7)})
     exporter = Exporter(disk0=FairQueue(DiskPolicy()), disk1=FairQueue(promised))
     before = {name: disk.policy for name, disk in exporter.disks.items()}
@@ -177,7 +177,7 @@ async def test_one_disk_that_cannot_have_it_leaves_all_as_they_are() -> None:
     assert all(disk.overrides == Overrides() for disk in exporter.disks.values())
 
 
-async def test_a_limit_taken_away_lets_go_what_it_held(exporter: Exporter) -> None:
+async def test_removing_a_limit_releases_the_requests_that_it_held(exporter: Exporter) -> None:
     await exporter.set(node="n2", limit_iops=1)
     done = [request for _ in range(10) for request in [exporter.submit(Op.READ, N2_APP)]]
     [flow] = [each for each in (await exporter.ask(disk="disk0"))["disks"][0]["flows"] if each["class"] == "app"]
@@ -311,7 +311,7 @@ async def test_a_verb_that_fails_is_logged_and_answered(caplog: pytest.LogCaptur
     caplog.clear()
 
 
-async def test_an_answer_that_nobody_would_take_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def much(request: Request) -> dict[str, object]:
         return {"disks": ["x" * 600, "x" * 600]}
 

@@ -106,7 +106,7 @@ async def bench(cluster: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     await bench.keeper.close()
 
 
-async def test_an_error_is_one_announcement_and_a_flood_of_them_too(bench: Bench) -> None:
+async def test_a_flood_of_errors_is_announced_once(bench: Bench) -> None:
     assert bench.announced == [DiskState.OK]
     for _ in range(50):
         bench.submit()
@@ -121,7 +121,7 @@ async def test_an_error_is_one_announcement_and_a_flood_of_them_too(bench: Bench
     assert set(bench.results) == {-errno.EIO}
 
 
-async def test_while_gone_all_io_ends_at_once_and_the_descriptor_stays_for_what_is_in_flight(
+async def test_while_a_disk_is_gone_io_ends_at_once_and_the_descriptor_stays_for_io_in_flight(
     bench: Bench, image: Path
 ) -> None:
     disk = bench.disk
@@ -143,7 +143,7 @@ async def test_while_gone_all_io_ends_at_once_and_the_descriptor_stays_for_what_
     assert bench.disk is not disk
 
 
-async def test_late_errors_of_the_device_that_went_away_say_nothing_of_the_one_that_came_back(bench: Bench) -> None:
+async def test_late_errors_of_a_removed_device_do_not_count_for_the_one_that_came_back(bench: Bench) -> None:
     for op in (Op.WRITE, Op.WRITE, Op.READ):
         bench.submit(op)
     bench.engine.answer(-errno.ENODEV, newest=True)
@@ -156,7 +156,7 @@ async def test_late_errors_of_the_device_that_went_away_say_nothing_of_the_one_t
     assert bench.returned == [True]
 
 
-async def test_what_was_written_before_counts_as_lost_and_opens_end_before_the_disk_is_served(bench: Bench) -> None:
+async def test_earlier_writes_count_as_lost_and_opens_end_before_the_disk_is_served_again(bench: Bench) -> None:
     before = bench.served.runner.disk.verifier
     bench.disk.on_error(Op.WRITE, errno.ENODEV, Sign.GONE)
     await bench.until(lambda: bench.announced[-2:] == [DiskState.GONE, DiskState.OK])

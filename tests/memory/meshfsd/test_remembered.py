@@ -90,7 +90,7 @@ async def test_a_failed_flush_is_remembered_by_the_next_process(image: Path, tmp
         assert again.disk.verifier == meshfsd.disk.verifier
 
 
-async def test_nobody_is_answered_before_it_is_noted(
+async def test_a_failed_flush_is_answered_only_after_the_loss_is_noted(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, write = threading.Event(), remembered._write
@@ -147,7 +147,7 @@ async def test_a_flush_that_takes_long_counts_as_a_loss_until_it_succeeds(
             assert again.disk.verifier == meshfsd.disk.verifier
 
 
-async def test_a_state_folder_that_hangs_delays_a_failed_flush_for_so_long_only(
+async def test_a_state_folder_that_hangs_delays_a_failed_flush_no_longer_than_its_bound(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "LOSS_KEEP_TIMEOUT_S", 0.05)

@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def test_it_is_ours_alone_and_removed_at_the_end(folder: Path) -> None:
+def test_the_control_socket_is_private_and_removed_at_the_end(folder: Path) -> None:
     with mount_control.mount_control() as listening:
         assert listening is not None
         (path,) = folder.iterdir()
@@ -33,7 +33,7 @@ def test_it_is_ours_alone_and_removed_at_the_end(folder: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed_and_what_lives_stays(folder: Path) -> None:
+def test_the_socket_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(folder: Path) -> None:
     folder.mkdir()
     dead, elsewhere, starting = (folder / f"mount-{pid}-0.ctl" for pid in (PID_MAX + 1, PID_MAX + 2, os.getpid()))
     with ExitStack() as stack:

@@ -57,7 +57,7 @@ async def test_the_depth_at_the_disk_is_bounded() -> None:
     assert len(done) == 10
 
 
-async def test_while_it_refuses_everything_queued_and_new_ends_at_once() -> None:
+async def test_while_the_runner_refuses_queued_and_new_requests_end_at_once() -> None:
     runner, disk = make_runner(2)
     disk.stall()
     done: list[DiskRequest] = []
@@ -90,7 +90,7 @@ async def test_a_disk_that_is_there_again_may_bring_another_queue() -> None:
     assert runner.queue is queue
 
 
-async def test_what_an_answer_adds_while_it_refuses_is_answered_without_another_pump() -> None:
+async def test_a_request_added_by_an_answer_while_the_runner_refuses_is_refused_in_the_same_pump() -> None:
     runner, disk = make_runner(1)
     disk.stall()
     done: list[DiskRequest] = []
@@ -151,7 +151,7 @@ async def test_completions_that_submit_do_not_recurse() -> None:
     assert left == 0
 
 
-async def test_cancel_takes_back_what_the_disk_does_not_have() -> None:
+async def test_cancel_takes_back_requests_that_are_not_at_the_disk() -> None:
     runner, disk = make_runner(1)
     disk.stall()
     done: list[DiskRequest] = []
@@ -245,7 +245,7 @@ def cached_runner(later: list[Callable[[], None]]) -> tuple[Runner, CachedDisk]:
 
 
 @pytest.mark.parametrize("length", [4096, MIB])
-def test_a_pump_leaves_what_takes_long_to_a_later_round(length: int) -> None:
+def test_a_pump_that_takes_long_goes_on_in_a_later_round(length: int) -> None:
     later: list[Callable[[], None]] = []
     runner, disk = cached_runner(later)
     done: list[DiskRequest] = []

@@ -151,7 +151,7 @@ async def test_a_snapshot_that_is_never_ready_is_given_up(autojump_clock: trio.t
             taken.result(0)
 
 
-async def test_who_waits_for_a_snapshot_at_the_end_is_told() -> None:
+async def test_a_wait_for_a_snapshot_ends_with_an_error_when_the_server_ends() -> None:
     async with trio.open_nursery() as nursery:
         snapshots = metrics._Snapshots(snapshot(dict), fill)
         snapshots.begin(nursery)
@@ -227,7 +227,7 @@ async def test_a_silent_connection_ends_in_time(monkeypatch: pytest.MonkeyPatch)
         await unused(server)
 
 
-async def test_where_all_have_asked_one_more_is_closed_unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_more_connection_is_closed_when_all_others_have_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     told = threading.Event()
     monkeypatch.setattr(metrics._Snapshots, "_take", lambda _: told.wait(GUARD_S) and {})
     async with serving(dict) as server, trio.open_nursery() as nursery:
@@ -244,7 +244,7 @@ async def test_where_all_have_asked_one_more_is_closed_unheard(monkeypatch: pyte
 @pytest.mark.parametrize(
     "sent", [b"", b"\x00" * 1000, b"GET\r\n\r\n", b"POST /metrics HTTP/1.0\r\n\r\n", b"GET /" + b"a" * 70_000]
 )
-async def test_what_is_no_request(sent: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_bytes_that_are_no_request_are_refused(sent: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     async with serving(dict) as server:
         with connect(server) as stream:
             stream.sendall(sent)

@@ -90,7 +90,7 @@ def test_unix_sockets_are_left_alone() -> None:
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
 
 
-async def test_what_came_and_wakes_nobody_is_a_sign_of_life_once(tcp: Pair) -> None:
+async def test_bytes_that_wake_nobody_are_a_sign_of_life_once(tcp: Pair) -> None:
     """A link may die in the midst of a large message: what came of it before must not be noticed later, as news."""
     ours, theirs = tcp
     enough = limits.CHANNEL_PROGRESS_MIN_BYTES

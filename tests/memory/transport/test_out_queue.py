@@ -106,7 +106,7 @@ async def test_a_buffer_is_released_when_its_part_is_sent_whole(sink: Sink) -> N
     assert pool.used_bytes == 0
 
 
-async def test_what_is_dropped_is_not_sent_and_its_buffers_are_released(sink: Sink) -> None:
+async def test_dropped_frames_are_not_sent_and_their_buffers_are_released(sink: Sink) -> None:
     pool = BufferPool()
     buffer = pool.acquire(2000)
     queue = queue_of(sink, (buffer.view[:2000], buffer), (b"more", None))

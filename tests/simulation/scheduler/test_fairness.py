@@ -104,7 +104,7 @@ def test_classes_that_both_want_get_their_shares(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("wanting", [0.05, 0.5, 1.0, 4.0])
-def test_what_a_class_leaves_the_other_gets(wanting: float) -> None:
+def test_a_class_gets_the_part_that_the_other_does_not_want(wanting: float) -> None:
     """Applications that want a part of the disk get it, at once; the system's flood gets all the rest."""
     app = Wants(FlowKey("n1", APP), loads=(Load(depth=0, rate_per_s=wanting * 200, sizes=(4096,)),))
     flood = Wants(FlowKey("n2", SYSTEM), loads=(Load(depth=64, sizes=(MIB,), ops=(Op.WRITE,)),))

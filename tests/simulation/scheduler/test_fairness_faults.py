@@ -264,7 +264,7 @@ def test_a_stall_of_one_disk_is_nothing_to_another() -> None:
     assert beside.decisions() == alone.decisions()
 
 
-def test_what_a_stalled_disk_kept_from_a_flow_is_cancelled_like_any_other() -> None:
+def test_requests_that_waited_for_a_stalled_disk_can_be_cancelled() -> None:
     """Initiators give up during the stall; when the disk is back only the others are served."""
     wants = tuple(Wants(FlowKey(f"n{n}", APP), loads=(Load(16),)) for n in range(3))
     trace = Trace()
@@ -281,7 +281,7 @@ def test_what_a_stalled_disk_kept_from_a_flow_is_cancelled_like_any_other() -> N
 
 @pytest.mark.parametrize("depth", [1, 16])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_newcomer_waits_no_longer_for_what_was_before(depth: int, seed: int) -> None:
+def test_a_newcomer_is_served_like_the_others_at_once(depth: int, seed: int) -> None:
     """After half an hour of others alone a newcomer is served like one of them: no credit, no debt.
 
     The bound of a request that waits (test_fairness.py) with nothing before it in its own flow, whose tag is v: at most

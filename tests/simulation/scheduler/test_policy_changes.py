@@ -123,7 +123,7 @@ ONE_FLOW = FlowKey("n1", APP)
         pytest.param({"weight": 0.01, "reservation": 0.7}, {}, id="reservation of a small one"),
     ],
 )
-def test_what_was_so_before_is_not_made_up_for(first: dict[str, float], second: dict[str, float]) -> None:
+def test_service_under_an_old_policy_is_not_made_up_for(first: dict[str, float], second: dict[str, float]) -> None:
     """However much a flow got or missed by an old policy, a second after the change its share is the new one."""
     trace = changing(
         DiskPolicy(flows={ONE_FLOW: FlowPolicy(**first)}), DiskPolicy(flows={ONE_FLOW: FlowPolicy(**second)}), TWO
