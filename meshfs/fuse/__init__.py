@@ -1,13 +1,13 @@
-"""The file system as the kernel asks for it: operations that know no FUSE library, and the front ends that call them.
+"""The file system of a mount: operations that depend on no FUSE library, and the front ends that call them.
 
-    types, errors         what a request and its answer consist of, and errors with an errno
-    handles               open files: the port and the handle that an opened disk needs
-    truncation, ...       what an opener that truncated its disk owes as zeros
+    types, errors         requests and answers, and errors with an errno
+    truncation, ...       the zeros that an opener must write after it has truncated its disk
+    handles               open files, and the methods of disks that they use
     transfers             READ and WRITE, the hot path
     operations            all other requests
     front                 the Protocol of a front end
-    pyfuse3_front/        the front end on libfuse; the only importer of pyfuse3
+    pyfuse3_front/        the front end on libfuse, the only package that imports pyfuse3
 
-Each line names only what stands above it, and the adapter is the only one that knows its library. A front end that
-reads /dev/fuse itself would stand beside it.
+A line imports only from lines above it. A front end that reads /dev/fuse itself would be a package beside
+pyfuse3_front.
 """

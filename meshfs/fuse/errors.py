@@ -1,4 +1,4 @@
-"""The one error by which operations refuse a request, and the errno of any other error."""
+"""Errors of FUSE requests: the error by which operations refuse a request, and the errno of any other error."""
 
 import errno
 import logging
@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 class FuseError(OSError):
-    """A request is refused with this errno."""
+    """Refuses a request with this errno."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, os.strerror(number))
@@ -19,7 +19,8 @@ class FuseError(OSError):
 def errno_of(operation: str, error: Exception) -> int:
     """Return the errno that answers a request which failed with ``error``.
 
-    An OSError keeps its errno. Anything else is a fault of ours: it is reported, and the caller gets EIO.
+    An OSError keeps its errno. An OSError without an errno gives ETIMEDOUT if it is a TimeoutError, else EIO. Any
+    other exception is a bug of meshfs, so it is reported, and the caller gets EIO.
     """
     if isinstance(error, OSError):
         return error.errno or (errno.ETIMEDOUT if isinstance(error, TimeoutError) else errno.EIO)

@@ -1,11 +1,11 @@
-"""What a mount asks of a front end: whatever carries requests of a kernel to the operations and their answers back.
+"""The interface of a front end, which carries requests of the kernel to the operations, and their answers back.
 
-Three things are a front end's work, and no other part of meshfs does them:
+A front end does three things that no other part of meshfs does:
 
-    mount        at the mount point, with the options of libfuse's ``-o``, and unmount at the end
-    serve        READ and WRITE through `Transfers`, which raises the front end's own error; all else through
-                 `Operations`, whose OSErrors (and any other error: `errno_of`) it turns into its library's
-    drop pages   start `Operations.run` with the mount's cached pages, and let it run until the end
+    mount        It mounts with options in the syntax of libfuse's ``-o``, and unmounts at the end.
+    serve        It answers READ and WRITE by `Transfers`, which raises the front end's own error. It answers all
+                 other requests by `Operations`, and turns each exception into its library's error (`errno_of`).
+    drop pages   It starts `Operations.run` with the mount's cached pages, and lets it run until the end.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,13 +15,13 @@ from meshfs.fuse.operations import Operations
 
 
 class FrontEnd(Protocol):
-    """A callable that mounts, and serves until the unmount."""
+    """Mounts, and serves until the unmount."""
 
     async def __call__(
         self, operations: Operations, mountpoint: str, options: Iterable[str], *, on_ready: Callable[[], None]
     ) -> None:
-        """Mount, serve, and return after the unmount; ``on_ready`` is called when requests are answered.
+        """Mount, serve, and return after the unmount. Call ``on_ready`` as soon as requests are answered.
 
-        ``mountpoint`` is absolute and without symlinks. Cancellation unmounts: the kernel answers what is in flight
-        with ENOTCONN, and so every later use of a file that is still open. Raises MountFailed.
+        ``mountpoint`` is absolute and without symlinks. Cancellation unmounts. The kernel then answers with ENOTCONN
+        every request in flight, and every later request for a file that is still open. Raises MountFailed.
         """

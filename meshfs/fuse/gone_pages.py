@@ -1,4 +1,4 @@
-"""Inodes whose cached pages must not be read any more, and the task that has the kernel drop them."""
+"""Collect the inodes whose cached pages must not be read any more, and make the kernel drop these pages."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from meshfs.fuse.types import Pages
 
 
 class GonePages:
-    """Collects inodes of disks that are gone (or grew); ``run`` has their pages dropped."""
+    """Collects the inodes of disks that are gone or grew. ``run`` drops their pages."""
 
     def __init__(self) -> None:
         self._inodes: set[int] = set()
@@ -19,9 +19,10 @@ class GonePages:
         self._changed.set()
 
     async def run(self, pages: Pages) -> None:
-        """Have the pages dropped until cancelled.
+        """Drop the pages until cancelled.
 
-        This takes one inode after the other, because the kernel waits for requests in flight on their pages.
+        Only one inode is handled at a time. The kernel waits for requests in flight on the pages, and each wait keeps
+        a thread busy.
         """
         while True:
             await self._changed.wait()

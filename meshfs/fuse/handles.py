@@ -1,7 +1,7 @@
-"""Open files: what a mount needs of a disk's port and handle, and what it keeps of each open.
+"""Open files: the methods of a disk's port and handle that a mount uses, and the state of each open.
 
-An open file has a number, which the answer to OPEN tells the kernel, and by which READ, WRITE, FSYNC and RELEASE name
-the file. No number is given twice, so that a late request cannot meet another open.
+The answer to OPEN gives the open file a number. READ, WRITE, FSYNC and RELEASE name the file by this number. No number
+is used twice, so a late request cannot reach a later open.
 """
 
 import errno
@@ -14,9 +14,10 @@ from meshfs.model import DiskInfo, IoClass
 
 
 class OpenDisk(Protocol):
-    """An open disk. Every method ends within the mount's I/O timeout; errors are OSError.
+    """Declares the methods of an open disk that a mount uses.
 
-    ``zero`` makes the beginning of a range read as zeros and returns the count of bytes done; ``length`` is positive.
+    Every method ends within the mount's I/O timeout, and raises only OSErrors. ``zero`` makes the first bytes of a
+    range read as zeros, and returns how many. The ``length`` of the range must be positive.
     """
 
     async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview: ...
@@ -31,16 +32,16 @@ class OpenDisk(Protocol):
 
 
 class DiskPort(Protocol):
-    """One disk as the initiator sees it."""
+    """Declares the methods of a disk's port that a mount uses."""
 
     async def open(self, io_class: IoClass, *, writable: bool) -> OpenDisk: ...
 
     async def written_ns(self) -> int:
-        """Return when anybody last wrote to the disk, in ns of the epoch. It is bounded in time and never raises."""
+        """Return when any node last wrote to the disk, in ns since the epoch. Never raises; has a time limit."""
 
 
 class OpenFile:
-    """One open file. ``info`` is None for the status file; ``truncated`` is set from the first truncation on."""
+    """Holds one open file. ``info`` is None for the status file. ``truncated`` is None before the first truncation."""
 
     __slots__ = ("handle", "info", "opened_by", "size_bytes", "truncated", "write_through")
 
@@ -50,21 +51,24 @@ class OpenFile:
         self.size_bytes = 0 if info is None else info.size_bytes
         self.write_through = write_through
         self.truncated: TruncatedOpener | None = None
-        #: The inode, and the thread that opened it.
+        #: The inode, and the id of the thread that opened it.
         self.opened_by = (0, 0)
 
 
 class OpenFiles:
-    """The open files of a mount. READ and WRITE look into ``by_number`` itself, which costs them no call."""
+    """Holds the open files of a mount. READ and WRITE read ``by_number`` directly, which saves a call per request."""
 
     def __init__(self) -> None:
         self.by_number: dict[int, OpenFile] = {}
-        #: How many there are of each disk, by its id.
+        #: The number of open files of each disk, by the disk's id.
         self.of_disk: Counter[str] = Counter()
 
 
 class StatusHandle:
-    """The status file holds what it was at open and for that opener, so that a reader in pieces gets one document."""
+    """Holds the content that the status file had for its opener at open.
+
+    A program that reads the file in several pieces thus gets one document.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._content = content

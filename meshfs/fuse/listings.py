@@ -1,4 +1,4 @@
-"""Listings of directories for READDIR, which takes one in pieces."""
+"""Listings of directories for READDIR, which reads a listing in several pieces."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,10 @@ from meshfs.namespace.tree import Directory, TreeEntry
 
 
 class Listings:
-    """The open directories by number.
+    """Holds the open directories by number.
 
-    Positions count in a listing that is taken at the start, and again at rewinddir(3). A tree that changes
-    meanwhile therefore shows no name twice and skips none.
+    A READDIR from position 0 makes the listing: the first one, and the first one after rewinddir(3). Later READDIRs
+    continue in the same listing. So they show no name twice and skip none, even if the tree changes meanwhile.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Listings:
         self._open[number] = (directory, [])
 
     def entries(self, number: int, start: int) -> Iterator[tuple[bytes, TreeEntry, int]]:
-        """Yield name, node and the position behind it for each entry from position ``start`` on."""
+        """Yield (name, node, position of the next entry) for each entry from position ``start`` on."""
         directory, entries = self._open[number]
         if start == 0:
             entries = [(b".", directory), (b"..", directory.parent), *directory.listed()]

@@ -1,10 +1,10 @@
-"""One mesh at a mount point, also where several are mounted at once.
+"""Refuse a second mesh at the same mount point, even if several processes mount at the same time.
 
-The kernel stacks mounts, so a second mesh on a first one would hide it, and nobody would notice. The table of mounts
-tells whether there is one already. Between looking there and mounting, another process may mount: at a boot, for
-example, an automounter and `mount -a`. Therefore a process looks again and mounts while it holds a lock (flock(2)) on
-the folder below. The lock is advisory and anybody who may read the folder could hold it, so it delays a mount, but
-never prevents one.
+The kernel stacks mounts. A second mesh would hide the first one, and nobody would notice. The table of mounts shows
+whether a mesh is mounted already. But another process may mount between a look at the table and the mount. For
+example, an automounter and `mount -a` may both mount during boot. Therefore a process looks at the table and mounts
+while it holds a lock (flock(2)) on the folder. The lock is advisory, and anybody who may read the folder can hold it.
+So the lock may delay a mount, but never prevents one.
 """
 
 import errno
@@ -24,25 +24,25 @@ _POLL_S: Final = 0.01
 
 
 def refuse_second_mount(mountpoint: str) -> None:
-    """Raise MountFailed where a mesh is mounted already at the path, which is absolute and without links."""
+    """Raise MountFailed if a mesh is already mounted at the path, which must be absolute and without symlinks."""
     mount = topmost(read_mounts(), mountpoint)
-    # The devices differ where another mount on a folder above hides this one.
+    # If another mount, on a folder above, hides this one, then the devices differ.
     if mount is not None and mount.is_mesh and mount.device == os.stat(mountpoint).st_dev:
         raise MountFailed(f"{mountpoint}: {mount.source} is mounted here already; umount it first")
 
 
 @asynccontextmanager
 async def alone(mountpoint: str) -> AsyncIterator[None]:
-    """Wait until nobody else is in this block for the same folder, for MOUNT_TURN_S at most."""
+    """Lock the folder during the block. If another process holds the lock, wait for it at most MOUNT_TURN_S."""
     try:
         folder = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        # Mounting takes no right to read the folder. Without it there is no lock.
+        # A mount needs no right to read the folder, but a lock does. So continue without a lock.
         yield
         return
     try:
         with trio.move_on_after(limits.MOUNT_TURN_S):
-            # Another process holds the lock, and its end is no event here.
+            # Try again and again, because nothing reports that another process has released the lock.
             while True:
                 if _locked(folder):
                     break
@@ -53,7 +53,10 @@ async def alone(mountpoint: str) -> AsyncIterator[None]:
 
 
 def _locked(folder: int) -> bool:
-    """Return whether the folder is locked now, or can never be, as on some network file systems."""
+    """Try to lock the folder. Return False only if another process holds the lock.
+
+    Some network file systems have no locks, so waiting would not help there.
+    """
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,24 +1,25 @@
-"""What a caller of the file system may see beyond what permission bits say."""
+"""Decide what a caller of the file system may see, where permission bits do not decide it."""
 
 import os
 from pathlib import Path
 
 
 def sees_all(uid: int) -> bool:
-    """Return whether an opener of the status may see everybody's I/O: root and the owner of this process may."""
+    """Return whether the status file may show everybody's I/O to this user: to root and to this process's user."""
     return uid in (0, os.geteuid())
 
 
 def may_read_disks(uid: int, gid: int, pid: int, disk_gid: int) -> bool:
-    """Return whether the kernel lets the caller read a disk's file, and therefore its attributes in ``user.``.
+    """Return whether the kernel lets the caller read a disk's file, and therefore the file's ``user.`` attributes.
 
-    It is False where that is not known: the process is gone, or is in another pid namespace (FUSE then gives 0).
+    The caller's supplementary groups do not count if they are unknown. They are unknown if its process has ended, or
+    is in another PID namespace (FUSE then reports pid 0).
     """
     return uid == 0 or disk_gid in (gid, *_groups(pid))
 
 
 def _groups(pid: int) -> list[int]:
-    """Return the supplementary groups, which a FUSE request does not carry."""
+    """Return the supplementary groups of a process, because a FUSE request does not contain them."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines() if pid > 0 else []
     except OSError:

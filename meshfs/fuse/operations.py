@@ -1,40 +1,42 @@
-"""FUSE requests -> namespace, ports and handles -> errno. No policy, no waiting of its own, no FUSE library.
+"""Answer FUSE requests by the namespace, the ports and the handles, without any FUSE library.
 
-A front end (front.py) calls these operations, and `Transfers` for READ and WRITE. What an operation refuses it raises
-as an OSError, most often a FuseError; any other error is a fault of ours, and `errno_of` gives EIO for it.
+A front end (front.py) calls these operations, and `Transfers` for READ and WRITE. An operation refuses a request by
+an OSError, most often a FuseError. Any other exception is a bug of meshfs, and `errno_of` returns EIO for it.
 
-What a disk's file does where a regular file and a block device differ:
+A regular file and a block device differ. A disk's file behaves as follows:
 
-    open O_TRUNC,           the size stays, and so do the bytes behind the end that the opener wrote or
-    ftruncate               truncated to, as on a block device. What this opener skips from then on reads as
-                            zeros, as in a regular file (fuse/truncation.py). EFBIG behind the disk's end
-    truncate by path        ftruncate of the calling thread's latest open of the disk; without one EPERM,
-                            unless it is the present size
-    store to a mapping      as to a block device: it neither moves an end nor zeroes anything. There is one
-                            exception: the kernel writes a dirty page back through any open that is mapped,
-                            and not every front end is told that it is no write(2). Where that open was
-                            truncated and the page lies behind its end, what it skipped is zeroed
-    read at the end         0 bytes
-    write past the end      what fits, then ENOSPC
-    chmod, chown            EPERM; utimens is accepted and changes nothing (`touch`, `cp -p` and
-                            rsync on a device node succeed too)
-    mtime, ctime, atime     when anybody on any node last wrote to the disk, as the owner tells at
-                            every stat(2) (`DiskPort.written_ns`)
+    open O_TRUNC,           The size of the file stays. If this opener later skips bytes, they read as zeros,
+    ftruncate               as in a regular file (fuse/truncation.py). The bytes behind the last byte that it
+                            wrote, or truncated to, stay as well, as on a block device. A size behind the
+                            disk's end gives EFBIG.
+    truncate by path        It acts like ftruncate of the calling thread's latest open of the disk. Without such
+                            an open it gives EPERM, unless the size is the present one.
+    store to a mapping      It acts as on a block device: it neither moves an end nor zeroes anything. There is
+                            one exception. The kernel writes a dirty page back through any open that is mapped,
+                            and not every front end can tell this write from a write(2). If that open was
+                            truncated, and the page is behind its end, the bytes that it skipped are zeroed.
+    read at the end         It returns 0 bytes.
+    write past the end      It writes what fits. If nothing fits, it gives ENOSPC.
+    chmod, chown            They give EPERM. utimens is accepted and changes nothing, because `touch`, `cp -p`
+                            and rsync also succeed on a device node.
+    mtime, ctime, atime     All are the time at which any node last wrote to the disk. Every stat(2) asks the
+                            owner for this time (`DiskPort.written_ns`).
     create, unlink, rename, link, mkdir, setxattr, ...    EPERM
     open for writing of a read-only disk                  EROFS
 
-What reaches the owner, and when it is on stable storage there:
+Data reaches the owner, and stable storage there, as follows:
 
-    write(2)                        the owner has it when the call returns: there is no write-back cache
-    fsync, fdatasync, MS_SYNC       everything acknowledged before is on stable storage (FSYNC)
-    O_SYNC, O_DSYNC                 each write is (write-through)
-    close(2)                        waits for nothing but dirty mapped pages, and flushes nothing, as on a
-                                    block device: FLUSH is refused once (ENOSYS), then never sent
-    sync(2), syncfs(2)              dirty mapped pages reach the owner; the kernel passes FUSE_SYNCFS on
-                                    for virtiofs only (fc->sync_fs), so nobody asks for a flush
-    umount                          the mount's process flushes what nobody flushed (`Initiator.settle`)
+    write(2)                        The owner has the data when the call returns, because there is no
+                                    write-back cache.
+    fsync, fdatasync, MS_SYNC       They put everything acknowledged before on stable storage (FSYNC).
+    O_SYNC, O_DSYNC                 Each write is on stable storage when it returns (write-through).
+    close(2)                        It waits only for dirty mapped pages. It flushes nothing, as on a block
+                                    device: FLUSH is refused once with ENOSYS, and is never sent again.
+    sync(2), syncfs(2)              Dirty mapped pages reach the owner, but are not flushed there. The kernel
+                                    sends FUSE_SYNCFS only to virtiofs (fc->sync_fs).
+    umount                          The mount's process flushes what was not flushed (`Initiator.settle`).
 
-Permission bits are the kernel's work (default_permissions).
+The kernel checks the permission bits (default_permissions).
 """
 
 import errno
@@ -73,7 +75,8 @@ from meshfs.namespace.tree import (
 
 logger = logging.getLogger(__name__)
 
-#: The errno for each request that nothing here serves. Answered ENOSYS once, the kernel does these three alone.
+#: The errno for each request that is not served. After one answer with ENOSYS, the kernel handles that kind of request
+#: without the mount.
 UNSERVED: Final[Mapping[str, int]] = {
     **dict.fromkeys(("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create"), errno.EPERM),
     **dict.fromkeys(("setxattr", "removexattr"), errno.EPERM),
@@ -82,10 +85,10 @@ UNSERVED: Final[Mapping[str, int]] = {
 
 
 class Operations:
-    """What a mount answers to each request but READ and WRITE, which `Transfers` answers on the same ``files``.
+    """Answers every request except READ and WRITE, which `Transfers` answers for the same ``files``.
 
-    ``status`` gives the text of the status file, all of it or what everybody may see. ``gone`` has the inodes of disks
-    that are no longer there.
+    ``status`` returns the text of the status file: all of it if called with True, else only what everybody may see.
+    ``gone`` collects the inodes of disks that are gone or grew.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class Operations:
         disk_gid: int = 0,
     ) -> None:
         self.files = files
-        #: For files opened from now on.
+        #: `io_class` and `page_cache` apply to files that are opened from now on.
         self.io_class = io_class
         self.page_cache = page_cache
         self._gone = gone
@@ -115,10 +118,10 @@ class Operations:
         self._pages: Pages | None = None
 
     async def run(self, pages: Pages, task_status: trio.TaskStatus[None]) -> None:
-        """Have pages of disks that are gone dropped, until cancelled.
+        """Drop the cached pages of disks that are gone or grew, until cancelled.
 
-        The front end starts this when it has mounted, and before it answers the first request. ``pages`` are the
-        kernel's pages of the mount.
+        The front end starts this task after it has mounted, and before it answers the first request. ``pages`` drops
+        the kernel's pages of the mount.
         """
         self._pages = pages
         task_status.started()
@@ -144,17 +147,18 @@ class Operations:
         io_class = IoClass.SYSTEM if idle else IoClass.APP
         handle = await self._port_of(info).open(io_class, writable=writable)
         if self._tree.get(inode) is not node:
-            # The open found another disk than the one this inode is of; the kernel looks up the name again.
+            # The open has shown that the disk is not the one of this inode. ESTALE makes the kernel look up the name
+            # again.
             await handle.close()
             raise FuseError(errno.ESTALE)
-        # The open may also have found that the disk grew.
+        # The open may also have shown that the disk grew.
         info = node.disk.info
         opened = self.files.by_number[number] = OpenFile(handle, info, write_through=bool(flags & os.O_DSYNC))
         opened.opened_by = (int(inode), int(caller.pid))
         self._openers.opened(opened, *opened.opened_by, trio.current_time())
         self.files.of_disk[info.id] += 1
         if flags & os.O_TRUNC:
-            # Only where the front end did not tell the kernel to ask for it by SETATTR (ATOMIC_O_TRUNC).
+            # If the front end has switched ATOMIC_O_TRUNC off, the kernel sends a SETATTR instead of this flag.
             await self._truncate(opened, 0)
         return Opened(number, direct=not self.page_cache)
 
@@ -167,7 +171,7 @@ class Operations:
 
     async def fsync(self, fh: int) -> None:
         opened = self.files.by_number[fh]
-        # A disk this node may not write has nothing of this node's to flush, and SMB would refuse.
+        # If this node may not write to the disk, it has nothing to flush, and SMB would refuse the flush.
         if opened.info is not None and opened.info.access is Access.READ_WRITE:
             await opened.handle.flush()
 
@@ -176,12 +180,15 @@ class Operations:
     async def getattr(self, inode: int) -> Attributes:
         node = self._node(inode)
         if isinstance(node, DiskFile):
-            # Anybody may have written to it: stat(2) decides what rsync, cp -u and tar -g copy.
+            # Another node may have written to the disk. rsync, cp -u and tar -g decide by stat(2) what to copy.
             node.mtime_ns = max(node.mtime_ns, await self._port_of(node.disk.info).written_ns())
         return self._attributes(node)
 
     async def setattr(self, inode: int, change: AttributeChange, fh: int | None, caller: Caller) -> Attributes:
-        """Change what can be changed. The attributes stay, as a size only says what reads as zeros from now on."""
+        """Change what can be changed, and return the attributes.
+
+        A new size does not change them: it only decides which bytes read as zeros from now on.
+        """
         node = self._node(inode)
         present = self._attributes(node)
         if change.protection:
@@ -195,7 +202,7 @@ class Operations:
         return present
 
     def _truncating(self, inode: int, fh: int | None, caller: Caller) -> OpenFile | None:
-        """Return the opener that an ftruncate(2), an open with O_TRUNC, or a truncate(2) means."""
+        """Return the open file that an ftruncate(2), an open with O_TRUNC, or a truncate(2) concerns, if any."""
         if fh is not None:
             return self.files.by_number[fh]
         try:
@@ -242,7 +249,7 @@ class Operations:
         return number
 
     def readdir(self, fh: int, start: int) -> Iterator[tuple[bytes, Attributes, int]]:
-        """Yield name, attributes and the position behind it for each entry from position ``start`` on."""
+        """Yield (name, attributes, position of the next entry) for each entry from position ``start`` on."""
         return ((name, self._attributes(node), behind) for name, node, behind in self._listings.entries(fh, start))
 
     def releasedir(self, fh: int) -> None:
@@ -250,13 +257,14 @@ class Operations:
 
     # --- extended attributes and the file system --------------------------------------
     #
-    # xattr(7): the kernel shows user.* only to those who may read the file, and system.* to everybody. Each
-    # caller is listed the names whose values it gets; either prefix is answered.
+    # The kernel returns user.* only to callers who may read the file, and system.* to everybody (xattr(7)). A caller's
+    # list has only names whose values the caller can get. Both prefixes are answered.
 
     def getxattr(self, inode: int, name: bytes) -> bytes | None:
-        """Return the value, or None where there is none.
+        """Return the value, or None if there is none.
 
-        It must be cheap: without HANDLE_KILLPRIV_V2 the kernel asks for security.capability before every write(2).
+        This must be cheap, because without HANDLE_KILLPRIV_V2 the kernel asks for security.capability before every
+        write(2).
         """
         node = self._tree.get(inode)
         if isinstance(node, DiskFile) and name.startswith((b"user.", XATTR_OPEN_PREFIX)):
@@ -279,7 +287,7 @@ class Operations:
     def _node(self, inode: int) -> TreeEntry:
         node = self._tree.get(inode)
         if node is None:
-            # The kernel then looks up the name again, which may be another disk's by now.
+            # ESTALE makes the kernel look up the name again, which may belong to another disk by now.
             raise FuseError(errno.ESTALE)
         return node
 
@@ -296,7 +304,7 @@ class Operations:
             info = node.disk.info
             return replace(
                 common,
-                # The kernel asks at each stat, as the time of the last write is not this mount's alone to know.
+                # The kernel must ask at each stat, because other nodes change the time of the last write, too.
                 attributes_valid_s=0,
                 size_bytes=info.size_bytes,
                 preferred_io_bytes=max(BLOCK_BYTES, info.physical_block_size_bytes),

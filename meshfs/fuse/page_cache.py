@@ -1,9 +1,9 @@
-"""The kernel's cached pages of this mount, dropped where a disk changed without the kernel's knowledge.
+"""Drop the kernel's cached pages of this mount after a disk has changed without the kernel's knowledge.
 
-The order goes to the kernel as a notification written to the session's device (FUSE_NOTIFY_INVAL_INODE with a
-range). The kernel first writes back the dirty pages of the range, which are requests to this very process, and
-waits for every locked page of it, which another request may hold until it is answered. So a notification is
-written in a thread, and nobody waits for it without a bound: the thread then ends later, by itself.
+A notification (FUSE_NOTIFY_INVAL_INODE with a range) asks the kernel to drop pages. It is written to the session's
+device. The kernel first writes back the dirty pages of the range, by requests to this very process. It also waits for
+every locked page of the range, and another request may hold a page until that request is answered. So a thread writes
+the notification. `PageCache.drop` waits for the thread only for a limited time, and the thread then ends later.
 
 Layout: struct fuse_out_header and fuse_notify_inval_inode_out of linux/fuse.h.
 """
@@ -33,29 +33,31 @@ def whole_pages(start: int, stop: int) -> tuple[int, int]:
 
 
 class PageCache:
-    """The pages of one mount; ``close`` it before the session's descriptor is closed."""
+    """Drops cached pages of one mount. Call ``close`` before the session's descriptor is closed."""
 
     def __init__(self, device_fd: int) -> None:
-        # A descriptor of its own: when a thread is late, the session's number may already be another file's.
+        # The threads need a descriptor of their own. If a thread is late, the number of the session's descriptor may
+        # already belong to another file.
         self._fd = os.dup(device_fd)
         self._lock = threading.Lock()
         self._users = 1
         self._limiter = trio.CapacityLimiter(limits.FUSE_WORKERS_MAX)
 
     async def drop(self, inode: int, start: int, stop: int, timeout_s: float) -> None:
-        """Write back the dirty ones of the whole pages from ``start`` to ``stop``, and drop all of them, in order.
+        """Write back the dirty pages of the bytes from ``start`` to ``stop``, then drop all their pages.
 
-        In a trio task. After ``timeout_s`` it returns and leaves the rest to the thread.
+        ``start`` and ``stop`` are limits of pages. This must be called in a trio task. After ``timeout_s`` it
+        returns, and the thread finishes the work later.
         """
         with trio.move_on_after(timeout_s) as scope:
             await trio.to_thread.run_sync(
                 self._notify, inode, start, stop - start, abandon_on_cancel=True, limiter=self._limiter
             )
         if scope.cancelled_caught:
-            logger.debug("pages %d to %d of inode %d are held by others", start, stop, inode)
+            logger.debug("the pages of bytes %d to %d of inode %d are still locked by requests", start, stop, inode)
 
     async def drop_file(self, inode: int) -> None:
-        """Do the same for all pages of a file, and drop its attributes, without a bound on the time."""
+        """Write back and drop all pages of a file, and drop its attributes, without a time limit."""
         await trio.to_thread.run_sync(self._notify, inode, 0, 0, abandon_on_cancel=True, limiter=self._limiter)
 
     def close(self) -> None:
@@ -69,8 +71,11 @@ class PageCache:
         try:
             os.write(self._fd, _NOTIFICATION.pack(_NOTIFICATION.size, _INVAL_INODE, 0, inode, offset, length))
         except OSError as error:
-            # ENOENT: the kernel has no such inode, hence no pages of it. Others: the mount is ending.
-            logger.debug("pages %d+%d of inode %d are not dropped: %s", offset, length, inode, error)
+            # ENOENT says that the kernel does not know the inode, so it has no pages. Any other error says that the
+            # mount is ending.
+            logger.debug(
+                "the pages of inode %d, offset %d, length %d, are not dropped: %s", inode, offset, length, error
+            )
         finally:
             self._leave()
 

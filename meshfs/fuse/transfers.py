@@ -1,7 +1,7 @@
-"""READ and WRITE, the hot path: one frame, one dictionary look-up, then the port's handle.
+"""READ and WRITE, the hot path. A request costs one call, one look-up in a dictionary, and a call of the disk's handle.
 
-A front end's library calls these two methods itself. They therefore raise the library's own error (``refusal``), and
-no front end needs a frame around them to translate it.
+The library of a front end calls these two methods directly. They raise the library's own error (``refusal``), so that
+no further call per request has to translate errors.
 """
 
 import errno
@@ -12,10 +12,10 @@ from meshfs.fuse.handles import OpenFile
 
 
 class Transfers:
-    """READ and WRITE of the open ``files``; ``refusal`` makes the error of an errno."""
+    """Answers READ and WRITE of the open ``files``. ``refusal`` makes the library's error from an errno."""
 
     def __init__(self, files: Mapping[int, OpenFile], refusal: Callable[[int], Exception] = FuseError) -> None:
-        #: Data of the writes that are being worked on.
+        #: The bytes of data of all writes in progress.
         self.writes_bytes = 0
         self._files = files
         self._refusal = refusal

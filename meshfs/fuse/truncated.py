@@ -1,20 +1,20 @@
-"""Writes and truncations of an opener that truncated its disk: what it skips is zeroed at the disk's owner.
+"""Writes and truncations of an opener that truncated its disk. The bytes that it skips are zeroed at the disk's owner.
 
-    write      claim -> zero what is owed below -> write
-    truncate   claim -> zero what is owed below -> move the end
+    write      claim -> zero the stale bytes below -> write
+    truncate   claim -> zero the stale bytes below -> move the end
 
-Which bytes those are decides `truncation.py`; here they are zeroed, and the kernel's cached pages are dropped:
+`truncation.py` decides which bytes are stale. This module zeroes them, and drops the kernel's cached pages:
 
-    before the zeroing    so that a dirty page of another program does not come over the zeros later
-    after the write       so that no page keeps old bytes that was read in between. That includes the pages of the
-                          write itself, because the kernel's copy of them may have been dropped, and read again,
-                          before the write reached the owner
+    before the zeroing    Otherwise a dirty page of another program could be written over the zeros later.
+    after the write       Otherwise a page that was read in between would keep old bytes. The pages of the write
+                          itself are dropped as well: the kernel may have dropped its copy of them, and read them
+                          again, before the write reached the owner.
 
-A write(2) may hold its own pages locked until it is answered. Such a page was not read, so it has no old bytes to
-show. Therefore it is waited for only for a moment; the kernel drops it later, when it is unlocked.
+A write(2) may hold its own pages locked until it is answered. Such a page was not read meanwhile, so it has no old
+bytes. Therefore the drop waits for it only for a moment. The kernel drops the page later, when it is unlocked.
 
-A long gap takes several calls of the handle's ``zero``, each of which ends within the mount's I/O timeout; the
-whole may take longer as long as they succeed.
+A long gap takes several calls of the handle's ``zero``. Each of them ends within the mount's I/O timeout, but together
+they may take longer.
 """
 
 from typing import Protocol
@@ -29,7 +29,7 @@ from meshfs.loop.worker import enter_trio
 
 
 class ZeroableDisk(Protocol):
-    """What a truncated opener needs of an open disk."""
+    """Declares the methods of an open disk that a truncated opener uses."""
 
     async def write(self, offset: int, data: bytes | memoryview, *, write_through: bool = False) -> int: ...
 
@@ -37,7 +37,7 @@ class ZeroableDisk(Protocol):
 
 
 class TruncatedOpener:
-    """``pages`` is None where the kernel keeps no pages of the disk, or cannot be asked to drop them."""
+    """Writes and truncates for one opener. ``pages`` is None if no pages of the disk can be dropped."""
 
     __slots__ = ("_changed", "_handle", "_inode", "_pages", "_state", "_write_through")
 
@@ -50,7 +50,7 @@ class TruncatedOpener:
         self._changed: trio.Event | None = None
 
     async def truncate(self, size: int) -> None:
-        """Do an ftruncate(2) to ``size``, which lies inside the disk. Raises OSError."""
+        """Truncate to ``size``, which must not be behind the disk's end, as ftruncate(2) does. Raises OSError."""
         claim = await self._claim(size, size)
         skipped = claim.gaps[0][0] if claim.gaps else size
         try:
@@ -61,7 +61,7 @@ class TruncatedOpener:
         self._state.truncate(size)
 
     async def write(self, offset: int, data: bytes | memoryview) -> int:
-        """Write, and return the count written, as the handle's own write does. Raises OSError."""
+        """Write, and return the number of bytes written, as the handle's own write does. Raises OSError."""
         stop = offset + len(data)
         claim = await self._claim(offset, stop)
         if not claim.gaps:
@@ -99,7 +99,10 @@ class TruncatedOpener:
             self._changed = None
 
     async def _zero(self, claim: ClaimedRanges, unlocked: int) -> None:
-        """Zero the gaps of a claim; behind ``unlocked`` there are pages that the call itself may hold locked."""
+        """Zero the gaps of a claim.
+
+        The call itself may hold pages behind ``unlocked`` locked. Only the pages before are dropped here.
+        """
         while claim.gaps:
             await enter_trio()
             first, last = claim.gaps[0]

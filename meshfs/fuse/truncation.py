@@ -1,39 +1,44 @@
-"""What one opener of a disk skips, as in a regular file. Pure.
+"""Find the bytes that one opener of a disk skips, and that must read as zeros as in a regular file. Pure.
 
-A disk cannot be truncated, but programs that write files rely on what truncation means: after O_TRUNC or
-ftruncate(n), whatever the program skips reads as zeros. So a truncated opener remembers which bytes are *owed*
-as zeros, and they are zeroed when it writes, or moves its end, behind them:
+A disk cannot be truncated, but programs rely on a rule of regular files: after O_TRUNC or ftruncate(n), the bytes that
+the program skips read as zeros. So a truncated opener remembers which bytes are *stale*: they still have old data.
+Stale bytes are zeroed when the opener writes behind them, or moves its end behind them:
 
-    after O_TRUNC           [======================= owed ==========================...
-    write at 4, 3 bytes     [0000]DDD[============== owed ==========================...
-    ftruncate(9)            [0000]DDD[00][========== owed ==========================...
-    close                   what is still owed stays as it is on the disk
+    after O_TRUNC           [====================== stale ==========================...
+    write at 4, 3 bytes     [0000]DDD[============= stale ==========================...
+    ftruncate(9)            [0000]DDD[00][========= stale ==========================...
+    close                   bytes that are still stale keep their old data on the disk
 
-    zero before it is done      a write at offset: what is owed below it;  ftruncate(n): what is owed below n
-    no longer owed afterwards   a write: its own bytes as well
-    owed again                  ftruncate(n): everything from n on;  what of a failed call was not done
+                          write(offset)                         ftruncate(n)
+    zeroed before         the stale bytes below ``offset``      the stale bytes below n
+    not stale after it    those, and the bytes of the write     those
+    stale after it                                              all bytes from n on
 
-An opener that never truncated owes nothing, and has no `Truncation`.
+If a call fails, the bytes that it has not zeroed or written are stale again. An opener that never truncated has no
+stale bytes, and no `Truncation`.
 
-Calls on one opener may run at once (threads, libaio, io_uring). Zeros must never land over data that another
-call wrote, hence:
+Several calls on one opener may run at once (threads, libaio, io_uring). Zeros must never overwrite data that another
+call has written. Three rules ensure that:
 
- 1. A call claims what it will zero or write before it starts, and no other call claims it as well.
- 2. A call waits while another one zeroes anything that begins below its own end (`waits`). Calls wait only for
-    claims that were made before, so none waits for ever; and a call that succeeds leaves nothing stale below it.
- 3. A failed call owes its own bytes again only where no other call wrote at the same time.
+ 1. Before a call starts, it claims the bytes that it will zero or write. No other call claims the same stale bytes.
+ 2. A call waits while another one zeroes a range that begins below the end of the waiting call (`waits`). A call waits
+    only for earlier claims, so none waits for ever. After a successful call, no byte below its end is stale.
+ 3. After a failed call, its own bytes are stale again only where no other call wrote at the same time.
 """
 
 from typing import Final
 
-#: Behind every disk's end.
+#: An offset behind the end of every disk.
 BEYOND: Final = 1 << 63
 
 Range = tuple[int, int]
 
 
 class ClaimedRanges:
-    """One call under way: the ranges [start, stop) it zeroes, in order, and those of its bytes that were owed."""
+    """Holds the claim of one call in progress.
+
+    ``gaps`` are the ranges [start, stop) that the call zeroes, in order. ``own`` are the stale ranges that it writes.
+    """
 
     __slots__ = ("gaps", "own")
 
@@ -42,7 +47,7 @@ class ClaimedRanges:
         self.own = own
 
     def zeroed(self, count: int) -> None:
-        """Note that the first ``count`` bytes of the first gap are zeros now."""
+        """Note that the first ``count`` bytes of the first gap have been zeroed."""
         start, stop = self.gaps[0]
         if start + count < stop:
             self.gaps[0] = (start + count, stop)
@@ -51,44 +56,44 @@ class ClaimedRanges:
 
 
 class Truncation:
-    """The owed ranges of one opener, and the calls on it that are under way."""
+    """Holds the stale ranges of one opener, and the claims of the calls in progress."""
 
-    __slots__ = ("_claims", "_owed")
+    __slots__ = ("_claims", "_stale")
 
     def __init__(self) -> None:
-        # Disjoint, in order, none of them next to another.
-        self._owed: list[Range] = []
+        # The ranges are in order, and there is a gap between any two.
+        self._stale: list[Range] = []
         self._claims: list[ClaimedRanges] = []
 
     @property
-    def owed(self) -> list[Range]:
-        return list(self._owed)
+    def stale(self) -> list[Range]:
+        return list(self._stale)
 
     def truncate(self, size: int) -> None:
-        """Move the end to ``size``. What is owed below must have been zeroed by a claim up to there before."""
-        self._owed = _united([*self._owed, (size, BEYOND)])
+        """Move the end to ``size``. Before that, a claim up to ``size`` must have zeroed the stale bytes below."""
+        self._stale = _united([*self._stale, (size, BEYOND)])
 
     def waits(self, stop: int) -> bool:
-        """Return whether a call that reaches up to ``stop`` has to wait for the zeroing of another one."""
+        """Return whether a call that ends at ``stop`` has to wait for another call that zeroes."""
         return any(claim.gaps and claim.gaps[0][0] < stop for claim in self._claims)
 
     def claim(self, start: int, stop: int) -> ClaimedRanges:
-        """Begin a call that writes [start, stop), or that moves the end to ``start`` (which is ``stop`` then)."""
+        """Begin a call that writes [start, stop). A call that moves the end gives its new end as both arguments."""
         for other in self._claims:
             other.own = _without(other.own, start, stop)
-        gaps = _within(self._owed, 0, start)
-        own = _within(self._owed, start, stop)
-        self._owed = _without(self._owed, 0, stop)
+        gaps = _within(self._stale, 0, start)
+        own = _within(self._stale, start, stop)
+        self._stale = _without(self._stale, 0, stop)
         claim = ClaimedRanges(gaps, own)
         self._claims.append(claim)
         return claim
 
     def end(self, claim: ClaimedRanges, written_to: int) -> None:
-        """Note that the call is over, and has written its own bytes up to ``written_to``."""
+        """End the call, which has written its own bytes up to ``written_to``."""
         self._claims.remove(claim)
         left = [*claim.gaps, *_without(claim.own, 0, written_to)]
         if left:
-            self._owed = _united([*self._owed, *left])
+            self._stale = _united([*self._stale, *left])
 
 
 def _within(ranges: list[Range], start: int, stop: int) -> list[Range]:
@@ -103,7 +108,7 @@ def _without(ranges: list[Range], start: int, stop: int) -> list[Range]:
 
 
 def _united(ranges: list[Range]) -> list[Range]:
-    """Return the same bytes in disjoint ranges, in order, with those joined that meet."""
+    """Return the same bytes as sorted ranges. Ranges that overlap or meet are joined."""
     joined: list[Range] = []
     for begin, end in sorted(ranges):
         if joined and begin <= joined[-1][1]:

@@ -1,8 +1,8 @@
-"""Read-ahead of a FUSE mount, which the kernel takes only through sysfs.
+"""Set the read-ahead of a FUSE mount, which is possible only through sysfs.
 
-/sys/class/bdi/<major>:<minor>/read_ahead_kb is 128 by default. Only root may write it, and a
-container may not have it: the mount works without, buffered sequential reads are only slower.
-Nothing here touches the mount itself, which would be a request to this very process.
+/sys/class/bdi/<major>:<minor>/read_ahead_kb is 128 by default. Only root may write it, and a container may not have it.
+The mount works with the default as well, but buffered sequential reads are slower. This module does not access the
+mount itself, because that would be a request to this very process.
 """
 
 import logging
@@ -19,13 +19,13 @@ _BDI: Final = Path("/sys/class/bdi")
 
 
 def tune(mountpoint: str) -> None:
-    """Raise the read-ahead of the file system mounted there, and log where that cannot be done."""
+    """Raise the read-ahead of the file system mounted at ``mountpoint``. If that fails, log the reason."""
     mount = topmost(read_mounts(), mountpoint)
     if mount is None:
-        logger.debug("no mount at %s to tune", mountpoint)
+        logger.debug("the read-ahead is not raised: nothing is mounted at %s", mountpoint)
         return
     device = f"{os.major(mount.device)}:{os.minor(mount.device)}"
     try:
         (_BDI / device / "read_ahead_kb").write_text(str(limits.FUSE_READ_AHEAD_KIB))
     except OSError as error:
-        logger.debug("read-ahead stays as it is: %s", error)
+        logger.debug("the read-ahead is not raised: %s", error)

@@ -1,4 +1,4 @@
-"""What requests and their answers consist of, in the words of fuse(4) and without any library's types."""
+"""The contents of requests and answers, in the terms of fuse(4) and without any library's types."""
 
 import stat
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ _BLOCK_COUNT_BYTES: Final = 512
 
 
 class Caller(Protocol):
-    """The thread that made the system call. The ids are 0 where this process cannot see its namespace."""
+    """Describes the thread that made the system call. An id is 0 if this process cannot see the thread's namespace."""
 
     @property
     def uid(self) -> int: ...
@@ -22,13 +22,13 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What stat(2) shows of a file. The owner is root, and all three times are ``changed_ns`` (of the epoch)."""
+    """Holds what stat(2) shows of a file. The owner is root. All three times are ``changed_ns``, since the epoch."""
 
     inode: int
-    #: With the bits of the file's type.
+    #: The permission bits and the bits of the file's type.
     mode: int
     changed_ns: int
-    #: How long the kernel may go by the name of the file, and by its attributes, without asking again.
+    #: The times for which the kernel may use the name, and the attributes, before it asks again.
     name_valid_s: float
     attributes_valid_s: float
     preferred_io_bytes: int
@@ -38,25 +38,25 @@ class Attributes:
 
     @property
     def blocks(self) -> int:
-        """st_blocks, in units of 512 bytes whatever the sectors of the disk; a link has none."""
+        """Return st_blocks, in units of 512 bytes whatever the disk's sector size. Only regular files have blocks."""
         return -(-self.size_bytes // _BLOCK_COUNT_BYTES) if stat.S_ISREG(self.mode) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeChange:
-    """What SETATTR asks to change. Times are not in it, because a change of them is accepted and has no effect."""
+    """Holds what SETATTR asks to change. Times are left out, because a change of them is accepted without effect."""
 
-    #: The new size; None where it shall stay.
+    #: The new size, or None if the size shall stay.
     size_bytes: int | None = None
-    #: Whether the mode or the owner shall change.
+    #: True if the mode, the owner or the group shall change.
     protection: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The answer to OPEN. The kernel drops the cached pages of the file, so that a reader sees what was closed before.
+    """Answers OPEN. The kernel then drops the file's cached pages, so that a reader sees what was closed before.
 
-    With ``direct`` it keeps no pages of this open at all.
+    If ``direct`` is set, the kernel keeps no pages for this open.
     """
 
     number: int
@@ -65,9 +65,9 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """The answer to STATFS: all counts are 0, as of /proc, because nothing can be stored here.
+    """Answers STATFS. All counts are 0, as for /proc, because nothing can be stored here.
 
-    `df` then leaves the mount out instead of calling it full.
+    `df` then leaves the mount out, instead of showing it as full.
     """
 
     block_bytes: int
@@ -75,13 +75,14 @@ class Volume:
 
 
 class Pages(Protocol):
-    """The kernel's cached pages of a mount, as far as a front end can have them dropped."""
+    """Declares how a front end drops the kernel's cached pages of a mount."""
 
     async def drop(self, inode: int, start: int, stop: int, timeout_s: float) -> None:
-        """Write back the dirty ones of the whole pages from ``start`` to ``stop``, then drop all of them.
+        """Write back the dirty pages of the bytes from ``start`` to ``stop``, then drop all their pages.
 
-        In a trio task. After ``timeout_s`` this returns, and the rest is done later.
+        ``start`` and ``stop`` are limits of pages. This must be called in a trio task. After ``timeout_s`` it
+        returns, and the rest is done later.
         """
 
     async def drop_file(self, inode: int) -> None:
-        """Do the same for all pages of a file, and drop its attributes, without a bound on the time."""
+        """Write back and drop all pages of a file, and drop its attributes, without a time limit."""

@@ -1,7 +1,7 @@
-"""The operations in pyfuse3's words: its arguments and types on one side, meshfs's on the other.
+"""Translate pyfuse3's calls into calls of the operations, and the results and errors back.
 
-READ and WRITE have no method here. The adapter inherits those of `Transfers`, which raise pyfuse3's error, so that a
-request passes no frame and no conversion of this file.
+READ and WRITE have no method here. The adapter inherits those of `Transfers`, which raise pyfuse3's error. So these
+requests need no further call and no conversion.
 """
 
 import errno
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 def _guarded(method: Callable[Parameters, Awaitable[Result]]) -> Callable[Parameters, Awaitable[Result]]:
-    """Turn every error into pyfuse3's own, because pyfuse3 ends the mount for any other."""
+    """Turn every error into pyfuse3's own error, because pyfuse3 ends the mount at any other error."""
 
     @functools.wraps(method)
     async def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -44,9 +44,10 @@ def _refusing(number: int) -> Callable[..., Awaitable[NoReturn]]:
 
 
 class Adapter(Transfers):
-    """What pyfuse3 calls. It is no subclass of pyfuse3's Operations, whose methods promise less (bytes, no buffers).
+    """Answers the calls of pyfuse3.
 
-    ``started`` is set when the kernel's first request was answered.
+    The class does not inherit from pyfuse3's Operations, because READ returns any buffer here, and only bytes there.
+    ``started`` is set when pyfuse3 handles the kernel's first request (INIT).
     """
 
     supports_dot_lookup = False
@@ -85,7 +86,7 @@ class Adapter(Transfers):
         return _entry(self._operations.lookup(parent_inode, name))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """Inode numbers are kept by path, not by the kernel's references."""
+        """Do nothing: inode numbers belong to paths, and do not depend on the kernel's references."""
 
     @_guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
@@ -125,7 +126,7 @@ class Adapter(Transfers):
         self._operations.releasedir(fh)
 
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """A directory has nothing to make stable."""
+        """Do nothing: a directory has no data to flush."""
 
     # --- extended attributes and the file system --------------------------------------
 

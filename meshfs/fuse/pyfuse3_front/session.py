@@ -1,4 +1,4 @@
-"""A FUSE session of libfuse: mount, serve the operations in pyfuse3's loop, unmount."""
+"""A FUSE session of libfuse mounts, serves the operations in pyfuse3's loop, and unmounts."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ _DEVICE: Final = "/dev/fuse"
 async def serve(
     operations: Operations, mountpoint: str, options: Iterable[str], *, on_ready: Callable[[], None]
 ) -> None:
-    """This package's `meshfs.fuse.front.FrontEnd`. A process can serve one mount, as pyfuse3 has globals."""
+    """Serve as a `meshfs.fuse.front.FrontEnd`. A process can serve only one mount, because pyfuse3 has global state."""
     adapter = Adapter(operations)
     async with alone(mountpoint):
         refuse_second_mount(mountpoint)
@@ -35,12 +35,12 @@ async def serve(
             nursery.cancel_scope.cancel()
     finally:
         pages.close()
-        # Closes the fd first: whatever the unmount touches finds a dead file system, not a hung one.
+        # pyfuse3 closes the fd first. If the unmount then accesses the mount, it gets an error and does not hang.
         pyfuse3.close(unmount=True)
 
 
 def _mount(adapter: Adapter, mountpoint: str, options: Iterable[str]) -> int:
-    """Mount, and return the session's fd, which pyfuse3 keeps to itself."""
+    """Mount, and return the session's fd. pyfuse3 does not return it, so find it among the open descriptors."""
     before = set(_fuse_fds())
     try:
         pyfuse3.init(cast(pyfuse3.Operations, adapter), mountpoint, {_Option(option) for option in options})
@@ -51,7 +51,7 @@ def _mount(adapter: Adapter, mountpoint: str, options: Iterable[str]) -> int:
 
 
 class _Option(str):
-    """An option of libfuse that keeps its bytes: pyfuse3 encodes options as ASCII, which a path need not be."""
+    """An option of libfuse that keeps its bytes. pyfuse3 encodes options as ASCII, but a path may contain any bytes."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ def _fuse_fds() -> Iterator[int]:
             if os.readlink(f"/proc/self/fd/{name}") == _DEVICE:
                 yield int(name)
         except FileNotFoundError:
-            continue  # the fd of the listing itself
+            continue  # This was the fd of the listing itself.
 
 
 async def _announce(adapter: Adapter, mountpoint: str, on_ready: Callable[[], None]) -> None:

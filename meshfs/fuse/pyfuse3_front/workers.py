@@ -1,26 +1,25 @@
-"""The worker loop: pyfuse3's own loop, stepped by the reactor.
+"""The worker loop: the reactor steps pyfuse3's own loop.
 
-pyfuse3 serves one request per trio task, and its tasks queue for a lock to wait for the
-session's fd: every request then costs two waits in epoll and three turns of trio's scheduler.
-Here its loop runs in workers (meshfs/loop/worker.py), which the reactor steps:
+pyfuse3 serves one request per trio task, and its tasks queue for a lock to wait for the session's fd. Every request
+then costs two waits in epoll and three turns of trio's scheduler. Here pyfuse3's loop runs in workers
+(meshfs/loop/worker.py), which the reactor steps:
 
-    fd readable -> the worker that idled last reads the request and starts it
-    READ, WRITE -> the worker parks on the request in flight; its reply resumes it, and it
-                   answers the kernel and idles again, all within the channel's callback
-    others      -> served at once, or continued in a trio task where they need one (open, fsync,
-                   an exporter that is away)
+    fd readable -> The worker that became idle last reads the request and starts it.
+    READ, WRITE -> The worker parks on the request in flight. The reply resumes the worker, which answers the
+                   kernel and becomes idle again. All this happens within the channel's callback.
+    others      -> The worker serves the request at once. If the request has to wait (open, fsync, an exporter
+                   that is away), a trio task continues the worker.
 
 Invariants:
- 1. A worker is on the idle stack, or kept by what it waits for, or continued by a task.
- 2. The fd is watched while a worker is idle or may be started (``limits.FUSE_WORKERS_MAX``), unless the
-    writes that wait hold ``limits.FUSE_WRITES_MAX_BYTES`` of data.
- 3. pyfuse3 reads the fd only when told so by the reactor; yet the kernel may withdraw the
-    request in between (its caller was killed). The fd is therefore non-blocking, and a worker
-    that finds nothing is replaced.
- 4. A worker that ends without an error saw the end of the session, and all end with it:
-    requests still in flight have no one to answer to any more.
+ 1. A worker is on the idle stack, or a request in flight holds it, or a task continues it.
+ 2. The fd is watched while a worker is idle or a further one may be started (``limits.FUSE_WORKERS_MAX``), unless the
+    writes in progress hold more than ``limits.FUSE_WRITES_MAX_BYTES`` of data.
+ 3. pyfuse3 reads the fd only when the reactor resumes a worker. The kernel may withdraw the request in between, if its
+    caller was killed. Therefore the fd is non-blocking. A worker that finds no request ends, and is replaced.
+ 4. If a worker ends without an error, the session has ended. Then all workers end, because nobody can get the answers
+    to the requests in flight any more.
 
-The hook is private to pyfuse3, so the version is checked; any other falls back to its own loop.
+The hook is private to pyfuse3, so its version is checked. With any other version, pyfuse3's own loop serves.
 """
 
 import errno
@@ -41,22 +40,23 @@ from meshfs.loop.worker import Worker
 logger = logging.getLogger(__name__)
 
 _VERSION_KNOWN: Final = "3.5.0"
-#: Requests taken in one round of the reactor, before channels get their turn.
+#: The most requests that are taken in one round of the reactor, before channels get their turn.
 _BATCH_MAX: Final = 32
-#: Arguments of pyfuse3's loop by which it never starts another or ends for one too many: a
-#: nursery, the fewest and the most loops (it counts those that ended below 0).
+#: Arguments of pyfuse3's loop: its nursery, the fewest loops and the most loops. With these values, a loop never starts
+#: another loop, and never ends because there are too many. Its count of loops may fall below 0.
 _ALONE: Final = (None, 0, -(1 << 30))
 
-# What its stubs do not tell of.
+# This module uses names that the stubs of pyfuse3 do not declare.
 _private: Any = pyfuse3
 
 
 async def run_loop(fd: int, writes_bytes: Callable[[], int]) -> None:
-    """Serve the mounted session until it ends; ``writes_bytes`` returns how much data the writes hold that are in
-    progress."""
+    """Serve the mounted session until it ends. ``writes_bytes`` returns how much data the writes in progress hold."""
     known = pyfuse3.__version__ == _VERSION_KNOWN
     if not (known and hasattr(pyfuse3, "_wait_fuse_readable") and hasattr(pyfuse3, "_session_loop")):
-        logger.warning("pyfuse3 %s is not %s: using its own, slower loop", pyfuse3.__version__, _VERSION_KNOWN)
+        logger.warning(
+            "pyfuse3 has version %s and not %s, so its own, slower loop serves", pyfuse3.__version__, _VERSION_KNOWN
+        )
         await pyfuse3.main(max_tasks=limits.FUSE_WORKERS_MAX)
         return
     original = _private._wait_fuse_readable
@@ -72,13 +72,13 @@ async def run_loop(fd: int, writes_bytes: Callable[[], int]) -> None:
 
 
 async def _next_request() -> bool:
-    """pyfuse3 waits here before each read of the fd; the worker is resumed when the fd is to be read."""
+    """Wait until the fd is to be read. pyfuse3 calls this before each read, and the reactor resumes the worker."""
     await worker.idle()
     return True
 
 
 async def _answer_one() -> None:
-    """Let pyfuse3 serve the one request that is there."""
+    """Let pyfuse3 serve the one request that is queued."""
     turns = iter((True, False))
 
     async def wait() -> bool:
@@ -92,7 +92,7 @@ class _Workers:
     """Starts the workers that serve requests, and resumes them when there are requests (see the module's docstring)."""
 
     def __init__(self, fd: int, nursery: trio.Nursery, writes_bytes: Callable[[], int] = int) -> None:
-        """``writes_bytes`` returns how much data the writes hold that are in progress."""
+        """Keep ``writes_bytes``, which returns how much data the writes in progress hold."""
         self._fd = fd
         self._writes_bytes = writes_bytes
         self._workers_max = limits.FUSE_WORKERS_MAX
@@ -109,14 +109,14 @@ class _Workers:
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
-        """Serve until the session ends. Raises what a worker failed with."""
+        """Serve until the session ends. Raises the error with which a worker failed."""
         self._watch()
         try:
             await self._over.wait()
         finally:
             self._over.set()
             self._unwatch()
-            # None of them may touch the session again: pyfuse3 frees it.
+            # No worker may use the session again, because pyfuse3 frees it.
             for each in self._all - self._in_trio:
                 each.close()
         if self._failure is not None:
@@ -133,14 +133,14 @@ class _Workers:
             self._reactor.remove(self._fd)
 
     def _readable(self) -> None:
-        """The reactor calls this when the kernel has requests.
+        """Serve the kernel's requests. The reactor calls this when the fd is readable.
 
-        The fd is polled for another one only while several are in flight, because a program that waits for each of
-        its requests has no other.
+        Look for a further request only while several are in flight. A single program that waits for each of its
+        requests has no further one, so the look would cost a system call for nothing.
         """
         for _ in range(_BATCH_MAX):
             if self._writes_bytes() > limits.FUSE_WRITES_MAX_BYTES:
-                # One of these writes ends, and its worker idles, before the fd is watched again.
+                # When one of these writes has ended and its worker is idle, the fd is watched again.
                 self._unwatch()
                 return
             self._serve_one()
@@ -157,7 +157,7 @@ class _Workers:
         else:
             self._unwatch()
 
-    # --- what workers tell their owner (meshfs.loop.worker.WorkerOwner) ---------------------------
+    # --- reports of the workers (meshfs.loop.worker.WorkerOwner) ----------------------------------
 
     def idle(self, worker: Worker) -> None:
         self._idle.append(worker)
@@ -169,7 +169,7 @@ class _Workers:
         self._reactor.give_turn()
 
     async def _continue(self, worker: Worker) -> None:
-        """Run the worker as a trio task. At the end of the session the nursery's cancellation ends both."""
+        """Run the worker in a trio task. At the end of the session, the nursery cancels both."""
         self._in_trio.add(worker)
         try:
             await worker.run_in_trio()
@@ -182,12 +182,12 @@ class _Workers:
         if self._over.is_set() or number == errno.EAGAIN:
             return
         if number == errno.ENOMEM and self._all:
-            # This worker had no request yet. The workers that there are serve all further requests.
+            # This worker had not read a request yet. The other workers serve all further requests.
             self._workers_max = len(self._all)
-            logger.warning("no memory for more than %d FUSE requests at once", self._workers_max)
+            logger.warning("memory is short: at most %d FUSE requests are served at once", self._workers_max)
             return
         if error is not None and not isinstance(error, OSError) and isinstance(error, Exception):
-            # Its request may never be answered, which its caller notices; all others go on.
+            # The worker's request may never get an answer. All other requests go on.
             bugs.report(logger, "a FUSE worker", error)
             self._watch()
             return

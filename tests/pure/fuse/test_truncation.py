@@ -93,12 +93,12 @@ def test_an_opener_that_never_truncated_keeps_what_is_below_its_first_truncation
     assert claim.gaps == []
     state.end(claim, 30)
     state.truncate(30)
-    assert state.owed == [(30, BEYOND)]
+    assert state.stale == [(30, BEYOND)]
 
 
 @settings(max_examples=300)
 @given(calls=st.lists(st.tuples(CALL, st.integers(0, 50)), max_size=12))
-def test_what_failed_is_still_owed(calls: list[tuple]) -> None:  # type: ignore[type-arg]
+def test_what_failed_is_stale_again(calls: list[tuple]) -> None:  # type: ignore[type-arg]
     """Calls fail after some of their zeros. Where a later call succeeds, everything below it is data or zeros."""
     disk, state = bytearray([OLD]) * SIZE, Truncation()
     state.truncate(0)
@@ -206,7 +206,7 @@ def test_a_failed_write_does_not_owe_what_another_wrote_meanwhile() -> None:
     other = state.claim(4, 6)
     state.end(other, 6)
     state.end(failing, 0)
-    assert state.owed == [(0, 4), (6, BEYOND)]
+    assert state.stale == [(0, 4), (6, BEYOND)]
 
 
 def test_a_write_waits_for_zeroing_below_its_end_only() -> None:
