@@ -535,7 +535,7 @@ FUSE_BACKGROUND_MAX: Final = 7168
 # The data of writes in progress, which takes twice its size in memory. Past this bound no request is taken from the
 # kernel. Otherwise programs that write large pieces to a dead disk could fill the memory.
 FUSE_WRITES_MAX_BYTES: Final = 512 * MIB
-# An open with O_TRUNC is two requests of one thread, the second right behind the first (fuse/truncating.py). If two
+# An open with O_TRUNC is two requests of one thread, the second right behind the first (fuse/openers.py). If two
 # threads with the same id opened the disk within this time, the second request may belong to either.
 FUSE_TRUNCATE_WITHIN_S: Final = 10.0
 # Before and after zeros are written under pages of the page cache, these pages are dropped. Pages that other calls keep

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Protocol
 
 from meshfs.fuse.errors import FuseError
-from meshfs.fuse.truncated import TruncatedOpener
+from meshfs.fuse.truncated_opener import TruncatedOpener
 from meshfs.model import DiskInfo, IoClass
 
 

@@ -50,13 +50,13 @@ from typing import Final
 import trio
 
 from meshfs import limits
+from meshfs.fuse.callers import may_read_disks, sees_all
 from meshfs.fuse.errors import FuseError
 from meshfs.fuse.gone_pages import GonePages
 from meshfs.fuse.handles import DiskPort, OpenFile, OpenFiles, StatusHandle
 from meshfs.fuse.listings import Listings
-from meshfs.fuse.openers import may_read_disks, sees_all
-from meshfs.fuse.truncated import TruncatedOpener
-from meshfs.fuse.truncating import Ambiguous, Openers
+from meshfs.fuse.openers import Ambiguous, Openers
+from meshfs.fuse.truncated_opener import TruncatedOpener
 from meshfs.fuse.types import AttributeChange, Attributes, Caller, Opened, Pages, Volume
 from meshfs.linux import ioprio
 from meshfs.model import Access, DiskInfo, IoClass

@@ -14,7 +14,7 @@ sent to the kernel:
                             the mount drops them if the disk grows.
     ATOMIC_O_TRUNC off      Otherwise the kernel assumes that the file is empty after an open with O_TRUNC. It then
                             drops the dirty pages of every other opener, whose mappings end in SIGBUS. Without the
-                            flag it sends SETATTR with the size 0 after the open (fuse/truncating.py), and the
+                            flag it sends SETATTR with the size 0 after the open (fuse/openers.py), and the
                             answer contains the old size.
     max_background          The default is 12, which is far too few while some I/O waits for a lost exporter.
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshfs import limits
-from meshfs.fuse.truncating import Ambiguous, Openers
+from meshfs.fuse.openers import Ambiguous, Openers
 from meshfs.fuse.truncation import BEYOND, ClaimedRanges, Truncation
 
 SIZE = 40
