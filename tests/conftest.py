@@ -21,8 +21,8 @@ FUZZ_CASES_DEFAULT = 100_000
 # Node ids (or their beginnings) that a machine may skip if it lacks what they need, each with the reason. Any other
 # skip fails the run, so that no test is left out silently.
 SKIPS_EXPECTED: dict[str, str] = {
-    "tests/network/test_meshfsd.py::test_the_unit_is_sound": "systemd is not everywhere, least in containers",
-    "tests/systemd/": "neither is it, nor the right to boot one in namespaces of its own",
+    "tests/network/test_meshfsd.py::test_the_unit_is_sound": "many containers have no systemd",
+    "tests/systemd/": "many containers have no systemd, or may not boot one in namespaces of its own",
 }
 
 # Room for the largest blocks (8 MiB) at some depth.
@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--soak", type=float, default=0.0, metavar="S", help="repeat fault tests for S seconds")
     group.addoption("--attack", action="store_true", help="the attacks of tests/attack in their long forms")
     group.addoption("--attack-frames", type=int, metavar="N", help="frames of each fuzz of tests/attack")
-    group.addoption("--attack-seconds", type=float, metavar="S", help="how long each attack is looked at")
+    group.addoption("--attack-seconds", type=float, metavar="S", help="how long each attack is measured")
     group.addoption("--attack-json", type=Path, metavar="FILE", help="write the figures of tests/attack there")
     group.addoption("--attack-exporter", default="", metavar="PROGRAM", help="attack this meshfsd, of another version")
     group.addoption("--no-unexpected-skips", action="store_true", help="a skip that is not listed fails the run")
