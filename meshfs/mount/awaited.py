@@ -1,8 +1,8 @@
-"""Which of the disks that somebody waits for are missing, and why. Pure.
+"""Find out which of the awaited disks cannot be used, and why. Pure.
 
-A disk is named as in the tree: by its id (``meshfs-n1-disk0``) or as NODE/NAME (``n1/disk0``).
-An id is a file name, so the slash tells the two apart. A disk is there when its owner is
-connected, announces it, and calls its state ok: only then can it be opened and used.
+A disk is named as in the tree: by its id (``meshfs-n1-disk0``) or as NODE/NAME (``n1/disk0``). An id is a file name, so
+only the second form has a slash. A disk can be used only if its owner is connected, announces the disk, and reports its
+state as ok.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from meshfs.telemetry.documents import MountStatus
 
 @dataclass(frozen=True, slots=True)
 class SeenDisk:
-    """A disk as a mount shows it; ``state`` is a DiskState's value, or the catalog's word when the owner is away."""
+    """Describes a disk as a mount shows it. ``state`` is the value of a DiskState, or "absent" if the owner is away."""
 
     id: str
     node: str
@@ -30,21 +30,21 @@ class SeenDisk:
 
 @dataclass(frozen=True, slots=True)
 class SeenExporter:
-    """How a mount is connected to a node's exporter."""
+    """Describes the connection of a mount to a node's exporter."""
 
     state: str
     why: str = ""
 
 
 def missing_disks(wanted: Sequence[str], document: MountStatus) -> list[str]:
-    """Return what ``missing`` says of this process's own status document."""
+    """Return the result of ``missing`` for this process's own status document."""
     disks = [SeenDisk(each["id"], each["node"], each["name"], each["state"], each["why"]) for each in document["disks"]]
     exporters = {each["node"]: SeenExporter(each["state"], each["why"]) for each in document["exporters"]}
     return missing(wanted, disks, exporters)
 
 
 def missing(wanted: Sequence[str], disks: Iterable[SeenDisk], exporters: Mapping[str, SeenExporter]) -> list[str]:
-    """Return a line for each wanted disk that is not there, with the reason as far as the mount knows it."""
+    """Return a line for each wanted disk that cannot be used, with the reason as far as the mount knows it."""
     seen = list(disks)
     found = []
     for name in wanted:
@@ -55,7 +55,7 @@ def missing(wanted: Sequence[str], disks: Iterable[SeenDisk], exporters: Mapping
 
 
 def _reason(wanted: str, named: Sequence[SeenDisk], exporters: Mapping[str, SeenExporter]) -> str:
-    """Return why the disk is not there; the text is empty for one that is."""
+    """Return why the disk cannot be used, or an empty text if it can be used."""
     for disk in named:
         if disk.state != DiskState.OK:
             node = exporters.get(disk.node)
@@ -80,7 +80,7 @@ def _exporter_text(name: str, exporter: SeenExporter) -> str:
 
 
 def expanded(given: Sequence[str], config: Config, node: str) -> tuple[str, ...]:
-    """Return the disks that ``-o wait=`` names: "own" and "all" are those of the config that ``node`` may use.
+    """Return the disks that ``-o wait=`` names. "own" and "all" stand for disks of the config that ``node`` may use.
 
     Raises ConfigError for a NODE/NAME that the config does not have. An id is not checked here.
     """

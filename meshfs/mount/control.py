@@ -1,7 +1,7 @@
-"""The control socket of a mount's process: where `mount -o remount` and `meshctl reload` ask.
+"""The control socket of a mount's process. `mount -o remount` and `meshctl reload` connect to this socket.
 
-It is no file of the mount itself, because a read-only mount takes no request and a stuck one no
-open. Its path is the status document's "control".
+The socket is not a file of the mount itself, because a read-only mount accepts no request, and a stuck mount no open.
+The status document gives its path as "control".
 """
 
 import logging
@@ -23,14 +23,14 @@ _RUN: Final = Path("/run/meshfs")
 
 @contextmanager
 def mount_control() -> Iterator[socket.socket | None]:
-    """Yield a listening socket that only root and the process's user can use, None where there is no place for one."""
+    """Yield a listening socket that only root and the process's user can use, or None if no socket can be made."""
     folder = _folder()
     _remove_dead(folder)
     path = folder / f"mount-{os.getpid()}-{secrets.token_hex(4)}.ctl"
     try:
         listening = listen_unix(path)
     except ConfigError as error:
-        logger.warning("no control socket, so a reload is by SIGHUP only: %s", error)
+        logger.warning("there is no control socket, so only SIGHUP can reload this mount: %s", error)
         yield None
         return
     try:
@@ -46,10 +46,10 @@ def _folder() -> Path:
 
 
 def _remove_dead(folder: Path) -> None:
-    """Remove the sockets of processes that were killed: nobody can connect to them.
+    """Remove the sockets of processes that were killed. A connection to such a socket is refused.
 
-    Nobody can connect to the socket of a process that is starting, either, between bind(2) and listen(2). Therefore
-    the socket of a process that lives stays.
+    A process that is starting also refuses connections, between bind(2) and listen(2). Therefore the socket of a
+    process that still exists stays.
     """
     for path in folder.glob("mount-*.ctl"):
         if Path("/proc", path.name.split("-")[1]).exists():

@@ -1,9 +1,10 @@
-"""The exit status of the command meshfs, as mount(8) has it under "EXIT STATUS"."""
+"""The exit statuses of the command meshfs, as mount(8) defines them under "EXIT STATUS"."""
 
 from typing import Final
 
-#: Wrong usage, or no permission.
+#: The command line is wrong.
 EXIT_USAGE: Final = 1
-#: A mistake in the config or a key; every command of meshfs ends with this one then.
+#: The config or a key is wrong. Every command of meshfs has this status for such a mistake.
 EXIT_CONFIG: Final = 2
+#: The mesh cannot be mounted, or not be remounted as requested.
 EXIT_FAILURE: Final = 32

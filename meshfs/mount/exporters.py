@@ -1,4 +1,4 @@
-"""What a mount needs of the initiator: Protocols, so that a mount can be tried without a network."""
+"""Protocols of the initiator's methods that a mount uses, so that a mount can be tested without a network."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -13,19 +13,19 @@ from meshfs.telemetry.documents import DiskIoDocument, RemoteExporterStatus
 
 
 class ExporterView(Protocol):
-    """What the mount reads of the session to one exporter."""
+    """Declares what a mount reads of the session to one exporter."""
 
     @property
     def state(self) -> ExporterState:
-        """The state of the mount's session with it."""
+        """Return the state of the mount's session to the exporter."""
 
     @property
     def disks(self) -> tuple[DiskInfo, ...]:
-        """The disks that it announced last."""
+        """Return the disks that the exporter announced last."""
 
 
 class Exporters(Protocol):
-    """The initiator, as the mount uses it."""
+    """Declares the methods of the initiator that a mount uses."""
 
     on_change: Callable[[], None]
 
@@ -39,11 +39,11 @@ class Exporters(Protocol):
     def io(self, disk_id: str) -> DiskIoDocument: ...
 
     def errors(self) -> Mapping[str, int]:
-        """Return the count of I/O errors of each disk that was used so far."""
+        """Return the number of I/O errors of each disk that has been used."""
 
     def reload(self, settings: Settings) -> None: ...
 
     async def settle(self) -> None:
-        """Flush what was written and not flushed. It is bounded in time and never raises."""
+        """Flush all writes that are not flushed yet. Never raises; has a time limit."""
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...

@@ -1,8 +1,7 @@
-"""Where a mount's process logs, and whether that works.
+"""The log of a mount's process, and the reason if it cannot be written.
 
-A log file is opened again when it was moved away (logrotate) and at SIGHUP. One that cannot be
-written ends nothing: what went wrong is kept for the status document, and writing is tried with
-each further line.
+A log file is opened again at SIGHUP, and after it has been moved away (logrotate). If it cannot be written, the process
+goes on. It keeps the error for the status document, and tries again with each further line.
 """
 
 import logging
@@ -20,10 +19,10 @@ _SYSLOG_FORMAT: Final = "meshfs[%(process)d]: %(levelname)s %(name)s: %(message)
 
 
 class LogFile(logging.handlers.WatchedFileHandler):
-    """A log file. ``error`` says why the last line could not be written, and is empty when it could."""
+    """Writes a log file. ``error`` says why the last line could not be written, and is empty if it was written."""
 
     def __init__(self, path: str) -> None:
-        """Raises OSError."""
+        """Open the file. Raises OSError."""
         self.error = ""
         super().__init__(path)
 
@@ -32,14 +31,14 @@ class LogFile(logging.handlers.WatchedFileHandler):
         try:
             super().emit(record)
         except OSError as error:
-            # The handler's own check whether the file was moved raises where the folder is gone.
+            # The base class looks whether the file was moved. That raises if the folder no longer exists.
             self.error = error.strerror or str(error)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # the library's name
+    def handleError(self, record: logging.LogRecord) -> None:
         self.error = str(sys.exc_info()[1])
 
     def reopen(self) -> None:
-        """Close the file and open it again by its name. Keeps what is wrong in ``error``."""
+        """Open the file again by its name, and close the old one. If that fails, keep the reason in ``error``."""
         self.acquire()
         try:
             stream = self._open()
@@ -54,10 +53,10 @@ class LogFile(logging.handlers.WatchedFileHandler):
 
 
 class MountLog:
-    """Sets up where this process logs. There is one at a time."""
+    """Sets up the log of this process. Only one may exist at a time."""
 
     def __init__(self, options: MountOptions) -> None:
-        """Raises OSError when the log file cannot be opened."""
+        """Open the log. Raises OSError if the log file cannot be opened."""
         self._path = options.log_path
         self._foreground = options.foreground
         self._handler = self._make(options.log_path)
@@ -72,7 +71,10 @@ class MountLog:
             self._handler.reopen()
 
     def move_to(self, path: str | None) -> None:
-        """Log there from now on. Raises OSError, and then nothing has changed."""
+        """Log to the file ``path`` from now on, or to the default log if it is None.
+
+        Raises OSError if the file cannot be opened. Then nothing has changed.
+        """
         if path == self._path:
             return
         handler = self._make(path)
@@ -97,7 +99,8 @@ class MountLog:
             handler = logging.handlers.SysLogHandler(_SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
             handler.append_nul = False
         else:
-            print(f"meshfs: there is no {_SYSLOG}: nothing will be logged (-o log=FILE)", file=sys.stderr)
+            text = f"there is no {_SYSLOG}, so nothing is logged; name a log file with -o log=FILE"
+            print(f"meshfs: {text}", file=sys.stderr)
             handler = logging.NullHandler()
         syslog = isinstance(handler, logging.handlers.SysLogHandler)
         handler.setFormatter(logging.Formatter(_SYSLOG_FORMAT if syslog else _LOG_FORMAT))

@@ -1,4 +1,4 @@
-"""The disks that a mount shows: the catalog and the tree, kept true to the sessions with the exporters.
+"""The disks that a mount shows. The catalog and the tree follow the sessions with the exporters.
 
 initiator --on_change--> refresh -> catalog -> tree
 """
@@ -17,21 +17,21 @@ from meshfs.namespace.tree import MeshTree
 
 
 class Mesh:
-    """Keeps catalog and tree true to the exporters. ``gone`` collects inodes whose cached pages are no longer valid."""
+    """Updates the catalog and the tree. ``gone`` collects the inodes whose cached pages are no longer valid."""
 
     def __init__(self, settings: Settings, initiator: Exporters, gone: GonePages) -> None:
         self.catalog = Catalog([node.name for node in settings.config.nodes])
         self.tree = MeshTree(self.catalog.nodes, time.time_ns())
-        #: Set, and replaced by another, at every change of an exporter or of its disks.
+        #: Every change of an exporter or of its disks sets this event and replaces it by a new one.
         self.changed = trio.Event()
-        #: Set when every exporter was reached or given up once.
+        #: This event is set when the first attempt to reach each exporter has succeeded or failed.
         self.settled = trio.Event()
         self._initiator = initiator
         self._gone = gone
         self._seen: dict[str, tuple[bool, tuple[DiskInfo, ...]]] = {}
 
     def refresh(self) -> None:
-        """Bring the tree to what the sessions with the exporters say now."""
+        """Update the catalog and the tree to the present state of the sessions."""
         changed = False
         for node, exporter in self._initiator.exporters.items():
             seen = (exporter.state is ExporterState.CONNECTED, exporter.disks)
@@ -58,12 +58,12 @@ class Mesh:
         nodes = [node.name for node in settings.config.nodes]
         self.catalog.take_nodes(nodes)
         self.tree.take_nodes(nodes)
-        # Every exporter is looked at again, those that are new or gone as well.
+        # Forget what was seen, so that `refresh` looks at every exporter again.
         self._seen.clear()
         self._initiator.reload(settings)
         for node in nodes:
             if node not in self._initiator.exporters:
-                # The config gives the node no disks (any more), so there is no session that would say so.
+                # The config has no disks of this node (any more). So there is no session that would report that.
                 self.catalog.announce(node, ())
         self.refresh()
         self._update()

@@ -1,10 +1,11 @@
-"""Composition root of a mount: here, and nowhere else, its parts are made and given to one another.
+"""The composition root of a mount. Only this module makes the parts and connects them.
 
     initiator --on_change--> Mesh (catalog, tree) <-- Operations <-- front end
      its ports <--------------------------------------'   |
                                        Status <-- open files
 
-The initiator and the front end are handed in (program.py), so that a mount can be tried without network and kernel.
+The initiator is an argument here, and the front end is an argument in process.py. So a mount can be tested without a
+network and without the kernel.
 """
 
 import grp
@@ -26,7 +27,10 @@ from meshfs.telemetry.documents import LogState
 
 
 class Mount:
-    """``log_state`` returns the status document's "log"; ``control`` is the path of the control socket or ""."""
+    """Holds the parts of a mount.
+
+    ``log_state`` returns the status document's "log". ``control`` is the path of the control socket, or "" without one.
+    """
 
     def __init__(
         self, settings: Settings, initiator: Exporters, log_state: Callable[[], LogState], control: str = ""
@@ -52,7 +56,7 @@ class Mount:
         self.mesh.refresh()
 
     def reload(self, settings: Settings, loaded: LoadedConfig) -> None:
-        """Go by other settings of the same node, which ``loaded`` was read for."""
+        """Put other settings of the same node in force. ``loaded`` is the config that was read for them."""
         self.status.settings = settings
         self.in_force.take(loaded)
         self.operations.io_class = settings.options.io_class
@@ -60,12 +64,15 @@ class Mount:
         self.mesh.reload(settings)
 
     async def look(self) -> None:
-        """Look again at the config and for problems, after a reload."""
+        """Compare the config again and look for problems, because a reload may have changed both."""
         await self.config_watch.look(again=True)
         await self.status.problem_watch.look()
 
     async def run(self) -> None:
-        """Look for problems until cancelled, and begin when every exporter had its chance to connect."""
+        """Watch the config, and look for problems, until cancelled.
+
+        The first look for problems waits until every exporter was tried, but at most MOUNT_SETTLE_S.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.config_watch.run)
             with trio.move_on_after(limits.MOUNT_SETTLE_S):
@@ -74,7 +81,7 @@ class Mount:
 
 
 def _group(name: str) -> int:
-    """Return the number of the group, or root's where this system has no such group."""
+    """Return the number of the group, or that of root's group if this system has no such group."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

@@ -1,12 +1,12 @@
-"""The mount's command line and its ``-o`` options; pure.
+"""Parse the mount's command line and its ``-o`` options. Pure.
 
-Two forms (mount(8), "EXTERNAL HELPERS"):
+The command line has two forms (mount(8), "EXTERNAL HELPERS"):
 
     meshfs       CONFIG MOUNTPOINT [-f] [-o OPTIONS]...           -f: stay in the foreground
     mount.meshfs CONFIG MOUNTPOINT [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]    -f: check, mount nothing
 
-Options are ours, the kernel's (passed on), or mount(8)'s own (it has acted on them, or they
-speak to systemd); any other is an error that names it.
+An option is meshfs's own, or the kernel's, or mount(8)'s. Options for the kernel are passed on. Options of mount(8) are
+ignored, because mount(8) has acted on them already, or they are for systemd. Any other option is an error.
 """
 
 import re
@@ -25,29 +25,32 @@ usage: meshfs CONFIG MOUNTPOINT [-f] [-o OPTION,...]
    or: mount -t meshfs CONFIG MOUNTPOINT [-o OPTION,...]
 
 Mount every disk of the cluster. Options:
-  node=NAME         the node this is; default: the host's name
-  class=app|system  class of the I/O of all openers; default: app, system under ionice -c idle
-  cache=page|none   page: the kernel's page cache, coherent from close to open; none: no caching
-  io_timeout=S      bound of every I/O in seconds; default: io_timeout_s of CONFIG
-  log=FILE          log there instead of the system log
-  debug             log more
+  node=NAME         the node of CONFIG that this host is (default: the node with the host's name)
+  class=app|system  the class of all I/O (default: app, but system for programs under ionice -c idle)
+  cache=page|none   page: use the kernel's page cache, coherent from close to open; none: use no cache
+  io_timeout=S      end every I/O within S seconds (default: io_timeout_s of CONFIG)
+  log=FILE          log to FILE instead of the system log
+  debug             log debug messages as well
   wait=own|all|DISK before returning, wait until the disks of this node, the disks of all nodes,
-                    or DISK (NODE/NAME or its id; may be repeated) can be used
-  wait_timeout=S    how long at most, default 30; then the mount serves without them and says so
-  metrics=ADDR:PORT answer Prometheus there; default: nowhere
-  remount           change the mesh that is mounted there: read CONFIG again, and take the options
-                    given with it (not node); what cannot change is named, and the status is 32
+                    or DISK can be used; DISK is NODE/NAME or an id; may be repeated
+  wait_timeout=S    wait at most S seconds (default: 30), then report the disks that cannot be used
+                    and serve the others
+  metrics=ADDR:PORT answer Prometheus at this address (default: no metrics)
+  remount           change the mesh that is mounted at MOUNTPOINT: read CONFIG again, and apply the
+                    options given with remount (except node); if something cannot change, the
+                    command reports that, and its exit status is 32
   ro, noexec, noatime, sync, dirsync, allow_other: as in mount(8) and mount.fuse3(8)
-  -f                stay in the foreground and log to stderr
-  -h, --help, -V, --version
-Exit status: 0 mounted, 1 wrong usage, 2 mistake in CONFIG or a key file, 32 cannot mount.
+  -f                stay in the foreground and log to standard error
+  -h, --help        show this help
+  -V, --version     show the version
+Exit status: 0 mounted, 1 wrong usage, 2 a mistake in CONFIG or a key file, 32 the mount failed.
 """
 
 _KERNEL: Final = frozenset(
     ("ro", "rw", "exec", "noexec", "atime", "noatime", "sync", "async", "dirsync", "allow_other")
 )
-# mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS" and mount.fuse3(8): nothing for us to do. Devices
-# and set-user-id files do not exist here, so these stay off whatever is said.
+# These options of mount(8) ("FILESYSTEM-INDEPENDENT MOUNT OPTIONS") and mount.fuse3(8) are ignored. dev and suid have
+# no effect, because a mesh contains no device files and no set-user-id files.
 _IGNORED: Final = frozenset(
     (
         *("auto", "noauto", "defaults", "nofail", "_netdev", "user", "nouser", "users", "nousers"),
@@ -58,17 +61,17 @@ _IGNORED: Final = frozenset(
     )
 )
 _IGNORED_PREFIXES: Final = ("x-", "X-", "comment=", "user=", "subtype=", "fsname=")
-# What the kernel lists of a mounted FUSE file system, and mount(8) gives with remount.
+# The kernel lists these options of a mounted FUSE file system, and mount(8) passes them on at a remount.
 _LISTED_PREFIXES: Final = ("user_id=", "group_id=", "max_read=", "blksize=")
 
 
 class UsageError(MeshfsError):
-    """The command line is wrong; the text names what."""
+    """The command line is wrong. The text says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """The options that were given. One that is None is decided by CONFIG or by the host."""
+    """Holds the options that were given. If an option is None, CONFIG or the host decides."""
 
     config: str
     mountpoint: str
@@ -81,17 +84,17 @@ class MountOptions:
     log_path: str | None = None
     debug: bool = False
     metrics: tuple[str, int] | None = None
-    #: Disks to wait for, as given: "own", "all", NODE/NAME or an id.
+    #: The disks to wait for, as given: "own", "all", NODE/NAME or an id.
     wait: tuple[str, ...] = ()
     wait_timeout_s: float = limits.MOUNT_WAIT_S
     kernel: tuple[str, ...] = ()
     remount: bool = False
-    #: Our own options as they were given, one each.
-    said: tuple[str, ...] = ()
+    #: meshfs's own options as they were given, one text each.
+    own: tuple[str, ...] = ()
 
 
 def answer_without_mounting(program: str, arguments: Sequence[str]) -> str:
-    """Return the text to print where only the help or the version is asked for, else an empty text."""
+    """Return the text to print if the command line asks for the help or the version, else an empty text."""
     if {"-h", "--help"} & set(arguments):
         return USAGE.rstrip("\n")
     if {"-V", "--version"} & set(arguments):
@@ -100,7 +103,7 @@ def answer_without_mounting(program: str, arguments: Sequence[str]) -> str:
 
 
 def parse_arguments(program: str, arguments: Sequence[str]) -> MountOptions:
-    """Parse the command line, whose form ``program`` decides. Raises UsageError."""
+    """Parse the command line. The name ``program`` decides which form it has. Raises UsageError."""
     helper = program.rpartition("/")[2].startswith("mount.")
     paths: list[str] = []
     options = MountOptions("", "")
@@ -122,7 +125,7 @@ def parse_arguments(program: str, arguments: Sequence[str]) -> MountOptions:
 
 
 def _helper_flags(options: MountOptions, argument: str, rest: Iterator[str]) -> MountOptions:
-    """Take flags of an external helper of mount(8), which come alone or together (-sfnv)."""
+    """Parse flags of an external helper of mount(8), which may be combined (-sfnv)."""
     if argument in ("-N", "-t"):
         _value(argument, rest)
         return options
@@ -139,7 +142,7 @@ def _value(argument: str, rest: Iterator[str]) -> str:
 
 
 def parse_options(options: MountOptions, text: str) -> MountOptions:
-    """Return ``options`` changed by a comma-separated list (``\\,`` is a comma). Raises UsageError."""
+    """Return ``options`` changed by a comma-separated list, in which ``\\,`` stands for a comma. Raises UsageError."""
     for option in re.findall(r"(?:[^,\\]|\\.?)+", text):
         options = _option(options, re.sub(r"\\(.)", r"\1", option))
     return options
@@ -156,12 +159,12 @@ def _option(options: MountOptions, option: str) -> MountOptions:
     if equals and not value:
         raise UsageError(f"option {name!r} has no value")
     taken = _own_option(options, option, name, value)
-    return replace(taken, said=(*options.said, option))
+    return replace(taken, own=(*options.own, option))
 
 
-def take_options(options: MountOptions, said: Sequence[str]) -> MountOptions:
-    """Return ``options`` with others of our own on top. Raises UsageError."""
-    for option in said:
+def take_options(options: MountOptions, own: Sequence[str]) -> MountOptions:
+    """Return ``options`` changed by further options of meshfs's own. Raises UsageError."""
+    for option in own:
         name, _, value = option.partition("=")
         options = _own_option(options, option, name, value)
     return options
@@ -218,14 +221,14 @@ def _seconds(name: str, value: str) -> float:
 
 
 def kernel_options(options: MountOptions, source: str, *, root: bool) -> set[str]:
-    """Return the options for libfuse, in its own -o syntax.
+    """Return the options for libfuse, in the syntax of its -o.
 
-    `source` is what the kernel's table of mounts shows. It has to be the absolute path of CONFIG without links, byte by
-    byte: mount(8) compares it with fstab's, and `mount -a` would mount again where they differ.
+    The kernel's table of mounts shows ``source``. It must be, byte by byte, the absolute path of CONFIG without
+    symlinks. mount(8) compares it with the source in fstab. If they differ, `mount -a` mounts a second time.
     """
     chosen = set(options.kernel)
     if root:
-        # A mount of root's is for all, as every other mount of root's is; modes decide.
+        # All users may access a mount that root made, as with other file systems. The permission bits decide.
         chosen.add("allow_other")
     name = source.replace("\\", "\\\\").replace(",", "\\,")
     return {*chosen, f"fsname={name}", "subtype=meshfs", "default_permissions"}

@@ -1,8 +1,8 @@
-"""The life of a mount's process: mount, serve, reload, unmount.
+"""The life of a mount's process: it mounts, serves, reloads and unmounts.
 
-The command returns when the tree serves: every exporter has been tried, or has had ``limits.MOUNT_SETTLE_S`` to
-answer. An exporter that is down stops nothing; its disks come with it. The process ends with umount(8), or unmounts
-at SIGTERM and SIGINT; SIGHUP reloads (reload.py).
+The command returns when the tree is served. Before that, every exporter is tried, but for at most
+``limits.MOUNT_SETTLE_S``. An exporter that is down does not stop the mount, and its disks appear when it connects. The
+process ends after umount(8), and it unmounts at SIGTERM and SIGINT. SIGHUP reloads (reload.py).
 """
 
 import logging
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_ready: Ready, front: FrontEnd) -> None:
-    """Mount and serve until the unmount or a signal. Raises MountFailed."""
+    """Mount, and serve until the unmount or a signal. Raises MountFailed."""
     keep_freed_memory()
     be_spared_at_shutdown()
     with mount_control() as control:
@@ -66,20 +66,20 @@ async def run(settings: Settings, initiator: Exporters, mount_log: MountLog, on_
                         await mount.mesh.settled.wait()
                     options = kernel_options(settings.options, str(settings.config.path), root=os.geteuid() == 0)
                     await front(mount.operations, settings.mountpoint, options, on_ready=served.set)
-                # Also after a signal: the owners have what was written, and their disks get it now.
+                # This also runs after a signal. The owners have received all writes, and now flush them to their disks.
                 await initiator.settle()
                 nursery.cancel_scope.cancel()
 
 
 def _open_metrics(snapshot: Snapshot, place: Place) -> ListeningServer:
-    # The library takes time and memory, so it is loaded for those who use it.
+    # The Prometheus library takes time and memory, so it is loaded only if metrics are configured.
     from meshfs.mount.metrics import open_mount_metrics
 
     return open_mount_metrics(place, snapshot)
 
 
 async def _announce(served: trio.Event, own: OwnMount, mount: Mount, settings: Settings, on_ready: Ready) -> None:
-    """Call ``on_ready`` once the tree is served and the disks of ``-o wait=`` can be used, or their time is over."""
+    """Call ``on_ready`` when the tree is served and the disks of ``-o wait=`` can be used, or wait_timeout is over."""
     await served.wait()
     own.note()
     timeout_s = settings.options.wait_timeout_s
@@ -90,17 +90,17 @@ async def _announce(served: trio.Event, own: OwnMount, mount: Mount, settings: S
         text = printable(f"{settings.mountpoint} is mounted, and after {timeout_s:g} s (wait_timeout) {line}")
         logger.warning("%s", text)
         if not settings.options.foreground:
-            # The command's standard error, until on_ready; in the foreground the log is there.
+            # Until on_ready, this is the command's standard error. In the foreground, the log is written there anyway.
             print(f"meshfs: {text}", file=sys.stderr)
     on_ready()
 
 
 async def _stop_on_signal(serving: trio.CancelScope, own: OwnMount) -> None:
-    """The first signal unmounts when nobody uses the mount any more, the second one at once."""
+    """Unmount at a signal. The first signal unmounts when nobody uses the mount any more, the second one at once."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             async for number in signals:
-                logger.info("%s: unmounting", signal.Signals(number).name)
+                logger.info("unmounting on %s", signal.Signals(number).name)
                 if nursery.child_tasks:
                     break
                 nursery.start_soon(_unmount, serving, own)

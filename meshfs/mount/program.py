@@ -1,4 +1,4 @@
-"""The command meshfs, and mount(8)'s helper: its command line, its exit status, and the process that serves."""
+"""The command meshfs, which is also mount(8)'s helper: its command line, exit status, and the process that serves."""
 
 import logging
 import sys
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Run the command ``meshfs``, which is mount(8)'s helper when it is called ``mount.meshfs``."""
+    """Run the command ``meshfs``. Under the name ``mount.meshfs``, it is mount(8)'s helper."""
     return run_command("meshfs", _main)
 
 
@@ -57,7 +57,7 @@ def _main() -> int:
 
 
 def _work(settings: Settings, on_ready: Ready) -> int:
-    """Mount and serve, and return the exit status. From here on everything runs in the process that serves."""
+    """Mount, serve, and return the exit status. This runs in the process that serves."""
     status = 0
     try:
         trio.run(run, settings, Initiator(settings), MountLog(settings.options), on_ready, serve)

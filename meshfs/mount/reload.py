@@ -1,9 +1,10 @@
-"""Another config, and other options, for a mount that runs: SIGHUP, `mount -o remount`, `meshctl reload`.
+"""Change the config and the options of a running mount, at SIGHUP, `mount -o remount` or `meshctl reload`.
 
-    read the config and keys again -> what differs -> what can change does, all at once; the rest is refused by name
+    read the config and keys again -> find the differences -> change what can change, all at once
+                                                           -> name what cannot change
 
-A config or an option with a mistake changes nothing. I/O in flight stays where it is: sessions to
-exporters that are still in the config go on, with their channels.
+If the config or an option has a mistake, nothing changes. I/O in flight goes on, because the sessions to exporters that
+are still in the config stay, with their channels.
 """
 
 import logging
@@ -38,7 +39,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a reload, in lines for people. ``failure`` says why nothing was changed."""
+    """Holds the results of a reload, as texts for people. ``failure`` says why nothing was changed."""
 
     changed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class Outcome:
 
 
 class Reloader:
-    """Changes a running mount, one change at a time."""
+    """Changes a running mount. One reload runs at a time."""
 
     def __init__(self, settings: Settings, mount: Mount, mount_log: MountLog, metrics: MetricsPlace) -> None:
         self._settings = settings
@@ -61,16 +62,19 @@ class Reloader:
 
     async def answer(self, request: Request) -> Mapping[str, object]:
         """Answer the control socket's verb "reload": {"options": ["class=system", ...], "config": path or ""}."""
-        said, config = request.get("options", []), request.get("config", "")
-        if not (isinstance(said, list) and all(isinstance(each, str) for each in said) and isinstance(config, str)):
-            raise RefusedError("options is no list of texts, or config no text")
-        return (await self.reload(said, config)).as_json()
+        own, config = request.get("options", []), request.get("config", "")
+        if not (isinstance(own, list) and all(isinstance(each, str) for each in own) and isinstance(config, str)):
+            raise RefusedError("expected a list of texts as options, and a text as config")
+        return (await self.reload(own, config)).as_json()
 
-    async def reload(self, said: Sequence[str] = (), config: str = "") -> Outcome:
-        """Reload, with the options ``said`` (as after -o) on top of those in force. The caller named ``config``."""
+    async def reload(self, own: Sequence[str] = (), config: str = "") -> Outcome:
+        """Reload the config, and apply the options ``own`` (as after -o) in addition to those in force.
+
+        ``config`` is the path that the caller named as the config of the mount, or "".
+        """
         async with self._lock:
             self._log.reopen()
-            outcome = await self._reload(said, config)
+            outcome = await self._reload(own, config)
             if outcome.failure:
                 logger.error("not reloaded, everything stays as it was: %s", outcome.failure)
             else:
@@ -80,10 +84,10 @@ class Reloader:
             await self._mount.look()
         return outcome
 
-    async def _reload(self, said: Sequence[str], config: str) -> Outcome:
+    async def _reload(self, own: Sequence[str], config: str) -> Outcome:
         old = self._settings
         try:
-            options = take_options(old.options, said)
+            options = take_options(old.options, own)
             bound_s = limits.CONFIG_READ_TIMEOUT_S
             loaded = await self._files.call(read, old.config.given, old.node, timeout_s=bound_s)
             kept = _with_fixed(loaded.config, old.config)
@@ -106,7 +110,10 @@ class Reloader:
         return Outcome(changed, tuple(refused))
 
     def _take_places(self, old: Settings, options: MountOptions, refused: list[str]) -> MountOptions:
-        """Move the log and the metrics, and return the options that are in force then."""
+        """Move the log and the metrics, and return the options that are then in force.
+
+        Add a line to ``refused`` for each option that cannot change.
+        """
         if options.node not in (old.options.node, old.node):
             refused.append(f"node={options.node} cannot change while the mesh is mounted; this is {old.node}'s mount")
         options = replace(options, node=old.options.node, kernel=old.options.kernel, wait=old.options.wait)
@@ -125,13 +132,13 @@ class Reloader:
 
 
 def _with_fixed(new: Config, old: Config) -> Config:
-    """Return the new config with the old one's settings that hold until the umount."""
+    """Return the new config with those settings of the old one that cannot change before the umount."""
     cluster = replace(new.cluster, name=old.cluster.name, security=old.cluster.security)
     return replace(new, cluster=cluster)
 
 
 async def _is_config(path: str, config: Config) -> bool:
-    """Return whether the path leads to the config. It is False where the file system of the path does not answer."""
+    """Return whether the path leads to the config. Return False if the file system of the path does not answer."""
     try:
         return await bounded(f"the path {path}", _same_file, path, config, timeout_s=limits.CONFIG_READ_TIMEOUT_S)
     except TookTooLong:
@@ -139,7 +146,7 @@ async def _is_config(path: str, config: Config) -> bool:
 
 
 def _same_file(path: str, config: Config) -> bool:
-    # A link that leads to itself is a RuntimeError.
+    # A symlink that leads to itself raises a RuntimeError.
     with suppress(OSError, RuntimeError):
         return Path(path).resolve() == config.path or Path(path).absolute() == config.given
     return False

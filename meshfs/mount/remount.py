@@ -1,7 +1,7 @@
-"""`mount -o remount` and `meshctl reload`: asking the mount's process to change, and the kernel for its flags.
+"""`mount -o remount` and `meshctl reload`: ask the mount's process to reload, and the kernel to change its flags.
 
-mount(8) calls its helper for a remount as for a mount, with the options of /etc/fstab, or else those
-the kernel lists, and then the ones given; it leaves the system call to the helper.
+mount(8) calls its helper for a remount in the same way as for a mount. It passes the options of /etc/fstab, or else
+those that the kernel lists, and then the given options. The helper has to make the system call.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from meshfs.program.control_client import NOT_ALLOWED, NoAnswer, read_control, r
 from meshfs.telemetry.fields import Fields
 from meshfs.telemetry.mount_records import MountRecord, ReloadRecord
 
-# linux/mount.h; statvfs(3) gives the same bits.
+# The values are from linux/mount.h. statvfs(3) returns the same bits.
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_SYNCHRONOUS = 1, 2, 4, 8, 16
 _MS_REMOUNT, _MS_DIRSYNC, _MS_NOATIME, _MS_RELATIME = 32, 128, 1024, 1 << 21
 _FLAGS: Final = {
@@ -34,29 +34,29 @@ _SEEN: Final = _MS_RDONLY | _MS_NOEXEC | _MS_NOATIME | _MS_SYNCHRONOUS
 
 
 def remount(options: MountOptions) -> int:
-    """Remount, and return the exit status. What was refused is printed to standard error."""
+    """Remount, and return the exit status. Print what was refused to standard error."""
     point = os.path.realpath(options.mountpoint)
     try:
-        outcome = ReloadRecord(ask_reload(Path(point), options.said, os.path.abspath(options.config)).raw)
+        outcome = ReloadRecord(ask_reload(Path(point), options.own, os.path.abspath(options.config)).raw)
     except NoAnswer as error:
         print(f"meshfs: {options.mountpoint}: {error}", file=sys.stderr)
         return EXIT_FAILURE
     if outcome.failure:
-        print(f"meshfs: not changed: {outcome.failure}", file=sys.stderr)
+        print(f"meshfs: nothing was changed: {outcome.failure}", file=sys.stderr)
         return EXIT_CONFIG
     for line in outcome.refused:
         print(f"meshfs: {line}", file=sys.stderr)
     return EXIT_FAILURE if outcome.refused else _change_flags(point, options.kernel)
 
 
-def ask_reload(point: Path, said: Sequence[str] = (), config: str = "") -> Fields:
-    """Have the mount reload, and return what came of it (`ReloadRecord`). Raises NoAnswer."""
+def ask_reload(point: Path, own: Sequence[str] = (), config: str = "") -> Fields:
+    """Ask the mount's process to reload, and return its answer (`ReloadRecord`). Raises NoAnswer."""
     mount = MountRecord(read_mount(point).raw)
     if mount.is_partial:
-        raise NoAnswer("only root and the user whose process it is may reload this mount", NOT_ALLOWED)
+        raise NoAnswer("only root and the user of the mount's process may reload this mount", NOT_ALLOWED)
     if not mount.control:
-        raise NoAnswer("its process has no control socket; send it SIGHUP, and see its log for what came of it")
-    request = {"verb": "reload", "options": list(said), "config": config}
+        raise NoAnswer("the mount's process has no control socket; send it SIGHUP, and read the result in its log")
+    request = {"verb": "reload", "options": list(own), "config": config}
     return read_control(Path(mount.control), request, RELOAD_TIMEOUT_S, who="the mount's process")
 
 
@@ -71,7 +71,7 @@ def _change_flags(point: str, kernel: Iterable[str]) -> int:
 
 
 def mount_flags(kernel: Iterable[str]) -> int:
-    """Return mount(2)'s flags; a later option takes back an earlier one. Devices and set-user-id are always off."""
+    """Return mount(2)'s flags. A later option overrides an earlier one. Device files and set-user-id are always off."""
     flags = _MS_NOSUID | _MS_NODEV
     for option in kernel:
         flags |= _FLAGS.get(option, 0)

@@ -1,4 +1,4 @@
-"""All that a mount needs to be told, and the checks of it that can be made before anything is started."""
+"""The settings of a mount, and the checks that are made before anything is started."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from meshfs.mount.options import MountOptions
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that a mount is told, checked before anything is started."""
+    """Holds the checked settings of a mount."""
 
     config: Config
     node: str
@@ -33,7 +33,7 @@ class Settings:
 
 
 def prepare(options: MountOptions) -> Settings:
-    """Check everything that can be checked at once. Raises ConfigError and MountFailed."""
+    """Check everything that can be checked before the start. Raises ConfigError and MountFailed."""
     config = cluster_config.load(options.config)
     node = config.own_node(options.node).name
     options = with_absolute_log(options)
@@ -49,19 +49,19 @@ def with_absolute_log(options: MountOptions) -> MountOptions:
     if options.log_path is None:
         return options
     path = os.path.abspath(options.log_path)
-    return replace(options, log_path=path, said=(*options.said, f"log={path}"))
+    return replace(options, log_path=path, own=(*options.own, f"log={path}"))
 
 
 def _mountpoint(text: str) -> str:
-    """Return the directory without symlinks, as the kernel will list it."""
+    """Return the path of the mount point without symlinks, as the kernel will list it. Raises MountFailed."""
     try:
         path = Path(text).resolve(strict=True)
         is_directory = path.is_dir()
-        # Unlike stat's, its answer is never the kernel's memory of a process that died.
+        # The kernel may answer stat(2) from its memory even if the mount's process has died, but not statvfs.
         os.statvfs(path)
     except OSError as error:
-        dead = "; a mount whose process died is still there: umount it first"
+        dead = "; the process of the mount there has died: umount it first"
         raise MountFailed(f"{text}: {error.strerror}{dead if error.errno == errno.ENOTCONN else ''}") from error
     if not is_directory:
-        raise MountFailed(f"{text}: not a directory")
+        raise MountFailed(f"{text} is not a directory")
     return str(path)

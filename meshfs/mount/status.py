@@ -1,4 +1,4 @@
-"""The status document of a mount: what it is, whom it reaches, which disks it shows, and what is wrong with them.
+"""The status document of a mount: its settings, exporters, disks and problems.
 
 settings, exporters, disks -> facts -> problems (problems.py) -> document -> status file, metrics, log
 """
@@ -26,9 +26,9 @@ from meshfs.telemetry.process_facts import process_facts
 
 
 class Status:
-    """Makes the document. ``opens`` counts open files by disk id, ``control`` is the path of the control socket or "".
+    """Makes the document. ``opens`` counts open files by disk id. ``control`` is the path of the control socket, or "".
 
-    Its ``problem_watch`` looks into the document of the moment, and what it counts is in the next one.
+    ``problem_watch`` looks for problems in the present document. Its counts of recent events are in the next document.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Status:
         log_state: Callable[[], LogState],
         control: str,
     ) -> None:
-        #: Another one of the same node after a reload.
+        #: A reload replaces these settings by others of the same node.
         self.settings = settings
         self.problem_watch = ProblemWatch(self._counts, self._find)
         self._catalog = catalog
@@ -53,18 +53,18 @@ class Status:
         self._started_s = time.monotonic()
 
     def text(self, whole: bool) -> bytes:
-        """Return the text of the status file; ``whole`` says that the opener may see everybody's I/O."""
+        """Return the text of the status file. Include everybody's I/O only if ``whole`` is True."""
         document = self.document()
         return json.dumps(document if whole else for_others(document)).encode() + b"\n"
 
     def document(self) -> MountStatus:
-        """Return the document. None of its values changes later."""
+        """Return the document. Its values do not change later."""
         disks = [self._describe(*known) for known in self._catalog.disks.items()]
         found: MountFindings = {**self._facts(), "disks": disks}
         return {**found, "problems": [problem.as_json() for problem in mount_problems(found)]}
 
     async def slow_document(self) -> MountStatus:
-        """Return the same, made while I/O goes on, so that each disk's part is of another moment."""
+        """Return the document, and let I/O go on meanwhile. So each disk's part is of another moment."""
         found = await self._slow_findings()
         return {**found, "problems": [problem.as_json() for problem in await _slow_problems(found)]}
 
@@ -104,7 +104,7 @@ class Status:
         }
 
     def _facts(self) -> MountFacts:
-        """Return everything but the disks and the problems."""
+        """Return everything except the disks and the problems."""
         settings = self.settings
         recent = self.problem_watch.recent
         addresses = {node.name: len(node.addresses) for node in settings.config.nodes}
@@ -164,7 +164,7 @@ class Status:
 
 
 async def _slow_problems(findings: MountFindings) -> list[Problem]:
-    """Return what `mount_problems` finds, and let I/O go on between the rules."""
+    """Return the problems that `mount_problems` finds, and let I/O go on between the rules."""
     found: list[Problem] = []
     for some in steps(MOUNT_RULES, MountRecord(findings)):
         found += some

@@ -1,7 +1,7 @@
-"""What a mount's status document shows to whom. Pure.
+"""Select the part of a mount's status document that a user may see. Pure.
 
-Root and the owner of the mount's process see everything. Everybody else sees whether all is well:
-the disks, the paths to their exporters and the problems; not what others read, write and wait for.
+Root and the user of the mount's process see everything. All other users see whether all is well: the disks, the paths
+to their exporters, and the problems. They do not see what others read, write and wait for.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ _PATH: Final = (
     *("rdma", "state", "selected", "why", "retry_in_s", "failures", "losses", "bad_signatures"),
     *("dialect", "signing", "cipher"),
 )
-#: Of a disk: everything but these.
+#: Other users see all fields of a disk except these.
 _DISK_HIDDEN: Final = ("io", "opens")
 
 
 def for_others(document: MountStatus) -> dict[str, object]:
-    """Return the document without anything that reveals somebody's I/O."""
+    """Return the document without the fields that reveal somebody's I/O."""
     return {
         **_only(document, _WHOLE),
         "whole": False,

@@ -45,7 +45,7 @@ def opened(cluster: LocalCluster) -> Iterator[list[int]]:
 def ask_to_end(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + GUARD_S
-    while "still serving, for" not in Path(running.log).read_text():
+    while "the mount is still served, for" not in Path(running.log).read_text():
         assert time.monotonic() < deadline
         assert running.process.poll() is None
         time.sleep(0.05)

@@ -67,9 +67,9 @@ def test_options_of_a_remount() -> None:
     """What mount(8) gives its helper: what the kernel lists, and then what was asked for."""
     listed = "ro,nosuid,nodev,relatime,remount,user_id=0,group_id=0,default_permissions,allow_other,class=system"
     options = parse_arguments("mount.meshfs", ["c.toml", "/mesh", "-o", listed])
-    assert (options.remount, options.said) == (True, ("class=system",))
+    assert (options.remount, options.own) == (True, ("class=system",))
     assert "remount" not in kernel_options(options, "c.toml", root=True)
-    changed = take_options(parse_arguments("meshfs", ["c.toml", "/mesh", "-o", "debug"]), options.said)
+    changed = take_options(parse_arguments("meshfs", ["c.toml", "/mesh", "-o", "debug"]), options.own)
     assert (changed.debug, changed.io_class.value) == (True, "system")
     with pytest.raises(UsageError):
         take_options(changed, ["nonsense=1"])

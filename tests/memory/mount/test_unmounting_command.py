@@ -20,5 +20,5 @@ async def test_a_mount_is_served_on_where_the_command_cannot_be_started(
     monkeypatch.setattr(limits, "UNMOUNT_BUSY_S", 0.1)
     await unmount_when_free(Mounted("/mesh"))
     (line,) = caplog.messages
-    assert line.startswith("still serving, for 0.1 s at most, as ")
+    assert line.startswith("the mount is still served, for at most 0.1 s, because ")
     assert "cannot be started: " in line

@@ -169,7 +169,7 @@ def test_others_than_root_cannot_reload_a_mount(mount: Callable[..., Path], caps
     """Users other than root get a document without the path of the control socket, which the mount still has."""
     code, out, err = run(capsys, "reload", point := mount(mount_status(whole=False)))
     assert (code, "not reloaded" in out) == (1, True)
-    assert err == f"meshctl: mount {point}: only root and the user whose process it is may reload this mount\n"
+    assert err == f"meshctl: mount {point}: only root and the user of the mount's process may reload this mount\n"
 
 
 def test_paths_tells_what_waits(mount: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
