@@ -24,6 +24,11 @@ from meshfs import limits
 from meshfs.linux import libc
 
 PAGE_BYTES: Final = mmap.PAGESIZE
+#: The room in front of each outgoing message. The transport's framing fills it (TCP writes the length of the message
+#: there), or skips it. It is as long as the longest framing.
+FRAMING_BYTES: Final = 4
+#: A message up to this size is received into shared memory, and its payload is copied if it is kept: copying is cheap.
+SMALL_FRAME_MAX_BYTES: Final = 32 * limits.KIB
 HEADROOM_BYTES: Final = PAGE_BYTES
 # The room behind the payload holds padding, and the block by which an unaligned O_DIRECT request is widened.
 TAILROOM_BYTES: Final = 2 * PAGE_BYTES

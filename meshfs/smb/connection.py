@@ -1,7 +1,7 @@
 """One SMB connection without I/O, for both ends, which turns frames into messages, and messages into frames.
 
     parse(frame) -> Message             decrypted, compounds split, signatures verified
-    pack(command, body, ...) -> frame   signed or encrypted, with its length prefix
+    pack(command, body, ...) -> frame   signed or encrypted, behind room for the framing of the transport
 
 The connection only reports whether a signature is right (`Protection`). The caller then ignores, refuses or closes,
 because the rules of the two ends differ (MS-SMB2 3.2.5.1.3, 3.3.5.2.4). Of the sessions that are bound to it, a
@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, Account, Buffer, BufferPool, Frame
+from meshfs.buffers import FRAMING_BYTES, HEADROOM_BYTES, Account, Buffer, BufferPool, Frame
 from meshfs.errors import RemoteProtocolError
 from meshfs.smb.constants import (
     HEADER_BYTES,
-    PREFIX_BYTES,
     PROTOCOL_ID,
     PROTOCOL_ID_COMPRESSION,
     PROTOCOL_ID_SMB1,
@@ -34,7 +33,7 @@ from meshfs.smb.messages import Smb1Negotiate
 from meshfs.smb.sealing import parse_transform_header
 from meshfs.smb.security import ChannelSecurity, PeerNonces, PreauthHash
 from meshfs.smb.signing import NONCE_CANCEL, NONCE_EXPORTER, NONCE_INITIATOR
-from meshfs.smb.wire import HEADER, READ_DATA_OFFSET, WRITE_DATA_OFFSET, pack_header, prefix
+from meshfs.smb.wire import HEADER, READ_DATA_OFFSET, WRITE_DATA_OFFSET, pack_header
 
 _SIGNED: Final = 0x00000008
 _RESPONSE: Final = 0x00000001
@@ -332,10 +331,10 @@ class Connection:
         if sign is not None:
             for message in messages:
                 self.sign(message, sign)
-        return bytearray(prefix(sum(map(len, messages)))) + b"".join(messages)
+        return bytearray(FRAMING_BYTES) + b"".join(messages)
 
     def sign(self, message: bytearray | memoryview, security: ChannelSecurity) -> None:
-        """Write the signature of a message without its prefix, whose signature field is zero."""
+        """Write the signature of a message whose signature field is zero."""
         sender = self._self | NONCE_CANCEL if message[12] == _CANCEL else self._self
         security.signer.sign(message, int.from_bytes(message[24:32], "little"), sender)
 
@@ -357,7 +356,6 @@ def take_payload(message: Message, start: int, length: int, pool: BufferPool, ac
 
 
 __all__ = [
-    "PREFIX_BYTES",
     "Connection",
     "Message",
     "Negotiated",

@@ -13,8 +13,6 @@ PROTOCOL_ID_SMB1: Final = b"\xffSMB"
 
 HEADER_BYTES: Final = 64
 TRANSFORM_HEADER_BYTES: Final = 52
-#: The length prefix of direct TCP transport (MS-SMB2 2.1): a zero byte and 24 bits, big-endian.
-PREFIX_BYTES: Final = 4
 
 MESSAGE_ID_UNSOLICITED: Final = 0xFFFFFFFFFFFFFFFF
 TREE_ID_RELATED: Final = 0xFFFFFFFF

@@ -15,13 +15,9 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
 
+from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import ForgedMessage, RemoteProtocolError, RepeatedNonce
-from meshfs.smb.constants import (
-    PREFIX_BYTES,
-    PROTOCOL_ID_TRANSFORM,
-    TRANSFORM_HEADER_BYTES,
-    Cipher,
-)
+from meshfs.smb.constants import PROTOCOL_ID_TRANSFORM, TRANSFORM_HEADER_BYTES, Cipher
 from meshfs.smb.replay import SeenNonces
 
 _TAG_BYTES: Final = 16
@@ -29,7 +25,7 @@ _NO_TAG: Final = bytes(_TAG_BYTES)
 _TRANSFORM: Final = struct.Struct("<4s16s16sIHHQ")
 _FLAG_ENCRYPTED: Final = 0x0001
 #: The bytes of a sealed frame before its ciphertext.
-SEAL_HEAD_BYTES: Final = PREFIX_BYTES + TRANSFORM_HEADER_BYTES
+SEAL_HEAD_BYTES: Final = FRAMING_BYTES + TRANSFORM_HEADER_BYTES
 Memory = memoryview | bytearray
 
 
@@ -76,7 +72,7 @@ class Sealer:
         return sealer
 
     def seal(self, message: bytes | Memory) -> memoryview:
-        """Return the frame (prefix, transform header, ciphertext) of one message or compound."""
+        """Return the frame of one message or compound: room for the framing, transform header, ciphertext."""
         memory = memoryview(bytearray(SEAL_HEAD_BYTES + len(message) + _TAG_BYTES))
         return self._seal_into(memory, message)
 
@@ -92,13 +88,12 @@ class Sealer:
     def _seal_into(self, out: memoryview, message: bytes | Memory) -> memoryview:
         nonce = (self._tag + self._count()).to_bytes(16, "little")
         size, head = len(message), SEAL_HEAD_BYTES
-        out[:PREFIX_BYTES] = (TRANSFORM_HEADER_BYTES + size).to_bytes(PREFIX_BYTES, "big")
         _TRANSFORM.pack_into(
-            out, PREFIX_BYTES, PROTOCOL_ID_TRANSFORM, _NO_TAG, nonce, size, 0, _FLAG_ENCRYPTED, self._session_id
+            out, FRAMING_BYTES, PROTOCOL_ID_TRANSFORM, _NO_TAG, nonce, size, 0, _FLAG_ENCRYPTED, self._session_id
         )
-        aad = bytes(out[PREFIX_BYTES + 20 : head])
+        aad = bytes(out[FRAMING_BYTES + 20 : head])
         self._aead.encrypt_into(nonce[: self._nonce_bytes], message, aad, out[head:])
-        out[PREFIX_BYTES + 4 : PREFIX_BYTES + 20] = out[head + size :]
+        out[FRAMING_BYTES + 4 : FRAMING_BYTES + 20] = out[head + size :]
         return out[: head + size]
 
 

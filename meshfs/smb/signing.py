@@ -36,7 +36,7 @@ Memory = memoryview | bytearray
 
 
 class Signer(Protocol):
-    """Signs and verifies with one channel's key. Messages are in writable memory, without their prefix."""
+    """Signs and verifies with one channel's key. Messages are in writable memory."""
 
     algorithm: SigningAlgorithm
 

@@ -24,7 +24,8 @@ In a request, the Status field holds ChannelSequence (H) and Reserved (H). Bodie
 import struct
 from typing import Final
 
-from meshfs.smb.constants import HEADER_BYTES, PREFIX_BYTES
+from meshfs.buffers import FRAMING_BYTES
+from meshfs.smb.constants import HEADER_BYTES
 
 HEADER: Final = struct.Struct("<4sHHIHHIIQQQ16s")
 HEADER_SYNC: Final = struct.Struct("<4sHHIHHIIQIIQ16s")
@@ -39,29 +40,23 @@ READ_DATA_OFFSET: Final = HEADER_BYTES + READ_RESPONSE.size
 #: The offset of the data in a WRITE request that meshfs sends, from the start of the message.
 WRITE_DATA_OFFSET: Final = HEADER_BYTES + WRITE_REQUEST.size
 
-_PREFIX: Final = struct.Struct(">I")
 _NO_SIGNATURE: Final = bytes(16)
 _PROTOCOL: Final = b"\xfeSMB"
 
-#: Each of these packs prefix, header and body in one call, because these four messages are the hot path.
-_READ_REQUEST_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HBBIQQQIIIHHB")
-_READ_RESPONSE_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HBBIII")
-_WRITE_REQUEST_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HHIQQQIIHHI")
-_WRITE_RESPONSE_FRAME: Final = struct.Struct("<4s4sHHIHHIIQIIQ16s" + "HHIIHH")
-READ_REQUEST_FRAME_BYTES: Final = _READ_REQUEST_FRAME.size
-READ_RESPONSE_FRAME_BYTES: Final = _READ_RESPONSE_FRAME.size
-WRITE_REQUEST_FRAME_BYTES: Final = _WRITE_REQUEST_FRAME.size
-WRITE_RESPONSE_FRAME_BYTES: Final = _WRITE_RESPONSE_FRAME.size
-assert READ_RESPONSE_FRAME_BYTES == PREFIX_BYTES + READ_DATA_OFFSET
+#: Each of these packs header and body in one call, because these four messages are the hot path.
+_READ_REQUEST_MESSAGE: Final = struct.Struct("<4sHHIHHIIQIIQ16s" + "HBBIQQQIIIHHB")
+_READ_RESPONSE_MESSAGE: Final = struct.Struct("<4sHHIHHIIQIIQ16s" + "HBBIII")
+_WRITE_REQUEST_MESSAGE: Final = struct.Struct("<4sHHIHHIIQIIQ16s" + "HHIQQQIIHHI")
+_WRITE_RESPONSE_MESSAGE: Final = struct.Struct("<4sHHIHHIIQIIQ16s" + "HHIIHH")
+#: The bytes of a frame without its data: the room for the transport's framing, header and body.
+READ_REQUEST_FRAME_BYTES: Final = FRAMING_BYTES + _READ_REQUEST_MESSAGE.size
+READ_RESPONSE_FRAME_BYTES: Final = FRAMING_BYTES + _READ_RESPONSE_MESSAGE.size
+WRITE_REQUEST_FRAME_BYTES: Final = FRAMING_BYTES + _WRITE_REQUEST_MESSAGE.size
+WRITE_RESPONSE_FRAME_BYTES: Final = FRAMING_BYTES + _WRITE_RESPONSE_MESSAGE.size
+assert READ_RESPONSE_FRAME_BYTES == FRAMING_BYTES + READ_DATA_OFFSET
 
-_pack_prefix = _PREFIX.pack
 _READ, _WRITE = 8, 9
 _RESPONSE = 0x00000001
-
-
-def prefix(length: int) -> bytes:
-    """Return the length prefix of a message of ``length`` bytes, which is below 2**24."""
-    return _pack_prefix(length)
 
 
 def pack_header(
@@ -100,9 +95,9 @@ def pack_read_request_frame(
     tree_id: int,
     session_id: int,
 ) -> None:
-    """Pack a READ request, with its prefix and an empty signature, into ``frame``."""
-    _READ_REQUEST_FRAME.pack_into(
-        frame, 0, b"\x00\x00\x00\x71", _PROTOCOL, 64, credit_charge, channel_sequence, _READ, credits, flags, 0,
+    """Pack a READ request with an empty signature into ``frame``, behind the room for the framing."""
+    _READ_REQUEST_MESSAGE.pack_into(
+        frame, FRAMING_BYTES, _PROTOCOL, 64, credit_charge, channel_sequence, _READ, credits, flags, 0,
         message_id, 0, tree_id, session_id, _NO_SIGNATURE,
         49, READ_DATA_OFFSET, 0, length, offset, persistent, volatile, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
@@ -124,9 +119,9 @@ def pack_write_request_frame(
     session_id: int,
     write_flags: int,
 ) -> None:
-    """Pack the prefix, header and body of a WRITE request into ``frame``. Its ``length`` bytes of data follow them."""
-    _WRITE_REQUEST_FRAME.pack_into(
-        frame, 0, _pack_prefix(WRITE_DATA_OFFSET + length), _PROTOCOL, 64, credit_charge, channel_sequence, _WRITE,
+    """Pack a WRITE request with an empty signature into ``frame``. Its ``length`` bytes of data follow the frame."""
+    _WRITE_REQUEST_MESSAGE.pack_into(
+        frame, FRAMING_BYTES, _PROTOCOL, 64, credit_charge, channel_sequence, _WRITE,
         credits, flags, 0, message_id, 0, tree_id, session_id, _NO_SIGNATURE,
         49, WRITE_DATA_OFFSET, length, offset, persistent, volatile, 0, 0, 0, 0, write_flags,
     )  # fmt: skip
@@ -144,9 +139,9 @@ def pack_read_response_frame(
     tree_id: int,
     session_id: int,
 ) -> None:
-    """Pack the prefix, header and body of a READ response to ``memory[start:]``, where its data follows them."""
-    _READ_RESPONSE_FRAME.pack_into(
-        memory, start, _pack_prefix(READ_DATA_OFFSET + length), _PROTOCOL, 64, credit_charge, 0, _READ, credits,
+    """Pack header and body of a READ response into the frame at ``memory[start:]``, where its data follows them."""
+    _READ_RESPONSE_MESSAGE.pack_into(
+        memory, start + FRAMING_BYTES, _PROTOCOL, 64, credit_charge, 0, _READ, credits,
         flags | _RESPONSE, 0, message_id, 0, tree_id, session_id, _NO_SIGNATURE,
         17, READ_DATA_OFFSET, 0, length, 0, 0,
     )  # fmt: skip
@@ -163,9 +158,9 @@ def pack_write_response_frame(
     tree_id: int,
     session_id: int,
 ) -> None:
-    """Pack a WRITE response, with its prefix and an empty signature, into ``frame``."""
-    _WRITE_RESPONSE_FRAME.pack_into(
-        frame, 0, b"\x00\x00\x00\x50", _PROTOCOL, 64, credit_charge, 0, _WRITE, credits, flags | _RESPONSE, 0,
+    """Pack a WRITE response with an empty signature into ``frame``, behind the room for the framing."""
+    _WRITE_RESPONSE_MESSAGE.pack_into(
+        frame, FRAMING_BYTES, _PROTOCOL, 64, credit_charge, 0, _WRITE, credits, flags | _RESPONSE, 0,
         message_id, 0, tree_id, session_id, _NO_SIGNATURE,
         17, 0, count, 0, 0, 0,
     )  # fmt: skip

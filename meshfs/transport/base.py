@@ -1,14 +1,18 @@
-"""The transport that both wings need: an ordered stream of bytes that never blocks, and whole messages from it.
+"""The transport that both wings need. It carries whole messages in both directions, and never blocks.
 
-``send`` and ``receive_into`` transfer as many bytes as they can at once. If they can transfer none, they raise
-BlockingIOError. The caller then awaits ``wait_writable`` or ``wait_readable``, or has the reactor watch ``fd``, and
-tries again. In each direction, at most one task may wait.
+    watch       calls back while there is something to receive
+    inlet       receives whole messages
+    out_queue   takes whole messages, and keeps what is not sent yet
+
+How messages are told apart, and cut into what the wire carries, is the transport's own affair. A stream writes the
+length of each message in front of it (framing.py). SMB Direct sends fragments, and each of them needs a credit.
 """
 
-from collections.abc import Callable, Sequence
+import enum
+from collections.abc import Callable
 from typing import Protocol
 
-from meshfs.buffers import Account, BufferPool, Frame
+from meshfs.buffers import Account, Buffer, BufferPool, Frame
 
 Memory = bytes | bytearray | memoryview
 
@@ -57,9 +61,10 @@ class Inlet(MessageMemory, Protocol):
     def receive(self, most_bytes: int | None = None) -> list[Frame]:
         """Receive once, at most ``most_bytes`` (if given), and return the messages that are whole now.
 
-        They are valid until the next call, unless their memory is taken. Raises BlockingIOError if nothing has come,
-        EndOfStream if nothing will, any other OSError if the connection is lost, and RemoteProtocolError if the peer
-        broke the rules by which messages are told apart.
+        They are valid until the next call, unless their memory is taken. The 16 bytes behind each message may be
+        overwritten until then. Raises BlockingIOError if nothing has come, EndOfStream if nothing will, any other
+        OSError if the connection is lost, and RemoteProtocolError if the peer broke the rules by which messages are
+        told apart.
         """
 
 
@@ -67,37 +72,85 @@ class EndOfStream(ConnectionResetError):
     """The peer has closed the connection."""
 
 
+class Sent(enum.Enum):
+    """Tells what `OutQueue.send` left unsent."""
+
+    #: Nothing.
+    ALL = enum.auto()
+    #: Something, because the transport takes no more for now.
+    FULL = enum.auto()
+    #: Something, because the bound was reached. The transport would take more.
+    SOME = enum.auto()
+
+
+class OutQueue(Protocol):
+    """Takes the whole messages of one connection, and sends them in their order."""
+
+    #: How many bytes the transport has taken so far.
+    sent_bytes: int
+    #: How many bytes were added and not sent.
+    unsent_bytes: int
+    #: The part of them, and of what the queue needs to keep them, that is outside of the pool's memory.
+    unpooled_bytes: int
+
+    def __len__(self) -> int:
+        """Return how many parts of messages are unsent. A message with ``data`` has two."""
+
+    def add(
+        self, frame: bytearray | memoryview, data: bytes | memoryview | None = None, buffer: Buffer | None = None
+    ) -> int:
+        """Queue a message, and return how many parts are unsent now.
+
+        The message is what follows the first FRAMING_BYTES of ``frame``, and then ``data``. The queue releases
+        ``buffer``, in which the message lies, when it was sent or dropped. ``data`` is memory of somebody else, which
+        may change once the next `send` has returned.
+        """
+
+    def send(self, most_bytes: int | None = None) -> Sent:
+        """Send until nothing is unsent, the transport is full, or ``most_bytes`` (if given) were sent.
+
+        Send nothing while `when_room` waits. Raises OSError if the connection is lost.
+        """
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, as soon as the transport takes more or the connection is lost."""
+
+    def drop(self) -> None:
+        """Forget what is unsent, release its buffers, and call nobody back."""
+
+
 class Transport(Protocol):
-    """Carries one connection. Every OSError other than BlockingIOError means that the connection is lost."""
+    """Carries one connection."""
 
     #: The kind of transport, for people: "tcp" or "unix".
     kind: str
     #: The addresses of this end and of the peer, for people.
     local: str
     remote: str
-    #: The descriptor that becomes readable when ``receive_into`` can return bytes.
-    fd: int
-    #: (parts) -> how many of their bytes were sent.
-    send: Callable[[Sequence[Memory]], int]
-    #: (memory) -> how many bytes were received into it; 0 is the end of the stream.
-    receive_into: Callable[[memoryview], int]
-    #: () -> how many received bytes wait for ``receive_into``.
+    #: () -> how many received bytes wait for `Inlet.receive`.
     pending: Callable[[], int]
-    #: (missing bytes of a partly received message, or 0) -> None. ``fd`` need not become readable before a good part of
-    #: them has arrived, because each wake-up costs time.
+    #: (missing bytes of a partly received message, or 0) -> None. The callback of `watch` need not be called before a
+    #: good part of them has arrived, because each wake-up costs time.
     expect: Callable[[int], None]
 
     def inlet(self, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> Inlet:
-        """Return what receives the messages of this connection; it is asked for once.
+        """Return what receives the messages of this connection. It is called once.
 
         A payload at ``payload_offset`` of a large message lands page-aligned in memory of ``pool``.
         """
 
-    async def wait_readable(self) -> None:
-        """Return when ``receive_into`` is worth a try. Raises trio.ClosedResourceError after ``close``."""
+    def out_queue(self) -> OutQueue:
+        """Return what sends the messages of this connection. It is called once."""
 
-    async def wait_writable(self) -> None:
-        """Return when ``send`` is worth a try. Raises trio.ClosedResourceError after ``close``."""
+    def watch(self, callback: Callable[[], None], on_failure: Callable[[Exception], None]) -> None:
+        """Call ``callback`` in each round of the reactor in which there is something to receive, until `unwatch`.
+
+        The end of the connection counts as something to receive. ``on_failure`` gets each exception that this callback
+        or that of `OutQueue.when_room` raises.
+        """
+
+    def unwatch(self) -> None:
+        """Call the callback of `watch` no more. It is no error if there is none."""
 
     def close(self) -> None:
-        """End the connection at once. A second call does nothing."""
+        """End the connection at once, and call nobody back any more. A second call does nothing."""

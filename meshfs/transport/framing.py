@@ -1,4 +1,7 @@
-"""Split a received stream into frames, and decide where the next bytes are received to. Without I/O.
+"""The framing of the direct TCP transport (MS-SMB2 2.1), without I/O: each message has its length in front.
+
+What is sent gets its length by `pack_length`. `FrameReceiver` splits a received stream into frames, and decides where
+the next bytes are received to.
 
 The caller receives into ``get_buffer()`` and reports the number of bytes by ``received(n)``, which returns the frames
 that are complete:
@@ -16,23 +19,37 @@ to ``frame_max_bytes``, which is small until the peer is authenticated. A large 
 receive after the one that brought its prefix: a peer that sends only prefixes costs nothing.
 """
 
+import struct
 from typing import Final
 
-from meshfs import limits
-from meshfs.buffers import HEADROOM_BYTES, PAGE_BYTES, RECEIVE_MEMORY_BYTES, Account, Buffer, BufferPool, Frame
+from meshfs.buffers import (
+    FRAMING_BYTES,
+    HEADROOM_BYTES,
+    PAGE_BYTES,
+    RECEIVE_MEMORY_BYTES,
+    SMALL_FRAME_MAX_BYTES,
+    Account,
+    Buffer,
+    BufferPool,
+    Frame,
+)
 from meshfs.errors import RemoteProtocolError
 
-#: The length of the prefix that tells where a message ends (MS-SMB2 2.1).
-PREFIX_BYTES: Final = 4
+#: A zero byte, and the length of the message in 24 bits, big-endian.
+_PREFIX: Final = struct.Struct(">I")
+PREFIX_BYTES: Final = _PREFIX.size
+assert PREFIX_BYTES == FRAMING_BYTES, "the prefix fills the room in front of a message"
 #: The shortest message: the header of an encrypted one (MS-SMB2 2.2.41).
 _FRAME_MIN_BYTES: Final = 52
-#: Frames up to this size are received into the shared buffer, because copying their payload is cheap.
-SMALL_FRAME_MAX_BYTES: Final = 32 * limits.KIB
 #: The last page stays free: decrypting in place puts an authentication tag behind the last frame for a while.
 _RECEIVE_BYTES: Final = RECEIVE_MEMORY_BYTES - PAGE_BYTES
 #: After a large frame, another large one is likely. Receive little more than its header into the shared buffer, so that
 #: the rest is received into its own memory without a copy.
 _RECEIVE_BEFORE_LARGE_BYTES: Final = 512
+
+
+#: (frame, 0, length of its message, which is below 2**24) -> None. Fills the room in front of the message.
+pack_length: Final = _PREFIX.pack_into
 
 
 class FrameReceiver:

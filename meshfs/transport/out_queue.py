@@ -1,102 +1,162 @@
-"""The queue of what waits to be sent on a transport, the oldest first; both wings stand on it.
+"""The sending side over a stream: each message gets its length in front, and what the stream does not take is kept.
 
-    waiting   [(memory, buffer), ...]   frames, or parts of them, each with the pooled buffer that it lies in, if any
-    send_some   sends until the transport is full, or a bound is reached
-    send_once   sends what one call takes
-
-A call of ``send`` has at most IOV_MAX parts. Of a part that was sent in part, the rest stays at the head of the queue.
-A buffer is released as soon as its part was sent, or dropped. Who may send, when, and how much is the policy of each
-wing: the exporter sends in turns (exporter/serving/outlet.py), and the initiator corks what leaves together
-(initiator/channel/outbox.py).
+One call of the stream's ``send`` carries all that is unsent, up to IOV_MAX parts. Of a part that was sent in part, the
+rest stays at the head of the queue. Who may send, when, and how much is the policy of each wing: the exporter sends in
+turns (exporter/serving/outlet.py), and the initiator corks what leaves together (initiator/channel/outbox.py).
 """
 
-import enum
 import os
+from collections.abc import Callable
 from typing import Final
 
-from meshfs.buffers import Buffer
-from meshfs.transport.base import Memory, Transport
+from meshfs.buffers import FRAMING_BYTES, Buffer
+from meshfs.transport.base import Memory, Sent
+from meshfs.transport.byte_stream import ByteStream
+from meshfs.transport.framing import pack_length
 
 #: How many parts one call of ``send`` may have (IOV_MAX of writev(2)).
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+#: What an unsent part takes besides its bytes: the object, and its place in a list.
+_PART_BYTES: Final = 200
+# These names are looked up for each message. Looking up the member of an enum costs as much as a call.
+_ALL: Final = Sent.ALL
+_FULL: Final = Sent.FULL
+_SOME: Final = Sent.SOME
 
 
-class Sent(enum.Enum):
-    """What a call of ``send_some`` left to be sent."""
+class StreamOutQueue:
+    """The out queue of a transport that carries a stream."""
 
-    ALL = enum.auto()
-    #: Something, because the transport takes no more for now.
-    FULL = enum.auto()
-    #: Something, because the bound was reached. The transport would take more.
-    SOME = enum.auto()
-
-
-class OutQueue:
-    """Sends the parts in ``waiting``. The caller appends to that list, and nobody else takes parts from it."""
-
-    def __init__(self, transport: Transport, waiting: list[tuple[Memory, Buffer | None]]) -> None:
-        self.waiting = waiting
-        #: How many bytes the transport has taken so far.
+    def __init__(self, stream: ByteStream) -> None:
         self.sent_bytes = 0
-        self._transport = transport
+        self.unsent_bytes = 0
+        self.unpooled_bytes = 0
+        self._stream = stream
+        self._parts: list[Memory] = []
+        #: The buffer of each part, if it lies in one.
+        self._buffers: list[Buffer | None] = []
+        #: The objects whose memory is lent until the next `send` has returned.
+        self._lent: list[object] = []
+        self._on_room: Callable[[], None] | None = None
 
-    def send_some(self, most_bytes: int | None = None) -> Sent:
-        """Send until nothing waits, the transport is full, or ``most_bytes`` (if given) were sent.
+    def __len__(self) -> int:
+        return len(self._parts)
 
-        Raises an OSError other than BlockingIOError if the connection is lost.
-        """
-        waiting = self.waiting
-        while waiting:
-            if most_bytes is None:
-                parts = [memory for memory, _ in waiting[:_IOV_MAX]]
-            elif most_bytes > 0:
-                parts = _first_parts(waiting, most_bytes)
+    def add(
+        self, frame: bytearray | memoryview, data: bytes | memoryview | None = None, buffer: Buffer | None = None
+    ) -> int:
+        parts = self._parts
+        size = len(frame)
+        parts.append(frame)
+        self._buffers.append(buffer)
+        if buffer is None:
+            self.unpooled_bytes += size + _PART_BYTES
+        if data is not None:
+            parts.append(data)
+            self._buffers.append(None)
+            if type(data) is memoryview and type(data.obj) is not bytes:
+                self._lent.append(data.obj)
+            more = len(data)
+            self.unpooled_bytes += more + _PART_BYTES
+            size += more
+        pack_length(frame, 0, size - FRAMING_BYTES)
+        self.unsent_bytes += size
+        return len(parts)
+
+    def send(self, most_bytes: int | None = None) -> Sent:
+        parts = self._parts
+        left = _ALL if self._on_room is None else _FULL
+        while parts and left is _ALL:
+            if most_bytes is None and len(parts) <= _IOV_MAX:
+                offered, offered_bytes = parts, self.unsent_bytes
             else:
-                return Sent.SOME
+                offered, offered_bytes = _first_parts(parts, most_bytes)
             try:
-                sent = self._transport.send(parts)
+                sent = self._stream.send(offered)
             except BlockingIOError:
-                return Sent.FULL
-            if most_bytes is not None:
+                left = _FULL
+                break
+            self._take_off(sent)
+            if sent < offered_bytes:
+                # The stream is full. It says when it has room, so that this costs no other call.
+                left = _FULL
+            elif most_bytes is not None:
                 most_bytes -= sent
-            self._take_off(sent, len(parts))
-        return Sent.ALL
+                if most_bytes <= 0 and parts:
+                    left = _SOME
+        if self._lent:
+            self._keep_lent()
+        return left
 
-    def send_once(self) -> None:
-        """Send what one call of ``send`` takes. Raises BlockingIOError if that is nothing, and as `send_some`."""
-        parts = [memory for memory, _ in self.waiting[:_IOV_MAX]]
-        self._take_off(self._transport.send(parts), len(parts))
-
-    def _take_off(self, sent: int, count: int) -> None:
+    def _take_off(self, sent: int) -> None:
         """Remove the parts that were sent, and the beginning of one that was sent in part."""
         self.sent_bytes += sent
-        waiting = self.waiting
-        for index in range(count):
-            memory, buffer = waiting[index]
-            if sent < len(memory):
-                waiting[index] = (memoryview(memory)[sent:], buffer)
-                del waiting[:index]
-                return
-            sent -= len(memory)
+        self.unsent_bytes -= sent
+        parts, buffers = self._parts, self._buffers
+        if not self.unsent_bytes:
+            self._buffers = []
+            self.unpooled_bytes = 0
+            parts.clear()
+        else:
+            buffers = self._take_off_first(sent)
+        # Whoever waits for memory may be called, and may add messages.
+        for buffer in buffers:
             if buffer is not None:
                 buffer.release()
-        del waiting[:count]
+
+    def _take_off_first(self, sent: int) -> list[Buffer | None]:
+        """Remove what was sent from the head. Return the buffers of the removed parts."""
+        parts, buffers = self._parts, self._buffers
+        done = 0
+        while sent >= len(parts[done]):
+            sent -= len(parts[done])
+            if buffers[done] is None:
+                self.unpooled_bytes -= len(parts[done]) + _PART_BYTES
+            done += 1
+        if sent:
+            parts[done] = memoryview(parts[done])[sent:]
+            if buffers[done] is None:
+                self.unpooled_bytes -= sent
+        released = buffers[:done]
+        del parts[:done], buffers[:done]
+        return released
+
+    def _keep_lent(self) -> None:
+        """Copy what is unsent of lent memory."""
+        for index, part in enumerate(self._parts):
+            if type(part) is memoryview and any(part.obj is each for each in self._lent):
+                self._parts[index] = bytes(part)
+        self._lent.clear()
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        if self._on_room is None:
+            self._stream.when_writable(self._has_room)
+        self._on_room = callback
+
+    def _has_room(self) -> None:
+        callback, self._on_room = self._on_room, None
+        if callback is not None:
+            callback()
 
     def drop(self) -> None:
-        """Forget what waits, and release its buffers."""
-        for _, buffer in self.waiting:
+        self._on_room = None
+        self.unsent_bytes = self.unpooled_bytes = 0
+        self._parts.clear()
+        self._lent.clear()
+        buffers, self._buffers = self._buffers, []
+        for buffer in buffers:
             if buffer is not None:
                 buffer.release()
-        self.waiting.clear()
 
 
-def _first_parts(waiting: list[tuple[Memory, Buffer | None]], most_bytes: int) -> list[Memory]:
-    """Return the first parts that wait, up to ``most_bytes``; the last one is cut where it would be too much."""
-    parts: list[Memory] = []
-    for memory, _ in waiting[:_IOV_MAX]:
-        if len(memory) >= most_bytes:
-            parts.append(memoryview(memory)[:most_bytes])
-            break
-        parts.append(memory)
-        most_bytes -= len(memory)
-    return parts
+def _first_parts(parts: list[Memory], most_bytes: int | None) -> tuple[list[Memory], int]:
+    """Return the first parts, up to ``most_bytes`` if given, and their bytes. Cut the last part if it is too long."""
+    first: list[Memory] = []
+    total = 0
+    for part in parts[:_IOV_MAX]:
+        if most_bytes is not None and total + len(part) >= most_bytes:
+            first.append(memoryview(part)[: most_bytes - total])
+            return first, most_bytes
+        first.append(part)
+        total += len(part)
+    return first, total

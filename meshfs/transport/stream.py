@@ -1,6 +1,6 @@
 """The transport over stream sockets, TCP and Unix, which are raw non-blocking sockets.
 
-trio only waits for their readiness. Its own streams would cost a lock, a checkpoint and a copy for each message.
+The reactor watches for their readiness. Streams of trio would cost a lock, a checkpoint and a copy for each message.
 """
 
 import array
@@ -19,8 +19,10 @@ import trio
 from meshfs import limits
 from meshfs.buffers import BufferPool
 from meshfs.endpoint import format_endpoint
-from meshfs.transport.base import Inlet, Memory
+from meshfs.loop import reactor
+from meshfs.transport.base import Inlet, Memory, OutQueue
 from meshfs.transport.inlet import StreamInlet
+from meshfs.transport.out_queue import StreamOutQueue
 
 # With these options root may exceed the system's maximum (socket(7)). Python has no names for them.
 _SO_SNDBUFFORCE: Final = 32
@@ -30,6 +32,8 @@ _SO_RCVBUFFORCE: Final = 33
 class StreamTransport:
     """A transport over a connected stream socket. The transport owns the socket and closes it.
 
+    Nothing is watched after the close, when the kernel may give the descriptor's number to another connection.
+
     ``remote`` describes the peer. Without it the socket is asked, which fails (OSError) if the peer is gone already.
     ``enlarge`` is that of `tune`.
     """
@@ -38,6 +42,7 @@ class StreamTransport:
         sock.setblocking(False)
         tune(sock, enlarge=enlarge)
         self._sock = sock
+        self._reactor = reactor.current()
         self.fd = sock.fileno()
         self.kind = "unix" if sock.family == socket.AF_UNIX else "tcp"
         self.local = address_text(sock.getsockname())
@@ -50,22 +55,25 @@ class StreamTransport:
     def inlet(self, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> Inlet:
         return StreamInlet(self, pool, payload_offset, frame_max_bytes)
 
-    async def wait_readable(self) -> None:
-        self._check_open()
-        await trio.lowlevel.wait_readable(self.fd)
+    def out_queue(self) -> OutQueue:
+        return StreamOutQueue(self)
 
-    async def wait_writable(self) -> None:
-        self._check_open()
-        await trio.lowlevel.wait_writable(self.fd)
+    def watch(self, callback: Callable[[], None], on_failure: Callable[[Exception], None]) -> None:
+        if self._sock.fileno() >= 0:
+            self._reactor.add(self.fd, callback, on_failure=on_failure)
 
-    def _check_open(self) -> None:
-        """Raise trio.ClosedResourceError after `close`, when ``fd`` may be the number of another connection."""
-        if self._sock.fileno() < 0:
-            raise trio.ClosedResourceError("the transport is closed")
+    def unwatch(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._reactor.remove(self.fd)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Do what `meshfs.transport.byte_stream.ByteStream.when_writable` says."""
+        if self._sock.fileno() >= 0:
+            self._reactor.when_writable(self.fd, callback)
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self.fd)
+            self._reactor.forget(self.fd)
             self._sock.close()
 
 

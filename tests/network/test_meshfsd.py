@@ -28,8 +28,8 @@ from meshfs.smb.messages import (
     FileId,
     unpack_notifications,
 )
-from meshfs.smb.wire import prefix
 from meshlab.cluster.cluster import BIN, LocalCluster, LocalDisk, free_port
+from meshlab.smb.frames import prefix
 from meshlab.smb.raw_messages import read_body, write_body
 from meshlab.smb.socket_initiator import SocketInitiator
 from support.commands import run

@@ -2,10 +2,10 @@
 
 from contextlib import suppress
 
+from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import RemoteProtocolError
 from meshfs.model import Security
 from meshfs.smb.constants import (
-    PREFIX_BYTES,
     Command,
     Flags,
     NtStatus,
@@ -132,7 +132,7 @@ def damaged(data: bytearray, at: int = 50) -> bytearray:
 
 def sealed(world: World, plain: bytearray, by: RawInitiator) -> bytearray:
     assert by.security is not None
-    return bytearray(world.mine.connection.protect([plain], None, by.security))[PREFIX_BYTES:]
+    return bytearray(world.mine.connection.protect([plain], None, by.security))[FRAMING_BYTES:]
 
 
 def ends(world: World, *parts: bytearray) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from meshfs.initiator.remote.plan import Path as MeshPath
 from meshfs.smb.constants import Flags
 from meshfs.transport.base import Memory, Transport
-from meshfs.transport.stream import connect_unix
+from meshfs.transport.stream import StreamTransport, connect_unix
 from meshlab.smb.fixed_ways import FixedWays
 from meshlab.smb.frames import PREFIX_BYTES, FrameSplitter
 
@@ -38,7 +38,7 @@ class Recorded:
         self.received = bytearray()
         #: The mount receives these bytes before any others.
         self.injected = bytearray()
-        self.transport: Transport | None = None
+        self.transport: StreamTransport | None = None
         self._send: Callable[[Sequence[Memory]], int] = _nothing
 
     async def dial(self, path: Path) -> Transport:

@@ -18,6 +18,7 @@ import functools
 import logging
 
 from meshfs import limits
+from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules.admission import AdmissionStage
@@ -190,7 +191,7 @@ def _step(request: Request, session: Session, under_way: Bind, body: SessionSetu
     request.peer.on_stage(AdmissionStage.LOGGING_IN)
     frame = request.reply(SessionSetupResponse(0, token or b"").pack(), NtStatus.MORE_PROCESSING_REQUIRED)
     if frame is not None:
-        under_way.preauth.update(memoryview(frame)[4:])
+        under_way.preauth.update(memoryview(frame)[FRAMING_BYTES:])
 
 
 def _grant(request: Request, session: Session, under_way: Bind, token: bytes) -> None:

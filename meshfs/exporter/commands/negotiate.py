@@ -1,5 +1,6 @@
 """NEGOTIATE: the first message of a connection, and only the first (MS-SMB2 3.3.5.2, 3.3.5.3, 3.3.5.4)."""
 
+from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.rules import negotiation
@@ -49,4 +50,4 @@ def negotiate(peer: Peer, message: Message) -> None:
     frame = request.reply(reply.pack())
     if negotiated.dialect is Dialect.SMB_3_1_1 and frame is not None:
         negotiated.preauth.update(message.view)
-        negotiated.preauth.update(memoryview(frame)[4:])
+        negotiated.preauth.update(memoryview(frame)[FRAMING_BYTES:])

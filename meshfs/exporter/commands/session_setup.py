@@ -1,6 +1,7 @@
 """SESSION_SETUP and LOGOFF: how a session begins, is reauthenticated, and ends (MS-SMB2 3.3.5.5, 3.3.5.6)."""
 
 from meshfs import limits
+from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import AuthenticationError, StatusError
 from meshfs.exporter.commands.binding import bind, take_keys
 from meshfs.exporter.exchange.request import Request
@@ -50,7 +51,7 @@ def session_setup(request: Request) -> None:
         peer.on_stage(AdmissionStage.LOGGING_IN)
         frame = request.reply(reply.pack(), NtStatus.MORE_PROCESSING_REQUIRED)
         if frame is not None and not session.user:
-            session.preauth.update(memoryview(frame)[4:])
+            session.preauth.update(memoryview(frame)[FRAMING_BYTES:])
         return
     _logged_in(request, session, body, reply, login)
 

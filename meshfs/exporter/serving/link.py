@@ -69,14 +69,13 @@ class Link:
         self._inlet = transport.inlet(
             exporter.pool, PAYLOAD_OFFSETS[Role.EXPORTER], limits.FRAME_MAX_UNAUTHENTICATED_BYTES
         )
-        self.peer = Peer(exporter, transport.remote, self._inlet)
+        self.peer = Peer(exporter, transport.remote, self._inlet, transport.out_queue())
         self._engine = ConnectionEngine(self.peer)
         self._engine.on_class_change = self._class_changed
         #: How far the login has come.
         self._stage = AdmissionStage.SILENT
         self._exporter = exporter
         self._transport = transport
-        self._fd = transport.fd
         self._reactor = reactor.current()
         self._state = _READING
         #: The scope is cancelled when the link ends. Its deadline is that of the login.
@@ -90,14 +89,14 @@ class Link:
         #: Whether anything came since `_was_idle` was asked.
         self._received = False
         self._memory = exporter.memory
-        self._outlet = Outlet(self.peer, transport, self._reactor, newcomers, self._sent, self._broken)
+        self._outlet = Outlet(self.peer, self._reactor, newcomers, self._sent, self._broken)
         self._progress = Progress(self.peer, self._outlet, self._memory, transport.pending, self._was_idle, self.end)
 
     async def run(self) -> None:
         """Serve the connection until the peer goes or breaks the protocol, or until `Peer.closing` is set."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._progress.watch)
-            self._reactor.add(self._fd, self._readable, on_failure=self.fault)
+            self._transport.watch(self._readable, self.fault)
             self._watched = True
             if self._state is not _READING:
                 # The link was stopped before its task began.
@@ -121,7 +120,6 @@ class Link:
     def close(self) -> None:
         """Close the transport, and end what depends on the connection."""
         self._receive_no_more(LinkEvent.CLOSE)
-        self._reactor.forget(self._fd)
         self._outlet.close()
         try:
             with self._exporter.batches.one():
@@ -168,7 +166,6 @@ class Link:
     def _broken(self) -> None:
         """The outlet can send nothing any more: end the connection."""
         self.peer.closing = True
-        self._reactor.forget(self._fd)
         self._end()
 
     def reached(self, stage: AdmissionStage) -> bool:
@@ -218,9 +215,9 @@ class Link:
             return
         self._watched = wanted
         if wanted:
-            self._reactor.add(self._fd, self._readable)
+            self._transport.watch(self._readable, self.fault)
         else:
-            self._reactor.remove(self._fd)
+            self._transport.unwatch()
 
     def step(self, until_s: float) -> ProcessorFlow | None:
         """Work in the link's turn. Returns the flow in which the rest of the work waits, if some is left."""

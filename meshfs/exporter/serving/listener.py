@@ -22,13 +22,14 @@ import trio
 from meshfs import limits
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.rules.admission import LOCAL, Admission, AdmissionStage, Arrival
-from meshfs.exporter.rules.turns import STRANGERS, newcomers_of
+from meshfs.exporter.rules.turns import STRANGERS, ProcessorFlow, newcomers_of
 from meshfs.exporter.serving.doorstep import Doorstep, Guest
 from meshfs.exporter.serving.flusher import Flusher
 from meshfs.exporter.serving.link import Link
 from meshfs.exporter.serving.reserve import Reserve
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.loop import reactor
+from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, enlarge_buffers
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,16 @@ class Listener:
         """Take these as the addresses of the config's nodes from now on."""
         for arrival in self._admission.know(addresses):
             self._end_for_another(arrival)
+
+    def adopt(self, transport: Transport, host: str) -> None:
+        """Serve a connection that was accepted elsewhere, over any kind of transport, within the same limits.
+
+        ``host`` is the IP address that the connection comes from. Its time to log in begins now.
+        """
+        arrival, newcomers, ended = self._arrive(host)
+        deadline_s = trio.current_time() + limits.UNAUTHENTICATED_TIMEOUT_S
+        self._begin_link(Link(self._exporter, transport, deadline_s, newcomers), arrival)
+        self._end_for_another(ended)
 
     def stop(self) -> None:
         """Accept and read nothing more. Replies are still sent."""
@@ -160,13 +171,17 @@ class Listener:
 
     def _admit(self, accepted: socket.socket, address: object, now: float) -> None:
         assert self._doorstep is not None
-        self._exporter.count("connections")
         accepted.setblocking(False)
-        host = address[0] if isinstance(address, tuple) else LOCAL
-        arrival, ended = self._admission.arrive(host)
-        newcomers = self._exporter.processor.turns.flow(newcomers_of(host) if arrival.is_known else STRANGERS)
+        arrival, newcomers, ended = self._arrive(address[0] if isinstance(address, tuple) else LOCAL)
         self._doorstep.add(Guest(accepted, address, arrival, now, newcomers))
         self._end_for_another(ended)
+
+    def _arrive(self, host: str) -> tuple[Arrival, ProcessorFlow, Arrival | None]:
+        """Return the arrival of a connection, the flow that it is served in, and the arrival that is ended for it."""
+        self._exporter.count("connections")
+        arrival, ended = self._admission.arrive(host)
+        flow = self._exporter.processor.turns.flow(newcomers_of(host) if arrival.is_known else STRANGERS)
+        return arrival, flow, ended
 
     def _end_for_another(self, arrival: Arrival | None, why: str = "too many wait") -> None:
         if arrival is None:
@@ -189,16 +204,18 @@ class Listener:
 
     def _begin(self, guest: Guest) -> None:
         """Serve a connection, because its first bytes have come."""
-        assert self._nursery is not None
-        assert self._reactor is not None
-        stream, arrival = guest.socket, guest.arrival
+        stream = guest.socket
         deadline = guest.accepted_s + limits.UNAUTHENTICATED_TIMEOUT_S
         transport = StreamTransport(stream, remote=_remote_text(stream, guest.address), enlarge=False)
-        link = Link(self._exporter, transport, deadline, guest.newcomers)
+        self._begin_link(Link(self._exporter, transport, deadline, guest.newcomers), guest.arrival, stream)
+
+    def _begin_link(self, link: Link, arrival: Arrival, stream: socket.socket | None = None) -> None:
+        assert self._nursery is not None, "connections are served while it runs"
+        assert self._reactor is not None
 
         def reached(stage: AdmissionStage) -> None:
             if link.reached(stage):
-                if stage is AdmissionStage.LOGGED_IN:
+                if stage is AdmissionStage.LOGGED_IN and stream is not None:
                     self._enlarge(link, stream)
                 self._end_for_another(self._admission.advance(arrival, stage))
 

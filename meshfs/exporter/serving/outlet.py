@@ -1,7 +1,7 @@
 """The sending half of one connection: frames leave at once as far as the transport takes them, and the rest in turns.
 
     Peer.out -> flush     send, of at most TURN_STEP_BYTES while other nodes have turns
-    transport full        the reactor calls when the transport takes data again; the rest waits for the node's turn
+    transport full        the transport calls when it takes more; the rest waits for the node's turn
     step in that turn     send again
 
 So no reply waits behind a megabyte of another connection. While something waits, what is added to ``Peer.out`` is sent
@@ -10,7 +10,6 @@ after it.
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 import trio
 
@@ -18,13 +17,9 @@ from meshfs import bugs, limits
 from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.peer import Peer
 from meshfs.loop.reactor import Reactor
-from meshfs.transport.base import Transport
-from meshfs.transport.out_queue import OutQueue, Sent
+from meshfs.transport.base import Sent
 
 logger = logging.getLogger(__name__)
-
-#: What a frame takes besides its bytes: a bytearray, a tuple, its place in a list.
-_FRAME_BYTES: Final = 200
 
 
 class Outlet:
@@ -36,14 +31,12 @@ class Outlet:
     def __init__(
         self,
         peer: Peer,
-        transport: Transport,
         reactor: Reactor,
         own_flow: ProcessorFlow,
         on_sent: Callable[[], None],
         on_broken: Callable[[], None],
     ) -> None:
         self._peer = peer
-        self._fd = transport.fd
         self._reactor = reactor
         self._on_sent = on_sent
         self._on_broken = on_broken
@@ -51,13 +44,11 @@ class Outlet:
         self.own_flow = own_flow
         #: The flow in whose turns the rest is sent.
         self._flow = own_flow
-        self._queue = OutQueue(transport, peer.out)
+        self._queue = peer.out
         self._memory = peer.exporter.memory
         #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
         self._charged_bytes = 0
         self._charged_to = peer.usage.memory
-        #: How many of the waiting frames were counted, their size, and the part of it outside of the pool.
-        self._counted = self._unsent_bytes = self._own_bytes = 0
         #: Set when nothing waits to be sent any more; None while nothing does.
         self.waiting: trio.Event | None = None
         peer.flush = self.flush
@@ -74,7 +65,7 @@ class Outlet:
             self.waiting = trio.Event()
             self._flow = self._flow_of_turn()
             if sent is Sent.FULL:
-                self._reactor.when_writable(self._fd, self._writable)
+                self._queue.when_room(self._has_room)
             else:
                 self._processor.ready(self, self._flow)
         except Exception as error:
@@ -100,7 +91,7 @@ class Outlet:
             if sent is Sent.ALL:
                 self._all_sent()
             else:
-                self._reactor.when_writable(self._fd, self._writable)
+                self._queue.when_room(self._has_room)
         except Exception as error:
             self._fault(error)
         return None
@@ -122,24 +113,13 @@ class Outlet:
         """
         if self.waiting is None:
             return 0
-        out = self._peer.out
-        # The frames up to ``_counted`` were counted before, and none of them was sent since.
-        for index in range(self._counted, len(out)):
-            memory, buffer = out[index]
-            self._unsent_bytes += len(memory)
-            if buffer is None:
-                self._own_bytes += len(memory) + _FRAME_BYTES
-        self._counted = len(out)
-        self._charge(self._own_bytes)
-        return self._unsent_bytes
+        self._charge(self._queue.unpooled_bytes)
+        return self._queue.unsent_bytes
 
     @property
     def has_many(self) -> bool:
         """Return whether as many frames wait as may wait, however small they are."""
-        return len(self._peer.out) >= limits.SEND_QUEUE_FRAMES_MAX
-
-    def _count_anew(self) -> None:
-        self._counted = self._unsent_bytes = self._own_bytes = 0
+        return len(self._queue) >= limits.SEND_QUEUE_FRAMES_MAX
 
     def close(self) -> None:
         """Charge nothing any more, because the connection is closed."""
@@ -160,21 +140,18 @@ class Outlet:
         """
         self._peer.flush = self._queue.drop
         self._queue.drop()
-        self._count_anew()
         self._on_broken()
         if self.waiting is not None:
             self._all_sent()
 
-    def _writable(self) -> None:
-        """The reactor calls this when a full transport takes data again."""
+    def _has_room(self) -> None:
+        """Wait for a turn, because the transport, which was full, takes more."""
         self._processor.ready(self, self._flow)
 
     def _send_some(self) -> Sent:
         """Send what this turn allows. On an error, drop everything, after which nothing is left to be sent."""
-        if self._counted:
-            self._count_anew()
         try:
-            return self._queue.send_some(None if self._processor.turns.is_alone else limits.TURN_STEP_BYTES)
+            return self._queue.send(None if self._processor.turns.is_alone else limits.TURN_STEP_BYTES)
         except OSError as error:
             logger.debug("%s: %s", self._peer.remote, error)
             self.discard()

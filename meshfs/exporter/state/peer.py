@@ -1,7 +1,7 @@
 """The state of one connection, seen from the exporter, and what it has to send. No I/O.
 
-`meshfs.exporter.serving.engine` handles what comes in. What goes out waits in ``out``, the oldest first, each frame
-with the pooled memory that it lies in, until the transport's ``flush`` sends it.
+`meshfs.exporter.serving.engine` handles what comes in. What goes out waits in ``out``, the oldest first, until
+``flush`` has the transport send it.
 """
 
 import logging
@@ -21,13 +21,13 @@ from meshfs.smb.connection import Connection, Role
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.credits import CreditWindow
 from meshfs.smb.states import CONNECTION, ConnectionState, SmbEvent, next_state
-from meshfs.transport.base import MessageMemory
+from meshfs.transport.base import MessageMemory, OutQueue
 
 logger = logging.getLogger(__name__)
 
 Parameters = ParamSpec("Parameters")
 
-#: Replies that leave in one sendmsg: one end must not wait while the other handles a whole batch.
+#: Replies that leave in one call: one end must not wait while the other handles a whole batch.
 _OUT_MAX = 2
 _OUT_MAX_BYTES = 64 * limits.KIB
 
@@ -61,7 +61,7 @@ class Peer:
     on_stage    is called when the connection comes closer to a login, and when its last session has ended
     """
 
-    def __init__(self, exporter: Exporter, remote: str, received: MessageMemory) -> None:
+    def __init__(self, exporter: Exporter, remote: str, received: MessageMemory, out: OutQueue) -> None:
         self.exporter = exporter
         self.remote = remote
         #: The memory of what was received; the transport fills it.
@@ -84,7 +84,8 @@ class Peer:
         self.last_async_id = 0
         #: The compounds whose memory is charged.
         self.compounds: set[HoldsMemory] = set()
-        self.out: list[tuple[bytes | bytearray | memoryview, Buffer | None]] = []
+        #: The replies that were not sent.
+        self.out = out
         self.dirty = False
         #: Set when nothing can be received or sent any more.
         self.closed = False
@@ -97,14 +98,13 @@ class Peer:
 
     # --- sending -----------------------------------------------------------------------
 
-    def send(self, frame: bytes | bytearray | memoryview, buffer: Buffer | None = None) -> None:
+    def send(self, frame: bytearray | memoryview, buffer: Buffer | None = None) -> None:
         """Queue a frame. ``buffer``, in which it lies, is released when the frame was sent or cannot be."""
         if self.closed:
             if buffer is not None:
                 buffer.release()
             return
-        self.out.append((frame, buffer))
-        if len(self.out) >= _OUT_MAX or len(frame) > _OUT_MAX_BYTES:
+        if self.out.add(frame, None, buffer) >= _OUT_MAX or len(frame) > _OUT_MAX_BYTES:
             self.flush()
         if not self.dirty:
             self.dirty = True
@@ -191,10 +191,7 @@ class Peer:
             _do(self.exporter.sessions.unbind, session, self)
         for compound in list(self.compounds):
             _do(compound.let_go)
-        for _, buffer in self.out:
-            if buffer is not None:
-                buffer.release()
-        self.out.clear()
+        self.out.drop()
         self.received.close()
 
     def log_warning(self, text: str, *arguments: object) -> None:

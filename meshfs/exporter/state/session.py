@@ -40,7 +40,7 @@ class BoundConnection(Protocol):
     connection: Connection
     closed: bool
 
-    def send(self, frame: bytes | bytearray | memoryview) -> None:
+    def send(self, frame: bytearray | memoryview) -> None:
         """Queue a frame; it leaves at the latest when the batch under way ends."""
 
     def forget(self, session_id: int) -> None:

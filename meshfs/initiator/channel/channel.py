@@ -64,7 +64,7 @@ class Channel:
         self.gone_s = now
         self.throughput = Throughput()
         self._lent = LentMemory()
-        self._outbox = Outbox(transport, self.fail)
+        self._outbox = Outbox(transport.out_queue(), self.fail)
         self.requests = requests = OutstandingRequests(self.connection, self._outbox.send, self._lent.lend, now)
         self.probe = Probe(requests, now)
         self._inbox = Inbox(
@@ -101,7 +101,7 @@ class Channel:
         """Serve until the channel ends; ``why`` tells then. Cancelling ends it too."""
         try:
             with self._scope:
-                self._reactor.add(self.transport.fd, self._inbox.readable, on_failure=self._inbox.fault)
+                self.transport.watch(self._inbox.readable, self._inbox.fault)
                 await self._tick()
         finally:
             self._close()
@@ -127,7 +127,7 @@ class Channel:
         """
         if not self.why:
             self._end(why, gone_s)
-            self._reactor.remove(self.transport.fd)
+            self.transport.unwatch()
             self._reactor.give_turn()
             self._scope.cancel()
 

@@ -6,10 +6,11 @@ WRITE, the hot path, are packed by struct into frames of their own shape. A payl
 
 from typing import Final
 
+from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import LocalProtocolError
-from meshfs.initiator.channel.slots import Slot
+from meshfs.initiator.channel.slots import Parts, Slot
 from meshfs.smb.connection import Connection, Protection
-from meshfs.smb.constants import PREFIX_BYTES, Command, Flags
+from meshfs.smb.constants import Command, Flags
 from meshfs.smb.credits import CreditAccount
 from meshfs.smb.messages import CancelRequest, FileId
 from meshfs.smb.security import ChannelSecurity, PreauthHash
@@ -20,7 +21,6 @@ from meshfs.smb.wire import (
     pack_read_request_frame,
     pack_write_request_frame,
 )
-from meshfs.transport.base import Memory
 
 _ASYNC: Final = int(Flags.ASYNC_COMMAND)
 _SIGNED: Final = int(Flags.SIGNED)
@@ -30,8 +30,6 @@ _ACCEPT_HANDSHAKE: Final = (Protection.NONE, Protection.UNKNOWN)
 _ACCEPT_ANY: Final = (Protection.NONE, Protection.SIGNED, Protection.SEALED)
 ACCEPT_SIGNED: Final = (Protection.SIGNED, Protection.SEALED)
 _ACCEPT_SEALED: Final = (Protection.SEALED,)
-
-Parts = tuple[Memory, ...]
 
 
 class Frames:
@@ -82,9 +80,9 @@ class Frames:
         )  # fmt: skip
         security = self._security
         if self.signed:
-            security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message_id, NONCE_INITIATOR)  # type: ignore[union-attr]
+            security.signer.sign(memoryview(frame)[FRAMING_BYTES:], message_id, NONCE_INITIATOR)  # type: ignore[union-attr]
         elif self.sealed:
-            return (security.sealer.seal(memoryview(frame)[PREFIX_BYTES:]),)  # type: ignore[union-attr]
+            return (security.sealer.seal(memoryview(frame)[FRAMING_BYTES:]),)  # type: ignore[union-attr]
         return (frame,)
 
     def write(
@@ -108,9 +106,9 @@ class Frames:
         )  # fmt: skip
         security = self._security
         if self.signed:
-            security.signer.sign_parts(head, PREFIX_BYTES, data, message_id)  # type: ignore[union-attr]
+            security.signer.sign_parts(head, FRAMING_BYTES, data, message_id)  # type: ignore[union-attr]
         elif self.sealed:
-            message = b"".join((memoryview(head)[PREFIX_BYTES:], data))
+            message = b"".join((memoryview(head)[FRAMING_BYTES:], data))
             return (security.sealer.seal(message),)  # type: ignore[union-attr]
         return (head, data)
 
@@ -137,7 +135,7 @@ class Frames:
             seal=security if self.sealed else None,
         )  # fmt: skip
         if preauth is not None:
-            preauth.update(memoryview(frame)[PREFIX_BYTES:])
+            preauth.update(memoryview(frame)[FRAMING_BYTES:])
         return (frame,)
 
     def cancel(self, slot: Slot) -> Parts:

@@ -1,38 +1,39 @@
-"""What goes out on a channel: at once if the socket takes it, otherwise in order as soon as the socket takes data.
+"""The sending half of a channel: requests leave in their order, at once or at the end of the reactor's round.
 
-The frames that one round of the reactor starts are corked: they leave together in one sendmsg at the end of the round,
-so that the exporter gets them as one batch. Large writes leave at once, as the exporter can begin to receive them
+The requests that one round of the reactor starts are corked: they leave together in one call at the end of the round,
+so that the exporter gets them as one batch. A large write leaves at once, because the exporter can begin to receive it
 meanwhile.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from meshfs import bugs, limits
-from meshfs.buffers import Buffer
+from meshfs.initiator.channel.slots import Parts
 from meshfs.loop import reactor
-from meshfs.transport.base import Memory, Transport
-from meshfs.transport.out_queue import OutQueue
+from meshfs.transport.base import OutQueue, Sent
 
 logger = logging.getLogger(__name__)
 
 _CORKED_MAX_BYTES: Final = 64 * limits.KIB
 _CORKED_PARTS_MAX: Final = 2
+_FULL: Final = Sent.FULL
 
 
 class Outbox:
-    """The sending half of a channel. It calls ``fail``, once or more, when the socket is dead."""
+    """Sends the requests of one channel, and calls ``fail``, once or more, when the connection is lost."""
 
-    def __init__(self, transport: Transport, fail: Callable[[str], None]) -> None:
-        #: Set when the exporter's kernel took queued data, which is as good a sign of life as an answer.
+    def __init__(self, queue: OutQueue, fail: Callable[[str], None]) -> None:
+        #: Set when the transport took requests that had waited, which is as good a sign of life as an answer.
         self.progress = False
-        self._transport = transport
+        self._queue = queue
+        self._add = queue.add
         self._fail = fail
         self._reactor = reactor.current()
-        self._corked: list[Memory] = []
-        self._unsent: list[tuple[Memory, Buffer | None]] = []
-        self._queue = OutQueue(transport, self._unsent)
+        #: How many parts of requests wait for the end of the round.
+        self._corked = 0
+        self._is_broken = False
 
     @property
     def sent_bytes(self) -> int:
@@ -40,76 +41,50 @@ class Outbox:
         return self._queue.sent_bytes
 
     def close(self) -> None:
-        """Forget what was not sent; to be called before the transport is closed."""
-        self._corked.clear()
+        """Forget what was not sent. Call this before the transport is closed."""
+        self._is_broken = True
         self._queue.drop()
-        self._reactor.forget(self._transport.fd)
 
-    def send(self, parts: tuple[Memory, ...]) -> None:
-        """Send a frame, at the latest at the end of the reactor's round. Never raises."""
-        corked = self._corked
+    def send(self, parts: Parts) -> None:
+        """Send a request, at the latest at the end of the reactor's round. Never raises."""
+        self._add(*parts)
         if not self._reactor.in_round:
-            self._send_now(parts)
+            self._send()
             return
-        if not corked:
+        if not self._corked:
             self._reactor.defer(self._uncork)
-        corked += parts
-        if len(parts[-1]) > _CORKED_MAX_BYTES or len(corked) >= _CORKED_PARTS_MAX:
+        self._corked += len(parts)
+        if len(parts[-1]) > _CORKED_MAX_BYTES or self._corked >= _CORKED_PARTS_MAX:
             self._uncork()
 
     def _uncork(self) -> None:
         if self._corked:
-            parts, self._corked = self._corked, []
-            self._send_now(parts)
+            self._corked = 0
+            self._send()
 
-    def _send_now(self, parts: Sequence[Memory]) -> None:
-        """Send, and queue what the socket does not take; a dead socket ends the channel."""
-        if self._unsent:
-            self._keep(parts, 0)
-            return
-        try:
-            sent = self._transport.send(parts)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._fail(f"sending failed: {error.strerror or error}")
-            return
-        except Exception as error:
-            # The parts are lost, and nothing may follow a frame that is missing.
-            bugs.report(logger, "sending to an exporter", error)
-            self._fail(f"internal error: {error!r}")
-            return
-        self._queue.sent_bytes += sent
-        if sent != sum(map(len, parts)):
-            self._keep(parts, sent)
-
-    def _keep(self, parts: Sequence[Memory], sent: int) -> None:
-        """Keep what is left of ``parts`` after ``sent`` bytes; the credits bound how much that can be."""
-        for index, part in enumerate(parts):
-            size = len(part)
-            if sent >= size:
-                sent -= size
-                continue
-            rest = memoryview(part)[sent:]
-            sent = 0
-            # The second part is the caller's own memory, which may change once its call is cancelled.
-            if index and type(rest.obj) is not bytes:
-                rest = memoryview(bytes(rest))
-            self._unsent.append((rest, None))
-        if self._unsent:
-            self._reactor.when_writable(self._transport.fd, self._writable)
-
-    def _writable(self) -> None:
-        """The socket takes data again: the reactor's callback."""
+    def _send(self) -> None:
+        """Send what the transport takes. If the connection is lost, end the channel."""
         queue = self._queue
-        before = queue.sent_bytes
-        try:
-            queue.send_once()
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._fail(f"sending failed: {error.strerror or error}")
+        if self._is_broken:
+            queue.drop()
             return
-        self.progress = self.progress or queue.sent_bytes > before
-        if self._unsent:
-            self._reactor.when_writable(self._transport.fd, self._writable)
+        try:
+            if queue.send() is _FULL:
+                # The credits bound how much can wait.
+                queue.when_room(self._has_room)
+        except OSError as error:
+            self._break(f"sending failed: {error.strerror or error}")
+        except Exception as error:
+            # The queue may have lost a part of a request, and nothing may follow that.
+            bugs.report(logger, "sending to an exporter", error)
+            self._break(f"internal error: {error!r}")
+
+    def _break(self, why: str) -> None:
+        self._is_broken = True
+        self._fail(why)
+
+    def _has_room(self) -> None:
+        """Send what waits, because the transport takes more."""
+        before = self.sent_bytes
+        self._send()
+        self.progress = self.progress or self.sent_bytes > before

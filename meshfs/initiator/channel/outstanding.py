@@ -28,12 +28,13 @@ from meshfs.buffers import Buffer
 from meshfs.errors import ChannelLost, RemoteProtocolError
 from meshfs.initiator.channel.credits import ChannelCredits, Lane
 from meshfs.initiator.channel.forged import what_is_wrong
-from meshfs.initiator.channel.frames import ACCEPT_SIGNED, Frames, Parts
+from meshfs.initiator.channel.frames import ACCEPT_SIGNED, Frames
 from meshfs.initiator.channel.load import Load
 from meshfs.initiator.channel.slots import (
     ChangingSlot,
     Collector,
     LateSlot,
+    Parts,
     Reply,
     Slot,
     finish,

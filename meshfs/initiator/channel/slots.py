@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, Self
 from outcome import Error, Value
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-from meshfs.buffers import Buffer
+from meshfs.buffers import SMALL_FRAME_MAX_BYTES, Buffer
 from meshfs.errors import RemoteProtocolError, StatusError
 from meshfs.initiator.channel.credits import Lane
 from meshfs.loop import reactor, worker
@@ -21,10 +21,10 @@ from meshfs.smb.connection import Message, Protection
 from meshfs.smb.constants import HEADER_BYTES, Command, NtStatus
 from meshfs.smb.status import status_text
 from meshfs.smb.wire import READ_DATA_OFFSET, READ_RESPONSE, WRITE_RESPONSE
-from meshfs.transport.base import Memory
-from meshfs.transport.framing import SMALL_FRAME_MAX_BYTES
 
 NOT_SENT: Final = -1
+#: A frame, or a frame and the data that follows it.
+Parts = tuple[bytearray | memoryview] | tuple[bytearray, bytes | memoryview]
 _WRITE: Final = int(Command.WRITE)
 _END_OF_FILE: Final = int(NtStatus.END_OF_FILE)
 
@@ -46,7 +46,7 @@ class Slot:
     )
 
     #: Makes the frame of a request that waits for credits, from its message id. It is unset for other requests.
-    pack: Callable[[int], tuple[Memory, ...]]
+    pack: Callable[[int], Parts]
 
     def __init__(self, command: int, length: int, deadline: float, charge: int, lane: Lane) -> None:
         self.command = command

@@ -12,9 +12,9 @@ from meshfs import limits
 from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
-from meshfs.smb.wire import prefix
 from meshfs.transport.listening import listen_tcp, listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.frames import prefix
 from meshlab.smb.raw_initiator import make_exporter
 from meshlab.smb.raw_messages import read_body
 from meshlab.smb.socket_initiator import SocketInitiator

@@ -19,8 +19,9 @@ from meshfs.smb.messages import (
     QueryInfoRequest,
     Smb1Negotiate,
 )
-from meshfs.smb.wire import pack_header, prefix
+from meshfs.smb.wire import pack_header
 from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.frames import prefix
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import framed, read_body
 from support.bodies import request_bodies

@@ -173,7 +173,7 @@ async def test_a_peer_that_takes_no_replies_is_not_read_from(disk, path, monkeyp
         async with trio.open_nursery() as nursery:
             nursery.start_soon(in_thread, send_slowly)
             peer = next(iter(server.peers))
-            await until(lambda: sum(len(memory) for memory, _ in peer.out) > limits.SEND_QUEUE_MAX_BYTES)
+            await until(lambda: peer.out.unsent_bytes > limits.SEND_QUEUE_MAX_BYTES)
             for message_id, _ in frames:
                 reply = await in_thread(client.take, message_id)
                 assert len(reply.data) == 65536
@@ -208,7 +208,7 @@ async def test_a_peer_that_takes_replies_again_as_it_is_dropped_harms_nobody(dis
             await in_thread(client.deliver, *frames)
             # More than the kernel takes, which doubles the size that a socket is given; the rest of it waits.
             [peer] = server.peers
-            await until(lambda: sum(len(memory) for memory, _ in peer.out) >= 2 * limits.UNIX_SOCKET_BUFFER_BYTES)
+            await until(lambda: peer.out.unsent_bytes >= 2 * limits.UNIX_SOCKET_BUFFER_BYTES)
             listener.stop()
             await until(lambda: peer.closing)
         await trio.sleep(0.05)
@@ -263,7 +263,7 @@ async def test_strangers_cannot_pile_up_replies(path):
                             frames = frames[client.socket.send(frames) :]
                         await trio.lowlevel.checkpoint()
                         for peer in server.peers:
-                            most = max(most, sum(len(memory) for memory, _ in peer.out))
+                            most = max(most, peer.out.unsent_bytes)
             assert most <= limits.SEND_QUEUE_UNAUTHENTICATED_MAX_BYTES + limits.TURN_STEP_BYTES + limits.MIB
 
 

@@ -10,9 +10,9 @@ from meshfs import limits
 from meshfs.exporter.serving.listener import Listener
 from meshfs.smb.constants import Command, NtStatus
 from meshfs.smb.messages import EchoRequest, LogoffRequest
-from meshfs.smb.wire import prefix
 from meshfs.transport.listening import listen_unix
 from meshlab.fakes.memory_disk import MemoryDisk
+from meshlab.smb.frames import prefix
 from meshlab.smb.raw_binding import bind
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import read_body, write_body

@@ -13,13 +13,13 @@ from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.kinds.disk import io as disk_io
 from meshfs.exporter.serving.engine import ConnectionEngine
+from meshfs.exporter.serving.outlet import Outlet
 from meshfs.initiator.channel.outstanding import OutstandingRequests
 from meshfs.limits import KIB, MIB
 from meshfs.loop import reactor
 from meshfs.loop.alarm import Alarm
 from meshfs.model import IoClass
 from meshfs.transport.base import Memory
-from meshfs.transport.out_queue import OutQueue
 from meshlab.fakes.mesh_pair import mesh_pair
 
 SIZE = 4 * MIB
@@ -159,7 +159,7 @@ async def test_a_fault_with_a_connection_ends_that_connection(
     where: tuple[type, str] = {
         "initiator": (OutstandingRequests, "handle"),
         "exporter": (ConnectionEngine, "handle"),
-        "exporter sends": (OutQueue, "_take_off"),
+        "exporter sends": (Outlet, "_send_some"),
     }[side]  # type: ignore[assignment]
     good, faults = getattr(*where), 0
 

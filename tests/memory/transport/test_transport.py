@@ -1,4 +1,4 @@
-"""The conformance suites of transports, on TCP, on Unix sockets, and on memory."""
+"""The conformance suites of transports: on TCP, on Unix sockets, on memory, and on one that carries no stream."""
 
 import socket
 import struct
@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import trio
 
+from meshfs.transport.base import Transport
 from meshfs.transport.listening import listen_tcp, listen_unix
 from meshfs.transport.stream import StreamTransport, connect_tcp, connect_unix
+from meshlab.fakes.fragment_transport import fragment_pair
 from meshlab.fakes.memory_transport import memory_pair
+from meshlab.suites.byte_stream import ByteStreamSuite, StreamEnd
+from meshlab.suites.ends import Pair
 from meshlab.suites.inlet import InletSuite
-from meshlab.suites.transport import Pair, TransportSuite
+from meshlab.suites.out_queue import OutQueueSuite
+from meshlab.suites.watching import WatchingSuite
 
 
 async def accept(listening: socket.socket) -> socket.socket:
@@ -21,9 +26,13 @@ async def accept(listening: socket.socket) -> socket.socket:
     return listening.accept()[0]
 
 
-class TestTcp(TransportSuite, InletSuite):
+class MessageSuites(InletSuite, OutQueueSuite, WatchingSuite):
+    """What every transport must do."""
+
+
+class OverTcp:
     @pytest.fixture
-    async def pair(self) -> AsyncIterator[Pair]:
+    async def pair(self) -> AsyncIterator[Pair[StreamEnd]]:
         with listen_tcp("127.0.0.1", 0) as listening:
             ours = await connect_tcp("127.0.0.1", listening.getsockname()[1])
             accepted = await accept(listening)
@@ -33,14 +42,14 @@ class TestTcp(TransportSuite, InletSuite):
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             theirs.close()
 
-        pair = Pair(ours, theirs, reset)
+        pair = Pair[StreamEnd](ours, theirs, reset)
         yield pair
         pair.close()
 
 
-class TestUnix(TransportSuite, InletSuite):
+class OverUnix:
     @pytest.fixture
-    async def pair(self, tmp_path: Path) -> AsyncIterator[Pair]:
+    async def pair(self, tmp_path: Path) -> AsyncIterator[Pair[StreamEnd]]:
         with listen_unix(tmp_path / "socket") as listening:
             ours = await connect_unix(tmp_path / "socket")
             theirs = StreamTransport(await accept(listening))
@@ -51,15 +60,50 @@ class TestUnix(TransportSuite, InletSuite):
                 ours.send([b"unread"])
             theirs.close()
 
-        pair = Pair(ours, theirs, reset)
+        pair = Pair[StreamEnd](ours, theirs, reset)
         yield pair
         pair.close()
 
 
-class TestMemory(TransportSuite, InletSuite):
+class OverMemory:
     @pytest.fixture
-    async def pair(self) -> AsyncIterator[Pair]:
+    async def pair(self) -> AsyncIterator[Pair[StreamEnd]]:
         ours, theirs = memory_pair()
-        pair = Pair(ours, theirs, ours.reset)
+        pair = Pair[StreamEnd](ours, theirs, ours.reset)
         yield pair
         pair.close()
+
+
+class TestFragmentMessages(MessageSuites):
+    """No length prefix, no stream, no descriptor: what SMB Direct will be like."""
+
+    @pytest.fixture
+    async def pair(self) -> AsyncIterator[Pair[Transport]]:
+        ours, theirs = fragment_pair()
+        pair = Pair[Transport](ours, theirs, ours.reset)
+        yield pair
+        pair.close()
+
+
+class TestTcpBytes(OverTcp, ByteStreamSuite):
+    pass
+
+
+class TestTcpMessages(OverTcp, MessageSuites):
+    pass
+
+
+class TestUnixBytes(OverUnix, ByteStreamSuite):
+    pass
+
+
+class TestUnixMessages(OverUnix, MessageSuites):
+    pass
+
+
+class TestMemoryBytes(OverMemory, ByteStreamSuite):
+    pass
+
+
+class TestMemoryMessages(OverMemory, MessageSuites):
+    pass

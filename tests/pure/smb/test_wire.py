@@ -3,6 +3,7 @@
 from smbprotocol.header import SMB2HeaderRequest, SMB2HeaderResponse
 from smbprotocol.open import SMB2ReadRequest, SMB2ReadResponse, SMB2WriteRequest, SMB2WriteResponse
 
+from meshfs.buffers import FRAMING_BYTES
 from meshfs.smb import wire
 
 COMMON = {"flags": 8, "credits": 12, "credit_charge": 3, "message_id": 77, "tree_id": 5, "session_id": 1 << 60}
@@ -10,9 +11,9 @@ COMMON = {"flags": 8, "credits": 12, "credit_charge": 3, "message_id": 77, "tree
 
 def header_of(frame: bytes | bytearray | memoryview, kind: type) -> object:
     frame = bytes(frame)
-    assert int.from_bytes(frame[:4], "big") == len(frame) - 4
+    assert frame[:FRAMING_BYTES] == bytes(FRAMING_BYTES), "the room for the framing is left alone"
     header = kind()
-    header.unpack(frame[4:])
+    header.unpack(frame[FRAMING_BYTES:])
     assert header["message_id"].get_value() == 77
     assert header["tree_id"].get_value() == 5
     assert header["session_id"].get_value() == 1 << 60

@@ -22,8 +22,9 @@ from meshfs.smb.constants import AccessMask, Command, Flags, LockFlags, NtStatus
 from meshfs.smb.credits import charge_for
 from meshfs.smb.messages import CreateRequest, EchoRequest, FileId, LockElement, LockRequest, QueryDirectoryRequest
 from meshfs.smb.signing import NONCE_INITIATOR
-from meshfs.smb.wire import HEADER, prefix
+from meshfs.smb.wire import HEADER
 from meshlab.attack.base import REFUSALS, Attack, Client, Run
+from meshlab.smb.frames import prefix
 from meshlab.smb.raw_messages import READ_WRITE, SHARE_ALL, read_body
 
 #: An endless iterator over (command, body, credit charge) of the next request.

@@ -19,8 +19,9 @@ from meshfs.exporter.state.shares import SHARE_SCRATCH
 from meshfs.model import SHARE_DISKS
 from meshfs.smb import messages as m
 from meshfs.smb.constants import AccessMask, Command, CreateDisposition, CreateOptions, Flags, NtStatus
-from meshfs.smb.wire import pack_header, prefix
+from meshfs.smb.wire import pack_header
 from meshlab.attack.base import REFUSALS, Attack, Client, Run
+from meshlab.smb.frames import prefix
 from meshlab.smb.mutations import mutated, write_number
 from meshlab.smb.raw_messages import SHARE_ALL, Reply, read_body, write_body
 from meshlab.smb.samples import CREATE_CONTEXTS, FILE, MESSAGES

@@ -17,8 +17,9 @@ from typing import Final
 from meshfs import limits
 from meshfs.smb.constants import Command
 from meshfs.smb.messages import EchoRequest
-from meshfs.smb.wire import pack_header, prefix
+from meshfs.smb.wire import pack_header
 from meshlab.attack.base import REFUSALS, Attack, Run
+from meshlab.smb.frames import prefix
 
 #: After so many attempts to connect, the attack checks which connections were closed.
 _BURST: Final = 64

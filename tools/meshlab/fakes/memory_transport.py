@@ -2,8 +2,8 @@
 
     one end --send--> Pipe (bounded) --receive_into--> other end
 
-The descriptor of each end is an eventfd. It is readable while the expected number of bytes is there to receive, and
-after the end of the stream or an error.
+Each end has an eventfd, which the reactor watches. It is readable while the expected number of bytes is there to
+receive, and after the end of the stream or an error.
 """
 
 import errno
@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import trio
-
 from meshfs.buffers import BufferPool
-from meshfs.transport.base import Inlet, Memory
+from meshfs.loop import reactor
+from meshfs.transport.base import Inlet, Memory, OutQueue
 from meshfs.transport.inlet import StreamInlet
+from meshfs.transport.out_queue import StreamOutQueue
+from meshlab.fakes.bell import Bell
 
 #: A sender has to wait while so many bytes of its direction are not received.
 _PIPE_BYTES: Final = 256 * 1024
@@ -44,7 +45,7 @@ class MemoryTransport:
         self.kind = "memory"
         self.local = name
         self.remote = other
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.send: Callable[[Sequence[Memory]], int] = self._send
         self.receive_into: Callable[[memoryview], int] = self._receive_into
         self.pending: Callable[[], int] = self._pending
@@ -55,9 +56,11 @@ class MemoryTransport:
         self._signalled = False
         self._reset = False
         self._closed = False
-        self._room = trio.Event()
+        self._reactor = reactor.current()
+        #: Rings for the sender.
+        self._room = Bell(self._is_writable)
         incoming.on_data = self._signal
-        outgoing.on_room = self._stir
+        outgoing.on_room = self._room.look
 
     def _check(self) -> None:
         if self._closed:
@@ -112,48 +115,50 @@ class MemoryTransport:
             return
         self._signalled = wanted
         if wanted:
-            os.eventfd_write(self.fd, 1)
+            os.eventfd_write(self._fd, 1)
         else:
-            os.eventfd_read(self.fd)
+            os.eventfd_read(self._fd)
 
-    def _stir(self) -> None:
-        room, self._room = self._room, trio.Event()
-        room.set()
+    def _is_writable(self) -> bool:
+        pipe = self._outgoing
+        return self._reset or pipe.gone or len(pipe.data) < pipe.capacity_bytes
 
     def inlet(self, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> Inlet:
         return StreamInlet(self, pool, payload_offset, frame_max_bytes)
 
-    async def wait_readable(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("the transport is closed")
-        await trio.lowlevel.wait_readable(self.fd)
+    def out_queue(self) -> OutQueue:
+        return StreamOutQueue(self)
 
-    async def wait_writable(self) -> None:
-        while not self._closed:
-            pipe = self._outgoing
-            if self._reset or pipe.gone or len(pipe.data) < pipe.capacity_bytes:
-                await trio.lowlevel.checkpoint()
-                return
-            await self._room.wait()
-        raise trio.ClosedResourceError("the transport is closed")
+    def watch(self, callback: Callable[[], None], on_failure: Callable[[Exception], None]) -> None:
+        if not self._closed:
+            self._room.on_failure = on_failure
+            self._reactor.add(self._fd, callback, on_failure=on_failure)
+
+    def unwatch(self) -> None:
+        if not self._closed:
+            self._reactor.remove(self._fd)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        if not self._closed:
+            self._room.once(callback)
 
     def reset(self) -> None:
         """Break the connection: every later call at this end fails with ECONNRESET."""
         self._reset = True
         self._signal()
-        self._stir()
+        self._room.look()
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        trio.lowlevel.notify_closing(self.fd)
-        os.close(self.fd)
+        self._room.clear()
+        self._reactor.forget(self._fd)
+        os.close(self._fd)
         self._incoming.on_data = self._outgoing.on_room = _nobody
         self._incoming.gone = self._outgoing.ended = True
         self._incoming.on_room()
         self._outgoing.on_data()
-        self._stir()
 
 
 def memory_pair(capacity_bytes: int = _PIPE_BYTES) -> tuple[MemoryTransport, MemoryTransport]:

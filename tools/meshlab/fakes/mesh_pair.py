@@ -7,7 +7,7 @@ Pair (one exporter, one disk)
 
 import functools
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from meshfs.scheduler.decide.fair import FairQueue
 from meshfs.scheduler.decide.policy import DiskPolicy
 from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts, Login
+from meshfs.transport.base import Transport
 from meshfs.transport.listening import listen_tcp, listen_unix
 from meshfs.transport.stream import connect_unix
 from meshlab.fakes.memory_disk import MemoryDisk
@@ -66,6 +67,7 @@ class MemoryExporter:
         self.security = security
         self.access = Access.READ_WRITE
         self.exporter: Exporter | None = None
+        self.listener: Listener | None = None
         self._scope: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         self._stopped = trio.Event()
@@ -87,7 +89,7 @@ class MemoryExporter:
         sockets = [listen_unix(self.path)]
         if self.port is not None:
             sockets.append(listen_tcp("127.0.0.1", self.port))
-        listener = Listener(exporter, sockets)
+        listener = self.listener = Listener(exporter, sockets)
         try:
             with trio.CancelScope() as self._scope:
                 async with trio.open_nursery() as nursery:
@@ -99,6 +101,13 @@ class MemoryExporter:
             for listening in sockets:
                 listening.close()
             self._stopped.set()
+
+    async def adopt(self, connect: Callable[[], tuple[Transport, Transport]]) -> Transport:
+        """Connect the two ends that ``connect`` makes: serve one of them, and return the other."""
+        assert self.listener is not None
+        ours, theirs = connect()
+        self.listener.adopt(theirs, "127.0.0.1")
+        return ours
 
     def offer(self) -> None:
         assert self.exporter is not None
@@ -153,6 +162,7 @@ async def mesh_pair(
     io_timeout_s: float = limits.IO_TIMEOUT_S,
     dialers: Sequence[Dialer] = (),
     ways: Ways | None = None,
+    connect: Callable[[], tuple[Transport, Transport]] | None = None,
     channels: int = limits.CHANNELS_PER_PATH,
     tcp_port: int | None = None,
 ) -> AsyncIterator[Pair]:
@@ -161,10 +171,12 @@ async def mesh_pair(
     The exporter listens at ``folder / "exporter.sock"``, and also at ``tcp_port`` of 127.0.0.1 if it is given.
 
     The initiator uses ``ways`` if given, else one path for each of ``dialers``, else one path to the Unix socket.
-    Each path has ``channels`` channels.
+    Each path has ``channels`` channels. ``connect`` makes both ends of each connection, instead of any socket.
     """
     policy = policy or Policy()
     exporter = MemoryExporter(folder / "exporter.sock", size_bytes, policy.security, port=tcp_port)
+    if connect is not None:
+        dialers = [functools.partial(exporter.adopt, connect)]
     session = RemoteExporter(
         NODE,
         ways or FixedWays(dialers or [functools.partial(connect_unix, exporter.path)]),

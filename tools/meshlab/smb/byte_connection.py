@@ -1,9 +1,12 @@
 """A connection that takes bytes, for ends without a transport."""
 
+from collections.abc import Sequence
+
 from meshfs import limits
-from meshfs.buffers import BufferPool
+from meshfs.buffers import FRAMING_BYTES, BufferPool
 from meshfs.smb.connection import PAYLOAD_OFFSETS, Connection, Message, Role
-from meshfs.transport.framing import FrameReceiver
+from meshfs.smb.security import ChannelSecurity
+from meshfs.transport.framing import FrameReceiver, pack_length
 
 
 class ByteConnection(Connection):
@@ -16,6 +19,14 @@ class ByteConnection(Connection):
 
     def received(self, count: int) -> list[Message]:
         return [self.parse(frame) for frame in self.frames.received(count)]
+
+    def protect(
+        self, messages: Sequence[bytearray], sign: ChannelSecurity | None, seal: ChannelSecurity | None
+    ) -> bytearray | memoryview:
+        """Return a frame with its length in front, as a transport would send it."""
+        frame = super().protect(messages, sign, seal)
+        pack_length(frame, 0, len(frame) - FRAMING_BYTES)
+        return frame
 
     def close(self) -> None:
         self.frames.close()

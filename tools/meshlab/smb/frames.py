@@ -53,6 +53,11 @@ class Message:
         return offset is None or bool(_WRITE_HEAD.unpack_from(self.bytes, HEADER_BYTES)[3] == offset)
 
 
+def prefix(length: int) -> bytes:
+    """Return what goes before a message of that length, which is below 2**24."""
+    return length.to_bytes(PREFIX_BYTES, "big")
+
+
 def messages(frame: bytes) -> Iterator[Message]:
     """Return the messages of a frame with its prefix; none if it is encrypted, compressed, or not SMB2."""
     start = PREFIX_BYTES

@@ -24,6 +24,7 @@ from meshfs.scheduler.runner import Runner
 from meshfs.smb.auth import Accounts
 from meshfs.smb.connection import PAYLOAD_OFFSETS, Role
 from meshfs.transport.framing import FrameReceiver
+from meshlab.smb.message_list import MessageList
 from meshlab.smb.raw_client import PASSWORDS, RawClient
 from meshlab.smb.raw_messages import Reply
 
@@ -63,7 +64,7 @@ class RawInitiator(RawClient):
         self.received = FrameReceiver(
             exporter.pool, PAYLOAD_OFFSETS[Role.EXPORTER], limits.FRAME_MAX_UNAUTHENTICATED_BYTES
         )
-        self.peer = Peer(exporter, remote, self.received)
+        self.peer = Peer(exporter, remote, self.received, MessageList())
         self.engine = ConnectionEngine(self.peer)
 
     def deliver(self, *frames: bytes | bytearray | memoryview) -> None:
@@ -83,12 +84,11 @@ class RawInitiator(RawClient):
 
     def collect(self) -> list[Reply]:
         """Take the replies that the exporter has sent, and return them."""
-        out, self.peer.out = self.peer.out, []
+        out = self.peer.out
+        assert isinstance(out, MessageList)
         new: list[Reply] = []
-        for memory, buffer in out:
-            new.extend(self._receive(memoryview(memory)))
-            if buffer is not None:
-                buffer.release()
+        for frame in out.take():
+            new.extend(self._receive(memoryview(frame)))
         self.replies.extend(new)
         return new
 

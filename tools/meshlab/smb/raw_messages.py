@@ -11,7 +11,8 @@ from meshfs.smb.constants import (
 from meshfs.smb.messages import (
     CreateResponse,
 )
-from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST, prefix
+from meshfs.smb.wire import READ_REQUEST, WRITE_REQUEST
+from meshlab.smb.frames import prefix
 
 SHARE_ALL = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELETE)
 READ_WRITE = int(AccessMask.READ_DATA | AccessMask.WRITE_DATA)

@@ -22,6 +22,7 @@ from meshfs.smb.security import ChannelSecurity, channel_security
 from meshfs.transport.stream import StreamTransport
 from meshlab.smb.byte_connection import ByteConnection
 from meshlab.smb.raw_client import freed
+from meshlab.suites.ends import receivable
 
 SESSION_ID = 0x77
 _READ = struct.Struct("<HBBIII")
@@ -57,9 +58,9 @@ class ScriptedExporter:
     async def run(self) -> None:
         while True:
             try:
-                await self.transport.wait_readable()
+                await receivable(self.transport)
                 count = self.transport.receive_into(self.connection.get_buffer())
-            except (OSError, trio.ClosedResourceError):
+            except OSError:
                 return
             if not count:
                 return

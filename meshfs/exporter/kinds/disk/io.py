@@ -13,7 +13,7 @@ import errno
 from collections.abc import Iterator
 from typing import Final
 
-from meshfs.buffers import HEADROOM_BYTES, Buffer
+from meshfs.buffers import FRAMING_BYTES, HEADROOM_BYTES, Buffer
 from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
@@ -24,7 +24,7 @@ from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import FlowKey
 from meshfs.smb.connection import take_payload
-from meshfs.smb.constants import PREFIX_BYTES, AccessMask, CreateOptions, NtStatus, WriteFlags
+from meshfs.smb.constants import AccessMask, CreateOptions, NtStatus, WriteFlags
 from meshfs.smb.messages import FlushResponse
 from meshfs.smb.signing import NONCE_EXPORTER
 from meshfs.smb.status import status_from_errno
@@ -44,7 +44,7 @@ _WRITE: Final = Op.WRITE
 _WRITE_THROUGH: Final = int(WriteFlags.WRITE_THROUGH)
 _SIGNED: Final = 0x00000008
 _REPLY_START: Final = HEADROOM_BYTES - READ_RESPONSE_FRAME_BYTES
-_MESSAGE_START: Final = _REPLY_START + PREFIX_BYTES
+_MESSAGE_START: Final = _REPLY_START + FRAMING_BYTES
 
 
 class DiskIo(Kind):
@@ -274,7 +274,7 @@ def _write_done(done: DiskRequest) -> None:
             )
             if request.sign:
                 assert request.security is not None
-                request.security.signer.sign(memoryview(frame)[PREFIX_BYTES:], message.message_id, NONCE_EXPORTER)
+                request.security.signer.sign(memoryview(frame)[FRAMING_BYTES:], message.message_id, NONCE_EXPORTER)
             peer.send(frame)
     else:
         _fail(request, result)
