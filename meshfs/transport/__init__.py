@@ -1,11 +1,12 @@
-"""Connections that carry bytes between the two ends, and the sockets that wait for them.
+"""Transports, which carry whole messages between the two ends, and the sockets that a node listens on.
 
-    base        what both ends may expect of a connection, and of the whole messages that it brings
-    stream      a connection over TCP or a Unix socket
-    inlet       the receive step of both wings, over a stream
-    framing     how length prefixes tell messages apart, and which memory they get
-    out_queue   what waits to be sent
-    listening   listening sockets
+    base          what both wings expect of a transport
+    byte_stream   what the parts below need of a stream of bytes
+    inlet         the receiving side over a stream
+    out_queue     the sending side over a stream
+    framing       the length in front of each message, and the memory that messages are received into
+    stream        the transport over TCP and Unix sockets
+    listening     listening sockets
 
-Of SMB only the length prefix of its TCP transport is known here (MS-SMB2 2.1).
+Nothing here knows a message of SMB, and nothing outside knows the length prefix of direct TCP (MS-SMB2 2.1).
 """

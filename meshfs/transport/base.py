@@ -4,8 +4,8 @@
     inlet       receives whole messages
     out_queue   takes whole messages, and keeps what is not sent yet
 
-How messages are told apart, and cut into what the wire carries, is the transport's own affair. A stream writes the
-length of each message in front of it (framing.py). SMB Direct sends fragments, and each of them needs a credit.
+How messages are told apart, and cut into what the wire carries, concerns the transport alone. A stream writes the
+length of each message in front of it (framing.py). SMB Direct sends fragments, and each of them needs a direct credit.
 """
 
 import enum
@@ -18,7 +18,7 @@ Memory = bytes | bytearray | memoryview
 
 
 class MessageMemory(Protocol):
-    """The memory of the messages that one connection receives."""
+    """Holds the memory of the messages that one connection receives."""
 
     #: The account that is charged for the memory of large messages.
     account: Account
@@ -53,9 +53,9 @@ class MessageMemory(Protocol):
 class Inlet(MessageMemory, Protocol):
     """Receives the whole messages of one connection."""
 
-    #: How many bytes were received in all.
+    #: The number of bytes that were received in all.
     received_bytes: int
-    #: Set by `receive` where the transport had less than it could have taken, so that nothing more has come by now.
+    #: Set by `receive` if it received everything that the transport had.
     is_drained: bool
 
     def receive(self, most_bytes: int | None = None) -> list[Frame]:
@@ -75,22 +75,22 @@ class EndOfStream(ConnectionResetError):
 class Sent(enum.Enum):
     """Tells what `OutQueue.send` left unsent."""
 
-    #: Nothing.
+    #: Nothing is left.
     ALL = enum.auto()
-    #: Something, because the transport takes no more for now.
+    #: Something is left, because the transport takes no more for now.
     FULL = enum.auto()
-    #: Something, because the bound was reached. The transport would take more.
+    #: Something is left, because the bound was reached. The transport would take more.
     SOME = enum.auto()
 
 
 class OutQueue(Protocol):
     """Takes the whole messages of one connection, and sends them in their order."""
 
-    #: How many bytes the transport has taken so far.
+    #: The number of bytes that the transport has taken so far.
     sent_bytes: int
-    #: How many bytes were added and not sent.
+    #: The number of bytes that were added and not sent.
     unsent_bytes: int
-    #: The part of them, and of what the queue needs to keep them, that is outside of the pool's memory.
+    #: The part of ``unsent_bytes`` outside of the pool's memory, and the bytes that the queue itself needs for it.
     unpooled_bytes: int
 
     def __len__(self) -> int:
@@ -101,8 +101,8 @@ class OutQueue(Protocol):
     ) -> int:
         """Queue a message, and return how many parts are unsent now.
 
-        The message is what follows the first FRAMING_BYTES of ``frame``, and then ``data``. The queue releases
-        ``buffer``, in which the message lies, when it was sent or dropped. ``data`` is memory of somebody else, which
+        The message is ``frame`` without its first FRAMING_BYTES, and then ``data``. The queue releases ``buffer``, in
+        which the message lies, when the message was sent or dropped. The memory of ``data`` stays the caller's, and
         may change once the next `send` has returned.
         """
 

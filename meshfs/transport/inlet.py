@@ -1,4 +1,4 @@
-"""The receive step over a stream, for both wings: get memory, receive into it, and split what came into messages."""
+"""The receiving side over a stream: get memory, receive into it, and split the received bytes into messages."""
 
 import errno
 
@@ -9,7 +9,7 @@ from meshfs.transport.framing import FrameReceiver
 
 
 class StreamInlet(FrameReceiver):
-    """The inlet of a transport that carries a stream, in which length prefixes tell the messages apart."""
+    """Receives the messages of a transport that carries a stream, in which each message has its length in front."""
 
     def __init__(self, stream: ByteStream, pool: BufferPool, payload_offset: int, frame_max_bytes: int) -> None:
         super().__init__(pool, payload_offset, frame_max_bytes)

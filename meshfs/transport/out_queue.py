@@ -1,8 +1,8 @@
-"""The sending side over a stream: each message gets its length in front, and what the stream does not take is kept.
+"""The sending side over a stream: it writes the length of each message in front, and keeps what the stream leaves.
 
-One call of the stream's ``send`` carries all that is unsent, up to IOV_MAX parts. Of a part that was sent in part, the
-rest stays at the head of the queue. Who may send, when, and how much is the policy of each wing: the exporter sends in
-turns (exporter/serving/outlet.py), and the initiator corks what leaves together (initiator/channel/outbox.py).
+One call of the stream's ``send`` carries all that is unsent, up to IOV_MAX parts. If a part was sent in part, its rest
+stays at the head of the queue. Each wing decides when and how much to send: the exporter sends in turns
+(exporter/serving/outlet.py), and the initiator sends together what one round starts (initiator/channel/outbox.py).
 """
 
 import os
@@ -14,9 +14,9 @@ from meshfs.transport.base import Memory, Sent
 from meshfs.transport.byte_stream import ByteStream
 from meshfs.transport.framing import pack_length
 
-#: How many parts one call of ``send`` may have (IOV_MAX of writev(2)).
+#: The number of parts that one call of ``send`` may have (IOV_MAX of writev(2)).
 _IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
-#: What an unsent part takes besides its bytes: the object, and its place in a list.
+#: The memory of an unsent part besides its bytes: the object, and its place in a list.
 _PART_BYTES: Final = 200
 # These names are looked up for each message. Looking up the member of an enum costs as much as a call.
 _ALL: Final = Sent.ALL
@@ -25,7 +25,7 @@ _SOME: Final = Sent.SOME
 
 
 class StreamOutQueue:
-    """The out queue of a transport that carries a stream."""
+    """Sends the messages of a transport that carries a stream."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.sent_bytes = 0
@@ -33,7 +33,7 @@ class StreamOutQueue:
         self.unpooled_bytes = 0
         self._stream = stream
         self._parts: list[Memory] = []
-        #: The buffer of each part, if it lies in one.
+        #: The buffer that each part lies in, or None.
         self._buffers: list[Buffer | None] = []
         #: The objects whose memory is lent until the next `send` has returned.
         self._lent: list[object] = []
@@ -78,7 +78,7 @@ class StreamOutQueue:
                 break
             self._take_off(sent)
             if sent < offered_bytes:
-                # The stream is full. It says when it has room, so that this costs no other call.
+                # The stream is full. Another call would only say so.
                 left = _FULL
             elif most_bytes is not None:
                 most_bytes -= sent
@@ -89,7 +89,7 @@ class StreamOutQueue:
         return left
 
     def _take_off(self, sent: int) -> None:
-        """Remove the parts that were sent, and the beginning of one that was sent in part."""
+        """Remove the ``sent`` bytes from the head, and release the buffers of the parts that were sent whole."""
         self.sent_bytes += sent
         self.unsent_bytes -= sent
         parts, buffers = self._parts, self._buffers
@@ -99,7 +99,7 @@ class StreamOutQueue:
             parts.clear()
         else:
             buffers = self._take_off_first(sent)
-        # Whoever waits for memory may be called, and may add messages.
+        # A release may call a connection that waits for memory, and so may lead to new messages.
         for buffer in buffers:
             if buffer is not None:
                 buffer.release()
@@ -122,7 +122,7 @@ class StreamOutQueue:
         return released
 
     def _keep_lent(self) -> None:
-        """Copy what is unsent of lent memory."""
+        """Copy the unsent parts that lie in lent memory."""
         for index, part in enumerate(self._parts):
             if type(part) is memoryview and any(part.obj is each for each in self._lent):
                 self._parts[index] = bytes(part)

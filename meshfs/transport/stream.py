@@ -30,7 +30,7 @@ _SO_RCVBUFFORCE: Final = 33
 
 
 class StreamTransport:
-    """A transport over a connected stream socket. The transport owns the socket and closes it.
+    """Carries one connection over a connected stream socket. The transport owns the socket and closes it.
 
     Nothing is watched after the close, when the kernel may give the descriptor's number to another connection.
 

@@ -3,10 +3,10 @@
     backlog --accept--> doorstep --first bytes--> link --login--> logged in
                         (doorstep.py)             (link.py)
 
-Who may stay on the way is decided by admission.py. Each turn of the event loop accepts a part of the backlog, so
-that a flood of connections is kept up with and I/O goes on beside it. When no descriptor is left, a connection
-without a login is ended for the newcomer; where there is none, the newcomer is closed by help of a descriptor that is
-kept for this, because one that is never accepted would leave its client in the dark.
+admission.py decides which connections may stay on the way. Each turn of the event loop accepts a part of the backlog.
+So a flood of connections does not stop the I/O. If no descriptor is left, a connection without a login is ended for the
+newcomer. If every connection has a login, the newcomer is accepted by a descriptor that is kept in reserve, and closed.
+Otherwise its client would wait for an answer in vain.
 """
 
 import errno
@@ -41,7 +41,7 @@ _UCRED: Final = struct.Struct("3i")
 
 
 class Listener:
-    """All listening sockets and connections of one exporter. ``known`` are the addresses of the config's nodes."""
+    """Serves all sockets and connections of one exporter. ``known`` are the addresses of the config's nodes."""
 
     def __init__(self, exporter: Exporter, sockets: Iterable[socket.socket], known: Iterable[str] = ()) -> None:
         self._exporter = exporter
@@ -68,7 +68,7 @@ class Listener:
         return len(self._links) + (len(self._doorstep) if self._doorstep is not None else 0)
 
     async def run(self) -> None:
-        """Serve until cancelled. Then all connections are closed, which ends their sessions."""
+        """Serve until cancelled. Then close all connections, which ends their sessions."""
         self._reactor = self._exporter.processor.loop = reactor.current()
         self._doorstep = Doorstep(self._admission, self._exporter.processor, self._begin, self._late)
         with self._reserve:
@@ -87,11 +87,11 @@ class Listener:
         self._nursery.start_soon(self._accept, listening)
 
     def close(self, listening: socket.socket) -> None:
-        """Close a listening socket. Connections that came in at it go on."""
+        """Close a listening socket. The connections that were accepted at it go on."""
         self._accepting.pop(listening).cancel()
 
     def know(self, addresses: Iterable[str]) -> None:
-        """Take these as the addresses of the config's nodes from now on."""
+        """Take ``addresses`` as those of the config's nodes from now on."""
         for arrival in self._admission.know(addresses):
             self._end_for_another(arrival)
 
@@ -113,7 +113,7 @@ class Listener:
             link.stop_reading()
 
     async def sent_all(self) -> None:
-        """Wait until all replies that are there were handed to the kernel."""
+        """Return when the transports have taken all replies."""
         while self._exporter.processor.turns.contended:
             # At each checkpoint the reactor has a round, in which it serves turns.
             await trio.lowlevel.checkpoint()
@@ -139,13 +139,13 @@ class Listener:
                         await trio.sleep(_ACCEPT_RETRY_S)
                 else:
                     if more:
-                        # Accepting takes at most ACCEPT_SHARE of the time. The backlog keeps what comes meanwhile.
+                        # Accepting takes at most ACCEPT_SHARE of the time. The backlog keeps later connections.
                         await trio.sleep((time.monotonic() - begun_s) * (1 / limits.ACCEPT_SHARE - 1))
         if listening not in self._accepting:
             listening.close()
 
     def _accept_some(self, listening: socket.socket) -> bool:
-        """Accept connections of the backlog. Returns whether there may be more. Raises OSError."""
+        """Accept connections of the backlog. Return whether there may be more. Raises OSError."""
         now = trio.current_time()
         for _ in range(limits.ACCEPTS_PER_TURN):
             try:
@@ -158,7 +158,7 @@ class Listener:
         return True
 
     def _make_room(self, listening: socket.socket, error: OSError) -> bool:
-        """End another connection for a newcomer, or turn the newcomer away. Returns False where waiting is better."""
+        """End another connection for a newcomer, or turn the newcomer away. Return False if waiting is better."""
         if error.errno not in _NO_DESCRIPTOR:
             return False
         emptiest = self._admission.emptiest()
@@ -186,7 +186,7 @@ class Listener:
     def _end_for_another(self, arrival: Arrival | None, why: str = "too many wait") -> None:
         if arrival is None:
             return
-        # It leaves at once, although it ends a turn later: the next newcomer must get the place of another one.
+        # The arrival leaves now, although its connection ends a turn later. The next newcomer must get another place.
         self._admission.leave(arrival)
         exporter = self._exporter
         exporter.count("connections_ended")
@@ -250,7 +250,7 @@ class Listener:
 
 
 def _remote_text(stream: socket.socket, address: object) -> str:
-    """The other end in words, for logs and the status: an address and a port, or the process behind a Unix socket."""
+    """Return the peer in words: an address and a port, or the process at the other end of a Unix socket."""
     if stream.family == socket.AF_UNIX:
         pid, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return f"local process {pid} of user {uid}"
@@ -259,4 +259,4 @@ def _remote_text(stream: socket.socket, address: object) -> str:
 
 
 def _ignored(_: AdmissionStage) -> None:
-    """Stands for ``on_stage`` once the connection is over."""
+    """Do nothing: the connection has ended, and its stage does not matter any more."""

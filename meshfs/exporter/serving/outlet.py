@@ -1,11 +1,10 @@
-"""The sending half of one connection: frames leave at once as far as the transport takes them, and the rest in turns.
+"""The sending half of one connection: replies leave at once as far as the transport takes them, and the rest in turns.
 
-    Peer.out -> flush     send, of at most TURN_STEP_BYTES while other nodes have turns
-    transport full        the transport calls when it takes more; the rest waits for the node's turn
-    step in that turn     send again
+    flush            sends ``Peer.out``, at most TURN_STEP_BYTES while other nodes have turns
+    transport full   the transport calls back when it takes more, and the rest waits for a turn of the node
+    step             sends more in that turn
 
-So no reply waits behind a megabyte of another connection. While something waits, what is added to ``Peer.out`` is sent
-after it.
+Therefore no reply waits behind a megabyte of another connection.
 """
 
 import logging
@@ -23,9 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class Outlet:
-    """Calls ``on_sent`` when nothing waits any more, and ``on_broken`` when nothing can be sent.
+    """Sends the replies of one connection.
 
-    What waits is sent in turns of ``own_flow``, the connection's flow, or of the other class of the same node.
+    It calls ``on_sent`` when everything was sent, and ``on_broken`` when the connection is lost.
+
+    Waiting replies are sent in turns of ``own_flow``, the connection's flow, or of the other class of the same node.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class Outlet:
         self._on_broken = on_broken
         self._processor = peer.exporter.processor
         self.own_flow = own_flow
-        #: The flow in whose turns the rest is sent.
+        #: The flow in whose turns the waiting replies are sent.
         self._flow = own_flow
         self._queue = peer.out
         self._memory = peer.exporter.memory
-        #: What is charged for replies that wait to be sent and do not lie in the pool's memory.
+        #: The bytes that are charged for waiting replies outside of the pool's memory.
         self._charged_bytes = 0
         self._charged_to = peer.usage.memory
-        #: Set when nothing waits to be sent any more; None while nothing does.
+        #: Set when all waiting replies were sent. It is None while no reply waits.
         self.waiting: trio.Event | None = None
         peer.flush = self.flush
 
@@ -73,15 +74,16 @@ class Outlet:
             self._fault(error)
 
     def _flow_of_turn(self) -> ProcessorFlow:
-        """The flow whose turn is under way, if it is this node's.
+        """Return the flow whose turn is under way if it belongs to this node, and else the connection's own flow.
 
-        The turn may be another node's: when that one unlocks a range, a LOCK of this node is answered in its turn.
+        Replies are also sent in turns of other nodes: if another node unlocks a range, a waiting LOCK of this node is
+        answered in the turn of that other node.
         """
         serving, own = self._processor.serving, self.own_flow
         return serving if serving.key.node == own.key.node else own
 
     def step(self, _: float) -> ProcessorFlow | None:
-        """Send more in the connection's turn. Returns the flow in which the rest waits, if some is left."""
+        """Send more in a turn of the connection. Return the flow in which the rest waits, if some is left."""
         if self.waiting is None:
             return None
         try:
@@ -97,7 +99,7 @@ class Outlet:
         return None
 
     async def sent_all(self) -> None:
-        """Wait until nothing waits to be sent."""
+        """Return when no reply waits to be sent."""
         while self.waiting is not None:
             await self.waiting.wait()
 
@@ -107,9 +109,9 @@ class Outlet:
         return self._queue.sent_bytes
 
     def unsent_bytes(self) -> int:
-        """Return how much waits because the transport did not take it.
+        """Return the bytes that wait because the transport did not take them, and charge the node for them.
 
-        The part that is not the pool's memory, which is charged already, is charged here.
+        The part in the pool's memory was charged when it was acquired, and is not charged again.
         """
         if self.waiting is None:
             return 0
@@ -118,15 +120,15 @@ class Outlet:
 
     @property
     def has_many(self) -> bool:
-        """Return whether as many frames wait as may wait, however small they are."""
+        """Return whether as many replies wait as may wait, however small they are."""
         return len(self._queue) >= limits.SEND_QUEUE_FRAMES_MAX
 
     def close(self) -> None:
-        """Charge nothing any more, because the connection is closed."""
+        """Charge the node for nothing any more, because the connection is closed."""
         self._charge(0)
 
     def _charge(self, own_bytes: int) -> None:
-        """Charge the node's account so much in all for replies that were not sent."""
+        """Charge the node's account for ``own_bytes`` in all of waiting replies."""
         if own_bytes != self._charged_bytes:
             if not self._charged_bytes:
                 self._charged_to = self._peer.usage.memory
@@ -134,9 +136,9 @@ class Outlet:
             self._charged_bytes = own_bytes
 
     def discard(self) -> None:
-        """Drop what waits, and send nothing any more.
+        """Drop the waiting replies, and send nothing any more.
 
-        Of one frame a part may have been sent, and whatever followed would be taken for its rest.
+        A part of one reply may have been sent, and the peer would take anything that follows for the rest of it.
         """
         self._peer.flush = self._queue.drop
         self._queue.drop()
@@ -145,11 +147,11 @@ class Outlet:
             self._all_sent()
 
     def _has_room(self) -> None:
-        """Wait for a turn, because the transport, which was full, takes more."""
+        """Wait for a turn. The transport, which was full, takes more."""
         self._processor.ready(self, self._flow)
 
     def _send_some(self) -> Sent:
-        """Send what this turn allows. On an error, drop everything, after which nothing is left to be sent."""
+        """Send what this turn allows. If the connection is lost, drop everything, so that nothing is left to send."""
         try:
             return self._queue.send(None if self._processor.turns.is_alone else limits.TURN_STEP_BYTES)
         except OSError as error:

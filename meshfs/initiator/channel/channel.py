@@ -1,10 +1,10 @@
-"""One connection that carries requests of a session: what it is made of, its life, and its end.
+"""One connection that carries requests of a session: its parts, its life, and its end.
 
-    requests   what was asked and has no answer yet: starts requests, ends them    (outstanding.py)
-    outbox     frames out: what one round of the reactor starts leaves together    (outbox.py)
-    inbox      bytes in: a batch is received, parsed, and handed to the requests   (inbox.py)
-    probe      ECHOs, and the delay that they measure                              (probe.py, delay.py)
-    liveness   whether the exporter still answers                                  (liveness.py, silence.py)
+    requests   starts and ends requests, and knows those without an answer        (outstanding.py)
+    outbox     sends together what one round of the reactor starts                (outbox.py)
+    inbox      receives a batch, parses it, and hands it to the requests          (inbox.py)
+    probe      sends ECHOs, and measures the delay by them                        (probe.py, delay.py)
+    liveness   judges whether the exporter still answers                          (liveness.py, silence.py)
 
 The session (session/session.py) binds several channels together and chooses between them by their ``load``.
 """
@@ -37,12 +37,12 @@ from meshfs.smb.states import CONNECTION, SmbEvent, StateMachine
 from meshfs.smb.status import status_text
 from meshfs.transport.base import Transport
 
-#: Why a channel ended that we closed ourselves.
+#: The reason of the end of a channel that this end closed.
 CLOSED: Final = "closed"
 
 
 class Channel:
-    """``run`` it in a nursery, then log in or bind it (session/login.py, session/bind.py), then use it."""
+    """One channel. Call ``run`` in a nursery, log in or bind (session/login.py, session/bind.py), and then use it."""
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class Channel:
         self.connection = Connection(Role.INITIATOR, pool, received)
         #: The state of the connection. Its events are the negotiation and the end.
         self.machine = StateMachine(CONNECTION, Role.INITIATOR)
-        #: Why the channel ended; empty while it is alive.
+        #: The reason of the end of the channel. It is empty while the channel is alive.
         self.why = ""
-        #: When the exporter was last known to be there, once the channel has ended.
+        #: The time when the exporter was last known to be there. It is set when the channel ends.
         self.gone_s = now
         self.throughput = Throughput()
         self._lent = LentMemory()
@@ -86,7 +86,7 @@ class Channel:
             fail=self.fail,
             now=now,
         )
-        # What the hot path uses is at hand here, so that it costs no call of its own.
+        # The hot path uses these methods of the parts directly, which saves a call.
         self.start_read = requests.start_read
         self.start_write = requests.start_write
         self.start_request = requests.start_request
@@ -98,7 +98,7 @@ class Channel:
     # --- life --------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until the channel ends; ``why`` tells then. Cancelling ends it too."""
+        """Serve until the channel ends, and set ``why``. Cancelling also ends the channel."""
         try:
             with self._scope:
                 self.transport.watch(self._inbox.readable, self._inbox.fault)
@@ -106,13 +106,13 @@ class Channel:
         finally:
             self._close()
             with trio.CancelScope(shield=True):
-                # Those who were just given lent memory run before it goes back.
+                # The tasks that were just given lent memory run before the memory is returned.
                 for _ in range(2):
                     await trio.lowlevel.checkpoint()
                     self._lent.recycle(self._reactor.turn)
 
     async def _tick(self) -> None:
-        """Everything about time on the channel: a deadline is kept to within a tick, and no request has a timer."""
+        """Check deadlines and silence once a tick. A deadline is kept to within a tick, and no request has a timer."""
         while True:
             await trio.sleep(limits.CHANNEL_TICK_S)
             now = trio.current_time()
@@ -123,7 +123,7 @@ class Channel:
     def fail(self, why: str, gone_s: float | None = None) -> None:
         """End the channel. ``run`` then gives every waiting call a ChannelLost.
 
-        ``gone_s`` is when the exporter was last known to be there; now, unless it is given.
+        ``gone_s`` is when the exporter was last known to be there, by default now.
         """
         if not self.why:
             self._end(why, gone_s)
@@ -157,20 +157,20 @@ class Channel:
 
     @property
     def closed(self) -> bool:
-        """Return whether nothing can be sent any more, and all callers have been told."""
+        """Return whether nothing can be sent any more, and all callers have got a ChannelLost."""
         return bool(self.requests.lost)
 
     # --- as one of a session -----------------------------------------------------------
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
-        """From now on every message is the session's: its keys, and how each message has to be protected."""
+        """Use the keys of a session from now on: sign every message, seal it, or neither."""
         self.requests.frames.protect(security, session_id, sign=sign, seal=seal)
 
     def join(self, sequence: int, siblings: Callable[[], Iterable[Sibling]], ended: Callable[[], None]) -> None:
-        """Become one of a session's channels: requests have the session's ChannelSequence.
+        """Become one of a session's channels, so that requests have the session's ChannelSequence.
 
-        ``siblings`` gives the liveness of the session's other channels; ``ended`` is called once, before anybody else
-        is told, when the channel ends.
+        ``siblings`` returns the liveness of the session's other channels. ``ended`` is called once, when the channel
+        ends and before any caller gets its ChannelLost.
         """
         self.sequence = sequence
         self.liveness.join(siblings)
@@ -178,7 +178,7 @@ class Channel:
 
     @property
     def sequence(self) -> int:
-        """The session's ChannelSequence, which all requests of the channel carry."""
+        """Return the session's ChannelSequence, which all requests of the channel carry."""
         return self.requests.frames.sequence
 
     @sequence.setter
@@ -186,15 +186,15 @@ class Channel:
         self.requests.frames.sequence = value
 
     def measure(self, on: bool, rate_bytes_s: float = RATE_UNKNOWN_BYTES_S) -> None:
-        """Keep ``load`` from now on, or no more; the interfaces promise ``rate_bytes_s``."""
+        """Start or stop keeping ``load``. The interfaces promise ``rate_bytes_s``."""
         self.requests.measure(on, rate_bytes_s)
 
     def configure(self, dead_after_s: float, silence_max_s: float) -> None:
-        """Give a silent exporter another time from now on."""
+        """Set how long an exporter may be silent from now on."""
         self.liveness.configure(dead_after_s, silence_max_s)
 
     def lane(self, io_class: IoClass) -> Lane:
-        """A new lane, for the requests of one disk in one class."""
+        """Return a new lane, for the requests of one disk in one class."""
         return self.requests.window.lane(io_class)
 
     # --- what others ask ---------------------------------------------------------------
@@ -209,7 +209,7 @@ class Channel:
 
     @property
     def logged_in(self) -> bool:
-        """Return whether messages are the session's by now."""
+        """Return whether the channel is logged in or bound, so that its messages belong to a session."""
         return self.requests.frames.logged_in
 
     @property
@@ -227,16 +227,16 @@ class Channel:
 
     @property
     def outstanding(self) -> int:
-        """Requests in flight or waiting for credits, except for CHANGE_NOTIFYs, which wait by their nature."""
+        """Return how many requests are in flight or wait for credits, without CHANGE_NOTIFYs, which wait by nature."""
         return self.requests.owed
 
     def in_flight(self) -> Collection[Slot]:
-        """The requests that were sent and have no answer yet."""
+        """Return the requests that were sent and have no answer yet."""
         return self.requests.slots.values()
 
     @property
     def heard_s(self) -> float:
-        """When the exporter was last known to be heard on this channel; trio's clock, to a tick."""
+        """Return when the exporter was last heard on this channel, by trio's clock and to a tick."""
         return self.liveness.heard_s
 
     @property
@@ -249,12 +249,12 @@ class Channel:
 
     @property
     def bad_signatures(self) -> int:
-        """Messages that came with a wrong signature or seal; each ends the channel."""
+        """Return the number of messages with a wrong signature or seal. Each of them ends the channel."""
         return self._inbox.bad_signatures
 
     @property
     def nonces_repeated(self) -> int:
-        """Of the bad signatures, encrypted messages that came a second time, or were another channel's."""
+        """Return how many of ``bad_signatures`` were encrypted messages of another channel, or came a second time."""
         return self._inbox.nonces_repeated
 
     # --- the reply to a request ---------------------------------------------------------
@@ -268,4 +268,4 @@ class Channel:
 
 
 def _nobody() -> None:
-    """The channel is no session's (yet), so nobody else is told of its end."""
+    """Do nothing: the channel belongs to no session, which would have to know of its end."""

@@ -1,7 +1,7 @@
-"""A channel's requests as frames, and the protection that its replies must have.
+"""Packs a channel's requests into frames, and knows the protection that its replies must have.
 
-Before the login nothing is protected; `Frames.protect` sets how every message is protected from then on. READ and
-WRITE, the hot path, are packed by struct into frames of their own shape. A payload that is only signed is not copied.
+Before the login nothing is protected. `Frames.protect` sets how every message is protected from then on. READ and
+WRITE, the hot path, are packed by struct. A payload that is only signed is not copied.
 """
 
 from typing import Final
@@ -33,17 +33,17 @@ _ACCEPT_SEALED: Final = (Protection.SEALED,)
 
 
 class Frames:
-    """Each request method returns the parts of one frame; frames are sent in the order of their message ids."""
+    """Packs requests. Each method returns the parts of one frame. Send frames in the order of their message ids."""
 
     def __init__(self, connection: Connection, credits: CreditAccount) -> None:
         self.session_id = 0
-        #: The session's ChannelSequence (MS-SMB2 3.2.4.1.5), in every request.
+        #: The session's ChannelSequence (MS-SMB2 3.2.4.1.5). Every request carries it.
         self.sequence = 0
-        #: Whether messages are the session's by now.
+        #: Set when the channel is logged in or bound, so that its messages belong to a session.
         self.logged_in = False
         self.sealed = False
         self.signed = False
-        #: The protections that a reply, and an interim reply, may have.
+        #: The kinds of protection that a reply may have, and those that an interim reply may have.
         self.accepted: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
         self.accepted_interim: tuple[Protection, ...] = _ACCEPT_HANDSHAKE
         self._connection = connection
@@ -52,9 +52,9 @@ class Frames:
         self._flags = 0
 
     def protect(self, security: ChannelSecurity, session_id: int, *, sign: bool, seal: bool) -> None:
-        """From now on use the session's keys: every message is to be signed, sealed, or neither.
+        """Use the session's keys from now on: sign every message, seal it, or neither.
 
-        LocalProtocolError if messages are to be sealed and no cipher was negotiated.
+        Raises LocalProtocolError if messages are to be sealed and no cipher was negotiated.
         """
         if seal and security.sealer is None:
             raise LocalProtocolError("encryption without a negotiated cipher")
@@ -70,7 +70,7 @@ class Frames:
         self.accepted_interim = _ACCEPT_SEALED if seal else _ACCEPT_ANY
 
     def read(self, slot: Slot, message_id: int, tree_id: int, file_id: FileId, offset: int) -> Parts:
-        """The parts of a READ."""
+        """Return the parts of a READ."""
         frame = bytearray(READ_REQUEST_FRAME_BYTES)
         charge = slot.charge
         pack_read_request_frame(
@@ -96,7 +96,7 @@ class Frames:
         write_flags: int,
         replay: bool = False,
     ) -> Parts:
-        """The parts of a WRITE; the second part is ``data`` itself, unless the frame is sealed."""
+        """Return the parts of a WRITE. The second part is ``data`` itself, unless the frame is sealed."""
         head = bytearray(WRITE_REQUEST_FRAME_BYTES)
         charge = slot.charge
         pack_write_request_frame(
@@ -123,7 +123,7 @@ class Frames:
         signed_by: ChannelSecurity | None = None,
         replay: bool = False,
     ) -> Parts:
-        """The parts of any other request; a bind is ``signed_by`` the key of the session's first channel."""
+        """Return the parts of any other request. A bind is ``signed_by`` the key of the session's first channel."""
         security = self._security
         sign = security if self.signed or (slot.signed and not self.sealed) else signed_by
         frame = self._connection.pack(
@@ -139,7 +139,7 @@ class Frames:
         return (frame,)
 
     def cancel(self, slot: Slot) -> Parts:
-        """CANCEL a request for whose reply nobody waits any more (MS-SMB2 3.2.4.24); it uses no credit."""
+        """Return the parts of a CANCEL for a request whose caller gave up (MS-SMB2 3.2.4.24). It uses no credit."""
         security = self._security
         frame = self._connection.pack(
             Command.CANCEL, CancelRequest().pack(), message_id=slot.message_id, session_id=self.session_id,

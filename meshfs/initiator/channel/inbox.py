@@ -1,4 +1,4 @@
-"""What comes in on a channel: batches of bytes become messages, and whatever is wrong with them ends the channel."""
+"""The receiving half of a channel: it receives and parses messages, and any error in them ends the channel."""
 
 import errno
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Inbox:
-    """The receiving half of a channel; ``readable`` is the reactor's callback."""
+    """Receives the messages of one channel in batches, and hands each to ``handle``."""
 
     def __init__(
         self,
@@ -29,12 +29,12 @@ class Inbox:
         handled: Callable[[], None],
         fail: Callable[[str], None],
     ) -> None:
-        """``handle`` takes every message, ``handled`` is called after each batch, ``fail`` ends the channel."""
-        #: Set when a whole message came, which is a sign of life.
+        """``handle`` gets every message, ``handled`` is called after each batch, and ``fail`` ends the channel."""
+        #: Set when a whole message was received, which is a sign of life.
         self.heard = False
-        #: Messages that came with a wrong signature or seal; each ends the channel.
+        #: The number of messages with a wrong signature or seal. Each of them ends the channel.
         self.bad_signatures = 0
-        #: Of them, encrypted messages that came a second time, or were another channel's.
+        #: The part of ``bad_signatures`` that were encrypted messages of another channel, or received a second time.
         self.nonces_repeated = 0
         self._transport = transport
         self._inlet = inlet
@@ -51,7 +51,7 @@ class Inbox:
         return self._inlet.received_bytes
 
     def readable(self) -> None:
-        """The socket has something: the reactor's callback."""
+        """Receive one batch. The transport calls this while there is something to receive."""
         turn, lent = self._reactor.turn, self._lent
         if turn != lent.turn:
             lent.recycle(turn)
@@ -74,11 +74,11 @@ class Inbox:
             self.fault(error)
 
     def fault(self, error: Exception) -> None:
-        """A fault of ours with what this channel brings ends this channel, and no other."""
+        """End this channel, and no other, because handling what it received failed by an error of ours."""
         self._fail(f"internal error: {error!r}")
 
     def _receive(self) -> None:
-        """Take one batch: what the socket holds, within bounds. ConnectionError at the end of the stream."""
+        """Receive and handle what the transport has, within bounds. Raises ConnectionResetError at the end."""
         inlet, parse, handle = self._inlet, self._parse, self._handle
         for _ in range(limits.CHANNEL_RECEIVES_MAX):
             try:
