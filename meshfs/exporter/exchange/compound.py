@@ -1,4 +1,4 @@
-"""Compounds: several requests in one frame, several replies in one (MS-SMB2 3.3.5.2.7).
+"""Compounds: several requests in one message, and their replies in one message (MS-SMB2 3.3.5.2.7).
 
 Requests are handled one after the other, each as soon as the one before is answered. A related request uses the
 session, the tree and the file of the one before (3.3.5.2.7.2).
@@ -22,7 +22,7 @@ from meshfs.smb.constants import HEADER_BYTES, Command, Flags, NtStatus
 _RELATED: Final = int(Flags.RELATED_OPERATIONS)
 _SIGNED: Final = int(Flags.SIGNED)
 _ERROR: Final = 0xC0000000
-#: Less than this is not charged: with all credits of a connection that is 2 MiB.
+#: Smaller requests and replies are not charged. With all credits of a connection they take at most 2 MiB.
 _SMALL_BYTES: Final = 4 * limits.KIB
 _NO_FILE: Final = frozenset(
     (
@@ -38,32 +38,32 @@ _NO_FILE: Final = frozenset(
 
 
 class Compound:
-    """One compound. Its replies leave together when the last is there. ``serve`` hands a request to its handler."""
+    """Handles one compound. Its replies are sent together after the last. ``serve`` hands a request to its handler."""
 
     def __init__(self, peer: Peer, head: Message, serve: Callable[[Request], None]) -> None:
         self._peer = peer
         self._serve = serve
-        #: The request that is being handled, or waits for its answer.
+        #: The request that is being handled, or that waits for its disk.
         self._current: Request
         self._next: Message | None = head
         self._replies: list[tuple[Request, bytearray]] = []
         self._running = False
-        #: The session that was found last. With its key a refusal is signed that finds no session itself.
+        #: The session that was found last. Its key signs the refusal of a request whose own session was not found.
         self.session: Session | None = None
-        #: What a related request takes over from the one before: its identifiers ...
+        #: The identifiers that a related request takes over from the request before.
         self._session_id: int | None = None
         self._tree_id: int | None = None
         self.file_id: int | None = None
-        #: ... and its status, if it failed and left no file.
+        #: The status of the request before, if it failed and left no file.
         self._file_status = 0
         self._reply_bytes = 0
-        #: What is charged to the node: the copy of the requests, and the replies that wait for the last one.
+        #: The bytes that are charged to the node: the copy of the requests, and the replies that wait for the last one.
         self._charged_bytes = 0
         self._account = peer.usage.memory
         self._charge(_length(head))
 
     def run(self) -> None:
-        """Handle requests, until one is not answered at once or all are answered."""
+        """Handle requests until one is not answered at once, or all are answered."""
         if self._running:
             return
         self._running = True
@@ -88,7 +88,7 @@ class Compound:
         request.session_id, request.tree_id = self._session_id, self._tree_id
 
     def related_file(self) -> int:
-        """The file of the request before. Raises StatusError where that one left none, with its status if it failed."""
+        """Return the file of the request before. Raises StatusError if that left none, with its status if it failed."""
         if self._file_status:
             raise StatusError(self._file_status, "the request before failed")
         if self.file_id is None:
@@ -102,11 +102,11 @@ class Compound:
             self._file_status = status
 
     def answered(self, reply: bytearray, status: int) -> None:
-        """Take the reply to the current request; go on with the next one, or send all replies."""
+        """Take the reply to the current request. Then go on with the next request, or send all replies."""
         request = self._current
         message = request.message
         if len(reply) > _SMALL_BYTES and self._reply_bytes + len(reply) > limits.FRAME_MAX_BYTES:
-            # The replies together would not fit into a frame, and 64 large ones would take half a gigabyte.
+            # The replies together would not fit into a message, and 64 large ones would take half a gigabyte.
             status = NtStatus.INSUFFICIENT_RESOURCES
             reply[8:12] = status.to_bytes(4, "little")
             reply[HEADER_BYTES:] = ERROR_BODY
@@ -136,7 +136,7 @@ class Compound:
             self._peer.exporter.memory.charge(self._account, more_bytes)
 
     def let_go(self) -> None:
-        """Charge no more for its memory: it is answered, or its connection is lost."""
+        """Charge no more for its memory, because the compound was answered or its connection is lost."""
         if self._charged_bytes:
             self._peer.compounds.discard(self)
             self._peer.exporter.memory.charge(self._account, -self._charged_bytes)
@@ -152,7 +152,7 @@ def _length(part: Message | None) -> int:
 
 
 def _joined(replies: list[tuple[Request, bytearray]]) -> bytearray | memoryview:
-    """The frame with all replies of a compound. Each is signed by itself, or all are sealed together."""
+    """Return the frame with all replies of a compound. Each is signed by itself, or all are sealed together."""
     connection = replies[0][0].peer.connection
     related = len(replies) > 1 and bool(replies[1][0].message.flags & _RELATED)
     for index, (_, message) in enumerate(replies):

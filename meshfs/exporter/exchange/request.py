@@ -1,11 +1,11 @@
-"""One request on its way through the exporter, and how its reply is made.
+"""One request on its way through the exporter, and the making of its reply.
 
 There is one request per message. It is answered exactly once (`reply`, `fail`), at once or when its disk has answered.
 LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronous first (MS-SMB2 3.3.4.2, 3.3.4.3).
 
-A reply is protected as its request was (3.3.4.1.1, 3.3.4.1.4): nothing is signed for an initiator that did not sign.
-Where somebody removed a signature on the way, the initiator so gets an unsigned reply, which it drops, and not an
-error that it would pass to its application. Interim replies are not signed, because they share the message id with
+A reply is protected as its request was (3.3.4.1.1, 3.3.4.1.4), so the reply to an unsigned request is not signed. If an
+attacker removed the signature of a request, the initiator drops the unsigned reply. A signed refusal would reach its
+application as an error. Interim replies are not signed, because they share the message id with
 the final reply, and an AES-GMAC nonce must not be used twice.
 """
 
@@ -38,9 +38,9 @@ _BELIEVED_UNSIGNED: Final = frozenset(
 
 
 class Chain(Protocol):
-    """The compound that a request is part of, as far as a request knows it. It has one current request at a time.
+    """The compound of a request, as far as the request knows it. A compound has one current request at a time.
 
-    file_id   the file that the current request names; a related request behind it uses the same
+    file_id   the file that the current request names, and which a related request after it uses
     session   the session of the requests before, if one was found
     """
 
@@ -51,10 +51,10 @@ class Chain(Protocol):
         """Give a related current request the session and the tree of the one before. Raises StatusError."""
 
     def related_file(self) -> int:
-        """The file of the request before. Raises StatusError where that one left none, with its status if it failed."""
+        """Return the file of the request before. Raises StatusError if that left none, with its status if it failed."""
 
     def answered(self, reply: bytearray, status: int) -> None:
-        """Take the reply to the current request; go on with the next one, or send all replies."""
+        """Take the reply to the current request. Then go on with the next request, or send all replies."""
 
 
 class Request:
@@ -92,7 +92,7 @@ class Request:
         self.async_id = 0
 
     def fault(self, done: DiskRequest) -> None:
-        """End the connection of this request, and no other: an error in the exporter's code prevented the answer."""
+        """End the connection of this request, and no other, because an error of ours prevented the answer."""
         self.open.answered(done)
         self.peer.abort()
 
@@ -119,7 +119,7 @@ class Request:
             self._protect_plain(session, protection)
 
     def _protect_plain(self, session: Session, protection: Protection) -> None:
-        """`protect_by` for a message in the clear that lacks a right signature, or whose session encrypts."""
+        """Do `protect_by` for a message in the clear that lacks a right signature, or whose session encrypts."""
         message, security = self.message, self.security
         if protection == Protection.UNKNOWN and security is not None:
             # A related request need not repeat the session's id, by which the key of a signature is found.
@@ -136,10 +136,10 @@ class Request:
             raise StatusError(NtStatus.ACCESS_DENIED, "request is not signed")
 
     def reply(self, body: bytes, status: int = 0) -> bytearray | memoryview | None:
-        """Answer the request. Returns the frame that is sent, or None where the reply has no frame of its own.
+        """Answer the request. Return the frame that is sent, or None if the reply has no frame of its own.
 
-        Raises LocalProtocolError, which ends the connection, at a second answer: that would be another message under
-        the same message id, which under AES-GMAC is the same nonce.
+        Raises LocalProtocolError, which ends the connection, if the request was answered before. A second answer would
+        be another message under the same message id, which is the nonce of AES-GMAC.
         """
         if self.async_id:
             self.peer.waiting.pop(self.async_id, None)
@@ -157,20 +157,20 @@ class Request:
         return frame
 
     def fail(self, status: int, data: bytes = b"") -> None:
-        """Answer the request with an error, and ``data`` where the status has some."""
+        """Answer the request with an error, and with ``data`` if the status has some."""
         self.reply(ErrorResponse(data).pack() if data else ERROR_BODY, status)
 
     def frame(self, body: bytes, status: int) -> bytearray | memoryview:
-        """The reply as a frame of its own, signed or sealed."""
+        """Return the reply as a frame of its own, signed or sealed."""
         message, connection = self.packed(body, status), self.peer.connection
         if self.seal:
             return connection.protect([message], None, self.security)
         return connection.protect([message], self.security if self.signs(status) else None, None)
 
     def packed(self, body: bytes, status: int) -> bytearray:
-        """The header and the body of the reply, not protected yet. Takes the credits that the reply grants."""
+        """Return header and body of the reply, without protection. This takes the credits that the reply grants."""
         message = self.message
-        # An asynchronous request got its credits with the interim reply.
+        # The interim reply granted the credits of an asynchronous request.
         final = self.async_id and status != NtStatus.PENDING
         credits = 0 if final else self.peer.window.grant(message.credits, message.credit_charge)
         flags = _RESPONSE | (_ASYNC if self.async_id else 0) | (_SIGNED if self.signs(status) else 0)
@@ -203,7 +203,7 @@ class Request:
 
     @property
     def names_session(self) -> bool:
-        """Return whether it claims to be of a session, by the session's id or by a signature."""
+        """Return whether the request claims to be of a session, by the session's id or by a signature."""
         return bool(self.session_id or self.message.flags & _SIGNED)
 
     @property
@@ -212,7 +212,7 @@ class Request:
         return len(self.peer.waiting) < limits.ASYNC_PER_CONNECTION_MAX
 
     def go_asynchronous(self, waiting: Pending) -> None:
-        """Send the interim reply. A CANCEL or the connection's end calls ``waiting.end`` from now on."""
+        """Send the interim reply. From then on, a CANCEL or the end of the connection calls ``waiting.end``."""
         peer = self.peer
         peer.last_async_id += 1
         self.async_id = peer.last_async_id
@@ -225,7 +225,7 @@ class Request:
 
 
 def command_name(command: int) -> str:
-    """The name of a command for logs, also of one that does not exist."""
+    """Return the name of a command for logs, also of a command that does not exist."""
     try:
         return Command(command).name
     except ValueError:

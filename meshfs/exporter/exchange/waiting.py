@@ -9,7 +9,7 @@ from meshfs.smb.constants import NtStatus
 
 
 class AsyncCommand:
-    """An asynchronous request that was not answered yet. Its connection has it by AsyncId and by message id."""
+    """An asynchronous request that has no answer yet. Its connection finds it by AsyncId and by message id."""
 
     __slots__ = ("_abort", "request")
 
@@ -19,17 +19,17 @@ class AsyncCommand:
 
     @property
     def session(self) -> Session:
-        """Whose request it is: no other session may cancel it."""
+        """Return the session of the request. No other session may cancel the request."""
         return self.request.session
 
     @property
     def message_id(self) -> int:
-        """The message id of the request."""
+        """Return the message id of the request."""
         return self.request.message.message_id
 
     @property
     def channel_sequence(self) -> int:
-        """The ChannelSequence that the request was sent with."""
+        """Return the ChannelSequence that the request was sent with."""
         return self.request.message.channel_sequence
 
     def end(self, status: int) -> None:
@@ -41,8 +41,8 @@ class AsyncCommand:
 def wait(request: Request, abort: Callable[[], None]) -> AsyncCommand:
     """Send the interim reply of a request that is answered later, by `Request.reply`.
 
-    ``abort`` is called when it waits no longer: at a CANCEL, or when its open or its connection ends. Raises
-    StatusError where it cannot wait, because too many do or others of its compound follow.
+    ``abort`` is called when a CANCEL, or the end of the open or of the connection, ends the wait. Raises StatusError if
+    too many requests wait, or if others of the same compound follow.
     """
     if not request.may_wait:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")

@@ -2,9 +2,9 @@
 
     out queue --fragments, at most FRAGMENT_BYTES each--> Wire --> inlet
 
-A fragment says how many bytes of its message follow it, so nothing stands in front of a message. The receiver has a
-bounded number of memories for fragments. Each of them is a credit, which the sender needs for a fragment and gets back
-when the fragment was received. There is no descriptor: completions call back through the reactor.
+A fragment says how many bytes of its message follow it, so nothing stands in front of a message. The receiver has
+memory for a bounded number of fragments. The sender needs a credit for each fragment, and gets the credit back when the
+fragment was received. There is no descriptor: completions call back through the reactor.
 """
 
 import errno
@@ -105,7 +105,7 @@ class FragmentTransport:
 
 
 class FragmentInlet:
-    """Puts fragments together to messages, each in memory of its own."""
+    """Joins fragments to messages, each in memory of its own."""
 
     def __init__(
         self, transport: FragmentTransport, pool: BufferPool, payload_offset: int, frame_max_bytes: int

@@ -1,4 +1,4 @@
-"""The sending side of an end that has no transport: what is sent stays in a list until a test takes it."""
+"""The out queue of an end without a transport: messages stay in a list until a test takes them."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from meshfs.transport.framing import pack_length
 
 
 class MessageList:
-    """An out queue that takes every message at once, and sends none."""
+    """Takes every message, and sends none."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0

@@ -1,4 +1,4 @@
-"""One test suite that every transport has to pass that carries a stream of bytes.
+"""One test suite for every transport that carries a stream of bytes.
 
 A transport joins the suite with a subclass of ByteStreamSuite and a pytest fixture ``pair``. The fixture gives two
 connected transports and a way to break their connection.
@@ -88,7 +88,7 @@ def fill(transport: StreamEnd) -> int:
 
 
 class ByteStreamSuite:
-    """Tests of the promises of meshfs/transport/byte_stream.py."""
+    """Tests the promises of `meshfs.transport.byte_stream.ByteStream`."""
 
     async def test_without_data_receiving_does_not_block(self, pair: Ends) -> None:
         with pytest.raises(BlockingIOError):

@@ -1,4 +1,4 @@
-"""What the suites of transports share: both ends of a connection, and waiting for them."""
+"""Both ends of a connection, for the suites of transports, and waiting for them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What every transport must do with the messages that it receives; one suite, for streams and all others."""
+"""One test suite for the receiving side of every transport."""
 
 import random
 from typing import Final
@@ -16,12 +16,12 @@ PAYLOAD_OFFSET: Final = 112
 
 
 def frame_of(message: bytes) -> bytearray:
-    """Return a message as it is handed to an out queue: behind room for the framing, which holds anything."""
+    """Return a message as an out queue gets it: behind room for the framing, which holds any bytes."""
     return bytearray(b"\xee" * FRAMING_BYTES + message)
 
 
 async def send_rest(queue: OutQueue) -> None:
-    """Send what was added to the end, and wait for room where the transport is full."""
+    """Send everything that was added, and wait for room when the transport is full."""
     while queue.send() is Sent.FULL:
         await room(queue)
 
@@ -50,7 +50,7 @@ async def receive_forever(transport: Transport, inlet: Inlet, got: list[bytes]) 
 
 
 class InletSuite:
-    """The promises of `meshfs.transport.base.Inlet`."""
+    """Tests the promises of `meshfs.transport.base.Inlet`."""
 
     async def test_messages_are_received_whole(self, pair: Pair[Transport]) -> None:
         generator = random.Random(4)

@@ -1,4 +1,4 @@
-"""What every transport must do with the messages that it is to send; one suite, for streams and all others."""
+"""One test suite for the sending side of every transport."""
 
 import random
 
@@ -37,7 +37,7 @@ async def receive(transport: Transport, count: int, most_bytes: int = 8 * MIB) -
 
 
 class OutQueueSuite:
-    """The promises of `meshfs.transport.base.OutQueue`."""
+    """Tests the promises of `meshfs.transport.base.OutQueue`."""
 
     async def test_messages_leave_in_their_order(self, pair: Pair[Transport]) -> None:
         queue = pair.ours.out_queue()

@@ -1,4 +1,4 @@
-"""What every transport must do with those that watch it; one suite, for streams and all others."""
+"""One test suite for the callbacks of every transport."""
 
 import trio
 
@@ -10,7 +10,7 @@ from meshlab.suites.out_queue import fill, receive
 
 
 class WatchingSuite:
-    """The promises of `meshfs.transport.base.Transport` about callbacks."""
+    """Tests the promises of `meshfs.transport.base.Transport` about callbacks."""
 
     async def test_it_says_what_it_is(self, pair: Pair[Transport]) -> None:
         for end in (pair.ours, pair.theirs):

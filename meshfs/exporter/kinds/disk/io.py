@@ -1,11 +1,11 @@
 """The I/O of an open of a disk: the hot path, from a request to the disk's queue and back to the reply.
 
     read / write / flush   check the request, and put a `DiskRequest` into the disk's queue
-    _..._answered          the disk has answered: the reply waits for a turn of its node (`processor.py`)
-    _..._done              in that turn the reply is made, signed and sent
+    _..._answered          is called when the disk has answered, and lets the reply wait for a turn of its node
+    _..._done              makes, signs and sends the reply in that turn (`processor.py`)
 
 No task, event or closure is made per request. A READ's reply is built in place around the payload, which the disk put
-into pooled memory; a large WRITE's payload goes to the disk from the memory that it was received into
+into pooled memory. A large WRITE's payload goes to the disk from the memory that it was received into
 (MS-SMB2 3.3.5.11 to 3.3.5.13).
 """
 
@@ -48,7 +48,7 @@ _MESSAGE_START: Final = _REPLY_START + FRAMING_BYTES
 
 
 class DiskIo(Kind):
-    """An open of a disk, as far as its I/O is concerned. Its requests that are queued or at the disk are ``requests``.
+    """Does the I/O of an open of a disk. ``requests`` are those of its requests that are queued or at the disk.
 
     When the last of them is answered after the open was closed, `drained` is called.
     """
@@ -70,15 +70,15 @@ class DiskIo(Kind):
         self.writable = bool(access & (AccessMask.WRITE_DATA | AccessMask.APPEND_DATA))
         self.write_through = False
         assert tree.io_class is not None, "disks are in shares of a class"
-        #: Its requests wait in this flow of the disk's queue ...
+        #: The flow of the disk's queue in which the requests wait.
         self.flow = FlowKey(session.user, tree.io_class)
-        #: ... and the replies to them in this flow of the processor.
+        #: The flow of the processor in which the replies wait.
         self.turn = processor.turns.flow(self.flow)
         self.processor = processor
         self.requests: set[DiskRequest] = set()
 
     def drained(self) -> None:
-        """The open is closing, and nothing of it is at the disk any more."""
+        """Finish the close: no request of the open is at the disk any more."""
 
     def set_mode(self, mode: int) -> None:
         super().set_mode(mode)
@@ -111,7 +111,7 @@ class DiskIo(Kind):
                 self.cancel(request)
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
-        """Queue the READ at the disk. What lies behind the disk's end is left out."""
+        """Queue the READ at the disk. The part behind the disk's end is left out."""
         if not self.readable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
         disk = self.disk
@@ -139,7 +139,7 @@ class DiskIo(Kind):
         exporter.touch(disk.runner)
 
     def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
-        """Queue the WRITE at the disk, which does not grow: one that ends behind the disk's end is refused."""
+        """Queue the WRITE at the disk. Refuse a WRITE that ends behind the disk's end, because disks do not grow."""
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
         disk = self.disk
@@ -213,7 +213,7 @@ def _read_done(done: DiskRequest) -> None:
 
 
 def _send_read(request: Request, buffer: Buffer, length: int) -> None:
-    """Make the reply around its payload, and send it from there."""
+    """Build the reply in place around its payload, and send it from there."""
     peer, message, view = request.peer, request.message, buffer.view
     try:
         pack_read_response_frame(
@@ -236,7 +236,7 @@ def _send_read(request: Request, buffer: Buffer, length: int) -> None:
                 security.signer.sign(view[_MESSAGE_START:end], message.message_id, NONCE_EXPORTER)
             frame = view[_REPLY_START:end]
     except BaseException:
-        # Nobody else returns the memory, and the node would be charged for it until the exporter ends.
+        # Nobody else would return the memory, and the node would be charged for it until the exporter ends.
         buffer.release()
         raise
     peer.send(frame, buffer)
@@ -283,7 +283,7 @@ def _write_done(done: DiskRequest) -> None:
 
 
 def _fail(request: Request, result: int) -> None:
-    """Answer with an error: ``result`` is -errno, or 0 where the disk has ended before its size, as it shrank."""
+    """Answer with an error. ``result`` is -errno, or 0 if the disk ended before its size because it shrank."""
     request.fail(status_from_errno(-result) if result else NtStatus.END_OF_FILE)
 
 
