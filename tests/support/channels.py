@@ -1,38 +1,36 @@
-"""Further channels of a session at an exporter in memory."""
-
-import pytest
+"""Further channels of a session, and further sessions of a connection, at an exporter in memory."""
 
 from meshfs.exporter.state.exporter import Exporter
-from meshfs.smb.messages import (
-    CloseRequest,
-    FileId,
-)
-from meshlab.fakes.memory_disk import MemoryDisk
+from meshfs.smb.messages import CloseRequest, FileId
 from meshlab.smb.raw_binding import second_channel
-from meshlab.smb.raw_initiator import RawInitiator, make_exporter
-
-
-@pytest.fixture
-def disk() -> MemoryDisk:
-    return MemoryDisk(1 << 20)
-
-
-@pytest.fixture
-def client(disk: MemoryDisk) -> RawInitiator:
-    return RawInitiator(make_exporter(disk0=disk)).log_in(to_be_bound=True)
+from meshlab.smb.raw_initiator import RawInitiator
 
 
 def connect(exporter: Exporter, **negotiation) -> RawInitiator:
-    """A connection that has negotiated and no more."""
+    """Return a client that has negotiated and is not logged in."""
     client = RawInitiator(exporter)
     client.negotiate(**negotiation)
     return client
 
 
 def channel_of(client: RawInitiator, **negotiation) -> RawInitiator:
+    """Return a further channel of the client's session."""
     channel = RawInitiator(client.exporter)
     second_channel(client, channel, **negotiation)
     return channel
+
+
+def second_session(client: RawInitiator, user: str = "n3") -> RawInitiator:
+    """Log another user in on the connection of ``client``. Return a client of that session, which takes its replies."""
+    second = RawInitiator(client.exporter)
+    second.peer, second.engine = client.peer, client.engine
+    second.connection, second.preauth = client.connection, client.preauth
+    second.replies, second.next_id = client.replies, client.next_id
+    assert second.set_up(user).status == 0
+    second.sealed = client.sealed
+    second.connect("disks")
+    client.next_id = second.next_id
+    return second
 
 
 def session_of(client: RawInitiator):

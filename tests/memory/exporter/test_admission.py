@@ -1,4 +1,4 @@
-"""Connections over real sockets: floods of them, and who gets in all the same."""
+"""Floods of connections over real sockets, and nodes that log in beside them."""
 
 import os
 import socket
@@ -36,7 +36,7 @@ class Served:
 
 @pytest.fixture
 async def served(tmp_path):
-    """An exporter on TCP, whose config knows NODE and not STRANGER, and on a Unix socket."""
+    """Serve an exporter on TCP, whose config has NODE and not STRANGER, and on a Unix socket."""
     path = tmp_path / "n1.sock"
     exporter = make_exporter(disk0=MemoryDisk(1 << 20))
     with listen_unix(path) as unix, listen_tcp(NODE, 0) as tcp:
@@ -51,7 +51,7 @@ async def served(tmp_path):
 
 @asynccontextmanager
 async def attack(*arguments):
-    """`knocking`, without holding up the exporter of this thread."""
+    """Run `knocking` in other threads, because this thread has to run the exporter."""
     context = knocking(*arguments)
     process = await in_thread(context.__enter__)
     try:
@@ -62,14 +62,14 @@ async def attack(*arguments):
 
 
 def use(address) -> None:
-    """A whole visit of a node: log in, open the disk, read."""
+    """Log in as a node, open the disk, and read."""
     with SocketInitiator(address, timeout_s=60) as client:
         client.log_in("n2")
         assert client.call(Command.READ, read_body(client.open("disk0"), 0, 4096)).status == 0
 
 
 def try_until_in(address) -> None:
-    """As a mount does: again after a connection was ended. A time-out of the test ends one that never gets in."""
+    """Try again after each connection that was ended, as a mount does, until one is served."""
     for _ in range(200):
         try:
             use(address)
@@ -82,7 +82,7 @@ def try_until_in(address) -> None:
 @pytest.mark.parametrize("kind", ["idle", "trickle", "negotiate"])
 @pytest.mark.parametrize("source", [NODE, STRANGER])
 async def test_a_node_gets_in_beside_a_flood_of_connections(served, kind, source):
-    """From a stranger's address, and from the node's own: behind the same NAT, or on the same machine."""
+    """The flood may come from the node's own address: from behind the same NAT, or from the same machine."""
     exporter, count = served.exporter, 1000
     async with attack(NODE, served.port, kind, count, source):
         await until(lambda: exporter.counters["connections_ended"] > count, 120)
@@ -116,7 +116,7 @@ async def test_one_byte_at_a_time_buys_no_time(served, monkeypatch):
     def trickle():
         with socket.create_connection((NODE, served.port)) as slow:
             slow.send(prefix(60_000))
-            # An hour of bytes; the connection breaks before.
+            # These bytes take an hour. The connection breaks before.
             for _ in range(180_000):
                 slow.send(b"\0")
                 time.sleep(0.02)
@@ -135,7 +135,7 @@ async def test_the_addresses_of_a_new_config_are_known(served):
 
 
 async def test_without_a_descriptor_left_a_silent_connection_makes_room(served, monkeypatch):
-    """The kernel refuses the first accept(2)s; the connection of a stranger is ended for the one that waits."""
+    """The kernel refuses an accept(2). The exporter ends the connection of a stranger, and accepts the next one."""
     with socket.create_connection((NODE, served.port), source_address=(STRANGER, 0)) as stranger:
         await until(lambda: served.listener.waiting == 1)
         refuse_accepts(monkeypatch, 1)
@@ -159,7 +159,7 @@ async def test_without_a_descriptor_and_with_nobody_to_end_a_newcomer_is_closed(
 
 
 def refuse_accepts(monkeypatch, times):
-    """accept(2) fails with EMFILE that often."""
+    """Let the next ``times`` calls of accept(2) fail with EMFILE. The returned list gets an entry for each."""
     refused = []
     accept = socket.socket.accept
 

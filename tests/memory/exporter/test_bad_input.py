@@ -1,4 +1,4 @@
-"""What a peer must not be able to do: every frame gets a status or ends its connection, nothing else."""
+"""Malformed and random input of a peer: every frame gets a status or ends its connection, and nothing else happens."""
 
 import contextlib
 import random
@@ -28,7 +28,7 @@ from support.bodies import request_bodies
 
 ECHO = EchoRequest().pack()
 OWN = FileId(1, 1)
-#: A good body of every command that is answered; a CANCEL never is.
+#: A good body of every command that is answered. A CANCEL has no answer.
 BODIES = {command: body for command, body in request_bodies(OWN, OWN).items() if command != Command.CANCEL}
 SMB1 = Smb1Negotiate((b"NT LM 0.12", Smb1Negotiate.SMB_2_WILDCARD)).pack()
 
@@ -40,7 +40,7 @@ def new_client(security: Security = Security.SIGN) -> RawInitiator:
 
 
 def survives(client: RawInitiator, command: int, body: bytes) -> int | None:
-    """The status of a signed request, or None when it ended the connection; others do not notice."""
+    """Return the status of a signed request, or None if the request waits or ended its connection."""
     try:
         message_id = client.send(command, body, credits=1)
     except RemoteProtocolError:
@@ -73,7 +73,7 @@ def test_a_body_with_a_wrong_structure_size_is_refused(command):
 
 @pytest.mark.parametrize("security", list(Security))
 def test_random_changes_of_good_requests_get_a_status_or_end_the_connection(security):
-    """Seeded; a status or a closed connection, never another exception, and nothing left behind."""
+    """No other exception may leave the exporter, and after the end of all connections nothing may be left."""
     rng = random.Random(7)
     client = new_client(security)
     server = client.exporter

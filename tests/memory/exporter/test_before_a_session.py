@@ -1,6 +1,6 @@
-"""What a peer can cause without a session, or without its key: for every command the answer, and that nothing was done.
+"""Every command without a session, or without the key of its session: the answer, and that nothing was done.
 
-docs/security/before-a-session.md has the same as a table.
+docs/security/before-a-session.md has the same in a table.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,6 +23,7 @@ from meshfs.smb.messages import (
 )
 from meshlab.smb.raw_initiator import RawInitiator
 from meshlab.smb.raw_messages import Reply
+from support.channels import second_session
 from support.one_of_everything import ECHO, SIGNED, World, damaged, ends, message, sealed
 
 UNKNOWN = 0x1D
@@ -86,7 +87,7 @@ ENDS: dict[str, tuple[Security, Make]] = {
 
 
 def refused(command: int, security: Security, make: Callable[[World, int], bytearray]) -> tuple[World, Reply | None]:
-    """A world in which the message was sent and changed nothing; and its answer, where one is due."""
+    """Send the message into a new world, and check that it changes nothing. Return the world and the answer, if any."""
     world = World(security)
     before = world.state()
     closed = ends(world, make(world, command))
@@ -107,7 +108,7 @@ def refused(command: int, security: Security, make: Callable[[World, int], bytea
 def test_without_a_session_nothing_is_done(command: int, case: str) -> None:
     world, reply = refused(command, *NO_SESSION[case])
     if reply is not None:
-        # The answer is the same whether there is such a session elsewhere or not, and nobody's key is used for it.
+        # The answer is the same whether another connection has such a session or not. No key is used for it.
         assert reply.status == NtStatus.USER_SESSION_DELETED
         assert reply.view[48:64] == bytes(16)
     assert world.foreign.call(Command.ECHO, ECHO).status == 0
@@ -119,7 +120,7 @@ def test_with_less_protection_than_the_session_demands_nothing_is_done(command: 
     _, reply = refused(command, *UNPROTECTED[case])
     if reply is not None:
         assert reply.status == NtStatus.ACCESS_DENIED
-        # A signed one would be an error that an initiator believes, of a request whose signature was taken off.
+        # An initiator would believe a signed error, although somebody took the signature off the request.
         assert (reply.protection, reply.flags & SIGNED) == (Protection.NONE, 0)
 
 
@@ -132,10 +133,10 @@ def test_a_forged_message_ends_its_connection_without_an_answer(command: int, ca
     closed = ends(world, make(world, command))
     assert world.state() == before
     if command == Command.SESSION_SETUP and "sealed" not in case:
-        # No application waits for a login, and other programs expect the answer.
+        # No application waits for a login, and other clients expect an answer.
         (reply,) = world.mine.replies
         assert (closed, reply.status, reply.view[48:64]) == (False, NtStatus.ACCESS_DENIED, bytes(16))
-        # Samba's client demands the flag of a signature, and does not look at the signature.
+        # Samba's client demands the flag of a signature, and does not check the signature.
         assert reply.flags & SIGNED
         return
     assert (closed, list(world.mine.replies)) == (True, [])
@@ -144,7 +145,7 @@ def test_a_forged_message_ends_its_connection_without_an_answer(command: int, ca
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != Command.NEGOTIATE], ids=name_of)
 def test_a_forgery_is_counted_as_one(command: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Sealed ones are counted where the connection is read (test_listener)."""
+    """A forged encrypted message is counted where the connection receives (test_listener.py)."""
     world = World()
     assert ends(world, ENDS["wrong signature"][1](world, command)) or command == Command.SESSION_SETUP
     assert world.exporter.counters["bad_signatures"] == 1
@@ -153,7 +154,7 @@ def test_a_forgery_is_counted_as_one(command: int, caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_signed_but_not_sealed_is_refused_where_encryption_is_a_must(command: int) -> None:
-    """The peer has the key, so it gets an answer it can believe. SESSION_SETUP alone may be signed only (3.3.5.2.9)."""
+    """The peer has the key, so the answer is signed. A SESSION_SETUP alone needs no encryption (3.3.5.2.9)."""
     world = World(Security.ENCRYPT)
     before = world.state()
     closed = ends(world, message(world, command, session_id=_mine(world), signed_by=world.mine))
@@ -162,7 +163,7 @@ def test_signed_but_not_sealed_is_refused_where_encryption_is_a_must(command: in
     elif command == Command.CANCEL:
         assert (closed, len(world.mine.replies)) == (False, 0)
     elif command == Command.SESSION_SETUP:
-        # The login is taken up, and that token is a failed one, which ends the session.
+        # The exporter begins a login with the token of the body, which is wrong. That ends the session.
         assert (closed, world.mine.replies[-1].status) == (False, NtStatus.LOGON_FAILURE)
         return
     else:
@@ -175,7 +176,7 @@ def test_signed_but_not_sealed_is_refused_where_encryption_is_a_must(command: in
 
 
 def chained(world: World, parts: Iterable[tuple[int, int, int, RawInitiator | None]]) -> bytes:
-    """One frame of (command, session id, flags, whose key signs it)."""
+    """Return one frame of several requests. Each part is (command, session id, flags, client that signs)."""
     made = []
     for command, session_id, flags, signer in parts:
         made.append((message(world, command, session_id=session_id, flags=flags), signer))
@@ -190,7 +191,7 @@ def chained(world: World, parts: Iterable[tuple[int, int, int, RawInitiator | No
     return b"".join(data for data, _ in made)
 
 
-#: (session id, whose key signs it) of a related part behind a part that is signed well
+#: The session id of a related part behind a part that is signed well, and the client that signs it.
 RELATED_PARTS: dict[str, tuple[Callable[[World], int] | None, str | None]] = {
     "unsigned, named": (_mine, None),
     "unsigned": (lambda _: SESSION_ID_RELATED, None),
@@ -205,12 +206,7 @@ _OF_FILES = [command for command in COMMANDS if command not in (Command.NEGOTIAT
 @pytest.mark.parametrize("command", _OF_FILES, ids=name_of)
 def test_a_related_part_inherits_a_session_and_no_protection(command: int, case: str) -> None:
     world = World()
-    second = RawInitiator(world.exporter)
-    second.peer, second.engine = world.mine.peer, world.mine.engine
-    second.connection, second.preauth = world.mine.connection, world.mine.preauth
-    second.next_id = world.mine.next_id
-    assert second.set_up("n3").status == 0
-    world.mine.next_id = second.next_id
+    second = second_session(world.mine)
     named, signer = RELATED_PARTS[case]
     key = {"foreign": world.foreign, "second": second}.get(signer or "")
     before = world.state()
@@ -283,14 +279,14 @@ def test_no_command_was_forgotten() -> None:
     assert {*HANDLERS, Command.NEGOTIATE} == set(Command)
 
 
-# --- what tells which sessions there are -----------------------------------------------
+# --- no answer says which sessions exist ------------------------------------------------
 
 
 def test_a_session_id_says_nothing_of_the_others() -> None:
     world = World()
     ids = [RawInitiator(world.exporter).log_in().session_id for _ in range(20)]
     distances = [abs(one - other) for one in ids for other in ids if one is not other]
-    assert min(distances) > 1 << 32, "one that is near another's is found by counting"
+    assert min(distances) > 1 << 32, "a session id near another one is found by counting"
 
 
 @pytest.mark.parametrize("flags", [0, int(SessionSetupFlags.BINDING)])

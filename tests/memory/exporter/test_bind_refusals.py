@@ -1,4 +1,4 @@
-"""Binds that the exporter refuses, and binds whose session ends in the middle: nothing is left of them."""
+"""Binds that the exporter refuses, and binds whose session ends in the middle: they leave nothing behind."""
 
 import pytest
 
@@ -93,7 +93,7 @@ def test_a_sealed_bind_is_refused(disk):
 
 
 def test_a_bind_signed_with_another_key_gets_no_signature(client):
-    """A stranger who could have any message id signed would have AES-GMAC's secret after two of them."""
+    """A stranger who gets two messages signed under one message id knows the secret of AES-GMAC."""
     thief = RawInitiator(client.exporter).log_in("n3")
     other = connect(client.exporter)
     reply = RawBind(other, client).step(sign=thief.security)
@@ -105,7 +105,7 @@ def test_a_bind_signed_with_another_key_gets_no_signature(client):
 
 
 def test_a_node_cannot_bind_to_anothers_session(client):
-    """Not even with the session's key: its user's password is needed as well."""
+    """The key of the session is not enough. The bind needs the password of the session's user as well."""
     other = connect(client.exporter)
     reply = bind(other, client, "n3")
     assert (reply.status, reply.protection) == (NtStatus.ACCESS_DENIED, Protection.SIGNED)
@@ -141,7 +141,7 @@ def test_a_bind_that_begins_again_in_the_middle_fails_and_the_next_works(client)
 
 @pytest.mark.parametrize("bound", [False, True])
 def test_a_bind_where_the_session_is_a_channel_already_is_refused(client, bound):
-    """There the channel's own key is the one, as on Windows."""
+    """The request has to be signed with the channel's own key, and the refusal is signed with it, as on Windows."""
     where = channel_of(client) if bound else client
     reply = RawBind(where, client).step(sign=where.security)
     assert reply.status == NtStatus.REQUEST_NOT_ACCEPTED
@@ -218,7 +218,7 @@ def test_a_bind_under_way_ends_with_its_session(client, end):
     assert exchange.step().status == NtStatus.USER_SESSION_DELETED
     assert not other.peer.sessions
     assert not other.peer.connection.security
-    # The connection is as good as new.
+    # The connection can be used for a login.
     other.session_id, other.security = 0, None
     assert other.set_up().status == 0
 
@@ -280,7 +280,7 @@ def test_a_session_is_used_only_where_it_is_bound(client):
     for command, body in requests:
         reply = other.call(command, body)
         assert reply.status == NtStatus.USER_SESSION_DELETED
-        # Flagged as signed, with no signature: nothing is signed for a stranger.
+        # The reply has the flag of a signature, and no signature: the exporter signs nothing for a stranger.
         assert (reply.flags & Flags.SIGNED, reply.view[48:64]) == (Flags.SIGNED, bytes(16))
         assert not other.call(command, body, sign=False).flags & Flags.SIGNED
     with pytest.raises(RemoteProtocolError, match="no keys"):

@@ -1,7 +1,7 @@
-"""A recorded bind, sent again by a stranger: the exporter signs nothing a second time under one message id.
+"""A recorded bind that a stranger sends again: the exporter signs nothing a second time under one message id.
 
-AES-GMAC makes its nonce of the message id. Two messages that are signed with one key under one nonce give away the
-secret part of the key, and with it everything that the key protects.
+The nonce of AES-GMAC contains the message id. Two messages that are signed with one key under one nonce reveal the
+secret part of the key. Then a stranger can sign what he likes.
 """
 
 import socket
@@ -23,7 +23,7 @@ REPLAYS = 5
 
 
 def first_of_a_bind(tap: Recorded) -> list[bytes]:
-    """What a bind sent up to its first SESSION_SETUP, with length prefixes, one message each."""
+    """Return the frames that a bind sent, up to its first SESSION_SETUP."""
     frames = []
     for message in messages(bytes(tap.sent)):
         frames.append(framed(message))
@@ -33,7 +33,7 @@ def first_of_a_bind(tap: Recorded) -> list[bytes]:
 
 
 def replay(path: Path, frames: Sequence[bytes]) -> list[bytes]:
-    """Send recorded frames over a connection of our own, each after the answer to the one before; the answers."""
+    """Send recorded frames over another connection, each after the answer to the one before. Return the answers."""
     answers = bytearray()
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(5)
@@ -49,7 +49,7 @@ def replay(path: Path, frames: Sequence[bytes]) -> list[bytes]:
 
 
 def is_bind(tap: Recorded) -> bool:
-    """A bind's first SESSION_SETUP is signed, a login's is not."""
+    """Return whether the connection made a bind, whose first SESSION_SETUP is signed, and no login."""
     return is_signed(first_of_a_bind(tap)[-1][4:])
 
 
@@ -67,9 +67,9 @@ async def test_a_replayed_bind_is_answered_without_a_signature(tmp_path: Path) -
         for message in answers:
             if command(message) == Command.SESSION_SETUP and is_signed(message):
                 signed[message_id(message)].add(message)
-        assert signed, "the answers to the mount's own bind are signed"
+        assert signed, "the answers to the bind of the mount are signed"
         assert {number: len(found) for number, found in signed.items()} == dict.fromkeys(signed, 1)
-        # The session goes on as if nothing had been.
+        # The session goes on undisturbed.
         assert len(pair.session.channels) == CHANNELS
         handle = await pair.port.open(IoClass.APP, writable=True)
         assert await handle.write(0, b"as before") == 9

@@ -1,4 +1,4 @@
-"""CANCEL: which requests of whose it reaches, and what it may cost."""
+"""CANCEL: which requests it reaches, and how many of them a connection may send."""
 
 import struct
 
@@ -20,6 +20,7 @@ from meshfs.smb.messages import (
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import read_body, write_body
+from support.channels import second_session
 
 CANCEL, ECHO = CancelRequest().pack(), EchoRequest().pack()
 ASYNC = int(Flags.ASYNC_COMMAND)
@@ -37,22 +38,8 @@ def logged_in(disk: MemoryDisk, security: Security = Security.SIGN, depth: int =
     return client
 
 
-def second_session(client: RawInitiator, user: str = "n3") -> RawInitiator:
-    """Another user on the same connection."""
-    second = RawInitiator(client.exporter)
-    second.peer, second.engine = client.peer, client.engine
-    second.connection, second.preauth = client.connection, client.preauth
-    second.next_id = client.next_id
-    assert second.set_up(user).status == 0
-    second.sealed = client.sealed
-    second.connect("disks")
-    second.replies = client.replies
-    client.next_id = second.next_id
-    return second
-
-
 def notify(client: RawInitiator) -> tuple[int, int]:
-    """A request that waits: (message id, AsyncId)."""
+    """Send a CHANGE_NOTIFY that waits, and return its message id and its AsyncId."""
     root = client.open("", 1)
     reply = client.call(Command.CHANGE_NOTIFY, ChangeNotifyRequest(FileId(root, root), 4096, 0xFFF).pack())
     assert reply.status == NtStatus.PENDING
@@ -60,7 +47,7 @@ def notify(client: RawInitiator) -> tuple[int, int]:
 
 
 def queued(client: RawInitiator, disk: MemoryDisk) -> int:
-    """A READ behind another one that is at the disk."""
+    """Send two READs, of which the first is held at the disk, and return the message id of the second."""
     file_id = client.open("disk0")
     disk.stall()
     client.send(Command.READ, read_body(file_id, 0, 512))
@@ -120,7 +107,7 @@ def test_a_waiting_request_is_cancelled_by_its_message_id_or_its_async_id(
 
 
 def test_an_async_id_that_was_changed_on_its_way_ends_no_other_request(disk: MemoryDisk) -> None:
-    """An interim reply is not signed: the AsyncId in it may be another request's."""
+    """An interim reply is not signed. So somebody on the way may put the AsyncId of another request into it."""
     client = logged_in(disk)
     (first, _), (second, async_id) = notify(client), notify(client)
     client.send(Command.CANCEL, CANCEL, message_id=first, flags=ASYNC, async_id=async_id)
@@ -131,7 +118,7 @@ def test_an_async_id_that_was_changed_on_its_way_ends_no_other_request(disk: Mem
 
 
 def test_a_connection_sends_no_more_cancels_than_it_has_used_message_ids(disk: MemoryDisk) -> None:
-    """They take no credits, so nothing else would bound the work they make."""
+    """A CANCEL takes no credit. Without this limit, a peer could send any number of them."""
     client = logged_in(disk)
     used = client.next_id
     for _ in range(used):
@@ -148,7 +135,7 @@ def test_a_stranger_sends_even_fewer() -> None:
         client.send(Command.CANCEL, CANCEL, message_id=1000)
 
 
-def test_every_request_in_flight_can_be_cancelled_once_and_sending_on_goes_on(disk: MemoryDisk) -> None:
+def test_all_of_many_queued_requests_can_be_cancelled(disk: MemoryDisk) -> None:
     client = logged_in(disk)
     file_id = client.open("disk0")
     disk.stall()
@@ -163,7 +150,7 @@ def test_every_request_in_flight_can_be_cancelled_once_and_sending_on_goes_on(di
 
 @pytest.mark.parametrize("cancelled", [True, False])
 def test_finished_requests_leave_nothing_to_cancel(disk: MemoryDisk, cancelled: bool) -> None:
-    """A finished request that stayed would be memory that a peer can pile up."""
+    """If finished requests stayed in the table, a peer could fill the exporter's memory with them."""
     client = logged_in(disk, depth=1)
     file_id, holder = client.open("disk0"), client.open("disk0")
     ids = [notify(client)[0]]
@@ -191,9 +178,9 @@ def test_finished_requests_leave_nothing_to_cancel(disk: MemoryDisk, cancelled: 
     client.collect()
     statuses = {message_id: client.take(message_id).status for message_id in ids if client.answered(message_id)}
     if cancelled:
-        # The first was at the disk.
+        # The first FLUSH was at the disk already.
         assert [statuses[each] for each in ids] == [NtStatus.CANCELLED, 0, *[NtStatus.CANCELLED] * 6]
         assert not client.peer.cancellable
     else:
         assert [statuses[each] for each in ids[1:-1]] == [0] * 6
-        assert sorted(client.peer.cancellable) == [ids[0], ids[-1]], "which still wait"
+        assert sorted(client.peer.cancellable) == [ids[0], ids[-1]], "the CHANGE_NOTIFY and the LOCK still wait"

@@ -1,4 +1,4 @@
-"""Channels that come and go in every order: the exporter's tables agree, and at the end nothing is left."""
+"""Channels that come and go in random order: the exporter's tables agree, and at the end nothing is left."""
 
 import random
 
@@ -55,7 +55,7 @@ def check_tables(exporter: Exporter) -> None:
 
 
 class World:
-    """Connections of node n2 that log in, bind, work and die as the dice say."""
+    """Connections of node n2 that log in, bind, work and end at random, as the seed says."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -148,7 +148,7 @@ class World:
             self.send(client, Command.LOGOFF, LogoffRequest().pack())
 
     def forget(self) -> None:
-        """A client notices that its session is gone, and starts over on the same connection."""
+        """Let a client whose session has ended start again on the same connection."""
         client = self.client()
         if client is not None and client.session_id not in client.peer.sessions:
             client.session_id, client.security, client.session_security = 0, None, None
@@ -223,6 +223,6 @@ def test_channels_in_any_order_leave_nothing_behind(block):
         assert exporter.pool.used_bytes == 0
         bound += world.bound
         lost += exporter.counters["channels_lost"]
-    # The dice did bring about what this is for.
+    # The random steps did make channels and lose some.
     assert bound > 5
     assert lost > 0

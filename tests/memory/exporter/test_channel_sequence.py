@@ -1,4 +1,4 @@
-"""The channel sequence of an open: what comes late from a lost channel changes nothing any more."""
+"""The channel sequence of an open: a request that comes late from a lost channel changes nothing."""
 
 import struct
 
@@ -30,7 +30,7 @@ STALE = NtStatus.FILE_NOT_AVAILABLE
 BLOCK = 512
 OLD, NEW, NEWER = b"old" * 4, b"new" * 4, b"newer" * 4
 
-#: A SET_INFO that changes nothing and succeeds: FileModeInformation.
+#: A SET_INFO of FileModeInformation, which succeeds and changes nothing.
 SET_INFO_CLASS, SET_INFO_DATA = 16, struct.pack("<I", 0)
 
 
@@ -55,7 +55,7 @@ def channel(client: RawInitiator) -> RawInitiator:
 
 
 def write(client: RawInitiator, file_id: int, data: bytes, sequence: int, flags: int = 0) -> int:
-    """The status of a WRITE that is answered at once."""
+    """Return the status of a WRITE that is answered at once."""
     return client.call(Command.WRITE, write_body(file_id, 0, data), sequence=sequence, flags=flags).status
 
 
@@ -63,11 +63,11 @@ def sequence_of(client: RawInitiator, file_id: int) -> int:
     return client.exporter.sessions[client.session_id].opens[file_id].channel_sequence
 
 
-# --- what the whole is for -------------------------------------------------------------
+# --- late writes and replays ------------------------------------------------------------
 
 
 def test_an_old_write_that_comes_after_its_replay_and_a_newer_write_is_refused(disk, client, channel, file_id):
-    """A dying channel hands its WRITE over when others have long gone on."""
+    """A channel that is lost for the mount may still deliver a WRITE when other channels have gone on."""
     _, held_back = client.pack(Command.WRITE, write_body(file_id, 0, OLD), sequence=0)
     assert write(channel, file_id, OLD, 1, REPLAY) == 0
     assert write(channel, file_id, NEWER, 1) == 0
@@ -85,7 +85,7 @@ def test_a_replay_is_refused_while_the_old_write_is_at_the_disk(disk, client, ch
         client.peer.lost()
     for _ in range(3):
         assert write(channel, file_id, OLD, 1, REPLAY) == STALE
-    # READs are not held off, nor is what is no replay.
+    # READs are served, and so are requests that are no replay.
     reading = channel.send(Command.READ, read_body(file_id, BLOCK, 4), sequence=1, flags=REPLAY)
     other = channel.send(Command.WRITE, write_body(file_id, BLOCK, NEW), sequence=1)
     disk.release()
@@ -96,7 +96,7 @@ def test_a_replay_is_refused_while_the_old_write_is_at_the_disk(disk, client, ch
 
 
 def test_a_replay_does_not_wait_for_a_queued_write_of_a_lost_channel(disk):
-    """It was taken back: it never reaches the disk."""
+    """A queued WRITE is taken back when its connection is lost, and never reaches the disk."""
     client = RawInitiator(make_exporter(depth=1, disk0=disk)).log_in(to_be_bound=True)
     file_id, reader = client.open("disk0"), RawInitiator(client.exporter).log_in("n3")
     channel = RawInitiator(client.exporter)
@@ -270,7 +270,7 @@ def test_a_replay_is_refused_while_a_write_of_the_old_compound_is_at_the_disk(di
     client.peer.lost()
     assert write(channel, file_id, NEW, 1, REPLAY) == STALE
     disk.release()
-    # Its second part never ran: the connection it came by was gone.
+    # The second part never ran, because the connection was lost.
     assert disk.data[BLOCK : BLOCK + 3] == bytes(3)
     assert write(channel, file_id, NEW, 1, REPLAY) == 0
     assert disk.data[: len(NEW)] == NEW

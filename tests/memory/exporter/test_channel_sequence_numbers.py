@@ -90,7 +90,7 @@ def test_a_sequence_is_newer_by_serial_arithmetic_of_16_bits(sequence, than, new
     assert is_newer_or_equal(sequence, than) is newer
 
 
-#: What Windows does one after the other (smbtorture's smb2.replay.channel-sequence): sequence, whether served.
+#: A series of sequences, and whether Windows serves each (smbtorture's smb2.replay.channel-sequence).
 WINDOWS = (
     (0, True),
     (0x8000, False),
@@ -142,7 +142,7 @@ def test_a_replay_is_refused_across_the_wrap_while_an_old_request_is_at_the_disk
 
 
 def test_the_reserved_half_of_the_sequence_field_is_ignored(client, file_id):
-    """The other half of the field is reserved."""
+    """The other 16 bits of the header's field are reserved."""
     for sequence in (0xABCD0000, 0x00010001, 0xFFFF0001):
         assert write(client, file_id, NEW, sequence) == 0
     assert sequence_of(client, file_id) == 1
@@ -153,13 +153,13 @@ def test_the_reserved_half_of_the_sequence_field_is_ignored(client, file_id):
 
 
 class Counted:
-    """Open.ChannelSequence and its two counts as MS-SMB2 3.3.5.2.10 and 3.3.4.1 write them down."""
+    """Open.ChannelSequence and its two counts, word for word as in MS-SMB2 3.3.5.2.10 and 3.3.4.1."""
 
     def __init__(self) -> None:
         self.sequence = self.requests = self.pre_requests = 0
 
     def arrives(self, sequence: int, replay: bool) -> bool:
-        """Whether a WRITE is served."""
+        """Count a WRITE that arrives, and return whether it is served."""
         ahead = (sequence - self.sequence) & 0xFFFF
         if ahead > 0x7FFF:
             return False
@@ -207,7 +207,7 @@ def test_writes_are_served_or_refused_as_the_counts_of_the_specification_say(dis
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_replay_does_not_visit_all_outstanding_requests(disk, client, channel, file_id, monkeypatch, earlier):
-    """With thousands outstanding each replay would take a millisecond of everybody's time."""
+    """Otherwise, with thousands of outstanding requests, each replay would take a millisecond of the processor."""
     looked: list[object] = []
     outstanding = DiskOpen.outstanding
 
@@ -230,7 +230,7 @@ def test_a_replay_does_not_visit_all_outstanding_requests(disk, client, channel,
 
 
 def test_a_late_read_of_an_old_sequence_holds_a_replay_off(disk, client, channel, file_id):
-    """Also where none was found just before."""
+    """The first replay finds no old request. The second one must not reuse that result after a late READ came."""
     assert write(channel, file_id, NEW, 1, REPLAY) == 0
     disk.stall()
     client.send(Command.READ, read_body(file_id, 0, BLOCK), sequence=0)

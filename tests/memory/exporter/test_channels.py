@@ -45,7 +45,7 @@ CMAC, GMAC, HMAC = SigningAlgorithm.AES_CMAC, SigningAlgorithm.AES_GMAC, Signing
 WANTED = int(Capabilities.LARGE_MTU | Capabilities.ENCRYPTION | Capabilities.MULTI_CHANNEL)
 
 
-# --- what is offered -------------------------------------------------------------------
+# --- offers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dialect", [Dialect.SMB_3_0, Dialect.SMB_3_1_1])
@@ -178,7 +178,7 @@ async def test_a_channel_stays_where_a_stranger_is_dropped_and_outlives_the_firs
                     await in_thread(stranger.negotiate)
                     half = await in_thread(RawBind, stranger, first)
                     assert (await in_thread(half.step)).status == MORE
-                    # A bind that is not granted buys no time.
+                    # A bind that is not granted does not prolong the time for a login.
                     with pytest.raises(EOFError):
                         await in_thread(stranger.answered, 1000)
                 assert server.counters["login_timeouts"] == 1
@@ -187,7 +187,7 @@ async def test_a_channel_stays_where_a_stranger_is_dropped_and_outlives_the_firs
                     await trio.sleep(0.005)
                 reply = await in_thread(second.call, Command.READ, read_body(file_id, 0, 512))
                 assert reply.status == 0
-                # Who logs off is a stranger again, on every channel.
+                # After a logoff, the time for a login runs again on every channel.
                 assert (await in_thread(second.call, Command.LOGOFF, LogoffRequest().pack())).status == 0
                 with pytest.raises(EOFError):
                     await in_thread(second.answered, 1000)

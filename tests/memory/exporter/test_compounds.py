@@ -1,4 +1,4 @@
-"""Compounds: what related requests take over, what fails with what, and how it is all answered."""
+"""Compounds: what related parts take over from the part before, which parts fail together, and how all are answered."""
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_the_rest_of_a_compound_is_kept_while_a_disk_works():
         (Command.READ, read_body(file_id, 0, 8), {}),
         (Command.WRITE, write_body(ANY_FILE, 0, b"as it was sent"), RELATED),
     )
-    # Other requests come meanwhile, into the memory the compound was received into.
+    # Meanwhile another request comes into the memory that the compound was received into.
     client.create("x" * 1000)
     disk.release()
     client.collect()
@@ -133,7 +133,7 @@ def test_the_first_of_a_compound_is_not_related(client):
 
 
 def test_an_unrelated_part_takes_over_no_file(client):
-    """As Windows does; smbtorture's smb2.compound.invalid1 to 3."""
+    """Windows answers in the same way (smbtorture's smb2.compound.invalid1 to 3)."""
     ids = client.compound(
         (Command.CLOSE, CLOSE, {"flags": RELATED["flags"]}),
         (Command.CREATE, CREATE, {}),
@@ -163,7 +163,7 @@ def test_a_request_refused_before_its_session_is_looked_up_gets_a_signed_reply(c
     security, session_id = client.security, client.session_id
     assert security is not None
     for reply in replies[2:]:
-        # The client would look the key up by the session's id, which these requests did not have.
+        # The client looks the key up by the session id, which these replies do not have. So check it here.
         message = bytearray(reply.view)
         signature, message[48:64] = bytes(message[48:64]), bytes(16)
         assert reply.session_id != session_id
@@ -172,7 +172,7 @@ def test_a_request_refused_before_its_session_is_looked_up_gets_a_signed_reply(c
 
 
 def test_a_failed_request_leaves_the_file_to_those_behind_it(client):
-    """As Windows does; smbtorture's smb2.compound.related6."""
+    """Windows answers in the same way (smbtorture's smb2.compound.related6)."""
     create = CreateRequest("disk0", LIST, SHARE_ALL, CreateDisposition.OPEN).pack()
     ids = client.compound(
         (Command.CREATE, create, {}),
@@ -202,7 +202,7 @@ def test_only_the_last_of_a_compound_may_wait(client):
 
 
 def test_replies_that_fit_into_no_frame_are_refused_and_the_rest_is_served():
-    """64 reads of 8 MiB would be half a gigabyte in one reply, whose length has 24 bits."""
+    """A compound of 64 reads of 8 MiB would have a reply of half a gigabyte, and the length has 24 bits."""
     client = RawInitiator(make_exporter(disk0=MemoryDisk(8 << 20))).log_in()
     client.call(Command.ECHO, b"\x04\0\0\0", credits=8000)
     file_id, size = client.open("disk0"), 3 << 20
@@ -214,7 +214,7 @@ def test_replies_that_fit_into_no_frame_are_refused_and_the_rest_is_served():
 
 
 def wide_compound(client, *parts):
-    """`compound` of requests that take as many message ids as they pay credits for."""
+    """Deliver requests in one frame. Each takes as many message ids as it pays credits."""
     ids = []
     for _, _, header in parts:
         ids.append(client.next_id)
@@ -239,7 +239,7 @@ def wide_compound(client, *parts):
 
 
 def test_memory_of_compounds_that_wait_for_a_hung_disk_is_charged_to_their_node():
-    """The replies of the first requests wait for those of the last, of each compound."""
+    """In each compound, the reply of the first part waits for the reply of the last one."""
     disk, hangs = MemoryDisk(8 << 20), MemoryDisk(1 << 20)
     client = RawInitiator(make_exporter(disk0=disk, disk1=hangs)).log_in()
     client.call(Command.ECHO, b"\x04\0\0\0", credits=8000)

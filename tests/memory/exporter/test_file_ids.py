@@ -1,4 +1,4 @@
-"""Every command that names a file, with a file id that names no open: FILE_CLOSED comes before every other refusal."""
+"""Every command that names a file, with a file id that is no open: FILE_CLOSED comes before every other refusal."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def lock(file: FileId, *flags: int) -> bytes:
     return LockRequest(file, tuple(LockElement(0, 1, int(each)) for each in flags)).pack()
 
 
-#: Of each command a request that is right, and some that are wrong in another field as well.
+#: For each command, a request that is right, and some that are wrong in another field as well.
 REQUESTS = [
     (Command.CLOSE, lambda file: CloseRequest(file).pack()),
     (Command.CLOSE, lambda file: CloseRequest(file, 1).pack()),
@@ -116,5 +116,5 @@ def test_an_unknown_file_id_is_refused_first(client: RawInitiator, command: int,
     reply = asking.call(command, body(file), tree_id=tree_id)
     assert reply.status == NtStatus.FILE_CLOSED, hex(reply.status)
     if wrong != "closed":
-        # The open that has half of the id, or belongs to others, is as it was.
+        # The open that has the id, or half of it, is not touched.
         assert number in next(iter(client.exporter.sessions.values())).opens

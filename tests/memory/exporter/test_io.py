@@ -1,4 +1,4 @@
-"""READ, WRITE, FLUSH, CLOSE, CANCEL: data, ends, refusals, and what is answered when."""
+"""READ, WRITE, FLUSH, CLOSE and CANCEL on disks: data, the end of the disk, refusals, and when answers come."""
 
 import errno
 import random
@@ -67,7 +67,7 @@ def test_reads_return_written_data_at_every_size(disk, security):
         assert reply.status == 0
         assert reply.data == data
         assert reply.protection == (Protection.SEALED if client.sealed else Protection.SIGNED)
-    # The last message lies in pooled memory until there is room for the next.
+    # The last message stays in pooled memory until the next one is received.
     client.received.get_buffer()
     assert client.exporter.pool.used_bytes == 0
 
@@ -188,7 +188,7 @@ def test_replies_of_later_completions_are_sent_then(disk, client):
 
 
 def test_a_failing_watcher_of_disks_keeps_no_replies_back(disk, client, monkeypatch):
-    """An error of ours while watchers are told of a disk: the batch ends all the same, and later replies leave."""
+    """If a fault of ours ends the report of a changed disk, the batch still ends, and later replies are sent."""
     file_id = client.open("disk0")
     client.open("", READ_ONLY)
     monkeypatch.setattr(DirectoryState, "changed", fail)
@@ -197,18 +197,16 @@ def test_a_failing_watcher_of_disks_keeps_no_replies_back(disk, client, monkeypa
     woken = []
     client.exporter.batches.on_dirty = lambda: woken.append(True)
     disk.stall()
-    client.send(Command.READ, read_body(file_id, 0, 512))
+    message_id = client.send(Command.READ, read_body(file_id, 0, 512))
     disk.release()
     assert woken == [True]
     client.collect()
-
-
-# --- CLOSE is a fence ------------------------------------------------------------------
+    assert client.take(message_id).status == 0
 
 
 @pytest.mark.parametrize("compound", [False, True])
 def test_a_reply_that_cannot_be_made_gives_its_memory_back(client, disk, monkeypatch, compound):
-    """An error of ours ends the connection, and the node is not charged for the payload any more."""
+    """If a fault of ours ends the making of a reply, the connection ends, and the node gets its memory back."""
     file_id = client.open("disk0")
     disk.stall()
     body = read_body(file_id, 0, 65536)
@@ -223,6 +221,9 @@ def test_a_reply_that_cannot_be_made_gives_its_memory_back(client, disk, monkeyp
     disk.release()
     assert client.peer.closing
     assert client.exporter.pool.used_bytes == 0
+
+
+# --- CLOSE is a fence ------------------------------------------------------------------
 
 
 def test_close_is_answered_when_no_io_is_at_the_disk_and_cancels_queued_io(disk):
@@ -268,7 +269,7 @@ def test_a_queued_read_can_be_cancelled(disk):
     queued = client.send(Command.READ, read_body(file_id, 512, 512))
     client.send(Command.CANCEL, CANCEL, message_id=queued)
     assert client.take(queued).status == NtStatus.CANCELLED
-    # What is at the disk ends by itself.
+    # A READ that is at the disk ends by itself.
     client.send(Command.CANCEL, CANCEL, message_id=at_disk)
     assert not client.answered(at_disk)
     disk.release()

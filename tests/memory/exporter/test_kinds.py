@@ -1,4 +1,4 @@
-"""A kind of opens is one class and one line: commands serve a made-up kind, and refuse what a kind does not do."""
+"""A kind of opens is one class and one line: commands serve a made-up kind, and refuse what a kind does not serve."""
 
 import ast
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ NAMES_CLASS, STANDARD_CLASS, SIZE_CLASS = 12, 5, 20
 
 
 class Enclosure(Kind):
-    """A box of disks: its text can be read, its slots are listed, and a lamp blinks."""
+    """Stands for a box of disks: its text is read, its slots are listed, and an FSCTL lets its lamp blink."""
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
         data = TEXT[offset : offset + length]
@@ -71,7 +71,7 @@ class Enclosure(Kind):
 
 
 class Bare(Kind):
-    """A kind that can do nothing."""
+    """Serves no request, as each default of a kind is a refusal."""
 
 
 def creator_of(kind: type[Kind]) -> Creator:

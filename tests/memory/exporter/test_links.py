@@ -1,4 +1,4 @@
-"""A connection that ends, and whose turns it has: nothing is left behind, nobody else pays, no wrong byte leaves."""
+"""How a connection ends, and in whose turns it is served: nothing is left, no other node pays, no wrong byte leaves."""
 
 import contextlib
 
@@ -20,7 +20,7 @@ LARGE_BYTES = 4 << 20
 
 
 async def has_full_socket(server, path):
-    """A client that asked for more than its socket takes, and takes none of it; the exporter's link."""
+    """Return a client that asked for more than its socket takes and reads nothing, and the exporter's peer of it."""
     client = await in_thread(client_of, path)
     file_id = await in_thread(client.open, "disk0")
     body = read_body(file_id, 0, LARGE_BYTES)
@@ -32,7 +32,7 @@ async def has_full_socket(server, path):
 
 
 def all_bytes_of(client):
-    """What comes until the exporter closes."""
+    """Return all bytes that come until the exporter closes the connection."""
     taken = bytearray()
     with contextlib.suppress(ConnectionError):
         while data := client.socket.recv(1 << 20):
@@ -41,7 +41,7 @@ def all_bytes_of(client):
 
 
 async def test_nothing_follows_a_frame_that_was_cut(tmp_path):
-    """A disk that answers while its connection ends: the reply would be taken for the rest of the one before it."""
+    """If a disk answers while the connection ends, the client would take the reply for the rest of the one before."""
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
     async with serving(server, path) as listener:
         client, peer = await has_full_socket(server, path)
@@ -95,7 +95,7 @@ async def test_a_connection_that_is_stopped_before_it_is_served_is_never_receive
 
 
 async def test_a_peer_that_sends_on_while_its_last_replies_leave_costs_nothing(tmp_path, monkeypatch):
-    """After a forged message its connection is not read from, though it stays until what was answered has left."""
+    """After a forged message, the exporter reads no more, but the connection stays until its last replies are sent."""
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
     steps = 0
     real = Link.step
@@ -121,7 +121,7 @@ async def test_a_peer_that_sends_on_while_its_last_replies_leave_costs_nothing(t
 
 
 async def test_an_application_behind_the_system_on_one_connection_waits_as_an_application(tmp_path):
-    """What time has held is of the application's class, although the connection's turn before was the system's."""
+    """Held requests of the application class wait in its turns, also after a turn of the system on the connection."""
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(1 << 20))
     async with serving(server, path):
         client, other = await in_thread(client_of, path), await in_thread(client_of, path, "n3")
@@ -145,7 +145,7 @@ async def test_an_application_behind_the_system_on_one_connection_waits_as_an_ap
 
 
 async def test_memory_of_a_connection_whose_node_logged_off_is_not_the_strangers(tmp_path):
-    """It may receive large frames still. Counted as the strangers' they would keep everybody from logging in."""
+    """The connection may still receive large frames. If the strangers paid for them, nobody could log in any more."""
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(1 << 20))
     async with serving(server, path):
         with await in_thread(client_of, path) as client:
@@ -154,7 +154,7 @@ async def test_memory_of_a_connection_whose_node_logged_off_is_not_the_strangers
             await in_thread(client.deliver, (4 << 20).to_bytes(4, "big") + bytes(1 << 16))
             with trio.fail_after(5):
                 while server.pool.used_bytes < 1 << 20:
-                    # Memory is taken when more comes than what was received with the announcement.
+                    # The link takes memory only when more bytes come than it received with the length prefix.
                     await in_thread(client.deliver, bytes(4096))
                     await trio.sleep(0.01)
             assert usage.strangers.memory.used_bytes == 0
@@ -184,7 +184,7 @@ async def test_a_connection_that_cannot_be_served_is_closed_and_forgotten(tmp_pa
 
 
 async def test_a_reply_in_anothers_turn_waits_in_turns_of_its_own_node(tmp_path):
-    """An unlock can answer a LOCK of another node: whoever unlocked does not pay for that node's replies."""
+    """An unlock can answer a LOCK of another node. The node that unlocked does not pay for that reply."""
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(LARGE_BYTES))
     async with serving(server, path) as listener:
         client, peer = await has_full_socket(server, path)

@@ -1,4 +1,4 @@
-"""A listing that takes long goes on in later turns of its node, and holds up nobody else meanwhile."""
+"""A listing that takes long goes on in later turns of its node, and delays no other node."""
 
 import struct
 from collections.abc import Callable
@@ -26,7 +26,7 @@ ANY_FILE = FileId((1 << 64) - 1, (1 << 64) - 1)
 
 
 class Rounds:
-    """The reactor, as far as the processor needs it: what comes at the end of a round is kept for the test."""
+    """Stands for the reactor: keeps the callbacks of the end of a round, until the test runs the round."""
 
     def __init__(self) -> None:
         self.callbacks: list[Callable[[], None]] = []
@@ -35,7 +35,7 @@ class Rounds:
         self.callbacks.append(callback)
 
     def run(self) -> int:
-        """One round; how many are left for the next."""
+        """Run one round, and return how many callbacks wait for the next one."""
         callbacks, self.callbacks = self.callbacks, []
         for callback in callbacks:
             callback()
@@ -43,7 +43,7 @@ class Rounds:
 
 
 class Stage:
-    """A directory of files at an exporter whose clock moves on by a listing's time at each look: after 16 files."""
+    """A directory of files, and an exporter whose clock moves on by a listing's time at each look, every 16 files."""
 
     def __init__(self) -> None:
         self.client = client_of(Security.SIGN, Clock())
@@ -62,13 +62,13 @@ class Stage:
         return QueryDirectoryRequest(FileId(self.folder, self.folder), FileInfoClass.NAMES, size, pattern).pack()
 
     def begin(self, pattern: str) -> int:
-        """A listing that finds nothing in its first turn."""
+        """Send a listing that finds nothing in its first turn, and return its message id."""
         message_id = self.client.send(Command.QUERY_DIRECTORY, self.body(pattern))
         assert self.client.take(message_id).status == NtStatus.PENDING
         return message_id
 
     def finish(self) -> int:
-        """All turns that are left; how many rounds they take."""
+        """Run all turns that are left, and return how many rounds they take."""
         rounds = 1
         while self.rounds.run():
             rounds += 1
@@ -105,7 +105,7 @@ def test_a_page_has_the_entries_that_its_time_was_enough_for(stage: Stage) -> No
 @pytest.mark.parametrize(("pattern", "expected"), [("*070", ["file070"]), ("file119", ["file119"])])
 def test_an_entry_that_is_found_late_comes_in_a_later_page(stage: Stage, pattern: str, expected: list[str]) -> None:
     message_id = stage.begin(pattern)
-    # Others are served between its turns.
+    # Other clients are served between the turns of the listing.
     other = another(stage.client.exporter)
     assert other.call(Command.ECHO, EchoRequest().pack()).status == 0
     assert stage.finish() > 3
@@ -144,7 +144,7 @@ def test_a_listing_that_is_given_up(stage: Stage, how: str) -> None:
         stage.finish()
         assert client.take(message_id).status == NtStatus.FILE_CLOSED
     elif how == "anew":
-        # It comes after the one under way.
+        # The second listing comes after the first.
         restart = QueryDirectoryRequest(FileId(stage.folder, stage.folder), FileInfoClass.NAMES, 4096, "*", 1).pack()
         anew = client.send(Command.QUERY_DIRECTORY, restart)
         stage.finish()
@@ -168,7 +168,7 @@ def test_in_a_compound_the_parts_after_a_listing_wait_for_it(stage: Stage) -> No
 
 
 def test_requests_of_one_open_are_answered_one_after_the_other(stage: Stage) -> None:
-    """A client that asks for several pages at once gets each file once, and in order."""
+    """A client that asks for several pages at once gets each file once, in order."""
     client = stage.client
     ids = [stage.begin("file1*"), *(client.send(Command.QUERY_DIRECTORY, stage.body("*", 60)) for _ in range(25))]
     stage.finish()

@@ -31,7 +31,7 @@ from meshfs.smb.messages import (
 )
 from meshlab.fakes.memory_disk import MemoryDisk
 from meshlab.smb.raw_initiator import RawInitiator, make_exporter
-from meshlab.smb.raw_messages import READ_WRITE, file_id_of
+from meshlab.smb.raw_messages import READ_WRITE, file_id_of, read_body, write_body
 
 LIST = int(AccessMask.READ_DATA)
 
@@ -65,7 +65,7 @@ def test_a_watch_reports_new_and_removed_disks(client):
     client.collect()
     output = ChangeNotifyResponse.unpack(client.take(message_id).body).output
     assert unpack_notifications(output) == ((1, "disk2"),)
-    # What changes between two requests is kept for the second.
+    # Changes between two requests are kept for the second one.
     client.exporter.disks.remove("disk2")
     client.exporter.disks.remove("disk1")
     message_id = watch(client, root)
@@ -167,8 +167,12 @@ def test_information_of_disk_root_and_volume(client):
 )
 def test_set_info_changes_nothing(client, info_class, buffer, status):
     file_id = client.open("disk0")
+    client.call(Command.WRITE, write_body(file_id, 0, b"content"))
     body = SetInfoRequest(FileId(file_id, file_id), 1, info_class, buffer)
     assert client.call(Command.SET_INFO, body.pack()).status == status
+    standard = QueryInfoResponse.unpack(info(client, file_id, 1, 5).body).output
+    assert struct.unpack_from("<QQ", standard) == (1 << 20, 1 << 20)
+    assert client.call(Command.READ, read_body(file_id, 0, 7)).data == b"content"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,7 @@ DACL, SACL = 4, 8
 @pytest.mark.parametrize("name", ["", "disk0"])
 @pytest.mark.parametrize("more", [0, int(AccessMask.READ_CONTROL), int(AccessMask.MAXIMUM_ALLOWED)])
 def test_the_right_to_the_sacl_is_a_privilege_that_nobody_has(client, name, more):
-    """Just this status makes clients go on without the SACL, as getcifsacl does."""
+    """Clients that get exactly this status go on without the SACL, as getcifsacl does."""
     access = int(AccessMask.ACCESS_SYSTEM_SECURITY) | more
     assert client.create(name, access=access).status == NtStatus.PRIVILEGE_NOT_HELD
 
@@ -219,7 +223,7 @@ def test_the_mode_of_an_open_is_queried_and_set(client):
 
 
 def test_a_share_of_disks_has_no_quotas(client):
-    """FileFsControlInformation, which Samba's clients call quota information: there is no quota."""
+    """Samba's clients call FileFsControlInformation quota information. It says that there is no quota."""
     for name in ("", "disk0"):
         output = QueryInfoResponse.unpack(info(client, client.open(name, LIST), 2, 6).body).output
         assert struct.unpack("<3QQQI4x", output) == (0, 0, 0, (1 << 64) - 1, (1 << 64) - 1, 0)

@@ -45,7 +45,7 @@ def lock(client: RawInitiator, file_id: int, flags: int, sequence: int = 0, **fi
 
 
 def is_locked(client: RawInitiator) -> bool:
-    """Whether another node's open is kept from reading the first bytes."""
+    """Return whether a lock keeps another node from reading the first bytes."""
     other = RawInitiator(client.exporter).log_in("n3")
     status = other.call(Command.READ, read_body(other.open("disk0"), 0, 100)).status
     assert status in (0, NtStatus.FILE_LOCK_CONFLICT)
@@ -78,7 +78,7 @@ def test_a_lock_and_an_unlock_repeated_on_another_channel_are_done_once(client: 
 
 
 def test_a_waiting_lock_is_repeated_while_the_first_still_waits(client: RawInitiator) -> None:
-    """The exporter has not noticed that the first connection is lost."""
+    """The exporter may not have noticed yet that the first connection is lost."""
     other = RawInitiator(client.exporter).log_in("n3")
     theirs = other.open("disk0")
     assert lock(other, theirs, NOW) == 0
@@ -128,7 +128,7 @@ def test_a_lock_that_failed_is_tried_again(client: RawInitiator) -> None:
     assert lock(client, file_id, UNLOCK, ONE | 1) == NtStatus.RANGE_NOT_LOCKED
     assert lock(client, file_id, NOW, ONE | 1) == 0
     assert [lock(client, file_id, NOW, ONE | 2) for _ in range(2)] == [refused, refused]
-    # The number that succeeded before is forgotten as well, as the entry was used for another one meanwhile.
+    # The exporter has forgotten the number that succeeded before, because another one used the entry meanwhile.
     assert lock(client, file_id, NOW, ONE | 1) == refused
 
 

@@ -63,7 +63,7 @@ def test_locks_keep_others_off_their_range(client):
 
 
 def test_empty_reads_and_writes_ignore_locks(client):
-    """smb2.lock.zerobyteread"""
+    """Windows answers in the same way (smbtorture's smb2.lock.zerobyteread)."""
     other = another(client)
     mine, theirs = client.open("disk0"), other.open("disk0")
     assert client.call(Command.LOCK, lock_body(mine, (0, 100, EXCLUSIVE | NOW))).status == 0
@@ -72,7 +72,7 @@ def test_empty_reads_and_writes_ignore_locks(client):
 
 
 def test_unlocks_before_a_wrong_element_take_effect(client):
-    """smb2.lock.multiple-unlock, MS-SMB2 3.3.5.14.1"""
+    """MS-SMB2 3.3.5.14.1 has it like this, and smbtorture's smb2.lock.multiple-unlock tests it."""
     mine = client.open("disk0")
     assert client.call(Command.LOCK, lock_body(mine, (0, 1, EXCLUSIVE | NOW), (5, 1, EXCLUSIVE | NOW))).status == 0
     mixed = lock_body(mine, (0, 1, UNLOCK), (7, 1, EXCLUSIVE | NOW), (5, 1, UNLOCK))
@@ -82,7 +82,7 @@ def test_unlocks_before_a_wrong_element_take_effect(client):
 
 
 def wait_for_lock(client: RawInitiator, other: RawInitiator) -> tuple[int, int, int]:
-    """(open that holds it, open that waits, message id of the waiting request)"""
+    """Return the open that holds a lock, the open that waits for it, and the message id of the waiting request."""
     mine, theirs = client.open("disk0"), other.open("disk0")
     assert client.call(Command.LOCK, lock_body(mine, (0, 100, EXCLUSIVE))).status == 0
     message_id = other.send(Command.LOCK, lock_body(theirs, (50, 1, EXCLUSIVE)), credits=5)
@@ -90,7 +90,7 @@ def wait_for_lock(client: RawInitiator, other: RawInitiator) -> tuple[int, int, 
     assert interim.status == NtStatus.PENDING
     assert interim.flags & Flags.ASYNC_COMMAND
     assert interim.credits > 0
-    # Two signatures under one message id would be two under one GMAC nonce.
+    # Two signatures under one message id would be two messages under one nonce of GMAC.
     assert interim.protection == Protection.NONE
     return mine, theirs, message_id
 
@@ -145,14 +145,15 @@ def test_closing_ends_a_lock_that_waits(client):
 )
 def test_locks_that_make_no_sense_are_refused_and_none_is_left(client, elements, status):
     assert client.call(Command.LOCK, lock_body(client.open("disk0"), *elements)).status == status
+    assert not client.exporter.disks.all()[0].locks
 
 
 def test_locks_of_an_open_and_requests_that_wait_are_limited(client, monkeypatch):
     monkeypatch.setattr(limits, "LOCKS_PER_OPEN_MAX", 2)
     monkeypatch.setattr(limits, "ASYNC_PER_CONNECTION_MAX", 1)
     mine = client.open("disk0")
-    three = [(index, 1, EXCLUSIVE | NOW) for index in range(2)]
-    assert client.call(Command.LOCK, lock_body(mine, *three)).status == 0
+    two = [(index, 1, EXCLUSIVE | NOW) for index in range(2)]
+    assert client.call(Command.LOCK, lock_body(mine, *two)).status == 0
     reply = client.call(Command.LOCK, lock_body(mine, (9, 1, EXCLUSIVE | NOW)))
     assert reply.status == NtStatus.INSUFFICIENT_RESOURCES
     theirs = client.open("disk0")

@@ -64,7 +64,7 @@ def test_the_last_reply_of_a_login_is_signed_whatever_the_policy():
         client.negotiate()
         reply = client.set_up()
         assert reply.status == 0
-        # Its key was not known when it came.
+        # The client does not know the key yet when the reply comes.
         assert reply.protection == Protection.UNKNOWN
         flags = SessionSetupResponse.unpack(reply.body).session_flags
         assert flags == (SessionFlags.ENCRYPT_DATA if security is Security.ENCRYPT else 0)
@@ -149,7 +149,7 @@ def test_the_previous_session_ends_first():
 
 
 def log_in_after(server: Exporter, old: RawInitiator) -> RawInitiator:
-    """A login that names the old session, and is answered at once."""
+    """Log in with the id of the old session. The exporter answers at once."""
     new = RawInitiator(server)
     new.negotiate()
     assert new.set_up(previous=old.session_id).status == 0
@@ -158,7 +158,7 @@ def log_in_after(server: Exporter, old: RawInitiator) -> RawInitiator:
 
 
 def test_a_new_session_opens_a_disk_when_the_old_sessions_requests_there_have_ended():
-    """Another disk, and what touches no data, is opened at once."""
+    """Another disk is opened at once, and so is an open that touches no data."""
     disk = MemoryDisk(1 << 20)
     server = make_exporter(disk0=disk, disk1=MemoryDisk(1 << 20))
     old = RawInitiator(server).log_in()
@@ -219,7 +219,7 @@ def test_an_open_that_waits_ends_with_its_cancel_its_connection_or_its_session(e
 
 
 def test_a_login_that_is_denied_waits_for_no_disk():
-    """The failed login ends the session it was made on, whose requests may be stuck."""
+    """A failed reauthentication ends the session, whose requests may be stuck at a disk."""
     disk = MemoryDisk(1 << 20)
     client = RawInitiator(make_exporter(disk0=disk)).log_in()
     file_id = client.open("disk0")
@@ -231,7 +231,7 @@ def test_a_login_that_is_denied_waits_for_no_disk():
 
 @pytest.mark.parametrize("end", [Command.CLOSE, Command.TREE_DISCONNECT])
 def test_the_new_open_waits_for_an_open_that_was_closing_when_the_connection_went(end: Command) -> None:
-    """A CLOSE that waits for a write at the disk must not hide that write from the next session."""
+    """A CLOSE that waits for a write at the disk must not hide the write from the next session."""
     disk = MemoryDisk(1 << 20)
     server = make_exporter(disk0=disk)
     old = RawInitiator(server).log_in()
@@ -260,7 +260,7 @@ def test_a_login_cannot_end_a_session_of_another_user():
 
 @pytest.mark.parametrize("passwords", [{"n2": "another password", "n3": PASSWORDS["n3"]}, {"n3": PASSWORDS["n3"]}])
 def test_a_node_whose_key_changed_loses_its_sessions_and_no_other_node_does(passwords):
-    """Else a stolen key would be good as long as its thief stays connected."""
+    """Otherwise a stolen key would be valid as long as the thief stays connected."""
     client = RawInitiator(exporter()).log_in("n2")
     other = RawInitiator(client.exporter).log_in("n3")
     client.exporter.take_accounts(Accounts(PASSWORDS))
@@ -272,10 +272,10 @@ def test_a_node_whose_key_changed_loses_its_sessions_and_no_other_node_does(pass
 
 @pytest.mark.parametrize("passwords", [{"n3": PASSWORDS["n3"]}, {**PASSWORDS, "n2": "another"}])
 def test_a_login_that_is_under_way_when_its_key_is_taken_away_is_refused(passwords):
-    """Else a stolen key would be good for whoever always has a login that is not finished."""
+    """Otherwise a thief with a login in progress could still use a stolen key."""
 
     class Reloaded(RawInitiator):
-        """Its exporter gets other accounts between the first and the last message of each login."""
+        """A client whose exporter gets other accounts between the first and the last message of each login."""
 
         def take(self, message_id):
             reply = super().take(message_id)

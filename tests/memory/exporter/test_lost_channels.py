@@ -53,13 +53,13 @@ def test_a_session_is_bound_by_its_own_key_after_its_first_channel_was_lost(clie
     third = channel_of(client)
     second.peer.lost()
     assert third.call(Command.READ, read_body(file_id, 0, 512)).status == 0
-    # Logging in once more works there as well, by the channel's key.
+    # A reauthentication works there as well, signed with the channel's key.
     reply = third.set_up("n2")
     assert (reply.status, reply.protection) == (0, Protection.SIGNED)
 
 
 def test_a_lost_channels_requests_end_where_they_are(disk):
-    """Queued ones never reach the disk; one that is there ends by itself, and its reply is dropped."""
+    """Queued requests never reach the disk. A request at the disk ends by itself, and its reply is dropped."""
     client = RawInitiator(make_exporter(depth=1, disk0=disk)).log_in(to_be_bound=True)
     file_id = client.open("disk0")
     channel = channel_of(client)
@@ -107,7 +107,7 @@ def test_a_lost_channels_waiting_requests_end(client):
     assert len(channel.peer.waiting) == 2
     channel.peer.lost()
     assert not channel.peer.waiting
-    # The lock is not granted to nobody: who asks next gets it.
+    # The waiting request of the lost channel gets no lock, so another node gets it.
     other.call(Command.CLOSE, close_body(theirs))
     third = RawInitiator(client.exporter).log_in("n3")
     again = third.open("disk0")
@@ -115,7 +115,7 @@ def test_a_lost_channels_waiting_requests_end(client):
 
 
 def test_a_lost_connection_takes_only_its_own_part_of_each_session(client):
-    """One connection is a channel of one session and the only one of another."""
+    """The connection is one of two channels of a session, and the only channel of another session."""
     shared = channel_of(client)
     session_id, security = shared.session_id, shared.security
     shared.session_id, shared.security = 0, None
@@ -200,7 +200,7 @@ def test_the_previous_session_ends_on_all_its_channels_before_a_disk_is_opened(d
     disk.stall()
     for way in (client, *channels):
         way.send(Command.WRITE, write_body(file_id, 0, b"old" + bytes(509)))
-    # Also what a channel left behind that is gone by now.
+    # The requests of a channel that is lost already count as well.
     channels[0].peer.lost()
     new = channels[1] if where == "bound" else connect(client.exporter)
     new.session_id, new.security, new.session_security = 0, None, None

@@ -105,7 +105,7 @@ def test_a_client_that_begins_in_smb_1_and_offers_smb_2_continues_in_smb_2():
     response = NegotiateResponse.unpack(reply.body)
     assert (response.dialect, response.contexts) == (Dialect.SMB_2_WILDCARD, ())
     client.next_id = 1
-    # Of pre-authentication integrity the packet of SMB 1 is no part: with another hash the login fails.
+    # The hash of pre-authentication integrity leaves the packet of SMB 1 out. With another hash, the login fails.
     client.log_in()
     assert client.call(Command.ECHO, ECHO).status == 0
 

@@ -1,4 +1,4 @@
-"""What a node may have at an exporter in all its sessions together, over the wire; and that all of it is given back."""
+"""Limits of what a node may have at an exporter in all its sessions together; all of it is given back at the end."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def log_in(exporter: Exporter, node: str = "n2", share: str = "disks") -> RawIni
 
 
 def limit(exporter: Exporter, resource: Resource, of_node: int, of_target: int = 1 << 30) -> None:
-    """Let n2 have no more than that."""
+    """Let n2 have at most ``of_node`` of the resource in all, and ``of_target`` at one disk."""
     holdings = exporter.holdings_of("n2")
     holdings.node_most = {**NODE_MOST, resource: of_node}
     holdings.target_most = {**TARGET_MOST, resource: of_target}
@@ -117,20 +117,20 @@ def test_a_lock_that_is_not_granted_does_not_count(exporter):
 
 
 def test_a_lock_of_several_elements_that_fails_leaves_older_locks_as_they_are(exporter):
-    """A shared lock may stand on an exclusive one of the same open and range; undone, it is the one that goes."""
+    """A shared lock may lie on an exclusive one of the same open and range. Taking it back leaves the exclusive one."""
     one, other = log_in(exporter), log_in(exporter, "n3")
     mine, theirs = one.open("disk0"), other.open("disk0")
     shared = int(LockFlags.SHARED_LOCK)
     assert lock(one, mine, (0, 10, EXCLUSIVE | NOW)) == 0
     assert lock(other, theirs, (50, 1, EXCLUSIVE | NOW)) == 0
     assert lock(one, mine, (0, 10, shared | NOW), (50, 1, shared | NOW)) == NtStatus.LOCK_NOT_GRANTED
-    assert lock(other, theirs, (0, 10, shared | NOW)) == NtStatus.LOCK_NOT_GRANTED, "the exclusive lock is there still"
+    assert lock(other, theirs, (0, 10, shared | NOW)) == NtStatus.LOCK_NOT_GRANTED, "the exclusive lock is still there"
     assert lock(one, mine, (0, 10, UNLOCK)) == 0
     assert lock(one, mine, (0, 10, UNLOCK)) == NtStatus.RANGE_NOT_LOCKED
 
 
 def wait(client: RawInitiator, file_id: int, offset: int) -> tuple[int, int]:
-    """(message id, status of the first answer) of a LOCK that waits."""
+    """Send a LOCK that may wait. Return its message id and the status of the first answer."""
     body = LockRequest(FileId(file_id, file_id), (LockElement(offset, 1, EXCLUSIVE),)).pack()
     message_id = client.send(Command.LOCK, body)
     return message_id, client.take(message_id).status
@@ -168,7 +168,7 @@ def test_the_change_notifies_of_a_node_are_limited(exporter):
     close(two, second)
     assert watch(one, first) == NtStatus.PENDING
     exporter.disks.modified(exporter.disks.all()[0])
-    assert exporter.holdings_of("n2").used(Resource.NOTIFIES) == 1, "one was answered"
+    assert exporter.holdings_of("n2").used(Resource.NOTIFIES) == 1, "one of the two was answered"
 
 
 def connect(client: RawInitiator) -> int:
@@ -196,7 +196,7 @@ def test_a_refusal_is_counted_and_logged_and_a_flood_of_them_is_not(exporter, ca
 
 
 def fill(client: RawInitiator) -> None:
-    """Something of everything that counts."""
+    """Let the client have some of each resource that is counted."""
     first, second, root = client.open("disk0"), client.open("disk0"), client.open("", LIST)
     assert lock(client, first, (0, 10, EXCLUSIVE | NOW), (20, 0, EXCLUSIVE | NOW)) == 0
     assert wait(client, second, 5)[1] == NtStatus.PENDING
@@ -256,7 +256,7 @@ def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):
 
 
 def test_the_opens_of_a_node_that_wait_are_limited(exporter):
-    """For the I/O that the node's earlier session left at a disk; those that are cancelled make room."""
+    """An open waits for I/O of the node's earlier session at the disk. A wait that ends makes room for another."""
     limit(exporter, Resource.WAITING_CREATES, 2)
     disk = exporter.disks.all()[0].runner.disk
     disk.stall()
@@ -267,7 +267,7 @@ def test_the_opens_of_a_node_that_wait_are_limited(exporter):
     holdings = exporter.holdings_of("n2")
     replies = [client.create("disk0") for client in (one, two, one)]
     assert [reply.status for reply in replies] == [NtStatus.PENDING, NtStatus.PENDING, FULL]
-    assert two.create("disk1").status == 0, "another disk is not waited for"
+    assert two.create("disk1").status == 0, "an open of another disk does not wait"
     two.peer.lost()
     assert holdings.used(Resource.WAITING_CREATES) == 1
     assert one.create("disk0").status == NtStatus.PENDING

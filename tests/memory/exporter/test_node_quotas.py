@@ -1,4 +1,4 @@
-"""No node takes another's connections, sessions or memory, over real sockets where it matters."""
+"""No node takes the connections, sessions or memory of another. Where it matters, the tests use real sockets."""
 
 import socket
 import time
@@ -48,7 +48,7 @@ def test_a_node_that_takes_all_its_sessions_leaves_others_theirs():
     assert exporter.counters["node_limits_reached"] == 1
     assert exporter.counters["logins_denied"] == 0
     logged_in(exporter, "n3")
-    # A session that is made anew is none more, and what is given back may be taken again.
+    # A session that replaces another one needs no more room, and room that is given back may be taken again.
     assert one_more.set_up("n2", previous=clients[0].session_id).status == 0
     assert clients[1].call(Command.LOGOFF, LogoffRequest().pack()).status == 0
     logged_in(exporter)
@@ -100,11 +100,11 @@ async def serving(tmp_path, disk, *, max_bytes, per_node_min_bytes):
 
 
 class Highest:
-    """The most that the pool had handed out, looked at while a block runs."""
+    """Watches the pool while a block runs, and keeps the most bytes that were in use."""
 
     def __init__(self, exporter, nursery):
         self.used_bytes = 0
-        #: Whether a connection ever had to wait for memory.
+        #: It is set once a connection had to wait for memory.
         self.wanted = False
         self._exporter = exporter
         nursery.start_soon(self._watch)
@@ -117,7 +117,7 @@ class Highest:
 
 
 def use(path, user):
-    """A visit of another node."""
+    """Log in as another node, write and read."""
     with SocketInitiator(path, timeout_s=60) as client:
         client.log_in(user)
         file_id = client.open("disk0")
@@ -127,12 +127,12 @@ def use(path, user):
         assert client.call(Command.READ, read_body(file_id, 0, len(data)), charge=16, credits=16).data == data
 
 
-#: CREDITS_MAX of payload and one large frame may be taken beyond the threshold by a batch that was begun below it.
+#: A batch that begins below the threshold may take CREDITS_MAX of payload and one large frame beyond it.
 BATCH_BYTES = 2 * limits.CREDITS_MAX * limits.CREDIT_BYTES
 
 
 async def test_connections_of_one_node_that_read_nothing_hold_a_bounded_part(tmp_path, monkeypatch):
-    # However slow this machine is, they are not given up before they read.
+    # Also on a slow machine, the exporter does not drop the clients before they read.
     monkeypatch.setattr(limits, "CONNECTION_DEAD_AFTER_S", 1000.0)
     disk = MemoryDisk(16 * MIB)
     async with serving(tmp_path, disk, max_bytes=64 * MIB, per_node_min_bytes=8 * MIB) as (exporter, path):
@@ -147,7 +147,7 @@ async def test_connections_of_one_node_that_read_nothing_hold_a_bounded_part(tmp
             await until(lambda: highest.wanted, 120)
             await in_thread(use, path, "n3")
             assert highest.used_bytes < 64 * MIB + BATCH_BYTES
-            # Nothing was refused: all of it is answered when they read.
+            # Nothing was refused. All requests are answered when the clients read.
 
             def fetch(client, ids):
                 with client:
@@ -204,7 +204,7 @@ def open_disk(path):
 
 
 def send_half(client, file_id):
-    """Half of a write of 8 MiB, or what of it is taken: the exporter does not read while the node holds what it may."""
+    """Send half of a WRITE of 8 MiB, or less: the exporter reads no more while the node holds all the memory it may."""
     frame = write_frame(client, file_id)
     client.socket.settimeout(0.2)
     with suppress(TimeoutError):
@@ -230,7 +230,7 @@ async def test_half_messages_are_left_alone_while_nobody_wants_their_memory(tmp_
 
 
 async def test_writes_of_the_largest_size_by_many_connections_of_all_nodes_all_end(tmp_path):
-    """With hardly any memory, nothing waits for another for ever."""
+    """Also with hardly any memory, no request waits for another for ever."""
     disk = MemoryDisk(16 * MIB)
     async with serving(tmp_path, disk, max_bytes=MIB, per_node_min_bytes=MIB) as (exporter, path):
 
@@ -254,7 +254,7 @@ async def test_writes_of_the_largest_size_by_many_connections_of_all_nodes_all_e
 
 
 async def test_small_replies_that_no_client_reads_are_limited_and_charged(tmp_path):
-    """A reply of 84 bytes takes three times that, so their bytes alone would not bound them."""
+    """A reply of 84 bytes takes three times as much memory. A limit in bytes of replies would not be enough."""
     disk = MemoryDisk(MIB)
     async with serving(tmp_path, disk, max_bytes=64 * MIB, per_node_min_bytes=8 * MIB) as (exporter, path):
 
@@ -269,7 +269,7 @@ async def test_small_replies_that_no_client_reads_are_limited_and_charged(tmp_pa
             nursery.start_soon(in_thread, flood, client)
             await until(lambda: len(peer.out) >= limits.SEND_QUEUE_FRAMES_MAX, 120)
             await in_thread(use, path, "n3")
-            # A batch of receive memory goes past it.
+            # The requests of one batch of received bytes may exceed the limit.
             assert len(peer.out) < limits.SEND_QUEUE_FRAMES_MAX + 4096
             assert exporter.usage.of("n2").memory.used_bytes > 200 * limits.SEND_QUEUE_FRAMES_MAX
             client.socket.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
-"""Whatever a peer sends, the exporter signs and encrypts no two messages with one key under one nonce.
+"""The exporter signs and encrypts no two messages with one key under one nonce, whatever a peer sends.
 
-The recorder of tests/support/nonces.py watches all of it; here it is looked at after each attack.
+The recorder of tests/support/nonces.py watches each message. After each test, the fixture ``record`` looks for repeats.
 """
 
 import random
@@ -51,7 +51,7 @@ def client(exporter: Exporter) -> RawInitiator:
 
 
 def careless(session: RawInitiator, **negotiation: object) -> RawBind:
-    """A bind that uses message ids from 1 on, as strangers' do each time, and a recorded one does."""
+    """Return a bind that uses message ids from 1 on, as a recorded bind and binds of other clients do."""
     client = RawInitiator(session.exporter)
     client.negotiate(**negotiation)  # type: ignore[arg-type]
     before, session.next_bind_id = session.next_bind_id, [1]
@@ -61,7 +61,7 @@ def careless(session: RawInitiator, **negotiation: object) -> RawBind:
 
 
 def assert_refused(reply: Reply, status: int = NtStatus.NOT_SUPPORTED) -> None:
-    """Flagged as signed, so that Samba's client believes it, and without a signature."""
+    """Check a refusal. It has the flag of a signature, so that Samba's client believes it, and no signature."""
     assert reply.status == status
     assert reply.view[48:64] == bytes(16)
 
@@ -76,7 +76,7 @@ def test_a_message_id_serves_one_bind(client: RawInitiator) -> None:
     for _ in range(3):
         assert_refused(careless(client).step())
     assert client.exporter.counters["nonces_repeated"] == 3
-    # With ids of its own it goes on.
+    # A bind with unused message ids is granted.
     client.next_bind_id = [10]
     second_channel(client, RawInitiator(client.exporter))
     assert len(client.exporter.sessions[client.session_id].channels) == 3
@@ -135,7 +135,7 @@ def test_an_id_that_the_first_channel_signs_with_is_no_binds(exporter: Exporter)
 
 @pytest.mark.parametrize("how", ["early id left", "in flight", "compound"])
 def test_a_login_beside_other_requests_makes_a_session_without_binds(exporter: Exporter, how: str) -> None:
-    """A lower message id than the login's may still come to the first channel, which signs its reply."""
+    """The first channel may still get a request with a lower message id than the login had, and signs its reply."""
     client = RawInitiator(exporter)
     client.negotiate()
     client.skip_ids(20)
@@ -158,7 +158,7 @@ def test_a_login_beside_other_requests_makes_a_session_without_binds(exporter: E
     assert isinstance(security.signer, BindSigner)
     assert not any(map(security.reserve, range(300)))
     if how == "compound":
-        # The first part's NextCommand is in the hash over the login, so that the client above has other keys.
+        # The hash over the login contains NextCommand of the first part, so this client has other keys.
         return
     client.next_bind_id = [1]
     other = RawInitiator(exporter)
@@ -167,7 +167,7 @@ def test_a_login_beside_other_requests_makes_a_session_without_binds(exporter: E
 
 
 def _log_in_by_compound(client: RawInitiator) -> None:
-    """The last SESSION_SETUP is the first part of a compound, and its second part has a lower message id."""
+    """Log in. The last SESSION_SETUP is the first part of a compound whose second part has a lower message id."""
     deliver = client.deliver
     setups = 0
 
@@ -196,6 +196,7 @@ def test_compounds_of_binds_get_a_signature_for_each_message_id_once(client: Raw
     other = exchange.client
     other.call(Command.ECHO, ECHO, credits=8, session_id=0, sign=False, tree_id=0)
     body = SessionSetupRequest(BINDING, 1, 0, exchange.token or b"").pack()
+    signed = []
     for _ in range(3):
         again = RawInitiator(client.exporter)
         again.negotiate()
@@ -206,6 +207,9 @@ def test_compounds_of_binds_get_a_signature_for_each_message_id_once(client: Raw
             (Command.SESSION_SETUP, body, {"tree_id": 0}), (Command.SESSION_SETUP, body, {"tree_id": 0})
         )
         assert ids == [2, 3]
+        replies = [each for each in again.replies if each.message_id in ids]
+        signed += [each.message_id for each in replies if protection_by(each, exchange.key) == Protection.SIGNED]
+    assert sorted(signed) == [2, 3]
 
 
 @pytest.mark.parametrize("signing", [CMAC, HMAC])
@@ -216,7 +220,7 @@ def test_keys_without_nonces_may_sign_as_often_as_they_like(exporter: Exporter, 
         assert [exchange.step().status for _ in range(2)] == [MORE, 0]
 
 
-# --- strangers' initiators ---------------------------------------------------------------
+# --- other clients -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -259,11 +263,11 @@ def test_a_session_that_asked_for_one_channel_has_one(exporter: Exporter) -> Non
     assert (reply.status, reply.protection) == (NtStatus.REQUEST_NOT_ACCEPTED, Protection.SIGNED)
 
 
-# --- encrypted messages of initiators whose nonces do not count ----------------------------
+# --- encrypted messages of clients whose nonces are no counter -----------------------------
 
 
 def by_lot(client: RawInitiator, seed: int = 0) -> RawInitiator:
-    """From now on its nonces are drawn at random, as those of the Linux kernel's client."""
+    """Let the client draw its nonces at random, as the Linux kernel's client does."""
     draw = random.Random(seed)
     assert client.security is not None
     assert client.security.sealer is not None
@@ -331,9 +335,9 @@ def test_of_several_channels_the_first_is_left_when_no_more_nonces_are_remembere
         assert client.call(Command.READ, read_body(file_id, 0, 512)).status == 0
     assert channel.peer.closing
     assert not client.peer.closing
-    # Nothing of the channel that ends is carried out any more.
+    # No further request of the channel that ends is carried out.
     channel.deliver(channel.pack(Command.WRITE, write_body(file_id, 0, b"after"))[1])
     assert disk.data[:5] == b"late."
-    # What is remembered is refused still, also on the channel that is left.
+    # A message whose nonce was remembered is still refused, also on the channel that is left.
     with pytest.raises(RemoteProtocolError, match="seen before"):
         client.deliver(copy)

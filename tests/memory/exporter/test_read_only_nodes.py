@@ -1,4 +1,4 @@
-"""A node that may only read a disk stops nobody who writes there: not by share access, not by locks, not by leaving."""
+"""A node that may only read a disk stops no writer: neither by share access nor by locks, and not when it ends."""
 
 import pytest
 
@@ -21,7 +21,7 @@ EXCLUSIVE, SHARED, NOW, UNLOCK = (
 
 @pytest.fixture
 def pair():
-    """(client of n2, which may write disk0, and of n3, which may only read it)"""
+    """Return a client of n2, which may write disk0, and a client of n3, which may only read it."""
     exporter = make_exporter(allow={"disk0": {"n3": Access.READ_ONLY}}, disk0=MemoryDisk(1 << 20))
     clients = RawInitiator(exporter).log_in("n2"), RawInitiator(exporter).log_in("n3", "disks-system")
     for client in clients:
@@ -62,7 +62,7 @@ def test_a_reader_is_refused_beside_a_writer_that_it_does_not_share_with_or_that
 
 
 def test_a_node_that_may_write_excludes_others_also_by_an_open_to_read(pair):
-    """Its config lets it, and programs rely on it."""
+    """The config lets the node write, and programs rely on share access."""
     writer, _ = pair
     other = RawInitiator(writer.exporter).log_in("n1")
     writer.open("disk0", READ, R)
@@ -92,7 +92,7 @@ def test_a_reader_overwrites_nothing(pair, disposition):
 
 
 def test_a_reader_does_not_flush(pair):
-    """A flood of flushes would hold up those that write."""
+    """A flood of flushes would delay the writers."""
     _, reader = pair
     held = reader.open("disk0", READ)
     body = b"\x18\0\0\0\0\0\0\0" + held.to_bytes(8, "little") * 2
@@ -108,7 +108,7 @@ def demote(client: RawInitiator, *nodes: str) -> None:
 
 
 def test_a_node_that_becomes_a_reader_loses_its_locks_and_its_part_in_share_access(pair):
-    """What it opened to read stays open; what it opened to write is closed, as any reload does."""
+    """Opens for reading stay. Opens for writing are closed, as with any reload."""
     _, reader = pair
     other = RawInitiator(reader.exporter).log_in("n2")
     demote(reader)
@@ -119,7 +119,7 @@ def test_a_node_that_becomes_a_reader_loses_its_locks_and_its_part_in_share_acce
     demote(reader, "n3")
     assert other.call(Command.WRITE, write_body(mine, 0, b"data")).status == 0
     assert lock(other, mine, (0, 100, EXCLUSIVE | NOW)) == 0
-    assert other.create("disk0", READ_WRITE, W).status == NtStatus.SHARING_VIOLATION, "its own first open reads"
+    assert other.create("disk0", READ_WRITE, W).status == NtStatus.SHARING_VIOLATION, "the first open of n2 reads"
     other.call(Command.CLOSE, CloseRequest(FileId(mine, mine)).pack())
     assert other.create("disk0", READ_WRITE, 0).status == 0
     assert reader.call(Command.READ, read_body(held, 0, 4)).data == b"data"
@@ -158,7 +158,7 @@ def test_a_lock_that_a_reader_lets_go_goes_to_whoever_waits(pair):
 
 
 def test_a_reader_whose_read_never_ends_stops_no_writer(pair):
-    """Its closing open excludes nobody either."""
+    """The open of the reader stays until the read ends. Meanwhile it excludes nobody."""
     writer, reader = pair
     disk = writer.exporter.disks.all()[0]
     disk.runner.disk.stall()
@@ -171,11 +171,11 @@ def test_a_reader_whose_read_never_ends_stops_no_writer(pair):
 
 
 def test_a_closed_open_gives_up_no_share_access_of_another(pair):
-    """A reload looks at all opens of a disk, and what it ends may have been the end of another one."""
+    """A reload visits all opens of a disk. The end of one may already have closed another."""
     writer, _ = pair
     first, second = writer.open("disk0", READ, R), writer.open("disk0", READ, R)
     disk = writer.exporter.disks.all()[0]
     gone = writer.exporter.sessions[writer.session_id].opens[first]
     writer.call(Command.CLOSE, CloseRequest(FileId(first, first)).pack())
     gone.stop_excluding()
-    assert disk.share_counts.conflicts(READ_WRITE, SHARE_ALL), f"open {second} is there still"
+    assert disk.share_counts.conflicts(READ_WRITE, SHARE_ALL), f"open {second} still excludes writers"

@@ -1,4 +1,4 @@
-"""The share `scratch` of an exporter: every request it serves, what it refuses, and that it is no disk."""
+"""The share `scratch` of an exporter: the requests that it serves and refuses, and that it is no disk."""
 
 import struct
 
@@ -66,7 +66,7 @@ def client(clock):
     return client_of(Security.SIGN, clock)
 
 
-# --- it is a share, and no disk --------------------------------------------------------
+# --- a share, and no disk --------------------------------------------------------------
 
 
 def test_there_is_no_scratch_share_unless_the_config_asks_for_it():
@@ -251,7 +251,7 @@ def test_information_of_an_open_and_of_the_share(client):
 
 
 def test_every_open_of_a_file_gets_the_same_security_descriptor(client):
-    """smb2.winattr"""
+    """smbtorture's smb2.winattr compares the descriptors of two opens."""
     query = [
         QueryInfoRequest(FileId(file, file), InfoType.SECURITY, 0, 4096, 7).pack()
         for file in (make(client, "file"), make(client, "file", int(A.READ_CONTROL)))

@@ -64,7 +64,7 @@ def test_a_directory_holds_files_and_refuses_file_io(client):
 
 
 def test_a_listing_under_way_leaves_out_removed_files(client):
-    """smb2.dir.fixed"""
+    """Windows leaves them out as well (smbtorture's smb2.dir.fixed)."""
     folder = mkdir(client, "folder")
     files = {name: make(client, f"folder\\{name}") for name in ("a", "b", "c")}
     one = QueryDirectoryRequest(FileId(folder, folder), FileInfoClass.NAMES, 4096, flags=2).pack()
@@ -80,7 +80,7 @@ def test_a_listing_under_way_leaves_out_removed_files(client):
 
 
 def test_a_directory_about_to_be_deleted_takes_no_renamed_file(client):
-    """smb2.rename.share_delete_and_delete_access"""
+    """Windows refuses it as well (smbtorture's smb2.rename.share_delete_and_delete_access)."""
     file = make(client, "file")
     folder = mkdir(client, "folder")
     assert rename(client, file, "folder\\file") == NtStatus.SHARING_VIOLATION
@@ -113,7 +113,7 @@ def test_a_file_is_found_by_its_short_name(client):
 
 
 def test_a_listing_keeps_its_place_and_nothing_else(client):
-    """A page begins where the one before ended, whatever comes and goes meanwhile."""
+    """A page begins where the one before ended, whatever files are made and deleted meanwhile."""
     folder = mkdir(client, "folder")
     for number in range(50):
         close(client, make(client, f"folder\\f{number:02}"))
@@ -126,7 +126,7 @@ def test_a_listing_keeps_its_place_and_nothing_else(client):
             step, _, length = struct.unpack_from("<III", output, offset)
             found.append(output[offset + 12 : offset + 12 + length].decode("utf-16-le"))
             offset += step
-        # What was told of goes, and what is made is younger than the listing.
+        # Delete a file that was listed, and make one that is younger than the listing.
         close(client, make(client, f"folder\\{found[-1]}", options=CreateOptions.DELETE_ON_CLOSE))
         close(client, make(client, f"folder\\f99{found[-1]}"))
     assert reply.status == NtStatus.NO_MORE_FILES

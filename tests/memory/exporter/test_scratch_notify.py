@@ -1,4 +1,4 @@
-"""CHANGE_NOTIFY in the share `scratch`: what is told to whom, what is kept, and that no request waits in vain."""
+"""CHANGE_NOTIFY in the share `scratch`: which changes a watch reports, which are kept, and that no request is stuck."""
 
 import struct
 
@@ -21,20 +21,20 @@ def client():
 
 
 def watch(client: RawInitiator, folder: int, wanted: int = 0xFFF, *, tree: bool = False, size: int = 4096) -> int:
-    """Send a CHANGE_NOTIFY; its message id."""
+    """Send a CHANGE_NOTIFY, and return its message id."""
     body = ChangeNotifyRequest(FileId(folder, folder), size, wanted, int(tree))
     return client.send(Command.CHANGE_NOTIFY, body.pack())
 
 
 def pending(client: RawInitiator, folder: int, wanted: int = 0xFFF, *, tree: bool = False, size: int = 4096) -> int:
-    """A CHANGE_NOTIFY that waits."""
+    """Send a CHANGE_NOTIFY that waits, and return its message id."""
     message_id = watch(client, folder, wanted, tree=tree, size=size)
     assert client.take(message_id).status == NtStatus.PENDING
     return message_id
 
 
 def changes(client: RawInitiator, message_id: int) -> tuple[tuple[int, str], ...]:
-    """What a CHANGE_NOTIFY was answered with."""
+    """Return the changes that a CHANGE_NOTIFY was answered with."""
     client.collect()
     reply = client.take(message_id)
     assert reply.status == 0, hex(reply.status)
@@ -63,7 +63,7 @@ def test_a_watch_of_a_directory_reports_its_changes_and_ends_with_its_open(clien
 
 @pytest.mark.parametrize("how", ["disposition", "delete on close", "rmdir of its own"])
 def test_a_watch_of_a_deleted_directory_is_answered(client, how):
-    """smb2.notify.rmdir1 to rmdir4"""
+    """smbtorture's smb2.notify.rmdir1 to rmdir4 demand it."""
     other = another(client.exporter)
     folder = mkdir(client, "folder")
     waiting = [pending(client, folder), pending(client, folder)]
@@ -140,7 +140,7 @@ HIDE = struct.pack("<4qI", 0, 0, 0, 0, FileAttributes.HIDDEN)
     ],
 )
 def test_the_filter_of_the_first_request_decides_which_changes_are_reported(client, change, wanted):
-    """Each of the bits that a change has, and none of the others, wakes a watcher."""
+    """A watch is answered if its filter has one of the bits of the change, and only then."""
     other = another(client.exporter)
     for path in ("folder", "folder\\below"):
         close(client, mkdir(client, path))
@@ -155,7 +155,7 @@ def test_the_filter_of_the_first_request_decides_which_changes_are_reported(clie
 
 
 def test_the_filter_of_a_later_request_does_not_count(client):
-    """MS-SMB2 3.3.1.3; smb2.notify.mask-change"""
+    """The filter of an open stays that of its first request (MS-SMB2 3.3.1.3, smbtorture's smb2.notify.mask-change)."""
     folder = mkdir(client, "folder")
     message_id = pending(client, folder, ATTRIBUTES)
     assert set_info(client, make(client, "folder\\file"), FileInfoClass.BASIC, HIDE) == 0
@@ -166,14 +166,14 @@ def test_the_filter_of_a_later_request_does_not_count(client):
 
 
 def test_changes_that_do_not_fit_send_the_initiator_to_list(client, monkeypatch):
-    """smb2.notify.overflow, smb2.notify.valid-req"""
+    """smbtorture's smb2.notify.overflow and smb2.notify.valid-req demand it."""
     folder, tiny = mkdir(client, "folder"), make(client, "folder", int(A.READ_DATA))
     message_id, small = pending(client, folder), pending(client, tiny, size=1)
     make(client, "folder\\one")
     assert changes(client, message_id) == ((1, "one"),)
     client.collect()
     assert client.take(small).status == NtStatus.NOTIFY_ENUM_DIR
-    # An open whose first request had room for nothing keeps nothing.
+    # An open whose first request had no room for a change keeps none.
     make(client, "folder\\two")
     assert client.take(watch(client, tiny)).status == NtStatus.NOTIFY_ENUM_DIR
     assert changes(client, watch(client, folder)) == ((1, "two"),)

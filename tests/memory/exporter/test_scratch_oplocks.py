@@ -1,4 +1,4 @@
-"""Oplocks of scratch files: who gets one, how it is broken, and who waits for that."""
+"""Oplocks of scratch files: which opens get one, how an oplock is broken, and which requests wait for the break."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def client(clock):
 
 
 def create_with_oplock(client: RawInitiator, name: str, level: int = OplockLevel.BATCH) -> tuple[int, int]:
-    """(file id, granted level)"""
+    """Create or open a file, and return its file id and the granted oplock level."""
     reply = CreateResponse.unpack(client.create(name, ALL, disposition=D.OPEN_IF, oplock_level=level).body)
     return reply.file_id.volatile, reply.oplock_level
 

@@ -177,7 +177,7 @@ def test_a_lost_connection_frees_everything():
     client.peer.lost()
     assert not server.sessions
     assert not server.peers
-    # Its request is at the disk still: nobody else gets in before that is over.
+    # The request is still at the disk. No other node may open the disk alone before the request has ended.
     other = RawInitiator(server).log_in("n3")
     assert other.create("disk0", share=0).status == NtStatus.SHARING_VIOLATION
     disk.release()

@@ -1,6 +1,6 @@
-"""The exporter's processor in turns: batches that end by time, who goes first, and that nothing is left behind.
+"""The exporter's processor in turns: a batch ends after its time, nodes and classes share turns, and nothing is left.
 
-Time is the processor's clock, which the tests set forward at each look: no assertion depends on the machine's speed.
+The processor's clock advances at each look. So no assertion depends on the speed of the machine.
 """
 
 from meshfs import limits
@@ -18,7 +18,7 @@ from support.waiting import until
 
 
 def served(exporter, monkeypatch):
-    """The node and the class of every READ and ECHO, in the order in which the exporter begins with them."""
+    """Note the node and the class of each READ, WRITE and ECHO, in the order in which the exporter begins with them."""
     order: list[tuple[str, str]] = []
     real = engine.serve
 
@@ -34,7 +34,7 @@ def served(exporter, monkeypatch):
 
 
 async def test_time_ends_a_batch_and_another_node_has_its_turn(tmp_path, monkeypatch):
-    """A hundred requests of one node are there before the one of another: that one waits for a turn, not for all."""
+    """A request that comes after a hundred of another node waits for one turn, and not for all hundred."""
     path, server = tmp_path / "n1.sock", make_exporter(disk0=MemoryDisk(4 << 20))
     async with serving(server, path):
         flood, light = await in_thread(client_of, path, "n3"), await in_thread(client_of, path, "n2")
@@ -52,7 +52,7 @@ async def test_time_ends_a_batch_and_another_node_has_its_turn(tmp_path, monkeyp
 
 
 async def test_requests_of_one_connection_keep_their_order(tmp_path):
-    """Held in the middle by time, again and again: a READ behind a WRITE of the same place finds what was written."""
+    """Although turns end in the middle of them, a READ behind a WRITE of the same place returns the written data."""
     disk = MemoryDisk(4 << 20)
     path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
     async with serving(server, path):
@@ -82,14 +82,14 @@ async def test_the_system_waits_for_applications_and_keeps_its_floor(tmp_path, m
         with system, app:
             pass
     assert len(order) == 600
-    # The system's were there first. Until the applications' are done it has its floor, and not much more.
+    # The requests of the system came first. Until the applications are done, it gets little more than its floor.
     last_app = max(index for index, (_, io_class) in enumerate(order) if io_class == "app")
     of_system = [io_class for _, io_class in order[:last_app]].count("system")
     assert 300 * 0.2 / 0.8 * 0.5 < of_system < 300 * 0.2 / 0.8 * 2
 
 
 async def test_small_replies_leave_before_large_ones_of_another_node(tmp_path):
-    """A round of completions brings megabytes of one node and then a small reply of another, which is sent first."""
+    """If one round completes megabytes of a node and then a small reply of another, the small one is sent first."""
     disk = MemoryDisk(32 << 20)
     path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
     sent: list[tuple[str, int]] = []
@@ -122,7 +122,7 @@ async def test_small_replies_leave_before_large_ones_of_another_node(tmp_path):
 
 
 async def test_a_megabyte_leaves_in_pieces_while_others_have_turns(tmp_path, monkeypatch):
-    """The rest of a large reply waits for its node's next turn; alone, it leaves as the socket takes it."""
+    """The rest of a large reply waits for the node's next turn. A lone node sends as much as its socket takes."""
     disk = MemoryDisk(4 << 20)
     path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
     most: list[int] = []
@@ -178,11 +178,11 @@ async def test_a_lone_node_needs_no_turn_for_its_answers_until_another_node_come
             file_id = await in_thread(client.open, "disk0")
             await in_thread(read, client, file_id, 500)
             assert server.processor.turns.alone is flow
-            # From here on the disk answers when the request's turn is over.
+            # From here on, the disk answers after the turn of the request.
             disk.delay_s = 0.001
             turns, used_s = flow.turns, flow.used_s
             await in_thread(read, client, file_id, 50)
-            assert flow.turns - turns == 50, "a turn for each request, and none for its answer"
+            assert flow.turns - turns == 50, "each request takes a turn, and its answer takes none"
             assert flow.used_s - used_s > 50 * limits.TURN_S / 4
             with await in_thread(client_of, path, "n3") as other:
                 await in_thread(other.open, "disk0")
@@ -191,7 +191,7 @@ async def test_a_lone_node_needs_no_turn_for_its_answers_until_another_node_come
 
 
 async def test_one_bad_reply_ends_its_connection_and_no_turn(tmp_path, monkeypatch):
-    """A fault of ours in the middle of a turn: the other replies of the turn are given all the same."""
+    """If a fault of ours ends one reply in the middle of a turn, the other replies of the turn are still sent."""
     disk = MemoryDisk(4 << 20)
     path, server = tmp_path / "n1.sock", make_exporter(disk0=disk)
     async with serving(server, path):

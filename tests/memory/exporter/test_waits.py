@@ -1,6 +1,6 @@
-"""No request waits for something that cannot happen any more: each wait has an end when what it waits at goes.
+"""No request waits for an event that cannot happen any more: a wait ends when the thing that it waits at ends.
 
-The rows are the requests that wait, the columns what may go meanwhile.
+A function of the first group lets a request wait, one of the second group ends something meanwhile.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class Stage:
         self.exporter.scratch = ScratchVolume(1 << 20, self.exporter.now_filetime())
         self.client = self.log_in("n2", "disks")
         self.other = self.log_in("n3", "disks")
-        #: The open that the waiting request is of, if it is of one.
+        #: The open that the waiting request uses, if it uses one.
         self.file_id: int | None = None
         self.message_id = -1
 
@@ -67,7 +67,7 @@ class Stage:
         return self.client.take(self.message_id).status
 
 
-# --- what waits ------------------------------------------------------------------------
+# --- requests that wait ----------------------------------------------------------------
 
 
 def lock_of_a_disk(stage: Stage) -> None:
@@ -109,7 +109,7 @@ def notify(stage: Stage, file_id: int) -> None:
 
 
 def create_of_a_disk(stage: Stage) -> None:
-    """An earlier session of the node has left a READ at the disk, which never ends."""
+    """Wait for a READ that an earlier session of the node left at the disk. The READ never ends."""
     old = stage.log_in("n2", "disks")
     file_id = old.open("disk0")
     stage.disk.stall()
@@ -119,7 +119,7 @@ def create_of_a_disk(stage: Stage) -> None:
 
 
 def create_of_a_file(stage: Stage) -> None:
-    """The other node has an oplock, and does not say that it gives it up."""
+    """Wait for an oplock that the other node does not give up."""
     for client in (stage.client, stage.other):
         client.connect("scratch")
     holding = stage.other.create("file", ALL, disposition=CreateDisposition.CREATE, oplock_level=OplockLevel.BATCH)
@@ -127,7 +127,7 @@ def create_of_a_file(stage: Stage) -> None:
     stage.wait(Command.CREATE, CreateRequest("file", ALL, SHARE_ALL, CreateDisposition.OPEN).pack())
 
 
-# --- what goes meanwhile ---------------------------------------------------------------
+# --- ends of what they wait at ---------------------------------------------------------
 
 
 def cancelled(stage: Stage) -> None:
@@ -149,7 +149,7 @@ def logged_off(stage: Stage) -> None:
 
 
 def followed(stage: Stage) -> None:
-    """The node's next session names this one as its previous one."""
+    """Log in with the session's id as PreviousSessionId."""
     following = RawInitiator(stage.exporter)
     following.negotiate()
     assert following.set_up("n2", previous=stage.client.session_id).status == 0
@@ -162,7 +162,7 @@ def withdrawn(stage: Stage) -> None:
 
 
 def ended_opens(stage: Stage) -> None:
-    """The disk was replaced by another one."""
+    """End all opens of the disk, as if another disk had replaced it."""
     stage.exporter.batches.begin()
     stage.exporter.disks.end_opens(stage.exporter.disks.all()[0])
     stage.exporter.batches.end()
@@ -224,7 +224,7 @@ def test_every_wait_has_an_end(begin: Callable[[Stage], None], end: Callable[[St
     end(stage)
     assert stage.answer() == status
     assert not stage.client.peer.waiting
-    # Nothing is answered twice, whatever ends later.
+    # Whatever ends later, the request is not answered twice.
     stage.disk.release()
     stage.other.peer.lost()
     stage.client.collect()
@@ -257,7 +257,7 @@ def test_a_wait_goes_with_its_connection(begin: Callable[[Stage], None]) -> None
 
 
 def test_a_file_that_is_to_be_deleted_still_gives_its_locks() -> None:
-    """Its opens go on until they are closed, and so do their waits."""
+    """The opens of the file stay until they are closed, and their waits go on."""
     stage = Stage()
     lock_of_a_file(stage)
     deleted(stage)
@@ -268,7 +268,7 @@ def test_a_file_that_is_to_be_deleted_still_gives_its_locks() -> None:
 def test_a_lost_connection_ends_although_one_of_its_waiting_requests_cannot_be_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error of ours while the first waiting request is ended: the session ends all the same, with its opens."""
+    """If a fault of ours ends the end of the first waiting request, the session and its opens still end."""
     stage = Stage()
     file_id = stage.client.open("", LIST)
     for _ in range(2):

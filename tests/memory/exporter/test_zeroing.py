@@ -1,4 +1,4 @@
-"""FSCTL_SET_ZERO_DATA at the exporter: what it zeroes, what it refuses, and when it is answered."""
+"""FSCTL_SET_ZERO_DATA at the exporter: what is zeroed, what is refused, and when the answer comes."""
 
 import errno
 import struct
@@ -27,7 +27,7 @@ from meshlab.smb.raw_initiator import RawInitiator, make_exporter
 from meshlab.smb.raw_messages import write_body
 
 MIB = limits.MIB
-#: Two pieces and a bit: the second is twice as large as the first, as the exporter's clock stands still.
+#: The disk is larger than two pieces. The second piece is twice as large as the first, as the clock stands still.
 SIZE = 32 * MIB
 FULL = b"\xaa" * SIZE
 FIRST = limits.ZERO_PIECE_BYTES
@@ -59,7 +59,7 @@ def zero_body(file_id: int, offset: int, stop: int, data: bytes | None = None) -
 
 
 def zero(client: RawInitiator, file_id: int, offset: int, stop: int, **header: int) -> int:
-    """The status of a zeroing that is answered at once."""
+    """Return the status of a zeroing that is answered at once."""
     return client.call(Command.IOCTL, zero_body(file_id, offset, stop), **header).status
 
 
@@ -142,7 +142,7 @@ def held(disk: MemoryDisk) -> list[tuple[int, int]]:
 
 
 def begin(client: RawInitiator, disk: MemoryDisk, stop: int = SIZE, **header: int) -> int:
-    """A zeroing of several pieces, the first of which is held at the disk; its message id."""
+    """Start a zeroing of several pieces, of which the first is held at the disk. Return its message id."""
     disk.stall(lambda request: request.op == Op.ZERO)
     message_id = client.send(Command.IOCTL, zero_body(client.open("disk0"), 0, stop), **header)
     assert client.take(message_id).status == NtStatus.PENDING
@@ -159,7 +159,7 @@ def test_a_long_zeroing_is_asynchronous_and_goes_piece_by_piece(client, disk) ->
     message_id = begin(client, disk)
     assert disk.stalled == 1
     let_one_go(disk)
-    # The exporter's clock stands still here, so that the first piece took no time.
+    # The exporter's clock stands still, so the first piece took no time.
     assert held(disk) == [(FIRST, 2 * FIRST)]
     let_one_go(disk)
     assert held(disk) == [(3 * FIRST, FIRST)]
@@ -252,7 +252,7 @@ def test_a_replay_is_refused_while_the_old_zeroing_is_at_the_disk(client, channe
         assert zero(channel, file_id, 0, 4096, sequence=1, flags=REPLAY) == NtStatus.FILE_NOT_AVAILABLE
     disk.release()
     channel.collect()
-    # Without its connection nothing of it began any more.
+    # Without its connection, no further piece is begun.
     assert disk.data[FIRST:] == (FULL[FIRST:] if lost else bytes(SIZE - FIRST))
     assert zero(channel, file_id, 0, 4096, sequence=1, flags=REPLAY) == 0
 
