@@ -13,7 +13,7 @@ import enum
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from meshfs import bugs
 from meshfs.buffers import Buffer
@@ -45,7 +45,6 @@ class DiskRequest:
     flow                 the flow to which the scheduler charges the request
     on_done              called once with the request, after ``result`` is set
     result               bytes done (fewer than ``length`` only at the end of the disk), or -errno
-    context              a value of the caller, which the disk does not touch
     cost_s               the disk's time that the request is expected to take, in seconds; set by the scheduler
     added_s, sent_s      when the request entered the queue, and when it was sent to the disk, by the queue's
                          clock; NEVER_S until then
@@ -54,7 +53,6 @@ class DiskRequest:
     __slots__ = (
         "added_s",
         "buffer",
-        "context",
         "cost_s",
         "flow",
         "length",
@@ -78,7 +76,6 @@ class DiskRequest:
         *,
         flow: FlowKey = NO_FLOW,
         write_through: bool = False,
-        context: Any = None,
     ) -> None:
         self.op = op
         self.offset = offset
@@ -88,7 +85,6 @@ class DiskRequest:
         self.on_done = on_done
         self.flow = flow
         self.write_through = write_through
-        self.context = context
         self.result = 0
         self.cost_s = 0.0
         self.added_s = NEVER_S

@@ -17,23 +17,19 @@ interim reply, which is not signed: somebody between the two can put another req
 well signed CANCEL ends. So the MessageId has to be of the same request, or 0, as some initiators leave it out.
 """
 
-from meshfs.disk.base import DiskRequest
 from meshfs.exporter.exchange.request import Request
-from meshfs.exporter.state.peer import Pending
-from meshfs.smb.constants import Flags, NtStatus
+from meshfs.exporter.state.peer import Cancellable
+from meshfs.smb.constants import Flags
 
 
 def cancel(request: Request) -> None:
     """End the request that the CANCEL names, if it is one of the session's own and can still be ended."""
     target = _target(request)
-    if isinstance(target, DiskRequest):
-        if target.context.session is request.session:
-            target.context.open.cancel(target)
-    elif target is not None and target.session is request.session:
-        target.end(NtStatus.CANCELLED)
+    if target is not None and target.session is request.session:
+        target.cancel()
 
 
-def _target(request: Request) -> DiskRequest | Pending | None:
+def _target(request: Request) -> Cancellable | None:
     message, peer = request.message, request.peer
     if message.flags & Flags.ASYNC_COMMAND:
         waiting = peer.waiting.get(message.async_id)

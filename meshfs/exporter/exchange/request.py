@@ -9,9 +9,10 @@ application as an error. Interim replies are not signed, because they share the 
 the final reply, and an AES-GMAC nonce must not be used twice.
 """
 
+import logging
 from typing import Final, Protocol
 
-from meshfs import limits
+from meshfs import bugs, limits
 from meshfs.disk.base import DiskRequest
 from meshfs.errors import ForgedMessage, LocalProtocolError, StatusError
 from meshfs.exporter.state.open import Open
@@ -24,6 +25,8 @@ from meshfs.smb.credits import charge_covers
 from meshfs.smb.messages import ErrorResponse
 from meshfs.smb.security import ChannelSecurity
 from meshfs.smb.wire import pack_header
+
+logger = logging.getLogger(__name__)
 
 ERROR_BODY: Final = ErrorResponse().pack()
 _RESPONSE: Final = int(Flags.SERVER_TO_REDIR)
@@ -91,8 +94,9 @@ class Request:
         self.seal = False
         self.async_id = 0
 
-    def fault(self, done: DiskRequest) -> None:
+    def fault(self, done: DiskRequest, error: Exception) -> None:
         """End the connection of this request, and no other, because an error of ours prevented the answer."""
+        bugs.report(logger, f"{done.op.name}, after the answer of disk {self.open.name},", error)
         self.open.answered(done)
         self.peer.abort()
 

@@ -32,6 +32,10 @@ class AsyncCommand:
         """Return the ChannelSequence that the request was sent with."""
         return self.request.message.channel_sequence
 
+    def cancel(self) -> None:
+        """Give up waiting and answer with CANCELLED."""
+        self.end(NtStatus.CANCELLED)
+
     def end(self, status: int) -> None:
         """Give up waiting and answer with ``status``."""
         self._abort()

@@ -221,9 +221,10 @@ class Link:
 
     def step(self, until_s: float) -> ProcessorFlow | None:
         """Work in the link's turn. Returns the flow in which the rest of the work waits, if some is left."""
-        state = self._state = LINK[self._state][_TURN]
-        if state is not _READING:
-            return None
+        if self._state is not _READING:
+            self._state = LINK[self._state][_TURN]
+            if self._state is not _READING:
+                return None
         self._received = True
         try:
             more = self._work(until_s)

@@ -15,6 +15,7 @@ from meshfs import bugs
 from meshfs.disk.base import DiskRequest
 from meshfs.exporter.rules.locks import Lockable
 from meshfs.exporter.rules.share_access import ShareCounts
+from meshfs.exporter.state.disk_request import PeerDiskRequest
 from meshfs.model import Access, DiskInfo, DiskState
 from meshfs.scheduler.runner import Runner
 
@@ -87,10 +88,11 @@ class OfferedDisk(Lockable):
         self._written_s = runner.written_s
 
     def _fault(self, request: DiskRequest, error: Exception) -> None:
-        """Handling a disk's answer failed: end the connection that asked, so that the request goes again elsewhere."""
-        bugs.report(logger, f"{request.op.name}, after the answer of disk {self.name},", error)
-        if request.context is not None:
-            request.context.fault(request)
+        """End the connection that asked, because handling the answer of the disk has raised ``error``."""
+        if isinstance(request, PeerDiskRequest):
+            request.request.fault(request, error)
+        else:
+            bugs.report(logger, f"{request.op.name}, after the answer of disk {self.name},", error)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,6 @@ from typing import ParamSpec, Protocol
 
 from meshfs import bugs, limits
 from meshfs.buffers import Buffer
-from meshfs.disk.base import DiskRequest
 from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.rules.log_limit import LogLimit
 from meshfs.exporter.rules.node_usage import NodeUsage
@@ -32,12 +31,19 @@ _OUT_MAX = 2
 _OUT_MAX_BYTES = 64 * limits.KIB
 
 
-class Pending(Protocol):
-    """An asynchronous request that was not answered yet; `meshfs.exporter.exchange.waiting.Waiting` is one."""
+class Cancellable(Protocol):
+    """A request that a CANCEL can end. An example is `meshfs.exporter.kinds.disk.io.IoRequest`."""
 
     @property
     def session(self) -> Session:
-        """Whose request it is: no other session may cancel it."""
+        """The session that sent the request. No other session may cancel the request."""
+
+    def cancel(self) -> None:
+        """Answer the request with CANCELLED, unless the request cannot be stopped any more."""
+
+
+class Pending(Cancellable, Protocol):
+    """An asynchronous request that was not answered yet; `meshfs.exporter.exchange.waiting.AsyncCommand` is one."""
 
     @property
     def message_id(self) -> int:
@@ -80,7 +86,7 @@ class Peer:
         #: The asynchronous requests, by AsyncId.
         self.waiting: dict[int, Pending] = {}
         #: The requests that a CANCEL can still end, by message id.
-        self.cancellable: dict[int, DiskRequest | Pending] = {}
+        self.cancellable: dict[int, Cancellable] = {}
         self.last_async_id = 0
         #: The compounds whose memory is charged.
         self.compounds: set[HoldsMemory] = set()

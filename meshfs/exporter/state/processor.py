@@ -23,9 +23,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from meshfs import bugs, limits
-from meshfs.disk.base import DiskRequest
 from meshfs.exporter.rules.turns import ProcessorFlow, Turns
 from meshfs.exporter.state.batches import Batches
+from meshfs.exporter.state.disk_request import PeerDiskRequest
 from meshfs.scheduler.decide.policy import DiskPolicy
 
 logger = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ class Processor:
         if not flow.wants:
             self._want(flow)
 
-    def answered(self, flow: ProcessorFlow, done: DiskRequest) -> None:
+    def answered(self, flow: ProcessorFlow, done: PeerDiskRequest) -> None:
         """Have ``done.on_done`` reply to the initiator in a turn of ``flow``, because a disk has answered."""
-        if self.loop is None or done.context.peer.closed:
+        if self.loop is None or done.request.peer.closed:
             done.on_done(done)
             return
         is_small = done.result <= _SMALL_MAX_BYTES or done.op
@@ -102,7 +102,7 @@ class Processor:
         if not flow.wants:
             self._want(flow)
 
-    def _tell_at_once(self, flow: ProcessorFlow, done: DiskRequest) -> None:
+    def _tell_at_once(self, flow: ProcessorFlow, done: PeerDiskRequest) -> None:
         """Reply without a turn, because nobody else has had a turn for a while or waits for one."""
         begun_s = self.clock()
         done.on_done(done)
@@ -218,9 +218,9 @@ class Processor:
             flow.unpaid = 0
 
 
-def _reply(done: DiskRequest) -> None:
+def _reply(done: PeerDiskRequest) -> None:
     try:
         done.on_done(done)
     except Exception as error:
         # The turn has replies for other connections, too.
-        done.context.open.disk.runner.on_fault(done, error)
+        done.request.fault(done, error)

@@ -209,7 +209,7 @@ def test_the_previous_session_ends_on_all_its_channels_before_a_disk_is_opened(d
     new.connect("disks")
     opening = new.create("disk0", share=0)
     assert opening.status == NtStatus.PENDING
-    disk.release(lambda request: request.context.peer is not client.peer)
+    disk.release(lambda request: request.request.peer is not client.peer)
     new.collect()
     assert not new.answered(opening.message_id)
     disk.release()

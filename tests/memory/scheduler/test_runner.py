@@ -20,10 +20,10 @@ from meshlab.suites.disk import MIB
 POOL = BufferPool()
 
 
-def make(done: list[DiskRequest], op: Op = Op.READ, offset: int = 0, *, context: object = None) -> DiskRequest:
+def make(done: list[DiskRequest], op: Op = Op.READ, offset: int = 0) -> DiskRequest:
     length = 0 if op == Op.FLUSH else 512
     buffer = None if op == Op.FLUSH else POOL.acquire(length)
-    return DiskRequest(op, offset, length, buffer, HEADROOM_BYTES, done.append, context=context)
+    return DiskRequest(op, offset, length, buffer, HEADROOM_BYTES, done.append)
 
 
 def make_runner(depth: int) -> tuple[Runner, MemoryDisk]:
@@ -169,9 +169,10 @@ async def test_cancel_takes_back_requests_that_are_not_at_the_disk() -> None:
 
 async def test_waiting_for_idle_ignores_later_requests_and_may_be_cancelled() -> None:
     runner, disk = make_runner(4)
-    disk.stall(lambda request: request.context == "stalled")
     done: list[DiskRequest] = []
-    runner.submit(make(done, context="stalled"))
+    stalled = make(done)
+    disk.stall(lambda request: request is stalled)
+    runner.submit(stalled)
     with trio.move_on_after(0) as scope:
         await runner.wait_idle()
     assert scope.cancelled_caught

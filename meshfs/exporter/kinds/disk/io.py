@@ -18,9 +18,11 @@ from meshfs.disk.base import DiskRequest, Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind
+from meshfs.exporter.state.disk_request import PeerDiskRequest
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.processor import Processor
+from meshfs.exporter.state.session import Session
 from meshfs.exporter.state.tree import Tree
 from meshfs.model import FlowKey
 from meshfs.smb.connection import take_payload
@@ -75,7 +77,7 @@ class DiskIo(Kind):
         #: The flow of the processor in which the replies wait.
         self.turn = processor.turns.flow(self.flow)
         self.processor = processor
-        self.requests: set[DiskRequest] = set()
+        self.requests: set[IoRequest] = set()
 
     def drained(self) -> None:
         """Finish the close: no request of the open is at the disk any more."""
@@ -93,21 +95,22 @@ class DiskIo(Kind):
         return True
 
     def answered(self, request: DiskRequest) -> None:
-        self.requests.discard(request)
+        if isinstance(request, IoRequest):
+            self.requests.discard(request)
         if self.closing and not self.requests:
             self.drained()
 
     def outstanding(self) -> Iterator[tuple[object, int]]:
         yield from super().outstanding()
         for request in self.requests:
-            yield request, request.context.message.channel_sequence
+            yield request, request.request.message.channel_sequence
 
     def is_outstanding(self, each: object) -> bool:
         return each in self.requests or super().is_outstanding(each)
 
     def cancel_requests_of(self, peer: object) -> None:
         for request in list(self.requests):
-            if request.context.peer is peer:
+            if request.request.peer is peer:
                 self.cancel(request)
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
@@ -130,9 +133,8 @@ class DiskIo(Kind):
         peer = request.peer
         exporter = peer.exporter
         buffer = exporter.pool.acquire(length, peer.usage.memory)
-        disk_request = DiskRequest(
-            _READ, offset, length, buffer, HEADROOM_BYTES, _read_answered, flow=self.flow, context=request
-        )
+        disk_request = IoRequest(_READ, offset, length, buffer, HEADROOM_BYTES, _read_answered, flow=self.flow)
+        disk_request.request, disk_request.opened = request, self
         self.requests.add(disk_request)
         peer.cancellable[request.message.message_id] = disk_request
         disk.runner.add(disk_request)
@@ -153,7 +155,7 @@ class DiskIo(Kind):
         peer, message = request.peer, request.message
         exporter = peer.exporter
         buffer, start = take_payload(message, start, length, exporter.pool, peer.usage.memory)
-        disk_request = DiskRequest(
+        disk_request = IoRequest(
             _WRITE,
             offset,
             length,
@@ -162,8 +164,8 @@ class DiskIo(Kind):
             _write_answered,
             flow=self.flow,
             write_through=self.write_through or bool(flags & _WRITE_THROUGH),
-            context=request,
         )
+        disk_request.request, disk_request.opened = request, self
         self.requests.add(disk_request)
         peer.cancellable[message.message_id] = disk_request
         disk.runner.add(disk_request)
@@ -174,22 +176,44 @@ class DiskIo(Kind):
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
         disk = self.disk
-        disk_request = DiskRequest(Op.FLUSH, 0, 0, None, 0, _flush_answered, flow=self.flow, context=request)
+        disk_request = IoRequest(Op.FLUSH, 0, 0, None, 0, _flush_answered, flow=self.flow)
+        disk_request.request, disk_request.opened = request, self
         self.requests.add(disk_request)
         request.peer.cancellable[request.message.message_id] = disk_request
         disk.runner.add(disk_request)
         request.peer.exporter.touch(disk.runner)
 
 
-def _read_answered(done: DiskRequest) -> None:
+class IoRequest(PeerDiskRequest):
+    """A request to a disk for ``request``, which names the open ``opened``.
+
+    Whoever makes the object sets both attributes at once. A constructor that took them would be one more call per READ
+    and WRITE.
+    """
+
+    __slots__ = ("opened",)
+    request: Request
+    opened: DiskIo
+
+    @property
+    def session(self) -> Session:
+        """The session that sent the request. No other session may cancel the request."""
+        return self.request.session
+
+    def cancel(self) -> None:
+        """Answer the request with CANCELLED, unless it is at the disk."""
+        self.opened.cancel(self)
+
+
+def _read_answered(done: IoRequest) -> None:
     done.on_done = _read_done
-    opened: DiskIo = done.context.open
+    opened = done.opened
     opened.processor.answered(opened.turn, done)
 
 
-def _read_done(done: DiskRequest) -> None:
-    request: Request = done.context
-    opened: DiskIo = done.context.open
+def _read_done(done: IoRequest) -> None:
+    request = done.request
+    opened = done.opened
     peer = request.peer
     opened.requests.discard(done)
     peer.cancellable.pop(request.message.message_id, None)
@@ -242,15 +266,15 @@ def _send_read(request: Request, buffer: Buffer, length: int) -> None:
     peer.send(frame, buffer)
 
 
-def _write_answered(done: DiskRequest) -> None:
+def _write_answered(done: IoRequest) -> None:
     done.on_done = _write_done
-    opened: DiskIo = done.context.open
+    opened = done.opened
     opened.processor.answered(opened.turn, done)
 
 
-def _write_done(done: DiskRequest) -> None:
-    request: Request = done.context
-    opened: DiskIo = done.context.open
+def _write_done(done: IoRequest) -> None:
+    request = done.request
+    opened = done.opened
     peer = request.peer
     assert done.buffer is not None
     opened.requests.discard(done)
@@ -287,15 +311,15 @@ def _fail(request: Request, result: int) -> None:
     request.fail(status_from_errno(-result) if result else NtStatus.END_OF_FILE)
 
 
-def _flush_answered(done: DiskRequest) -> None:
+def _flush_answered(done: IoRequest) -> None:
     done.on_done = _flush_done
-    opened: DiskIo = done.context.open
+    opened = done.opened
     opened.processor.answered(opened.turn, done)
 
 
-def _flush_done(done: DiskRequest) -> None:
-    request: Request = done.context
-    opened: DiskIo = done.context.open
+def _flush_done(done: IoRequest) -> None:
+    request = done.request
+    opened = done.opened
     opened.requests.discard(done)
     request.peer.cancellable.pop(request.message.message_id, None)
     if done.result < 0:

@@ -14,11 +14,11 @@ the disk any more, also when it was cancelled: otherwise a piece could land over
 from typing import Final
 
 from meshfs import limits
-from meshfs.disk.base import DiskRequest, Op
+from meshfs.disk.base import Op
 from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.exchange.waiting import AsyncCommand
-from meshfs.exporter.kinds.disk.io import DiskIo
+from meshfs.exporter.kinds.disk.io import DiskIo, IoRequest
 from meshfs.smb.constants import NtStatus
 from meshfs.smb.status import status_from_errno
 
@@ -62,7 +62,7 @@ class _Zeroing(AsyncCommand):
         self._offset = offset
         self._stop = stop
         self._reply = reply
-        self._piece: DiskRequest
+        self._piece: IoRequest
         self._piece_bytes = limits.ZERO_PIECE_BYTES
         self._queued_s = 0.0
         #: The status with which it ends early; 0 while it goes on.
@@ -87,7 +87,7 @@ class _Zeroing(AsyncCommand):
         opened = self._opened
         self._queued_s = self.request.peer.exporter.clock()
         length = min(self._piece_bytes, self._stop - self._offset)
-        piece = self._piece = DiskRequest(
+        piece = self._piece = IoRequest(
             Op.ZERO,
             self._offset,
             length,
@@ -96,14 +96,14 @@ class _Zeroing(AsyncCommand):
             self._piece_done,
             flow=opened.flow,
             write_through=opened.write_through,
-            context=self.request,
         )
+        piece.request, piece.opened = self.request, opened
         opened.requests.add(piece)
         if not self.request.async_id:
             self.request.peer.cancellable[self.request.message.message_id] = piece
         opened.disk.runner.add(piece)
 
-    def _piece_done(self, piece: DiskRequest) -> None:
+    def _piece_done(self, piece: IoRequest) -> None:
         """Queue the next piece or answer. The runner calls this, and then sends what was queued to the disk."""
         opened = self._opened
         opened.requests.discard(piece)

@@ -1,0 +1,32 @@
+"""A request to a disk that a request of a peer has caused, as far as the exporter's state knows it."""
+
+from typing import Protocol
+
+from meshfs.disk.base import DiskRequest
+
+
+class MayBeClosed(Protocol):
+    """A connection; `meshfs.exporter.state.peer.Peer` is one."""
+
+    closed: bool
+
+
+class Cause(Protocol):
+    """The request of a peer; `meshfs.exporter.exchange.request.Request` is one."""
+
+    @property
+    def peer(self) -> MayBeClosed:
+        """The connection that the reply goes to."""
+
+    def fault(self, done: DiskRequest, error: Exception) -> None:
+        """End the connection, because handling the answer of the disk has raised ``error``."""
+
+
+class PeerDiskRequest(DiskRequest):
+    """A request to a disk for ``request``, which has to be set at once after the object was made.
+
+    The constructor does not take ``request``: one more call per READ and WRITE would cost more than the attribute.
+    """
+
+    __slots__ = ("request",)
+    request: Cause
