@@ -17,8 +17,8 @@ from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.exchange.waiting import wait
 from meshfs.exporter.kinds.kind import Kind, find_open
-from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.directory import BEGINNING, DOT, DOT_DOT, FILES, DirectoryState, Position
+from meshfs.exporter.state.processor_flow import ProcessorFlow
 from meshfs.model import FlowKey, IoClass
 from meshfs.smb.constants import NtStatus, QueryDirectoryFlags
 from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries, is_directory_class

@@ -35,11 +35,10 @@ While other flows have had turns lately a quantum is short, since a newcomer wai
 longer one saves looking for newcomers. A turn of the system is the shortest, as it is always in an application's way.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush, heapreplace
 from itertools import count
-from typing import Any, Final
+from typing import Final, Generic, Self, TypeVar
 
 from meshfs import limits
 from meshfs.model import NO_FLOW, FlowKey, IoClass
@@ -59,7 +58,10 @@ def newcomers_of(address: str) -> FlowKey:
     return FlowKey(f"logins from {address or 'this machine'}", IoClass.APP)
 
 
-class _Class:
+_AnyFlow = TypeVar("_AnyFlow")
+
+
+class TurnClass(Generic[_AnyFlow]):
     """A class of I/O: its flows that want a turn, by start tag, and its own place between the classes."""
 
     __slots__ = ("finish", "name", "per_share", "ready", "start", "top", "v")
@@ -76,36 +78,21 @@ class _Class:
         self.start = 0.0
         self.finish = 0.0
         #: A heap of (start tag, running number, flow).
-        self.ready: list[tuple[float, int, ProcessorFlow]] = []
+        self.ready: list[tuple[float, int, _AnyFlow]] = []
 
 
-class ProcessorFlow:
-    """One node's work of one class at the exporter's processor.
+class TurnFlow:
+    """The turns of one node's work of one class. A subclass has the work.
 
-    small, large   what disks have answered and its initiators have not been told yet, by the size of the reply
-    links          connections that have something to receive, to handle, or to send
-    unpaid         completions taken from the disks that it was not charged for yet
-    wants          it is among those that want a turn, or has one
+    unpaid   how many completions were taken from the disks that the flow was not charged for yet
+    wants    whether the flow is among those that want a turn, or has one
     """
 
-    __slots__ = (
-        "finish",
-        "io_class",
-        "key",
-        "large",
-        "links",
-        "per_weight",
-        "small",
-        "start",
-        "turns",
-        "unpaid",
-        "used_s",
-        "wants",
-    )
+    __slots__ = ("finish", "io_class", "key", "per_weight", "start", "turns", "unpaid", "used_s", "wants")
 
-    def __init__(self, key: FlowKey, io_class: _Class, weight: float) -> None:
+    def __init__(self, key: FlowKey, io_class: TurnClass[Self], weight: float) -> None:
         self.key = key
-        self.io_class = io_class
+        self.io_class: TurnClass[Self] = io_class
         self.per_weight = 1.0 / weight
         self.start = 0.0
         self.finish = 0.0
@@ -114,24 +101,31 @@ class ProcessorFlow:
         #: The processor's time it has had so far, and in how many turns.
         self.used_s = 0.0
         self.turns = 0
-        self.small: deque[Any] = deque()
-        self.large: deque[Any] = deque()
-        self.links: deque[Any] = deque()
 
 
-class Turns:
-    """``policy`` may be changed by `configure` at any time. Flows are few: two of each node, and the strangers'."""
+FlowT = TypeVar("FlowT", bound=TurnFlow)
 
-    def __init__(self, policy: DiskPolicy | None = None) -> None:
+
+class Turns(Generic[FlowT]):
+    """Decides whose turn it is. ``policy`` may be changed by `configure` at any time.
+
+    ``make`` is the class of the flows. There are few flows: two of each node, one of the logins from each address of
+    the config, and one of the strangers.
+    """
+
+    def __init__(
+        self, make: Callable[[FlowKey, TurnClass[FlowT], float], FlowT], policy: DiskPolicy | None = None
+    ) -> None:
+        self._make = make
         self._policy = policy or DiskPolicy()
-        self._app = _Class(IoClass.APP)
-        self._system = _Class(IoClass.SYSTEM)
-        self._flows: dict[FlowKey, ProcessorFlow] = {}
+        self._app: TurnClass[FlowT] = TurnClass(IoClass.APP)
+        self._system: TurnClass[FlowT] = TurnClass(IoClass.SYSTEM)
+        self._flows: dict[FlowKey, FlowT] = {}
         #: The virtual time between the classes.
         self._v = 0.0
         self._numbers = count()
         #: Whose turn was served last, and for how long since it was somebody else's.
-        self._last: ProcessorFlow | None = None
+        self._last: FlowT | None = None
         self._alone_s = 0.0
         self.configure(self._policy)
         self.strangers = self.flow(STRANGERS)
@@ -147,14 +141,14 @@ class Turns:
     def _weight(self, key: FlowKey) -> float:
         return limits.STRANGERS_WEIGHT if key == STRANGERS else self._policy.of(key).weight
 
-    def flow(self, key: FlowKey) -> ProcessorFlow:
+    def flow(self, key: FlowKey) -> FlowT:
         found = self._flows.get(key)
         if found is None:
             io_class = self._system if key.io_class is IoClass.SYSTEM else self._app
-            found = self._flows[key] = ProcessorFlow(key, io_class, self._weight(key))
+            found = self._flows[key] = self._make(key, io_class, self._weight(key))
         return found
 
-    def flows(self) -> Iterator[ProcessorFlow]:
+    def flows(self) -> Iterator[FlowT]:
         """All that ever wanted something."""
         return iter(self._flows.values())
 
@@ -169,17 +163,17 @@ class Turns:
         return self._alone_s >= limits.TURN_ALONE_AFTER_S
 
     @property
-    def alone(self) -> ProcessorFlow | None:
+    def alone(self) -> FlowT | None:
         """The flow that all turns have been of for a while, if there is one."""
         return self._last if self._alone_s >= limits.TURN_ALONE_AFTER_S else None
 
-    def wanting(self) -> Iterator[ProcessorFlow]:
+    def wanting(self) -> Iterator[FlowT]:
         """The flows that wait for their turn, in no order."""
         for each in (self._app, self._system):
             for _, _, flow in each.ready:
                 yield flow
 
-    def add(self, flow: ProcessorFlow) -> None:
+    def add(self, flow: FlowT) -> None:
         """The flow wants a turn. It must not be one that does already (``wants``)."""
         flow.wants = True
         io_class = flow.io_class
@@ -188,7 +182,7 @@ class Turns:
             io_class.start = io_class.finish if io_class.finish > self._v else self._v
         heappush(io_class.ready, (flow.start, next(self._numbers) - _BEFORE, flow))
 
-    def next(self) -> ProcessorFlow | None:
+    def next(self) -> FlowT | None:
         """The flow whose turn it is, which waits no more; `charge` has to follow."""
         app, system = self._app, self._system
         io_class = system if system.ready and (not app.ready or system.start < app.start) else app
@@ -206,14 +200,14 @@ class Turns:
         self._v = io_class.start
         return flow
 
-    def take(self, flow: ProcessorFlow) -> None:
+    def take(self, flow: FlowT) -> None:
         """`add` and `next` in one, for a flow that wants a turn when no other does."""
         flow.wants = True
         io_class = flow.io_class
         io_class.v = flow.start = flow.finish if flow.finish > io_class.v else io_class.v
         self._v = io_class.start = io_class.finish if io_class.finish > self._v else self._v
 
-    def charge(self, flow: ProcessorFlow, used_s: float, *, wants: bool) -> None:
+    def charge(self, flow: FlowT, used_s: float, *, wants: bool) -> None:
         """The flow's turn is over. ``wants``: it wants another one."""
         io_class = flow.io_class
         flow.used_s += used_s
@@ -236,7 +230,7 @@ class Turns:
             if not self.contended:
                 self._v = max(self._app.finish, self._system.finish)
 
-    def charge_beside(self, flow: ProcessorFlow, used_s: float) -> None:
+    def charge_beside(self, flow: FlowT, used_s: float) -> None:
         """Charge a flow for what was done for it outside of its turns."""
         io_class = flow.io_class
         flow.used_s += used_s
@@ -251,7 +245,7 @@ class Turns:
         else:
             io_class.finish = max(io_class.finish, self._v) + used_s * io_class.per_share
 
-    def quantum_s(self, flow: ProcessorFlow) -> float:
+    def quantum_s(self, flow: FlowT) -> float:
         """Return how long the turn of ``flow`` that begins now may take."""
         if self._alone_s >= limits.TURN_ALONE_AFTER_S and flow is self._last:
             return limits.TURN_ALONE_S

@@ -14,8 +14,8 @@ import trio
 
 from meshfs import bugs, limits
 from meshfs.exporter.rules.admission import Admission, Arrival
-from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.processor import Processor
+from meshfs.exporter.state.processor_flow import ProcessorFlow
 from meshfs.loop import reactor
 
 logger = logging.getLogger(__name__)

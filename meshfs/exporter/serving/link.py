@@ -37,12 +37,12 @@ from meshfs.buffers import Account
 from meshfs.errors import RemoteProtocolError
 from meshfs.exporter.rules.admission import AdmissionStage
 from meshfs.exporter.rules.link_states import LINK, RECEIVING, LinkEvent, LinkState, after_turn, next_state, when_room
-from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.serving.engine import ConnectionEngine
 from meshfs.exporter.serving.outlet import Outlet
 from meshfs.exporter.serving.progress import Progress
 from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.peer import Peer
+from meshfs.exporter.state.processor_flow import ProcessorFlow
 from meshfs.loop import reactor
 from meshfs.model import FlowKey, IoClass
 from meshfs.smb.connection import PAYLOAD_OFFSETS, Role

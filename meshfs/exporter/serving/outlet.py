@@ -13,8 +13,8 @@ from collections.abc import Callable
 import trio
 
 from meshfs import bugs, limits
-from meshfs.exporter.rules.turns import ProcessorFlow
 from meshfs.exporter.state.peer import Peer
+from meshfs.exporter.state.processor_flow import ProcessorFlow
 from meshfs.loop.reactor import Reactor
 from meshfs.transport.base import Sent
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from meshfs import limits
-from meshfs.exporter.rules.turns import ProcessorFlow
+from meshfs.exporter.state.processor_flow import ProcessorFlow, Work
 from meshfs.smb.info import NamePattern
 from meshfs.smb.messages import pack_notifications
 
@@ -23,13 +23,10 @@ FILES: Final = 3
 _CHANGE_BYTES: Final = 12 + 2
 
 
-class Page(Protocol):
+class Page(Work, Protocol):
     """A QUERY_DIRECTORY that was not answered yet; `meshfs.exporter.commands.query_directory` makes it."""
 
     flow: ProcessorFlow
-
-    def step(self, until_s: float) -> ProcessorFlow | None:
-        """Go on until that time. Returns the flow in which the rest waits, None where there is none."""
 
 
 class DirectoryState:

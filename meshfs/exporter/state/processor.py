@@ -23,9 +23,10 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from meshfs import bugs, limits
-from meshfs.exporter.rules.turns import ProcessorFlow, Turns
+from meshfs.exporter.rules.turns import Turns
 from meshfs.exporter.state.batches import Batches
 from meshfs.exporter.state.disk_request import PeerDiskRequest
+from meshfs.exporter.state.processor_flow import ProcessorFlow, Work
 from meshfs.scheduler.decide.policy import DiskPolicy
 
 logger = logging.getLogger(__name__)
@@ -33,16 +34,6 @@ logger = logging.getLogger(__name__)
 _TURN_S: Final = limits.TURN_S
 _UNCONTENDED_MAX_S: Final = limits.UNCONTENDED_CHARGE_MAX_S
 _SMALL_MAX_BYTES: Final = limits.REPLY_SMALL_MAX_BYTES
-
-
-class Work(Protocol):
-    """What a connection does in its turns."""
-
-    def step(self, until_s: float) -> ProcessorFlow | None:
-        """Work until that time by the processor's clock. Returns the flow in which the rest waits, None without one.
-
-        It must not raise.
-        """
 
 
 class Loop(Protocol):
@@ -61,7 +52,7 @@ class Processor:
         clock: Callable[[], float] = time.perf_counter,
         spent: Callable[[], float] = time.thread_time,
     ) -> None:
-        self.turns = Turns()
+        self.turns = Turns(ProcessorFlow)
         self.clock = clock
         self.spent = spent
         self.loop: Loop | None = None

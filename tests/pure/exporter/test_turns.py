@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshfs import limits
-from meshfs.exporter.rules.turns import STRANGERS, ProcessorFlow, Turns
+from meshfs.exporter.rules.turns import STRANGERS, TurnFlow, Turns
 from meshfs.model import FlowKey, IoClass
 from meshfs.scheduler.decide.policy import DiskPolicy
 
@@ -32,12 +32,12 @@ class Load:
     pending: list[float] = field(default_factory=list)
 
 
-def simulate(turns: Turns, loads: list[Load], until_s: float) -> None:
+def simulate(turns: Turns[TurnFlow], loads: list[Load], until_s: float) -> None:
     """Serve turns of whole steps until the quantum is used up, on a clock of the test."""
     now = 0.0
     arrivals: list[tuple[float, int]] = [(time, n) for n, load in enumerate(loads) for time in load.times or ()]
     heapq.heapify(arrivals)
-    by_flow: dict[ProcessorFlow, Load] = {}
+    by_flow: dict[TurnFlow, Load] = {}
     for load in loads:
         flow = turns.flow(load.key)
         by_flow[flow] = load
@@ -74,7 +74,7 @@ def simulate(turns: Turns, loads: list[Load], until_s: float) -> None:
 def test_backlogged_nodes_share_by_weight(weights: list[float], steps: list[float]) -> None:
     """|W_f / w_f - W_g / w_g| <= (q + m_f) / w_f + (q + m_g) / w_g (theorem 1), where a turn is q + m."""
     names = {f"n{index}": weight for index, weight in enumerate(weights)}
-    turns = Turns(policy(**names))
+    turns = Turns(TurnFlow, policy(**names))
     loads = [Load(FlowKey(name, APP), step) for name, step in zip(names, steps, strict=False)]
     simulate(turns, loads, 1.0)
     for f in loads:
@@ -88,14 +88,14 @@ def test_backlogged_nodes_share_by_weight(weights: list[float], steps: list[floa
 @pytest.mark.parametrize("steps", [(1e-5, 1e-3), (1e-3, 1e-5), (1e-4, 1e-4)])
 def test_the_system_keeps_its_floor_and_has_no_more(floor: float, steps: tuple[float, float]) -> None:
     app, system = Load(FlowKey("n1", APP), steps[0]), Load(FlowKey("n2", SYSTEM), steps[1])
-    simulate(Turns(policy(floor)), [app, system], 2.0)
+    simulate(Turns(TurnFlow, policy(floor)), [app, system], 2.0)
     assert system.used_s / (app.used_s + system.used_s) == pytest.approx(floor, abs=0.003)
 
 
 def test_the_system_has_what_applications_do_not_want() -> None:
     app = Load(FlowKey("n1", APP), 1e-4, [n * 1e-3 for n in range(1000)])
     system = Load(FlowKey("n2", SYSTEM), 1e-4)
-    simulate(Turns(policy()), [app, system], 1.0)
+    simulate(Turns(TurnFlow, policy()), [app, system], 1.0)
     assert app.used_s == pytest.approx(0.1, abs=0.001)
     assert system.used_s == pytest.approx(0.9, abs=0.001)
 
@@ -120,7 +120,7 @@ def test_a_light_flow_waits_for_the_turn_under_way_only(
         now += gap
         times.append(now)
     light = Load(FlowKey("light", APP), 1e-5, times)
-    simulate(Turns(policy()), [*loads, light], now + 1.0)
+    simulate(Turns(TurnFlow, policy()), [*loads, light], now + 1.0)
     assert len(light.waits_s) == len(times)
     turn_s = limits.TURN_S + max(floods.values())
     system_turn_s = limits.TURN_SYSTEM_S + system
@@ -128,7 +128,7 @@ def test_a_light_flow_waits_for_the_turn_under_way_only(
 
 
 def test_a_flow_that_was_idle_has_saved_up_nothing() -> None:
-    turns = Turns(policy())
+    turns = Turns(TurnFlow, policy())
     busy, idle = Load(FlowKey("n1", APP), 1e-4), Load(FlowKey("n2", APP), 1e-4, [])
     simulate(turns, [busy, idle], 2.0)
     late = Load(FlowKey("n2", APP), 1e-4)
@@ -148,14 +148,14 @@ def test_a_flow_that_was_idle_has_saved_up_nothing() -> None:
 
 def test_strangers_are_one_flow_of_small_weight() -> None:
     strangers, node = Load(STRANGERS, 1e-3), Load(FlowKey("n1", APP), 1e-4)
-    simulate(Turns(policy()), [strangers, node], 2.0)
+    simulate(Turns(TurnFlow, policy()), [strangers, node], 2.0)
     part = limits.STRANGERS_WEIGHT / (1 + limits.STRANGERS_WEIGHT)
     assert strangers.used_s / 2.0 == pytest.approx(part, abs=0.005)
 
 
 def test_what_is_done_outside_of_turns_is_paid_for() -> None:
     """A flow is charged also while it waits, and while it wants no turn."""
-    turns = Turns(policy())
+    turns = Turns(TurnFlow, policy())
     first, second = turns.flow(FlowKey("n1", APP)), turns.flow(FlowKey("n2", APP))
     turns.add(first)
     turns.add(second)
@@ -171,7 +171,7 @@ def test_what_is_done_outside_of_turns_is_paid_for() -> None:
 
 
 def test_a_turn_taken_at_once_is_charged_like_any_other() -> None:
-    turns = Turns(policy())
+    turns = Turns(TurnFlow, policy())
     first, second = turns.flow(FlowKey("n1", APP)), turns.flow(FlowKey("n2", APP))
     turns.take(first)
     turns.add(second)
@@ -182,7 +182,7 @@ def test_a_turn_taken_at_once_is_charged_like_any_other() -> None:
 
 
 def test_another_policy_holds_from_the_next_turn_on() -> None:
-    turns = Turns(policy(n1=1, n2=1))
+    turns = Turns(TurnFlow, policy(n1=1, n2=1))
     loads = [Load(FlowKey("n1", APP), 1e-4), Load(FlowKey("n2", APP), 1e-4)]
     turns.configure(policy(n1=3, n2=1))
     simulate(turns, loads, 1.0)
@@ -190,7 +190,7 @@ def test_another_policy_holds_from_the_next_turn_on() -> None:
 
 
 def test_turns_of_a_flow_that_is_alone_are_longer_until_another_has_one() -> None:
-    turns = Turns(policy())
+    turns = Turns(TurnFlow, policy())
     first, system = turns.flow(FlowKey("n1", APP)), turns.flow(FlowKey("n2", SYSTEM))
     turns.add(first)
     assert turns.quantum_s(first) == limits.TURN_S

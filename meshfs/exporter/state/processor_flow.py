@@ -1,0 +1,34 @@
+"""The flows that the processor serves in turns, and what waits in them."""
+
+from collections import deque
+from typing import Protocol, Self
+
+from meshfs.exporter.rules.turns import TurnClass, TurnFlow
+from meshfs.exporter.state.disk_request import PeerDiskRequest
+from meshfs.model import FlowKey
+
+
+class ProcessorFlow(TurnFlow):
+    """One node's work of one class at the exporter's processor.
+
+    small, large   what disks have answered, and what is still to be replied to the initiators, by the size of the reply
+    links          what connections have to receive, to handle, or to send
+    """
+
+    __slots__ = ("large", "links", "small")
+
+    def __init__(self, key: FlowKey, io_class: TurnClass[Self], weight: float) -> None:
+        super().__init__(key, io_class, weight)
+        self.small: deque[PeerDiskRequest] = deque()
+        self.large: deque[PeerDiskRequest] = deque()
+        self.links: deque[Work] = deque()
+
+
+class Work(Protocol):
+    """What a connection does in its turns."""
+
+    def step(self, until_s: float) -> ProcessorFlow | None:
+        """Work until that time by the processor's clock. Returns the flow in which the rest waits, None without one.
+
+        It must not raise.
+        """
