@@ -246,8 +246,8 @@ SCRATCH_WATCHERS_PER_NODE_MAX: Final = 64
 # The holder of an oplock must acknowledge a break within this time. It is less than the 20 s that smbclient waits for
 # its CREATE.
 OPLOCK_BREAK_TIMEOUT_S: Final = 10.0
-# The exporter looks for overdue breaks this often, so a break ends at most this much late.
-OPLOCK_BREAK_TICK_S: Final = 1.0
+# The kinds of opens do this often what time demands. An overdue break of an oplock ends at most this much late.
+KIND_TICK_S: Final = 1.0
 
 # --- disks ----------------------------------------------------------------------------
 

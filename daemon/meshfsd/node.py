@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from meshfs.disk.base import Engine
 from meshfs.disk.engines.choice import choose_engine
 from meshfs.endpoint import format_endpoint
 from meshfs.errors import ConfigError, TookTooLong
+from meshfs.exporter.kinds.registry import ticks
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.serving.interfaces import offered
 from meshfs.exporter.serving.listener import Listener
@@ -126,8 +128,8 @@ class NodeExporter:
                 nursery.start_soon(self._keep_calibration)
                 nursery.start_soon(self._watch.config.run)
                 nursery.start_soon(self._watch.problems.run)
-                if self._exporter.scratch is not None:
-                    nursery.start_soon(self._end_late_oplock_breaks)
+                if calls := ticks(self._exporter):
+                    nursery.start_soon(self._tick, calls)
                 nursery.start_soon(serve_control, self._places.control, self._verbs())
                 nursery.start_soon(self._places.metrics.run)
                 self._log_ready()
@@ -154,10 +156,11 @@ class NodeExporter:
         with suppress(TookTooLong):
             await self._saving.call(save, learnt, timeout_s=limits.DISK_CALL_TIMEOUT_S)
 
-    async def _end_late_oplock_breaks(self) -> None:
+    async def _tick(self, calls: list[Callable[[Exporter], None]]) -> None:
         while True:
-            await trio.sleep(limits.OPLOCK_BREAK_TICK_S)
-            self._exporter.end_late_oplock_breaks()
+            await trio.sleep(limits.KIND_TICK_S)
+            for call in calls:
+                call(self._exporter)
 
     def _log_ready(self) -> None:
         node = self._node

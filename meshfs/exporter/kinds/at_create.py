@@ -9,6 +9,7 @@ from meshfs.errors import StatusError
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.holdings import Resource
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session
 from meshfs.smb.constants import CreateAction, CreateOptions, NtStatus, OplockLevel
 from meshfs.smb.info import mode_of
@@ -24,10 +25,12 @@ class Creator(NamedTuple):
 
     takes    whether a CREATE of that name, in a share of the kind, is one of the kind
     create   answers such a CREATE, at once or later; it raises StatusError where it refuses
+    tick     is called every KIND_TICK_S while a share of the kind is offered, or is None
     """
 
     takes: Callable[[str], bool]
     create: Callable[[Request, CreateRequest], None]
+    tick: Callable[[Exporter], None] | None = None
 
 
 def takes_all(_: str) -> bool:

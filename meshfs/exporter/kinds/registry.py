@@ -3,12 +3,14 @@
 A new kind is one line here. In the shares of disks it stands before the disks, which take all names that are left.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from meshfs.exporter.kinds import pipe, root
 from meshfs.exporter.kinds.at_create import Creator
 from meshfs.exporter.kinds.disk import create as disk_create
 from meshfs.exporter.kinds.scratch import create as scratch_create
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.shares import SHARE_IPC, SHARE_SCRATCH
 from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM
 
@@ -28,3 +30,9 @@ CREATORS: Final[dict[str, tuple[Creator, ...]]] = {
 def creator(share: str, name: str) -> Creator:
     """Return what makes an open of that name in the share. The last kind of each share takes every name."""
     return next(each for each in CREATORS[share] if each.takes(name))
+
+
+def ticks(exporter: Exporter) -> list[Callable[[Exporter], None]]:
+    """Return what has to be called every KIND_TICK_S for the kinds of the shares that are offered."""
+    creators = dict.fromkeys(each for share in exporter.shares() for each in CREATORS[share.name.lower()])
+    return [each.tick for each in creators if each.tick is not None]

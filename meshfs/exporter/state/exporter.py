@@ -15,7 +15,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from itertools import takewhile
 from typing import Final
 
 from meshfs import limits
@@ -159,18 +158,6 @@ class Exporter:
         """An id that no open of this exporter had before."""
         self._last_file_id += 1
         return self._last_file_id
-
-    def end_late_oplock_breaks(self) -> None:
-        """Drop the oplocks whose holders did not acknowledge in time. Has to be called about every second."""
-        if self.scratch is None:
-            return
-        now = self.clock()
-        # Breaks are in the order in which they began, and all have the same timeout.
-        late = list(takewhile(lambda oplock: oplock.is_late(now), self.scratch.breaking))
-        with self.batches.one():
-            for oplock in late:
-                self.count("oplock_breaks_late")
-                oplock.holder.drop_oplock()
 
     def take_config(self, digest: str) -> None:
         """Advertise the digest of another config.

@@ -3,6 +3,7 @@
 import pytest
 
 from meshfs import limits
+from meshfs.exporter.kinds.registry import ticks
 from meshfs.model import Security
 from meshfs.smb.connection import Protection
 from meshfs.smb.constants import (
@@ -43,6 +44,11 @@ from support.scratch import (
 A, D = AccessMask, CreateDisposition
 RELATED = {"flags": int(Flags.RELATED_OPERATIONS), "session_id": (1 << 64) - 1, "tree_id": (1 << 32) - 1}
 ANY_FILE = (1 << 64) - 1
+
+
+def tick(exporter):
+    for call in ticks(exporter):
+        call(exporter)
 
 
 @pytest.fixture
@@ -157,13 +163,19 @@ def test_a_holder_that_does_not_answer_loses_the_oplock_after_the_time_out(clien
     held, _ = create_with_oplock(client, "file")
     message_id = start_create(other, "file")
     clock.now_s += limits.OPLOCK_BREAK_TIMEOUT_S - 0.1
-    client.exporter.end_late_oplock_breaks()
+    tick(client.exporter)
     assert not other.collect()
     clock.now_s += 0.1
-    client.exporter.end_late_oplock_breaks()
+    tick(client.exporter)
     assert answer(other, message_id).status == 0
     assert client.exporter.counters["oplock_breaks_late"] == 1
     assert acknowledge(client, held).status == NtStatus.INVALID_DEVICE_STATE
+
+
+def test_only_the_kinds_of_shares_that_are_offered_are_called_by_time(client):
+    assert len(ticks(client.exporter)) == 1
+    client.exporter.scratch = None
+    assert ticks(client.exporter) == []
 
 
 def test_an_acknowledgment_of_another_level_is_wrong_and_counts(client):

@@ -7,6 +7,7 @@ from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.at_create import Creator, answer, takes_all
 from meshfs.exporter.kinds.pending_create import PendingCreate
 from meshfs.exporter.kinds.scratch.open import ScratchOpen
+from meshfs.exporter.kinds.scratch.oplock_break import end_late_breaks
 from meshfs.exporter.rules.oplock import GRANTED_LEVELS, Oplock
 from meshfs.exporter.rules.scratch.rules import SCRATCH_RIGHTS
 from meshfs.exporter.rules.scratch.volume import Created, ScratchVolume
@@ -86,4 +87,4 @@ class _Pending(PendingCreate):
             _open(request, self._body, self._volume, created)
 
 
-CREATOR: Final = Creator(takes_all, create)
+CREATOR: Final = Creator(takes_all, create, end_late_breaks)

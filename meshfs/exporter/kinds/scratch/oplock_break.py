@@ -1,5 +1,12 @@
-"""The notification of an oplock break, which the exporter sends without having been asked (MS-SMB2 3.3.4.6)."""
+"""The break of an oplock.
 
+The exporter notifies the holder, although no request has asked for a message (MS-SMB2 3.3.4.6). If the holder does not
+acknowledge the break in time, the oplock is dropped (3.3.6.1).
+"""
+
+from itertools import takewhile
+
+from meshfs.exporter.state.exporter import Exporter
 from meshfs.exporter.state.session import Session
 from meshfs.smb.constants import MESSAGE_ID_UNSOLICITED, Command, Flags, OplockLevel
 from meshfs.smb.messages import FileId, OplockBreak
@@ -24,3 +31,16 @@ def notify(session: Session, file_id: int) -> None:
             seal = security if session.encrypt else None
             peer.send(peer.connection.protect([bytearray(header + body)], None, seal))
             return
+
+
+def end_late_breaks(exporter: Exporter) -> None:
+    """Drop the oplocks whose holders did not acknowledge the break in time, so that the CREATEs that wait go on."""
+    if exporter.scratch is None:
+        return
+    now = exporter.clock()
+    # Breaks are in the order in which they began, and all have the same timeout.
+    late = list(takewhile(lambda oplock: oplock.is_late(now), exporter.scratch.breaking))
+    with exporter.batches.one():
+        for oplock in late:
+            exporter.count("oplock_breaks_late")
+            oplock.holder.drop_oplock()
