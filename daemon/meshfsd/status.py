@@ -54,8 +54,7 @@ def _nodes(exporter: Exporter) -> list[NodeUsageDocument]:
             "sessions_max": usage.sessions_max,
             "memory_bytes": node.memory.used_bytes,
             "holds": [
-                {"what": str(resource), "used": used, "max": most}
-                for resource, used, most in exporter.holdings_of(node.name).report()
+                {"what": str(resource), "used": used, "max": most} for resource, used, most in node.holdings.report()
             ],
         }
         for node in usage.all()

@@ -141,8 +141,9 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     )
     policy = peer.exporter.security
     session.user = login.user
-    peer.exporter.usage.of(login.user).sessions += 1
-    session.holdings = peer.exporter.holdings_of(login.user)
+    usage = peer.exporter.usage.of(login.user)
+    usage.sessions += 1
+    session.holdings = usage.holdings
     session.encrypt = policy is Security.ENCRYPT
     session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
     session.channels[peer] = peer.connection.security[session.id] = security

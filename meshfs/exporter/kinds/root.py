@@ -12,6 +12,7 @@ from meshfs.exporter.kinds.kind import Kind
 from meshfs.exporter.rules.access import READ_RIGHTS, WRITE_RIGHTS, expand_access
 from meshfs.exporter.rules.dispositions import OVERWRITES
 from meshfs.exporter.state.directory import DirectoryState
+from meshfs.exporter.state.disk_watchers import DiskWatchers
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.exporter.state.open import Open, OwningSession
 from meshfs.exporter.state.tree import Tree
@@ -23,22 +24,22 @@ _INDEX: Final = 1
 
 
 class RootOpen(Kind):
-    """An open of the root. ``watched`` has the directories of all such opens: changes of the disks are told to them."""
+    """An open of the root. From its beginning to its end it is among ``watchers``, which are notified of changes."""
 
-    __slots__ = ("_watched",)
+    __slots__ = ("_watchers",)
     directory: DirectoryState
 
     def __init__(
-        self, session: OwningSession[Open], tree: Tree, file_id: int, access: int, watched: dict[DirectoryState, None]
+        self, session: OwningSession[Open], tree: Tree, file_id: int, access: int, watchers: DiskWatchers
     ) -> None:
         super().__init__(session, tree, file_id, access, "")
         self.directory = DirectoryState()
-        self._watched = watched
-        watched[self.directory] = None
+        self._watchers = watchers
+        watchers.add(self.directory)
 
     def close(self, then: Callable[[], object]) -> None:
         if not self.gone:
-            del self._watched[self.directory]
+            self._watchers.remove(self.directory)
             self._end_waits(NtStatus.NOTIFY_CLEANUP)
             self._end()
         then()
@@ -97,7 +98,7 @@ def create(request: Request, body: CreateRequest) -> None:
     if granted & ~allowed:
         raise StatusError(NtStatus.ACCESS_DENIED, f"access 0x{granted:x} to the root")
     exporter = request.peer.exporter
-    opened = RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.watched)
+    opened = RootOpen(request.session, request.tree, exporter.new_file_id(), granted, exporter.disk_watchers)
     answer(request, body, opened, allowed=allowed, action=CreateAction.OPENED)
 
 

@@ -1,14 +1,15 @@
-"""What each node holds of an exporter's connections, sessions and memory. Pure.
+"""What each node holds of an exporter: connections, sessions, memory, and all that `Holdings` counts. Pure.
 
 Every node has a part of its own of the connections and sessions, by the number of nodes that may log in: no node can
 take another's. Memory is shared by thresholds (memory_budget.py), as it comes back within moments and these do not.
 All strangers together are one more owner of memory; their connections are bounded by admission.py.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from meshfs import limits
 from meshfs.buffers import Account
+from meshfs.exporter.rules.holdings import Holdings
 
 
 def connections_per_node(nodes: int, descriptors: int) -> int:
@@ -22,24 +23,29 @@ def sessions_per_node(nodes: int) -> int:
 
 
 class NodeUsage:
-    """Of one node; ``connections`` and ``sessions`` are those that it is logged in on."""
+    """What one node holds. ``connections`` and ``sessions`` are those that the node is logged in on."""
 
-    __slots__ = ("connections", "memory", "name", "sessions")
+    __slots__ = ("connections", "holdings", "memory", "name", "sessions")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_refusal: Callable[[str], None]) -> None:
         self.name = name
         self.connections = 0
         self.sessions = 0
         self.memory = Account()
+        self.holdings = Holdings(name, on_refusal)
 
 
 class UsageByNode:
-    """Of all nodes, and what each may have at the most."""
+    """What all nodes hold, and what each may hold at the most.
 
-    def __init__(self, descriptors: int, nodes: Collection[str]) -> None:
+    ``on_refusal`` gets the reason whenever a node is refused something that `Holdings` counts.
+    """
+
+    def __init__(self, descriptors: int, nodes: Collection[str], on_refusal: Callable[[str], None]) -> None:
         self._descriptors = descriptors
         self._nodes: dict[str, NodeUsage] = {}
-        self.strangers = NodeUsage("")
+        self._on_refusal = on_refusal
+        self.strangers = NodeUsage("", on_refusal)
         self.connections_max = self.sessions_max = 0
         self.configure(nodes)
 
@@ -52,7 +58,7 @@ class UsageByNode:
         """The node's, by its name in the config."""
         found = self._nodes.get(node)
         if found is None:
-            found = self._nodes[node] = NodeUsage(node)
+            found = self._nodes[node] = NodeUsage(node, self._on_refusal)
         return found
 
     def why_no_session(self, node: str, *, replaces: bool, more: bool) -> str:

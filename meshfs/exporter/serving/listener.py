@@ -133,8 +133,7 @@ class Listener:
                     if error.errno not in _NO_ROOM:
                         raise
                     self._exporter.count("accept_failures")
-                    if self._exporter.log_limit.allows(self._exporter.clock()):
-                        logger.error("cannot accept a connection: %s", error.strerror)
+                    self._exporter.log.error(logger, "cannot accept a connection: %s", error.strerror)
                     if not self._make_room(listening, error):
                         await trio.sleep(_ACCEPT_RETRY_S)
                 else:
@@ -190,17 +189,16 @@ class Listener:
         self._admission.leave(arrival)
         exporter = self._exporter
         exporter.count("connections_ended")
-        if exporter.log_limit.allows(exporter.clock()):
-            whose = arrival.address or "this machine"
-            logger.warning("a connection from %s without a login was ended for a newer one: %s", whose, why)
+        whose = arrival.address or "this machine"
+        exporter.log.warning(logger, "a connection from %s without a login was ended for a newer one: %s", whose, why)
         arrival.end()
 
     def _late(self, guest: Guest) -> None:
-        exporter = self._exporter
-        exporter.count("login_timeouts")
-        if exporter.log_limit.allows(exporter.clock()):
-            remote = guest.arrival.address or "this machine"
-            logger.warning("%s: closed: it sent nothing within %g s", remote, limits.UNAUTHENTICATED_TIMEOUT_S)
+        self._exporter.count("login_timeouts")
+        remote = guest.arrival.address or "this machine"
+        self._exporter.log.warning(
+            logger, "%s: closed: it sent nothing within %g s", remote, limits.UNAUTHENTICATED_TIMEOUT_S
+        )
 
     def _begin(self, guest: Guest) -> None:
         """Serve a connection, because its first bytes have come."""

@@ -2,9 +2,11 @@
 
     sessions        who is logged in (`sessions.py`)
     disks, scratch  what is on offer in the shares (`shares.py`, `disks.py`)
+    disk_watchers   which opens are notified when a disk changes (`disk_watchers.py`)
     processor       whose turn it is to have something done (`processor.py`)
     batches         what starts and leaves together at the end of a turn (`batches.py`)
-    usage, memory   what each node has of connections, sessions and memory, and may have
+    usage, memory   what each node holds, and may hold (`node_usage.py`, `memory_budget.py`)
+    log             what peers do, counted and logged (`peer_log.py`)
 
 It does no I/O of its own, and knows no connection by more than what a session knows of it.
 """
@@ -13,37 +15,28 @@ import logging
 import secrets
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
-from typing import Final
 
 from meshfs import limits
 from meshfs.buffers import BufferPool
-from meshfs.exporter.rules.changes import NotifyAction
-from meshfs.exporter.rules.holdings import Holdings
-from meshfs.exporter.rules.log_limit import LogLimit
 from meshfs.exporter.rules.memory_budget import MemoryBudget
 from meshfs.exporter.rules.node_usage import UsageByNode
 from meshfs.exporter.rules.scratch.volume import ScratchVolume
 from meshfs.exporter.state.batches import Batches
 from meshfs.exporter.state.closing import nobody
-from meshfs.exporter.state.directory import DirectoryState
+from meshfs.exporter.state.disk_watchers import DiskWatchers
 from meshfs.exporter.state.disks import OfferedDisks
-from meshfs.exporter.state.offered_disk import OfferedDisk
+from meshfs.exporter.state.peer_log import PeerLog
 from meshfs.exporter.state.processor import Processor
 from meshfs.exporter.state.session import BoundConnection
 from meshfs.exporter.state.sessions import Sessions
 from meshfs.exporter.state.shares import SHARE_SCRATCH, SHARES, Share
 from meshfs.model import Security
 from meshfs.smb.auth import Accounts
-from meshfs.smb.constants import NotifyFilter
 from meshfs.smb.messages import filetime
 from meshfs.smb.messages.ioctl import NetworkInterface
 
 logger = logging.getLogger(__name__)
-
-#: What changed of a disk that is modified: its state, its size, or who may do what with it.
-_MODIFIED: Final = NotifyFilter.ATTRIBUTES | NotifyFilter.SIZE
 
 
 class Exporter:
@@ -69,8 +62,8 @@ class Exporter:
         #: The files of the share `scratch`; None where there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
-        #: What each node has of connections and sessions; ``descriptors`` is how many files the process may open.
-        self.usage = UsageByNode(descriptors, accounts.nodes)
+        #: What each node holds; ``descriptors`` is how many files the process may open.
+        self.usage = UsageByNode(descriptors, accounts.nodes, self.limit_reached)
         self.memory = MemoryBudget(self.pool)
         self.clock = clock
         #: Called for the interfaces that a peer may make further channels to, whenever a peer asks for them.
@@ -80,16 +73,10 @@ class Exporter:
         self.guid = uuid.uuid4().bytes_le
         self.wall_clock: Callable[[], float] = time.time
         self.started_filetime = self.now_filetime()
-        self.counters: Counter[str] = Counter()
+        self.log = PeerLog(clock)
+        self.counters, self.count = self.log.counters, self.log.count
         self.peers: set[BoundConnection] = set()
         self.sessions = Sessions(self.usage, self.count)
-        #: The directories of all opens of the roots of shares of disks: they are told when a disk changes.
-        self.watched: dict[DirectoryState, None] = {}
-        # By node. There are as many as the config has nodes.
-        self._holdings: dict[str, Holdings] = {}
-        self.log_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
-        #: The limit of lines about what nodes do rightly; ``log_limit`` is that of lines about what peers do wrong.
-        self.info_limit = LogLimit(limits.PEER_LOG_LINES_PER_S, limits.PEER_LOG_LINES_BURST)
         self.batches = Batches()
         #: `Batches.touch`. Every request for a disk calls it, and is spared one look-up.
         self.touch = self.batches.touch
@@ -97,11 +84,8 @@ class Exporter:
         self.processor = Processor(self.batches)
         # Random, so that an id that an earlier run of this exporter gave out names no open of this one.
         self._last_file_id = secrets.randbits(24) << 32
-        self.disks.on_change.append(self._tell_watchers)
-
-    def count(self, what: str) -> None:
-        """Add one to the counter of that name, which the metrics and the status show."""
-        self.counters[what] += 1
+        self.disk_watchers = DiskWatchers(self.batches)
+        self.disks.on_change.append(self.disk_watchers.notify)
 
     def find_share(self, name: str) -> Share | None:
         """The share of that name, which is found without regard to case; None where it is not offered."""
@@ -111,13 +95,6 @@ class Exporter:
     def shares(self) -> list[Share]:
         """The shares that are offered: `scratch` only where it has a volume."""
         return [share for share in SHARES.values() if share.name != SHARE_SCRATCH or self.scratch is not None]
-
-    def holdings_of(self, node: str) -> Holdings:
-        """Return what the node has here, in all its sessions together."""
-        holdings = self._holdings.get(node)
-        if holdings is None:
-            holdings = self._holdings[node] = Holdings(node, self.limit_reached)
-        return holdings
 
     def find_account(self, user: str) -> tuple[str | None, bytes]:
         """The account of a user who may log in now, by its name and its password's hash, as `Accounts.find`."""
@@ -145,10 +122,7 @@ class Exporter:
     def limit_reached(self, why: str) -> None:
         """Count and log that a node was refused something, because it has as much as a node may have."""
         self.count("node_limits_reached")
-        if self.log_limit.allows(self.clock()):
-            logger.warning("refused: %s", why)
-        else:
-            self.count("log_lines_held_back")
+        self.log.warning(logger, "refused: %s", why)
 
     def now_filetime(self) -> int:
         """The time of the machine's clock as a FILETIME (MS-DTYP 2.3.3)."""
@@ -168,9 +142,3 @@ class Exporter:
             self.config_digest = digest
             for disk in self.disks.all()[:1]:
                 self.disks.modified(disk)
-
-    def _tell_watchers(self, action: int, disk: OfferedDisk) -> None:
-        what = int(_MODIFIED if action == NotifyAction.MODIFIED else NotifyFilter.FILE_NAME)
-        with self.batches.one():
-            for directory in list(self.watched):
-                directory.changed(what, action, disk.name)

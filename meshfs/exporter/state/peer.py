@@ -11,7 +11,6 @@ from typing import ParamSpec, Protocol
 from meshfs import bugs, limits
 from meshfs.buffers import Buffer
 from meshfs.exporter.rules.admission import AdmissionStage
-from meshfs.exporter.rules.log_limit import LogLimit
 from meshfs.exporter.rules.node_usage import NodeUsage
 from meshfs.exporter.state.bind import Bind
 from meshfs.exporter.state.exporter import Exporter
@@ -202,17 +201,11 @@ class Peer:
 
     def log_warning(self, text: str, *arguments: object) -> None:
         """Log what the peer did wrong. Lines beyond the limit are counted and not logged."""
-        self._log(self.exporter.log_limit, logging.WARNING, text, arguments)
+        self.exporter.log.warning(logger, "%s: " + text, self.remote, *arguments)
 
     def log_info(self, text: str, *arguments: object) -> None:
-        """Log what the peer did rightly, within a limit of its own: a node may log in over and over."""
-        self._log(self.exporter.info_limit, logging.INFO, text, arguments)
-
-    def _log(self, limit: LogLimit, level: int, text: str, arguments: tuple[object, ...]) -> None:
-        if not limit.allows(self.exporter.clock()):
-            self.exporter.count("log_lines_held_back")
-            return
-        logger.log(level, "%s: " + text, self.remote, *arguments)
+        """Log what the peer did rightly. Lines beyond the limit are counted and not logged."""
+        self.exporter.log.info(logger, "%s: " + text, self.remote, *arguments)
 
     def protection_text(self, session: Session) -> str:
         """Return how the session is protected, for logs: ``SMB 3.1.1, signing AES-GMAC``."""

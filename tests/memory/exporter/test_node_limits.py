@@ -45,7 +45,7 @@ def log_in(exporter: Exporter, node: str = "n2", share: str = "disks") -> RawIni
 
 def limit(exporter: Exporter, resource: Resource, of_node: int, of_target: int = 1 << 30) -> None:
     """Let n2 have at most ``of_node`` of the resource in all, and ``of_target`` at one disk."""
-    holdings = exporter.holdings_of("n2")
+    holdings = exporter.usage.of("n2").holdings
     holdings.node_most = {**NODE_MOST, resource: of_node}
     holdings.target_most = {**TARGET_MOST, resource: of_target}
 
@@ -112,7 +112,7 @@ def test_a_lock_that_is_not_granted_does_not_count(exporter):
     assert lock(other, theirs, (5, 1, EXCLUSIVE | NOW)) == 0
     for _ in range(5):
         assert lock(one, mine, (0, 1, EXCLUSIVE | NOW), (5, 1, EXCLUSIVE | NOW)) == NtStatus.LOCK_NOT_GRANTED
-    assert exporter.holdings_of("n2").used(Resource.LOCKS) == 0
+    assert exporter.usage.of("n2").holdings.used(Resource.LOCKS) == 0
     assert lock(one, mine, *((index, 1, EXCLUSIVE | NOW) for index in (0, 1, 2))) == 0
 
 
@@ -168,7 +168,7 @@ def test_the_change_notifies_of_a_node_are_limited(exporter):
     close(two, second)
     assert watch(one, first) == NtStatus.PENDING
     exporter.disks.modified(exporter.disks.all()[0])
-    assert exporter.holdings_of("n2").used(Resource.NOTIFIES) == 1, "one of the two was answered"
+    assert exporter.usage.of("n2").holdings.used(Resource.NOTIFIES) == 1, "one of the two was answered"
 
 
 def connect(client: RawInitiator) -> int:
@@ -216,7 +216,7 @@ def fill(client: RawInitiator) -> None:
 def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
     client = log_in(exporter)
     fill(client)
-    holdings = exporter.holdings_of("n2")
+    holdings = exporter.usage.of("n2").holdings
     assert [holdings.used(resource) for resource in Resource] == [7, 3, 2, 3, 1, 0, 1]
     if how == "lost":
         client.peer.lost()
@@ -227,7 +227,7 @@ def test_all_that_a_node_had_is_given_back_when_its_session_ends(exporter, how):
         following.negotiate()
         assert following.set_up("n2", previous=client.session_id).status == 0
     assert holdings.is_empty
-    assert not exporter.watched
+    assert not len(exporter.disk_watchers)
     assert all(not disk.opens and not disk.locks and not disk.lock_waiters for disk in exporter.disks.all())
     assert not exporter.disks.all()[0].share_counts.conflicts(LIST, 0)
 
@@ -239,7 +239,7 @@ def test_all_of_a_disk_is_given_back_when_the_disk_is_withdrawn(exporter):
     exporter.disks.withdraw("disk0", gone.append)
     exporter.disks.withdraw("disk1", gone.append)
     assert len(gone) == 2
-    holdings = exporter.holdings_of("n2")
+    holdings = exporter.usage.of("n2").holdings
     assert [holdings.used(resource) for resource in Resource] == [4, 3, 1, 0, 0, 0, 1]
 
 
@@ -250,9 +250,9 @@ def test_an_open_whose_io_is_at_the_disk_counts_until_that_ends(exporter):
     held = client.open("disk0")
     client.send(Command.READ, read_body(held, 0, 4))
     client.peer.lost()
-    assert exporter.holdings_of("n2").used(Resource.OPENS, disk) == 1
+    assert exporter.usage.of("n2").holdings.used(Resource.OPENS, disk) == 1
     disk.runner.disk.release()
-    assert exporter.holdings_of("n2").is_empty
+    assert exporter.usage.of("n2").holdings.is_empty
 
 
 def test_the_opens_of_a_node_that_wait_are_limited(exporter):
@@ -264,7 +264,7 @@ def test_the_opens_of_a_node_that_wait_are_limited(exporter):
     earlier.send(Command.READ, read_body(earlier.open("disk0"), 0, 4))
     earlier.peer.lost()
     one, two = log_in(exporter), log_in(exporter)
-    holdings = exporter.holdings_of("n2")
+    holdings = exporter.usage.of("n2").holdings
     replies = [client.create("disk0") for client in (one, two, one)]
     assert [reply.status for reply in replies] == [NtStatus.PENDING, NtStatus.PENDING, FULL]
     assert two.create("disk1").status == 0, "an open of another disk does not wait"
@@ -287,7 +287,7 @@ def test_a_waiting_open_in_the_middle_of_a_compound_is_given_back_with_its_conne
     client = log_in(exporter)
     create = CreateRequest("disk0", LIST, 7, 1).pack()
     client.compound((Command.CREATE, create, {}), (Command.ECHO, b"\x04\0\0\0", {}))
-    holdings = exporter.holdings_of("n2")
+    holdings = exporter.usage.of("n2").holdings
     assert holdings.used(Resource.WAITING_CREATES) == 1
     client.peer.lost()
     disk.release()

@@ -210,4 +210,4 @@ def test_a_node_leaves_others_room_to_watch(client):
         close(client, folder)
     pending(client, make(client, "", int(A.READ_DATA)))
     client.peer.lost()
-    assert client.exporter.holdings_of("n2").is_empty
+    assert client.exporter.usage.of("n2").holdings.is_empty

@@ -33,6 +33,10 @@ def test_all_nodes_together_fit_into_the_descriptors(nodes: int) -> None:
     assert most * nodes <= limits.DESCRIPTORS_WANTED - limits.DESCRIPTORS_KEPT
 
 
+def unexpected(why: str) -> None:
+    raise AssertionError(why)
+
+
 def test_what_is_kept_of_the_descriptors_is_enough_for_those_without_a_login() -> None:
     strangers = 3 * limits.CONNECTIONS_STRANGERS_MAX
     local = 3 * limits.CONNECTIONS_LOCAL_MAX
@@ -40,7 +44,7 @@ def test_what_is_kept_of_the_descriptors_is_enough_for_those_without_a_login() -
 
 
 def test_a_node_that_has_all_takes_nothing_from_another() -> None:
-    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1", "n2"])
+    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1", "n2"], unexpected)
     greedy = usage.of("n2")
     greedy.connections, greedy.sessions = usage.connections_max, usage.sessions_max
     assert "connections of at most 512" in usage.why_no_connection("n2")
@@ -49,7 +53,7 @@ def test_a_node_that_has_all_takes_nothing_from_another() -> None:
 
 
 def test_a_session_that_ends_another_is_not_one_more() -> None:
-    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1"])
+    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1"], unexpected)
     usage.of("n1").sessions = usage.sessions_max
     assert usage.why_no_session("n1", replaces=True, more=False) == ""
     usage.of("n1").connections = usage.connections_max
@@ -58,7 +62,7 @@ def test_a_session_that_ends_another_is_not_one_more() -> None:
 
 
 def test_another_config_changes_what_nodes_may_have_and_not_what_they_have() -> None:
-    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1", "n2"])
+    usage = UsageByNode(limits.DESCRIPTORS_WANTED, ["n1", "n2"], unexpected)
     usage.of("n1").sessions = 600
     usage.configure([f"n{n}" for n in range(100)])
     assert (usage.connections_max, usage.sessions_max) == (64, sessions_per_node(100))
