@@ -1,4 +1,4 @@
-"""Access rights: which of them there are for a disk, and what a client's desired access comes to (MS-SMB2 2.2.13.1)."""
+"""The access rights that a disk has, and the rights that a client's desired access stands for (MS-SMB2 2.2.13.1)."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,9 +9,9 @@ from meshfs.smb.constants import AccessMask
 _M = AccessMask
 ATTRIBUTE_RIGHTS: Final = _M.READ_ATTRIBUTES | _M.READ_EA | _M.READ_CONTROL | _M.SYNCHRONIZE
 READ_RIGHTS: Final = ATTRIBUTE_RIGHTS | _M.READ_DATA | _M.EXECUTE
-#: Copying tools "write" the attributes of a disk, so there is a right to do so, without effect.
+#: Copying tools "write" the attributes of a disk. They get the right to do so, but the write has no effect.
 WRITE_RIGHTS: Final = _M.WRITE_DATA | _M.APPEND_DATA | _M.WRITE_ATTRIBUTES | _M.WRITE_EA
-#: What a node may do with a disk, by what the config allows the node.
+#: The rights that a node may have at a disk, by what the config allows the node.
 DISK_RIGHTS: Final[Mapping[Access, int]] = {
     Access.NONE: 0,
     Access.READ_ONLY: int(READ_RIGHTS),
@@ -21,13 +21,13 @@ _GENERIC: Final[tuple[tuple[int, int], ...]] = (
     (_M.GENERIC_READ, READ_RIGHTS & ~_M.EXECUTE),
     (_M.GENERIC_WRITE, WRITE_RIGHTS | _M.READ_CONTROL | _M.SYNCHRONIZE),
     (_M.GENERIC_EXECUTE, _M.EXECUTE | _M.READ_ATTRIBUTES | _M.READ_CONTROL | _M.SYNCHRONIZE),
-    # GENERIC_ALL is what a disk has: a disk cannot be deleted, and has no owner to change.
+    # GENERIC_ALL stands for all rights that a disk has. A disk cannot be deleted, and has no owner to change.
     (_M.GENERIC_ALL, READ_RIGHTS | WRITE_RIGHTS),
 )
 
 
 def expand_access(desired: int, allowed: int) -> int:
-    """The desired access with specific rights in place of generic ones, and ``allowed`` for MAXIMUM_ALLOWED."""
+    """Return the desired access with specific rights in place of generic ones, and ``allowed`` for MAXIMUM_ALLOWED."""
     granted = desired
     for generic, rights in _GENERIC:
         if granted & generic:

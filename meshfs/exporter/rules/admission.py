@@ -1,8 +1,8 @@
-"""Which connections on which nobody has logged in yet may stay, and which one is ended for a newcomer. Pure.
+"""Decides which connections without a login may stay, and which one is ended for a new connection. Pure.
 
-A connection costs a stranger nothing, so their number is bounded, and a bound alone would let whoever opens
-them first lock everybody else out. Therefore nobody is turned away at the door: past a bound another connection is
-ended for the newcomer. Connections are counted in groups by the address that they come from:
+A connection costs a stranger nothing, so the number of connections without a login is bounded. A bound alone would
+let the first peer that opens them all lock out everybody else. Therefore no new connection is refused. If a bound is
+passed, another connection is ended for the new one. Connections are counted in groups by the address of the peer:
 
     group        address                                    bound, for each stage
     local        the node's Unix socket (mode 0600)         CONNECTIONS_LOCAL_MAX
@@ -10,23 +10,24 @@ ended for the newcomer. Connections are counted in groups by the address that th
     stranger     any other IPv4 address, or IPv6 /64        CONNECTIONS_STRANGER_MAX, and
                                                             CONNECTIONS_STRANGERS_MAX of all strangers together
 
-An IPv6 address of the config is a group of its own, and not its /64: the neighbours in a node's network are strangers.
-Groups do not compete with each other, except that all strangers share one bound. So an attack from elsewhere takes
-nothing from a node's address. Behind the address of a node there may be an attacker as well (on the same machine, or
-behind the same NAT); there the stages help.
+An IPv6 address of the config is a group of its own, without the rest of its /64. The neighbours in a node's network
+are strangers. Groups do not compete with each other, except that all strangers share one bound. An attack from another
+address therefore takes nothing from a node's address. An attacker may also share the address of a node, on the same
+machine or behind the same NAT. Against such an attacker the stages help.
 
-Each stage of a login (`AdmissionStage`) has the bound to itself, and past it the connection that has been in that stage
-for the longest is ended. Were the bound one for all stages, either those that came far could be held open to lock
-newcomers out, or those that send nothing could push out others in the middle of a login. As it is, whoever passes each
-stage within the time in which the attacker fills it anew gets in, and the later a stage, the more work it is to fill:
+The bound holds for each stage of a login (`AdmissionStage`) by itself. Past the bound, the connection that has been in
+the stage for the longest time is ended. One bound for all stages would not work. An attacker could hold connections of
+a late stage open and lock out new connections, or push out logins that are under way by connections that send nothing.
+
+A peer gets in if it passes each stage faster than the attacker can fill that stage. A later stage costs more work:
 
     stage        an attacker's work for one            at the most, in a second
     SILENT       connect(2)                            some 10,000
     NEGOTIATED   and a NEGOTIATE                       some 1,000
     LOGGING_IN   and a SESSION_SETUP with a token      some 100
 
-A connection that is logged in is not counted here and never ended for another; node_usage.py bounds those.
-All operations take constant time, but for `know`, which sorts everything that waits into groups anew.
+A connection with a login is not counted here and is never ended for another one; node_usage.py bounds those. All
+operations take constant time, except `know`, which sorts all connections without a login into groups again.
 """
 
 import enum
@@ -38,7 +39,7 @@ from typing import Final
 
 from meshfs import limits
 
-#: In place of an address: the connection came in at the Unix socket.
+#: Stands in place of an address for a connection that came in at the Unix socket.
 LOCAL: Final = ""
 
 
@@ -57,10 +58,10 @@ _WAITING: Final = (AdmissionStage.SILENT, AdmissionStage.NEGOTIATED, AdmissionSt
 class Arrival:
     """One connection.
 
-    key        names the group that it is counted in
-    is_known   whether it comes from an address of the config, or from this machine's own socket
-    end        closes it (set by who serves it)
-    gone       it is not counted any more
+    key        names the group that the connection is counted in
+    is_known   tells whether the connection comes from an address of the config, or from this machine's own socket
+    end        closes the connection; the listener sets this callable
+    gone       tells that the connection is not counted any more
     """
 
     __slots__ = ("address", "end", "gone", "is_known", "key", "stage")
@@ -75,7 +76,7 @@ class Arrival:
 
 
 class _Queues:
-    """Connections by stage, in each stage the one that reached it first before the others."""
+    """Connections by stage. Within a stage, the connection that reached the stage first comes first."""
 
     __slots__ = ("by_stage", "count")
 
@@ -101,18 +102,18 @@ class _Queues:
         return None
 
     def past(self, most: int, stage: AdmissionStage) -> Arrival | None:
-        """The first of those in a stage, if they are more than ``most``."""
+        """Return the first connection of a stage if the stage has more than ``most``, or None."""
         queue = self.by_stage[stage]
         return next(iter(queue)) if len(queue) > most else None
 
     def surplus(self, most: int) -> Iterator[Arrival]:
-        """The first of those in each stage, as many as there are more than ``most``."""
+        """Yield the first connections of each stage: as many as the stage has more than ``most``."""
         for queue in self.by_stage:
             yield from islice(queue, max(0, len(queue) - most))
 
 
 class Admission:
-    """All connections of one exporter. `arrive` and `advance` return which connection is to be ended, if any is."""
+    """All connections of one exporter. `arrive` and `advance` return the connection that has to be ended, or None."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         #: The connections of each group that wait for a login, by the key of the group.
@@ -124,7 +125,7 @@ class Admission:
         self.know(known)
 
     def know(self, addresses: Iterable[str]) -> list[Arrival]:
-        """The addresses of the config are these from now on. Returns the connections that are too many then."""
+        """Take these addresses as those of the config from now on. Return the connections that are then too many."""
         self._known = frozenset(ip_address(address).packed for address in addresses)
         share = limits.CONNECTIONS_NODES_MAX // max(len(self._known), 1)
         self._node_max = max(limits.CONNECTIONS_NODE_MIN, min(limits.CONNECTIONS_NODE_MAX, share))
@@ -138,15 +139,15 @@ class Admission:
         return self._surplus()
 
     def arrive(self, address: str) -> tuple[Arrival, Arrival | None]:
-        """A connection came from this address, or from `LOCAL`: it, and the one to be ended for it."""
+        """Return a new connection from the address, or from `LOCAL`, and the connection to be ended for it, or None."""
         arrival = Arrival(address, *self._group_of(address))
         self._enter(arrival)
         return arrival, self._too_many(arrival)
 
     def advance(self, arrival: Arrival, stage: AdmissionStage) -> Arrival | None:
-        """The connection has come to ``stage``, or fell back to it.
+        """Move the connection to ``stage``, which may be an earlier one. Return the connection to be ended for it.
 
-        Who falls back after a failed login is the first of its stage to go; after a logoff it is like a newcomer.
+        After a failed login, the connection is the first of its stage to be ended. After a logoff, it is the last.
         """
         before = arrival.stage
         if stage == before or arrival.gone:
@@ -160,13 +161,13 @@ class Admission:
         return self._too_many(arrival)
 
     def leave(self, arrival: Arrival) -> None:
-        """The connection is closed, or about to be."""
+        """Count the connection no longer, because it is closed or is about to be closed."""
         if not arrival.gone:
             self._leave(arrival)
             arrival.gone = True
 
     def emptiest(self) -> Arrival | None:
-        """Which connection is to be ended when a descriptor is wanted: a stranger's, else any that waits."""
+        """Return the connection to be ended when a descriptor is wanted: a stranger's, or else any without a login."""
         found = self._strangers.emptiest()
         if found is None:
             largest = max(self._groups.values(), key=lambda group: group.count, default=None)
@@ -175,17 +176,17 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Connections on which nobody has logged in."""
+        """Return the number of connections on which nobody has logged in."""
         return sum(group.count for group in self._groups.values())
 
     # --- inside ------------------------------------------------------------------------
 
     def _group_of(self, address: str) -> tuple[bytes, bool]:
-        """The key of the group that connections from the address are counted in, and whether the address is known."""
+        """Return the key of the group that the address is counted in, and whether the address is known."""
         key = ip_address(address).packed if address else b""
         known = not key or key in self._known
         if not known and len(key) == 16:
-            # The rest of an IPv6 address is the host's own choice, so 2^64 of them cost an attacker nothing.
+            # A host chooses the rest of its IPv6 address itself, so 2^64 addresses cost an attacker nothing.
             key = key[:8]
         return key, known
 
@@ -226,4 +227,4 @@ class Admission:
 
 
 def _nothing() -> None:
-    """Nobody serves it yet."""
+    """Stands for ``end`` until the listener has set it."""

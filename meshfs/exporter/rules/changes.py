@@ -1,4 +1,4 @@
-"""What a change notification says that happened to a file: the actions of FILE_NOTIFY_INFORMATION (MS-FSCC 2.7.1)."""
+"""The actions of FILE_NOTIFY_INFORMATION: what a change notification says that happened to a file (MS-FSCC 2.7.1)."""
 
 import enum
 

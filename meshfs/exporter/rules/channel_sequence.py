@@ -1,15 +1,17 @@
-"""Which requests may still change a file after its initiator has lost a channel (MS-SMB2 3.3.5.2.10). Pure.
+"""Decides which requests may change a file after the initiator has lost a channel (MS-SMB2 3.3.5.2.10). Pure.
 
-An initiator that loses a channel adds 1 to the ChannelSequence of its requests. It sends again what was in flight, and
-marks that as a replay. So a request of an open is judged like this:
+An initiator that loses a channel adds 1 to the ChannelSequence of its requests. It sends the requests that were in
+flight again, and marks them as replays. The exporter judges each request of an open:
 
-    its sequence is older   It came late from the lost channel, so it must not change anything any more: refused.
-    it is a replay          While a request with an earlier sequence is outstanding, the replay could be overtaken by
-                            the request that it repeats: refused, and the initiator sends it again. Otherwise served.
-    any other               served
+    its sequence is older   The request came late from the lost channel, and must not change anything any more. It is
+                            refused.
+    it is a replay          The replay is refused while a request with an earlier sequence is outstanding, because the
+                            request that it repeats could still be carried out after it. The initiator sends the replay
+                            again. Otherwise the replay is served.
+    any other               The request is served.
 
-A sequence is 16 bits. One that is up to 0x7FFF ahead of the open's is newer, and the open adopts it. Only WRITE,
-SET_INFO and IOCTL are ever refused, because no other request changes a file.
+A sequence has 16 bits. A sequence that is up to 0x7FFF ahead of the open's sequence is newer, and the open adopts it.
+Only WRITE, SET_INFO and IOCTL are ever refused, because no other request changes a file.
 """
 
 from collections.abc import Iterator
@@ -23,17 +25,17 @@ _CHANGING: Final = frozenset((Command.WRITE, Command.SET_INFO, Command.IOCTL))
 
 
 def is_newer_or_equal(sequence: int, than: int) -> bool:
-    """Compare two sequences, which begin again at 0 after 0xFFFF."""
+    """Return whether the first sequence is equal to the second or newer. After 0xFFFF, sequences begin again at 0."""
     return (sequence - than) & 0xFFFF <= _AHEAD_MAX
 
 
 class Requested(Protocol):
-    """What an open tells of the requests that name it."""
+    """An open, as far as the requests that name it are concerned."""
 
     channel_sequence: int
 
     def outstanding(self) -> Iterator[tuple[object, int]]:
-        """The requests that were not answered yet, each with its sequence; an object stands for the request."""
+        """Return the requests that were not answered yet. Each is an object that stands for it, and its sequence."""
 
     def is_outstanding(self, each: object) -> bool:
         """Return whether the request that ``each`` stands for was not answered meanwhile."""
@@ -42,11 +44,11 @@ class Requested(Protocol):
 class EarlierRequests:
     """Knows whether requests with an earlier sequence than an open's newest one are outstanding.
 
-    The hot path counts nothing, so the answer is found by looking at all outstanding requests, of which there may be
-    thousands. To spare a series of replays that search, the answer is remembered:
+    The hot path counts nothing. The answer is found by a search through all outstanding requests, which may be
+    thousands. The answer is remembered, because a series of replays would repeat the search:
 
-        an earlier request was found   it is the answer for as long as it is outstanding
-        there was none                 it stays so, because all later requests have the newest sequence
+        an earlier request was found   The answer stays true as long as that request is outstanding.
+        there was none                 The answer stays true, because all later requests have the newest sequence.
     """
 
     __slots__ = ("_found", "_none")
@@ -57,7 +59,7 @@ class EarlierRequests:
         self._none = False
 
     def forget(self) -> None:
-        """Search again: the open has adopted a sequence, or a request with an older one is served."""
+        """Forget the answer, because the open has adopted a sequence or a request with an older one is served."""
         self._found, self._none = None, False
 
     def exist(self, opened: Requested) -> bool:
@@ -79,9 +81,9 @@ class Sequenced(Requested, Protocol):
 
 
 def refuses(opened: Sequenced, message: Message) -> bool:
-    """Return whether a request has to be refused: it is a replay, or its sequence is not that of its open.
+    """Return whether to refuse a request that is a replay, or whose sequence differs from that of its open.
 
-    The open adopts a newer sequence. A READ that came late counts among the outstanding requests from then on.
+    The open adopts a newer sequence. A READ that came late is served, and counts among the outstanding requests.
     """
     sequence = message.channel_sequence
     changing = message.command in _CHANGING

@@ -1,11 +1,11 @@
-"""CreateDisposition of CREATE: which dispositions overwrite what exists, and what the answer says was done to it."""
+"""The dispositions of CREATE that overwrite an existing file, and the CreateAction that the answer gives."""
 
 from typing import Final
 
 from meshfs.smb.constants import CreateAction, CreateDisposition
 
 _D = CreateDisposition
-#: These overwrite what exists; SUPERSEDE does so as if it were deleted and made again.
+#: The dispositions that overwrite an existing file. SUPERSEDE does so as if the file were deleted and made again.
 OVERWRITES: Final = (_D.SUPERSEDE, _D.OVERWRITE, _D.OVERWRITE_IF)
 _ACTIONS: Final = {
     _D.SUPERSEDE: CreateAction.SUPERSEDED,
@@ -15,5 +15,5 @@ _ACTIONS: Final = {
 
 
 def action_on_existing(disposition: int) -> CreateAction:
-    """The CreateAction of a CREATE that found what it names."""
+    """Return the CreateAction of a CREATE whose file existed."""
     return _ACTIONS.get(_D(disposition), CreateAction.OPENED)

@@ -1,8 +1,8 @@
-"""What one node has at this exporter, in all its sessions and connections together, and how much it may have. Pure.
+"""Counts what one node holds at the exporter, in all its sessions and connections, and bounds each count. Pure.
 
-Limits of a session, a connection or an open do not bound a node, which may have many of those. So each kind of thing
-that a peer can pile up is a `Resource`, and has a limit for each node; some have one more for each node and disk, so
-that a node's use of one disk leaves room for its use of the others.
+Limits of a session, a connection or an open do not bound a node, because a node may have many of them. Therefore each
+kind of thing that a peer can pile up is a `Resource` with a limit for each node. Some resources have one more limit
+for each node and disk, so that a node's use of one disk leaves room for its use of the others.
 
     holdings.take(Resource.OPENS, disk)         raises StatusError INSUFFICIENT_RESOURCES, or counts one more
     holdings.give_back(Resource.OPENS, disk)
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class Resource(enum.StrEnum):
-    """The value is what texts call it."""
+    """Lists the resources. The value is the name of the resource in error texts and in the status."""
 
     OPENS = "opens"
     TREES = "connected shares"
@@ -31,7 +31,7 @@ class Resource(enum.StrEnum):
     WATCHES = "watched directories"
 
 
-#: What a node may have of each, at the whole exporter.
+#: How much of each resource a node may hold at the whole exporter.
 NODE_MOST: Final[Mapping[Resource, int]] = {
     Resource.OPENS: limits.OPENS_PER_NODE_MAX,
     Resource.TREES: limits.TREES_PER_NODE_MAX,
@@ -41,7 +41,7 @@ NODE_MOST: Final[Mapping[Resource, int]] = {
     Resource.WAITING_CREATES: limits.WAITING_CREATES_PER_NODE_MAX,
     Resource.WATCHES: limits.SCRATCH_WATCHERS_PER_NODE_MAX,
 }
-#: What a node may have of each at one disk, or in one scratch file.
+#: How much of each resource a node may hold at one disk, or in one scratch file.
 TARGET_MOST: Final[Mapping[Resource, int]] = {
     Resource.OPENS: limits.OPENS_PER_NODE_AND_DISK_MAX,
     Resource.LOCKS: limits.LOCKS_PER_NODE_AND_DISK_MAX,
@@ -50,7 +50,7 @@ TARGET_MOST: Final[Mapping[Resource, int]] = {
 
 
 class Holdings:
-    """The counts of one node. A target is a disk or a scratch file, and is told apart by its identity."""
+    """The counts of one node. A target is a disk or a scratch file. Targets are compared by identity."""
 
     __slots__ = ("_used", "node", "node_most", "on_refusal", "target_most")
 
@@ -62,11 +62,11 @@ class Holdings:
         target_most: Mapping[Resource, int] = TARGET_MOST,
     ) -> None:
         self.node = node
-        #: Told why, whenever something is refused.
+        #: Gets the reason whenever the node is refused something.
         self.on_refusal = on_refusal
         self.node_most = node_most
         self.target_most = target_most
-        #: By resource and target; the whole exporter has the target None. What is not used is not in it.
+        #: The counts by resource and target. None as a target means the whole exporter. No entry has the count 0.
         self._used: dict[tuple[Resource, object], int] = {}
 
     def used(self, resource: Resource, target: object = None) -> int:
@@ -79,7 +79,7 @@ class Holdings:
                 yield resource, count, self.node_most[resource]
 
     def take(self, resource: Resource, target: object = None, count: int = 1) -> None:
-        """Count ``count`` more. Raises StatusError, and counts nothing, where that is more than the node may have."""
+        """Count ``count`` more. Raise StatusError, and count nothing, if that is more than the node may hold."""
         used = self._sum(resource, None, count, self.node_most[resource], "")
         if target is not None:
             there = self._sum(resource, target, count, self.target_most[resource], " at one disk")
@@ -87,11 +87,11 @@ class Holdings:
         self._used[resource, None] = used
 
     def check(self, resource: Resource) -> None:
-        """Raises StatusError where `take` would, and counts nothing: for what cannot be undone once it is begun."""
+        """Raise StatusError if `take` would, and count nothing. Use this before a step that cannot be undone."""
         self._sum(resource, None, 1, self.node_most[resource], "")
 
     def take_for(self, begin: Callable[[], _T], resource: Resource, target: object = None) -> _T:
-        """Count one more for what ``begin`` begins; where that raises, nothing is counted."""
+        """Count one more, and return the result of ``begin``. If ``begin`` raises, nothing is counted."""
         self.take(resource, target)
         try:
             return begin()
@@ -108,7 +108,7 @@ class Holdings:
         return used + count
 
     def give_back(self, resource: Resource, target: object = None, count: int = 1) -> None:
-        """Count ``count`` less, which were taken with the same target."""
+        """Count ``count`` less. They were taken with the same target."""
         self._less(resource, None, count)
         if target is not None:
             self._less(resource, target, count)

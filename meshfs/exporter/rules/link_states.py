@@ -1,4 +1,4 @@
-"""The states of a connection's link as a table: when its transport is received from, and when no more.
+"""The states of a connection's link as a table. The state says whether the link receives from its transport.
 
                   WAIT                 LACK
        WAITING <--------- READING ---------> STARVED
@@ -23,7 +23,7 @@ from meshfs.errors import LocalProtocolError
 
 
 class LinkState(enum.IntEnum):
-    """What a link does with its transport. The states are integers because the hash of an integer costs no call."""
+    """The states of a link. They are integers, because the hash of an integer costs no call in Python."""
 
     #: The link receives in its turn, or the reactor calls when the transport has something.
     READING = enum.auto()
@@ -42,11 +42,11 @@ class LinkState(enum.IntEnum):
 
 
 class LinkEvent(enum.IntEnum):
-    """What happens to a link."""
+    """The events of a link."""
 
     #: The link has its turn.
     TURN = enum.auto()
-    #: The link is put into the queue of a flow, as something is left to do.
+    #: The link enters the queue of a flow, because something is left to do.
     WAIT = enum.auto()
     #: Too many replies wait to be sent, or too many requests are in progress.
     PAUSE = enum.auto()
@@ -68,7 +68,7 @@ _S, _E = LinkState, LinkEvent
 
 LINK: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = {
     _S.READING: {
-        # A link whose turn comes at once does not wait before.
+        # If no other connection has anything to do, the link gets its turn without a wait.
         _E.TURN: _S.READING,
         _E.WAIT: _S.WAITING,
         _E.PAUSE: _S.PAUSED,
@@ -91,7 +91,7 @@ LINK: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = {
         _E.CLOSE: _S.CLOSED,
     },
     _S.STARVED: {
-        # What else stands against reading is looked at when the memory is there.
+        # The other reasons for a pause are checked when the memory is there.
         _E.PAUSE: _S.STARVED,
         _E.ROOM: _S.PAUSED,
         _E.STOP: _S.STOPPED,
@@ -118,7 +118,7 @@ LINK: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = {
     },
 }
 
-#: The states in which a link receives, or will receive as soon as nothing stands against it.
+#: The states in which a link receives, or will receive again when the reason for its pause is gone.
 RECEIVING: Final = frozenset({_S.READING, _S.WAITING, _S.PAUSED, _S.STARVED})
 
 
@@ -139,7 +139,7 @@ def after_turn(state: LinkState, *, full: bool) -> LinkEvent:
 
 
 def when_room(state: LinkState, *, sending: bool, held: bool, has_room: bool) -> LinkEvent | None:
-    """Return the event that ends a pause, or None if the link does not pause, or something still stands against it.
+    """Return the event that ends a pause, or None if the link does not pause or must go on pausing.
 
     ``sending`` says that replies wait to be sent. ``held`` says that requests are held, and ``has_room`` that enough
     was answered to go on with them.

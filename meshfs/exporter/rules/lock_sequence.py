@@ -1,10 +1,10 @@
-"""Which LOCK requests of an open were carried out already (MS-SMB2 3.3.1.10, 3.3.5.14). Pure.
+"""Knows which LOCK requests of an open were carried out already (MS-SMB2 3.3.1.10, 3.3.5.14). Pure.
 
-An initiator that loses a channel repeats on another one the LOCK requests that were not answered, and cannot know
-whether they were carried out. So each LOCK names an entry of the open's LockSequenceArray (1 to 64) and a number of
-4 bits for it. A successful LOCK leaves its number in the entry. A LOCK whose number is there already is a repetition
-and succeeds without being carried out again; one with another number clears the entry. The initiator has at most
-one LOCK under way for each entry.
+An initiator that loses a channel repeats the LOCK requests without an answer on another channel. It cannot know
+whether they were carried out. Therefore each LOCK names an entry of the open's LockSequenceArray (1 to 64) and a number
+of 4 bits. A successful LOCK leaves its number in the entry. If a LOCK finds its own number there, it is a repetition,
+and succeeds without being carried out again. A LOCK that finds another number clears the entry. The initiator has at
+most one LOCK under way for each entry.
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 ENTRIES: Final = 64
 _NUMBER_BITS: Final = 4
 _NUMBER_MASK: Final = (1 << _NUMBER_BITS) - 1
-# An entry without a number: no number of 4 bits is equal to it.
+# The value of an entry without a number. No number of 4 bits is equal to this value.
 _INVALID: Final = 0xFF
 
 
@@ -30,13 +30,13 @@ class LockSequences:
         return 1 <= index <= ENTRIES and self._numbers[index - 1] == sequence & _NUMBER_MASK
 
     def begin(self, sequence: int) -> None:
-        """A LOCK that repeats none is about to be carried out: clear its entry."""
+        """Clear the entry of a LOCK that is no repetition and is about to be carried out."""
         index = sequence >> _NUMBER_BITS
         if 1 <= index <= ENTRIES:
             self._numbers[index - 1] = _INVALID
 
     def succeeded(self, sequence: int) -> None:
-        """A LOCK was carried out, all of it."""
+        """Leave the number of a LOCK in its entry, because the LOCK was carried out completely."""
         index = sequence >> _NUMBER_BITS
         if 1 <= index <= ENTRIES:
             self._numbers[index - 1] = sequence & _NUMBER_MASK

@@ -1,18 +1,18 @@
 """Byte-range locks of one disk or file (MS-FSA 2.1.4.10, 2.1.5.7, 2.1.5.8). Pure.
 
 Locks are mandatory. Inside an exclusive lock every READ and WRITE of another open fails. Inside a shared lock every
-WRITE fails, also that of the open that holds the lock. The owner of a lock is an open.
+WRITE fails, even a WRITE of the open that holds the lock. The owner of a lock is an open.
 
-A node may hold thousands of locks, and every READ and WRITE of every node asks about them, so a question must not walk
-through them. A range [a, b) overlaps a lock [s, e) when s < b and e > a. Of the locks that begin before b, those that
-end at or before a do not overlap; each of these also begins before b. So the number of locks that overlap is the
-difference of two counts. Two sorted lists give each count by bisection, also for locks that overlap each other:
+A node may hold thousands of locks, and every READ and WRITE of every node checks them. So a check must not walk through
+all locks. A range [a, b) overlaps a lock [s, e) if s < b and e > a. Of the locks that begin before b, those that end at
+or before a do not overlap; each of these also begins before b. So the number of locks that overlap is the difference
+of two counts. Two sorted lists give each count by bisection, even if the locks overlap each other:
 
     overlapping [a, b)  =  (locks with s < b)  -  (locks with e <= a)
 
     locks [0, 10) and [5, 20), range [12, 15):   2 begin before 15, 1 ends at or before 12:   1 overlaps
 
-A lock of length 0 stands between two bytes, at x, and overlaps where a < x < b. A third list counts these.
+A lock of length 0 stands between two bytes, at x, and overlaps if a < x < b. A third list counts these locks.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -28,7 +28,7 @@ OFFSET_MAX: Final = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """A range of bytes. One of length 0 stands between two bytes."""
+    """A range of bytes. A range of length 0 stands between two bytes."""
 
     offset: int
     length: int
@@ -39,11 +39,11 @@ class ByteRange:
         return self.length == 0 or self.offset + self.length - 1 <= OFFSET_MAX
 
     def touches(self, other: Self) -> bool:
-        """Return whether the two overlap or lie side by side. All ranges that can conflict do."""
+        """Return whether the two ranges overlap or lie side by side. Ranges that do neither cannot conflict."""
         return self.offset <= other.offset + other.length and other.offset <= self.offset + self.length
 
     def joined(self, other: Self | None) -> Self:
-        """The smallest range that contains both."""
+        """Return the smallest range that contains both ranges."""
         if other is None:
             return self
         offset = min(self.offset, other.offset)
@@ -60,7 +60,7 @@ class Lock:
 
 
 class _Sorted(Protocol):
-    """What a `_Ranges` needs of its three lists."""
+    """What `_Ranges` needs of its three lists."""
 
     def add(self, value: int) -> None: ...
     def remove(self, value: int) -> None: ...
@@ -70,7 +70,7 @@ class _Sorted(Protocol):
 
 
 class _ShortSortedList(list[int]):
-    """Takes a tenth of the memory of a SortedList. It is for a thousand values at most, as an insertion moves them."""
+    """Takes a tenth of the memory of a SortedList. An insertion moves values, so there are a thousand at most."""
 
     __slots__ = ()
 
@@ -115,7 +115,7 @@ class _Ranges:
             self._points.remove(held.offset)
 
     def overlapping(self, offset: int, length: int) -> int:
-        """How many overlap the range. A range of length 0 is overlapped by those with bytes on both its sides."""
+        """Return how many ranges overlap the given one. A range of length 0 is overlapped by those around it."""
         if not length:
             return self._starts.bisect_left(offset) - self._ends.bisect_right(offset)
         end = offset + length
@@ -167,14 +167,14 @@ class LockTable:
         return owned is not None and owned.exclusive.overlapping(offset, length) == overlapping
 
     def can_write(self, owner: object, offset: int, length: int) -> bool:
-        """Return whether no lock overlaps the range except exclusive ones of the owner."""
+        """Return whether the only locks that overlap the range are exclusive locks of the owner."""
         return not self._shared.overlapping(offset, length) and self.can_read(owner, offset, length)
 
     def try_lock(self, lock: Lock) -> bool:
-        """Grant a lock. Returns False where another lock conflicts.
+        """Grant a lock. Return False if another lock conflicts.
 
-        A shared lock may overlap shared locks, and exclusive ones of its owner. An exclusive lock may overlap none, not
-        even its owner's.
+        A shared lock may overlap shared locks, and exclusive locks of its owner. An exclusive lock may overlap no other
+        lock, not even one of its owner.
         """
         offset, length = lock.range.offset, lock.range.length
         if lock.exclusive:
@@ -199,7 +199,7 @@ class LockTable:
             self._shared.add(lock.range)
 
     def remove(self, lock: Lock) -> bool:
-        """Release one lock of exactly this owner, range and kind. Returns False where there is none."""
+        """Release one lock of exactly this owner, range and kind. Return False if there is none."""
         owned = self._owned.get(lock.owner)
         key = lock.range, lock.exclusive
         if owned is None or not owned.counts[key]:
@@ -219,11 +219,11 @@ class LockTable:
         return True
 
     def unlock(self, owner: object, wanted: ByteRange) -> bool:
-        """Release one of the owner's locks of exactly that range, an exclusive one first. False where there is none."""
+        """Release a lock of the owner with exactly that range, an exclusive one first. Return False if it has none."""
         return self.remove(Lock(owner, wanted, True)) or self.remove(Lock(owner, wanted, False))
 
     def release(self, owner: object) -> ByteRange | None:
-        """Release all locks of an owner. Returns the smallest range that contains them, None where it had none."""
+        """Release all locks of an owner. Return the smallest range that contains them, or None if it had none."""
         owned = self._owned.pop(owner, None)
         if owned is None:
             return None
@@ -238,7 +238,7 @@ class LockTable:
 
 
 class LockWaiter:
-    """A LOCK that waits until locks are released. ``retry`` tries again, and returns whether the waiting is over."""
+    """A LOCK that waits until locks are released. ``retry`` tries again, and returns whether the wait is over."""
 
     __slots__ = ("range", "retry")
 
@@ -248,7 +248,7 @@ class LockWaiter:
 
 
 class Lockable:
-    """The base of what has byte-range locks: a disk, or a scratch file."""
+    """The base of everything that has byte-range locks: a disk, or a scratch file."""
 
     __slots__ = ("lock_waiters", "locks")
 
@@ -264,11 +264,11 @@ class Lockable:
         return waiter
 
     def wake_lock_waiters(self, freed: ByteRange) -> None:
-        """Locks inside ``freed`` were released: the LOCKs that wait for a range there try again, the oldest first.
+        """Have the LOCKs that wait for a range in ``freed`` try again, the oldest first, because locks were released.
 
-        Nothing has changed for the others, because a lock conflicts only with ranges that it overlaps.
+        Nothing has changed for other LOCKs, because a lock conflicts only with ranges that it overlaps.
         """
         for waiter in [waiter for waiter in self.lock_waiters if waiter.range.touches(freed)]:
-            # The answer to one LOCK may have ended others.
+            # The answer to one LOCK may have ended the wait of another.
             if waiter in self.lock_waiters and waiter.retry():
                 self.lock_waiters.pop(waiter, None)

@@ -1,8 +1,8 @@
-"""A limit of the log lines that peers can cause, so that a flood of them does not fill the log. Pure."""
+"""Limits the log lines that peers can cause, because a flood of them would fill the log. Pure."""
 
 
 class LogLimit:
-    """A token bucket: each line takes a token. ``held_back`` counts the lines that found none."""
+    """A token bucket. Each line takes a token. ``held_back`` counts the lines for which no token was left."""
 
     def __init__(self, rate_per_s: float, burst: int) -> None:
         self._rate = rate_per_s

@@ -1,20 +1,20 @@
-"""How much memory the nodes may make an exporter hold. Decisions, and who waits; no I/O.
+"""Decides how much memory each node may make an exporter hold, and which connections wait for memory. No I/O.
 
-Whatever a peer can make the exporter keep beyond a few KiB lies in its `BufferPool`, or is charged to it: large frames
-under way, payloads of writes at a disk, buffers of reads, replies that are not sent, copies of compounds. Each node has
-an account there (all strangers have one together), and may take more while
+Everything beyond a few KiB that a peer can make the exporter keep lies in its `BufferPool`, or is charged to the pool:
+large frames under way, payloads of writes at a disk, buffers of reads, replies that were not sent, copies of compounds.
+Each node has an account at the pool, and all strangers have one account together. A node may take more while
 
     held by the node <= max(MEMORY_PER_NODE_MIN_BYTES, MEMORY_MAX_BYTES - held by all)
 
 The threshold is dynamic (A. K. Choudhury, E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
-Switches", IEEE/ACM Transactions on Networking 6(2), 1998): n nodes that take what they can come to rest at 1/(n + 1)
-of the whole each, so that there is always room for one more, and a node alone may have half. Memory that comes back
-is found by those that are below their threshold. The minimum holds whatever others do.
+Switches", IEEE/ACM Transactions on Networking 6(2), 1998). If n nodes take as much as they can, each holds
+1/(n + 1) of the whole in the end. So there is always room for one more node, and a single node may hold half. Memory
+that is given back can be taken by the nodes below their threshold. The minimum holds whatever other nodes do.
 
-Past its threshold a node is not refused anything: its connections are not read from until it is below again, so that
-TCP holds its senders back. Three things go on all the same, because they give memory back: replies leave, disks end
-what they have, and a large frame that has its memory already is received to its end. One batch of one connection may
-go past the threshold (CREDITS_MAX of payload, as what is asked for is known only when it was read).
+A node past its threshold is not refused anything. Its connections are not read from until the node is below the
+threshold again, and TCP then slows down its senders. Three things go on meanwhile, because they give memory back:
+replies are sent, disks finish their requests, and a large frame that already has its memory is received to its end. One
+batch of one connection may pass the threshold by CREDITS_MAX of payload, because requests are known only when read.
 """
 
 from collections.abc import Callable
@@ -25,17 +25,17 @@ from meshfs.buffers import Account, BufferPool
 
 
 class MemoryWaiter(Protocol):
-    """A connection that is not read from for want of memory."""
+    """A connection that is not read from, because its node holds too much memory."""
 
     @property
     def account(self) -> Account: ...
 
     def room_again(self) -> None:
-        """Its node may take more: go on. It may have to wait again."""
+        """Read again, because the node may take more memory. The connection may have to wait again later."""
 
 
 class MemoryBudget:
-    """Of one exporter. ``defer`` calls a function a little later, outside of whatever gave memory back."""
+    """The memory of one exporter. ``defer`` calls a function later, outside of the function that gave memory back."""
 
     def __init__(self, pool: BufferPool) -> None:
         self.max_bytes = limits.MEMORY_MAX_BYTES
@@ -46,7 +46,7 @@ class MemoryBudget:
         self.defer: Callable[[Callable[[], None]], None] = _at_once
 
     def threshold_bytes(self) -> int:
-        """Return what a node may hold and still take more."""
+        """Return how much a node may hold and still take more."""
         return max(self.per_node_min_bytes, self.max_bytes - self._pool.used_bytes)
 
     def has_room(self, account: Account) -> bool:
@@ -54,11 +54,11 @@ class MemoryBudget:
 
     @property
     def wanted(self) -> bool:
-        """Return whether somebody waits for memory."""
+        """Return whether a connection waits for memory."""
         return bool(self._waiting)
 
     def wait(self, waiter: MemoryWaiter) -> None:
-        """Have ``waiter`` told when its node has room again."""
+        """Call ``room_again`` of ``waiter`` when its node may take more memory."""
         self._waiting[waiter] = None
         self._pool.on_room = self._look_soon
 
@@ -67,7 +67,7 @@ class MemoryBudget:
         self._stop_if_nobody_waits()
 
     def charge(self, account: Account, more_bytes: int) -> None:
-        """``account`` holds memory that is not the pool's own, or gives it back."""
+        """Charge ``account`` for memory outside of the pool. A negative ``more_bytes`` gives memory back."""
         self._pool.charge(account, more_bytes)
 
     def _look_soon(self) -> None:
@@ -76,7 +76,10 @@ class MemoryBudget:
             self.defer(self._look)
 
     def _look(self) -> None:
-        """Let those go on whose node is well below its threshold: at the threshold it would be over it at once."""
+        """Let the connections of nodes well below the threshold go on.
+
+        A node that is just below the threshold would pass it again with its first message.
+        """
         self._looking = False
         enough_bytes = self.threshold_bytes() * 7 // 8
         for waiter in [each for each in self._waiting if each.account.used_bytes <= enough_bytes]:

@@ -1,12 +1,13 @@
-"""What an exporter agrees to in NEGOTIATE (MS-SMB2 3.3.5.4). Pure.
+"""Decides what an exporter agrees to in NEGOTIATE (MS-SMB2 3.3.5.4). Pure.
 
-Dialects 3.0 to 3.1.1; of the algorithms the cheapest first. AES-GMAC signs 4 KiB in a
-quarter of AES-CMAC's time, AES-128-GCM seals at several times AES-CCM's speed.
+The exporter speaks the dialects 3.0 to 3.1.1, and prefers the cheapest algorithms. AES-GMAC signs 4 KiB in a quarter of
+the time of AES-CMAC. AES-128-GCM seals at several times the speed of AES-CCM.
 
-AES-GMAC has a nonce, which is the message id, and a key that signs two messages under one nonce is lost. Whoever
-uses several channels signs their binds with the first one's key, and most initiators do so with the same message ids
-each time. So one that may use several gets an algorithm without a nonce, unless it says that its nonces are unique
-or offers nothing else. What it says is a hint: a bind with a message id that was used is refused all the same.
+AES-GMAC uses the message id as its nonce. If a key signs two messages under one nonce, the key is lost. An initiator
+with several channels signs the bind of each channel with the key of the first one, and most initiators use the same
+message ids for each bind. Therefore an initiator that may use several channels gets an algorithm without a nonce,
+unless it says that its nonces are unique, or offers nothing else. The exporter does not rely on that: it refuses a bind
+with a message id that was used.
 """
 
 import os
@@ -53,15 +54,12 @@ def security_mode(security: Security) -> int:
 def negotiate(
     request: NegotiateRequest, negotiated: Negotiated, *, security: Security, guid: bytes, hint: bytes, filetime: int
 ) -> NegotiateResponse:
-    """Settle ``negotiated`` and make the response.
-
-    Raises StatusError with what the request is answered with instead.
-    """
+    """Settle ``negotiated``, and return the response. Raise StatusError if the request has to be refused."""
     if not request.dialects:
         raise StatusError(NtStatus.INVALID_PARAMETER, "NEGOTIATE lists no dialect")
     dialect = next((dialect for dialect in DIALECTS if dialect in request.dialects), None)
     if dialect is None:
-        raise StatusError(NtStatus.NOT_SUPPORTED, f"no dialect of {_texts(request.dialects)} is spoken here")
+        raise StatusError(NtStatus.NOT_SUPPORTED, f"none of the dialects {_texts(request.dialects)} is supported")
     negotiated.peer_guid = request.client_guid
     negotiated.peer_capabilities = request.capabilities
     negotiated.peer_security_mode = request.security_mode
@@ -90,9 +88,9 @@ def negotiate(
 
 
 def capabilities_of(negotiated: Negotiated) -> int:
-    """Return what is offered to a peer once the dialect and the cipher are settled.
+    """Return the capabilities that are offered to a peer once the dialect and the cipher are settled.
 
-    Several channels to whoever asks for them; encryption is a capability before 3.1.1, a context since.
+    A peer that asks for several channels may have them. Encryption is a capability before 3.1.1, and a context in it.
     """
     capabilities = int(Capabilities.LARGE_MTU) | negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL
     if negotiated.dialect is not Dialect.SMB_3_1_1 and negotiated.cipher is not Cipher.NONE:
@@ -101,7 +99,7 @@ def capabilities_of(negotiated: Negotiated) -> int:
 
 
 def negotiate_again(*, security: Security, guid: bytes, hint: bytes, filetime: int) -> NegotiateResponse:
-    """The response to a NEGOTIATE in the form of SMB 1: the client shall send one of SMB 2 (3.3.5.3.1)."""
+    """Return the response to a NEGOTIATE in the form of SMB 1: the client has to send one of SMB 2 (3.3.5.3.1)."""
     return NegotiateResponse(
         security_mode=security_mode(security),
         dialect=Dialect.SMB_2_WILDCARD,

@@ -1,8 +1,9 @@
-"""What each node holds of an exporter: connections, sessions, memory, and all that `Holdings` counts. Pure.
+"""Counts what each node holds of an exporter: connections, sessions, memory, and all that `Holdings` counts. Pure.
 
-Every node has a part of its own of the connections and sessions, by the number of nodes that may log in: no node can
-take another's. Memory is shared by thresholds (memory_budget.py), as it comes back within moments and these do not.
-All strangers together are one more owner of memory; their connections are bounded by admission.py.
+Every node has its own part of the connections and sessions, and no node can take the part of another. The size of a
+part follows from the number of nodes that may log in. Memory is given back within moments, but connections and sessions
+are not. So memory is shared by thresholds instead (memory_budget.py). All strangers together are one more owner of
+memory. The connections of strangers are bounded by admission.py.
 """
 
 from collections.abc import Callable, Collection
@@ -13,7 +14,7 @@ from meshfs.exporter.rules.holdings import Holdings
 
 
 def connections_per_node(nodes: int, descriptors: int) -> int:
-    """Return how many connections each of ``nodes`` may have where the process may have ``descriptors``."""
+    """Return how many connections each of ``nodes`` may have if the process may open ``descriptors`` files."""
     share = max(limits.CONNECTIONS_PER_NODE_MIN, limits.CONNECTIONS_MAX // max(nodes, 1))
     return max(1, min(share, (descriptors - limits.DESCRIPTORS_KEPT) // max(nodes, 1)))
 
@@ -50,27 +51,30 @@ class UsageByNode:
         self.configure(nodes)
 
     def configure(self, nodes: Collection[str]) -> None:
-        """These nodes may log in from now on. What a node has already stays its own."""
+        """Let these nodes log in from now on. A node keeps what it has already."""
         self.connections_max = connections_per_node(len(nodes), self._descriptors)
         self.sessions_max = sessions_per_node(len(nodes))
 
     def of(self, node: str) -> NodeUsage:
-        """The node's, by its name in the config."""
+        """Return the usage of the node with that name in the config."""
         found = self._nodes.get(node)
         if found is None:
             found = self._nodes[node] = NodeUsage(node, self._on_refusal)
         return found
 
     def why_no_session(self, node: str, *, replaces: bool, more: bool) -> str:
-        """Why the node may have no further session, or "". ``replaces``: another one ends for it; ``more``: on a
-        connection that is not the node's yet."""
+        """Return why the node may have no further session, or "" if it may.
+
+        ``replaces`` says that another session of the node ends for the new one. ``more`` says that the connection does
+        not belong to the node yet.
+        """
         usage = self.of(node)
         if usage.sessions - replaces >= self.sessions_max:
             return f"node {node} has {usage.sessions} sessions of at most {self.sessions_max}, and wants one more"
         return self.why_no_connection(node) if more else ""
 
     def why_no_connection(self, node: str) -> str:
-        """Why the node may have no further connection, or ""."""
+        """Return why the node may have no further connection, or "" if it may."""
         used = self.of(node).connections
         if used < self.connections_max:
             return ""

@@ -1,8 +1,8 @@
 """Oplocks of scratch files: which open may cache a file, and which CREATEs wait (MS-FSA 2.1.4.12, 2.1.5.18). Pure.
 
-A file has at most one oplock, exclusive or batch, which its only open holds. When another CREATE opens the file, the
-oplock is broken to none: the CREATE waits until the holder has acknowledged the break, has closed, or has taken too
-long. Oplocks of level II and leases are never granted, as every exporter may choose (MS-SMB2 3.3.5.9).
+A file has at most one oplock, exclusive or batch. Its holder is the only open of the file. If another CREATE opens the
+file, the oplock is broken to none. The CREATE waits until the holder has acknowledged the break, has closed the file,
+or has timed out. The exporter never grants oplocks of level II or leases, which is its choice (MS-SMB2 3.3.5.9).
 
 The caller sends the notification of the break, and holds the requests that wait.
 """
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from meshfs import limits
 from meshfs.smb.constants import AccessMask, CreateDisposition, OplockLevel
 
-#: An open that has no other rights does not see the data that a holder caches.
+#: An open that has only these rights does not see the data that a holder caches.
 _ATTRIBUTES_ONLY: Final = int(AccessMask.READ_ATTRIBUTES | AccessMask.WRITE_ATTRIBUTES | AccessMask.SYNCHRONIZE)
 GRANTED_LEVELS: Final = (OplockLevel.EXCLUSIVE, OplockLevel.BATCH)
 _KEEPS_CONTENT: Final = (CreateDisposition.OPEN, CreateDisposition.OPEN_IF)
@@ -23,14 +23,14 @@ class Holder(Protocol):
     """The open that has the oplock."""
 
     def oplock_broken(self) -> None:
-        """The break begins; called once."""
+        """Notify the holder that the break has begun. This is called once per oplock."""
 
     def drop_oplock(self) -> None:
-        """The oplock is gone, whether or not its break was acknowledged."""
+        """Give up the oplock, even if the break was not acknowledged."""
 
 
 class Oplock:
-    """One granted oplock. While it is being broken, the holder has until ``deadline`` to acknowledge that."""
+    """One granted oplock. While the oplock is being broken, the holder has until ``deadline`` to acknowledge."""
 
     __slots__ = ("_waiters", "breaking", "deadline", "holder", "level")
 
@@ -39,15 +39,18 @@ class Oplock:
         self.level = level
         self.breaking = False
         self.deadline = 0.0
-        #: Called when the oplock is gone, the oldest first.
+        #: The calls to make when the oplock is gone, the oldest first.
         self._waiters: dict[Callable[[], None], None] = {}
 
     def breaks_before_sharing(self) -> bool:
-        """Whether it goes before share access is checked: the holder of a batch oplock may be done with the file."""
+        """Return whether the oplock is broken before share access is checked.
+
+        The holder of a batch oplock may be done with the file, and close it when it is notified.
+        """
         return self.level == OplockLevel.BATCH
 
     def start_break(self, now_s: float) -> None:
-        """Begin the break, unless it has begun already."""
+        """Begin the break, unless the break has begun already."""
         if not self.breaking:
             self.breaking, self.deadline = True, now_s + limits.OPLOCK_BREAK_TIMEOUT_S
             self.holder.oplock_broken()
@@ -63,7 +66,7 @@ class Oplock:
         self._waiters.pop(waiter, None)
 
     def wake(self) -> None:
-        """The oplock is gone: let the CREATEs that wait try again, the oldest first."""
+        """Let the CREATEs that wait try again, the oldest first, because the oplock is gone."""
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             waiter()

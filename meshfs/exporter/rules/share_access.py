@@ -1,13 +1,13 @@
-"""Share access: which opens of one disk or file may stand beside each other (MS-FSA 2.1.5.1.2.2). Pure.
+"""Share access: which opens of one disk or file may exist at the same time (MS-FSA 2.1.5.1.2.2). Pure.
 
-An open says what it does (reads, writes, deletes) and which of these it lets others do meanwhile. A new one has to
-fit every open that is there, so it is enough to know how many of those do each of the three, and how many forbid each:
+An open says what it does (reads, writes, deletes) and which of these it lets others do meanwhile. A new open has to fit
+every other open. So it is enough to count how many opens do each of the three, and how many forbid each of them:
 
     open A: reads,  shares reading               reading: 1   forbid writing: 1   forbid deleting: 1
-    a new one that writes                        is refused, as somebody forbids it
-    a new one that reads and shares nothing      is refused, as somebody reads
+    a new open that writes                       is refused, because an open forbids writing
+    a new open that reads and shares nothing     is refused, because an open reads
 
-Opens that touch no data (of attributes only) neither exclude nor are excluded, and are not counted.
+Opens of attributes only exclude no other open and are excluded by none. They are not counted.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ READS: Final = int(AccessMask.READ_DATA | AccessMask.EXECUTE)
 WRITES: Final = int(AccessMask.WRITE_DATA | AccessMask.APPEND_DATA)
 _DELETES: Final = int(AccessMask.DELETE)
 _DATA: Final = READS | WRITES | _DELETES
-#: What an open does, and the bit by which it lets others do the same.
+#: Each kind of access to data, and the bit by which an open lets others have the same access.
 _KINDS: Final = (
     (READS, int(ShareAccess.READ)),
     (WRITES, int(ShareAccess.WRITE)),
@@ -36,7 +36,7 @@ class ShareCounts:
         self._forbids = [0, 0, 0]
 
     def conflicts(self, access: int, share: int) -> bool:
-        """Return whether an open (access, share) cannot stand beside those that are counted."""
+        """Return whether an open (access, share) cannot exist beside the counted opens."""
         if not access & _DATA:
             return False
         for index, (does, shares) in enumerate(_KINDS):
@@ -50,7 +50,7 @@ class ShareCounts:
         self._count(access, share, 1)
 
     def remove(self, access: int, share: int) -> None:
-        """One that was added with the same access and share is gone."""
+        """Count one open less. It was added with the same access and share."""
         self._count(access, share, -1)
 
     def _count(self, access: int, share: int, step: int) -> None:

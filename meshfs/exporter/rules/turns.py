@@ -1,9 +1,9 @@
-"""Whose turn the exporter's only thread serves next: nodes by weight, applications before the system. Pure.
+"""Decides which flow has the next turn of the exporter's only thread: by weights, applications before the system. Pure.
 
-The thread's time is a resource like a disk's time (`scheduler/fair.py`), and it is shared by the same rules: two levels
-of start-time fair queueing (Goyal, Vin, Cheng: Start-time Fair Queueing, SIGCOMM 1996, hierarchical in section 3).
-Two things differ. One request is served at a time, so the order alone decides. And what a turn costs is known only
-when it is over: it is measured by the clock, whatever the turn did, so that a wrong signature, a CREATE or a listing
+The thread's time is a resource like a disk's time (`scheduler/decide/fair.py`), and is shared by the same rules: two
+levels of start-time fair queueing (Goyal, Vin, Cheng: Start-time Fair Queueing, SIGCOMM 1996, hierarchical in section
+3). Two things differ. One request is served at a time, so the order alone decides. And the cost of a turn is known only
+when the turn is over, because the clock measures all that the turn did. So a wrong signature, a CREATE or a listing
 pays for itself. Start-time fair queueing needs no cost before the service, only start tags, and therefore fits.
 
     processor -+- app      share 1 - system_floor    -+- node n1, weight
@@ -13,26 +13,27 @@ pays for itself. Start-time fair queueing needs no cost before the service, only
                '- system   share system_floor        -+- node n1, weight ...
 
     a flow that begins to want turns   S = max(v, F)      v = S of its class's last turn
-    after a turn that took t seconds   F = S + t / weight; a flow that wants more goes on with S = F
+    after a turn that took t seconds   F = S + t / weight; a flow that wants another turn goes on with S = F
     a class                            the same with the shares, between the classes
-    next                               of the class with the smaller S (app when equal) the flow with the smallest S
+    next                               the flow with the smallest S, of the class with the smaller S (app when equal)
 
-A flow that needs less than its share finds S = v when it wants a turn; no flow has a smaller tag, and of equal ones
-its own goes first: it is next. A flow that wanted nothing for a while has saved up nothing, as S is never below v. When
-nobody wants a turn, v moves on to the largest F (Goyal et al., section 2): what was used while nobody else wanted it is
-forgotten.
+A flow that needs less than its share gets S = v when it wants a turn. No flow has a smaller tag, and among equal tags a
+flow that begins goes first. So the flow is next. A flow that wanted no turns for a while has saved nothing, because S
+is never below v. When no flow wants a turn, v moves on to the largest F (Goyal et al., section 2). So the time that a
+flow used while no other wanted it is forgotten.
 
-A turn is as long as a quantum. It ends between two messages (or replies), so it may be longer by one of these. Bounds,
-with q a quantum and m the longest step (one message or reply):
+A turn is as long as a quantum. The turn ends between two messages (or replies), so it may be longer by one of them. The
+bounds, with q as a quantum and m as the longest step (one message or reply), are:
 
     fairness   two flows f, g of a class that both want turns over an interval get time W with
                |W_f / w_f - W_g / w_g| <= (q + m) (1 / w_f + 1 / w_g)            (Goyal et al., theorem 1)
     waiting    a flow of applications that needs less than its share waits for the turn that is under way, at most
-               q + m, for other such flows, and where applications want everything, for what that turn made
-               due to the system: (q + m) system_floor / (1 - system_floor), and one turn of the system
+               q + m, and for other such flows. If applications want all the time, it also waits for what that turn
+               made due to the system: (q + m) system_floor / (1 - system_floor), and one turn of the system
 
-While other flows have had turns lately a quantum is short, since a newcomer waits for the rest of a turn. Alone, a
-longer one saves looking for newcomers. A turn of the system is the shortest, as it is always in an application's way.
+If other flows had turns a moment ago, a quantum is short, because a new flow waits for the rest of a turn. If one flow
+is alone, a longer quantum saves looking for new flows. The quantum of the system is the shortest, because a turn of the
+system always delays an application.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,16 +45,17 @@ from meshfs import limits
 from meshfs.model import NO_FLOW, FlowKey, IoClass
 from meshfs.scheduler.decide.policy import DiskPolicy
 
-#: Of equal start tags, who begins to want turns goes before who goes on.
+#: Among equal start tags, a flow that begins to want turns goes before a flow that goes on.
 _BEFORE: Final = 1 << 60
-#: Whoever is not logged in and comes from no address of the config; no node has an empty name.
+#: The key of all peers without a login that come from no address of the config. No node has an empty name.
 STRANGERS: Final = NO_FLOW
 
 
 def newcomers_of(address: str) -> FlowKey:
-    """Whoever comes from an address of the config and is not logged in; no node has a name with blanks.
+    """Return the key of the peers without a login that come from ``address``, an address of the config.
 
-    So the login of a node waits neither for strangers nor for the neighbours of other nodes.
+    With a flow of its own for each address, the login of a node does not wait for strangers, nor for peers at the
+    addresses of other nodes. The key cannot be that of a node, because no node has a name with blanks.
     """
     return FlowKey(f"logins from {address or 'this machine'}", IoClass.APP)
 
@@ -62,7 +64,7 @@ _AnyFlow = TypeVar("_AnyFlow")
 
 
 class TurnClass(Generic[_AnyFlow]):
-    """A class of I/O: its flows that want a turn, by start tag, and its own place between the classes."""
+    """A class of I/O: its flows that want a turn, by start tag, and its own tags among the classes."""
 
     __slots__ = ("finish", "name", "per_share", "ready", "start", "top", "v")
 
@@ -70,11 +72,11 @@ class TurnClass(Generic[_AnyFlow]):
         self.name = name
         #: 1 / share of the processor.
         self.per_share = 1.0
-        #: Start tag of the turn that was served last: the class's virtual time.
+        #: The start tag of the turn that was served last, which is the virtual time of the class.
         self.v = 0.0
         #: The largest finish tag of its flows.
         self.top = 0.0
-        #: Tags between the classes; ``start`` is valid while ``ready`` is not empty.
+        #: The tags among the classes. ``start`` is valid while ``ready`` is not empty.
         self.start = 0.0
         self.finish = 0.0
         #: A heap of (start tag, running number, flow).
@@ -98,7 +100,7 @@ class TurnFlow:
         self.finish = 0.0
         self.wants = False
         self.unpaid = 0
-        #: The processor's time it has had so far, and in how many turns.
+        #: The processor's time that the flow has had so far, and the number of its turns.
         self.used_s = 0.0
         self.turns = 0
 
@@ -124,14 +126,14 @@ class Turns(Generic[FlowT]):
         #: The virtual time between the classes.
         self._v = 0.0
         self._numbers = count()
-        #: Whose turn was served last, and for how long since it was somebody else's.
+        #: The flow of the last turn, and the time that it has used since another flow had a turn.
         self._last: FlowT | None = None
         self._alone_s = 0.0
         self.configure(self._policy)
         self.strangers = self.flow(STRANGERS)
 
     def configure(self, policy: DiskPolicy) -> None:
-        """Go by other weights and shares from now on."""
+        """Use other weights and shares from now on."""
         self._policy = policy
         for each in (self._app, self._system):
             each.per_share = 1.0 / policy.share(each.name)
@@ -149,7 +151,7 @@ class Turns(Generic[FlowT]):
         return found
 
     def flows(self) -> Iterator[FlowT]:
-        """All that ever wanted something."""
+        """Return all flows that were ever asked for."""
         return iter(self._flows.values())
 
     @property
@@ -164,17 +166,17 @@ class Turns(Generic[FlowT]):
 
     @property
     def alone(self) -> FlowT | None:
-        """The flow that all turns have been of for a while, if there is one."""
+        """Return the flow that has had all turns for a while, or None if several had turns."""
         return self._last if self._alone_s >= limits.TURN_ALONE_AFTER_S else None
 
     def wanting(self) -> Iterator[FlowT]:
-        """The flows that wait for their turn, in no order."""
+        """Yield the flows that wait for their turn, in no order."""
         for each in (self._app, self._system):
             for _, _, flow in each.ready:
                 yield flow
 
     def add(self, flow: FlowT) -> None:
-        """The flow wants a turn. It must not be one that does already (``wants``)."""
+        """Note that the flow wants a turn. It must not want one already (``wants``)."""
         flow.wants = True
         io_class = flow.io_class
         flow.start = flow.finish if flow.finish > io_class.v else io_class.v
@@ -183,7 +185,7 @@ class Turns(Generic[FlowT]):
         heappush(io_class.ready, (flow.start, next(self._numbers) - _BEFORE, flow))
 
     def next(self) -> FlowT | None:
-        """The flow whose turn it is, which waits no more; `charge` has to follow."""
+        """Return the flow whose turn it is, or None. The caller serves the turn, and then calls `charge`."""
         app, system = self._app, self._system
         io_class = system if system.ready and (not app.ready or system.start < app.start) else app
         ready = io_class.ready
@@ -193,7 +195,7 @@ class Turns(Generic[FlowT]):
             start, number, flow = ready[0]
             if start >= flow.start:
                 break
-            # It was charged for something while it waited.
+            # The flow was charged by `charge_beside` while it waited.
             heapreplace(ready, (flow.start, number, flow))
         heappop(ready)
         io_class.v = start
@@ -201,14 +203,14 @@ class Turns(Generic[FlowT]):
         return flow
 
     def take(self, flow: FlowT) -> None:
-        """`add` and `next` in one, for a flow that wants a turn when no other does."""
+        """Do `add` and `next` in one call, for a flow that wants a turn when no other flow does."""
         flow.wants = True
         io_class = flow.io_class
         io_class.v = flow.start = flow.finish if flow.finish > io_class.v else io_class.v
         self._v = io_class.start = io_class.finish if io_class.finish > self._v else self._v
 
     def charge(self, flow: FlowT, used_s: float, *, wants: bool) -> None:
-        """The flow's turn is over. ``wants``: it wants another one."""
+        """Charge the flow for its turn, which is over. ``wants`` says that the flow wants another turn."""
         io_class = flow.io_class
         flow.used_s += used_s
         flow.turns += 1
@@ -231,7 +233,7 @@ class Turns(Generic[FlowT]):
                 self._v = max(self._app.finish, self._system.finish)
 
     def charge_beside(self, flow: FlowT, used_s: float) -> None:
-        """Charge a flow for what was done for it outside of its turns."""
+        """Charge a flow for work that was done for it outside of its turns."""
         io_class = flow.io_class
         flow.used_s += used_s
         cost = used_s * flow.per_weight

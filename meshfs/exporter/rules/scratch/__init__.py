@@ -1,1 +1,1 @@
-"""The files of the scratch share: they lie in memory. These modules know an open only as a Protocol, and no request."""
+"""The files of the scratch share, which are in memory. These modules know no request, and an open only as a Protocol."""

@@ -1,6 +1,6 @@
-"""What a CREATE in the scratch share may ask for (MS-FSA 2.1.5.1). Pure.
+"""Checks what a CREATE in the scratch share asks for (MS-FSA 2.1.5.1). Pure.
 
-Every function here raises StatusError where it refuses, and changes nothing.
+Every function here raises StatusError if it refuses the CREATE. No function changes anything.
 """
 
 from typing import Final
@@ -18,18 +18,18 @@ _A = AccessMask
 _D = CreateDisposition
 _F = FileAttributes
 _O = CreateOptions
-#: All rights to a file; every node that is logged in has them.
+#: All rights to a file. Every node that is logged in has them.
 SCRATCH_RIGHTS: Final = 0x001F_01FF
 KEPT_ATTRIBUTES: Final = int(_F.READONLY | _F.HIDDEN | _F.SYSTEM | _F.ARCHIVE)
 _FORBIDDEN_IN_NAMES: Final = frozenset('"*/:<>?|\\') | {chr(code) for code in range(32)}
-# Room for a ".." beside each name of the longest possible path. More parts would only cost time.
+# The longest possible path may have a ".." beside each name. A path with more parts would only cost time.
 _PARTS_MAX: Final = 2 * (limits.SCRATCH_DEPTH_MAX + 1)
 
 
 def components(path: str) -> list[str]:
-    """The names of a path from the root down; an empty list is the root itself.
+    """Return the names of a path from the root down. An empty list is the root itself.
 
-    "." and ".." are resolved by the text alone, as Windows does (MS-FSCC 2.1.5.1).
+    As in Windows, "." and ".." are resolved by the text alone (MS-FSCC 2.1.5.1).
     """
     parts = path.split("\\") if path else []
     if len(parts) > _PARTS_MAX:
@@ -49,13 +49,13 @@ def components(path: str) -> list[str]:
 
 
 def _check_name(name: str) -> None:
-    """Check one name of a path. It has no colon, because streams do not exist."""
+    """Check one name of a path. A name with a colon would mean a stream, and files have no streams."""
     if not name or len(name) > NAME_MAX_CHARS or not _FORBIDDEN_IN_NAMES.isdisjoint(name):
         raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name[:NAME_MAX_CHARS]!r}")
 
 
 def check_options(body: CreateRequest) -> None:
-    """Check for fields that contradict each other, whatever file is meant (2.1.5.1)."""
+    """Check for fields that contradict each other for every file (2.1.5.1)."""
     directory = body.options & _O.DIRECTORY_FILE
     if directory and body.disposition in OVERWRITES:
         raise StatusError(NtStatus.INVALID_PARAMETER, "a directory is not overwritten")
@@ -68,7 +68,7 @@ def check_options(body: CreateRequest) -> None:
 
 
 def check_kind(file: ScratchFile, body: CreateRequest) -> None:
-    """Check that the CREATE wants what there is, a file or a directory, and wants it to exist."""
+    """Check that an existing file is what the CREATE asks for, a file or a directory, and may exist already."""
     if body.disposition == _D.CREATE:
         raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"{body.name!r} exists")
     if not file.is_directory:
@@ -84,7 +84,7 @@ def check_kind(file: ScratchFile, body: CreateRequest) -> None:
 
 
 def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> None:
-    """Check what the attributes of a file refuse: read-only, hidden, and system (2.1.5.1.2)."""
+    """Check that the attributes of a file allow the CREATE: read-only, hidden, and system (2.1.5.1.2)."""
     overwrites = body.disposition in OVERWRITES
     if file.attributes & _F.READONLY and not file.is_directory:
         if access & (_A.WRITE_DATA | _A.APPEND_DATA) or overwrites:
@@ -97,7 +97,7 @@ def check_attributes(file: ScratchFile, body: CreateRequest, access: int) -> Non
 
 
 def granted(body: CreateRequest) -> int:
-    """The access that an open gets. Every file gives all rights to everybody."""
+    """Return the access that an open gets. Every file gives all rights to everybody."""
     wanted = body.desired_access
     if wanted & _A.GENERIC_ALL:
         wanted = wanted & ~_A.GENERIC_ALL | SCRATCH_RIGHTS

@@ -1,8 +1,8 @@
 """Files and directories of the scratch share, and what a directory knows of everything below it. Pure.
 
-Directories nest at most SCRATCH_DEPTH_MAX deep. So an operation may walk from a file up to the root; none walks down.
-A rename has to know whether anything below a directory is open, and how deep the directories below it nest. Each
-directory counts both, as files are opened, closed, made, moved and removed.
+Directories nest at most SCRATCH_DEPTH_MAX deep. So an operation may walk from a file up to the root, but none walks
+down. A rename has to know whether anything below a directory is open, and how deep the directories below it nest. Each
+directory keeps both counts while files are opened, closed, made, moved and removed.
 """
 
 from collections.abc import Iterator
@@ -24,19 +24,22 @@ class OpenOfFile(Protocol):
     share_access: int
 
     def changed(self, what: int, action: int, name: str, *, below: bool) -> None:
-        """A file in its directory changed, or ``below``: in a directory of that one. NotifyFilter has ``what``."""
+        """Take a change of a file in the directory of the open. ``what`` are flags of NotifyFilter.
+
+        ``below`` says that the file is in a directory below that directory.
+        """
 
     def deleted(self) -> None:
-        """Its directory is about to be deleted, so nothing in it changes any more."""
+        """Expect no more changes, because the directory of the open is about to be deleted."""
 
 
 class ScratchFile(Lockable):
-    """A file, or a directory, whose ``children`` are by folded name.
+    """A file or a directory. The ``children`` of a directory are found by their folded names.
 
-    opens_below   how many opens there are of files below a directory, at any depth
-    height        how many directories lie below each other in a directory: 0 for one without directories
+    opens_below   the number of opens of files below a directory, at any depth
+    height        the number of levels of directories in a directory; 0 if it has no directories
     watchers      the opens of a directory that are notified of changes
-    short_name    its 8.3 name, by which it is found as well; empty where another file of the directory has that name
+    short_name    the 8.3 name, by which the file is found as well; empty if another file of the directory has that name
     """
 
     __slots__ = (
@@ -76,9 +79,9 @@ class ScratchFile(Lockable):
         self.watchers: dict[OpenOfFile, None] = {}
         self.height = 0
         self.short_name = ""
-        # The files of a directory whose 8.3 name is not their own name.
+        # The files of a directory by their 8.3 names. A file whose own name is an 8.3 name is not among them.
         self._shorts: dict[str, Self] = {}
-        # How many of its directories have which height.
+        # The number of directories in this directory, by their height.
         self._heights: dict[int, int] = {}
 
     @property
@@ -86,7 +89,7 @@ class ScratchFile(Lockable):
         return self.children is not None
 
     def above(self) -> Iterator[Self]:
-        """The directories that the file lies in, the nearest first."""
+        """Yield the directories that the file is in, the nearest first."""
         directory = self.parent
         while directory is not None:
             yield directory
@@ -94,12 +97,12 @@ class ScratchFile(Lockable):
 
     @property
     def depth(self) -> int:
-        """Return how many directories the file lies in: 0 for the root."""
+        """Return how many directories the file is in. The depth of the root is 0."""
         return sum(1 for _ in self.above())
 
     @property
     def path(self) -> str:
-        """The path from the share's root, without a leading separator."""
+        """Return the path from the share's root, without a leading separator."""
         names = [self.name, *(directory.name for directory in self.above())]
         return "\\".join(reversed(names)).removeprefix("\\")
 
@@ -118,14 +121,14 @@ class ScratchFile(Lockable):
     # --- what lies in a directory ------------------------------------------------------
 
     def find(self, name: str) -> Self | None:
-        """The file of that name; where there is none, the file of that 8.3 name."""
+        """Return the file of that name, or else the file of that 8.3 name, or None."""
         if self.children is None:
             return None
         found: Self | None = self.children.get(name.casefold())
         return found or self._shorts.get(name.upper())
 
     def children_after(self, folded_name: str | None) -> Iterator[tuple[str, Self]]:
-        """The files behind a folded name in the order of listings. The name itself need not exist any more."""
+        """Yield the files behind a folded name in the order of listings. The name itself need not exist any more."""
         children = self.children
         if children is None:
             return
@@ -133,7 +136,7 @@ class ScratchFile(Lockable):
             yield key, children[key]
 
     def attach(self, file: Self, name: str) -> None:
-        """Enter a file, or a directory with all that is in it, under a name that is free."""
+        """Enter a file under a name that is free. A directory is entered with all that is in it."""
         assert self.children is not None
         file.parent, file.name = self, name
         self.children[name.casefold()] = file
@@ -143,7 +146,7 @@ class ScratchFile(Lockable):
             self._change_height(None, file.height)
 
     def detach(self, file: Self) -> None:
-        """Remove a file from the directory; its ``parent`` stays what it was."""
+        """Remove a file from the directory. The file keeps its ``parent``."""
         assert self.children is not None
         del self.children[file.name.casefold()]
         if self._shorts.get(file.short_name) is file:
@@ -153,7 +156,7 @@ class ScratchFile(Lockable):
             self._change_height(file.height, None)
 
     def _give_short_name(self, file: Self) -> None:
-        """Choose the 8.3 name of a file. A file's own name takes precedence over the 8.3 name of another file."""
+        """Choose the 8.3 name of a file. The own name of one file takes precedence over the 8.3 name of another."""
         assert self.children is not None
         own = file.name.upper()
         robbed = self._shorts.pop(own, None)
@@ -175,7 +178,7 @@ class ScratchFile(Lockable):
                 directory.opens_below += moved
 
     def _change_height(self, old: int | None, new: int | None) -> None:
-        """A directory in it is new (``old`` is None), is gone (``new`` is None), or has another height."""
+        """Count a directory in this one that has another height, is new (``old`` is None) or left (``new`` is None)."""
         for directory in (self, *self.above()):
             heights, before = directory._heights, directory.height
             if old is not None:

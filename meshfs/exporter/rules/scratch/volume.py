@@ -1,7 +1,7 @@
-"""The scratch share's files: they lie in memory, in directories that nest, and are bounded. Pure.
+"""The files of the scratch share. They are in memory, in directories, and their number and size are bounded. Pure.
 
 The rules are those of MS-FSA: 2.1.5.1 (create), 2.1.5.5 (close), 2.1.5.11 (change notifications), 2.1.5.15 (set
-information). Files exist as long as the process. A file that is deleted goes with its last open. A method that refuses
+information). Files exist as long as the process. A deleted file vanishes with its last open. If a method refuses, it
 raises StatusError and changes nothing. Times are FILETIMEs, which the caller gives.
 """
 
@@ -38,9 +38,9 @@ _A = AccessMask
 _D = CreateDisposition
 _F = FileAttributes
 _O = CreateOptions
-#: The largest file of NTFS with 4 KiB clusters (MS-FSA 2.1.5.4, MAXFILESIZE); beyond, a range makes no sense.
+#: The largest file of NTFS with 4 KiB clusters (MS-FSA 2.1.5.4, MAXFILESIZE). A range beyond this size is invalid.
 FILE_SIZE_MAX_BYTES: Final = 0xFFF_FFFF_0000
-#: A rename changes a directory as if it opened the directory for writing, and shared all but its deletion.
+#: A rename counts as an open of the directory that writes, and shares everything except deletion.
 _RENAME_SHARES: Final = int(ShareAccess.READ | ShareAccess.WRITE)
 _DATA_STREAM: Final = "::$DATA"
 _WRITTEN: Final = int(NotifyFilter.LAST_WRITE)
@@ -50,7 +50,7 @@ _OVERWRITTEN: Final = int(NotifyFilter.LAST_WRITE | NotifyFilter.SIZE | NotifyFi
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The outcome of a CREATE that was carried out: its file, what was done to it, and the access of the open."""
+    """The outcome of a CREATE that was carried out: the file, what was done to the file, and the access of the open."""
 
     file: ScratchFile
     action: CreateAction
@@ -58,7 +58,7 @@ class Created:
 
 
 class ScratchVolume:
-    """All files of one scratch share, together at most ``size_bytes`` large.
+    """All files of one scratch share. Together they have at most ``size_bytes``.
 
     breaking   the oplocks that are being broken, the oldest first
     """
@@ -80,7 +80,7 @@ class ScratchVolume:
     # --- create ------------------------------------------------------------------------
 
     def create(self, body: CreateRequest, now: int) -> Created | Oplock:
-        """Find or make the file. Where an oplock has to be broken first, do nothing and return the oplock."""
+        """Find or make the file. If an oplock has to be broken first, do nothing and return the oplock."""
         check_options(body)
         directory, name = self._locate(body.name.removesuffix(_DATA_STREAM))
         file = directory.find(name) if name else self.root
@@ -91,7 +91,7 @@ class ScratchVolume:
         return self._make(directory, name, body, now)
 
     def _locate(self, path: str) -> tuple[ScratchFile, str]:
-        """The directory that a path ends in, and the name there. The name is empty for the root."""
+        """Return the directory that a path ends in, and the name there. The name is empty for the root."""
         names = components(path)
         if not names:
             return self.root, ""
@@ -129,7 +129,7 @@ class ScratchVolume:
             raise StatusError(NtStatus.DELETE_PENDING, f"{body.name!r} is being deleted")
         access = granted(body)
         check_attributes(file, body, access)
-        # Share access has to allow the overwriting, too, which is no right of the open (MS-FSA 2.1.5.1.2).
+        # Share access has to allow the overwriting as well, although it is no right of the open (MS-FSA 2.1.5.1.2).
         needed = access
         if body.disposition in OVERWRITES:
             needed |= _A.DELETE if body.disposition == _D.SUPERSEDE else _A.WRITE_DATA
@@ -150,7 +150,7 @@ class ScratchVolume:
     # --- close and delete --------------------------------------------------------------
 
     def close(self, file: ScratchFile, opened: OpenOfFile, *, delete: bool, now: int) -> None:
-        """An open ends. With the last open of a file that is to be deleted, the file goes."""
+        """End an open. If a file is to be deleted, its last open takes the file along."""
         file.remove_open(opened)
         if opened in file.watchers:
             del file.watchers[opened]
@@ -161,7 +161,7 @@ class ScratchVolume:
             self._unlink(file, now)
 
     def set_disposition(self, file: ScratchFile, *, delete: bool) -> None:
-        """Have the file deleted at its last close, or not deleted after all (2.1.5.15.3)."""
+        """Decide whether the file is deleted at its last close (2.1.5.15.3)."""
         if delete and (file.attributes & _F.READONLY or file is self.root):
             raise StatusError(NtStatus.CANNOT_DELETE, f"{file.path!r} is read-only")
         if delete and file.children:
@@ -236,25 +236,25 @@ class ScratchVolume:
         self._tell(old_directory, what, NotifyAction.RENAMED_OLD_NAME if same else NotifyAction.REMOVED, old_name)
         self._tell(directory, what, NotifyAction.RENAMED_NEW_NAME if same else NotifyAction.ADDED, name)
         if not file.is_directory:
-            # Windows notifies of a renamed file, but not of a directory, as if its attributes had been set as well.
+            # As Windows does, notify of a renamed file, but not of a directory, as if its attributes had been set.
             self.modified(file, int(NotifyFilter.ATTRIBUTES | NotifyFilter.CREATION))
 
     # --- change notifications ----------------------------------------------------------
 
     def watch(self, directory: ScratchFile, opened: OpenOfFile) -> None:
-        """Notify an open of the directory of changes until it is closed. Raises StatusError where too many are."""
+        """Notify an open of the directory of changes until the open is closed. Raise StatusError if too many are."""
         if self._watching >= limits.SCRATCH_WATCHERS_MAX:
             raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens are notified of changes")
         directory.watchers[opened] = None
         self._watching += 1
 
     def modified(self, file: ScratchFile, what: int) -> None:
-        """Notify that something other than its name changed in a file."""
+        """Notify the watching opens that something other than the name of a file changed."""
         if file.parent is not None:
             self._tell(file.parent, what, NotifyAction.MODIFIED, file.name)
 
     def _tell(self, directory: ScratchFile, what: int, action: int, name: str) -> None:
-        """A file in the directory changed: notify the opens that watch the directory, or one above it."""
+        """Notify the opens that watch the directory, or one above it, that a file in the directory changed."""
         if not self._watching:
             return
         names, below = [name], False
@@ -273,7 +273,7 @@ class ScratchVolume:
             return bytes(view[offset : offset + length])
 
     def write(self, file: ScratchFile, offset: int, data: bytes | memoryview, now: int | None) -> None:
-        """Raises StatusError DISK_FULL, or INVALID_PARAMETER behind what the largest file may have."""
+        """Write into the file. Raise StatusError DISK_FULL, or INVALID_PARAMETER beyond FILE_SIZE_MAX_BYTES."""
         end = offset + len(data)
         if not data:
             return
@@ -294,7 +294,7 @@ class ScratchVolume:
         self.modified(file, _RESIZED)
 
     def written(self, file: ScratchFile, now: int | None) -> None:
-        """Set the times of a file that was written; None leaves them as they are."""
+        """Set the times of a file that was written. None leaves the times as they are."""
         if now is None:
             return
         file.times = replace(file.times, write_filetime=now, change_filetime=now)
