@@ -1,4 +1,4 @@
-"""The serving end: it offers the disks of one node to the other nodes, over SMB 3.1.1.
+"""The exporter offers the disks of one node to the other nodes over SMB 3.
 
 From top to bottom:
 
@@ -7,7 +7,7 @@ From top to bottom:
     kinds      the kinds of opens, each of which answers for itself
     exchange   one request, a compound of several, and requests that are answered later
     state      what the exporter, its connections, sessions, trees and opens remember
-    rules      decisions without state of their own: values in, values out
+    rules      decisions: values go in and come out
 
 A lower floor never names a higher one, not even as a type.
 """

@@ -1,5 +1,5 @@
 """The exporter's top floor: it accepts connections, and moves frames between their sockets and the commands.
 
-listener.py accepts, doorstep.py lets connections wait until they may come in, link.py receives for one connection,
-outlet.py sends, and engine.py handles each frame.
+listener.py accepts connections, and doorstep.py keeps them until they send something. For one connection, link.py
+receives, outlet.py sends, and engine.py handles each frame.
 """

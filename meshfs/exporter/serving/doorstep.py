@@ -1,8 +1,9 @@
-"""Connections that have sent nothing yet: a socket in the reactor, and no more.
+"""Keeps connections that have sent nothing yet: a socket in the reactor, and nothing else.
 
-Serving a connection takes tasks, receive memory and the state of a peer, some 200 us to make and to end. One that
-has sent nothing gets none of that, so a flood of connections costs accept(2) and close(2), and can be kept up with.
-What is served is served in the turns of the newcomers from its address (`processor.py`), from the very beginning.
+A connection that is served has tasks, receive memory and the state of a peer. To make and to end them takes some
+200 us. A connection that has sent nothing has none of them, so a flood of connections costs only accept(2) and
+close(2). From its first bytes on, a connection is served in the turns of the newcomers from its address
+(`processor.py`).
 """
 
 import logging
@@ -22,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 class Guest:
-    """A connection that was accepted, and when; ``newcomers`` is in whose turns it is served.
+    """A connection that was accepted at ``accepted_s``, and that is to be served in the turns of ``newcomers``.
 
-    ``on_turn`` serves it; the doorstep sets that.
+    ``on_turn`` begins to serve the connection. The doorstep sets this callable.
     """
 
     __slots__ = ("accepted_s", "address", "arrival", "newcomers", "on_turn", "socket")
@@ -40,13 +41,13 @@ class Guest:
         self.on_turn: Callable[[Guest], None] = _nothing
 
     def step(self, _: float) -> ProcessorFlow | None:
-        """Its turn, in which it is served if it is there still."""
+        """Begin to serve the connection in its turn, unless it was ended meanwhile."""
         self.on_turn(self)
         return None
 
 
 class Doorstep:
-    """Holds guests until their first bytes come (then ``begin`` serves them), their time is over, or they leave."""
+    """Keeps guests until they send something, leave, or time out. ``begin`` serves a guest that has sent something."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Doorstep:
         self._begin = begin
         self._late = late
         self._reactor = reactor.current()
-        #: The one that waits for the longest comes first.
+        #: The guests. The guest that waits for the longest time comes first.
         self._guests: OrderedDict[Guest, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class Doorstep:
         self._reactor.add(guest.socket.fileno(), lambda: self._readable(guest), on_failure=lambda _: self._close(guest))
 
     async def end_late(self) -> None:
-        """Ends those that say nothing for UNAUTHENTICATED_TIMEOUT_S; until cancelled, when it ends all."""
+        """End guests that send nothing for UNAUTHENTICATED_TIMEOUT_S, until cancelled. Then end all guests."""
         try:
             while True:
                 oldest = next(iter(self._guests), None)
@@ -102,13 +103,13 @@ class Doorstep:
         self._processor.ready(guest, guest.newcomers)
 
     def _serve(self, guest: Guest) -> None:
-        """Its turn has come; it may have been ended meanwhile."""
+        """Serve the guest in its turn, unless it was ended meanwhile."""
         if guest in self._guests:
             del self._guests[guest]
             try:
                 self._begin(guest)
             except Exception as error:
-                # The turn has others to serve, and whoever ends a connection for a newcomer must not find this one.
+                # The turn has other guests to serve. Admission must forget this guest, because it is closed here.
                 bugs.report(logger, "beginning to serve a connection", error)
                 self._admission.leave(guest.arrival)
                 guest.socket.close()
@@ -124,4 +125,4 @@ class Doorstep:
 
 
 def _nothing(_: Guest) -> None:
-    """The doorstep does not have it yet."""
+    """Stands for ``on_turn`` until the doorstep has set it."""

@@ -1,9 +1,10 @@
-"""What comes in on one connection: frames become messages, and each message is handed to its handler. No I/O.
+"""Turns the frames that come in on one connection into messages, and hands each message to its handler. No I/O.
 
-    handle        the frames that a transport received are handled to the end, queued at a disk, or held when it returns
-    go_on         what was held is handled, as far as it may be now
+    handle        Each frame that the transport received is handled, or held for later. A request that is handled was
+                  answered, or waits at a disk or for an event.
+    go_on         The held frames are handled, as far as they may be now.
 
-RemoteProtocolError from either means that the connection is over. Replies wait in `Peer.out`.
+If either of them raises RemoteProtocolError, the connection is over. Replies wait in `Peer.out`.
 """
 
 import math
@@ -33,11 +34,12 @@ _CREDITS_MAX: Final = limits.CREDITS_MAX
 class ConnectionEngine:
     """The engine of one connection.
 
-    held             the frames that wait until others are answered (``is_full``), or for the next turn. While there
-                     are some, the transport receives nothing, and it calls ``go_on`` when they may go on
-    until_s          the end of the turn by the processor's clock: what is behind the message under way is held then
-    on_class_change  is called with whether the next request is of the class system, where the one before was of the
-                     other class, and returns whether that request is to be held
+    held             the frames that wait until others are answered (``is_full``), or for the next turn. While frames
+                     are held, the link receives nothing. The link calls ``go_on`` when the frames may go on
+    until_s          the end of the turn by the processor's clock. When it has passed, the frames behind the message
+                     under way are held
+    on_class_change  is called when the class of a request differs from that of the request before. Its argument says
+                     whether the new class is system, and it returns whether the request has to be held
     """
 
     def __init__(self, peer: Peer) -> None:
@@ -47,7 +49,7 @@ class ConnectionEngine:
         self._clock = peer.exporter.processor.clock
         self._system_trees = peer.exporter.sessions.system_trees
         self.held: list[Frame] = []
-        #: The first of the held frames as a message, where that was parsed already.
+        #: The message of the first held frame, if the frame was parsed already.
         self._head: Message | None = None
         self.until_s = math.inf
         #: Whether the last request was of the class system.
@@ -57,23 +59,23 @@ class ConnectionEngine:
 
     @property
     def is_full(self) -> bool:
-        """Return whether more credits are in progress than may be at once."""
+        """Return whether more credits are in progress than allowed."""
         return self._window.in_flight > _CREDITS_MAX
 
     @property
     def has_room(self) -> bool:
-        """Return whether enough was answered to go on with the held frames."""
+        """Return whether enough requests were answered to go on with the held frames."""
         return self._window.in_flight <= _CREDITS_MAX // 2
 
     def go_on(self) -> None:
-        """Handle the held frames, as far as the turn goes. Raises RemoteProtocolError."""
+        """Handle the held frames, as far as the turn goes. Raise RemoteProtocolError if one breaks the protocol."""
         held, self.held = self.held, []
         self.handle(held)
 
     def handle(self, frames: list[Frame]) -> None:
-        """Handle frames one by one: each is parsed and its signature checked when the one before was handled.
+        """Handle frames one by one. A frame is parsed and its signature is checked when the frame before was handled.
 
-        Raises RemoteProtocolError.
+        Raises RemoteProtocolError if a frame breaks the protocol.
         """
         peer, window, parse = self._peer, self._window, self._connection.parse
         clock, until_s, system_trees = self._clock, self.until_s, self._system_trees
@@ -103,9 +105,9 @@ class ConnectionEngine:
                 Compound(peer, message, serve).run()
 
     def _changes_class(self, message: Message) -> bool:
-        """Note the class of a request. Returns whether the class changed, and the request has to wait for a turn of it.
+        """Note the class of a request. Return True if the class changed and the request has to wait for a turn of it.
 
-        The tree tells the class before anything is verified. A request without a tree counts as of the class before.
+        The tree shows the class before anything is verified. A request without a tree counts to the class before.
         """
         tree_id = message.tail >> 32
         if not tree_id or message.flags & _ASYNC:
@@ -117,7 +119,7 @@ class ConnectionEngine:
         return self.on_class_change(system)
 
     def _take_ids(self, message: Message) -> None:
-        """Use up the message ids of a message with all its parts. Raises RemoteProtocolError."""
+        """Use up the message ids of a message and all its parts. Raise RemoteProtocolError if one was not granted."""
         part: Message | None = message
         while part is not None:
             if part.command == _CANCEL:
@@ -129,7 +131,7 @@ class ConnectionEngine:
             part = part.next
 
     def _cancel(self, message: Message) -> None:
-        """Handle a CANCEL, which takes no message id. Raises RemoteProtocolError where there are more than requests."""
+        """Handle a CANCEL, which takes no message id. Raise RemoteProtocolError if there are more CANCELs than ids."""
         self._cancels += 1
         if message.next is not None:
             raise RemoteProtocolError("CANCEL in a compound")
@@ -141,5 +143,5 @@ class ConnectionEngine:
 
 
 def _goes_on(_: bool) -> bool:
-    """Stands for ``on_class_change`` where nobody else waits for a turn."""
+    """Stands for ``on_class_change`` if no other connection waits for a turn."""
     return False

@@ -1,7 +1,7 @@
-"""When replies leave that no turn of a node sends: those of disks that answer outside of a turn.
+"""Sends the replies that no turn of a node sends, because a disk has answered outside of a turn.
 
-Inside of a round of the reactor they leave at the end of that round. Outside of one, a trio task delivered the answer
-of a disk, and they leave when that task has done what it does: `Flusher.run` is woken for it.
+Inside a round of the reactor, the replies are sent at the end of that round. Outside of a round, a trio task has
+delivered the answer of the disk. Then `Flusher.run` is woken, and sends the replies when that task waits again.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from meshfs.loop import reactor
 
 
 class Flusher:
-    """Of one exporter: is told by its batches that something waits to be sent, and by its memory that some is free."""
+    """Sends late replies for the batches of one exporter, and defers calls for its memory budget."""
 
     def __init__(self, batches: Batches, memory: MemoryBudget) -> None:
         self._batches = batches
@@ -25,7 +25,7 @@ class Flusher:
         memory.defer = self._later
 
     async def run(self, current: reactor.Reactor) -> None:
-        """Send what waits whenever a trio task leaves replies behind, until cancelled."""
+        """Send the waiting replies whenever a trio task has caused some, until cancelled."""
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._sleeper = None
@@ -38,7 +38,7 @@ class Flusher:
             self._batches.flush()
 
     def _flush_soon(self) -> None:
-        """Send replies at the end of the reactor's round, or of trio's turn."""
+        """Send replies at the end of the reactor's round, or else in trio's next step."""
         if self._reactor is not None and self._reactor.in_round:
             self._reactor.defer(self._batches.flush)
             return
@@ -47,7 +47,7 @@ class Flusher:
             trio.lowlevel.reschedule(task)
 
     def _later(self, call: Callable[[], None]) -> None:
-        """Call it when whatever is being done is done."""
+        """Make the call at the end of the reactor's round, or else in trio's next step."""
         if self._reactor is not None and self._reactor.in_round:
             self._reactor.defer(call)
         else:

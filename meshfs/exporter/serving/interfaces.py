@@ -1,4 +1,4 @@
-"""What an exporter tells of its network interfaces; pure (MS-SMB2 3.3.5.15.11, 2.2.32.5)."""
+"""Makes the list of network interfaces that an exporter advertises (MS-SMB2 3.3.5.15.11, 2.2.32.5). Pure."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -9,16 +9,16 @@ from meshfs.smb.messages.ioctl import NetworkInterface
 
 
 def offered(addresses: Iterable[str], interfaces: Iterable[Interface]) -> tuple[NetworkInterface, ...]:
-    """One entry per address of the config that is on an interface with a carrier, in the config's order.
+    """Return an entry for each address of the config that is on an interface with a carrier, in the config's order.
 
-    Other addresses of the machine are not told, as nobody listens there.
+    Other addresses of the machine are not advertised, because no exporter listens there.
 
-    RSS_CAPABLE tells what the device does, several receive queues, as Samba's tells. Clients open one
-    connection to an interface without it and several to one with it, and Windows leaves interfaces
-    without it alone while others have it: set for all it would have a client open connections that one
-    core receives anyway, set for none it would keep Windows at one connection to the fastest device.
+    As in Samba, RSS_CAPABLE says that the device has several receive queues. Clients open several connections to an
+    interface with this flag, and one connection to an interface without it. If some interfaces have the flag, Windows
+    does not use the others. So a flag for all would have clients open connections that one core receives anyway. A flag
+    for none would keep Windows at one connection, even to the fastest device.
 
-    A link-local address is left out: it means nothing without an interface of the reader's.
+    A link-local address is left out, because it means nothing without an interface of the client.
     """
     up = [each for each in interfaces if each.up and each.index != 0]
     entries: list[NetworkInterface] = []
@@ -33,7 +33,7 @@ def offered(addresses: Iterable[str], interfaces: Iterable[Interface]) -> tuple[
 
 
 def _holder(address: IPv4Address | IPv6Address, interfaces: list[Interface]) -> Interface | None:
-    """The interface that has the address. All of 127.0.0.0/8 is the loopback interface's, listed or not."""
+    """Return the interface that has the address, or None. Every address of 127.0.0.0/8 is on the loopback interface."""
     for each in interfaces:
         on_link = address.is_loopback and address in each.address.network
         if each.address.ip == address or on_link:

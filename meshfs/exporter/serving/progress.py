@@ -1,8 +1,8 @@
-"""Gives up connections that do not go on.
+"""Closes connections that make no progress, because a connection must not hold memory for ever.
 
-A connection must not hold memory for ever. So it is closed when its other end takes nothing of its replies for
-CONNECTION_DEAD_AFTER_S / 2, or, while other nodes want memory, less than MEMORY_HELD_MIN_PROGRESS_BYTES. The same
-is true of a large message that it began to send and does not end.
+A connection is closed if its peer takes no byte of the waiting replies for CONNECTION_DEAD_AFTER_S / 2. While other
+connections wait for memory, two more connections are closed: one whose peer takes less than
+MEMORY_HELD_MIN_PROGRESS_BYTES in that time, and one that has begun a large message and sends less than that of it.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from meshfs.exporter.state.peer import Peer
 
 
 class Progress:
-    """Of one connection.
+    """Watches the progress of one connection.
 
-    pending    how many bytes the transport has received that nobody has taken
-    was_idle   whether nothing came since it was last asked
+    pending    returns how many bytes the transport has that were not received yet
+    was_idle   returns whether nothing was received since its last call
     end        closes the connection
     """
 
@@ -40,7 +40,7 @@ class Progress:
         self._end = end
 
     async def watch(self) -> None:
-        """Look every CONNECTION_DEAD_AFTER_S / 2, until cancelled. An idle connection gives back its receive memory."""
+        """Check the connection every CONNECTION_DEAD_AFTER_S / 2, until cancelled. If it is idle, free its memory."""
         peer, outlet, memory = self._peer, self._outlet, self._memory
         period_s = limits.CONNECTION_DEAD_AFTER_S / 2
         while True:
@@ -59,7 +59,10 @@ class Progress:
                 self._end()
 
     def _large(self) -> tuple[int, int] | None:
-        """The number of the large message that is being received, and how much of it came, to the kernel at least."""
+        """Return the number of the large message that is being received, and how many bytes of it have come.
+
+        Bytes that only the kernel has count as well. Return None if no large message is being received.
+        """
         large = self._peer.received.large_progress
         return None if large is None else (large[0], large[1] + self._pending())
 

@@ -1,4 +1,4 @@
-"""A file descriptor that is kept for the moment in which no other is left."""
+"""Keeps one file descriptor for the moment in which the process has no other left."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Reserve:
-    """``turn_away`` needs one descriptor more than there are: it gives this one up for a moment."""
+    """Holds the spare descriptor. ``turn_away`` needs a descriptor, and gives the spare one up for a moment."""
 
     def __init__(self) -> None:
         self._fd: int | None = None
