@@ -1,6 +1,6 @@
-"""What the exporter remembers between requests.
+"""The state of the exporter: what it remembers between requests.
 
 From top to bottom: the peers (one per connection), the exporter, all sessions, one session, one open, and the trees,
-disks and directories below it. Each module names only what stands below it. What stands above calls in; what has to be
-told upwards is a callable or a Protocol that is handed in.
+disks and directories below. Each module names only modules below it. A module calls the modules above it only through
+callables and Protocols that these have handed in.
 """

@@ -1,11 +1,11 @@
-"""Batches: what is done in one go starts its I/O and sends its replies at its end.
+"""Batches start the I/O and send the replies of several requests together, at the end of the batch.
 
-    Batches.touch        notes a disk's runner, and ``pump`` has it look at its queue
-    Batches.mark_dirty   notes a connection that has something to send, and ``flush`` sends it
+    Batches.touch        notes the runner of a disk, and ``pump`` has the runner look at its queue
+    Batches.mark_dirty   notes a connection that has something to send, and ``flush`` has the connection send
 
-A batch is one turn of one node (`processor.py`), or what else is done in one go. Inside ``begin`` .. ``end`` a
-connection sends its replies a few at a time by itself, and the rest leaves at the batch's end. Outside of a batch
-``on_dirty`` is told once, and whoever is told calls ``flush``.
+A batch is one turn of one node (`processor.py`), or other work that belongs together. Between ``begin`` and ``end`` a
+connection sends its replies a few at a time by itself, and the rest of them at the end of the batch. Outside of a
+batch, ``on_dirty`` is called once, and its owner calls ``flush`` soon after.
 """
 
 import logging
@@ -26,29 +26,29 @@ class Sender(Protocol):
 
     @property
     def flush(self) -> Callable[[], None]:
-        """Sends what there is, as far as the socket takes it."""
+        """Return the function that sends what waits, as far as the socket takes it."""
 
 
 class Batches:
-    """Of one exporter. Batches may lie within each other: the outermost one sends."""
+    """The batches of one exporter. A batch may be inside another one. The outermost batch sends."""
 
     def __init__(self) -> None:
-        #: Told when something waits to be sent, or for its disk, and no batch is under way.
+        #: Called when something waits to be sent, or to go to a disk, and no batch is under way.
         self.on_dirty: Callable[[], None] = _nobody
         self._dirty: list[Sender] = []
         self._touched: list[Runner] = []
         self._under_way = 0
 
     def begin(self) -> None:
-        """What follows, up to ``end``, is done in one go.
+        """Begin a batch. The caller must call ``end`` even after an exception.
 
-        ``end`` has to be called whatever happens: a batch that never ends would keep back the replies of everybody.
+        A batch that never ends would hold back the replies of all connections.
         """
         self._under_way += 1
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Make one batch of this context. The hot path calls `begin` and `end` itself, which costs less."""
+        """Make one batch of this context. The hot path calls `begin` and `end` instead, which costs less."""
         self.begin()
         try:
             yield
@@ -56,7 +56,7 @@ class Batches:
             self.end()
 
     def end(self) -> None:
-        """Start the I/O of the batch and send the replies that are there."""
+        """End a batch: start its I/O, and send the replies that exist already."""
         try:
             self.pump()
         finally:
@@ -65,9 +65,9 @@ class Batches:
             self.flush()
 
     def touch(self, runner: Runner) -> None:
-        """Have the runner's queue looked at when the batch ends; without a batch, when the replies are flushed.
+        """Have the runner look at its queue when the batch ends, or without a batch, when the replies are flushed.
 
-        There is no batch where a compound goes on after the answer of a disk, perhaps at another disk.
+        If a compound goes on after the answer of a disk, perhaps at another disk, there is no batch.
         """
         if runner not in self._touched:
             self._touched.append(runner)
@@ -75,17 +75,17 @@ class Batches:
                 self.on_dirty()
 
     def pump(self) -> None:
-        """Have the runners that were touched look at their queues."""
+        """Have all runners that were touched look at their queues."""
         while self._touched:
             runner = self._touched.pop()
             try:
                 runner.pump()
             except Exception as error:
-                # The batch has requests for other disks, too.
+                # The batch has requests for other disks as well.
                 bugs.report(logger, f"sending requests to {runner.disk!r}", error)
 
     def flush(self) -> None:
-        """Start the I/O that was queued outside of batches, and send what every connection has to send."""
+        """Start the I/O that was queued outside of batches, and have every marked connection send."""
         self.pump()
         while self._dirty:
             dirty, self._dirty = self._dirty, []
@@ -94,11 +94,11 @@ class Batches:
                 sender.flush()
 
     def mark_dirty(self, sender: Sender) -> None:
-        """The connection has something to send, and was not marked since it last sent."""
+        """Note a connection that has something to send, and was not noted since it last sent."""
         self._dirty.append(sender)
         if not self._under_way:
             self.on_dirty()
 
 
 def _nobody() -> None:
-    """Nobody flushes what is done outside of batches."""
+    """Stands for ``on_dirty`` until a flusher has set it."""

@@ -7,7 +7,7 @@ from meshfs.smb.states import SESSION, SessionState, SmbEvent, next_state
 
 
 class Bind:
-    """A connection that is about to become a channel of a session. It has the states of a login of its own."""
+    """A bind that is under way. The bind runs the states of a login, although its session has logged in already."""
 
     __slots__ = ("login", "preauth", "state")
 
@@ -17,5 +17,5 @@ class Bind:
         self.state = SessionState.NEW
 
     def happened(self, event: SmbEvent) -> None:
-        """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
+        """Go on to the state after ``event``. Raise RemoteProtocolError if the state does not allow the event."""
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)

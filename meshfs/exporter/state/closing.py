@@ -1,19 +1,19 @@
-"""Closing opens, and being told when nothing of them is at a disk any more."""
+"""Closes opens, and calls a function when nothing of them is at a disk any more."""
 
 from collections.abc import Callable, Collection
 from typing import Protocol
 
 
 class Closable(Protocol):
-    """What can be closed and has I/O at a disk for a while after that, as all opens."""
+    """An object, such as an open, that may still have I/O at a disk for a while after it was closed."""
 
     def close(self, then: Callable[[], object]) -> None:
-        """Close it, and call ``then`` when nothing of it is at a disk any more, which may be at once."""
+        """Close the object. Call ``then``, perhaps at once, when nothing of it is at a disk any more."""
 
 
 def close_all(opens: Collection[Closable], then: Callable[[], object]) -> None:
-    """Close these, and call ``then`` once, when nothing of any of them is at a disk any more."""
-    # One more than there are, so that ``then`` is not called before all were closed.
+    """Close all of them. Call ``then`` once, when nothing of any of them is at a disk any more."""
+    # The count starts one too high, so that ``then`` is not called before all were closed.
     left = len(opens) + 1
 
     def one_less() -> None:
@@ -28,4 +28,4 @@ def close_all(opens: Collection[Closable], then: Callable[[], object]) -> None:
 
 
 def nobody() -> None:
-    """Stands for ``then`` where nobody waits for the I/O to end."""
+    """Stands for ``then`` if nobody waits for the end of the I/O."""

@@ -1,7 +1,8 @@
-"""What an open of a directory keeps: the place of its listing, and its changes (MS-SMB2 3.3.5.18, 3.3.4.4).
+"""The state of an open of a directory: the place of its listing, and its changes (MS-SMB2 3.3.5.18, 3.3.4.4).
 
-The first CHANGE_NOTIFY of an open chooses which changes are kept and how many bytes of them; later ones do not change
-that. A change is reported once, in the answer to the oldest CHANGE_NOTIFY that waits, or in that to the next one.
+The first CHANGE_NOTIFY of an open chooses which changes are kept, and how many bytes of them. Later requests do not
+alter that choice. A change is reported once, in the answer to the oldest CHANGE_NOTIFY that waits. If none waits, the
+change is reported in the answer to the next one.
 """
 
 from collections import deque
@@ -13,13 +14,13 @@ from meshfs.exporter.state.processor_flow import ProcessorFlow, Work
 from meshfs.smb.info import NamePattern
 from meshfs.smb.messages import pack_notifications
 
-#: The place of a listing: "." and ".." come first, then the files in the order of their folded names.
+#: The place of a listing. "." and ".." come first, and the files follow in the order of their folded names.
 Position = tuple[int, str]
 BEGINNING: Final[Position] = (0, "")
 DOT: Final[Position] = (1, "")
 DOT_DOT: Final[Position] = (2, "")
 FILES: Final = 3
-# NextEntryOffset, Action and FileNameLength (MS-FSCC 2.7.1), and the padding to 4 bytes.
+# The size of NextEntryOffset, Action and FileNameLength (MS-FSCC 2.7.1), and of the padding to 4 bytes.
 _CHANGE_BYTES: Final = 12 + 2
 
 
@@ -32,12 +33,13 @@ class Page(Work, Protocol):
 class DirectoryState:
     """The listing and the changes of one open.
 
-    pattern    the pattern of the listing under way; None before the first listing
+    pattern    the pattern of the listing under way, or None before the first listing
     position   the place of the last file that was answered
     pages      the QUERY_DIRECTORY requests that were not answered yet, the oldest first
-    newest     the index number of the newest file when the listing began; the listing leaves younger files out
-    watched    whether changes are kept
-    watchers   one callable for each CHANGE_NOTIFY that waits, the oldest first; it answers, and removes itself
+    newest     the index number of the newest file when the listing began. The listing leaves out newer files
+    watched    tells whether changes are kept
+    watchers   one callable for each CHANGE_NOTIFY that waits, the oldest first. It answers the request, and removes
+               itself
     """
 
     __slots__ = (
@@ -70,22 +72,22 @@ class DirectoryState:
         self._lost = False
 
     def begin_listing(self, pattern: NamePattern, newest: int) -> None:
-        """List from the beginning."""
+        """Begin a listing at the first file."""
         self.pattern, self.position, self.newest = pattern, BEGINNING, newest
 
     # --- changes -----------------------------------------------------------------------
 
     def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
-        """Keep the changes of the kinds ``wanted`` (NotifyFilter), those below only where ``whole_tree`` is set."""
+        """Keep changes of the kinds ``wanted`` (NotifyFilter). Changes in lower directories need ``whole_tree``."""
         self.watched = True
         self._filter = wanted
         self._whole_tree = whole_tree
         self._max_bytes = min(output_bytes_max, limits.NOTIFY_CHANGES_MAX_BYTES)
 
     def changed(self, what: int, action: int, name: str, *, below: bool = False) -> None:
-        """Keep a change, and answer the oldest CHANGE_NOTIFY that waits. A repetition of the last change is kept once.
+        """Keep a change, and answer the oldest CHANGE_NOTIFY that waits. If the last change is repeated, keep one.
 
-        ``below`` says that the file lies in a directory below this one, not in this one.
+        ``below`` says that the file is not in this directory, but in a directory below it.
         """
         if not what & self._filter or (below and not self._whole_tree):
             return
@@ -114,9 +116,9 @@ class DirectoryState:
         return bool(self._changes) or self._lost
 
     def take(self, output_bytes_max: int) -> bytes | None:
-        """The changes for one CHANGE_NOTIFY, packed; they are not kept any longer (MS-SMB2 3.3.4.4).
+        """Return the changes for one CHANGE_NOTIFY, packed, and keep them no longer (MS-SMB2 3.3.4.4).
 
-        Returns None where some were lost or they do not fit: the initiator has to list the directory again.
+        Return None if changes were lost or do not fit. The initiator then has to list the directory again.
         """
         output = pack_notifications(tuple(self._changes))
         lost, self._lost = self._lost, False

@@ -1,4 +1,4 @@
-"""A request to a disk that a request of a peer has caused, as far as the exporter's state knows it."""
+"""A request to a disk for a request of a peer, as far as the exporter's state knows the two."""
 
 from typing import Protocol
 
@@ -23,9 +23,9 @@ class Cause(Protocol):
 
 
 class PeerDiskRequest(DiskRequest):
-    """A request to a disk for ``request``, which has to be set at once after the object was made.
+    """A request to a disk for ``request``. Its maker sets ``request`` right after the construction.
 
-    The constructor does not take ``request``: one more call per READ and WRITE would cost more than the attribute.
+    A constructor that takes ``request`` would be one more call per READ and WRITE.
     """
 
     __slots__ = ("request",)

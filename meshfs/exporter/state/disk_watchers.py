@@ -1,4 +1,4 @@
-"""The opens of the roots of shares of disks: each of them is notified when a disk comes, changes or goes."""
+"""Notifies the opens of the roots of shares of disks when a disk is added, changes or is removed."""
 
 from typing import Final
 
@@ -8,12 +8,12 @@ from meshfs.exporter.state.directory import DirectoryState
 from meshfs.exporter.state.offered_disk import OfferedDisk
 from meshfs.smb.constants import NotifyFilter
 
-#: What changes when a disk is modified: its state, its size, or who may do what with it.
+#: What changes when a disk is modified: its state, its size, or the access of nodes.
 _MODIFIED: Final = NotifyFilter.ATTRIBUTES | NotifyFilter.SIZE
 
 
 class DiskWatchers:
-    """The directories of all opens of the roots. The answers to their CHANGE_NOTIFYs leave in one batch."""
+    """The directories of all opens of the roots. The answers to their CHANGE_NOTIFYs are sent in one batch."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
@@ -27,7 +27,7 @@ class DiskWatchers:
         self._directories[directory] = None
 
     def remove(self, directory: DirectoryState) -> None:
-        """Notify the directory no longer, because its open is closed."""
+        """Stop notifying the directory, because its open is closed."""
         del self._directories[directory]
 
     def notify(self, action: int, disk: OfferedDisk) -> None:

@@ -13,20 +13,20 @@ from meshfs.smb.info import short_name
 
 
 class OfferedDisks:
-    """The disks on offer. They are found by name without regard to case, as names are in SMB."""
+    """The disks on offer. As all names in SMB, their names are compared without regard to case."""
 
     def __init__(self) -> None:
-        # Sorted by the folded name, which is the order of listings.
+        # The disks by their folded names, which is the order of listings.
         self._disks: SortedDict[str, OfferedDisk] = SortedDict()
         self._by_short_name: dict[str, list[OfferedDisk]] = {}
-        #: Called with the action (NotifyAction) and the disk after every change.
+        #: The calls to make after every change, with the action (NotifyAction) and the disk.
         self.on_change: list[Callable[[int, OfferedDisk], None]] = []
 
     def __len__(self) -> int:
         return len(self._disks)
 
     def add(self, disk: OfferedDisk) -> None:
-        """Offer a disk from now on, under a name that no other one has."""
+        """Offer a disk from now on. No other disk has its name."""
         self._disks[disk.name.casefold()] = disk
         self._by_short_name.setdefault(short_name(disk.name), []).append(disk)
         self._changed(NotifyAction.ADDED, disk)
@@ -39,11 +39,11 @@ class OfferedDisks:
         return disk
 
     def modified(self, disk: OfferedDisk) -> None:
-        """Tell that the state or the size of the disk changed, or who may do what with it."""
+        """Notify of a change in the state or the size of the disk, or in the access of nodes."""
         self._changed(NotifyAction.MODIFIED, disk)
 
     def enforce(self, disk: OfferedDisk) -> None:
-        """End the opens that may do more than their nodes now may, and tell that the disk changed."""
+        """End the opens with more access than their nodes now have, and notify of the change."""
         for opened in list(disk.opens):
             access = disk.access_of(opened.node)
             if opened.access & ~DISK_RIGHTS[access]:
@@ -53,7 +53,7 @@ class OfferedDisks:
         self.modified(disk)
 
     def end_opens(self, disk: OfferedDisk) -> None:
-        """End all opens of the disk, so that its initiators open it again and learn what became of it."""
+        """End all opens of the disk, so that its initiators open the disk again and see how it has changed."""
         for opened in list(disk.opens):
             opened.close(nobody)
 
@@ -65,21 +65,21 @@ class OfferedDisks:
         close_all(list(disk.opens), lambda: then(disk))
 
     def find(self, name: str, node: str) -> OfferedDisk | None:
-        """The disk of that name, or None where there is none that the node may know of."""
+        """Return the disk of that name, or None if the node may not know of such a disk."""
         disk: OfferedDisk | None = self._disks.get(name.casefold())
         if disk is None and "~" in name:
-            # No disk has a tilde in its own name, so this may be a short name. One that two disks have names neither.
+            # No disk has a tilde in its name, so the name may be a short name. If two disks have it, it names neither.
             named = self._by_short_name.get(name.upper(), ())
             same = [each for each in named if each.access_of(node) is not Access.NONE]
             disk = same[0] if len(same) == 1 else None
         return disk if disk is not None and disk.access_of(node) is not Access.NONE else None
 
     def visible(self, node: str) -> list[OfferedDisk]:
-        """The disks that the node may know of, in the order of their names."""
+        """Return the disks that the node may know of, in the order of their names."""
         return [disk for disk in self.all() if disk.access_of(node) is not Access.NONE]
 
     def all(self) -> list[OfferedDisk]:
-        """All disks, in the order of their names."""
+        """Return all disks, in the order of their names."""
         return list(self._disks.values())
 
     def _changed(self, action: int, disk: OfferedDisk) -> None:

@@ -1,14 +1,14 @@
-"""The exporter: what all its connections share.
+"""The exporter: the state that all its connections share.
 
-    sessions        who is logged in (`sessions.py`)
-    disks, scratch  what is on offer in the shares (`shares.py`, `disks.py`)
-    disk_watchers   which opens are notified when a disk changes (`disk_watchers.py`)
-    processor       whose turn it is to have something done (`processor.py`)
-    batches         what starts and leaves together at the end of a turn (`batches.py`)
+    sessions        the logins of nodes (`sessions.py`)
+    disks, scratch  what the shares offer (`shares.py`, `disks.py`)
+    disk_watchers   the opens that are notified when a disk changes (`disk_watchers.py`)
+    processor       the turns of the thread (`processor.py`)
+    batches         the I/O and the replies that start together at the end of a turn (`batches.py`)
     usage, memory   what each node holds, and may hold (`node_usage.py`, `memory_budget.py`)
     log             what peers do, counted and logged (`peer_log.py`)
 
-It does no I/O of its own, and knows no connection by more than what a session knows of it.
+The exporter does no I/O of its own. It knows of a connection only as much as a session knows.
 """
 
 import logging
@@ -57,16 +57,16 @@ class Exporter:
         self.name = name
         self.accounts = accounts
         self.security = security
-        # An empty collection is false, and still the one to use.
+        # An empty `OfferedDisks` is false, but is used nevertheless.
         self.disks = OfferedDisks() if disks is None else disks
-        #: The files of the share `scratch`; None where there is no such share.
+        #: The files of the share `scratch`, or None if there is no such share.
         self.scratch: ScratchVolume | None = None
         self.pool = pool or BufferPool()
         #: What each node holds; ``descriptors`` is how many files the process may open.
         self.usage = UsageByNode(descriptors, accounts.nodes, self.limit_reached)
         self.memory = MemoryBudget(self.pool)
         self.clock = clock
-        #: Called for the interfaces that a peer may make further channels to, whenever a peer asks for them.
+        #: Returns the interfaces to which a peer may make further channels. Called whenever a peer asks for them.
         self.interfaces = interfaces
         #: The digest of the config in force, which is advertised together with the disks.
         self.config_digest = ""
@@ -78,30 +78,29 @@ class Exporter:
         self.peers: set[BoundConnection] = set()
         self.sessions = Sessions(self.usage, self.count)
         self.batches = Batches()
-        #: `Batches.touch`. Every request for a disk calls it, and is spared one look-up.
+        #: `Batches.touch`. Every request for a disk calls this function, and saves one look-up by the attribute.
         self.touch = self.batches.touch
-        #: Whose turn it is to have something done.
         self.processor = Processor(self.batches)
-        # Random, so that an id that an earlier run of this exporter gave out names no open of this one.
+        # The first id is random. So an id from an earlier run of the exporter names no open of this run.
         self._last_file_id = secrets.randbits(24) << 32
         self.disk_watchers = DiskWatchers(self.batches)
         self.disks.on_change.append(self.disk_watchers.notify)
 
     def find_share(self, name: str) -> Share | None:
-        """The share of that name, which is found without regard to case; None where it is not offered."""
+        """Return the share of that name, in any case, or None if it is not offered."""
         share = SHARES.get(name.lower())
         return share if share in self.shares() else None
 
     def shares(self) -> list[Share]:
-        """The shares that are offered: `scratch` only where it has a volume."""
+        """Return the shares that are offered. `scratch` is offered only if it has a volume."""
         return [share for share in SHARES.values() if share.name != SHARE_SCRATCH or self.scratch is not None]
 
     def find_account(self, user: str) -> tuple[str | None, bytes]:
-        """The account of a user who may log in now, by its name and its password's hash, as `Accounts.find`."""
+        """Return the name and the password hash of a user who may log in now, as `Accounts.find` does."""
         return self.accounts.find(user)
 
     def take_accounts(self, accounts: Accounts) -> None:
-        """Let these nodes log in from now on. A session ends whose node is gone, or has another key than before."""
+        """Let these nodes log in from now on. End the sessions of nodes that left, or have another key."""
         before, self.accounts = self.accounts, accounts
         self.usage.configure(accounts.nodes)
         for session in list(self.sessions.values()):
@@ -110,7 +109,7 @@ class Exporter:
                 self.sessions.end(session, nobody)
 
     def take_security(self, security: Security) -> None:
-        """Demand this protection from now on. A session that is protected less ends."""
+        """Demand this protection from now on. End the sessions with less protection."""
         self.security = security
         for session in list(self.sessions.values()):
             encrypts_less = security is Security.ENCRYPT and not session.encrypt
@@ -120,23 +119,24 @@ class Exporter:
                 self.sessions.end(session, nobody)
 
     def limit_reached(self, why: str) -> None:
-        """Count and log that a node was refused something, because it has as much as a node may have."""
+        """Count and log that a node was refused something, because it holds as much as a node may hold."""
         self.count("node_limits_reached")
         self.log.warning(logger, "refused: %s", why)
 
     def now_filetime(self) -> int:
-        """The time of the machine's clock as a FILETIME (MS-DTYP 2.3.3)."""
+        """Return the time of the machine's clock as a FILETIME (MS-DTYP 2.3.3)."""
         return filetime(int(self.wall_clock() * 1e9))
 
     def new_file_id(self) -> int:
-        """An id that no open of this exporter had before."""
+        """Return an id that no open of this exporter had before."""
         self._last_file_id += 1
         return self._last_file_id
 
     def take_config(self, digest: str) -> None:
-        """Advertise the digest of another config.
+        """Advertise the digest of another config from now on.
 
-        A change of any disk makes the initiators that watch the list ask for it again, and get the digest with it.
+        The digest is sent together with the list of disks. So a change of one disk is reported, and the initiators that
+        watch the list ask for it again.
         """
         if digest != self.config_digest:
             self.config_digest = digest

@@ -1,8 +1,8 @@
-"""A disk as an exporter offers it: who has it open, and which opens may stand together.
+"""A disk as an exporter offers it: its opens, and which opens may exist at the same time.
 
-The shares `disks` and `disks-system` show the same disks; they differ in the class of the I/O. So an open of a disk
+The shares `disks` and `disks-system` show the same disks. They differ in the class of the I/O. So an open of a disk
 excludes others by share access (MS-FSA 2.1.5.1.2.2) across both shares and all sessions. An open of a node that may
-only read the disk excludes nobody: `ro` in the config means that a node changes nothing for those that write.
+only read the disk excludes no other open, because a node with `ro` in the config must not disturb nodes that write.
 """
 
 import logging
@@ -23,35 +23,35 @@ logger = logging.getLogger(__name__)
 
 
 class OpenOfDisk(Protocol):
-    """What a disk knows of its opens; `meshfs.exporter.kinds.disk.open.DiskOpen` is one."""
+    """An open, as far as its disk knows it; `meshfs.exporter.kinds.disk.open.DiskOpen` is one."""
 
     access: int
     closing: bool
 
     @property
     def node(self) -> str:
-        """The node that has it open."""
+        """The node that has the disk open."""
 
     @property
     def is_left(self) -> bool:
-        """Return whether its session has ended while it still has I/O at the disk."""
+        """Return whether the open still has I/O at the disk, although its session has ended."""
 
     def close(self, then: Callable[[], object]) -> None:
-        """Close it, and call ``then`` when nothing of it is at the disk any more."""
+        """Close the open, and call ``then`` when nothing of it is at the disk any more."""
 
     def stop_excluding(self) -> None:
-        """Release what keeps writers out, because its node may only read the disk from now on."""
+        """Release everything that keeps writers out, because the node may only read the disk from now on."""
 
 
 class CreateOfDisk(Protocol):
     """A CREATE that waits for the disk; `meshfs.exporter.kinds.pending_create.PendingCreate` is one."""
 
     def retry(self) -> None:
-        """Try again, and be refused where the disk is no longer offered."""
+        """Try the CREATE again. It is refused if the disk is no longer offered."""
 
 
 class OfferedDisk(Lockable):
-    """One disk on offer. ``allow`` tells what a node may do with it by the config."""
+    """One disk on offer. ``allow`` returns the access that the config gives to a node."""
 
     __slots__ = (
         "_closing",
@@ -74,21 +74,21 @@ class OfferedDisk(Lockable):
         self.allow = allow
         self.path = path
         self.size_bytes = info.size_bytes
-        #: All opens, the oldest first. Closing ones are among them until nothing of them is at the disk.
+        #: All opens, the oldest first. An open that is closing stays until nothing of it is at the disk.
         self.opens: dict[OpenOfDisk, None] = {}
         #: The CREATEs that wait for I/O at the disk to end.
         self.creates: dict[CreateOfDisk, None] = {}
-        #: What the opens that exclude others have, and share with others.
+        #: The access and the share access of the opens that exclude others.
         self.share_counts = ShareCounts()
         #: The opens that are closing, by node.
         self._closing: dict[str, set[OpenOfDisk]] = {}
         runner.on_fault = self._fault
-        # The time of the last write, and the runner's time that it was computed from.
+        # The time of the last write, and the runner's time from which that time was computed.
         self._written_ns = info.written_ns
         self._written_s = runner.written_s
 
     def _fault(self, request: DiskRequest, error: Exception) -> None:
-        """End the connection that asked, because handling the answer of the disk has raised ``error``."""
+        """End the connection of the request, because handling the answer of the disk has raised ``error``."""
         if isinstance(request, PeerDiskRequest):
             request.request.fault(request, error)
         else:
@@ -99,23 +99,23 @@ class OfferedDisk(Lockable):
         return self.info.name
 
     def access_of(self, node: str) -> Access:
-        """Return what the node may do by the config, reduced to what the disk itself allows."""
+        """Return the access that the config gives to the node, reduced to what the disk itself allows."""
         allowed = self.allow(node)
         if allowed is Access.READ_WRITE and self.info.access is not Access.READ_WRITE:
             return self.info.access
         return allowed
 
     def info_for(self, node: str) -> DiskInfo:
-        """Return what the disk is advertised to the node as, with the verifier of this moment."""
+        """Return what is advertised of the disk to the node, with the current verifier."""
         return replace(
             self.info, access=self.access_of(node), verifier=self.runner.disk.verifier, written_ns=self.written_ns()
         )
 
     def written_ns(self) -> int:
-        """When anybody last wrote to the disk, in ns since the epoch.
+        """Return the time of the last write to the disk, in ns since the epoch.
 
-        The time increases with every write, even when the machine's clock was set back, and never without a write.
-        At the mounts it is the mtime of the disk's file, by which programs find out whether somebody wrote.
+        The time increases with every write, even if the machine's clock was set back. It never increases without a
+        write. At the mounts, the time is the mtime of the disk's file, by which programs notice writes of others.
         """
         written_s = self.runner.written_s
         if written_s is not None and written_s != self._written_s:
@@ -125,22 +125,22 @@ class OfferedDisk(Lockable):
         return self._written_ns
 
     def update(self, info: DiskInfo) -> None:
-        """Take over another state or size. The caller calls `OfferedDisks.modified`, too."""
+        """Take over another state or size. The caller must also call `OfferedDisks.modified`."""
         self.info = info
         self.size_bytes = info.size_bytes
         self._written_ns = max(self._written_ns, info.written_ns)
 
     @property
     def is_away(self) -> bool:
-        """Return whether no device or image is behind the disk now, so that nothing can be read or written."""
+        """Return whether the disk has no device or image now, so that nothing can be read or written."""
         return self.info.state in (DiskState.GONE, DiskState.MISSING)
 
     def begin_closing(self, opened: OpenOfDisk) -> None:
-        """Note that the open is closed, and that only its I/O is left."""
+        """Note that the open is closed, and that only its I/O is still at the disk."""
         self._closing.setdefault(opened.node, set()).add(opened)
 
     def remove_open(self, opened: OpenOfDisk) -> None:
-        """Forget a closing open: nothing of it is at the disk any more."""
+        """Forget a closing open, because nothing of it is at the disk any more."""
         del self.opens[opened]
         mine = self._closing[opened.node]
         mine.discard(opened)
@@ -148,6 +148,6 @@ class OfferedDisk(Lockable):
             del self._closing[opened.node]
 
     def left_by(self, node: str) -> list[OpenOfDisk]:
-        """The opens of the node's ended sessions that still have I/O at the disk."""
+        """Return the opens of the node's ended sessions that still have I/O at the disk."""
         closing = self._closing.get(node)
         return [opened for opened in closing if opened.is_left] if closing else []

@@ -1,15 +1,15 @@
-"""`Open` is what a client has opened: its identity, its rights, and the way in which it ends.
+"""`Open` is the base of everything that a client can open: its identity, its rights, and the way in which it ends.
 
-What can be done with an open (READ, WRITE, LOCK and so on) depends on its kind; `meshfs.exporter.kinds` has the kinds.
+Which requests an open can answer (READ, WRITE, LOCK and so on) depends on its kind (`meshfs.exporter.kinds`).
 
 An open ends in two steps, because I/O that is at a disk cannot be taken back:
 
     close(then)   The open leaves its session, its waiting requests are answered, and its queued I/O is cancelled.
-    gone          Nothing of it is at a disk any more. Only then ``then`` is called, and its share access and its locks
-                  let others in. Until then its session has it in ``closing``.
+    gone          Nothing of the open is at a disk any more. Only now ``then`` is called, and the share access and the
+                  locks of the open let others in. Until now the session has the open in ``closing``.
 
-`close` may be called again at any time, and calls its ``then`` in the same way. An open counts among the opens of its
-node (`Holdings`) from its beginning until it is gone, and its tree has it in ``opens`` for as long.
+`close` may be called again at any time, and calls its ``then`` in the same way. From its beginning until it is gone, an
+open counts among the opens of its node (`Holdings`), and its tree has it in ``opens``.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,8 +32,8 @@ class OwningSession(Protocol[O_contra]):
     """The session of an open, as far as the open knows it.
 
     user       the node that is logged in
-    holdings   what the node has at this exporter
-    serving    whether requests of the session are served
+    holdings   what the node holds at this exporter
+    serving    tells whether requests of the session are served
     """
 
     user: str
@@ -55,14 +55,14 @@ class WaitingRequest(Protocol):
 
     @property
     def channel_sequence(self) -> int:
-        """The ChannelSequence that it was sent with."""
+        """The ChannelSequence of the request."""
 
     def end(self, status: int) -> None:
         """Give up waiting, and answer with ``status``."""
 
 
 class Open:
-    """The base of all kinds of opens. Both halves of its SMB2_FILEID are ``file_id``."""
+    """The base of all kinds of opens. Both halves of the SMB2_FILEID are ``file_id``."""
 
     __slots__ = (
         "_counted_at",
@@ -91,80 +91,80 @@ class Open:
         name: str,
         counted_at: object = None,
     ) -> None:
-        """Raises StatusError INSUFFICIENT_RESOURCES where the node has too many opens, in all or at ``counted_at``."""
+        """Count the open. Raise StatusError if the node has too many opens, in all or at ``counted_at``."""
         session.holdings.take(Resource.OPENS, counted_at)
         self._counted_at = counted_at
         self.session = session
         self.tree = tree
         self.file_id = file_id
         self.access = access
-        #: The most that this user could have opened it with; CREATE sets it.
+        #: The most access that this user could have had. CREATE sets this value.
         self.allowed = access
         self.name = name
-        #: FileModeInformation; CREATE sets it.
+        #: FileModeInformation, which CREATE and SET_INFO set.
         self.mode = 0
-        #: Open.ChannelSequence: the newest that was seen, at first that of its CREATE.
+        #: Open.ChannelSequence: the newest sequence that was seen, beginning with that of the CREATE.
         self.channel_sequence = 0
-        #: Open.LockSequenceArray, once a LOCK with a sequence has succeeded.
+        #: Open.LockSequenceArray, or None until a LOCK with a sequence has succeeded.
         self.lock_sequences: LockSequences | None = None
-        #: What an open of a directory keeps for listings and change notifications.
+        #: The state of listings and change notifications, if this is an open of a directory.
         self.directory: DirectoryState | None = None
         self.earlier = EarlierRequests()
         self.closing = False
-        #: Whether nothing of it is left.
+        #: Whether nothing of the open is left.
         self.gone = False
-        #: The asynchronous requests that wait for something to happen to it.
+        #: The asynchronous requests that wait for something to happen to the open.
         self.waits: set[WaitingRequest] = set()
         tree.opens[self] = None
 
     def close(self, then: Callable[[], object]) -> None:
-        """End it for good, and call ``then`` when nothing of it is at a disk any more."""
+        """Close the open, and call ``then`` when nothing of it is at a disk any more."""
         if not self.gone:
             self._end_waits(NtStatus.CANCELLED)
             self._end()
         then()
 
     def answered(self, request: DiskRequest) -> None:
-        """A request of it is at its disk no longer. Only opens with a disk have such requests."""
+        """Forget a request that is no longer at the disk of the open. Only opens of disks have such requests."""
 
     def facts(self) -> OpenFacts:
-        """Return what QUERY_INFO tells of the open itself, not of what it opened."""
+        """Return the facts of the open itself for QUERY_INFO. The facts of the file come from its kind."""
         return OpenFacts(self.access, mode=self.mode)
 
     def set_mode(self, mode: int) -> None:
-        """CREATE or SET_INFO sets FileModeInformation."""
+        """Set FileModeInformation, for CREATE or SET_INFO."""
         self.mode = mode
 
     def outstanding(self) -> Iterator[tuple[object, int]]:
-        """The requests that name it and were not answered yet, without the one that is being handled.
+        """Yield the requests that name the open and were not answered yet, except the request being handled.
 
-        Each comes with its ChannelSequence, and is an object that `is_outstanding` can be asked about.
+        Each request is an object that `is_outstanding` knows, and comes with its ChannelSequence.
         """
         for waiting in self.waits:
             yield waiting, waiting.channel_sequence
 
     def is_outstanding(self, each: object) -> bool:
-        """Return whether what `outstanding` yielded was not answered meanwhile."""
+        """Return whether a request that `outstanding` has yielded is still not answered."""
         return each in self.waits
 
     def cancel_requests_of(self, peer: object) -> None:
-        """The connection ``peer`` is lost, so no queued request of it may reach a disk any more."""
+        """Cancel the queued requests of the connection ``peer``. It is lost, so they must not reach a disk any more."""
 
     def _end(self) -> None:
-        """Nothing of it is left, so its node may have another open in its place."""
+        """End the open, because nothing of it is left. Its node may have another open in its place."""
         self.gone = True
         del self.tree.opens[self]
         self.session.holdings.give_back(Resource.OPENS, self._counted_at)
 
     def _release_locks(self, target: Lockable) -> ByteRange | None:
-        """Release all its locks. Returns the smallest range that contains them all, or None where it had none."""
+        """Release all locks of the open. Return the smallest range that contains them, or None if it had none."""
         count = target.locks.count(self)
         if count:
             self.session.holdings.give_back(Resource.LOCKS, target, count)
         return target.locks.release(self)
 
     def _end_waits(self, status: int) -> None:
-        """Take it out of its session, and answer the requests that wait for it."""
+        """Take the open out of its session, and answer the requests that wait for it."""
         self.closing = True
         self.session.forget_open(self)
         for waiting in list(self.waits):

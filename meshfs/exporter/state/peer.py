@@ -1,7 +1,7 @@
-"""The state of one connection, seen from the exporter, and what it has to send. No I/O.
+"""The state of one connection at the exporter, and the frames that wait to be sent. No I/O.
 
-`meshfs.exporter.serving.engine` handles what comes in. What goes out waits in ``out``, the oldest first, until
-``flush`` has the transport send it.
+`meshfs.exporter.serving.engine` handles the frames that come in. The frames to be sent wait in ``out``, the oldest
+first, until ``flush`` has the transport send them.
 """
 
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Parameters = ParamSpec("Parameters")
 
-#: Replies that leave in one call: one end must not wait while the other handles a whole batch.
+#: The most replies in one call. With more of them, one end would wait while the other handles a whole batch.
 _OUT_MAX = 2
 _OUT_MAX_BYTES = 64 * limits.KIB
 
@@ -53,26 +53,26 @@ class Pending(Cancellable, Protocol):
 
 
 class HoldsMemory(Protocol):
-    """What holds memory that the connection's node is charged for, as a compound does."""
+    """An object, such as a compound, with memory that is charged to the node of the connection."""
 
     def let_go(self) -> None:
-        """The connection is lost: its node is not charged for it any more."""
+        """Charge the node no longer, because the connection is lost."""
 
 
 class Peer:
     """The other end of one connection.
 
-    flush       sends ``out``; the transport sets it
+    flush       sends ``out``. The outlet of the connection sets this callable
     on_stage    is called when the connection comes closer to a login, and when its last session has ended
     """
 
     def __init__(self, exporter: Exporter, remote: str, received: MessageMemory, out: OutQueue) -> None:
         self.exporter = exporter
         self.remote = remote
-        #: The memory of what was received; the transport fills it.
+        #: The memory of the received messages, which the inlet of the transport fills.
         self.received = received
         self.connection = Connection(Role.EXPORTER, exporter.pool, received)
-        #: What the connection uses is charged to the node that logged in last; before a login, to the strangers.
+        #: The node that logged in last, or before a login the strangers. The connection's memory is charged there.
         self.usage = exporter.usage.strangers
         #: Whether nobody is logged in on the connection.
         self.is_strangers = True
@@ -92,9 +92,9 @@ class Peer:
         #: The replies that were not sent.
         self.out = out
         self.dirty = False
-        #: Set when nothing can be received or sent any more.
+        #: Whether the transport is closed, so that nothing can be received or sent any more.
         self.closed = False
-        #: Set when the connection is to be closed as soon as ``out`` is sent.
+        #: Whether the connection has to be closed as soon as ``out`` was sent.
         self.closing = False
         self.flush: Callable[[], None] = _nothing
         self.on_stage: Callable[[AdmissionStage], None] = _ignored
@@ -104,7 +104,7 @@ class Peer:
     # --- sending -----------------------------------------------------------------------
 
     def send(self, frame: bytearray | memoryview, buffer: Buffer | None = None) -> None:
-        """Queue a frame. ``buffer``, in which it lies, is released when the frame was sent or cannot be."""
+        """Queue a frame. Its ``buffer`` is released when the frame was sent, or when it cannot be sent any more."""
         if self.closed:
             if buffer is not None:
                 buffer.release()
@@ -118,7 +118,7 @@ class Peer:
     # --- life --------------------------------------------------------------------------
 
     def happened(self, event: SmbEvent) -> None:
-        """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
+        """Go on to the state after ``event``. Raise RemoteProtocolError if the state does not allow the event."""
         self.state = next_state(CONNECTION, self.state, event, Role.EXPORTER)
 
     def logged_in(self, usage: NodeUsage) -> None:
@@ -149,17 +149,17 @@ class Peer:
             session.binding.discard(self)
 
     def forget(self, session_id: int) -> None:
-        """Drop what the connection knows of the session, which is no longer bound to it, nor about to be."""
+        """Forget the session, which is not bound to the connection any more. End a bind to it that is under way."""
         self.binds.pop(session_id, None)
         self.sessions.pop(session_id, None)
         self.connection.security.pop(session_id, None)
         self.login_over()
 
     def login_over(self) -> None:
-        """Find out whether anybody is still logged in, after a login or a bind failed or a session ended.
+        """Check whether a node is still logged in, after a login or a bind failed or a session ended.
 
-        Memory is charged to the last node even when nobody is: large frames may be on their way, and must not take the
-        memory of strangers.
+        If none is, memory is still charged to the last node. Large frames may be on their way, and must not take the
+        memory of the strangers.
         """
         if not any(other.user for other in self.sessions.values()):
             if not self.is_strangers:
@@ -168,7 +168,7 @@ class Peer:
             self.on_stage(AdmissionStage.NEGOTIATED)
 
     def abort(self) -> None:
-        """Close the connection without further answers. Answers that were queued before are sent."""
+        """Close the connection when the answers that are queued were sent. No more requests are handled."""
         if self.closed:
             # Another connection may have its file descriptor by now.
             return
@@ -178,10 +178,10 @@ class Peer:
             self._mark_dirty(self)
 
     def lost(self) -> None:
-        """End what depends on this connection alone, because its transport is gone. I/O at a disk ends by itself.
+        """End everything that depends on this connection alone, because its transport is closed.
 
-        Where one step fails by an error of ours, the others are done all the same. What they give back belongs to the
-        node and to the exporter, and would be missed as long as the exporter runs.
+        I/O at a disk ends by itself. If one step fails by an error of ours, the other steps are still done. Otherwise
+        the node and the exporter would never get back what these steps give back.
         """
         if self.closed:
             return
@@ -200,11 +200,11 @@ class Peer:
         self.received.close()
 
     def log_warning(self, text: str, *arguments: object) -> None:
-        """Log what the peer did wrong. Lines beyond the limit are counted and not logged."""
+        """Log something that the peer did wrong. Lines beyond the limit are counted and not logged."""
         self.exporter.log.warning(logger, "%s: " + text, self.remote, *arguments)
 
     def log_info(self, text: str, *arguments: object) -> None:
-        """Log what the peer did rightly. Lines beyond the limit are counted and not logged."""
+        """Log something that the peer did and may do. Lines beyond the limit are counted and not logged."""
         self.exporter.log.info(logger, "%s: " + text, self.remote, *arguments)
 
     def protection_text(self, session: Session) -> str:
@@ -226,8 +226,8 @@ def _do(step: Callable[Parameters, object], *args: Parameters.args, **kwargs: Pa
 
 
 def _nothing() -> None:
-    """Stands for ``flush`` where no transport sends: frames stay in ``out``."""
+    """Stands for ``flush`` if there is no transport. The frames stay in ``out``."""
 
 
 def _ignored(_: AdmissionStage) -> None:
-    """Stands for ``on_stage`` where nobody decides who may stay."""
+    """Stands for ``on_stage`` if there is no listener."""

@@ -1,4 +1,4 @@
-"""What peers do is counted for the metrics, and logged within limits, so that no peer can fill the log."""
+"""Counts what peers do for the metrics, and logs it within limits, so that no peer can fill the log."""
 
 import logging
 from collections import Counter
@@ -11,7 +11,8 @@ from meshfs.exporter.rules.log_limit import LogLimit
 class PeerLog:
     """The counters and the log lines of one exporter. A line beyond its limit is counted and not logged.
 
-    What nodes do rightly has a limit of its own: a node may log in over and over, and must not hide what others do.
+    Lines about permitted events have a limit of their own. A node that logs in again and again must not use up the
+    limit of the lines about errors of peers.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -21,19 +22,19 @@ class PeerLog:
         self.counters: Counter[str] = Counter()
 
     def count(self, what: str) -> None:
-        """Add one to the counter of that name, which the metrics and the status show."""
+        """Add one to the counter of that name. The metrics and the status show the counters."""
         self.counters[what] += 1
 
     def error(self, by: logging.Logger, text: str, *arguments: object) -> None:
-        """Log by the logger ``by`` that the exporter could not do what peers asked for."""
+        """Log by the logger ``by`` that the exporter could not serve peers."""
         self._log(self._wrong, by, logging.ERROR, text, arguments)
 
     def warning(self, by: logging.Logger, text: str, *arguments: object) -> None:
-        """Log by the logger ``by`` what a peer did wrong, or was refused."""
+        """Log by the logger ``by`` that a peer did something wrong, or was refused something."""
         self._log(self._wrong, by, logging.WARNING, text, arguments)
 
     def info(self, by: logging.Logger, text: str, *arguments: object) -> None:
-        """Log by the logger ``by`` what a node did rightly."""
+        """Log by the logger ``by`` something that a node did and may do."""
         self._log(self._right, by, logging.INFO, text, arguments)
 
     def _log(self, limit: LogLimit, by: logging.Logger, level: int, text: str, arguments: tuple[object, ...]) -> None:

@@ -1,20 +1,20 @@
-"""Serves the turns of the exporter's only thread. `turns.py` decides whose turn it is; nothing is decided here.
+"""Serves the turns of the exporter's only thread. `turns.py` decides which flow is next; nothing is decided here.
 
     socket readable, or takes data again    -> ready(link, flow)      the link waits in its flow
     a disk has answered                     -> answered(flow, done)   the reply waits in its flow
-    run, at the end of the reactor's round  -> a turn of the flow whose turn it is, and of the next one, until
-                                               TURN_S is over; then the reactor looks for newcomers first
+    run, at the end of the reactor's round  -> turns of one flow after the other, until TURN_S is over; then the reactor
+                                               looks for new work first
 
-In its turn a flow first gives its small replies, then one large reply and one link's work in turn, so that nothing
-small waits for a megabyte. A turn is a batch (`batches.py`): at its end its I/O starts and its replies leave.
+In its turn, a flow first sends its small replies. Then it alternates between one large reply and the work of one link,
+so that nothing small waits for a megabyte. A turn is a batch (`batches.py`): at its end, I/O starts and replies leave.
 
-The clock limits a turn, because others wait for its end. A flow is charged the time that the thread was on a processor:
-it must not pay for time that the machine gave to another process. Where nobody waits, the clock is used for that, too,
-which costs a tenth, up to UNCONTENDED_CHARGE_MAX_S. What the disks' engine did for completions, before the replies'
-turns, is charged to the flows by their numbers of completions. A flow that has been alone for a while gets its small
-replies without a turn.
+The clock limits a turn, because other flows wait for its end. A flow is charged the time that the thread was on a
+processor, because it must not pay for time that the machine gave to another process. If no flow waits, the clock
+measures the charge as well, up to UNCONTENDED_CHARGE_MAX_S, because reading the clock costs only a tenth. The disks'
+engine handles completions before the turns of the replies. This time is charged to the flows by their numbers of
+completions. A flow that has been alone for a while gets its small replies without a turn.
 
-Without a reactor (``loop`` is None; an exporter that a test drives by hand) replies are given at once.
+If there is no reactor (``loop`` is None, as in a test that drives the exporter by hand), replies are sent at once.
 """
 
 import logging
@@ -40,11 +40,11 @@ class Loop(Protocol):
     """The reactor, as far as the processor knows it."""
 
     def soon(self, callback: Callable[[], None]) -> None:
-        """Call it at the end of the round, or of the next one."""
+        """Call ``callback`` at the end of the round, or of the next one."""
 
 
 class Processor:
-    """Serves one exporter. ``clock`` goes on all the time, ``spent`` only while the thread is on a processor."""
+    """Serves one exporter. ``clock`` counts all time, ``spent`` only the time that the thread was on a processor."""
 
     def __init__(
         self,
@@ -57,17 +57,17 @@ class Processor:
         self.spent = spent
         self.loop: Loop | None = None
         self._batches = batches
-        #: Whether nobody waits for a turn, so that `run` neither runs nor is going to be called.
+        #: Whether no flow waits for a turn. Then `run` does not run, and no call of `run` is planned.
         self.is_idle = True
-        #: Whether answers of disks were taken that no flow was charged for.
+        #: Whether disks have answered, and no flow was charged for these completions yet.
         self._unpaid = False
-        #: When the first work came for the `run` that is going to be called.
+        #: The time at which the first work came for the planned call of `run`.
         self._since_s = 0.0
-        #: The flow whose turn is under way, or that the turn turned out to serve.
+        #: The flow that the turn under way serves. `turned_out` changes this.
         self.serving = self.turns.strangers
 
     def configure(self, policy: DiskPolicy) -> None:
-        """Share by other weights from now on."""
+        """Use other weights and shares from now on."""
         self.turns.configure(policy)
 
     # --- work comes --------------------------------------------------------------------
@@ -79,7 +79,7 @@ class Processor:
             self._want(flow)
 
     def answered(self, flow: ProcessorFlow, done: PeerDiskRequest) -> None:
-        """Have ``done.on_done`` reply to the initiator in a turn of ``flow``, because a disk has answered."""
+        """Call ``done.on_done`` in a turn of ``flow``, to reply to the initiator, because a disk has answered."""
         if self.loop is None or done.request.peer.closed:
             done.on_done(done)
             return
@@ -94,7 +94,7 @@ class Processor:
             self._want(flow)
 
     def _tell_at_once(self, flow: ProcessorFlow, done: PeerDiskRequest) -> None:
-        """Reply without a turn, because nobody else has had a turn for a while or waits for one."""
+        """Reply without a turn, because no other flow waits for a turn or had one for a while."""
         begun_s = self.clock()
         done.on_done(done)
         flow.used_s += self.clock() - begun_s
@@ -110,7 +110,7 @@ class Processor:
     # --- work is done ------------------------------------------------------------------
 
     def serve(self, work: Work, flow: ProcessorFlow) -> None:
-        """Do `ready` and the turn at once. Allowed in callbacks of the reactor while nobody waits (``is_idle``)."""
+        """Serve ``work`` in a turn at once. The reactor's callbacks may call this while no flow waits (``is_idle``)."""
         self.turns.take(flow)
         flow.links.append(work)
         self.is_idle = False
@@ -120,7 +120,7 @@ class Processor:
         self._go_on()
 
     def run(self) -> None:
-        """Serve turns until TURN_S is over. Where more flows wait, the reactor calls it again."""
+        """Serve turns until TURN_S is over. If more flows wait then, the reactor calls this function again."""
         turns, clock, spent = self.turns, self.clock, self.spent
         now = clock()
         try:
@@ -132,7 +132,7 @@ class Processor:
                 begun_s, used_s, now = used_s, spent(), clock()
                 self._charge(flow, used_s - begun_s)
         finally:
-            # Whatever happened, the others get their turns.
+            # Even after an exception, the other flows get their turns.
             self._go_on()
 
     def _go_on(self) -> None:
@@ -157,7 +157,7 @@ class Processor:
     def _charge(self, flow: ProcessorFlow, used_s: float) -> None:
         """Charge the turn that is over to ``flow``, or to the flow that it turned out to serve."""
         turns = self.turns
-        # The turn itself pays for what disks answered within it.
+        # Completions within the turn are paid for by the time of the turn.
         flow.unpaid = 0
         wants = bool(flow.small or flow.links or flow.large)
         if self.serving is flow:
@@ -167,7 +167,7 @@ class Processor:
             turns.charge_beside(self.serving, used_s)
 
     def turned_out(self, flow: ProcessorFlow) -> bool:
-        """The turn under way serves ``flow`` and is charged to it. Returns whether it should end, as others wait."""
+        """Charge the turn under way to ``flow``. Return whether the turn should end, because other flows wait."""
         self.serving = flow
         return self.turns.contended
 
@@ -192,13 +192,13 @@ class Processor:
                 if clock() >= until_s:
                     return
             elif not large and not small:
-                # Disks may answer at once what the turn asked of them.
+                # Disks may answer the requests of this turn at once.
                 self._batches.pump()
                 if not large and not small:
                     return
 
     def _charge_completions(self, elapsed_s: float) -> None:
-        """Charge what taking the answers from the disks has cost since the first of them came."""
+        """Charge the flows for the time that the completions of disks have taken since the first of them."""
         self._unpaid = False
         owing = [flow for flow in self.turns.wanting() if flow.unpaid]
         if not owing:
@@ -213,5 +213,5 @@ def _reply(done: PeerDiskRequest) -> None:
     try:
         done.on_done(done)
     except Exception as error:
-        # The turn has replies for other connections, too.
+        # The turn has replies for other connections as well.
         done.request.fault(done, error)

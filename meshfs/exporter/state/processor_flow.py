@@ -1,4 +1,4 @@
-"""The flows that the processor serves in turns, and what waits in them."""
+"""The flows that the processor serves in turns, with the replies and the work that wait in them."""
 
 from collections import deque
 from typing import Protocol, Self
@@ -11,8 +11,8 @@ from meshfs.model import FlowKey
 class ProcessorFlow(TurnFlow):
     """One node's work of one class at the exporter's processor.
 
-    small, large   what disks have answered, and what is still to be replied to the initiators, by the size of the reply
-    links          what connections have to receive, to handle, or to send
+    small, large   requests that disks have answered and that wait for their replies, by the size of the reply
+    links          connections that have something to receive, to handle, or to send
     """
 
     __slots__ = ("large", "links", "small")
@@ -25,10 +25,10 @@ class ProcessorFlow(TurnFlow):
 
 
 class Work(Protocol):
-    """What a connection does in its turns."""
+    """Work that a connection does in its turns."""
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Work until that time by the processor's clock. Returns the flow in which the rest waits, None without one.
+        """Work until that time by the processor's clock. Must not raise.
 
-        It must not raise.
+        Return the flow in which the rest of the work waits, or None if nothing is left.
         """

@@ -1,7 +1,7 @@
-"""A session: the login of a node, with everything that the node has opened in it (MS-SMB2 3.3.1.8).
+"""A session: the login of a node, with everything that the node has opened in the session (MS-SMB2 3.3.1.8).
 
-A session outlives the connection that it was made on. ``channels`` maps each connection that the session is bound to
-to the keys that are used there. The session ends when the last of them is lost (3.3.7.1), or on all of them at once.
+A session may outlive the connection on which it was made. ``channels`` maps each connection of the session to the keys
+that are used there. The session ends when its last channel is lost (3.3.7.1), or on all channels at once.
 
 `meshfs.exporter.commands.session_setup` begins sessions, `meshfs.exporter.commands.binding` binds them to further
 connections, and the table of all sessions (`sessions.py`) ends them.
@@ -41,16 +41,16 @@ class BoundConnection(Protocol):
     closed: bool
 
     def send(self, frame: bytearray | memoryview) -> None:
-        """Queue a frame; it leaves at the latest when the batch under way ends."""
+        """Queue a frame. It is sent at the latest at the end of the batch under way."""
 
     def forget(self, session_id: int) -> None:
-        """Drop what the connection knows of the session, which is no longer bound to it, nor about to be."""
+        """Forget the session, which is not bound to the connection any more. End a bind to it that is under way."""
 
     def abort(self) -> None:
-        """Close the connection without an answer to what is under way."""
+        """Close the connection when the answers that are queued were sent. No more requests are handled."""
 
     def log_info(self, text: str, *arguments: object) -> None:
-        """Log what the other end did, unless it has caused too many lines already."""
+        """Log something that the peer did and may do. Lines beyond the limit are counted and not logged."""
 
 
 class Session:
@@ -81,24 +81,24 @@ class Session:
 
     def __init__(self, session_id: int, peer: BoundConnection, preauth: PreauthHash) -> None:
         self.id = session_id
-        #: The connection that the session was made on; when that is lost, the oldest of the others.
+        #: The connection on which the session was made. When it is lost, this is the oldest other channel.
         self.peer = peer
-        #: What was negotiated on that connection; a bind is refused where the other one differs in what matters.
+        #: The result of the negotiation on that connection. A bind is refused if its connection differs too much.
         self.negotiated = peer.connection.negotiated
         self.state = SessionState.NEW
-        #: Whether requests of the session are served. It follows ``state``, and saves the hot path a look-up.
+        #: Whether requests of the session are served. This follows ``state``, and saves a look-up on the hot path.
         self.serving = False
         self.user = ""
-        #: What the node has at this exporter in all its sessions; set by the login.
+        #: What the node holds at this exporter in all its sessions. The login sets this.
         self.holdings: Holdings
-        #: The logins under way by connection: the first one, or a reauthentication on any channel.
+        #: The logins under way, by connection: the first login, or a reauthentication on any channel.
         self.logins: dict[BoundConnection, Acceptor] = {}
         self.preauth = preauth
-        #: The keys of the first channel, kept when that channel is lost: all channels have its encryption keys.
+        #: The keys of the first channel. They outlive that channel, because all channels encrypt with them.
         self.security: ChannelSecurity | None = None
-        #: What checks and signs the messages of binds with the session's own key (3.3.5.2.4).
+        #: Checks and signs the messages of binds with the session's own key (3.3.5.2.4).
         self.bind_security: BindSecurity | None = None
-        #: Why no further connection may be bound to the session; empty while one may.
+        #: The reason why no further connection may be bound to the session, or "" if one may.
         self.no_more_channels = ""
         self.channels: dict[BoundConnection, ChannelSecurity] = {}
         #: The connections on which a bind to this session is under way.
@@ -112,20 +112,20 @@ class Session:
         self.closing: dict[int, Open] = {}
 
     def happened(self, event: SmbEvent) -> None:
-        """Go on to the state that ``event`` leads to. Raises RemoteProtocolError where it must not happen now."""
+        """Go on to the state after ``event``. Raise RemoteProtocolError if the state does not allow the event."""
         self.state = next_state(SESSION, self.state, event, Role.EXPORTER)
         self.serving = self.state in SERVING
 
     def forget(self, connection: BoundConnection) -> None:
-        """Unbind the session from the connection, and end a bind that is under way there."""
+        """Unbind the session from the connection, or end the bind that is under way there."""
         self.channels.pop(connection, None)
         connection.forget(self.id)
 
     def leave(self, connection: BoundConnection) -> None:
         """Go on without a channel that is lost.
 
-        Its requests that are queued at a disk are cancelled, because the initiator sends them again on another channel.
-        I/O that is at a disk already cannot be taken back, and ends by itself.
+        Requests of the channel that are queued at a disk are cancelled, because the initiator sends them again on
+        another channel. I/O that is at a disk already cannot be taken back, and ends by itself.
         """
         self.logins.pop(connection, None)
         if self.peer is connection:
@@ -134,7 +134,7 @@ class Session:
             opened.cancel_requests_of(connection)
 
     def find_closing(self, tree: Tree, file_id: FileId) -> Open | None:
-        """The open of that id that is closed already and still has I/O at its disk, or None."""
+        """Return the open of that id if it is closed already but still has I/O at its disk, or None."""
         opened = self.closing.get(file_id.volatile)
         if opened is None or opened.tree is not tree or file_id.persistent != file_id.volatile:
             return None
@@ -153,7 +153,7 @@ class Session:
         del self.closing[opened.file_id]
 
     def add_tree(self, share: str, io_class: IoClass | None) -> Tree:
-        """Connect the session to a share. Raises StatusError INSUFFICIENT_RESOURCES where it has too many trees."""
+        """Connect the session to a share. Raise StatusError INSUFFICIENT_RESOURCES if there are too many trees."""
         if len(self.trees) >= limits.TREES_PER_SESSION_MAX:
             raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many trees")
         self.holdings.take(Resource.TREES)
@@ -162,14 +162,14 @@ class Session:
         return tree
 
     def remove_tree(self, tree: Tree) -> None:
-        """Disconnect a tree, which refuses the CREATEs that wait in it. The caller closes its opens."""
+        """Disconnect a tree, and refuse the CREATEs that wait in it. The caller closes the opens of the tree."""
         del self.trees[tree.id]
         self.holdings.give_back(Resource.TREES)
         for pending in list(tree.creates):
             pending.retry()
 
     def end(self, then: Callable[[], object]) -> None:
-        """Give up all its trees and opens, and call ``then`` when nothing of them is at a disk any more."""
+        """Give up all trees and opens of the session. Call ``then`` when nothing of them is at a disk any more."""
         self.serving = False
         for tree in list(self.trees.values()):
             self.remove_tree(tree)

@@ -13,15 +13,15 @@ from meshfs.smb.states import SessionState, SmbEvent
 
 
 class Sessions(Mapping[int, Session]):
-    """The sessions by id. ``count`` is told the name of a counter whenever one goes up."""
+    """The sessions by id. ``count`` adds one to the counter of a name."""
 
     def __init__(self, usage: UsageByNode, count: Callable[[str], None]) -> None:
         self._usage = usage
         self._count = count
         self._by_id: dict[int, Session] = {}
-        #: Sessions that ended with I/O still at a disk, and who waits for that I/O.
+        #: The sessions that have ended with I/O still at a disk, and the calls that wait for the end of that I/O.
         self._ending: dict[int, list[Callable[[], object]]] = {}
-        #: The trees of the class system: the id of the session, and in the low 32 bits the tree's.
+        #: The trees of the class system. An entry has the id of the session, and the tree's id in the low 32 bits.
         self.system_trees: set[int] = set()
 
     def __getitem__(self, session_id: int) -> Session:
@@ -34,35 +34,36 @@ class Sessions(Mapping[int, Session]):
         return len(self._by_id)
 
     def add(self, session: Session) -> None:
-        """Requests can name the session from now on, and a later login can end it."""
+        """Add a session. From now on requests can name it, and a later login can end it."""
         self._by_id[session.id] = session
 
     def new_id(self) -> int:
-        """An id that neither is 0 nor all ones, which have meanings, nor can be told from an id that exists.
+        """Return an id that no session has. The id is neither 0 nor all ones, which have meanings.
 
-        It is random, because the refusal of a bind tells whether a session of that id exists.
+        The id is random, so that a peer cannot guess the ids of other sessions: the refusal of a bind reveals whether
+        a session with that id exists.
         """
         while (session_id := secrets.randbits(64)) in (0, SESSION_ID_RELATED) or session_id in self._by_id:
             pass
         return session_id
 
     def connect(self, session: Session, share: str, io_class: IoClass | None) -> Tree:
-        """Connect the session to a share. Raises StatusError INSUFFICIENT_RESOURCES."""
+        """Connect the session to a share. Raise StatusError INSUFFICIENT_RESOURCES if there are too many trees."""
         tree = session.add_tree(share, io_class)
         if io_class is IoClass.SYSTEM:
             self.system_trees.add(session.id << 32 | tree.id)
         return tree
 
     def disconnect(self, session: Session, tree: Tree) -> None:
-        """Disconnect a tree: nobody can use it from now on. The caller closes its opens."""
+        """Disconnect a tree, so that no request can use it from now on. The caller closes the opens of the tree."""
         session.remove_tree(tree)
         self.system_trees.discard(session.id << 32 | tree.id)
 
     def end(self, session: Session, then: Callable[[], object]) -> None:
         """End the session on all its channels, and call ``then`` when nothing of it is at a disk any more.
 
-        It may be called again while the session's I/O is still at a disk. Then this ``then`` waits for that I/O, too,
-        because what a lost session left at a disk must have landed before anybody relies on its end.
+        This function may be called again while I/O of the session is still at a disk. Then each ``then`` waits for that
+        I/O, because a caller relies on the end of the session: no write of it may land later.
         """
         if self._by_id.pop(session.id, None) is None:
             ending = self._ending.get(session.id)
@@ -88,7 +89,7 @@ class Sessions(Mapping[int, Session]):
         session.end(ended)
 
     def unbind(self, session: Session, connection: BoundConnection) -> None:
-        """Take a lost connection from the session, which goes on with its other channels or ends with its last one."""
+        """Take a lost connection from the session. If that was the last channel, end the session."""
         if not session.channels.keys() - {connection}:
             self.end(session, nobody)
             return

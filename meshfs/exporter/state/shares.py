@@ -1,6 +1,6 @@
 """The shares of an exporter. A client connects to a share by a tree, and opens what is in it.
 
-What a CREATE in a share opens is told by `meshfs.exporter.kinds.registry`, which has the kinds of opens of each share.
+`meshfs.exporter.kinds.registry` has the kinds of opens of each share, and decides what a CREATE in the share opens.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from meshfs.model import SHARE_DISKS, SHARE_DISKS_SYSTEM, IoClass
 from meshfs.smb.constants import ShareFlags, ShareType
 
 SHARE_IPC: Final = "IPC$"
-#: Files in memory (`meshfs.exporter.rules.scratch.volume`), where the config has them.
+#: The share with files in memory (`meshfs.exporter.rules.scratch.volume`), which the config may ask for.
 SHARE_SCRATCH: Final = "scratch"
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What TREE_CONNECT and a listing of the shares tell of one.
+    """The facts of a share for TREE_CONNECT and for a listing of the shares.
 
-    remark     what it is for; a share without a remark is not listed
-    rights     the most that anybody has of anything in it (MaximalAccess)
-    io_class   the class of the I/O of its trees, None where it has no disks
+    remark     the purpose of the share. A share without a remark is not listed
+    rights     the most access that anybody may have in the share (MaximalAccess)
+    io_class   the class of the I/O of its trees, or None if the share has no disks
     """
 
     name: str
@@ -41,5 +41,5 @@ _ALL: Final = (
     Share(SHARE_SCRATCH, "files in memory", SCRATCH_RIGHTS),
     Share(SHARE_IPC, "", _DISK_RIGHTS, type=ShareType.PIPE, flags=ShareFlags(0)),
 )
-#: By the name in lower case, as shares are found without regard to case.
+#: The shares by their names in lower case, because names of shares are compared without regard to case.
 SHARES: Final[Mapping[str, Share]] = {share.name.lower(): share for share in _ALL}

@@ -10,13 +10,13 @@ class CreateOfTree(Protocol):
     """A CREATE that waits for something; `meshfs.exporter.kinds.pending_create.PendingCreate` is one."""
 
     def retry(self) -> None:
-        """Try again, as what the CREATE waits for has ended or its tree has gone."""
+        """Try the CREATE again, because its wait is over or its tree is gone."""
 
 
 class Tree:
-    """A connected share; ``io_class`` is None where the share has no disks.
+    """A connected share. ``io_class`` is None if the share has no disks.
 
-    opens     the opens in the share; closing ones are among them until nothing of them is at a disk
+    opens     the opens in the share. An open that is closing stays until nothing of it is at a disk
     creates   the CREATE requests that wait for something
     """
 
