@@ -1,5 +1,5 @@
-"""A module for each command of SMB2, and the gate that every request passes first.
+"""The commands of SMB2, each in a module of its own, and the gate that every request passes first.
 
-gate.py checks what holds for all commands, table.py finds the handler, and each handler checks its body and asks the
-open that it concerns. No command knows the kinds of opens.
+gate.py checks what is the same for all commands, and table.py finds the handler. Each handler checks the body, and
+calls the open that the request names. No command knows the kinds of opens.
 """

@@ -1,17 +1,17 @@
 """Binding a session to a further connection (MS-SMB2 3.3.5.5 step 4, 3.3.5.5.3).
 
-A bind is a login of the session's own user on a connection of its own, whose requests are signed
-with the session's key: to bind, one needs that key and the user's password. Until it is granted
-the session knows nothing of it. One that fails leaves the session and the connection as they were,
-and its hash over the messages is forgotten: the next starts from the connection's NEGOTIATE again.
+A bind is a login of the session's user on another connection. Its requests are signed with the session's key, so a
+bind needs both that key and the user's password. Until the bind is granted, it changes nothing of the session. A bind
+that fails leaves the session and the connection as they were. Its hash over the messages is dropped, and the next bind
+begins with the hash of the connection's NEGOTIATE again.
 
-Replies are signed with the session's key where the request was, and the last with the new
-channel's. A request whose signature is wrong gets none.
+If a request of a bind is signed, its reply is signed with the session's key, and the last reply with the key of the new
+channel. If the signature of a request is wrong, its reply is not signed.
 
-Nor does one whose message id the session's key has signed with, or may sign with, under AES-GMAC: whoever recorded a
-bind can send it again, from anywhere, and would get two signatures under one nonce, which give the key away. So
-each message id serves one bind request of the session, and only ids below those of the session's first channel
-(smb/signing.py, BindSigner; docs/security/nonces.md).
+Under AES-GMAC, a request is refused without a signature if the session's key has signed with its message id, or may
+still do so. An attacker who recorded a bind can send it again from anywhere. He would get two signatures under one
+nonce, which reveal the key. So each message id serves one bind request of the session, and only ids below those of the
+session's first channel (smb/signing.py, BindSigner; docs/security/nonces.md).
 """
 
 import functools
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def bind(request: Request, body: SessionSetupRequest) -> None:
-    """Take one step of a bind: a SESSION_SETUP with the BINDING flag. Raises StatusError, which ends the bind."""
+    """Take one step of a bind, for a SESSION_SETUP with the BINDING flag. A StatusError ends the bind."""
     peer = request.peer
     try:
         session = _session_of(request)
@@ -46,17 +46,17 @@ def bind(request: Request, body: SessionSetupRequest) -> None:
         peer.end_bind(request.session_id)
         peer.login_over()
         peer.exporter.count("binds_denied")
-        # A session that has just ended is nobody's mistake, and not worth a line.
+        # If the session has just ended, the peer has made no mistake, and nothing is logged.
         if error.status != NtStatus.USER_SESSION_DELETED:
             peer.log_warning("bind denied: %s", error)
         raise
 
 
 def take_keys(session: Session, request: Request, security: ChannelSecurity) -> None:
-    """Keep what binds of a session need; ``request`` is the last of its first login, and of ``security``'s channel.
+    """Keep the keys for binds of a session. ``request`` is the last one of the first login, on the first channel.
 
-    That channel signs with this request's message id, and later with higher ones only, where nothing else is in
-    flight. Else some lower one may still come to it, and under AES-GMAC the session is not bound at all.
+    If nothing else is in flight, the channel signs with the message id of this request, and later with higher ids only.
+    Otherwise a lower id may still come, and under AES-GMAC the session can then not be bound at all.
     """
     message, peer = request.message, request.peer
     only = request.compound is None and peer.window.is_only(message.message_id, message.credit_charge)
@@ -68,10 +68,13 @@ def take_keys(session: Session, request: Request, security: ChannelSecurity) -> 
 
 
 def _nonces_full(exporter: Exporter, session: Session) -> None:
-    """Leave the session one channel, where message ids alone refuse a repeat: no more nonces of it are remembered."""
+    """Leave the session one channel, because no more nonces can be remembered.
+
+    On one channel, the message ids alone are enough to refuse a repeated message.
+    """
     exporter.count("nonces_full")
     session.no_more_channels = (
-        f"{limits.NONCES_REMEMBERED_MAX} nonces of the session are remembered, which do not count"
+        f"the session's nonces do not count up, and {limits.NONCES_REMEMBERED_MAX} of them are remembered already"
     )
     logger.info("session of node %s: its nonces do not count up, so it has one channel from now on", session.user)
     for peer in session.channels:
@@ -80,10 +83,10 @@ def _nonces_full(exporter: Exporter, session: Session) -> None:
 
 
 def _session_of(request: Request) -> Session:
-    """The session that the request names, if it may be bound. Raises StatusError.
+    """Return the session that the request names. Raise StatusError if it must not be bound.
 
-    The signature comes first, as it does for any message (3.3.5.2.4); then the algorithms, as for
-    Windows; then 3.3.5.5's order.
+    The signature is checked first, as for any message (3.3.5.2.4). The algorithms follow, as in Windows, and then the
+    checks of 3.3.5.5 in their order.
     """
     peer = request.peer
     session = peer.exporter.sessions.get(request.session_id)
@@ -110,18 +113,18 @@ def _session_of(request: Request) -> Session:
 
 
 def _check_connections(peer: Peer, node: str) -> None:
-    """Check that the node may have one more connection. Raises StatusError."""
+    """Check that the node may have one more connection. Raise StatusError if not."""
     if peer.is_strangers and (why := peer.exporter.usage.why_no_connection(node)):
         peer.exporter.limit_reached(why)
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, why)
 
 
 def _verify(request: Request, session: Session) -> bool:
-    """Check the signature of a bind, and have the reply protected in the same way. Returns whether it is signed.
+    """Check the signature of a bind, and have the reply protected in the same way. Return whether the bind is signed.
 
-    By the session's key; on a connection that is a channel already by that one's, as Windows does.
-    Without a key the session is not valid yet, and will be refused for that. Raises StatusError
-    ACCESS_DENIED. The reply is not protected where the message id was used before.
+    The key is that of the session. On a connection that is a channel already, it is the channel's key, as in Windows. A
+    session without a key is not valid yet, and is refused later. If the message id was used before, the reply is not
+    protected. Raises StatusError ACCESS_DENIED if the signature is wrong.
     """
     peer, message, own = request.peer, request.message, session.channels.get(request.peer)
     if message.protection == Protection.SEALED:
@@ -141,10 +144,10 @@ def _verify(request: Request, session: Session) -> bool:
 
 
 def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) -> None:
-    """Check that what the two connections negotiated allows a bind. Raises StatusError. Pure.
+    """Check that the negotiations of the two connections allow a bind. Raise StatusError if not. Pure.
 
-    AES-GMAC goes with nothing else, as its keys would be used by two algorithms; the status tells
-    which of the two has it.
+    AES-GMAC cannot be mixed with another algorithm, because both would use the same keys. The status says which of the
+    two connections has AES-GMAC.
     """
     gmac = SigningAlgorithm.AES_GMAC
     if session.signing_algorithm is not connection.signing_algorithm:
@@ -163,7 +166,7 @@ def check_alike(session: Negotiated, connection: Negotiated, *, signed: bool) ->
 
 
 def _bind_of(request: Request, session: Session) -> Bind:
-    """The bind under way on this connection, or a new one. Raises StatusError."""
+    """Return the bind under way on this connection, or a new one. Raise StatusError if there are too many logins."""
     peer = request.peer
     under_way = peer.binds.get(session.id)
     if under_way is not None:
@@ -198,8 +201,8 @@ def _grant(request: Request, session: Session, under_way: Bind, token: bytes) ->
     peer, user = request.peer, under_way.login.user
     if user != session.user:
         under_way.happened(SmbEvent.DENIED)
-        raise StatusError(NtStatus.ACCESS_DENIED, f"session of {session.user} bound by {user}")
-    # Other binds of the session may have been granted since this one began.
+        raise StatusError(NtStatus.ACCESS_DENIED, f"user {user} cannot bind a session of {session.user}")
+    # Other connections of the node may have logged in or been bound since this bind began.
     _check_connections(peer, user)
     negotiated = peer.connection.negotiated
     assert isinstance(negotiated.dialect, Dialect)

@@ -1,20 +1,21 @@
-"""CANCEL: a session takes one of its own requests back (MS-SMB2 3.3.5.16).
+"""CANCEL: a session ends one of its own requests early (MS-SMB2 3.3.5.16).
 
-CANCEL has no reply and takes no credit. What would let a peer have work done for nothing is bounded instead: a
-connection sends no more CANCELs than it has used message ids (`ConnectionEngine`), and finding what one means costs the
-same however much is in flight, by `Peer.cancellable`: the requests of the connection that can still be given up, by
-their message id.
+CANCEL has no reply and takes no credit. A peer must not cause unlimited work with CANCELs. So a connection may send no
+more CANCELs than it has used message ids (`ConnectionEngine`). To find the request costs the same however many are in
+flight: `Peer.cancellable` has the requests of the connection that can still be cancelled, by their message id.
 
-    at a disk's queue              taken from there, and answered with CANCELLED
-    at the disk, or done           goes on: the answer tells what became of it
-    waits for an event             LOCK, CHANGE_NOTIFY, an open that is delayed: answered with CANCELLED
-    a long zeroing                 begins no further piece
-    of another session             not found
-    of two ids that differ         not found
+    request                          what a CANCEL does
+    in the queue of a disk           The request is taken from the queue, and answered with CANCELLED.
+    at the disk, or done             The request goes on, and its answer tells its result.
+    waits for an event               A LOCK, CHANGE_NOTIFY or delayed CREATE is answered with CANCELLED.
+    a long zeroing                   No further piece begins.
+    of another session               The request is not found.
+    with two ids that differ         The request is not found.
 
 A CANCEL of an asynchronous request has its AsyncId and its MessageId (3.2.4.24). The initiator has the AsyncId from an
-interim reply, which is not signed: somebody between the two can put another request's there, and would choose what a
-well signed CANCEL ends. So the MessageId has to be of the same request, or 0, as some initiators leave it out.
+interim reply, which is not signed. An attacker between the two could replace the AsyncId, and so choose the request
+that a well signed CANCEL ends. Therefore the MessageId has to be that of the same request. It may also be 0, because
+some initiators leave it out.
 """
 
 from meshfs.exporter.exchange.request import Request
@@ -23,7 +24,7 @@ from meshfs.smb.constants import Flags
 
 
 def cancel(request: Request) -> None:
-    """End the request that the CANCEL names, if it is one of the session's own and can still be ended."""
+    """End the request that the CANCEL names, if it belongs to the session and can still be ended."""
     target = _target(request)
     if target is not None and target.session is request.session:
         target.cancel()

@@ -1,4 +1,4 @@
-"""CHANGE_NOTIFY: answered when something in a directory changes, or below it (MS-SMB2 3.3.5.19, 3.3.4.4)."""
+"""CHANGE_NOTIFY: it is answered when something in a directory, or below it, changes (MS-SMB2 3.3.5.19, 3.3.4.4)."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ _WATCH_TREE: Final = 0x0001
 
 
 def change_notify(request: Request) -> None:
-    """Answer with the changes that are kept, or wait for the next one."""
+    """Answer with the changes that are kept, or wait for the next change."""
     body = ChangeNotifyRequest.unpack(request.message.body)
     opened = find_open(request, *body.file_id)
     request.check_charge(body.output_bytes_max)
@@ -43,7 +43,7 @@ def change_notify(request: Request) -> None:
 
 
 def _answer(request: Request, directory: DirectoryState, output_bytes_max: int) -> None:
-    """Answer a CHANGE_NOTIFY with the changes, or with the demand to list the directory again."""
+    """Answer a CHANGE_NOTIFY with the changes, or with the status that asks for a new listing."""
     changes = directory.take(output_bytes_max)
     if changes is None:
         request.reply(ChangeNotifyResponse(b"").pack(), NtStatus.NOTIFY_ENUM_DIR)

@@ -1,4 +1,4 @@
-"""CLOSE: an open ends (MS-SMB2 3.3.5.10)."""
+"""CLOSE: end an open (MS-SMB2 3.3.5.10)."""
 
 from meshfs.exporter.exchange.request import Request
 from meshfs.exporter.kinds.kind import find_open
@@ -7,9 +7,10 @@ from meshfs.smb.messages import CloseRequest, CloseResponse
 
 
 def close(request: Request) -> None:
-    """Answer when nothing of the open is at its disk any more: initiators take the answer for a fence.
+    """End the open, and answer when nothing of it is at its disk any more.
 
-    An initiator that lost the channel of its CLOSE sends another one. The answer to that waits just as long.
+    Initiators rely on that: after the answer, no write of the open lands any more. An initiator that lost the channel
+    of its CLOSE sends another CLOSE, whose answer waits in the same way.
     """
     body = CloseRequest.unpack(request.message.body)
     closing = request.session.find_closing(request.tree, body.file_id)

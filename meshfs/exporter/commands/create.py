@@ -1,7 +1,7 @@
-"""CREATE: something is opened (MS-SMB2 3.3.5.9).
+"""CREATE: open something (MS-SMB2 3.3.5.9).
 
-What a CREATE opens depends on the share and on the name, and is up to the kinds of opens (`kinds/registry.py`). Here
-stands what can be wrong with any CREATE.
+The share and the name decide what is opened (`kinds/registry.py`). This module has the checks that all kinds of opens
+share.
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ _SHARE_ALL: Final = int(ShareAccess.READ | ShareAccess.WRITE | ShareAccess.DELET
 
 
 def create(request: Request) -> None:
-    """Let the kind of open that the share and the name call for answer the CREATE."""
+    """Let the kind of open that the share and the name decide on answer the CREATE."""
     body = CreateRequest.unpack(request.message.body)
     _check(body)
     check_room(request.session)
@@ -32,7 +32,7 @@ def create(request: Request) -> None:
 
 
 def _check(body: CreateRequest) -> None:
-    """Raises StatusError where the fields contradict each other, or ask for what no share has."""
+    """Raise StatusError if the fields contradict each other, or ask for something that no share has."""
     if body.impersonation > ImpersonationLevel.DELEGATE:
         raise StatusError(NtStatus.BAD_IMPERSONATION_LEVEL, f"impersonation level {body.impersonation}")
     both = CreateOptions.DIRECTORY_FILE | CreateOptions.NON_DIRECTORY_FILE
@@ -47,7 +47,7 @@ def _check(body: CreateRequest) -> None:
     if body.options & CreateOptions.OPEN_BY_FILE_ID:
         raise StatusError(NtStatus.NOT_SUPPORTED, "open by file id")
     if body.desired_access & AccessMask.ACCESS_SYSTEM_SECURITY:
-        # A client that asks for the SACL goes on without it after this status, and gives up after another.
+        # After this status, a client that asks for the SACL goes on without it. After another one, it gives up.
         raise StatusError(NtStatus.PRIVILEGE_NOT_HELD, "nobody may see or change what is audited")
     if not body.desired_access:
         raise StatusError(NtStatus.ACCESS_DENIED, "no access wanted")

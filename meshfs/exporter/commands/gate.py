@@ -1,11 +1,11 @@
-"""The gate before every handler. It finds the session of a request, and checks that it is protected as demanded.
+"""The gate before every handler. It finds the session of a request, and checks that the request is well protected.
 
-    message -> Engine (frame, message id, credits) -> serve -> handler
-                                                     |
-                                                     +-> refused: with a status, or the end of the connection
+    message -> ConnectionEngine (frame, message id, credits) -> serve -> handler
+                                                               |
+                                                               +-> refused: with a status, or the end of the connection
 
-This is the one place where that is decided, for every command, CANCEL and the parts of compounds included.
-docs/security/before-a-session.md says, command by command, what was done until here and how each refusal looks.
+This is the only place where that is decided, for every command, for CANCEL, and for the parts of compounds. For each
+command, docs/security/before-a-session.md says what was done before the gate, and how each refusal looks.
 """
 
 import logging
@@ -27,7 +27,7 @@ _SESSION_SETUP: Final = int(Command.SESSION_SETUP)
 
 
 def serve(request: Request) -> None:
-    """Hand a request to its handler if its session, protection and tree are in order. Errors become its reply."""
+    """Hand a request to its handler if its session, protection and tree are right. Answer it with errors otherwise."""
     peer = request.peer
     try:
         if request.compound is not None:
@@ -58,7 +58,7 @@ def serve(request: Request) -> None:
 
 
 def _refuse(peer: Peer, request: Request, status: int) -> None:
-    """Answer with ``status``, protected as the request was, even where its protection was not checked yet."""
+    """Answer with ``status``, protected as the request was. Check that protection, if it was not checked before."""
     if request.message.command == _CANCEL:
         # CANCEL has no reply.
         peer.exporter.count("cancels_refused")
@@ -70,7 +70,7 @@ def _refuse(peer: Peer, request: Request, status: int) -> None:
         try:
             request.protect_by(session)
         except StatusError:
-            logger.debug("%s: nor is it protected as its session demands", peer.remote)
+            logger.debug("%s: the refused request is also not protected as its session demands", peer.remote)
         except ForgedMessage as error:
             if request.message.command != _SESSION_SETUP:
                 peer.exporter.count("bad_signatures")
@@ -80,10 +80,10 @@ def _refuse(peer: Peer, request: Request, status: int) -> None:
 
 
 def _refuse_forged(peer: Peer, request: Request, error: ForgedMessage, status: int) -> None:
-    """End the connection without an answer (3.3.5.2.4): the initiator repeats what was not answered elsewhere.
+    """End the connection without an answer (3.3.5.2.4). The initiator repeats the request over another channel.
 
-    An answer would end at the initiator's application, as a refusal of what somebody else changed. No
-    application waits for a login, so that one gets its status, which nobody signs.
+    An answer would refuse a request of an application that somebody else has changed. No application waits for a
+    login, so a forged SESSION_SETUP is answered, without a signature.
     """
     if request.message.command == _SESSION_SETUP:
         peer.log_warning("%s: the keys differ, or it was changed on its way", error)

@@ -1,4 +1,4 @@
-"""IOCTL: the FSCTLs that concern the connection; an open answers those that concern it (MS-SMB2 3.3.5.15)."""
+"""IOCTL: the FSCTLs of the connection. An open answers the FSCTLs that concern the open (MS-SMB2 3.3.5.15)."""
 
 import logging
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def ioctl(request: Request) -> None:
         request.check_charge(payload_bytes)
         of_connection(request, body)
         return
-    # FILE_CLOSED comes before any other refusal.
+    # If there is no such open, FILE_CLOSED comes before any other refusal.
     opened = find_open(request, *body.file_id)
     request.check_charge(payload_bytes)
     if body.ctl_code == Fsctl.MESHFS_QUERY_DISKS:
@@ -45,7 +45,7 @@ def ioctl(request: Request) -> None:
 
 
 def _validate_negotiate(request: Request, body: IoctlRequest) -> None:
-    """End the connection where NEGOTIATE was changed on its way (3.3.5.15.12)."""
+    """Confirm the negotiation, or end the connection if NEGOTIATE was changed on its way (3.3.5.15.12)."""
     peer = request.peer
     negotiated = peer.connection.negotiated
     asked = ValidateNegotiateRequest.unpack(body.input)
@@ -73,7 +73,7 @@ def _query_interfaces(request: Request, body: IoctlRequest) -> None:
         raise StatusError(NtStatus.NOT_SUPPORTED, "the peer does not ask for several channels")
     interfaces = peer.exporter.interfaces()
     if not interfaces:
-        raise StatusError(NtStatus.NOT_SUPPORTED, "no network interfaces to tell of")
+        raise StatusError(NtStatus.NOT_SUPPORTED, "no network interface can be advertised")
     output = pack_interfaces(interfaces[: limits.NETWORK_INTERFACES_MAX])
     if len(output) > body.output_bytes_max:
         raise StatusError(NtStatus.BUFFER_TOO_SMALL, f"{len(output)} bytes of network interfaces")
@@ -81,7 +81,7 @@ def _query_interfaces(request: Request, body: IoctlRequest) -> None:
 
 
 def _query_disks(request: Request, opened: Kind, body: IoctlRequest) -> None:
-    """Answer with the disks of an open, or with the one of them that the input names."""
+    """Answer with the disks of an open, or only with the disk that the input names."""
     if not opened.access & AccessMask.READ_DATA:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to read")
     user = request.session.user

@@ -1,7 +1,7 @@
-"""LOCK: byte ranges are locked, at once or when other opens have released theirs (MS-SMB2 3.3.5.14).
+"""LOCK: lock byte ranges, at once or when other opens have released theirs, and unlock them (MS-SMB2 3.3.5.14).
 
-An initiator that lost a channel repeats a LOCK. The repetition is recognised by its LockSequence (`lock_sequence.py`)
-where the connection offers multichannel. Other initiators need not count, so their field is ignored.
+An initiator that lost a channel repeats a LOCK. If the initiator supports multichannel, the repetition is recognised by
+its LockSequence (`lock_sequence.py`). Other initiators need not count, so their field is ignored.
 """
 
 from typing import Final
@@ -21,7 +21,7 @@ _KINDS: Final = {
     LockFlags.SHARED_LOCK: False,
     LockFlags.EXCLUSIVE_LOCK: True,
 }
-#: The LockSequence of a LOCK that repeats nothing: its entry, 0, does not exist.
+#: The LockSequence of a LOCK that is no repetition. There is no entry 0.
 _NO_SEQUENCE: Final = 0
 
 
@@ -45,7 +45,7 @@ def lock(request: Request) -> None:
 
 
 def _sequence_of(request: Request, body: LockRequest) -> int:
-    """The LockSequence, which counts only with multichannel: no open is resilient, durable or persistent."""
+    """Return the LockSequence. It counts only with multichannel, as no open is resilient, durable or persistent."""
     offered = request.peer.connection.negotiated.peer_capabilities & Capabilities.MULTI_CHANNEL
     return body.lock_sequence if offered else _NO_SEQUENCE
 
@@ -59,7 +59,7 @@ def _succeed(request: Request, opened: Kind, sequence: int) -> None:
 
 
 def _unlock(request: Request, opened: Kind, target: Lockable, elements: tuple[LockElement, ...], sequence: int) -> None:
-    """Release one range after the other, up to the first that is wrong (3.3.5.14.1)."""
+    """Release one range after the other, up to the first wrong one (3.3.5.14.1)."""
     freed: ByteRange | None = None
     try:
         for element in elements:
@@ -72,7 +72,7 @@ def _unlock(request: Request, opened: Kind, target: Lockable, elements: tuple[Lo
             freed = wanted.joined(freed)
         _succeed(request, opened, sequence)
     finally:
-        # Those released before an error stay released.
+        # Ranges that were released before an error stay released.
         if freed is not None:
             target.wake_lock_waiters(freed)
 
@@ -93,7 +93,7 @@ def _lock(request: Request, opened: Kind, target: Lockable, elements: tuple[Lock
             _wait(request, opened, target, locks[0], sequence)
             return
         if not granted:
-            raise StatusError(NtStatus.LOCK_NOT_GRANTED, "another lock is in the way")
+            raise StatusError(NtStatus.LOCK_NOT_GRANTED, "another lock conflicts")
     except StatusError:
         opened.session.holdings.give_back(Resource.LOCKS, target, len(locks))
         raise
@@ -101,7 +101,7 @@ def _lock(request: Request, opened: Kind, target: Lockable, elements: tuple[Lock
 
 
 def _try_all(table: LockTable, locks: list[Lock]) -> bool:
-    """Take all of them, or none."""
+    """Take all locks, or none. Return whether all were taken."""
     for index, wanted in enumerate(locks):
         if not table.try_lock(wanted):
             for granted in locks[:index]:
@@ -123,10 +123,11 @@ def _checked(opened: Kind, element: LockElement) -> Lock:
 def _wait(request: Request, opened: Kind, target: Lockable, wanted: Lock, sequence: int) -> None:
     """Wait until the lock can be granted.
 
-    When a connection is lost, a LOCK of it goes on waiting until the exporter notices, and its repetition waits beside
-    it. Both are answered when one of them gets the lock: otherwise the other would wait for a lock of its own open.
+    If a connection is lost, its LOCKs wait until the exporter notices the loss. Meanwhile a repetition may wait beside
+    the first LOCK. When one of them gets the lock, both are answered. Otherwise the other would wait for a lock of its
+    own open.
 
-    The lock counts among those of its node from now on, so that there is room for it when it is granted.
+    The lock counts among those of its node from now on, so that there is room when it is granted.
     """
     holdings = opened.session.holdings
 

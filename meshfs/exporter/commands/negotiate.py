@@ -1,4 +1,4 @@
-"""NEGOTIATE: the first message of a connection, and only the first (MS-SMB2 3.3.5.2, 3.3.5.3, 3.3.5.4)."""
+"""NEGOTIATE: the first message of a connection, which may come only once (MS-SMB2 3.3.5.2, 3.3.5.3, 3.3.5.4)."""
 
 from meshfs.buffers import FRAMING_BYTES
 from meshfs.errors import RemoteProtocolError, StatusError
@@ -14,9 +14,9 @@ from meshfs.smb.states import SmbEvent
 
 
 def negotiate(peer: Peer, message: Message) -> None:
-    """Answer a message that came before the connection was ready. Raises RemoteProtocolError unless it is NEGOTIATE.
+    """Answer a message before the connection is ready. Raise RemoteProtocolError if it is no NEGOTIATE.
 
-    A NEGOTIATE in the form of SMB 1 does not count (3.3.5.3.1): one of SMB 2 has to follow.
+    After a NEGOTIATE in the form of SMB 1, a NEGOTIATE of SMB 2 has to follow (3.3.5.3.1).
     """
     peer.happened(SmbEvent.NEGOTIATE if message.command == Command.NEGOTIATE else SmbEvent.REQUEST)
     if message.next is not None:

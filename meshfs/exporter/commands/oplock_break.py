@@ -8,7 +8,7 @@ from meshfs.smb.messages import OplockBreak, unpack_break_acknowledgment
 
 
 def acknowledge(request: Request) -> None:
-    """Let the open answer. A lease is acknowledged by nobody, as the exporter grants none."""
+    """Let the open answer the acknowledgment. A lease cannot be acknowledged, because the exporter grants none."""
     body = unpack_break_acknowledgment(request.message.body)
     if not isinstance(body, OplockBreak):
         raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no lease to acknowledge")

@@ -1,11 +1,11 @@
 """QUERY_DIRECTORY (MS-SMB2 3.3.5.18): the files of a directory that match a pattern, a page at a time.
 
-From one request to the next only the place in the directory is kept, so a listing costs its open no memory. Comparing
-names with a pattern takes time, and meanwhile no other request is served. So a request stops after `LISTING_STEP_S`:
+Only the place in the directory is kept from one request to the next, so a listing costs its open no memory. While
+names are compared with a pattern, no other request is served. So a request stops after `LISTING_STEP_S`:
 
-    it has found some files   It is answered with these, and the initiator asks for the rest.
-    it has found none         It becomes asynchronous, and goes on in later turns of its node until it has found one or
-                              is at the end.
+    it has found some files   The request is answered with these files, and the initiator asks for the rest.
+    it has found none         The request becomes asynchronous, and goes on in later turns of its node. It is answered
+                              when it has found a file, or is at the end.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,8 @@ from meshfs.smb.info import DirectoryPacker, FileFacts, NamePattern, dot_entries
 from meshfs.smb.messages import QueryDirectoryRequest, QueryDirectoryResponse
 
 _RESTART: Final = QueryDirectoryFlags.RESTART_SCANS | QueryDirectoryFlags.REOPEN
-#: Files between two looks at the clock, so that a busy machine does not make pages of one file: 5 ms at the very most.
+#: The number of files between two looks at the clock, which take 5 ms at most. Otherwise a busy machine would make
+#: pages of one file.
 _LOOK_AFTER: Final = 16
 
 
@@ -43,9 +44,9 @@ def query_directory(request: Request) -> None:
 
 
 class _Page:
-    """A QUERY_DIRECTORY whose answer is being made. Where that takes long it is work of the processor (`Work`).
+    """A QUERY_DIRECTORY whose answer is being made. If that takes long, the page is work of the processor (`Work`).
 
-    The pages of one open are made one after the other, because each begins where the one before has ended.
+    The pages of one open are made one after the other, because each begins where the page before has ended.
     """
 
     __slots__ = (
@@ -77,14 +78,14 @@ class _Page:
         self.flow = turns.flow(FlowKey(request.session.user, request.tree.io_class or IoClass.APP))
 
     def begin(self) -> None:
-        """Answer it, or go on later."""
+        """Answer the request, or go on later."""
         request, processor = self._request, self._request.peer.exporter.processor
-        # Without a reactor nobody else waits.
+        # If there is no reactor, no other request waits.
         until_s = inf if processor.loop is None else processor.clock() + limits.LISTING_STEP_S
         if self._advance(until_s):
             return
         try:
-            # A request in the middle of a compound sends no interim reply, because its replies leave together.
+            # A request in the middle of a compound sends no interim reply, because its replies are sent together.
             if request.is_last:
                 wait(request, self._abort)
         except StatusError:
@@ -93,15 +94,15 @@ class _Page:
         processor.ready(self, self.flow)
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Go on. Returns the flow in which the rest waits, None where there is none."""
+        """Go on until that time. Return the flow in which the rest waits, or None if the page is done."""
         return None if self._advance(until_s) else self.flow
 
     def _abort(self) -> None:
-        """Stop at the next step: the request is cancelled, or its connection is lost."""
+        """Stop at the next step, because the request is cancelled or its connection is lost."""
         self._given_up = True
 
     def _advance(self, until_s: float) -> bool:
-        """Go on until that time. Returns whether it is over."""
+        """Go on until that time. Return whether the page is done."""
         request = self._request
         if self._given_up or request.peer.closed:
             self._leave()
@@ -124,7 +125,7 @@ class _Page:
         return True
 
     def _leave(self) -> None:
-        """Let the next page of the open begin. Call it before the answer, which may begin another one of a compound."""
+        """Let the next page of the open begin. This comes before the answer, which may begin another page itself."""
         pages = self._directory.pages
         pages.remove(self)
         if pages:
@@ -141,7 +142,7 @@ class _Page:
         self._position = directory.position
 
     def _look(self, until_s: float) -> bool:
-        """Look at files until that time, but at some of them at least. Returns whether the page is done."""
+        """Look at files until that time, but at a minimum number. Return whether the page is done."""
         packer, clock = self._packer, self._request.peer.exporter.processor.clock
         single = bool(self._body.flags & QueryDirectoryFlags.RETURN_SINGLE_ENTRY)
         for looked, (position, facts) in enumerate(self._entries(), 1):
@@ -156,7 +157,7 @@ class _Page:
         return True
 
     def _check_found(self) -> None:
-        """Raises StatusError where there is nothing to answer with."""
+        """Raise StatusError if no file was found."""
         if self._packer.packed:
             return
         if not self._at_end:
@@ -164,7 +165,7 @@ class _Page:
         raise StatusError(NtStatus.NO_SUCH_FILE if self._first else NtStatus.NO_MORE_FILES, "nothing to list")
 
     def _entries(self) -> Iterator[tuple[Position, FileFacts | None]]:
-        """The entries that come next, each with its place. None stands for a file that is not listed."""
+        """Yield the next entries, each with its place. None stands for a file that is not listed."""
         pattern, start = self._directory.pattern, self._position
         assert pattern is not None
         if start < DOT_DOT:

@@ -1,7 +1,6 @@
-"""READ, WRITE and FLUSH: what is checked of any such request; the open that it names answers it.
+"""READ, WRITE and FLUSH: the checks that are the same for all opens. The open answers (MS-SMB2 3.3.5.11 to 3.3.5.13).
 
-The two hot commands read their bodies themselves: a body as an object would cost as much as all the checks
-(MS-SMB2 3.3.5.11 to 3.3.5.13).
+READ and WRITE read their bodies themselves. A body as an object would cost as much as all the checks.
 """
 
 from struct import Struct
@@ -15,7 +14,7 @@ from meshfs.smb.constants import HEADER_BYTES, NtStatus
 from meshfs.smb.messages import FlushRequest
 from meshfs.smb.wire import WRITE_DATA_OFFSET, WRITE_REQUEST
 
-#: READ_REQUEST without its last byte, which some clients leave out.
+#: A READ_REQUEST without its last byte, which some clients leave out.
 _READ_REQUEST: Final = Struct("<HBBIQQQIIIHH")
 _READ_FIXED_BYTES: Final = HEADER_BYTES + _READ_REQUEST.size
 _OFFSET_MAX: Final = (1 << 63) - 1
@@ -34,7 +33,7 @@ def read(request: Request) -> None:
     if size != 49 or channel or length > _IO_SIZE_MAX_BYTES or offset > _OFFSET_MAX:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes at {offset}, channel {channel}")
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"READ of {length} bytes is not paid for")
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"the CreditCharge does not cover a READ of {length} bytes")
     opened.read(request, offset, length, minimum)
 
 
@@ -52,7 +51,7 @@ def write(request: Request) -> None:
     if length and not WRITE_DATA_OFFSET <= start <= len(view) - length:
         raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes from {start} of {len(view)}")
     if length > (message.credit_charge or 1) * _CREDIT_BYTES:
-        raise StatusError(NtStatus.INVALID_PARAMETER, f"WRITE of {length} bytes is not paid for")
+        raise StatusError(NtStatus.INVALID_PARAMETER, f"the CreditCharge does not cover a WRITE of {length} bytes")
     opened.write(request, offset, start, length, flags)
 
 

@@ -1,4 +1,4 @@
-"""SESSION_SETUP and LOGOFF: how a session begins, is reauthenticated, and ends (MS-SMB2 3.3.5.5, 3.3.5.6)."""
+"""SESSION_SETUP and LOGOFF: begin, reauthenticate and end a session (MS-SMB2 3.3.5.5, 3.3.5.6)."""
 
 from meshfs import limits
 from meshfs.buffers import FRAMING_BYTES
@@ -24,7 +24,7 @@ from meshfs.smb.states import SmbEvent
 
 
 def session_setup(request: Request) -> None:
-    """Begin a login, go on with one, or reauthenticate a session."""
+    """Begin a login, go on with a login, or reauthenticate a session."""
     body = SessionSetupRequest.unpack(request.message.body)
     peer = request.peer
     if peer.exporter.security is Security.ENCRYPT and peer.connection.negotiated.cipher is Cipher.NONE:
@@ -57,7 +57,7 @@ def session_setup(request: Request) -> None:
 
 
 def _session_of(request: Request) -> Session:
-    """The session that the request names, or a new one. Raises StatusError."""
+    """Return the session that the request names, or a new session. Raise StatusError if there is none."""
     peer = request.peer
     if request.session_id:
         session = peer.sessions.get(request.session_id)
@@ -76,7 +76,7 @@ def _session_of(request: Request) -> Session:
 
 
 def _deny(request: Request, session: Session, why: str) -> None:
-    """Refuse a login, and end its session, even one that was valid before (3.3.5.5.3)."""
+    """Refuse a login, and end its session, even if the session was valid before (3.3.5.5.3)."""
     peer = request.peer
     peer.exporter.count("logins_denied")
     peer.log_warning("login denied: %s", why)
@@ -86,7 +86,7 @@ def _deny(request: Request, session: Session, why: str) -> None:
 
 
 def _refuse_one_more(request: Request, session: Session, why: str) -> None:
-    """Refuse a login that was right, because the node has as many sessions or connections as it may have."""
+    """Refuse a correct login, because the node has as many sessions or connections as it may have."""
     exporter = request.peer.exporter
     exporter.limit_reached(why)
     session.happened(SmbEvent.DENIED)
@@ -100,7 +100,7 @@ def _logged_in(
     peer = request.peer
     exporter = peer.exporter
     if session.user and login.user != session.user:
-        _deny(request, session, f"session of {session.user} used to log in as {login.user}")
+        _deny(request, session, f"the session of {session.user} cannot log in as {login.user}")
         return
     previous = exporter.sessions.get(body.previous_session_id)
     if previous is not None and (previous is session or previous.user != login.user):
@@ -113,7 +113,7 @@ def _logged_in(
     del session.logins[peer]
     flags = int(SessionFlags.ENCRYPT_DATA) if session.encrypt else 0
     if previous is not None:
-        # What it still has at a disk holds up the new session's opens of that disk only (kinds/disk/create.py).
+        # I/O that it still has at a disk delays only the new session's opens of that disk (kinds/disk/create.py).
         peer.log_info("node %s ends its previous session", session.user)
         exporter.sessions.end(previous, nobody)
     session.happened(SmbEvent.GRANTED)
@@ -148,12 +148,12 @@ def _make_keys(request: Request, session: Session, body: SessionSetupRequest, lo
     session.signing_required = policy is not Security.NONE or bool(body.security_mode & SecurityMode.SIGNING_REQUIRED)
     session.channels[peer] = peer.connection.security[session.id] = security
     take_keys(session, request, security)
-    # The last reply of a login is signed, whatever the policy demands.
+    # The last reply of a login is always signed, even if the policy demands no signatures.
     request.security, request.sign = security, True
 
 
 def logoff(request: Request) -> None:
-    """End the session. The answer comes when nothing of it is at a disk any more."""
+    """End the session, and answer when nothing of it is at a disk any more."""
     LogoffRequest.unpack(request.message.body)
     session, peer = request.session, request.peer
     session.happened(SmbEvent.LOGOFF)

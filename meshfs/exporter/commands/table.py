@@ -1,12 +1,11 @@
-"""Which function handles which command (MS-SMB2 3.3.5.2.12 and the sections of each command).
+"""The table of the handlers of all commands (MS-SMB2 3.3.5.2.12 and the sections of each command).
 
-A handler is a plain function that gets a checked request. It answers by ``request.reply``, at
-once or later, or raises StatusError; a body it cannot read raises RemoteProtocolError, which
-is answered with INVALID_PARAMETER.
+A handler is a function that gets a checked request. It answers by ``request.reply``, at once or later, or raises
+StatusError. If the body is malformed, a RemoteProtocolError is raised, and answered with INVALID_PARAMETER.
 
-``Needs`` says what `gate.serve` looks at before it calls the handler. No handler looks at a session or a
-signature by itself but SESSION_SETUP, which makes them. docs/security/before-a-session.md has, command by
-command, what a peer without a session or without its key can cause.
+``Needs`` says what `gate.serve` checks before it calls the handler. No handler checks a session or a signature itself,
+except SESSION_SETUP, which makes them. For each command, docs/security/before-a-session.md says what a peer without a
+session, or without its key, can cause.
 """
 
 import enum
@@ -35,15 +34,15 @@ from meshfs.smb.messages import EchoRequest, EchoResponse
 
 
 class Needs(enum.IntEnum):
-    """What has to be valid before a handler is called."""
+    """The conditions that have to hold before a handler is called."""
 
-    #: Nothing, because the command is a login.
+    #: No condition, because the command is a login.
     LOGIN = 0
-    #: A session, and protection as the session demands.
+    #: There is a session, and the request is protected as the session demands.
     SESSION = 1
-    #: The same as SESSION, and a tree of the session.
+    #: The same as SESSION, and the request names a tree of the session.
     TREE = 2
-    #: The same as SESSION where the request names a session or is signed, else nothing.
+    #: The same as SESSION if the request names a session or is signed, and otherwise no condition.
     SESSION_IF_NAMED = 3
 
 

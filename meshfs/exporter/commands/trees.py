@@ -14,14 +14,14 @@ from meshfs.smb.messages import (
 
 
 def connect(request: Request) -> None:
-    """Connect the session to a share, and advertise the share's type and the most that its files grant."""
+    """Connect the session to a share, and answer with its type and the most access that its files grant."""
     body = TreeConnectRequest.unpack(request.message.body)
     session = request.session
     if (
         request.message.protection == Protection.NONE
         and request.peer.connection.negotiated.dialect is Dialect.SMB_3_1_1
     ):
-        # The signature of the first request after the login proves that nobody changed NEGOTIATE on its way.
+        # The signature of the first request after the login proves that NEGOTIATE was not changed on its way.
         raise StatusError(NtStatus.ACCESS_DENIED, "TREE_CONNECT of 3.1.1 is neither signed nor encrypted")
     exporter = request.peer.exporter
     share = exporter.find_share(body.share())
@@ -34,7 +34,7 @@ def connect(request: Request) -> None:
 
 
 def disconnect(request: Request) -> None:
-    """Disconnect a tree. The answer comes when nothing of its opens is at a disk any more."""
+    """Disconnect a tree, and answer when nothing of its opens is at a disk any more."""
     TreeDisconnectRequest.unpack(request.message.body)
     session, tree = request.session, request.tree
     request.peer.exporter.sessions.disconnect(session, tree)

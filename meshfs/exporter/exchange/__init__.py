@@ -1,5 +1,5 @@
 """One exchange: a request and its reply.
 
-request.py is what a handler gets: it reads the request there and replies through it. compound.py chains the requests of
-one message, and waiting.py keeps requests that are answered later, as asynchronous ones (MS-SMB2 3.3.4.2).
+A handler gets a `Request` of request.py, reads the message from it, and replies through it. compound.py chains the
+requests of one message. waiting.py keeps asynchronous requests, which are answered later (MS-SMB2 3.3.4.2).
 """

@@ -1,6 +1,6 @@
-"""The kinds of opens: what a client can open at the exporter, and how each kind answers what it is asked.
+"""The kinds of opens: what a client can open at the exporter, and how each kind answers requests.
 
-`kind.py` has the base of all kinds, which refuses everything, and `registry.py` says which kind a CREATE makes. Below
-are the disk, the root of a share of disks, the pipe of IPC$, and the files of the scratch share. The commands stand
-above the kinds and ask them; the kinds know requests, but no command.
+`kind.py` has the base of all kinds, which refuses everything. `registry.py` says which kind a CREATE makes. The kinds
+are the disk, the root of a share of disks, the pipe of IPC$, and the files of the scratch share. The commands are above
+the kinds and call them. The kinds know requests, but no command.
 """

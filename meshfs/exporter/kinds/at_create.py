@@ -1,4 +1,4 @@
-"""What all kinds of opens need at CREATE: the checks that they share, and the answer (MS-SMB2 3.3.5.9, 2.2.14)."""
+"""The checks and the answer of CREATE that all kinds of opens share (MS-SMB2 3.3.5.9, 2.2.14)."""
 
 from collections.abc import Callable
 from struct import Struct
@@ -21,11 +21,11 @@ _ON_DISK_ID: Final = Struct("<QQ16x")
 
 
 class Creator(NamedTuple):
-    """How a kind of opens is made.
+    """The functions of a kind of opens.
 
-    takes    whether a CREATE of that name, in a share of the kind, is one of the kind
-    create   answers such a CREATE, at once or later; it raises StatusError where it refuses
-    tick     is called every KIND_TICK_S while a share of the kind is offered, or is None
+    takes    returns whether a CREATE of that name, in a share of the kind, opens something of the kind
+    create   answers such a CREATE, at once or later. It raises StatusError to refuse the CREATE
+    tick     is called every KIND_TICK_S while a share of the kind is offered. None if the kind needs no such calls
     """
 
     takes: Callable[[str], bool]
@@ -34,25 +34,25 @@ class Creator(NamedTuple):
 
 
 def takes_all(_: str) -> bool:
-    """For the kind that takes all names which no kind before it has taken."""
+    """Return True. The last kind of each share uses this function, and takes all names that are left."""
     return True
 
 
 def check_not_deleted(body: CreateRequest) -> None:
-    """Raises StatusError where a CREATE wants the file deleted with the open, for kinds that have no such files."""
+    """Raise StatusError if a CREATE asks for deletion at its close. This is for kinds without deletion."""
     if body.options & CreateOptions.DELETE_ON_CLOSE:
         raise StatusError(NtStatus.ACCESS_DENIED, "nothing is deleted in this share")
 
 
 def check_room(session: Session) -> None:
-    """Raises StatusError where the session, or its node, has as many opens as it may have."""
+    """Raise StatusError if the session, or its node, has as many opens as it may have."""
     session.holdings.check(Resource.OPENS)
     if len(session.opens) >= limits.OPENS_PER_SESSION_MAX:
         raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many opens")
 
 
 def check_still_there(request: Request) -> None:
-    """Raises StatusError where the session or the tree of a CREATE has gone while it waited."""
+    """Raise StatusError if the session or the tree of a CREATE ended while the CREATE waited."""
     session, tree = request.session, request.tree
     if not session.serving:
         raise StatusError(NtStatus.USER_SESSION_DELETED, "the session ended meanwhile")
@@ -69,7 +69,7 @@ def answer(
     action: CreateAction,
     oplock_level: int = OplockLevel.NONE,
 ) -> None:
-    """Add an open to its session, and answer its CREATE. ``allowed`` is the most access that the user could have."""
+    """Add an open to its session, and answer the CREATE. ``allowed`` is the most access that the user could have."""
     request.session.opens[opened.file_id] = opened
     opened.allowed = allowed
     opened.set_mode(mode_of(body.options))

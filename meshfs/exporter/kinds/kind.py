@@ -1,8 +1,8 @@
-"""`Kind` is the base of all kinds of opens: it answers every request about an open with a refusal.
+"""`Kind` is the base of all kinds of opens. It answers every request about an open with a refusal.
 
-A kind overrides what it can do. No command asks which kind an open is of: a command reads the request, finds the open
-by its file id (`find_open`), and lets the open answer. So a new kind is a new file with a subclass of `Kind` and a
-`Creator` (`at_create.py`), and one line in `registry.py`.
+A kind overrides the requests that it can serve. No command asks for the kind of an open. A command reads the request,
+finds the open by its file id (`find_open`), and lets the open answer. So a new kind is a new file with a subclass of
+`Kind` and a `Creator` (`at_create.py`), and one line in `registry.py`.
 
     command           asks the open for
     READ, WRITE       read, write
@@ -16,8 +16,8 @@ by its file id (`find_open`), and lets the open answer. So a new kind is a new f
     OPLOCK_BREAK      acknowledge_break
     CLOSE             close, file_facts
 
-Each of them raises StatusError where it refuses. The methods read, write, flush, ioctl and acknowledge_break answer the
-request themselves, at once or later. From what the others return, the command makes the answer.
+Each method raises StatusError to refuse. The methods read, write, flush, ioctl and acknowledge_break answer the request
+themselves, at once or later. For all other methods, the command makes the answer from the returned value.
 """
 
 from collections.abc import Iterator
@@ -50,14 +50,14 @@ _REPLAY: Final = int(Flags.REPLAY_OPERATION)
 
 
 class Kind(Open):
-    """An open that requests can be about. All methods are refusals, or what is true of opens without content."""
+    """An open that requests can name. The methods refuse, or return the facts of an open without content."""
 
     __slots__ = ()
 
     # --- content -----------------------------------------------------------------------
 
     def read(self, request: Request, offset: int, length: int, minimum: int) -> None:
-        """Answer a READ of ``length`` bytes, or with END_OF_FILE where there are fewer than ``minimum``."""
+        """Answer a READ of ``length`` bytes. If there are fewer than ``minimum``, the answer is END_OF_FILE."""
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"READ of {self.name!r}")
 
     def write(self, request: Request, offset: int, start: int, length: int, flags: int) -> None:
@@ -65,24 +65,24 @@ class Kind(Open):
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"WRITE of {self.name!r}")
 
     def flush(self, request: Request) -> None:
-        """Answer a FLUSH when all that was written is safe."""
+        """Answer a FLUSH when all written data is on stable storage."""
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"FLUSH of {self.name!r}")
 
     def lockable(self) -> Lockable:
-        """Return what a LOCK of this open locks ranges of."""
+        """Return the object whose ranges a LOCK of this open locks."""
         raise StatusError(NtStatus.INVALID_PARAMETER, f"LOCK of {self.name!r}, which has no bytes")
 
     def check_may_lock(self) -> None:
-        """Raises StatusError where what is `lockable` must not be locked by this open, although it may be unlocked."""
+        """Raise StatusError if this open must not lock ranges, although it may unlock them."""
 
     # --- information -------------------------------------------------------------------
 
     def file_facts(self, request: Request) -> FileFacts:
-        """Return what is told of the file, by QUERY_INFO, CREATE and CLOSE."""
+        """Return the facts of the file for QUERY_INFO, CREATE and CLOSE."""
         return FileFacts(self.name, 0, 4096, index_number(self.name))
 
     def volume_facts(self, request: Request) -> FilesystemFacts:
-        """Return what QUERY_INFO tells of the volume: it is as large as all disks that the node may know of."""
+        """Return the facts of the volume for QUERY_INFO. It is as large as all disks that the node may know of."""
         exporter = request.peer.exporter
         return FilesystemFacts(
             label=exporter.name,
@@ -97,7 +97,7 @@ class Kind(Open):
         )
 
     def set_info(self, request: Request, change: Change) -> None:
-        """Change something of the file. What copying tools set without need is accepted, and changes nothing."""
+        """Change something of the file. Changes that copying tools make without need are accepted without effect."""
         match change:
             case SetRename() | SetDisposition(delete=True):
                 raise StatusError(NtStatus.ACCESS_DENIED, f"{self.name!r} is neither renamed nor deleted")
@@ -111,13 +111,13 @@ class Kind(Open):
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"FSCTL 0x{body.ctl_code:08x} of {self.name!r}")
 
     def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
-        """The disks that QUERY_DISKS tells of; where ``name`` is not empty, it may name the one that is asked for."""
+        """Return the disks for QUERY_DISKS. If ``name`` is not empty, it may name the only disk that is asked for."""
         raise StatusError(NtStatus.INVALID_DEVICE_REQUEST, f"{self.name!r} has no disks")
 
     # --- directories -------------------------------------------------------------------
 
     def as_listable(self) -> DirectoryState:
-        """What the open of a directory keeps. Raises StatusError where it is of none, or has no right to list it."""
+        """Return the state of an open directory. Raise StatusError if it is none, or there is no right to list it."""
         if self.directory is None:
             raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} is no directory")
         if not self.access & AccessMask.READ_DATA:
@@ -125,20 +125,20 @@ class Kind(Open):
         return self.directory
 
     def newest_entry(self) -> int:
-        """The index number of the newest file when a listing begins: `entries` leaves younger ones out."""
+        """Return the index number of the newest file when a listing begins. `entries` leaves out newer files."""
         return 0
 
     def entries(
         self, request: Request, pattern: NamePattern, after: str | None, newest: int
     ) -> Iterator[tuple[str, FileFacts | None]]:
-        """The files of the directory behind the folded name ``after``, by their folded names and in their order.
+        """Yield the files of the directory behind the folded name ``after``, with their folded names, in order.
 
-        None stands for a file that is not listed. It is yielded all the same, as looking at it took time.
+        None stands for a file that is not listed. It is yielded nevertheless, because a look at the file took time.
         """
         yield from ()
 
     def watch(self, wanted: int, *, whole_tree: bool, output_bytes_max: int) -> None:
-        """Keep changes in the directory from now on. A later call changes nothing."""
+        """Keep changes in the directory from now on. A second call has no effect."""
         raise StatusError(NtStatus.INVALID_PARAMETER, f"{self.name!r} is no directory")
 
     # --- oplocks -----------------------------------------------------------------------
@@ -154,10 +154,11 @@ def reply_to_ioctl(request: Request, body: IoctlRequest, output: bytes, status: 
 
 
 def find_open(request: Request, persistent: int, volatile: int) -> Kind:
-    """The open that a file id names, or in a compound the open of the request before. Raises StatusError.
+    """Return the open that a file id names, or in a compound the open of the request before.
 
-    Every request with a file id passes here, and has its channel sequence looked at (MS-SMB2 3.3.5.2.10). Both halves
-    of an id that the exporter gave out are equal, so an id with a wrong persistent half names no open.
+    Raises StatusError if there is no such open, or if the channel sequence is too old. The channel sequence of every
+    request with a file id is checked here (MS-SMB2 3.3.5.2.10). Both halves of an id from this exporter are equal, so
+    an id with another persistent half names no open.
     """
     compound = request.compound
     if compound is not None:

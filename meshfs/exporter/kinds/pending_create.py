@@ -1,9 +1,10 @@
-"""A CREATE that waits for something to end: for I/O at a disk, or for an oplock (MS-SMB2 3.3.4.2, 3.3.5.9).
+"""A CREATE that waits for the end of I/O at a disk, or of an oplock (MS-SMB2 3.3.4.2, 3.3.5.9).
 
-When that has ended, the CREATE is tried again. It is tried again also when its tree, its session or its disk goes,
-because I/O at a disk may never end; it is then refused as a new CREATE would be. A CANCEL ends it at once.
+When the I/O or the oplock has ended, the CREATE is tried again. It is also tried again when its tree, its session or
+its disk is gone, because I/O at a disk may never end. Then it is refused as a new CREATE would be. A CANCEL ends the
+CREATE at once.
 
-A CREATE in the middle of a compound sends no interim reply, because the replies of a compound leave together.
+A CREATE in the middle of a compound sends no interim reply, because the replies of a compound are sent together.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +17,12 @@ from meshfs.exporter.rules.holdings import Resource
 
 
 class PendingCreate(ABC):
-    """Its tree has it in ``creates`` while it waits."""
+    """A CREATE that waits. Meanwhile it is among the ``creates`` of its tree."""
 
     __slots__ = ("_over", "request")
 
     def __init__(self, request: Request) -> None:
-        """Raises StatusError where too many requests of the connection wait, or too many CREATEs of its node."""
+        """Begin to wait. Raise StatusError if too many requests of the connection, or CREATEs of the node, wait."""
         self.request = request
         self._over = False
         request.session.holdings.take_for(self._wait, Resource.WAITING_CREATES)
@@ -33,14 +34,14 @@ class PendingCreate(ABC):
             wait(request, self.end)
 
     def end(self) -> None:
-        """It waits no longer. The caller answers it."""
+        """Wait no longer. The caller answers the CREATE."""
         if not self._over:
             self._over = True
             self.request.session.holdings.give_back(Resource.WAITING_CREATES)
         self.request.tree.creates.pop(self, None)
 
     def retry(self) -> None:
-        """Try again, because what was in its way has ended or because its tree, session or disk has gone."""
+        """Try the CREATE again, because its wait is over, or because its tree, session or disk is gone."""
         if self._over:
             return
         if self.request.peer.closed:
@@ -56,4 +57,4 @@ class PendingCreate(ABC):
 
     @abstractmethod
     def _try(self) -> None:
-        """Call ``end`` and answer, or wait for the next thing in its way. Raises StatusError to have it refused."""
+        """Call ``end`` and answer, or wait for the next reason. Raise StatusError to have the CREATE refused."""

@@ -1,4 +1,4 @@
-"""Named pipes of IPC$. There is one, `srvsvc`, by which clients ask for the list of shares (`srvsvc.py`)."""
+"""Named pipes of IPC$. The only pipe is `srvsvc`, through which clients ask for the list of shares (`srvsvc.py`)."""
 
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +18,7 @@ _SRVSVC: Final = "srvsvc"
 
 
 class PipeOpen(Kind):
-    """A pipe that takes one message and has the reply to it ready at once: ``reply_to`` makes the reply."""
+    """A pipe that takes one message, and has the reply ready at once. ``reply_to`` makes the reply."""
 
     __slots__ = ("_output", "_reply_to")
 
@@ -38,7 +38,7 @@ class PipeOpen(Kind):
         request.reply(WRITE_RESPONSE.pack(17, 0, length, 0, 0, 0))
 
     def flush(self, request: Request) -> None:
-        """What is written to a pipe is read at once, so nothing of it is left to be flushed."""
+        """Answer at once. A message that was written to the pipe was read already, so nothing is left to flush."""
         request.reply(FlushResponse().pack())
 
     def ioctl(self, request: Request, body: IoctlRequest) -> None:
@@ -50,16 +50,16 @@ class PipeOpen(Kind):
         reply_to_ioctl(request, body, data, status)
 
     def _take(self, length: int) -> tuple[bytes, int]:
-        """Up to ``length`` bytes of the output, and the status that tells whether there are more."""
+        """Return up to ``length`` bytes of the output, and the status that says whether there are more."""
         data, self._output = self._output[:length], self._output[length:]
         return data, NtStatus.BUFFER_OVERFLOW if self._output else NtStatus.SUCCESS
 
 
 def create(request: Request, body: CreateRequest) -> None:
-    """Open a pipe. Raises StatusError."""
+    """Open a pipe. Raise StatusError if there is no such pipe, or if it must not be opened."""
     check_not_deleted(body)
     if body.name.lower() != _SRVSVC:
-        raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no pipe {body.name!r}")
+        raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"there is no pipe {body.name!r}")
     exporter = request.peer.exporter
     shares = tuple((share.name, share.remark) for share in exporter.shares() if share.remark)
     opened = PipeOpen(request.session, request.tree, exporter.new_file_id(), body.name, ShareList(shares).answer)

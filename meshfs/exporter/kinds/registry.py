@@ -1,6 +1,6 @@
-"""Which kind of open a CREATE makes: its share has kinds, and the first of them that takes the name makes the open.
+"""Decides which kind of open a CREATE makes. Each share has kinds. The first one that takes the name makes the open.
 
-A new kind is one line here. In the shares of disks it stands before the disks, which take all names that are left.
+A new kind is one line here. In the shares of disks, the line comes before the disks, which take all remaining names.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _OF_DISKS: Final = (
     root.CREATOR,
     disk_create.CREATOR,
 )
-#: By the name of the share in lower case, as `Tree.share` has it.
+#: The kinds of each share, by the name of the share in lower case, as in `Tree.share`.
 CREATORS: Final[dict[str, tuple[Creator, ...]]] = {
     SHARE_DISKS: _OF_DISKS,
     SHARE_DISKS_SYSTEM: _OF_DISKS,
@@ -28,11 +28,11 @@ CREATORS: Final[dict[str, tuple[Creator, ...]]] = {
 
 
 def creator(share: str, name: str) -> Creator:
-    """Return what makes an open of that name in the share. The last kind of each share takes every name."""
+    """Return the kind that makes an open of that name in the share. The last kind of each share takes every name."""
     return next(each for each in CREATORS[share] if each.takes(name))
 
 
 def ticks(exporter: Exporter) -> list[Callable[[Exporter], None]]:
-    """Return what has to be called every KIND_TICK_S for the kinds of the shares that are offered."""
+    """Return the functions to call every KIND_TICK_S, for the kinds of the shares that are offered."""
     creators = dict.fromkeys(each for share in exporter.shares() for each in CREATORS[share.name.lower()])
     return [each.tick for each in creators if each.tick is not None]

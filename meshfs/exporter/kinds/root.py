@@ -1,4 +1,4 @@
-"""The root of a share of disks: a directory in which all disks are listed that a node may know of."""
+"""The root of a share of disks: a directory with all disks that the node may know of."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -24,7 +24,7 @@ _INDEX: Final = 1
 
 
 class RootOpen(Kind):
-    """An open of the root. From its beginning to its end it is among ``watchers``, which are notified of changes."""
+    """An open of the root. From its beginning to its end, its directory is among ``watchers``."""
 
     __slots__ = ("_watchers",)
     directory: DirectoryState
@@ -45,7 +45,7 @@ class RootOpen(Kind):
         then()
 
     def flush(self, request: Request) -> None:
-        """Nothing can be written to it, so all of it is safe."""
+        """Answer at once. Nothing can be written to the root, so nothing is left to flush."""
         request.reply(FlushResponse().pack())
 
     def file_facts(self, request: Request) -> FileFacts:
@@ -61,7 +61,7 @@ class RootOpen(Kind):
         )
 
     def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
-        """All disks that the node may know of, or the one of them that is named."""
+        """Return all disks that the node may know of, or only the disk with the name ``name``."""
         disks, node = request.peer.exporter.disks, request.session.user
         if not name:
             return disks.visible(node)
@@ -82,7 +82,7 @@ class RootOpen(Kind):
 
 
 def create(request: Request, body: CreateRequest) -> None:
-    """Open the root. Raises StatusError."""
+    """Open the root. Raise StatusError if the CREATE asks for something that the root does not allow."""
     check_not_deleted(body)
     if body.options & CreateOptions.NON_DIRECTORY_FILE:
         raise StatusError(NtStatus.FILE_IS_A_DIRECTORY, "the root is a directory")

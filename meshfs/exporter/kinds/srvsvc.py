@@ -1,7 +1,7 @@
-"""The list of shares, for which `smbclient -L` and file managers ask by NetrShareEnum (MS-SRVS 3.1.4.8).
+"""Answers NetrShareEnum (MS-SRVS 3.1.4.8), with which `smbclient -L` and file managers ask for the list of shares.
 
-It is served over DCE/RPC 1.1, connection-oriented (C706 chapter 12), as far as one interface with one function needs
-that: bind, one request, and faults. NDR is that of C706 chapter 14, little-endian.
+The protocol is connection-oriented DCE/RPC 1.1 (C706 chapter 12), as far as one interface with one function needs it:
+bind, one request, and faults. NDR is as in C706 chapter 14, little-endian.
 """
 
 from struct import Struct, error
@@ -15,7 +15,7 @@ _LITTLE_ENDIAN: Final = b"\x10\x00\x00\x00"
 _NDR: Final = bytes.fromhex("045d888aeb1cc9119fe808002b104860") + b"\x02\x00\x00\x00"
 _SHARE_ENUM_ALL: Final = 15
 _FRAGMENT_MAX_BYTES: Final = 4280
-#: The most that frag_length can say. A longer message is no PDU, and could hold a megabyte of contexts to look at.
+#: The largest value of frag_length. A longer message is no PDU, and could hold a megabyte of contexts to check.
 _PDU_MAX_BYTES: Final = 0xFFFF
 _TYPE_DISK, _TYPE_IPC_HIDDEN = 0x00000000, 0x80000003
 # nca_s_op_rng_error, nca_s_proto_error
@@ -25,13 +25,13 @@ _U32: Final = Struct("<I")
 
 
 class ShareList:
-    """The list as one open of the pipe gets it."""
+    """The list of shares for one open of the pipe."""
 
     def __init__(self, shares: tuple[tuple[str, str], ...]) -> None:
         self._shares = (*((name, _TYPE_DISK, remark) for name, remark in shares), ("IPC$", _TYPE_IPC_HIDDEN, ""))
 
     def answer(self, pdu: bytes) -> bytes:
-        """The reply to one PDU; never raises."""
+        """Return the reply to one PDU. Never raises."""
         if len(pdu) > _PDU_MAX_BYTES:
             return _fault(0, _PROTOCOL_ERROR)
         try:
@@ -67,7 +67,7 @@ class ShareList:
 
 
 def _level(stub: bytes) -> int:
-    """InfoStruct.Level, which stands behind the optional server name."""
+    """Return InfoStruct.Level, which follows the optional server name."""
     offset = 4
     if _U32.unpack_from(stub)[0]:
         _, _, characters = Struct("<III").unpack_from(stub, offset)
@@ -78,14 +78,14 @@ def _level(stub: bytes) -> int:
 
 
 def _string(text: str) -> bytes:
-    """A conformant varying string with its NUL, padded so that what follows is aligned."""
+    """Return a conformant varying string with its NUL, padded for the alignment of the next value."""
     data = (text + "\0").encode("utf-16-le")
     characters = len(text) + 1
     return Struct("<III").pack(characters, 0, characters) + data + bytes(-len(data) % 4)
 
 
 def _bind_ack(pdu: bytes) -> bytes:
-    """Accept every presentation context that is offered with NDR, and reject all others."""
+    """Return a bind_ack that accepts every presentation context with NDR, and rejects all others."""
     send_max, receive_max, _, count = Struct("<HHIB").unpack_from(pdu, _HEADER.size)
     address = b"\\PIPE\\srvsvc\0"
     body = Struct("<HHI").pack(min(send_max, _FRAGMENT_MAX_BYTES), min(receive_max, _FRAGMENT_MAX_BYTES), 0x53F0)

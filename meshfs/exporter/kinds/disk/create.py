@@ -1,13 +1,13 @@
-"""CREATE of a disk: at once, or when the I/O of the node's earlier sessions at that disk has ended.
+"""CREATE of a disk. It is answered at once, or when the I/O of the node's earlier sessions at that disk has ended.
 
-Disks exist or do not. No CREATE makes, removes or truncates one: overwriting a disk keeps its size and content, as
-O_TRUNC on a block device does.
+No CREATE makes, removes or truncates a disk. A CREATE that overwrites a disk keeps its size and content, as O_TRUNC on
+a block device does.
 
 A session ends when its connections are lost, or when a login names it in PreviousSessionId (MS-SMB2 3.3.5.5.3). It may
-leave requests at a disk. They must land before the node's next session writes there: otherwise an old write overwrites
-a newer one. Neither the login nor other disks wait for them, because a disk that hangs would then keep its node from
-all the others. So the new session is granted at once, and only its opens of that disk wait, asynchronously. An open
-that touches no data does not wait.
+leave requests at a disk. These must land before the node's next session writes there. Otherwise an old write would
+overwrite a newer one. Neither the login nor other disks wait for these requests, because a disk that hangs would then
+keep its node from all other disks. So the new session is granted at once, and only its opens of that disk wait,
+asynchronously. An open that touches no data does not wait.
 """
 
 from typing import Final
@@ -29,7 +29,7 @@ _D = CreateDisposition
 
 
 def create(request: Request, body: CreateRequest) -> None:
-    """Answer a CREATE of a disk, now or later. Raises StatusError where it is refused now."""
+    """Answer a CREATE of a disk, now or later. Raise StatusError if it is refused now."""
     check_not_deleted(body)
     disk = _find(request, body)
     granted = _granted(request, body, disk)
@@ -40,7 +40,7 @@ def create(request: Request, body: CreateRequest) -> None:
 
 
 class _Pending(PendingCreate):
-    """A CREATE that tries again when the I/O that earlier sessions left at the disk has ended."""
+    """A CREATE that is tried again when the I/O that earlier sessions left at the disk has ended."""
 
     __slots__ = ("_body", "_disk", "_left")
 
@@ -72,7 +72,7 @@ class _Pending(PendingCreate):
         disk = _find(request, body)
         granted = _granted(request, body, disk)
         if disk is self._disk and self._left:
-            # This try came before the I/O has ended, and the CREATE would not be refused: it goes on waiting.
+            # The I/O has not ended yet. The CREATE would not be refused, so it goes on waiting.
             return
         if disk.left_by(request.session.user):
             self._disk.creates.pop(self, None)
@@ -83,7 +83,7 @@ class _Pending(PendingCreate):
 
 
 def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
-    """The access that the open gets. Raises StatusError where the node may not have all the access that it wants."""
+    """Return the access that the open gets. Raise StatusError if the node may not have all the access it asks for."""
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
     wanted = body.desired_access
     if body.disposition in OVERWRITES:
@@ -99,9 +99,9 @@ def _granted(request: Request, body: CreateRequest, disk: OfferedDisk) -> int:
 
 
 def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int) -> None:
-    """Open the disk and answer. Raises StatusError where an open that is there excludes this one."""
+    """Open the disk and answer. Raise StatusError if an existing open excludes this one."""
     if disk.share_counts.conflicts(granted, body.share_access):
-        raise StatusError(NtStatus.SHARING_VIOLATION, f"disk {disk.name} is open otherwise")
+        raise StatusError(NtStatus.SHARING_VIOLATION, f"an open of disk {disk.name} does not share this access")
     exporter, session, tree = request.peer.exporter, request.session, request.tree
     opened = DiskOpen(session, tree, exporter.new_file_id(), granted, body.share_access, disk, exporter.processor)
     allowed = DISK_RIGHTS[disk.access_of(request.session.user)]
@@ -109,7 +109,7 @@ def _open(request: Request, body: CreateRequest, disk: OfferedDisk, granted: int
 
 
 def _find(request: Request, body: CreateRequest) -> OfferedDisk:
-    """The disk that a CREATE names. Raises StatusError where there is none, or where the CREATE wants no disk."""
+    """Return the disk that a CREATE names. Raise StatusError if there is none, or if the CREATE asks for no disk."""
     name = body.name.removesuffix("::$DATA")
     if has_wildcards(name) or ":" in name or "/" in name:
         raise StatusError(NtStatus.OBJECT_NAME_INVALID, f"name {name!r}")
@@ -119,7 +119,7 @@ def _find(request: Request, body: CreateRequest) -> OfferedDisk:
             raise StatusError(NtStatus.OBJECT_PATH_NOT_FOUND, f"no folder of {name!r}")
         if body.disposition in (_D.OPEN, _D.OVERWRITE):
             raise StatusError(NtStatus.OBJECT_NAME_NOT_FOUND, f"no disk {name!r}")
-        raise StatusError(NtStatus.ACCESS_DENIED, f"no disk {name!r}, and none is made")
+        raise StatusError(NtStatus.ACCESS_DENIED, f"there is no disk {name!r}, and a CREATE makes none")
     if body.disposition == _D.CREATE:
         raise StatusError(NtStatus.OBJECT_NAME_COLLISION, f"disk {name!r} exists")
     if body.options & CreateOptions.DIRECTORY_FILE:

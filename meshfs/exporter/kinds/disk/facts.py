@@ -1,4 +1,4 @@
-"""What is told of a disk, whether it is open or listed: a file that has the disk's size and its last write's times."""
+"""The facts of a disk for an open and for a listing: a file with the disk's size and the times of its last write."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from meshfs.smb.messages import FileTimes, filetime
 
 
 def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
-    """Return what the node that asks is told of a disk."""
+    """Return the facts of a disk for the node of the request."""
     exporter = request.peer.exporter
     return FileFacts(
         name=disk.name,
@@ -26,13 +26,16 @@ def disk_facts(request: Request, disk: OfferedDisk) -> FileFacts:
 
 
 def _disk_times(started: int, written_ns: int) -> FileTimes:
-    """All times of a disk are that of its last write, as reading it leaves no trace."""
+    """Return the times of a disk: those of its last write, because a read leaves no trace.
+
+    The creation time is the start of the exporter, unless the last write was before that.
+    """
     written = filetime(written_ns) if written_ns else started
     return FileTimes(min(started, written), written, written, written)
 
 
 def with_disk(facts: FilesystemFacts, disk: OfferedDisk, node: str) -> FilesystemFacts:
-    """The facts of the volume as an open of a disk sees them: with the disk's sectors, and what the node may do."""
+    """Return the facts of the volume for an open of a disk, with the disk's sectors and the node's access."""
     return replace(
         facts,
         logical_sector_bytes=disk.info.logical_block_size_bytes,

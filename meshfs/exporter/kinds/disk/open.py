@@ -1,4 +1,4 @@
-"""An open of a disk: whom it keeps out, what it tells, and how it waits for its I/O when it ends."""
+"""An open of a disk: which opens it excludes, its facts, and how it waits for its I/O when it ends."""
 
 from collections.abc import Callable
 
@@ -21,8 +21,8 @@ from meshfs.smb.messages import IoctlRequest, IoctlResponse, ZeroData
 class DiskOpen(DiskIo):
     """An open of a disk.
 
-    ``excludes`` says whether it keeps out the opens that it does not share the disk with. Where its node may only read
-    the disk, it keeps out nobody and has no locks, so that `ro` in the config never stops a writer.
+    ``excludes`` says whether the open excludes others by its share access. If its node may only read the disk, the open
+    excludes no other and has no locks, so that a node with `ro` in the config never stops a writer.
     """
 
     __slots__ = ("_then", "excludes", "share_access")
@@ -52,7 +52,7 @@ class DiskOpen(DiskIo):
     # --- its end -----------------------------------------------------------------------
 
     def close(self, then: Callable[[], object]) -> None:
-        """Cancel the requests that are queued; `drained` goes on when the last of those at the disk is answered."""
+        """Cancel the queued requests. `drained` goes on when the last request at the disk is answered."""
         if self.gone:
             then()
             return
@@ -67,11 +67,11 @@ class DiskOpen(DiskIo):
 
     @property
     def is_left(self) -> bool:
-        """Return whether its session has ended, and I/O of it is at the disk still."""
+        """Return whether the open still has I/O at the disk, although its session has ended."""
         return self.closing and not self.session.serving
 
     def stop_excluding(self) -> None:
-        """Give up what could stop writers: its locks, its LOCKs that wait, and its part in share access."""
+        """Give up everything that could stop writers: locks, LOCKs that wait, and the part in share access."""
         if self.gone:
             return
         for waiting in list(self.waits):
@@ -84,7 +84,7 @@ class DiskOpen(DiskIo):
             self.disk.wake_lock_waiters(freed)
 
     def drained(self) -> None:
-        """The open is gone: let others in, and call whoever has closed it."""
+        """Let others in, and make the calls of `close`, because nothing of the open is at the disk any more."""
         then, self._then = self._then, []
         if not then:
             return
@@ -108,9 +108,9 @@ class DiskOpen(DiskIo):
         return self.disk
 
     def check_may_lock(self) -> None:
-        """A lock holds writers off, so only nodes that may write the disk get one.
+        """Raise StatusError if the node may only read the disk. A lock would stop the writers of other nodes.
 
-        To grant a lock that holds nobody off would be a lie to the program that asks.
+        A lock that stops no writer cannot be granted instead, because the program would rely on it.
         """
         if self.disk.access_of(self.node) is not Access.READ_WRITE:
             raise StatusError(NtStatus.ACCESS_DENIED, f"node {self.node} may only read disk {self.name}, and not lock")
@@ -131,7 +131,7 @@ class DiskOpen(DiskIo):
                 super().set_info(request, change)
 
     def _check_size(self, size_bytes: int, *, exact: bool) -> None:
-        """Truncating to nothing is accepted and does nothing, as on a block device."""
+        """Check a new size. As on a block device, a truncation to 0 is accepted and does nothing."""
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
         if size_bytes > self.disk.size_bytes:
@@ -140,7 +140,7 @@ class DiskOpen(DiskIo):
             raise StatusError(NtStatus.ACCESS_DENIED, "a disk does not shrink")
 
     def disks(self, request: Request, name: bytes) -> list[OfferedDisk]:
-        """The disk itself, whatever is named."""
+        """Return the disk itself. The name does not matter."""
         return [self.disk]
 
     def ioctl(self, request: Request, body: IoctlRequest) -> None:
@@ -150,7 +150,7 @@ class DiskOpen(DiskIo):
             super().ioctl(request, body)
 
     def _set_zero_data(self, request: Request, body: IoctlRequest) -> None:
-        """A range that ends behind the disk ends at the disk's end: a zeroing extends nothing."""
+        """Zero a range. A part of the range behind the end of the disk is left out, because the disk does not grow."""
         wanted = ZeroData.unpack(body.input)
         if not 0 <= wanted.offset <= wanted.stop:
             raise StatusError(NtStatus.INVALID_PARAMETER, f"SET_ZERO_DATA from {wanted.offset} to {wanted.stop}")

@@ -1,14 +1,14 @@
 """FSCTL_SET_ZERO_DATA of a disk: a range becomes zeros, piece by piece through the disk's queue.
 
-A range may be as large as the disk. So it is zeroed in pieces, of which one at a time is queued or at the disk. Between
-two pieces the other requests of the disk get their turns. When the open is closed, the connection is lost, or the
-request is cancelled, no further piece begins.
+A range may be as large as the disk. So it is zeroed in pieces, and only one piece at a time is queued or at the disk.
+Between two pieces, other requests of the disk are served. If the open is closed, the connection is lost, or the request
+is cancelled, no further piece begins.
 
     begin -> [queue -> disk] -> [queue -> disk] -> ... -> the reply
                       after a quick piece the next one is twice as large; after a slow one, half as large
 
-A zeroing of more than one piece is asynchronous (MS-SMB2 3.3.4.2). It is answered only when none of its pieces is at
-the disk any more, also when it was cancelled: otherwise a piece could land over what is written afterwards.
+A zeroing of more than one piece is asynchronous (MS-SMB2 3.3.4.2). Even if it was cancelled, it is answered only when
+no piece is at the disk any more. Otherwise a piece could land over later writes.
 """
 
 from typing import Final
@@ -29,7 +29,7 @@ _PIECE_MAX_BYTES: Final = limits.ZERO_PIECE_MAX_BYTES
 def begin(request: Request, opened: DiskIo, offset: int, stop: int, reply: bytes) -> None:
     """Zero the bytes from ``offset`` to ``stop``, which lie inside the disk, and then answer with ``reply``.
 
-    Raises StatusError where a WRITE of the range would be refused.
+    Raises StatusError if a WRITE of the range would be refused.
     """
     if not opened.writable:
         raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
@@ -43,7 +43,7 @@ def begin(request: Request, opened: DiskIo, offset: int, stop: int, reply: bytes
 
 
 def next_piece_bytes(piece_bytes: int, took_s: float) -> int:
-    """The size of the next piece, after one of ``piece_bytes`` that was done ``took_s`` after it was queued."""
+    """Return the size of the next piece, if a piece of ``piece_bytes`` was done ``took_s`` after it was queued."""
     if took_s > limits.ZERO_PIECE_S:
         return max(piece_bytes // 2, _PIECE_MIN_BYTES)
     if took_s < limits.ZERO_PIECE_S / 4:
@@ -65,7 +65,7 @@ class _Zeroing(AsyncCommand):
         self._piece: IoRequest
         self._piece_bytes = limits.ZERO_PIECE_BYTES
         self._queued_s = 0.0
-        #: The status with which it ends early; 0 while it goes on.
+        #: The status of the answer if the zeroing ends early, or 0 while the zeroing goes on.
         self._status = 0
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class _Zeroing(AsyncCommand):
             request.go_asynchronous(self)
 
     def end(self, status: int) -> None:
-        """Begin no further piece, and answer with ``status``: it is cancelled, or its connection is lost."""
+        """Begin no further piece, and answer with ``status``, because of a CANCEL or a lost connection."""
         self._status = status
         self._give_up()
 
@@ -104,12 +104,12 @@ class _Zeroing(AsyncCommand):
         opened.disk.runner.add(piece)
 
     def _piece_done(self, piece: IoRequest) -> None:
-        """Queue the next piece or answer. The runner calls this, and then sends what was queued to the disk."""
+        """Queue the next piece, or answer. The runner calls this, and then looks at its queue again."""
         opened = self._opened
         opened.requests.discard(piece)
         if not self.request.async_id:
             self.request.peer.cancellable.pop(self.request.message.message_id, None)
-        # Where the zeroing is not asynchronous, nobody calls `end` when its connection is lost.
+        # If the zeroing is not asynchronous, `end` is not called when its connection is lost.
         ends = opened.closing or self.request.peer.closed
         status = self._status or (NtStatus.CANCELLED if ends else 0)
         if piece.result < 0:

@@ -1,1 +1,1 @@
-"""The open of a scratch file or directory; `meshfs.exporter.rules.scratch` has the files themselves."""
+"""The opens of scratch files and directories. `meshfs.exporter.rules.scratch` has the files themselves."""

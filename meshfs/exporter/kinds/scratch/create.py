@@ -1,4 +1,4 @@
-"""CREATE in the share `scratch`: answered at once, or when an oplock in its way is gone (MS-SMB2 3.3.5.9)."""
+"""CREATE in the share `scratch`. It is answered at once, or when an oplock in its way is gone (MS-SMB2 3.3.5.9)."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ from meshfs.exporter.rules.scratch.volume import Created, ScratchVolume
 from meshfs.smb.constants import CreateOptions, NtStatus, OplockLevel
 from meshfs.smb.messages import CreateRequest
 
-#: Contexts of CREATE that ask for what scratch files do not have. A client would miss it if it were left out silently.
+#: Contexts of CREATE for features that scratch files lack. They are refused, because a client relies on the features.
 _REFUSED_CONTEXTS: Final = (
     (b"ExtA", NtStatus.EAS_NOT_SUPPORTED, "files have no extended attributes"),
     (b"SecD", NtStatus.NOT_SUPPORTED, "files have no security descriptors of their own"),
@@ -22,7 +22,7 @@ _REFUSED_CONTEXTS: Final = (
 
 
 def create(request: Request, body: CreateRequest) -> None:
-    """Answer a CREATE of a scratch file, now or later. Raises StatusError where it is refused now."""
+    """Answer a CREATE of a scratch file, now or later. Raise StatusError if it is refused now."""
     volume = request.peer.exporter.scratch
     if volume is None:
         raise StatusError(NtStatus.NETWORK_NAME_DELETED, "there is no scratch share any more")
@@ -57,7 +57,7 @@ def _open(request: Request, body: CreateRequest, volume: ScratchVolume, created:
 
 
 class _Pending(PendingCreate):
-    """A CREATE that tries again when the oplock in its way is gone."""
+    """A CREATE that is tried again when the oplock in its way is gone."""
 
     __slots__ = ("_body", "_oplock", "_volume")
 

@@ -1,4 +1,4 @@
-"""What is told of a scratch file, and what SET_INFO makes of its times and attributes (MS-FSA 2.1.5.15.2)."""
+"""The facts of a scratch file, and how SET_INFO changes its times and attributes (MS-FSA 2.1.5.15.2)."""
 
 from typing import Final
 
@@ -8,14 +8,14 @@ from meshfs.exporter.rules.scratch.tree import ScratchFile
 from meshfs.smb.constants import FileAttributes, NotifyFilter, NtStatus
 from meshfs.smb.info import FileFacts, SetBasic
 
-#: Where an allocation is asked for, files are counted in whole pages.
+#: The unit of the allocation sizes that are reported.
 ALLOCATION_UNIT_BYTES: Final = 4096
-#: FILE_BASIC_INFORMATION times that are no times (MS-FSCC 2.4.7).
+#: Values of times in FILE_BASIC_INFORMATION that are no times, but have a meaning (MS-FSCC 2.4.7).
 _LEAVE, RESUME_UPDATES = 0, -2
 
 
 def facts(file: ScratchFile, name: str, volume_serial: int) -> FileFacts:
-    """Return what is told of a file; ``name`` is its path for an open, and its own name in a listing."""
+    """Return the facts of a file. ``name`` is its path for an open, and its own name in a listing."""
     size_bytes = len(file.data)
     return FileFacts(
         name=name,
@@ -32,13 +32,13 @@ def facts(file: ScratchFile, name: str, volume_serial: int) -> FileFacts:
 
 
 def object_id(file: ScratchFile, volume_id: bytes) -> bytes:
-    """FILE_OBJECTID_BUFFER, type 1 (MS-FSCC 2.1.3.1): ObjectId, BirthVolumeId, BirthObjectId, DomainId."""
+    """Return a FILE_OBJECTID_BUFFER, type 1: ObjectId, BirthVolumeId, BirthObjectId, DomainId (MS-FSCC 2.1.3.1)."""
     own = file.index_number.to_bytes(8, "little") + volume_id[8:]
     return own + volume_id + own + bytes(16)
 
 
 def set_basic(file: ScratchFile, change: SetBasic) -> None:
-    """Set the times and attributes that are given. Raises StatusError, and changes nothing, where one is wrong."""
+    """Set the times and attributes that are given. If one is wrong, raise StatusError and change nothing."""
     attributes = change.attributes
     wanted = (change.creation_filetime, change.access_filetime, change.write_filetime, change.change_filetime)
     if min(wanted) < RESUME_UPDATES:
@@ -53,7 +53,7 @@ def set_basic(file: ScratchFile, change: SetBasic) -> None:
 
 
 def changed_by(change: SetBasic) -> int:
-    """Return what SET_INFO has set, as change notifications tell it (NotifyFilter)."""
+    """Return the flags of NotifyFilter for the changes that SET_INFO has made."""
     return int(
         (NotifyFilter.CREATION if change.creation_filetime else 0)
         | (NotifyFilter.LAST_ACCESS if change.access_filetime else 0)

@@ -1,4 +1,4 @@
-"""An open of a scratch file or directory, and what can be done with it.
+"""An open of a scratch file or directory, and its answers to requests.
 
 Everything is in memory, so every request is answered at once (MS-SMB2 3.3.5.11 to 3.3.5.13, 3.3.5.21; MS-FSA 2.1.5.3,
 2.1.5.4, 2.1.5.15).
@@ -43,11 +43,11 @@ _OFFSET_MAX: Final = (1 << 63) - 1
 
 
 class ScratchOpen(Kind):
-    """An open of a scratch file, whose ``directory`` is None, or of a scratch directory.
+    """An open of a scratch file or directory. ``directory`` is None for a file.
 
-    delete_on_close   whether the file is deleted when this open ends
+    delete_on_close   tells whether the file is deleted when this open ends
     position          the offset behind the last byte that was read or written
-    keeps_times       whether writing with this open leaves the file's times as they are (MS-FSCC 2.4.7)
+    keeps_times       tells whether a write of this open leaves the file's times as they are (MS-FSCC 2.4.7)
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class ScratchOpen(Kind):
         file.add_open(self)
 
     def close(self, then: Callable[[], object]) -> None:
-        """End at once. The answer to the CLOSE leaves before those to the requests that the open kept waiting."""
+        """End at once. The CLOSE is answered before the requests of others that waited for this open."""
         if self.closing:
             then()
             return
@@ -146,7 +146,7 @@ class ScratchOpen(Kind):
         return None if self.keeps_times else self.now()
 
     def flush(self, request: Request) -> None:
-        """There is nothing to flush. The right to do so is demanded all the same."""
+        """Answer at once, because nothing has to be flushed. The open needs the right to write nevertheless."""
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
         request.reply(FlushResponse().pack())
@@ -180,7 +180,7 @@ class ScratchOpen(Kind):
                 volume.set_size(file, size_bytes, self._time_of_writing())
             case SetAllocation(allocation_bytes):
                 self._check_may_resize()
-                # More than the size is no promise: the share is bounded as a whole.
+                # A larger allocation changes nothing. It reserves no room, because the whole share has one bound.
                 if allocation_bytes < len(file.data):
                     volume.set_size(file, allocation_bytes, self._time_of_writing())
             case SetBasic():
@@ -199,7 +199,7 @@ class ScratchOpen(Kind):
 
     def _check_right(self, right: AccessMask) -> None:
         if not self.access & right:
-            raise StatusError(NtStatus.ACCESS_DENIED, f"open has not the right {right.name}")
+            raise StatusError(NtStatus.ACCESS_DENIED, f"open has no right {right.name}")
 
     def _check_may_resize(self) -> None:
         self._check_right(AccessMask.WRITE_DATA)
@@ -207,7 +207,7 @@ class ScratchOpen(Kind):
             raise StatusError(NtStatus.INVALID_PARAMETER, "a directory has no size")
 
     def _set_basic(self, change: SetBasic) -> None:
-        """A LastWriteTime that is set stays as it is while this open goes on writing (MS-FSA 2.1.5.15.2)."""
+        """Set times and attributes. A LastWriteTime that was set is kept when this open writes (MS-FSA 2.1.5.15.2)."""
         file = self.file
         scratch_facts.set_basic(file, change)
         if change.write_filetime:
@@ -261,15 +261,15 @@ class ScratchOpen(Kind):
     # --- its oplock --------------------------------------------------------------------
 
     def grant_oplock(self, level: int) -> None:
-        """Let the initiator cache the file, whose only open this is."""
+        """Let the initiator cache the file, because this is its only open."""
         self.oplock = self.file.oplock = Oplock(self, level)
 
     def oplock_broken(self) -> None:
-        """Notify the initiator that it may cache no more (MS-SMB2 3.3.4.6)."""
+        """Notify the initiator that it may not cache the file any more (MS-SMB2 3.3.4.6)."""
         oplock_break.notify(self.session, self.file_id)
 
     def drop_oplock(self) -> None:
-        """End the oplock, and let the CREATEs go on that wait for that."""
+        """End the oplock, and let the CREATEs that wait for its end go on."""
         oplock, self.oplock = self.oplock, None
         if oplock is not None:
             self.file.oplock = None
@@ -277,12 +277,12 @@ class ScratchOpen(Kind):
             oplock.wake()
 
     def acknowledge_break(self, request: Request, body: OplockBreak) -> None:
-        """It is answered before the requests that waited for it go on (MS-SMB2 3.3.5.22.1)."""
+        """Answer the acknowledgment, and then let the requests that waited for it go on (MS-SMB2 3.3.5.22.1)."""
         oplock = self.oplock
         if oplock is None or not oplock.breaking:
             raise StatusError(NtStatus.INVALID_DEVICE_STATE, "no oplock is being broken")
         if body.oplock_level != OplockLevel.NONE:
-            # The oplock is lost all the same.
+            # The oplock ends nevertheless.
             request.fail(NtStatus.INVALID_OPLOCK_PROTOCOL)
         else:
             request.reply(OplockBreak(body.file_id, OplockLevel.NONE).pack())

@@ -14,10 +14,10 @@ from meshfs.smb.wire import pack_header
 
 
 def notify(session: Session, file_id: int) -> None:
-    """Tell the holder of an oplock, an open of the session, that it may cache no more.
+    """Notify the holder of an oplock, an open of the session, that it may not cache the file any more.
 
-    The notification is never signed, and is sealed where the session encrypts. It names no session unless it is
-    sealed: then header and transform header must agree (3.2.5.1.1.1).
+    The notification is never signed, but is sealed if the session encrypts. It names the session only if it is sealed,
+    because header and transform header must then agree (3.2.5.1.1.1).
     """
     body = OplockBreak(FileId(file_id, file_id), OplockLevel.NONE).pack()
     header = pack_header(
@@ -34,7 +34,7 @@ def notify(session: Session, file_id: int) -> None:
 
 
 def end_late_breaks(exporter: Exporter) -> None:
-    """Drop the oplocks whose holders did not acknowledge the break in time, so that the CREATEs that wait go on."""
+    """Drop the oplocks whose holders did not acknowledge the break in time. The CREATEs that wait then go on."""
     if exporter.scratch is None:
         return
     now = exporter.clock()
