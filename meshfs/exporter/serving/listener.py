@@ -22,12 +22,13 @@ import trio
 from meshfs import limits
 from meshfs.endpoint import format_endpoint
 from meshfs.exporter.rules.admission import LOCAL, Admission, AdmissionStage, Arrival
-from meshfs.exporter.rules.turns import STRANGERS, ProcessorFlow, newcomers_of
+from meshfs.exporter.rules.turns import STRANGERS, newcomers_of
 from meshfs.exporter.serving.doorstep import Doorstep, Guest
 from meshfs.exporter.serving.flusher import Flusher
 from meshfs.exporter.serving.link import Link
 from meshfs.exporter.serving.reserve import Reserve
 from meshfs.exporter.state.exporter import Exporter
+from meshfs.exporter.state.processor_flow import ProcessorFlow
 from meshfs.loop import reactor
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport, enlarge_buffers
