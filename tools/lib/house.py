@@ -2,13 +2,15 @@
 
     tools/house               the files of this checkout, committed or not
     tools/house a8db2db       the files of a git revision
+    tools/house --kit [REV]   the development kit (tools/meshlab, tools/lib) instead of the product
     tools/house -v [REV]      the same, with the files, classes and functions that the numbers count
     tools/house --json [REV]  the same as one JSON object
 
-The numbers cover the product (meshfs, meshfsd, meshctl), without tests and development kit. A module knows another
-module if it imports it, even if only the type checker sees the import. A circle is a set of modules that all know each
-other, directly or through others. Nobody can read, test or replace one module of a circle without the rest. Lengths of
-functions and classes do not count docstrings. The numbers come from the syntax tree, so no module is imported.
+The numbers cover the product (meshfs, meshfsd, meshctl) or, with --kit, the development kit, without tests. A module
+knows another module if it imports it, even if only the type checker sees the import. A circle is a set of modules that
+all know each other, directly or through others. Nobody can read, test or replace one module of a circle without the
+rest. Lengths of functions and classes do not count docstrings. The numbers come from the syntax tree, so no module is
+imported.
 """
 
 import argparse
@@ -21,13 +23,14 @@ import sys
 import tempfile
 import tokenize
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 from import_graph import (
+    KIT,
     PACKAGES,
     Documented,
     Function,
@@ -68,26 +71,28 @@ class Number:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/house", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("revision", nargs="?", help="a git revision; without one, the files of this checkout")
+    parser.add_argument("--kit", action="store_true", help="measure the development kit instead of the product")
     parser.add_argument("-v", "--verbose", action="store_true", help="name what was counted")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
+    packages = KIT if options.kit else PACKAGES
     if options.revision is None:
-        numbers = numbers_of(ROOT)
+        numbers = numbers_of(ROOT, packages)
     else:
         with tempfile.TemporaryDirectory(prefix="meshfs-house-") as folder:
             try:
-                _unpack(options.revision, Path(folder))
+                _unpack(options.revision, packages, Path(folder))
             except subprocess.CalledProcessError as error:
                 print(f"tools/house: {error.stderr.decode().strip()}", file=sys.stderr)
                 return 1
-            numbers = numbers_of(Path(folder))
+            numbers = numbers_of(Path(folder), packages)
     _print(numbers, as_json=options.json, verbose=options.verbose)
     return 0
 
 
-def numbers_of(root: Path) -> list[Number]:
-    """Measure the product whose checkout is at `root`."""
-    modules = {module.name: module for module in modules_of(root)}
+def numbers_of(root: Path, packages: Sequence[str] = PACKAGES) -> list[Number]:
+    """Measure the product, or other packages, in the checkout at `root`."""
+    modules = {module.name: module for module in modules_of(root, packages)}
     imports = {name: imports_of(module, modules) for name, module in modules.items()}
     return [
         *_circle_numbers(modules, imports),
@@ -109,10 +114,10 @@ def _print(numbers: list[Number], *, as_json: bool, verbose: bool) -> None:
             print(f"    {thing}")
 
 
-def _unpack(revision: str, folder: Path) -> None:
-    """Write the product's files of a git revision below `folder`. The checkout does not change."""
+def _unpack(revision: str, packages: Sequence[str], folder: Path) -> None:
+    """Write the packages' files of a git revision below `folder`. The checkout does not change."""
     git = ["git", "-C", str(ROOT)]
-    found = subprocess.run([*git, "ls-tree", "-d", "--name-only", revision, *PACKAGES], capture_output=True, check=True)
+    found = subprocess.run([*git, "ls-tree", "-d", "--name-only", revision, *packages], capture_output=True, check=True)
     folders = found.stdout.decode().split()
     archive = subprocess.run([*git, "archive", revision, *folders], capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, capture_output=True, check=True)

@@ -2,13 +2,17 @@
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 #: The folders of the product, each a package by its last name.
 PACKAGES: Final = ("meshfs", "daemon/meshfsd", "tools/meshctl")
+#: The folders of the development kit: a package, and the folder of the scripts behind tools/demo and the like.
+KIT: Final = ("tools/meshlab", "tools/lib")
+#: The modules in this folder and its packages are imported by their names below it, for example `benchmark.fio`.
+SCRIPTS: Final = "tools/lib"
 #: In older revisions, the development kit is inside the product's package. It does not count as product.
 LEFT_OUT: Final = "meshfs/testing"
 
@@ -40,13 +44,13 @@ class Imports:
     in_functions: int = 0
 
 
-def modules_of(root: Path) -> Iterator[Module]:
-    for package in PACKAGES:
+def modules_of(root: Path, packages: Sequence[str] = PACKAGES) -> Iterator[Module]:
+    for package in packages:
         top = root / package
         for path in sorted(top.rglob("*.py")):
             if LEFT_OUT in str(path.relative_to(root)):
                 continue
-            parts = (top.name, *path.relative_to(top).with_suffix("").parts)
+            parts = (*(() if package == SCRIPTS else (top.name,)), *path.relative_to(top).with_suffix("").parts)
             is_package = parts[-1] == "__init__"
             text = path.read_text()
             name = ".".join(parts[:-1] if is_package else parts)
