@@ -11,7 +11,7 @@ import pytest
 from meshctl.__main__ import build_parser, main
 from meshctl.sources import CONFIG_DEFAULT
 from meshfs import limits
-from tests.support.named_tests import NAMED, ROOT, items_of, missing_tests, part_of
+from support.named_tests import NAMED, ROOT, items_of, missing_tests, part_of
 
 README = (ROOT / "README.md").read_text()
 MESHCTL = (ROOT / "docs/admin/meshctl.md").read_text()

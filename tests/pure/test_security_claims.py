@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.named_tests import NAMED, ROOT, items_of, missing_tests, names_in, part_of
+from support.named_tests import NAMED, ROOT, items_of, missing_tests, names_in, part_of
 
 TEXT = (ROOT / "SECURITY.md").read_text()
 

@@ -22,7 +22,7 @@ from meshfs.smb.auth import Login
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport
 from meshlab.fakes.mesh_pair import NODE, PASSWORD, MemoryExporter
-from meshlab.models.blocks import BLOCK_BYTES, BlockModel, Owed, Write
+from meshlab.models.blocks import BLOCK_BYTES, BlockModel, LossReport, Write
 from meshlab.smb.fixed_ways import Dialer, FixedWays
 
 BLOCKS = 4096
@@ -214,22 +214,22 @@ class Actor:
         assert self.handle is not None
         world, model = self.world, self.world.model
         flush = model.begin_flush()
-        owed = self.writer.owed
+        due = self.writer.due
         world.flushes[self] = world.faults - world.faulty
-        code, _ = await self.bounded(f"flush ({owed.name})", self.handle.flush())
+        code, _ = await self.bounded(f"flush ({due.name})", self.handle.flush())
         # One of the same mount that met the fault tells the others before it has ended itself.
         met = any(faults != world.faults for actor, faults in world.flushes.items() if actor.mount is self.mount)
         del world.flushes[self]
         if code == errno.EIO and met:
             model.flush_failed()
-            self.writer.owe(Owed.MAY)
+            self.writer.expect_report(LossReport.MAY)
         assert code in (0, errno.EIO, errno.ETIMEDOUT), errno.errorcode[code]
-        wrong = model.end_flush(flush, self.writer, told=code == errno.EIO, done=not code)
+        wrong = model.end_flush(flush, self.writer, reported_loss=code == errno.EIO, done=not code)
         assert not wrong, f"{self.name} flush: {wrong}"
         return code
 
     async def last_flushes(self) -> None:
-        """Everything is well again: what was lost is told, then all succeed."""
+        """Everything is well again: each loss is reported first, and then all calls succeed."""
         while self.handle is None:
             await self.reopen()
         codes: list[int] = []

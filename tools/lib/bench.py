@@ -71,18 +71,25 @@ def _parse() -> argparse.Namespace:
         prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=["compare", "scale", "fairness", "multichannel"], default="compare")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, and fewer cases of fairness")
-    parser.add_argument("--rounds", type=int, metavar="N")
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of one measurement")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="rows by name, e.g. 'loop/*' or '*/read-1m-qd4'")
-    parser.add_argument("--security", default="none,sign,encrypt", metavar="LIST", help="of meshfs (default: all)")
-    parser.add_argument("--peers", default="nbdfuse,qsd", metavar="LIST", help="beside meshfs; empty for none")
-    parser.add_argument("--size-mib", type=int, default=512, help="of each disk")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples there")
-    parser.add_argument("--profile", action="store_true", help="show where the time of the chosen rows goes (py-spy)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="fairness: the picture (PNG) goes there")
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="fairness: table, JSON and picture go there (.cache/fairness/TIME)"
+        "--quick", action="store_true", help="run fewer and shorter rounds, and fewer cases of fairness"
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="measure each row N times")
+    parser.add_argument("--seconds", type=float, metavar="S", help="measure for S seconds at a time")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="run the rows with such names, e.g. 'loop/*'")
+    parser.add_argument(
+        "--security", default="none,sign,encrypt", metavar="LIST", help="kinds of security of meshfs (default: all)"
+    )
+    parser.add_argument("--peers", default="nbdfuse,qsd", metavar="LIST", help="peers to compare with; empty for none")
+    parser.add_argument("--size-mib", type=int, default=512, help="size of each disk")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to FILE")
+    parser.add_argument("--profile", action="store_true", help="show where the time of the chosen rows goes (py-spy)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="fairness: write the picture (PNG) to FILE")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="fairness: write table, JSON and picture there (.cache/fairness/TIME)",
     )
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
@@ -95,12 +102,12 @@ def _names(options: argparse.Namespace, *, peers: bool = True) -> list[str]:
     return chosen + ([peer for peer in options.peers.split(",") if peer] if peers else [])
 
 
-def _workloads(options: argparse.Namespace, disk: str) -> list[fio.Workload]:
+def _workloads(options: argparse.Namespace, disk: str) -> list[fio.FioWorkload]:
     return [each for each in fio.WORKLOADS if fnmatch(f"{disk}/{each.name}", options.only)]
 
 
 def _compare(options: argparse.Namespace) -> None:
-    rows: list[report.Row] = []
+    rows: list[report.WorkloadRow] = []
     with scratch_folder("meshfs-bench-") as folder:
         for disk, make in DISKS.items():
             workloads = _workloads(options, disk)
@@ -116,8 +123,10 @@ def _compare(options: argparse.Namespace) -> None:
     _write(options.json, report.document(rows, settings))
 
 
-def _row(disk: str, workload: fio.Workload, subjects: list[Subject], options: argparse.Namespace) -> report.Row:
-    row = report.Row(disk, workload, {subject.name: [] for subject in subjects})
+def _row(
+    disk: str, workload: fio.FioWorkload, subjects: list[Subject], options: argparse.Namespace
+) -> report.WorkloadRow:
+    row = report.WorkloadRow(disk, workload, {subject.name: [] for subject in subjects})
     for subject in subjects:
         _warm(subject)
     for number in range(options.rounds):
@@ -129,7 +138,7 @@ def _row(disk: str, workload: fio.Workload, subjects: list[Subject], options: ar
 
 def _warm(subject: Subject) -> None:
     """Read the whole disk once, so that each subject with a cache has filled it before the first measurement."""
-    fio.run(subject.path, fio.Workload("warm", "read", "1m", 4), runtime_s=1.0)
+    fio.run(subject.path, fio.FioWorkload("warm", "read", "1m", 4), runtime_s=1.0)
 
 
 def _profile(options: argparse.Namespace) -> None:

@@ -53,22 +53,22 @@ def _summary(results: Sequence[Result], took_s: float) -> int:
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of tools/test, and the words that pytest gets."""
     parser = argparse.ArgumentParser(
-        prog="tools/test", description=__doc__, epilog="Everything else is passed to pytest, e.g. -k NAME or a path."
+        prog="tools/test", description=__doc__, epilog="All other arguments go to pytest, e.g. -k NAME or a path."
     )
-    parser.add_argument("--quick", action="store_true", help="no mounts, networks, programs, guest; few fuzz cases")
-    parser.add_argument("--fuzz-cases", type=int, metavar="N", help="seeded cases of each fuzz test (default 100000)")
-    parser.add_argument("--soak", type=float, metavar="S", help="repeat the fault tests for S seconds with new seeds")
-    parser.add_argument("--attack", action="store_true", help=f"the tests of {ATTACK_TESTS} alone, in their long forms")
-    parser.add_argument("--attack-frames", type=int, metavar="N", help="frames of each fuzz over sockets")
-    parser.add_argument("--attack-json", type=Path, metavar="FILE", help="write the figures of the attacks there")
-    parser.add_argument("--tests-only", action="store_true", help="the tests alone, here and in the guest")
-    parser.add_argument("--no-guest", action="store_true", help="leave out the tests in the guest (tools/guest)")
     parser.add_argument(
-        "--serial", action="store_true", help="one test at a time, also if there are processors for two"
+        "--quick", action="store_true", help="use no mounts, networks, programs or guest; few fuzz cases"
     )
+    parser.add_argument("--fuzz-cases", type=int, metavar="N", help="run N seeded cases of each fuzz test (100000)")
+    parser.add_argument("--soak", type=float, metavar="S", help="repeat the fault tests for S seconds with new seeds")
+    parser.add_argument("--attack", action="store_true", help=f"run only {ATTACK_TESTS}, in the long forms")
+    parser.add_argument("--attack-frames", type=int, metavar="N", help="send N frames in each fuzz over sockets")
+    parser.add_argument("--attack-json", type=Path, metavar="FILE", help="write the figures of the attacks to FILE")
+    parser.add_argument("--tests-only", action="store_true", help="run only the tests, here and in the guest")
+    parser.add_argument("--no-guest", action="store_true", help="leave out the tests in the guest (tools/guest)")
+    parser.add_argument("--serial", action="store_true", help="run one test at a time, even with several processors")
     options, rest = parser.parse_known_args(words)
     if options.quick and options.attack:
-        parser.error("--quick runs no attack, so it does not go with --attack")
+        parser.error("--quick runs no attack; leave out --quick or --attack")
     return options, rest
 
 

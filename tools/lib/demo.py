@@ -42,7 +42,7 @@ def _main() -> int:
     if options.stop:
         return stop(options.stop)
     if os.geteuid() != 0:
-        print("tools/demo: mounting needs root", file=sys.stderr)
+        print("tools/demo: mounting needs root; run it as root", file=sys.stderr)
         return 1
     folder = Path(tempfile.mkdtemp(prefix="meshfs-demo-"))
     start = time.monotonic()

@@ -16,7 +16,7 @@ from meshlab.cluster.cluster import terminated_as_interrupt
 from vm.build import Guest, build
 from vm.errors import GuestFailure
 from vm.qemu import DISK_KINDS, Disk, parse_disk
-from vm.run import STATUS_DIED, STATUS_NOT_MADE, STATUS_TIMED_OUT, Outcome, Run
+from vm.run import STATUS_DIED, STATUS_NOT_MADE, STATUS_TIMED_OUT, GuestRun, Outcome
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / ".cache/guest"
@@ -55,11 +55,11 @@ def _run(guest: Guest, folder: Path, options: argparse.Namespace) -> Outcome:
     the breakpoint (int3) that the rewriting processor has removed already, and the kernel then dies of it.
     """
     for _ in range(BOOT_ATTEMPTS - 1):
-        outcome = Run(guest, folder, options.disk, options.timeout).run(options.command)
+        outcome = GuestRun(guest, folder, options.disk, options.timeout).run(options.command)
         if outcome.status != STATUS_DIED or outcome.boot_s > 0:
             return outcome
         _say("the guest died before the command began; it is booted again")
-    return Run(guest, folder, options.disk, options.timeout).run(options.command)
+    return GuestRun(guest, folder, options.disk, options.timeout).run(options.command)
 
 
 def _report(status: int, console: str, folder: Path) -> None:
@@ -103,18 +103,18 @@ def _parse() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="KIND[:SIZE]",
-        help=f"a new disk, of 64M unless given: {', '.join(DISK_KINDS)}; its serial number is as nvme-0",
+        help=f"add a disk of 64M or SIZE: {', '.join(DISK_KINDS)}; its serial number is, for example, nvme-0",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="keep console, output and $MESHFS_GUEST_OUTPUT there",
+        help="keep the console, the output and $MESHFS_GUEST_OUTPUT in DIR",
     )
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run in the guest, in this folder")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="the command to run in the guest, in this folder")
     options = parser.parse_args()
     if not options.build_only and not options.command:
-        parser.error("a command is missing")
+        parser.error("there is no command to run; write it behind --")
     return options
 
 

@@ -20,7 +20,7 @@ meshfs_setup() {
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
     mkdir -p "$root/.cache"
     exec 9>"$root/.cache/setup.lock"
-    flock -n 9 || { say "waiting for another set-up to end"; flock 9; }
+    flock -n 9 || { say "another set-up is running; waiting for its end"; flock 9; }
     local -n wanted="packages_$kind"
     _debian_packages "${wanted[@]}"
     # The guest needs the environment of the tests, because it runs some of them.
@@ -37,12 +37,12 @@ _debian_packages() {
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
-    [[ $EUID == 0 ]] || { say "needs the Debian packages ${missing[*]}: run as root, or install them"; exit 1; }
+    [[ $EUID == 0 ]] || { say "these Debian packages are missing: ${missing[*]}; install them, or run this as root"; exit 1; }
     say "installing Debian packages: ${missing[*]}"
     local log="$root/.cache/apt.log" apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
     if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null 9>&-; then
         tail -n 20 "$log" >&2
-        say "apt-get failed; the whole log: $log"
+        say "apt-get failed; the whole log is $log"
         exit 1
     fi
 }
@@ -52,7 +52,7 @@ _virtual_environment() {
     [[ $1 == test ]] && extras="[test]"
     [[ $1 == bench ]] && extras="[bench]"
     python="$venv/bin/python"
-    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "$base is older than Python 3.11; set PYTHON"; exit 1; }
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "$base is older than Python 3.11; set PYTHON to a newer one"; exit 1; }
     if ! "$python" -c 'pass' 2>/dev/null; then
         say "making the virtual environment .venv"
         "$base" -m venv --clear "$venv"
@@ -64,7 +64,7 @@ _virtual_environment() {
     say "installing Python packages into .venv"
     if ! "$python" -m pip install --disable-pip-version-check --no-input -q -e "$root$extras" >"$log" 2>&1 </dev/null 9>&-; then
         tail -n 20 "$log" >&2
-        say "pip failed; the whole log: $log"
+        say "pip failed; the whole log is $log"
         exit 1
     fi
     printf '%s\n' "$want" >"$stamp"

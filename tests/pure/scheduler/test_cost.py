@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meshfs import limits
 from meshfs.scheduler.learn.cost import NAMES, CostModel
 from meshfs.scheduler.learn.observation import Observation
-from meshlab.models.device_load import Load, mix
+from meshlab.models.device_load import DeviceLoad, mix
 from meshlab.models.devices import DEVICES, Times
 
 READ, WRITE, FLUSH, ZERO = 0, 1, 2, 3
@@ -157,7 +157,7 @@ def test_no_disk_is_learnt_far_off(times: Times, seed: int) -> None:
 def test_devices_are_learnt_from_their_throughput(name: str) -> None:
     """At a depth of 64, a request's latency is up to 64 times its share of the device."""
     device = DEVICES[name](3)
-    model, load = CostModel(), Load(device, mix([4096]), 1)
+    model, load = CostModel(), DeviceLoad(device, mix([4096]), 1)
     mixes = [mix([4096], 0.1), mix([4096, 1 << 20], 0.7), mix([65536], 0.5, 0.02), mix([1 << 20], 0.9), mix([16384])]
     for i in range(300):
         load.choose = mixes[i // 5 % len(mixes)]
@@ -245,7 +245,7 @@ def test_stalls_in_every_window_are_the_disk_as_it_is() -> None:
 
 def test_a_minute_without_completions_and_back() -> None:
     device = DEVICES["slow_array"](1)
-    model, load = CostModel(), Load(device, mix([4096]), 1)
+    model, load = CostModel(), DeviceLoad(device, mix([4096]), 1)
     for _ in range(100):
         model.learn(load.window(16, 0.25))
     device.stall(load.now + 60.0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from meshfs import limits
 from meshfs.scheduler.learn.depth import DepthControl, levels
 from meshfs.scheduler.learn.observation import Observation
-from meshlab.models.device_load import Choose, Load, mix
+from meshlab.models.device_load import Choose, DeviceLoad, mix
 from meshlab.models.devices import PipeDevice, ServerDevice, Times, fast_ssd, hdd, network_volume, sata_ssd, slow_array
 
 Make = Callable[[int], ServerDevice | PipeDevice]
@@ -30,7 +30,7 @@ class Run:
         self, make: Make, choose: Choose, length_s: float, *, noise: float = 0.03, drift: float = 0.2, seed: int = 1
     ) -> None:
         self.device = make(seed)
-        self.load = Load(self.device, choose, seed)
+        self.load = DeviceLoad(self.device, choose, seed)
         self.control = DepthControl()
         self.depths: list[int] = []
         self._length_s, self._noise, self._drift = length_s, noise, drift
@@ -54,7 +54,7 @@ def throughputs(make: Make, choose: Choose, length_s: float) -> dict[int, float]
     """Return the throughput of each depth, without noise."""
     found = {}
     for depth in levels(limits.DISK_DEPTH_MAX):
-        load = Load(make(1), choose, 2)
+        load = DeviceLoad(make(1), choose, 2)
         load.window(depth, 2 * length_s)
         found[depth] = cost_s(load.window(depth, 10 * length_s)) / (10 * length_s)
     return found

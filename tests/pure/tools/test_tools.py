@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import profile, report
-from benchmark.fio import WORKLOADS, Sample, cpu_s, rss_mib
+from benchmark.fio import WORKLOADS, FioSample, cpu_s, rss_mib
 from meshfs.cluster import config
 from meshfs.limits import MIB
 from meshfs.model import FlowKey, IoClass
@@ -16,34 +16,34 @@ from meshfs.scheduler.decide.policy import FlowPolicy
 from meshlab.cluster.cluster import LocalCluster, tracebacks
 
 
-def samples(*rates: float) -> list[Sample]:
-    return [Sample(rate, {"mount": rate / 10, "exporter": 1.0}, 5.0, 9.0) for rate in rates]
+def samples(*rates: float) -> list[FioSample]:
+    return [FioSample(rate, {"mount": rate / 10, "exporter": 1.0}, 5.0, 9.0) for rate in rates]
 
 
 @pytest.fixture
-def row() -> report.Row:
+def row() -> report.WorkloadRow:
     # The machine halves its speed in the third round, for all subjects.
-    return report.Row(
+    return report.WorkloadRow(
         "loop",
         WORKLOADS[0],
         {"meshfs-sign": samples(90, 110, 50), "nbdfuse": samples(100, 100, 50), "qsd": samples(200, 220, 100)},
     )
 
 
-def test_ratios_are_of_pairs_and_then_the_median(row: report.Row) -> None:
+def test_ratios_are_of_pairs_and_then_the_median(row: report.WorkloadRow) -> None:
     assert row.rate("meshfs-sign") == 90
     assert row.ratio("meshfs-sign", "nbdfuse") == 1.0
     assert row.ratio("meshfs-sign", "qsd") == 0.5
     assert row.ratio("qsd", "qsd") is None
 
 
-def test_a_peer_that_did_not_run_has_no_ratio(row: report.Row) -> None:
+def test_a_peer_that_did_not_run_has_no_ratio(row: report.WorkloadRow) -> None:
     del row.samples["qsd"]
     assert row.ratio("meshfs-sign", "qsd") is None
     assert "loop/randread-4k-qd1" in report.table(row)
 
 
-def test_the_document_is_json_with_every_sample(row: report.Row) -> None:
+def test_the_document_is_json_with_every_sample(row: report.WorkloadRow) -> None:
     shown = json.loads(json.dumps(report.document([row], {"rounds": 3})))
     (only,) = shown["rows"]
     assert only["subjects"]["meshfs-sign"]["cpu_us_per_op"] == {"mount": 9.0, "exporter": 1.0}

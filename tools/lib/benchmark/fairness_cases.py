@@ -36,6 +36,8 @@ FLOOR: Final = 0.2
 
 @dataclass(frozen=True)
 class Load:
+    """Describes one fio: its mount, and the pattern, size and depth of its I/O."""
+
     mount: str
     pattern: str
     block: str
@@ -277,6 +279,8 @@ COST_LOADS: Final = (("read", Load("n2", "randread", "4k", 16)), ("write", Load(
 
 @dataclass(frozen=True)
 class Marks:
+    """Holds the figures that the experiments have to reach."""
+
     jain_min: float = 0.99
     window_min: float = 0.95
     weight_error_max: float = 0.05

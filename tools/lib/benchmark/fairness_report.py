@@ -34,6 +34,8 @@ class RecoveryResult:
 
 @dataclass
 class Findings:
+    """Collects the rows, figures and runs of all experiments."""
+
     rows: list[Row] = field(default_factory=list)
     recovery: list[RecoveryResult] = field(default_factory=list)
     shares: dict[str, dict[str, Any]] = field(default_factory=dict)

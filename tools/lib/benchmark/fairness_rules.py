@@ -23,6 +23,8 @@ BACKLOGGED_FRACTION: Final = 0.8
 
 @dataclass(frozen=True)
 class FlowTotals:
+    """Holds the totals of one flow since the exporter's start."""
+
     cost_s: float
     operations: int
     bytes: int
@@ -32,6 +34,8 @@ class FlowTotals:
 
 @dataclass(frozen=True)
 class Sample:
+    """Holds the totals of all flows at one time."""
+
     time_s: float
     flows: Mapping[Flow, FlowTotals]
 

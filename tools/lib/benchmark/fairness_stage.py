@@ -33,6 +33,8 @@ READER: Final = "n2"
 
 @dataclass
 class Stage:
+    """Runs one cluster: an exporter with one disk, and the mounts that use the disk."""
+
     kind: str
     discipline: str
     cluster: LocalCluster

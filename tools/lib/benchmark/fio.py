@@ -13,7 +13,9 @@ _UTIME: Final = 11  # field of /proc/PID/stat after the command's closing parent
 
 
 @dataclass(frozen=True)
-class Workload:
+class FioWorkload:
+    """Describes the I/O of one fio: the pattern, the size of a request, and the depth."""
+
     name: str
     pattern: str
     block: str
@@ -29,17 +31,17 @@ class Workload:
 
 
 WORKLOADS: Final = (
-    Workload("randread-4k-qd1", "randread", "4k", 1),
-    Workload("randwrite-4k-qd1", "randwrite", "4k", 1),
-    Workload("randread-4k-qd16", "randread", "4k", 16),
-    Workload("randwrite-4k-qd16", "randwrite", "4k", 16),
-    Workload("read-1m-qd4", "read", "1m", 4),
-    Workload("write-1m-qd4", "write", "1m", 4),
+    FioWorkload("randread-4k-qd1", "randread", "4k", 1),
+    FioWorkload("randwrite-4k-qd1", "randwrite", "4k", 1),
+    FioWorkload("randread-4k-qd16", "randread", "4k", 16),
+    FioWorkload("randwrite-4k-qd16", "randwrite", "4k", 16),
+    FioWorkload("read-1m-qd4", "read", "1m", 4),
+    FioWorkload("write-1m-qd4", "write", "1m", 4),
 )
 
 
 @dataclass(frozen=True)
-class Sample:
+class FioSample:
     """One sample: the rate in the workload's unit, the CPU time per operation by process, and completion latencies."""
 
     rate: float
@@ -48,14 +50,14 @@ class Sample:
     latency_p99_us: float
 
 
-def measure(path: Path, workload: Workload, pids: dict[str, int], runtime_s: float) -> Sample:
+def measure(path: Path, workload: FioWorkload, pids: dict[str, int], runtime_s: float) -> FioSample:
     before = {name: cpu_s(pid) for name, pid in pids.items()}
     job = run(path, workload, runtime_s)
     used_s = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
     side = job["write" if workload.writes else "read"]
     rate = side["iops"] if workload.unit == "IOPS" else side["bw_bytes"] / 1e6
     percentiles = side["clat_ns"]["percentile"]
-    return Sample(
+    return FioSample(
         rate=rate,
         cpu_us_per_op={name: used * 1e6 / side["total_ios"] for name, used in used_s.items()},
         latency_p50_us=percentiles["50.000000"] / 1000,
@@ -63,7 +65,7 @@ def measure(path: Path, workload: Workload, pids: dict[str, int], runtime_s: flo
     )
 
 
-def run(path: Path, workload: Workload, runtime_s: float) -> dict[str, Any]:
+def run(path: Path, workload: FioWorkload, runtime_s: float) -> dict[str, Any]:
     """Run fio, and return its report of its one job. Raises RuntimeError with its output if it fails."""
     command = [
         "fio",

@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmark import fio
-from benchmark.fio import Sample, Workload
+from benchmark.fio import FioSample, FioWorkload
 from benchmark.subjects import loop_on_tmpfs
 from meshfs.limits import MIB
 from meshlab.cluster.cluster import LocalCluster, LocalDisk, Setting
@@ -42,7 +42,9 @@ LINKS: Final[Mapping[str, list[str]]] = {
 }
 LINK_MARKS: Final = {"2 links": 1.9, "4 links": 3.6, "1 and a tenth": 1.0}
 LINK_WORKLOADS: Final = tuple(
-    Workload(f"{pattern}-1m-qd{depth}", pattern, "1m", depth) for pattern in ("read", "write") for depth in (1, 4, 16)
+    FioWorkload(f"{pattern}-1m-qd{depth}", pattern, "1m", depth)
+    for pattern in ("read", "write")
+    for depth in (1, 4, 16)
 )
 CHANNELS: Final = {"1 channel": 1, "2 channels": 2, "4 channels": 4}
 CHANNEL_MARK: Final = 0.95
@@ -54,7 +56,7 @@ PULLED_S: Final = 4.0
 
 
 @dataclass(frozen=True)
-class Stage:
+class ChannelStage:
     """Runs a cluster of an exporter n1 and a mount on n2, with the disk to measure."""
 
     name: str
@@ -85,17 +87,19 @@ def measure(folder: Path, rounds: int, seconds: float, only: str, say: Say) -> d
     return found
 
 
-def _wanted(group: str, workloads: tuple[Workload, ...], only: str) -> list[Workload]:
+def _wanted(group: str, workloads: tuple[FioWorkload, ...], only: str) -> list[FioWorkload]:
     return [workload for workload in workloads if fnmatch(f"{group}/{workload.name}", only)]
 
 
-def _linked(stack: ExitStack, folder: Path, network: Network, name: str, rates: list[str | None] | list[str]) -> Stage:
+def _linked(
+    stack: ExitStack, folder: Path, network: Network, name: str, rates: list[str | None] | list[str]
+) -> ChannelStage:
     number = len(network.hosts) // 2
     hosts = [network.host(f"{role}{number}", lans=len(rates), rate=list(rates)) for role in ("x", "m")]
     return _stage(stack, folder, name, {"host": hosts[0]}, {"host": hosts[1]}, {})
 
 
-def _looped(stack: ExitStack, folder: Path, name: str, channels: int) -> Stage:
+def _looped(stack: ExitStack, folder: Path, name: str, channels: int) -> ChannelStage:
     return _stage(stack, folder, name, {}, {}, {"channels": channels})
 
 
@@ -106,7 +110,7 @@ def _stage(
     exporter: Mapping[str, Any],
     mount: Mapping[str, Any],
     multichannel: Mapping[str, Setting],
-) -> Stage:
+) -> ChannelStage:
     place = folder / name.replace(" ", "-")
     place.mkdir()
     device = loop_on_tmpfs(stack, f"{folder.name}-{place.name}", DISK_SIZE_BYTES)
@@ -117,19 +121,19 @@ def _stage(
     cluster.keygen()
     cluster.start_exporter("n1")
     path = cluster.mount("n2") / "disk/by-node/n1/disk0"
-    stage = Stage(name, cluster, path)
+    stage = ChannelStage(name, cluster, path)
     _await_channels(stage)
     return stage
 
 
-def _channels(stage: Stage) -> list[dict[str, Any]]:
+def _channels(stage: ChannelStage) -> list[dict[str, Any]]:
     """Return the paths to n1 in the mount's status."""
     status = json.loads((stage.cluster.mountpoint("n2") / ".meshfs/status").read_bytes())
     channels: list[dict[str, Any]] = status["exporters"][0]["channels"]
     return channels
 
 
-def _await_channels(stage: Stage, timeout_s: float = 10.0) -> None:
+def _await_channels(stage: ChannelStage, timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not all(channel["state"] == "connected" for channel in _channels(stage)):
         if time.monotonic() > deadline:
@@ -142,8 +146,8 @@ def _await_channels(stage: Stage, timeout_s: float = 10.0) -> None:
 
 def _compare(
     group: str,
-    stages: list[Stage],
-    workloads: tuple[Workload, ...],
+    stages: list[ChannelStage],
+    workloads: tuple[FioWorkload, ...],
     marks: Mapping[str, float],
     rounds: int,
     seconds: float,
@@ -153,7 +157,7 @@ def _compare(
     """Measure every workload on every stage in turn. The first stage is the base of the ratios."""
     rows = []
     for workload in _wanted(group, workloads, only):
-        samples: dict[str, list[Sample]] = {stage.name: [] for stage in stages}
+        samples: dict[str, list[FioSample]] = {stage.name: [] for stage in stages}
         for number in range(rounds):
             say(f"{group}/{workload.name}: round {number + 1} of {rounds}")
             for stage in stages:
@@ -164,7 +168,7 @@ def _compare(
 
 
 def _row(
-    group: str, workload: Workload, samples: Mapping[str, list[Sample]], marks: Mapping[str, float]
+    group: str, workload: FioWorkload, samples: Mapping[str, list[FioSample]], marks: Mapping[str, float]
 ) -> dict[str, Any]:
     first = next(iter(samples.values()))
     return {
@@ -225,7 +229,7 @@ def _failover(stack: ExitStack, folder: Path, say: Say) -> dict[str, Any]:
     return {"pulls": pulls, "stall_mark_s": STALL_MARK_S, "reuse_mark_s": REUSE_MARK_S}
 
 
-def _pull(stage: Stage, nic: Any, how: str) -> dict[str, Any]:
+def _pull(stage: ChannelStage, nic: Any, how: str) -> dict[str, Any]:
     """Pull one link under load and restore it. Return fio's longest latency, and the time until the link is reused."""
     with ExitStack() as stack:
         load = _load(stage.path, PULL_AFTER_S + PULLED_S)
@@ -273,7 +277,7 @@ def _end(load: subprocess.Popen[str]) -> None:
     load.wait()
 
 
-def _await_use(stage: Stage, since: float) -> float:
+def _await_use(stage: ChannelStage, since: float) -> float:
     """Wait until every path transfers data, and return the seconds since ``since``."""
     before = {channel["remote_address"]: channel["received_bytes"] for channel in _channels(stage)}
     while time.monotonic() - since < 2 * REUSE_MARK_S:

@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from benchmark.fio import Workload, measure
+from benchmark.fio import FioWorkload, measure
 from benchmark.subjects import Subject
 
 RATE_HZ: Final = 250
 TOP: Final = 25
 
 
-def profile(subject: Subject, workload: Workload, runtime_s: float, folder: Path) -> None:
+def profile(subject: Subject, workload: FioWorkload, runtime_s: float, folder: Path) -> None:
     """Print self and inclusive time by function. The raw stacks (for flame graphs) stay in `folder`."""
     recorders = {}
     for name, pid in subject.pids.items():

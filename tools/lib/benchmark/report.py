@@ -8,18 +8,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmark.fio import Sample, Workload
+from benchmark.fio import FioSample, FioWorkload
 
 PEERS: Final = ("nbdfuse", "qsd")
 
 
 @dataclass
-class Row:
+class WorkloadRow:
     """One disk and workload: the samples of each subject, in the order of the rounds."""
 
     disk: str
-    workload: Workload
-    samples: dict[str, list[Sample]]
+    workload: FioWorkload
+    samples: dict[str, list[FioSample]]
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class Row:
         return {name: median(sample.cpu_us_per_op[name] for sample in samples) for name in samples[0].cpu_us_per_op}
 
 
-def table(row: Row) -> str:
+def table(row: WorkloadRow) -> str:
     unit = row.workload.unit
     head = f"{row.name:<24} {unit:>8} " + " ".join(f"{'/' + peer:>8}" for peer in PEERS)
     lines = [f"{head}  {'CPU us/op mount':>15} {'exporter':>9} {'p50 us':>8} {'p99 us':>8}"]
@@ -59,11 +59,11 @@ def _ratio(value: float | None) -> str:
     return f"{'' if value is None else format(value, '.2f'):>8}"
 
 
-def document(rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
+def document(rows: list[WorkloadRow], settings: dict[str, Any]) -> dict[str, Any]:
     return {"machine": machine(), "settings": settings, "rows": [_as_json(row) for row in rows]}
 
 
-def _as_json(row: Row) -> dict[str, Any]:
+def _as_json(row: WorkloadRow) -> dict[str, Any]:
     return {
         "disk": row.disk,
         "workload": asdict(row.workload),

@@ -29,6 +29,8 @@ CONNECTIONS: Final = 16
 
 @dataclass(frozen=True)
 class SlowDevice:
+    """Holds the path of a slow device, and the processes that serve it."""
+
     path: Path
     pids: dict[str, int]
 

@@ -1,1 +1,1 @@
-"""What tools/test decides (`plan`) and how it runs what was decided (`runs`)."""
+"""The parts of tools/test: `plan` decides the steps, and `runs` runs them."""

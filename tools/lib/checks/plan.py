@@ -46,6 +46,8 @@ WRITTEN: Final = ("--junitxml", "--junit-xml", "--basetemp", "--report-log")
 
 @dataclass(frozen=True)
 class Step:
+    """Describes one step of tools/test: its name and its command."""
+
     name: str
     command: Sequence[str]
 

@@ -37,6 +37,8 @@ KERNEL_LINE: Final = (
 
 @dataclass(frozen=True)
 class Disk:
+    """Describes a disk of the guest."""
+
     kind: str
     size_bytes: int
 

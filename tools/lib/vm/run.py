@@ -66,7 +66,7 @@ def console_tail(text: str) -> str:
     return "\n".join("".join(c for c in line if c.isprintable() or c == "\t") for line in lines[-CONSOLE_LINES:])
 
 
-class Run:
+class GuestRun:
     """Runs a guest for one command. The guest's files are in a folder of the host."""
 
     def __init__(self, guest: Guest, folder: Path, disks: Sequence[Disk], timeout_s: float):

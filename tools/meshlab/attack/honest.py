@@ -47,6 +47,8 @@ CONNECT_S: Final = 30.0
 
 @dataclass(frozen=True)
 class Settings:
+    """Holds the settings that an initiator gets."""
+
     config: Config
     node: str
     keyring: Keyring

@@ -55,11 +55,15 @@ class Slow(Kept):
 
 
 class Replies(Slow):
+    """Requests data, and never receives the replies."""
+
     def begin(self) -> None:
         self.ask(limits.MIB)
 
 
 class Sips(Slow):
+    """Receives the replies a few bytes at a time."""
+
     def begin(self) -> None:
         self.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.ask(64 * limits.KIB)

@@ -48,6 +48,8 @@ class ClusterFailure(Exception):
 
 @dataclass(frozen=True)
 class LocalDisk:
+    """Describes a disk of a node. ``settings`` are more keys of its [[node.disk]]."""
+
     name: str
     path: Path
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -58,6 +60,8 @@ class LocalDisk:
 
 @dataclass
 class LocalNode:
+    """Describes a node of the cluster. ``settings`` are more keys of its [[node]]."""
+
     name: str
     addresses: list[str]
     port: int

@@ -16,11 +16,15 @@ DISK_BYTES = 1 << 20
 
 
 class HasConfig(Protocol):
+    """Declares the part of a mount's settings that the fake initiator uses."""
+
     @property
     def config(self) -> Config: ...
 
 
 class FakeExporter:
+    """Stands for an exporter: its state, and the disks that it offers."""
+
     def __init__(self) -> None:
         self.state = ExporterState.CONNECTING
         self.disks: tuple[DiskInfo, ...] = ()

@@ -138,6 +138,8 @@ class MemoryExporter:
 
 @dataclass
 class Pair:
+    """Holds an initiator's session and port, and the exporter that they are connected to."""
+
     exporter: MemoryExporter
     session: RemoteExporter
     port: Port

@@ -68,6 +68,8 @@ class FakePort:
 
 
 class FakeHandle:
+    """Serves as a handle of a `FakePort`, and reads and writes the port's data."""
+
     def __init__(self, port: FakePort) -> None:
         self._port = port
         self._closed = False

@@ -27,8 +27,8 @@ _INITIAL: Final = 0
 _UNIT_BYTES: Final = 16
 
 
-class Owed(enum.IntEnum):
-    """Whether a flush has to report lost writes with EIO."""
+class LossReport(enum.IntEnum):
+    """Says whether a flush reports lost writes with EIO: not, perhaps, or certainly."""
 
     NOT = 0
     MAY = 1
@@ -40,23 +40,23 @@ class Writer:
 
     def __init__(self, port: object) -> None:
         self.port = port
-        self.owed = Owed.NOT
+        self.due = LossReport.NOT
         #: The number of losses that may still be reported to this handle. Each is reported at most once.
-        self.unheard = 0
+        self.unreported = 0
         #: Acknowledged writes that no flush through the same port has covered yet.
         self.uncovered: set[Write] = set()
 
-    def owe(self, owed: Owed) -> None:
+    def expect_report(self, due: LossReport) -> None:
         """Add a loss that must, or may, be reported to this handle."""
-        self.owed = max(self.owed, owed)
-        self.unheard += 1
+        self.due = max(self.due, due)
+        self.unreported += 1
 
-    def heard(self) -> None:
-        self.unheard -= 1
-        self.owed = Owed.MAY if self.unheard > 0 else Owed.NOT
+    def reported(self) -> None:
+        self.unreported -= 1
+        self.due = LossReport.MAY if self.unreported > 0 else LossReport.NOT
 
-    def heard_all(self) -> None:
-        self.unheard, self.owed = 0, Owed.NOT
+    def all_reported(self) -> None:
+        self.unreported, self.due = 0, LossReport.NOT
 
 
 class Write:
@@ -173,7 +173,7 @@ class BlockModel:
             return
         write.writer.uncovered.add(write)
         if lost:
-            write.writer.owe(Owed.MAY)
+            write.writer.expect_report(LossReport.MAY)
         else:
             self._unflushed.add(write)
 
@@ -232,26 +232,26 @@ class BlockModel:
         self._flushes.add(flush)
         return flush
 
-    def end_flush(self, flush: Flush, writer: Writer, *, told: bool, done: bool) -> str:
+    def end_flush(self, flush: Flush, writer: Writer, *, reported_loss: bool, done: bool) -> str:
         """Return what is wrong with the result of a flush, or an empty text.
 
-        ``told``: the flush failed with EIO. ``done``: the flush succeeded.
+        ``reported_loss`` is true if the flush failed with EIO, and ``done`` if it succeeded.
         """
         self._flushes.discard(flush)
         self._last_flush_end = next(self._ticks)
         fresh = flush.losses == self.losses
-        if fresh and (told or done):
+        if fresh and (reported_loss or done):
             self._find(writer.port, flush, done=done)
-        owed = writer.owed
-        if told:
-            writer.heard()
-            return "" if owed else "EIO, though nothing was lost"
+        due = writer.due
+        if reported_loss:
+            writer.reported()
+            return "" if due else "EIO, though nothing was lost"
         if not done:
             return ""
-        if owed is Owed.MUST and fresh:
+        if due is LossReport.MUST and fresh:
             return "writes were lost, and the flush succeeded"
         if fresh:
-            writer.heard_all()
+            writer.all_reported()
         self._settle(writer.port, flush.start)
         for write in sorted(flush.covered & self._unflushed, key=lambda each: each.start):
             self._unflushed.discard(write)
@@ -271,8 +271,8 @@ class BlockModel:
             return
         for writer in self._writers:
             if writer.port is port and writer.uncovered:
-                if not writer.owed:
-                    writer.owe(Owed.MAY)
+                if not writer.due:
+                    writer.expect_report(LossReport.MAY)
                 if done and any(write.end < flush.start for write in writer.uncovered):
                     self._found[port] = self.losses
 
@@ -280,7 +280,7 @@ class BlockModel:
         """Record that a FLUSH failed at the disk: every handle with unflushed writes may get EIO for it."""
         for writer in self._writers:
             if writer.uncovered:
-                writer.owe(Owed.MAY)
+                writer.expect_report(LossReport.MAY)
 
     def power_loss(self) -> None:
         self.losses += 1
@@ -288,9 +288,9 @@ class BlockModel:
         sure_after = inf if self._flushes else self._last_flush_end
         for writer in self._writers:
             if any(write in self._unflushed and write.end > sure_after for write in writer.uncovered):
-                writer.owe(Owed.MUST)
+                writer.expect_report(LossReport.MUST)
             elif writer.uncovered:
-                writer.owe(Owed.MAY)
+                writer.expect_report(LossReport.MAY)
             writer.uncovered.clear()
         self._unflushed.clear()
         self._now = [set(block) for block in self._stable]

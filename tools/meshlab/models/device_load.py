@@ -22,7 +22,7 @@ def mix(lengths: Sequence[int], writes: float = 0.0, flushes: float = 0.0) -> Ch
     return choose
 
 
-class Load:
+class DeviceLoad:
     """Keeps ``device`` at the requested depth. ``now`` is the end of the last window."""
 
     def __init__(self, device: Device, choose: Choose, seed: int = 0) -> None:

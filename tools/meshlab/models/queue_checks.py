@@ -25,13 +25,17 @@ Key = Callable[[SimulatedRequest], Hashable]
 
 
 class Event(enum.Enum):
+    """Names the events of a request in a queue."""
+
     ADDED = "added"
     SENT = "sent"
     DONE = "done"
     CANCELLED = "cancelled"
 
 
-class Entry(NamedTuple):
+class TraceEntry(NamedTuple):
+    """Records one event of a request, with the time of the event."""
+
     event: Event
     time: float
     request: SimulatedRequest
@@ -41,21 +45,21 @@ class Trace(SilentRecorder):
     """Keeps every event, in order."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[TraceEntry] = []
 
     def added(self, request: SimulatedRequest, now: float) -> None:
-        self.entries.append(Entry(Event.ADDED, now, request))
+        self.entries.append(TraceEntry(Event.ADDED, now, request))
 
     def sent(self, request: SimulatedRequest, now: float) -> None:
-        self.entries.append(Entry(Event.SENT, now, request))
+        self.entries.append(TraceEntry(Event.SENT, now, request))
 
     def done(self, request: SimulatedRequest, now: float) -> None:
-        self.entries.append(Entry(Event.DONE, now, request))
+        self.entries.append(TraceEntry(Event.DONE, now, request))
 
     def cancelled(self, request: SimulatedRequest, now: float) -> None:
-        self.entries.append(Entry(Event.CANCELLED, now, request))
+        self.entries.append(TraceEntry(Event.CANCELLED, now, request))
 
-    def of(self, event: Event) -> Iterable[Entry]:
+    def of(self, event: Event) -> Iterable[TraceEntry]:
         return (entry for entry in self.entries if entry.event is event)
 
     def decisions(self) -> list[tuple[str, float, int]]:

@@ -17,6 +17,7 @@ import trio
 from meshfs.smb.constants import NtStatus
 from meshlab.smb.damage import Damages
 from meshlab.smb.frames import FrameSplitter, messages
+from meshlab.smb.stir import Stir
 
 WAIT_S: Final = 10.0
 RECEIVE_BYTES: Final = 256 * 1024
@@ -175,7 +176,7 @@ class _Direction:
         self._outbox_bytes = 0
         #: Set when the end of the stream is to follow the outbox.
         self._closing = False
-        self._stirred = trio.Event()
+        self._stir = Stir()
 
     async def receive(self) -> None:
         splitter = FrameSplitter()
@@ -184,7 +185,7 @@ class _Direction:
                 for frame in splitter.feed(data):
                     self._take(frame)
                 while self._outbox_bytes > _OUTBOX_MAX_BYTES:
-                    await self._stirring()
+                    await self._stir.wait()
         except (OSError, trio.ClosedResourceError):
             self._reset = True
         if splitter.rest:
@@ -198,14 +199,14 @@ class _Direction:
         """Send the outbox. Drop bytes that the receiver no longer accepts; the other direction sees the end."""
         while self._outbox or not self._closing:
             if not self._outbox:
-                await self._stirring()
+                await self._stir.wait()
                 continue
             data = memoryview(self._outbox.popleft())
             self._outbox_bytes -= len(data)
             with suppress(OSError, trio.ClosedResourceError):
                 while data:
                     data = data[await self._sink.send(data) :]
-            self._stir()
+            self._stir.stir()
         if self._reset:
             abort(self._sink)
         else:
@@ -219,7 +220,7 @@ class _Direction:
     def finish(self) -> None:
         """Send the end of the stream after the outbox."""
         self._closing = True
-        self._stir()
+        self._stir.stir()
 
     def _take(self, frame: bytes) -> None:
         self._look(frame)
@@ -232,14 +233,7 @@ class _Direction:
     def _put(self, frame: bytes) -> None:
         self._outbox.append(frame)
         self._outbox_bytes += len(frame)
-        self._stir()
-
-    def _stir(self) -> None:
-        stirred, self._stirred = self._stirred, trio.Event()
-        stirred.set()
-
-    async def _stirring(self) -> None:
-        await self._stirred.wait()
+        self._stir.stir()
 
 
 def abort(stream: trio.socket.SocketType) -> None:

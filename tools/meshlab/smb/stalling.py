@@ -16,6 +16,7 @@ import trio
 
 from meshfs.transport.base import Transport
 from meshfs.transport.stream import StreamTransport
+from meshlab.smb.stir import Stir
 
 _RECEIVE_BYTES = 1 << 18
 #: The most bytes of one direction that wait to be sent, apart from held ones. It bounds the memory for a fast sender.
@@ -96,7 +97,7 @@ class Direction:
         self._sink = sink
         self._pieces: deque[bytes] = deque()
         self._bytes = 0
-        self._stirred = trio.Event()
+        self._stir = Stir()
 
     @property
     def held_bytes(self) -> int:
@@ -104,35 +105,31 @@ class Direction:
 
     def release(self) -> None:
         self.held = False
-        self._stir()
+        self._stir.stir()
 
     async def receive(self) -> None:
         data = b"?"
         while data:
             while self._bytes > _PASSING_MAX_BYTES and not self.held:
-                await self._stirred.wait()
+                await self._stir.wait()
             try:
                 data = await self._source.receive_some(_RECEIVE_BYTES)
             except trio.BrokenResourceError:
                 data = b""
             self._pieces.append(data)
             self._bytes += len(data)
-            self._stir()
+            self._stir.stir()
 
     async def send(self) -> None:
         while True:
             while self.held or not self._pieces:
-                await self._stirred.wait()
+                await self._stir.wait()
             piece = self._pieces.popleft()
             self._bytes -= len(piece)
-            self._stir()
+            self._stir.stir()
             # A closed sink accepts nothing. The opposite direction passes its end on to the other side.
             with suppress(trio.BrokenResourceError):
                 if not piece:
                     await self._sink.send_eof()
                     return
                 await self._sink.send_all(piece)
-
-    def _stir(self) -> None:
-        stirred, self._stirred = self._stirred, trio.Event()
-        stirred.set()

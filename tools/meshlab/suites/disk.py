@@ -133,6 +133,8 @@ _SHAPES: Final = (
 
 
 class DiskSuite:
+    """Tests a disk backend. A subclass gives the backend by the fixture ``case``."""
+
     async def test_reads_back_what_was_written(self, case: DiskCase) -> None:
         model = bytearray(case.disk.size_bytes)
         generator = random.Random(1)
