@@ -1,11 +1,11 @@
 """Compounds: several requests in one message, and their replies in one message (MS-SMB2 3.3.5.2.7).
 
-Requests are handled one after the other, each as soon as the one before is answered. A related request uses the
-session, the tree and the file of the one before (3.3.5.2.7.2).
+The requests are handled one after the other. Each begins when the request before it was answered. A related request
+uses the session, the tree and the file of the request before (3.3.5.2.7.2).
 
-Where the specification leaves it to the server, this exporter does as Windows does. Related and unrelated requests may
-be mixed: an unrelated one uses what its own header names. When a request fails, related ones behind it fail with the
-same status only where there is no file to go on with.
+Where the specification leaves a choice, the exporter does as Windows does. Related and unrelated requests may be mixed.
+An unrelated request uses the session, tree and file that it names itself. If a request fails and leaves no file to go
+on with, the related requests behind it fail with the same status.
 """
 
 from collections.abc import Callable
@@ -74,7 +74,7 @@ class Compound:
         self._running = False
 
     def inherit(self) -> None:
-        """Give a related current request the session and the tree of the one before. Raises StatusError."""
+        """Give a related request the session and tree of the request before. Raise StatusError if there are none."""
         request = self._current
         if not request.message.flags & _RELATED:
             self.file_id, self._file_status = None, 0
@@ -88,7 +88,7 @@ class Compound:
         request.session_id, request.tree_id = self._session_id, self._tree_id
 
     def related_file(self) -> int:
-        """Return the file of the request before. Raises StatusError if that left none, with its status if it failed."""
+        """Return the file of the request before. Raise StatusError, with its status if it failed, if it left none."""
         if self._file_status:
             raise StatusError(self._file_status, "the request before failed")
         if self.file_id is None:

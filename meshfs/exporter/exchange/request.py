@@ -5,8 +5,8 @@ LOCK and CHANGE_NOTIFY that wait for an event, and long zeroings, go asynchronou
 
 A reply is protected as its request was (3.3.4.1.1, 3.3.4.1.4), so the reply to an unsigned request is not signed. If an
 attacker removed the signature of a request, the initiator drops the unsigned reply. A signed refusal would reach its
-application as an error. Interim replies are not signed, because they share the message id with
-the final reply, and an AES-GMAC nonce must not be used twice.
+application as an error. Interim replies are not signed, because they share the message id with the final reply, and an
+AES-GMAC nonce must not be used twice.
 """
 
 import logging
@@ -51,10 +51,10 @@ class Chain(Protocol):
     session: Session | None
 
     def inherit(self) -> None:
-        """Give a related current request the session and the tree of the one before. Raises StatusError."""
+        """Give a related request the session and tree of the request before. Raise StatusError if there are none."""
 
     def related_file(self) -> int:
-        """Return the file of the request before. Raises StatusError if that left none, with its status if it failed."""
+        """Return the file of the request before. Raise StatusError, with its status if it failed, if it left none."""
 
     def answered(self, reply: bytearray, status: int) -> None:
         """Take the reply to the current request. Then go on with the next request, or send all replies."""
@@ -101,16 +101,16 @@ class Request:
         self.peer.abort()
 
     def check_charge(self, payload_bytes: int) -> None:
-        """Check that the CreditCharge of the request covers its payload (3.3.5.2.5). Raises StatusError."""
+        """Check that the CreditCharge of the request covers its payload (3.3.5.2.5). Raise StatusError if not."""
         if payload_bytes > limits.TRANSACT_SIZE_MAX_BYTES or not charge_covers(
             self.message.credit_charge, payload_bytes
         ):
-            raise StatusError(NtStatus.INVALID_PARAMETER, f"{payload_bytes} bytes are not paid for")
+            raise StatusError(NtStatus.INVALID_PARAMETER, f"the CreditCharge does not cover {payload_bytes} bytes")
 
     def protect_by(self, session: Session) -> None:
         """Check that the request is protected as the session demands, and have its reply protected in the same way.
 
-        Raises StatusError ACCESS_DENIED (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11), and ForgedMessage where the
+        Raises StatusError ACCESS_DENIED if it is not (3.3.5.2.4, 3.3.5.2.9, 3.3.5.2.11), and ForgedMessage if the
         signature is wrong.
         """
         protection = self.message.protection
@@ -133,11 +133,11 @@ class Request:
         self.sign = protection == Protection.SIGNED
         if session.encrypt:
             if message.command != Command.SESSION_SETUP:
-                # The refusal is not sealed: a peer that does not seal could not read it, and would not learn why.
-                raise StatusError(NtStatus.ACCESS_DENIED, "request is not encrypted")
+                # The refusal is not sealed, because a peer that does not seal could not read it.
+                raise StatusError(NtStatus.ACCESS_DENIED, "the session is encrypted, and the request is not")
             self.seal = self.sign
         if session.signing_required and not self.sign:
-            raise StatusError(NtStatus.ACCESS_DENIED, "request is not signed")
+            raise StatusError(NtStatus.ACCESS_DENIED, "the session demands signatures, and the request is not signed")
 
     def reply(self, body: bytes, status: int = 0) -> bytearray | memoryview | None:
         """Answer the request. Return the frame that is sent, or None if the reply has no frame of its own.

@@ -1,4 +1,4 @@
-"""Requests that wait for an event, as LOCK and CHANGE_NOTIFY do: they go asynchronous (MS-SMB2 3.3.4.2)."""
+"""Asynchronous requests, which wait for an event, as LOCK and CHANGE_NOTIFY do (MS-SMB2 3.3.4.2)."""
 
 from collections.abc import Callable
 
@@ -49,9 +49,9 @@ def wait(request: Request, abort: Callable[[], None]) -> AsyncCommand:
     too many requests wait, or if others of the same compound follow.
     """
     if not request.may_wait:
-        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests wait")
+        raise StatusError(NtStatus.INSUFFICIENT_RESOURCES, "too many requests of the connection wait")
     if not request.is_last:
-        raise StatusError(NtStatus.INTERNAL_ERROR, "only the last of a compound may wait")
+        raise StatusError(NtStatus.INTERNAL_ERROR, "only the last request of a compound may wait")
     waiting = AsyncCommand(request, abort)
     request.go_asynchronous(waiting)
     return waiting

@@ -1,21 +1,21 @@
-"""The transport of one connection: it is received from, and its requests are handled, in the turns of its node.
+"""The link of one connection receives from the transport, and has the requests handled, in the turns of its node.
 
-    readable -> ready        the link waits in the flow of its node (`processor.py`)
-    its turn -> step         held requests are handled, then memory is filled until the transport is empty or the
-                             turn is over; `ConnectionEngine.handle` runs the handlers, which queue I/O
-    the turn's end           the disks' I/O starts, and all replies of the turn leave in one call of ``send``
+    readable -> ready        The link waits in the flow of its node (`processor.py`).
+    its turn -> step         Held requests are handled. Then the link receives until the transport is empty or the turn
+                             is over. `ConnectionEngine.handle` runs the handlers, which queue I/O.
+    the turn's end           The disks' I/O starts, and all replies of the turn are sent in one call.
 
-Whether the link may receive is its state (`link_states.py`). Beside the state there is
+The state of the link says whether it may receive (`link_states.py`). Four facts are independent of the state:
 
-    Peer.closing    what the connection has to do next, which is the peer's to decide, and which the engine asks for
-    stage           how far the login has come (`admission.py`), in every state
-    watched         whether the reactor watches the transport. A waiting link is still watched until it is called again,
-                    which is rare and saves two system calls per turn
-    received        whether anything came since the last look at an idle connection
+    Peer.closing    tells whether the connection has to be closed. The peer decides that, and the engine checks it
+    stage           the stage of the login (`admission.py`)
+    watched         tells whether the reactor watches the transport. A waiting link is watched until the reactor calls
+                    it once more. That call is rare, so most turns save two system calls
+    received        tells whether anything came since the last check for an idle connection
 
-The class of a request is unknown until its header was seen, so the link waits as an application. If the request turns
-out to be of the class system and others wait, the engine holds it, and the link waits in its node's system flow.
-Requests of one connection are handled in the order in which they came.
+The class of a request is unknown until its header was read, so the link waits as an application. If the request is of
+the class system and other flows wait, the engine holds the request, and the link waits in its node's system flow. The
+requests of one connection are handled in the order in which they came.
 
 The link stops reading while
 
@@ -23,7 +23,8 @@ The link stops reading while
     more than CREDITS_MAX credits are in progress, or
     its node holds all the memory that it may hold (`memory_budget.py`).
 
-What was received by then is held, and handled when there is room again. The tasks of a connection sleep until it ends.
+Requests that were received before are held, and handled when there is room again. The tasks of a connection sleep until
+it ends.
 """
 
 import logging
@@ -60,40 +61,41 @@ _WAIT: Final = LinkEvent.WAIT
 
 
 class Link:
-    """The transport of one connection, and whether it may be read from. The link closes it."""
+    """Receives from the transport of one connection while that is allowed, and closes the transport."""
 
     def __init__(
         self, exporter: Exporter, transport: Transport, login_until_s: float, newcomers: ProcessorFlow
     ) -> None:
-        """The connection is served in the turns of ``newcomers`` until somebody is logged in."""
+        """Serve the connection in the turns of ``newcomers`` until a node has logged in."""
         self._inlet = transport.inlet(
             exporter.pool, PAYLOAD_OFFSETS[Role.EXPORTER], limits.FRAME_MAX_UNAUTHENTICATED_BYTES
         )
         self.peer = Peer(exporter, transport.remote, self._inlet, transport.out_queue())
         self._engine = ConnectionEngine(self.peer)
         self._engine.on_class_change = self._class_changed
-        #: How far the login has come.
+        #: The stage of the login.
         self._stage = AdmissionStage.SILENT
         self._exporter = exporter
         self._transport = transport
         self._reactor = reactor.current()
         self._state = _READING
-        #: The scope is cancelled when the link ends. Its deadline is that of the login.
+        #: The scope that is cancelled when the link ends. Its deadline is the time by which a node has to log in.
         self._until_end = trio.CancelScope(deadline=login_until_s)
         #: Whether the reactor watches the transport for something to receive.
         self._watched = False
         self._processor = exporter.processor
-        #: The flows in which the link waits before its next request was seen, and after.
+        #: The flow before a login.
         self._newcomers = newcomers
+        #: The flow in which the link waits for the next request, and the flow in which held requests wait.
         self._app_flow = self._flow = newcomers
-        #: Whether anything came since `_was_idle` was asked.
+        #: Whether anything came since `_was_idle` was called.
         self._received = False
         self._memory = exporter.memory
         self._outlet = Outlet(self.peer, self._reactor, newcomers, self._sent, self._broken)
         self._progress = Progress(self.peer, self._outlet, self._memory, transport.pending, self._was_idle, self.end)
 
     async def run(self) -> None:
-        """Serve the connection until the peer goes or breaks the protocol, or until `Peer.closing` is set."""
+        """Serve the connection until it is lost, the peer breaks the protocol, or `Peer.closing` is set."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._progress.watch)
             self._transport.watch(self._readable, self.fault)
@@ -109,7 +111,7 @@ class Link:
             nursery.cancel_scope.cancel()
 
     def _too_late(self) -> None:
-        """End the link if its deadline has passed, which is when nobody has logged in."""
+        """End the link if its deadline has passed, because no node has logged in."""
         if self._state is LinkState.ENDING:
             return
         if self._state in RECEIVING and not self.peer.closing:
@@ -118,7 +120,7 @@ class Link:
         self._receive_no_more(LinkEvent.END)
 
     def close(self) -> None:
-        """Close the transport, and end what depends on the connection."""
+        """Close the transport, and end everything that depends on the connection."""
         self._receive_no_more(LinkEvent.CLOSE)
         self._outlet.close()
         try:
@@ -128,7 +130,7 @@ class Link:
             self._transport.close()
 
     def fault(self, _: Exception) -> None:
-        """End this connection, and no other, because handling what it brought failed by an error of ours."""
+        """End this connection, and no other, because an error of ours prevented the handling of its requests."""
         self.end()
 
     def end(self) -> None:
@@ -138,7 +140,7 @@ class Link:
     def stop_reading(self) -> None:
         """Read nothing more, and keep the connection open for the replies that are still to come."""
         self._receive_no_more(LinkEvent.STOP)
-        # No request is handled any more, so nobody can log in.
+        # No request is handled any more, so no node can log in.
         self._until_end.deadline = math.inf
 
     def _end(self) -> None:
@@ -153,29 +155,29 @@ class Link:
         self._memory.forget(self)
 
     async def sent_all(self) -> None:
-        """Wait until no reply waits to be sent."""
+        """Return when no reply waits to be sent."""
         await self._outlet.sent_all()
 
     def _sent(self) -> None:
-        """The outlet has sent everything: close a connection that is to be closed, or go on reading."""
+        """End the connection if it has to be closed, or go on reading, because the outlet has sent everything."""
         if self.peer.closing:
             self._end()
         elif self._state is _PAUSED:
             self._resume()
 
     def _broken(self) -> None:
-        """The outlet can send nothing any more: end the connection."""
+        """End the connection, because the outlet cannot send any more."""
         self.peer.closing = True
         self._end()
 
     def reached(self, stage: AdmissionStage) -> bool:
-        """Take the stage of the login that the connection has come to. Returns False where that changes nothing."""
+        """Note the stage of the login. Return False if the stage does not count: a login beside a valid session."""
         before = self._stage
         if before is AdmissionStage.LOGGED_IN and stage is AdmissionStage.LOGGING_IN:
             return False
         self._stage = stage
         logged_in = stage is AdmissionStage.LOGGED_IN
-        # The deadline moves only when a login succeeds or ends, so a failed login gives a stranger no more time.
+        # Only a login that succeeds, and the end of the last session, move the deadline. A failed login does not.
         if logged_in != (before is AdmissionStage.LOGGED_IN):
             self._app_flow = self._flow = self._outlet.own_flow = self._flow_of(IoClass.APP)
             now = trio.current_time()
@@ -196,12 +198,12 @@ class Link:
     # --- receiving ---------------------------------------------------------------------
 
     def _readable(self) -> None:
-        """The reactor calls this when the transport has something."""
+        """Receive now or in a turn, because the transport has something. The reactor calls this."""
         if self._state is _WAITING:
-            # The link waits for its turn already, and would be called again in every round until then.
+            # The link waits for its turn already. The reactor would call again in every round until then.
             self._watch(False)
         elif self._reactor.is_only and self._processor.is_idle:
-            # No other connection has anything to do, so there is no order to keep.
+            # No other connection has anything to do, so the turn may begin at once.
             self._processor.serve(self, self._app_flow)
         else:
             self._wait(self._app_flow)
@@ -220,7 +222,7 @@ class Link:
             self._transport.unwatch()
 
     def step(self, until_s: float) -> ProcessorFlow | None:
-        """Work in the link's turn. Returns the flow in which the rest of the work waits, if some is left."""
+        """Work in a turn. Return the flow in which the rest of the work waits, or None if nothing is left."""
         if self._state is not _READING:
             self._state = LINK[self._state][_TURN]
             if self._state is not _READING:
@@ -242,17 +244,17 @@ class Link:
         return self._rest(more)
 
     def _rest(self, more: bool) -> ProcessorFlow | None:
-        """Return the flow in which the link waits for its next turn, if it does. ``more`` is the result of `_work`."""
+        """Return the flow in which the link waits for its next turn, or None. ``more`` is the result of `_work`."""
         state, peer, engine = self._state, self.peer, self._engine
         if peer.closing or (state is not _READING and state is not _STARVED):
-            # What still comes is not read, and would have the reactor call again and again until the connection closes.
+            # Nothing more is read. The reactor would call in every round until the connection is closed.
             self._watch(False)
             return None
         held = engine.held
         if not held:
             self._transport.expect(self._inlet.missing_bytes)
             if engine.system:
-                # The next request counts as an application's until its header was seen.
+                # The next request counts as a request of an application until its header was read.
                 engine.system = False
                 self._flow = self._app_flow
         full = False
@@ -273,7 +275,7 @@ class Link:
         return None
 
     def _work(self, until_s: float) -> bool:
-        """Handle held requests, then receive. Returns whether more may have come. Raises RemoteProtocolError."""
+        """Handle held requests, then receive. Return whether there may be more to do. Raises RemoteProtocolError."""
         peer, engine = self.peer, self._engine
         engine.until_s = until_s
         if engine.held:
@@ -303,7 +305,7 @@ class Link:
         return False
 
     def _resume(self) -> None:
-        """Go on with held requests, or read again, if nothing stands against it any more."""
+        """Go on with held requests, or read again, if the reasons for the pause are gone."""
         engine = self._engine
         sending, held = self._outlet.waiting is not None, bool(engine.held)
         event = when_room(self._state, sending=sending, held=held, has_room=engine.has_room)
@@ -326,9 +328,9 @@ class Link:
         return self.peer.usage.memory
 
     def _lacks_memory(self) -> bool:
-        """Whether the node holds all the memory that it may hold. If so, `room_again` is called when it has less.
+        """Return whether the node holds all the memory that it may hold. Then `room_again` is called when it has less.
 
-        A large frame that has its memory already is received and handled all the same, because that gives it back.
+        A large frame that already has its memory is received and handled nevertheless, because that frees the memory.
         """
         account, budget = self.peer.usage.memory, self._memory
         if account.used_bytes <= budget.per_node_min_bytes or budget.has_room(account):
@@ -340,11 +342,11 @@ class Link:
         return True
 
     def room_again(self) -> None:
-        """Go on reading: the node may take more memory."""
+        """Go on reading, because the node may take more memory."""
         self._state = next_state(self._state, LinkEvent.ROOM)
         self._resume()
 
     def _was_idle(self) -> bool:
-        """Return whether nothing came since this was last asked, and nothing waits for its turn."""
+        """Return whether nothing came since the last call, and nothing waits for a turn."""
         received, self._received = self._received, False
         return not received and self._state is not _WAITING and not self._engine.held

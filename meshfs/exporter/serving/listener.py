@@ -258,4 +258,4 @@ def _remote_text(stream: socket.socket, address: object) -> str:
 
 
 def _ignored(_: AdmissionStage) -> None:
-    """Do nothing: the connection has ended, and its stage does not matter any more."""
+    """Stands for ``on_stage`` once the connection has ended."""

@@ -16,7 +16,7 @@ class Cause(Protocol):
 
     @property
     def peer(self) -> MayBeClosed:
-        """The connection that the reply goes to."""
+        """Return the connection that the reply goes to."""
 
     def fault(self, done: DiskRequest, error: Exception) -> None:
         """End the connection, because handling the answer of the disk has raised ``error``."""

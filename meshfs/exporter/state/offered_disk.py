@@ -30,7 +30,7 @@ class OpenOfDisk(Protocol):
 
     @property
     def node(self) -> str:
-        """The node that has the disk open."""
+        """Return the node that has the disk open."""
 
     @property
     def is_left(self) -> bool:

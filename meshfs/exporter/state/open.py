@@ -55,7 +55,7 @@ class WaitingRequest(Protocol):
 
     @property
     def channel_sequence(self) -> int:
-        """The ChannelSequence of the request."""
+        """Return the ChannelSequence of the request."""
 
     def end(self, status: int) -> None:
         """Give up waiting, and answer with ``status``."""

@@ -35,7 +35,7 @@ class Cancellable(Protocol):
 
     @property
     def session(self) -> Session:
-        """The session that sent the request. No other session may cancel the request."""
+        """Return the session of the request. No other session may cancel the request."""
 
     def cancel(self) -> None:
         """Answer the request with CANCELLED, unless the request cannot be stopped any more."""
@@ -46,7 +46,7 @@ class Pending(Cancellable, Protocol):
 
     @property
     def message_id(self) -> int:
-        """The message id of the request."""
+        """Return the message id of the request."""
 
     def end(self, status: int) -> None:
         """Give up waiting and answer with ``status``."""

@@ -1,6 +1,6 @@
 """The I/O of an open of a disk: the hot path, from a request to the disk's queue and back to the reply.
 
-    read / write / flush   check the request, and put a `DiskRequest` into the disk's queue
+    read / write / flush   check the request, and put an `IoRequest` into the disk's queue
     _..._answered          is called when the disk has answered, and lets the reply wait for a turn of its node
     _..._done              makes, signs and sends the reply in that turn (`processor.py`)
 
@@ -80,14 +80,14 @@ class DiskIo(Kind):
         self.requests: set[IoRequest] = set()
 
     def drained(self) -> None:
-        """Finish the close: no request of the open is at the disk any more."""
+        """Finish the close, because no request of the open is at the disk any more."""
 
     def set_mode(self, mode: int) -> None:
         super().set_mode(mode)
         self.write_through = bool(mode & CreateOptions.WRITE_THROUGH)
 
     def cancel(self, request: DiskRequest) -> bool:
-        """Answer a request with CANCELLED, unless it is at the disk. Returns whether it was cancelled."""
+        """Answer a request with CANCELLED, unless it is at the disk. Return whether it was cancelled."""
         if not self.disk.runner.cancel(request):
             return False
         request.result = -errno.ECANCELED
@@ -172,7 +172,7 @@ class DiskIo(Kind):
         exporter.touch(disk.runner)
 
     def flush(self, request: Request) -> None:
-        """Queue the FLUSH, as everything that touches the disk goes through its queue."""
+        """Queue the FLUSH, because everything that touches the disk goes through its queue."""
         if not self.writable:
             raise StatusError(NtStatus.ACCESS_DENIED, "open has no right to write")
         disk = self.disk
@@ -187,8 +187,8 @@ class DiskIo(Kind):
 class IoRequest(PeerDiskRequest):
     """A request to a disk for ``request``, which names the open ``opened``.
 
-    Whoever makes the object sets both attributes at once. A constructor that took them would be one more call per READ
-    and WRITE.
+    The maker of the object sets both attributes right after the construction. A constructor that takes them would be
+    one more call per READ and WRITE.
     """
 
     __slots__ = ("opened",)
@@ -197,7 +197,7 @@ class IoRequest(PeerDiskRequest):
 
     @property
     def session(self) -> Session:
-        """The session that sent the request. No other session may cancel the request."""
+        """Return the session of the request. No other session may cancel the request."""
         return self.request.session
 
     def cancel(self) -> None:
